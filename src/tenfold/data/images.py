@@ -34,7 +34,7 @@ class Images:
         if self.labels.shape != (len(self.pixels),) or self.ids.shape != (len(self.pixels),):
             raise ValueError("pixels, labels and ids must have the same length")
         if len(self.labels) and not (
-            0 <= int(self.labels.min()) and int(self.labels.max()) < len(self.class_names)
+            int(self.labels.min()) >= 0 and int(self.labels.max()) < len(self.class_names)
         ):
             raise ValueError("every label must be an index into class_names")
 

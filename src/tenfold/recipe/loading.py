@@ -1,0 +1,186 @@
+"""Recipes from TOML files, run folders and overrides; anything that doesn't fit is an error.
+
+An unknown key, a wrong type or an impossible value is named with its file, its key and the
+nearest match. There are no includes and no interpolation.
+"""
+
+import difflib
+import importlib.resources
+import tomllib
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from tenfold.errors import TenfoldError
+from tenfold.files import read_json
+from tenfold.recipe.rules import broken_rule
+from tenfold.recipe.schema import Recipe
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A shipped recipe by name, or one from a `.toml` file or a run's `recipe.json`.
+
+    overrides: `key=value` with dotted keys, such as `optimizer.lr=0.1`; values are written as in
+    TOML, and a bare word is a string. Raises TenfoldError for anything that doesn't fit.
+    """
+    path = Path(name_or_path)
+    shipped = shipped_recipes()
+    if str(name_or_path) in shipped:
+        source, text = f"{name_or_path}.toml", shipped[str(name_or_path)]
+        values, name = _parse_toml(text, source), str(name_or_path)
+    elif path.suffix == ".toml" and path.is_file():
+        source, name = str(path), path.stem
+        values = _parse_toml(path.read_text(encoding="utf-8"), source)
+    elif path.suffix == ".json" and path.is_file():
+        source, name = str(path), path.stem
+        values = read_json(path)
+    else:
+        raise TenfoldError(
+            f"There is no recipe {str(name_or_path)!r}{_nearest(str(name_or_path), shipped)}; "
+            f"give a path that ends in .toml, or one of: {', '.join(sorted(shipped))}."
+        )
+    if not isinstance(values, dict):
+        raise TenfoldError(f"{source} must hold a table of recipe fields.")
+    values.setdefault("name", name)
+    return recipe_from_dict(apply_overrides(values, overrides), source=source)
+
+
+def shipped_recipes() -> dict[str, str]:
+    """The text of every recipe that comes with tenfold, by name."""
+    folder = importlib.resources.files("tenfold") / "recipes"
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".toml")
+    }
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested `values` with `key=value` overrides set.
+
+    Choosing another variant (`optimizer.name=adamw`) drops the table's other keys, which belonged
+    to the old one; overrides of the new one's fields may stand before or after it.
+    """
+    result = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in values.items()
+    }
+    parsed = [_parse_override(override) for override in overrides]
+    for keys, value in sorted(parsed, key=lambda item: item[0][-1] != "name"):
+        table = result
+        for key in keys[:-1]:
+            inner = table.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise TenfoldError(f"--set {'.'.join(keys)}: {key} is a value, not a table.")
+            table = inner
+        if (
+            keys[-1] == "name"
+            and len(keys) > 1
+            and keys[0] != "data"
+            and table.get("name") != value
+        ):
+            table.clear()
+        table[keys[-1]] = value
+    return result
+
+
+def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
+    """The recipe that nested plain values describe; missing fields take their defaults.
+
+    source: how errors call the place that the values came from.
+    """
+    recipe: Recipe = _build(Recipe, values, source=source, path="")
+    if (broken := broken_rule(recipe)) is not None:
+        found: Any = recipe
+        for key in broken.path.split("."):
+            found = getattr(found, key)
+        raise _wrong(source, broken.path, broken.expected, found)
+    return recipe
+
+
+def _parse_toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TenfoldError(f"{source} is not valid TOML: {error}.") from error
+
+
+def _parse_override(override: str) -> tuple[list[str], Any]:
+    key, equals, text = override.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        raise TenfoldError(
+            f"--set {override!r} must have the form key=value, such as optimizer.lr=0.1."
+        )
+    try:
+        return keys, tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return keys, text.strip()
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(word, list(words), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def _build(kind: Any, value: Any, *, source: str, path: str) -> Any:
+    """Convert a plain `value` to the annotated type `kind`, or raise with its place."""
+    if is_dataclass(kind):
+        return _build_dataclass(kind, value, source=source, path=path)
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _build_variant(get_args(kind), value, source=source, path=path)
+    if origin is Literal:
+        choices = get_args(kind)
+        if value not in choices:
+            expected = f"one of {', '.join(map(str, choices))}{_nearest(str(value), choices)}"
+            raise _wrong(source, path, expected, value)
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise _wrong(source, path, "a list", value)
+        item = get_args(kind)[0]
+        return tuple(
+            _build(item, v, source=source, path=f"{path}[{i}]") for i, v in enumerate(value)
+        )
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+        raise _wrong(source, path, words[kind], value)
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, *, source: str, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong(source, path, "a table", value)
+    hints = get_type_hints(kind)
+    for key in value:
+        if key not in hints:
+            place = f"{path}.{key}" if path else key
+            raise TenfoldError(
+                f"{source}: unknown key {place!r}{_nearest(str(key), hints)}; "
+                f"the keys here are {', '.join(hints)}."
+            )
+    prefix = f"{path}." if path else ""
+    return kind(
+        **{k: _build(hints[k], v, source=source, path=f"{prefix}{k}") for k, v in value.items()}
+    )
+
+
+def _build_variant(variants: Sequence[Any], value: Any, *, source: str, path: str) -> Any:
+    """A union of dataclasses, told apart by their `name`."""
+    if not isinstance(value, Mapping):
+        raise _wrong(source, path, "a table", value)
+    tags = {get_args(get_type_hints(variant)["name"])[0]: variant for variant in variants}
+    default = next(f for f in fields(Recipe) if f.name == path).default_factory
+    tag = value.get("name", default().name if callable(default) else None)
+    if tag not in tags:
+        expected = f"one of {', '.join(tags)}{_nearest(str(tag), tags)}"
+        raise _wrong(source, f"{path}.name", expected, tag)
+    return _build_dataclass(tags[tag], value, source=source, path=path)
+
+
+def _wrong(source: str, path: str, expected: str, found: Any) -> TenfoldError:
+    return TenfoldError(f"{source}: {path} must be {expected}, not {found!r}.")

@@ -1,0 +1,132 @@
+"""What a recipe's values must satisfy beyond their types."""
+
+from typing import NamedTuple
+
+from tenfold.recipe.schema import (
+    AugmentationOptions,
+    CnnOptions,
+    DataOptions,
+    ModelOptions,
+    OptimizerOptions,
+    Recipe,
+    ScheduleOptions,
+    SgdOptions,
+    StepSchedule,
+    TrainingOptions,
+)
+
+
+class Rule(NamedTuple):
+    """A condition on the field at the dotted `path`, and what is expected there in words."""
+
+    path: str
+    holds: bool
+    expected: str
+
+
+def broken_rule(recipe: Recipe) -> Rule | None:
+    """The first rule that `recipe` breaks, or None."""
+    rules = [
+        Rule("seed", recipe.seed >= 0, "0 or more"),
+        Rule("name", bool(recipe.name.strip()) and "/" not in recipe.name, "a word without '/'"),
+        *_data_rules(recipe.data),
+        *_model_rules(recipe.model),
+        *_augmentation_rules(recipe.augmentation),
+        *_optimizer_rules(recipe.optimizer),
+        *_schedule_rules(recipe.schedule),
+        *_training_rules(recipe.training),
+    ]
+    return next((rule for rule in rules if not rule.holds), None)
+
+
+def _data_rules(data: DataOptions) -> list[Rule]:
+    return [
+        Rule("data.name", bool(data.name), "the name or path of a data set"),
+        Rule("data.train_size", data.train_size >= 0, "0 or more"),
+        Rule("data.validation_size", data.validation_size >= 0, "0 or more"),
+        Rule("data.test_size", data.test_size > 0, "more than 0"),
+        Rule("data.split_seed", data.split_seed >= 0, "0 or more"),
+        Rule(
+            "data.image_size",
+            data.image_size == 0 or 8 <= data.image_size <= 1024,
+            "0 or 8 to 1024",
+        ),
+    ]
+
+
+def _model_rules(model: ModelOptions) -> list[Rule]:
+    rules: list[Rule] = [
+        Rule("model.widths", all(w > 0 for w in model.widths), "a list of numbers above 0"),
+        Rule("model.dropout", 0 <= model.dropout < 1, "from 0 to below 1"),
+    ]
+    if isinstance(model, CnnOptions):
+        rules += [
+            Rule("model.widths", len(model.widths) > 0, "a list with at least one number"),
+            Rule("model.kernel_size", model.kernel_size % 2 == 1 and model.kernel_size > 0, "odd"),
+            Rule("model.dense", all(w > 0 for w in model.dense), "a list of numbers above 0"),
+        ]
+    return rules
+
+
+def _augmentation_rules(a: AugmentationOptions) -> list[Rule]:
+    strengths = ("brightness", "contrast", "saturation")
+    return [
+        Rule("augmentation.translate", a.translate >= 0, "0 or more"),
+        Rule("augmentation.cutout", a.cutout >= 0, "0 or more"),
+        *[Rule(f"augmentation.{s}", 0 <= getattr(a, s) <= 1, "from 0 to 1") for s in strengths],
+        Rule("augmentation.hue", 0 <= a.hue <= 0.5, "from 0 to 0.5"),
+        Rule("augmentation.mixup", a.mixup >= 0, "0 or more"),
+        Rule("augmentation.cutmix", a.cutmix >= 0, "0 or more"),
+    ]
+
+
+def _optimizer_rules(optimizer: OptimizerOptions) -> list[Rule]:
+    rules: list[Rule] = [
+        Rule("optimizer.lr", optimizer.lr > 0, "more than 0"),
+        Rule("optimizer.weight_decay", optimizer.weight_decay >= 0, "0 or more"),
+    ]
+    if isinstance(optimizer, SgdOptions):
+        rules.append(Rule("optimizer.momentum", 0 <= optimizer.momentum < 1, "from 0 to below 1"))
+        nesterov = not optimizer.nesterov or optimizer.momentum > 0
+        rules.append(Rule("optimizer.nesterov", nesterov, "false where momentum is 0"))
+    else:
+        betas = len(optimizer.betas) == 2 and all(0 <= b < 1 for b in optimizer.betas)
+        rules.append(Rule("optimizer.betas", betas, "two numbers from 0 to below 1"))
+    return rules
+
+
+def _schedule_rules(schedule: ScheduleOptions) -> list[Rule]:
+    bounds = {
+        "warmup_epochs": (0.0, float("inf")),
+        "factor": (0.0, 1.0),
+        "final": (0.0, 1.0),
+        "initial": (0.0, 1.0),
+        "peak": (0.0, 1.0),
+        "patience": (0.0, float("inf")),
+    }
+    rules: list[Rule] = []
+    for key, (low, high) in bounds.items():
+        if hasattr(schedule, key):
+            within = low <= getattr(schedule, key) <= high
+            expected = "0 or more" if high == float("inf") else "from 0 to 1"
+            rules.append(Rule(f"schedule.{key}", within, expected))
+    if isinstance(schedule, StepSchedule):
+        rules.append(Rule("schedule.every_epochs", schedule.every_epochs > 0, "more than 0"))
+    return rules
+
+
+def _training_rules(training: TrainingOptions) -> list[Rule]:
+    return [
+        Rule("training.epochs", training.epochs >= 1, "1 or more"),
+        Rule("training.batch_size", training.batch_size >= 2, "2 or more"),
+        Rule(
+            "training.accumulate",
+            1 <= training.accumulate <= training.batch_size // 2,
+            "1 or more, and at most half the batch size",
+        ),
+        Rule("training.clip_norm", training.clip_norm >= 0, "0 or more"),
+        Rule("training.label_smoothing", 0 <= training.label_smoothing < 1, "from 0 to below 1"),
+        Rule("training.ema_decay", 0 <= training.ema_decay < 1, "from 0 to below 1"),
+        Rule("training.early_stopping", training.early_stopping >= 0, "0 or more"),
+        Rule("training.time_limit_seconds", training.time_limit_seconds >= 0, "0 or more"),
+    ]

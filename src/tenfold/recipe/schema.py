@@ -1,0 +1,237 @@
+"""The schema of a recipe: every field, its meaning and the one home of its default."""
+
+import dataclasses
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+Activation = Literal["relu", "leaky_relu", "prelu", "swish", "gelu", "sigmoid", "tanh"]
+Norm = Literal["batch", "none"]
+Normalisation = Literal["standardise", "unit", "symmetric"]
+Precision = Literal["float32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which pictures are trained on."""
+
+    name: str = "cifar10"
+    """A known data set (`cifar10`, `cifar100`, `digits`) or the path of a folder or file."""
+    train_size: int = 0
+    """Number of training pictures, drawn evenly over the classes; 0 takes all."""
+    validation_size: float = 0.1
+    """Share (below 1) or number of training pictures held out, where the data has no such split."""
+    test_size: float = 0.2
+    """Share (below 1) or number of pictures kept for the test, where the data has no such split."""
+    split_seed: int = 0
+    """Seed of the splits; the same for every seed of a run, so that seeds can be compared."""
+    image_size: int = 0
+    """Side of the square pictures in pixels; 0 chooses from the data."""
+    normalisation: Normalisation = "standardise"
+    """Pixels to mean 0 and deviation 1, to [0, 1] (`unit`) or to [-1, 1] (`symmetric`)."""
+
+
+@dataclass(frozen=True)
+class AnnOptions:
+    """A dense network: every pixel is an input, and nothing knows which pixels are neighbours."""
+
+    name: Literal["ann"] = "ann"
+    widths: tuple[int, ...] = (512, 256)
+    """Units of each hidden layer."""
+    activation: Activation = "relu"
+    dropout: float = 0.2
+    """Share of hidden units dropped in training."""
+    norm: Norm = "batch"
+
+
+@dataclass(frozen=True)
+class CnnOptions:
+    """A convolutional network: (convolution, norm, activation, max pool) blocks, then dense."""
+
+    name: Literal["cnn"] = "cnn"
+    widths: tuple[int, ...] = (32, 64, 128)
+    """Channels of each block; every block halves the resolution."""
+    kernel_size: int = 3
+    dense: tuple[int, ...] = (128,)
+    """Units of each dense layer between the blocks and the output."""
+    activation: Activation = "relu"
+    dropout: float = 0.2
+    """Share of dense units dropped in training."""
+    norm: Norm = "batch"
+
+
+ModelOptions = AnnOptions | CnnOptions
+
+
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """Random changes to training pictures; 0 or false switches one off."""
+
+    flip: bool = False
+    """Mirror half of the pictures."""
+    translate: int = 0
+    """Shift by up to this many pixels each way, the edge filled by reflection."""
+    cutout: int = 0
+    """Side in pixels of a square that is greyed out."""
+    brightness: float = 0.0
+    """Factor drawn from 1 - b to 1 + b."""
+    contrast: float = 0.0
+    """Factor drawn from 1 - c to 1 + c."""
+    saturation: float = 0.0
+    """Factor drawn from 1 - s to 1 + s."""
+    hue: float = 0.0
+    """Rotation of the hue by up to this share of the colour circle (0.5 is half way round)."""
+    mixup: float = 0.0
+    """Beta parameter of mixup (Zhang et al. 2018)."""
+    cutmix: float = 0.0
+    """Beta parameter of CutMix (Yun et al. 2019); with mixup too, each batch takes one of them."""
+
+
+@dataclass(frozen=True)
+class SgdOptions:
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    """Not applied to norms and biases."""
+
+
+@dataclass(frozen=True)
+class AdamOptions:
+    """Adam (Kingma and Ba 2015); weight decay is added to the gradient."""
+
+    name: Literal["adam"] = "adam"
+    lr: float = 0.001
+    betas: tuple[float, ...] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    """Not applied to norms and biases."""
+
+
+@dataclass(frozen=True)
+class AdamWOptions:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = 0.001
+    betas: tuple[float, ...] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    """Not applied to norms and biases."""
+
+
+OptimizerOptions = SgdOptions | AdamOptions | AdamWOptions
+
+
+@dataclass(frozen=True)
+class ConstantSchedule:
+    """The same rate throughout, after the warm-up."""
+
+    name: Literal["constant"] = "constant"
+    warmup_epochs: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """The rate is multiplied by `factor` every `every_epochs` epochs."""
+
+    name: Literal["step"] = "step"
+    warmup_epochs: float = 0.0
+    every_epochs: float = 10.0
+    factor: float = 0.1
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """Half a cosine from the full rate to `final` times it."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup_epochs: float = 0.0
+    final: float = 0.0
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """A straight line from the full rate to `final` times it."""
+
+    name: Literal["linear"] = "linear"
+    warmup_epochs: float = 0.0
+    final: float = 0.0
+
+
+@dataclass(frozen=True)
+class OneCycleSchedule:
+    """Up from `initial` to the full rate by `peak`, then down to `final` (Smith 2018)."""
+
+    name: Literal["one_cycle"] = "one_cycle"
+    peak: float = 0.25
+    """Share of the training at which the rate is highest."""
+    initial: float = 0.1
+    final: float = 0.0
+
+
+@dataclass(frozen=True)
+class PlateauSchedule:
+    """The rate is multiplied by `factor` when the validation loss has stopped falling."""
+
+    name: Literal["plateau"] = "plateau"
+    warmup_epochs: float = 0.0
+    factor: float = 0.1
+    patience: int = 5
+    """Epochs without a better validation loss before the rate falls."""
+
+
+ScheduleOptions = (
+    ConstantSchedule
+    | StepSchedule
+    | CosineSchedule
+    | LinearSchedule
+    | OneCycleSchedule
+    | PlateauSchedule
+)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How long and in what steps."""
+
+    epochs: int = 10
+    batch_size: int = 256
+    """Pictures a step, over all processes and accumulated parts together."""
+    accumulate: int = 1
+    """Parts in which a batch is computed, one after the other, to save memory."""
+    clip_norm: float = 0.0
+    """Longest gradient that a step may use; 0 does not clip."""
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0
+    """Decay a step of the moving average of the weights that is evaluated and saved; 0 for none."""
+    early_stopping: int = 0
+    """Epochs without a better validation accuracy before the run ends and returns to its best
+    weights; 0 never stops early."""
+    time_limit_seconds: float = 0.0
+    """Training stops at the first step after this time; 0 for no limit."""
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a run does. Equal recipes and seeds give equal weights."""
+
+    name: str = "custom"
+    description: str = ""
+    seed: int = 0
+    data: DataOptions = field(default_factory=DataOptions)
+    model: ModelOptions = field(default_factory=CnnOptions)
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    optimizer: OptimizerOptions = field(default_factory=SgdOptions)
+    schedule: ScheduleOptions = field(default_factory=CosineSchedule)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values; `recipe_from_dict` reads them back."""
+        return dataclasses.asdict(self)
+
+
+def options_of(value: Any) -> dict[str, Any]:
+    """The fields of an options dataclass without its tag, for use as keyword arguments."""
+    return {f.name: getattr(value, f.name) for f in fields(value) if f.name != "name"}
