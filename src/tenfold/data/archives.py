@@ -157,11 +157,8 @@ def _open_tar(
     opener: Any = next((openers[start] for start in openers if magic.startswith(start)), open)
     with opener(path, "rb") as opened:
         source = _LimitedStream(opened, path=path, max_bytes=max_total_bytes)
-        with tarfile.open(
-            mode="r|",
-            fileobj=source,  # type: ignore[arg-type]
-            tarinfo=_CarefulTarInfo,
-        ) as archive:
+        stream: Any = source  # tarfile's "r|" asks for `read` alone; its types ask for more
+        with tarfile.open(mode="r|", fileobj=stream, tarinfo=_CarefulTarInfo) as archive:
             yield archive, source
 
 
