@@ -1,1 +1,31 @@
-""""""
+"""Networks by name. Every one maps `(N, 3, H, W)` float pictures to `(N, num_classes)` logits."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from tenfold.errors import TenfoldError
+from tenfold.models.classic import cnn
+from tenfold.models.dense import ann
+
+__all__ = ["MODELS", "build", "count_parameters"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"ann": ann, "cnn": cnn}
+
+
+def build(name: str, *, num_classes: int, image_size: tuple[int, int], **options: Any) -> nn.Module:
+    """The network `name`, freshly initialised from torch's global generator.
+
+    num_classes: length of the logits. image_size: height and width of the pictures in pixels.
+    options: the fields of the network's options in a recipe. Raises TenfoldError for an unknown
+    name or where the pictures are too small for the network.
+    """
+    if name not in MODELS:
+        raise TenfoldError(f"There is no model {name!r}; there are: {', '.join(sorted(MODELS))}.")
+    return MODELS[name](num_classes=num_classes, image_size=image_size, **options)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many trainable numbers `model` has."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
