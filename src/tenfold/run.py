@@ -1,0 +1,232 @@
+"""The run folder: where everything that belongs to one training run lies, and who may write it."""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tenfold.errors import TenfoldError
+from tenfold.files import read_json, require_writable, write_json, write_text
+
+LIBRARIES = ("torch", "accelerate", "numpy", "scikit-learn", "safetensors", "pillow")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`runs/<recipe>/<number>/`, by path; nothing is read or written until a method is called."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe, as JSON."""
+        return self.path / "recipe.json"
+
+    @property
+    def provenance(self) -> Path:
+        """What the run was made with: versions, data, hardware, commands."""
+        return self.path / "provenance.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line an epoch; the same bytes for the same recipe, seed and threads."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def timings(self) -> Path:
+        """One JSON line an epoch: seconds and images per second."""
+        return self.path / "timings.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of states to resume from."""
+        return self.path / "checkpoint"
+
+    @property
+    def model(self) -> Path:
+        """The final weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def result(self) -> Path:
+        """Metrics by split; its presence says that the run is finished."""
+        return self.path / "result.json"
+
+    @property
+    def report(self) -> Path:
+        """The page about this run."""
+        return self.path / "report.html"
+
+    def predictions(self, split: str) -> Path:
+        """Logits, labels and ids of a split."""
+        return self.path / f"predictions-{split}.npz"
+
+    def is_finished(self) -> bool:
+        """Whether training and its evaluation came to their end."""
+        return self.result.exists()
+
+    def record_test_use(self, purpose: str, accuracy: float) -> None:
+        """Write down that the test split was looked at: when, what for, and what came out."""
+        result = read_json(self.result) if self.result.exists() else {}
+        uses = result.setdefault("test_uses", [])
+        uses.append({"time": now(), "purpose": purpose, "accuracy": accuracy})
+        write_json(self.result, result)
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[None]:
+        """Hold the folder as its only writer.
+
+        The lock belongs to the process and goes with it, however it ends. Raises TenfoldError,
+        naming the process, where another one holds it, or where the folder can't be written.
+        """
+        from filelock import FileLock, Timeout
+
+        require_writable(self.path)
+        lock = FileLock(self.path / "lock", timeout=0)
+        holder = self.path / "writer.json"
+        try:
+            lock.acquire()
+        except Timeout:
+            raise TenfoldError(
+                f"{self.path} is being written by {_describe_holder(holder)}; wait for it to end, "
+                "or train in another folder."
+            ) from None
+        try:
+            write_json(holder, {"process": os.getpid(), "host": platform.node(), "started": now()})
+            yield
+            holder.unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+    def is_held(self) -> bool:
+        """Whether some process is writing in the folder now."""
+        from filelock import FileLock, Timeout
+
+        if not (self.path / "lock").exists():
+            return False
+        try:
+            with FileLock(self.path / "lock", timeout=0):
+                return False
+        except (Timeout, OSError):
+            return True
+
+
+def _describe_holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text())
+        return f"process {holder['process']} on {holder['host']} since {holder['started']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def create_run(runs: Path, recipe_name: str) -> RunFolder:
+    """A new empty `runs/<recipe_name>/<number>/`, safe against others who create one now."""
+    parent = runs / recipe_name
+    require_writable(parent)
+    for number in range(_highest_number(parent) + 1, sys.maxsize):
+        with contextlib.suppress(FileExistsError):
+            (parent / str(number)).mkdir()
+            return RunFolder(parent / str(number))
+    raise AssertionError("there is always a next number")
+
+
+def newest_run(runs: Path, recipe_name: str) -> RunFolder | None:
+    """The run with the highest number, or None."""
+    number = _highest_number(runs / recipe_name)
+    return RunFolder(runs / recipe_name / str(number)) if number else None
+
+
+def _highest_number(parent: Path) -> int:
+    if not parent.is_dir():
+        return 0
+    return max((int(p.name) for p in parent.iterdir() if p.name.isdecimal()), default=0)
+
+
+def open_run(path: Path) -> RunFolder:
+    """The run folder at `path`. Raises TenfoldError where there is none."""
+    if not path.is_dir():
+        raise TenfoldError(f"There is no run folder {path}; `tenfold train` makes one.")
+    run = RunFolder(path)
+    if not run.recipe.exists():
+        raise TenfoldError(
+            f"{path} is not a run folder: it has no recipe.json; give a folder such as runs/cnn/1."
+        )
+    return run
+
+
+def write_lines(path: Path, records: Sequence[Any]) -> None:
+    """Write `records` to `path` atomically, each as one line of JSON."""
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, hardware and command, for a run's provenance."""
+    import psutil
+
+    libraries = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            libraries[name] = metadata.version(name)
+    return {
+        "tenfold": metadata.version("tenfold"),
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": libraries,
+        "hardware": {
+            "cpu": _cpu_name(),
+            "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+    }
+
+
+def command_line() -> str:
+    """The command that started this process, without the path of the interpreter."""
+    name = Path(sys.argv[0]).name
+    return " ".join(["tenfold" if name in ("__main__.py", "-c", "-m") else name, *sys.argv[1:]])
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit and dirtiness of the checkout that tenfold runs from; None where there is none."""
+    folder = Path(__file__).resolve().parent
+    git = shutil.which("git")
+    if git is None or "site-packages" in folder.parts:
+        return None
+
+    def ask(*arguments: str) -> str:
+        done = subprocess.run(
+            [git, "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (subprocess.SubprocessError, OSError):
+        return None
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
