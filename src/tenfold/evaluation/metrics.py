@@ -1,0 +1,116 @@
+"""Numbers from predictions: how often right, on what, and how surely."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tenfold.evaluation.predictions import Predictions
+
+CONFIDENCE_BINS = 20
+NUM_CONFUSED_PAIRS = 10
+
+
+class Interval(NamedTuple):
+    """The two ends of a confidence interval."""
+
+    low: float
+    high: float
+
+
+def wilson_interval(successes: int, trials: int, *, z: float = 1.959963984540054) -> Interval:
+    """The score interval of Wilson (1927) for a share; 95 % with the default `z`.
+
+    Raises ValueError where `trials` is not positive.
+    """
+    if trials <= 0:
+        raise ValueError("an interval needs at least one trial")
+    share = successes / trials
+    denominator = 1 + z**2 / trials
+    centre = (share + z**2 / (2 * trials)) / denominator
+    half = z / denominator * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def compute_metrics(predictions: Predictions) -> dict[str, Any]:
+    """Everything that a run keeps of a split, as plain JSON values.
+
+    Shares lie in [0, 1]; the loss is the mean cross-entropy in nats; `confusion` has a row for
+    each true and a column for each predicted class. Raises ValueError where there are no pictures.
+    """
+    from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recall_fscore_support
+
+    logits, labels, names = predictions.logits, predictions.labels, predictions.class_names
+    guesses = logits.argmax(axis=1)
+    right = guesses == labels
+    indices = np.arange(len(names))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, guesses, labels=indices, zero_division=0
+    )
+    confusion = confusion_matrix(labels, guesses, labels=indices)
+    return {
+        "num_images": len(labels),
+        "accuracy": float(right.mean()),
+        "accuracy_interval": list(wilson_interval(int(right.sum()), len(labels))),
+        "top5_accuracy": top_k_accuracy(predictions, 5) if len(names) > 5 else None,
+        "loss": cross_entropy(predictions),
+        "matthews_correlation": float(matthews_corrcoef(labels, guesses)),
+        "per_class": [
+            {
+                "name": name,
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "num_images": int(support[i]),
+            }
+            for i, name in enumerate(names)
+        ],
+        "confusion": confusion.tolist(),
+        "most_confused": _most_confused(confusion, names),
+        "confidence": _confidence_histogram(predictions, right),
+        "images_per_second": predictions.images_per_second,
+    }
+
+
+def cross_entropy(predictions: Predictions) -> float:
+    """Mean negative log-likelihood of the true classes, in nats."""
+    logits = predictions.logits.astype(np.float64)
+    highest = logits.max(axis=1)
+    log_sum = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
+    return float((log_sum - logits[np.arange(len(logits)), predictions.labels]).mean())
+
+
+def top_k_accuracy(predictions: Predictions, k: int) -> float:
+    """Share of pictures whose true class is among the k likeliest; ties count against it."""
+    logits, labels = predictions.logits, predictions.labels
+    own = logits[np.arange(len(logits)), labels]
+    at_least_as_likely = (logits >= own[:, None]).sum(axis=1)
+    return float((at_least_as_likely <= k).mean())
+
+
+def _most_confused(confusion: Any, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The largest entries off the diagonal; `share` is of the pictures of the true class."""
+    errors = confusion.copy()
+    np.fill_diagonal(errors, 0)
+    order = np.argsort(-errors, axis=None, kind="stable")[:NUM_CONFUSED_PAIRS]
+    pairs = [divmod(int(flat), len(names)) for flat in order]
+    return [
+        {
+            "true": names[true],
+            "predicted": names[guess],
+            "count": int(errors[true, guess]),
+            "share": float(errors[true, guess] / confusion[true].sum()),
+        }
+        for true, guess in pairs
+        if errors[true, guess] > 0
+    ]
+
+
+def _confidence_histogram(predictions: Predictions, right: Any) -> dict[str, list[float]]:
+    confidence = predictions.probabilities.max(axis=1)
+    edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
+    return {
+        "bin_edges": edges.tolist(),
+        "right": np.histogram(confidence[right], bins=edges)[0].tolist(),
+        "wrong": np.histogram(confidence[~right], bins=edges)[0].tolist(),
+    }

@@ -1,0 +1,94 @@
+"""Logits, labels and ids of one split: computed once, saved, and the input of every metric."""
+
+import time
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data import Images
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.trained import TrainedModel
+from tenfold.files import atomic_file
+from tenfold.progress import Progress
+
+
+class Predictions(NamedTuple):
+    """What a model said of the pictures of a split.
+
+    logits: (N, C) float32. labels: (N,) int64, indices into class_names. ids: (N,) unicode.
+    class_names: one a logit, in the model's order. images_per_second: of the forward passes, or
+    None where the predictions were read from a file.
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    ids: NDArray[np.str_]
+    class_names: tuple[str, ...]
+    images_per_second: float | None = None
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(N, C) float64, the softmax of the logits."""
+        logits = self.logits.astype(np.float64)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def predict_images(
+    model: TrainedModel, images: Images, *, progress: Progress | None = None
+) -> Predictions:
+    """Run `model` over `images`; classes are matched by name, whatever their order.
+
+    Raises TenfoldError where the pictures have a class that the model doesn't know, or another
+    size than it takes.
+    """
+    labels = map_labels(images, model.class_names)
+    started = time.perf_counter()
+    logits = model.logits(images.pixels, progress=progress)
+    seconds = max(time.perf_counter() - started, 1e-9)
+    return Predictions(logits, labels, images.ids, model.class_names, len(images) / seconds)
+
+
+def map_labels(images: Images, class_names: tuple[str, ...]) -> NDArray[np.int64]:
+    """The labels of `images` as indices into `class_names`, matched by name.
+
+    Raises TenfoldError where a picture's class is not among `class_names`.
+    """
+    position = {name: index for index, name in enumerate(class_names)}
+    present = {images.class_names[label] for label in np.unique(images.labels)}
+    if unknown := sorted(present - set(position)):
+        raise TenfoldError(
+            f"The data has the class {unknown[0]!r}, which the model was not trained on; its "
+            f"classes are {', '.join(class_names)}."
+        )
+    table = np.array([position.get(name, -1) for name in images.class_names], dtype=np.int64)
+    return table[images.labels]
+
+
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    """Write `predictions` to an npz file, atomically."""
+    with atomic_file(path) as file:
+        np.savez_compressed(
+            file,
+            logits=predictions.logits,
+            labels=predictions.labels,
+            ids=predictions.ids,
+            class_names=np.array(predictions.class_names),
+        )
+
+
+def load_predictions(path: Path) -> Predictions:
+    """The predictions that `save_predictions` wrote. Raises TenfoldError where it can't be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = tuple(str(name) for name in file["class_names"])
+            return Predictions(file["logits"], file["labels"], file["ids"], names)
+    except FileNotFoundError:
+        raise TenfoldError(f"There is no {path}; run `tenfold evaluate` first.") from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise TenfoldError(
+            f"{path} can't be read ({error}); run `tenfold evaluate` to write it again."
+        ) from error

@@ -1,0 +1,161 @@
+"""A trained model as a file: weights, and everything needed to use them on a picture."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from tenfold.augment import batch_normalise
+from tenfold.data.normalisation import Normalisation
+from tenfold.errors import TenfoldError
+from tenfold.files import write_bytes
+from tenfold.models import build
+from tenfold.progress import Progress
+from tenfold.recipe import Recipe, options_of, recipe_from_dict
+
+FORMAT = "tenfold-model-1"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A network with what it was trained for.
+
+    module: `(N, 3, H, W)` float32 -> `(N, C)` logits. class_names: one a logit, in order.
+    image_size: height and width in pixels that the network expects.
+    """
+
+    module: nn.Module
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    normalisation: Normalisation
+    image_size: tuple[int, int]
+
+    def logits(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        batch_size: int = 500,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]:
+        """Logits `(N, C)` of pictures `(N, H, W, 3)` uint8, computed in batches without gradients.
+
+        Raises TenfoldError where the pictures' size is not `image_size`.
+        """
+        if pixels.ndim != 4 or pixels.shape[1:] != (*self.image_size, 3):
+            raise TenfoldError(
+                f"This model takes pictures of {self.image_size[0]}x{self.image_size[1]} pixels as "
+                f"(N, H, W, 3) uint8, not an array of shape {pixels.shape}; resize them first."
+            )
+        device = next(self.module.parameters()).device
+        mean, std = (torch.tensor(values, device=device) for values in self.normalisation)
+        was_training = self.module.training
+        self.module.eval()
+        logits = np.empty((len(pixels), len(self.class_names)), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(pixels), batch_size):
+                block = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
+                output = self.module(batch_normalise(block, mean, std))
+                logits[start : start + batch_size] = output.float().cpu().numpy()
+                if progress is not None:
+                    progress("evaluating", min(start + batch_size, len(pixels)), len(pixels))
+        self.module.train(was_training)
+        return logits
+
+    def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities `(N, C)` of pictures `(N, H, W, 3)` uint8."""
+        logits = self.logits(pixels)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+    def predict(self, pixels: NDArray[np.uint8]) -> list[str]:
+        """The most likely class name of each of the pictures `(N, H, W, 3)` uint8."""
+        return [self.class_names[index] for index in self.logits(pixels).argmax(axis=1)]
+
+
+def build_network(recipe: Recipe, *, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
+    """The recipe's network with fresh weights, in channels_last memory."""
+    module = build(
+        recipe.model.name,
+        num_classes=num_classes,
+        image_size=image_size,
+        **options_of(recipe.model),
+    )
+    return module.to(memory_format=torch.channels_last)
+
+
+def save_model(path: Path, model: TrainedModel) -> None:
+    """Write the weights, with recipe, class names and normalisation in the header, atomically."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.module.state_dict().items()}
+    header = {
+        "format": FORMAT,
+        "recipe": json.dumps(model.recipe.to_dict()),
+        "class_names": json.dumps(model.class_names),
+        "normalisation": json.dumps(model.normalisation._asdict()),
+        "image_size": json.dumps(model.image_size),
+    }
+    write_bytes(path, save(tensors, metadata=header))
+
+
+def load_model(path: Path) -> TrainedModel:
+    """The model that `save_model` wrote; nothing in the file is ever executed.
+
+    Raises TenfoldError where the file is missing, is no safetensors file, or holds weights that
+    don't fit the network that its recipe names.
+    """
+    header, tensors = _read_safetensors(path)
+    try:
+        if header["format"] != FORMAT:
+            raise TenfoldError(
+                f"{path} has the format {header['format']!r}, and this version reads {FORMAT!r}; "
+                "use the version of tenfold that wrote it."
+            )
+        recipe = recipe_from_dict(json.loads(header["recipe"]), source=str(path))
+        class_names = tuple(str(name) for name in json.loads(header["class_names"]))
+        constants = json.loads(header["normalisation"])
+        height, width = json.loads(header["image_size"])
+        normalisation = Normalisation(tuple(constants["mean"]), tuple(constants["std"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise TenfoldError(
+            f"{path} is not a model that tenfold wrote: its header lacks or garbles {error}; give "
+            "a run folder or its model.safetensors."
+        ) from error
+    module = build_network(recipe, num_classes=len(class_names), image_size=(height, width))
+    require_same_tensors(tensors, module.state_dict(), source=str(path))
+    module.load_state_dict(tensors)
+    module.eval()
+    return TrainedModel(module, recipe, class_names, normalisation, (height, width))
+
+
+def require_same_tensors(
+    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], *, source: str
+) -> None:
+    """Raise TenfoldError, naming the first difference, unless names and shapes agree."""
+    for name in sorted(set(found) | set(expected)):
+        has = tuple(found[name].shape) if name in found else "nothing"
+        needs = tuple(expected[name].shape) if name in expected else "nothing"
+        if has != needs:
+            raise TenfoldError(
+                f"{source} does not fit this network: for {name} it has {has}, and the network "
+                f"needs {needs}; use the recipe that it was trained with."
+            )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    if not path.is_file():
+        raise TenfoldError(f"There is no model file {path}; finish its training first.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no iterator
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise TenfoldError(
+            f"{path} is not a sound safetensors file ({error}); restore it from a copy or train "
+            "the run again."
+        ) from error
