@@ -1,0 +1,326 @@
+"""CIFAR batches: both kinds, from folders, archives and single files, and damaged ones."""
+
+import io
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tenfold.data.cifar_files import read_cifar_binary, read_cifar_python
+from tenfold.data.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
+from tenfold.errors import TenfoldError
+
+NUM_TRAIN = 12
+NUM_TEST = 4
+
+
+def make_arrays(*, num_classes=10):
+    random = np.random.default_rng(7)
+    pixels = random.integers(0, 256, (NUM_TRAIN + NUM_TEST, 32, 32, 3), dtype=np.uint8)
+    labels = random.integers(0, num_classes, NUM_TRAIN + NUM_TEST)
+    labels[:2] = 0, num_classes - 1
+    return pixels, labels
+
+
+def planes(pixels):
+    return pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+
+
+def binary_batch(pixels, labels, *, coarse=False):
+    records = [labels.astype(np.uint8)[:, None], planes(pixels)]
+    if coarse:
+        records.insert(0, np.zeros((len(labels), 1), np.uint8))
+    return np.concatenate(records, axis=1).tobytes()
+
+
+def write_binary10(folder, pixels, labels):
+    folder.mkdir(parents=True, exist_ok=True)
+    for start in range(0, NUM_TRAIN, 4):
+        part = slice(start, start + 4)
+        name = f"data_batch_{start // 4 + 1}.bin"
+        (folder / name).write_bytes(binary_batch(pixels[part], labels[part]))
+    test = binary_batch(pixels[NUM_TRAIN:], labels[NUM_TRAIN:])
+    (folder / "test_batch.bin").write_bytes(test)
+    (folder / "batches.meta.txt").write_text("\n".join(CIFAR10_CLASS_NAMES) + "\n\n")
+
+
+def python2_pickle(batch):
+    """As Python 2 wrote the official files: protocol 2, with strings that are bytes."""
+
+    class Writer(pickle._Pickler):  # the C pickler can't be taught to write Python 2 strings
+        pass
+
+    def save_string(writer, value):
+        content = value if isinstance(value, bytes) else value.encode()
+        writer.write(pickle.BINSTRING + len(content).to_bytes(4, "little") + content)
+        writer.memoize(value)
+
+    Writer.dispatch = pickle._Pickler.dispatch | {bytes: save_string, str: save_string}
+    stream = io.BytesIO()
+    Writer(stream, protocol=2).dump(batch)
+    return stream.getvalue()
+
+
+def write_python10(folder, pixels, labels, *, dump):
+    folder.mkdir(parents=True, exist_ok=True)
+    for start in range(0, NUM_TRAIN, 4):
+        part = slice(start, start + 4)
+        batch = {"data": planes(pixels[part]), "labels": labels[part].tolist(), "batch_label": "b"}
+        (folder / f"data_batch_{start // 4 + 1}").write_bytes(dump(batch))
+    test = {"data": planes(pixels[NUM_TRAIN:]), "labels": labels[NUM_TRAIN:].tolist()}
+    (folder / "test_batch").write_bytes(dump(test))
+    (folder / "batches.meta").write_bytes(dump({"label_names": list(CIFAR10_CLASS_NAMES)}))
+
+
+DUMPS = {
+    "python 2": python2_pickle,
+    "protocol 2": lambda batch: pickle.dumps(batch, protocol=2),
+    "protocol 4": lambda batch: pickle.dumps(batch, protocol=4),
+    "protocol 5": lambda batch: pickle.dumps(batch, protocol=5),
+}
+
+
+def assert_read(dataset, pixels, labels, class_names):
+    assert dataset.class_names == class_names
+    assert dataset.validation is None
+    for images, part in (
+        (dataset.train, slice(0, NUM_TRAIN)),
+        (dataset.test, slice(NUM_TRAIN, None)),
+    ):
+        np.testing.assert_array_equal(images.pixels, pixels[part])
+        np.testing.assert_array_equal(images.labels, labels[part])
+        assert images.pixels.flags.c_contiguous
+        assert images.labels.dtype == np.int64
+    assert dataset.train.ids[[0, -1]].tolist() == ["train/1", f"train/{NUM_TRAIN}"]
+    assert dataset.test.ids[0] == "test/1"
+
+
+def pack(folder: Path, archive: Path):
+    files = sorted(folder.parent.rglob("*"))
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+            for file in files:
+                target.write(file, file.relative_to(folder.parent))
+    else:
+        with tarfile.open(archive, "w:gz" if archive.suffix != ".tar" else "w") as target:
+            target.add(folder, folder.name)
+
+
+def test_binary_folder_is_read_plane_by_plane(tmp_path):
+    pixels, labels = make_arrays()
+    write_binary10(tmp_path, pixels, labels)
+    dataset = read_cifar_binary(tmp_path)
+    assert_read(dataset, pixels, labels, CIFAR10_CLASS_NAMES)
+    assert dataset.name == "cifar10"
+    assert dataset.notes == (f"{tmp_path} lacks training batches 4, 5; the others were read.",)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".zip"])
+@pytest.mark.parametrize("kind", ["binary", "python"])
+def test_archives_are_read_without_unpacking(tmp_path, suffix, kind):
+    pixels, labels = make_arrays()
+    folder = tmp_path / "in" / "cifar-10-batches"
+    if kind == "binary":
+        write_binary10(folder, pixels, labels)
+    else:
+        write_python10(folder, pixels, labels, dump=python2_pickle)
+    archive = tmp_path / f"archive{suffix}"
+    pack(folder, archive)
+    before = sorted(tmp_path.rglob("*"))
+    read = read_cifar_binary if kind == "binary" else read_cifar_python
+    assert_read(read(archive), pixels, labels, CIFAR10_CLASS_NAMES)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", DUMPS)
+def test_python_batches_of_every_pickle_protocol(tmp_path, kind):
+    pixels, labels = make_arrays()
+    write_python10(tmp_path / "cifar-10-batches-py", pixels, labels, dump=DUMPS[kind])
+    assert_read(read_cifar_python(tmp_path), pixels, labels, CIFAR10_CLASS_NAMES)
+
+
+def test_cifar100_uses_the_fine_labels(tmp_path):
+    pixels, labels = make_arrays(num_classes=100)
+    split = {"train": slice(0, NUM_TRAIN), "test": slice(NUM_TRAIN, None)}
+    binary, python = tmp_path / "binary", tmp_path / "python"
+    binary.mkdir()
+    python.mkdir()
+    for name, part in split.items():
+        content = binary_batch(pixels[part], labels[part], coarse=True)
+        (binary / f"{name}.bin").write_bytes(content)
+        batch = {
+            "data": planes(pixels[part]),
+            "fine_labels": labels[part].tolist(),
+            "coarse_labels": [0] * len(labels[part]),
+        }
+        (python / name).write_bytes(python2_pickle(batch))
+    (binary / "fine_label_names.txt").write_text("\n".join(CIFAR100_CLASS_NAMES))
+    meta = {"fine_label_names": list(CIFAR100_CLASS_NAMES), "coarse_label_names": ["x"] * 20}
+    (python / "meta").write_bytes(python2_pickle(meta))
+    for dataset in (read_cifar_binary(binary), read_cifar_python(python)):
+        assert dataset.name == "cifar100"
+        assert_read(dataset, pixels, labels, CIFAR100_CLASS_NAMES)
+
+
+def test_the_hundred_names_are_a_hundred_and_sorted():
+    assert len(set(CIFAR100_CLASS_NAMES)) == 100
+    assert list(CIFAR100_CLASS_NAMES) == sorted(CIFAR100_CLASS_NAMES)
+
+
+def test_one_batch_alone_under_any_name(tmp_path):
+    pixels, labels = make_arrays()
+    write_binary10(tmp_path / "batches", pixels, labels)
+    second = tmp_path / "batches" / "data_batch_2.bin"
+    dataset = read_cifar_binary(second)
+    np.testing.assert_array_equal(dataset.train.pixels, pixels[4:8])
+    assert dataset.test is None
+    assert dataset.notes == ("Only the batch data_batch_2.bin was given.",)
+    renamed = tmp_path / "some pictures.dat"
+    renamed.write_bytes(second.read_bytes())
+    assert read_cifar_binary(renamed).train.same_as(dataset.train)
+    test = read_cifar_binary(tmp_path / "batches" / "test_batch.bin")
+    np.testing.assert_array_equal(test.train.pixels, pixels[NUM_TRAIN:])
+    assert "test batch" in test.notes[0]
+
+
+def test_progress_ends_complete(tmp_path):
+    write_binary10(tmp_path, *make_arrays())
+    calls = []
+    read_cifar_binary(tmp_path, progress=lambda *call: calls.append(call))
+    assert [done for _, done, _ in calls] == [1, 2, 3, 4]
+    assert {total for _, _, total in calls} == {4}
+
+
+class Canary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+class BuiltinCanary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.path)!r}, 'w')",)
+
+
+@pytest.mark.parametrize("kind", [Canary, BuiltinCanary])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_row_11_a_pickle_given_as_a_batch_is_never_executed(tmp_path, kind, protocol):
+    canary = tmp_path / "canary"
+    pixels, labels = make_arrays()
+    folder = tmp_path / "in" / "cifar-10-batches-py"
+    write_python10(folder, pixels, labels, dump=python2_pickle)
+    batch = {"data": planes(pixels[:4]), "labels": [0] * 4, "extra": kind(canary)}
+    (folder / "data_batch_1").write_bytes(pickle.dumps(batch, protocol=protocol))
+    archive = tmp_path / "archive.tar.gz"
+    pack(folder, archive)
+    for path in (folder, archive, folder / "data_batch_1"):
+        with pytest.raises(TenfoldError, match="nothing in it was run"):
+            read_cifar_python(path)
+    assert not canary.exists()
+
+
+def test_row_11_what_a_batch_may_use_can_not_be_altered_or_misused(tmp_path):
+    attacks = {
+        "encoding": b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00xX\x05\x00\x00\x00rot13\x86R.",
+        "attribute": b"\x80\x02c_codecs\nencode\nN}X\x01\x00\x00\x00aK\x01s\x86b.",
+        "subclass": b"\x80\x02cnumpy\nmatrix\n)R.",
+        "extension": b"\x80\x02\x82\x01.",
+        "persistent": b"\x80\x02X\x01\x00\x00\x00xQ.",
+        "not a dictionary": b"\x80\x02]q\x00.",
+        "cut off": b"\x80\x02}q\x00(U\x04da",
+    }
+    for content in attacks.values():
+        file = tmp_path / "data_batch_1"
+        file.write_bytes(content)
+        with pytest.raises(TenfoldError, match="data_batch_1"):
+            read_cifar_python(file)
+
+
+def test_row_22_record_too_short(tmp_path):
+    write_binary10(tmp_path, *make_arrays())
+    file = tmp_path / "data_batch_2.bin"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(TenfoldError, match=r"data_batch_2\.bin: the record at byte 9219 has 3072"):
+        read_cifar_binary(tmp_path)
+    file.write_bytes(b"")
+    with pytest.raises(TenfoldError, match=r"record at byte 0 has 0 bytes instead of 3073"):
+        read_cifar_binary(tmp_path)
+
+
+def test_row_22_label_above_nine(tmp_path):
+    write_binary10(tmp_path, *make_arrays())
+    file = tmp_path / "test_batch.bin"
+    content = bytearray(file.read_bytes())
+    content[3073 * 2] = 10
+    file.write_bytes(content)
+    with pytest.raises(TenfoldError, match=r"test_batch\.bin: the label at byte 6146 is 10 where"):
+        read_cifar_binary(tmp_path)
+
+
+def test_row_22_fine_label_above_ninety_nine(tmp_path):
+    pixels, labels = make_arrays()
+    content = bytearray(binary_batch(pixels[:4], labels[:4], coarse=True))
+    content[3074 + 1] = 100
+    (tmp_path / "train.bin").write_bytes(content)
+    with pytest.raises(TenfoldError, match=r"the label at byte 3075 is 100"):
+        read_cifar_binary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": np.zeros((4, 3071), np.uint8)}, r"key 'data' holds an array of \(4, 3071\)"),
+        ({"data": np.zeros((4, 3072), np.float32)}, "float32"),
+        ({"data": np.array([None] * 4, dtype=object)}, "object"),
+        ({"data": None}, "key 'data' holds nothing"),
+        ({"data": [1, 2]}, "key 'data' holds a list"),
+        ({"labels": [0, 1, 2]}, "key 'labels' holds 3 labels for 4 pictures"),
+        ({"labels": [0, 1, 10, 2]}, "entry 2 of key 'labels' is 10"),
+        ({"labels": [0, 1, -1, 2]}, "entry 2 of key 'labels' is -1"),
+        ({"labels": ["cat"] * 4}, "holds 0 labels"),
+    ],
+)
+def test_row_22_wrong_python_batch(tmp_path, change, message):
+    batch = {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, 3]} | change
+    (tmp_path / "data_batch_1").write_bytes(pickle.dumps(batch))
+    with pytest.raises(TenfoldError, match=message):
+        read_cifar_python(tmp_path)
+
+
+def test_row_17_paths_with_spaces_unicode_and_length(tmp_path):
+    folder = tmp_path / "my pictures 猫 ñ" / ("x" * 200) / "cifar-10-batches-bin"
+    pixels, labels = make_arrays()
+    write_binary10(folder, pixels, labels)
+    assert_read(read_cifar_binary(folder.parent), pixels, labels, CIFAR10_CLASS_NAMES)
+
+
+def test_row_21_an_archive_that_climbs_out_is_refused(tmp_path):
+    archive = tmp_path / "cifar.tar"
+    content = binary_batch(*(part[:4] for part in make_arrays()))
+    with tarfile.open(archive, "w") as target:
+        for name in ("cifar-10-batches-bin/data_batch_1.bin", "../escaped.bin"):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            target.addfile(member, io.BytesIO(content))
+    with pytest.raises(TenfoldError, match=r"cifar\.tar"):
+        read_cifar_binary(archive)
+    assert not (tmp_path.parent / "escaped.bin").exists()
+
+
+def test_folders_that_hold_nothing_or_two_things(tmp_path):
+    with pytest.raises(TenfoldError, match=r"data_batch_1\.bin"):
+        read_cifar_binary(tmp_path)
+    with pytest.raises(TenfoldError, match="does not exist"):
+        read_cifar_python(tmp_path / "missing")
+    write_binary10(tmp_path / "cifar-10-a", *make_arrays())
+    write_binary10(tmp_path / "cifar-10-b", *make_arrays())
+    with pytest.raises(TenfoldError, match="the one that is meant"):
+        read_cifar_binary(tmp_path)
