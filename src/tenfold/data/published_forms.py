@@ -1,0 +1,97 @@
+"""The forms in which data sets are published, and a copy of one among a person's own files."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from tenfold.data import npm
+from tenfold.data.archives import is_archive, iterate_members
+from tenfold.data.cifar_names import CIFAR10_CLASS_NAMES
+from tenfold.data.images import Dataset
+from tenfold.errors import TenfoldError
+
+logger = logging.getLogger("tenfold")
+
+Reader = Callable[[Path], Dataset]
+
+
+def read_binary(path: Path) -> Dataset:
+    """The official binary archive, or what it unpacks to."""
+    from tenfold.data.cifar_files import read_cifar_binary
+
+    return read_cifar_binary(path)
+
+
+def read_python(path: Path) -> Dataset:
+    """The official Python archive, or what it unpacks to."""
+    from tenfold.data.cifar_files import read_cifar_python
+
+    return read_cifar_python(path)
+
+
+def read_parquet(path: Path) -> Dataset:
+    """The parquet files of the Hugging Face hub, in one folder."""
+    from tenfold.data.formats import read_parquet
+
+    return read_parquet(path)
+
+
+read_npm_package = partial(npm.read_package, class_names=CIFAR10_CLASS_NAMES)
+
+
+def candidates(path: Path) -> Iterator[tuple[Path, Reader]]:
+    """What could be a copy in or at `path`, by the look of the file names, with its reader."""
+    places = [path]
+    if path.is_dir():
+        inside = sorted(path.iterdir())
+        places += [place for place in inside if place.is_dir() or _may_be_archive(place)]
+    for place in places:
+        try:
+            names = _file_names(place)
+        except (TenfoldError, OSError) as error:
+            logger.warning("%s", error)
+            continue
+        for reader, marks in _MARKS.items():
+            if any(name.endswith(mark) for name in names for mark in marks):
+                yield place, reader
+
+
+_MARKS: dict[Reader, tuple[str, ...]] = {
+    read_binary: ("/data_batch_1.bin", "/train.bin"),
+    read_python: ("/data_batch_1", "/train"),
+    read_parquet: (".parquet",),
+    read_npm_package: ("/train_lables.json",),
+}
+
+
+def _may_be_archive(path: Path) -> bool:
+    """By its name first: a folder of pictures has too many files to look into each."""
+    return path.suffix in (".gz", ".tgz", ".bz2", ".xz", ".tar", ".zip") and is_archive(path)
+
+
+def _file_names(place: Path) -> list[str]:
+    """The files of a folder, an archive, or the file itself, each with a slash before its name."""
+    if place.is_dir():
+        return [f"/{inner.name}" for inner in place.iterdir() if inner.is_file()]
+    if not is_archive(place):
+        return [f"/{place.name}"]
+    names: list[str] = []
+
+    def note(member: str) -> None:
+        names.append(f"/{member}")
+
+    for _ in iterate_members(place, note):
+        pass
+    return names
+
+
+def fingerprint(path: Path) -> str:
+    """Changes whenever a file of the copy does, by its name, size and time."""
+    files = sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]
+    marks = [str(path.resolve())]
+    for file in files:
+        status = file.stat()
+        marks.append(f"{file.name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(marks).encode()).hexdigest()
