@@ -183,11 +183,11 @@ def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     return highest[..., None] - spread[..., None] * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
-def batch_cutout(inputs: Tensor, centres: Tensor, *, size: int, fill: Tensor) -> Tensor:
+def batch_cutout(inputs: Tensor, centres: Tensor, *, size: int) -> Tensor:
     """Cover a square of `size` pixels around each centre (DeVries and Taylor 2017).
 
-    inputs: (B, C, H, W) float. centres: (B, 2) int64. fill: (C,), the colour of the square. The
-    square may reach over the edge, so that every pixel is covered equally often.
+    inputs: (B, C, H, W) float, normalised. centres: (B, 2) int64. The square becomes 0, which is
+    the mean colour of standardised pictures; it may reach over the edge.
     """
     height, width = inputs.shape[2:]
     rows = torch.arange(height, device=inputs.device) - (centres[:, :1] - size // 2)
@@ -195,7 +195,7 @@ def batch_cutout(inputs: Tensor, centres: Tensor, *, size: int, fill: Tensor) ->
     inside_rows = (rows >= 0) & (rows < size)
     inside_columns = (columns >= 0) & (columns < size)
     inside = (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
-    return torch.where(inside, fill.view(1, -1, 1, 1), inputs)
+    return inputs.masked_fill(inside, 0.0)
 
 
 def batch_mix(

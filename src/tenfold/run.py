@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.errors import TenfoldError
-from tenfold.files import read_json, require_writable, write_json, write_text
+from tenfold.files import require_writable, write_json, write_text
 
 LIBRARIES = ("torch", "accelerate", "numpy", "scikit-learn", "safetensors", "pillow")
 
@@ -73,13 +73,6 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether training and its evaluation came to their end."""
         return self.result.exists()
-
-    def record_test_use(self, purpose: str, accuracy: float) -> None:
-        """Write down that the test split was looked at: when, what for, and what came out."""
-        result = read_json(self.result) if self.result.exists() else {}
-        uses = result.setdefault("test_uses", [])
-        uses.append({"time": now(), "purpose": purpose, "accuracy": accuracy})
-        write_json(self.result, result)
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[None]:
@@ -230,3 +223,15 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held at once."""
+    import psutil
+
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

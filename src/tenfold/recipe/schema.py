@@ -71,7 +71,7 @@ class AugmentationOptions:
     translate: int = 0
     """Shift by up to this many pixels each way, the edge filled by reflection."""
     cutout: int = 0
-    """Side in pixels of a square that is greyed out."""
+    """Side in pixels of a square that is covered with the mean colour."""
     brightness: float = 0.0
     """Factor drawn from 1 - b to 1 + b."""
     contrast: float = 0.0

@@ -1,0 +1,518 @@
+"""The `tenfold` command: thin commands over the library, which each imports only when it runs."""
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tenfold import __version__
+from tenfold.console import Output, duration, percent
+from tenfold.errors import TenfoldError
+
+app = typer.Typer(
+    name="tenfold",
+    help="Train, compare and explain classifiers of small images, fast and with honest numbers.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Fetch, describe, explore and convert data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file.")
+]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder, such as runs/cnn/1.")]
+DatasetArgument = Annotated[
+    str, typer.Argument(help="cifar10, cifar100, digits, or the path of a folder or file.")
+]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="Another data set, by name or path.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON lines for machines.")]
+RunsOption = Annotated[
+    Path, typer.Option("--runs", envvar="TENFOLD_RUNS", help="The folder of all runs.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Threads to compute with; results depend on it.")
+]
+SkipBrokenOption = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out pictures that can't be read.")
+]
+SizeOption = Annotated[
+    int, typer.Option("--size", min=0, help="Side in pixels to bring pictures to; 0 chooses.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Show the version and leave.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(min=0, help="Seed of both runs.")] = 0,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train a dense and a convolutional network on CIFAR-10, and write a page that compares them."""
+    from tenfold.demo import run_demo
+
+    output = Output(as_json=as_json)
+    outcome = run_demo(runs, seed=seed, output=output)
+    _show_comparison(output, outcome.runs)
+    output.say(
+        f"Both runs took {duration(outcome.seconds)}, from the first step to the last score."
+    )
+    _show_page(output, outcome.page)
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", help="Stop training after this time: 90s, 5m, 2h.")
+    ] = None,
+    overrides: SetOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest unfinished run, or fail.")
+    ] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start afresh, even beside an unfinished run.")
+    ] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Resume although something has changed.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Train in this run folder, or resume it.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    threads: ThreadsOption = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if a picture is in two splits.")
+    ] = False,
+    skip_broken: SkipBrokenOption = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write curves for TensorBoard too.")
+    ] = False,
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Evaluate on the test split at the end.")
+    ] = True,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html at the end.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a recipe, evaluate it and write its report; run again, it resumes what was interrupted."""
+    from tenfold.recipe import load_recipe
+
+    changes = list(overrides or [])
+    if data is not None:
+        changes.append(f"data.name={_quote(_existing_path(data))}")
+    if seed is not None:
+        changes.append(f"seed={seed}")
+    if time is not None:
+        changes.append(f"training.time_limit_seconds={_seconds(time)}")
+    chosen = load_recipe(recipe, changes)
+    output = Output(as_json=as_json)
+
+    from tenfold.training.train import TrainOptions
+    from tenfold.training.train import train as train_recipe
+
+    options = TrainOptions(
+        runs=runs,
+        folder=folder,
+        resume=resume,
+        new=new,
+        allow_changes=allow_changes,
+        threads=threads,
+        cpu=cpu,
+        strict=strict,
+        skip_broken=skip_broken,
+        tensorboard=tensorboard,
+        evaluate_test=test,
+    )
+    with output.training() as reporter:
+        outcome = train_recipe(chosen, options=options, reporter=reporter)
+    if not outcome.writes:
+        return
+    _show_result(output, outcome.run.path)
+    if report:
+        _write_report(output, [outcome.run.path], None)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    data: DataOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a finished run on a split; every use of the test split is written down."""
+    from tenfold.evaluation.evaluate import evaluate_run
+    from tenfold.run import command_line, open_run
+    from tenfold.training.process import prepare_process
+
+    folder = open_run(run)
+    output = Output(as_json=as_json)
+    prepare_process(threads)
+    with output.progress() as progress:
+        metrics = evaluate_run(
+            folder, split=split, data=data, purpose=command_line(), progress=progress
+        )
+    output.record("metrics", split=split, **metrics)
+    _show_metrics(output, split, metrics)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders: one, or several to compare.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The HTML file to write.")] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one self-contained HTML page about a run, or one that compares several."""
+    output = Output(as_json=as_json)
+    page = _write_report(output, runs, out)
+    if open_page:
+        typer.launch(str(page))
+
+
+@app.command()
+def study(
+    recipe: RecipeArgument,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="KEY=A,B", help="Values to try; several are crossed."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each combination.")] = 1,
+    folder: Annotated[
+        Path | None, typer.Option(help="The study's folder; studies/<recipe> if not given.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed runs again.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train every combination of values with several seeds; run again, only missing runs are made."""
+    from tenfold.studies.grid import expand, run_study
+
+    output = Output(as_json=as_json)
+    trials = expand(grid or [], seeds)
+    where = folder or Path("studies") / Path(recipe).stem
+
+    def train_trial(chosen: Any, path: Path) -> Any:
+        from tenfold.training.train import TrainOptions
+        from tenfold.training.train import train as train_recipe
+
+        with output.training() as reporter:
+            return train_recipe(chosen, options=TrainOptions(folder=path), reporter=reporter).run
+
+    outcome = run_study(
+        recipe, trials, folder=where, train_trial=train_trial, retry_failed=retry_failed
+    )
+    for record in outcome.records:
+        output.record("trial", **record)
+    _show_study(output, outcome.records)
+    finished = [where / "runs" / r["trial"] for r in outcome.records if r["status"] == "finished"]
+    if finished:
+        _write_report(output, finished, where / "report.html")
+
+
+@app.command()
+def recipes(as_json: JsonOption = False) -> None:
+    """List the shipped recipes."""
+    from tenfold.recipe import load_recipe, shipped_recipes
+
+    output = Output(as_json=as_json)
+    loaded = [load_recipe(name) for name in shipped_recipes()]
+    for recipe in loaded:
+        output.record("recipe", **recipe.to_dict())
+    output.table(
+        "Recipes: train one with `tenfold train NAME`",
+        ["recipe", "model", "data", "epochs", "description"],
+        [
+            [r.name, r.model.name, r.data.name, str(r.training.epochs), r.description]
+            for r in loaded
+        ],
+    )
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List the networks, with their parameters for ten classes of 32x32 pictures."""
+    from dataclasses import fields
+    from typing import get_args
+
+    from tenfold.models import MODELS, build, count_parameters
+    from tenfold.recipe import ModelOptions, options_of
+
+    output = Output(as_json=as_json)
+    rows = []
+    for options in sorted((kind() for kind in get_args(ModelOptions)), key=lambda o: o.name):
+        assert options.name in MODELS
+        network = build(options.name, num_classes=10, image_size=(32, 32), **options_of(options))
+        count = count_parameters(network)
+        names = ", ".join(f.name for f in fields(options) if f.name != "name")
+        purpose = (type(options).__doc__ or "").partition("\n")[0]
+        output.record("model", name=options.name, num_parameters=count, options=names)
+        rows.append([options.name, f"{count:,}", purpose, names])
+    output.table("Models", ["model", "parameters", "what it is", "options"], rows)
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="cifar10, cifar100 or digits.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A folder or archive that holds a copy.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a data set, verify it against its published checksums and keep it in the cache."""
+    from tenfold.data import sources
+
+    output = Output(as_json=as_json)
+    with output.progress() as progress:
+        dataset = sources.get(name, location=source, progress=progress)
+    _show_dataset(output, dataset)
+
+
+@data_app.command("info")
+def data_info(
+    dataset: DatasetArgument,
+    size: SizeOption = 0,
+    skip_broken: SkipBrokenOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe a data set: splits, classes, picture sizes, where it came from, checksums."""
+    from tenfold.data import load
+
+    output = Output(as_json=as_json)
+    with output.progress() as progress:
+        loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
+    _show_dataset(output, loaded)
+
+
+@data_app.command("eda")
+def data_eda(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for eda.json and eda.html.")] = Path(
+        "eda"
+    ),
+    size: SizeOption = 0,
+    skip_broken: SkipBrokenOption = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if a picture is in two splits.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Explore a data set: classes, colours, quality, duplicates; as JSON and as a page."""
+    from tenfold.data import load
+    from tenfold.data.eda import explore
+    from tenfold.data.splits import duplicates_across
+    from tenfold.files import write_json
+    from tenfold.reporting.eda_page import write_exploration_page
+
+    output = Output(as_json=as_json)
+    with output.progress() as progress:
+        loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
+        if strict:
+            duplicates_across(loaded, strict=True)
+        exploration = explore(loaded, progress=progress)
+    write_json(out / "eda.json", exploration.to_json())
+    write_exploration_page(exploration, loaded, out / "eda.html")
+    output.record("written", json=str(out / "eda.json"), page=str(out / "eda.html"))
+    output.say(f"The numbers are in {out / 'eda.json'}.")
+    output.say(f"The page is {(out / 'eda.html').resolve()}", bold=True)
+
+
+@data_app.command("export")
+def data_export(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Argument(help="A new folder, or an .npz file.")],
+    layout: Annotated[
+        str, typer.Option("--format", help="folder (PNG and CSV), parquet or npz.")
+    ] = "folder",
+    size: SizeOption = 0,
+    skip_broken: SkipBrokenOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a data set as numbered PNG files with CSV labels, as parquet or as npz."""
+    from tenfold.data import load
+    from tenfold.data.formats import export
+
+    output = Output(as_json=as_json)
+    with output.progress() as progress:
+        loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
+        export(loaded, out, layout, progress=progress)
+    output.record("written", path=str(out), format=layout)
+    output.say(f"{loaded.name} is in {out}.")
+
+
+def main() -> None:
+    """Run the command line; errors become a sentence and an exit status."""
+    with _exit_status("--debug" in sys.argv):
+        app(standalone_mode=True)
+
+
+@contextlib.contextmanager
+def _exit_status(debug: bool) -> Iterator[None]:
+    try:
+        yield
+    except TenfoldError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _quote(text: str) -> str:
+    import json
+
+    return json.dumps(text)
+
+
+def _existing_path(name_or_path: str) -> str:
+    """Paths become absolute, so that a run can be resumed from another folder."""
+    path = Path(name_or_path).expanduser()
+    return str(path.resolve()) if path.exists() else name_or_path
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    with contextlib.suppress(ValueError):
+        if float(number) > 0:
+            return float(number) * units[unit]
+    raise TenfoldError(f"--time {text!r} must be a time such as 90s, 5m or 2h.")
+
+
+def _write_report(output: Output, runs: list[Path], out: Path | None) -> Path:
+    from tenfold.reporting.page import write_report
+
+    if out is None and len(runs) > 1:
+        out = Path("report.html")
+    page = write_report(runs, out)
+    _show_page(output, page)
+    return page
+
+
+def _show_page(output: Output, page: Path) -> None:
+    output.record("page", path=str(page))
+    output.say(f"The page is {page.resolve()}", bold=True)
+
+
+def _show_result(output: Output, run: Path) -> None:
+    from tenfold.files import read_json
+
+    result = read_json(run / "result.json")
+    output.record("result", run=str(run), **result)
+    for split, metrics in result["splits"].items():
+        _show_metrics(output, split, metrics)
+    output.say(f"The run is in {run}.")
+
+
+def _show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
+    low, high = metrics["accuracy_interval"]
+    output.say(
+        f"{split}: {percent(metrics['accuracy'], 2)} of {metrics['num_images']:,} pictures right "
+        f"(95 % interval {percent(low)} to {percent(high)}), loss {metrics['loss']:.3f}",
+        bold=split == "test",
+    )
+
+
+def _show_comparison(output: Output, runs: list[Path]) -> None:
+    from tenfold.files import read_json
+
+    rows = []
+    for run in runs:
+        result = read_json(run / "result.json")
+        output.record("result", run=str(run), **result)
+        test = result["splits"]["test"]
+        low, high = test["accuracy_interval"]
+        rows.append(
+            [
+                result["model"]["name"],
+                percent(test["accuracy"]),
+                f"{percent(low)} to {percent(high)}",
+                f"{result['model']['num_parameters']:,}",
+                duration(result["training"]["training_seconds"]),
+                str(run),
+            ]
+        )
+    columns = ["model", "test accuracy", "95 % interval", "parameters", "training", "run"]
+    output.table("Comparison", columns, rows)
+
+
+def _show_study(output: Output, records: Any) -> None:
+    rows = []
+    for record in records:
+        splits = record["splits"] or {}
+        accuracies = [
+            percent(splits[name]["accuracy"]) if name in splits else "-"
+            for name in ("validation", "test")
+        ]
+        note = record["error"] or ""
+        rows.append([record["trial"], record["status"], *accuracies, note])
+    output.table("Study", ["run", "status", "validation", "test", "note"], rows)
+
+
+def _show_dataset(output: Output, dataset: Any) -> None:
+    height, width = dataset.train.size
+    splits = {name: len(images) for name, images in dataset.splits().items()}
+    output.record(
+        "dataset",
+        name=dataset.name,
+        source=dataset.source,
+        class_names=list(dataset.class_names),
+        image_size=[height, width],
+        splits=splits,
+        checksums=dict(dataset.checksums),
+        notes=list(dataset.notes),
+    )
+    output.say(f"{dataset.name}: {height}x{width} pixels, from {dataset.source}", bold=True)
+    import numpy as np
+
+    counts = {
+        name: np.bincount(images.labels, minlength=len(dataset.class_names))
+        for name, images in dataset.splits().items()
+    }
+    output.table(
+        "Pictures by class",
+        ["class", *counts],
+        [
+            [name, *(f"{count[index]:,}" for count in counts.values())]
+            for index, name in enumerate(dataset.class_names)
+        ]
+        + [["all", *(f"{number:,}" for number in splits.values())]],
+    )
+    for name, checksum in dataset.checksums.items():
+        output.say(f"SHA-256 of {name}: {checksum}")
+    for note in dataset.notes:
+        output.say(f"Note: {note}")

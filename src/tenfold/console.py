@@ -1,0 +1,340 @@
+"""How the command line shows things: tables and bars on a terminal, lines in a pipe, or JSON."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from tenfold.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from tenfold.training.reporters import Plan, Reporter
+
+Style = Literal["rich", "plain", "json"]
+
+
+class Output:
+    """Where a command's results go, in one of three styles.
+
+    `rich` on a terminal: tables, colours and live bars. `plain` in a pipe or a log: one line an
+    event. `json`: one JSON object a line on standard output, and nothing else there.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.style: Style = "json" if as_json else "rich" if sys.stdout.isatty() else "plain"
+        self._console: Console | None = None
+        logger = logging.getLogger("tenfold")
+        logger.handlers = [_LogHandler(self)]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+    @property
+    def console(self) -> "Console":
+        """The terminal; made when first asked for, since Rich takes time to import."""
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(highlight=False)
+        return self._console
+
+    def say(self, text: str, *, bold: bool = False) -> None:
+        """A line for people; nothing in JSON."""
+        if self.style == "rich":
+            from rich.text import Text
+
+            self.console.print(Text(text, style="bold" if bold else ""))
+        elif self.style == "plain":
+            print(text, flush=True)
+
+    def shout(self, text: str) -> None:
+        """A line that nobody should miss; on standard error unless on a terminal."""
+        if self.style == "rich":
+            from rich.panel import Panel
+            from rich.text import Text
+
+            self.console.print(Panel(Text(text), border_style="yellow"))
+        else:
+            print(f"*** {text}", file=sys.stderr, flush=True)
+
+    def record(self, event: str, **values: Any) -> None:
+        """An object for machines; nothing in the other styles."""
+        if self.style == "json":
+            print(json.dumps({"event": event, **values}), flush=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Rows of text under headings; columns of numbers are aligned to the right."""
+        if self.style == "rich":
+            from rich.table import Table
+            from rich.text import Text
+
+            table = Table(title=title, title_justify="left")
+            for index, column in enumerate(columns):
+                numeric = bool(rows) and all(_looks_numeric(row[index]) for row in rows)
+                table.add_column(column, justify="right" if numeric else "left")
+            for row in rows:
+                table.add_row(*(Text(cell) for cell in row))
+            self.console.print(table)
+        elif self.style == "plain":
+            widths = [
+                max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)
+            ]
+            print(title)
+            for row in (columns, *rows):
+                print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+            sys.stdout.flush()
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """A bar for work that is not training; a line every ten seconds in a pipe."""
+        if self.style == "rich":
+            bars = _Bars(self.console)
+            with bars.live:
+                yield bars
+        else:
+            yield _PlainProgress(self)
+
+    @contextmanager
+    def training(self) -> Iterator["Reporter"]:
+        """A reporter that shows training in this style."""
+        if self.style == "rich":
+            live = _LiveTraining(self.console)
+            with live.bars:
+                yield live
+        elif self.style == "plain":
+            yield _PlainTraining(self)
+        else:
+            yield _JsonTraining(self)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.7512 as `75.1 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def duration(seconds: float) -> str:
+    """`8.4 s`, `2 min 05 s` or `3 h 07 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _looks_numeric(text: str) -> bool:
+    return text[:1].isdigit() or text in ("", "-")
+
+
+class _LogHandler(logging.Handler):
+    """Shows the library's notices as part of a command's output."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        self._output.record(record.levelname.lower(), message=message)
+        if self._output.style == "rich":
+            from rich.text import Text
+
+            style = "yellow" if record.levelno >= logging.WARNING else "dim"
+            self._output.console.print(Text(message, style=style))
+        elif self._output.style == "plain":
+            prefix = "warning: " if record.levelno >= logging.WARNING else ""
+            print(prefix + message, file=sys.stderr, flush=True)
+
+
+class _Bars:
+    """One bar for each label."""
+
+    def __init__(self, console: "Console") -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self.live = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        if label not in self._tasks:
+            self._tasks[label] = self.live.add_task(label, total=total)
+        self.live.update(self._tasks[label], completed=done, total=total)
+
+
+class _PlainProgress:
+    """A line when ten seconds have passed since the last one; JSON the same."""
+
+    SECONDS = 10.0
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._last = time.monotonic()
+
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        if time.monotonic() - self._last < self.SECONDS:
+            return
+        self._last = time.monotonic()
+        share = f"{percent(done / total, 0)} of {total:,}" if total else f"{done:,}"
+        self._output.say(f"{label}: {share}")
+        self._output.record("progress", label=label, done=done, total=total)
+
+
+class _TimeLeft:
+    """Seconds until the end of the run, from the pace of this session."""
+
+    def __init__(self, plan: "Plan") -> None:
+        self._total = plan.epochs * plan.steps_per_epoch
+        self._first = plan.resumed_step
+        self._steps_per_epoch = plan.steps_per_epoch
+        self._started = time.monotonic()
+
+    def after(self, *, epoch: int, step: int) -> float:
+        done = (epoch - 1) * self._steps_per_epoch + step
+        pace = (time.monotonic() - self._started) / max(done - self._first, 1)
+        return pace * (self._total - done)
+
+
+def _describe_plan(plan: "Plan") -> str:
+    ranks = f", {plan.processes} processes" if plan.processes > 1 else ""
+    resumed = f"; resumed after step {plan.resumed_step:,}" if plan.resumed_step else ""
+    return (
+        f"{plan.recipe}: {plan.model} with {plan.num_parameters:,} parameters, "
+        f"{plan.num_train:,} training and {plan.num_validation:,} validation pictures, "
+        f"{plan.epochs} epochs of {plan.steps_per_epoch} steps on {plan.device} with "
+        f"{plan.threads} threads{ranks}{resumed}"
+    )
+
+
+def _describe_epoch(metrics: dict[str, Any], timings: dict[str, Any], epochs: int) -> str:
+    parts = [
+        f"epoch {metrics['epoch']}/{epochs}",
+        f"train loss {metrics['train_loss']:.3f}",
+        f"train accuracy {percent(metrics['train_accuracy'])}",
+    ]
+    if metrics["validation_accuracy"] is not None:
+        parts.append(f"validation loss {metrics['validation_loss']:.3f}")
+        parts.append(f"validation accuracy {percent(metrics['validation_accuracy'])}")
+    parts.append(f"{timings['images_per_second']:,.0f} images/s")
+    parts.append(f"{duration(timings['training_seconds'])} of training")
+    return "  ".join(parts)
+
+
+class _LiveTraining:
+    """Bars for epochs and steps, with loss, accuracy, speed and time left; a line an epoch."""
+
+    def __init__(self, console: "Console") -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._console = console
+        self.bars = Progress(
+            TextColumn("{task.description:<6}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self._shown = 0.0
+
+    def started(self, plan: "Plan") -> None:
+        self._console.print(_describe_plan(plan), style="bold")
+        self._plan, self._left = plan, _TimeLeft(plan)
+        done, step = divmod(plan.resumed_step, plan.steps_per_epoch)
+        self._epochs = self.bars.add_task("epochs", total=plan.epochs, completed=done, note="")
+        self._steps = self.bars.add_task(
+            "steps", total=plan.steps_per_epoch, completed=step, note=""
+        )
+
+    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
+        if time.monotonic() - self._shown < 0.1:
+            return
+        self._shown = time.monotonic()
+        left = duration(self._left.after(epoch=epoch, step=step))
+        self.bars.update(
+            self._steps,
+            completed=step,
+            note=f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left} left",
+        )
+
+    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
+        self._console.print(_describe_epoch(metrics, timings, self._plan.epochs))
+        accuracy = metrics["validation_accuracy"]
+        note = f"validation accuracy {percent(accuracy)}" if accuracy is not None else ""
+        self.bars.update(self._epochs, completed=metrics["epoch"], note=note)
+        self.bars.update(self._steps, completed=0)
+
+    def ended(self, reason: str) -> None:
+        for task in (self._epochs, self._steps):
+            self.bars.remove_task(task)
+        if reason != "finished":
+            self._console.print(f"Training ended by {reason}.")
+
+
+class _PlainTraining:
+    """A line an epoch, and one every thirty seconds within long epochs."""
+
+    SECONDS = 30.0
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._last = time.monotonic()
+
+    def started(self, plan: "Plan") -> None:
+        self._plan, self._left = plan, _TimeLeft(plan)
+        self._output.say(_describe_plan(plan))
+
+    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
+        if time.monotonic() - self._last < self.SECONDS:
+            return
+        self._last = time.monotonic()
+        left = duration(self._left.after(epoch=epoch, step=step))
+        self._output.say(
+            f"epoch {epoch}/{self._plan.epochs}  step {step}/{self._plan.steps_per_epoch}  "
+            f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left} left"
+        )
+
+    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
+        self._last = time.monotonic()
+        left = duration(self._left.after(epoch=metrics["epoch"], step=self._plan.steps_per_epoch))
+        line = _describe_epoch(metrics, timings, self._plan.epochs)
+        self._output.say(f"{line}  {left} left")
+
+    def ended(self, reason: str) -> None:
+        if reason != "finished":
+            self._output.say(f"Training ended by {reason}.")
+
+
+class _JsonTraining:
+    """An object for the start, each epoch and the end."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def started(self, plan: "Plan") -> None:
+        from dataclasses import asdict
+
+        self._output.record("started", **asdict(plan))
+
+    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
+        pass
+
+    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
+        self._output.record(
+            "epoch", **metrics, **{k: v for k, v in timings.items() if k != "epoch"}
+        )
+
+    def ended(self, reason: str) -> None:
+        self._output.record("ended", reason=reason)

@@ -1,0 +1,148 @@
+"""Which pictures a step sees, and how they look in it.
+
+Order is a function of (seed, epoch), augmentation of (seed, epoch, index), and mixing of (seed,
+epoch, step), so a resumed run, and one on several processes, sees what it would have seen.
+"""
+
+import hashlib
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tenfold.augment import (
+    EpochDraws,
+    Mix,
+    batch_colour,
+    batch_cutout,
+    batch_gather,
+    batch_mix,
+    batch_normalise,
+    draw_epoch,
+)
+from tenfold.data import Images
+from tenfold.data.normalisation import Normalisation
+from tenfold.errors import TenfoldError
+from tenfold.recipe import AugmentationOptions
+
+
+def derive_seed(seed: int, *parts: int | str) -> int:
+    """A 63-bit seed for one purpose, so that no two purposes, epochs or runs share a stream."""
+    digest = hashlib.sha256(repr((seed, *parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def seeded_generator(seed: int, *parts: int | str) -> torch.Generator:
+    """A generator on the CPU that `derive_seed` has seeded."""
+    return torch.Generator().manual_seed(derive_seed(seed, *parts))
+
+
+def epoch_batches(num_images: int, batch_size: int, *, seed: int, epoch: int) -> list[Tensor]:
+    """Every index once, shuffled, in batches of `batch_size`; each an int64 tensor.
+
+    A last batch of fewer than two pictures, on which a batch norm would have nothing to average,
+    is joined to the one before it.
+    """
+    order = torch.randperm(num_images, generator=seeded_generator(seed, "order", epoch))
+    batches = list(torch.split(order, batch_size))
+    if len(batches) > 1 and len(batches[-1]) < 2:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def num_batches(num_images: int, batch_size: int) -> int:
+    """How many batches `epoch_batches` makes."""
+    whole, rest = divmod(num_images, batch_size)
+    return max(whole + (rest >= 2), 1)
+
+
+class Part(NamedTuple):
+    """What one process computes of a batch at once.
+
+    inputs: (P, 3, H, W) float32, channels_last. labels: (P,) int64. weight: P over the size of
+    the whole batch. mix: partners and share where pictures were mixed.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    weight: float
+    mix: Mix | None
+
+
+class TrainingPictures:
+    """The training set as one uint8 tensor on the device, and what is done to its pictures.
+
+    Raises TenfoldError where there are fewer than two pictures for each part of a batch.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        augmentation: AugmentationOptions,
+        normalisation: Normalisation,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        if len(images) < 2:
+            raise TenfoldError(
+                f"Training needs at least 2 pictures, and there are {len(images)}; add some, or "
+                "make data.validation_size smaller."
+            )
+        with warnings.catch_warnings():
+            # A memory-mapped array is read-only, and nothing here writes to it.
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            self._pixels = torch.from_numpy(images.pixels).to(device)
+        self._labels = torch.from_numpy(images.labels).to(device)
+        self._mean = torch.tensor(normalisation.mean, device=device)
+        self._std = torch.tensor(normalisation.std, device=device)
+        self._augmentation = augmentation
+        self._device = device
+        self._seed = seed
+        self._epoch = -1
+        self._draws: EpochDraws | None = None
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw what this epoch does to each picture."""
+        options = self._augmentation
+        self._epoch = epoch
+        self._draws = draw_epoch(
+            len(self),
+            (self._pixels.shape[1], self._pixels.shape[2]),
+            generator=seeded_generator(self._seed, "augmentation", epoch),
+            flip=options.flip,
+            translate=options.translate,
+            cutout=options.cutout,
+            brightness=options.brightness,
+            contrast=options.contrast,
+            saturation=options.saturation,
+            hue=options.hue,
+        ).to(self._device)
+
+    def part(self, indices: Tensor, *, step: int, batch_size: int, number: int) -> Part:
+        """The pictures at `indices` as the network sees them in `step` of the epoch.
+
+        number: which part of the batch this is, over all processes, so that no two are mixed
+        alike. batch_size: pictures in the whole batch.
+        """
+        assert self._draws is not None, "start_epoch comes first"
+        indices = indices.to(self._device)
+        draws = self._draws.of(indices)
+        pixels = batch_colour(batch_gather(self._pixels, indices, draws), draws)
+        inputs = batch_normalise(pixels, self._mean, self._std)
+        if draws.cutout is not None:
+            inputs = batch_cutout(inputs, draws.cutout, size=self._augmentation.cutout)
+        mix = None
+        if self._augmentation.mixup > 0 or self._augmentation.cutmix > 0:
+            mix = batch_mix(
+                inputs,
+                generator=seeded_generator(self._seed, "mix", self._epoch, step, number),
+                mixup=self._augmentation.mixup,
+                cutmix=self._augmentation.cutmix,
+            )
+            inputs = mix.inputs
+        return Part(inputs, self._labels[indices], len(indices) / batch_size, mix)

@@ -1,0 +1,300 @@
+"""One training run, readable from top to bottom: set up, then epochs of steps, then the weights.
+
+Nothing here sees the test set. Every random choice is a function of the seed and of the place in
+the run, so what is not in `TrainingState` is the same again after a resume.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from tenfold.data.splits import TrainingData
+from tenfold.errors import (
+    DivergedError,
+    InterruptedRunError,
+    StoppedByUserError,
+    TenfoldError,
+)
+from tenfold.evaluation.trained import TrainedModel
+from tenfold.recipe import PlateauSchedule, Recipe
+from tenfold.training.batches import (
+    Part,
+    derive_seed,
+    epoch_batches,
+)
+from tenfold.training.interruption import Interruption
+from tenfold.training.optimizers import set_learning_rate
+from tenfold.training.reporters import Reporter
+from tenfold.training.schedules import multiplier
+from tenfold.training.session import Session, describe_plan, make_accelerator, set_up
+from tenfold.training.state import History, Sums, TrainingState
+
+CHECKPOINT_SECONDS = 120.0
+"""Longest time between two checkpoints within an epoch."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model, and how training went."""
+
+    model: TrainedModel
+    history: History
+
+
+def fit(
+    recipe: Recipe,
+    data: TrainingData,
+    *,
+    accelerator: Accelerator | None = None,
+    restore: Callable[[TrainingState], None] | None = None,
+    save: Callable[[TrainingState], None] | None = None,
+    reporter: Reporter | None = None,
+) -> Fitted:
+    """Train `recipe` on `data` and return the final weights with their history.
+
+    Runs on as many processes as the launcher started; each takes its share of every batch.
+
+    restore: called once with the fresh state, to bring it to where an earlier session stopped.
+    save: called with the state after every epoch, at least every two minutes, and before an
+    interrupted run leaves. reporter: told how it goes, on the first process alone.
+
+    Raises DivergedError before a step with a loss or gradient that is not finite;
+    InterruptedRunError after saving, on SIGTERM or SIGUSR1, and StoppedByUserError on Ctrl-C;
+    TenfoldError where data and recipe don't fit or memory runs out.
+    """
+    with Interruption() as interruption:
+        session = set_up(
+            recipe,
+            data,
+            accelerator or make_accelerator(recipe),
+            reporter=reporter,
+            save=save,
+            interruption=interruption,
+        )
+        if restore is not None:
+            session.restore(restore)
+        session.reporter.started(describe_plan(session, data))
+        while session.state.history.ended is None:
+            _train_epoch(session)
+            _end_epoch(session)
+        assert session.state.history.ended is not None
+        session.reporter.ended(session.state.history.ended)
+    state = session.state
+    final = state.evaluated_model
+    if state.best is not None:
+        final.load_state_dict(state.best)
+    return Fitted(session.trained(final), state.history)
+
+
+def _train_epoch(session: Session) -> None:
+    """The steps of an epoch that are still to be done."""
+    history, options = session.state.history, session.recipe.training
+    batches = epoch_batches(
+        len(session.pictures), options.batch_size, seed=session.recipe.seed, epoch=history.epoch
+    )
+    session.pictures.start_epoch(history.epoch)
+    session.network.train()
+    last_saved = time.monotonic()
+    for step in range(history.step, len(batches)):
+        started = time.perf_counter()
+        with _memory_errors(session.recipe):
+            loss = _step(session, batches[step], step)
+        seconds = time.perf_counter() - started
+        history.step = step + 1
+        history.training_seconds += seconds
+        session.reporter.stepped(
+            epoch=history.epoch + 1,
+            step=step + 1,
+            loss=loss,
+            images_per_second=len(batches[step]) / seconds,
+        )
+        _leave_if_asked(session)
+        limit = options.time_limit_seconds
+        if limit and session.any_process(history.training_seconds >= limit):
+            history.ended = "time limit"
+            return
+        if session.any_process(time.monotonic() - last_saved > CHECKPOINT_SECONDS):
+            session.save()
+            last_saved = time.monotonic()
+
+
+def _step(session: Session, batch: Tensor, step: int) -> float:
+    """One update of the weights from `batch`; returns the mean loss over this process's share."""
+    recipe, accelerator = session.recipe, session.accelerator
+    state, history = session.state, session.state.history
+    position = history.epoch * session.steps_per_epoch + step
+    factor = history.plateau.factor * multiplier(
+        recipe.schedule,
+        position,
+        total_steps=session.total_steps,
+        steps_per_epoch=session.steps_per_epoch,
+    )
+    set_learning_rate(state.optimizer, recipe.optimizer.lr * factor)
+    state.optimizer.zero_grad()
+    loss_sum = 0.0
+    parts = recipe.training.accumulate
+    all_parts = torch.tensor_split(batch, accelerator.num_processes * parts)
+    for index in range(parts):
+        number = accelerator.process_index * parts + index
+        torch.manual_seed(derive_seed(recipe.seed, "step", history.epoch, step, number))
+        part = session.pictures.part(
+            all_parts[number], step=step, batch_size=len(batch), number=number
+        )
+        is_last = index == parts - 1
+        with contextlib.nullcontext() if is_last else accelerator.no_sync(session.network):
+            loss_sum += _accumulate(session, part)
+    _require_finite(session, step)
+    state.optimizer.step()
+    if state.average is not None:
+        state.average.update_parameters(state.model)
+    return loss_sum / sum(
+        len(all_parts[accelerator.process_index * parts + i]) for i in range(parts)
+    )
+
+
+def _accumulate(session: Session, part: Part) -> float:
+    """Add the gradient of a part of a batch; returns the sum of its losses."""
+    smoothing = session.recipe.training.label_smoothing
+    sums = session.state.history.sums
+    logits = session.network(part.inputs)
+    loss = cross_entropy(logits, part.labels, label_smoothing=smoothing)
+    if part.mix is not None:
+        other = cross_entropy(logits, part.labels[part.mix.partner], label_smoothing=smoothing)
+        loss = part.mix.share * loss + (1 - part.mix.share) * other
+    value = float(loss.detach())
+    if not _finite(session, value):
+        raise _diverged(session, f"The loss is {value}")
+    # Processes average their gradients, so weights by share of the batch are scaled back up.
+    session.accelerator.backward(loss * (part.weight * session.accelerator.num_processes))
+    sums.loss += value * len(part.labels)
+    sums.num_correct += float((logits.detach().argmax(dim=1) == part.labels).sum())
+    sums.num_images += len(part.labels)
+    return value * len(part.labels)
+
+
+def _require_finite(session: Session, step: int) -> None:
+    """Clip the gradient if asked to, and stop before a step that would spoil the weights."""
+    limit = session.recipe.training.clip_norm
+    scaler = session.accelerator.scaler
+    if scaler is not None and limit == 0:
+        return  # In fp16 the scaler itself skips steps whose gradient overflowed.
+    parameters = [p for p in session.network.parameters() if p.grad is not None]
+    if limit > 0:
+        norm = session.accelerator.clip_grad_norm_(parameters, limit)
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if scaler is None and not _finite(session, float(norm)):
+        raise _diverged(session, f"The norm of the gradient is {float(norm)}")
+
+
+def _finite(session: Session, value: float) -> bool:
+    """Whether `value` is finite on every process."""
+    return not session.any_process(value != value or value in (float("inf"), float("-inf")))
+
+
+def _diverged(session: Session, found: str) -> DivergedError:
+    history = session.state.history
+    return DivergedError(
+        f"{found} in epoch {history.epoch + 1}, step {history.step + 1}, so training stopped "
+        f"before that step; lower optimizer.lr (it is {session.recipe.optimizer.lr:g}), or set "
+        "training.clip_norm."
+    )
+
+
+def _leave_if_asked(session: Session) -> None:
+    signal = session.interruption.signal
+    if not session.any_process(signal is not None):
+        return
+    session.save()
+    history = session.state.history
+    place = f"epoch {history.epoch + 1}, step {history.step}"
+    if signal is not None and signal.name == "SIGINT":
+        raise StoppedByUserError(
+            f"Stopped in {place}; everything is saved, and the same command resumes it."
+        )
+    name = signal.name if signal is not None else "a signal to another process"
+    raise InterruptedRunError(
+        f"Interrupted by {name} in {place}; everything is saved, and the same command resumes it."
+    )
+
+
+def _end_epoch(session: Session) -> None:
+    """Validate, write the epoch down, decide whether it was the last, and save."""
+    history, recipe = session.state.history, session.recipe
+    sums = _total_sums(session)
+    position = history.epoch * session.steps_per_epoch + history.step
+    metrics: dict[str, Any] = {
+        "epoch": history.epoch + 1,
+        "step": position,
+        "learning_rate": session.state.optimizer.param_groups[0]["lr"],
+        "train_loss": sums.loss / max(sums.num_images, 1),
+        "train_accuracy": sums.num_correct / max(sums.num_images, 1),
+        **session.validation(),
+    }
+    before = history.timings[-1]["training_seconds"] if history.timings else 0.0
+    timings = {
+        "epoch": history.epoch + 1,
+        "training_seconds": history.training_seconds,
+        "images_per_second": sums.num_images / max(history.training_seconds - before, 1e-9),
+    }
+    history.metrics.append(metrics)
+    history.timings.append(timings)
+    if isinstance(recipe.schedule, PlateauSchedule):
+        history.plateau.update(recipe.schedule, metrics["validation_loss"])
+    _keep_best(session, metrics["validation_accuracy"])
+    history.epoch += 1
+    history.step = 0
+    history.sums = Sums()
+    if history.ended is None and history.epoch >= recipe.training.epochs:
+        history.ended = "finished"
+    session.save()
+    session.reporter.epoch_ended(metrics, timings)
+    if history.ended is None:
+        _leave_if_asked(session)
+
+
+def _keep_best(session: Session, accuracy: float | None) -> None:
+    """Under early stopping, remember the best weights and stop when they are old."""
+    history, patience = session.state.history, session.recipe.training.early_stopping
+    if not patience or accuracy is None:
+        return
+    if accuracy > history.best_accuracy:
+        history.best_accuracy, history.best_epoch = accuracy, history.epoch + 1
+        weights = session.state.evaluated_model.state_dict()
+        session.state.best = {name: t.detach().clone() for name, t in weights.items()}
+    elif history.best_epoch is not None and history.epoch + 1 - history.best_epoch >= patience:
+        history.ended = history.ended or "early stopping"
+
+
+def _total_sums(session: Session) -> Sums:
+    """The sums of the epoch over all processes."""
+    sums = session.state.history.sums
+    if session.accelerator.num_processes == 1:
+        return Sums(sums.loss, sums.num_correct, sums.num_images)
+    own = torch.tensor([sums.loss, sums.num_correct, float(sums.num_images)], dtype=torch.float64)
+    loss, correct, images = session.accelerator.reduce(own.to(session.accelerator.device)).tolist()
+    return Sums(loss, correct, int(images))
+
+
+@contextlib.contextmanager
+def _memory_errors(recipe: Recipe) -> Iterator[None]:
+    """Turn running out of memory into a sentence with a remedy."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        words = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+        if not isinstance(error, MemoryError) and not any(w in str(error) for w in words):
+            raise
+        size = recipe.training.batch_size
+        raise TenfoldError(
+            f"Memory ran out with training.batch_size = {size}; compute the same batch in parts "
+            f"with --set training.accumulate={2 * recipe.training.accumulate}, or try --set "
+            f"training.batch_size={max(size // 2, 2)}."
+        ) from error

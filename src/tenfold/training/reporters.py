@@ -1,0 +1,101 @@
+"""Who is told how training goes. The loop knows nothing of terminals or files of curves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tenfold.errors import TenfoldError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to be trained. `resumed_step` is 0 for a run from the start."""
+
+    recipe: str
+    model: str
+    num_parameters: int
+    num_train: int
+    num_validation: int
+    epochs: int
+    steps_per_epoch: int
+    device: str
+    threads: int
+    processes: int
+    resumed_step: int
+
+
+class Reporter(Protocol):
+    """Told of each event of a run; only on the process that writes."""
+
+    def started(self, plan: Plan) -> None:
+        """Training is about to begin or to go on."""
+
+    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
+        """Step `step` of epoch `epoch`, both from 1, is done."""
+
+    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
+        """An epoch is done and validated; both are lines of the run's logs."""
+
+    def ended(self, reason: str) -> None:
+        """Training is over: finished, early stopping or time limit."""
+
+
+class Reporters:
+    """Several reporters as one."""
+
+    def __init__(self, reporters: Sequence[Reporter]) -> None:
+        self._reporters = reporters
+
+    def started(self, plan: Plan) -> None:
+        """See Reporter."""
+        for reporter in self._reporters:
+            reporter.started(plan)
+
+    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
+        """See Reporter."""
+        for reporter in self._reporters:
+            reporter.stepped(epoch=epoch, step=step, loss=loss, images_per_second=images_per_second)
+
+    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
+        """See Reporter."""
+        for reporter in self._reporters:
+            reporter.epoch_ended(metrics, timings)
+
+    def ended(self, reason: str) -> None:
+        """See Reporter."""
+        for reporter in self._reporters:
+            reporter.ended(reason)
+
+
+class TensorBoardReporter:
+    """Writes the curves for TensorBoard. Raises TenfoldError where it is not installed."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise TenfoldError(
+                "--tensorboard needs TensorBoard; install it with: "
+                "pip install 'tenfold[tensorboard]'"
+            ) from None
+        self._writer: Any = SummaryWriter(str(folder))
+
+    def started(self, plan: Plan) -> None:
+        """See Reporter."""
+
+    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
+        """See Reporter."""
+
+    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
+        """See Reporter."""
+        step = metrics["step"]
+        for name, value in {**metrics, **timings}.items():
+            if name not in ("epoch", "step") and value is not None:
+                group, _, rest = name.partition("_")
+                self._writer.add_scalar(f"{group}/{rest}" if rest else name, value, step)
+        self._writer.flush()
+
+    def ended(self, reason: str) -> None:
+        """See Reporter."""
+        self._writer.close()

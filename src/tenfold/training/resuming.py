@@ -1,0 +1,129 @@
+"""What a run must have in common with the session that it goes on from."""
+
+import logging
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from tenfold.data.splits import TrainingData
+from tenfold.errors import TenfoldError
+from tenfold.recipe import Recipe
+from tenfold.run import RunFolder, write_lines
+from tenfold.training.checkpoint import newest_good_checkpoint, save_checkpoint
+from tenfold.training.state import History, TrainingState
+
+logger = logging.getLogger("tenfold")
+
+
+def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> dict[str, Any]:
+    """Everything that the bits of a result depend on, as flat JSON values by name."""
+    return {
+        **_flatten(recipe.to_dict()),
+        "class names": list(data.train.class_names),
+        "image size": list(data.train.size),
+        "pictures for training": len(data.train),
+        "data checksums": dict(data.checksums),
+        "threads": torch.get_num_threads(),
+        "processes": accelerator.num_processes,
+        "device": accelerator.device.type,
+        "torch": metadata.version("torch"),
+    }
+
+
+NEVER_CHANGED = ("class names", "image size")
+"""Differences that no flag allows: the weights would not fit or would mean something else."""
+
+
+class Resumer:
+    """Saves a run's state, and brings it back in a later session.
+
+    allow_changes: go on although recipe, threads or data are not what they were; the result is
+    then not that of an uninterrupted run.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        identity: Mapping[str, Any],
+        *,
+        accelerator: Accelerator,
+        allow_changes: bool = False,
+    ) -> None:
+        self._run = run
+        self._identity = dict(identity)
+        self._accelerator = accelerator
+        self._allow_changes = allow_changes
+
+    def save(self, state: TrainingState) -> None:
+        """Write a checkpoint, and the logs as they were at its moment."""
+        scaler = self._accelerator.scaler
+        save_checkpoint(
+            self._run.checkpoints,
+            state.tensors(),
+            {
+                "identity": self._identity,
+                "history": state.history.to_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else None,
+            },
+        )
+        self._write_logs(state.history)
+
+    def restore(self, state: TrainingState) -> None:
+        """Bring `state` to the newest good checkpoint, or leave it where there is none.
+
+        Raises TenfoldError, with the difference, where the run was another one.
+        """
+        checkpoint = newest_good_checkpoint(self._run.checkpoints)
+        if checkpoint is None:
+            return
+        self._require_same(checkpoint.state["identity"], checkpoint.path)
+        state.load_tensors(checkpoint.tensors, source=str(checkpoint.path))
+        state.history = History.from_dict(checkpoint.state["history"])
+        if self._accelerator.scaler is not None and checkpoint.state["scaler"] is not None:
+            self._accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
+        if self._accelerator.is_main_process:
+            self._write_logs(state.history)
+
+    def _write_logs(self, history: History) -> None:
+        write_lines(self._run.metrics, history.metrics)
+        write_lines(self._run.timings, history.timings)
+
+    def _require_same(self, before: Mapping[str, Any], path: Path) -> None:
+        names = [n for n in {**before, **self._identity} if before.get(n) != self._identity.get(n)]
+        if not names:
+            return
+        after = self._identity
+        differences = "; ".join(
+            f"{n} was {_shorten(before.get(n))} and is now {_shorten(after.get(n))}" for n in names
+        )
+        fatal = [name for name in names if name in NEVER_CHANGED]
+        if self._allow_changes and not fatal:
+            logger.warning("Resuming %s although %s.", self._run.path, differences)
+            return
+        remedy = (
+            "train in another folder"
+            if fatal
+            else "undo the change, pass --allow-changes to go on all the same, or train in another "
+            "folder"
+        )
+        raise TenfoldError(f"{path} can't be resumed: {differences}; {remedy}.")
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names, tuples as lists, as JSON gives them back."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _shorten(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

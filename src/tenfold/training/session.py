@@ -1,0 +1,198 @@
+"""What a run is made of before its first step: network, optimiser, pictures, processes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from tenfold.data.normalisation import normalisation_of
+from tenfold.data.splits import TrainingData
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.metrics import cross_entropy
+from tenfold.evaluation.predictions import predict_images
+from tenfold.evaluation.trained import TrainedModel, build_network
+from tenfold.models import count_parameters
+from tenfold.recipe import PlateauSchedule, Recipe
+from tenfold.training.batches import TrainingPictures, derive_seed, num_batches
+from tenfold.training.interruption import Interruption
+from tenfold.training.optimizers import build_optimizer
+from tenfold.training.reporters import Plan, Reporter, Reporters
+from tenfold.training.state import TrainingState
+
+
+@dataclass
+class Session:
+    """What the functions of the loop share; `state` is all that changes from step to step.
+
+    network: `state.model`, wrapped for the processes and the precision. validation: the values of
+    an epoch's log. write: puts a checkpoint on the disk, on the first process alone.
+    """
+
+    recipe: Recipe
+    accelerator: Accelerator
+    network: nn.Module
+    state: TrainingState
+    pictures: TrainingPictures
+    validation: Callable[[], dict[str, float | None]]
+    trained: Callable[[nn.Module], TrainedModel]
+    reporter: Reporter
+    write: Callable[[TrainingState], None]
+    interruption: Interruption
+    steps_per_epoch: int
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_per_epoch * self.recipe.training.epochs
+
+    def any_process(self, flag: bool) -> bool:
+        """Whether `flag` is set on any process, so that all of them decide alike."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        total = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device))
+        return bool(total > 0)
+
+    def save(self) -> None:
+        """Write a checkpoint; every process must call this at the same place."""
+        history = self.state.history
+        history.sums_by_process = gather_object([history.sums])
+        if self.accelerator.is_main_process:
+            self.write(self.state)
+
+    def restore(self, restore: Callable[[TrainingState], None]) -> None:
+        """Bring the state to where a checkpoint has it."""
+        restore(self.state)
+        sums = self.state.history.sums_by_process
+        if len(sums) == self.accelerator.num_processes:
+            self.state.history.sums = sums[self.accelerator.process_index]
+
+
+def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
+    """The device, the precision and the processes that this run has.
+
+    cpu: stay on the processor even where there is a GPU. Raises TenfoldError where the precision
+    isn't to be had on the device.
+    """
+    precision = recipe.training.precision
+    if precision == "fp16" and (cpu or not torch.cuda.is_available()):
+        raise TenfoldError(
+            "training.precision = 'fp16' needs a CUDA GPU, and there is none; use 'bf16' or "
+            "'float32'."
+        )
+    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "float32" else precision)
+
+
+def set_up(
+    recipe: Recipe,
+    data: TrainingData,
+    accelerator: Accelerator,
+    *,
+    reporter: Reporter | None,
+    save: Callable[[TrainingState], None] | None,
+    interruption: Interruption,
+) -> Session:
+    """Build everything that `recipe` needs to train on `data`, the same for the same seed."""
+    _require_enough(recipe, data, accelerator.num_processes)
+    normalisation = normalisation_of(data.train, recipe.data.normalisation)
+    torch.manual_seed(derive_seed(recipe.seed, "initial weights"))
+    model = build_network(
+        recipe, num_classes=data.train.num_classes, image_size=data.train.size
+    ).to(accelerator.device)
+    average = None
+    if recipe.training.ema_decay > 0:
+        average = AveragedModel(
+            model,
+            multi_avg_fn=get_ema_multi_avg_fn(recipe.training.ema_decay),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
+    optimizer = build_optimizer(model, recipe.optimizer)
+    network, prepared = accelerator.prepare(model, optimizer)
+    state = TrainingState(model=model, optimizer=prepared, average=average)
+
+    def trained(module: nn.Module) -> TrainedModel:
+        names, size = data.train.class_names, data.train.size
+        return TrainedModel(module, recipe, names, normalisation, size)
+
+    def validate() -> dict[str, float | None]:
+        if data.validation is None:
+            return {"validation_loss": None, "validation_accuracy": None}
+        predictions = predict_images(trained(state.evaluated_model), data.validation)
+        right = predictions.logits.argmax(axis=1) == predictions.labels
+        return {
+            "validation_loss": cross_entropy(predictions),
+            "validation_accuracy": float(right.mean()),
+        }
+
+    def validation() -> dict[str, float | None]:
+        # The running statistics of batch norms differ between processes; the first one's count.
+        values = [validate() if accelerator.is_main_process else None]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(values)
+        assert values[0] is not None
+        return values[0]
+
+    return Session(
+        recipe=recipe,
+        accelerator=accelerator,
+        network=network,
+        state=state,
+        pictures=TrainingPictures(
+            data.train,
+            augmentation=recipe.augmentation,
+            normalisation=normalisation,
+            device=accelerator.device,
+            seed=recipe.seed,
+        ),
+        validation=validation,
+        trained=trained,
+        reporter=reporter if reporter and accelerator.is_main_process else Reporters([]),
+        write=save if save is not None else lambda state: None,
+        interruption=interruption,
+        steps_per_epoch=num_batches(len(data.train), recipe.training.batch_size),
+    )
+
+
+def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> None:
+    """Two pictures for every part of every batch, since a batch norm can't do with one."""
+    parts = num_processes * recipe.training.accumulate
+    smallest = min(len(data.train), recipe.training.batch_size)
+    if smallest < 2 * parts:
+        raise TenfoldError(
+            f"A batch of {smallest} pictures can't be split over {parts} processes and "
+            "accumulated parts with two pictures each; use fewer of them, more pictures, or a "
+            "larger training.batch_size."
+        )
+    needs_validation = (
+        "schedule.name = 'plateau'"
+        if isinstance(recipe.schedule, PlateauSchedule)
+        else "training.early_stopping"
+        if recipe.training.early_stopping
+        else None
+    )
+    if needs_validation and data.validation is None:
+        raise TenfoldError(
+            f"{needs_validation} needs validation pictures, and there are none; set "
+            "data.validation_size, such as --set data.validation_size=0.1."
+        )
+
+
+def describe_plan(session: Session, data: TrainingData) -> Plan:
+    """What a reporter is told before the first step."""
+    history = session.state.history
+    return Plan(
+        recipe=session.recipe.name,
+        model=session.recipe.model.name,
+        num_parameters=count_parameters(session.state.model),
+        num_train=len(data.train),
+        num_validation=len(data.validation) if data.validation is not None else 0,
+        epochs=session.recipe.training.epochs,
+        steps_per_epoch=session.steps_per_epoch,
+        device=str(session.accelerator.device),
+        threads=torch.get_num_threads(),
+        processes=session.accelerator.num_processes,
+        resumed_step=history.epoch * session.steps_per_epoch + history.step,
+    )

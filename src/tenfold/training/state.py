@@ -1,0 +1,126 @@
+"""All state of a run in one place: what it has done so far, and what a checkpoint holds."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn, optim
+from torch.optim.swa_utils import AveragedModel
+
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.trained import require_same_tensors
+from tenfold.training.schedules import Plateau
+
+
+@dataclass
+class Sums:
+    """Running sums over the epoch so far, of this process alone."""
+
+    loss: float = 0.0
+    num_correct: float = 0.0
+    num_images: int = 0
+
+
+@dataclass
+class History:
+    """How far a run has come; plain values, exact in JSON.
+
+    epoch: epochs completed. step: steps completed within the present epoch. sums: of the present
+    epoch on this process; sums_by_process: all of them, as of the last checkpoint.
+    training_seconds: spent in steps. wall_seconds, process_seconds: of all sessions so far,
+    everything included. metrics, timings: the lines of the run folder's logs. ended: why training
+    is over, or None.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: Sums = field(default_factory=Sums)
+    sums_by_process: list[Sums] = field(default_factory=list)
+    training_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    process_seconds: float = 0.0
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
+    plateau: Plateau = field(default_factory=Plateau)
+    best_accuracy: float = -1.0
+    best_epoch: int | None = None
+    ended: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "History":
+        """The history that `to_dict` wrote."""
+        parts = {
+            "sums": Sums(**values["sums"]),
+            "sums_by_process": [Sums(**sums) for sums in values["sums_by_process"]],
+            "plateau": Plateau(**values["plateau"]),
+        }
+        return cls(**{**values, **parts})
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while training: weights, their averages, the optimiser, history.
+
+    average: moving average of the weights, or None. best: weights of the best epoch so far under
+    early stopping, or None.
+    """
+
+    model: nn.Module
+    optimizer: optim.Optimizer
+    average: AveragedModel | None
+    best: dict[str, torch.Tensor] | None = None
+    history: History = field(default_factory=History)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The weights that are validated and saved: the averaged ones where there are any."""
+        return self.average.module if self.average is not None else self.model
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the state, under names that say what it belongs to."""
+        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": t for name, t in self.average.state_dict().items()}
+        if self.best is not None:
+            tensors |= {f"best.{name}": t for name, t in self.best.items()}
+        for index, parameter in enumerate(self._parameters()):
+            for name, value in self.optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+        return tensors
+
+    def load_tensors(self, tensors: dict[str, torch.Tensor], *, source: str) -> None:
+        """Take over what `tensors` gave. Raises TenfoldError, with the difference, where it
+        belongs to another network."""
+        groups: dict[str, dict[str, torch.Tensor]] = {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            groups.setdefault(kind, {})[rest] = tensor
+        require_same_tensors(groups.get("model", {}), self.model.state_dict(), source=source)
+        self.model.load_state_dict(groups["model"])
+        if self.average is not None:
+            if "average" not in groups:
+                raise TenfoldError(f"{source} has no averaged weights; train the run again.")
+            self.average.load_state_dict(groups["average"])
+        self.best = groups.get("best")
+        self._load_optimizer(groups.get("optimizer", {}))
+
+    def _load_optimizer(self, tensors: dict[str, torch.Tensor]) -> None:
+        parameters = self._parameters()
+        self.optimizer.state.clear()
+        for name, tensor in tensors.items():
+            index, _, key = name.partition(".")
+            parameter = parameters[int(index)]
+            if tensor.shape == parameter.shape:
+                # In the parameter's own memory format, so that a step is as fast as before.
+                value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+            else:
+                value = tensor
+            self.optimizer.state[parameter][key] = value
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -1,0 +1,323 @@
+"""From a recipe to a finished run folder: choose or resume it, fit, evaluate, write it down."""
+
+import contextlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from tenfold.data import Dataset, Images, load
+from tenfold.data.splits import TrainingData, check_leaks, training_data
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.evaluate import record_metrics, score_images, split_of, splitting
+from tenfold.evaluation.trained import save_model
+from tenfold.files import read_json, write_json
+from tenfold.models import count_parameters
+from tenfold.progress import Progress
+from tenfold.recipe import Recipe
+from tenfold.run import (
+    RunFolder,
+    command_line,
+    create_run,
+    describe_environment,
+    newest_run,
+    now,
+    open_run,
+    peak_memory_bytes,
+)
+from tenfold.training.loop import Fitted, fit
+from tenfold.training.process import prepare_process
+from tenfold.training.reporters import Reporter, Reporters, TensorBoardReporter
+from tenfold.training.resuming import Resumer, identity_of
+from tenfold.training.session import make_accelerator
+from tenfold.training.state import TrainingState
+
+logger = logging.getLogger("tenfold")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What is not in a recipe because it changes where and how, not what, is trained.
+
+    runs: the folder of all runs. folder: train in this run folder, or resume it. resume: go on
+    with the recipe's newest run even if something changed, or fail saying what. new: start afresh
+    even if an unfinished run could be resumed. allow_changes: resume although recipe, threads or
+    data changed. threads: for torch; None takes what the environment says. cpu: ignore GPUs.
+    strict: fail where a picture is in two splits. skip_broken: leave out pictures that can't be read.
+    tensorboard: write curves for it too. evaluate_test: open the test split at the end. notes:
+    what a reader of the report must know besides what the data set says.
+    """
+
+    runs: Path = Path("runs")
+    folder: Path | None = None
+    resume: bool = False
+    new: bool = False
+    allow_changes: bool = False
+    threads: int | None = None
+    cpu: bool = False
+    strict: bool = False
+    skip_broken: bool = False
+    tensorboard: bool = False
+    evaluate_test: bool = True
+    notes: tuple[str, ...] = ()
+
+
+class Trained(NamedTuple):
+    """A finished run, and whether this process is the one that wrote it."""
+
+    run: RunFolder
+    writes: bool
+
+
+def train(
+    recipe: Recipe,
+    *,
+    options: TrainOptions | None = None,
+    reporter: Reporter | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train `recipe` to the end in a run folder, evaluate it there, and return the folder.
+
+    A run that was interrupted is resumed where it stopped, with the same bits as if nothing had
+    happened. Under a launcher (torchrun, accelerate, srun) every process calls this.
+
+    Raises TenfoldError and its kinds as `fit` does; whatever was saved before stays.
+    """
+    options = options or TrainOptions()
+    started = _Clock()
+    prepare_process(_threads(recipe, options))
+    accelerator = make_accelerator(recipe, cpu=options.cpu)
+    run = _agree_on_folder(recipe, options, accelerator)
+    writer = run.writer() if accelerator.is_main_process else contextlib.nullcontext()
+    with writer:
+        dataset = load(
+            recipe.data.name,
+            image_size=recipe.data.image_size,
+            skip_broken=options.skip_broken,
+            progress=progress,
+        )
+        data = training_data(dataset, **splitting(recipe.data))
+        test = _test_images(dataset, recipe) if accelerator.is_main_process else None
+        resumer = Resumer(
+            run,
+            identity_of(recipe, data, accelerator),
+            accelerator=accelerator,
+            allow_changes=options.allow_changes,
+        )
+        before = _Before()
+
+        def restore(state: TrainingState) -> None:
+            resumer.restore(state)
+            before.take(state)
+            if accelerator.is_main_process:
+                _describe_run(run, recipe, data, test, accelerator=accelerator, options=options)
+
+        def save(state: TrainingState) -> None:
+            state.history.wall_seconds = before.wall_seconds + started.wall_seconds()
+            state.history.process_seconds = before.process_seconds + started.process_seconds()
+            resumer.save(state)
+
+        reporters = [reporter] if reporter is not None else []
+        if options.tensorboard and accelerator.is_main_process:
+            reporters.append(TensorBoardReporter(run.path / "tensorboard"))
+        fitted = fit(
+            recipe,
+            data,
+            accelerator=accelerator,
+            restore=restore,
+            save=save,
+            reporter=Reporters(reporters),
+        )
+        if accelerator.is_main_process:
+            _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
+    accelerator.end_training()
+    return Trained(run, accelerator.is_main_process)
+
+
+class _Clock:
+    """Wall and processor time since its creation."""
+
+    def __init__(self) -> None:
+        self._wall, self._process = time.monotonic(), time.process_time()
+
+    def wall_seconds(self) -> float:
+        return time.monotonic() - self._wall
+
+    def process_seconds(self) -> float:
+        return time.process_time() - self._process
+
+
+@dataclass
+class _Before:
+    """What earlier sessions of the run took."""
+
+    wall_seconds: float = 0.0
+    process_seconds: float = 0.0
+
+    def take(self, state: TrainingState) -> None:
+        self.wall_seconds = state.history.wall_seconds
+        self.process_seconds = state.history.process_seconds
+
+
+def _agree_on_folder(recipe: Recipe, options: TrainOptions, accelerator: Accelerator) -> RunFolder:
+    """The folder that the first process chooses, on every process."""
+    chosen = [choose_folder(recipe, options).path if accelerator.is_main_process else None]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(chosen)
+    assert chosen[0] is not None
+    return RunFolder(chosen[0])
+
+
+def choose_folder(recipe: Recipe, options: TrainOptions) -> RunFolder:
+    """The run folder to train in: the one asked for, an unfinished one to resume, or a new one.
+
+    Raises TenfoldError where the folder asked for is finished or belongs to something else, and
+    where --resume finds nothing to resume.
+    """
+    if options.folder is not None:
+        return _open_or_make(options.folder)
+    newest = newest_run(options.runs, recipe.name)
+    unfinished = newest is not None and newest.recipe.exists() and not newest.is_finished()
+    if options.resume and not unfinished:
+        raise TenfoldError(
+            f"There is no unfinished run of {recipe.name} in {options.runs}; leave out --resume to "
+            "start one."
+        )
+    if unfinished and newest is not None and not options.new:
+        same = read_json(newest.recipe) == _as_json(recipe)
+        if options.resume or (same and not newest.is_held()):
+            return newest
+    return create_run(options.runs, recipe.name)
+
+
+def _open_or_make(path: Path) -> RunFolder:
+    if path.is_dir() and any(path.iterdir()):
+        run = RunFolder(path)
+        if run.is_finished():
+            raise TenfoldError(
+                f"The run in {path} is finished; evaluate it, or give another --folder to train."
+            )
+        left_before_first_save = {"lock", "writer.json"}
+        if {entry.name for entry in path.iterdir()} <= left_before_first_save:
+            return run
+        return open_run(path)
+    return RunFolder(path)
+
+
+def _as_json(recipe: Recipe) -> Any:
+    import json
+
+    return json.loads(json.dumps(recipe.to_dict()))
+
+
+def _threads(recipe: Recipe, options: TrainOptions) -> int | None:
+    """The threads asked for; else, when resuming and the environment is silent, those of before."""
+    if options.threads is not None or "OMP_NUM_THREADS" in os.environ:
+        return options.threads
+    with contextlib.suppress(TenfoldError):
+        folder = options.folder or getattr(newest_run(options.runs, recipe.name), "path", None)
+        if folder is not None and not RunFolder(folder).is_finished() and not options.new:
+            return int(read_json(RunFolder(folder).provenance)["threads"])
+    return None
+
+
+def _test_images(dataset: Dataset, recipe: Recipe) -> Images | None:
+    try:
+        return split_of(dataset, "test", recipe.data)
+    except TenfoldError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def _describe_run(
+    run: RunFolder,
+    recipe: Recipe,
+    data: TrainingData,
+    test: Images | None,
+    *,
+    accelerator: Accelerator,
+    options: TrainOptions,
+) -> None:
+    """Write recipe and provenance; the latter lists every session that worked on the run."""
+    sessions = read_json(run.provenance)["sessions"] if run.provenance.exists() else []
+    parts = {"train": data.train, "validation": data.validation, "test": test}
+    splits = {name: images for name, images in parts.items() if images is not None}
+    leaks = check_leaks(splits, strict=options.strict)
+    location = Path(recipe.data.name)
+    write_json(run.recipe, recipe.to_dict())
+    write_json(
+        run.provenance,
+        {
+            **describe_environment(),
+            "device": str(accelerator.device),
+            "processes": accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+            "seed": recipe.seed,
+            "data": {
+                "name": data.dataset_name,
+                "location": str(location.resolve()) if location.exists() else None,
+                "source": data.source,
+                "checksums": dict(data.checksums),
+                "notes": [*options.notes, *data.notes, *leaks],
+                "class_names": list(data.train.class_names),
+                "image_size": list(data.train.size),
+                "splits": {name: len(images) for name, images in splits.items()},
+                "class_counts": {name: _counts(images) for name, images in splits.items()},
+            },
+            "sessions": [*sessions, {"started": now(), "command": command_line()}],
+        },
+    )
+
+
+def _counts(images: Images) -> list[int]:
+    counts = Counter(images.labels.tolist())
+    return [counts[label] for label in range(images.num_classes)]
+
+
+def _finish(
+    run: RunFolder,
+    fitted: Fitted,
+    data: TrainingData,
+    test: Images | None,
+    *,
+    progress: Progress | None,
+) -> None:
+    """Save the weights, evaluate them, and write the result, whose presence ends the run."""
+    history = fitted.history
+    save_model(run.model, fitted.model)
+    result: dict[str, Any] = {
+        "model": {
+            "name": fitted.model.recipe.model.name,
+            "num_parameters": count_parameters(fitted.model.module),
+        },
+        "training": {
+            "epochs": history.epoch,
+            "steps": history.metrics[-1]["step"],
+            "training_seconds": history.training_seconds,
+            "wall_seconds": history.wall_seconds,
+            "process_seconds": history.process_seconds,
+            "images_per_second": _median([t["images_per_second"] for t in history.timings]),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "ended": history.ended,
+            "best_epoch": history.best_epoch,
+        },
+        "splits": {},
+        "test_uses": [],
+    }
+    for split, images in (("validation", data.validation), ("test", test)):
+        if images is not None and len(images):
+            metrics = score_images(run, fitted.model, images, split=split, progress=progress)
+            record_metrics(result, split, metrics, purpose="after training")
+    write_json(run.result, result)
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
