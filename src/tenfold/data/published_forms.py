@@ -45,7 +45,10 @@ def candidates(path: Path) -> Iterator[tuple[Path, Reader]]:
     """What could be a copy in or at `path`, by the look of the file names, with its reader."""
     places = [path]
     if path.is_dir():
-        inside = sorted(path.iterdir())
+        try:
+            inside = sorted(path.iterdir())
+        except OSError as error:
+            raise TenfoldError(f"{path} can't be read ({error}); check its permissions.") from error
         places += [place for place in inside if place.is_dir() or _may_be_archive(place)]
     for place in places:
         try:

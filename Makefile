@@ -1,0 +1,50 @@
+# Everything runs in a virtual environment of its own, .venv, with the exact versions of
+# constraints.txt. The first call installs it (about 6 GB, most of it PyTorch); later calls start
+# at once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Where two processes test at once, each computes with one thread.
+WORKERS ?= 2
+
+.PHONY: help install demo test check format bench docs clean
+
+help:  ## Show what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+install: $(INSTALLED)  ## Install tenfold and everything it needs into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing tenfold and what it needs into $(VENV); the first time takes some minutes."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tenfold needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --group dev -c constraints.txt -e ".[all]"
+	@touch $@
+
+demo: $(INSTALLED)  ## Train a dense and a convolutional network on CIFAR-10 and compare them
+	$(BIN)/tenfold demo
+
+test: $(INSTALLED)  ## Run all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+check: $(INSTALLED)  ## Lint, check types, layers and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(INSTALLED)  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## Measure speed and memory of the training loop on this machine
+	$(BIN)/python benchmarks/training.py
+
+docs: $(INSTALLED)  ## Write docs/reference.md from the code: commands, recipe fields, models
+	$(BIN)/python docs/make_reference.py
+
+clean:  ## Remove the virtual environment and caches; runs are kept
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

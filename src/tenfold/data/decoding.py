@@ -1,0 +1,97 @@
+"""Many picture files to one array of pixels, on all cores."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.pictures import BrokenPictureError, decode_picture, measure_picture
+from tenfold.data.workers import chunks_of, map_on_cores
+from tenfold.progress import Progress
+
+Source = str | bytes
+"""A file's path, or a file's content."""
+
+LARGEST_NATIVE_SIZE = 96
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some decoded pictures.
+
+    pixels: `(n, S, S, 3)` uint8; sizes: `(n, 2)` int32, original heights and widths;
+    broken: position among all the sources -> why the picture there is missing from the two.
+    """
+
+    pixels: NDArray[np.uint8]
+    sizes: NDArray[np.int32]
+    broken: dict[int, str]
+
+
+def decode_all(
+    sources: Sequence[Source], *, image_size: int, progress: Progress | None = None
+) -> Generator[Chunk, None, None]:
+    """The pictures in order, all `image_size` square, without the broken ones.
+
+    Close the iterator if it isn't read to its end.
+    """
+    chunks = chunks_of(len(sources))
+    tasks = [(list(sources[chunk]), image_size) for chunk in chunks]
+    with closing(map_on_cores(_decode_some, tasks, num_items=len(sources))) as results:
+        for chunk, result in zip(chunks, results, strict=True):
+            broken = {chunk.start + position: why for position, why in result.broken.items()}
+            yield Chunk(result.pixels, result.sizes, broken)
+            if progress is not None:
+                progress("Decoding pictures", min(chunk.stop, len(sources)), len(sources))
+
+
+def choose_size(sources: Sequence[Source], *, progress: Progress | None = None) -> int:
+    """The size to bring pictures to where nobody has asked for one.
+
+    Their own where all are squares of one size of at most 96 pixels; otherwise 32 where the median
+    of their shorter sides is at most 48, and 64 where it is more. Broken pictures don't count.
+    """
+    chunks = chunks_of(len(sources))
+    tasks = [list(sources[chunk]) for chunk in chunks]
+    sizes: list[tuple[int, int]] = []
+    with closing(map_on_cores(_measure_some, tasks, num_items=len(sources))) as results:
+        for chunk, result in zip(chunks, results, strict=True):
+            sizes += result
+            if progress is not None:
+                progress("Measuring pictures", min(chunk.stop, len(sources)), len(sources))
+    if not sizes:
+        return 32
+    height, width = sizes[0]
+    if height == width <= LARGEST_NATIVE_SIZE and len(set(sizes)) == 1:
+        return height
+    return 32 if float(np.median(np.min(sizes, axis=1))) <= 48 else 64
+
+
+def _decode_some(task: tuple[list[Source], int]) -> Chunk:
+    sources, image_size = task
+    pixels = np.empty((len(sources), image_size, image_size, 3), dtype=np.uint8)
+    sizes = np.empty((len(sources), 2), dtype=np.int32)
+    broken: dict[int, str] = {}
+    count = 0
+    for position, source in enumerate(sources):
+        try:
+            picture = decode_picture(source, image_size=image_size)
+        except BrokenPictureError as error:
+            broken[position] = str(error)
+            continue
+        pixels[count] = picture.pixels
+        sizes[count] = picture.original_size
+        count += 1
+    return Chunk(pixels[:count], sizes[:count], broken)
+
+
+def _measure_some(sources: list[Source]) -> list[tuple[int, int]]:
+    sizes = []
+    for source in sources:
+        try:
+            sizes.append(measure_picture(source))
+        except BrokenPictureError:
+            continue  # decoding will say so
+    return sizes

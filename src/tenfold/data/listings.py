@@ -1,0 +1,150 @@
+"""From lists of labelled picture files to Images: decoded, cached, and honest about broken ones."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.decoded_cache import decode_cached
+from tenfold.data.decoding import Source
+from tenfold.data.images import Dataset, Images
+from tenfold.errors import TenfoldError
+from tenfold.progress import Progress
+
+logger = logging.getLogger("tenfold")
+
+MAX_SHOWN = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """One split's pictures before they are decoded, in order.
+
+    sources: paths or contents of picture files; shown: what messages call each of them.
+    labels: `(N,)` int64; ids: as in Images.
+    """
+
+    sources: Sequence[Source]
+    shown: Sequence[str]
+    labels: NDArray[np.int64]
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to read pictures: the options that every reader of picture files has.
+
+    image_size: height and width to bring them to; 0 chooses, see `decoding.choose_size`.
+    skip_broken: leave broken pictures out, counted in the notes, where an error is the rule.
+    """
+
+    image_size: int = 0
+    skip_broken: bool = False
+    progress: Progress | None = None
+
+
+def decode_listings(
+    listings: Mapping[str, Listing],
+    *,
+    place: Path,
+    class_names: tuple[str, ...],
+    source: str,
+    settings: Settings,
+    entry: Path | None = None,
+    notes: Iterable[str] = (),
+) -> Dataset:
+    """The splits `train`, `validation` and `test`, as far as there are listings, decoded.
+
+    entry: where in the cache they belong, see `decoded_cache`. Raises TenfoldError that lists
+    every broken picture, unless those are to be skipped, and where no training picture is left.
+    """
+    listings = {split: listing for split, listing in listings.items() if len(listing.sources)}
+    if "train" not in listings:
+        raise TenfoldError(f"{place} holds no training pictures; check the path.")
+    decoded = decode_cached(
+        [source for listing in listings.values() for source in listing.sources],
+        image_size=settings.image_size,
+        entry=entry,
+        keep_broken=settings.skip_broken,
+        progress=settings.progress,
+    )
+    shown = [name for listing in listings.values() for name in listing.shown]
+    broken = {shown[position]: why for position, why in sorted(decoded.broken.items())}
+    all_notes = list(notes)
+    if broken:
+        all_notes.append(_broken_note(broken, len(shown), place=place, skip=settings.skip_broken))
+    intact = np.ones(len(shown), dtype=np.bool_)
+    intact[list(decoded.broken)] = False
+    splits: dict[str, Images] = {}
+    start = row = 0
+    for split, listing in listings.items():
+        keep = intact[start : start + len(listing.sources)]
+        start += len(keep)
+        rows = slice(row, row + int(keep.sum()))
+        row = rows.stop
+        if rows.start < rows.stop:
+            splits[split] = _images(
+                listing, keep, decoded.pixels[rows], decoded.sizes[rows], class_names
+            )
+        else:
+            all_notes.append(f"All pictures of the {split} split are broken.")
+    if "train" not in splits:
+        raise TenfoldError(f"Every training picture in {place} is broken; check the files.")
+    return Dataset(
+        place.name,
+        splits["train"],
+        splits.get("validation"),
+        splits.get("test"),
+        source,
+        notes=tuple(all_notes),
+    )
+
+
+def _images(
+    listing: Listing,
+    keep: NDArray[np.bool_],
+    pixels: NDArray[np.uint8],
+    sizes: NDArray[np.int32],
+    class_names: tuple[str, ...],
+) -> Images:
+    resized = bool((sizes != pixels.shape[1:3]).any())
+    return Images(
+        pixels,
+        listing.labels[keep],
+        class_names,
+        np.array(listing.ids, dtype=np.str_)[keep],
+        sizes if resized else None,
+    )
+
+
+def _broken_note(broken: Mapping[str, str], num_all: int, *, place: Path, skip: bool) -> str:
+    """What was skipped, in a sentence; raises TenfoldError instead where nothing may be skipped."""
+    if len(broken) > MAX_SHOWN:
+        for name, why in broken.items():
+            logger.warning("Broken picture: %s (%s)", name, why)
+    listed = "; ".join(f"{name} ({why})" for name, why in list(broken.items())[:MAX_SHOWN])
+    if len(broken) > MAX_SHOWN:
+        listed += f"; and {len(broken) - MAX_SHOWN} more, all of them listed in the log"
+    if not skip:
+        raise TenfoldError(
+            f"{len(broken)} of {num_all} pictures in {place} can't be read: {listed}; mend or "
+            "remove them, or skip them with --skip-broken."
+        )
+    return f"{len(broken)} of {num_all} pictures can't be read and were skipped: {listed}."
+
+
+def label_numbers(labels: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:
+    """`(N,)` int64: each label's position among the class names, which hold them all."""
+    number = {name: index for index, name in enumerate(class_names)}
+    return np.array([number[label] for label in labels], dtype=np.int64)
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in order: by value where all are whole numbers, otherwise by code point."""
+    distinct = set(names)
+    if all(name.isascii() and name.isdigit() for name in distinct):
+        return tuple(sorted(distinct, key=lambda name: (int(name), name)))
+    return tuple(sorted(distinct))

@@ -1,0 +1,286 @@
+"""What the templates show of several runs: tables, common charts and disputed pictures."""
+
+from dataclasses import dataclass
+
+from tenfold.reporting import comparison_figures, story
+from tenfold.reporting.comparison import Comparison, Disagreement, Setting, class_gains, compare
+from tenfold.reporting.comparison_figures import ClassGain, Point, Series
+from tenfold.reporting.galleries import Loader, Pictures, disputed_cards
+from tenfold.reporting.runs import Run
+from tenfold.reporting.svg import SERIES
+from tenfold.reporting.views import Chart, Charts, Gallery, RunView, view_run
+from tenfold.reporting.words import (
+    count,
+    duration,
+    interval,
+    percent,
+    points,
+    rate,
+    signed_points,
+)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A line of the comparison: a group of seeds (`is_group`), or one run."""
+
+    label: str
+    colour: str
+    is_group: bool
+    is_member: bool
+    accuracy: str
+    detail: str
+    share: float | None
+    parameters: str
+    time: str
+    rate: str
+    data: str
+
+
+@dataclass(frozen=True)
+class ComparisonView:
+    """Everything that a page says about several runs."""
+
+    title: str
+    lead: str
+    notices: tuple[story.Notice, ...]
+    legend: tuple[tuple[str, str], ...]
+    table: tuple[TableRow, ...]
+    same_data: bool
+    explanation: tuple[story.Paragraph, ...]
+    curves: tuple[Chart, ...]
+    costs: tuple[Chart, ...]
+    gains: Chart | None
+    gains_table: tuple[tuple[str, str, str, str], ...]
+    pair: Disagreement | None
+    pair_text: str
+    disputed: tuple[Gallery, ...]
+    pictures_note: str
+    matrix: tuple[tuple[str, tuple[str, ...]], ...]
+    settings: tuple[Setting, ...]
+    group_labels: tuple[str, ...]
+    runs: tuple[RunView, ...]
+
+
+def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> ComparisonView:
+    """Prepare several runs for the page."""
+    charts = Charts()
+    comparison = compare(runs)
+    colours = {
+        run.folder: number % len(SERIES)
+        for number, group in enumerate(comparison.groups)
+        for run in group.runs
+    }
+    pair = comparison.pair
+    gains = class_gains(pair.first, pair.second) if pair else ()
+    pictures = Pictures(pair.first, loader) if pair else None
+    return ComparisonView(
+        title=story.title(comparison),
+        lead=story.compare_in_words(comparison),
+        notices=_notices(comparison),
+        legend=tuple(
+            (group.label, _variable(number)) for number, group in enumerate(comparison.groups)
+        ),
+        table=_table(comparison),
+        same_data=len({run.data_name for run in runs}) == 1,
+        explanation=story.explain(comparison),
+        curves=_curves(comparison, colours, charts),
+        costs=_costs(comparison, colours, charts),
+        gains=_gains(pair, gains, colours, charts) if pair and gains else None,
+        gains_table=_gains_table(gains),
+        pair=pair,
+        pair_text=_pair_text(pair) if pair else "",
+        disputed=_disputed(pair, pictures) if pair and pictures else (),
+        pictures_note=(pictures.problem or "") if pictures else "",
+        matrix=_matrix(comparison),
+        settings=comparison.settings,
+        group_labels=tuple(group.label for group in comparison.groups),
+        runs=tuple(
+            view_run(run, charts=charts, loader=None, with_curves=not run.finished)
+            for run in comparison.runs
+        ),
+    )
+
+
+def _variable(number: int) -> str:
+    return f"var(--s{number % len(SERIES) + 1})"
+
+
+def _notices(comparison: Comparison) -> tuple[story.Notice, ...]:
+    """Each notice once, though every run may have it."""
+    found = (notice for run in comparison.runs for notice in story.notices(run))
+    return tuple(dict.fromkeys(found))
+
+
+def _table(comparison: Comparison) -> tuple[TableRow, ...]:
+    rows = []
+    for number, group in enumerate(comparison.groups):
+        several = len(group.runs) > 1
+        if several:
+            rows.append(
+                TableRow(
+                    label=group.label,
+                    colour=_variable(number),
+                    is_group=True,
+                    is_member=False,
+                    accuracy=percent(group.mean, digits=2),
+                    detail=f"mean of {len(group.accuracies)} seeds"
+                    + (f", ± {points(group.deviation, digits=2)}" if group.deviation else ""),
+                    share=group.mean,
+                    parameters="",
+                    time="",
+                    rate="",
+                    data=group.runs[0].data_name,
+                )
+            )
+        rows += [_run_row(run, _variable(number), is_member=several) for run in group.runs]
+    return tuple(rows)
+
+
+def _run_row(run: Run, colour: str, *, is_member: bool) -> TableRow:
+    scores, training = run.shown_scores, run.training
+    label = f"seed {run.seed}" if is_member and run.seed is not None else run.label
+    return TableRow(
+        label=f"{label} ({run.label})" if is_member and label != run.label else label,
+        colour=colour,
+        is_group=False,
+        is_member=is_member,
+        accuracy=percent(scores.accuracy, digits=2) if scores else "not evaluated",
+        detail=f"{interval(*scores.interval)}, {run.shown_split}" if scores else "",
+        share=scores.accuracy if scores else None,
+        parameters=count(run.num_parameters) if run.num_parameters is not None else "–",
+        time=duration(training.wall_seconds if training else None),
+        rate=rate(training.images_per_second if training else None),
+        data=run.data_name,
+    )
+
+
+def _curves(
+    comparison: Comparison, colours: dict[object, int], charts: Charts
+) -> tuple[Chart, ...]:
+    runs = [run for run in comparison.runs if run.epochs]
+    if not runs:
+        return ()
+    series = [Series(run.epochs, SERIES[colours[run.folder]]) for run in runs]
+    found = [
+        charts.chart(
+            "Right answers by epoch",
+            comparison_figures.compared_curves(series, quantity="accuracy"),
+            "The share of validation pictures that each run has right after each pass over its "
+            "training pictures; higher is better.",
+        ),
+        charts.chart(
+            "Loss by epoch",
+            comparison_figures.compared_curves(series, quantity="loss"),
+            "Lower is better. A line that turns upwards belongs to a run that grows too sure of "
+            "its mistakes.",
+        ),
+    ]
+    if all(epoch.training_seconds is not None for run in runs for epoch in run.epochs):
+        found.append(
+            charts.chart(
+                "Right answers by time",
+                comparison_figures.compared_curves(series, quantity="accuracy", against_time=True),
+                "The same against the clock: whoever is higher at a given time has learned more by "
+                "then.",
+            )
+        )
+    return tuple(found)
+
+
+def _costs(comparison: Comparison, colours: dict[object, int], charts: Charts) -> tuple[Chart, ...]:
+    found = []
+    for cost, heading in (
+        ("training time", "What the time buys"),
+        ("parameters", "What size buys"),
+    ):
+        placed = _points(comparison, colours, cost)
+        if placed:
+            found.append(
+                charts.chart(
+                    heading,
+                    comparison_figures.accuracy_against(placed, cost=cost),
+                    "Best is top left: many right answers for little. The strokes are 95 % "
+                    "intervals.",
+                )
+            )
+    return tuple(found)
+
+
+def _points(comparison: Comparison, colours: dict[object, int], cost: str) -> tuple[Point, ...]:
+    placed = []
+    for group in comparison.groups:
+        for run in group.runs:
+            value = (
+                run.num_parameters
+                if cost == "parameters"
+                else run.training and run.training.wall_seconds
+            )
+            if run.shown_scores and value:
+                placed.append(
+                    Point(
+                        group.label if run is group.typical else "",
+                        SERIES[colours[run.folder]],
+                        float(value),
+                        run.shown_scores.accuracy,
+                        run.shown_scores.interval,
+                    )
+                )
+    return tuple(placed)
+
+
+def _gains(
+    pair: Disagreement, gains: tuple[ClassGain, ...], colours: dict[object, int], charts: Charts
+) -> Chart:
+    first, second = SERIES[colours[pair.first.folder]], SERIES[colours[pair.second.folder]]
+    if first == second:
+        second = SERIES[(colours[pair.second.folder] + 1) % len(SERIES)]
+    return charts.chart(
+        f"Where {pair.first.label} gains on {pair.second.label}",
+        comparison_figures.class_gains(gains, colours=(second, first)),
+        "Each line is a class and runs from the share that one has right to the share of the "
+        "other: the longer, the bigger the difference.",
+    )
+
+
+def _gains_table(gains: tuple[ClassGain, ...]) -> tuple[tuple[str, str, str, str], ...]:
+    return tuple(
+        (gain.name, percent(gain.after), percent(gain.before), signed_points(gain.gain))
+        for gain in gains
+    )
+
+
+def _pair_text(pair: Disagreement) -> str:
+    return (
+        f"{pair.first.label} and {pair.second.label} give different answers to "
+        f"{percent(pair.share)} of the pictures. {pair.first.label} alone is right on "
+        f"{count(len(pair.only_first))}, {pair.second.label} alone on "
+        f"{count(len(pair.only_second))}; both are right on {count(pair.both_right)} and neither "
+        f"on {count(pair.both_wrong)}."
+    )
+
+
+def _disputed(pair: Disagreement, pictures: Pictures) -> tuple[Gallery, ...]:
+    sides = (
+        (pair.first, pair.second, pair.only_first),
+        (pair.second, pair.first, pair.only_second),
+    )
+    return tuple(
+        Gallery(
+            f"Only {winner.label} is right",
+            f"Those first that {loser.label} was surest of, at most two of a class while there are "
+            "others.",
+            disputed_cards(ids, winner, loser, pictures),
+            f"There is no picture that only {winner.label} gets right.",
+        )
+        for winner, loser, ids in sides
+    )
+
+
+def _matrix(comparison: Comparison) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    if len(comparison.runs) < 3:
+        return ()
+    return tuple(
+        (run.label, tuple("" if share is None else percent(share) for share in shares))
+        for run, shares in zip(comparison.runs, comparison.matrix, strict=True)
+    )

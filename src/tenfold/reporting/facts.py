@@ -1,0 +1,180 @@
+"""The recipe, the provenance and the training of a run as rows of a table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tenfold.errors import TenfoldError
+from tenfold.reporting.comparison import flat
+from tenfold.reporting.runs import Run
+from tenfold.reporting.words import count, counted, duration, memory, moment, percent, rate
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a two-column table."""
+
+    name: str
+    value: str
+
+
+def training_rows(run: Run) -> tuple[Row, ...]:
+    """How the training went, in plain words."""
+    rows = []
+    if run.num_parameters is not None:
+        rows.append(Row("Parameters", count(run.num_parameters)))
+    training = run.training
+    if training is None:
+        return tuple(rows)
+    steps = f"{counted(training.epochs, 'epoch')}, {counted(training.steps, 'step')}"
+    rows += [
+        Row("Length", steps),
+        Row("Training time", duration(training.wall_seconds)),
+        Row("Pictures a second in training", rate(training.images_per_second)),
+    ]
+    if run.shown_scores and run.shown_scores.images_per_second:
+        rows.append(
+            Row("Pictures a second in evaluation", rate(run.shown_scores.images_per_second))
+        )
+    rows.append(Row("Most memory used", memory(training.peak_memory_bytes)))
+    rows.append(Row("How it ended", _ending(training.ended)))
+    if training.best_epoch is not None:
+        rows.append(Row("Best epoch in validation", str(training.best_epoch)))
+    return tuple(rows)
+
+
+def score_rows(run: Run) -> tuple[Row, ...]:
+    """What was measured besides the accuracy, on every split that was evaluated."""
+    rows = []
+    for split, scores in run.scores.items():
+        name = split.capitalize()
+        low, high = scores.interval
+        rows.append(
+            Row(
+                f"{name}: right answers",
+                f"{percent(scores.accuracy, digits=2)} ({100 * low:.2f} to "
+                f"{percent(high, digits=2)}) of {counted(scores.num_images, 'picture')}",
+            )
+        )
+        if scores.top5_accuracy is not None:
+            rows.append(
+                Row(f"{name}: among the best five", percent(scores.top5_accuracy, digits=2))
+            )
+        rows.append(Row(f"{name}: loss", f"{scores.loss:.4f}"))
+        rows.append(Row(f"{name}: Matthews correlation", f"{scores.matthews_correlation:.4f}"))
+    return tuple(rows)
+
+
+def use_rows(run: Run) -> tuple[Row, ...]:
+    """Every use of the test split: when, and what for."""
+    return tuple(
+        Row(
+            moment(use.time),
+            use.purpose
+            if use.accuracy is None
+            else f"{use.purpose}: {percent(use.accuracy)} right",
+        )
+        for use in run.test_uses
+    )
+
+
+def recipe_rows(run: Run) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """What the recipe sets, and what stands at its default."""
+    resolved = flat(run.recipe)
+    defaults = _defaults(run.recipe)
+    tags = {f"{table}.name" for table in run.recipe} | {"name", "description", "seed"}
+    ours = tuple(
+        Row(key, value)
+        for key, value in resolved.items()
+        if value and (key in tags or defaults.get(key) != value)
+    )
+    rest = tuple(
+        Row(key, value)
+        for key, value in resolved.items()
+        if value and key not in tags and defaults.get(key) == value
+    )
+    return ours, rest
+
+
+def provenance_rows(run: Run) -> tuple[Row, ...]:
+    """Where the run comes from: software, machine, data, and the commands that made it."""
+    known = run.provenance
+    hardware = known.get("hardware") or {}
+    rows = [
+        Row("Run folder", str(run.folder)),
+        Row("tenfold", " ".join(filter(None, [_text(known.get("tenfold")), _git(known)]))),
+        Row("Python", _text(known.get("python"))),
+        Row("Libraries", ", ".join(f"{k} {v}" for k, v in (known.get("libraries") or {}).items())),
+        Row("System", _text(known.get("platform"))),
+        Row("Processor", _text(hardware.get("cpu"))),
+        Row("Cores and memory", _machine(hardware)),
+        Row("Device", _text(hardware.get("device"))),
+        Row("Threads", _text(known.get("threads"))),
+        Row("Seed", _text(run.seed)),
+        *_data_rows(run.data),
+    ]
+    for session in known.get("sessions") or ():
+        step = session.get("resumed_at_step")
+        rows.append(
+            Row(
+                f"Started {moment(str(session.get('started', '')))}",
+                f"{session.get('command', '')}"
+                + (f" (resumed at step {count(step)})" if step else ""),
+            )
+        )
+    return tuple(row for row in rows if row.value)
+
+
+def _data_rows(data: Mapping[str, Any]) -> list[Row]:
+    splits = data.get("splits") or {}
+    sizes = ", ".join(f"{count(number)} {split}" for split, number in splits.items() if number)
+    size = data.get("image_size")
+    rows = [
+        Row("Data set", _text(data.get("name"))),
+        Row("Data from", _text(data.get("location") or data.get("source"))),
+        Row("Pictures", sizes),
+        Row("Picture size", f"{size[0]} × {size[1]} pixels" if size else ""),
+    ]
+    checksums = data.get("checksums") or {}
+    return rows + [Row(f"SHA-256 of {name}", str(sum_)) for name, sum_ in checksums.items()]
+
+
+def _defaults(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """The defaults of the variants that the recipe names."""
+    from tenfold.recipe import recipe_from_dict
+
+    tags = {
+        table: {"name": values["name"]}
+        for table, values in recipe.items()
+        if isinstance(values, Mapping) and "name" in values and table != "data"
+    }
+    try:
+        return flat(recipe_from_dict(tags).to_dict())
+    except TenfoldError:
+        return {}  # a recipe of another version of tenfold: everything is shown as set
+
+
+def _ending(ended: str) -> str:
+    return {
+        "finished": "all epochs done",
+        "early stopping": "early, because validation had stopped getting better",
+        "time limit": "at the time limit",
+    }.get(ended, ended)
+
+
+def _git(known: Mapping[str, Any]) -> str:
+    git = known.get("git")
+    if not isinstance(git, Mapping):
+        return ""
+    changes = ", with uncommitted changes" if git.get("dirty") else ""
+    return f"(commit {str(git.get('commit', ''))[:12]}{changes})"
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
+    cores, size = hardware.get("cores"), hardware.get("memory_bytes")
+    parts = [counted(cores, "core") if cores else "", memory(size) if size else ""]
+    return ", ".join(filter(None, parts))
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

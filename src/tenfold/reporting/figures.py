@@ -1,0 +1,240 @@
+"""Numbers -> matplotlib Figure: the charts of one run.
+
+Lengths are in points, one to a CSS pixel: a chart is about as wide as a phone, and pages set
+several side by side where there is room.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from tenfold.reporting.runs import ClassScore, Epoch, Scores
+from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, LINE, MUTED, light_palette, styled
+
+WIDTH = 360
+HEIGHT = 240
+# Beyond this many classes a confusion matrix shows colours without figures, as a bitmap.
+MAX_CLASSES_WITH_FIGURES = 12
+_MAX_NAME_LETTERS = 18
+_STRONGEST = 0.7
+
+
+@styled
+def learning_curves(epochs: Sequence[Epoch], *, quantity: str) -> Figure:
+    """Training and, where there is any, validation `quantity` (`loss` or `accuracy`) by epoch."""
+    figure, axes = new_chart()
+    numbers = [epoch.number for epoch in epochs]
+    named = (
+        ("training", f"train_{quantity}", MUTED),
+        ("validation", f"validation_{quantity}", ACCENT),
+    )
+    for name, field, colour in named:
+        values = [getattr(epoch, field) for epoch in epochs]
+        if any(value is not None for value in values):
+            draw_curve(axes, numbers, values, label=name, colour=colour)
+    axes.set_xlabel("epoch")
+    finish_curves(axes, quantity=quantity)
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1.4, borderpad=0)
+    return figure
+
+
+@styled
+def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+    """Rows are true classes, columns answers, cells shares of the row.
+
+    confusion: `(C, C)` int64 counts. Right answers are in the accent colour; mistakes in the colour
+    of bad news, the stronger the commoner, on a scale of their own.
+    """
+    totals = confusion.sum(axis=1, keepdims=True)
+    shares = confusion / np.maximum(totals, 1)
+    if len(class_names) <= MAX_CLASSES_WITH_FIGURES:
+        return _matrix_with_figures(shares, class_names)
+    return _matrix_as_bitmap(shares, class_names)
+
+
+@styled
+def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
+    """F1 of each class as a bar, best first, with its precision and recall as marks."""
+    ordered = sorted(scores, key=lambda score: score.f1 or 0.0)
+    row_height = 17 if len(ordered) <= 30 else 13
+    figure, axes = new_chart(height=70 + row_height * len(ordered))
+    rows = np.arange(len(ordered))
+    axes.barh(
+        rows, [score.f1 or 0.0 for score in ordered], 0.66, color=ACCENT, alpha=0.3, label="F1"
+    )
+    for name, marker, fill in (("precision", "D", "none"), ("recall", "o", INK)):
+        values = [getattr(score, name) for score in ordered]
+        axes.plot(
+            [math.nan if value is None else value for value in values],
+            rows,
+            marker,
+            label=name,
+            markersize=4.5,
+            markerfacecolor=fill,
+            markeredgecolor=INK,
+            markeredgewidth=1,
+            clip_on=False,
+        )
+    axes.set_yticks(rows, [short(score.name) for score in ordered])
+    axes.set_ylim(-0.6, len(ordered) - 0.4)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(percent_ticks())
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(length=0)
+    figure.legend(
+        loc="outside upper left", ncols=3, handlelength=1.2, borderpad=0, columnspacing=1.4
+    )
+    return figure
+
+
+@styled
+def confidence_histogram(scores: Scores) -> Figure:
+    """How many answers were given with which confidence: right ones below, wrong ones on top."""
+    figure, axes = new_chart()
+    edges = np.array(scores.confidence_edges)
+    right, wrong = np.array(scores.confidence_right), np.array(scores.confidence_wrong)
+    widths = np.diff(edges) * 0.86
+    axes.bar(edges[:-1], right, widths, align="edge", color=GOOD, alpha=0.75, label="right")
+    axes.bar(
+        edges[:-1], wrong, widths, bottom=right, align="edge", color=BAD, alpha=0.85, label="wrong"
+    )
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(percent_ticks())
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlabel("confidence in the answer")
+    axes.set_ylabel("pictures")
+    axes.grid(axis="y")
+    axes.tick_params(length=0)
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1, borderpad=0)
+    return figure
+
+
+def new_chart(*, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """An empty figure of this size in points, with one set of axes that fits itself in."""
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+    figure.get_layout_engine().set(w_pad=3 / 72, h_pad=3 / 72)
+    return figure, figure.add_subplot()
+
+
+def draw_curve(
+    axes: Axes,
+    x: Sequence[float],
+    y: Sequence[float | None],
+    *,
+    label: str | None,
+    colour: str,
+    dashed: bool = False,
+) -> None:
+    """A line where there are values; a dot as well where a line would be too short to see."""
+    known = [math.nan if value is None or not math.isfinite(value) else value for value in y]
+    axes.plot(
+        x,
+        known,
+        color=colour,
+        label=label,
+        linewidth=1.8,
+        linestyle="--" if dashed else "-",
+        marker="o" if len(known) < 3 else None,
+        markersize=5,
+    )
+
+
+def finish_curves(axes: Axes, *, quantity: str) -> None:
+    """Grid, whole epochs, and percentages for accuracies."""
+    axes.grid(axis="y")
+    axes.tick_params(length=0)
+    axes.margins(x=0.03, y=0.08)
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+    if quantity == "accuracy":
+        axes.set_ylabel("right answers")
+        axes.yaxis.set_major_formatter(percent_ticks())
+    else:
+        axes.set_ylabel(quantity)
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def percent_ticks() -> FuncFormatter:
+    """0.5 as `50 %`, with a decimal only where neighbouring ticks need it."""
+
+    def text(value: float, _: int | None) -> str:
+        return f"{round(100 * value, 1):g}\N{NO-BREAK SPACE}%"
+
+    return FuncFormatter(text)
+
+
+def short(name: str) -> str:
+    """A class name that fits beside a chart; odd characters become question marks."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in name)
+    if len(printable) <= _MAX_NAME_LETTERS:
+        return printable
+    return printable[: _MAX_NAME_LETTERS - 1] + "…"
+
+
+def _matrix_axes(axes: Axes, class_names: Sequence[str], *, size: float) -> None:
+    places = np.arange(len(class_names))
+    names = [short(name) for name in class_names]
+    axes.set_xticks(places, names, rotation=90, fontsize=size)
+    axes.set_yticks(places, names, fontsize=size)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("the model's answer")
+    axes.set_ylabel("true class")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _mistakes_scale(shares: NDArray[np.float64]) -> float:
+    mistakes = shares[~np.eye(len(shares), dtype=bool)]
+    return max(float(mistakes.max(initial=0.0)), 1e-9)
+
+
+def _matrix_with_figures(shares: NDArray[np.float64], class_names: Sequence[str]) -> Figure:
+    figure, axes = new_chart(height=WIDTH)
+    commonest = _mistakes_scale(shares)
+    for row, column in np.argwhere(shares > 0):
+        share = float(shares[row, column])
+        right = row == column
+        strength = share if right else share / commonest
+        axes.add_patch(
+            Rectangle(
+                (column - 0.47, row - 0.47),
+                0.94,
+                0.94,
+                facecolor=ACCENT if right else BAD,
+                alpha=round(_STRONGEST * strength, 3),
+                linewidth=0,
+            )
+        )
+        text = f"{100 * share:.0f}" if share >= 0.005 else "·"
+        axes.text(column, row, text, ha="center", va="center_baseline", fontsize=9)
+    axes.set_xlim(-0.5, len(shares) - 0.5)
+    axes.set_ylim(len(shares) - 0.5, -0.5)
+    _matrix_axes(axes, class_names, size=9)
+    return figure
+
+
+def _matrix_as_bitmap(shares: NDArray[np.float64], class_names: Sequence[str]) -> Figure:
+    """Thousands of cells as one bitmap; opacity alone varies, so that it suits light and dark."""
+    cell = 14 if len(shares) <= 40 else 9
+    figure, axes = new_chart(width=130 + cell * len(shares), height=130 + cell * len(shares))
+    diagonal = np.eye(len(shares), dtype=bool)
+    palette = light_palette()
+    pixels = np.empty((*shares.shape, 4))
+    pixels[..., :3] = to_rgb(palette["--bad"])
+    pixels[diagonal, :3] = to_rgb(palette["--accent"])
+    # Rare mistakes stay visible: opacity grows with the root of the share.
+    pixels[..., 3] = np.sqrt(np.minimum(shares / _mistakes_scale(shares), 1.0))
+    pixels[diagonal, 3] = np.diag(shares)
+    axes.imshow(pixels, interpolation="none")
+    _matrix_axes(axes, class_names, size=9 if cell > 9 else 7)
+    axes.spines[:].set(visible=True, color=LINE)
+    return figure

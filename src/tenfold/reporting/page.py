@@ -1,0 +1,111 @@
+"""Run folders -> one self-contained HTML file; and a run's figures as files of their own."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tenfold import __version__
+from tenfold.errors import TenfoldError
+from tenfold.files import write_text
+from tenfold.reporting import figures, words
+from tenfold.reporting.comparison_views import view_comparison
+from tenfold.reporting.galleries import Loader, load_dataset
+from tenfold.reporting.runs import Run, read_run, read_runs
+from tenfold.reporting.svg import standalone_svg
+from tenfold.reporting.views import Charts, view_run
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_FOLDER = Path(__file__).parent
+_STYLE_SHEETS = ("style.css", "report.css")
+
+
+def write_report(
+    run_folders: Sequence[Path], path: Path | None = None, *, loader: Loader = load_dataset
+) -> Path:
+    """Write a page about one run, or one that compares several, and return where it is.
+
+    path: the HTML file; for a single run `report.html` in its folder where None.
+    loader: gives a run's data set back, for its pictures; where it fails, the page says so in
+        their place.
+
+    Raises TenfoldError where a folder holds no run or a damaged one, where the same run is named
+    twice, where `path` is missing for several runs, and where the file can't be written.
+    """
+    folders = [Path(folder) for folder in run_folders]
+    if not folders:
+        raise TenfoldError("A report needs at least one run folder, such as runs/cnn/1.")
+    places = [folder.resolve() for folder in folders]
+    if len(set(places)) < len(places):
+        twice = next(folder for folder in folders if places.count(folder.resolve()) > 1)
+        raise TenfoldError(f"The run {twice} is named twice; name each run once.")
+    if path is None and len(folders) > 1:
+        raise TenfoldError(
+            f"A comparison of {len(folders)} runs needs a file to be written to; name one, such as "
+            "comparison.html."
+        )
+    path = folders[0] / "report.html" if path is None else Path(path)
+    write_text(path, render_page(read_runs(folders), loader=loader))
+    return path
+
+
+def write_figures(run_folder: Path) -> list[Path]:
+    """Write a run's charts as SVG files into `figures/` in its folder, and return them.
+
+    Raises TenfoldError as `write_report` does. What the run has no numbers for is left out.
+    """
+    run = read_run(Path(run_folder))
+    drawn: dict[str, Any] = {}
+    if run.epochs:
+        for quantity in ("accuracy", "loss"):
+            drawn[quantity] = figures.learning_curves(run.epochs, quantity=quantity)
+    for split, scores in run.scores.items():
+        names = [score.name for score in scores.per_class]
+        drawn[f"confusion-{split}"] = figures.confusion_matrix(scores.confusion, names)
+        drawn[f"classes-{split}"] = figures.per_class_bars(scores.per_class)
+        drawn[f"confidence-{split}"] = figures.confidence_histogram(scores)
+    paths = []
+    for name, figure in drawn.items():
+        paths.append(run.folder / "figures" / f"{name}.svg")
+        write_text(paths[-1], standalone_svg(figure))
+    return paths
+
+
+def render_page(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
+    """The page about `runs` as HTML that refers to nothing outside itself."""
+    if len(runs) == 1:
+        view = view_run(runs[0], charts=Charts(), loader=loader)
+        title = f"{runs[0].label} on {runs[0].data_name}"
+        values: dict[str, Any] = {"view": view, "comparison": None}
+    else:
+        comparison = view_comparison(runs, loader=loader)
+        title = comparison.title
+        values = {"view": None, "comparison": comparison}
+    styles = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _STYLE_SHEETS)
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(title=title, styles=styles, version=__version__, **values)
+    )
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": words.percent,
+        "count": words.count,
+        "counted": words.counted,
+        "duration": words.duration,
+    }
+    return environment

@@ -1,0 +1,396 @@
+"""What the numbers say, in sentences for people who have never trained a network."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from tenfold.reporting.comparison import Comparison, Disagreement, Group, class_gains
+from tenfold.reporting.runs import Epoch, Run
+from tenfold.reporting.words import (
+    count,
+    counted,
+    duration,
+    interval,
+    listed,
+    percent,
+    points,
+    rate,
+    signed_points,
+    times,
+)
+
+_KINDS = {"ann": "a dense network", "cnn": "a convolutional network"}
+_FALLBACK = re.compile(r"fall(s|ing)?[ -]?back|fell back|instead of|in place of|stand-?in", re.I)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to know before the figures; loud ones change what the figures mean."""
+
+    text: str
+    loud: bool = False
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A heading and what is under it."""
+
+    heading: str
+    text: str
+
+
+def describe_run(run: Run) -> str:
+    """What was trained on what, and what came of it."""
+    kind = _KINDS.get(run.model_name, f"the network {run.model_name}")
+    size = f" with {count(run.num_parameters)} parameters" if run.num_parameters else ""
+    subject = f"{kind[0].upper()}{kind[1:]}{size}"
+    data = f"{_training_pictures(run)}{run.data_name}"
+    if run.training is None:
+        return f"{subject} is learning from {data}; {_progress(run)}."
+    learned = f"{subject} learned from {data} in {duration(run.training.wall_seconds)}"
+    scores = run.shown_scores
+    if scores is None:
+        return f"{learned}. It has not been tried on pictures that it did not learn from."
+    return (
+        f"{learned} and is right on {percent(scores.accuracy)} of "
+        f"{counted(scores.num_images, f'{run.shown_split} picture')} that it did not learn from "
+        f"(95 % interval {interval(*scores.interval)}). {_baseline(run)}"
+    )
+
+
+def notices(run: Run) -> tuple[Notice, ...]:
+    """What a reader must know about this run before its figures."""
+    found = [
+        Notice(note, loud=_FALLBACK.search(note) is not None) for note in run.data_notes if note
+    ]
+    if run.training is None:
+        found.append(
+            Notice(
+                f"The run {run.label} is not finished: {_progress(run)}. This page shows what "
+                "there is so far; `tenfold train` on the same folder goes on where it stopped."
+            )
+        )
+    elif run.shown_split is None:
+        found.append(
+            Notice(
+                f"There are no test or validation pictures for {run.label}, so nothing here says "
+                "how well it does on new ones."
+            )
+        )
+    elif run.shown_split == "validation":
+        found.append(
+            Notice(
+                f"There are no test pictures for {run.label}. The figures are from the validation "
+                "pictures, which may have been used to choose between settings, so they can be a "
+                "little too good."
+            )
+        )
+    return tuple(found)
+
+
+def compare_in_words(comparison: Comparison) -> str:
+    """The sentence that a comparison begins with."""
+    scored = [group for group in comparison.groups if group.mean is not None]
+    if not scored:
+        return (
+            "None of these runs has been evaluated yet, so there is nothing to compare but curves."
+        )
+    if len(comparison.groups) == 1:
+        return _one_group(scored[0])
+    if not comparison.same_pictures:
+        return (
+            "These runs were scored on different pictures, so their accuracies can't be set "
+            "against each other directly."
+        )
+    if len(scored) == 1:
+        return f"{_accuracy_of(scored[0])}; the other runs have not been evaluated yet."
+    best, second = scored[:2]
+    sentence = (
+        f"{_accuracy_of(best)}, {second.label} on {percent(second.mean)}: "
+        f"{_lead(best, second)}{_at_what_cost(best.typical, second.typical)}."
+    )
+    if len(scored) > 2:
+        sentence += (
+            f" The last of {len(scored)} is {scored[-1].label} with {percent(scored[-1].mean)}."
+        )
+    return f"{sentence} {_certainty(comparison, best, second)}".strip()
+
+
+def title(comparison: Comparison) -> str:
+    """The comparison's heading."""
+    groups = _dense_and_convolutional(comparison)
+    if groups is None:
+        names = [group.label for group in comparison.groups]
+        return listed(names) if len(names) <= 3 else f"{len(names)} recipes compared"
+    pair = comparison.pair
+    if pair is None or not pair.is_clear or not comparison.same_pictures:
+        return "A convolutional network and a dense one, compared"
+    if pair.first.model_name == "cnn":
+        return "Why a convolutional network beats a dense one"
+    return "Here the dense network beats the convolutional one"
+
+
+def explain(comparison: Comparison) -> tuple[Paragraph, ...]:
+    """For one dense and one convolutional recipe: what sets them apart, in their own figures."""
+    groups = _dense_and_convolutional(comparison)
+    pair = comparison.pair
+    if groups is None or pair is None or not comparison.same_pictures:
+        return ()
+    dense, convolutional = (group.typical for group in groups)
+    return (
+        Paragraph("What each of them sees", _what_they_see(dense, convolutional)),
+        *_weights(dense, convolutional),
+        Paragraph("Learning and memorising", _gaps(dense, convolutional)),
+        Paragraph("Where it makes a difference", _classes(pair)),
+        Paragraph("Picture by picture", _pictures(pair)),
+        Paragraph("What it costs", _cost(dense, convolutional)),
+        Paragraph("What this does not show", _limits(comparison)),
+    )
+
+
+def _training_pictures(run: Run) -> str:
+    splits = run.data.get("splits") or {}
+    number = splits.get("train")
+    return f"{counted(number, 'picture')} of " if number else ""
+
+
+def _progress(run: Run) -> str:
+    if not run.epochs:
+        return "it has not completed an epoch yet"
+    last = run.epochs[-1]
+    planned = (run.recipe.get("training") or {}).get("epochs")
+    done = (
+        f"{last.number} of {planned} epochs are done" if planned else f"epoch {last.number} is done"
+    )
+    if last.validation_accuracy is None:
+        return done
+    return f"{done}, with {percent(last.validation_accuracy)} right on the validation pictures"
+
+
+def _baseline(run: Run) -> str:
+    assert run.shown_scores is not None
+    totals = run.shown_scores.confusion.sum(axis=1)
+    share = float(totals.max() / max(totals.sum(), 1))
+    return f"Always naming the commonest class would be right on {percent(share)}."
+
+
+def _one_group(group: Group) -> str:
+    low, high = min(group.accuracies), max(group.accuracies)
+    number = len(group.accuracies)
+    if group.deviation is None:
+        return f"{_accuracy_of(group)}; the other runs of it have not been evaluated yet."
+    return (
+        f"{number} runs of {group.label} that differ in nothing but the seed are right on "
+        f"{percent(group.mean)} on average, from {interval(low, high)} "
+        f"(standard deviation {points(group.deviation, digits=2)})."
+    )
+
+
+def _accuracy_of(group: Group) -> str:
+    scores = group.typical.shown_scores
+    assert scores is not None
+    average = f" on average over {len(group.accuracies)} seeds" if group.deviation else ""
+    return (
+        f"{group.label} is right on {percent(group.mean)} of the "
+        f"{counted(scores.num_images, f'{group.typical.shown_split} picture')}{average}"
+    )
+
+
+def _lead(best: Group, second: Group) -> str:
+    assert best.mean is not None
+    assert second.mean is not None
+    return f"{points(best.mean - second.mean)} more"
+
+
+def _at_what_cost(best: Run, second: Run) -> str:
+    parts = []
+    if best.num_parameters and second.num_parameters:
+        compared = _ratio(best.num_parameters, second.num_parameters, "parameters")
+        parts.append(f"with {compared}")
+    if best.training and second.training:
+        ratio = best.training.wall_seconds / max(second.training.wall_seconds, 1e-9)
+        if 1 / 1.1 < ratio < 1.1:
+            parts.append("in about the same training time")
+        elif ratio > 1:
+            parts.append(f"after {times(ratio)} the training time")
+        else:
+            parts.append(f"in {percent(ratio, digits=0)} of the training time")
+    return "".join(f", {part}" for part in parts[:1]) + "".join(
+        f" and {part}" for part in parts[1:]
+    )
+
+
+def _ratio(number: float, other: float, noun: str) -> str:
+    ratio = number / other
+    if 1 / 1.1 < ratio < 1.1:
+        return f"about as many {noun}"
+    if ratio > 1:
+        return f"{times(ratio)} as many {noun}"
+    return f"{percent(ratio, digits=0)} of the {noun}"
+
+
+def _certainty(comparison: Comparison, best: Group, second: Group) -> str:
+    pair = comparison.pair
+    if pair is None or pair.first is not best.typical or pair.second is not second.typical:
+        return ""
+    low, high = pair.interval
+    if pair.is_clear:
+        text = (
+            f"The choice of pictures can't explain that: the 95 % interval of the difference is "
+            f"{_range(low, high)}."
+        )
+    else:
+        text = (
+            f"That is too close to call on these pictures: the 95 % interval of the difference is "
+            f"{_range(low, high)}, and zero lies in it."
+        )
+    if best.deviation is None and second.deviation is None:
+        text += (
+            " Each was trained once; how much luck there is in the training itself, only more "
+            "seeds can show."
+        )
+    return text
+
+
+def _range(low: float, high: float) -> str:
+    if low > 0:
+        return f"{100 * low:.1f} to {points(high)}"
+    return f"{signed_points(low)} to {signed_points(high)} points"
+
+
+def _dense_and_convolutional(comparison: Comparison) -> tuple[Group, Group] | None:
+    by_model = {group.runs[0].model_name: group for group in comparison.groups}
+    if len(comparison.groups) != 2 or set(by_model) != {"ann", "cnn"}:
+        return None
+    if any(group.mean is None for group in comparison.groups):
+        return None
+    return by_model["ann"], by_model["cnn"]
+
+
+def _what_they_see(dense: Run, convolutional: Run) -> str:
+    size = dense.data.get("image_size")
+    numbers = f"one long list of {count(math.prod(size) * 3)} numbers" if size else "one long list"
+    kernel = (convolutional.recipe.get("model") or {}).get("kernel_size")
+    window = f"a window of {kernel} by {kernel} pixels" if kernel else "a small window"
+    return (
+        f"To {dense.label} a picture is {numbers}. Nothing tells it which of them are neighbours, "
+        "and what it learns about a wheel in one corner it has to learn again for every other "
+        f"place. {convolutional.label} moves {window} over the picture and uses the same weights "
+        "everywhere: an edge or a wheel, once learned, is found wherever it is."
+    )
+
+
+def _weights(dense: Run, convolutional: Run) -> tuple[Paragraph, ...]:
+    if not (dense.num_parameters and convolutional.num_parameters):
+        return ()
+    text = (
+        f"{dense.label} has {count(dense.num_parameters)} parameters, {convolutional.label} "
+        f"{count(convolutional.num_parameters)}."
+    )
+    size = dense.data.get("image_size")
+    dense_model = dense.recipe.get("model") or {}
+    windows = convolutional.recipe.get("model") or {}
+    widths, channels = dense_model.get("widths"), windows.get("widths")
+    kernel = windows.get("kernel_size")
+    if size and widths and channels and kernel:
+        first = math.prod(size) * 3 * widths[0]
+        text += (
+            f" The first dense layer alone takes {count(first)} weights, each for one pixel in one "
+            f"place. The first convolution takes {count(kernel * kernel * 3 * channels[0])} and "
+            "uses them at every place of the picture."
+        )
+    if convolutional.num_parameters > dense.num_parameters:
+        text += " Here the convolutional network is the larger one, which may be part of its lead."
+    return (Paragraph("How many weights it takes", text),)
+
+
+def _gaps(dense: Run, convolutional: Run) -> str:
+    sentences = []
+    gaps = {}
+    for run in (dense, convolutional):
+        epoch = _deciding_epoch(run)
+        if epoch is None or epoch.validation_accuracy is None:
+            continue
+        gap = gaps[run.label] = epoch.train_accuracy - epoch.validation_accuracy
+        sentences.append(
+            f"In epoch {epoch.number} {run.label} was right on {percent(epoch.train_accuracy)} of "
+            f"the pictures it was learning from and on {percent(epoch.validation_accuracy)} of "
+            f"those held back, {points(gap)} {'fewer' if gap >= 0 else 'more'}."
+        )
+    if len(gaps) < 2:
+        return "Without validation pictures there is no telling how much was learned by heart."
+    return " ".join([*sentences, *_gap_meaning(gaps[dense.label], gaps[convolutional.label])])
+
+
+def _gap_meaning(dense: float, convolutional: float) -> list[str]:
+    found = []
+    if max(dense, convolutional) > 0.02 and abs(dense - convolutional) > 0.01:
+        which = "dense" if dense > convolutional else "convolutional"
+        found.append(
+            f"A share right in training alone was learned by heart; more so in the {which} network."
+        )
+    elif max(dense, convolutional) <= 0.02:
+        found.append("Neither learned much by heart: what sets them apart is not overfitting.")
+    found.append(
+        "(The training share is counted while the weights still change, with dropout and on "
+        "altered pictures where the recipe has them, so it reads a little low.)"
+    )
+    return found
+
+
+def _deciding_epoch(run: Run) -> Epoch | None:
+    best = run.training.best_epoch if run.training else None
+    return next(
+        (epoch for epoch in run.epochs if epoch.number == best),
+        run.epochs[-1] if run.epochs else None,
+    )
+
+
+def _classes(pair: Disagreement) -> str:
+    gains = class_gains(pair.first, pair.second)
+    if not gains:
+        return "The two runs have no classes in common."
+    most = [f"{gain.name} ({signed_points(gain.gain)})" for gain in gains[:3] if gain.gain > 0]
+    text = f"{pair.first.label} gains most on {listed(most)} points" if most else "No class gains"
+    last = gains[-1]
+    text += f", and least on {last.name} ({signed_points(last.gain)})." if len(gains) > 3 else "."
+    losses = [gain.name for gain in gains if gain.gain < 0]
+    if losses:
+        text += f" On {listed(losses[-4:])} {pair.second.label} is the better one."
+    return text
+
+
+def _pictures(pair: Disagreement) -> str:
+    return (
+        f"Of {counted(pair.num_images, 'picture')} both are right on {count(pair.both_right)} and "
+        f"both wrong on {count(pair.both_wrong)}. {pair.first.label} alone is right on "
+        f"{count(len(pair.only_first))}, {pair.second.label} alone on "
+        f"{count(len(pair.only_second))}: the better network isn't better at everything."
+    )
+
+
+def _cost(dense: Run, convolutional: Run) -> str:
+    if not (dense.training and convolutional.training):
+        return "One of the runs is not finished, so the times can't be compared."
+    text = (
+        f"{convolutional.label} trained for {duration(convolutional.training.wall_seconds)}, "
+        f"{dense.label} for {duration(dense.training.wall_seconds)}"
+    )
+    speeds = convolutional.training.images_per_second, dense.training.images_per_second
+    if all(speeds):
+        text += f", at {rate(speeds[0])} and {rate(speeds[1])} pictures a second"
+    return f"{text}. Using a weight at every place saves weights, but costs arithmetic."
+
+
+def _limits(comparison: Comparison) -> str:
+    keys = [setting.key for setting in comparison.settings if not setting.key.startswith("model.")]
+    text = "These are two networks on one data set, not all networks on all data."
+    if keys:
+        text += (
+            f" The recipes differ not only in the network but in {listed(keys[:6])}"
+            f"{', and more' if len(keys) > 6 else ''} too; the table of settings below has the "
+            "values."
+        )
+    if all(group.deviation is None for group in comparison.groups):
+        text += " Each recipe was trained once; another seed gives slightly other figures."
+    return text

@@ -1,0 +1,241 @@
+"""What the templates show: charts, tables and pictures of one run or of several."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from tenfold.reporting import facts, figures, story
+from tenfold.reporting.facts import Row
+from tenfold.reporting.galleries import (
+    Card,
+    Loader,
+    Pictures,
+    right_cards,
+    unsure_cards,
+    wrong_cards,
+)
+from tenfold.reporting.runs import Answers, Epoch, Mistake, Run, Scores
+from tenfold.reporting.svg import inline_svg
+from tenfold.reporting.words import count, counted, duration, interval, percent, rate
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with its heading and one sentence on how to read it."""
+
+    heading: str
+    svg: Markup
+    caption: str
+    is_wide: bool = False
+
+
+class Charts:
+    """Turns figures into charts whose ids differ within one page."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+
+    def chart(self, heading: str, figure: Figure, caption: str, *, wide: bool = False) -> Chart:
+        """`figure` under `heading`; a wide one scrolls inside its own frame on a phone."""
+        svg = inline_svg(figure, prefix=f"c{next(self._numbers)}-", description=heading)
+        return Chart(heading, Markup(svg), caption, wide)  # ours: names in it are escaped
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the headline."""
+
+    value: str
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A grid of pictures, or a sentence where there are none."""
+
+    heading: str
+    caption: str
+    cards: tuple[Card, ...]
+    empty: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything that a page says about one run."""
+
+    run: Run
+    lead: str
+    notices: tuple[story.Notice, ...]
+    tiles: tuple[Tile, ...]
+    curves: tuple[Chart, ...]
+    curves_note: str
+    answers: tuple[Chart, ...]
+    mistakes: tuple[Mistake, ...]
+    galleries: tuple[Gallery, ...]
+    pictures_note: str
+    training: tuple[Row, ...]
+    scores: tuple[Row, ...]
+    uses: tuple[Row, ...]
+    recipe: tuple[Row, ...]
+    recipe_defaults: tuple[Row, ...]
+    provenance: tuple[Row, ...]
+    epochs: tuple[Epoch, ...]
+
+
+def view_run(
+    run: Run, *, charts: Charts, loader: Loader | None, with_curves: bool = True
+) -> RunView:
+    """Prepare one run for the page; without a loader there are no pictures."""
+    recipe, defaults = facts.recipe_rows(run)
+    pictures = Pictures(run, loader) if loader else None
+    galleries = _galleries(run, pictures) if pictures else ()
+    return RunView(
+        run=run,
+        lead=story.describe_run(run),
+        notices=story.notices(run),
+        tiles=_tiles(run),
+        curves=learning_charts(run.epochs, charts) if with_curves else (),
+        curves_note=_curves_note(run),
+        answers=_answer_charts(run.shown_scores, charts) if run.shown_scores else (),
+        mistakes=run.shown_scores.most_confused[:10] if run.shown_scores else (),
+        galleries=galleries,
+        pictures_note=(pictures.problem or "") if pictures else "",
+        training=facts.training_rows(run),
+        scores=facts.score_rows(run),
+        uses=facts.use_rows(run),
+        recipe=recipe,
+        recipe_defaults=defaults,
+        provenance=facts.provenance_rows(run),
+        epochs=run.epochs,
+    )
+
+
+def learning_charts(epochs: Sequence[Epoch], charts: Charts) -> tuple[Chart, ...]:
+    """Accuracy and loss by epoch."""
+    if not epochs:
+        return ()
+    return (
+        charts.chart(
+            "Right answers while learning",
+            figures.learning_curves(epochs, quantity="accuracy"),
+            "Higher is better. The further the training line rises above the validation line, the "
+            "more was learned by heart.",
+        ),
+        charts.chart(
+            "Loss while learning",
+            figures.learning_curves(epochs, quantity="loss"),
+            "Lower is better. The loss also counts how sure the answers are: a validation line "
+            "that turns upwards means surer and surer mistakes.",
+        ),
+    )
+
+
+def _answer_charts(scores: Scores, charts: Charts) -> tuple[Chart, ...]:
+    names = [score.name for score in scores.per_class]
+    bitmap = len(names) > figures.MAX_CLASSES_WITH_FIGURES
+    key = (
+        "The stronger the red, the more often it happens."
+        if bitmap
+        else "Figures are per 100 pictures of the row; the commonest mistake is the reddest."
+    )
+    return (
+        charts.chart(
+            "Which class is taken for which",
+            figures.confusion_matrix(scores.confusion, names),
+            "Each row holds the pictures of one class, each column one answer. Blue cells are right "
+            f"answers, red ones mistakes. {key}",
+            wide=bitmap,
+        ),
+        charts.chart(
+            "Class by class",
+            figures.per_class_bars(scores.per_class),
+            "Recall: of the pictures of this class, how many were found. Precision: of the "
+            "pictures called this, how many were. F1 sums up both.",
+        ),
+        charts.chart(
+            "How sure it is",
+            figures.confidence_histogram(scores),
+            "Each bar holds the answers of one confidence. A model that knows what it knows has "
+            "its mistakes on the left and few on the right.",
+        ),
+    )
+
+
+def _tiles(run: Run) -> tuple[Tile, ...]:
+    tiles = []
+    scores = run.shown_scores
+    if scores:
+        tiles.append(
+            Tile(
+                percent(scores.accuracy),
+                f"right on {run.shown_split} pictures",
+                f"95 % interval {interval(*scores.interval)}, "
+                f"{counted(scores.num_images, 'picture')}",
+            )
+        )
+    elif run.epochs and run.epochs[-1].validation_accuracy is not None:
+        last = run.epochs[-1]
+        tiles.append(Tile(percent(last.validation_accuracy), f"validation, epoch {last.number}"))
+    if run.training:
+        tiles.append(
+            Tile(
+                duration(run.training.wall_seconds),
+                "training time",
+                counted(run.training.epochs, "epoch"),
+            )
+        )
+    if run.num_parameters:
+        tiles.append(Tile(count(run.num_parameters), "parameters", "numbers that were learned"))
+    if run.training and run.training.images_per_second:
+        tiles.append(Tile(rate(run.training.images_per_second), "pictures a second", "in training"))
+    return tuple(tiles)
+
+
+def _curves_note(run: Run) -> str:
+    if not run.epochs:
+        return "No epoch has been completed yet, so there are no curves."
+    notes = []
+    if all(epoch.validation_loss is None for epoch in run.epochs):
+        notes.append(
+            "No pictures were held back for validation, so there is only the training line."
+        )
+    if len(run.epochs) == 1:
+        notes.append("There is one epoch, so each line is a single dot.")
+    return " ".join(notes)
+
+
+def _galleries(run: Run, pictures: Pictures) -> tuple[Gallery, ...]:
+    answers = run.shown_answers
+    if answers is None:
+        return ()
+    kinds: tuple[
+        tuple[str, Callable[[Answers, str, Pictures], tuple[Card, ...]], str, str], ...
+    ] = (
+        (
+            "Its surest mistakes",
+            wrong_cards,
+            "The wrong answers that it gave with the highest confidence. Some are hard for people "
+            "too, and some labels may be wrong.",
+            f"It made no mistake on the {run.shown_split} pictures.",
+        ),
+        (
+            "Where it could not decide",
+            unsure_cards,
+            "The pictures whose two best guesses were closest to each other.",
+            "There is only one class, so there is nothing to decide.",
+        ),
+        (
+            "Right answers",
+            right_cards,
+            "Taken at even distances from all right answers, so they are ordinary ones.",
+            f"It got none of the {run.shown_split} pictures right.",
+        ),
+    )
+    return tuple(
+        Gallery(heading, caption, choose(answers, run.label, pictures), empty)
+        for heading, choose, caption, empty in kinds
+    )

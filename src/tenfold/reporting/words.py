@@ -1,0 +1,95 @@
+"""Numbers as people read them. A no-break space keeps a number and its unit on one line."""
+
+from collections.abc import Sequence
+
+_SPACE = "\N{NO-BREAK SPACE}"
+_MINUS = "\N{MINUS SIGN}"
+
+
+def percent(share: float | None, *, digits: int = 1) -> str:
+    """`0.781` as `78.1 %`; a dash for None."""
+    return "–" if share is None else f"{100 * share:.{digits}f}{_SPACE}%"
+
+
+def points(difference: float, *, digits: int = 1) -> str:
+    """A difference of two shares in percentage points, without its sign: `25.8 points`."""
+    size = f"{100 * abs(difference):.{digits}f}"
+    return f"{size}{_SPACE}{'point' if float(size) == 1 else 'points'}"
+
+
+def signed_points(difference: float, *, digits: int = 1) -> str:
+    """The same with its sign and no unit: `+25.8`."""
+    text = f"{100 * difference:+.{digits}f}"
+    return text.replace("-", _MINUS)
+
+
+def interval(low: float, high: float) -> str:
+    """`77.3 to 78.9 %`."""
+    return f"{100 * low:.1f} to {percent(high)}"
+
+
+def count(number: int) -> str:
+    """`1234567` as `1,234,567`."""
+    return f"{number:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`3 pictures`, `1 picture`."""
+    return f"{count(number)}{_SPACE}{noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as `0.4 s`, `61 s`, `12 min 5 s` or `3 h 20 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f}{_SPACE}s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole}{_SPACE}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}{_SPACE}min" + (f" {rest}{_SPACE}s" if rest else "")
+    hours, minutes = divmod(round(whole / 60), 60)
+    return f"{hours}{_SPACE}h" + (f" {minutes}{_SPACE}min" if minutes else "")
+
+
+def memory(num_bytes: float | None) -> str:
+    """Bytes as `812 MB` or `1.4 GB`."""
+    if num_bytes is None:
+        return "–"
+    if num_bytes < 1e9:
+        return f"{num_bytes / 1e6:.0f}{_SPACE}MB"
+    return f"{num_bytes / 1e9:.1f}{_SPACE}GB"
+
+
+def rate(per_second: float | None) -> str:
+    """Pictures a second: `1,234` or `8.2`; a dash for None."""
+    if per_second is None:
+        return "–"
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}"
+
+
+def moment(iso_time: str) -> str:
+    """`2026-11-21T04:28:04+00:00` as `2026-11-21 04:28 UTC`; anything else as it is."""
+    from datetime import datetime
+
+    try:
+        time = datetime.fromisoformat(iso_time)
+    except ValueError:
+        return iso_time
+    zone = time.tzname() or ""
+    return f"{time:%Y-%m-%d %H:%M} {zone}".strip()
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def times(ratio: float) -> str:
+    """A ratio as `1.3 times`, `12 times`."""
+    text = f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
+    return f"{text}{_SPACE}times"
