@@ -71,15 +71,13 @@ def demo(
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Train a dense and a convolutional network on CIFAR-10, and write a page that compares them."""
+    """Train a dense and a convolutional network on CIFAR-10 and write a page about both."""
     from tenfold.demo import run_demo
 
     output = Output(as_json=as_json)
     outcome = run_demo(runs, seed=seed, output=output)
     _show_comparison(output, outcome.runs)
-    output.say(
-        f"Both runs took {duration(outcome.seconds)}, from the first step to the last score."
-    )
+    output.say(f"Training and evaluating both took {duration(outcome.seconds)}.")
     _show_page(output, outcome.page)
 
 
@@ -122,7 +120,7 @@ def train(
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a recipe, evaluate it and write its report; run again, it resumes what was interrupted."""
+    """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
     from tenfold.recipe import load_recipe
 
     changes = list(overrides or [])
@@ -214,7 +212,7 @@ def study(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train every combination of values with several seeds; run again, only missing runs are made."""
+    """Train every combination of values with several seeds; run again, it does what is missing."""
     from tenfold.studies.grid import expand, run_study
 
     output = Output(as_json=as_json)

@@ -129,14 +129,7 @@ def _step(session: Session, batch: Tensor, step: int) -> float:
     """One update of the weights from `batch`; returns the mean loss over this process's share."""
     recipe, accelerator = session.recipe, session.accelerator
     state, history = session.state, session.state.history
-    position = history.epoch * session.steps_per_epoch + step
-    factor = history.plateau.factor * multiplier(
-        recipe.schedule,
-        position,
-        total_steps=session.total_steps,
-        steps_per_epoch=session.steps_per_epoch,
-    )
-    set_learning_rate(state.optimizer, recipe.optimizer.lr * factor)
+    set_learning_rate(state.optimizer, _learning_rate(session, step))
     state.optimizer.zero_grad()
     loss_sum = 0.0
     parts = recipe.training.accumulate
@@ -157,6 +150,18 @@ def _step(session: Session, batch: Tensor, step: int) -> float:
     return loss_sum / sum(
         len(all_parts[accelerator.process_index * parts + i]) for i in range(parts)
     )
+
+
+def _learning_rate(session: Session, step: int) -> float:
+    """The rate of `step` of the present epoch."""
+    history, recipe = session.state.history, session.recipe
+    factor = multiplier(
+        recipe.schedule,
+        history.epoch * session.steps_per_epoch + step,
+        total_steps=session.total_steps,
+        steps_per_epoch=session.steps_per_epoch,
+    )
+    return recipe.optimizer.lr * history.plateau.factor * factor
 
 
 def _accumulate(session: Session, part: Part) -> float:
@@ -233,7 +238,7 @@ def _end_epoch(session: Session) -> None:
     metrics: dict[str, Any] = {
         "epoch": history.epoch + 1,
         "step": position,
-        "learning_rate": session.state.optimizer.param_groups[0]["lr"],
+        "learning_rate": _learning_rate(session, history.step - 1),
         "train_loss": sums.loss / max(sums.num_images, 1),
         "train_accuracy": sums.num_correct / max(sums.num_images, 1),
         **session.validation(),

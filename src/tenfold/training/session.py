@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -83,6 +84,9 @@ def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
             "training.precision = 'fp16' needs a CUDA GPU, and there is none; use 'bf16' or "
             "'float32'."
         )
+    # Accelerate keeps its first answer for the process; a second run may want another precision.
+    alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=alone)
     return Accelerator(cpu=cpu, mixed_precision="no" if precision == "float32" else precision)
 
 

@@ -51,9 +51,9 @@ class TrainOptions:
     with the recipe's newest run even if something changed, or fail saying what. new: start afresh
     even if an unfinished run could be resumed. allow_changes: resume although recipe, threads or
     data changed. threads: for torch; None takes what the environment says. cpu: ignore GPUs.
-    strict: fail where a picture is in two splits. skip_broken: leave out pictures that can't be read.
-    tensorboard: write curves for it too. evaluate_test: open the test split at the end. notes:
-    what a reader of the report must know besides what the data set says.
+    strict: fail where a picture is in two splits. skip_broken: leave out pictures that can't be
+    read. tensorboard: write curves for it too. evaluate_test: open the test split at the end.
+    notes: what a reader of the report must know besides what the data set says.
     """
 
     runs: Path = Path("runs")
