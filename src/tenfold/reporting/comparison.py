@@ -162,15 +162,10 @@ def compare(runs: Sequence[Run]) -> Comparison:
     by_recipe: dict[str, list[Run]] = {}
     for run in runs:
         by_recipe.setdefault(_recipe_without_seed(run), []).append(run)
-    names = [
-        str(members[0].recipe.get("name") or members[0].label) for members in by_recipe.values()
-    ]
+    labels = _group_labels([members[0] for members in by_recipe.values()])
     groups = [
-        Group(
-            _group_label(members, unique=names.count(name) == 1, name=name),
-            tuple(sorted(members, key=_badness)),
-        )
-        for members, name in zip(by_recipe.values(), names, strict=True)
+        Group(label, tuple(sorted(members, key=_badness)))
+        for label, members in zip(labels, by_recipe.values(), strict=True)
     ]
     return Comparison(tuple(sorted(groups, key=lambda group: -(group.mean or -1.0))))
 
@@ -239,8 +234,23 @@ def _test_checksum(run: Run) -> str:
     return json.dumps(checksums, sort_keys=True) if isinstance(checksums, Mapping) else ""
 
 
-def _group_label(members: Sequence[Run], *, unique: bool, name: str) -> str:
-    return name if unique else " + ".join(run.label for run in members)
+def _group_labels(firsts: Sequence[Run]) -> list[str]:
+    """Each recipe's name, with what sets it apart from others of the same name."""
+    names = [str(run.recipe.get("name") or run.label) for run in firsts]
+    recipes = [flat(run.recipe) for run in firsts]
+    labels = []
+    for name, recipe, run in zip(names, recipes, firsts, strict=True):
+        namesakes = [other for other, theirs in zip(recipes, names, strict=True) if theirs == name]
+        differing = [
+            f"{key.rpartition('.')[2]} {value}"
+            for key, value in recipe.items()
+            if key not in ("description", "seed")
+            and any(other.get(key) != value for other in namesakes)
+        ]
+        labels.append(f"{name}, {', '.join(differing[:3])}" if differing else name)
+        if not differing and len(namesakes) > 1:
+            labels[-1] = run.label
+    return labels
 
 
 def _answer_names(answers: Answers) -> NDArray[np.str_]:

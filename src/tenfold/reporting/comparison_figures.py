@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from tenfold.reporting.figures import (
     draw_curve,
@@ -18,8 +18,11 @@ from tenfold.reporting.figures import (
 from tenfold.reporting.runs import Epoch
 from tenfold.reporting.svg import INK, MUTED, styled
 
-_LETTER_WIDTH = 5.6
+_LETTER_WIDTH = 6.2
 _LABEL_HEIGHT = 12.0
+_ROUND_TIMES = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 36_000, 86_400, 259_200, 864_000)
+# Costs that differ by more than this go on a logarithmic axis.
+_WIDE_RATIO = 20
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def compared_curves(
             )
     finish_curves(axes, quantity=quantity)
     if against_time:
+        if _is_wide([one.epochs[-1].training_seconds or 0.0 for one in series if one.epochs]):
+            axes.set_xscale("log")
         _time_axis(axes)
     else:
         axes.set_xlabel("epoch")
@@ -98,7 +103,7 @@ def accuracy_against(points: Sequence[Point], *, cost: str) -> Figure:
         axes.plot([point.cost] * 2, [low, high], color=point.colour, linewidth=1.4)
         axes.plot([point.cost], [point.accuracy], "o", color=point.colour, markersize=7)
     costs = [point.cost for point in points]
-    if min(costs) > 0 and max(costs) > 20 * min(costs):
+    if _is_wide(costs):
         axes.set_xscale("log")
         axes.minorticks_off()
     axes.margins(x=0.12, y=0.12)
@@ -120,17 +125,19 @@ def accuracy_against(points: Sequence[Point], *, cost: str) -> Figure:
 
 
 @styled
-def class_gains(gains: Sequence[ClassGain], *, colours: tuple[str, str]) -> Figure:
+def class_gains(
+    gains: Sequence[ClassGain], *, labels: tuple[str, str], colours: tuple[str, str]
+) -> Figure:
     """For each class a line from the share that the first run gets right to the second's."""
     ordered = sorted(gains, key=lambda gain: gain.gain)
     row_height = 20 if len(ordered) <= 30 else 13
-    figure, axes = new_chart(height=40 + row_height * len(ordered))
+    figure, axes = new_chart(height=64 + row_height * len(ordered))
     rows = np.arange(len(ordered))
     before = np.array([gain.before for gain in ordered])
     after = np.array([gain.after for gain in ordered])
     axes.hlines(rows, before, after, color=MUTED, linewidth=1.6, zorder=1.5)
-    for values, colour in ((before, colours[0]), (after, colours[1])):
-        axes.plot(values, rows, "o", color=colour, markersize=7, clip_on=False)
+    for values, colour, label in zip((before, after), colours, labels, strict=True):
+        axes.plot(values, rows, "o", color=colour, label=short(label), markersize=7, clip_on=False)
     axes.set_yticks(rows, [short(gain.name) for gain in ordered])
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xlim(0, 1)
@@ -138,28 +145,41 @@ def class_gains(gains: Sequence[ClassGain], *, colours: tuple[str, str]) -> Figu
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
     axes.tick_params(length=0)
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1, borderpad=0, reverse=True)
     return figure
 
 
+def _is_wide(costs: Sequence[float]) -> bool:
+    return bool(costs) and min(costs) > 0 and max(costs) > _WIDE_RATIO * min(costs)
+
+
 def _time_axis(axes: Axes) -> None:
-    longest = axes.get_xlim()[1]
+    """Ticks at round seconds, minutes and hours."""
+    low, high = axes.get_xlim()
+    if axes.get_xscale() == "log":
+        chosen = [second for second in _ROUND_TIMES if low <= second <= high]
+        axes.set_xticks(chosen, [_short_time(second) for second in chosen])
+        axes.minorticks_off()
+        axes.set_xlabel("training time")
+        return
     unit, seconds = next(
         (unit, seconds)
         for unit, seconds in (("hours", 3600), ("minutes", 60), ("seconds", 1))
-        if longest >= 3 * seconds or seconds == 1
+        if high >= 3 * seconds or seconds == 1
     )
-    if axes.get_xscale() == "linear":
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-        if seconds > 1:
-            _ticks_in_units(axes, seconds)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / seconds:g}"))
+    ticks = MaxNLocator(6).tick_values(max(low, 0) / seconds, high / seconds)
+    shown = [tick for tick in ticks if low <= tick * seconds <= high]
+    axes.set_xticks([tick * seconds for tick in shown], [f"{tick:g}" for tick in shown])
     axes.set_xlabel(f"training time in {unit}")
 
 
-def _ticks_in_units(axes: Axes, seconds: int) -> None:
-    low, high = axes.get_xlim()
-    ticks = MaxNLocator(6).tick_values(max(low, 0) / seconds, high / seconds) * seconds
-    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+def _short_time(seconds: int) -> str:
+    size, unit = next(
+        (size, unit)
+        for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+        if seconds >= size
+    )
+    return f"{seconds // size}\N{NO-BREAK SPACE}{unit}"
 
 
 def _label_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:

@@ -1,6 +1,7 @@
 """What the templates show of several runs: tables, common charts and disputed pictures."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tenfold.reporting import comparison_figures, story
 from tenfold.reporting.comparison import Comparison, Disagreement, Setting, class_gains, compare
@@ -125,7 +126,11 @@ def _table(comparison: Comparison) -> tuple[TableRow, ...]:
                     is_member=False,
                     accuracy=percent(group.mean, digits=2),
                     detail=f"mean of {len(group.accuracies)} seeds"
-                    + (f", ± {points(group.deviation, digits=2)}" if group.deviation else ""),
+                    + (
+                        f", standard deviation {points(group.deviation, digits=2)}"
+                        if group.deviation
+                        else ""
+                    ),
                     share=group.mean,
                     parameters="",
                     time="",
@@ -155,19 +160,22 @@ def _run_row(run: Run, colour: str, *, is_member: bool) -> TableRow:
     )
 
 
-def _curves(
-    comparison: Comparison, colours: dict[object, int], charts: Charts
-) -> tuple[Chart, ...]:
+def _curves(comparison: Comparison, colours: dict[Path, int], charts: Charts) -> tuple[Chart, ...]:
     runs = [run for run in comparison.runs if run.epochs]
     if not runs:
         return ()
     series = [Series(run.epochs, SERIES[colours[run.folder]]) for run in runs]
-    found = [
+    dashed = (
+        " Dashed: training pictures, where none were held back for validation."
+        if any(run.epochs[-1].validation_accuracy is None for run in runs)
+        else ""
+    )
+    return (
         charts.chart(
             "Right answers by epoch",
             comparison_figures.compared_curves(series, quantity="accuracy"),
             "The share of validation pictures that each run has right after each pass over its "
-            "training pictures; higher is better.",
+            f"training pictures; higher is better.{dashed}",
         ),
         charts.chart(
             "Loss by epoch",
@@ -175,21 +183,22 @@ def _curves(
             "Lower is better. A line that turns upwards belongs to a run that grows too sure of "
             "its mistakes.",
         ),
-    ]
-    if all(epoch.training_seconds is not None for run in runs for epoch in run.epochs):
+    )
+
+
+def _costs(comparison: Comparison, colours: dict[Path, int], charts: Charts) -> tuple[Chart, ...]:
+    found = []
+    runs = [run for run in comparison.runs if run.epochs]
+    if runs and all(epoch.training_seconds is not None for run in runs for epoch in run.epochs):
+        series = [Series(run.epochs, SERIES[colours[run.folder]]) for run in runs]
         found.append(
             charts.chart(
                 "Right answers by time",
                 comparison_figures.compared_curves(series, quantity="accuracy", against_time=True),
-                "The same against the clock: whoever is higher at a given time has learned more by "
-                "then.",
+                "Validation against the clock: whoever is higher at a given time has learned more "
+                "by then.",
             )
         )
-    return tuple(found)
-
-
-def _costs(comparison: Comparison, colours: dict[object, int], charts: Charts) -> tuple[Chart, ...]:
-    found = []
     for cost, heading in (
         ("training time", "What the time buys"),
         ("parameters", "What size buys"),
@@ -207,7 +216,7 @@ def _costs(comparison: Comparison, colours: dict[object, int], charts: Charts) -
     return tuple(found)
 
 
-def _points(comparison: Comparison, colours: dict[object, int], cost: str) -> tuple[Point, ...]:
+def _points(comparison: Comparison, colours: dict[Path, int], cost: str) -> tuple[Point, ...]:
     placed = []
     for group in comparison.groups:
         for run in group.runs:
@@ -230,14 +239,16 @@ def _points(comparison: Comparison, colours: dict[object, int], cost: str) -> tu
 
 
 def _gains(
-    pair: Disagreement, gains: tuple[ClassGain, ...], colours: dict[object, int], charts: Charts
+    pair: Disagreement, gains: tuple[ClassGain, ...], colours: dict[Path, int], charts: Charts
 ) -> Chart:
     first, second = SERIES[colours[pair.first.folder]], SERIES[colours[pair.second.folder]]
     if first == second:
         second = SERIES[(colours[pair.second.folder] + 1) % len(SERIES)]
     return charts.chart(
         f"Where {pair.first.label} gains on {pair.second.label}",
-        comparison_figures.class_gains(gains, colours=(second, first)),
+        comparison_figures.class_gains(
+            gains, labels=(pair.second.label, pair.first.label), colours=(second, first)
+        ),
         "Each line is a class and runs from the share that one has right to the share of the "
         "other: the longer, the bigger the difference.",
     )

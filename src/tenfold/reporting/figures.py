@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -41,6 +42,9 @@ def learning_curves(epochs: Sequence[Epoch], *, quantity: str) -> Figure:
             draw_curve(axes, numbers, values, label=name, colour=colour)
     axes.set_xlabel("epoch")
     finish_curves(axes, quantity=quantity)
+    if len(epochs) == 1:
+        # A single dot on an axis made for it would look like a precise measurement of nothing.
+        axes.set_ylim(0, 1 if quantity == "accuracy" else None)
     figure.legend(loc="outside upper left", ncols=2, handlelength=1.4, borderpad=0)
     return figure
 
@@ -120,8 +124,8 @@ def confidence_histogram(scores: Scores) -> Figure:
 
 def new_chart(*, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
     """An empty figure of this size in points, with one set of axes that fits itself in."""
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
-    figure.get_layout_engine().set(w_pad=3 / 72, h_pad=3 / 72)
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=3 / 72, h_pad=3 / 72))
     return figure, figure.add_subplot()
 
 
@@ -215,10 +219,10 @@ def _matrix_with_figures(shares: NDArray[np.float64], class_names: Sequence[str]
             )
         )
         text = f"{100 * share:.0f}" if share >= 0.005 else "·"
-        axes.text(column, row, text, ha="center", va="center_baseline", fontsize=9)
+        axes.text(column, row, text, ha="center", va="center_baseline", fontsize=9.5)
     axes.set_xlim(-0.5, len(shares) - 0.5)
     axes.set_ylim(len(shares) - 0.5, -0.5)
-    _matrix_axes(axes, class_names, size=9)
+    _matrix_axes(axes, class_names, size=10)
     return figure
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.images import Dataset
-from tenfold.errors import TenfoldError
 from tenfold.reporting.runs import Answers, Run
 
 NUM_PICTURES = 12
@@ -71,8 +70,8 @@ class Pictures:
                 self._dataset = self._loader(self._run)
             # The page is worth having without its pictures, whatever keeps them away.
             except Exception as error:
-                reason = str(error) if isinstance(error, TenfoldError) else repr(error)
-                self.problem = f"The data set could not be opened again: {reason}"
+                reason = (str(error) or type(error).__name__).rstrip(".")
+                self.problem = f"The data set could not be opened again: {reason}."
                 logger.warning("The report has no pictures: %s", reason)
         return self._dataset is not None
 

@@ -108,12 +108,14 @@ class Answers:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """`(N,)` int64, the class given the highest probability."""
-        return self.probabilities.argmax(axis=1)
+        indices: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return indices
 
     @property
     def right(self) -> NDArray[np.bool_]:
         """`(N,)` bool, whether that class is the true one."""
-        return self.predicted == self.labels
+        right: NDArray[np.bool_] = self.predicted == self.labels
+        return right
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,11 +183,10 @@ class Run:
 def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     """The runs in `folders`, with labels that tell them apart; raises what `read_run` does."""
     names = [_recipe_name(_recipe_of(folder), folder) for folder in folders]
-    labels = list(names)
-    if len(set(labels)) < len(labels):
-        labels = [
-            f"{name}/{folder.resolve().name}" for name, folder in zip(names, folders, strict=True)
-        ]
+    labels = [
+        name if names.count(name) == 1 else f"{name}/{folder.resolve().name}"
+        for name, folder in zip(names, folders, strict=True)
+    ]
     if len(set(labels)) < len(labels):
         labels = [str(folder) for folder in folders]
     return tuple(

@@ -20,7 +20,14 @@ from tenfold.reporting.words import (
 )
 
 _KINDS = {"ann": "a dense network", "cnn": "a convolutional network"}
-_FALLBACK = re.compile(r"fall(s|ing)?[ -]?back|fell back|instead of|in place of|stand-?in", re.I)
+_TABLES = {
+    "data": "the data",
+    "augmentation": "how pictures are altered while learning",
+    "optimizer": "the optimiser",
+    "schedule": "the course of the learning rate",
+    "training": "how long and in what steps they learn",
+}
+_FALLBACK = re.compile(r"could not be reached|fall(s|ing)?[ -]?back|instead of|in place of", re.I)
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ def describe_run(run: Run) -> str:
     """What was trained on what, and what came of it."""
     kind = _KINDS.get(run.model_name, f"the network {run.model_name}")
     size = f" with {count(run.num_parameters)} parameters" if run.num_parameters else ""
-    subject = f"{kind[0].upper()}{kind[1:]}{size}"
+    subject = f"{_capital(kind)}{size}"
     data = f"{_training_pictures(run)}{run.data_name}"
     if run.training is None:
         return f"{subject} is learning from {data}; {_progress(run)}."
@@ -67,7 +74,7 @@ def notices(run: Run) -> tuple[Notice, ...]:
         found.append(
             Notice(
                 f"The run {run.label} is not finished: {_progress(run)}. This page shows what "
-                "there is so far; `tenfold train` on the same folder goes on where it stopped."
+                "there is so far; tenfold train with the same recipe goes on where it stopped."
             )
         )
     elif run.shown_split is None:
@@ -105,15 +112,20 @@ def compare_in_words(comparison: Comparison) -> str:
     if len(scored) == 1:
         return f"{_accuracy_of(scored[0])}; the other runs have not been evaluated yet."
     best, second = scored[:2]
+    assert best.mean is not None
+    assert second.mean is not None
     sentence = (
-        f"{_accuracy_of(best)}, {second.label} on {percent(second.mean)}: "
-        f"{_lead(best, second)}{_at_what_cost(best.typical, second.typical)}."
+        f"{_accuracy_of(best)}, {_named(second)} on {percent(second.mean)}: "
+        f"{points(best.mean - second.mean)} more{_at_what_cost(best.typical, second.typical)}."
     )
+    if best.label == best.runs[0].model_name in _KINDS:
+        sentence = _capital(sentence)
+    sentence = f"{sentence} {_certainty(comparison, best, second)}".strip()
     if len(scored) > 2:
         sentence += (
             f" The last of {len(scored)} is {scored[-1].label} with {percent(scored[-1].mean)}."
         )
-    return f"{sentence} {_certainty(comparison, best, second)}".strip()
+    return sentence
 
 
 def title(comparison: Comparison) -> str:
@@ -191,15 +203,21 @@ def _accuracy_of(group: Group) -> str:
     assert scores is not None
     average = f" on average over {len(group.accuracies)} seeds" if group.deviation else ""
     return (
-        f"{group.label} is right on {percent(group.mean)} of the "
+        f"{_named(group)} is right on {percent(group.mean)} of the "
         f"{counted(scores.num_images, f'{group.typical.shown_split} picture')}{average}"
     )
 
 
-def _lead(best: Group, second: Group) -> str:
-    assert best.mean is not None
-    assert second.mean is not None
-    return f"{points(best.mean - second.mean)} more"
+def _named(group: Group) -> str:
+    """`the dense network (ann)` for a network that bears no other name, else the label."""
+    kind = _KINDS.get(group.runs[0].model_name)
+    if kind is None or group.label != group.runs[0].model_name:
+        return group.label
+    return f"the {kind.removeprefix('a ')} ({group.label})"
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _at_what_cost(best: Run, second: Run) -> str:
@@ -236,8 +254,8 @@ def _certainty(comparison: Comparison, best: Group, second: Group) -> str:
     low, high = pair.interval
     if pair.is_clear:
         text = (
-            f"The choice of pictures can't explain that: the 95 % interval of the difference is "
-            f"{_range(low, high)}."
+            f"The choice of {pair.first.shown_split} pictures can't explain the difference: its "
+            f"95 % interval is {_range(low, high)}."
         )
     else:
         text = (
@@ -319,7 +337,13 @@ def _gaps(dense: Run, convolutional: Run) -> str:
         )
     if len(gaps) < 2:
         return "Without validation pictures there is no telling how much was learned by heart."
-    return " ".join([*sentences, *_gap_meaning(gaps[dense.label], gaps[convolutional.label])])
+    sentences += _gap_meaning(gaps[dense.label], gaps[convolutional.label])
+    sentences += _reach(dense, convolutional)
+    sentences.append(
+        "(The training share is counted while the weights still change, with dropout and on "
+        "altered pictures where the recipe has them, so it reads a little low.)"
+    )
+    return " ".join(sentences)
 
 
 def _gap_meaning(dense: float, convolutional: float) -> list[str]:
@@ -331,11 +355,23 @@ def _gap_meaning(dense: float, convolutional: float) -> list[str]:
         )
     elif max(dense, convolutional) <= 0.02:
         found.append("Neither learned much by heart: what sets them apart is not overfitting.")
-    found.append(
-        "(The training share is counted while the weights still change, with dropout and on "
-        "altered pictures where the recipe has them, so it reads a little low.)"
-    )
+    else:
+        found.append("Both learned about as much by heart.")
     return found
+
+
+def _reach(dense: Run, convolutional: Run) -> list[str]:
+    """Whether the dense network falls short even of what it has seen."""
+    low, high = _deciding_epoch(dense), _deciding_epoch(convolutional)
+    if not (low and high and high.validation_accuracy):
+        return []
+    if low.train_accuracy >= high.validation_accuracy:
+        return []
+    return [
+        f"{dense.label} has fewer right of the pictures it learned from than "
+        f"{convolutional.label} of new ones, so its trouble is not only learning by heart: it "
+        "does not get as far at all."
+    ]
 
 
 def _deciding_epoch(run: Run) -> Epoch | None:
@@ -350,8 +386,10 @@ def _classes(pair: Disagreement) -> str:
     gains = class_gains(pair.first, pair.second)
     if not gains:
         return "The two runs have no classes in common."
-    most = [f"{gain.name} ({signed_points(gain.gain)})" for gain in gains[:3] if gain.gain > 0]
-    text = f"{pair.first.label} gains most on {listed(most)} points" if most else "No class gains"
+    most = [
+        f"{gain.name} ({signed_points(gain.gain)} points)" for gain in gains[:3] if gain.gain > 0
+    ]
+    text = f"{pair.first.label} gains most on {listed(most)}" if most else "No class gains"
     last = gains[-1]
     text += f", and least on {last.name} ({signed_points(last.gain)})." if len(gains) > 3 else "."
     losses = [gain.name for gain in gains if gain.gain < 0]
@@ -365,7 +403,8 @@ def _pictures(pair: Disagreement) -> str:
         f"Of {counted(pair.num_images, 'picture')} both are right on {count(pair.both_right)} and "
         f"both wrong on {count(pair.both_wrong)}. {pair.first.label} alone is right on "
         f"{count(len(pair.only_first))}, {pair.second.label} alone on "
-        f"{count(len(pair.only_second))}: the better network isn't better at everything."
+        f"{count(len(pair.only_second))}"
+        + (": the better network isn't better at everything." if len(pair.only_second) else ".")
     )
 
 
@@ -383,13 +422,13 @@ def _cost(dense: Run, convolutional: Run) -> str:
 
 
 def _limits(comparison: Comparison) -> str:
-    keys = [setting.key for setting in comparison.settings if not setting.key.startswith("model.")]
+    tables = dict.fromkeys(setting.key.partition(".")[0] for setting in comparison.settings)
+    others = [_TABLES.get(table, table) for table in tables if table != "model"]
     text = "These are two networks on one data set, not all networks on all data."
-    if keys:
+    if others:
         text += (
-            f" The recipes differ not only in the network but in {listed(keys[:6])}"
-            f"{', and more' if len(keys) > 6 else ''} too; the table of settings below has the "
-            "values."
+            f" The recipes differ not only in the network but also in {listed(others)}; the table "
+            "of settings below has the values."
         )
     if all(group.deviation is None for group in comparison.groups):
         text += " Each recipe was trained once; another seed gives slightly other figures."

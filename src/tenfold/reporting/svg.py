@@ -36,13 +36,12 @@ _VARIABLES = {
     BAD: "--bad",
 } | {colour: f"--s{number}" for number, colour in enumerate(SERIES, start=1)}
 
-_SETTINGS: dict[str, Any] = {
-    "font.size": 10,
-    "axes.labelsize": 10,
-    "axes.titlesize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 10,
+_SETTINGS: Any = {
+    "font.size": 11,
+    "axes.labelsize": 10.5,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 10.5,
     "legend.frameon": False,
     "text.color": INK,
     "text.parse_math": False,  # a class may be named `$5 notes`

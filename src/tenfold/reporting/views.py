@@ -30,6 +30,7 @@ class Chart:
     svg: Markup
     caption: str
     is_wide: bool = False
+    is_tall: bool = False
 
 
 class Charts:
@@ -40,8 +41,11 @@ class Charts:
 
     def chart(self, heading: str, figure: Figure, caption: str, *, wide: bool = False) -> Chart:
         """`figure` under `heading`; a wide one scrolls inside its own frame on a phone."""
+        width, height = figure.get_size_inches()
         svg = inline_svg(figure, prefix=f"c{next(self._numbers)}-", description=heading)
-        return Chart(heading, Markup(svg), caption, wide)  # ours: names in it are escaped
+        tall = not wide and height > 0.9 * width
+        # The SVG is safe: matplotlib and inline_svg escape the names in it.
+        return Chart(heading, Markup(svg), caption, is_wide=wide, is_tall=tall)
 
 
 @dataclass(frozen=True)
@@ -146,8 +150,8 @@ def _answer_charts(scores: Scores, charts: Charts) -> tuple[Chart, ...]:
         charts.chart(
             "Which class is taken for which",
             figures.confusion_matrix(scores.confusion, names),
-            "Each row holds the pictures of one class, each column one answer. Blue cells are right "
-            f"answers, red ones mistakes. {key}",
+            "Each row holds the pictures of one class, each column one answer. Blue cells are "
+            f"right answers, red ones mistakes. {key}",
             wide=bitmap,
         ),
         charts.chart(
