@@ -36,7 +36,7 @@ def _arrays() -> dict[str, np.ndarray]:
     for split, count in (("train", NUM_TRAIN), ("test", NUM_TEST)):
         shape = (count, 32, 32, 3)
         arrays[f"{split}-images"] = generator.integers(0, 256, shape, dtype=np.uint8)
-        arrays[f"{split}-labels"] = np.arange(count, dtype=np.uint8) % 10
+        arrays[f"{split}-labels"] = (np.arange(count) % 10).astype(np.uint8)
     return arrays
 
 
@@ -163,6 +163,7 @@ def _answer(
     body = served.content[start:] if status in (200, 206) else b""
     handler.send_response(status)
     handler.send_header("Content-Length", str(len(body)))
+    handler.send_header("Connection", "close")
     if status in (206, 416):
         span = "*" if status == 416 else f"{start}-{len(served.content) - 1}"
         handler.send_header("Content-Range", f"bytes {span}/{len(served.content)}")

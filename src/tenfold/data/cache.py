@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,7 @@ def store(
             if progress:
                 progress(f"Writing {dataset.name} to the cache", done, len(arrays))
             with atomic_file(staging / f"{array_name}.npy") as file:
-                np.save(file, array, allow_pickle=False)
+                _write_array(file, array)
         manifest = {
             "format": FORMAT,
             "name": dataset.name,
@@ -169,7 +169,8 @@ def lock(name: str, *, wait_seconds: float) -> Iterator[None]:
     try:
         guard.acquire(timeout=0)
     except filelock.Timeout:
-        logger.info("Another process is fetching %s; waiting for it.", name)
+        if wait_seconds > 0:
+            logger.info("Another process is fetching %s; waiting for it.", name)
         try:
             guard.acquire(timeout=wait_seconds, poll_interval=0.1)
         except filelock.Timeout:
@@ -188,10 +189,23 @@ def downloads_folder(name: str) -> Path:
     return cache_folder() / "downloads" / name
 
 
+def tidy(name: str) -> None:
+    """Remove what a process left that was killed once its entry was complete, if nobody works."""
+    if downloads_folder(name).exists() or any(cache_folder().glob(f".{name}-*")):
+        with contextlib.suppress(TenfoldError), lock(name, wait_seconds=0):
+            clear_leftovers(name)
+            clear_downloads(name)
+
+
 def clear_leftovers(name: str) -> None:
     """Remove what killed processes left of entries `name`; the caller holds the lock."""
     for leftover in cache_folder().glob(f".{name}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def clear_downloads(name: str) -> None:
+    """Remove the downloads of `name`; the caller holds the lock."""
+    shutil.rmtree(downloads_folder(name), ignore_errors=True)
 
 
 def _arrays(dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
@@ -202,6 +216,12 @@ def _arrays(dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
         arrays[f"{split}-images"] = np.ascontiguousarray(images.pixels)
         arrays[f"{split}-labels"] = np.ascontiguousarray(images.labels.astype(np.uint8))
     return arrays
+
+
+def _write_array(file: IO[bytes], array: NDArray[np.uint8]) -> None:
+    """As np.save, whose own error for a full disk doesn't say that the disk is full."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.data.cast("B"))
 
 
 def _sum(array: NDArray[np.uint8]) -> str:

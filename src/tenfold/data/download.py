@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -285,5 +286,5 @@ def _write_error(path: Path, error: OSError) -> TenfoldError:
 
 
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"^\[[^]]*\] |\.$", "", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -119,6 +119,7 @@ def fetch(
         if dataset is not None:
             return dataset
     if entry := cache.load(description.name, sums=description.sums):
+        cache.tidy(description.name)
         return entry.dataset
     if offline:
         reasons["the cache"] = "empty"
@@ -129,7 +130,7 @@ def fetch(
             return entry.dataset
         dataset = _from_network(description, limits=limits, reasons=reasons, progress=progress)
         cache.store(dataset, origin=dataset.source, progress=progress)
-        shutil.rmtree(cache.downloads_folder(description.name), ignore_errors=True)
+        cache.clear_downloads(description.name)
         return _opened(dataset)
 
 
