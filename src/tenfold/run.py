@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.errors import TenfoldError
-from tenfold.files import require_writable, write_json, write_text
+from tenfold.files import require_writable, write_text
+from tenfold.locks import hold, is_held
 
 LIBRARIES = ("torch", "accelerate", "numpy", "scikit-learn", "safetensors", "pillow")
 
@@ -74,51 +75,17 @@ class RunFolder:
         """Whether training and its evaluation came to their end."""
         return self.result.exists()
 
-    @contextlib.contextmanager
-    def writer(self) -> Iterator[None]:
+    def writer(self) -> contextlib.AbstractContextManager[None]:
         """Hold the folder as its only writer.
 
         The lock belongs to the process and goes with it, however it ends. Raises TenfoldError,
         naming the process, where another one holds it, or where the folder can't be written.
         """
-        from filelock import FileLock, Timeout
-
-        require_writable(self.path)
-        lock = FileLock(self.path / "lock", timeout=0)
-        holder = self.path / "writer.json"
-        try:
-            lock.acquire()
-        except Timeout:
-            raise TenfoldError(
-                f"{self.path} is being written by {_describe_holder(holder)}; wait for it to end, "
-                "or train in another folder."
-            ) from None
-        try:
-            write_json(holder, {"process": os.getpid(), "host": platform.node(), "started": now()})
-            yield
-            holder.unlink(missing_ok=True)
-        finally:
-            lock.release()
+        return hold(self.path)
 
     def is_held(self) -> bool:
         """Whether some process is writing in the folder now."""
-        from filelock import FileLock, Timeout
-
-        if not (self.path / "lock").exists():
-            return False
-        try:
-            with FileLock(self.path / "lock", timeout=0):
-                return False
-        except (Timeout, OSError):
-            return True
-
-
-def _describe_holder(path: Path) -> str:
-    try:
-        holder = json.loads(path.read_text())
-        return f"process {holder['process']} on {holder['host']} since {holder['started']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return is_held(self.path)
 
 
 def create_run(runs: Path, recipe_name: str) -> RunFolder:

@@ -1,0 +1,65 @@
+"""One writer a folder: a lock that goes with its process, and a note of who holds it."""
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tenfold.errors import TenfoldError
+from tenfold.files import require_writable, write_json
+
+LOCK_FILES = ("lock", "writer.json")
+"""What `hold` may leave in a folder."""
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold `folder`, which is made if need be, as its only writer.
+
+    The lock belongs to the process and goes with it, however it ends. Raises TenfoldError,
+    naming the process, where another one holds it, or where the folder can't be written.
+    """
+    from filelock import FileLock, Timeout
+
+    require_writable(folder)
+    lock = FileLock(folder / "lock", timeout=0)
+    note = folder / "writer.json"
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TenfoldError(
+            f"{folder} is being written by {_describe_holder(note)}; wait for it to end, or "
+            "choose another folder."
+        ) from None
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        write_json(note, {"process": os.getpid(), "host": platform.node(), "started": started})
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            note.unlink()
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process holds `folder` now."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / "lock").exists():
+        return False
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+def _describe_holder(note: Path) -> str:
+    try:
+        holder = json.loads(note.read_text(encoding="utf-8"))
+        return f"process {holder['process']} on {holder['host']} since {holder['started']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
