@@ -88,7 +88,7 @@ def _make_logits(recipe: Recipe, labels: np.ndarray, split: str) -> np.ndarray:
     number, classes = len(labels), len(recipe.class_names)
     # Pictures are easy or hard for every model; the rest is the model's own luck.
     shared = np.random.default_rng(len(split)).normal(size=(number, classes))
-    own = np.random.default_rng([recipe.seed, len(recipe.name), round(recipe.skill * 100)])
+    own = np.random.default_rng([recipe.seed, len(recipe.name), abs(round(recipe.skill * 100))])
     logits = 0.9 * shared + 0.7 * own.normal(size=(number, classes))
     for label, others in ALIKE.items():
         for other in others:

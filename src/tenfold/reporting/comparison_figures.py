@@ -137,7 +137,9 @@ def class_gains(
     after = np.array([gain.after for gain in ordered])
     axes.hlines(rows, before, after, color=MUTED, linewidth=1.6, zorder=1.5)
     for values, colour, label in zip((before, after), colours, labels, strict=True):
-        axes.plot(values, rows, "o", color=colour, label=short(label), markersize=7, clip_on=False)
+        axes.plot(
+            values, rows, "o", color=colour, label=_legend_label(label), markersize=7, clip_on=False
+        )
     axes.set_yticks(rows, [short(gain.name) for gain in ordered])
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xlim(0, 1)
@@ -147,6 +149,11 @@ def class_gains(
     axes.tick_params(length=0)
     figure.legend(loc="outside upper left", ncols=2, handlelength=1, borderpad=0, reverse=True)
     return figure
+
+
+def _legend_label(label: str) -> str:
+    """A label that shows even where it begins with an underscore, which matplotlib hides."""
+    return "\N{ZERO WIDTH SPACE}" + short(label) if label.startswith("_") else short(label)
 
 
 def _is_wide(costs: Sequence[float]) -> bool:

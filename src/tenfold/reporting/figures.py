@@ -45,7 +45,8 @@ def learning_curves(epochs: Sequence[Epoch], *, quantity: str) -> Figure:
     if len(epochs) == 1:
         # A single dot on an axis made for it would look like a precise measurement of nothing.
         axes.set_ylim(0, 1 if quantity == "accuracy" else None)
-    figure.legend(loc="outside upper left", ncols=2, handlelength=1.4, borderpad=0)
+    if epochs:
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1.4, borderpad=0)
     return figure
 
 

@@ -338,7 +338,8 @@ def _scores_from(values: Mapping[str, Any]) -> Scores:
 
 def _read_answers(path: Path) -> Answers:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # numpy leaves a file open whose archive is damaged, so it is opened here.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             logits = arrays["logits"].astype(np.float32)
             labels, ids = arrays["labels"], arrays["ids"]
             class_names = tuple(str(name) for name in arrays["class_names"])

@@ -74,7 +74,12 @@ def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
 
     @functools.wraps(draw)
     def wrapper(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Drawn:
-        with rc_context(_SETTINGS):
+        with rc_context(_SETTINGS), warnings.catch_warnings():
+            # The reader's browser draws the text; that matplotlib's own font lacks a letter of a
+            # class name is nothing to tell anybody.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+            warnings.filterwarnings("ignore", message="constrained_layout not applied")
             return draw(*args, **kwargs)
 
     return wrapper
@@ -125,13 +130,7 @@ def light_palette() -> dict[str, str]:
 @styled
 def _render(figure: Figure) -> str:
     content = io.StringIO()
-    with warnings.catch_warnings():
-        # The reader's browser draws the text; that matplotlib's own font lacks a letter of a class
-        # name is nothing to tell anybody.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
-        warnings.filterwarnings("ignore", message="constrained_layout not applied")
-        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     text = re.sub(r"<metadata>.*?</metadata>", "", content.getvalue(), flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"(\.\d\d)\d+", r"\1", text)

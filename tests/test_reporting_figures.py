@@ -1,0 +1,161 @@
+"""Figures follow the page's colours, don't clash in it, and cope with what data sets hold."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from tenfold.reporting import comparison_figures, figures
+from tenfold.reporting.comparison_figures import ClassGain, Point, Series
+from tenfold.reporting.runs import ClassScore, Epoch
+from tenfold.reporting.svg import SERIES, inline_svg, light_palette, standalone_svg
+
+
+def make_epochs(number: int, *, validation: bool = True) -> list[Epoch]:
+    return [
+        Epoch(n, 0.1, 2 / n, 1 - 1 / (n + 1), *((2.1 / n, 0.5) if validation else (None, None)), n)
+        for n in range(1, number + 1)
+    ]
+
+
+def make_names(number: int) -> list[str]:
+    return [f"class {index}" for index in range(number)]
+
+
+def make_confusion(number: int) -> np.ndarray:
+    confusion = np.random.default_rng(0).integers(0, 5, (number, number))
+    return confusion + np.diag(np.full(number, 80))
+
+
+def texts_of(svg: str) -> list[str]:
+    root = ElementTree.fromstring(svg)
+    return ["".join(node.itertext()).strip() for node in root.iter() if node.tag.endswith("}text")]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 40])
+@pytest.mark.parametrize("validation", [True, False])
+def test_learning_curves_of_any_length(number: int, validation: bool) -> None:
+    figure = figures.learning_curves(make_epochs(number, validation=validation), quantity="loss")
+    svg = inline_svg(figure, prefix="a-", description="curves")
+    assert ("validation" in texts_of(svg)) == (validation and number > 0)
+
+
+def test_a_loss_that_was_not_finite_leaves_a_gap() -> None:
+    epochs = make_epochs(5)
+    epochs[2] = Epoch(3, 0.1, float("nan"), 0.5, float("inf"), 0.5)
+    assert (
+        inline_svg(
+            figures.learning_curves(epochs, quantity="loss"), prefix="", description=""
+        ).count("nan")
+        == 0
+    )
+
+
+@pytest.mark.parametrize("number", [2, 10, 12, 13, 100])
+def test_confusion_matrices_name_every_class_twice(number: int) -> None:
+    svg = inline_svg(
+        figures.confusion_matrix(make_confusion(number), make_names(number)),
+        prefix="m-",
+        description="confusion",
+    )
+    texts = texts_of(svg)
+    for name in make_names(number):
+        assert texts.count(name) == 2
+    assert ("<image" in svg) == (number > figures.MAX_CLASSES_WITH_FIGURES)
+    assert len(svg) < 150_000
+
+
+def test_confusion_figures_are_shares_of_the_row() -> None:
+    confusion = np.array([[30, 10], [0, 8]])
+    svg = inline_svg(
+        figures.confusion_matrix(confusion, ["a", "b"]), prefix="", description="confusion"
+    )
+    numbers = [text for text in texts_of(svg) if text.isdigit()]
+    assert numbers == ["75", "25", "100"]
+
+
+def test_a_class_without_pictures_or_answers_is_drawn() -> None:
+    scores = [ClassScore("seen", 0.9, 0.8, 0.85, 20), ClassScore("unseen", None, None, None, 0)]
+    texts = texts_of(inline_svg(figures.per_class_bars(scores), prefix="", description=""))
+    assert {"seen", "unseen"} <= set(texts)
+    confusion = figures.confusion_matrix(np.array([[20, 0], [0, 0]]), ["seen", "unseen"])
+    assert "nan" not in inline_svg(confusion, prefix="", description="")
+
+
+def test_names_are_text_and_never_markup_or_formulas() -> None:
+    names = ["$\\frac{1}{2}$", "<script>alert(1)</script>", "猫 \x07", "very " * 20, "a & b"]
+    svg = inline_svg(
+        figures.confusion_matrix(make_confusion(5), names),
+        prefix="",
+        description='"><script>alert(2)</script>',
+    )
+    assert "<script" not in svg
+    texts = texts_of(svg)
+    assert "$\\frac{1}{2}$" in texts
+    assert "猫 ?" in texts
+    assert any(text.endswith("…") for text in texts)
+
+
+def all_figures() -> list[Figure]:
+    points = [
+        Point(f"run {i}", SERIES[i], 10.0**i, 0.5 + i / 10, (0.45 + i / 10, 0.55 + i / 10))
+        for i in range(4)
+    ]
+    return [
+        figures.learning_curves(make_epochs(3), quantity="accuracy"),
+        figures.confusion_matrix(make_confusion(10), make_names(10)),
+        figures.confusion_matrix(make_confusion(30), make_names(30)),
+        comparison_figures.compared_curves(
+            [Series(make_epochs(3), SERIES[0])], quantity="loss", against_time=True
+        ),
+        comparison_figures.accuracy_against(points, cost="training time"),
+        comparison_figures.accuracy_against(points, cost="parameters"),
+        comparison_figures.class_gains(
+            [ClassGain("a", 0.4, 0.7), ClassGain("b", 0.6, 0.5)],
+            labels=("ann", "cnn"),
+            colours=(SERIES[0], SERIES[1]),
+        ),
+    ]
+
+
+def test_ids_differ_between_figures_and_every_reference_is_met() -> None:
+    page = "".join(
+        inline_svg(figure, prefix=f"f{number}-", description="x")
+        for number, figure in enumerate(all_figures())
+    )
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    references = re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', page)
+    assert references
+    assert set(references) <= set(ids)
+
+
+def test_inlined_figures_have_only_the_colours_of_the_style_sheet() -> None:
+    for figure in all_figures():
+        svg = inline_svg(figure, prefix="", description="x")
+        svg = re.sub(r"data:image/png;base64,[^\"]+", "", svg)
+        assert not re.search(r"#[0-9a-f]{6}\b", svg), "a colour that ignores dark mode"
+        assert "var(--ink)" in svg or "var(--muted)" in svg
+
+
+def test_files_have_plain_colours_and_the_same_bytes_each_time() -> None:
+    figure = figures.learning_curves(make_epochs(3), quantity="loss")
+    svg = standalone_svg(figure)
+    ElementTree.fromstring(svg)
+    assert "var(" not in svg
+    assert light_palette()["--accent"] in svg
+    assert svg == standalone_svg(figures.learning_curves(make_epochs(3), quantity="loss"))
+
+
+def test_labels_of_points_that_coincide_do_not_overlap() -> None:
+    points = [Point(f"recipe {i}", SERIES[i], 60.0, 0.75, (0.74, 0.76)) for i in range(6)]
+    svg = inline_svg(
+        comparison_figures.accuracy_against(points, cost="training time"), prefix="", description=""
+    )
+    shown = [text for text in texts_of(svg) if text.startswith("recipe")]
+    assert 1 <= len(shown) <= 6
+    places = re.findall(r"translate\(([\d.]+) ([\d.]+)\)[^>]*>recipe", svg)
+    places += re.findall(r'x="([\d.]+)" y="([\d.]+)"[^>]*>recipe', svg)
+    assert len(places) == len(shown) == len(set(places))

@@ -1,0 +1,120 @@
+"""Which pictures are chosen, and that they are the ones they are said to be."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fabricated_runs import Recipe, make_dataset, make_run
+from tenfold.data.images import Dataset, Images
+from tenfold.errors import TenfoldError
+from tenfold.reporting.galleries import (
+    Pictures,
+    disputed_cards,
+    right_cards,
+    unsure_cards,
+    wrong_cards,
+)
+from tenfold.reporting.runs import Answers, Run, read_run
+
+NAMES = ("cat", "dog", "ship")
+
+
+def make_answers(probabilities: list[list[float]], labels: list[int]) -> Answers:
+    ids = np.array([f"test/{index}" for index in range(len(labels))])
+    return Answers(np.array(probabilities, np.float32), np.array(labels), ids, NAMES)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return read_run(make_run(tmp_path / "1"))
+
+
+def decode(uri: str) -> np.ndarray:
+    content = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def test_pixels_come_back_by_id_from_whichever_split_has_them(run: Run) -> None:
+    dataset = make_dataset()
+    assert dataset.test is not None
+    uris = Pictures(run, lambda _: dataset).uris(["test/7", "train/3", "gone/1"])
+    assert set(uris) == {"test/7", "train/3"}
+    assert np.array_equal(decode(uris["test/7"]), dataset.test.pixels[7])
+    assert np.array_equal(decode(uris["train/3"]), dataset.train.pixels[3])
+
+
+def test_large_pictures_are_shown_small(run: Run) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 600, 300, 3)).astype(np.uint8)
+    images = Images(pixels, np.array([0]), ("a",), np.array(["train/0"]))
+    dataset = Dataset("photographs", images, None, None, "made up")
+    uris = Pictures(run, lambda _: dataset).uris(["train/0"])
+    assert decode(uris["train/0"]).shape == (96, 48, 3)
+
+
+@pytest.mark.parametrize("error", [TenfoldError("No such folder."), OSError(5, "disk"), KeyError()])
+def test_a_loader_that_fails_leaves_answers_without_pictures(run: Run, error: Exception) -> None:
+    def fail(_: Run) -> Dataset:
+        raise error
+
+    pictures = Pictures(run, fail)
+    answers = run.shown_answers
+    assert answers is not None
+    cards = wrong_cards(answers, "cnn", pictures)
+    assert cards
+    assert all(card.uri is None for card in cards)
+    assert pictures.problem
+    assert pictures.problem.startswith("The data set could not be opened again: ")
+
+
+def test_wrong_answers_come_surest_first_with_three_guesses(run: Run) -> None:
+    answers = make_answers(
+        [[0.9, 0.06, 0.04], [0.2, 0.7, 0.1], [0.05, 0.15, 0.8], [0.3, 0.3, 0.4]], [0, 0, 1, 0]
+    )
+    cards = wrong_cards(answers, "cnn", Pictures(run, lambda _: make_dataset()))
+    assert [card.id for card in cards] == ["test/2", "test/1", "test/3"]
+    guesses = cards[0].guesses["cnn"]
+    assert [guess.name for guess in guesses] == ["ship", "dog", "cat"]
+    assert [guess.right for guess in guesses] == [False, True, False]
+    assert guesses[0].probability == pytest.approx(0.8)
+    assert cards[0].true == "dog"
+
+
+def test_no_class_fills_a_gallery_while_others_have_pictures(run: Run) -> None:
+    number = 30
+    labels = [0] * 20 + [1] * 10
+    answers = make_answers([[0.05, 0.05, 0.9]] * number, labels)
+    cards = wrong_cards(answers, "cnn", Pictures(run, lambda _: make_dataset()))
+    assert len(cards) == 12
+    assert [card.true for card in cards[:4]] == ["cat", "cat", "dog", "dog"]
+
+
+def test_unsure_answers_are_those_whose_two_best_are_closest(run: Run) -> None:
+    answers = make_answers([[0.9, 0.05, 0.05], [0.5, 0.49, 0.01], [0.6, 0.3, 0.1]], [0, 0, 0])
+    cards = unsure_cards(answers, "cnn", Pictures(run, lambda _: make_dataset()))
+    assert [card.id for card in cards] == ["test/1", "test/2", "test/0"]
+
+
+def test_right_answers_are_spread_over_the_split(run: Run) -> None:
+    answers = make_answers([[0.9, 0.05, 0.05]] * 100, [0] * 100)
+    cards = right_cards(answers, "cnn", Pictures(run, lambda _: make_dataset()))
+    numbers = [int(card.id.partition("/")[2]) for card in cards]
+    assert (len(numbers), numbers[0], numbers[-1]) == (12, 0, 99)
+
+
+def test_disputed_pictures_show_what_both_say(tmp_path: Path) -> None:
+    dense = read_run(make_run(tmp_path / "ann", Recipe(name="ann", skill=1.0)))
+    convolutional = read_run(make_run(tmp_path / "cnn"))
+    a, b = dense.shown_answers, convolutional.shown_answers
+    assert a is not None
+    assert b is not None
+    ids = b.ids[b.right & ~a.right]
+    cards = disputed_cards(ids, convolutional, dense, Pictures(dense, lambda _: make_dataset()))
+    assert len(cards) == 12
+    for card in cards:
+        assert card.guesses["cnn"][0].right
+        assert not card.guesses["ann"][0].right
+        assert card.uri is not None

@@ -1,0 +1,294 @@
+"""The page: whole, self-contained, small, readable everywhere, whatever a run lacks."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fabricated_runs import CIFAR10, Recipe, make_dataset, make_run, write_json
+from tenfold.data.images import Dataset
+from tenfold.errors import TenfoldError
+from tenfold.reporting.page import write_figures, write_report
+from tenfold.reporting.runs import Run
+
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Text and attributes of a page; fails where its elements are not nested."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.pieces: list[str] = []
+        self.feed(self.source)
+        assert not self.open, f"{self.open} left open"
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.pieces))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] not in (["style"], ["script"]):
+            self.pieces.append(data)
+
+
+def load(run: Run) -> Dataset:
+    return make_dataset(tuple(run.data["class_names"]))
+
+
+def report(*folders: Path, out: Path | None = None) -> Page:
+    return Page(write_report(folders, out, loader=load))
+
+
+def make_pair(folder: Path) -> list[Path]:
+    dense = Recipe(name="ann", skill=1.2, num_parameters=1_707_274, seconds=38.2)
+    return [make_run(folder / "ann" / "1", dense), make_run(folder / "cnn" / "1")]
+
+
+def test_one_run_is_told_in_plain_words(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "runs" / "cnn" / "1")
+    page = report(folder)
+    assert (folder / "report.html").exists()
+    for said in (
+        "cnn on cifar10",
+        "A convolutional network with 357,706 parameters learned from 45,000 pictures of cifar10",
+        "95 % interval",
+        "78 s",
+        "Always naming the commonest class would be right on 10.0 %.",
+        "looked at once",
+        "2026-11-21 04:31 UTC",
+        "after training: 78.0 % right",
+        "1.1 GB",
+        "optimizer.lr",
+        "commit 2119441abcde, with uncommitted changes",
+        "torch 2.11.0",
+        "resumed at step 90",
+    ):
+        assert said in page.text
+    assert page.tags.count("img") == 36, "twelve right, twelve wrong, twelve unsure"
+    assert page.tags.count("svg") == 5
+    assert page.tags.count("figcaption") == 5, "each chart says how to read it"
+
+
+def test_a_comparison_of_ann_and_cnn_explains_itself(tmp_path: Path) -> None:
+    page = report(*make_pair(tmp_path), out=tmp_path / "comparison.html")
+    for said in (
+        "Why a convolutional network beats a dense one",
+        "What each of them sees",
+        "Only cnn is right",
+        "Only ann is right",
+        "Where cnn gains on ann",
+        "model.kernel_size",
+        "Which class is taken for which",
+    ):
+        assert said in page.text
+    assert page.tags.count("img") == 24
+
+
+def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
+    page = report(*make_pair(tmp_path), out=tmp_path / "comparison.html")
+    for name, value in page.attributes:
+        if name in ("src", "href", "srcset", "data", "action"):
+            assert value.startswith("data:")
+        if name == "xlink:href":
+            assert value.startswith(("#", "data:"))
+    assert "@import" not in page.source
+    assert not re.search(r"url\((?!#)", page.source)
+    assert "<script" not in page.source
+
+
+def test_ids_are_unique_in_a_page_of_many_charts(tmp_path: Path) -> None:
+    page = report(*make_pair(tmp_path), out=tmp_path / "comparison.html")
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+
+
+def test_ten_runs_of_a_hundred_classes_stay_under_five_megabytes(tmp_path: Path) -> None:
+    names = tuple(f"class number {index}" for index in range(100))
+    dataset = make_dataset(names)
+    folders = [
+        make_run(
+            tmp_path / f"model{n}" / "1",
+            Recipe(name=f"model{n}", skill=3 + n / 10, class_names=names, epochs=100),
+            dataset=dataset,
+        )
+        for n in range(10)
+    ]
+    path = write_report(folders, tmp_path / "ten.html", loader=lambda _: dataset)
+    assert path.stat().st_size < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (Recipe(has_test=False), "There are no test pictures for cnn."),
+        (Recipe(has_test=False, has_validation=False), "nothing here says how well it does"),
+        (Recipe(has_validation=False), "No pictures were held back for validation"),
+        (Recipe(epochs=1), "There is one epoch"),
+        (Recipe(skill=60.0), "It made no mistake on the test pictures."),
+        (Recipe(skill=-60.0), "It got none of the test pictures right."),
+        (Recipe(finished=False), "The run cnn is not finished: 5 of 8 epochs are done"),
+        (Recipe(finished=False, epochs=2), "it has not completed an epoch yet"),
+        (Recipe(class_names=("cat", "dog")), "cnn on cifar10"),
+        (Recipe(num_test=10), "cnn on cifar10"),
+    ],
+)
+def test_what_a_run_lacks_is_said(tmp_path: Path, recipe: Recipe, said: str) -> None:
+    dataset = make_dataset(recipe.class_names, num_test=recipe.num_test)
+    folder = make_run(tmp_path / "1", recipe, dataset=dataset)
+    assert said in report(folder).text
+    write_figures(folder)
+
+
+def test_finished_and_unfinished_runs_are_compared_as_far_as_they_go(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", Recipe("ann", finished=False))]
+    page = report(*folders, out=tmp_path / "page.html")
+    assert "the other runs have not been evaluated yet" in page.text
+    unfinished = make_run(tmp_path / "c", Recipe("lenet", finished=False))
+    page = report(folders[1], unfinished, out=tmp_path / "page.html")
+    assert "None of these runs has been evaluated yet" in page.text
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "CIFAR-10 could not be reached, so this page is about scikit-learn's handwritten digits.",
+        "The digits data set is used instead of CIFAR-10.",
+    ],
+)
+def test_a_fallback_data_set_is_announced_loudly(tmp_path: Path, note: str) -> None:
+    pair = [
+        make_run(tmp_path / name, Recipe(name=name, notes=(note, "3 files were skipped.")))
+        for name in ("ann", "cnn")
+    ]
+    for page in (report(pair[0]), report(*pair, out=tmp_path / "page.html")):
+        loud = [value for name, value in page.attributes if name == "class" and "loud" in value]
+        assert len(loud) == 1, "once, not once a run, and not for every note"
+        assert page.text.count(note) == 1
+        assert page.text.index(note) < page.text.index("right on")
+
+
+def test_pictures_that_are_gone_leave_a_sentence(tmp_path: Path) -> None:
+    def fail(run: Run) -> Dataset:
+        raise TenfoldError(f"{run.data_name} is not where it was.")
+
+    page = Page(write_report([make_run(tmp_path / "1")], loader=fail))
+    assert "The data set could not be opened again: cifar10 is not where it was." in page.text
+    assert "img" not in page.tags
+    assert "Its surest mistakes" in page.text
+
+
+def test_row_48_markup_in_names_is_shown_and_never_obeyed(tmp_path: Path) -> None:
+    nasty = '<script>alert("1")</script>'
+    names = (nasty, "</style><img src=x onerror=alert(2)>", "${7*7}{{ 7*7 }}", *CIFAR10[3:])
+    dataset = make_dataset(names)
+    recipe = Recipe(class_names=names, notes=(nasty,))
+    folders = [make_run(tmp_path / f"{n} & <b>" / "1", recipe, dataset=dataset) for n in "ab"]
+    ids = np.array([f'test/{n}"><script>alert(3)</script>.png' for n in range(400)])
+    for folder in folders:
+        path = folder / "predictions-test.npz"
+        with np.load(path) as arrays:
+            np.savez(path, **{**arrays, "ids": ids})
+        write_json(folder / "recipe.json", {"name": nasty, "model": {"name": nasty}})
+    for page in (report(folders[0]), report(*folders, out=tmp_path / "page.html")):
+        assert "script" not in page.tags
+        assert "onerror" not in {name for name, _ in page.attributes}
+        assert nasty in page.text
+        assert "49" not in re.findall(r"\$\{?(\d+)", page.text)
+
+
+def test_wrong_use_is_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "1")
+    with pytest.raises(TenfoldError, match="at least one run"):
+        write_report([])
+    with pytest.raises(TenfoldError, match="named twice"):
+        write_report([folder, tmp_path / "." / "1"], tmp_path / "page.html")
+    with pytest.raises(TenfoldError, match="needs a file"):
+        write_report([folder, make_run(tmp_path / "2")])
+    with pytest.raises(TenfoldError, match="not a run folder"):
+        write_report([tmp_path])
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_figures_are_written_as_files(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "1")
+    paths = write_figures(folder)
+    assert {path.name for path in paths} == {
+        "accuracy.svg",
+        "loss.svg",
+        *(f"{kind}-{split}.svg" for kind in ("confusion", "classes", "confidence")
+          for split in ("test", "validation")),
+    }  # fmt: skip
+    assert all(path.parent == folder / "figures" and path.stat().st_size for path in paths)
+
+
+def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "1")
+    assert report(folder).source == report(folder).source
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if executable is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("kind", ["single", "pair", "hundred"])
+def test_a_browser_shows_the_page_without_complaint(
+    tmp_path: Path, browser: Any, scheme: str, width: int, kind: str
+) -> None:
+    names = (
+        tuple(f"a rather long class name {n}" for n in range(100)) if kind == "hundred" else CIFAR10
+    )
+    folders = (
+        make_pair(tmp_path)
+        if kind == "pair"
+        else [make_run(tmp_path / "1", Recipe(class_names=names))]
+    )
+    path = write_report(folders, tmp_path / "page.html", loader=load)
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    complaints: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    ink = page.evaluate("getComputedStyle(document.querySelector('svg.chart text')).fill")
+    brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ground, ink)]
+    assert (brightness[0] > brightness[1]) == (scheme == "light")
+    page.close()
