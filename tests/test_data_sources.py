@@ -26,6 +26,8 @@ from tenfold.data import sources
 from tenfold.data.catalogue import CIFAR10, CIFAR100, Description
 from tenfold.data.images import Dataset
 from tenfold.data.origins import Hub
+from tenfold.data.parquet_files import write_parquet
+from tenfold.data.published_forms import read_binary
 from tenfold.errors import TenfoldError
 
 MIB = 1 << 20
@@ -213,7 +215,7 @@ def test_the_hub_is_asked_as_the_environment_says(
         hub = Hub(
             "some/one",
             ("deep/data.tar.gz",),
-            lambda folder: description("").origins[0].reader(folder / "data.tar.gz"),
+            lambda folder, progress=None: read_binary(folder / "data.tar.gz"),
         )
         wanted = replace(description(), origins=(hub,))
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -225,9 +227,30 @@ def test_the_hub_is_asked_as_the_environment_says(
         assert "authorization" not in elsewhere.requests[0][1]
 
 
+def test_the_hubs_parquet_files_are_read(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = tmp_path / "written"
+    location = tmp_path / "copy.tgz"
+    location.write_bytes(WHOLE)
+    write_parquet(fetch(description(), location=location), written)
+    shutil.rmtree(sources.cache_folder())
+    hub = CIFAR10.origins[0]
+    assert isinstance(hub, Hub)
+    for path in hub.paths:
+        split = "train" if "/train" in path else "test"
+        (file,) = written.glob(f"{split}*.parquet")
+        server.add(f"/datasets/uoft-cs/cifar10/resolve/main/{path}", Served(file.read_bytes()))
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    dataset = fetch(replace(description(), origins=(hub,)))
+    assert is_right(dataset)
+    assert dataset.source == "the Hugging Face hub"
+    assert is_right(fetch(description(), location=written))
+
+
 def test_offline_asks_nobody(server: Server) -> None:
     url = server.add("/good.tar.gz", Served(WHOLE))
-    with pytest.raises(TenfoldError, match=r"source 1 \(offline was asked for"):
+    with pytest.raises(sources.SourcesUnreachableError, match=r"source 1 \(offline was asked for"):
         fetch(description(url), offline=True)
     assert server.requests == []
 
@@ -410,3 +433,13 @@ def test_digits_are_the_same_everywhere() -> None:
     train = {pixels.tobytes() for pixels in digits.train.pixels}
     assert not any(pixels.tobytes() in train for pixels in digits.test.pixels)
     assert sources.verify_cached("digits") == dict(digits.checksums)
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    code = (
+        "import sys, tenfold.data.sources\n"
+        "heavy = {'torch', 'httpx', 'pyarrow', 'sklearn', 'PIL', 'matplotlib', 'filelock'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

