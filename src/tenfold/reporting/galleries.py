@@ -83,7 +83,8 @@ def load_dataset(run: Run) -> Dataset:
     place = run.data.get("location") or run.data_name
     size = run.data.get("image_size")
     side = size[0] if isinstance(size, list) and size else size
-    return data.load(place, image_size=int(side) if side else None)
+    # What could not be read while training has no answers to show now.
+    return data.load(place, image_size=int(side or 0), skip_broken=True)
 
 
 def right_cards(answers: Answers, label: str, pictures: Pictures) -> tuple[Card, ...]:

@@ -368,9 +368,8 @@ def _reach(dense: Run, convolutional: Run) -> list[str]:
     if low.train_accuracy >= high.validation_accuracy:
         return []
     return [
-        f"{dense.label} has fewer right of the pictures it learned from than "
-        f"{convolutional.label} of new ones, so its trouble is not only learning by heart: it "
-        "does not get as far at all."
+        f"{dense.label} has fewer right of the very pictures that it learned from than "
+        f"{convolutional.label} of new ones: it does not get as far at all."
     ]
 
 
