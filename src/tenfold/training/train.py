@@ -185,17 +185,24 @@ def choose_folder(recipe: Recipe, options: TrainOptions) -> RunFolder:
     if options.folder is not None:
         return _open_or_make(options.folder)
     newest = newest_run(options.runs, recipe.name)
-    unfinished = newest is not None and newest.recipe.exists() and not newest.is_finished()
-    if options.resume and not unfinished:
-        raise TenfoldError(
-            f"There is no unfinished run of {recipe.name} in {options.runs}; leave out --resume to "
-            "start one."
-        )
-    if unfinished and newest is not None and not options.new:
-        same = read_json(newest.recipe) == _as_json(recipe)
-        if options.resume or (same and not newest.is_held()):
-            return newest
-    return create_run(options.runs, recipe.name)
+    if newest is None or newest.is_finished() or (options.resume and _is_blank(newest)):
+        if options.resume:
+            raise TenfoldError(
+                f"There is no unfinished run of {recipe.name} in {options.runs}; leave out "
+                "--resume to start one."
+            )
+        return create_run(options.runs, recipe.name)
+    if options.resume:
+        return newest
+    if options.new or newest.is_held():
+        return create_run(options.runs, recipe.name)
+    same = _is_blank(newest) or read_json(newest.recipe) == _as_json(recipe)
+    return newest if same else create_run(options.runs, recipe.name)
+
+
+def _is_blank(run: RunFolder) -> bool:
+    """Whether an earlier session ended before it wrote anything about the run."""
+    return {entry.name for entry in run.path.iterdir()} <= {"lock", "writer.json"}
 
 
 def _open_or_make(path: Path) -> RunFolder:
@@ -205,10 +212,7 @@ def _open_or_make(path: Path) -> RunFolder:
             raise TenfoldError(
                 f"The run in {path} is finished; evaluate it, or give another --folder to train."
             )
-        left_before_first_save = {"lock", "writer.json"}
-        if {entry.name for entry in path.iterdir()} <= left_before_first_save:
-            return run
-        return open_run(path)
+        return run if _is_blank(run) else open_run(path)
     return RunFolder(path)
 
 

@@ -1,0 +1,184 @@
+"""Real `tenfold` processes for the tests, without paying for the import of torch each time.
+
+A fork server imports the library once, on one thread; each command is a fork of it with its own
+arguments, folder and output, and can be signalled and killed like any process.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PRELOADED = ["tenfold.cli", "tenfold.training.train", "sklearn.metrics"]
+
+TINY_RECIPE = """
+description = "about 20,000 parameters, for tests"
+
+[data]
+validation_size = 64
+
+[model]
+name = "cnn"
+widths = [16, 32]
+dense = [32]
+
+[augmentation]
+flip = true
+translate = 2
+
+[optimizer]
+name = "sgd"
+lr = 0.05
+
+[schedule]
+name = "one_cycle"
+
+[training]
+epochs = 4
+batch_size = 32
+"""
+
+
+@dataclass
+class Command:
+    """A command that is running or has ended."""
+
+    process: Any
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return int(self.process.pid)
+
+    def wait(self, seconds: float = 120) -> int:
+        """Its exit status; a test that waits longer fails."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError(f"the command did not end:\n{self.output}")
+        return int(self.process.exitcode)
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """kill -9, and wait for its end."""
+        self.signal(signal.SIGKILL)
+        self.process.join(30)
+
+    def wait_for(self, condition: Callable[[], bool], *, seconds: float = 60) -> None:
+        """Wait until `condition` holds, or fail with the command's output."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline or self.process.exitcode is not None:
+                raise AssertionError(f"the command ended or hung:\n{self.output}")
+            time.sleep(0.005)
+
+    @property
+    def output(self) -> str:
+        """Standard output and error so far."""
+        return self.log.read_text() if self.log.exists() else ""
+
+
+def start(
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> Command:
+    """Start `tenfold ARGUMENTS` in `folder`; `before` runs in the new process, ahead of it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"output-{time.monotonic_ns()}.log"
+    process = context.Process(
+        target=_run_command, args=(list(arguments), folder, log, environment or {}, before)
+    )
+    process.start()
+    return Command(process, log)
+
+
+def run(arguments: Sequence[str], *, folder: Path, **options: Any) -> Command:
+    """Run `tenfold ARGUMENTS` to its end; the exit status is that of `.wait()`."""
+    command = start(arguments, folder=folder, **options)
+    command.wait()
+    return command
+
+
+def run_cold(
+    arguments: Sequence[str], *, folder: Path, prefix: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `PREFIX python -m tenfold ARGUMENTS` as a new interpreter."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "tenfold", *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def _run_command(
+    arguments: list[str],
+    folder: Path,
+    log: Path,
+    environment: dict[str, str],
+    before: Callable[[], None] | None,
+) -> None:
+    os.chdir(folder)
+    os.environ.update(environment)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.argv = ["tenfold", *arguments]
+    if before is not None:
+        before()
+    from tenfold.cli import main
+
+    main()
+
+
+def write_tiny_data(path: Path, *, num_train: int = 512, num_test: int = 128) -> Path:
+    """An npz data set of four classes of 16x16 pictures that a small network can tell apart."""
+    from tenfold.data.images import Dataset, Images
+    from tenfold.data.npz_files import write_npz
+
+    generator = np.random.default_rng(0)
+    names = ("red", "green", "blue", "grey")
+    splits = {}
+    for split, number in (("train", num_train), ("test", num_test)):
+        labels = np.arange(number, dtype=np.int64) % len(names)
+        pixels = generator.integers(0, 120, (number, 16, 16, 3), dtype=np.uint8)
+        for index, label in enumerate(labels):
+            tint = np.array([label == 0, label == 1, label == 2]) * 30
+            pixels[index] += tint.astype(np.uint8)
+        ids = np.array([f"{split}/{i + 1}" for i in range(number)])
+        splits[split] = Images(pixels, labels, names, ids)
+    dataset = Dataset("tiny", splits["train"], None, splits["test"], "made for a test")
+    write_npz(dataset, path)
+    return path
+
+
+def write_tiny_recipe(folder: Path) -> Path:
+    """`tiny.toml` in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tiny.toml"
+    path.write_text(TINY_RECIPE)
+    return path
