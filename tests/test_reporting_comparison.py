@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fabricated_runs import Recipe, make_run
-from tenfold.reporting import story
+from tenfold.reporting import explanation, story
 from tenfold.reporting.comparison import compare, disagreement
 from tenfold.reporting.runs import Answers, Run, read_runs
 
@@ -118,7 +118,7 @@ def test_recipes_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> N
 def test_the_dense_and_the_convolutional_network_are_explained(pair: tuple[Run, Run]) -> None:
     ann, cnn = pair
     comparison = compare(pair)
-    assert story.title(comparison) == "Why a convolutional network beats a dense one"
+    assert explanation.title(comparison) == "Why a convolutional network beats a dense one"
     said = story.compare_in_words(comparison).replace("\N{NO-BREAK SPACE}", " ")
     assert ann.shown_scores is not None
     assert cnn.shown_scores is not None
@@ -129,7 +129,7 @@ def test_the_dense_and_the_convolutional_network_are_explained(pair: tuple[Run, 
         f"{100 * ann.shown_scores.accuracy:.1f} %: {gain:.1f} points more, with 21 % of the "
         "parameters and after 2.1 times the training time."
     )
-    text = " ".join(paragraph.text for paragraph in story.explain(comparison))
+    text = " ".join(paragraph.text for paragraph in explanation.explain(comparison))
     assert "3,072 numbers" in text
     assert "1,572,864 weights" in text, "3072 inputs to 512 units"
     assert "takes 864" in text, "3 by 3 by 3 colours to 32 channels"
@@ -142,7 +142,7 @@ def test_a_dense_network_that_wins_is_not_talked_down(tmp_path: Path) -> None:
         make_run(tmp_path / "cnn", Recipe(skill=1.0)),
     ]
     comparison = compare(read_runs(folders))
-    assert story.title(comparison) == "Here the dense network beats the convolutional one"
+    assert explanation.title(comparison) == "Here the dense network beats the convolutional one"
 
 
 def test_a_difference_within_chance_is_called_that(tmp_path: Path) -> None:
@@ -152,4 +152,4 @@ def test_a_difference_within_chance_is_called_that(tmp_path: Path) -> None:
     ]
     comparison = compare(read_runs(folders))
     assert "too close to call" in story.compare_in_words(comparison)
-    assert story.title(comparison) == "A convolutional network and a dense one, compared"
+    assert explanation.title(comparison) == "A convolutional network and a dense one, compared"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenfold.reporting import comparison_figures, story
+from tenfold.reporting import comparison_figures, explanation, story
 from tenfold.reporting.comparison import Comparison, Disagreement, Setting, class_gains, compare
 from tenfold.reporting.comparison_figures import ClassGain, Point, Series
 from tenfold.reporting.galleries import Loader, Pictures, disputed_cards
@@ -48,7 +48,7 @@ class ComparisonView:
     legend: tuple[tuple[str, str], ...]
     table: tuple[TableRow, ...]
     same_data: bool
-    explanation: tuple[story.Paragraph, ...]
+    explanation: tuple[explanation.Paragraph, ...]
     curves: tuple[Chart, ...]
     costs: tuple[Chart, ...]
     gains: Chart | None
@@ -76,7 +76,7 @@ def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> ComparisonView:
     gains = class_gains(pair.first, pair.second) if pair else ()
     pictures = Pictures(pair.first, loader) if pair else None
     return ComparisonView(
-        title=story.title(comparison),
+        title=explanation.title(comparison),
         lead=story.compare_in_words(comparison),
         notices=_notices(comparison),
         legend=tuple(
@@ -84,7 +84,7 @@ def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> ComparisonView:
         ),
         table=_table(comparison),
         same_data=len({run.data_name for run in runs}) == 1,
-        explanation=story.explain(comparison),
+        explanation=explanation.explain(comparison),
         curves=_curves(comparison, colours, charts),
         costs=_costs(comparison, colours, charts),
         gains=_gains(pair, gains, colours, charts) if pair and gains else None,
