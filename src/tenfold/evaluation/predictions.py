@@ -83,7 +83,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
 def load_predictions(path: Path) -> Predictions:
     """The predictions that `save_predictions` wrote. Raises TenfoldError where it can't be read."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             names = tuple(str(name) for name in file["class_names"])
             return Predictions(file["logits"], file["labels"], file["ids"], names)
     except FileNotFoundError:
