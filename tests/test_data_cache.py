@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniature import HASTY, Served, Server, archive, description, is_right, serving
+from miniature import PATIENT, Served, Server, archive, description, is_right, serving
 from tenfold.data import cache, sources
 from tenfold.data.cifar_files import numbered_ids
 from tenfold.data.images import Dataset, Images
@@ -53,9 +53,9 @@ def wait(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 FETCH = """
 import sys
-from miniature import HASTY, description, is_right
+from miniature import PATIENT, description, is_right
 from tenfold.data import sources
-dataset = sources.fetch(description(sys.argv[1]), limits=HASTY)
+dataset = sources.fetch(description(sys.argv[1]), limits=PATIENT)
 print(is_right(dataset), dataset.source)
 """
 
@@ -96,7 +96,7 @@ def test_row_19_a_process_killed_at_any_step_leaves_nothing_that_looks_whole(
         assert status == -signal.SIGKILL, output
         left = cache.load("miniature")
         assert left is None or is_right(left.dataset), "nothing, or all of it"
-        assert is_right(sources.fetch(description(url), limits=HASTY))
+        assert is_right(sources.fetch(description(url), limits=PATIENT))
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]
         assert not (folder / "downloads" / "miniature").exists()
 
@@ -122,7 +122,7 @@ cache._write_array = half
     assert status == -signal.SIGKILL
     assert list(folder.glob(".miniature-*"))
     assert cache.load("miniature") is None
-    assert is_right(sources.fetch(description(url), limits=HASTY))
+    assert is_right(sources.fetch(description(url), limits=PATIENT))
     assert len(server.requests) == 1, "what was downloaded before is not downloaded again"
     assert not list(folder.glob(".miniature-*"))
 
@@ -138,7 +138,7 @@ def test_row_19_a_process_killed_while_it_downloads_is_resumed(
         time.sleep(0.01)
     process.kill()
     wait(process)
-    assert is_right(sources.fetch(description(url), limits=HASTY))
+    assert is_right(sources.fetch(description(url), limits=PATIENT))
     first, second = server.ranges("/data.tar.gz")
     assert first is None
     assert second is not None
@@ -165,7 +165,7 @@ with cache.lock("miniature", wait_seconds=0):
     status, _ = wait(child(code))
     assert status == -signal.SIGKILL
     assert (folder / "miniature.lock").exists()
-    assert is_right(sources.fetch(description(url), limits=HASTY))
+    assert is_right(sources.fetch(description(url), limits=PATIENT))
 
 
 def test_a_lock_that_is_held_for_too_long_is_an_error() -> None:
@@ -193,16 +193,16 @@ def test_a_lock_that_is_held_for_too_long_is_an_error() -> None:
 )
 def test_a_damaged_entry_is_replaced(server: Server, folder: Path, damage: object) -> None:
     url = server.add("/data.tar.gz", Served(WHOLE))
-    sources.fetch(description(url), limits=HASTY)
+    sources.fetch(description(url), limits=PATIENT)
     assert callable(damage)
     damage(folder / "miniature")
-    assert is_right(sources.fetch(description(url), limits=HASTY))
+    assert is_right(sources.fetch(description(url), limits=PATIENT))
     assert len(server.requests) == 2
 
 
 def test_an_entry_with_other_sums_than_the_known_ones_does_not_count(server: Server) -> None:
     url = server.add("/data.tar.gz", Served(WHOLE))
-    dataset = sources.fetch(description(url), limits=HASTY)
+    dataset = sources.fetch(description(url), limits=PATIENT)
     with cache.lock("miniature", wait_seconds=0):
         assert cache.load("miniature", sums=dataset.checksums)
         assert cache.load("miniature", sums={**dataset.checksums, "test-labels": "0"}) is None
@@ -212,7 +212,7 @@ def test_verification_finds_one_flipped_byte(server: Server, folder: Path) -> No
     url = server.add("/data.tar.gz", Served(WHOLE))
     with pytest.raises(TenfoldError, match="holds no complete copy of miniature"):
         cache.verify("miniature")
-    dataset = sources.fetch(description(url), limits=HASTY)
+    dataset = sources.fetch(description(url), limits=PATIENT)
     assert cache.verify("miniature") == dict(dataset.checksums)
     path = folder / "miniature" / "test-images.npy"
     content = bytearray(path.read_bytes())
@@ -248,7 +248,7 @@ def test_sixty_thousand_pictures_open_in_under_half_a_second(folder: Path) -> No
 
 def test_an_entry_can_be_read_while_it_is_replaced(server: Server) -> None:
     url = server.add("/data.tar.gz", Served(WHOLE))
-    dataset = sources.fetch(description(url), limits=HASTY)
+    dataset = sources.fetch(description(url), limits=PATIENT)
     stop = threading.Event()
 
     def replace_again_and_again() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniature import HASTY, Served, Server, serving
-from tenfold.data.download import Request, SlowSourceError, SourceError, download
+from miniature import HASTY, PATIENT, Served, Server, serving
+from tenfold.data.download import Limits, Request, SlowSourceError, SourceError, download
 
 MIB = 1 << 20
 CONTENT = np.random.default_rng(1).bytes(3 * MIB + 17)
@@ -26,8 +26,10 @@ def request_for(url: str, folder: Path, **changes: object) -> Request:
     return replace(Request(url, folder / "downloads" / "file.bin", 100 * MIB), **changes)
 
 
-def run(request: Request, *, yields: bool = True, **changes: float) -> bool:
-    limits = replace(HASTY, **changes)
+def run(
+    request: Request, *, yields: bool = True, limits: Limits = PATIENT, **changes: float
+) -> bool:
+    limits = replace(limits, **changes)
     return download(request, limits=limits, yields=yields, label="file")
 
 
@@ -36,7 +38,7 @@ def test_a_file_arrives_whole_with_progress(server: Server, tmp_path: Path) -> N
     steps: list[tuple[str, int, int | None]] = []
     resumed = download(
         request,
-        limits=HASTY,
+        limits=PATIENT,
         yields=True,
         label="file",
         progress=lambda *step: steps.append(step),
@@ -99,7 +101,7 @@ def test_row_18_a_download_always_cut_off_gives_up(server: Server, tmp_path: Pat
     with pytest.raises(SourceError, match="broke off"):
         run(request)
     assert not request.path.exists()
-    assert len(server.requests) == HASTY.attempts
+    assert len(server.requests) == PATIENT.attempts
 
 
 @pytest.mark.parametrize(
@@ -140,8 +142,8 @@ def test_a_slow_host_yields_and_is_resumed_later(server: Server, tmp_path: Path)
     request = request_for(url, tmp_path)
     started = time.monotonic()
     with pytest.raises(SlowSourceError, match="too slow"):
-        run(request)
-    assert time.monotonic() - started < 3
+        run(request, limits=HASTY)
+    assert time.monotonic() - started < 10
     partial = request.path.with_name("file.bin.part").stat().st_size
     assert partial > 0
     assert run(request, yields=False)
@@ -160,7 +162,7 @@ def test_a_slow_host_is_waited_for_when_it_is_the_last(server: Server, tmp_path:
 def test_a_host_that_stalls(server: Server, tmp_path: Path) -> None:
     url = server.add("/file", Served(CONTENT, bytes_per_second=0))
     with pytest.raises(SlowSourceError, match="stopped sending"):
-        run(request_for(url, tmp_path))
+        run(request_for(url, tmp_path), limits=HASTY)
     with pytest.raises(SourceError, match="stopped sending") as caught:
         run(request_for(url, tmp_path), yields=False, read_seconds=0.3)
     assert not isinstance(caught.value, SlowSourceError)

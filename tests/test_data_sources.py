@@ -13,6 +13,7 @@ import pytest
 from miniature import (
     ARRAYS,
     HASTY,
+    PATIENT,
     SUMS,
     Served,
     Server,
@@ -57,7 +58,7 @@ def server() -> Iterator[Server]:
 
 
 def fetch(wanted: Description, **arguments: object) -> Dataset:
-    return sources.fetch(wanted, limits=HASTY, **arguments)
+    return sources.fetch(wanted, **{"limits": PATIENT, **arguments})
 
 
 def in_namespace(flags: str, script: str, *arguments: str) -> str:
@@ -80,9 +81,9 @@ REPORT = """
 import sys
 from tenfold.data import sources
 from tenfold.errors import TenfoldError
-from miniature import HASTY, description, is_right
+from miniature import PATIENT, description, is_right
 try:
-    print("right", is_right(sources.fetch(description(*sys.argv[1:]), limits=HASTY)))
+    print("right", is_right(sources.fetch(description(*sys.argv[1:]), limits=PATIENT)))
 except TenfoldError as error:
     print("error:", error)
 """
@@ -189,14 +190,14 @@ def test_row_18_a_partial_download_that_was_damaged_is_fetched_afresh(
 def test_a_slow_source_yields_to_the_next(server: Server) -> None:
     slow = server.add("/slow.tar.gz", Served(WHOLE, bytes_per_second=50_000))
     good = server.add("/good.tar.gz", Served(WHOLE))
-    dataset = fetch(description(slow, good))
+    dataset = fetch(description(slow, good), limits=HASTY)
     assert is_right(dataset)
     assert dataset.source == "source 2"
 
 
 def test_a_slow_source_is_tried_again_last_and_resumed(server: Server) -> None:
     slow = server.add("/slow.tar.gz", Served(WHOLE, bytes_per_second=100_000, num_bad=1))
-    dataset = fetch(description(slow, f"{server.url}/missing"))
+    dataset = fetch(description(slow, f"{server.url}/missing"), limits=HASTY)
     assert is_right(dataset)
     assert dataset.source == "source 1"
     assert [path for path, _ in server.requests] == ["/slow.tar.gz", "/missing", "/slow.tar.gz"]
