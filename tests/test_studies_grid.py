@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import commands
 import study_driver
 from study_driver import GRID, NAMES, NUM_SEEDS, calls_of, drive, train_at_once
 from tenfold.errors import InterruptedRunError, StoppedByUserError, TenfoldError
@@ -395,3 +396,75 @@ def test_the_command_line_needs_no_torch_to_know_studies() -> None:
     code = "import sys, tenfold.studies.grid; print(*{'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+REAL_RECIPE = """
+[data]
+name = "digits"
+
+[model]
+name = "ann"
+widths = [16]
+
+[training]
+epochs = 12
+"""
+REAL_STUDY = ["study", "digits.toml", "--seeds", "2", "--folder", "study"]
+
+
+def begin_real_study(folder: Path) -> commands.Command:
+    folder.mkdir(exist_ok=True)
+    (folder / "digits.toml").write_text(REAL_RECIPE)
+    return commands.start([*REAL_STUDY, "--grid", "optimizer.lr=0.05,1e30"], folder=folder)
+
+
+def bits_of(study: Path) -> dict[str, tuple[dict[str, bytes], bytes]]:
+    """Weights and logs of the finished runs."""
+    from safetensors.numpy import load_file
+
+    bits = {}
+    for record in load_study(study):
+        if record["status"] == "finished":
+            run = RunFolder(study / record["run"])
+            weights = {name: array.tobytes() for name, array in load_file(run.model).items()}
+            bits[record["trial"]] = weights, run.metrics.read_bytes()
+    return bits
+
+
+@pytest.mark.slow
+def test_rows_32_33_34_with_real_training(tmp_path: Path) -> None:
+    undisturbed = begin_real_study(tmp_path / "undisturbed")
+    assert undisturbed.wait() == 0, undisturbed.output
+    expected = bits_of(tmp_path / "undisturbed" / "study")
+    finished = ["optimizer.lr=0.05,seed=0", "optimizer.lr=0.05,seed=1"]
+    assert list(expected) == finished
+
+    folder, study = tmp_path / "disturbed", tmp_path / "disturbed" / "study"
+    killed = begin_real_study(folder)
+    checkpoints = study / "runs" / finished[1] / "checkpoint"
+    killed.wait_for(lambda: any(checkpoints.glob("*.json")))
+    killed.kill()
+    assert [record["trial"] for record in load_study(study)] == finished[:1]
+    resumed = begin_real_study(folder)
+    assert resumed.wait() == 0, resumed.output
+    assert bits_of(study) == expected
+    sessions = [
+        len(read_json(study / "runs" / name / "provenance.json")["sessions"]) for name in finished
+    ]
+    assert sessions == [1, 2]
+    records = load_study(study)
+    assert [record["status"] for record in records] == ["finished"] * 2 + ["failed"] * 2
+    assert "lower optimizer.lr" in str(records[3]["error"])
+    assert records[1]["splits"]["test"]["accuracy"] > 0.7
+
+    results = study / "results.jsonl"
+    lines = results.read_text().splitlines(keepends=True)
+    results.write_text("".join([lines[0], lines[1][:-20]]))
+    again = begin_real_study(folder)
+    assert again.wait() == 0, again.output
+    assert "is torn" in " ".join(again.output.split())
+    assert bits_of(study) == expected
+    # The clock apart, every line is what it was.
+    assert [{**r, "training_seconds": 0} for r in load_study(study)] == [
+        {**r, "training_seconds": 0} for r in records
+    ]
