@@ -1,0 +1,67 @@
+"""What several test files share: made-up pictures, fresh interpreters, private file systems."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tenfold.data.images import Images
+
+TIMEOUT_SECONDS = 60
+
+
+@pytest.fixture
+def make_images():
+    """A function that makes random labelled pictures; the same ones for the same arguments."""
+
+    def make(number=8, *, size=(16, 12), class_names=("ant", "bee", "cat"), seed=0):
+        generator = np.random.default_rng(seed)
+        return Images(
+            generator.integers(0, 256, (number, *size, 3), dtype=np.uint8),
+            np.arange(number, dtype=np.int64) % len(class_names),
+            tuple(class_names),
+            np.array([f"train/{i + 1}" for i in range(number)]),
+        )
+
+    return make
+
+
+@pytest.fixture
+def run_python():
+    """A function that runs code in a fresh interpreter; it returns what `subprocess.run` does."""
+
+    def run(code, *arguments):
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def run_with_mounts():
+    """A function that runs a shell script in which `mount` works and nobody else sees it.
+
+    In the script, "$PYTHON" is the interpreter and "$1", "$2" ... are the arguments.
+    """
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-rm", "true"], check=False).returncode:
+        pytest.skip("needs unshare with user namespaces")
+
+    def run(script, *arguments):
+        return subprocess.run(
+            [unshare, "-rm", "bash", "-euc", script, "bash", *map(str, arguments)],
+            env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,41 @@
+"""What importing tenfold costs, and what every module owes its reader."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import tenfold
+
+SOURCES = sorted(Path(tenfold.__file__).parent.rglob("*.py"))
+HEAVY = ("torch", "torchvision", "accelerate", "matplotlib", "sklearn", "pyarrow", "httpx", "PIL")
+
+LOADED = """
+import sys
+for name in sys.argv[2:]:
+    assert name not in sys.modules, f"{name} is there before anything is imported"
+__import__(sys.argv[1])
+print(*[name for name in sys.argv[2:] if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("module", ["tenfold", "tenfold.recipe", "tenfold.data", "tenfold.run"])
+def test_an_import_loads_nothing_heavy(run_python, module):
+    done = run_python(LOADED, module, *HEAVY)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_every_module_says_what_it_is(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring is not None
+    assert len(docstring.split()) >= 3
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_only_the_command_line_prints(path):
+    if path.name in ("cli.py", "console.py"):
+        return
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
