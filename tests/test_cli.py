@@ -1,0 +1,228 @@
+"""The command line as people and machines meet it."""
+
+import json
+import os
+import pty
+import re
+import resource
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import commands
+import tenfold
+
+RUN = Path("runs/tiny/1")
+TRAIN = ["train", "tiny.toml", "--data", "tiny.npz", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A folder with a tiny recipe, tiny data and a finished run."""
+    folder = tmp_path_factory.mktemp("template") / "work"
+    commands.write_tiny_recipe(folder)
+    commands.write_tiny_data(folder / "tiny.npz")
+    command = commands.start([*TRAIN, "--tensorboard"], folder=folder)
+    assert command.wait() == 0, command.output
+    (folder / "first.log").write_text(command.output)
+    return folder
+
+
+@pytest.fixture
+def folder(template, tmp_path):
+    """A copy of the template."""
+    shutil.copytree(template, tmp_path / "work")
+    return tmp_path / "work"
+
+
+def test_help_answers_in_half_a_second(tmp_path):
+    # Processor time, since other work on the machine must not fail this.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    rounds = 3
+    for _ in range(rounds):
+        done = commands.run_cold(["--help"], folder=tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / rounds
+    assert seconds < 0.5
+    assert done.returncode == 0
+    for command in ("demo", "data", "train", "evaluate", "report", "study", "recipes", "models"):
+        assert re.search(rf"^\s+{command}\b", done.stdout, re.M)
+
+
+def test_version(tmp_path):
+    assert commands.run_cold(["--version"], folder=tmp_path).stdout.strip() == tenfold.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "cn"], "did you mean 'cnn'?"),
+        (["train", "cnn", "--set", "optimizer.lrr=1"], "did you mean 'lr'?"),
+        (["train", "cnn", "--data", "/no/such/folder"], "/no/such/folder"),
+        (["train", "cnn", "--time", "soon"], "--time 'soon'"),
+        (["train", "cnn", "--set", "training.precision=fp16", "--cpu"], "fp16"),
+        (["train", "missing.toml"], "missing.toml"),
+        (["train", "tiny.toml", "--data", "tiny.npz", "--resume"], "--resume"),
+        (["train", "tiny.toml", "--folder", "runs/tiny/1"], "is finished"),
+        (["evaluate", "runs/tiny/9"], "runs/tiny/9"),
+        (["evaluate", "runs/tiny/1", "--split", "tset"], "tset"),
+        (["report", "nowhere"], "nowhere"),
+        (["data", "info", "nothing-here"], "nothing-here"),
+        (["study", "cnn", "--grid", "optimizer.lr"], "optimizer.lr"),
+        (["study", "cnn", "--grid", "optimizer.lr=0.1,abc"], "abc"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_status_2(folder, arguments, named):
+    command = commands.start(arguments, folder=folder)
+    assert command.wait() == 2, command.output
+    errors = [line for line in command.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, command.output
+    assert named in errors[0]
+    assert "Traceback" not in command.output
+
+
+def test_debug_shows_the_traceback(folder):
+    command = commands.start(["--debug", "train", "cn"], folder=folder)
+    assert command.wait() == 2
+    assert "Traceback" in command.output
+
+
+def test_a_run_in_a_pipe_prints_plain_lines(template):
+    output = (template / "first.log").read_text()
+    assert "\x1b" not in output
+    for epoch in range(1, 5):
+        assert re.search(rf"^epoch {epoch}/4  train loss \d\.\d+ .* images/s", output, re.M)
+    assert re.search(r"^test: \d+\.\d\d % of 128 pictures right \(95 % interval", output, re.M)
+
+
+def test_json_lines_for_machines(folder):
+    command = commands.start([*TRAIN, "--new", "--json"], folder=folder)
+    assert command.wait() == 0, command.output
+    events = [json.loads(line) for line in command.output.splitlines()]
+    names = [event["event"] for event in events]
+    assert names == ["started", *["epoch"] * 4, "ended", "result", "page"]
+    log = (folder / "runs/tiny/2/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["validation_accuracy"] for line in log] == [
+        event["validation_accuracy"] for event in events if event["event"] == "epoch"
+    ]
+
+
+def test_live_bars_on_a_terminal(folder):
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tenfold", *TRAIN, "--new", "--no-report"],
+        cwd=folder,
+        stdout=follower,
+        stderr=follower,
+        env=environment,
+    )
+    os.close(follower)
+    shown = b""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if select.select([leader], [], [], 1)[0]:
+            try:
+                shown += os.read(leader, 65536)
+            except OSError:  # The other end is closed.
+                break
+    os.close(leader)
+    assert process.wait(10) == 0
+    text = shown.decode(errors="replace")
+    assert "\x1b[" in text
+    for word in ("epochs", "steps", "loss", "images/s", "left", "validation accuracy"):
+        assert word in text
+
+
+def test_what_a_run_leaves(template):
+    run = template / RUN
+    for name in (
+        "recipe.json",
+        "provenance.json",
+        "metrics.jsonl",
+        "timings.jsonl",
+        "model.safetensors",
+        "predictions-test.npz",
+        "predictions-validation.npz",
+        "result.json",
+        "report.html",
+    ):
+        assert (run / name).exists(), name
+    assert list((run / "tensorboard").glob("events.out.*"))
+    assert not (run / "writer.json").exists()
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["threads"] == 1
+    assert provenance["data"]["splits"] == {"train": 448, "validation": 64, "test": 128}
+    assert "tiny.toml" in provenance["sessions"][0]["command"]
+
+
+def test_tensorboard_has_the_curves(template):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(template / RUN / "tensorboard"))
+    events.Reload()
+    accuracies = [scalar.value for scalar in events.Scalars("validation/accuracy")]
+    log = (template / RUN / "metrics.jsonl").read_text().splitlines()
+    expected = [json.loads(line)["validation_accuracy"] for line in log]
+    assert accuracies == pytest.approx(expected, abs=1e-6)
+
+
+def test_evaluate_records_each_use_of_the_test_split(folder):
+    assert commands.run(["evaluate", str(RUN)], folder=folder).wait() == 0
+    assert commands.run(["evaluate", str(RUN), "--split", "validation"], folder=folder).wait() == 0
+    uses = json.loads((folder / RUN / "result.json").read_text())["test_uses"]
+    assert [use["purpose"] for use in uses] == ["after training", "tenfold evaluate runs/tiny/1"]
+    assert uses[0]["accuracy"] == uses[1]["accuracy"]
+
+
+def test_no_test_leaves_the_split_alone(folder):
+    command = commands.start([*TRAIN, "--new", "--no-test", "--no-report"], folder=folder)
+    assert command.wait() == 0, command.output
+    result = json.loads((folder / "runs/tiny/2/result.json").read_text())
+    assert list(result["splits"]) == ["validation"]
+    assert result["test_uses"] == []
+    assert not (folder / "runs/tiny/2/predictions-test.npz").exists()
+
+
+def test_a_report_of_two_runs(folder):
+    assert commands.run([*TRAIN, "--new", "--set", "seed=1"], folder=folder).wait() == 0
+    arguments = ["report", "runs/tiny/1", "runs/tiny/2", "--out", "both.html"]
+    assert commands.run(arguments, folder=folder).wait() == 0
+    assert "tiny" in (folder / "both.html").read_text()
+
+
+def test_the_trained_model_in_python(template):
+    from tenfold.evaluation import load_predictions
+
+    model = tenfold.load(template / RUN)
+    data = tenfold.load_data(template / "tiny.npz")
+    saved = load_predictions(template / RUN / "predictions-test.npz")
+    assert model.predict(data.test.pixels) == [
+        model.class_names[index] for index in saved.logits.argmax(axis=1)
+    ]
+    assert model.predict_proba(data.test.pixels[:5]).sum(axis=1) == pytest.approx([1] * 5)
+
+
+def test_time_limit_ends_training_early_and_whole(folder):
+    arguments = [*TRAIN, "--new", "--time", "0.2s", "--no-report"]
+    changes = ["--set", "training.epochs=5000"]
+    command = commands.start([*arguments, *changes], folder=folder)
+    assert command.wait() == 0, command.output
+    result = json.loads((folder / "runs/tiny/2/result.json").read_text())
+    assert result["training"]["ended"] == "time limit"
+    assert 0.2 <= result["training"]["training_seconds"] < 1.5
+    assert "test" in result["splits"]
+
+
+def test_recipes_and_models_are_listed(tmp_path):
+    recipes = commands.run(["recipes", "--json"], folder=tmp_path)
+    names = [json.loads(line)["name"] for line in recipes.output.splitlines()]
+    assert {"ann", "cnn"} <= set(names)
+    models = commands.run(["models", "--json"], folder=tmp_path)
+    counts = {m["name"]: m["num_parameters"] for m in map(json.loads, models.output.splitlines())}
+    assert counts["cnn"] == 357_162
