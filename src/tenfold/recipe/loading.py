@@ -6,6 +6,7 @@ nearest match. There are no includes and no interpolation.
 
 import difflib
 import importlib.resources
+import sys
 import tomllib
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         values, name = _parse_toml(text, source), str(name_or_path)
     elif path.suffix == ".toml" and path.is_file():
         source, name = str(path), path.stem
-        values = _parse_toml(path.read_text(encoding="utf-8"), source)
+        values = _parse_toml(_read_text(path), source)
     elif path.suffix == ".json" and path.is_file():
         source, name = str(path), path.stem
         values = read_json(path)
@@ -78,7 +79,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
             keys[-1] == "name"
             and len(keys) > 1
             and keys[0] != "data"
-            and table.get("name") != value
+            and table.get("name", _default_tag(keys[0])) != value
         ):
             table.clear()
         table[keys[-1]] = value
@@ -97,6 +98,13 @@ def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Re
             found = getattr(found, key)
         raise _wrong(source, broken.path, broken.expected, found)
     return recipe
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TenfoldError(f"{path} can't be read ({error}); save it as UTF-8 text.") from error
 
 
 def _parse_toml(text: str, source: str) -> dict[str, Any]:
@@ -144,7 +152,9 @@ def _build(kind: Any, value: Any, *, source: str, path: str) -> Any:
         return tuple(
             _build(item, v, source=source, path=f"{path}[{i}]") for i, v in enumerate(value)
         )
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:
+            raise _wrong(source, path, "a finite number", value)
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
@@ -174,12 +184,17 @@ def _build_variant(variants: Sequence[Any], value: Any, *, source: str, path: st
     if not isinstance(value, Mapping):
         raise _wrong(source, path, "a table", value)
     tags = {get_args(get_type_hints(variant)["name"])[0]: variant for variant in variants}
-    default = next(f for f in fields(Recipe) if f.name == path).default_factory
-    tag = value.get("name", default().name if callable(default) else None)
-    if tag not in tags:
+    tag = value.get("name", _default_tag(path))
+    if not isinstance(tag, str) or tag not in tags:
         expected = f"one of {', '.join(tags)}{_nearest(str(tag), tags)}"
         raise _wrong(source, f"{path}.name", expected, tag)
     return _build_dataclass(tags[tag], value, source=source, path=path)
+
+
+def _default_tag(section: str) -> str | None:
+    """The `name` of the variant that a section has where nothing is said."""
+    default = {f.name: f.default_factory for f in fields(Recipe)}.get(section)
+    return getattr(default(), "name", None) if callable(default) else None
 
 
 def _wrong(source: str, path: str, expected: str, found: Any) -> TenfoldError:

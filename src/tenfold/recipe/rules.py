@@ -28,7 +28,7 @@ def broken_rule(recipe: Recipe) -> Rule | None:
     """The first rule that `recipe` breaks, or None."""
     rules = [
         Rule("seed", recipe.seed >= 0, "0 or more"),
-        Rule("name", bool(recipe.name.strip()) and "/" not in recipe.name, "a word without '/'"),
+        Rule("name", _names_a_folder(recipe.name), "the name that a folder may have"),
         *_data_rules(recipe.data),
         *_model_rules(recipe.model),
         *_augmentation_rules(recipe.augmentation),
@@ -37,6 +37,11 @@ def broken_rule(recipe: Recipe) -> Rule | None:
         *_training_rules(recipe.training),
     ]
     return next((rule for rule in rules if not rule.holds), None)
+
+
+def _names_a_folder(name: str) -> bool:
+    """Whether `runs/<name>` is a folder in `runs` on every platform."""
+    return name.isprintable() and bool(name.strip(" .")) and not set(name) & set('/\\:*?"<>|')
 
 
 def _data_rules(data: DataOptions) -> list[Rule]:
