@@ -1,6 +1,7 @@
 """The `tenfold` command: thin commands over the library, which each imports only when it runs."""
 
 import contextlib
+import json
 import sys
 import traceback
 from collections.abc import Iterator
@@ -123,9 +124,7 @@ def train(
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
     from tenfold.recipe import load_recipe
 
-    changes = list(overrides or [])
-    if data is not None:
-        changes.append(f"data.name={_quote(_existing_path(data))}")
+    changes = [*(overrides or []), *_data_override(data)]
     if seed is not None:
         changes.append(f"seed={seed}")
     if time is not None:
@@ -204,6 +203,8 @@ def study(
         typer.Option("--grid", metavar="KEY=A,B", help="Values to try; several are crossed."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each combination.")] = 1,
+    data: DataOption = None,
+    overrides: SetOption = None,
     folder: Annotated[
         Path | None, typer.Option(help="The study's folder; studies/<recipe> if not given.")
     ] = None,
@@ -226,8 +227,18 @@ def study(
         with output.training() as reporter:
             return train_recipe(chosen, options=TrainOptions(folder=path), reporter=reporter).run
 
+    def on_trial(trial: Any, number: int, total: int) -> None:
+        output.say(f"Run {number} of {total}: {trial.name}", bold=True)
+        output.record("training", trial=trial.name, number=number, total=total)
+
     outcome = run_study(
-        recipe, trials, folder=where, train_trial=train_trial, retry_failed=retry_failed
+        recipe,
+        trials,
+        folder=where,
+        train_trial=train_trial,
+        overrides=[*(overrides or []), *_data_override(data)],
+        on_trial=on_trial,
+        retry_failed=retry_failed,
     )
     for record in outcome.records:
         output.record("trial", **record)
@@ -235,6 +246,8 @@ def study(
     finished = [where / "runs" / r["trial"] for r in outcome.records if r["status"] == "finished"]
     if finished:
         _write_report(output, finished, where / "report.html")
+    if outcome.num_failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -390,16 +403,12 @@ def _exit_status(debug: bool) -> Iterator[None]:
         sys.exit(1)
 
 
-def _quote(text: str) -> str:
-    import json
-
-    return json.dumps(text)
-
-
-def _existing_path(name_or_path: str) -> str:
-    """Paths become absolute, so that a run can be resumed from another folder."""
+def _data_override(name_or_path: str | None) -> list[str]:
+    """`--data` as an override; paths become absolute, so that a run can be resumed anywhere."""
+    if name_or_path is None:
+        return []
     path = Path(name_or_path).expanduser()
-    return str(path.resolve()) if path.exists() else name_or_path
+    return [f"data.name={json.dumps(str(path.resolve()) if path.exists() else name_or_path)}"]
 
 
 def _seconds(text: str) -> float:

@@ -22,6 +22,7 @@ from tenfold.progress import Progress
 from tenfold.recipe import Recipe, options_of, recipe_from_dict
 
 FORMAT = "tenfold-model-1"
+HEADER_KEY = "tenfold"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +97,13 @@ def save_model(path: Path, model: TrainedModel) -> None:
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.module.state_dict().items()}
     header = {
         "format": FORMAT,
-        "recipe": json.dumps(model.recipe.to_dict()),
-        "class_names": json.dumps(model.class_names),
-        "normalisation": json.dumps(model.normalisation._asdict()),
-        "image_size": json.dumps(model.image_size),
+        "recipe": model.recipe.to_dict(),
+        "class_names": model.class_names,
+        "normalisation": model.normalisation._asdict(),
+        "image_size": model.image_size,
     }
-    write_bytes(path, save(tensors, metadata=header))
+    # One key, since the order of several would differ from process to process.
+    write_bytes(path, save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
 
 
 def load_model(path: Path) -> TrainedModel:
@@ -110,17 +112,18 @@ def load_model(path: Path) -> TrainedModel:
     Raises TenfoldError where the file is missing, is no safetensors file, or holds weights that
     don't fit the network that its recipe names.
     """
-    header, tensors = _read_safetensors(path)
+    metadata, tensors = _read_safetensors(path)
     try:
+        header = json.loads(metadata[HEADER_KEY])
         if header["format"] != FORMAT:
             raise TenfoldError(
                 f"{path} has the format {header['format']!r}, and this version reads {FORMAT!r}; "
                 "use the version of tenfold that wrote it."
             )
-        recipe = recipe_from_dict(json.loads(header["recipe"]), source=str(path))
-        class_names = tuple(str(name) for name in json.loads(header["class_names"]))
-        constants = json.loads(header["normalisation"])
-        height, width = json.loads(header["image_size"])
+        recipe = recipe_from_dict(header["recipe"], source=str(path))
+        class_names = tuple(str(name) for name in header["class_names"])
+        constants = header["normalisation"]
+        height, width = header["image_size"]
         normalisation = Normalisation(tuple(constants["mean"]), tuple(constants["std"]))
     except (KeyError, ValueError, TypeError) as error:
         raise TenfoldError(

@@ -39,12 +39,14 @@ def run_study(
     *,
     folder: Path,
     train_trial: Callable[[Recipe, Path], RunFolder],
+    overrides: Sequence[str] = (),
     on_trial: Callable[[Trial, int, int], None] | None = None,
     retry_failed: bool = False,
 ) -> StudyOutcome:
     """Train every trial of `recipe` that `folder` has no result of, one after the other.
 
-    recipe: a name or path, as `load_recipe` takes it. train_trial: trains a recipe to its end in
+    recipe: a name or path, as `load_recipe` takes it, and overrides that all trials share.
+    train_trial: trains a recipe to its end in
     a run folder, or goes on with what is there, and returns the run. on_trial: called before each
     training with the trial, its number from 1, and the number of all. retry_failed: train those
     again that failed in an earlier call.
@@ -54,7 +56,7 @@ def run_study(
     anything is written where a trial's values don't fit the recipe, and where the folder holds
     something else, another study, or a driver that is at work.
     """
-    recipes = load_recipes(recipe, trials)
+    recipes = load_recipes(recipe, trials, overrides=overrides)
     require_study_folder(folder)
     with hold(folder):
         agree_on_plan(folder, recipe, recipes)

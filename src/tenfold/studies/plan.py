@@ -12,8 +12,10 @@ from tenfold.recipe import Recipe, load_recipe
 from tenfold.studies.trials import Trial
 
 
-def load_recipes(recipe: str, trials: Sequence[Trial]) -> dict[Trial, Recipe]:
-    """The recipe of each trial.
+def load_recipes(
+    recipe: str, trials: Sequence[Trial], *, overrides: Sequence[str] = ()
+) -> dict[Trial, Recipe]:
+    """The recipe of each trial, with `overrides` that all of them share.
 
     Raises TenfoldError where a value doesn't fit, and where two trials are the same, which would
     be one result counted twice.
@@ -23,7 +25,7 @@ def load_recipes(recipe: str, trials: Sequence[Trial]) -> dict[Trial, Recipe]:
     recipes: dict[Trial, Recipe] = {}
     by_recipe: dict[Recipe, Trial] = {}
     for trial in trials:
-        resolved = load_recipe(recipe, [*trial.overrides, f"seed={trial.seed}"])
+        resolved = load_recipe(recipe, [*overrides, *trial.overrides, f"seed={trial.seed}"])
         if resolved in by_recipe:
             raise TenfoldError(
                 f"The trials {by_recipe[resolved].name} and {trial.name} are the same; leave one "

@@ -23,7 +23,6 @@ from tenfold.augment import (
 )
 from tenfold.data import Images
 from tenfold.data.normalisation import Normalisation
-from tenfold.errors import TenfoldError
 from tenfold.recipe import AugmentationOptions
 
 
@@ -71,10 +70,7 @@ class Part(NamedTuple):
 
 
 class TrainingPictures:
-    """The training set as one uint8 tensor on the device, and what is done to its pictures.
-
-    Raises TenfoldError where there are fewer than two pictures for each part of a batch.
-    """
+    """The training set as one uint8 tensor on the device, and what is done to its pictures."""
 
     def __init__(
         self,
@@ -85,11 +81,6 @@ class TrainingPictures:
         device: torch.device,
         seed: int,
     ) -> None:
-        if len(images) < 2:
-            raise TenfoldError(
-                f"Training needs at least 2 pictures, and there are {len(images)}; add some, or "
-                "make data.validation_size smaller."
-            )
         with warnings.catch_warnings():
             # A memory-mapped array is read-only, and nothing here writes to it.
             warnings.filterwarnings("ignore", message=".*not writable.*")

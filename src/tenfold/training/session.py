@@ -163,6 +163,11 @@ def set_up(
 def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> None:
     """Two pictures for every part of every batch, since a batch norm can't do with one."""
     parts = num_processes * recipe.training.accumulate
+    if len(data.train) < 2:
+        raise TenfoldError(
+            f"Training needs at least 2 pictures, and there are {len(data.train)}; add some, or "
+            "make data.validation_size smaller."
+        )
     smallest = min(len(data.train), recipe.training.batch_size)
     if smallest < 2 * parts:
         raise TenfoldError(

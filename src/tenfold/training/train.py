@@ -20,6 +20,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import record_metrics, score_images, split_of, splitting
 from tenfold.evaluation.trained import save_model
 from tenfold.files import read_json, write_json
+from tenfold.locks import LOCK_FILES
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
@@ -202,7 +203,7 @@ def choose_folder(recipe: Recipe, options: TrainOptions) -> RunFolder:
 
 def _is_blank(run: RunFolder) -> bool:
     """Whether an earlier session ended before it wrote anything about the run."""
-    return {entry.name for entry in run.path.iterdir()} <= {"lock", "writer.json"}
+    return all(entry.name in LOCK_FILES or entry.suffix == ".tmp" for entry in run.path.iterdir())
 
 
 def _open_or_make(path: Path) -> RunFolder:

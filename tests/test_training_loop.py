@@ -1,0 +1,281 @@
+"""`fit`: what its options do to the weights, checked against references and hand-made cases."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from tenfold.data.images import Images
+from tenfold.data.splits import TrainingData
+from tenfold.errors import TenfoldError
+from tenfold.recipe import load_recipe, recipe_from_dict, shipped_recipes
+from tenfold.training.batches import epoch_batches
+from tenfold.training.loop import fit
+
+TINY = [
+    "model.widths=[8,16]",
+    "model.dense=[16]",
+    "augmentation.flip=false",
+    "augmentation.translate=0",
+    "training.batch_size=32",
+    "training.epochs=3",
+    "training.label_smoothing=0.0",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The same bits whatever else runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pictures(number: int, *, seed: int = 0) -> Images:
+    """Noise with a tint by class."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(number, dtype=np.int64) % 3
+    pixels = generator.integers(0, 200, (number, 16, 16, 3), dtype=np.uint8)
+    pixels[np.arange(number), :, :, labels] += 40
+    ids = np.array([f"{seed}/{i}" for i in range(number)])
+    return Images(pixels, labels, ("red", "green", "blue"), ids)
+
+
+def data(number: int = 192, *, validation: int = 60) -> TrainingData:
+    return TrainingData(
+        train=pictures(number),
+        validation=pictures(validation, seed=1) if validation else None,
+        dataset_name="tinted noise",
+        source="made for a test",
+    )
+
+
+def tiny(*overrides: str):
+    return load_recipe("cnn", [*TINY, *overrides])
+
+
+def weights(fitted) -> dict[str, torch.Tensor]:
+    return {name: t.clone() for name, t in fitted.model.module.state_dict().items()}
+
+
+def same(first, second) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_fit_can_not_see_a_test_set():
+    assert "test" not in inspect.signature(fit).parameters
+    assert "test" not in TrainingData.__dataclass_fields__
+
+
+def test_it_learns():
+    fitted = fit(tiny("training.epochs=6", "optimizer.lr=0.05"), data())
+    assert fitted.history.metrics[-1]["validation_accuracy"] > 0.9
+    assert fitted.history.ended == "finished"
+    assert len(fitted.history.metrics) == 6
+
+
+def test_same_seed_same_bits_other_seed_other_bits():
+    first, second = fit(tiny(), data()), fit(tiny(), data())
+    assert same(weights(first), weights(second))
+    assert first.history.metrics == second.history.metrics
+    assert not same(weights(first), weights(fit(tiny("seed=1"), data())))
+
+
+def test_one_step_of_plain_sgd_is_what_the_formula_says():
+    recipe = tiny(
+        "model.norm=none",
+        "model.dropout=0.0",
+        "training.epochs=1",
+        "training.batch_size=192",
+        "optimizer.momentum=0.0",
+        "optimizer.nesterov=false",
+        "optimizer.lr=0.1",
+        "optimizer.weight_decay=0.01",
+        "schedule.name=constant",
+    )
+    start = {}
+
+    def restore(state):
+        start.update({n: p.detach().clone() for n, p in state.model.named_parameters()})
+
+    fitted = fit(recipe, data(), restore=restore)
+    model = fitted.model.module
+    after = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(start[name])
+    images = pictures(192)
+    mean, std = (torch.tensor(values) for values in fitted.model.normalisation)
+    inputs = ((torch.from_numpy(images.pixels) / 255 - mean) / std).permute(0, 3, 1, 2)
+    model.train()
+    model.zero_grad()
+    cross_entropy(model(inputs), torch.from_numpy(images.labels)).backward()
+    for name, parameter in model.named_parameters():
+        decay = 0.01 if parameter.ndim >= 2 else 0.0
+        expected = start[name] - 0.1 * (parameter.grad + decay * start[name])
+        torch.testing.assert_close(after[name], expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_accumulated_parts_are_the_whole_batch(parts):
+    plain = ["model.norm=none", "model.dropout=0.0", "data.train_size=0"]
+    whole = fit(tiny(*plain), data(190))
+    in_parts = fit(tiny(*plain, f"training.accumulate={parts}"), data(190))
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(weights(in_parts)[name], tensor, atol=1e-5, rtol=1e-3)
+
+
+def test_clipping_bounds_the_step():
+    options = [
+        "optimizer.momentum=0.0",
+        "optimizer.nesterov=false",
+        "optimizer.lr=1.0",
+        "schedule.name=constant",
+        "training.epochs=1",
+        "training.batch_size=192",
+        "training.clip_norm=0.001",
+    ]
+    start = {}
+
+    def restore(state):
+        start.update({n: p.detach().clone() for n, p in state.model.named_parameters()})
+
+    fitted = fit(tiny(*options), data(), restore=restore)
+    parameters = fitted.model.module.named_parameters()
+    moved = [(p.detach() - start[name]).pow(2).sum() for name, p in parameters]
+    assert float(torch.stack(moved).sum().sqrt()) == pytest.approx(0.001, rel=0.01)
+
+
+def test_moving_average_is_the_recursion():
+    decay = 0.7
+    seen = []
+
+    def save(state):
+        seen.append({n: p.detach().clone() for n, p in state.model.named_parameters()})
+
+    options = ["training.batch_size=192", "training.epochs=5", f"training.ema_decay={decay}"]
+    fitted = fit(tiny(*options), data(), save=save)
+    expected = seen[0]
+    for step in seen[1:]:
+        expected = {n: decay * expected[n] + (1 - decay) * step[n] for n in expected}
+    for name, parameter in fitted.model.module.named_parameters():
+        torch.testing.assert_close(parameter.detach(), expected[name], atol=1e-6, rtol=1e-4)
+
+
+def test_early_stopping_returns_to_the_best_weights():
+    kept = {}
+
+    def save(state):
+        kept[state.history.epoch] = {
+            n: t.detach().clone() for n, t in state.model.state_dict().items()
+        }
+
+    options = ["training.epochs=60", "training.early_stopping=3", "optimizer.lr=0.2"]
+    fitted = fit(tiny(*options), data(), save=save)
+    history = fitted.history
+    accuracies = [line["validation_accuracy"] for line in history.metrics]
+    assert history.ended == "early stopping"
+    assert history.best_epoch == accuracies.index(max(accuracies)) + 1
+    assert len(accuracies) == history.best_epoch + 3
+    assert same(weights(fitted), kept[history.best_epoch])
+
+
+def test_plateau_cuts_the_rate_when_the_validation_loss_stalls():
+    options = ["schedule.name=plateau", "schedule.patience=1", "schedule.factor=0.5"]
+    fitted = fit(tiny(*options, "training.epochs=20", "optimizer.lr=0.2"), data())
+    rates = [line["learning_rate"] for line in fitted.history.metrics]
+    losses = [line["validation_loss"] for line in fitted.history.metrics]
+    expected, factor, best, since = [], 1.0, float("inf"), 0
+    for loss in losses:
+        expected.append(0.2 * factor)
+        since = 0 if loss < best else since + 1
+        best = min(best, loss)
+        if since > 1:
+            factor, since = factor * 0.5, 0
+    assert rates == pytest.approx(expected)
+    assert min(rates) < 0.2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["training.precision=bf16"],
+        ["augmentation.mixup=0.4"],
+        ["augmentation.cutmix=1.0"],
+        ["augmentation.mixup=0.4", "augmentation.cutmix=1.0", "training.label_smoothing=0.1"],
+        ["augmentation.cutout=4", "augmentation.flip=true", "augmentation.translate=2"],
+        [
+            "augmentation.brightness=0.2",
+            "augmentation.contrast=0.2",
+            "augmentation.saturation=0.2",
+            "augmentation.hue=0.1",
+        ],
+        ["optimizer.name=adam"],
+        ["optimizer.name=adamw", "optimizer.betas=[0.8,0.99]"],
+        ["schedule.name=step", "schedule.every_epochs=1", "schedule.factor=0.5"],
+        ["schedule.name=linear", "schedule.warmup_epochs=1", "schedule.final=0.1"],
+        ["schedule.peak=0.5", "schedule.initial=0.2", "schedule.final=0.01"],
+        ["data.normalisation=unit"],
+        ["data.normalisation=symmetric"],
+        ["model.kernel_size=5"],
+    ],
+)
+def test_every_option_changes_the_weights_and_still_trains(options):
+    plain = weights(fit(tiny("training.epochs=1"), data()))
+    fitted = fit(tiny("training.epochs=1", *options), data())
+    assert all(torch.isfinite(t).all() for t in weights(fitted).values())
+    changed = weights(fitted)
+    assert plain.keys() == changed.keys()
+    assert any(
+        plain[n].shape != changed[n].shape or not torch.equal(plain[n], changed[n]) for n in plain
+    )
+
+
+def test_mixing_compares_with_both_labels():
+    # With one class only, mixing must not change what is learnt about it.
+    images = pictures(64)
+    labels = np.zeros(64, dtype=np.int64)
+    one_class = Images(images.pixels, labels, images.class_names, images.ids)
+    only = TrainingData(train=one_class, validation=None, dataset_name="one", source="a test")
+    fitted = fit(tiny("augmentation.mixup=1.0", "optimizer.lr=0.05"), only)
+    assert fitted.history.metrics[-1]["train_accuracy"] > 0.9
+
+
+def test_batches_cover_an_epoch_and_leave_no_lonely_picture():
+    batches = epoch_batches(65, 32, seed=0, epoch=0)
+    assert [len(batch) for batch in batches] == [32, 33]
+    assert sorted(torch.cat(batches).tolist()) == list(range(65))
+    again = epoch_batches(65, 32, seed=0, epoch=0)
+    assert all(torch.equal(a, b) for a, b in zip(batches, again, strict=True))
+    assert not torch.equal(batches[0], epoch_batches(65, 32, seed=0, epoch=1)[0])
+
+
+def test_what_a_recipe_needs_of_the_data_is_said():
+    with pytest.raises(TenfoldError, match=r"data\.validation_size"):
+        fit(tiny("training.early_stopping=2"), data(validation=0))
+    with pytest.raises(TenfoldError, match=r"training\.batch_size"):
+        fit(tiny("training.accumulate=16"), data(20))
+    with pytest.raises(TenfoldError, match="at least 2 pictures"):
+        fit(tiny(), data(1))
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_trains_for_two_steps(name):
+    recipe = load_recipe(name, ["training.epochs=1"])
+    generator = np.random.default_rng(0)
+    number = recipe.training.batch_size * 2
+    labels = np.arange(number, dtype=np.int64) % 10
+    images = Images(
+        generator.integers(0, 256, (number, 32, 32, 3), dtype=np.uint8),
+        labels,
+        tuple("abcdefghij"),
+        np.array([str(i) for i in range(number)]),
+    )
+    small = images.take(np.arange(20))
+    fitted = fit(recipe, TrainingData(images, small, dataset_name="noise", source="a test"))
+    assert fitted.history.metrics[0]["step"] == 2
+    assert np.isfinite(fitted.history.metrics[0]["train_loss"])
+    assert recipe_from_dict(recipe.to_dict()) == recipe
