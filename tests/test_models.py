@@ -1,0 +1,280 @@
+"""One contract for every network, and the sizes that hand calculation and publications give."""
+
+import dataclasses
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+from torch import nn
+
+from tenfold.errors import TenfoldError
+from tenfold.models import MODELS, build, count_parameters
+from tenfold.models.blocks import ACTIVATIONS
+from tenfold.recipe import AnnOptions, CnnOptions, options_of
+
+OPTIONS = {"ann": AnnOptions(), "cnn": CnnOptions()}
+NORMS = ("batch", "none")
+
+
+def make(name, *, num_classes=10, image_size=(32, 32), seed=0, **changes):
+    torch.manual_seed(seed)
+    options = {**options_of(OPTIONS[name]), **changes}
+    return build(name, num_classes=num_classes, image_size=image_size, **options)
+
+
+def pictures(number, *, size=(32, 32), seed=0):
+    return torch.randn(number, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+every_model = pytest.mark.parametrize("name", MODELS)
+every_variant = pytest.mark.parametrize(
+    ("name", "activation", "norm"),
+    [(name, activation, norm) for name in MODELS for activation in ACTIVATIONS for norm in NORMS],
+)
+
+
+def test_recipes_and_models_offer_the_same():
+    assert set(MODELS) == set(OPTIONS)
+    for name, options in OPTIONS.items():
+        hints = get_type_hints(type(options))
+        assert get_args(hints["name"]) == (name,)
+        assert set(get_args(hints["activation"])) == set(ACTIVATIONS)
+        assert set(get_args(hints["norm"])) == set(NORMS)
+
+
+# -- the contract --------------------------------------------------------------------------------
+
+
+@every_variant
+def test_every_variant_gives_finite_logits_and_every_parameter_learns(name, activation, norm):
+    model = make(name, num_classes=7, activation=activation, norm=norm)
+    inputs = pictures(16).to(memory_format=torch.channels_last)
+    logits = model.train()(inputs)
+    assert logits.shape == (16, 7)
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+    nn.functional.cross_entropy(logits, torch.arange(16) % 7).backward()
+    assert count_parameters(model) > 0
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.any(), parameter_name
+
+
+@every_model
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (33, 50), (64, 16)])
+@pytest.mark.parametrize("num_classes", [1, 2, 100])
+def test_any_number_of_classes_and_any_size(name, size, num_classes):
+    model = make(name, num_classes=num_classes, image_size=size).eval()
+    assert model(pictures(2, size=size)).shape == (2, num_classes)
+
+
+@every_model
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_answer_does_not_depend_on_the_rest_of_the_batch(name, norm):
+    model = make(name, norm=norm)
+    model.train()(pictures(32, seed=1))  # so that running statistics are not at their start
+    model.eval()
+    inputs = pictures(64)
+    with torch.no_grad():
+        whole = model(inputs)
+        for number in (0, 1, 2, 7, 63):
+            torch.testing.assert_close(model(inputs[:number]), whole[:number], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(model(inputs.flip(0)).flip(0), whole, atol=1e-5, rtol=1e-4)
+
+
+@every_model
+def test_seeds_reproduce_weights(name):
+    first, again, other = (make(name, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@every_model
+def test_dropout_works_in_training_alone(name):
+    model = make(name, dropout=0.5, norm="none")
+    inputs = pictures(4)
+    with torch.no_grad():
+        assert not torch.equal(model.train()(inputs), model(inputs))
+        evaluated = model.eval()(inputs)
+        assert torch.equal(evaluated, model(inputs))
+        none = make(name, dropout=0.0, norm="none")
+        assert torch.equal(none.train()(inputs), evaluated)
+        assert not [m for m in none.modules() if isinstance(m, nn.Dropout)]
+
+
+@every_model
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_the_asked_share_of_units_is_dropped(name, share):
+    model = make(name, dropout=share).train()
+    dropouts = [m for m in model.modules() if isinstance(m, nn.Dropout)]
+    assert dropouts
+    torch.manual_seed(0)
+    for dropout in dropouts:
+        kept = dropout(torch.ones(40_000))
+        assert (kept == 0).float().mean().item() == pytest.approx(share, abs=0.02)
+        assert kept.mean().item() == pytest.approx(1, abs=0.03)
+
+
+@every_model
+def test_a_network_learns_a_handful_of_pictures_by_heart(name):
+    model = make(name, dropout=0.0)
+    inputs, labels = pictures(16), torch.arange(16) % 10
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
+    for _ in range(20):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    assert (model(inputs).argmax(dim=1) == labels).all()
+
+
+@every_model
+def test_weights_survive_the_state_dict(name):
+    model, other = make(name, seed=1), make(name, seed=2)
+    model.train()(pictures(8))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(pictures(3)), other.eval()(pictures(3)))
+
+
+def test_an_unknown_model_is_named_with_those_there_are():
+    with pytest.raises(TenfoldError, match=r"no model 'vit'.*ann, cnn"):
+        build("vit", num_classes=10, image_size=(32, 32))
+
+
+# -- pictures that are too small -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("num_blocks", "size"), [(4, (8, 8)), (6, (32, 32)), (3, (64, 7))])
+def test_pictures_too_small_for_the_blocks_are_refused(num_blocks, size):
+    with pytest.raises(TenfoldError) as raised:
+        make("cnn", widths=(4,) * num_blocks, image_size=size)
+    message = str(raised.value)
+    assert f"{num_blocks} blocks halve {size[0]}x{size[1]} pictures to nothing" in message
+    assert "model.widths" in message
+    assert "data.image_size" in message
+
+
+@pytest.mark.parametrize(("num_blocks", "size"), [(3, (8, 8)), (5, (32, 32)), (2, (64, 7))])
+def test_pictures_just_large_enough_are_taken(num_blocks, size):
+    model = make("cnn", widths=(4,) * num_blocks, image_size=size)
+    assert model(pictures(2, size=size)).shape == (2, 10)
+
+
+# -- sizes ---------------------------------------------------------------------------------------
+
+
+def linear(inputs, outputs, *, norm):
+    """Weights, and a bias or the scale and shift of a batch norm."""
+    return inputs * outputs + (2 if norm == "batch" else 1) * outputs
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("widths", [(512, 256), (100,), ()])
+@pytest.mark.parametrize(("size", "num_classes"), [((32, 32), 10), ((28, 20), 3)])
+def test_the_size_of_an_ann_by_hand(widths, norm, size, num_classes):
+    expected, inputs = 0, 3 * size[0] * size[1]
+    for width in widths:
+        expected += linear(inputs, width, norm=norm)
+        inputs = width
+    expected += inputs * num_classes + num_classes
+    model = make("ann", widths=widths, norm=norm, image_size=size, num_classes=num_classes)
+    assert count_parameters(model) == expected
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("widths", "dense"), [((32, 64, 128), (128,)), ((8,), ()), ((4, 6), (9, 5))]
+)
+def test_the_size_of_a_cnn_by_hand(widths, dense, kernel_size, norm):
+    expected, channels, side = 0, 3, 32
+    for width in widths:
+        expected += linear(channels * kernel_size**2, width, norm=norm)
+        channels, side = width, side // 2
+    inputs = channels * side * side
+    for width in dense:
+        expected += linear(inputs, width, norm=norm)
+        inputs = width
+    expected += inputs * 10 + 10
+    model = make("cnn", widths=widths, dense=dense, kernel_size=kernel_size, norm=norm)
+    assert count_parameters(model) == expected
+
+
+def test_sizes_written_out():
+    # 3072 x 512 + 2 x 512, 512 x 256 + 2 x 256, 256 x 10 + 10.
+    assert count_parameters(make("ann")) == 1_573_888 + 131_584 + 2_570 == 1_708_042
+    # 27 x 32 + 64, 288 x 64 + 128, 576 x 128 + 256, 2048 x 128 + 256, 128 x 10 + 10.
+    assert count_parameters(make("cnn")) == 928 + 18_560 + 73_984 + 262_400 + 1_290 == 357_162
+
+
+def test_the_size_of_the_published_baseline():
+    # S4: conv 32, 64, 128 each pooled, dense 128, dropout; "about 357,000 parameters".
+    assert count_parameters(make("cnn", norm="none")) == 356_810
+
+
+def test_a_prelu_has_one_slope_for_each_layer():
+    expected = {"ann": 2, "cnn": 4}
+    for name, slopes in expected.items():
+        with_slopes = count_parameters(make(name, activation="prelu"))
+        assert with_slopes - count_parameters(make(name)) == slopes
+
+
+def test_frozen_parameters_do_not_count():
+    model = make("ann", widths=(5,), norm="none")
+    for parameter in model[1].parameters():
+        parameter.requires_grad_(False)
+    assert count_parameters(model) == 5 * 10 + 10
+
+
+# -- what the layers do --------------------------------------------------------------------------
+
+FORMULAS = {
+    "relu": lambda x: x.clamp(min=0),
+    "leaky_relu": lambda x: torch.where(x > 0, x, 0.01 * x),
+    "prelu": lambda x: torch.where(x > 0, x, 0.25 * x),
+    "swish": lambda x: x / (1 + torch.exp(-x)),
+    "gelu": lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2,
+    "sigmoid": lambda x: 1 / (1 + torch.exp(-x)),
+    "tanh": lambda x: 1 - 2 / (torch.exp(2 * x) + 1),
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_are_those_of_the_textbook(activation):
+    inputs = torch.linspace(-6, 6, 97)
+    with torch.no_grad():
+        found = ACTIVATIONS[activation]()(inputs.clone())
+    torch.testing.assert_close(found, FORMULAS[activation](inputs), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_block_is_convolution_norm_activation_pool_in_this_order(activation, norm):
+    """Against the plain formula: pooling may come first only where that changes nothing."""
+    model = make("cnn", widths=(6,), dense=(), activation=activation, norm=norm).eval()
+    convolution = model[0]
+    inputs = pictures(4)
+    with torch.no_grad():
+        values = nn.functional.conv2d(inputs, convolution.weight, convolution.bias, padding=1)
+        if norm == "batch":
+            values = values / (1 + 1e-5) ** 0.5  # fresh statistics: mean 0, variance 1
+        values = FORMULAS[activation](values)
+        pooled = values.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))
+        expected = pooled.flatten(1) @ model[-1].weight.T + model[-1].bias
+        torch.testing.assert_close(model(inputs), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_ann_is_a_product_of_matrices():
+    model = make("ann", widths=(20,), norm="none", dropout=0.3).eval()
+    _, first, *_, last = model
+    inputs = pictures(3)
+    with torch.no_grad():
+        hidden = (inputs.reshape(3, -1) @ first.weight.T + first.bias).clamp(min=0)
+        torch.testing.assert_close(model(inputs), hidden @ last.weight.T + last.bias)
+
+
+def test_options_are_the_fields_of_the_recipe():
+    for name, options in OPTIONS.items():
+        names = {f.name for f in dataclasses.fields(options)} - {"name"}
+        assert names == set(options_of(options))
+        assert make(name, **options_of(options)) is not None
