@@ -1,0 +1,285 @@
+"""Pictures that are there more than once: the very same pixels, and nearly the same.
+
+Near means that a person would say "the same photograph": compressed again, lightened or darkened,
+mirrored, or cut a little differently. Two steps find them:
+
+1. Candidates: every picture is reduced to 8x8 colours with mean 0 and length 1, and two pictures
+   whose cosine reaches 0.93 are candidates. With the mirror-symmetric part `s` and the
+   antisymmetric part `a` of each, the cosine is `s.s' + a.a'`, and `s.s' - a.a'` for the mirrored
+   picture: the better of both is `s.s' + |a.a'|`, for the arithmetic of one.
+2. Verification: at 32x32, the horizontal and the vertical gradients of both pictures must each
+   correlate by 0.85 or more at the best of 7x7 shifts. Demanding both rejects what candidates are
+   full of: a horizon with some other ship on it.
+
+On CIFAR-10 the first step leaves 11,481 of 1.8 thousand million pairs and the second 902, of which
+252 are across train and test and touch 191 test pictures (1.9 %). Barz and Denzler, "Do we train on
+test data?" (2020), found 3.3 % by eye among the nearest neighbours of a network, which includes
+looser matches, such as the same car from another side. In samples looked at by eye, pairs at 0.85
+to 0.9 were all the same photograph; false ones begin below about 0.82.
+
+Shape letters: N pictures of H by W pixels.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.progress import Progress
+
+_Floats = NDArray[np.float32]
+_Numbers = NDArray[np.int64]
+
+CANDIDATE_COSINE = 0.93
+NEAR_SIMILARITY = 0.85
+MAX_SHIFT = 3
+"""Pixels of 32 by which a near duplicate may be moved, in each direction."""
+
+_COARSE, _FINE = 8, 32
+# A picture whose 8x8 colours deviate less than this is plain, and plain pictures are all alike.
+_LOWEST_DEVIATION = 6.0
+# Films and other data sets of one scene have pairs without end; a picture's nearest few still
+# connect all that belongs together.
+_MAX_CANDIDATES_EACH = 32
+_BLOCK = 2048
+_VERIFIED_AT_ONCE = 256
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class NearPairs:
+    """Pairs of pictures, by index, each once: `first < second`.
+
+    first, second: `(P,)` int64. similarity: `(P,)` float32 in [NEAR_SIMILARITY, 1].
+    """
+
+    first: _Numbers
+    second: _Numbers
+    similarity: _Floats
+
+
+def exact_groups(parts: Sequence[NDArray[np.uint8]]) -> _Numbers:
+    """For each picture the index of the first picture with the very same pixels.
+
+    parts: arrays of `(N, H, W, 3)` uint8; indices count through all of them in order.
+    Takes about a second for 100,000 pictures of 32x32.
+    """
+    first: dict[bytes, int] = {}
+    groups = np.empty(sum(map(len, parts)), dtype=np.int64)
+    index = 0
+    for part in parts:
+        shape = repr(part.shape[1:]).encode()
+        for picture in part:
+            # 128 bits: chance makes no two of a thousand million pictures equal.
+            key = hashlib.blake2b(picture.tobytes(), key=shape, digest_size=16).digest()
+            groups[index] = first.setdefault(key, index)
+            index += 1
+    return groups
+
+
+def near_pairs(
+    parts: Sequence[NDArray[np.uint8]],
+    *,
+    groups: _Numbers | None = None,
+    progress: Progress | None = None,
+) -> NearPairs:
+    """All near duplicates among the first pictures of the `exact_groups`.
+
+    parts: arrays of `(N, H, W, 3)` uint8; indices count through all of them in order.
+    groups: from `exact_groups`, where the caller has them already.
+    Compares every picture with every other: 60,000 take about 15 s on two cores and 400 MB.
+    """
+    gallery = _Gallery(parts)
+    groups = exact_groups(parts) if groups is None else groups
+    originals = np.flatnonzero(groups == np.arange(len(groups)))
+    coarse = _coarse(gallery, originals)
+    symmetric, antisymmetric = _mirror_parts(coarse)
+    found: list[NearPairs] = []
+    for start in range(0, len(originals), _BLOCK):
+        rows, columns, flips = _candidates(symmetric, antisymmetric, start)
+        found.append(_verified(gallery, originals[rows], originals[columns], flips))
+        if progress is not None:
+            progress("near duplicates", min(start + _BLOCK, len(originals)), len(originals))
+    if not found:
+        nothing = np.empty(0, dtype=np.int64)
+        return NearPairs(nothing, nothing, np.empty(0, dtype=np.float32))
+    return NearPairs(
+        np.concatenate([pairs.first for pairs in found]),
+        np.concatenate([pairs.second for pairs in found]),
+        np.concatenate([pairs.similarity for pairs in found]),
+    )
+
+
+def near_groups(
+    parts: Sequence[NDArray[np.uint8]], *, progress: Progress | None = None
+) -> _Numbers:
+    """For each picture the first of all that are exact or near duplicates of it, step by step."""
+    groups = exact_groups(parts)
+    pairs = near_pairs(parts, groups=groups, progress=progress)
+    return joined(groups, pairs)
+
+
+def joined(groups: _Numbers, pairs: NearPairs) -> _Numbers:
+    """`groups`, in which the two groups of every pair have become one, named by its first."""
+    parents = groups.tolist()
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
+
+    for first, second in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
+        low, high = sorted((root(first), root(second)))
+        parents[high] = low
+    return np.array([root(index) for index in range(len(parents))], dtype=np.int64)
+
+
+class _Gallery:
+    """Several arrays of pictures under one count of indices, without copying them together."""
+
+    def __init__(self, parts: Sequence[NDArray[np.uint8]]) -> None:
+        self._parts = parts
+        self._bounds = np.cumsum([0, *map(len, parts)])
+
+    def reduced(self, indices: _Numbers, side: int) -> _Floats:
+        """The pictures at `indices`, averaged to `(N, side, side, 3)`."""
+        out = np.empty((len(indices), side, side, 3), dtype=np.float32)
+        for part, (low, high) in zip(self._parts, pairwise(self._bounds.tolist()), strict=True):
+            here = (indices >= low) & (indices < high)
+            if here.any():
+                out[here] = _reduced(part[indices[here] - low], side)
+        return out
+
+
+def _reduced(pixels: NDArray[np.uint8], side: int) -> _Floats:
+    height, width = pixels.shape[1:3]
+    if (height, width) == (side, side):
+        return pixels.astype(np.float32)
+    if height % side == 0 and width % side == 0:
+        blocks = pixels.reshape(len(pixels), side, height // side, side, width // side, 3)
+        means: _Floats = blocks.mean(axis=(2, 4), dtype=np.float32)
+        return means
+    rows, columns = _averaging(height, side), _averaging(width, side)
+    reduced: _Floats = np.einsum(
+        "ih,nhwc,jw->nijc", rows, pixels.astype(np.float32), columns, optimize=True
+    )
+    return reduced
+
+
+def _averaging(length: int, side: int) -> _Floats:
+    """`(side, length)` weights, by which `side` equal stretches average `length` pixels."""
+    edges = np.linspace(0, length, side + 1)
+    pixels = np.arange(length)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    weights = np.maximum(overlap, 0)
+    shares: _Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
+
+
+def _coarse(gallery: _Gallery, indices: _Numbers) -> _Floats:
+    """`(N, 8, 8, 3)` colours, of which each channel has mean 0 and the whole length 1 or less."""
+    out = np.empty((len(indices), _COARSE, _COARSE, 3), dtype=np.float32)
+    least = _LOWEST_DEVIATION * np.sqrt(out[0].size) if len(out) else 0.0
+    for start in range(0, len(indices), _BLOCK):
+        block = gallery.reduced(indices[start : start + _BLOCK], _COARSE)
+        block -= block.mean(axis=(1, 2), keepdims=True)
+        lengths = np.sqrt(np.square(block).sum(axis=(1, 2, 3), keepdims=True))
+        out[start : start + _BLOCK] = block / np.maximum(lengths, least)
+    return out
+
+
+def _mirror_parts(coarse: _Floats) -> tuple[_Floats, _Floats]:
+    """The halves that stay and that change their sign in a mirror, `(N, 96)` each."""
+    left, right = coarse[:, :, : _COARSE // 2], coarse[:, :, : _COARSE // 2 - 1 : -1]
+    half = np.float32(np.sqrt(0.5))
+    size = (len(coarse), coarse[0].size // 2 if len(coarse) else 0)
+    return ((left + right) * half).reshape(size), ((left - right) * half).reshape(size)
+
+
+def _candidates(
+    symmetric: _Floats, antisymmetric: _Floats, start: int
+) -> tuple[_Numbers, _Numbers, NDArray[np.bool_]]:
+    """Rows from `start` for one block, columns after them, and whether the mirrored fits better."""
+    rows: list[_Numbers] = []
+    columns: list[_Numbers] = []
+    flips: list[NDArray[np.bool_]] = []
+    cosines: list[_Floats] = []
+    mine = slice(start, start + _BLOCK)
+    for other in range(start, len(symmetric), _BLOCK):
+        theirs = slice(other, other + _BLOCK)
+        total = symmetric[mine] @ symmetric[theirs].T
+        mirrored = antisymmetric[mine] @ antisymmetric[theirs].T
+        is_flipped = mirrored < 0
+        total += np.abs(mirrored, out=mirrored)
+        row, column = np.divmod(np.flatnonzero(total >= CANDIDATE_COSINE), total.shape[1])
+        later = start + row < other + column
+        row, column = row[later], column[later]
+        rows.append(start + row)
+        columns.append(other + column)
+        flips.append(is_flipped[row, column])
+        cosines.append(total[row, column])
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    kept = _nearest_few(row, np.concatenate(cosines))
+    return row[kept], column[kept], np.concatenate(flips)[kept]
+
+
+def _nearest_few(rows: _Numbers, cosines: _Floats) -> _Numbers:
+    """The positions of each row's _MAX_CANDIDATES_EACH largest cosines."""
+    order = np.lexsort((-cosines, rows))
+    sorted_rows = rows[order]
+    rank = np.arange(len(rows)) - np.searchsorted(sorted_rows, sorted_rows)
+    return order[rank < _MAX_CANDIDATES_EACH]
+
+
+def _verified(
+    gallery: _Gallery, first: _Numbers, second: _Numbers, flips: NDArray[np.bool_]
+) -> NearPairs:
+    similarity = np.empty(len(first), dtype=np.float32)
+    for start in range(0, len(first), _VERIFIED_AT_ONCE):
+        part = slice(start, start + _VERIFIED_AT_ONCE)
+        ours = gallery.reduced(first[part], _FINE)
+        theirs = gallery.reduced(second[part], _FINE)
+        theirs[flips[part]] = theirs[flips[part]][:, :, ::-1]
+        similarity[part] = _similarity(ours, theirs)
+    near = similarity >= NEAR_SIMILARITY
+    return NearPairs(first[near], second[near], similarity[near])
+
+
+def _similarity(ours: _Floats, theirs: _Floats) -> _Floats:
+    """The lesser correlation of both gradients at the best shift, `(N,)` in [-1, 1]."""
+    across, down = _gradients(ours)
+    other_across, other_down = _gradients(theirs)
+    best = np.full(len(ours), -1, dtype=np.float32)
+    shifts = range(-MAX_SHIFT, MAX_SHIFT + 1)
+    for dy, dx in ((dy, dx) for dy in shifts for dx in shifts):
+        lesser = np.minimum(
+            _correlation(_moved(across, dy, dx), _moved(other_across, -dy, -dx)),
+            _correlation(_moved(down, dy, dx), _moved(other_down, -dy, -dx)),
+        )
+        np.maximum(best, lesser, out=best)
+    return best
+
+
+def _gradients(pictures: _Floats) -> tuple[_Floats, _Floats]:
+    """Horizontal and vertical differences of the softened luminance, `(N, 31, 31)` each."""
+    grey = np.pad(pictures @ _LUMINANCE, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    grey = (grey[:, :-2] + 2 * grey[:, 1:-1] + grey[:, 2:]) / 4
+    grey = (grey[:, :, :-2] + 2 * grey[:, :, 1:-1] + grey[:, :, 2:]) / 4
+    return np.diff(grey, axis=2)[:, :-1], np.diff(grey, axis=1)[:, :, :-1]
+
+
+def _moved(maps: _Floats, dy: int, dx: int) -> _Floats:
+    """What is left of `maps` when the first `dy` rows and `dx` columns, or the last ones, go."""
+    height, width = maps.shape[1:]
+    return maps[:, max(0, dy) : height + min(0, dy), max(0, dx) : width + min(0, dx)]
+
+
+def _correlation(ours: _Floats, theirs: _Floats) -> _Floats:
+    products = np.einsum("nhw,nhw->n", ours, theirs)
+    lengths = np.einsum("nhw,nhw->n", ours, ours) * np.einsum("nhw,nhw->n", theirs, theirs)
+    correlation: _Floats = products / np.maximum(np.sqrt(lengths), np.float32(1e-3))
+    return correlation

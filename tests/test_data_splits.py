@@ -1,0 +1,294 @@
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from tenfold.data.images import Dataset, Images
+from tenfold.data.splits import (
+    TrainingData,
+    check_leaks,
+    duplicates_across,
+    evaluation_split,
+    stratified_split,
+    subset,
+    training_data,
+)
+from tenfold.errors import TenfoldError
+
+
+def noise(number, *, seed, split="train", num_classes=3):
+    """Pictures of large random patches, no two alike, a third of each class."""
+    generator = np.random.default_rng(seed)
+    patches = generator.integers(0, 256, (number, 8, 8, 3), dtype=np.uint8)
+    pixels = patches.repeat(4, axis=1).repeat(4, axis=2)
+    labels = np.arange(number) % num_classes
+    names = tuple(f"class {n}" for n in range(num_classes))
+    return Images(pixels, labels, names, np.array([f"{split}/{n}" for n in range(number)]))
+
+
+def joined(*parts):
+    return Images(
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        parts[0].class_names,
+        np.array([f"{n}/{name}" for n, part in enumerate(parts) for name in part.ids]),
+    )
+
+
+def dataset(train, *, validation=None, test=None):
+    return Dataset("noise", train, validation, test, "made here", {"train": "abc"}, ("a note",))
+
+
+def counts(labels, indices, num_classes):
+    return np.bincount(labels[indices], minlength=num_classes).tolist()
+
+
+def test_cifar_splits_are_exact_and_even():
+    labels = np.repeat(np.arange(10), 5_000)
+    for size in (10_000, 5_000, 0.2):
+        kept, held_out = stratified_split(labels, size=size, seed=3)
+        expected = size if size >= 1 else 10_000
+        assert len(held_out) == expected
+        assert counts(labels, held_out, 10) == [expected // 10] * 10
+        assert np.array_equal(np.sort(np.concatenate([kept, held_out])), np.arange(50_000))
+        assert (np.diff(kept) > 0).all()
+        assert (np.diff(held_out) > 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 13, 40, 0.01, 0.5])
+def test_shares_go_by_largest_remainder_and_add_up(size):
+    labels = np.repeat([0, 1, 2, 3], [61, 30, 7, 2])
+    _, held_out = stratified_split(labels, size=size, seed=0)
+    total = size if size >= 1 else round(size * 100)
+    assert len(held_out) == total
+    shares = np.array([61, 30, 7, 2]) * total / 100
+    assert (np.abs(np.array(counts(labels, held_out, 4)) - shares) < 1).all()
+
+
+def test_a_split_never_takes_the_last_picture_of_a_class():
+    labels = np.array([0] * 90 + [1] * 2 + [2])
+    kept, held_out = stratified_split(labels, size=90, seed=0)
+    assert len(held_out) == 90
+    assert counts(labels, kept, 3) == [1, 1, 1]
+
+
+def test_a_split_depends_on_the_seed_alone():
+    labels = np.arange(1_000) % 10
+    first, again = (stratified_split(labels, size=100, seed=5)[1] for _ in range(2))
+    other = stratified_split(labels, size=100, seed=6)[1]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_split_stays_what_it_was_in_earlier_versions():
+    # A change here makes new runs see other pictures than old ones.
+    labels = np.arange(12) % 2
+    assert stratified_split(labels, size=4, seed=0)[1].tolist() == [3, 4, 8, 9]
+
+
+def test_a_larger_draw_contains_the_smaller_one():
+    images = noise(300, seed=0)
+    small, large = subset(images, 30, seed=1), subset(images, 90, seed=1)
+    assert set(small.ids) < set(large.ids)
+    assert np.bincount(small.labels).tolist() == [10, 10, 10]
+
+
+def test_a_subset_has_every_class_where_there_is_room():
+    images = Images(
+        np.zeros((103, 4, 4, 3), np.uint8),
+        np.array([0] * 100 + [1, 2, 4]),
+        ("a", "b", "c", "none of these", "e"),
+        np.arange(103).astype(str),
+    )
+    assert np.bincount(subset(images, 4, seed=0).labels).tolist() == [1, 1, 1, 0, 1]
+    assert len(subset(images, 2, seed=0)) == 2
+    assert subset(images, 103, seed=0) is images
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1.5, float("nan"), float("inf")])
+def test_a_size_that_is_no_size_is_refused(size):
+    with pytest.raises(TenfoldError, match="share between 0 and 1 of the 10 that there are"):
+        stratified_split(np.zeros(10, dtype=np.int64), size=size, seed=0)
+
+
+def test_sizes_beyond_what_there_is_are_refused_with_the_number():
+    with pytest.raises(TenfoldError, match=r"size is 10 of 10 pictures.*9 can be held out"):
+        stratified_split(np.zeros(10, dtype=np.int64), size=10, seed=0)
+    images = noise(12, seed=0)
+    with pytest.raises(TenfoldError, match="only 12 pictures"):
+        subset(images, 13, seed=0)
+    with pytest.raises(TenfoldError, match="train_size is 11, but there are only 10 pictures left"):
+        training_data(
+            dataset(images, test=noise(6, seed=1)), train_size=11, validation_size=2, seed=0
+        )
+
+
+def test_row_23_a_class_missing_from_one_split_shifts_no_label():
+    train = noise(60, seed=0, num_classes=4)
+    only = np.flatnonzero(train.labels != 2)
+    without = dataset(train.take(only), test=noise(20, seed=1, num_classes=4))
+    options = {"train_size": 20, "validation_size": 0.2, "seed": 0}
+    data = training_data(without, **options)
+    assert data.train.class_names == train.class_names
+    assert 2 not in data.train.labels
+    assert data.validation is not None
+    labels = dict(zip(train.ids, train.labels, strict=True))
+    for images in (data.train, data.validation):
+        assert [labels[name] for name in images.ids] == images.labels.tolist()
+    assert evaluation_split(without, "test", **options) is without.test
+
+
+CASES = {
+    "all splits": dataset(
+        noise(60, seed=0), validation=noise(9, seed=1, split="v"), test=noise(9, seed=2, split="t")
+    ),
+    "no validation": dataset(noise(60, seed=0), test=noise(9, seed=2, split="t")),
+    "no test": dataset(noise(60, seed=0), validation=noise(9, seed=1, split="v")),
+    "train alone": dataset(noise(60, seed=0)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("train_size", [0, 12])
+@pytest.mark.parametrize("validation_size", [0, 6, 0.25])
+def test_training_and_evaluation_agree_and_share_nothing(case, train_size, validation_size):
+    data = CASES[case]
+    options = {"train_size": train_size, "validation_size": validation_size, "seed": 4}
+    trained = training_data(data, **options)
+    parts = {"train": trained.train, "test": evaluation_split(data, "test", **options)}
+    assert evaluation_split(data, "train", **options).same_as(trained.train)
+    if validation_size:
+        parts["validation"] = evaluation_split(data, "validation", **options)
+        assert trained.validation is not None
+        assert trained.validation.same_as(parts["validation"])
+    else:
+        assert trained.validation is None
+        with pytest.raises(TenfoldError, match="no validation split of noise"):
+            evaluation_split(data, "validation", **options)
+    ids = [name for images in parts.values() for name in images.ids.tolist()]
+    assert len(ids) == len(set(ids))
+    if train_size:
+        assert len(trained.train) == train_size
+    elif case == "train alone" and validation_size == 0.25:
+        assert [len(images) for images in parts.values()] == [36, 12, 12]
+    elif case == "train alone" and not validation_size:
+        assert len(trained.train) == 48
+
+
+def test_the_same_arguments_give_the_same_pictures_of_data_loaded_again():
+    options = {"train_size": 12, "validation_size": 6, "seed": 4}
+    first = training_data(dataset(noise(60, seed=0)), **options)
+    again = training_data(dataset(noise(60, seed=0)), **options)
+    assert first.train.same_as(again.train)
+    assert first.validation is not None
+    assert again.validation is not None
+    assert first.validation.same_as(again.validation)
+
+
+def test_training_data_knows_where_it_is_from_and_has_no_test():
+    data = training_data(CASES["train alone"], train_size=0, validation_size=6, seed=0)
+    assert (data.dataset_name, data.source, data.checksums) == (
+        "noise",
+        "made here",
+        {"train": "abc"},
+    )
+    assert data.notes[0] == "a note"
+    assert "12 of its 60 pictures were held out" in data.notes[1]
+    assert not any("test" in field.name for field in fields(TrainingData))
+
+
+def test_a_data_set_without_test_pictures_says_so():
+    options = {"train_size": 0, "validation_size": 6, "seed": 0, "test_size": 0}
+    with pytest.raises(TenfoldError, match="no test split of noise, because test_size is 0"):
+        evaluation_split(CASES["train alone"], "test", **options)
+    with pytest.raises(TenfoldError, match="no split 'tset'; choose one of train"):
+        evaluation_split(CASES["train alone"], "tset", **options)
+
+
+def copies_of(images, generator):
+    """The same photographs in other files: mirrored, lightened and a little noisy."""
+    pixels = images.pixels[:, :, ::-1].astype(np.float64) * 0.9 + 12
+    pixels += generator.normal(0, 2, pixels.shape)
+    return Images(
+        np.clip(pixels, 0, 255).astype(np.uint8), images.labels, images.class_names, images.ids
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_near_duplicates_stay_on_one_side_of_a_made_test_split(seed):
+    photographs = noise(90, seed=7)
+    few = photographs.take(np.arange(30))
+    data = dataset(joined(photographs, copies_of(few, np.random.default_rng(0)), few))
+    options = {"train_size": 0, "validation_size": 0.2, "seed": seed}
+    trained = training_data(data, **options)
+    assert trained.validation is not None
+    test = evaluation_split(data, "test", **options)
+    assert len(test) == pytest.approx(30, abs=4)
+    side = {
+        name: number
+        for number, images in enumerate((trained.train, trained.validation, test))
+        for name in images.ids.tolist()
+    }
+    for n in range(30):
+        assert side[f"0/train/{n}"] == side[f"1/train/{n}"] == side[f"2/train/{n}"]
+    report = duplicates_across({"train": trained.train, "test": test})
+    assert [(part.exact, part.near) for part in report.across] == [(0, 0)]
+
+
+def test_groups_of_one_split_like_no_groups():
+    labels = np.arange(200) % 3
+    plain = stratified_split(labels, size=50, seed=9)
+    grouped = stratified_split(labels, size=50, seed=9, groups=np.arange(200))
+    assert all(np.array_equal(*pair) for pair in zip(plain, grouped, strict=True))
+
+
+def test_classes_of_one_picture_over_and_over_cannot_be_split():
+    one = noise(2, seed=0, num_classes=2)
+    with pytest.raises(TenfoldError, match="nearly equal each other"):
+        training_data(dataset(one.take(np.arange(20) % 2)), train_size=0, validation_size=0, seed=0)
+
+
+def leaking():
+    train, test = noise(60, seed=0), noise(30, seed=1, split="test")
+    return dataset(train, test=joined(test, train.take(np.array([5, 17, 5]))))
+
+
+def test_row_25_the_same_picture_in_train_and_test_is_counted_and_reported():
+    data = leaking()
+    assert check_leaks(data.splits()) == [
+        "3 pictures of the test split are in the train split too (1/train/5 equals train/5)."
+    ]
+    report = duplicates_across(data)
+    (across,) = report.across
+    assert (across.first, across.second, across.exact, across.near) == ("train", "test", 3, 0)
+    assert [(pair.first, pair.second) for pair in across.pairs] == [
+        ("train/5", "1/train/5"),
+        ("train/17", "1/train/17"),
+        ("train/5", "1/train/5"),
+    ]
+    assert all(pair.similarity == 1 for pair in across.pairs)
+    within = {overlap.first: overlap.exact for overlap in report.within}
+    assert within == {"train": 0, "test": 2}
+    clean = leaking().train
+    assert check_leaks({"train": clean, "test": noise(30, seed=1)}) == []
+
+
+def test_row_25_strict_refuses_a_picture_in_train_and_test():
+    for look in (duplicates_across, check_leaks):
+        with pytest.raises(TenfoldError, match=r"3 pictures of the test split.*equals train/5"):
+            look(leaking().splits(), strict=True)
+    clean = {"train": noise(60, seed=0), "test": noise(30, seed=1)}
+    assert check_leaks(clean, strict=True) == []
+    duplicates_across(clean, strict=True)
+
+
+def test_row_25_near_duplicates_across_splits_are_counted_apart():
+    train = noise(60, seed=0)
+    test = joined(noise(30, seed=1), copies_of(train.take(np.array([8])), np.random.default_rng(0)))
+    report = duplicates_across({"train": train, "test": test})
+    (across,) = report.across
+    assert (across.exact, across.near, across.num_pairs) == (0, 1, 1)
+    (pair,) = across.pairs
+    assert (pair.first, pair.second, pair.same_class) == ("train/8", "1/train/8", True)
+    assert 0.85 <= pair.similarity < 1
+    assert duplicates_across({"train": train, "test": test}, near=False).across[0].near is None
