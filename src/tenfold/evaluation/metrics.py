@@ -1,6 +1,7 @@
 """Numbers from predictions: how often right, on what, and how surely."""
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,8 @@ def wilson_interval(successes: int, trials: int, *, z: float = 1.959963984540054
     denominator = 1 + z**2 / trials
     centre = (share + z**2 / (2 * trials)) / denominator
     half = z / denominator * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    # Rounding would otherwise leave 0 of 20 just outside its own interval.
+    return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def compute_metrics(predictions: Predictions) -> dict[str, Any]:
@@ -41,20 +43,26 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recall_fscore_support
 
     logits, labels, names = predictions.logits, predictions.labels, predictions.class_names
+    if len(labels) == 0:
+        raise ValueError("metrics need at least one picture")
     guesses = logits.argmax(axis=1)
     right = guesses == labels
     indices = np.arange(len(names))
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, guesses, labels=indices, zero_division=0
     )
-    confusion = confusion_matrix(labels, guesses, labels=indices)
+    with warnings.catch_warnings():
+        # Pictures of a single class, all of them right, correlate with nothing: 0 it is.
+        warnings.filterwarnings("ignore", message="A single label was found")
+        confusion = confusion_matrix(labels, guesses, labels=indices)
+        correlation = float(matthews_corrcoef(labels, guesses))
     return {
         "num_images": len(labels),
         "accuracy": float(right.mean()),
         "accuracy_interval": list(wilson_interval(int(right.sum()), len(labels))),
         "top5_accuracy": top_k_accuracy(predictions, 5) if len(names) > 5 else None,
         "loss": cross_entropy(predictions),
-        "matthews_correlation": float(matthews_corrcoef(labels, guesses)),
+        "matthews_correlation": correlation,
         "per_class": [
             {
                 "name": name,

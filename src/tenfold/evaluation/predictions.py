@@ -1,7 +1,9 @@
 """Logits, labels and ids of one split: computed once, saved, and the input of every metric."""
 
+import struct
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +15,12 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.files import atomic_file
 from tenfold.progress import Progress
+
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What NumPy raises for an npz file that is damaged or holds something else."""
 
 
 class Predictions(NamedTuple):
@@ -88,7 +96,7 @@ def load_predictions(path: Path) -> Predictions:
             return Predictions(file["logits"], file["labels"], file["ids"], names)
     except FileNotFoundError:
         raise TenfoldError(f"There is no {path}; run `tenfold evaluate` first.") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise TenfoldError(
             f"{path} can't be read ({error}); run `tenfold evaluate` to write it again."
         ) from error
