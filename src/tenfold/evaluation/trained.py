@@ -1,7 +1,8 @@
 """A trained model as a file: weights, and everything needed to use them on a picture."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class TrainedModel:
         self,
         pixels: NDArray[np.uint8],
         *,
-        batch_size: int = 500,
+        batch_size: int = 250,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """Logits `(N, C)` of pictures `(N, H, W, 3)` uint8, computed in batches without gradients.
@@ -121,20 +122,43 @@ def load_model(path: Path) -> TrainedModel:
                 "use the version of tenfold that wrote it."
             )
         recipe = recipe_from_dict(header["recipe"], source=str(path))
-        class_names = tuple(str(name) for name in header["class_names"])
+        class_names, size = tuple(header["class_names"]), tuple(header["image_size"])
         constants = header["normalisation"]
-        height, width = header["image_size"]
         normalisation = Normalisation(tuple(constants["mean"]), tuple(constants["std"]))
-    except (KeyError, ValueError, TypeError) as error:
+        _require_sound(class_names, size, normalisation)
+        # Without memory behind it, so that a header can't ask for more than the file has.
+        with torch.device("meta"):
+            expected = build_network(recipe, num_classes=len(class_names), image_size=size)
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise TenfoldError(
             f"{path} is not a model that tenfold wrote: its header lacks or garbles {error}; give "
             "a run folder or its model.safetensors."
         ) from error
-    module = build_network(recipe, num_classes=len(class_names), image_size=(height, width))
-    require_same_tensors(tensors, module.state_dict(), source=str(path))
+    require_same_tensors(tensors, expected.state_dict(), source=str(path))
+    with torch.random.fork_rng(devices=[]):
+        module = build_network(recipe, num_classes=len(class_names), image_size=size)
     module.load_state_dict(tensors)
     module.eval()
-    return TrainedModel(module, recipe, class_names, normalisation, (height, width))
+    return TrainedModel(module, recipe, class_names, normalisation, size)
+
+
+def _require_sound(
+    class_names: tuple[Any, ...], size: tuple[Any, ...], normalisation: Normalisation
+) -> None:
+    """Raise ValueError, naming it, for a value that no training writes."""
+    if len(set(class_names)) < max(len(class_names), 1) or not _all_of(str, class_names):
+        raise ValueError("class_names")
+    if len(size) != 2 or not _all_of(int, size) or not all(0 < side <= 65536 for side in size):
+        raise ValueError("image_size")
+    for constants in normalisation:
+        if len(constants) != 3 or not all(math.isfinite(value) for value in constants):
+            raise ValueError("normalisation")
+    if min(normalisation.std) <= 0:
+        raise ValueError("normalisation")
+
+
+def _all_of(kind: type, values: Iterable[Any]) -> bool:
+    return all(type(value) is kind for value in values)
 
 
 def require_same_tensors(
