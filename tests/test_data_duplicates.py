@@ -59,7 +59,7 @@ def test_a_changed_copy_is_a_near_duplicate_of_its_original_alone(change):
     found = near_pairs([originals, changed(originals, CHANGES[change])])
     right = found.second == found.first + 60
     assert right.all()
-    assert right.sum() >= 55
+    assert right.sum() >= 50
     assert found.similarity.min() >= NEAR_SIMILARITY
 
 

@@ -244,8 +244,20 @@ def test_groups_of_one_split_like_no_groups():
 
 def test_classes_of_one_picture_over_and_over_cannot_be_split():
     one = noise(2, seed=0, num_classes=2)
-    with pytest.raises(TenfoldError, match="nearly equal each other"):
+    with pytest.raises(TenfoldError, match="equal each other; supply that split yourself"):
         training_data(dataset(one.take(np.arange(20) % 2)), train_size=0, validation_size=0, seed=0)
+
+
+def test_where_all_pictures_are_alike_the_test_is_made_and_called_too_easy():
+    generator = np.random.default_rng(0)
+    films = noise(2, seed=0, num_classes=2).take(np.arange(40) % 2)
+    pixels = np.clip(films.pixels + generator.normal(0, 3, films.pixels.shape), 0, 255)
+    frames = Images(
+        pixels.astype(np.uint8), films.labels, films.class_names, np.arange(40).astype(str)
+    )
+    options = {"train_size": 0, "validation_size": 0, "seed": 0}
+    assert "the test is too easy" in training_data(dataset(frames), **options).notes[-1]
+    assert len(evaluation_split(dataset(frames), "test", **options)) == 8
 
 
 def leaking():

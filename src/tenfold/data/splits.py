@@ -59,8 +59,8 @@ def stratified_split(
 
     Raises TenfoldError for a size that is not possible.
     """
-    generator = _generator(seed, _ANY)
-    return _hold_out(labels, size=size, generator=generator, groups=groups, what="size")
+    held_out = _Draw(labels, size, _generator(seed, _ANY), "size").held_out(groups)
+    return np.delete(np.arange(len(labels)), held_out), held_out
 
 
 def subset(images: Images, size: float, *, seed: int) -> Images:
@@ -88,10 +88,10 @@ def training_data(
     """What is trained and validated on, as `evaluation_split` sees it with the same arguments.
 
     The data set's own splits are used where it has them. Else a test split of `test_size` is first
-    held out from train, with near duplicates kept on one side, then a validation split of
-    `validation_size`, with exact duplicates kept on one side; both a number or a share below 1 of
-    what is there. Then `train_size` pictures are drawn for training, or all for 0. With a
-    `validation_size` of 0 there is no validation.
+    held out from train, with near duplicates kept on one side (a note says so where so many are
+    alike that this can't be), then a validation split of `validation_size`, with exact duplicates
+    kept on one side; both a number or a share below 1 of what is there. Then `train_size` pictures
+    are drawn for training, or all for 0. With a `validation_size` of 0 there is no validation.
 
     Raises TenfoldError for sizes that are not possible.
     """
@@ -173,38 +173,36 @@ def _make_partition(dataset: Dataset, sizes: _Sizes) -> _Partition:
     images = dataset.train
     rest = np.arange(len(images))
     test, validation = None, None
-    notes: list[str] = []
+    notes: tuple[str, ...] = ()
     groups = None
     if dataset.test is None and sizes.test != 0:
         groups = near_groups([images.pixels])
-        rest, test = _hold_out(
-            images.labels,
-            size=sizes.test,
-            generator=_generator(sizes.seed, _TEST),
-            groups=groups,
-            what="test_size",
-        )
-        notes.append(_note("test", len(test), len(images)))
+        draw = _Draw(images.labels, sizes.test, _generator(sizes.seed, _TEST), "test_size")
+        apart = draw.is_possible(groups)
+        if not apart:
+            groups = exact_groups([images.pixels])
+        test = draw.held_out(groups)
+        notes = (_note(len(test), len(images), apart=apart),)
+        rest = np.setdiff1d(rest, test, assume_unique=True)
     if dataset.validation is None and sizes.validation != 0:
         groups = exact_groups([images.pixels]) if groups is None else groups
-        kept, held_out = _hold_out(
-            images.labels[rest],
-            size=sizes.validation,
-            generator=_generator(sizes.seed, _VALIDATION),
-            groups=groups[rest],
-            what="validation_size",
-        )
-        rest, validation = rest[kept], rest[held_out]
+        generator = _generator(sizes.seed, _VALIDATION)
+        draw = _Draw(images.labels[rest], sizes.validation, generator, "validation_size")
+        held_out = draw.held_out(groups[rest])
+        rest, validation = np.delete(rest, held_out), rest[held_out]
     if sizes.train != 0:
         rest = rest[_training_draw(images.labels[rest], sizes)]
     own_validation = dataset.validation is not None and sizes.validation != 0
-    return _Partition(rest, validation, test, own_validation, tuple(notes))
+    return _Partition(rest, validation, test, own_validation, notes)
 
 
-def _note(name: str, number: int, total: int) -> str:
+def _note(number: int, total: int, *, apart: bool) -> str:
+    held_out = f"The data has no test split: {number:,} of its {total:,} pictures were held out"
+    if apart:
+        return f"{held_out}, and near duplicates of a picture stay on its side."
     return (
-        f"The data has no {name} split: {number:,} of its {total:,} pictures were held out as one, "
-        "and near duplicates of a picture stay on its side."
+        f"{held_out}. So many pictures nearly equal each other that near duplicates could not be "
+        "kept on one side: if they are of the same things, the test is too easy."
     )
 
 
@@ -239,36 +237,41 @@ def _generator(seed: int, purpose: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([seed, purpose]))
 
 
-def _hold_out(
-    labels: _Numbers,
-    *,
-    size: float,
-    generator: np.random.Generator,
-    groups: _Numbers | None,
-    what: str,
-) -> tuple[_Numbers, _Numbers]:
-    counts = np.bincount(labels)
-    number = _number(size, len(labels), what)
-    most = np.maximum(counts - 1, 0)
-    if number > most.sum():
-        raise TenfoldError(
-            f"{what} is {number:,} of {len(labels):,} pictures, which leaves no picture of some "
-            f"class to train on; {most.sum():,} can be held out at most."
-        )
-    quotas = _quotas(counts, number, least=np.zeros_like(counts), most=most)
-    order = np.argsort(generator.random(len(labels)), kind="stable")
-    if groups is None:
-        held_out = _first_of_each(labels, order, quotas)
-    else:
-        held_out = _whole_groups(labels, order, quotas, groups)
-        if not len(held_out):
+class _Draw:
+    """Pictures held out of `labels`: an order drawn once, and how many of each class."""
+
+    def __init__(
+        self, labels: _Numbers, size: float, generator: np.random.Generator, what: str
+    ) -> None:
+        self._labels, self._what = labels, what
+        counts = np.bincount(labels)
+        number = _number(size, len(labels), what)
+        most = np.maximum(counts - 1, 0)
+        if number > most.sum():
             raise TenfoldError(
-                f"None of the {len(labels):,} pictures can be held out for {what}, because those "
-                "of each class nearly equal each other; supply that split yourself."
+                f"{what} is {number:,} of {len(labels):,} pictures, which leaves no picture of "
+                f"some class to train on; {most.sum():,} can be held out at most."
             )
-    kept = np.ones(len(labels), dtype=np.bool_)
-    kept[held_out] = False
-    return np.flatnonzero(kept), np.flatnonzero(~kept)
+        self._quotas = _quotas(counts, number, least=np.zeros_like(counts), most=most)
+        self._order = np.argsort(generator.random(len(labels)), kind="stable")
+
+    def held_out(self, groups: _Numbers | None) -> _Numbers:
+        """Sorted indices, with groups kept whole."""
+        if groups is None:
+            return np.sort(_first_of_each(self._labels, self._order, self._quotas))
+        indices = _whole_groups(self._labels, self._order, self._quotas, groups)
+        if not len(indices):
+            raise TenfoldError(
+                f"None of the {len(self._labels):,} pictures can be held out for {self._what}, "
+                "because those of each class equal each other; supply that split yourself."
+            )
+        return np.sort(indices)
+
+    def is_possible(self, groups: _Numbers) -> bool:
+        """Whether each class gives at least half of what it should with groups kept whole."""
+        indices = _whole_groups(self._labels, self._order, self._quotas, groups)
+        given = np.bincount(self._labels[indices], minlength=len(self._quotas))
+        return bool((given >= self._quotas // 2).all())
 
 
 def _drawn(labels: _Numbers, number: int, generator: np.random.Generator) -> _Numbers:
