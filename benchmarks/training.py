@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", default="cnn")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    result = measure(load_recipe(arguments.recipe, ["training.epochs=1"]))
+    result = measure(load_recipe(arguments.recipe, ["training.epochs=1", "training.min_steps=0"]))
     if arguments.json:
         print(json.dumps(result))
         return

@@ -21,6 +21,7 @@ TINY = [
     "augmentation.translate=0",
     "training.batch_size=32",
     "training.epochs=3",
+    "training.min_steps=0",
     "training.label_smoothing=0.0",
 ]
 
@@ -126,6 +127,12 @@ def test_accumulated_parts_are_the_whole_batch(parts):
     in_parts = fit(tiny(*plain, f"training.accumulate={parts}"), data(190))
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(weights(in_parts)[name], tensor, atol=1e-5, rtol=1e-3)
+
+
+def test_few_pictures_get_more_epochs():
+    fitted = fit(tiny("training.epochs=2", "training.min_steps=20"), data())
+    assert [line["step"] for line in fitted.history.metrics] == [6, 12, 18, 24]
+    assert fitted.history.metrics[-1]["learning_rate"] < 0.02
 
 
 def test_clipping_bounds_the_step():
@@ -264,7 +271,7 @@ def test_what_a_recipe_needs_of_the_data_is_said():
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_every_shipped_recipe_trains_for_two_steps(name):
-    recipe = load_recipe(name, ["training.epochs=1"])
+    recipe = load_recipe(name, ["training.epochs=1", "training.min_steps=0"])
     generator = np.random.default_rng(0)
     number = recipe.training.batch_size * 2
     labels = np.arange(number, dtype=np.int64) % 10

@@ -123,6 +123,7 @@ def _schedule_rules(schedule: ScheduleOptions) -> list[Rule]:
 def _training_rules(training: TrainingOptions) -> list[Rule]:
     return [
         Rule("training.epochs", training.epochs >= 1, "1 or more"),
+        Rule("training.min_steps", training.min_steps >= 0, "0 or more"),
         Rule("training.batch_size", training.batch_size >= 2, "2 or more"),
         Rule(
             "training.accumulate",

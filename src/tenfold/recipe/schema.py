@@ -196,6 +196,8 @@ class TrainingOptions:
     """How long and in what steps."""
 
     epochs: int = 10
+    min_steps: int = 0
+    """Fewest steps of a run: with few pictures, epochs are added until there are as many."""
     batch_size: int = 256
     """Pictures a step, over all processes and accumulated parts together."""
     accumulate: int = 1

@@ -84,6 +84,8 @@ def fit(
         while session.state.history.ended is None:
             _train_epoch(session)
             _end_epoch(session)
+        # A signal that came while the last epoch was validated.
+        _leave_if_asked(session)
         assert session.state.history.ended is not None
         session.reporter.ended(session.state.history.ended)
     state = session.state
@@ -97,7 +99,11 @@ def _train_epoch(session: Session) -> None:
     """The steps of an epoch that are still to be done."""
     history, options = session.state.history, session.recipe.training
     batches = epoch_batches(
-        len(session.pictures), options.batch_size, seed=session.recipe.seed, epoch=history.epoch
+        len(session.pictures),
+        options.batch_size,
+        seed=session.recipe.seed,
+        epoch=history.epoch,
+        least=session.least_pictures,
     )
     session.pictures.start_epoch(history.epoch)
     session.network.train()
@@ -219,14 +225,16 @@ def _leave_if_asked(session: Session) -> None:
         return
     session.save()
     history = session.state.history
-    place = f"epoch {history.epoch + 1}, step {history.step}"
+    place = "before the evaluation"
+    if history.ended is None:
+        place = f"in epoch {history.epoch + 1}, step {history.step}"
     if signal is not None and signal.name == "SIGINT":
         raise StoppedByUserError(
-            f"Stopped in {place}; everything is saved, and the same command resumes it."
+            f"Stopped {place}; everything is saved, and the same command resumes it."
         )
     name = signal.name if signal is not None else "a signal to another process"
     raise InterruptedRunError(
-        f"Interrupted by {name} in {place}; everything is saved, and the same command resumes it."
+        f"Interrupted by {name} {place}; everything is saved, and the same command resumes it."
     )
 
 
@@ -257,7 +265,7 @@ def _end_epoch(session: Session) -> None:
     history.epoch += 1
     history.step = 0
     history.sums = Sums()
-    if history.ended is None and history.epoch >= recipe.training.epochs:
+    if history.ended is None and history.epoch >= session.num_epochs:
         history.ended = "finished"
     session.save()
     session.reporter.epoch_ended(metrics, timings)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +25,8 @@ from tenfold.training.optimizers import build_optimizer
 from tenfold.training.reporters import Plan, Reporter, Reporters
 from tenfold.training.state import TrainingState
 
+T = TypeVar("T")
+
 
 @dataclass
 class Session:
@@ -31,6 +34,7 @@ class Session:
 
     network: `state.model`, wrapped for the processes and the precision. validation: the values of
     an epoch's log. write: puts a checkpoint on the disk, on the first process alone.
+    least_pictures: that a batch must have.
     """
 
     recipe: Recipe
@@ -44,11 +48,18 @@ class Session:
     write: Callable[[TrainingState], None]
     interruption: Interruption
     steps_per_epoch: int
+    least_pictures: int
+
+    @property
+    def num_epochs(self) -> int:
+        """The recipe's epochs, or as many more as its fewest steps take."""
+        options = self.recipe.training
+        return max(options.epochs, -(-options.min_steps // self.steps_per_epoch))
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.steps_per_epoch * self.recipe.training.epochs
+        return self.steps_per_epoch * self.num_epochs
 
     def any_process(self, flag: bool) -> bool:
         """Whether `flag` is set on any process, so that all of them decide alike."""
@@ -61,8 +72,7 @@ class Session:
         """Write a checkpoint; every process must call this at the same place."""
         history = self.state.history
         history.sums_by_process = gather_object([history.sums])
-        if self.accelerator.is_main_process:
-            self.write(self.state)
+        on_first_process(self.accelerator, lambda: self.write(self.state))
 
     def restore(self, restore: Callable[[TrainingState], None]) -> None:
         """Bring the state to where a checkpoint has it."""
@@ -90,6 +100,26 @@ def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
     return Accelerator(cpu=cpu, mixed_precision="no" if precision == "float32" else precision)
 
 
+def on_first_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """What `work` returns, or the TenfoldError that it raises, on every process.
+
+    `work` is done on the first process alone. The others, left without an answer, would wait for
+    it in vain, and end with a traceback or not at all.
+    """
+    outcome: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            outcome = [work()]
+        except TenfoldError as error:
+            outcome = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(outcome)
+    if isinstance(outcome[0], TenfoldError):
+        raise outcome[0]
+    answer: T = outcome[0]
+    return answer
+
+
 def set_up(
     recipe: Recipe,
     data: TrainingData,
@@ -100,7 +130,7 @@ def set_up(
     interruption: Interruption,
 ) -> Session:
     """Build everything that `recipe` needs to train on `data`, the same for the same seed."""
-    _require_enough(recipe, data, accelerator.num_processes)
+    least = _require_enough(recipe, data, accelerator.num_processes)
     normalisation = normalisation_of(data.train, recipe.data.normalisation)
     torch.manual_seed(derive_seed(recipe.seed, "initial weights"))
     model = build_network(
@@ -133,11 +163,7 @@ def set_up(
 
     def validation() -> dict[str, float | None]:
         # The running statistics of batch norms differ between processes; the first one's count.
-        values = [validate() if accelerator.is_main_process else None]
-        if accelerator.num_processes > 1:
-            broadcast_object_list(values)
-        assert values[0] is not None
-        return values[0]
+        return on_first_process(accelerator, validate)
 
     return Session(
         recipe=recipe,
@@ -156,12 +182,16 @@ def set_up(
         reporter=reporter if reporter and accelerator.is_main_process else Reporters([]),
         write=save if save is not None else lambda state: None,
         interruption=interruption,
-        steps_per_epoch=num_batches(len(data.train), recipe.training.batch_size),
+        steps_per_epoch=num_batches(len(data.train), recipe.training.batch_size, least=least),
+        least_pictures=least,
     )
 
 
-def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> None:
-    """Two pictures for every part of every batch, since a batch norm can't do with one."""
+def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> int:
+    """Two pictures for every part of every batch, since a batch norm can't do with one.
+
+    Returns how many pictures that is. Raises TenfoldError where there are not as many.
+    """
     parts = num_processes * recipe.training.accumulate
     if len(data.train) < 2:
         raise TenfoldError(
@@ -187,6 +217,7 @@ def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> N
             f"{needs_validation} needs validation pictures, and there are none; set "
             "data.validation_size, such as --set data.validation_size=0.1."
         )
+    return 2 * parts
 
 
 def describe_plan(session: Session, data: TrainingData) -> Plan:
@@ -198,7 +229,7 @@ def describe_plan(session: Session, data: TrainingData) -> Plan:
         num_parameters=count_parameters(session.state.model),
         num_train=len(data.train),
         num_validation=len(data.validation) if data.validation is not None else 0,
-        epochs=session.recipe.training.epochs,
+        epochs=session.num_epochs,
         steps_per_epoch=session.steps_per_epoch,
         device=str(session.accelerator.device),
         threads=torch.get_num_threads(),
