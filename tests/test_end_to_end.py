@@ -1,0 +1,59 @@
+"""The whole way on the real CIFAR-10: fetch, verify, train both networks, evaluate, compare."""
+
+import json
+
+import commands
+import pytest
+
+SUMS = {
+    "train-images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+    "train-labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+    "test-images": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+    "test-labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with short runs of `ann` and `cnn` on real pictures."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    for recipe, epochs in (("ann", 2), ("cnn", 2)):
+        changes = ["data.train_size=15000", f"training.epochs={epochs}", "training.min_steps=0"]
+        overrides = [word for change in changes for word in ("--set", change)]
+        command = commands.start(["train", recipe, *overrides], folder=folder)
+        assert command.wait(400) == 0, command.output
+    return folder
+
+
+def test_the_real_pictures_match_the_published_checksums(tmp_path):
+    command = commands.run(["data", "get", "cifar10", "--json"], folder=tmp_path)
+    described = json.loads(command.output.splitlines()[-1])
+    assert described["checksums"] == SUMS
+    assert described["splits"] == {"train": 50_000, "test": 10_000}
+
+
+def test_the_convolutional_network_is_clearly_better(folder):
+    accuracies = {
+        name: json.loads((folder / f"runs/{name}/1/result.json").read_text())["splits"]["test"]
+        for name in ("ann", "cnn")
+    }
+    assert accuracies["ann"]["num_images"] == 10_000
+    assert accuracies["ann"]["accuracy"] > 0.36
+    assert accuracies["cnn"]["accuracy"] > 0.52
+    assert accuracies["cnn"]["accuracy_interval"][0] > accuracies["ann"]["accuracy_interval"][1]
+
+
+def test_memory_stays_under_a_gigabyte_and_a_half(folder):
+    result = json.loads((folder / "runs/cnn/1/result.json").read_text())
+    assert result["training"]["peak_memory_bytes"] < 1.5e9
+
+
+def test_the_comparison_page(folder):
+    arguments = ["report", "runs/ann/1", "runs/cnn/1", "--out", "both.html"]
+    assert commands.run(arguments, folder=folder).wait() == 0
+    page = (folder / "both.html").read_text()
+    assert "Why a convolutional network beats a dense one" in page
+    assert len(page) < 5_000_000
+    assert "http://" not in page.replace("http://www.w3.org", "")
