@@ -37,6 +37,8 @@ def table(kind: Any) -> str:
     rows = ["| field | default | meaning |", "| --- | --- | --- |"]
     hints = get_type_hints(kind)
     for field in fields(kind):
+        if kind is not schema.DataOptions and field.name == "name":
+            continue  # The tag, which stands above the table.
         choices = get_args(hints[field.name]) if "Literal" in str(hints[field.name]) else ()
         meaning = docs.get(field.name, "")
         if len(choices) > 1:
@@ -83,7 +85,8 @@ def main() -> None:
         *command_sections(),
         "## Recipe fields",
         "A recipe is a TOML file that lists only what differs from these defaults. "
-        "`--set table.field=value` changes a field from the command line.",
+        "`--set table.field=value` changes a field from the command line. Beside the tables below "
+        "stand `name`, `description` and `seed`.",
         *recipe_sections(),
     ]
     path = Path(__file__).with_name("reference.md")

@@ -38,9 +38,11 @@ class AnnOptions:
     widths: tuple[int, ...] = (512, 256)
     """Units of each hidden layer."""
     activation: Activation = "relu"
+    """The non-linearity after each layer."""
     dropout: float = 0.2
     """Share of hidden units dropped in training."""
     norm: Norm = "batch"
+    """Batch normalisation after each layer, or none."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,15 @@ class CnnOptions:
     widths: tuple[int, ...] = (32, 64, 128)
     """Channels of each block; every block halves the resolution."""
     kernel_size: int = 3
+    """Side of the convolutions in pixels; odd."""
     dense: tuple[int, ...] = (128,)
     """Units of each dense layer between the blocks and the output."""
     activation: Activation = "relu"
+    """The non-linearity after each layer."""
     dropout: float = 0.2
     """Share of dense units dropped in training."""
     norm: Norm = "batch"
+    """Batch normalisation after each layer, or none."""
 
 
 ModelOptions = AnnOptions | CnnOptions
@@ -92,8 +97,11 @@ class SgdOptions:
 
     name: Literal["sgd"] = "sgd"
     lr: float = 0.1
+    """Learning rate that the schedule multiplies."""
     momentum: float = 0.9
+    """Share of the last step that goes into the next one."""
     nesterov: bool = False
+    """Look ahead along the momentum (Nesterov 1983)."""
     weight_decay: float = 0.0
     """Not applied to norms and biases."""
 
@@ -104,7 +112,9 @@ class AdamOptions:
 
     name: Literal["adam"] = "adam"
     lr: float = 0.001
+    """Learning rate that the schedule multiplies."""
     betas: tuple[float, ...] = (0.9, 0.999)
+    """Decay of the averages of the gradient and of its square."""
     weight_decay: float = 0.0
     """Not applied to norms and biases."""
 
@@ -115,7 +125,9 @@ class AdamWOptions:
 
     name: Literal["adamw"] = "adamw"
     lr: float = 0.001
+    """Learning rate that the schedule multiplies."""
     betas: tuple[float, ...] = (0.9, 0.999)
+    """Decay of the averages of the gradient and of its square."""
     weight_decay: float = 0.01
     """Not applied to norms and biases."""
 
@@ -129,6 +141,7 @@ class ConstantSchedule:
 
     name: Literal["constant"] = "constant"
     warmup_epochs: float = 0.0
+    """Epochs in which the rate rises to its full value in a straight line."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +150,11 @@ class StepSchedule:
 
     name: Literal["step"] = "step"
     warmup_epochs: float = 0.0
+    """Epochs in which the rate rises to its full value in a straight line."""
     every_epochs: float = 10.0
+    """Epochs between two cuts."""
     factor: float = 0.1
+    """What a cut multiplies the rate by."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +163,9 @@ class CosineSchedule:
 
     name: Literal["cosine"] = "cosine"
     warmup_epochs: float = 0.0
+    """Epochs in which the rate rises to its full value in a straight line."""
     final: float = 0.0
+    """Rate at the end, as a share of the full rate."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +174,9 @@ class LinearSchedule:
 
     name: Literal["linear"] = "linear"
     warmup_epochs: float = 0.0
+    """Epochs in which the rate rises to its full value in a straight line."""
     final: float = 0.0
+    """Rate at the end, as a share of the full rate."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +187,9 @@ class OneCycleSchedule:
     peak: float = 0.25
     """Share of the training at which the rate is highest."""
     initial: float = 0.1
+    """Rate at the start, as a share of the full rate."""
     final: float = 0.0
+    """Rate at the end, as a share of the full rate."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +198,9 @@ class PlateauSchedule:
 
     name: Literal["plateau"] = "plateau"
     warmup_epochs: float = 0.0
+    """Epochs in which the rate rises to its full value in a straight line."""
     factor: float = 0.1
+    """What a cut multiplies the rate by."""
     patience: int = 5
     """Epochs without a better validation loss before the rate falls."""
 
@@ -196,6 +220,7 @@ class TrainingOptions:
     """How long and in what steps."""
 
     epochs: int = 10
+    """Times that every training picture is seen."""
     min_steps: int = 0
     """Fewest steps of a run: with few pictures, epochs are added until there are as many."""
     batch_size: int = 256
@@ -213,6 +238,7 @@ class TrainingOptions:
     time_limit_seconds: float = 0.0
     """Training stops at the first step after this time; 0 for no limit."""
     precision: Precision = "float32"
+    """Arithmetic of the network: float32, or bf16 or fp16 with float32 weights."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +246,11 @@ class Recipe:
     """Everything that decides what a run does. Equal recipes and seeds give equal weights."""
 
     name: str = "custom"
+    """Name of the folder that its runs lie in; that of the file unless given."""
     description: str = ""
+    """What it is, in a few words."""
     seed: int = 0
+    """Seed of the weights, the order, the augmentation and everything else that is random."""
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=CnnOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
