@@ -256,6 +256,7 @@ def test_row_28_a_gradient_that_is_not_finite_keeps_the_last_good_state(folder):
         (["data.train_size=65"], 0),  # The last batch would be one picture.
         (["data.train_size=20"], 0),  # Fewer pictures than a batch.
         (["data.train_size=65", "training.accumulate=16"], 0),
+        (["data.train_size=66", "training.accumulate=16"], 0),  # The last batch would be two.
         (["data.train_size=20", "training.accumulate=16"], 2),
     ],
 )

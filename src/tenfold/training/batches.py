@@ -37,23 +37,25 @@ def seeded_generator(seed: int, *parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, *parts))
 
 
-def epoch_batches(num_images: int, batch_size: int, *, seed: int, epoch: int) -> list[Tensor]:
+def epoch_batches(
+    num_images: int, batch_size: int, *, seed: int, epoch: int, least: int = 2
+) -> list[Tensor]:
     """Every index once, shuffled, in batches of `batch_size`; each an int64 tensor.
 
-    A last batch of fewer than two pictures, on which a batch norm would have nothing to average,
-    is joined to the one before it.
+    A last batch of fewer than `least` pictures is joined to the one before it. That is two for
+    each part that a batch is computed in, since a batch norm has nothing to average over one.
     """
     order = torch.randperm(num_images, generator=seeded_generator(seed, "order", epoch))
     batches = list(torch.split(order, batch_size))
-    if len(batches) > 1 and len(batches[-1]) < 2:
+    if len(batches) > 1 and len(batches[-1]) < least:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
 
 
-def num_batches(num_images: int, batch_size: int) -> int:
+def num_batches(num_images: int, batch_size: int, *, least: int = 2) -> int:
     """How many batches `epoch_batches` makes."""
     whole, rest = divmod(num_images, batch_size)
-    return max(whole + (rest >= 2), 1)
+    return max(whole + (rest >= least), 1)
 
 
 class Part(NamedTuple):
