@@ -21,6 +21,10 @@ from tenfold.files import write_bytes, write_json
 
 FORMAT = "tenfold-checkpoint-1"
 KEPT = 2
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    SafetensorError,
+)
 
 logger = logging.getLogger("tenfold")
 
@@ -99,7 +103,7 @@ def _read(folder: Path, number: int) -> Checkpoint:
         if hashlib.sha256(content).hexdigest() != document["tensors_sha256"]:
             raise _DamagedError("the checksum of its tensors does not match")
         return Checkpoint(load(content), document["state"], path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise _DamagedError(f"it can't be read: {error}") from error
 
 

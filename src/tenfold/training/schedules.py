@@ -28,7 +28,9 @@ def multiplier(
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     if isinstance(schedule, StepSchedule):
-        return schedule.factor ** math.floor(step / (schedule.every_epochs * steps_per_epoch))
+        # 1.1 epochs of 10 steps are 11.000000000000002 steps, and step 11 is still the first cut.
+        num_cuts = math.floor(step / (schedule.every_epochs * steps_per_epoch) + 1e-9)
+        return schedule.factor**num_cuts
     if isinstance(schedule, CosineSchedule | LinearSchedule):
         done = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
         curve = (1 + math.cos(math.pi * done)) / 2

@@ -1,0 +1,139 @@
+"""Optimisers step as their papers say, and norms and biases do not decay."""
+
+import pytest
+import torch
+from torch import nn
+
+from tenfold.models import build
+from tenfold.recipe import AdamOptions, AdamWOptions, AnnOptions, CnnOptions, SgdOptions, options_of
+from tenfold.training.optimizers import build_optimizer, set_learning_rate
+
+LR, DECAY = 0.05, 0.1
+MODELS = {
+    "ann": AnnOptions(widths=(9, 5), activation="prelu"),
+    "ann without norm": AnnOptions(widths=(9,), norm="none"),
+    "cnn": CnnOptions(widths=(4, 6), dense=(7,), activation="prelu"),
+    "cnn without norm": CnnOptions(widths=(4,), dense=(), norm="none"),
+}
+
+
+def make(options):
+    torch.manual_seed(0)
+    return build(options.name, num_classes=3, image_size=(8, 8), **options_of(options))
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize("options", [SgdOptions, AdamOptions, AdamWOptions])
+def test_weights_decay_and_norms_biases_and_slopes_do_not(model, options):
+    network = make(model)
+    optimizer = build_optimizer(network, options(lr=LR, weight_decay=DECAY))
+    weights = {
+        id(module.weight)
+        for module in network.modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    seen = []
+    for group in optimizer.param_groups:
+        assert group["lr"] == LR
+        for parameter in group["params"]:
+            seen.append(id(parameter))
+            assert group["weight_decay"] == (DECAY if id(parameter) in weights else 0.0)
+    assert sorted(seen) == sorted(id(parameter) for parameter in network.parameters())
+
+
+def test_frozen_parameters_are_left_out():
+    network = make(MODELS["ann without norm"])
+    network[1].requires_grad_(False)
+    groups = build_optimizer(network, SgdOptions()).param_groups
+    assert {id(p) for g in groups for p in g["params"]} == {id(p) for p in network[-1].parameters()}
+    network[-1].weight.requires_grad_(False)  # nothing is left that decays
+    groups = build_optimizer(network, AdamWOptions()).param_groups
+    assert [p.shape for g in groups for p in g["params"]] == [network[-1].bias.shape]
+
+
+class Pair(nn.Module):
+    """A weight that decays and a bias that does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[0.5, -2.0]], dtype=torch.float64))
+        self.bias = nn.Parameter(torch.tensor([0.3], dtype=torch.float64))
+
+
+GRADIENTS = [(0.4, -0.2, 1.0), (0.1, 0.3, -0.5), (-0.6, 0.2, 0.7), (0.0, 0.1, 0.2)]
+
+
+def steps_of(options):
+    """The three numbers after each step with GRADIENTS."""
+    module = Pair()
+    optimizer = build_optimizer(module, options)
+    values = []
+    for first, second, third in GRADIENTS:
+        module.weight.grad = torch.tensor([[first, second]], dtype=torch.float64)
+        module.bias.grad = torch.tensor([third], dtype=torch.float64)
+        optimizer.step()
+        values.append([*module.weight.detach()[0].tolist(), module.bias.item()])
+    return values
+
+
+def by_hand(rule):
+    """What `rule(value, gradient, decay, step, memory)` makes of the three numbers."""
+    values, memories, history = [0.5, -2.0, 0.3], [{}, {}, {}], []
+    for step, gradients in enumerate(GRADIENTS, start=1):
+        values = [
+            rule(value, gradient, decay, step, memory)
+            for value, gradient, decay, memory in zip(
+                values, gradients, (DECAY, DECAY, 0.0), memories, strict=True
+            )
+        ]
+        history.append(values)
+    return history
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_by_hand(momentum, nesterov):
+    if nesterov and not momentum:
+        return
+
+    def rule(value, gradient, decay, step, memory):
+        gradient += decay * value
+        memory["v"] = momentum * memory.get("v", 0.0) + gradient
+        return value - LR * (gradient + momentum * memory["v"] if nesterov else memory["v"])
+
+    options = SgdOptions(lr=LR, momentum=momentum, nesterov=nesterov, weight_decay=DECAY)
+    for found, expected in zip(steps_of(options), by_hand(rule), strict=True):
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.95)])
+@pytest.mark.parametrize("kind", [AdamOptions, AdamWOptions])
+def test_adam_by_hand(kind, betas):
+    def rule(value, gradient, decay, step, memory):
+        if kind is AdamOptions:
+            gradient += decay * value
+        else:
+            value -= LR * decay * value
+        for name, beta, moment in (("m", betas[0], gradient), ("v", betas[1], gradient**2)):
+            memory[name] = beta * memory.get(name, 0.0) + (1 - beta) * moment
+        mean, square = memory["m"] / (1 - betas[0] ** step), memory["v"] / (1 - betas[1] ** step)
+        return value - LR * mean / (square**0.5 + 1e-8)
+
+    options = kind(lr=LR, betas=betas, weight_decay=DECAY)
+    for found, expected in zip(steps_of(options), by_hand(rule), strict=True):
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_learning_rate_is_set_for_every_group():
+    network = make(MODELS["cnn"])
+    optimizer = build_optimizer(network, SgdOptions(lr=0.1, momentum=0.0))
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    set_learning_rate(optimizer, 0.0)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert all(map(torch.equal, before, network.parameters()))
+    set_learning_rate(optimizer, 0.5)
+    optimizer.step()
+    for old, parameter in zip(before, network.parameters(), strict=True):
+        torch.testing.assert_close(parameter.detach(), old - 0.5)

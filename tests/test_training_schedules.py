@@ -1,0 +1,176 @@
+"""Schedules against those of PyTorch, where both mean the same, and against hand calculation."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from tenfold.recipe import (
+    ConstantSchedule,
+    CosineSchedule,
+    LinearSchedule,
+    OneCycleSchedule,
+    PlateauSchedule,
+    StepSchedule,
+)
+from tenfold.training.schedules import Plateau, multiplier
+
+TOTAL, PER_EPOCH = 60, 12
+
+
+def ours(schedule, *, total=TOTAL, per_epoch=PER_EPOCH):
+    return [
+        multiplier(schedule, step, total_steps=total, steps_per_epoch=per_epoch)
+        for step in range(total)
+    ]
+
+
+def theirs(make, *, total=TOTAL):
+    """The rates that a scheduler of PyTorch gives an optimiser whose rate is 1."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("final", [0.0, 0.05, 1.0])
+def test_cosine_and_linear_are_those_of_pytorch(final):
+    assert ours(CosineSchedule(final=final)) == pytest.approx(
+        theirs(lambda o: lr_scheduler.CosineAnnealingLR(o, TOTAL, eta_min=final)), abs=1e-9
+    )
+    assert ours(LinearSchedule(final=final)) == pytest.approx(
+        theirs(lambda o: lr_scheduler.LinearLR(o, 1.0, final, TOTAL)), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize(("every", "factor"), [(1, 0.5), (2, 0.1), (10, 0.1), (0.25, 0.9)])
+def test_steps_are_those_of_pytorch(every, factor):
+    assert ours(StepSchedule(every_epochs=every, factor=factor)) == pytest.approx(
+        theirs(lambda o: lr_scheduler.StepLR(o, int(every * PER_EPOCH), gamma=factor))
+    )
+
+
+@pytest.mark.parametrize(("every", "per_epoch"), [(0.1, 30), (1.1, 10), (0.55, 20), (2.3, 100)])
+def test_steps_fall_where_they_should_whatever_the_rounding(every, per_epoch):
+    found = ours(StepSchedule(every_epochs=every, factor=0.5), total=300, per_epoch=per_epoch)
+    assert found == [0.5 ** (step // round(every * per_epoch)) for step in range(300)]
+
+
+@pytest.mark.parametrize("final", [0.0, 0.2])
+def test_warm_up_then_cosine_is_that_of_pytorch(final):
+    steps = 2 * PER_EPOCH
+
+    def make(optimizer):
+        parts = [
+            lr_scheduler.LinearLR(optimizer, 1 / (steps + 1), 1.0, steps),
+            lr_scheduler.CosineAnnealingLR(optimizer, TOTAL - steps, eta_min=final),
+        ]
+        return lr_scheduler.SequentialLR(optimizer, parts, [steps])
+
+    found = ours(CosineSchedule(warmup_epochs=2, final=final))
+    assert found == pytest.approx(theirs(make), abs=1e-6)
+
+
+@pytest.mark.parametrize("peak", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize(("initial", "final"), [(0.1, 0.01), (0.5, 0.5), (0.04, 0.001)])
+def test_one_cycle_is_that_of_pytorch(peak, initial, final):
+    # PyTorch's cycle ends on its last step; ours would end one step after it.
+    expected = theirs(
+        lambda o: lr_scheduler.OneCycleLR(
+            o,
+            max_lr=1.0,
+            total_steps=TOTAL + 1,
+            pct_start=(peak * TOTAL + 1) / (TOTAL + 1),
+            anneal_strategy="linear",
+            div_factor=1 / initial,
+            final_div_factor=initial / final,
+            cycle_momentum=False,
+        )
+    )
+    found = ours(OneCycleSchedule(peak=peak, initial=initial, final=final))
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_one_cycle_by_hand():
+    found = ours(OneCycleSchedule(peak=0.5, initial=0.2, final=0.0), total=4, per_epoch=2)
+    assert found == pytest.approx([0.2, 0.6, 1.0, 0.5])
+    assert ours(OneCycleSchedule(peak=0, final=0.5), total=4) == pytest.approx(
+        [1, 0.875, 0.75, 0.625]
+    )
+    assert ours(OneCycleSchedule(peak=1, initial=0), total=4) == pytest.approx([0, 0.25, 0.5, 0.75])
+
+
+SCHEDULES = {
+    "constant": ConstantSchedule,
+    "step": StepSchedule,
+    "cosine": CosineSchedule,
+    "linear": LinearSchedule,
+    "plateau": PlateauSchedule,
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("epochs", [0.5, 1, 2.5])
+def test_warm_up_rises_in_a_straight_line_to_the_full_rate(name, epochs):
+    schedule = SCHEDULES[name](warmup_epochs=epochs)
+    steps = int(epochs * PER_EPOCH)
+    rates = ours(schedule)
+    assert rates[0] > 0
+    rises = [b - a for a, b in itertools.pairwise(rates[: steps + 1])]
+    assert rises == pytest.approx([1 / (steps + 1)] * steps)
+    assert rates[steps] == pytest.approx(1.0)
+    assert max(rates) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("epochs", [5, 50])
+def test_a_warm_up_as_long_as_the_run_never_reaches_the_full_rate(name, epochs):
+    rates = ours(SCHEDULES[name](warmup_epochs=epochs))
+    assert rates == sorted(rates)
+    assert rates == pytest.approx([(step + 1) / (TOTAL + 1) for step in range(TOTAL)])
+
+
+def test_a_constant_rate_is_constant():
+    assert ours(ConstantSchedule()) == [1.0] * TOTAL
+    assert ours(PlateauSchedule()) == [1.0] * TOTAL
+
+
+@pytest.mark.parametrize("schedule", [c() for c in SCHEDULES.values()] + [OneCycleSchedule()])
+def test_a_run_of_one_step_has_a_rate(schedule):
+    (rate,) = ours(schedule, total=1, per_epoch=1)
+    assert 0 < rate <= 1
+
+
+# -- the plateau ---------------------------------------------------------------------------------
+
+LOSSES = [2.0, 1.5, 1.5, 1.6, 1.4, 1.41, 1.42, 1.43, 1.44, 1.45, 1.3, 1.3, 1.3, 1.3, 1.3, 1.3, 1.2]
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2, 5])
+@pytest.mark.parametrize("losses", [LOSSES, LOSSES[::-1], [1.0, math.nan, math.nan, 0.9, math.inf]])
+def test_the_plateau_is_that_of_pytorch(patience, losses):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    reference = lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=patience, threshold=0.0, eps=0.0
+    )
+    plateau = Plateau()
+    for loss in losses:
+        plateau.update(PlateauSchedule(factor=0.5, patience=patience), loss)
+        reference.step(loss)
+        assert plateau.factor == optimizer.param_groups[0]["lr"]
+
+
+def test_the_plateau_by_hand():
+    plateau, schedule = Plateau(), PlateauSchedule(factor=0.1, patience=2)
+    factors = []
+    for loss in (1.0, 0.9, 0.9, 0.91, 0.95, 0.9, 0.9, 0.9, 0.8):
+        plateau.update(schedule, loss)
+        factors.append(plateau.factor)
+    assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
+    assert plateau.best_loss == 0.8
