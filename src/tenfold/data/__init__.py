@@ -1,5 +1,56 @@
 """Where pictures come from: sources, formats, splits and a look at them."""
 
-from tenfold.data.images import Dataset, Images
+import os
 
-__all__ = ["Dataset", "Images"]
+from tenfold.data.images import Dataset, Images
+from tenfold.progress import Progress
+
+__all__ = ["Dataset", "Images", "export", "load"]
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    image_size: int = 0,
+    skip_broken: bool = False,
+    progress: Progress | None = None,
+) -> Dataset:
+    """A data set by name (`cifar10`, `cifar100`, `digits`), or whatever is at a path.
+
+    image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
+    chooses 32 or 64. skip_broken: leave broken pictures out, counted in the notes, where an error
+    is the rule. The result has checksums of its arrays. Raises TenfoldError where neither a data
+    set of that name nor a path is there, and whatever `sources.get` and `formats.read` raise.
+    """
+    from tenfold.data import formats, sources
+    from tenfold.data.checksums import with_checksums
+    from tenfold.data.resizing import resize_dataset
+
+    if name_or_path in sources.NAMES:
+        dataset = sources.get(str(name_or_path), progress=progress)
+        if image_size:
+            dataset = resize_dataset(dataset, image_size=image_size)
+    elif os.path.exists(os.path.expanduser(name_or_path)):
+        dataset = formats.read(
+            name_or_path, image_size=image_size, skip_broken=skip_broken, progress=progress
+        )
+    else:
+        raise formats.unknown_name(os.fspath(name_or_path), sources.NAMES)
+    return with_checksums(dataset)
+
+
+def export(
+    dataset: Dataset,
+    path: str | os.PathLike[str],
+    format: str,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Write a data set as `folder` (PNG and CSV), `parquet` or `npz`; `load` gets it back.
+
+    Raises TenfoldError for another format, where something is at `path` already, and where the
+    disk is full; nothing is left behind then.
+    """
+    from tenfold.data import formats
+
+    formats.export(dataset, path, format, progress=progress)

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,22 @@ def holds_cifar(path: Path, layouts: tuple[Layout, ...]) -> bool:
     return any(_batch_names(folder, layout) for folder in _folders(path) for layout in layouts)
 
 
+def named_as_batch(path: PurePath, layouts: tuple[Layout, ...]) -> bool:
+    """Whether a file is named as a batch of one of the layouts."""
+    return any(layout.is_train(path.name) or path.name == layout.test for layout in layouts)
+
+
+def is_cifar_binary(path: Path) -> bool:
+    """Whether a file of any name has the size and labels of a binary batch."""
+    if path.stat().st_size > MAX_BATCH_BYTES:
+        return False
+    try:
+        _binary_layout_of(path, path.read_bytes())
+    except TenfoldError:
+        return False
+    return True
+
+
 def _find(
     path: Path, layouts: tuple[Layout, ...], *, fallback: Callable[[Path, bytes], Layout]
 ) -> tuple[Layout, dict[str, bytes]]:
@@ -157,7 +173,7 @@ def _find(
     if path.stat().st_size > MAX_BATCH_BYTES:
         raise TenfoldError(f"{path} is larger than any CIFAR batch; check the path.")
     content = path.read_bytes()
-    layout = next((at for at in layouts if at.is_train(path.name) or at.test == path.name), None)
+    layout = next((at for at in layouts if named_as_batch(path, (at,))), None)
     layout = layout or fallback(path, content)
     meta = path.parent / layout.meta
     return layout, {path.name: content} | ({meta.name: meta.read_bytes()} if meta.is_file() else {})

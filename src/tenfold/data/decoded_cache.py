@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -197,7 +197,7 @@ def _staging(entry: Path | None) -> Iterator[Path | None]:
 
 
 def _write_entry(
-    staging: Path, entry: Path, *, sizes: NDArray[np.int32], described: dict[str, object]
+    staging: Path, entry: Path, *, sizes: NDArray[np.int32], described: Mapping[str, object]
 ) -> bool:
     """Complete the entry whose pixels are in `staging`; whether that worked."""
     try:

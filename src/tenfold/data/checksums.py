@@ -1,0 +1,29 @@
+"""SHA-256 of a data set's arrays, for the provenance of a run."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.images import Dataset
+
+
+def with_checksums(dataset: Dataset) -> Dataset:
+    """The data set with `train-images`, `train-labels` and so on in its checksums.
+
+    Those that its reader has filled in already are kept. Labels are hashed as uint8 where there
+    are at most 256 classes, as little-endian int64 otherwise.
+    """
+    sums = dict(dataset.checksums)
+    for split, images in dataset.splits().items():
+        if f"{split}-images" not in sums:
+            sums[f"{split}-images"] = _sum(images.pixels)
+        if f"{split}-labels" not in sums:
+            kind = np.dtype(np.uint8 if images.num_classes <= 256 else "<i8")
+            sums[f"{split}-labels"] = _sum(images.labels.astype(kind))
+    return dataclasses.replace(dataset, checksums=sums)
+
+
+def _sum(array: NDArray[np.generic]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

@@ -1,0 +1,214 @@
+"""What a path holds, found out by looking; reading it, and writing a data set out again."""
+
+import difflib
+import os
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+from tenfold.data.archives import is_archive, read_members
+from tenfold.data.cifar_files import (
+    BINARY_LAYOUTS,
+    PYTHON_LAYOUTS,
+    holds_cifar,
+    is_cifar_binary,
+    named_as_batch,
+    read_cifar_binary,
+    read_cifar_python,
+)
+from tenfold.data.csv_folders import read_csv_folder, write_folder
+from tenfold.data.image_folders import PICTURE_SUFFIXES, folder_within, is_litter, read_image_folder
+from tenfold.data.images import Dataset
+from tenfold.data.label_tables import find_tables
+from tenfold.data.npz_files import read_npz, write_npz
+from tenfold.data.parquet_files import read_parquet, write_parquet
+from tenfold.data.resizing import resize_dataset
+from tenfold.errors import TenfoldError
+from tenfold.progress import Progress
+
+__all__ = [
+    "EXPORT_FORMATS",
+    "detect",
+    "export",
+    "read",
+    "read_cifar_binary",
+    "read_cifar_python",
+    "read_csv_folder",
+    "read_image_folder",
+    "read_npz",
+    "read_parquet",
+    "write_folder",
+    "write_npz",
+    "write_parquet",
+]
+
+_LOOKED_FOR = (
+    "CIFAR batches (data_batch_1.bin, data_batch_1, train.bin), parquet files, a CSV file of labels "
+    "(trainLabels.csv, labels.csv) with pictures, class folders (train/cat/1.jpg or cat/1.jpg), and "
+    "an npz file were looked for"
+)
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    image_size: int = 0,
+    skip_broken: bool = False,
+    progress: Progress | None = None,
+) -> Dataset:
+    """The data set at `path`, whatever its format; see `detect`.
+
+    image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
+    chooses 32 or 64. skip_broken: leave broken pictures out, counted in the notes. Raises
+    TenfoldError where nothing is there, nothing is recognised, or what is there is damaged.
+    """
+    place = Path(path).expanduser()
+    if image_size < 0:
+        raise TenfoldError(f"The image size is {image_size}, where 0 or more pixels are expected.")
+    try:
+        kind = detect(place)
+        if kind in _ARRAY_READERS:
+            dataset = _ARRAY_READERS[kind](place, progress=progress)
+            return resize_dataset(dataset, image_size=image_size) if image_size else dataset
+        return _PICTURE_READERS[kind](
+            place, image_size=image_size, skip_broken=skip_broken, progress=progress
+        )
+    except OSError as error:
+        where = error.filename or place
+        raise TenfoldError(
+            f"{where} can't be read ({error.strerror or error}); check its permissions."
+        ) from error
+
+
+def detect(path: Path) -> str:
+    """The format at `path`, by content and names, not by suffix alone.
+
+    One of `cifar-binary`, `cifar-python`, `parquet`, `npz`, `csv`, `images`. Raises TenfoldError,
+    naming what was looked for, where it is none of these.
+    """
+    if path.is_dir():
+        kind = _detect_folder(path)
+    elif path.is_file():
+        kind = _detect_file(path)
+    else:
+        raise TenfoldError(f"{path} does not exist; check the path.")
+    if kind is None:
+        raise TenfoldError(f"{path} holds no data set that is known: {_LOOKED_FOR}.")
+    return kind
+
+
+def export(
+    dataset: Dataset,
+    path: str | os.PathLike[str],
+    format: str,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Write a data set in one of `EXPORT_FORMATS`, whole or not at all; `read` gets it back.
+
+    Raises TenfoldError for another format, where something is at `path` already, and where the
+    disk is full.
+    """
+    if format not in EXPORT_FORMATS:
+        raise TenfoldError(
+            f"The format {format!r} can't be written; choose {', '.join(EXPORT_FORMATS)}."
+        )
+    EXPORT_FORMATS[format](dataset, Path(path).expanduser().absolute(), progress=progress)
+
+
+EXPORT_FORMATS: dict[str, Callable[..., None]] = {
+    "folder": write_folder,
+    "parquet": write_parquet,
+    "npz": write_npz,
+}
+
+_ARRAY_READERS: dict[str, Callable[..., Dataset]] = {
+    "cifar-binary": read_cifar_binary,
+    "cifar-python": read_cifar_python,
+    "npz": read_npz,
+}
+_PICTURE_READERS: dict[str, Callable[..., Dataset]] = {
+    "parquet": read_parquet,
+    "csv": read_csv_folder,
+    "images": read_image_folder,
+}
+
+
+def unknown_name(name: str, known: Iterable[str]) -> TenfoldError:
+    """The error for a name that is neither one of the `known` data sets nor a path."""
+    names = list(known)
+    nearest = difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    return TenfoldError(
+        f"{name} is neither a path that exists nor one of {', '.join(names)}; {hint}Check the name."
+    )
+
+
+def _detect_folder(path: Path) -> str | None:
+    if holds_cifar(path, BINARY_LAYOUTS):
+        return "cifar-binary"
+    if holds_cifar(path, PYTHON_LAYOUTS):
+        return "cifar-python"
+    if find_tables(folder_within(path)):
+        return "csv"
+    for folder, inner, names in os.walk(path):  # to the first hit, as there may be millions
+        inner[:] = sorted(name for name in inner if not is_litter(name))
+        if any(name.lower().endswith(".parquet") for name in names):
+            return "parquet"
+        pictures = (n for n in names if n.lower().endswith(PICTURE_SUFFIXES) and not is_litter(n))
+        if Path(folder) != path and any(pictures):
+            return "images"
+    return None
+
+
+def _detect_file(path: Path) -> str | None:
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start == b"PAR1":
+        return "parquet"
+    if start == b"PK\x03\x04" and _is_npz(path):
+        return "npz"
+    if is_archive(path) or path.suffix.lower() in _ARCHIVE_SUFFIXES:
+        return _detect_archive(path)
+    if path.suffix.lower() == ".csv":
+        return "csv"
+    if start[:1] == b"\x80" or start == b"(dp1" or named_as_batch(path, PYTHON_LAYOUTS):
+        return "cifar-python"
+    if named_as_batch(path, BINARY_LAYOUTS) or is_cifar_binary(path):
+        return "cifar-binary"
+    return _BY_SUFFIX.get(path.suffix.lower())
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
+class _Recognised(Exception):
+    """Ends the reading of an archive as soon as a member tells its format."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+def _detect_archive(path: Path) -> str:
+    def look(member: str) -> None:
+        for kind, layouts in (("cifar-binary", BINARY_LAYOUTS), ("cifar-python", PYTHON_LAYOUTS)):
+            if named_as_batch(PurePosixPath(member), layouts):
+                raise _Recognised(kind)
+
+    try:
+        read_members(path, look)
+    except _Recognised as recognised:
+        return recognised.kind
+    raise TenfoldError(
+        f"{path} is an archive without CIFAR batches; unpack it, and give the folder."
+    )
+
+
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+# For damaged files, so that their reader says what is wrong.
+_BY_SUFFIX = {".parquet": "parquet", ".npz": "npz", ".bin": "cifar-binary"}

@@ -1,0 +1,178 @@
+"""Data sets as arrays in one npz file.
+
+tenfold writes, for each split, `train_images`, `train_labels`, `train_ids` and, where pictures were
+resized, `train_original_sizes`; and `class_names`. It also reads the names that others use: `val`
+for the validation split, `x_train` and `y_train`, and for a single split `images` or `x`, `labels`
+or `y`; and grey pictures, `(N, H, W)` or `(N, H, W, 1)`.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.cifar_files import numbered_ids
+from tenfold.data.images import Dataset, Images
+from tenfold.data.output import require_free
+from tenfold.data.resizing import resize_images
+from tenfold.errors import TenfoldError
+from tenfold.files import atomic_file
+from tenfold.progress import Progress
+
+_KEYS = {
+    split: [
+        pair
+        for word in words
+        for pair in ((f"{word}_images", f"{word}_labels"), (f"x_{word}", f"y_{word}"))
+    ]
+    for split, words in {
+        "train": ("train",),
+        "validation": ("validation", "val", "valid"),
+        "test": ("test",),
+    }.items()
+}
+_KEYS["train"] += [("images", "labels"), ("x", "y")]
+
+# What numpy and zipfile raise for damaged files, pickled objects and claims of absurd shapes.
+_DAMAGE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read_npz(path: Path, *, image_size: int = 0, progress: Progress | None = None) -> Dataset:
+    """The data set in an npz file; nothing pickled in it is touched.
+
+    Raises TenfoldError where the file is damaged, where an array is missing or has another shape
+    or type than pictures and labels have, and where a label has no class name.
+    """
+    arrays = _load(path, progress=progress)
+    keys = {
+        split: pair
+        for split, pairs in _KEYS.items()
+        for pair in pairs[::-1]
+        if pair[0] in arrays and pair[1] in arrays
+    }
+    if "train" not in keys:
+        raise TenfoldError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}, where train_images and train_labels "
+            "(or x_train and y_train, or images and labels) were expected."
+        )
+    labels = {split: _labels(arrays, pair[1], path) for split, pair in keys.items()}
+    class_names = _class_names(arrays, labels, path)
+    splits = {}
+    for split, (key, _) in keys.items():
+        pixels = _pixels(arrays, key, path)
+        ids = arrays.get(f"{split}_ids", numbered_ids(split, len(pixels)))
+        if not len(pixels) == len(labels[split]) == len(ids) or ids.ndim != 1:
+            raise TenfoldError(
+                f"{path}: the {split} split has {len(pixels)} pictures, {len(labels[split])} "
+                f"labels and {len(ids)} ids; they must be as many."
+            )
+        images = Images(
+            pixels,
+            labels[split],
+            class_names,
+            ids.astype(np.str_),
+            arrays.get(f"{split}_original_sizes"),
+        )
+        splits[split] = resize_images(images, image_size=image_size)
+    return Dataset(
+        path.stem,
+        splits["train"],
+        splits.get("validation"),
+        splits.get("test"),
+        f"{path} (npz)",
+    )
+
+
+def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
+    """Write the data set as one npz file, whole or not at all.
+
+    Raises TenfoldError where something is at `path` already, and where the disk is full.
+    """
+    require_free(path)
+    arrays: dict[str, NDArray[Any]] = {"class_names": np.array(dataset.class_names, dtype=np.str_)}
+    for split, images in dataset.splits().items():
+        arrays[f"{split}_images"] = images.pixels
+        arrays[f"{split}_labels"] = images.labels
+        arrays[f"{split}_ids"] = images.ids
+        if images.original_sizes is not None:
+            arrays[f"{split}_original_sizes"] = images.original_sizes
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for done, (name, array) in enumerate(arrays.items(), start=1):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+            if progress is not None:
+                progress("Writing arrays", done, len(arrays))
+
+
+def _load(path: Path, *, progress: Progress | None) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as opened:
+            arrays = {}
+            for done, name in enumerate(opened.files, start=1):
+                arrays[name] = opened[name]
+                if progress is not None:
+                    progress("Reading arrays", done, len(opened.files))
+            return arrays
+    except _DAMAGE as error:
+        raise TenfoldError(
+            f"{path} can't be read as npz ({str(error) or type(error).__name__}); it may be "
+            "damaged, or hold objects where arrays of numbers were expected."
+        ) from error
+
+
+def _pixels(arrays: Mapping[str, NDArray[Any]], key: str, path: Path) -> NDArray[np.uint8]:
+    pixels = arrays[key]
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or pixels.dtype != np.uint8:
+        raise TenfoldError(
+            f"{path}: {key} is {arrays[key].shape} {pixels.dtype}, where (N, H, W, 3) or (N, H, W) "
+            "uint8 was expected; convert it."
+        )
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
+
+
+def _labels(arrays: Mapping[str, NDArray[Any]], key: str, path: Path) -> NDArray[np.int64]:
+    labels = arrays[key]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise TenfoldError(
+            f"{path}: {key} is {labels.shape} {labels.dtype}, where (N,) whole numbers were "
+            "expected; convert it."
+        )
+    return labels.astype(np.int64)
+
+
+def _class_names(
+    arrays: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArray[np.int64]], path: Path
+) -> tuple[str, ...]:
+    lowest = min((int(own.min()) for own in labels.values() if len(own)), default=0)
+    highest = max((int(own.max()) for own in labels.values() if len(own)), default=-1)
+    if "class_names" in arrays:
+        names = tuple(str(name) for name in arrays["class_names"].ravel())
+    else:
+        names = tuple(str(number) for number in range(highest + 1))
+    if lowest < 0 or highest >= len(names):
+        wrong = lowest if lowest < 0 else highest
+        raise TenfoldError(
+            f"{path} holds the label {wrong}, where 0 to {len(names) - 1} are allowed."
+        )
+    return names
