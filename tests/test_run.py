@@ -17,10 +17,10 @@ from tenfold.run import (
     command_line,
     create_run,
     describe_environment,
-    newest_run,
     now,
     open_run,
     peak_memory_bytes,
+    runs_of,
     write_lines,
 )
 
@@ -82,13 +82,15 @@ def test_a_run_is_finished_once_it_has_a_result(tmp_path):
 
 
 def test_numbers_go_on_from_the_highest(tmp_path):
-    assert newest_run(tmp_path, "cnn") is None
+    assert runs_of(tmp_path, "cnn") == []
     assert create_run(tmp_path, "cnn").path == tmp_path / "cnn" / "1"
     assert create_run(tmp_path, "cnn").path == tmp_path / "cnn" / "2"
     assert create_run(tmp_path, "ann").path == tmp_path / "ann" / "1"
     for name in ("10", "notes", "3 (copy)", "-4"):
         (tmp_path / "cnn" / name).mkdir()
-    assert newest_run(tmp_path, "cnn") == RunFolder(tmp_path / "cnn" / "10")
+    (tmp_path / "cnn" / "7").touch()
+    runs = [tmp_path / "cnn" / number for number in ("10", "2", "1")]
+    assert runs_of(tmp_path, "cnn") == [RunFolder(path) for path in runs]
     assert create_run(tmp_path, "cnn").path == tmp_path / "cnn" / "11"
     (tmp_path / "cnn" / "5").mkdir()  # a gap that is filled later changes nothing
     assert create_run(tmp_path, "cnn").path.name == "12"

@@ -119,7 +119,11 @@ def test_adam_by_hand(kind, betas):
         mean, square = memory["m"] / (1 - betas[0] ** step), memory["v"] / (1 - betas[1] ** step)
         return value - LR * mean / (square**0.5 + 1e-8)
 
-    options = kind(lr=LR, betas=betas, weight_decay=DECAY)
+    options = (
+        AdamOptions(lr=LR, betas=betas, weight_decay=DECAY)
+        if kind is AdamOptions
+        else AdamWOptions(lr=LR, betas=betas, weight_decay=DECAY)
+    )
     for found, expected in zip(steps_of(options), by_hand(rule), strict=True):
         assert found == pytest.approx(expected, abs=1e-9)
 

@@ -1,0 +1,188 @@
+"""No dead options: every field of a recipe is read by the code, and set by a recipe or a test."""
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import tenfold
+from tenfold.recipe import load_recipe, schema, shipped_recipes
+
+SOURCES = Path(tenfold.__file__).parent
+TESTS = Path(__file__).parent
+OPTIONS = [
+    kind
+    for _, kind in inspect.getmembers(schema, dataclasses.is_dataclass)
+    if kind is not schema.Recipe
+]
+SECTIONS = {
+    "data": (schema.DataOptions,),
+    "model": (schema.AnnOptions, schema.CnnOptions),
+    "augmentation": (schema.AugmentationOptions,),
+    "optimizer": (schema.SgdOptions, schema.AdamOptions, schema.AdamWOptions),
+    "schedule": tuple(kind for kind in OPTIONS if kind.__name__.endswith("Schedule")),
+    "training": (schema.TrainingOptions,),
+}
+FIELDS = [
+    pytest.param(kind, field.name, id=f"{kind.__name__}.{field.name}")
+    for kind in OPTIONS
+    for field in dataclasses.fields(kind)
+    if not (field.name == "name" and kind is not schema.DataOptions)  # the tag of a variant
+]
+
+
+def test_every_options_class_belongs_to_a_section():
+    assert {kind for kinds in SECTIONS.values() for kind in kinds} == set(OPTIONS)
+
+
+# -- read by the code ----------------------------------------------------------------------------
+
+
+def attributes_read() -> set[str]:
+    """Every attribute that the code reads, except where recipes are defined and checked."""
+    own = {SOURCES / "recipe" / name for name in ("schema.py", "rules.py")}
+    return {
+        node.attr
+        for path in SOURCES.rglob("*.py")
+        if path not in own
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+
+
+def parameters_used(function: ast.FunctionDef) -> set[str]:
+    """The parameters of a function that its body reads."""
+    names = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
+    body = [node for statement in function.body for node in ast.walk(statement)]
+    return {node.id for node in body if isinstance(node, ast.Name) and node.id in names}
+
+
+def builder_parameters(model: str) -> set[str]:
+    """What the function that builds a model does with the options that it is given."""
+    for path in (SOURCES / "models").glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name == model:
+                return parameters_used(node)
+    raise AssertionError(f"no function in tenfold.models builds {model}")
+
+
+READ = attributes_read()
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS)
+def test_every_field_is_read(kind: type, field: str) -> None:
+    if kind in SECTIONS["model"]:
+        assert field in builder_parameters(kind().name)
+    else:
+        assert field in READ
+
+
+# -- set by a recipe or a test -------------------------------------------------------------------
+
+
+class Setting(NamedTuple):
+    """A field that something sets."""
+
+    kind: type
+    field: str
+
+
+FLAGS = {"--time": Setting(schema.TrainingOptions, "time_limit_seconds")}
+"""Flags of the command line that stand for a field."""
+
+
+def settings_in_shipped_recipes() -> Iterator[Setting]:
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        for section, kinds in SECTIONS.items():
+            options = getattr(recipe, section)
+            for kind in kinds:
+                if type(options) is kind:
+                    yield from _differences(kind, vars(options))
+
+
+def settings_in_tests() -> Iterator[Setting]:
+    """From calls of the options classes, flags, `section.key=value`, TOML and nested dicts.
+
+    Tests of the recipe itself don't count: they set a field only to see it set.
+    """
+    for path in TESTS.glob("*.py"):
+        if path.name.startswith("test_recipe"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                yield from _in_call(node, node.func.id)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield from _in_text(node.value)
+            elif isinstance(node, ast.Dict):
+                yield from _in_dict(node)
+
+
+def _in_call(node: ast.Call, name: str) -> Iterator[Setting]:
+    kind = getattr(schema, name, None)
+    if kind in OPTIONS:
+        values = {keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg}
+        yield from _differences(kind, values)
+
+
+def _in_text(text: str) -> Iterator[Setting]:
+    """A flag, an override such as `training.epochs=3`, or the text of a recipe."""
+    if text in FLAGS:
+        yield FLAGS[text]
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        for section, values in tomllib.loads(text).items():
+            if section in SECTIONS and isinstance(values, dict):
+                yield from _in_section(section, values)
+        return
+    key, equals, value = text.partition("=")
+    section, _, field = key.partition(".")
+    if equals and section in SECTIONS:
+        yield from _in_section(section, {field: value})
+
+
+def _in_dict(node: ast.Dict) -> Iterator[Setting]:
+    """`{"training": {"epochs": 3}}`, as `recipe_from_dict` takes it."""
+    for key, inner in zip(node.keys, node.values, strict=True):
+        section = _value(key)
+        if isinstance(section, str) and section in SECTIONS and isinstance(inner, ast.Dict):
+            names = [_value(name) for name in inner.keys]
+            values = dict(zip(names, map(_value, inner.values), strict=True))
+            yield from _in_section(section, values)
+
+
+def _in_section(section: str, values: dict[Any, Any]) -> Iterator[Setting]:
+    for kind in SECTIONS[section]:
+        if section == "data" or "name" not in values or values["name"] == kind().name:
+            yield from _differences(kind, values)
+
+
+def _differences(kind: type, values: dict[Any, Any]) -> Iterator[Setting]:
+    """The fields that get another value than their default."""
+    default = vars(kind())
+    for field, value in values.items():
+        if field in default and value != default[field]:
+            yield Setting(kind, field)
+
+
+def _value(node: ast.expr | None) -> Any:
+    """The value of a literal; anything else counts as something new."""
+    if node is None:
+        return None
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return object()
+
+
+SET = {*settings_in_shipped_recipes(), *settings_in_tests()}
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS)
+def test_every_field_is_set_to_another_value_somewhere(kind: type, field: str) -> None:
+    assert Setting(kind, field) in SET

@@ -1,0 +1,236 @@
+"""Batches: every picture once an epoch, and nothing that depends on who else is in the batch."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from tenfold.data.images import Images
+from tenfold.data.normalisation import Normalisation, normalisation_of
+from tenfold.recipe import AugmentationOptions
+from tenfold.training.batches import (
+    TrainingPictures,
+    derive_seed,
+    epoch_batches,
+    num_batches,
+    seeded_generator,
+)
+
+CPU = torch.device("cpu")
+UNIT = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+EVERYTHING = AugmentationOptions(
+    flip=True, translate=2, cutout=4, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1
+)
+
+
+def pictures(images, augmentation=None, *, normalisation=UNIT, seed=0, epoch=0):
+    result = TrainingPictures(
+        images,
+        augmentation=augmentation or AugmentationOptions(),
+        normalisation=normalisation,
+        device=CPU,
+        seed=seed,
+    )
+    result.start_epoch(epoch)
+    return result
+
+
+def part(training, indices, *, step=0, number=0, batch_size=None):
+    indices = torch.tensor(indices)
+    return training.part(indices, step=step, batch_size=batch_size or len(indices), number=number)
+
+
+# -- seeds and order -----------------------------------------------------------------------------
+
+
+def test_no_two_purposes_share_a_seed():
+    keys = [
+        (seed, *parts)
+        for seed in (0, 1, 11, -1, 10**30)
+        for parts in (
+            (),
+            (1,),
+            (11,),
+            (1, 1),
+            ("order", 0),
+            ("order", 1),
+            ("mix", 0),
+            ("1",),
+            ("",),
+        )
+    ]
+    seeds = {derive_seed(*key) for key in keys}
+    assert len(seeds) == len(keys)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_seeds_are_the_same_in_every_process_and_version():
+    # Recorded: another value would break the resuming of every run that is under way.
+    assert derive_seed(0, "order", 0) == derive_seed(0, "order", 0)
+    assert derive_seed(3, "mix", 1, 2) == 5_871_453_067_331_777_709
+    assert torch.equal(
+        torch.rand(5, generator=seeded_generator(1, "a")),
+        torch.rand(5, generator=seeded_generator(1, "a")),
+    )
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 7, 64, 100])
+@pytest.mark.parametrize("number", [2, 3, 4, 7, 8, 63, 64, 65, 99, 100, 101, 129])
+def test_every_picture_comes_once_an_epoch(number, batch_size):
+    batches = epoch_batches(number, batch_size, seed=0, epoch=0)
+    assert sorted(torch.cat(batches).tolist()) == list(range(number))
+    assert len(batches) == num_batches(number, batch_size)
+    assert all(batch.dtype == torch.int64 for batch in batches)
+    sizes = [len(batch) for batch in batches]
+    assert min(sizes) >= 2
+    assert max(sizes) <= batch_size + 1
+    assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
+
+
+def test_row_29_a_single_picture_left_over_joins_the_batch_before():
+    assert [len(b) for b in epoch_batches(9, 4, seed=0, epoch=0)] == [4, 5]
+    assert [len(b) for b in epoch_batches(10, 4, seed=0, epoch=0)] == [4, 4, 2]
+    assert [len(b) for b in epoch_batches(5, 64, seed=0, epoch=0)] == [5]
+    assert [len(b) for b in epoch_batches(3, 2, seed=0, epoch=0)] == [3]
+
+
+@pytest.mark.parametrize("least", [2, 4, 8])
+@pytest.mark.parametrize("number", [8, 9, 63, 64, 65, 67, 68, 71, 72, 129])
+def test_row_29_every_batch_can_be_split_into_parts_of_two(number, least):
+    batches = epoch_batches(number, 16, seed=0, epoch=0, least=least)
+    assert sorted(torch.cat(batches).tolist()) == list(range(number))
+    assert len(batches) == num_batches(number, 16, least=least)
+    assert min(map(len, batches)) >= least
+    assert max(map(len, batches)) < 16 + least
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    def order(seed, epoch, batch_size=10):
+        return torch.cat(epoch_batches(500, batch_size, seed=seed, epoch=epoch)).tolist()
+
+    assert order(0, 0) == order(0, 0) == order(0, 0, batch_size=64)
+    orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len({tuple(o) for o in orders}) == 6
+    assert all(o != sorted(o) for o in orders)
+
+
+# -- pictures ------------------------------------------------------------------------------------
+
+
+def test_without_augmentation_pictures_are_only_normalised(make_images):
+    images = make_images(10)
+    mean, std = (np.array(v) for v in normalisation_of(images, "standardise"))
+    training = pictures(images, normalisation=normalisation_of(images, "standardise"))
+    found = part(training, [7, 0, 3], batch_size=12)
+    expected = ((images.pixels[[7, 0, 3]] / 255 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(found.inputs.numpy(), expected, atol=1e-5)
+    assert found.inputs.is_contiguous(memory_format=torch.channels_last)
+    assert found.inputs.dtype == torch.float32
+    assert found.labels.tolist() == images.labels[[7, 0, 3]].tolist()
+    assert found.weight == pytest.approx(3 / 12)
+    assert found.mix is None
+    assert len(training) == 10
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_index(make_images):
+    images = make_images(30)
+    training = pictures(images, EVERYTHING)
+    whole = part(training, list(range(30))).inputs
+    for indices in ([4], [29, 4, 4, 0], list(range(29, -1, -1))):
+        for step, number in ((0, 0), (3, 1)):
+            found = part(training, indices, step=step, number=number).inputs
+            torch.testing.assert_close(found, whole[indices], atol=0, rtol=0)
+    again = part(pictures(images, EVERYTHING), list(range(30))).inputs
+    assert torch.equal(again, whole)
+    for other in (
+        pictures(images, EVERYTHING, seed=1),
+        pictures(images, EVERYTHING, epoch=1),
+    ):
+        assert not torch.equal(part(other, list(range(30))).inputs, whole)
+
+
+def test_an_epoch_can_be_taken_up_again(make_images):
+    images = make_images(30)
+    training = pictures(images, EVERYTHING)
+    first = part(training, [1, 2, 3]).inputs
+    training.start_epoch(5)
+    fifth = part(training, [1, 2, 3]).inputs
+    training.start_epoch(0)
+    assert torch.equal(part(training, [1, 2, 3]).inputs, first)
+    assert torch.equal(part(pictures(images, EVERYTHING, epoch=5), [1, 2, 3]).inputs, fifth)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        AugmentationOptions(flip=True),
+        AugmentationOptions(translate=3),
+        AugmentationOptions(cutout=5),
+        AugmentationOptions(brightness=0.5),
+        AugmentationOptions(contrast=0.5),
+        AugmentationOptions(saturation=0.5),
+        AugmentationOptions(hue=0.3),
+        AugmentationOptions(mixup=0.8),
+        AugmentationOptions(cutmix=0.8),
+    ],
+    ids=lambda options: next(f for f, v in vars(options).items() if v),
+)
+def test_every_option_reaches_the_pictures(make_images, options):
+    images = make_images(20)
+    indices = list(range(20))
+    plain = part(pictures(images), indices)
+    changed = part(pictures(images, options), indices)
+    assert not torch.equal(changed.inputs, plain.inputs)
+    assert torch.equal(changed.labels, plain.labels)
+    assert changed.inputs.shape == plain.inputs.shape
+    assert (changed.mix is not None) == bool(options.mixup or options.cutmix)
+
+
+@pytest.mark.parametrize(
+    "options", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 1.0}]
+)
+def test_mixing_is_a_function_of_seed_epoch_step_and_part(make_images, options):
+    images = make_images(16)
+    mixing = AugmentationOptions(**options)
+    training = pictures(images, mixing)
+    indices = list(range(16))
+    first = part(training, indices, step=2, number=1)
+    again = part(pictures(images, mixing), indices, step=2, number=1)
+    assert torch.equal(first.inputs, again.inputs)
+    assert first.mix.share == again.mix.share
+    others = [
+        part(training, indices, step=3, number=1),
+        part(training, indices, step=2, number=0),
+        part(pictures(images, mixing, seed=1), indices, step=2, number=1),
+        part(pictures(images, mixing, epoch=1), indices, step=2, number=1),
+    ]
+    for other in others:
+        assert not torch.equal(other.mix.partner, first.mix.partner)
+        assert other.mix.share != first.mix.share
+    assert first.inputs is first.mix.inputs
+
+
+def test_the_data_set_is_never_changed(make_images):
+    images = make_images(12)
+    before = images.pixels.copy()
+    for options in (AugmentationOptions(), EVERYTHING, AugmentationOptions(mixup=1.0, cutmix=1.0)):
+        found = part(pictures(images, options), [0, 1, 2, 3])
+        found.inputs.zero_()
+    np.testing.assert_array_equal(images.pixels, before)
+
+
+def test_memory_mapped_pictures_are_used_without_a_word(tmp_path, make_images):
+    images = make_images(6)
+    np.save(tmp_path / "pixels.npy", images.pixels)
+    np.save(tmp_path / "labels.npy", images.labels)
+    mapped = Images(
+        np.load(tmp_path / "pixels.npy", mmap_mode="r"),
+        np.load(tmp_path / "labels.npy", mmap_mode="r"),
+        images.class_names,
+        images.ids,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = part(pictures(mapped, EVERYTHING), [5, 1])
+    assert torch.equal(found.inputs, part(pictures(images, EVERYTHING), [5, 1]).inputs)
