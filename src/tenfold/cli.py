@@ -1,6 +1,7 @@
 """The `tenfold` command: thin commands over the library, which each imports only when it runs."""
 
 import contextlib
+import io
 import json
 import sys
 import traceback
@@ -162,6 +163,7 @@ def evaluate(
     run: RunArgument,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     data: DataOption = None,
+    skip_broken: SkipBrokenOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -175,7 +177,12 @@ def evaluate(
     prepare_process(threads)
     with output.progress() as progress:
         metrics = evaluate_run(
-            folder, split=split, data=data, purpose=command_line(), progress=progress
+            folder,
+            split=split,
+            data=data,
+            skip_broken=skip_broken,
+            purpose=command_line(),
+            progress=progress,
         )
     output.record("metrics", split=split, **metrics)
     _show_metrics(output, split, metrics)
@@ -382,6 +389,9 @@ def data_export(
 
 def main() -> None:
     """Run the command line; errors become a sentence and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Names of classes may not be in its alphabet.
+            stream.reconfigure(errors="backslashreplace")
     with _exit_status("--debug" in sys.argv):
         app(standalone_mode=True)
 
@@ -407,8 +417,13 @@ def _data_override(name_or_path: str | None) -> list[str]:
     """`--data` as an override; paths become absolute, so that a run can be resumed anywhere."""
     if name_or_path is None:
         return []
+    from tenfold.data.sources import NAMES
+
     path = Path(name_or_path).expanduser()
-    return [f"data.name={json.dumps(str(path.resolve()) if path.exists() else name_or_path)}"]
+    if name_or_path not in NAMES and path.exists():
+        name_or_path = str(path.resolve())
+    # TOML knows no surrogates, as which JSON would escape some characters.
+    return [f"data.name={json.dumps(name_or_path, ensure_ascii=False)}"]
 
 
 def _seconds(text: str) -> float:

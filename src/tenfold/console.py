@@ -159,7 +159,7 @@ class _Bars:
         from rich.progress import Progress as RichProgress
 
         self.live = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -240,17 +240,17 @@ class _LiveTraining:
 
         self._console = console
         self.bars = Progress(
-            TextColumn("{task.description:<6}"),
+            TextColumn("{task.description:<6}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
         )
         self._shown = 0.0
 
     def started(self, plan: "Plan") -> None:
-        self._console.print(_describe_plan(plan), style="bold")
+        self._console.print(_describe_plan(plan), style="bold", markup=False)
         self._plan, self._left = plan, _TimeLeft(plan)
         done, step = divmod(plan.resumed_step, plan.steps_per_epoch)
         self._epochs = self.bars.add_task("epochs", total=plan.epochs, completed=done, note="")

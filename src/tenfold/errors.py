@@ -11,6 +11,10 @@ class TenfoldError(Exception):
     exit_status = 2
 
 
+class HeldError(TenfoldError):
+    """Another process writes in the folder."""
+
+
 class DivergedError(TenfoldError):
     """A loss or gradient that is not finite; the last good state is kept."""
 

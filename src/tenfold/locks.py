@@ -8,29 +8,32 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import HeldError
 from tenfold.files import require_writable, write_json
 
 LOCK_FILES = ("lock", "writer.json")
 """What `hold` may leave in a folder."""
+
+PROBE_SECONDS = 0.25
+"""How long `hold` waits, so that another process that only asks `is_held` is no hindrance."""
 
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Hold `folder`, which is made if need be, as its only writer.
 
-    The lock belongs to the process and goes with it, however it ends. Raises TenfoldError,
-    naming the process, where another one holds it, or where the folder can't be written.
+    The lock belongs to the process and goes with it, however it ends. Raises HeldError, naming
+    the process, where another one holds it, and TenfoldError where the folder can't be written.
     """
     from filelock import FileLock, Timeout
 
     require_writable(folder)
-    lock = FileLock(folder / "lock", timeout=0)
+    lock = FileLock(folder / "lock", timeout=PROBE_SECONDS)
     note = folder / "writer.json"
     try:
-        lock.acquire()
+        lock.acquire(poll_interval=PROBE_SECONDS / 10)
     except Timeout:
-        raise TenfoldError(
+        raise HeldError(
             f"{folder} is being written by {_describe_holder(note)}; wait for it to end, or "
             "choose another folder."
         ) from None

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tenfold import __version__
 from tenfold.errors import TenfoldError
 from tenfold.files import require_writable, write_text
 from tenfold.locks import hold, is_held
@@ -78,8 +79,9 @@ class RunFolder:
     def writer(self) -> contextlib.AbstractContextManager[None]:
         """Hold the folder as its only writer.
 
-        The lock belongs to the process and goes with it, however it ends. Raises TenfoldError,
-        naming the process, where another one holds it, or where the folder can't be written.
+        The lock belongs to the process and goes with it, however it ends. Raises HeldError,
+        naming the process, where another one holds it, and TenfoldError where the folder can't be
+        written.
         """
         return hold(self.path)
 
@@ -99,16 +101,20 @@ def create_run(runs: Path, recipe_name: str) -> RunFolder:
     raise AssertionError("there is always a next number")
 
 
-def newest_run(runs: Path, recipe_name: str) -> RunFolder | None:
-    """The run with the highest number, or None."""
-    number = _highest_number(runs / recipe_name)
-    return RunFolder(runs / recipe_name / str(number)) if number else None
+def runs_of(runs: Path, recipe_name: str) -> list[RunFolder]:
+    """The recipe's runs, the one with the highest number first."""
+    folders = [path for path in _numbered(runs / recipe_name) if path.is_dir()]
+    return [RunFolder(path) for path in sorted(folders, key=lambda p: int(p.name), reverse=True)]
 
 
 def _highest_number(parent: Path) -> int:
+    return max((int(path.name) for path in _numbered(parent)), default=0)
+
+
+def _numbered(parent: Path) -> list[Path]:
     if not parent.is_dir():
-        return 0
-    return max((int(p.name) for p in parent.iterdir() if p.name.isdecimal()), default=0)
+        return []
+    return [path for path in parent.iterdir() if path.name.isdecimal()]
 
 
 def open_run(path: Path) -> RunFolder:
@@ -142,7 +148,7 @@ def describe_environment() -> dict[str, Any]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             libraries[name] = metadata.version(name)
     return {
-        "tenfold": metadata.version("tenfold"),
+        "tenfold": __version__,
         "git": _git_state(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -165,7 +171,7 @@ def _git_state() -> dict[str, Any] | None:
     """Commit and dirtiness of the checkout that tenfold runs from; None where there is none."""
     folder = Path(__file__).resolve().parent
     git = shutil.which("git")
-    if git is None or "site-packages" in folder.parts:
+    if git is None:
         return None
 
     def ask(*arguments: str) -> str:
@@ -179,6 +185,8 @@ def _git_state() -> dict[str, Any] | None:
         return done.stdout.strip()
 
     try:
+        # An installed copy may lie in a virtual environment within somebody else's repository.
+        ask("ls-files", "--error-unmatch", Path(__file__).name)
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (subprocess.SubprocessError, OSError):
         return None

@@ -30,26 +30,54 @@ def evaluate_run(
     *,
     split: str = "test",
     data: str | None = None,
+    skip_broken: bool = False,
     purpose: str = "tenfold evaluate",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Metrics of `run` on `split`, which are also written into the run folder.
 
     data: name or path of another data set than the run's; classes are matched by name, and the
-    result is kept beside the run's own, under `<split> of <data>`.
-    Raises TenfoldError where the run has no weights yet, or the data no such split or classes.
+    result is kept beside the run's own, under `<split> of <data>`. skip_broken: leave out pictures
+    that can't be read. Raises TenfoldError where the run is not finished, where its data is no
+    longer what it was trained on, and where the data has no such split or classes.
     """
+    if not run.is_finished():
+        # A result written now would say that nothing is left to train or to evaluate.
+        raise TenfoldError(
+            f"{run.path} is not finished; run its `tenfold train` command again to finish it."
+        )
     model = load_model(run.model)
     options = model.recipe.data
-    dataset = load(data or options.name, image_size=model.image_size[0], progress=progress)
+    height, width = model.image_size
+    dataset = load(
+        data or options.name,
+        image_size=options.image_size if data is None else height if height == width else 0,
+        skip_broken=skip_broken,
+        progress=progress,
+    )
+    if data is None:
+        _require_unchanged(run, dataset)
     images = split_of(dataset, split, options, own=data is None)
     key = split if data is None else f"{split} of {dataset.name}"
     with run.writer():
         metrics = score_images(run, model, images, split=key, progress=progress)
-        result = read_json(run.result) if run.result.exists() else {}
+        result = read_json(run.result)
         record_metrics(result, key, metrics, purpose=purpose)
         write_json(run.result, result)
     return metrics
+
+
+def _require_unchanged(run: RunFolder, dataset: Dataset) -> None:
+    """Raise TenfoldError where the run was trained on other pictures: what was then in train may
+    now be in test."""
+    trained_on = read_json(run.provenance).get("data", {}).get("checksums", {})
+    now_there = dict(dataset.checksums)
+    changed = [name for name, value in trained_on.items() if now_there.get(name) != value]
+    if changed:
+        raise TenfoldError(
+            f"{dataset.name} has changed since {run.path} was trained on it ({changed[0]} has "
+            "another checksum); restore it, or give it with --data to evaluate on it as other data."
+        )
 
 
 def split_of(dataset: Dataset, split: str, options: DataOptions, *, own: bool = True) -> Images:

@@ -102,7 +102,7 @@ def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Re
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # Windows editors put a mark at the start.
     except (OSError, UnicodeDecodeError) as error:
         raise TenfoldError(f"{path} can't be read ({error}); save it as UTF-8 text.") from error
 

@@ -1,10 +1,14 @@
-"""Signals during training: finish the step, save, and leave."""
+"""Signals: in training, finish the step, save and leave; around it, leave at once."""
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
+
+from tenfold.errors import InterruptedRunError
 
 WATCHED = ("SIGINT", "SIGTERM", "SIGUSR1")
 
@@ -12,8 +16,8 @@ WATCHED = ("SIGINT", "SIGTERM", "SIGUSR1")
 class Interruption:
     """A context in which SIGINT, SIGTERM and SIGUSR1 are noted instead of ending the process.
 
-    A second SIGINT ends the process at once. Outside the main thread, where Python can't catch
-    signals, nothing is noted.
+    A second SIGINT raises KeyboardInterrupt at once. Outside the main thread, where Python can't
+    catch signals, nothing is noted.
     """
 
     def __init__(self) -> None:
@@ -39,5 +43,40 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
-            os._exit(130)
+            raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+
+
+class _Signalled(BaseException):
+    """Not an Exception, so that nothing on its way takes it for a failure and goes on."""
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """A context that SIGTERM and SIGUSR1 end with InterruptedRunError, wherever it is.
+
+    For the time around training, in which there is nothing to save: pictures are read, or the
+    weights that were saved are evaluated. Outside the main thread nothing is changed.
+    """
+    owner = os.getpid()
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # A fork; it ends as it would without this.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        raise _Signalled(signal.Signals(number).name)
+
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, n) for n in WATCHED if n != "SIGINT" and hasattr(signal, n)]
+        previous = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    except _Signalled as signalled:
+        raise InterruptedRunError(
+            f"Interrupted by {signalled}; the same command goes on from what was saved."
+        ) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -79,10 +79,11 @@ class TensorBoardReporter:
                 "--tensorboard needs TensorBoard; install it with: "
                 "pip install 'tenfold[tensorboard]'"
             ) from None
-        self._writer: Any = SummaryWriter(str(folder))
+        self._make_writer, self._folder = SummaryWriter, folder
 
     def started(self, plan: Plan) -> None:
         """See Reporter."""
+        self._writer: Any = self._make_writer(str(self._folder))
 
     def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
         """See Reporter."""

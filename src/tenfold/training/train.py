@@ -7,16 +7,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from tenfold.data import Dataset, Images, load
+from tenfold.data.sources import NAMES
 from tenfold.data.splits import TrainingData, check_leaks, training_data
-from tenfold.errors import TenfoldError
+from tenfold.errors import HeldError, TenfoldError
 from tenfold.evaluation.evaluate import record_metrics, score_images, split_of, splitting
 from tenfold.evaluation.trained import save_model
 from tenfold.files import read_json, write_json
@@ -29,16 +30,17 @@ from tenfold.run import (
     command_line,
     create_run,
     describe_environment,
-    newest_run,
     now,
     open_run,
     peak_memory_bytes,
+    runs_of,
 )
+from tenfold.training.interruption import leaving_at_once
 from tenfold.training.loop import Fitted, fit
 from tenfold.training.process import prepare_process
 from tenfold.training.reporters import Reporter, Reporters, TensorBoardReporter
 from tenfold.training.resuming import Resumer, identity_of
-from tenfold.training.session import make_accelerator
+from tenfold.training.session import make_accelerator, on_first_process
 from tenfold.training.state import TrainingState
 
 logger = logging.getLogger("tenfold")
@@ -94,16 +96,19 @@ def train(
     """
     options = options or TrainOptions()
     started = _Clock()
-    prepare_process(_threads(recipe, options))
+    prepare_process(options.threads)
     accelerator = make_accelerator(recipe, cpu=options.cpu)
-    run = _agree_on_folder(recipe, options, accelerator)
-    writer = run.writer() if accelerator.is_main_process else contextlib.nullcontext()
-    with writer:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(leaving_at_once())
+        run = RunFolder(
+            on_first_process(accelerator, lambda: _take_folder(recipe, options, stack).path)
+        )
+        prepare_process(_threads(run, options))
         dataset = load(
             recipe.data.name,
             image_size=recipe.data.image_size,
             skip_broken=options.skip_broken,
-            progress=progress,
+            progress=progress if accelerator.is_main_process else None,
         )
         data = training_data(dataset, **splitting(recipe.data))
         test = _test_images(dataset, recipe) if accelerator.is_main_process else None
@@ -118,8 +123,10 @@ def train(
         def restore(state: TrainingState) -> None:
             resumer.restore(state)
             before.take(state)
-            if accelerator.is_main_process:
-                _describe_run(run, recipe, data, test, accelerator=accelerator, options=options)
+            describe = partial(
+                _describe_run, run, recipe, data, test, accelerator=accelerator, options=options
+            )
+            on_first_process(accelerator, describe)
 
         def save(state: TrainingState) -> None:
             state.history.wall_seconds = before.wall_seconds + started.wall_seconds()
@@ -168,13 +175,18 @@ class _Before:
         self.process_seconds = state.history.process_seconds
 
 
-def _agree_on_folder(recipe: Recipe, options: TrainOptions, accelerator: Accelerator) -> RunFolder:
-    """The folder that the first process chooses, on every process."""
-    chosen = [choose_folder(recipe, options).path if accelerator.is_main_process else None]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(chosen)
-    assert chosen[0] is not None
-    return RunFolder(chosen[0])
+def _take_folder(recipe: Recipe, options: TrainOptions, stack: contextlib.ExitStack) -> RunFolder:
+    """Choose a run folder and hold it until `stack` ends."""
+    while True:
+        run = choose_folder(recipe, options)
+        try:
+            stack.enter_context(run.writer())
+        except HeldError:
+            # Another command may have taken it in this moment; there are more folders.
+            if options.folder is not None or options.resume:
+                raise
+        else:
+            return run
 
 
 def choose_folder(recipe: Recipe, options: TrainOptions) -> RunFolder:
@@ -185,20 +197,41 @@ def choose_folder(recipe: Recipe, options: TrainOptions) -> RunFolder:
     """
     if options.folder is not None:
         return _open_or_make(options.folder)
-    newest = newest_run(options.runs, recipe.name)
-    if newest is None or newest.is_finished() or (options.resume and _is_blank(newest)):
-        if options.resume:
-            raise TenfoldError(
-                f"There is no unfinished run of {recipe.name} in {options.runs}; leave out "
-                "--resume to start one."
-            )
-        return create_run(options.runs, recipe.name)
+    earlier = runs_of(options.runs, recipe.name)
     if options.resume:
-        return newest
-    if options.new or newest.is_held():
-        return create_run(options.runs, recipe.name)
-    same = _is_blank(newest) or read_json(newest.recipe) == _as_json(recipe)
-    return newest if same else create_run(options.runs, recipe.name)
+        return _newest_unfinished(earlier, recipe, options)
+    if not options.new:
+        if (same := _newest_of_same_recipe(earlier, recipe)) and not same.is_finished():
+            return same
+        if earlier and _is_blank(earlier[0]) and not earlier[0].is_held():
+            return earlier[0]
+    return create_run(options.runs, recipe.name)
+
+
+def _newest_unfinished(
+    earlier: Sequence[RunFolder], recipe: Recipe, options: TrainOptions
+) -> RunFolder:
+    """What --resume goes on with, whatever its recipe; one that is held only if there is no other.
+
+    Raises TenfoldError where there is none.
+    """
+    unfinished = [run for run in earlier if not run.is_finished() and not _is_blank(run)]
+    if not unfinished:
+        raise TenfoldError(
+            f"There is no unfinished run of {recipe.name} in {options.runs}; leave out "
+            "--resume to start one."
+        )
+    return next((run for run in unfinished if not run.is_held()), unfinished[0])
+
+
+def _newest_of_same_recipe(earlier: Sequence[RunFolder], recipe: Recipe) -> RunFolder | None:
+    """The newest run that the same command made, whatever was trained since; not one now held."""
+    wanted = _as_json(recipe)
+    for run in earlier:
+        with contextlib.suppress(TenfoldError):  # It has no recipe yet, or a damaged one.
+            if read_json(run.recipe) == wanted and not run.is_held():
+                return run
+    return None
 
 
 def _is_blank(run: RunFolder) -> bool:
@@ -223,14 +256,12 @@ def _as_json(recipe: Recipe) -> Any:
     return json.loads(json.dumps(recipe.to_dict()))
 
 
-def _threads(recipe: Recipe, options: TrainOptions) -> int | None:
+def _threads(run: RunFolder, options: TrainOptions) -> int | None:
     """The threads asked for; else, when resuming and the environment is silent, those of before."""
     if options.threads is not None or "OMP_NUM_THREADS" in os.environ:
         return options.threads
-    with contextlib.suppress(TenfoldError):
-        folder = options.folder or getattr(newest_run(options.runs, recipe.name), "path", None)
-        if folder is not None and not RunFolder(folder).is_finished() and not options.new:
-            return int(read_json(RunFolder(folder).provenance)["threads"])
+    with contextlib.suppress(TenfoldError, KeyError, TypeError, ValueError):
+        return int(read_json(run.provenance)["threads"])
     return None
 
 
@@ -256,7 +287,7 @@ def _describe_run(
     parts = {"train": data.train, "validation": data.validation, "test": test}
     splits = {name: images for name, images in parts.items() if images is not None}
     leaks = check_leaks(splits, strict=options.strict)
-    location = Path(recipe.data.name)
+    location = None if recipe.data.name in NAMES else Path(recipe.data.name)
     write_json(run.recipe, recipe.to_dict())
     write_json(
         run.provenance,
@@ -268,7 +299,7 @@ def _describe_run(
             "seed": recipe.seed,
             "data": {
                 "name": data.dataset_name,
-                "location": str(location.resolve()) if location.exists() else None,
+                "location": str(location.resolve()) if location else None,
                 "source": data.source,
                 "checksums": dict(data.checksums),
                 "notes": [*options.notes, *data.notes, *leaks],
