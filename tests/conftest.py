@@ -1,5 +1,6 @@
 """What several test files share: made-up pictures, fresh interpreters, private file systems."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,13 @@ import pytest
 from tenfold.data.images import Images
 
 TIMEOUT_SECONDS = 60
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_for_each_worker():
+    """Two workers that compute with two threads each would mostly wait for each other."""
+    if "PYTEST_XDIST_WORKER" in os.environ and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture
