@@ -135,7 +135,15 @@ def test_live_bars_on_a_terminal(folder):
     assert process.wait(10) == 0
     text = shown.decode(errors="replace")
     assert "\x1b[" in text
-    for word in ("epochs", "steps", "loss", "images/s", "left", "validation accuracy"):
+    for word in (
+        "epochs",
+        "steps",
+        "loss",
+        "images/s",
+        "left",
+        "validation accuracy",
+        "evaluating",
+    ):
         assert word in text
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,10 +127,10 @@ class ChooseTogether:
 
 
 def test_row_15_two_commands_at_once_take_a_folder_each(folder):
-    together = [
-        commands.start([*TRAIN, "--seed", seed], folder=folder, before=ChooseTogether())
-        for seed in ("0", "1")
-    ]
+    first = commands.start([*TRAIN, "--seed", "0"], folder=folder, before=ChooseTogether())
+    first.wait_for((folder / "choices").exists)
+    second = commands.start([*TRAIN, "--seed", "1"], folder=folder, before=ChooseTogether())
+    together = first, second
     assert [command.wait() for command in together] == [0, 0], [c.output for c in together]
     seeds = {
         json.loads((folder / f"runs/tiny/{number}/recipe.json").read_text())["seed"]
@@ -225,20 +224,3 @@ def test_names_that_the_output_can_not_write_are_escaped(folder):
     done = commands.run_cold(arguments, folder=folder, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "\\u732b" in done.stdout
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs signals of POSIX")
-def test_a_fork_of_a_process_that_leaves_at_once_just_ends(run_python):
-    done = run_python(
-        "import os, signal, time\n"
-        "from tenfold.training.interruption import leaving_at_once\n"
-        "with leaving_at_once():\n"
-        "    child = os.fork()\n"
-        "    if child == 0:\n"
-        "        time.sleep(30)\n"
-        "    time.sleep(0.2)\n"
-        "    os.kill(child, signal.SIGTERM)\n"
-        "    print(os.waitpid(child, 0)[1])\n"
-    )
-    assert done.stdout.strip() == str(int(signal.SIGTERM)), done.stderr
-    assert done.stderr == ""

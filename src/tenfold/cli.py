@@ -150,7 +150,7 @@ def train(
         evaluate_test=test,
     )
     with output.training() as reporter:
-        outcome = train_recipe(chosen, options=options, reporter=reporter)
+        outcome = train_recipe(chosen, options=options, reporter=reporter, progress=reporter)
     if not outcome.writes:
         return
     _show_result(output, outcome.run.path)
@@ -231,8 +231,9 @@ def study(
         from tenfold.training.train import TrainOptions
         from tenfold.training.train import train as train_recipe
 
-        with output.training() as reporter:
-            return train_recipe(chosen, options=TrainOptions(folder=path), reporter=reporter).run
+        options = TrainOptions(folder=path)
+        with output.training() as shown:
+            return train_recipe(chosen, options=options, reporter=shown, progress=shown).run
 
     def on_trial(trial: Any, number: int, total: int) -> None:
         output.say(f"Run {number} of {total}: {trial.name}", bold=True)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tenfold.progress import Progress
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from tenfold.training.reporters import Plan, Reporter
+
+    class TrainingReporter(Reporter, Progress, Protocol):
+        """Told of training, and of the reading and evaluating around it."""
+
 
 Style = Literal["rich", "plain", "json"]
 
@@ -100,8 +104,8 @@ class Output:
             yield _PlainProgress(self)
 
     @contextmanager
-    def training(self) -> Iterator["Reporter"]:
-        """A reporter that shows training in this style."""
+    def training(self) -> Iterator["TrainingReporter"]:
+        """What shows training, and the work around it, in this style."""
         if self.style == "rich":
             live = _LiveTraining(self.console)
             with live.bars:
@@ -248,6 +252,14 @@ class _LiveTraining:
             transient=True,
         )
         self._shown = 0.0
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        if label not in self._tasks:
+            self._tasks[label] = self.bars.add_task(label, total=total, note="")
+        self.bars.update(self._tasks[label], completed=done, total=total)
+        if done == total:
+            self.bars.remove_task(self._tasks.pop(label))
 
     def started(self, plan: "Plan") -> None:
         self._console.print(_describe_plan(plan), style="bold", markup=False)
@@ -283,21 +295,17 @@ class _LiveTraining:
             self._console.print(f"Training ended by {reason}.")
 
 
-class _PlainTraining:
+class _PlainTraining(_PlainProgress):
     """A line an epoch, and one every thirty seconds within long epochs."""
 
-    SECONDS = 30.0
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._last = time.monotonic()
+    STEP_SECONDS = 30.0
 
     def started(self, plan: "Plan") -> None:
         self._plan, self._left = plan, _TimeLeft(plan)
         self._output.say(_describe_plan(plan))
 
     def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        if time.monotonic() - self._last < self.SECONDS:
+        if time.monotonic() - self._last < self.STEP_SECONDS:
             return
         self._last = time.monotonic()
         left = duration(self._left.after(epoch=epoch, step=step))
@@ -317,11 +325,8 @@ class _PlainTraining:
             self._output.say(f"Training ended by {reason}.")
 
 
-class _JsonTraining:
+class _JsonTraining(_PlainProgress):
     """An object for the start, each epoch and the end."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
 
     def started(self, plan: "Plan") -> None:
         from dataclasses import asdict

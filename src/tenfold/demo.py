@@ -37,7 +37,8 @@ def run_demo(runs: Path, *, seed: int, output: Output) -> DemoOutcome:
         recipe = load_recipe(name, [f"seed={seed}", f"data.name={data}"])
         with output.training() as reporter:
             options = TrainOptions(runs=runs, notes=notes)
-            folders.append(train(recipe, options=options, reporter=reporter).run.path)
+            outcome = train(recipe, options=options, reporter=reporter, progress=reporter)
+            folders.append(outcome.run.path)
     seconds = time.monotonic() - started
     page = write_report(folders, runs / "demo.html")
     return DemoOutcome(folders, page, seconds)
