@@ -90,6 +90,14 @@ def test_plain_pictures_are_no_duplicates_of_each_other():
     assert len(near_pairs([plain.astype(np.uint8)]).first) == 0
 
 
+def test_enlarged_tiny_pictures_are_not_compared_beyond_what_they_show():
+    """The digits that come with scikit-learn: 8x8, on which two sevens easily look alike."""
+    tiny = scenes(20, seed=8, side=8).repeat(4, axis=1).repeat(4, axis=2)
+    brighter = changed(tiny, lambda picture: ImageEnhance.Brightness(picture).enhance(0.95))
+    assert len(near_pairs([tiny, brighter]).first) == 0
+    assert exact_groups([tiny, tiny]).tolist() == [*range(20), *range(20)]
+
+
 def test_the_very_same_pixels_are_one_group_named_by_the_first():
     pictures = scenes(5, seed=3)
     groups = exact_groups([pictures[[0, 1, 0]], pictures[[2, 1, 0, 3]]])

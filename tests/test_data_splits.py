@@ -17,10 +17,10 @@ from tenfold.errors import TenfoldError
 
 
 def noise(number, *, seed, split="train", num_classes=3):
-    """Pictures of large random patches, no two alike, a third of each class."""
+    """Pictures of random patches, no two alike, a third of each class."""
     generator = np.random.default_rng(seed)
-    patches = generator.integers(0, 256, (number, 8, 8, 3), dtype=np.uint8)
-    pixels = patches.repeat(4, axis=1).repeat(4, axis=2)
+    patches = generator.integers(0, 256, (number, 16, 16, 3), dtype=np.uint8)
+    pixels = patches.repeat(2, axis=1).repeat(2, axis=2)
     labels = np.arange(number) % num_classes
     names = tuple(f"class {n}" for n in range(num_classes))
     return Images(pixels, labels, names, np.array([f"{split}/{n}" for n in range(number)]))

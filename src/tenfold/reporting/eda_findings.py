@@ -8,12 +8,14 @@ import numpy as np
 from tenfold.data.eda import ClassLook, Exploration, OriginalSizes, SplitCounts
 from tenfold.data.leaks import DuplicateReport, Overlap
 from tenfold.data.quality import QualityFlag
-from tenfold.reporting.words import count, counted, listed, percent
+from tenfold.reporting.words import count, counted, listed, percent, times
 
 _BALANCED = 1.1
 _VERY_UNEVEN = 5.0
 # Levels of 255 by which a class must be redder or bluer than grey to be called so.
 _NOTABLE_TINT = 5.0
+# Beyond this share near duplicates are hardly one photograph twice.
+_TOO_MANY = 0.2
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
@@ -38,6 +40,15 @@ def find(exploration: Exploration) -> Findings:
         duplicates=_duplicates(exploration.duplicates, _sizes_of_splits(exploration)),
         sizes=_sizes(exploration.original_sizes, exploration.image_size),
     )
+
+
+def balance(split: SplitCounts) -> str:
+    """How even the classes are, in a few words."""
+    if split.imbalance == 1:
+        return "balanced"
+    if split.imbalance <= _BALANCED:
+        return "nearly balanced"
+    return f"largest {times(split.imbalance)} the smallest"
 
 
 def luminance(look: ClassLook) -> float:
@@ -178,17 +189,20 @@ def _overlap(overlap: Overlap, totals: dict[str, int]) -> str:
     near = overlap.near or 0
     if not overlap.exact and not near:
         return f"No copy of a {second} picture was found in {first}."
-    share = percent((overlap.exact + near) / max(1, totals[second]))
+    total = max(1, totals[second])
+    share = percent((overlap.exact + near) / total)
+    meaning = _ALIKE if near / total > _TOO_MANY else _MEMORY
     if not overlap.exact:
         text = f"No {second} picture is in {first} pixel for pixel, but {count(near)} ({share})"
-        return f"{text} nearly {_are(near)}{_MEMORY}"
+        return f"{text} nearly {_are(near)}{meaning}"
     text = f"{counted(overlap.exact, f'{second} picture')} {_are(overlap.exact)} in {first} too"
     if not near:
-        return f"{text}, pixel for pixel ({share}){_MEMORY}"
-    return f"{text}, pixel for pixel, and {count(near)} more nearly ({share} in all){_MEMORY}"
+        return f"{text}, pixel for pixel ({share}){meaning}"
+    return f"{text}, pixel for pixel, and {count(near)} more nearly ({share} in all){meaning}"
 
 
 _MEMORY = ": on these, a score measures memory."
+_ALIKE = ": so many that most may merely look alike, as drawings do."
 
 
 def _are(number: int) -> str:

@@ -116,6 +116,7 @@ def render_exploration(exploration: Exploration, dataset: Dataset) -> str:
             version=__version__,
             styles=styles + sheet.rules(),
             exploration=exploration,
+            balance=eda_findings.balance(exploration.splits[0]),
             findings=eda_findings.find(exploration),
             classes=classes,
             flags=flags,
