@@ -43,9 +43,9 @@ __all__ = [
 ]
 
 _LOOKED_FOR = (
-    "CIFAR batches (data_batch_1.bin, data_batch_1, train.bin), parquet files, a CSV file of labels "
-    "(trainLabels.csv, labels.csv) with pictures, class folders (train/cat/1.jpg or cat/1.jpg), and "
-    "an npz file were looked for"
+    "CIFAR batches (data_batch_1.bin, data_batch_1, train.bin), parquet files, a CSV file of "
+    "labels (trainLabels.csv, labels.csv) with pictures, class folders (train/cat/1.jpg or "
+    "cat/1.jpg), and an npz file were looked for"
 )
 
 

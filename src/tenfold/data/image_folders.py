@@ -94,7 +94,7 @@ def read_image_folder(
 
 
 def folder_within(path: Path) -> Path:
-    """The folder, or the only folder in it if that holds folders itself, as unpacked archives do."""
+    """The folder, or the only one in it if that holds folders itself, as unpacked archives do."""
     while True:
         with os.scandir(path) as entries:
             visible = [entry for entry in entries if not is_litter(entry.name)]
