@@ -16,10 +16,10 @@ import time
 from typing import Any
 
 import torch
-from tenfold.data.splits import training_data
 from torch.nn.functional import cross_entropy
 
 from tenfold.data import load
+from tenfold.data.splits import training_data
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.trained import build_network
 from tenfold.recipe import Recipe, load_recipe

@@ -2,8 +2,9 @@
 
 import json
 
-import commands
 import pytest
+
+import commands
 
 SUMS = {
     "train-images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",

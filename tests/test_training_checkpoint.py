@@ -469,7 +469,6 @@ def test_files_with_other_names_are_no_checkpoints(folder, name):
     assert is_number(newest_good_checkpoint(folder), 2)
 
 
-@pytest.mark.xfail(reason="a damaged checkpoint counts as one of the two that are kept")
 def test_saving_after_damage_keeps_a_good_one_before_the_newest(folder):
     """Of a good, a damaged and a new checkpoint, the good one is worth keeping."""
     path = files_of(folder)[1]

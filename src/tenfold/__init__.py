@@ -4,12 +4,7 @@ The public names below are imported when first used, so that `import tenfold` co
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tenfold.evaluation.trained import TrainedModel
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -23,26 +18,14 @@ _HOMES = {
     "compute_metrics": "tenfold.evaluation.metrics",
     "evaluate_run": "tenfold.evaluation.evaluate",
     "fit": "tenfold.training.loop",
+    "load": "tenfold.evaluation.trained",
     "load_data": "tenfold.data",
     "load_recipe": "tenfold.recipe",
     "train": "tenfold.training.train",
     "write_report": "tenfold.reporting.page",
 }
 
-__all__ = sorted([*_HOMES, "load"])
-
-
-def load(run: "str | Path") -> "TrainedModel":
-    """The trained model of a run folder, or of a `model.safetensors`.
-
-    Raises TenfoldError where there is no finished run or the file is damaged.
-    """
-    from pathlib import Path
-
-    from tenfold.evaluation.trained import load_model
-
-    path = Path(run)
-    return load_model(path if path.suffix == ".safetensors" else path / "model.safetensors")
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

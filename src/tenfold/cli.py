@@ -348,7 +348,7 @@ def data_eda(
     """Explore a data set: classes, colours, quality, duplicates; as JSON and as a page."""
     from tenfold.data import load
     from tenfold.data.eda import explore
-    from tenfold.data.splits import duplicates_across
+    from tenfold.data.splits import check_leaks
     from tenfold.files import write_json
     from tenfold.reporting.eda_page import write_exploration_page
 
@@ -356,7 +356,7 @@ def data_eda(
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
         if strict:
-            duplicates_across(loaded, strict=True)
+            check_leaks(loaded.splits(), strict=True)
         exploration = explore(loaded, progress=progress)
     write_json(out / "eda.json", exploration.to_json())
     write_exploration_page(exploration, loaded, out / "eda.html")

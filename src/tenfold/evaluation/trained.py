@@ -107,6 +107,15 @@ def save_model(path: Path, model: TrainedModel) -> None:
     write_bytes(path, save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
 
 
+def load(run: str | Path) -> TrainedModel:
+    """The trained model of a run folder, or of a `model.safetensors`.
+
+    Raises TenfoldError where there is no finished run or the file is damaged.
+    """
+    path = Path(run)
+    return load_model(path if path.suffix == ".safetensors" else path / "model.safetensors")
+
+
 def load_model(path: Path) -> TrainedModel:
     """The model that `save_model` wrote; nothing in the file is ever executed.
 

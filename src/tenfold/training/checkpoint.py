@@ -20,7 +20,6 @@ from tenfold.errors import TenfoldError
 from tenfold.files import write_bytes, write_json
 
 FORMAT = "tenfold-checkpoint-1"
-KEPT = 2
 UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
     SafetensorError,
@@ -40,7 +39,7 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(
     folder: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]
 ) -> None:
-    """Write a new checkpoint and remove all but the newest two.
+    """Write a new checkpoint, and keep the newest whole one before it.
 
     Raises TenfoldError where it can't be written; the earlier ones are then untouched.
     """
@@ -54,7 +53,8 @@ def save_checkpoint(
     }
     write_bytes(_path(folder, number, "safetensors"), content)
     write_json(_path(folder, number, "json"), {**document, "sha256": _checksum_of(document)})
-    _remove_leftovers(folder, keep=sorted([*numbers, number])[-KEPT:])
+    before = next((n for n in sorted(numbers, reverse=True) if _is_whole(folder, n)), number)
+    _remove_leftovers(folder, keep=[before, number])
 
 
 def newest_good_checkpoint(folder: Path) -> Checkpoint | None:
@@ -85,6 +85,14 @@ def newest_good_checkpoint(folder: Path) -> Checkpoint | None:
 
 class _DamagedError(Exception):
     pass
+
+
+def _is_whole(folder: Path, number: int) -> bool:
+    try:
+        _read(folder, number)
+    except (_DamagedError, TenfoldError):
+        return False
+    return True
 
 
 def _read(folder: Path, number: int) -> Checkpoint:

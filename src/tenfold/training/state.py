@@ -1,5 +1,6 @@
 """All state of a run in one place: what it has done so far, and what a checkpoint holds."""
 
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +11,15 @@ from torch.optim.swa_utils import AveragedModel
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import require_same_tensors
 from tenfold.training.schedules import Plateau
+
+logger = logging.getLogger("tenfold")
+
+OPTIMIZER_TENSORS = {
+    "SGD": {"momentum_buffer"},
+    "Adam": {"step", "exp_avg", "exp_avg_sq"},
+    "AdamW": {"step", "exp_avg", "exp_avg_sq"},
+}
+"""What each optimiser remembers of a parameter."""
 
 
 @dataclass
@@ -112,6 +122,9 @@ class TrainingState:
     def _load_optimizer(self, tensors: dict[str, torch.Tensor]) -> None:
         parameters = self._parameters()
         self.optimizer.state.clear()
+        if {name.partition(".")[2] for name in tensors} - OPTIMIZER_TENSORS[self._optimizer_name]:
+            logger.warning("The checkpoint is of another optimiser; this one starts without state.")
+            return
         for name, tensor in tensors.items():
             index, _, key = name.partition(".")
             parameter = parameters[int(index)]
@@ -121,6 +134,11 @@ class TrainingState:
             else:
                 value = tensor
             self.optimizer.state[parameter][key] = value
+
+    @property
+    def _optimizer_name(self) -> str:
+        """The class of the optimiser itself, which Accelerate may have wrapped."""
+        return type(getattr(self.optimizer, "optimizer", self.optimizer)).__name__
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
