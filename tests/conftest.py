@@ -65,7 +65,7 @@ def run_with_mounts():
     def run(script, *arguments):
         return subprocess.run(
             [unshare, "-rm", "bash", "-euc", script, "bash", *map(str, arguments)],
-            env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+            env={**os.environ, "PYTHON": sys.executable},
             capture_output=True,
             text=True,
             timeout=TIMEOUT_SECONDS,
