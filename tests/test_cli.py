@@ -234,3 +234,17 @@ def test_recipes_and_models_are_listed(tmp_path):
     models = commands.run(["models", "--json"], folder=tmp_path)
     counts = {m["name"]: m["num_parameters"] for m in map(json.loads, models.output.splitlines())}
     assert counts["cnn"] == 357_162
+
+
+def test_debug_may_stand_anywhere(folder):
+    command = commands.start(["train", "cn", "--debug"], folder=folder)
+    assert command.wait() == 2
+    assert "Traceback" in command.output
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_to_a_full_disk_is_a_sentence(folder):
+    script = f"{sys.executable} -m tenfold recipes > /dev/full"
+    done = subprocess.run(script, shell=True, cwd=folder, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr

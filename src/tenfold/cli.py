@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from tenfold import __version__
-from tenfold.console import Output, duration, percent
+from tenfold.console import Output, duration
 from tenfold.errors import TenfoldError
+from tenfold.summaries import show_comparison, show_dataset, show_metrics, show_result, show_study
 
 app = typer.Typer(
     name="tenfold",
@@ -78,7 +79,7 @@ def demo(
 
     output = Output(as_json=as_json)
     outcome = run_demo(runs, seed=seed, output=output)
-    _show_comparison(output, outcome.runs)
+    show_comparison(output, outcome.runs)
     output.say(f"Training and evaluating both took {duration(outcome.seconds)}.")
     _show_page(output, outcome.page)
 
@@ -153,7 +154,7 @@ def train(
         outcome = train_recipe(chosen, options=options, reporter=reporter, progress=reporter)
     if not outcome.writes:
         return
-    _show_result(output, outcome.run.path)
+    show_result(output, outcome.run.path)
     if report:
         _write_report(output, [outcome.run.path], None)
 
@@ -185,7 +186,7 @@ def evaluate(
             progress=progress,
         )
     output.record("metrics", split=split, **metrics)
-    _show_metrics(output, split, metrics)
+    show_metrics(output, split, metrics)
 
 
 @app.command()
@@ -250,7 +251,7 @@ def study(
     )
     for record in outcome.records:
         output.record("trial", **record)
-    _show_study(output, outcome.records)
+    show_study(output, outcome.records)
     finished = [where / "runs" / r["trial"] for r in outcome.records if r["status"] == "finished"]
     if finished:
         _write_report(output, finished, where / "report.html")
@@ -313,7 +314,7 @@ def data_get(
     output = Output(as_json=as_json)
     with output.progress() as progress:
         dataset = sources.get(name, location=source, progress=progress)
-    _show_dataset(output, dataset)
+    show_dataset(output, dataset)
 
 
 @data_app.command("info")
@@ -329,7 +330,7 @@ def data_info(
     output = Output(as_json=as_json)
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
-    _show_dataset(output, loaded)
+    show_dataset(output, loaded)
 
 
 @data_app.command("eda")
@@ -393,12 +394,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Names of classes may not be in its alphabet.
             stream.reconfigure(errors="backslashreplace")
-    with _exit_status("--debug" in sys.argv):
-        app(standalone_mode=True)
+    # --debug may stand anywhere, since it is thought of after the rest has been typed.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    with _exit_status(debug=len(arguments) < len(sys.argv) - 1):
+        app(args=arguments)
 
 
 @contextlib.contextmanager
-def _exit_status(debug: bool) -> Iterator[None]:
+def _exit_status(*, debug: bool) -> Iterator[None]:
     try:
         yield
     except TenfoldError as error:
@@ -412,6 +415,12 @@ def _exit_status(debug: bool) -> Iterator[None]:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}; check the disk.", file=sys.stderr)
+        sys.exit(TenfoldError.exit_status)
 
 
 def _data_override(name_or_path: str | None) -> list[str]:
@@ -449,93 +458,3 @@ def _write_report(output: Output, runs: list[Path], out: Path | None) -> Path:
 def _show_page(output: Output, page: Path) -> None:
     output.record("page", path=str(page))
     output.say(f"The page is {page.resolve()}", bold=True)
-
-
-def _show_result(output: Output, run: Path) -> None:
-    from tenfold.files import read_json
-
-    result = read_json(run / "result.json")
-    output.record("result", run=str(run), **result)
-    for split, metrics in result["splits"].items():
-        _show_metrics(output, split, metrics)
-    output.say(f"The run is in {run}.")
-
-
-def _show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
-    low, high = metrics["accuracy_interval"]
-    output.say(
-        f"{split}: {percent(metrics['accuracy'], 2)} of {metrics['num_images']:,} pictures right "
-        f"(95 % interval {percent(low)} to {percent(high)}), loss {metrics['loss']:.3f}",
-        bold=split == "test",
-    )
-
-
-def _show_comparison(output: Output, runs: list[Path]) -> None:
-    from tenfold.files import read_json
-
-    rows = []
-    for run in runs:
-        result = read_json(run / "result.json")
-        output.record("result", run=str(run), **result)
-        test = result["splits"]["test"]
-        low, high = test["accuracy_interval"]
-        rows.append(
-            [
-                result["model"]["name"],
-                percent(test["accuracy"]),
-                f"{percent(low)} to {percent(high)}",
-                f"{result['model']['num_parameters']:,}",
-                duration(result["training"]["training_seconds"]),
-                str(run),
-            ]
-        )
-    columns = ["model", "test accuracy", "95 % interval", "parameters", "training", "run"]
-    output.table("Comparison", columns, rows)
-
-
-def _show_study(output: Output, records: Any) -> None:
-    rows = []
-    for record in records:
-        splits = record["splits"] or {}
-        accuracies = [
-            percent(splits[name]["accuracy"]) if name in splits else "-"
-            for name in ("validation", "test")
-        ]
-        note = record["error"] or ""
-        rows.append([record["trial"], record["status"], *accuracies, note])
-    output.table("Study", ["run", "status", "validation", "test", "note"], rows)
-
-
-def _show_dataset(output: Output, dataset: Any) -> None:
-    height, width = dataset.train.size
-    splits = {name: len(images) for name, images in dataset.splits().items()}
-    output.record(
-        "dataset",
-        name=dataset.name,
-        source=dataset.source,
-        class_names=list(dataset.class_names),
-        image_size=[height, width],
-        splits=splits,
-        checksums=dict(dataset.checksums),
-        notes=list(dataset.notes),
-    )
-    output.say(f"{dataset.name}: {height}x{width} pixels, from {dataset.source}", bold=True)
-    import numpy as np
-
-    counts = {
-        name: np.bincount(images.labels, minlength=len(dataset.class_names))
-        for name, images in dataset.splits().items()
-    }
-    output.table(
-        "Pictures by class",
-        ["class", *counts],
-        [
-            [name, *(f"{count[index]:,}" for count in counts.values())]
-            for index, name in enumerate(dataset.class_names)
-        ]
-        + [["all", *(f"{number:,}" for number in splits.values())]],
-    )
-    for name, checksum in dataset.checksums.items():
-        output.say(f"SHA-256 of {name}: {checksum}")
-    for note in dataset.notes:
-        output.say(f"Note: {note}")

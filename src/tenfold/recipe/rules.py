@@ -124,7 +124,7 @@ def _training_rules(training: TrainingOptions) -> list[Rule]:
     return [
         Rule("training.epochs", training.epochs >= 1, "1 or more"),
         Rule("training.min_steps", training.min_steps >= 0, "0 or more"),
-        Rule("training.batch_size", training.batch_size >= 2, "2 or more"),
+        Rule("training.batch_size", 2 <= training.batch_size <= 10**6, "from 2 to 1,000,000"),
         Rule(
             "training.accumulate",
             1 <= training.accumulate <= training.batch_size // 2,

@@ -76,7 +76,7 @@ class AugmentationOptions:
     translate: int = 0
     """Shift by up to this many pixels each way, the edge filled by reflection."""
     cutout: int = 0
-    """Side in pixels of a square that is covered with the mean colour."""
+    """Side in pixels of a square that becomes 0, the mean colour of standardised pictures."""
     brightness: float = 0.0
     """Factor drawn from 1 - b to 1 + b."""
     contrast: float = 0.0

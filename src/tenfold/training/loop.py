@@ -70,14 +70,15 @@ def fit(
     TenfoldError where data and recipe don't fit or memory runs out.
     """
     with Interruption() as interruption:
-        session = set_up(
-            recipe,
-            data,
-            accelerator or make_accelerator(recipe),
-            reporter=reporter,
-            save=save,
-            interruption=interruption,
-        )
+        with _memory_errors(recipe):
+            session = set_up(
+                recipe,
+                data,
+                accelerator or make_accelerator(recipe),
+                reporter=reporter,
+                save=save,
+                interruption=interruption,
+            )
         if restore is not None:
             session.restore(restore)
         session.reporter.started(describe_plan(session, data))
@@ -205,6 +206,15 @@ def _require_finite(session: Session, step: int) -> None:
         raise _diverged(session, f"The norm of the gradient is {float(norm)}")
 
 
+def _require_finite_weights(session: Session, validation_loss: float | None) -> None:
+    """Save no state that the last step has spoilt: a finite gradient can still be a huge step."""
+    weights = [p.detach() for p in session.state.model.parameters()]
+    norm = float(nn.utils.get_total_norm(weights))
+    found = validation_loss if validation_loss is not None else 0.0
+    if not _finite(session, norm) or not _finite(session, found):
+        raise _diverged(session, "The weights are no longer finite")
+
+
 def _finite(session: Session, value: float) -> bool:
     """Whether `value` is finite on every process."""
     return not session.any_process(value != value or value in (float("inf"), float("-inf")))
@@ -251,6 +261,7 @@ def _end_epoch(session: Session) -> None:
         "train_accuracy": sums.num_correct / max(sums.num_images, 1),
         **session.validation(),
     }
+    _require_finite_weights(session, metrics["validation_loss"])
     before = history.timings[-1]["training_seconds"] if history.timings else 0.0
     timings = {
         "epoch": history.epoch + 1,

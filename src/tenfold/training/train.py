@@ -41,7 +41,7 @@ from tenfold.training.process import prepare_process
 from tenfold.training.reporters import Reporter, Reporters, TensorBoardReporter
 from tenfold.training.resuming import Resumer, identity_of
 from tenfold.training.session import make_accelerator, on_first_process
-from tenfold.training.state import TrainingState
+from tenfold.training.state import History, TrainingState
 
 logger = logging.getLogger("tenfold")
 
@@ -124,7 +124,14 @@ def train(
             resumer.restore(state)
             before.take(state)
             describe = partial(
-                _describe_run, run, recipe, data, test, accelerator=accelerator, options=options
+                _describe_run,
+                run,
+                recipe,
+                data,
+                test,
+                accelerator=accelerator,
+                options=options,
+                resumed_at_step=_steps_done(state.history),
             )
             on_first_process(accelerator, describe)
 
@@ -273,6 +280,10 @@ def _test_images(dataset: Dataset, recipe: Recipe) -> Images | None:
         return None
 
 
+def _steps_done(history: History) -> int:
+    return history.step + (history.metrics[-1]["step"] if history.metrics else 0)
+
+
 def _describe_run(
     run: RunFolder,
     recipe: Recipe,
@@ -281,12 +292,18 @@ def _describe_run(
     *,
     accelerator: Accelerator,
     options: TrainOptions,
+    resumed_at_step: int,
 ) -> None:
     """Write recipe and provenance; the latter lists every session that worked on the run."""
     sessions = read_json(run.provenance)["sessions"] if run.provenance.exists() else []
     parts = {"train": data.train, "validation": data.validation, "test": test}
     splits = {name: images for name, images in parts.items() if images is not None}
     leaks = check_leaks(splits, strict=options.strict)
+    session = {
+        "started": now(),
+        "command": command_line(),
+        "resumed_at_step": resumed_at_step,
+    }
     location = None if recipe.data.name in NAMES else Path(recipe.data.name)
     write_json(run.recipe, recipe.to_dict())
     write_json(
@@ -308,7 +325,7 @@ def _describe_run(
                 "splits": {name: len(images) for name, images in splits.items()},
                 "class_counts": {name: _counts(images) for name, images in splits.items()},
             },
-            "sessions": [*sessions, {"started": now(), "command": command_line()}],
+            "sessions": [*sessions, session],
         },
     )
 

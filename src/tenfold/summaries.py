@@ -1,0 +1,101 @@
+"""Results in a few lines: runs, metrics, studies and data sets, in every style of output."""
+
+from pathlib import Path
+from typing import Any
+
+from tenfold.console import Output, duration, percent
+
+
+def show_result(output: Output, run: Path) -> None:
+    """What a finished run came to, split by split."""
+    from tenfold.files import read_json
+
+    result = read_json(run / "result.json")
+    output.record("result", run=str(run), **result)
+    for split, metrics in result["splits"].items():
+        show_metrics(output, split, metrics)
+    output.say(f"The run is in {run}.")
+
+
+def show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
+    """The accuracy on a split, with its interval."""
+    low, high = metrics["accuracy_interval"]
+    output.say(
+        f"{split}: {percent(metrics['accuracy'], 2)} of {metrics['num_images']:,} pictures right "
+        f"(95 % interval {percent(low)} to {percent(high)}), loss {metrics['loss']:.3f}",
+        bold=split == "test",
+    )
+
+
+def show_comparison(output: Output, runs: list[Path]) -> None:
+    """Finished runs as rows of a table."""
+    from tenfold.files import read_json
+
+    rows = []
+    for run in runs:
+        result = read_json(run / "result.json")
+        output.record("result", run=str(run), **result)
+        test = result["splits"]["test"]
+        low, high = test["accuracy_interval"]
+        rows.append(
+            [
+                result["model"]["name"],
+                percent(test["accuracy"]),
+                f"{percent(low)} to {percent(high)}",
+                f"{result['model']['num_parameters']:,}",
+                duration(result["training"]["training_seconds"]),
+                str(run),
+            ]
+        )
+    columns = ["model", "test accuracy", "95 % interval", "parameters", "training", "run"]
+    output.table("Comparison", columns, rows)
+
+
+def show_study(output: Output, records: Any) -> None:
+    """Every trial of a study as a row, failed ones too."""
+    rows = []
+    for record in records:
+        splits = record["splits"] or {}
+        accuracies = [
+            percent(splits[name]["accuracy"]) if name in splits else "-"
+            for name in ("validation", "test")
+        ]
+        note = record["error"] or ""
+        rows.append([record["trial"], record["status"], *accuracies, note])
+    output.table("Study", ["run", "status", "validation", "test", "note"], rows)
+
+
+def show_dataset(output: Output, dataset: Any) -> None:
+    """Splits, classes, checksums and notes of a data set."""
+    height, width = dataset.train.size
+    splits = {name: len(images) for name, images in dataset.splits().items()}
+    output.record(
+        "dataset",
+        name=dataset.name,
+        source=dataset.source,
+        class_names=list(dataset.class_names),
+        image_size=[height, width],
+        splits=splits,
+        checksums=dict(dataset.checksums),
+        notes=list(dataset.notes),
+    )
+    output.say(f"{dataset.name}: {height}x{width} pixels, from {dataset.source}", bold=True)
+    import numpy as np
+
+    counts = {
+        name: np.bincount(images.labels, minlength=len(dataset.class_names))
+        for name, images in dataset.splits().items()
+    }
+    output.table(
+        "Pictures by class",
+        ["class", *counts],
+        [
+            [name, *(f"{count[index]:,}" for count in counts.values())]
+            for index, name in enumerate(dataset.class_names)
+        ]
+        + [["all", *(f"{number:,}" for number in splits.values())]],
+    )
+    for name, checksum in dataset.checksums.items():
+        output.say(f"SHA-256 of {name}: {checksum}")
+    for note in dataset.notes:
+        output.say(f"Note: {note}")
