@@ -14,9 +14,10 @@ import io
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenfold.data.cifar_files import numbered_ids
 from tenfold.data.decoded_cache import entry_of
@@ -24,7 +25,7 @@ from tenfold.data.encoding import encode_all
 from tenfold.data.image_folders import PictureFile, folder_within, picture_files, printable
 from tenfold.data.images import Dataset, Images
 from tenfold.data.label_tables import ORIGINAL_ID, Row, find_tables, read_table, text_of
-from tenfold.data.listings import Listing, Settings, decode_listings, label_numbers, sorted_names
+from tenfold.data.listings import Listing, Settings, decode_listings, sorted_names
 from tenfold.data.output import new_folder
 from tenfold.data.split_names import SPLITS, split_named
 from tenfold.errors import TenfoldError
@@ -52,7 +53,7 @@ def read_csv_folder(
     root, tables = _tables(path)
     rows = [row for split, file in tables.items() for row in read_table(file, split=split)]
     class_names = _class_names(root, rows)
-    labels = label_numbers([_label(row, class_names) for row in rows], class_names)
+    labels = _labels(rows, class_names)
     files = list(picture_files(root))
     pictures = _find_pictures(rows, files, folders=_split_folders(root), single=None in tables)
     ids = _ids(rows, pictures, single=None in tables)
@@ -146,15 +147,19 @@ def _class_names(root: Path, rows: Sequence[Row]) -> tuple[str, ...]:
     return names
 
 
-def _label(row: Row, class_names: Sequence[str]) -> str:
-    for label in (row.label, row.label.strip()):
-        if label in class_names:
-            return label
-    nearest = difflib.get_close_matches(row.label, class_names, n=1, cutoff=0)
-    raise TenfoldError(
-        f"{row.place} has the label {row.label!r}, which {CLASSES_FILE} lacks; did you mean "
-        f"{nearest[0]!r}?"
-    )
+def _labels(rows: Sequence[Row], class_names: Sequence[str]) -> NDArray[np.int64]:
+    number_of = {name: number for number, name in enumerate(class_names)}
+    labels = np.empty(len(rows), dtype=np.int64)
+    for position, row in enumerate(rows):
+        number = number_of.get(row.label, number_of.get(row.label.strip()))
+        if number is None:
+            nearest = difflib.get_close_matches(row.label, class_names, n=1, cutoff=0)
+            raise TenfoldError(
+                f"{row.place} has the label {row.label!r}, which {CLASSES_FILE} lacks; did you "
+                f"mean {nearest[0]!r}?"
+            )
+        labels[position] = number
+    return labels
 
 
 def _split_folders(root: Path) -> dict[str, str]:
@@ -174,13 +179,13 @@ def _find_pictures(
     index: dict[str, list[PictureFile]] = defaultdict(list)
     for file in files:
         bare = file.path.rsplit("/", 1)[-1]
-        for name in {file.path, bare} if single else {file.path}:
+        for name in {file.path, bare} if single else (file.path,):
             index[name].append(file)
-            index[os.path.splitext(name)[0]].append(file)
+            index[name.rpartition(".")[0]].append(file)
     pictures: list[PictureFile] = []
     missing: list[tuple[Row, str]] = []
     for row in rows:
-        wanted = PurePosixPath(row.name.replace("\\", "/")).as_posix()
+        wanted = row.name.replace("\\", "/").removeprefix("./")
         own = f"{folders[row.split]}/{wanted}" if row.split in folders else wanted
         found = index.get(own) or index.get(wanted, [])
         if len(found) > 1:

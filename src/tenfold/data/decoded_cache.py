@@ -23,7 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.cache import cache_folder
-from tenfold.data.decoding import Source, choose_size, decode_all
+from tenfold.data.decoding import (
+    Source,
+    UnequalSizesError,
+    choose_size,
+    decode_all,
+    likely_size,
+)
 from tenfold.data.pictures import RULES_VERSION
 from tenfold.progress import Progress
 
@@ -76,13 +82,34 @@ def decode_cached(
         if progress is not None:
             progress("Reading the cache", len(sources), len(sources))
         return cached
-    size = image_size or choose_size(sources, progress=progress)
+    options = _Options(entry, keep_broken, progress)
+    if image_size:
+        return _decode_into(sources, image_size, options)
+    if (likely := likely_size(sources)) is not None:
+        with contextlib.suppress(UnequalSizesError):
+            return _decode_into(sources, likely, options, all_alike=True)
+    return _decode_into(sources, choose_size(sources, progress=progress), options)
+
+
+@dataclass(frozen=True)
+class _Options:
+    entry: Path | None
+    keep_broken: bool
+    progress: Progress | None
+
+
+def _decode_into(
+    sources: Sequence[Source], size: int, options: _Options, *, all_alike: bool = False
+) -> Decoded:
+    entry = options.entry
     with _staging(entry) as staging:
         rows = _Rows(staging / "pixels.npy" if staging else None, shape=(size, size, 3))
         sizes: list[NDArray[np.int32]] = [np.empty((0, 2), dtype=np.int32)]
         broken: dict[int, str] = {}
         with (
-            contextlib.closing(decode_all(sources, image_size=size, progress=progress)) as chunks,
+            contextlib.closing(
+                decode_all(sources, image_size=size, all_alike=all_alike, progress=options.progress)
+            ) as chunks,
             rows,
         ):
             for chunk in chunks:
@@ -90,7 +117,7 @@ def decode_cached(
                 sizes.append(chunk.sizes)
                 broken |= chunk.broken
         all_sizes = np.concatenate(sizes)
-        if entry is not None and rows.path is not None and (keep_broken or not broken):
+        if entry is not None and rows.path is not None and (options.keep_broken or not broken):
             described = {"shape": rows.shape, "broken": list(broken.items())}
             if _write_entry(rows.path.parent, entry, sizes=all_sizes, described=described):
                 cached = _read_entry(entry)

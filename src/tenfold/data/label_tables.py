@@ -4,8 +4,8 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tenfold.data.split_names import split_named
 from tenfold.errors import TenfoldError
@@ -17,8 +17,7 @@ LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
 SPLIT_COLUMN = "split"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A labelled picture as a line of a CSV file has it.
 
     file and line: where it stands; name: of the picture; split: train, validation or test.
