@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenfold.data.split_names import split_named
+from tenfold.data.formats.split_names import split_named
 from tenfold.errors import TenfoldError
 
 ORIGINAL_ID = "original_id"

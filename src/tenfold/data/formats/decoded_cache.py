@@ -22,9 +22,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.cache import cache_folder
-from tenfold.data.decoding import Source, choose_size, decode_all
-from tenfold.data.pictures import RULES_VERSION
+from tenfold.data.cache_folder import cache_folder
+from tenfold.data.formats.decoding import Source, choose_size, decode_all
+from tenfold.data.formats.pictures import RULES_VERSION
 from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
