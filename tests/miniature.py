@@ -13,11 +13,11 @@ from threading import Thread
 
 import numpy as np
 
-from tenfold.data.catalogue import Description
-from tenfold.data.cifar_names import CIFAR10_CLASS_NAMES
-from tenfold.data.download import Limits
-from tenfold.data.origins import Archive
-from tenfold.data.published_forms import read_binary
+from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
+from tenfold.data.sources.catalogue import Description
+from tenfold.data.sources.download import Limits
+from tenfold.data.sources.origins import Archive
+from tenfold.data.sources.published_forms import read_binary
 
 NUM_TRAIN, NUM_TEST = 1_500, 100
 PATIENT = Limits(total_seconds=120, pause_seconds=0)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.data.archives import is_archive, iterate_members, read_members
+from tenfold.data.formats.archives import is_archive, iterate_members, read_members
 from tenfold.errors import TenfoldError
 
 ALL = {"a.bin": 100, "b.bin": 100}
@@ -169,7 +169,8 @@ def test_row_21_a_bomb_in_a_header_takes_no_memory(tmp_path: Path) -> None:
         for _ in range(90):
             file.write(bytes(10_000_000))
     script = (
-        "import sys; from pathlib import Path; from tenfold.data.archives import read_members\n"
+        "import sys; from pathlib import Path\n"
+        "from tenfold.data.formats.archives import read_members\n"
         "from tenfold.errors import TenfoldError\n"
         "try: read_members(Path(sys.argv[1]), {})\n"
         "except TenfoldError as error: print(error)\n"

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from miniature import PATIENT, Served, Server, archive, description, is_right, serving
-from tenfold.data import cache, sources
-from tenfold.data.cifar_files import numbered_ids
-from tenfold.data.images import Dataset, Images
+from tenfold.data import sources
+from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.sources import cache
 from tenfold.errors import TenfoldError
 
 TESTS = Path(__file__).parent
@@ -111,7 +111,7 @@ def test_row_19_a_process_killed_in_the_middle_of_writing(server: Server, folder
     url = server.add("/data.tar.gz", Served(WHOLE))
     code = """
 import os, signal
-import tenfold.data.cache as cache
+import tenfold.data.sources.cache as cache
 def half(file, array):
     file.write(array.data.cast("B")[: array.nbytes // 2])
     file.flush()
@@ -158,7 +158,7 @@ def test_the_lock_of_a_dead_process_is_free(server: Server, folder: Path) -> Non
     url = server.add("/data.tar.gz", Served(WHOLE))
     code = """
 import os, signal
-from tenfold.data import cache
+from tenfold.data.sources import cache
 with cache.lock("miniature", wait_seconds=0):
     os.kill(os.getpid(), signal.SIGKILL)
 """

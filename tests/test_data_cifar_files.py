@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tenfold.data.cifar_files import read_cifar_binary, read_cifar_python
-from tenfold.data.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
+from tenfold.data.formats.cifar_files import read_cifar_binary, read_cifar_python
+from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
 from tenfold.errors import TenfoldError
 
 NUM_TRAIN = 12

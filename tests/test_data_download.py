@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from miniature import HASTY, PATIENT, Served, Server, serving
-from tenfold.data.download import Limits, Request, SlowSourceError, SourceError, download
+from tenfold.data.sources.download import Limits, Request, SlowSourceError, SourceError, download
 
 MIB = 1 << 20
 CONTENT = np.random.default_rng(1).bytes(3 * MIB + 17)

@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 
 from miniature import ARRAYS, HASTY, NUM_TEST, PATIENT, description, is_right
-from tenfold.data import npm, sources
-from tenfold.data.catalogue import Description
-from tenfold.data.cifar_names import CIFAR10_CLASS_NAMES
-from tenfold.data.origins import NpmPackage
+from tenfold.data import sources
+from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
+from tenfold.data.sources import npm
+from tenfold.data.sources.catalogue import Description
+from tenfold.data.sources.origins import NpmPackage
 from tenfold.errors import TenfoldError
 
 READER = partial(npm.read_package, class_names=CIFAR10_CLASS_NAMES)

@@ -24,11 +24,11 @@ from miniature import (
     tree,
 )
 from tenfold.data import sources
-from tenfold.data.catalogue import CIFAR10, CIFAR100, Description
+from tenfold.data.formats.parquet_files import write_parquet
 from tenfold.data.images import Dataset
-from tenfold.data.origins import Hub
-from tenfold.data.parquet_files import write_parquet
-from tenfold.data.published_forms import read_binary
+from tenfold.data.sources.catalogue import CIFAR10, CIFAR100, Description
+from tenfold.data.sources.origins import Hub
+from tenfold.data.sources.published_forms import read_binary
 from tenfold.errors import TenfoldError
 
 MIB = 1 << 20

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tenfold.data import load
+from tenfold.data.formats.npz_files import write_npz
 from tenfold.data.images import Dataset, Images
 from tenfold.data.normalisation import normalisation_of
-from tenfold.data.npz_files import write_npz
 from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import evaluate_run, record_metrics, split_of, splitting

@@ -24,7 +24,7 @@ def load(
     """
     from tenfold.data import formats, sources
     from tenfold.data.checksums import with_checksums
-    from tenfold.data.resizing import resize_dataset
+    from tenfold.data.formats.resizing import resize_dataset
 
     if name_or_path in sources.NAMES:
         dataset = sources.get(str(name_or_path), progress=progress)

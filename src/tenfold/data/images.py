@@ -97,3 +97,8 @@ class Dataset:
         """The splits that exist, by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: images for name, images in named.items() if images is not None}
+
+
+def numbered_ids(split: str, num_images: int) -> NDArray[np.str_]:
+    """`split/1` to `split/num_images`: the ids of pictures that have no name of their own."""
+    return np.array([f"{split}/{number}" for number in range(1, num_images + 1)], dtype=np.str_)

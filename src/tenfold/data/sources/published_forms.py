@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from tenfold.data import npm
-from tenfold.data.archives import is_archive, iterate_members
-from tenfold.data.cifar_names import CIFAR10_CLASS_NAMES
+from tenfold.data.formats.archives import is_archive, iterate_members
+from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
 from tenfold.data.images import Dataset
+from tenfold.data.sources import npm
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -26,21 +26,21 @@ class Reader(Protocol):
 
 def read_binary(path: Path, *, progress: Progress | None = None) -> Dataset:
     """The official binary archive, or what it unpacks to."""
-    from tenfold.data.cifar_files import read_cifar_binary
+    from tenfold.data.formats.cifar_files import read_cifar_binary
 
     return read_cifar_binary(path, progress=progress)
 
 
 def read_python(path: Path, *, progress: Progress | None = None) -> Dataset:
     """The official Python archive, or what it unpacks to."""
-    from tenfold.data.cifar_files import read_cifar_python
+    from tenfold.data.formats.cifar_files import read_cifar_python
 
     return read_cifar_python(path, progress=progress)
 
 
 def read_parquet(path: Path, *, progress: Progress | None = None) -> Dataset:
     """The parquet files of the Hugging Face hub, in one folder."""
-    from tenfold.data.parquet_files import read_parquet
+    from tenfold.data.formats.parquet_files import read_parquet
 
     return read_parquet(path, progress=progress)
 

@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.archives import read_members
-from tenfold.data.cifar_files import numbered_ids
-from tenfold.data.download import Limits, SourceError, SpeedWatch
-from tenfold.data.images import Dataset, Images
+from tenfold.data.formats.archives import read_members
+from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.sources.download import Limits, SourceError, SpeedWatch
 from tenfold.errors import TenfoldError
 from tenfold.files import require_writable
 from tenfold.progress import Progress

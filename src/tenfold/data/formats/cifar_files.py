@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.archives import is_archive, read_members
-from tenfold.data.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
-from tenfold.data.cifar_pickle import as_text, unpickle_batch
-from tenfold.data.images import Dataset, Images
+from tenfold.data.formats.archives import is_archive, read_members
+from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
+from tenfold.data.formats.cifar_pickle import as_text, unpickle_batch
+from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -374,11 +374,6 @@ def _to_images(batches: list[Batch], class_names: tuple[str, ...], *, prefix: st
         class_names,
         numbered_ids(prefix, num_images),
     )
-
-
-def numbered_ids(split: str, num_images: int) -> NDArray[np.str_]:
-    """`split/1` to `split/num_images`: the ids of pictures that have no name of their own."""
-    return np.array([f"{split}/{number}" for number in range(1, num_images + 1)], dtype=np.str_)
 
 
 def _names_in(meta: Mapping[str, Any], where: str, layout: Layout) -> tuple[str, ...]:

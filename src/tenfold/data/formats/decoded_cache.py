@@ -22,15 +22,15 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.cache import cache_folder
-from tenfold.data.decoding import (
+from tenfold.data.cache_folder import cache_folder
+from tenfold.data.formats.decoding import (
     Source,
     UnequalSizesError,
     choose_size,
     decode_all,
     likely_size,
 )
-from tenfold.data.pictures import RULES_VERSION
+from tenfold.data.formats.pictures import RULES_VERSION
 from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")

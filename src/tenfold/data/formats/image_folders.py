@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenfold.data.decoded_cache import entry_of
-from tenfold.data.images import Dataset
-from tenfold.data.listings import (
+from tenfold.data.formats.decoded_cache import entry_of
+from tenfold.data.formats.listings import (
     MAX_SHOWN,
     Listing,
     Settings,
@@ -21,7 +20,8 @@ from tenfold.data.listings import (
     label_numbers,
     sorted_names,
 )
-from tenfold.data.split_names import SPLITS, split_named
+from tenfold.data.formats.split_names import SPLITS, split_named
+from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.cifar_files import numbered_ids
-from tenfold.data.images import Dataset, Images
-from tenfold.data.output import require_free
-from tenfold.data.resizing import resize_images
+from tenfold.data.formats.output import require_free
+from tenfold.data.formats.resizing import resize_images
+from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file
 from tenfold.progress import Progress

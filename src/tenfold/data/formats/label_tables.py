@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tenfold.data.split_names import split_named
+from tenfold.data.formats.split_names import split_named
 from tenfold.errors import TenfoldError
 
 ORIGINAL_ID = "original_id"

@@ -18,8 +18,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.cifar_files import numbered_ids
-from tenfold.data.images import Dataset, Images
+from tenfold.data.cache_folder import cache_folder
+from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file, read_json, require_writable, write_json
 from tenfold.progress import Progress
@@ -42,16 +42,6 @@ class Entry:
     dataset: Dataset
     origin: str
     fingerprint: str
-
-
-def cache_folder() -> Path:
-    """TENFOLD_CACHE, or the folder where this system keeps what can be fetched again."""
-    named = os.environ.get("TENFOLD_CACHE")
-    if named:
-        return Path(named).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("tenfold", appauthor=False))
 
 
 def array_sums(dataset: Dataset) -> dict[str, str]:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tenfold.data.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
-from tenfold.data.origins import Archive, Hub, NpmPackage, Origin
-from tenfold.data.published_forms import read_binary, read_npm_package, read_parquet
+from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
+from tenfold.data.sources.origins import Archive, Hub, NpmPackage, Origin
+from tenfold.data.sources.published_forms import read_binary, read_npm_package, read_parquet
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tenfold.data import npm
-from tenfold.data.download import Limits, Request, SourceError, download
 from tenfold.data.images import Dataset
-from tenfold.data.published_forms import Reader
+from tenfold.data.sources import npm
+from tenfold.data.sources.download import Limits, Request, SourceError, download
+from tenfold.data.sources.published_forms import Reader
 from tenfold.progress import Progress
 
 _MAX_FILE_BYTES = 500_000_000

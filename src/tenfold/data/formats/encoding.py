@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.workers import chunks_of, map_on_cores
+from tenfold.data.formats.workers import chunks_of, map_on_cores
 from tenfold.progress import Progress
 
 

@@ -19,15 +19,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.cifar_files import numbered_ids
-from tenfold.data.decoded_cache import entry_of
-from tenfold.data.encoding import encode_all
-from tenfold.data.image_folders import PictureFile, folder_within, picture_files, printable
-from tenfold.data.images import Dataset, Images
-from tenfold.data.label_tables import ORIGINAL_ID, Row, find_tables, read_table, text_of
-from tenfold.data.listings import Listing, Settings, decode_listings, sorted_names
-from tenfold.data.output import new_folder
-from tenfold.data.split_names import SPLITS, split_named
+from tenfold.data.formats.decoded_cache import entry_of
+from tenfold.data.formats.encoding import encode_all
+from tenfold.data.formats.image_folders import PictureFile, folder_within, picture_files, printable
+from tenfold.data.formats.label_tables import ORIGINAL_ID, Row, find_tables, read_table, text_of
+from tenfold.data.formats.listings import (
+    Listing,
+    Settings,
+    decode_listings,
+    sorted_names,
+)
+from tenfold.data.formats.output import new_folder
+from tenfold.data.formats.split_names import SPLITS, split_named
+from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.files import write_text
 from tenfold.progress import Progress

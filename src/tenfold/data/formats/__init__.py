@@ -6,8 +6,8 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from tenfold.data.archives import is_archive, read_members
-from tenfold.data.cifar_files import (
+from tenfold.data.formats.archives import is_archive, read_members
+from tenfold.data.formats.cifar_files import (
     BINARY_LAYOUTS,
     PYTHON_LAYOUTS,
     holds_cifar,
@@ -16,13 +16,18 @@ from tenfold.data.cifar_files import (
     read_cifar_binary,
     read_cifar_python,
 )
-from tenfold.data.csv_folders import read_csv_folder, write_folder
-from tenfold.data.image_folders import PICTURE_SUFFIXES, folder_within, is_litter, read_image_folder
+from tenfold.data.formats.csv_folders import read_csv_folder, write_folder
+from tenfold.data.formats.image_folders import (
+    PICTURE_SUFFIXES,
+    folder_within,
+    is_litter,
+    read_image_folder,
+)
+from tenfold.data.formats.label_tables import find_tables
+from tenfold.data.formats.npz_files import read_npz, write_npz
+from tenfold.data.formats.parquet_files import read_parquet, write_parquet
+from tenfold.data.formats.resizing import resize_dataset
 from tenfold.data.images import Dataset
-from tenfold.data.label_tables import find_tables
-from tenfold.data.npz_files import read_npz, write_npz
-from tenfold.data.parquet_files import read_parquet, write_parquet
-from tenfold.data.resizing import resize_dataset
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.decoded_cache import decode_cached
-from tenfold.data.decoding import Source
+from tenfold.data.formats.decoded_cache import decode_cached
+from tenfold.data.formats.decoding import Source
 from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress

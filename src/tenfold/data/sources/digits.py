@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tenfold.data.cache import array_sums
-from tenfold.data.cifar_files import numbered_ids
-from tenfold.data.images import Dataset, Images
+from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.sources.cache import array_sums
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TEST_EVERY = 5

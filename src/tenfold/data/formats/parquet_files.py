@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.cifar_files import numbered_ids
-from tenfold.data.encoding import encode_all
-from tenfold.data.images import Dataset, Images
-from tenfold.data.listings import Listing, Settings, decode_listings, sorted_names
-from tenfold.data.output import new_folder
-from tenfold.data.split_names import SPLITS, split_within
+from tenfold.data.formats.encoding import encode_all
+from tenfold.data.formats.listings import Listing, Settings, decode_listings, sorted_names
+from tenfold.data.formats.output import new_folder
+from tenfold.data.formats.split_names import SPLITS, split_within
+from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.pictures import BrokenPictureError, decode_picture, measure_picture
-from tenfold.data.workers import chunks_of, map_on_cores
+from tenfold.data.formats.pictures import BrokenPictureError, decode_picture, measure_picture
+from tenfold.data.formats.workers import chunks_of, map_on_cores
 from tenfold.progress import Progress
 
 Source = str | bytes

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from tenfold.data.formats.pictures import resize_pixels
 from tenfold.data.images import Dataset, Images
-from tenfold.data.pictures import resize_pixels
 
 
 def resize_images(images: Images, *, image_size: int) -> Images:

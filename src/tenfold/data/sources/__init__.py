@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tenfold.data import cache
-from tenfold.data.cache import cache_folder
-from tenfold.data.catalogue import FETCHABLE, Description
-from tenfold.data.cifar_files import numbered_ids
-from tenfold.data.download import Limits, SlowSourceError, SourceError
-from tenfold.data.images import Dataset, Images
-from tenfold.data.origins import Origin
-from tenfold.data.published_forms import candidates, fingerprint
+from tenfold.data.cache_folder import cache_folder
+from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.sources import cache
+from tenfold.data.sources.catalogue import FETCHABLE, Description
+from tenfold.data.sources.download import Limits, SlowSourceError, SourceError
+from tenfold.data.sources.origins import Origin
+from tenfold.data.sources.published_forms import candidates, fingerprint
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -70,7 +69,7 @@ def get(
     where the cache can't be written; and SourcesUnreachableError where no place gave a copy.
     """
     if name == "digits":
-        from tenfold.data.digits import load_digits
+        from tenfold.data.sources.digits import load_digits
 
         return load_digits()
     return fetch(_described(name), location=location, progress=progress, offline=offline)

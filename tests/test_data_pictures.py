@@ -1,0 +1,252 @@
+"""The rules by which one picture file becomes pixels (row 38's kinds), and resizing."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from tenfold.data.pictures import (
+    MAX_PIXELS,
+    BrokenPictureError,
+    decode_picture,
+    measure_picture,
+    resize_pixels,
+)
+
+RED, WHITE, BLUE = (255, 0, 0), (255, 255, 255), (0, 0, 255)
+
+
+def encoded(image, kind="PNG", **options):
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+def halves(left, right, *, mode, size=(8, 8)):
+    image = Image.new(mode, size, left)
+    image.paste(right, (size[0] // 2, 0, *size))
+    return image
+
+
+def noise(height, width, *, seed=3):
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def left_and_right(content):
+    pixels = decode_picture(content).pixels
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (8, 8, 3)
+    assert pixels.flags.c_contiguous
+    return tuple(pixels[4, 1].tolist()), tuple(pixels[4, 6].tolist())
+
+
+def test_a_png_comes_back_as_it_was():
+    pixels = noise(20, 20)
+    picture = decode_picture(encoded(Image.fromarray(pixels)))
+    np.testing.assert_array_equal(picture.pixels, pixels)
+    assert picture.original_size == (20, 20)
+
+
+def test_row_38_rgba_is_laid_on_white():
+    image = halves((255, 0, 0, 255), (255, 0, 0, 0), mode="RGBA")
+    assert left_and_right(encoded(image)) == (RED, WHITE)
+    half = halves((255, 0, 0, 255), (0, 0, 0, 128), mode="RGBA")
+    assert left_and_right(encoded(half))[1] == (127, 127, 127)
+
+
+def test_row_38_grey_with_alpha():
+    image = halves((10, 255), (10, 0), mode="LA")
+    assert left_and_right(encoded(image)) == ((10, 10, 10), WHITE)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_row_38_a_palette_with_a_transparent_entry(kind):
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(1, (4, 0, 8, 8))
+    assert left_and_right(encoded(image, kind)) == (RED, BLUE)
+    assert left_and_right(encoded(image, kind, transparency=1)) == (RED, WHITE)
+
+
+def test_row_38_a_palette_with_several_alphas():
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(1, (4, 0, 8, 8))
+    assert left_and_right(encoded(image, transparency=b"\xff\x00")) == (RED, WHITE)
+
+
+def test_row_38_one_transparent_colour_in_rgb():
+    image = halves(RED, BLUE, mode="RGB")
+    assert left_and_right(encoded(image, transparency=BLUE)) == (RED, WHITE)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_row_38_cmyk(kind):
+    image = halves((0, 255, 255, 0), (0, 0, 0, 0), mode="CMYK", size=(64, 64))
+    pixels = decode_picture(encoded(image, kind)).pixels
+    assert np.abs(pixels[32, 8].astype(int) - RED).max() <= 3
+    assert np.abs(pixels[32, 56].astype(int) - WHITE).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_row_38_sixteen_bits_are_scaled_not_cut(kind):
+    values = np.array([[0, 128, 257, 32768], [65535, 65407, 65406, 256]], dtype=np.uint16)
+    pixels = decode_picture(encoded(Image.fromarray(values), kind)).pixels
+    expected = np.round(values / 257).astype(int)
+    np.testing.assert_array_equal(pixels, np.repeat(expected[..., None], 3, axis=2))
+
+
+def test_row_38_sixteen_bit_grey_is_resized_too():
+    values = np.full((40, 60), 32896, dtype=np.uint16)
+    pixels = decode_picture(encoded(Image.fromarray(values)), image_size=16).pixels
+    assert np.unique(pixels).tolist() == [128]
+
+
+def test_row_38_floating_point_is_refused():
+    image = Image.fromarray(np.zeros((8, 8), dtype=np.float32))
+    with pytest.raises(BrokenPictureError, match="floating-point"):
+        decode_picture(encoded(image, "TIFF"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_black_and_white_and_grey(mode):
+    assert left_and_right(encoded(halves(0, 255, mode=mode))) == ((0, 0, 0), WHITE)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_row_38_exif_orientation_is_applied(kind, orientation):
+    """Against a picture whose corners say where they belong."""
+    upright = np.zeros((32, 48, 3), dtype=np.uint8)
+    upright[:16, :24] = RED
+    upright[16:, 24:] = BLUE
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} | ({"lossless": True} if kind == "WEBP" else {})
+    content = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
+    picture = decode_picture(content)
+    assert picture.original_size == (32, 48)
+    corners = picture.pixels[[3, 3, -4, -4], [3, -4, 3, -4]].astype(int)
+    expected = np.array([RED, (0, 0, 0), (0, 0, 0), BLUE])
+    assert np.abs(corners - expected).max() <= 12
+    small = decode_picture(content, image_size=16)
+    assert small.original_size == (32, 48)
+    corners = small.pixels[[1, 1, -2, -2], [1, -2, 1, -2]].astype(int)
+    assert np.abs(corners - expected).max() <= 24
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_row_38_the_first_frame_of_an_animation(kind):
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert left_and_right(content) == (RED, RED)
+
+
+def test_row_38_a_colour_profile_is_ignored():
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels = noise(8, 8)
+    content = encoded(Image.fromarray(pixels), icc_profile=profile)
+    np.testing.assert_array_equal(decode_picture(content).pixels, pixels)
+
+
+def test_the_middle_is_kept_and_the_shorter_side_fits():
+    picture = np.zeros((40, 100, 3), dtype=np.uint8)
+    picture[:, 30:70] = 200
+    for pixels in (picture, picture.transpose(1, 0, 2)):
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        small = decode_picture(encoded(image), image_size=20)
+        assert small.pixels.shape == (20, 20, 3)
+        assert small.pixels[5:15, 5:15].min() == 200
+        assert small.original_size == pixels.shape[:2]
+
+
+def test_resizing_is_antialiased():
+    checks = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    pixels = decode_picture(encoded(Image.fromarray(checks)), image_size=32).pixels
+    assert pixels.min() >= 120
+    assert pixels.max() <= 135
+
+
+def test_a_large_jpeg_reduced_while_decoding_looks_like_one_reduced_afterwards():
+    coarse = Image.fromarray(noise(6, 9)).resize((1800, 1200), Image.Resampling.BICUBIC)
+    content = encoded(coarse, "JPEG", quality=95)
+    picture = decode_picture(content, image_size=48)
+    full = Image.open(io.BytesIO(content)).crop((300, 0, 1500, 1200))
+    expected = np.asarray(full.resize((48, 48), Image.Resampling.BICUBIC)).astype(int)
+    assert picture.original_size == (1200, 1800)
+    assert np.abs(picture.pixels.astype(int) - expected).mean() < 1.5
+
+
+def test_arrays_are_resized_by_the_same_rule_as_files():
+    pixels = noise(30, 50)
+    from_file = decode_picture(encoded(Image.fromarray(pixels)), image_size=16).pixels
+    np.testing.assert_array_equal(resize_pixels(pixels[None], image_size=16)[0], from_file)
+    assert resize_pixels(pixels[None, :, :30], image_size=30) is not None
+
+
+def test_the_content_counts_not_the_name(tmp_path):
+    file = tmp_path / "picture.jpg"
+    file.write_bytes(encoded(Image.fromarray(noise(9, 9))))
+    np.testing.assert_array_equal(decode_picture(file).pixels, noise(9, 9))
+    assert measure_picture(str(file)) == (9, 9)
+
+
+def chunk(name, content):
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+
+def test_row_39_a_pixel_bomb_is_broken_before_it_is_decoded():
+    side = int(MAX_PIXELS**0.5) + 1
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    with pytest.raises(BrokenPictureError, match="pixels"):
+        decode_picture(bomb, image_size=32)
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"not a picture",
+    "cut off": encoded(Image.fromarray(noise(64, 64)))[:2000],
+    "cut off jpeg": encoded(Image.fromarray(noise(64, 64)), "JPEG")[:1000],
+    "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("image_size", [0, 32])
+def test_row_26_broken_pictures_are_told_with_a_reason(name, image_size):
+    with pytest.raises(BrokenPictureError) as caught:
+        decode_picture(BROKEN[name], image_size=image_size)
+    assert str(caught.value)
+
+
+def test_row_40_altered_bytes_give_a_picture_or_are_broken():
+    random = np.random.default_rng(11)
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM"):
+        content = np.frombuffer(encoded(Image.fromarray(noise(24, 24)), kind), dtype=np.uint8)
+        for _ in range(60):
+            altered = content.copy()
+            places = random.integers(0, len(altered), 4)
+            altered[places] = random.integers(0, 256, 4)
+            try:
+                picture = decode_picture(altered.tobytes(), image_size=16)
+            except BrokenPictureError:
+                continue
+            assert picture.pixels.shape == (16, 16, 3)
