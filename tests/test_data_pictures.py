@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from tenfold.data.pictures import (
+from tenfold.data.formats.pictures import (
     MAX_PIXELS,
     BrokenPictureError,
     decode_picture,
