@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+
 from tenfold.data.formats.pictures import (
     MAX_PIXELS,
     BrokenPictureError,
