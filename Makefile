@@ -30,11 +30,12 @@ demo: $(INSTALLED)  ## Train a dense and a convolutional network on CIFAR-10 and
 test: $(INSTALLED)  ## Run all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-check: $(INSTALLED)  ## Lint, check types, layers and formatting
+check: $(INSTALLED)  ## Lint, check formatting, types, layers and that no recipe field is dead
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q tests/test_recipe_fields.py
 
 format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff check --fix .

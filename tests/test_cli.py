@@ -159,6 +159,7 @@ def test_what_a_run_leaves(template):
         "predictions-validation.npz",
         "result.json",
         "report.html",
+        "figures",
     ):
         assert (run / name).exists(), name
     assert list((run / "tensorboard").glob("events.out.*"))
@@ -225,6 +226,13 @@ def test_time_limit_ends_training_early_and_whole(folder):
     assert result["training"]["ended"] == "time limit"
     assert 0.2 <= result["training"]["training_seconds"] < 1.5
     assert "test" in result["splits"]
+
+
+def test_a_known_data_set_is_checked_again_and_its_sources_are_listed(tmp_path):
+    described = commands.run(["data", "info", "digits"], folder=tmp_path)
+    assert described.wait() == 0, described.output
+    assert "checked again" in described.output
+    assert "needs no network" in described.output
 
 
 def test_recipes_and_models_are_listed(tmp_path):

@@ -14,7 +14,14 @@ import typer
 from tenfold import __version__
 from tenfold.console import Output, duration
 from tenfold.errors import TenfoldError
-from tenfold.summaries import show_comparison, show_dataset, show_metrics, show_result, show_study
+from tenfold.summaries import (
+    show_comparison,
+    show_dataset,
+    show_metrics,
+    show_result,
+    show_sources,
+    show_study,
+)
 
 app = typer.Typer(
     name="tenfold",
@@ -325,12 +332,16 @@ def data_info(
     as_json: JsonOption = False,
 ) -> None:
     """Describe a data set: splits, classes, picture sizes, where it came from, checksums."""
-    from tenfold.data import load
+    from tenfold.data import load, sources
 
     output = Output(as_json=as_json)
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
     show_dataset(output, loaded)
+    if dataset in sources.NAMES:
+        sources.verify_cached(dataset)
+        output.say("Every byte of the copy in the cache was checked again just now.")
+        show_sources(output, sources.describe_sources(dataset))
 
 
 @data_app.command("eda")
@@ -446,11 +457,13 @@ def _seconds(text: str) -> float:
 
 
 def _write_report(output: Output, runs: list[Path], out: Path | None) -> Path:
-    from tenfold.reporting.page import write_report
+    from tenfold.reporting.page import write_figures, write_report
 
     if out is None and len(runs) > 1:
         out = Path("report.html")
     page = write_report(runs, out)
+    if len(runs) == 1:
+        write_figures(runs[0])
     _show_page(output, page)
     return page
 
