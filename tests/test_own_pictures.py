@@ -49,12 +49,18 @@ def make_folder(folder: Path, *, number: int = 30) -> None:
                 crop.save(path)
 
 
+def run_here(arguments: list[str], folder: Path) -> commands.Command:
+    """Run a command that keeps decoded pictures in `folder`, not in the user's cache."""
+    environment = {"TENFOLD_CACHE": str(folder / "cache")}
+    return commands.run(arguments, folder=folder, environment=environment)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """What `tenfold train cnn --data FOLDER` leaves, and what it says."""
     folder = tmp_path_factory.mktemp("photographs")
     make_folder(folder / "my pictures")
-    command = commands.start(["train", "cnn", "--data", "my pictures"], folder=folder)
+    command = run_here(["train", "cnn", "--data", "my pictures"], folder)
     assert command.wait() == 0, command.output
     return folder, command.output
 
@@ -78,7 +84,7 @@ def test_it_trains_evaluates_and_reports(trained):
 @pytest.mark.slow
 def test_it_evaluates_again_and_resumes_nothing(trained):
     folder, _ = trained
-    command = commands.run(["evaluate", "runs/cnn/1", "--json"], folder=folder)
+    command = run_here(["evaluate", "runs/cnn/1", "--json"], folder)
     assert command.wait() == 0, command.output
     again = next(json.loads(line) for line in command.output.splitlines() if '"metrics"' in line)
     first = json.loads((folder / "runs/cnn/1/result.json").read_text())["splits"]["test"]
@@ -88,7 +94,7 @@ def test_it_evaluates_again_and_resumes_nothing(trained):
 @pytest.mark.slow
 def test_the_pictures_can_be_explored(trained):
     folder, _ = trained
-    command = commands.run(["data", "eda", "my pictures", "--out", "eda"], folder=folder)
+    command = run_here(["data", "eda", "my pictures", "--out", "eda"], folder)
     assert command.wait() == 0, command.output
     assert "gardens" in (folder / "eda/eda.html").read_text()
     assert json.loads((folder / "eda/eda.json").read_text())
