@@ -18,9 +18,9 @@ from tenfold.data.formats.cifar_files import (
 )
 from tenfold.data.formats.csv_folders import read_csv_folder, write_folder
 from tenfold.data.formats.image_folders import (
-    PICTURE_SUFFIXES,
     folder_within,
     is_litter,
+    picture_files,
     read_image_folder,
 )
 from tenfold.data.formats.label_tables import find_tables
@@ -156,14 +156,19 @@ def _detect_folder(path: Path) -> str | None:
         return "cifar-python"
     if find_tables(folder_within(path)):
         return "csv"
-    for folder, inner, names in os.walk(path):  # to the first hit, as there may be millions
-        inner[:] = sorted(name for name in inner if not is_litter(name))
-        if any(name.lower().endswith(".parquet") for name in names):
-            return "parquet"
-        pictures = (n for n in names if n.lower().endswith(PICTURE_SUFFIXES) and not is_litter(n))
-        if Path(folder) != path and any(pictures):
-            return "images"
+    if _holds_parquet(path):
+        return "parquet"
+    if any("/" in file.path for file in picture_files(path)):  # looks no further than the first
+        return "images"
     return None
+
+
+def _holds_parquet(path: Path) -> bool:
+    for _, inner, names in os.walk(path):
+        inner[:] = [name for name in inner if not is_litter(name)]
+        if any(name.endswith(".parquet") for name in names):
+            return True
+    return False
 
 
 def _detect_file(path: Path) -> str | None:

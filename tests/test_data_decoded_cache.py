@@ -1,0 +1,166 @@
+"""The cache of decoded pictures: used, renewed, and never in the way."""
+
+import logging
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tenfold.data.formats import read
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TENFOLD_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(5):
+            pixels = random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{index}.png")
+    return tmp_path / "data"
+
+
+def labels_read(folder, **options):
+    """The data set, and what the reading reported to be doing."""
+    labels = []
+    dataset = read(folder, progress=lambda label, *_: labels.append(label), **options)
+    return dataset, set(labels)
+
+
+def entries(cache):
+    return sorted((cache / "decoded").glob("*/*"))
+
+
+def is_mapped(array):
+    while array is not None and not isinstance(array, np.memmap):
+        array = array.base if isinstance(array, np.ndarray) else None
+    return array is not None
+
+
+def test_the_second_reading_opens_no_picture(pictures, cache):
+    first, labels = labels_read(pictures)
+    assert labels == {"Decoding pictures"}
+    second, labels = labels_read(pictures)
+    assert labels == {"Reading the cache"}
+    for split, images in first.splits().items():
+        assert second.splits()[split].same_as(images)
+        assert is_mapped(second.splits()[split].pixels)
+        assert not second.splits()[split].pixels.flags.writeable
+        assert second.splits()[split].pixels.flags.c_contiguous
+    assert len(entries(cache)) == 1
+
+
+@pytest.mark.parametrize("change", ["content", "time", "added", "removed", "renamed"])
+def test_any_change_of_the_folder_is_noticed(pictures, cache, change):
+    read(pictures)
+    file = pictures / "train" / "cat" / "2.png"
+    if change == "content":
+        Image.new("RGB", (24, 24), (9, 9, 9)).save(file)
+    elif change == "time":
+        os.utime(file, ns=(1, 1))
+    elif change == "added":
+        shutil.copy2(file, file.with_name("9.png"))
+    elif change == "removed":
+        file.unlink()
+    else:
+        file.rename(file.with_name("new.png"))
+    dataset, labels = labels_read(pictures)
+    assert "Decoding pictures" in labels
+    shutil.rmtree(cache)
+    assert dataset.train.same_as(read(pictures).train)
+    assert len(entries(cache)) == 1  # what the folder held before is dropped
+
+
+def test_each_size_has_its_own_entry(pictures, cache):
+    assert read(pictures, image_size=8).train.size == (8, 8)
+    assert read(pictures).train.size == (24, 24)
+    assert labels_read(pictures, image_size=8)[0].train.size == (8, 8)
+    assert len(entries(cache)) == 2
+    assert (labels_read(pictures, image_size=8)[0].train.original_sizes == 24).all()
+
+
+@pytest.mark.parametrize("damage", ["cut off", "no description", "other sizes", "empty"])
+def test_a_damaged_entry_is_made_anew(pictures, cache, caplog, damage):
+    before = read(pictures)
+    pixels = np.array(before.train.pixels)
+    (entry,) = entries(cache)
+    if damage == "cut off":
+        os.truncate(entry / "pixels.npy", 5000)
+    elif damage == "no description":
+        (entry / "entry.json").write_text("{")
+    elif damage == "other sizes":
+        np.save(entry / "sizes.npy", np.zeros((3, 2), np.int32))
+    else:
+        for file in entry.iterdir():
+            file.write_bytes(b"")
+    with caplog.at_level(logging.WARNING, "tenfold"):
+        dataset, labels = labels_read(pictures)
+    assert "damaged" in caplog.text
+    assert "Decoding pictures" in labels
+    np.testing.assert_array_equal(dataset.train.pixels, pixels)
+    assert labels_read(pictures)[1] == {"Reading the cache"}
+
+
+def test_row_7_a_cache_that_can_not_be_written_costs_a_warning(
+    pictures, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "file" / "cache"))
+    with caplog.at_level(logging.WARNING, "tenfold"):
+        dataset = read(pictures)
+    assert "can't be kept in the cache" in caplog.text
+    assert len(dataset.train) == 10
+
+
+FULL_DISK = """
+import logging, sys
+logging.basicConfig(stream=sys.stdout)
+from tenfold.data import load
+first, second = load(sys.argv[1], image_size=64), load(sys.argv[1], image_size=64)
+assert first.train.same_as(second.train) and len(first.train) == 10
+print(first.train.pixels.mean())
+"""
+
+
+@pytest.mark.parametrize("kilobytes", [4, 60, 130, 220])
+def test_row_6_a_disk_that_fills_up_midway_costs_a_warning(pictures, run_with_mounts, kilobytes):
+    expected = read(pictures, image_size=64).train.pixels.mean()
+    script = (
+        f'mkdir "$1/../c" && mount -t tmpfs -o size={kilobytes}k tmpfs "$1/../c" && '
+        'TENFOLD_CACHE="$1/../c" "$PYTHON" -c "$2" "$1" && ls -A "$1/../c/decoded/"*'
+    )
+    result = run_with_mounts(script, pictures, FULL_DISK)
+    assert result.returncode == 0, result.stderr
+    assert "can't be kept in the cache" in result.stdout
+    assert f"{expected}" in result.stdout
+    assert result.stdout.splitlines()[-1] == f"{expected}"  # the folder is empty
+
+
+def test_a_reading_that_is_broken_off_leaves_nothing(pictures, cache):
+    def progress(label, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read(pictures, progress=progress)
+    assert entries(cache) == []
+
+
+def test_what_killed_processes_left_is_removed_in_time(pictures, cache):
+    read(pictures)
+    folder = entries(cache)[0].parent
+    for name, age in (("old", 100_000), ("new", 10)):
+        leftover = folder / f".{name}.tmp"
+        leftover.mkdir()
+        os.utime(leftover, (leftover.stat().st_mtime - age,) * 2)
+    os.utime(pictures / "train" / "cat" / "2.png", ns=(1, 1))
+    read(pictures)
+    assert {entry.name for entry in folder.iterdir() if entry.suffix == ".tmp"} == {".new.tmp"}
