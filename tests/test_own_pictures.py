@@ -52,7 +52,9 @@ def make_folder(folder: Path, *, number: int = 30) -> None:
 def run_here(arguments: list[str], folder: Path) -> commands.Command:
     """Run a command that keeps decoded pictures in `folder`, not in the user's cache."""
     environment = {"TENFOLD_CACHE": str(folder / "cache")}
-    return commands.run(arguments, folder=folder, environment=environment)
+    command = commands.start(arguments, folder=folder, environment=environment)
+    command.wait(500)  # A minute at most, but two hundred steps take long on a busy machine.
+    return command
 
 
 @pytest.fixture(scope="module")
