@@ -1,0 +1,105 @@
+"""The `tenfold data` commands: fetch, describe, explore and convert data sets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tenfold.cli_options import DatasetArgument, JsonOption, SizeOption, SkipBrokenOption
+from tenfold.console import Output
+from tenfold.summaries import show_dataset, show_sources
+
+data_app = typer.Typer(help="Fetch, describe, explore and convert data sets.", no_args_is_help=True)
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="cifar10, cifar100 or digits.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A folder or archive that holds a copy.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a data set, verify it against its published checksums and keep it in the cache."""
+    from tenfold.data import sources
+
+    output = Output(as_json=as_json)
+    with output.progress() as progress:
+        dataset = sources.get(name, location=source, progress=progress)
+    show_dataset(output, dataset)
+
+
+@data_app.command("info")
+def data_info(
+    dataset: DatasetArgument,
+    size: SizeOption = 0,
+    skip_broken: SkipBrokenOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe a data set: splits, classes, picture sizes, where it came from, checksums."""
+    from tenfold.data import load, sources
+
+    output = Output(as_json=as_json)
+    with output.progress() as progress:
+        loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
+    show_dataset(output, loaded)
+    if dataset in sources.NAMES:
+        sources.verify_cached(dataset)
+        output.say("Every byte of the copy in the cache was checked again just now.")
+        show_sources(output, sources.describe_sources(dataset))
+
+
+@data_app.command("eda")
+def data_eda(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for eda.json and eda.html.")] = Path(
+        "eda"
+    ),
+    size: SizeOption = 0,
+    skip_broken: SkipBrokenOption = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if a picture is in two splits.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Explore a data set: classes, colours, quality, duplicates; as JSON and as a page."""
+    from tenfold.data import load
+    from tenfold.data.eda import explore
+    from tenfold.data.splits import check_leaks
+    from tenfold.files import write_json
+    from tenfold.reporting.eda_page import write_exploration_page
+
+    output = Output(as_json=as_json)
+    with output.progress() as progress:
+        loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
+        if strict:
+            check_leaks(loaded.splits(), strict=True)
+        exploration = explore(loaded, progress=progress)
+    write_json(out / "eda.json", exploration.to_json())
+    write_exploration_page(exploration, loaded, out / "eda.html")
+    output.record("written", json=str(out / "eda.json"), page=str(out / "eda.html"))
+    output.say(f"The numbers are in {out / 'eda.json'}.")
+    output.say(f"The page is {(out / 'eda.html').resolve()}", bold=True)
+
+
+@data_app.command("export")
+def data_export(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Argument(help="A new folder, or an .npz file.")],
+    layout: Annotated[
+        str, typer.Option("--format", help="folder (PNG and CSV), parquet or npz.")
+    ] = "folder",
+    size: SizeOption = 0,
+    skip_broken: SkipBrokenOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a data set as numbered PNG files with CSV labels, as parquet or as npz."""
+    from tenfold.data import load
+    from tenfold.data.formats import export
+
+    output = Output(as_json=as_json)
+    with output.progress() as progress:
+        loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
+        export(loaded, out, layout, progress=progress)
+    output.record("written", path=str(out), format=layout)
+    output.say(f"{loaded.name} is in {out}.")
