@@ -63,7 +63,7 @@ def demo(
 ) -> None:
     """Train a dense and a convolutional network on CIFAR-10 and write a page about both."""
     output = Output(as_json=as_json)
-    output.say("A dense and a convolutional network on CIFAR-10: two to three minutes on two cores.")
+    output.say("A dense and a convolutional network on CIFAR-10: some two minutes on two cores.")
 
     from tenfold.demo import run_demo
 
