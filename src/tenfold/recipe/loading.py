@@ -10,7 +10,7 @@ import sys
 import tomllib
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -30,16 +30,16 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     shipped = shipped_recipes()
     if str(name_or_path) in shipped:
         source, text = f"{name_or_path}.toml", shipped[str(name_or_path)]
-        values, name = _parse_toml(text, source), str(name_or_path)
+        values, name = parse_toml(text, source), str(name_or_path)
     elif path.suffix == ".toml" and path.is_file():
         source, name = str(path), path.stem
-        values = _parse_toml(_read_text(path), source)
+        values = parse_toml(read_text(path), source)
     elif path.suffix == ".json" and path.is_file():
         source, name = str(path), path.stem
         values = read_json(path)
     else:
         raise TenfoldError(
-            f"There is no recipe {str(name_or_path)!r}{_nearest(str(name_or_path), shipped)}; "
+            f"There is no recipe {str(name_or_path)!r}{nearest(str(name_or_path), shipped)}; "
             f"give a path that ends in .toml, or one of: {', '.join(sorted(shipped))}."
         )
     if not isinstance(values, dict):
@@ -91,7 +91,7 @@ def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Re
 
     source: how errors call the place that the values came from.
     """
-    recipe: Recipe = _build(Recipe, values, source=source, path="")
+    recipe: Recipe = build(Recipe, values, source=source, path="")
     if (broken := broken_rule(recipe)) is not None:
         found: Any = recipe
         for key in broken.path.split("."):
@@ -100,14 +100,16 @@ def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Re
     return recipe
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a TOML file. Raises TenfoldError where it can't be read as UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")  # Windows editors put a mark at the start.
     except (OSError, UnicodeDecodeError) as error:
         raise TenfoldError(f"{path} can't be read ({error}); save it as UTF-8 text.") from error
 
 
-def _parse_toml(text: str, source: str) -> dict[str, Any]:
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """The tables of `text`. Raises TenfoldError, naming `source`, where it is no TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -127,13 +129,18 @@ def _parse_override(override: str) -> tuple[list[str], Any]:
         return keys, text.strip()
 
 
-def _nearest(word: str, words: Iterable[str]) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` with the one of `words` that is most like `word`, or nothing."""
     matches = difflib.get_close_matches(word, list(words), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
-def _build(kind: Any, value: Any, *, source: str, path: str) -> Any:
-    """Convert a plain `value` to the annotated type `kind`, or raise with its place."""
+def build(kind: Any, value: Any, *, source: str, path: str = "") -> Any:
+    """A plain `value` as the annotated type `kind`, strictly; dataclasses are tables.
+
+    source, path: how errors call the file and the place in it. Raises TenfoldError for an unknown
+    key, a missing one that has no default, and a value of another type.
+    """
     if is_dataclass(kind):
         return _build_dataclass(kind, value, source=source, path=path)
     origin = get_origin(kind)
@@ -142,7 +149,7 @@ def _build(kind: Any, value: Any, *, source: str, path: str) -> Any:
     if origin is Literal:
         choices = get_args(kind)
         if value not in choices:
-            expected = f"one of {', '.join(map(str, choices))}{_nearest(str(value), choices)}"
+            expected = f"one of {', '.join(map(str, choices))}{nearest(str(value), choices)}"
             raise _wrong(source, path, expected, value)
         return value
     if origin is tuple:
@@ -150,7 +157,7 @@ def _build(kind: Any, value: Any, *, source: str, path: str) -> Any:
             raise _wrong(source, path, "a list", value)
         item = get_args(kind)[0]
         return tuple(
-            _build(item, v, source=source, path=f"{path}[{i}]") for i, v in enumerate(value)
+            build(item, v, source=source, path=f"{path}[{i}]") for i, v in enumerate(value)
         )
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) <= sys.float_info.max:
@@ -170,12 +177,16 @@ def _build_dataclass(kind: Any, value: Any, *, source: str, path: str) -> Any:
         if key not in hints:
             place = f"{path}.{key}" if path else key
             raise TenfoldError(
-                f"{source}: unknown key {place!r}{_nearest(str(key), hints)}; "
+                f"{source}: unknown key {place!r}{nearest(str(key), hints)}; "
                 f"the keys here are {', '.join(hints)}."
             )
     prefix = f"{path}." if path else ""
+    for field in fields(kind):
+        has_default = field.default is not MISSING or field.default_factory is not MISSING
+        if not has_default and field.name not in value:
+            raise TenfoldError(f"{source}: {prefix}{field.name} is missing; say what it is.")
     return kind(
-        **{k: _build(hints[k], v, source=source, path=f"{prefix}{k}") for k, v in value.items()}
+        **{k: build(hints[k], v, source=source, path=f"{prefix}{k}") for k, v in value.items()}
     )
 
 
@@ -186,7 +197,7 @@ def _build_variant(variants: Sequence[Any], value: Any, *, source: str, path: st
     tags = {get_args(get_type_hints(variant)["name"])[0]: variant for variant in variants}
     tag = value.get("name", _default_tag(path))
     if not isinstance(tag, str) or tag not in tags:
-        expected = f"one of {', '.join(tags)}{_nearest(str(tag), tags)}"
+        expected = f"one of {', '.join(tags)}{nearest(str(tag), tags)}"
         raise _wrong(source, f"{path}.name", expected, tag)
     return _build_dataclass(tags[tag], value, source=source, path=path)
 
