@@ -68,6 +68,10 @@ class RunFolder:
         """The page about this run."""
         return self.path / "report.html"
 
+    def milestone(self, epoch: int) -> Path:
+        """The weights after `epoch` epochs, where the recipe asks for them."""
+        return self.path / "milestones" / f"epoch-{epoch}.safetensors"
+
     def predictions(self, split: str) -> Path:
         """Logits, labels and ids of a split."""
         return self.path / f"predictions-{split}.npz"

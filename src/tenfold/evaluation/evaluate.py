@@ -1,11 +1,12 @@
 """Evaluate a finished run on a split of its data or of other data, and write that down."""
 
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 from tenfold.data import Dataset, Images, load
 from tenfold.data.splits import evaluation_split
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.metrics import compute_metrics
+from tenfold.evaluation.metrics import compute_metrics, cross_entropy
 from tenfold.evaluation.predictions import predict_images, save_predictions
 from tenfold.evaluation.trained import TrainedModel, load_model
 from tenfold.files import read_json, write_json
@@ -41,6 +42,37 @@ def evaluate_run(
     that can't be read. Raises TenfoldError where the run is not finished, where its data is no
     longer what it was trained on, and where the data has no such split or classes.
     """
+    model, key, images = open_split(
+        run, split=split, data=data, skip_broken=skip_broken, progress=progress
+    )
+    with run.writer():
+        metrics = score_images(run, model, images, split=key, progress=progress)
+        result = read_json(run.result)
+        record_metrics(result, key, metrics, purpose=purpose)
+        write_json(run.result, result)
+    return metrics
+
+
+class OpenedSplit(NamedTuple):
+    """A finished run's model, and pictures for it.
+
+    key: what the split is called in the run's results: `test`, or `test of photos` for other data.
+    """
+
+    model: TrainedModel
+    key: str
+    images: Images
+
+
+def open_split(
+    run: RunFolder,
+    *,
+    split: str,
+    data: str | None = None,
+    skip_broken: bool = False,
+    progress: Progress | None = None,
+) -> OpenedSplit:
+    """The model of `run` and the pictures of `split`; arguments and errors as `evaluate_run`."""
     if not run.is_finished():
         # A result written now would say that nothing is left to train or to evaluate.
         raise TenfoldError(
@@ -58,13 +90,7 @@ def evaluate_run(
     if data is None:
         _require_unchanged(run, dataset)
     images = split_of(dataset, split, options, own=data is None)
-    key = split if data is None else f"{split} of {dataset.name}"
-    with run.writer():
-        metrics = score_images(run, model, images, split=key, progress=progress)
-        result = read_json(run.result)
-        record_metrics(result, key, metrics, purpose=purpose)
-        write_json(run.result, result)
-    return metrics
+    return OpenedSplit(model, split if data is None else f"{split} of {dataset.name}", images)
 
 
 def _require_unchanged(run: RunFolder, dataset: Dataset) -> None:
@@ -124,11 +150,46 @@ def score_images(
     return compute_metrics(predictions)
 
 
+def score_milestones(
+    run: RunFolder,
+    result: dict[str, Any],
+    parts: Mapping[str, Images | None],
+    *,
+    epochs: Sequence[int],
+    progress: Progress | None = None,
+) -> None:
+    """Put accuracy and loss of the weights after each of `epochs` into `result`, for each split.
+
+    Each use of a test split is listed as such.
+    """
+    if not epochs:
+        return
+    result["milestones"] = []
+    for epoch in epochs:
+        model = load_model(run.milestone(epoch))
+        scores: dict[str, dict[str, float]] = {}
+        for split, images in parts.items():
+            if images is None or not len(images):
+                continue
+            predictions = predict_images(model, images, progress=progress)
+            right = predictions.logits.argmax(axis=1) == predictions.labels
+            scores[split] = {
+                "accuracy": float(right.mean()),
+                "loss": cross_entropy(predictions),
+            }
+            _record_use(result, split, scores[split]["accuracy"], purpose=f"after epoch {epoch}")
+        result["milestones"].append({"epoch": epoch, "splits": scores})
+
+
 def record_metrics(
     result: dict[str, Any], split: str, metrics: dict[str, Any], *, purpose: str
 ) -> None:
     """Put metrics into `result`; each use of a test split is listed with its purpose."""
     result.setdefault("splits", {})[split] = metrics
+    _record_use(result, split, metrics["accuracy"], purpose=purpose)
+
+
+def _record_use(result: dict[str, Any], split: str, accuracy: float, *, purpose: str) -> None:
     if split.startswith("test"):
-        use = {"time": now(), "split": split, "purpose": purpose, "accuracy": metrics["accuracy"]}
+        use = {"time": now(), "split": split, "purpose": purpose, "accuracy": accuracy}
         result.setdefault("test_uses", []).append(use)

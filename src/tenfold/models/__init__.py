@@ -6,12 +6,21 @@ from typing import Any
 from torch import nn
 
 from tenfold.errors import TenfoldError
-from tenfold.models.classic import cnn
+from tenfold.models.classic import cnn, lenet, pyramid, tutorial_cnn
 from tenfold.models.dense import ann
+from tenfold.models.resnet import cifar_resnet, resnet
 
 __all__ = ["MODELS", "build", "count_parameters"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"ann": ann, "cnn": cnn}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "ann": ann,
+    "cnn": cnn,
+    "lenet": lenet,
+    "tutorial_cnn": tutorial_cnn,
+    "pyramid": pyramid,
+    "resnet": resnet,
+    "cifar_resnet": cifar_resnet,
+}
 
 
 def build(name: str, *, num_classes: int, image_size: tuple[int, int], **options: Any) -> nn.Module:

@@ -8,11 +8,46 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
     "prelu": nn.PReLU,
+    "elu": lambda: nn.ELU(inplace=True),
     "swish": lambda: nn.SiLU(inplace=True),
     "gelu": nn.GELU,
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
 }
+
+NOT_MONOTONIC = ("swish", "gelu")
+"""Activations that fall somewhere, so that pooling before them is not the same as after them."""
+
+
+def convolution_block(
+    channels: int, width: int, *, kernel_size: int, padding: int, activation: str, norm: str
+) -> list[nn.Module]:
+    """(convolution, norm, activation), or with norm after the activation (`batch_after`)."""
+    # A bias before a batch norm would be subtracted again with the mean.
+    convolution = nn.Conv2d(channels, width, kernel_size, padding=padding, bias=norm != "batch")
+    if norm == "batch":
+        return [convolution, nn.BatchNorm2d(width), ACTIVATIONS[activation]()]
+    if norm == "batch_after":
+        return [convolution, ACTIVATIONS[activation](), nn.BatchNorm2d(width)]
+    return [convolution, ACTIVATIONS[activation]()]
+
+
+def pooled_block(
+    channels: int, width: int, *, kernel_size: int, padding: int, activation: str, norm: str
+) -> list[nn.Module]:
+    """`convolution_block`, then a 2x2 max pool."""
+    *before, last = convolution_block(
+        channels,
+        width,
+        kernel_size=kernel_size,
+        padding=padding,
+        activation=activation,
+        norm=norm,
+    )
+    # Pooling first quarters the work of the activation, and gives the same where that never falls.
+    if norm == "batch_after" or activation in NOT_MONOTONIC:
+        return [*before, last, nn.MaxPool2d(2)]
+    return [*before, nn.MaxPool2d(2), last]
 
 
 def dense_layers(
@@ -21,9 +56,8 @@ def dense_layers(
     """(linear, norm, activation, dropout) for each of `widths`, from `(N, inputs)`."""
     layers: list[nn.Module] = []
     for width in widths:
-        # A bias before a batch norm would be subtracted again with the mean.
         layers.append(nn.Linear(inputs, width, bias=norm == "none"))
-        if norm == "batch":
+        if norm != "none":
             layers.append(nn.BatchNorm1d(width))
         layers.append(ACTIVATIONS[activation]())
         if dropout > 0:

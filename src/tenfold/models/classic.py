@@ -1,11 +1,11 @@
-"""Small convolutional networks of the kind that tutorials build."""
+"""Small convolutional networks of the kind that courses and tutorials build."""
 
 from collections.abc import Sequence
 
 from torch import nn
 
 from tenfold.errors import TenfoldError
-from tenfold.models.blocks import ACTIVATIONS, dense_layers
+from tenfold.models.blocks import convolution_block, dense_layers, pooled_block
 
 
 def cnn(
@@ -33,22 +33,146 @@ def cnn(
     layers: list[nn.Module] = []
     channels = 3
     for block_width in widths:
-        layers.append(
-            nn.Conv2d(
-                channels, block_width, kernel_size, padding=kernel_size // 2, bias=norm == "none"
-            )
+        layers += pooled_block(
+            channels,
+            block_width,
+            kernel_size=kernel_size,
+            padding=kernel_size // 2,
+            activation=activation,
+            norm=norm,
         )
-        if norm == "batch":
-            layers.append(nn.BatchNorm2d(block_width))
-        # Pooling first quarters the work of the activation; both orders give the same for any
-        # activation that never falls, which is all but Swish and GELU.
-        if activation in ("swish", "gelu"):
-            layers += [ACTIVATIONS[activation](), nn.MaxPool2d(2)]
-        else:
-            layers += [nn.MaxPool2d(2), ACTIVATIONS[activation]()]
         channels = block_width
     features = channels * height * width
     hidden = dense_layers(features, dense, activation=activation, dropout=dropout, norm=norm)
     return nn.Sequential(
         *layers, nn.Flatten(), *hidden, nn.Linear(dense[-1] if dense else features, num_classes)
     )
+
+
+def lenet(*, num_classes: int, image_size: tuple[int, int], activation: str) -> nn.Module:
+    """LeNet-5 (LeCun et al. 1998) for colour pictures, with max pools.
+
+    5x5 convolutions of 6 and 16 channels, each pooled, dense layers of 120 and 84: 62,006
+    parameters for ten classes of 32x32. Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits.
+    Raises TenfoldError for pictures of less than 16 pixels.
+    """
+    return _unpadded(
+        "lenet",
+        num_classes=num_classes,
+        image_size=image_size,
+        widths=(6, 16),
+        kernel_size=5,
+        pool_last=True,
+        dense=(120, 84),
+        activation=activation,
+    )
+
+
+def tutorial_cnn(*, num_classes: int, image_size: tuple[int, int], activation: str) -> nn.Module:
+    """The network of TensorFlow's tutorial on convolutional networks.
+
+    3x3 convolutions of 32, 64 and 64 channels, unpadded, the first two pooled, and a dense layer of
+    64: 122,570 parameters for ten classes of 32x32. Shape: `(N, 3, H, W)` float ->
+    `(N, num_classes)` logits. Raises TenfoldError for pictures of less than 18 pixels.
+    """
+    return _unpadded(
+        "tutorial_cnn",
+        num_classes=num_classes,
+        image_size=image_size,
+        widths=(32, 64, 64),
+        kernel_size=3,
+        pool_last=False,
+        dense=(64,),
+        activation=activation,
+    )
+
+
+def pyramid(
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    depth: int,
+    first_width: int,
+    last_width: int,
+    kernel_size: int,
+    activation: str,
+    dropout: float,
+    norm: str,
+) -> nn.Module:
+    """Convolutions whose channels grow while the resolution falls, then the mean over the picture.
+
+    `depth` convolutions, from `first_width` to `last_width` channels by equal ratios; max pools
+    between them, evenly spread, while 4 pixels or more are left. Shape: `(N, 3, H, W)` float ->
+    `(N, num_classes)` logits.
+    """
+    num_pools = max(min(min(image_size).bit_length() - 3, depth - 1), 0)
+    pooled = {(i + 1) * depth // (num_pools + 1) - 1 for i in range(num_pools)}
+    layers: list[nn.Module] = []
+    channels = 3
+    for index, width in enumerate(growing_widths(depth, first_width, last_width)):
+        block = pooled_block if index in pooled else convolution_block
+        layers += block(
+            channels,
+            width,
+            kernel_size=kernel_size,
+            padding=kernel_size // 2,
+            activation=activation,
+            norm=norm,
+        )
+        channels = width
+    if dropout > 0:
+        layers.append(nn.Dropout(dropout))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
+    )
+
+
+def growing_widths(depth: int, first: int, last: int) -> list[int]:
+    """`depth` widths from `first` to `last` by equal ratios, those between in multiples of 8.
+
+    Vector units work on 8 or 16 channels at once, so that other widths cost as much as the next
+    multiple.
+    """
+    if depth == 1:
+        return [last]
+    widths = [first * (last / first) ** (i / (depth - 1)) for i in range(depth)]
+    return [first, *(max(round(width / 8) * 8, 8) for width in widths[1:-1]), last]
+
+
+def _unpadded(
+    name: str,
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    widths: Sequence[int],
+    kernel_size: int,
+    pool_last: bool,
+    dense: Sequence[int],
+    activation: str,
+) -> nn.Module:
+    """Unpadded convolutions, all pooled but perhaps the last, then dense layers; without norms."""
+    layers: list[nn.Module] = []
+    channels, (height, width) = 3, image_size
+    for index, block_width in enumerate(widths):
+        height, width = height - kernel_size + 1, width - kernel_size + 1
+        block = convolution_block
+        if pool_last or index < len(widths) - 1:
+            block = pooled_block
+            height, width = height // 2, width // 2
+        if min(height, width) < 1:
+            raise TenfoldError(
+                f"Pictures of {image_size[0]}x{image_size[1]} pixels are too small for {name}; "
+                "choose a larger data.image_size, such as --set data.image_size=32."
+            )
+        layers += block(
+            channels,
+            block_width,
+            kernel_size=kernel_size,
+            padding=0,
+            activation=activation,
+            norm="none",
+        )
+        channels = block_width
+    features = channels * height * width
+    hidden = dense_layers(features, dense, activation=activation, dropout=0.0, norm="none")
+    return nn.Sequential(*layers, nn.Flatten(), *hidden, nn.Linear(dense[-1], num_classes))

@@ -4,11 +4,15 @@ from typing import NamedTuple
 
 from tenfold.recipe.schema import (
     AugmentationOptions,
+    CifarResnetOptions,
     CnnOptions,
+    ConstantSchedule,
     DataOptions,
     ModelOptions,
     OptimizerOptions,
+    PyramidOptions,
     Recipe,
+    ResnetOptions,
     ScheduleOptions,
     SgdOptions,
     StepSchedule,
@@ -35,6 +39,7 @@ def broken_rule(recipe: Recipe) -> Rule | None:
         *_optimizer_rules(recipe.optimizer),
         *_schedule_rules(recipe.schedule),
         *_training_rules(recipe.training),
+        *_milestone_rules(recipe),
     ]
     return next((rule for rule in rules if not rule.holds), None)
 
@@ -60,17 +65,34 @@ def _data_rules(data: DataOptions) -> list[Rule]:
 
 
 def _model_rules(model: ModelOptions) -> list[Rule]:
-    rules: list[Rule] = [
-        Rule("model.widths", all(w > 0 for w in model.widths), "a list of numbers above 0"),
-        Rule("model.dropout", 0 <= model.dropout < 1, "from 0 to below 1"),
-    ]
+    rules: list[Rule] = []
+    for key in ("widths", "dense"):
+        if hasattr(model, key):
+            positive = all(width > 0 for width in getattr(model, key))
+            rules.append(Rule(f"model.{key}", positive, "a list of numbers above 0"))
+    for key in ("first_width", "last_width"):
+        if hasattr(model, key):
+            rules.append(Rule(f"model.{key}", getattr(model, key) > 0, "more than 0"))
+    if hasattr(model, "dropout"):
+        rules.append(Rule("model.dropout", 0 <= model.dropout < 1, "from 0 to below 1"))
+    if hasattr(model, "kernel_size"):
+        odd = model.kernel_size % 2 == 1 and model.kernel_size > 0
+        rules.append(Rule("model.kernel_size", odd, "odd"))
     if isinstance(model, CnnOptions):
-        rules += [
-            Rule("model.widths", len(model.widths) > 0, "a list with at least one number"),
-            Rule("model.kernel_size", model.kernel_size % 2 == 1 and model.kernel_size > 0, "odd"),
-            Rule("model.dense", all(w > 0 for w in model.dense), "a list of numbers above 0"),
-        ]
-    return rules
+        one = len(model.widths) > 0
+        rules.append(Rule("model.widths", one, "a list with at least one number"))
+    return [*rules, *_depth_rules(model)]
+
+
+def _depth_rules(model: ModelOptions) -> list[Rule]:
+    if isinstance(model, PyramidOptions):
+        return [Rule("model.depth", 1 <= model.depth <= 100, "from 1 to 100")]
+    if isinstance(model, ResnetOptions):
+        return [Rule("model.depth", model.depth in (18, 34, 50), "18, 34 or 50")]
+    if isinstance(model, CifarResnetOptions):
+        fits = 8 <= model.depth <= 2000 and model.depth % 6 == 2
+        return [Rule("model.depth", fits, "6 n + 2, such as 20, 32, 44, 56 or 110")]
+    return []
 
 
 def _augmentation_rules(a: AugmentationOptions) -> list[Rule]:
@@ -135,4 +157,26 @@ def _training_rules(training: TrainingOptions) -> list[Rule]:
         Rule("training.ema_decay", 0 <= training.ema_decay < 1, "from 0 to below 1"),
         Rule("training.early_stopping", training.early_stopping >= 0, "0 or more"),
         Rule("training.time_limit_seconds", training.time_limit_seconds >= 0, "0 or more"),
+    ]
+
+
+def _milestone_rules(recipe: Recipe) -> list[Rule]:
+    milestones, training = recipe.training.milestones, recipe.training
+    if not milestones:
+        return []
+    ordered = list(milestones) == sorted(set(milestones))
+    within = milestones[0] >= 1 and milestones[-1] <= training.epochs
+    constant = isinstance(recipe.schedule, ConstantSchedule) and not training.early_stopping
+    return [
+        Rule(
+            "training.milestones",
+            ordered and within,
+            f"rising numbers from 1 to training.epochs, which is {training.epochs}",
+        ),
+        Rule(
+            "training.milestones",
+            constant,
+            "empty unless schedule.name is 'constant' and early_stopping is 0, since only then "
+            "is a milestone the same as a run of its own",
+        ),
     ]

@@ -4,8 +4,10 @@ import dataclasses
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-Activation = Literal["relu", "leaky_relu", "prelu", "swish", "gelu", "sigmoid", "tanh"]
+Activation = Literal["relu", "leaky_relu", "prelu", "elu", "swish", "gelu", "sigmoid", "tanh"]
 Norm = Literal["batch", "none"]
+ConvolutionNorm = Literal["batch", "batch_after", "none"]
+Stem = Literal["cifar", "imagenet"]
 Normalisation = Literal["standardise", "unit", "symmetric"]
 Precision = Literal["float32", "bf16", "fp16"]
 
@@ -60,11 +62,82 @@ class CnnOptions:
     """The non-linearity after each layer."""
     dropout: float = 0.2
     """Share of dense units dropped in training."""
-    norm: Norm = "batch"
-    """Batch normalisation after each layer, or none."""
+    norm: ConvolutionNorm = "batch"
+    """Batch normalisation before each activation, after it (`batch_after`), or none."""
 
 
-ModelOptions = AnnOptions | CnnOptions
+@dataclass(frozen=True)
+class LenetOptions:
+    """LeNet-5 with max pools: two unpadded 5x5 convolutions and three dense layers."""
+
+    name: Literal["lenet"] = "lenet"
+    activation: Activation = "relu"
+    """The non-linearity after each layer."""
+
+
+@dataclass(frozen=True)
+class TutorialCnnOptions:
+    """The network of TensorFlow's tutorial: three unpadded 3x3 convolutions, two dense layers."""
+
+    name: Literal["tutorial_cnn"] = "tutorial_cnn"
+    activation: Activation = "relu"
+    """The non-linearity after each layer."""
+
+
+@dataclass(frozen=True)
+class PyramidOptions:
+    """Convolutions whose channels grow while pools lower the resolution, then a global mean."""
+
+    name: Literal["pyramid"] = "pyramid"
+    depth: int = 4
+    """Number of convolutions."""
+    first_width: int = 32
+    """Channels of the first convolution; those between grow by equal ratios."""
+    last_width: int = 256
+    """Channels of the last convolution."""
+    kernel_size: int = 3
+    """Side of the convolutions in pixels; odd."""
+    activation: Activation = "relu"
+    """The non-linearity after each convolution."""
+    dropout: float = 0.0
+    """Share of the last convolution's outputs dropped in training."""
+    norm: ConvolutionNorm = "batch"
+    """Batch normalisation before each activation, after it (`batch_after`), or none."""
+
+
+@dataclass(frozen=True)
+class ResnetOptions:
+    """A residual network of ImageNet's kind: four stages of 64 to 512 channels."""
+
+    name: Literal["resnet"] = "resnet"
+    depth: int = 18
+    """Number of layers: 18, 34 or 50."""
+    stem: Stem = "cifar"
+    """A 3x3 convolution (`cifar`), or a 7x7 one of stride 2 and a max pool (`imagenet`)."""
+    activation: Activation = "relu"
+    """The non-linearity after each convolution."""
+
+
+@dataclass(frozen=True)
+class CifarResnetOptions:
+    """The residual network of CIFAR's kind: three stages of 16, 32 and 64 channels."""
+
+    name: Literal["cifar_resnet"] = "cifar_resnet"
+    depth: int = 20
+    """Number of layers, 6 n + 2: 20, 32, 44, 56 or 110."""
+    activation: Activation = "relu"
+    """The non-linearity after each convolution."""
+
+
+ModelOptions = (
+    AnnOptions
+    | CnnOptions
+    | LenetOptions
+    | TutorialCnnOptions
+    | PyramidOptions
+    | ResnetOptions
+    | CifarResnetOptions
+)
 
 
 @dataclass(frozen=True)
@@ -237,6 +310,9 @@ class TrainingOptions:
     weights; 0 never stops early."""
     time_limit_seconds: float = 0.0
     """Training stops at the first step after this time; 0 for no limit."""
+    milestones: tuple[int, ...] = ()
+    """Epochs after which the weights are evaluated as if training ended there, which a constant
+    rate makes the same as separate runs."""
     precision: Precision = "float32"
     """Arithmetic of the network: float32, or bf16 or fp16 with float32 weights."""
 

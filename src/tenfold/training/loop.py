@@ -55,6 +55,7 @@ def fit(
     accelerator: Accelerator | None = None,
     restore: Callable[[TrainingState], None] | None = None,
     save: Callable[[TrainingState], None] | None = None,
+    milestone: Callable[[int, TrainedModel], None] | None = None,
     reporter: Reporter | None = None,
 ) -> Fitted:
     """Train `recipe` on `data` and return the final weights with their history.
@@ -63,7 +64,8 @@ def fit(
 
     restore: called once with the fresh state, to bring it to where an earlier session stopped.
     save: called with the state after every epoch, at least every two minutes, and before an
-    interrupted run leaves. reporter: told how it goes, on the first process alone.
+    interrupted run leaves. On the first process alone, milestone is called with the number of
+    epochs and the weights at each of the recipe's milestones, and reporter is told how it goes.
 
     Raises DivergedError before a step with a loss or gradient that is not finite;
     InterruptedRunError after saving, on SIGTERM or SIGUSR1, and StoppedByUserError on Ctrl-C;
@@ -77,6 +79,7 @@ def fit(
                 accelerator or make_accelerator(recipe),
                 reporter=reporter,
                 save=save,
+                milestone=milestone,
                 interruption=interruption,
             )
         if restore is not None:
@@ -278,6 +281,8 @@ def _end_epoch(session: Session) -> None:
     history.sums = Sums()
     if history.ended is None and history.epoch >= session.num_epochs:
         history.ended = "finished"
+    # Before the checkpoint: a run that is killed between the two comes here again.
+    session.keep_milestone()
     session.save()
     session.reporter.epoch_ended(metrics, timings)
     if history.ended is None:

@@ -33,8 +33,8 @@ class Session:
     """What the functions of the loop share; `state` is all that changes from step to step.
 
     network: `state.model`, wrapped for the processes and the precision. validation: the values of
-    an epoch's log. write: puts a checkpoint on the disk, on the first process alone.
-    least_pictures: that a batch must have.
+    an epoch's log. write: puts a checkpoint on the disk, and milestone the weights of an epoch, on
+    the first process alone. least_pictures: that a batch must have.
     """
 
     recipe: Recipe
@@ -46,6 +46,7 @@ class Session:
     trained: Callable[[nn.Module], TrainedModel]
     reporter: Reporter
     write: Callable[[TrainingState], None]
+    milestone: Callable[[int, TrainedModel], None]
     interruption: Interruption
     steps_per_epoch: int
     least_pictures: int
@@ -73,6 +74,13 @@ class Session:
         history = self.state.history
         history.sums_by_process = gather_object([history.sums])
         on_first_process(self.accelerator, lambda: self.write(self.state))
+
+    def keep_milestone(self) -> None:
+        """Hand the weights over where the recipe has a milestone after as many epochs."""
+        epoch = self.state.history.epoch
+        if epoch in self.recipe.training.milestones:
+            model = self.trained(self.state.evaluated_model)
+            on_first_process(self.accelerator, lambda: self.milestone(epoch, model))
 
     def restore(self, restore: Callable[[TrainingState], None]) -> None:
         """Bring the state to where a checkpoint has it."""
@@ -127,6 +135,7 @@ def set_up(
     *,
     reporter: Reporter | None,
     save: Callable[[TrainingState], None] | None,
+    milestone: Callable[[int, TrainedModel], None] | None,
     interruption: Interruption,
 ) -> Session:
     """Build everything that `recipe` needs to train on `data`, the same for the same seed."""
@@ -181,6 +190,7 @@ def set_up(
         trained=trained,
         reporter=reporter if reporter and accelerator.is_main_process else Reporters([]),
         write=save if save is not None else lambda state: None,
+        milestone=milestone if milestone is not None else lambda epoch, model: None,
         interruption=interruption,
         steps_per_epoch=num_batches(len(data.train), recipe.training.batch_size, least=least),
         least_pictures=least,

@@ -18,7 +18,13 @@ from tenfold.data import Dataset, Images, load
 from tenfold.data.sources import NAMES
 from tenfold.data.splits import TrainingData, check_leaks, training_data
 from tenfold.errors import HeldError, TenfoldError
-from tenfold.evaluation.evaluate import record_metrics, score_images, split_of, splitting
+from tenfold.evaluation.evaluate import (
+    record_metrics,
+    score_images,
+    score_milestones,
+    split_of,
+    splitting,
+)
 from tenfold.evaluation.trained import save_model
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
@@ -149,6 +155,7 @@ def train(
             accelerator=accelerator,
             restore=restore,
             save=save,
+            milestone=lambda epoch, model: save_model(run.milestone(epoch), model),
             reporter=Reporters(reporters),
         )
         if accelerator.is_main_process:
@@ -369,6 +376,10 @@ def _finish(
         if images is not None and len(images):
             metrics = score_images(run, fitted.model, images, split=split, progress=progress)
             record_metrics(result, split, metrics, purpose="after training")
+    milestones = fitted.model.recipe.training.milestones
+    parts = {"validation": data.validation, "test": test}
+    reached = [epoch for epoch in milestones if epoch <= history.epoch]
+    score_milestones(run, result, parts, epochs=reached, progress=progress)
     write_json(run.result, result)
 
 

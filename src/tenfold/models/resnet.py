@@ -1,0 +1,143 @@
+"""Residual networks (He et al. 2016, arXiv 1512.03385).
+
+Legend: N pictures, C channels, H and W pixels.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from tenfold.models.blocks import ACTIVATIONS
+
+
+class _Layout(NamedTuple):
+    """Blocks of each stage, and whether a block is a bottleneck of three convolutions."""
+
+    blocks: tuple[int, int, int, int]
+    bottleneck: bool
+
+
+_LAYOUTS = {
+    18: _Layout((2, 2, 2, 2), bottleneck=False),
+    34: _Layout((3, 4, 6, 3), bottleneck=False),
+    50: _Layout((3, 4, 6, 3), bottleneck=True),
+}
+
+
+def resnet(
+    *, num_classes: int, image_size: tuple[int, int], depth: int, stem: str, activation: str
+) -> nn.Module:
+    """ResNet-18, 34 or 50: four stages of 64 to 512 channels (to 2,048 with bottlenecks).
+
+    stem: `imagenet` is a 7x7 convolution of stride 2 and a max pool, which leave 8x8 of a 32x32
+    picture; `cifar` is a 3x3 convolution, which leaves all of it, at 16 times the cost. A stride
+    of a bottleneck is in its 3x3 convolution. Shape: `(N, 3, H, W)` float -> `(N, num_classes)`
+    logits; any size of picture will do.
+    """
+    layout = _LAYOUTS[depth]
+    layers: list[nn.Module]
+    if stem == "imagenet":
+        layers = [*_convolution(3, 64, 7, stride=2), ACTIVATIONS[activation]()]
+        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+    else:
+        layers = [*_convolution(3, 64, 3), ACTIVATIONS[activation]()]
+    channels = 64
+    for stage, num_blocks in enumerate(layout.blocks):
+        width = 64 << stage
+        outputs = 4 * width if layout.bottleneck else width
+        for index in range(num_blocks):
+            stride = 2 if stage > 0 and index == 0 else 1
+            body = (
+                _bottleneck(channels, width, stride=stride, activation=activation)
+                if layout.bottleneck
+                else _basic(channels, width, stride=stride, activation=activation)
+            )
+            shortcut: nn.Module = nn.Identity()
+            if stride > 1 or channels != outputs:
+                shortcut = nn.Sequential(*_convolution(channels, outputs, 1, stride=stride))
+            layers.append(_Residual(body, shortcut, activation=activation))
+            channels = outputs
+    return _finish(layers, channels, num_classes)
+
+
+def cifar_resnet(
+    *, num_classes: int, image_size: tuple[int, int], depth: int, activation: str
+) -> nn.Module:
+    """The paper's own network for CIFAR-10: three stages of 16, 32 and 64 channels.
+
+    depth: 6 n + 2, as 20, 32, 44, 56 or 110. Shortcuts have no parameters (the paper's option A).
+    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of picture will do.
+    """
+    layers: list[nn.Module] = [*_convolution(3, 16, 3), ACTIVATIONS[activation]()]
+    channels = 16
+    for stage in range(3):
+        width = 16 << stage
+        for index in range((depth - 2) // 6):
+            stride = 2 if stage > 0 and index == 0 else 1
+            body = _basic(channels, width, stride=stride, activation=activation)
+            shortcut = _Subsample(width - channels) if stride > 1 else nn.Identity()
+            layers.append(_Residual(body, shortcut, activation=activation))
+            channels = width
+    return _finish(layers, channels, num_classes)
+
+
+class _Residual(nn.Module):
+    """activation(body(x) + shortcut(x))."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module, *, activation: str) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        total: Tensor = self.activation(self.body(inputs) + self.shortcut(inputs))
+        return total
+
+
+class _Subsample(nn.Module):
+    """Every second pixel, with channels of zeros around the old ones: the paper's option A."""
+
+    def __init__(self, num_new: int) -> None:
+        super().__init__()
+        self.num_new = num_new
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        before = self.num_new // 2
+        return pad(inputs[:, :, ::2, ::2], (0, 0, 0, 0, before, self.num_new - before))
+
+
+def _basic(channels: int, width: int, *, stride: int, activation: str) -> nn.Module:
+    return nn.Sequential(
+        *_convolution(channels, width, 3, stride=stride),
+        ACTIVATIONS[activation](),
+        *_convolution(width, width, 3),
+    )
+
+
+def _bottleneck(channels: int, width: int, *, stride: int, activation: str) -> nn.Module:
+    return nn.Sequential(
+        *_convolution(channels, width, 1),
+        ACTIVATIONS[activation](),
+        *_convolution(width, width, 3, stride=stride),
+        ACTIVATIONS[activation](),
+        *_convolution(width, 4 * width, 1),
+    )
+
+
+def _convolution(
+    channels: int, width: int, kernel_size: int, *, stride: int = 1
+) -> list[nn.Module]:
+    """A convolution with He et al.'s initial weights, and its batch norm."""
+    convolution = nn.Conv2d(
+        channels, width, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
+    )
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return [convolution, nn.BatchNorm2d(width)]
+
+
+def _finish(layers: list[nn.Module], channels: int, num_classes: int) -> nn.Module:
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
+    )
