@@ -1,22 +1,28 @@
-"""What a trained model does on pictures that it has not seen. Knows nothing of the training."""
+"""What a trained model does on pictures that it has not seen. Knows nothing of the training.
 
-from tenfold.evaluation.metrics import compute_metrics, wilson_interval
-from tenfold.evaluation.predictions import (
-    Predictions,
-    load_predictions,
-    predict_images,
-    save_predictions,
-)
-from tenfold.evaluation.trained import TrainedModel, load_model, save_model
+The names below are imported when first used, so that scoring a table of labels needs no torch.
+"""
 
-__all__ = [
-    "Predictions",
-    "TrainedModel",
-    "compute_metrics",
-    "load_model",
-    "load_predictions",
-    "predict_images",
-    "save_model",
-    "save_predictions",
-    "wilson_interval",
-]
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Predictions": "predictions",
+    "TrainedModel": "trained",
+    "compute_metrics": "metrics",
+    "load_model": "trained",
+    "load_predictions": "predictions",
+    "predict_images": "predictions",
+    "save_model": "trained",
+    "save_predictions": "predictions",
+    "score_submission": "submissions",
+    "wilson_interval": "metrics",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tenfold.evaluation' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tenfold.evaluation.{_HOMES[name]}"), name)

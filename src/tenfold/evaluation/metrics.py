@@ -2,9 +2,11 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenfold.evaluation.predictions import Predictions
 
@@ -40,14 +42,31 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     Shares lie in [0, 1]; the loss is the mean cross-entropy in nats; `confusion` has a row for
     each true and a column for each predicted class. Raises ValueError where there are no pictures.
     """
+    logits, labels, names = predictions.logits, predictions.labels, predictions.class_names
+    guesses = logits.argmax(axis=1)
+    return {
+        **compare_labels(labels, guesses, class_names=names),
+        "top5_accuracy": top_k_accuracy(predictions, 5) if len(names) > 5 else None,
+        "loss": cross_entropy(predictions),
+        "confidence": _confidence_histogram(predictions, guesses == labels),
+        "images_per_second": predictions.images_per_second,
+    }
+
+
+def compare_labels(
+    labels: NDArray[np.int64], guesses: NDArray[np.int64], *, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """The part of `compute_metrics` that needs no logits.
+
+    labels: `(N,)` true classes, indices into `class_names`; guesses: `(N,)` likewise, or -1 where
+    there is none, which is wrong and in no column of `confusion`. Raises ValueError for N = 0.
+    """
     from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recall_fscore_support
 
-    logits, labels, names = predictions.logits, predictions.labels, predictions.class_names
     if len(labels) == 0:
         raise ValueError("metrics need at least one picture")
-    guesses = logits.argmax(axis=1)
     right = guesses == labels
-    indices = np.arange(len(names))
+    indices = np.arange(len(class_names))
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, guesses, labels=indices, zero_division=0
     )
@@ -60,8 +79,6 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
         "num_images": len(labels),
         "accuracy": float(right.mean()),
         "accuracy_interval": list(wilson_interval(int(right.sum()), len(labels))),
-        "top5_accuracy": top_k_accuracy(predictions, 5) if len(names) > 5 else None,
-        "loss": cross_entropy(predictions),
         "matthews_correlation": correlation,
         "per_class": [
             {
@@ -71,12 +88,10 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
                 "f1": float(f1[i]),
                 "num_images": int(support[i]),
             }
-            for i, name in enumerate(names)
+            for i, name in enumerate(class_names)
         ],
         "confusion": confusion.tolist(),
-        "most_confused": _most_confused(confusion, names),
-        "confidence": _confidence_histogram(predictions, right),
-        "images_per_second": predictions.images_per_second,
+        "most_confused": _most_confused(confusion, class_names, num_images=support),
     }
 
 
@@ -96,7 +111,9 @@ def top_k_accuracy(predictions: Predictions, k: int) -> float:
     return float((at_least_as_likely <= k).mean())
 
 
-def _most_confused(confusion: Any, names: tuple[str, ...]) -> list[dict[str, Any]]:
+def _most_confused(
+    confusion: Any, names: Sequence[str], *, num_images: Any
+) -> list[dict[str, Any]]:
     """The largest entries off the diagonal; `share` is of the pictures of the true class."""
     errors = confusion.copy()
     np.fill_diagonal(errors, 0)
@@ -107,7 +124,7 @@ def _most_confused(confusion: Any, names: tuple[str, ...]) -> list[dict[str, Any
             "true": names[true],
             "predicted": names[guess],
             "count": int(errors[true, guess]),
-            "share": float(errors[true, guess] / confusion[true].sum()),
+            "share": float(errors[true, guess] / num_images[true]),
         }
         for true, guess in pairs
         if errors[true, guess] > 0

@@ -5,16 +5,18 @@ import time
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data import Images
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.trained import TrainedModel
 from tenfold.files import atomic_file
 from tenfold.progress import Progress
+
+if TYPE_CHECKING:
+    from tenfold.evaluation.trained import TrainedModel
 
 UNREADABLE = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError, RuntimeError),
@@ -46,7 +48,7 @@ class Predictions(NamedTuple):
 
 
 def predict_images(
-    model: TrainedModel, images: Images, *, progress: Progress | None = None
+    model: "TrainedModel", images: Images, *, progress: Progress | None = None
 ) -> Predictions:
     """Run `model` over `images`; classes are matched by name, whatever their order.
 

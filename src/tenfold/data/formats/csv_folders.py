@@ -136,18 +136,28 @@ def _tables(path: Path) -> tuple[Path, dict[str | None, Path]]:
 
 
 def _class_names(root: Path, rows: Sequence[Row]) -> tuple[str, ...]:
-    file = root / CLASSES_FILE
-    if not file.is_file():
+    names = read_class_names(root)
+    if names is None:
         names = sorted_names(row.label.strip() for row in rows)
-    else:
-        text = text_of(file).replace("\r\n", "\n")
-        names = tuple(line for line in text.split("\n") if line.strip())
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise TenfoldError(f"{file} names the class {twice!r} twice; remove one of the lines.")
     if len(names) < 2:
         found = f"only the class {names[0]!r}" if names else "no classes"
         raise TenfoldError(f"{root} has {found}; at least two are needed.")
+    return names
+
+
+def read_class_names(folder: Path) -> tuple[str, ...] | None:
+    """The class names in the folder's `classes.txt`, a line each; None where there is no such file.
+
+    Raises TenfoldError for a name that is there twice, and for text that isn't UTF-8.
+    """
+    file = folder / CLASSES_FILE
+    if not file.is_file():
+        return None
+    text = text_of(file).replace("\r\n", "\n")
+    names = tuple(line for line in text.split("\n") if line.strip())
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise TenfoldError(f"{file} names the class {twice!r} twice; remove one of the lines.")
     return names
 
 

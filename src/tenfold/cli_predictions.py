@@ -1,0 +1,309 @@
+"""`tenfold predict` and `tenfold score`: pictures to labels, and labels to a score."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tenfold.cli_options import (
+    DataOption,
+    JsonOption,
+    RunArgument,
+    SkipBrokenOption,
+    ThreadsOption,
+)
+from tenfold.console import Output, percent
+from tenfold.errors import TenfoldError
+from tenfold.summaries import show_metrics
+
+if TYPE_CHECKING:
+    from tenfold.evaluation.picture_predictions import PicturePrediction
+    from tenfold.evaluation.trained import TrainedModel
+    from tenfold.progress import Progress
+    from tenfold.run import RunFolder
+
+MAX_ROWS = 40
+NUM_CONFUSIONS = 5
+
+logger = logging.getLogger("tenfold")
+
+CsvOption = Annotated[
+    Path | None, typer.Option("--csv", help="Write the predictions to this file.")
+]
+
+
+def predict(
+    run: RunArgument,
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[IMAGE|FOLDER]...", help="Picture files, or folders of them."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Predict the run's test, validation or train instead.")
+    ] = None,
+    csv: CsvOption = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="With --csv: write the split's true labels there.")
+    ] = None,
+    data: DataOption = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes to name for each picture.")] = 1,
+    skip_broken: SkipBrokenOption = False,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the class of pictures, or of a whole split as id,label for `tenfold score`.
+
+    A split's file has the ids that `tenfold data export` gives, and no accuracy is shown. Without
+    --csv a terminal shows the accuracy, and a use of the test split is written down; a pipe gets
+    the lines of the file. Broken pictures are named and the others predicted; the exit status is
+    then 1 unless they are to be skipped.
+    """
+    _require_one_task(pictures, split, csv=csv, labels=labels, data=data, top=top)
+    for file in (csv, labels):
+        _require_place(file)
+    output = Output(as_json=as_json)
+    if split is None:
+        _predict_pictures(
+            output,
+            run,
+            pictures or [],
+            csv=csv,
+            top=top,
+            skip_broken=skip_broken,
+            threads=threads,
+        )
+        return
+
+    from tenfold.run import open_run
+    from tenfold.training.process import prepare_process
+
+    folder = open_run(run)
+    prepare_process(threads)
+    options = {"split": split, "data": data, "skip_broken": skip_broken}
+    if csv is None and output.style == "rich":
+        _show_split(output, folder, options)
+    else:
+        _write_split(output, folder, options, csv=csv, labels=labels)
+
+
+def score(
+    submission: Annotated[Path, typer.Argument(help="Predictions: a CSV file of id,label.")],
+    labels: Annotated[Path, typer.Argument(help="The true labels: a CSV file of id,label.")],
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Count labels without a prediction as wrong.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a file of predictions by a file of true labels, joined by id.
+
+    `tenfold data export cifar10 FOLDER` writes the labels of CIFAR-10 to FOLDER/testLabels.csv and
+    FOLDER/trainLabels.csv; `tenfold predict --labels FILE` writes those of any split of a run.
+    """
+    from tenfold.evaluation.submissions import score_submission
+
+    output = Output(as_json=as_json)
+    metrics = score_submission(submission, labels, allow_missing=allow_missing)
+    output.record("score", submission=str(submission), labels=str(labels), **metrics)
+    low, high = metrics["accuracy_interval"]
+    output.say(
+        f"{submission}: {percent(metrics['accuracy'], 2)} of {metrics['num_images']:,} pictures "
+        f"right (95 % interval {percent(low)} to {percent(high)})",
+        bold=True,
+    )
+    if metrics["num_missing"]:
+        output.say(f"{metrics['num_missing']:,} of them have no prediction and count as wrong.")
+    _show_classes(output, metrics)
+
+
+def _require_one_task(
+    pictures: list[Path] | None,
+    split: str | None,
+    *,
+    csv: Path | None,
+    labels: Path | None,
+    data: str | None,
+    top: int,
+) -> None:
+    if pictures and split is not None:
+        raise TenfoldError("Both pictures and --split were given; leave one of them out.")
+    if not pictures and split is None:
+        raise TenfoldError(
+            "Neither pictures nor --split were given; name picture files or folders, or a split "
+            "of the run's data such as --split test."
+        )
+    if split is None and (data is not None or labels is not None):
+        option = "--data" if data is not None else "--labels"
+        raise TenfoldError(f"{option} belongs to a split; add --split test, or leave it out.")
+    if split is not None and top > 1:
+        raise TenfoldError("--top belongs to single pictures; leave it out, or leave out --split.")
+    if labels is not None and csv is None:
+        raise TenfoldError("--labels goes with --csv, for `tenfold score`; add --csv FILE.")
+    if labels is not None and csv is not None and labels.absolute() == csv.absolute():
+        raise TenfoldError(f"--csv and --labels are both {csv}; give two files.")
+
+
+def _require_place(file: Path | None) -> None:
+    """Raise TenfoldError where `file` can't be written, before anything is computed."""
+    if file is None:
+        return
+    from tenfold.files import require_writable
+
+    if file.is_dir():
+        raise TenfoldError(f"{file} is a folder; give the name of a CSV file to write.")
+    require_writable(file.parent)
+
+
+def _show_split(output: Output, run: "RunFolder", options: dict[str, Any]) -> None:
+    from tenfold.evaluation.split_predictions import recall_or_evaluate
+    from tenfold.run import command_line
+
+    with output.progress() as progress:
+        metrics = recall_or_evaluate(run, **options, purpose=command_line(), progress=progress)
+    _show_classes(output, metrics)
+    show_metrics(output, options["split"], metrics)
+    if options["split"] == "test":
+        output.say("This look at the test split is written down in the run's result.json.")
+    output.say("Add --csv FILE to write the predictions to a file.")
+
+
+def _write_split(
+    output: Output,
+    run: "RunFolder",
+    options: dict[str, Any],
+    *,
+    csv: Path | None,
+    labels: Path | None,
+) -> None:
+    from tenfold.evaluation.split_predictions import predict_split
+    from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
+
+    with output.progress() as bars:
+        # Without a file, standard output is the file, and has no room for progress.
+        progress: Progress | None = bars if csv is not None else None
+        predictions = predict_split(run, **options, progress=progress)
+    names = predictions.class_names
+    guesses = [names[index] for index in predictions.logits.argmax(axis=1)]
+    if csv is not None:
+        write_submission(csv, predictions.ids, guesses)
+        output.record("written", csv=str(csv), num_images=len(guesses))
+        output.say(f"{len(guesses):,} predictions are in {csv}.")
+        if labels is not None:
+            write_submission(labels, predictions.ids, [names[i] for i in predictions.labels])
+            output.record("written", labels=str(labels), num_images=len(guesses))
+            output.say(f"Their true labels are in {labels}.")
+        return
+    if output.style == "plain":
+        output.say(submission_text(predictions.ids, guesses).rstrip("\n"))
+    likelihoods = predictions.probabilities.max(axis=1).tolist()
+    ids = submission_ids(predictions.ids)
+    for name, guess, likelihood in zip(ids, guesses, likelihoods, strict=True):
+        output.record("prediction", id=name, label=guess, probability=likelihood)
+
+
+def _predict_pictures(
+    output: Output,
+    run: Path,
+    places: list[Path],
+    *,
+    csv: Path | None,
+    top: int,
+    skip_broken: bool,
+    threads: int | None,
+) -> None:
+    from tenfold.evaluation.picture_predictions import find_pictures, predict_pictures
+    from tenfold.training.process import prepare_process
+
+    paths = find_pictures(places)
+    model = _load_model(run)
+    prepare_process(threads)
+    top = min(top, len(model.class_names))
+    with output.progress() as bars:
+        progress = bars if csv is not None or output.style == "rich" else None
+        predictions = list(predict_pictures(model, paths, top=top, progress=progress))
+    broken = [prediction for prediction in predictions if prediction.error is not None]
+    for prediction in broken:
+        logger.warning("%s can't be read as a picture: %s", prediction.path, prediction.error)
+    if skip_broken:
+        predictions = [prediction for prediction in predictions if prediction.error is None]
+    if csv is None:
+        _show_pictures(output, predictions, top=top)
+    else:
+        from tenfold.files import write_text
+
+        write_text(csv, _pictures_text(predictions, top=top))
+        num_images = len(paths) - len(broken)
+        output.record("written", csv=str(csv), num_images=num_images, num_broken=len(broken))
+        output.say(f"{num_images:,} predictions are in {csv}.")
+    if broken and not skip_broken:
+        raise typer.Exit(1)
+
+
+def _load_model(run: Path) -> "TrainedModel":
+    from tenfold.evaluation.trained import load_model
+    from tenfold.run import open_run
+
+    return load_model(run if run.suffix == ".safetensors" else open_run(run).model)
+
+
+def _show_pictures(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:
+    if output.style == "plain":
+        output.say(_pictures_text(predictions, top=top).rstrip("\n"))
+        return
+    for prediction in predictions:
+        guesses = [guess._asdict() for guess in prediction.guesses]
+        first = guesses[0] if guesses else {"label": None, "probability": None}
+        more = {"top": guesses} if top > 1 else {}
+        output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)
+    places = ["likeliest", *(f"{number}." for number in range(2, top + 1))]
+    rows = []
+    for prediction in predictions[:MAX_ROWS]:
+        cells = [f"{guess.label} {percent(guess.probability)}" for guess in prediction.guesses]
+        rows.append([prediction.path, *(cells or ["(broken)", *[""] * (top - 1)])])
+    output.table("Predictions", ["picture", *places], rows)
+    if len(predictions) > MAX_ROWS:
+        output.say(f"{len(predictions) - MAX_ROWS:,} more: add --csv FILE to have all in a file.")
+
+
+def _pictures_text(predictions: "list[PicturePrediction]", *, top: int) -> str:
+    from tenfold.evaluation.submissions import table_text
+
+    columns = ["id", "label", "probability"]
+    for number in range(2, top + 1):
+        columns += [f"label_{number}", f"probability_{number}"]
+    rows = []
+    for prediction in predictions:
+        cells = [prediction.path]
+        for guess in prediction.guesses:
+            cells += [guess.label, f"{guess.probability:.6f}"]
+        cells += [""] * (len(columns) - len(cells))
+        rows.append([*cells, prediction.error or ""])
+    return table_text([*columns, "error"], rows)
+
+
+def _show_classes(output: Output, metrics: dict[str, Any]) -> None:
+    """Recall and precision of each class, and what was most often taken for what."""
+    predicted = [sum(column) for column in zip(*metrics["confusion"], strict=True)]
+    output.table(
+        "By class",
+        ["class", "pictures", "recall", "predicted", "precision"],
+        [
+            [
+                row["name"],
+                f"{row['num_images']:,}",
+                percent(row["recall"]) if row["num_images"] else "-",
+                f"{number:,}",
+                percent(row["precision"]) if number else "-",
+            ]
+            for row, number in zip(metrics["per_class"], predicted, strict=True)
+        ],
+    )
+    if metrics["most_confused"]:
+        output.table(
+            "Most often confused",
+            ["true", "predicted", "pictures", "of the class"],
+            [
+                [pair["true"], pair["predicted"], f"{pair['count']:,}", percent(pair["share"])]
+                for pair in metrics["most_confused"][:NUM_CONFUSIONS]
+            ],
+        )

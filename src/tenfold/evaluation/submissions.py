@@ -1,0 +1,227 @@
+"""Tables of predicted labels: the `id,label` files that competitions take, written and scored."""
+
+import csv
+import difflib
+import io
+import itertools
+import logging
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
+from tenfold.data.formats.csv_folders import CLASSES_FILE, read_class_names
+from tenfold.data.formats.label_tables import Row, find_tables, read_table, text_of
+from tenfold.data.formats.listings import sorted_names
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.id_matching import is_picture_path, match_ids, without_split
+from tenfold.evaluation.metrics import compare_labels
+from tenfold.files import write_text
+
+logger = logging.getLogger("tenfold")
+
+NUM_SHOWN = 5
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows under a line of column names, as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def submission_text(ids: NDArray[np.str_], labels: Sequence[str]) -> str:
+    """A table of the columns `id` and `label`; ids as `submission_ids` has them."""
+    return table_text(["id", "label"], zip(submission_ids(ids), labels, strict=True))
+
+
+def write_submission(path: Path, ids: NDArray[np.str_], labels: Sequence[str]) -> None:
+    """Write `submission_text` to `path`, atomically."""
+    write_text(path, submission_text(ids, labels))
+
+
+def submission_ids(ids: NDArray[np.str_]) -> list[str]:
+    """The ids of one split's pictures as the label table of that split has them.
+
+    `test/17` becomes `17`, as competitions and `tenfold data export` number pictures. Paths of
+    files stay as they are, and so do numbers in an order of their own, which an export would give
+    other numbers.
+    """
+    names: list[str] = ids.tolist()
+    short = [without_split(name) for name in names]
+    splits = {name.partition("/")[0] for name in names}
+    shortened = all(s != n and not is_picture_path(s) for s, n in zip(short, names, strict=True))
+    if not shortened or len(splits) > 1:
+        return names
+    numbers = [int(name) for name in short if name.isascii() and name.isdigit()]
+    ascend = all(a < b for a, b in itertools.pairwise(numbers))
+    return short if ascend else names
+
+
+def score_submission(
+    submission: Path, labels: Path, *, allow_missing: bool = False
+) -> dict[str, Any]:
+    """How right a table of predictions is, by a table of labels; see `compare_labels`.
+
+    Both are CSV files with a column for the picture (`id`, `filename` ...) and one for the class
+    (`label`, `class` ...), in any order of rows; other columns are passed over. Ids may be spelled
+    as `match_ids` says. Labels of a split (a column `split`) without any prediction don't count.
+    Classes may be numbers on one side if `classes.txt` beside the labels has the names in order, or
+    if they are those of CIFAR. `num_missing` counts the pictures without a prediction,
+    which `allow_missing` takes as wrong.
+
+    Raises TenfoldError with file and line for whatever is wrong in the tables, for a class that
+    the labels lack, ids that are there twice, predictions without a label, and labels without a
+    prediction unless they are allowed.
+    """
+    predictions = _read(submission, split="test")
+    truths = _read(labels, split=None)
+    match = match_ids(predictions, truths)
+    if len(match.strangers) == len(predictions):
+        raise TenfoldError(
+            f"No id of {submission} ({_some(predictions)}) is in {labels} ({_some(truths)}); give "
+            "the labels of the same pictures."
+        )
+    pairs = [
+        (truth, None if number is None else predictions[number])
+        for truth, number in zip(truths, match.predictions, strict=True)
+    ]
+    used = {truth.split for truth, prediction in pairs if prediction is not None}
+    pairs = [(truth, prediction) for truth, prediction in pairs if truth.split in used]
+    missing = [truth for truth, prediction in pairs if prediction is None]
+    strangers = [predictions[number] for number in match.strangers]
+    _require_same_ids(
+        strangers, [] if allow_missing else missing, submission=submission, labels=labels
+    )
+    class_names = _class_names(labels, truths, predictions)
+    scored = _indices([truth for truth, _ in pairs], class_names, labels=labels)
+    guesses = np.full(len(pairs), -1, dtype=np.int64)
+    guesses[[prediction is not None for _, prediction in pairs]] = _indices(
+        [prediction for _, prediction in pairs if prediction is not None],
+        class_names,
+        labels=labels,
+    )
+    metrics = compare_labels(scored, guesses, class_names=class_names)
+    return {**metrics, "num_missing": len(missing)}
+
+
+def _read(file: Path, *, split: str | None) -> list[Row]:
+    """The rows, each id once. Raises TenfoldError, also where there are none."""
+    if file.is_dir():
+        tables = find_tables(file)
+        table = tables.get("test") or next(iter(tables.values()), file / "testLabels.csv")
+        raise TenfoldError(f"{file} is a folder; give a CSV file, such as {table}.")
+    if not file.is_file():
+        raise TenfoldError(f"There is no file {file}; check the path.")
+    if not text_of(file).strip():
+        raise TenfoldError(f"{file} is empty; a first line id,label and rows were expected.")
+    rows = list(read_table(file, split=split))
+    if not rows:
+        raise TenfoldError(f"{file} has no rows below its first line; check the file.")
+    first: dict[str, Row] = {}
+    for row in rows:
+        if first.setdefault(row.name, row) is not row:
+            raise TenfoldError(
+                f"{row.place} has the id {row.name!r} again, after line {first[row.name].line}; "
+                "remove one of the lines."
+            )
+    return rows
+
+
+def _require_same_ids(
+    strangers: Sequence[Row], missing: Sequence[Row], *, submission: Path, labels: Path
+) -> None:
+    faults = []
+    if strangers:
+        faults.append(
+            f"{_count(strangers)} of {submission} that {labels} lacks ({_some(strangers)})"
+        )
+    if missing:
+        faults.append(f"{_count(missing)} of {labels} without a prediction ({_some(missing)})")
+    if not faults:
+        return
+    remedies = ["remove those predictions"] if strangers else []
+    if missing:
+        remedies.append("count the missing ones as wrong with --allow-missing")
+    raise TenfoldError(
+        f"There {'is' if faults[0].startswith('1 ') else 'are'} {' and '.join(faults)}; give "
+        f"labels and predictions of the same pictures, or {' and '.join(remedies)}."
+    )
+
+
+def _count(rows: Sequence[Row]) -> str:
+    return f"{len(rows):,} {'id' if len(rows) == 1 else 'ids'}"
+
+
+def _some(rows: Sequence[Row]) -> str:
+    """The first few ids with their lines."""
+    shown = ", ".join(f"{row.name!r} in line {row.line}" for row in rows[:NUM_SHOWN])
+    return f"{shown} and so on" if len(rows) > NUM_SHOWN else shown
+
+
+def _class_names(file: Path, truths: Sequence[Row], predictions: Sequence[Row]) -> tuple[str, ...]:
+    """All classes in their order: those of `classes.txt`, of CIFAR, or those that occur.
+
+    Raises TenfoldError where one table has numbers, the other names, and nothing says the order.
+    """
+    listed = read_class_names(file.parent)
+    if listed is not None:
+        return tuple(_plain(name) for name in listed)
+    own = {_plain(row.label) for row in truths}
+    guessed = {_plain(row.label) for row in predictions}
+    for known in (CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES):
+        numbers = {str(number) for number in range(len(known))}
+        # All of them: two of the names, as cat and dog, have another order among themselves.
+        if own == set(known) or (own == numbers and guessed & set(known)):
+            return known
+    are_numbers = [all(map(_is_number, names)) for names in (own, guessed)]
+    if are_numbers[0] != are_numbers[1]:
+        pair = truths[0], predictions[0]
+        number, name = pair if are_numbers[0] else pair[::-1]
+        raise TenfoldError(
+            f"{number.file} has numbers as classes ({number.label!r} in line {number.line}) and "
+            f"{name.file} has names ({name.label!r} in line {name.line}); put the names into "
+            f"{file.parent / CLASSES_FILE}, a line each, in the order of the numbers from 0."
+        )
+    return sorted_names(own)
+
+
+def _indices(rows: Sequence[Row], class_names: Sequence[str], *, labels: Path) -> NDArray[np.int64]:
+    """Each row's class as a position in `class_names`. Raises TenfoldError with its line."""
+    position = {name: number for number, name in enumerate(class_names)}
+    names = [_plain(row.label) for row in rows]
+    if names and all(map(_is_number, names)) and not set(names) & set(position):
+        logger.info(
+            "The numbers in %s are taken as %s", rows[0].file, _numbered(class_names, NUM_SHOWN)
+        )
+        position = {str(number): number for number in range(len(class_names))}
+        names = [str(int(name)) for name in names]
+    for row, name in zip(rows, names, strict=True):
+        if name not in position:
+            nearest = difflib.get_close_matches(name, list(position), n=1, cutoff=0)
+            raise TenfoldError(
+                f"{row.place} has the label {row.label!r}, which is not among the "
+                f"{len(class_names)} classes of {labels}; did you mean {nearest[0]!r}? (A class "
+                f"without pictures there can be named in a {CLASSES_FILE} beside it.)"
+            )
+    return np.array([position[name] for name in names], dtype=np.int64)
+
+
+def _plain(label: str) -> str:
+    """Without spaces around it, and composed, because macOS takes letters and accents apart."""
+    return unicodedata.normalize("NFC", label.strip())
+
+
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdigit()
+
+
+def _numbered(class_names: Sequence[str], count: int) -> str:
+    shown = ", ".join(f"{number} {name}" for number, name in enumerate(class_names[:count]))
+    return f"{shown}{', and so on' if len(class_names) > count else ''}."
