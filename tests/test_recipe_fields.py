@@ -7,7 +7,7 @@ import inspect
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 
@@ -23,7 +23,7 @@ OPTIONS = [
 ]
 SECTIONS = {
     "data": (schema.DataOptions,),
-    "model": (schema.AnnOptions, schema.CnnOptions),
+    "model": get_args(schema.ModelOptions),
     "augmentation": (schema.AugmentationOptions,),
     "optimizer": (schema.SgdOptions, schema.AdamOptions, schema.AdamWOptions),
     "schedule": tuple(kind for kind in OPTIONS if kind.__name__.endswith("Schedule")),
