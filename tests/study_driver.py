@@ -5,18 +5,22 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import write_json
 from tenfold.recipe import Recipe
 from tenfold.run import RunFolder
-from tenfold.studies.grid import StudyOutcome, expand, run_study
+from tenfold.studies.definition import Study, adjust, grid_study
+from tenfold.studies.grid import StudyOptions, StudyOutcome, run_study
+from tenfold.studies.running import TrainTrial
+from tenfold.training.interruption import Interruption
 
 GRID = ["optimizer.lr=0.1,0.2"]
 NUM_SEEDS = 2
-NAMES = [f"optimizer.lr={lr},seed={seed}" for lr in (0.1, 0.2) for seed in (0, 1)]
+NAMES = [f"lr-{lr},seed={seed}" for lr in (0.1, 0.2) for seed in (0, 1)]
 
 
 def accuracy_of(recipe: Recipe) -> float:
@@ -24,7 +28,12 @@ def accuracy_of(recipe: Recipe) -> float:
     return 0.5 + recipe.optimizer.lr + recipe.seed / 100
 
 
-def train_at_once(recipe: Recipe, path: Path) -> RunFolder:
+def study_of(recipe: str, grid: Sequence[str] = (), num_seeds: int = 1) -> Study:
+    """A recipe with a grid, as the command line makes it."""
+    return adjust(grid_study(recipe, grid), seeds=num_seeds)
+
+
+def train_at_once(recipe: Recipe, path: Path, **others: object) -> None:
     """A run folder as training leaves it, with one line of `calls` more for each call."""
     run = RunFolder(path)
     with run.writer():
@@ -42,12 +51,23 @@ def train_at_once(recipe: Recipe, path: Path) -> RunFolder:
                 },
             },
         )
-    return run
 
 
-def drive(folder: Path, train_trial: Callable[[Recipe, Path], RunFolder]) -> StudyOutcome:
+def drive(folder: Path, train: TrainTrial = train_at_once, **options: Any) -> StudyOutcome:
     """The study of these tests, in `folder`."""
-    return run_study("cnn", expand(GRID, NUM_SEEDS), folder=folder, train_trial=train_trial)
+    study = study_of("cnn", GRID, NUM_SEEDS)
+    return run_study(study, folder=folder, train=train, options=StudyOptions(**options))
+
+
+def drive_jobs(folder: Path, kind: str, **options: Any) -> StudyOutcome:
+    """The same with two workers at once, which train as `kind` says."""
+    worker = [sys.executable, __file__, "worker", kind]
+    return run_study(
+        study_of("cnn", GRID, NUM_SEEDS),
+        folder=folder,
+        options=StudyOptions(num_jobs=2, **options),
+        worker=worker,
+    )
 
 
 def calls_of(folder: Path) -> dict[str, int]:
@@ -75,7 +95,7 @@ def _kill_and_resume(folder: Path, number: int) -> dict[str, Any]:
         "killed": os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
         "recorded": [json.loads(line)["trial"] for line in recorded],
         "calls_before": calls,
-        "resumed": _fork(lambda: drive(folder, train_at_once)),
+        "resumed": _fork(lambda: drive(folder)),
         "calls_after": calls_of(folder),
         "results": results.read_text(),
         "plan": (folder / "study.json").read_text(),
@@ -111,19 +131,76 @@ def _drive_until(folder: Path, number: int) -> None:
         return call
 
     os.fsync, os.replace = counted(os.fsync), counted(os.replace)
-    drive(folder, train_at_once)
+    drive(folder)
 
 
-def _wait_in_second_trial(recipe: Recipe, path: Path) -> RunFolder:
+def _wait_in_second_trial(recipe: Recipe, path: Path, **others: object) -> None:
     if path.name == NAMES[1]:
         path.mkdir(parents=True)
         (path / "calls").write_text(f"{os.getpid()}\n")
         time.sleep(600)
-    return train_at_once(recipe, path)
+    train_at_once(recipe, path)
+
+
+def wait_and_save(recipe: Recipe, path: Path, **others: object) -> None:
+    """Train until a signal comes, and save then; the first trial ends at once, and so do others
+    that were saved before."""
+    run = RunFolder(path)
+    if path.name != NAMES[0] and not (path / "saved").exists():
+        with run.writer(), Interruption() as interruption:
+            write_json(run.recipe, recipe.to_dict())
+            (path / "calls").write_text(f"{os.getpid()}\n")
+            while interruption.signal is None:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            (path / "saved").touch()
+            raise InterruptedRunError("Saved.")
+    train_at_once(recipe, path)
+
+
+def fail_somehow(recipe: Recipe, path: Path, **others: object) -> None:
+    """Fail in another way in each trial but the last."""
+    if path.name == NAMES[0]:
+        raise TenfoldError("The loss is nan in epoch 1; lower optimizer.lr.")
+    if path.name == NAMES[1]:
+        raise ZeroDivisionError("division by zero")
+    if path.name == NAMES[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    train_at_once(recipe, path)
+
+
+def leave_at_once(recipe: Recipe, path: Path, **others: object) -> None:
+    """End as a process does that a library ends."""
+    sys.stderr.write("the library is of another version\n")
+    sys.stderr.flush()
+    os._exit(7)
+
+
+WAYS: dict[str, TrainTrial] = {
+    "train at once": train_at_once,
+    "wait and save": wait_and_save,
+    "fail somehow": fail_somehow,
+    "leave at once": leave_at_once,
+}
+
+
+def main(command: str, argument: str) -> None:
+    """`sweep FOLDER`, `wait FOLDER`, `jobs FOLDER` or `worker KIND`."""
+    if command == "sweep":
+        sys.stdout.write(json.dumps(sweep(Path(argument))))
+    elif command == "wait":
+        drive(Path(argument), _wait_in_second_trial)
+    elif command == "jobs":
+        drive_jobs(Path(argument), "wait and save")
+    else:
+        from tenfold.studies.worker import serve
+
+        serve(WAYS[argument])
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "sweep":
-        sys.stdout.write(json.dumps(sweep(Path(sys.argv[2]))))
-    else:
-        drive(Path(sys.argv[2]), _wait_in_second_trial)
+    try:
+        main(*sys.argv[1:])
+    except InterruptedRunError as error:
+        sys.stderr.write(str(error))
+        sys.exit(error.exit_status)

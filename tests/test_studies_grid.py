@@ -10,28 +10,54 @@ import pytest
 
 import commands
 import study_driver
-from study_driver import GRID, NAMES, NUM_SEEDS, calls_of, drive, train_at_once
+from study_driver import GRID, NAMES, NUM_SEEDS, calls_of, drive, study_of, train_at_once
 from tenfold.errors import InterruptedRunError, StoppedByUserError, TenfoldError
 from tenfold.files import read_json
 from tenfold.recipe import Recipe, load_recipe
 from tenfold.run import RunFolder
-from tenfold.studies.grid import Trial, expand, load_study, run_study
+from tenfold.studies.definition import grid_study
+from tenfold.studies.grid import load_study, run_study
+from tenfold.studies.trials import Trial, combine
 
 DRIVER = [sys.executable, study_driver.__file__]
 
 
 def test_a_grid_is_the_product_of_its_values_and_seeds() -> None:
-    trials = expand(["optimizer.lr=0.1,0.2", " model.dropout = 0 , 0.5 "], 2, first_seed=3)
-    assert trials == [
-        Trial((f"optimizer.lr={lr}", f"model.dropout={dropout}"), seed)
+    study = study_of("cnn", ["optimizer.lr=0.1,0.2", " model.dropout = 0 , 0.5 "], 2)
+    assert study.trials() == [
+        Trial(
+            f"lr {lr}, dropout {dropout}",
+            "cnn",
+            (f"optimizer.lr={lr}", f"model.dropout={dropout}"),
+            seed,
+        )
         for lr in ("0.1", "0.2")
         for dropout in ("0", "0.5")
-        for seed in (3, 4)
+        for seed in (0, 1)
     ]
+    assert study.baseline == "lr 0.1, dropout 0"
+    assert (study.name, study.title) == ("cnn", "cnn by lr and dropout")
 
 
 def test_a_study_without_a_grid_is_its_seeds() -> None:
-    assert [trial.name for trial in expand([], 3)] == ["seed=0", "seed=1", "seed=2"]
+    study = study_of("cnn", [], 3)
+    assert [trial.name for trial in study.trials()] == ["cnn,seed=0", "cnn,seed=1", "cnn,seed=2"]
+    assert (study.baseline, study.title) == ("", "cnn")
+
+
+@pytest.mark.parametrize(
+    ("grid", "labels"),
+    [
+        (["model.name=ann,cnn"], ["model ann", "model cnn"]),
+        (["augmentation.flip=true,false"], ["flip on", "flip off"]),
+        (["model.activation='relu','leaky_relu'"], ["activation relu", "activation leaky_relu"]),
+        (["model.widths=[32,64],[64,128]"], ["widths [32,64]", "widths [64,128]"]),
+        (["optimizer.weight_decay=0"], ["weight decay 0"]),
+        (["model.a=1", "data.a=2,3"], ["model a 1, data a 2", "model a 1, data a 3"]),
+    ],
+)
+def test_labels_of_a_grid_are_short_and_readable(grid: list[str], labels: list[str]) -> None:
+    assert [combination.label for combination in combine(grid)] == labels
 
 
 @pytest.mark.parametrize(
@@ -52,43 +78,45 @@ def test_commas_in_brackets_and_quotes_separate_nothing(
 ) -> None:
     if values is None:
         with pytest.raises(TenfoldError, match="must have the form"):
-            expand([item], 1)
+            combine([item])
         return
     key = item.partition("=")[0]
-    assert [trial.overrides for trial in expand([item], 1)] == [(f"{key}={v}",) for v in values]
+    assert [combination.overrides for combination in combine([item])] == [
+        (f"{key}={v}",) for v in values
+    ]
 
 
 @pytest.mark.parametrize(
-    ("grid", "seeds", "sentence"),
+    ("grid", "sentence"),
     [
-        (["optimizer.lr"], 1, "'optimizer.lr' must have the form key=value,value"),
-        (["=1,2"], 1, "must have the form"),
-        (["optimizer..lr=1"], 1, "must have the form"),
-        (["optimizer.lr="], 1, "must have the form"),
-        (["optimizer.lr=1,,2"], 1, "must have the form"),
-        (["model.widths=[1,2"], 1, "must have the form"),
-        (["model.widths=1],2"], 1, "must have the form"),
-        (["model.widths=[1},2"], 1, "must have the form"),
-        (['description="a,b'], 1, "must have the form"),
-        (["seed=1,2"], 1, "--seeds"),
-        (["optimizer.lr=1,2,1"], 1, "has 1 2 times"),
-        (["optimizer.lr=1", "model.dropout=0", "optimizer.lr=2"], 1, "optimizer.lr 2 times"),
-        ([], 0, "1 seed or more"),
+        (["optimizer.lr"], "'optimizer.lr' must have the form key=value,value"),
+        (["=1,2"], "must have the form"),
+        (["optimizer..lr=1"], "must have the form"),
+        (["optimizer.lr="], "must have the form"),
+        (["optimizer.lr=1,,2"], "must have the form"),
+        (["model.widths=[1,2"], "must have the form"),
+        (["model.widths=1],2"], "must have the form"),
+        (["model.widths=[1},2"], "must have the form"),
+        (['description="a,b'], "must have the form"),
+        (["seed=1,2"], "--seeds"),
+        (["model.activation='relu',\"relu\""], "label 'activation relu' is there 2 times"),
+        (["optimizer.lr=1,2,1"], "has 1 2 times"),
+        (["optimizer.lr=1", "model.dropout=0", "optimizer.lr=2"], "optimizer.lr 2 times"),
     ],
 )
-def test_row_e_a_grid_in_another_form_is_named(grid: list[str], seeds: int, sentence: str) -> None:
+def test_row_e_a_grid_in_another_form_is_named(grid: list[str], sentence: str) -> None:
     with pytest.raises(TenfoldError, match=sentence.replace("[", r"\[")):
-        expand(grid, seeds)
+        grid_study("cnn", grid)
 
 
 def test_names_are_readable_safe_and_unique(tmp_path: Path) -> None:
-    assert Trial(("optimizer.lr=0.1",), 2).name == "optimizer.lr=0.1,seed=2"
-    assert Trial(("model.widths=[32,64]", "model.dropout=0"), 0).name == (
-        "model.widths=[32,64],model.dropout=0,seed=0"
+    assert Trial("Leaky ReLU", "lenet", (), 2).name == "Leaky-ReLU,seed=2"
+    assert Trial("widths [32,64], dropout 0", "cnn", (), 0).name == (
+        "widths-[32,64]-dropout-0,seed=0"
     )
     nasty = ["../../etc", "a/b", "a\\b", "a:b", "a b", "a  b", "é", "e\u0301", "x" * 300, "\n", "*"]
-    nasty += ["x" * 301, "a-b", "🙂" * 80, '"', "'"]
-    trials = [Trial((f"data.name={value}",), seed) for value in nasty for seed in (0, 10_000)]
+    nasty += ["x" * 301, "🙂" * 80, '"', "'", ".", "..", "con"]
+    trials = [Trial(label, "cnn", (), seed) for label in nasty for seed in (0, 10_000)]
     for trial in trials:
         assert trial.name.endswith(f",seed={trial.seed}")
         assert len(trial.name.encode()) <= 100
@@ -99,25 +127,25 @@ def test_names_are_readable_safe_and_unique(tmp_path: Path) -> None:
 
 def test_a_study_leaves_its_plan_its_results_and_its_runs(tmp_path: Path) -> None:
     folder = tmp_path / "a study"
-    announced = []
-    outcome = run_study(
-        "cnn",
-        expand(GRID, NUM_SEEDS),
-        folder=folder,
-        train_trial=train_at_once,
-        on_trial=lambda trial, number, total: announced.append((trial.name, number, total)),
-    )
+    outcome = drive(folder)
     assert (outcome.num_finished, outcome.num_failed, outcome.num_run) == (4, 0, 4)
-    assert announced == [(name, number, 4) for number, name in enumerate(NAMES, start=1)]
     plan = read_json(folder / "study.json")
-    assert plan["recipe"] == "cnn"
+    assert {key: plan[key] for key in plan if key != "trials"} == {
+        "name": "cnn",
+        "title": "cnn by lr",
+        "question": "How does the accuracy of cnn depend on optimizer.lr?",
+        "limits": [],
+        "baseline": "lr 0.1",
+        "variants": [{"label": f"lr {lr}", "published": []} for lr in (0.1, 0.2)],
+    }
+    assert [trial["variant"] for trial in plan["trials"]] == ["lr 0.1"] * 2 + ["lr 0.2"] * 2
     assert [trial["recipe"]["seed"] for trial in plan["trials"]] == [0, 1, 0, 1]
     lines = (folder / "results.jsonl").read_text().splitlines()
     assert json.loads(lines[3]) == {
-        "trial": "optimizer.lr=0.2,seed=1",
+        "trial": "lr-0.2,seed=1",
         "overrides": ["optimizer.lr=0.2"],
         "seed": 1,
-        "run": "runs/optimizer.lr=0.2,seed=1",
+        "run": "runs/lr-0.2,seed=1",
         "status": "finished",
         "error": None,
         "splits": {
@@ -125,13 +153,14 @@ def test_a_study_leaves_its_plan_its_results_and_its_runs(tmp_path: Path) -> Non
             "test": {"accuracy": pytest.approx(0.70)},
         },
         "training_seconds": 1.5,
+        "reused": None,
     }
     assert [json.loads(line) for line in lines] == list(outcome.records) == load_study(folder)
     for record in outcome.records:
         recipe = load_recipe(folder / record["run"] / "recipe.json")
         assert recipe == load_recipe("cnn", [*record["overrides"], f"seed={record['seed']}"])
 
-    again = drive(folder, train_at_once)
+    again = drive(folder)
     assert again == replace(outcome, num_run=0)
     assert calls_of(folder) == dict.fromkeys(NAMES, 1)
 
@@ -143,7 +172,7 @@ def test_a_study_leaves_its_plan_its_results_and_its_runs(tmp_path: Path) -> Non
         ("cnn", ["optimizer.lr=0.1,fast"], "optimizer.lr must be a number, not 'fast'"),
         ("cnn", ["optimizer.lrr=0.1"], r"optimizer.lrr' \(did you mean 'lr'"),
         ("ccnn", ["optimizer.lr=0.1"], r"recipe 'ccnn' \(did you mean 'cnn'"),
-        ("cnn", ["optimizer.lr=0.1,0.10"], "lr=0.1,seed=0 and optimizer.lr=0.10,seed=0 are the"),
+        ("cnn", ["optimizer.lr=0.1,0.10"], "lr-0.1,seed=0 and lr-0.10,seed=0 are the same"),
     ],
 )
 def test_row_e_a_bad_value_stops_the_study_before_it_starts(
@@ -151,7 +180,7 @@ def test_row_e_a_bad_value_stops_the_study_before_it_starts(
 ) -> None:
     folder = tmp_path / "study"
     with pytest.raises(TenfoldError, match=sentence):
-        run_study(recipe, expand(grid, 1), folder=folder, train_trial=train_at_once)
+        run_study(study_of(recipe, grid), folder=folder, train=train_at_once)
     assert not folder.exists()
 
 
@@ -192,12 +221,12 @@ def test_row_32_a_second_driver_is_refused_and_a_dead_one_is_no_obstacle(tmp_pat
         while NAMES[1] not in calls_of(folder) and time.monotonic() < deadline:
             time.sleep(0.01)
         with pytest.raises(TenfoldError, match=f"is being written by process {driver.pid} on"):
-            drive(folder, train_at_once)
+            drive(folder)
         assert [record["trial"] for record in load_study(folder)] == NAMES[:1]
     finally:
         driver.kill()
         driver.wait()
-    outcome = drive(folder, train_at_once)
+    outcome = drive(folder)
     assert (outcome.num_finished, outcome.num_run) == (4, 3)
     assert calls_of(folder) == dict.fromkeys(NAMES, 1)
 
@@ -209,11 +238,11 @@ def test_row_32_a_run_folder_without_a_recipe_is_begun_afresh(
     path = tmp_path / "study" / "runs" / NAMES[0]
     seen = []
 
-    def train_trial(recipe: Recipe, path: Path) -> RunFolder:
+    def train_trial(recipe: Recipe, path: Path, **others: object) -> None:
         seen.append(path.exists())
-        return train_at_once(recipe, path)
+        train_at_once(recipe, path)
 
-    def kill(recipe: Recipe, path: Path) -> RunFolder:
+    def kill(recipe: Recipe, path: Path, **others: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -229,7 +258,7 @@ def test_row_33_a_last_line_torn_anywhere_is_dropped_reported_and_run_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "study"
-    drive(folder, train_at_once)
+    drive(folder)
     path = folder / "results.jsonl"
     whole = path.read_bytes()
     last = whole.splitlines(keepends=True)[-1]
@@ -241,7 +270,7 @@ def test_row_33_a_last_line_torn_anywhere_is_dropped_reported_and_run_again(
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="tenfold"):
             assert len(load_study(folder)) == 3
-            outcome = drive(folder, train_at_once)
+            outcome = drive(folder)
         assert f"The last line of {path} is torn" in caplog.text
         assert (outcome.num_finished, outcome.num_run) == (4, 1)
         assert calls_of(folder) == {**dict.fromkeys(NAMES, 1), NAMES[3]: count}
@@ -250,13 +279,13 @@ def test_row_33_a_last_line_torn_anywhere_is_dropped_reported_and_run_again(
 
 def test_row_33_another_broken_line_is_named_and_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    drive(folder, train_at_once)
+    drive(folder)
     path = folder / "results.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     broken = b"".join([lines[0], b"{oops\n", *lines[2:]])
     path.write_bytes(broken)
     with pytest.raises(TenfoldError, match=r"results.jsonl, line 2, is not the record"):
-        drive(folder, train_at_once)
+        drive(folder)
     assert path.read_bytes() == broken
 
 
@@ -269,10 +298,10 @@ def test_row_34_failed_trials_are_recorded_and_the_others_finish(
         NAMES[2]: ZeroDivisionError("division by zero"),
     }
 
-    def train_trial(recipe: Recipe, path: Path) -> RunFolder:
+    def train_trial(recipe: Recipe, path: Path, **others: object) -> None:
         if path.name in failures:
             raise failures[path.name]
-        return train_at_once(recipe, path)
+        train_at_once(recipe, path)
 
     outcome = drive(folder, train_trial)
     assert (outcome.num_finished, outcome.num_failed, outcome.num_run) == (2, 2, 4)
@@ -287,22 +316,16 @@ def test_row_34_failed_trials_are_recorded_and_the_others_finish(
     assert f"{NAMES[0]} failed: The loss is nan" in caplog.text
     assert "2 of 4 trials failed; the same command with --retry-failed" in caplog.text
 
-    assert drive(folder, train_at_once) == replace(outcome, num_run=0)
+    assert drive(folder) == replace(outcome, num_run=0)
     del failures[NAMES[0]]
-    retried = run_study(
-        "cnn",
-        expand(GRID, NUM_SEEDS),
-        folder=folder,
-        train_trial=train_trial,
-        retry_failed=True,
-    )
+    retried = drive(folder, train_trial, retry_failed=True)
     assert (retried.num_finished, retried.num_failed, retried.num_run) == (3, 1, 2)
     assert list(retried.records) == load_study(folder)
     assert len((folder / "results.jsonl").read_text().splitlines()) == 6
 
 
 def test_a_run_that_finished_after_its_failure_was_recorded_counts(tmp_path: Path) -> None:
-    def train_trial(recipe: Recipe, path: Path) -> RunFolder:
+    def train_trial(recipe: Recipe, path: Path, **others: object) -> None:
         train_at_once(recipe, path)
         raise OSError("the network went away after the last byte")
 
@@ -317,53 +340,100 @@ def test_an_interruption_ends_the_study_and_is_no_failure(
 ) -> None:
     folder = tmp_path / "study"
 
-    def train_trial(recipe: Recipe, path: Path) -> RunFolder:
+    def train_trial(recipe: Recipe, path: Path, **others: object) -> None:
         if path.name == NAMES[1]:
             raise kind("everything is saved")
-        return train_at_once(recipe, path)
+        train_at_once(recipe, path)
 
     with pytest.raises(kind, match="everything is saved"):
         drive(folder, train_trial)
     assert [record["trial"] for record in load_study(folder)] == NAMES[:1]
-    outcome = drive(folder, train_at_once)
+    outcome = drive(folder)
     assert (outcome.num_finished, outcome.num_run) == (4, 3)
 
 
 @pytest.mark.parametrize(
     ("recipe", "grid", "seeds", "sentence"),
     [
-        ("ann", GRID, 2, "in optimizer.lr=0.1,seed=0, name was 'cnn' and is 'ann' now"),
-        ("cnn", GRID, 4, "it lacks the trial optimizer.lr=0.1,seed=2 and 3 more"),
-        ("cnn", ["optimizer.lr=0.1"], 2, "it has the trial optimizer.lr=0.2,seed=0 and 1 more"),
+        ("ann", GRID, 2, "in lr-0.1,seed=0, name was 'cnn' and is 'ann' now"),
+        ("cnn", GRID, 1, "it has the trial lr-0.1,seed=1 and 1 more, which was not asked for now"),
+        ("cnn", ["optimizer.lr=0.1"], 3, "it has the trial lr-0.2,seed=0 and 1 more"),
+        ("cnn", [], 1, "it has the trial lr-0.1,seed=0 and 3 more"),
     ],
 )
 def test_row_e_another_study_is_kept_out_of_the_folder(
     tmp_path: Path, recipe: str, grid: list[str], seeds: int, sentence: str
 ) -> None:
     folder = tmp_path / "study"
-    drive(folder, train_at_once)
+    drive(folder)
     plan = (folder / "study.json").read_bytes()
     with pytest.raises(TenfoldError, match=sentence):
-        run_study(recipe, expand(grid, seeds), folder=folder, train_trial=train_at_once)
+        run_study(study_of(recipe, grid, seeds), folder=folder, train=train_at_once)
     assert (folder / "study.json").read_bytes() == plan
     assert calls_of(folder) == dict.fromkeys(NAMES, 1)
+
+
+def test_more_seeds_and_values_extend_a_study(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    before = drive(folder)
+    bigger = study_of("cnn", ["optimizer.lr=0.05,0.1,0.2"], NUM_SEEDS + 1)
+    outcome = run_study(bigger, folder=folder, train=train_at_once)
+    assert (outcome.num_finished, outcome.num_run) == (9, 5)
+    assert set(calls_of(folder).values()) == {1}
+    assert [record for record in outcome.records if record["trial"] in NAMES] == list(
+        before.records
+    )
+    plan = read_json(folder / "study.json")
+    assert [trial["trial"] for trial in plan["trials"]] == [
+        f"lr-{lr},seed={seed}" for lr in (0.05, 0.1, 0.2) for seed in range(3)
+    ]
+    assert plan["baseline"] == "lr 0.05"
 
 
 def test_row_e_a_changed_recipe_file_is_another_study(tmp_path: Path) -> None:
     path, folder = tmp_path / "mine.toml", tmp_path / "study"
     path.write_text("[training]\nepochs = 3\n")
-    run_study(str(path), expand([], 1), folder=folder, train_trial=train_at_once)
+    run_study(study_of(str(path)), folder=folder, train=train_at_once)
     path.write_text("[training]\nepochs = 4\n")
-    with pytest.raises(TenfoldError, match=r"in seed=0, training.epochs was 3 and is 4 now"):
-        run_study(str(path), expand([], 1), folder=folder, train_trial=train_at_once)
+    with pytest.raises(TenfoldError, match=r"in mine,seed=0, training.epochs was 3 and is 4 now"):
+        run_study(study_of(str(path)), folder=folder, train=train_at_once)
+
+
+def test_a_reworded_description_stops_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    path, folder = tmp_path / "mine.toml", tmp_path / "study"
+    path.write_text('description = "good"\n')
+    run_study(study_of(str(path)), folder=folder, train=train_at_once)
+    path.write_text('description = "better"\n')
+    trained: list[Recipe] = []
+
+    def train_trial(recipe: Recipe, folder: Path, **others: object) -> None:
+        trained.append(recipe)
+        train_at_once(recipe, folder)
+
+    plan = (folder / "study.json").read_bytes()
+    (folder / "runs/mine,seed=0/result.json").unlink()
+    (folder / "results.jsonl").unlink()
+    assert run_study(study_of(str(path)), folder=folder, train=train_trial).num_run == 1
+    assert [recipe.description for recipe in trained] == ["good"]
+    assert (folder / "study.json").read_bytes() == plan
+
+
+def test_a_plan_from_before_a_field_of_recipes_came_is_the_same_study(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    drive(folder)
+    plan = read_json(folder / "study.json")
+    for trial in plan["trials"]:
+        del trial["recipe"]["training"]["milestones"]
+    (folder / "study.json").write_text(json.dumps(plan))
+    assert drive(folder).num_run == 0
 
 
 def test_row_e_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(TenfoldError, match=r"holds other things than a study, such as thesis.txt"):
-        drive(tmp_path, train_at_once)
+        drive(tmp_path)
     with pytest.raises(TenfoldError, match=r"thesis.txt is not a folder"):
-        drive(tmp_path / "thesis.txt", train_at_once)
+        drive(tmp_path / "thesis.txt")
     with pytest.raises(TenfoldError, match="There is no study in"):
         load_study(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
@@ -373,27 +443,30 @@ def test_row_e_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None
 def test_row_e_a_spoilt_plan_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(TenfoldError, match=r"study.json"):
-        drive(tmp_path, train_at_once)
+        drive(tmp_path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_row_e_a_full_disk_stops_the_study_which_then_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "study"
 
-    def train_trial(recipe: Recipe, path: Path) -> RunFolder:
+    def train_trial(recipe: Recipe, path: Path, **others: object) -> None:
         if path.name == NAMES[0]:
             (folder / "results.jsonl").symlink_to("/dev/full")
-        return train_at_once(recipe, path)
+        train_at_once(recipe, path)
 
     with pytest.raises(TenfoldError, match=r"results.jsonl can't be written \(No space left"):
         drive(folder, train_trial)
     (folder / "results.jsonl").unlink()
-    outcome = drive(folder, train_at_once)
+    outcome = drive(folder)
     assert (outcome.num_finished, outcome.num_run) == (4, 3)
 
 
 def test_the_command_line_needs_no_torch_to_know_studies() -> None:
-    code = "import sys, tenfold.studies.grid; print(*{'torch', 'numpy'} & set(sys.modules))"
+    code = (
+        "import sys, tenfold.studies.grid, tenfold.cli_studies; "
+        "print(*{'torch', 'numpy'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
@@ -436,7 +509,7 @@ def test_rows_32_33_34_with_real_training(tmp_path: Path) -> None:
     undisturbed = begin_real_study(tmp_path / "undisturbed")
     assert undisturbed.wait() == 1, undisturbed.output
     expected = bits_of(tmp_path / "undisturbed" / "study")
-    finished = ["optimizer.lr=0.05,seed=0", "optimizer.lr=0.05,seed=1"]
+    finished = ["lr-0.05,seed=0", "lr-0.05,seed=1"]
     assert list(expected) == finished
 
     folder, study = tmp_path / "disturbed", tmp_path / "disturbed" / "study"

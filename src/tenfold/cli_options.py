@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, so that they read the same everywhere."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -32,3 +33,26 @@ SkipBrokenOption = Annotated[
 SizeOption = Annotated[
     int, typer.Option("--size", min=0, help="Side in pixels to bring pictures to; 0 chooses.")
 ]
+
+
+def data_override(name_or_path: str | None) -> list[str]:
+    """`--data` as an override; paths become absolute, so that a run can be resumed anywhere."""
+    if name_or_path is None:
+        return []
+    from tenfold.data.sources import NAMES
+
+    path = Path(name_or_path).expanduser()
+    if name_or_path not in NAMES and path.exists():
+        name_or_path = str(path.resolve())
+    # TOML knows no surrogates, as which JSON would escape some characters.
+    return [f"data.name={json.dumps(name_or_path, ensure_ascii=False)}"]
+
+
+def seconds_of(text: str) -> float:
+    """`--time` in seconds: `90s`, `5m`, `2h`, or a bare number. Raises TenfoldError for others."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    with contextlib.suppress(ValueError):
+        if float(number) > 0:
+            return float(number) * units[unit]
+    raise TenfoldError(f"--time {text!r} must be a time such as 90s, 5m or 2h.")

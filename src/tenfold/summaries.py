@@ -51,18 +51,50 @@ def show_comparison(output: Output, runs: list[Path]) -> None:
     output.table("Comparison", columns, rows)
 
 
-def show_study(output: Output, records: Any) -> None:
-    """Every trial of a study as a row, failed ones too."""
+def show_study(output: Output, summary: dict[str, Any]) -> None:
+    """What a study came to: its variants beside published results, its findings, what is missing.
+
+    Of a variant with milestones, those that there is a published result for are shown.
+    """
+    output.record("summary", **summary)
     rows = []
-    for record in records:
-        splits = record["splits"] or {}
-        accuracies = [
-            percent(splits[name]["accuracy"]) if name in splits else "-"
-            for name in ("validation", "test")
-        ]
-        note = record["error"] or ""
-        rows.append([record["trial"], record["status"], *accuracies, note])
-    output.table("Study", ["run", "status", "validation", "test", "note"], rows)
+    for variant in summary["variants"]:
+        shown = [point for point in variant["points"] if point["is_end"] or point["published"]]
+        rows += [_study_row(variant, point) for point in shown]
+    columns = [
+        "variant",
+        "epochs",
+        "runs",
+        "test accuracy",
+        "95 % interval",
+        "published",
+        "",
+        "time",
+    ]
+    output.table(summary["title"], columns, rows)
+    for finding in summary["findings"]:
+        output.say(finding)
+    for failure in summary["failures"]:
+        output.say(f"{failure['trial']} failed: {failure['error']}")
+    planned, finished, failed = (summary[key] for key in ("planned", "finished", "failed"))
+    if failed or finished < planned:
+        lost = f" and {failed} failed" if failed else ""
+        output.say(f"The study is cut short: {finished} of {planned} runs are finished{lost}.")
+
+
+def _study_row(variant: dict[str, Any], point: dict[str, Any]) -> list[str]:
+    """What a variant reached at a milestone or at the end."""
+    test, published, seconds = point["test"], point["published"], variant["training_seconds"]
+    return [
+        variant["label"],
+        str(point["epoch"]),
+        f"{len(variant['seeds'])} of {variant['planned_seeds']}",
+        percent(test["mean"], 2) if test else "-",
+        f"{percent(test['low'])} to {percent(test['high'])}" if test else "-",
+        percent(published["accuracy"], 2) if published else "-",
+        point["verdict"] or "-",
+        duration(seconds["mean"]) if seconds and point["is_end"] else "-",
+    ]
 
 
 def show_dataset(output: Output, dataset: Any) -> None:

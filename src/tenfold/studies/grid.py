@@ -1,89 +1,108 @@
 """Trials, each trained in a run folder of its own, resumable: `run_study`."""
 
 import logging
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import read_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe
 from tenfold.run import RunFolder
+from tenfold.studies.definition import Study
+from tenfold.studies.pace import Pace
 from tenfold.studies.plan import agree_on_plan, load_recipes, read_plan, require_study_folder
+from tenfold.studies.pool import WORKER, train_in_workers
 from tenfold.studies.results import Record, append_record, drop_torn_line, read_log
-from tenfold.studies.trials import Trial, expand
+from tenfold.studies.reuse import origin_of, remove_unfinished_copies, take_over
+from tenfold.studies.running import (
+    Job,
+    StudyReporter,
+    TrainTrial,
+    TrialReporter,
+    describe_failure,
+    run_trial,
+    threads_for,
+    train_trial,
+)
+from tenfold.studies.trials import Trial
+from tenfold.training.interruption import leaving_at_once
+from tenfold.training.reporters import Plan
 
-__all__ = ["Record", "StudyOutcome", "Trial", "expand", "load_study", "run_study"]
+__all__ = ["Record", "StudyOptions", "StudyOutcome", "load_study", "run_study"]
 
 logger = logging.getLogger("tenfold")
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """How a study is carried out, which changes none of its results but for `threads`.
+
+    num_jobs: trials trained at once, each in a process of its own if there are several. threads: of
+    each; None takes what the environment says, shared out among the jobs, and for a run that is
+    resumed those that it began with. retry_failed: train those again that failed in an earlier
+    call. reuse: folders of studies or runs whose finished runs are taken over where their recipes
+    are equal.
+    """
+
+    num_jobs: int = 1
+    threads: int | None = None
+    retry_failed: bool = False
+    reuse: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class StudyOutcome:
     """What is known of a study's trials, in their order.
 
-    num_run: the trials that this call trained; the others were done before.
+    num_run: the trials that this call trained; num_reused: those it took over from elsewhere; the
+    others were done before.
     """
 
     records: tuple[Record, ...]
     num_finished: int
     num_failed: int
     num_run: int
+    num_reused: int = 0
 
 
 def run_study(
-    recipe: str,
-    trials: Sequence[Trial],
+    study: Study,
     *,
     folder: Path,
-    train_trial: Callable[[Recipe, Path], RunFolder],
-    overrides: Sequence[str] = (),
-    on_trial: Callable[[Trial, int, int], None] | None = None,
-    retry_failed: bool = False,
+    options: StudyOptions | None = None,
+    reporter: StudyReporter | None = None,
+    train: TrainTrial = train_trial,
+    worker: Sequence[str] = WORKER,
 ) -> StudyOutcome:
-    """Train every trial of `recipe` that `folder` has no result of, one after the other.
+    """Train every trial of `study` that `folder` has no result of.
 
-    recipe: a name or path, as `load_recipe` takes it, and overrides that all trials share.
-    train_trial: trains a recipe to its end in
-    a run folder, or goes on with what is there, and returns the run. on_trial: called before each
-    training with the trial, its number from 1, and the number of all. retry_failed: train those
-    again that failed in an earlier call.
+    train: trains one in this process. worker: the command of a process that does; used where
+    `options` ask for several jobs.
 
-    A trial that raises is recorded as failed, and the others go on. InterruptedRunError and
-    KeyboardInterrupt end the study, which the same call resumes. Raises TenfoldError before
-    anything is written where a trial's values don't fit the recipe, and where the folder holds
-    something else, another study, or a driver that is at work.
+    A trial that raises, or whose worker dies, is recorded as failed, and the others go on.
+    InterruptedRunError and KeyboardInterrupt end the study, which the same call resumes. Trials may
+    be added to a study that exists. Raises TenfoldError before anything is written where a trial's
+    values don't fit its recipe, and where the folder holds something else, another study, or a
+    driver that is at work.
     """
-    recipes = load_recipes(recipe, trials, overrides=overrides)
+    options = options or StudyOptions()
+    recipes = load_recipes(study)
     require_study_folder(folder)
-    with hold(folder):
-        agree_on_plan(folder, recipe, recipes)
-        records = _open_results(folder, recipes)
-        num_run = 0
-        for number, (trial, resolved) in enumerate(recipes.items(), start=1):
-            status = records[trial.name]["status"] if trial.name in records else None
-            # A driver that died between a run's end and its record left a finished run.
-            must_train = not _run_of(folder, trial).is_finished()
-            if status == "finished" or (status == "failed" and must_train and not retry_failed):
-                continue
-            if must_train:
-                num_run += 1
-                if on_trial is not None:
-                    on_trial(trial, number, len(recipes))
-            record = _finish_trial(trial, resolved, folder=folder, train_trial=train_trial)
-            append_record(_results(folder), record)
-            records[trial.name] = record
-    ordered = tuple(records[trial.name] for trial in recipes)
-    num_failed = sum(record["status"] == "failed" for record in ordered)
-    if num_failed:
-        logger.warning(
-            "%d of %d trials failed; the same command with --retry-failed trains them again.",
-            num_failed,
-            len(ordered),
-        )
-    return StudyOutcome(ordered, len(ordered) - num_failed, num_failed, num_run)
+    with hold(folder), leaving_at_once():
+        recipes = agree_on_plan(folder, study, recipes)
+        session = _Session(folder, recipes, options, reporter)
+        num_reused = session.take_over()
+        jobs = session.jobs()
+        try:
+            session.run(jobs, train=train, worker=worker)
+        except InterruptedRunError as error:
+            raise type(error)(
+                f"{error} {session.num_finished} of {len(recipes)} runs are finished."
+            ) from None
+        return session.outcome(num_run=len(jobs), num_reused=num_reused)
 
 
 def load_study(folder: Path) -> list[Record]:
@@ -94,6 +113,201 @@ def load_study(folder: Path) -> list[Record]:
     names = list(read_plan(folder))
     latest = {record["trial"]: record for record in read_log(_results(folder)).records}
     return [latest[name] for name in names if name in latest]
+
+
+class _Session:
+    """A driver's work on a study whose folder it holds."""
+
+    def __init__(
+        self,
+        folder: Path,
+        recipes: Mapping[Trial, Recipe],
+        options: StudyOptions,
+        reporter: StudyReporter | None,
+    ) -> None:
+        self._folder, self._recipes, self._options = folder, recipes, options
+        self._records = _open_results(folder, recipes)
+        self._pace = Pace(
+            {trial: recipe.training.epochs for trial, recipe in recipes.items()},
+            num_jobs=options.num_jobs,
+        )
+        self._reporter = reporter
+
+    @property
+    def num_finished(self) -> int:
+        return sum(r["status"] == "finished" for r in self._records.values())
+
+    def take_over(self) -> int:
+        """Take finished runs from elsewhere for what has to be trained; how many there were."""
+        remove_unfinished_copies(self._folder / "runs")
+        if not self._options.reuse:
+            return 0
+        wanted = {trial: self._recipes[trial] for trial in self._to_train()}
+        taken = take_over(self._options.reuse, wanted, runs=self._folder / "runs")
+        if taken:
+            logger.info("%d of %d runs are taken over from elsewhere.", len(taken), len(wanted))
+        return len(taken)
+
+    def jobs(self) -> list[Job]:
+        """What has to be trained; the rest is recorded, if a dead driver has not done so.
+
+        Raises TenfoldError where a run was begun with other threads than are now asked for.
+        """
+        to_train = set(self._to_train())
+        jobs = []
+        for number, (trial, recipe) in enumerate(self._recipes.items(), start=1):
+            run = _run_of(self._folder, trial)
+            if trial in to_train:
+                threads = threads_for(
+                    run, asked=self._options.threads, num_jobs=self._options.num_jobs
+                )
+                jobs.append(Job(trial, recipe, run, number, len(self._recipes), threads))
+                continue
+            record = self._records.get(trial.name)
+            if record is None or (record["status"] == "failed" and run.is_finished()):
+                record = self._record(trial, failure=None)
+            self._pace.skip(trial, training_seconds=record["training_seconds"])
+        return jobs
+
+    def run(self, jobs: Sequence[Job], *, train: TrainTrial, worker: Sequence[str]) -> None:
+        """Train `jobs`, and record each when it has ended."""
+        if self._reporter is not None:
+            self._reporter.study_started(self._pace, jobs=jobs, total=len(self._recipes))
+        if self._options.num_jobs == 1:
+            _train_here(jobs, start=self._start, end=self._end, train=train)
+        else:
+            train_in_workers(
+                jobs,
+                num_jobs=self._options.num_jobs,
+                start=self._start,
+                end=self._end,
+                command=worker,
+            )
+
+    def outcome(self, *, num_run: int, num_reused: int) -> StudyOutcome:
+        """What there is at the end."""
+        records = tuple(self._records[trial.name] for trial in self._recipes)
+        num_failed = len(records) - self.num_finished
+        if num_failed:
+            logger.warning(
+                "%d of %d trials failed; the same command with --retry-failed trains them again.",
+                num_failed,
+                len(records),
+            )
+        return StudyOutcome(records, self.num_finished, num_failed, num_run, num_reused)
+
+    def _to_train(self) -> Iterator[Trial]:
+        for trial in self._recipes:
+            record = self._records.get(trial.name)
+            # A driver that died between a run's end and its record left a finished run.
+            if (record is not None and record["status"] == "finished") or _run_of(
+                self._folder, trial
+            ).is_finished():
+                continue
+            if record is None or self._options.retry_failed:
+                yield trial
+
+    def _start(self, job: Job) -> TrialReporter:
+        shown = self._reporter.trial_started(job) if self._reporter is not None else None
+        return _Paced(job.trial, self._pace, shown)
+
+    def _end(self, job: Job, failure: str | None) -> None:
+        self._pace.end(job.trial)
+        record = self._record(job.trial, failure=failure)
+        if self._reporter is not None:
+            self._reporter.trial_ended(job, record)
+
+    def _record(self, trial: Trial, *, failure: str | None) -> Record:
+        record = _describe_run(self._folder, trial, failure)
+        if record["error"] is not None:
+            logger.warning("%s failed: %s", trial.name, record["error"])
+        append_record(_results(self._folder), record)
+        self._records[trial.name] = record
+        return record
+
+
+class _Paced:
+    """Keeps the pace of the study up to date, and tells the one who shows it."""
+
+    def __init__(self, trial: Trial, pace: Pace, shown: TrialReporter | None) -> None:
+        self._trial, self._pace, self._shown = trial, pace, shown
+        self._steps_per_epoch = 1
+
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        if self._shown is not None:
+            self._shown(label, done, total)
+
+    def started(self, plan: Plan) -> None:
+        self._steps_per_epoch = plan.steps_per_epoch
+        done = plan.resumed_step / plan.steps_per_epoch
+        self._pace.start(self._trial, epochs=plan.epochs, done=done)
+        if self._shown is not None:
+            self._shown.started(plan)
+
+    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
+        self._pace.advance(self._trial, epoch - 1 + step / self._steps_per_epoch)
+        if self._shown is not None:
+            self._shown.stepped(
+                epoch=epoch, step=step, loss=loss, images_per_second=images_per_second
+            )
+
+    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
+        self._pace.advance(self._trial, metrics["epoch"])
+        if self._shown is not None:
+            self._shown.epoch_ended(metrics, timings)
+
+    def ended(self, reason: str) -> None:
+        if self._shown is not None:
+            self._shown.ended(reason)
+
+
+def _train_here(
+    jobs: Iterable[Job],
+    *,
+    start: Callable[[Job], TrialReporter],
+    end: Callable[[Job, str | None], None],
+    train: TrainTrial,
+) -> None:
+    """Train `jobs` in this process, one after the other; as `train_in_workers` otherwise."""
+    for job in jobs:
+        failure = None
+        try:
+            run_trial(job.recipe, job.run, threads=job.threads, reporter=start(job), train=train)
+        except InterruptedRunError:
+            raise
+        except Exception as error:
+            # Whatever went wrong in this one, the others are worth having.
+            logger.debug("%s failed", job.trial.name, exc_info=True)
+            failure = describe_failure(error)
+        end(job, failure)
+
+
+def _describe_run(folder: Path, trial: Trial, failure: str | None) -> Record:
+    """The record of a trial whose run is over, or failed with a sentence."""
+    record = Record(
+        trial=trial.name,
+        overrides=list(trial.overrides),
+        seed=trial.seed,
+        run=f"runs/{trial.name}",
+        status="failed",
+        error=failure,
+        splits={},
+        training_seconds=None,
+        reused=None,
+    )
+    if failure is not None:
+        return record
+    run = _run_of(folder, trial)
+    try:
+        result = read_json(run.result)
+        record["splits"] = {
+            name: {"accuracy": m["accuracy"]} for name, m in result["splits"].items()
+        }
+        record["training_seconds"] = result["training"]["training_seconds"]
+        record["reused"] = origin_of(run)
+    except (TenfoldError, KeyError, TypeError) as error:
+        return {**record, "splits": {}, "error": describe_failure(error)}
+    return {**record, "status": "finished"}
 
 
 def _results(folder: Path) -> Path:
@@ -120,50 +334,3 @@ def _open_results(folder: Path, recipes: Mapping[Trial, Recipe]) -> dict[str, Re
                 _run_of(folder, trial).result.unlink(missing_ok=True)
         drop_torn_line(path, log)
     return records
-
-
-def _finish_trial(
-    trial: Trial,
-    recipe: Recipe,
-    *,
-    folder: Path,
-    train_trial: Callable[[Recipe, Path], RunFolder],
-) -> Record:
-    """Train a trial, unless its run is finished, and describe how it went."""
-    run = _run_of(folder, trial)
-    record = Record(
-        trial=trial.name,
-        overrides=list(trial.overrides),
-        seed=trial.seed,
-        run=f"runs/{trial.name}",
-        status="failed",
-        error=None,
-        splits={},
-        training_seconds=None,
-    )
-    try:
-        if not run.is_finished():
-            _remove_unbegun(run)
-            run = train_trial(recipe, run.path)
-        result = read_json(run.result)
-        splits = {name: {"accuracy": m["accuracy"]} for name, m in result["splits"].items()}
-        seconds = result["training"]["training_seconds"]
-    except InterruptedRunError:
-        raise
-    except Exception as error:
-        # Whatever went wrong in this one, the others are worth having.
-        sentence = str(error) if isinstance(error, TenfoldError) else _describe_bug(error)
-        logger.warning("%s failed: %s", trial.name, sentence)
-        logger.debug("%s failed", trial.name, exc_info=True)
-        return {**record, "error": sentence}
-    return {**record, "status": "finished", "splits": splits, "training_seconds": seconds}
-
-
-def _remove_unbegun(run: RunFolder) -> None:
-    """Remove what a kill left before the run had its recipe: temporary files and a lock."""
-    if run.path.is_dir() and not run.recipe.exists() and not run.is_held():
-        shutil.rmtree(run.path)
-
-
-def _describe_bug(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

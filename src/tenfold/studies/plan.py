@@ -1,5 +1,7 @@
 """What a study is going to do, kept in its folder so that a resumed one does the same."""
 
+import contextlib
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,31 +10,31 @@ from typing import Any
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
-from tenfold.recipe import Recipe, load_recipe
+from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
+from tenfold.studies.definition import Study, Variant
 from tenfold.studies.trials import Trial
 
 
-def load_recipes(
-    recipe: str, trials: Sequence[Trial], *, overrides: Sequence[str] = ()
-) -> dict[Trial, Recipe]:
-    """The recipe of each trial, with `overrides` that all of them share.
+def load_recipes(study: Study) -> dict[Trial, Recipe]:
+    """The recipe of each trial.
 
-    Raises TenfoldError where a value doesn't fit, and where two trials are the same, which would
-    be one result counted twice.
+    Raises TenfoldError where a value doesn't fit, where two trials are the same, which would be one
+    result counted twice, and where a published result is of an epoch that no run comes to.
     """
-    if not trials:
-        raise TenfoldError("A study needs at least one trial.")
     recipes: dict[Trial, Recipe] = {}
     by_recipe: dict[Recipe, Trial] = {}
-    for trial in trials:
-        resolved = load_recipe(recipe, [*overrides, *trial.overrides, f"seed={trial.seed}"])
+    for trial in study.trials():
+        resolved = _load(trial)
         if resolved in by_recipe:
             raise TenfoldError(
-                f"The trials {by_recipe[resolved].name} and {trial.name} are the same; leave one "
-                "of them out of --grid."
+                f"The trials {by_recipe[resolved].name} and {trial.name} are the same; leave out "
+                "one of them."
             )
         by_recipe[resolved] = trial
         recipes[trial] = resolved
+    of_variant = {trial.variant: recipe for trial, recipe in recipes.items()}
+    for variant in study.variants:
+        _require_epochs(variant, of_variant[variant.label])
     return recipes
 
 
@@ -51,29 +53,34 @@ def require_study_folder(folder: Path) -> None:
         )
 
 
-def agree_on_plan(folder: Path, recipe: str, recipes: Mapping[Trial, Recipe]) -> None:
-    """Write `folder/study.json`, or see that the one that is there says the same.
+def agree_on_plan(
+    folder: Path, study: Study, recipes: Mapping[Trial, Recipe]
+) -> dict[Trial, Recipe]:
+    """Write `folder/study.json`, or bring the one that is there up to date; the recipes to train.
 
-    Raises TenfoldError, with the difference, where it does not.
+    More trials may come to those that are there. These keep the description that they had, so that
+    rewording a recipe stops nothing. Raises TenfoldError, with the difference, where a trial that
+    is there would be dropped or changed.
     """
-    trials = [
-        {
-            "trial": trial.name,
-            "overrides": trial.overrides,
-            "seed": trial.seed,
-            "recipe": resolved.to_dict(),
-        }
-        for trial, resolved in recipes.items()
-    ]
-    if not (folder / "study.json").exists():
-        write_json(folder / "study.json", {"recipe": recipe, "trials": trials})
-        return
-    planned = {entry["trial"]: entry["recipe"] for entry in json.loads(json.dumps(trials))}
-    if (difference := _describe_difference(read_plan(folder), planned)) is not None:
-        raise TenfoldError(
-            f"The study in {folder} is another one: {difference}; give another --folder, or repeat "
-            "the command that began it."
-        )
+    path = folder / "study.json"
+    agreed = dict(recipes)
+    if path.exists():
+        before = read_plan(folder)
+        for trial, resolved in recipes.items():
+            if (old := _planned(before.get(trial.name))) is not None:
+                reworded = dataclasses.replace(resolved, description=old.description)
+                agreed[trial] = old if reworded == old else resolved
+        now = {trial.name: recipe.to_dict() for trial, recipe in agreed.items()}
+        known = {name: _completed(values) for name, values in before.items()}
+        if (difference := _describe_difference(known, json.loads(json.dumps(now)))) is not None:
+            raise TenfoldError(
+                f"The study in {folder} is another one: {difference}; give another --folder, or "
+                "repeat the command that began it."
+            )
+    plan = _as_json(study, agreed)
+    if not path.exists() or read_json(path) != json.loads(json.dumps(plan)):
+        write_json(path, plan)
+    return agreed
 
 
 def read_plan(folder: Path) -> dict[str, dict[str, Any]]:
@@ -92,15 +99,76 @@ def read_plan(folder: Path) -> dict[str, dict[str, Any]]:
         ) from None
 
 
+def _load(trial: Trial) -> Recipe:
+    try:
+        return load_recipe(trial.recipe, [*trial.overrides, f"seed={trial.seed}"])
+    except TenfoldError as error:
+        raise TenfoldError(f"{trial.variant}: {error}") from error
+
+
+def _require_epochs(variant: Variant, recipe: Recipe) -> None:
+    """Raise TenfoldError where a published result is of an epoch that is not evaluated."""
+    last, milestones = recipe.training.epochs, recipe.training.milestones
+    for published in variant.published:
+        if published.epoch not in (0, last, *milestones):
+            raise TenfoldError(
+                f"{variant.label}: a result is published for epoch {published.epoch}, which is "
+                f"neither the last one ({last}) nor in training.milestones; add it there."
+            )
+
+
+def _as_json(study: Study, recipes: Mapping[Trial, Recipe]) -> dict[str, Any]:
+    return {
+        "name": study.name,
+        "title": study.title,
+        "question": study.question,
+        "limits": study.limits,
+        "baseline": study.baseline or None,
+        "variants": [
+            {
+                "label": variant.label,
+                "published": [
+                    {"accuracy": p.accuracy, "epoch": p.epoch or None, "source": p.source}
+                    for p in variant.published
+                ],
+            }
+            for variant in study.variants
+        ],
+        "trials": [
+            {
+                "trial": trial.name,
+                "variant": trial.variant,
+                "overrides": trial.overrides,
+                "seed": trial.seed,
+                "recipe": resolved.to_dict(),
+            }
+            for trial, resolved in recipes.items()
+        ],
+    }
+
+
+def _planned(values: Mapping[str, Any] | None) -> Recipe | None:
+    """The recipe in a plan; None where there is none, or not one that can be loaded now."""
+    if values is not None:
+        with contextlib.suppress(TenfoldError):
+            return recipe_from_dict(values)
+    return None
+
+
+def _completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe in a plan, with fields that have come to the schema since it was written."""
+    recipe = _planned(values)
+    completed: dict[str, Any] = json.loads(json.dumps(recipe.to_dict() if recipe else values))
+    return completed
+
+
 def _describe_difference(
     before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]
 ) -> str | None:
-    """What tells two plans apart, in words; None where they are the same."""
+    """What of an earlier plan would be dropped or changed, in words; None if nothing would."""
     if missing := [name for name in before if name not in now]:
         return f"it has {_first_of(missing)}, which was not asked for now"
-    if added := [name for name in now if name not in before]:
-        return f"it lacks {_first_of(added)}"
-    for name in now:
+    for name in before:
         old, new = _flatten(before[name]), _flatten(now[name])
         for key in [*old, *(key for key in new if key not in old)]:
             if old.get(key) != new.get(key):

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from tenfold.errors import TenfoldError
 from tenfold.files import write_bytes
@@ -13,7 +13,8 @@ class Record(TypedDict):
     """How a trial ended.
 
     run: its run folder, seen from the study's folder. error: why it failed. splits: the accuracy on
-    each split that was evaluated, as `{"test": {"accuracy": 0.75}}`; empty where it failed.
+    each split that was evaluated, as `{"test": {"accuracy": 0.75}}`; empty where it failed. reused:
+    the run folder that it was taken over from, None where it was trained here.
     """
 
     trial: str
@@ -24,6 +25,7 @@ class Record(TypedDict):
     error: str | None
     splits: dict[str, dict[str, float]]
     training_seconds: float | None
+    reused: NotRequired[str | None]
 
 
 class Log(NamedTuple):
@@ -87,4 +89,7 @@ def _parse(line: bytes) -> Record | None:
     except ValueError:
         return None
     is_whole = line.endswith(b"\n") and isinstance(value, dict)
-    return value if is_whole and set(value) >= Record.__required_keys__ else None
+    if not is_whole or not set(value) >= Record.__required_keys__:
+        return None
+    record: Record = {"reused": None, **value}  # type: ignore[typeddict-item]
+    return record

@@ -1,12 +1,12 @@
-"""Trials: combinations of values, each with several seeds."""
+"""Trials: variants with a seed each; and grids, which are combinations of values."""
 
 import hashlib
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tenfold.errors import TenfoldError
 
@@ -16,47 +16,90 @@ LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Trial:
-    """A combination of values, as `key=value` overrides of the recipe, with a seed."""
+    """A variant, as a recipe with `key=value` overrides, and a seed."""
 
+    variant: str
+    recipe: str
     overrides: tuple[str, ...]
     seed: int
 
     @property
     def name(self) -> str:
-        """A unique name that is safe as a folder's, such as `optimizer.lr=0.1,seed=2`.
+        """The name of its folder, such as `Leaky-ReLU,seed=2`."""
+        return f"{folder_name(self.variant)},seed={self.seed}"
 
-        Where characters had to be replaced or cut off, a digest keeps it unique.
-        """
-        seed = f"seed={self.seed}"
-        if not self.overrides:
-            return seed
-        text = ",".join(self.overrides)
-        safe = re.sub(r"[^A-Za-z0-9.,=_+\[\]-]+", "-", text)
-        room = LONGEST_NAME - len(f",{seed}")
-        if safe != text or len(safe) > room:
-            digest = hashlib.sha256(json.dumps(self.overrides).encode()).hexdigest()[:8]
-            safe = f"{safe[: room - 9]}-{digest}"
-        return f"{safe},{seed}"
+    @property
+    def title(self) -> str:
+        """Its name for people, such as `Leaky ReLU, seed 2`."""
+        return f"{self.variant}, seed {self.seed}"
 
 
-def expand(grid: Sequence[str], num_seeds: int, *, first_seed: int = 0) -> list[Trial]:
-    """Every combination of the values in `grid`, each with `num_seeds` seeds.
+class Combination(NamedTuple):
+    """Values of a grid, one for each of its keys; the label is empty where there is no grid."""
+
+    label: str
+    overrides: tuple[str, ...]
+
+
+def folder_name(label: str) -> str:
+    """`label` as a folder's name on every platform: `Leaky ReLU` as `Leaky-ReLU`.
+
+    Where more than spaces had to be replaced or cut off, a digest keeps it unique.
+    """
+    text = re.sub(r",? ", "-", label)
+    safe = re.sub(r"[^A-Za-z0-9.,=_+\[\]-]+", "-", text)
+    room = LONGEST_NAME - len(",seed=10000")
+    if safe != text or len(safe) > room:
+        digest = hashlib.sha256(label.encode(errors="surrogatepass")).hexdigest()[:8]
+        safe = f"{safe[: room - 9]}-{digest}"
+    return safe
+
+
+def combine(grid: Sequence[str]) -> list[Combination]:
+    """Every combination of the values in `grid`; one without any values where it is empty.
 
     grid: items such as `optimizer.lr=0.1,0.2`. Commas in brackets or quotes don't separate values:
     `model.widths=[32,64],[64,128]` has two. Raises TenfoldError for items in another form.
     """
-    if num_seeds < 1 or first_seed < 0:
-        raise TenfoldError(
-            f"A study needs 1 seed or more, from 0 on, not {num_seeds} from {first_seed} on; "
-            "change --seeds."
-        )
     choices = [_parse_item(item) for item in grid]
-    for key, count in Counter(values[0].partition("=")[0] for values in choices).items():
+    keys = [values[0].partition("=")[0] for values in choices]
+    for key, count in Counter(keys).items():
         if count > 1:
             raise TenfoldError(f"--grid has {key} {count} times; give all its values in one item.")
-    seeds = range(first_seed, first_seed + num_seeds)
-    combinations = itertools.product(*choices)
-    return [Trial(overrides, seed) for overrides in combinations for seed in seeds]
+    words = _words_for(keys)
+    return [
+        Combination(
+            ", ".join(
+                f"{word} {_readable(override.partition('=')[2])}"
+                for word, override in zip(words, overrides, strict=True)
+            ),
+            overrides,
+        )
+        for overrides in itertools.product(*choices)
+    ]
+
+
+def describe_grid(grid: Sequence[str]) -> str:
+    """The keys of `grid` in words, such as `lr and dropout`."""
+    return " and ".join(_words_for([item.partition("=")[0].strip() for item in grid]))
+
+
+def _words_for(keys: Sequence[str]) -> list[str]:
+    """A word or two for each key: its last part, unless another key has the same."""
+
+    def shorten(key: str) -> str:
+        section, _, last = key.rpartition(".")
+        return (section if last == "name" and section else last).replace("_", " ")
+
+    short = Counter(map(shorten, keys))
+    return [shorten(key) if short[shorten(key)] == 1 else re.sub(r"[._]", " ", key) for key in keys]
+
+
+def _readable(value: str) -> str:
+    """A value as TOML writes it, for people."""
+    if value[:1] in "\"'" and value[-1:] == value[:1]:
+        value = value[1:-1]
+    return {"true": "on", "false": "off"}.get(value, value)
 
 
 def _parse_item(item: str) -> list[str]:

@@ -1,0 +1,106 @@
+"""The commands about studies: `tenfold study` carries one out, `tenfold studies` lists them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tenfold.cli_options import DataOption, JsonOption, SetOption, ThreadsOption, data_override
+from tenfold.console import Output
+from tenfold.console_studies import showing_study
+from tenfold.summaries import show_study
+
+
+def study(
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped study (see `tenfold studies`), a recipe, or a path to a .toml file "
+            "of either."
+        ),
+    ],
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="KEY=A,B", help="Values to try; several are crossed."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each variant; more can be added later.")
+    ] = None,
+    data: DataOption = None,
+    overrides: SetOption = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="The study's folder; studies/<name> if not given.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Runs at once, each in a process of its own.")
+    ] = 1,
+    threads: ThreadsOption = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--reuse",
+            metavar="FOLDER",
+            help="Take over equal finished runs from this study or run; repeatable.",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed runs again.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html at the end.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train every variant with several seeds and compare; run again, it does what is missing."""
+    from tenfold.studies.definition import adjust, choose_study
+    from tenfold.studies.grid import StudyOptions, run_study
+
+    output = Output(as_json=as_json)
+    changes = [*(overrides or []), *data_override(data)]
+    chosen = adjust(choose_study(study, grid or []), seeds=seeds, overrides=changes)
+    where = folder or Path("studies") / chosen.name
+    options = StudyOptions(
+        num_jobs=jobs, threads=threads, retry_failed=retry_failed, reuse=tuple(reuse or ())
+    )
+    with showing_study(output) as reporter:
+        outcome = run_study(chosen, folder=where, options=options, reporter=reporter)
+    for record in outcome.records:
+        output.record("trial", **record)
+    _summarise(output, where, report=report)
+    if outcome.num_failed:
+        raise typer.Exit(1)
+
+
+def studies(as_json: JsonOption = False) -> None:
+    """List the shipped studies."""
+    from tenfold.studies.definition import choose_study, shipped_studies
+
+    output = Output(as_json=as_json)
+    rows = []
+    for name in shipped_studies():
+        shipped = choose_study(name)
+        labels, num_runs = [v.label for v in shipped.variants], len(shipped.trials())
+        output.record(
+            "study", name=name, question=shipped.question, variants=labels, num_runs=num_runs
+        )
+        rows.append([name, shipped.question, ", ".join(labels), str(num_runs)])
+    output.table(
+        "Studies: carry one out with `tenfold study NAME`",
+        ["study", "question", "variants", "runs"],
+        rows,
+    )
+
+
+def _summarise(output: Output, folder: Path, *, report: bool) -> None:
+    from tenfold.files import read_json
+    from tenfold.studies.analysis import summarise_study
+
+    summarise_study(folder)
+    show_study(output, read_json(folder / "summary.json"))
+    if not report:
+        return
+    from tenfold.reporting.study_page import write_study_page
+
+    page = write_study_page(folder)
+    output.record("page", path=str(page))
+    output.say(f"The page is {page.resolve()}", bold=True)

@@ -1,0 +1,124 @@
+"""Finished runs of equal recipes, taken over from other folders instead of trained again."""
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tenfold.errors import TenfoldError
+from tenfold.files import read_json, write_json
+from tenfold.locks import LOCK_FILES
+from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.run import RunFolder
+from tenfold.studies.trials import Trial
+
+ORIGIN = "reused.json"
+"""The file in a run folder that says where it was taken over from."""
+
+
+def take_over(
+    places: Sequence[Path], wanted: Mapping[Trial, Recipe], *, runs: Path
+) -> dict[Trial, Path]:
+    """Copy finished runs that are in `places` and `wanted` to `runs/<trial>`; where each was.
+
+    places: folders of studies, or of runs. A run counts if its recipe is the same in all but name
+    and description, and if its pictures are those that the recipe stands for now; equal recipes
+    and seeds give equal results. Files are linked where they can be. Raises TenfoldError for a
+    place that holds no runs.
+    """
+    found = _finished_runs(places)
+    taken: dict[Trial, Path] = {}
+    sums: dict[tuple[str, int], dict[str, str]] = {}
+    for trial, recipe in wanted.items():
+        run = found.get(_without_words(recipe))
+        if run is None or recipe.training.time_limit_seconds:
+            continue  # What a time limit allows depends on the machine.
+        key = (recipe.data.name, recipe.data.image_size)
+        if key not in sums:
+            sums[key] = _checksums(*key)
+        target = RunFolder(runs / trial.name)
+        if _is_made_with(run, sums[key]) and not target.is_held():
+            _copy(run, target)
+            taken[trial] = run.path
+    return taken
+
+
+def origin_of(run: RunFolder) -> str | None:
+    """Where `run` was taken over from; None where it was trained in its place."""
+    path = run.path / ORIGIN
+    return str(read_json(path)["from"]) if path.exists() else None
+
+
+def remove_unfinished_copies(runs: Path) -> None:
+    """Remove what a kill left of runs that were being taken over."""
+    for path in runs.glob(".*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _finished_runs(places: Sequence[Path]) -> dict[Recipe, RunFolder]:
+    """The finished runs in `places` by their recipes; of several equal ones the first."""
+    found: dict[Recipe, RunFolder] = {}
+    for place in places:
+        if (place / "recipe.json").exists():
+            candidates = [place]
+        elif (place / "study.json").exists():
+            candidates = sorted(path.parent for path in place.glob("runs/*/recipe.json"))
+        else:
+            raise TenfoldError(
+                f"--reuse {place} is neither the folder of a study nor that of a run; give one "
+                "such as studies/epochs or runs/cnn/1."
+            )
+        for run in map(RunFolder, candidates):
+            with contextlib.suppress(TenfoldError):  # A damaged run is trained again.
+                if run.is_finished():
+                    found.setdefault(_without_words(recipe_from_dict(read_json(run.recipe))), run)
+    return found
+
+
+def _without_words(recipe: Recipe) -> Recipe:
+    return dataclasses.replace(recipe, name="", description="")
+
+
+def _checksums(name: str, image_size: int) -> dict[str, str]:
+    """Those of the pictures that a recipe stands for now."""
+    from tenfold.data import load
+
+    return dict(load(name, image_size=image_size).checksums)
+
+
+def _is_made_with(run: RunFolder, checksums: Mapping[str, str]) -> bool:
+    """Whether `run` saw these pictures, and was evaluated on the test split if there is one."""
+    data = read_json(run.provenance)["data"]
+    splits = read_json(run.result)["splits"]
+    return dict(data["checksums"]) == checksums and "test" in splits
+
+
+def _copy(run: RunFolder, target: RunFolder) -> None:
+    """Put the run in its new place, whole or not at all."""
+    target.path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.path.with_name(f".{secrets.token_hex(6)}.tmp")
+    ignored = shutil.ignore_patterns(*LOCK_FILES, "*.tmp", ORIGIN)
+    try:
+        # Files of a run are never changed in place, so links are as good as copies.
+        shutil.copytree(run.path, temporary, ignore=ignored, copy_function=_link_or_copy)
+        write_json(temporary / ORIGIN, {"from": str(run.path)})
+        if target.path.exists():
+            shutil.rmtree(target.path)  # An unfinished run of the same recipe.
+        os.replace(temporary, target.path)
+    except OSError as error:
+        raise TenfoldError(
+            f"{run.path} can't be copied to {target.path} ({error}); leave out --reuse, or mend "
+            "that."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
