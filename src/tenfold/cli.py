@@ -2,12 +2,11 @@
 
 import contextlib
 import io
-import json
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,14 +21,16 @@ from tenfold.cli_options import (
     SetOption,
     SkipBrokenOption,
     ThreadsOption,
+    data_override,
 )
+from tenfold.cli_predictions import predict, score
+from tenfold.cli_studies import studies, study
 from tenfold.console import Output, duration
 from tenfold.errors import TenfoldError
 from tenfold.summaries import (
     show_comparison,
     show_metrics,
     show_result,
-    show_study,
 )
 
 app = typer.Typer(
@@ -115,7 +116,7 @@ def train(
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
     from tenfold.recipe import load_recipe
 
-    changes = [*(overrides or []), *_data_override(data)]
+    changes = [*(overrides or []), *data_override(data)]
     if seed is not None:
         changes.append(f"seed={seed}")
     if time is not None:
@@ -192,60 +193,10 @@ def report(
         typer.launch(str(page))
 
 
-@app.command()
-def study(
-    recipe: RecipeArgument,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option("--grid", metavar="KEY=A,B", help="Values to try; several are crossed."),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each combination.")] = 1,
-    data: DataOption = None,
-    overrides: SetOption = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="The study's folder; studies/<recipe> if not given.")
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try failed runs again.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Train every combination of values with several seeds; run again, it does what is missing."""
-    from tenfold.studies.grid import expand, run_study
-
-    output = Output(as_json=as_json)
-    trials = expand(grid or [], seeds)
-    where = folder or Path("studies") / Path(recipe).stem
-
-    def train_trial(chosen: Any, path: Path) -> Any:
-        from tenfold.training.train import TrainOptions
-        from tenfold.training.train import train as train_recipe
-
-        options = TrainOptions(folder=path)
-        with output.training() as shown:
-            return train_recipe(chosen, options=options, reporter=shown, progress=shown).run
-
-    def on_trial(trial: Any, number: int, total: int) -> None:
-        output.say(f"Run {number} of {total}: {trial.name}", bold=True)
-        output.record("training", trial=trial.name, number=number, total=total)
-
-    outcome = run_study(
-        recipe,
-        trials,
-        folder=where,
-        train_trial=train_trial,
-        overrides=[*(overrides or []), *_data_override(data)],
-        on_trial=on_trial,
-        retry_failed=retry_failed,
-    )
-    for record in outcome.records:
-        output.record("trial", **record)
-    show_study(output, outcome.records)
-    finished = [where / "runs" / r["trial"] for r in outcome.records if r["status"] == "finished"]
-    if finished:
-        _write_report(output, finished, where / "report.html")
-    if outcome.num_failed:
-        raise typer.Exit(1)
+app.command()(predict)
+app.command()(score)
+app.command()(study)
+app.command()(studies)
 
 
 @app.command()
@@ -321,19 +272,6 @@ def _exit_status(*, debug: bool) -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}; check the disk.", file=sys.stderr)
         sys.exit(TenfoldError.exit_status)
-
-
-def _data_override(name_or_path: str | None) -> list[str]:
-    """`--data` as an override; paths become absolute, so that a run can be resumed anywhere."""
-    if name_or_path is None:
-        return []
-    from tenfold.data.sources import NAMES
-
-    path = Path(name_or_path).expanduser()
-    if name_or_path not in NAMES and path.exists():
-        name_or_path = str(path.resolve())
-    # TOML knows no surrogates, as which JSON would escape some characters.
-    return [f"data.name={json.dumps(name_or_path, ensure_ascii=False)}"]
 
 
 def _seconds(text: str) -> float:
