@@ -1,0 +1,220 @@
+"""What a study found, in sentences that its numbers bear."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tenfold.studies.comparisons import Comparison
+from tenfold.studies.statistics import has_fallen
+from tenfold.studies.study_runs import END, StudyRuns, VariantRuns, finite
+
+OVERFITTING = 0.05
+"""How far training accuracy must be above validation accuracy to be called overfitting."""
+
+
+def describe_findings(
+    study: StudyRuns,
+    variants: Sequence[Mapping[str, Any]],
+    comparisons: Sequence[Comparison],
+) -> list[str]:
+    """Sentences on what was run, what came out best, what was published, epochs and overfitting.
+
+    variants: as they stand in summary.json.
+    """
+    findings = [*_describe_gaps(study)]
+    if not study.runs:
+        return [*findings, "No run is finished, so there is nothing to compare."]
+    if study.split == "validation":
+        findings.append(
+            "The data has no test split: every result here is of the validation pictures, which "
+            "may have been used to choose among models."
+        )
+    findings += _describe_best(study, variants)
+    findings += _describe_missing_comparisons(study, comparisons)
+    findings += _describe_published(study, variants)
+    findings += [text for variant in study.variants if (text := _describe_peak(study, variant))]
+    findings += _describe_overfitting(study)
+    return findings
+
+
+def _describe_gaps(study: StudyRuns) -> list[str]:
+    """What was run of a study that is not whole, and what failed why."""
+    if len(study.runs) == study.planned:
+        return []
+    short = [
+        f"{variant.label} has {len(variant.runs) or 'none'} of "
+        f"{_count(variant.num_planned, 'planned seed')}"
+        for variant in study.variants
+        if len(variant.runs) < variant.num_planned
+    ]
+    is_or_are = "is" if len(study.runs) == 1 else "are"
+    failed = f" and {len(study.failed)} failed" if study.failed else ""
+    findings = [
+        f"This study was cut short: {len(study.runs)} of {_count(study.planned, 'planned run')} "
+        f"{is_or_are} finished{failed}. {'; '.join(short)}."
+    ]
+    findings += [f"{record['trial']} failed: {record['error']}" for record in study.failed]
+    findings += [
+        f"{trial} is recorded as finished, but its folder has no result any more, so it is left "
+        "out."
+        for trial in study.missing
+    ]
+    return findings
+
+
+def _describe_best(study: StudyRuns, variants: Sequence[Mapping[str, Any]]) -> list[str]:
+    ends = [(v["label"], v["points"][-1]) for v in variants if v["points"][-1][study.split]]
+    if len(ends) < 2:
+        return []
+    label, point = max(ends, key=lambda end: float(end[1][study.split]["mean"]))
+    epochs = {end["epoch"] for _, end in ends}
+    after = f" after {_count(point['epoch'], 'epoch')}" if len(epochs) == 1 else ""
+    return [
+        f"{label} ends highest{after}, right on {_with_interval(point[study.split])} of the "
+        f"{study.split} pictures."
+    ]
+
+
+def _describe_missing_comparisons(study: StudyRuns, comparisons: Sequence[Comparison]) -> list[str]:
+    """Which differences could not be tested, or not on all pictures, and why."""
+    partial = [
+        f"{c.variant} and {c.baseline} are compared on the {c.num_pictures:,} pictures that all "
+        f"their runs answered, of {c.num_own:,}."
+        for c in comparisons
+        if c.num_pictures < c.num_own
+    ]
+    finished = [variant for variant in study.variants if variant.runs]
+    if study.baseline is None or len(finished) < 2:
+        return partial
+    baseline = next((v for v in finished if v.label == study.baseline), None)
+    if baseline is None:
+        return [f"{study.baseline}, the baseline, has no finished run, so nothing is compared."]
+    compared = {study.baseline, *(comparison.variant for comparison in comparisons)}
+    left_out = [variant.label for variant in finished if variant.label not in compared]
+    if left_out:
+        partial.append(
+            f"{_listed(left_out)} can't be compared with {study.baseline}: their runs kept no "
+            f"predictions of the same {study.split} pictures."
+        )
+    return partial
+
+
+def _describe_published(study: StudyRuns, variants: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many published results are reached, and each one that is not."""
+    claims = [(v, point) for v in variants for point in v["points"] if point["published"]]
+    if not claims:
+        return []
+    verdicts = Counter(point["verdict"] for _, point in claims)
+    words = {
+        "beaten": "beaten",
+        "met": "met",
+        "within the interval": "within the interval of ours",
+        "below": "not reproduced",
+        None: "not measured",
+    }
+    parts = [
+        f"{verdicts[key]} {_is(verdicts[key])} {text}"
+        for key, text in words.items()
+        if verdicts[key]
+    ]
+    head = f"Of {_count(len(claims), 'published result')}, {_listed(parts)}."
+    return [
+        head,
+        *(
+            _describe_miss(variant, point, split=study.split)
+            for variant, point in claims
+            if point["verdict"] == "below"
+        ),
+    ]
+
+
+def _describe_miss(variant: Mapping[str, Any], point: Mapping[str, Any], *, split: str) -> str:
+    published = point["published"]
+    source = f" ({published['source']})" if published["source"] else ""
+    exact = f"{100 * published['accuracy']:.2f}".rstrip("0").rstrip(".")
+    return (
+        f"The published {exact} % of {variant['label']} after {_count(point['epoch'], 'epoch')}"
+        f"{source} does not reproduce: here it is {_with_interval(point[split])}."
+    )
+
+
+def _describe_peak(study: StudyRuns, variant: VariantRuns) -> str | None:
+    """Where the mean accuracy over the epochs is highest, and whether it has fallen since.
+
+    None where it was measured only once.
+    """
+    epochs = [*variant.milestones, END]
+    by_epoch = [variant.accuracies(study.split, epoch=epoch) for epoch in epochs]
+    seeds = sorted(set.intersection(*map(set, by_epoch)))
+    if len(epochs) < 2 or not seeds:
+        return None
+    values = np.array([[found[seed] for seed in seeds] for found in by_epoch])
+    means = values.mean(axis=1)
+    peak, last = int(means.argmax()), variant.last_epoch
+    if peak == len(epochs) - 1:
+        return (
+            f"{variant.label} is still at its best after {last} epochs, with {_percent(means[-1])}."
+        )
+    at_peak = (
+        f"{variant.label} peaks at {_percent(means[peak])} after {_count(epochs[peak], 'epoch')}"
+    )
+    if not has_fallen(values, num_pictures=variant.num_pictures(study.split)):
+        return f"{at_peak}; that it is at {_percent(means[-1])} after {last} may be chance."
+    one = " in the one run there is" if len(seeds) == 1 else ""
+    return f"{at_peak} and has fallen to {_percent(means[-1])} after {last}{one}: more epochs hurt."
+
+
+def _describe_overfitting(study: StudyRuns) -> list[str]:
+    """By how much training accuracy ends above validation accuracy, the widest gap first."""
+    gaps = {v.label: gap for v in study.variants if (gap := _gap(v)) is not None}
+    wide = sorted(
+        (label for label, gap in gaps.items() if gap >= OVERFITTING), key=gaps.__getitem__
+    )
+    if not wide:
+        return []
+    told = [f"{100 * gaps[label]:.1f} points with {label}" for label in reversed(wide)]
+    rest = [label for label in gaps if label not in wide]
+    less = f"; by less than {100 * OVERFITTING:.0f} points with {_listed(rest)}" if rest else ""
+    return [
+        f"Overfitting: at the end training accuracy is above validation accuracy by "
+        f"{_listed(told)}{less}."
+    ]
+
+
+def _gap(variant: VariantRuns) -> float | None:
+    """Training less validation accuracy in the last epoch, as the mean over seeds."""
+    gaps = []
+    for run in variant.runs:
+        line = run.metrics[-1] if run.metrics else {}
+        train, validation = (finite(line.get(f"{s}_accuracy")) for s in ("train", "validation"))
+        if train is not None and validation is not None:
+            gaps.append(train - validation)
+    return math.fsum(gaps) / len(gaps) if gaps else None
+
+
+def _with_interval(summary: Mapping[str, Any]) -> str:
+    """`61.3 % (60.9 to 61.7 over 3 seeds)`."""
+    over = f"{summary['n']} seeds" if summary["interval_over"] == "seeds" else "pictures, one seed"
+    low, high = (f"{100 * summary[end]:.1f}" for end in ("low", "high"))
+    return f"{_percent(summary['mean'])} ({low} to {high} over {over})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _listed(words: Sequence[str]) -> str:
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
