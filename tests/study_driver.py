@@ -1,6 +1,7 @@
 """A study whose training takes no time, in a process of its own that can be killed anywhere."""
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -152,7 +153,7 @@ def wait_and_save(recipe: Recipe, path: Path, **others: object) -> None:
             (path / "calls").write_text(f"{os.getpid()}\n")
             while interruption.signal is None:
                 time.sleep(0.01)
-            time.sleep(0.3)
+            time.sleep(float(os.environ.get("SECONDS_TO_SAVE", "0.1")))
             (path / "saved").touch()
             raise InterruptedRunError("Saved.")
     train_at_once(recipe, path)
@@ -176,7 +177,26 @@ def leave_at_once(recipe: Recipe, path: Path, **others: object) -> None:
     os._exit(7)
 
 
+def chatter(recipe: Recipe, path: Path, **others: object) -> None:
+    """Train, beside a library that prints, and some words for the log."""
+    os.write(1, b'{"event": "end", "status": "failed", "message": "never said"}\n\0')
+    sys.stdout.write("such as a C++ library does")
+    logging.getLogger("tenfold").warning("a notice from %s", path.name)
+    train_at_once(recipe, path)
+
+
+def never_end(recipe: Recipe, path: Path, **others: object) -> None:
+    """Hear every signal and heed none."""
+    with Interruption():
+        path.mkdir(parents=True)
+        (path / "calls").write_text(f"{os.getpid()}\n")
+        while True:
+            time.sleep(0.1)
+
+
 WAYS: dict[str, TrainTrial] = {
+    "chatter": chatter,
+    "never end": never_end,
     "train at once": train_at_once,
     "wait and save": wait_and_save,
     "fail somehow": fail_somehow,
@@ -184,14 +204,14 @@ WAYS: dict[str, TrainTrial] = {
 }
 
 
-def main(command: str, argument: str) -> None:
-    """`sweep FOLDER`, `wait FOLDER`, `jobs FOLDER` or `worker KIND`."""
+def main(command: str, argument: str, kind: str = "") -> None:
+    """`sweep FOLDER`, `wait FOLDER`, `worker KIND`, or `jobs FOLDER KIND` with two workers."""
     if command == "sweep":
         sys.stdout.write(json.dumps(sweep(Path(argument))))
     elif command == "wait":
         drive(Path(argument), _wait_in_second_trial)
     elif command == "jobs":
-        drive_jobs(Path(argument), "wait and save")
+        drive_jobs(Path(argument), kind)
     else:
         from tenfold.studies.worker import serve
 

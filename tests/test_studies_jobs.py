@@ -1,0 +1,237 @@
+"""Studies whose trials are trained in workers: rows 32, 33 and 34 hold for them too."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import study_driver
+from study_driver import NAMES, calls_of, drive, drive_jobs
+from tenfold.errors import InterruptedRunError, TenfoldError
+from tenfold.files import read_json, write_json
+from tenfold.run import RunFolder
+from tenfold.studies.grid import load_study
+from tenfold.studies.results import Record
+from tenfold.studies.running import threads_for
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and kills as POSIX does")
+
+
+def pids_of(folder: Path) -> dict[str, int]:
+    """The process that trained each trial last, by trial."""
+    return {p.parent.name: int(p.read_text().split()[-1]) for p in folder.glob("runs/*/calls")}
+
+
+def writer_of(folder: Path) -> int | None:
+    """The driver that holds the study."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(json.loads((folder / "writer.json").read_text())["process"])
+    return None
+
+
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        # Where nobody waits for them, the dead are still listed.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def wait_until(condition: object, *, seconds: float = 30) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def start_driver(folder: Path, kind: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, study_driver.__file__, "jobs", str(folder), kind],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def driving(folder: Path, kind: str) -> Iterator["subprocess.Popen[str]"]:
+    """A driver whose two workers are at work: one trial is finished, and two are under way."""
+    with start_driver(folder, kind) as driver:
+        try:
+            wait_until(lambda: {*NAMES[1:3]} <= set(calls_of(folder)))
+            yield driver
+        finally:
+            driver.kill()
+
+
+def without_order(records: list[Record]) -> list[Record]:
+    return sorted(records, key=lambda record: record["trial"])
+
+
+def test_each_trial_has_a_process_and_the_results_are_the_same(tmp_path: Path) -> None:
+    outcome = drive_jobs(tmp_path / "jobs", "train at once")
+    assert (outcome.num_finished, outcome.num_failed, outcome.num_run) == (4, 0, 4)
+    pids = pids_of(tmp_path / "jobs")
+    assert len({*pids.values(), os.getpid()}) == 5
+    assert not any(map(is_alive, pids.values()))
+    assert outcome.records == drive(tmp_path / "alone").records
+    plans = [read_json(tmp_path / name / "study.json") for name in ("jobs", "alone")]
+    assert plans[0] == plans[1]
+    assert drive_jobs(tmp_path / "jobs", "train at once").num_run == 0
+
+
+def test_what_a_library_prints_spoils_nothing_and_notices_arrive(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert drive_jobs(tmp_path / "study", "chatter").num_finished == 4
+    assert [r.getMessage() for r in caplog.records if "notice" in r.getMessage()].count(
+        f"{NAMES[0]}: a notice from {NAMES[0]}"
+    ) == 1
+
+
+def test_row_34_failed_workers_are_recorded_and_the_others_finish(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "study"
+    outcome = drive_jobs(folder, "fail somehow")
+    assert (outcome.num_finished, outcome.num_failed, outcome.num_run) == (1, 3, 4)
+    assert [record["error"] for record in load_study(folder)] == [
+        "The loss is nan in epoch 1; lower optimizer.lr.",
+        "ZeroDivisionError: division by zero",
+        "Its process was killed, as happens when memory runs out; run fewer --jobs at once, or "
+        "make training.batch_size smaller.",
+        None,
+    ]
+    assert f"{NAMES[2]} failed: Its process was killed" in caplog.text
+    assert "3 of 4 trials failed" in caplog.text
+    assert drive_jobs(folder, "fail somehow").num_run == 0
+    retried = drive_jobs(folder, "train at once", retry_failed=True)
+    assert (retried.num_finished, retried.num_run) == (4, 3)
+
+
+def test_row_34_a_worker_that_ends_without_a_word_is_a_failure(tmp_path: Path) -> None:
+    outcome = drive_jobs(tmp_path / "study", "leave at once")
+    assert {record["error"] for record in outcome.records} == {
+        "Its process ended with status 7 and the library is of another version"
+    }
+
+
+def test_row_32_workers_of_a_killed_driver_save_and_end_and_the_next_one_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "study"
+    monkeypatch.setenv("SECONDS_TO_SAVE", "2")
+    with driving(folder, "wait and save") as driver:
+        orphans = [pids_of(folder)[name] for name in NAMES[1:3]]
+        assert all(map(is_alive, orphans))
+        driver.kill()
+        driver.wait()
+    with start_driver(folder, "train at once") as second:
+        # It is at work while the orphans still save and hold their folders.
+        wait_until(lambda: writer_of(folder) == second.pid)
+        assert all(map(is_alive, orphans))
+        _, errors = second.communicate(timeout=60)
+    assert second.returncode == 0, errors
+    assert not any(map(is_alive, orphans))
+    assert all((folder / "runs" / name / "saved").exists() for name in NAMES[1:3])
+    assert calls_of(folder) == {NAMES[0]: 1, NAMES[1]: 2, NAMES[2]: 2, NAMES[3]: 1}
+    assert without_order(load_study(folder)) == without_order(
+        list(drive(tmp_path / "alone").records)
+    )
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_row_32_a_signal_to_the_driver_stops_the_workers_which_save(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    folder = tmp_path / "study"
+    with driving(folder, "wait and save") as driver:
+        driver.send_signal(number)
+        _, errors = driver.communicate(timeout=30)
+    assert driver.returncode == status
+    assert errors == (
+        f"Stopped by {number.name} with 2 under way; everything is saved, and the same command "
+        "goes on from there. 1 of 4 runs are finished."
+    )
+    assert not any(map(is_alive, pids_of(folder).values()))
+    assert all((folder / "runs" / name / "saved").exists() for name in NAMES[1:3])
+    assert [record["trial"] for record in load_study(folder)] == NAMES[:1]
+    outcome = drive_jobs(folder, "train at once")
+    assert (outcome.num_finished, outcome.num_run) == (4, 3)
+    assert calls_of(folder)[NAMES[0]] == 1
+
+
+def test_a_second_ctrl_c_ends_workers_that_do_not_heed_the_first(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    with start_driver(folder, "never end") as driver:
+        try:
+            wait_until(lambda: len(calls_of(folder)) == 2)
+            driver.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            assert driver.poll() is None
+            driver.send_signal(signal.SIGINT)
+            driver.wait(20)
+        finally:
+            driver.kill()
+    assert driver.returncode in (130, -signal.SIGINT)
+    assert not any(map(is_alive, pids_of(folder).values()))
+    assert load_study(folder) == []
+
+
+def test_a_worker_that_somebody_stops_is_no_failure(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    with driving(folder, "wait and save") as driver:
+        for name in NAMES[1:]:
+            wait_until(lambda name=name: name in calls_of(folder))
+            os.kill(pids_of(folder)[name], signal.SIGTERM)
+        _, errors = driver.communicate(timeout=30)
+    assert driver.returncode == InterruptedRunError.exit_status
+    assert "Somebody stopped the process of" in errors
+    assert [record["trial"] for record in load_study(folder)] == NAMES[:1]
+    assert drive_jobs(folder, "train at once").num_finished == 4
+
+
+def test_row_33_a_torn_line_is_dropped_reported_and_run_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "study"
+    drive_jobs(folder, "train at once")
+    path = folder / "results.jsonl"
+    whole = path.read_bytes()
+    torn = json.loads(whole.splitlines()[-1])["trial"]
+    path.write_bytes(whole[:-20])
+    with caplog.at_level(logging.WARNING, logger="tenfold"):
+        outcome = drive_jobs(folder, "train at once")
+    assert f"The last line of {path} is torn" in caplog.text
+    assert (outcome.num_finished, outcome.num_run) == (4, 1)
+    assert calls_of(folder) == {**dict.fromkeys(NAMES, 1), torn: 2}
+    assert path.read_bytes() == whole
+
+
+def test_threads_are_shared_out_and_a_resumed_run_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda **_: 6)
+    fresh, begun = RunFolder(tmp_path / "fresh"), RunFolder(tmp_path / "begun")
+    write_json(begun.provenance, {"threads": 5})
+    write_json(begun.checkpoints / "1.json", {})
+    assert threads_for(fresh, asked=None, num_jobs=1) is None
+    assert threads_for(fresh, asked=None, num_jobs=2) == 3
+    assert threads_for(fresh, asked=None, num_jobs=40) == 1
+    assert threads_for(fresh, asked=4, num_jobs=2) == 4
+    assert threads_for(begun, asked=None, num_jobs=2) == 5
+    assert threads_for(begun, asked=5, num_jobs=2) == 5
+    with pytest.raises(TenfoldError, match="begun was begun with --threads 5, on which its result"):
+        threads_for(begun, asked=4, num_jobs=1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads_for(fresh, asked=None, num_jobs=2) is None
