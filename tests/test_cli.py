@@ -256,3 +256,11 @@ def test_output_to_a_full_disk_is_a_sentence(folder):
     done = subprocess.run(script, shell=True, cwd=folder, capture_output=True, text=True)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
+
+
+def test_an_export_to_an_npz_file_needs_no_format(folder):
+    assert commands.run(["data", "export", "tiny.npz", "copy.npz"], folder=folder).wait() == 0
+    assert (folder / "copy.npz").is_file()
+    wanted = ["data", "export", "tiny.npz", "copy", "--format", "folder"]
+    assert commands.run(wanted, folder=folder).wait() == 0
+    assert (folder / "copy").is_dir()

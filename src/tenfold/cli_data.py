@@ -40,6 +40,7 @@ def data_info(
     from tenfold.data import load, sources
 
     output = Output(as_json=as_json)
+    layout = layout or ("npz" if out.suffix == ".npz" else "folder")
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
     show_dataset(output, loaded)
@@ -70,6 +71,7 @@ def data_eda(
     from tenfold.reporting.eda_page import write_exploration_page
 
     output = Output(as_json=as_json)
+    layout = layout or ("npz" if out.suffix == ".npz" else "folder")
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
         if strict:
@@ -87,8 +89,12 @@ def data_export(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Argument(help="A new folder, or an .npz file.")],
     layout: Annotated[
-        str, typer.Option("--format", help="folder (PNG and CSV), parquet or npz.")
-    ] = "folder",
+        str | None,
+        typer.Option(
+            "--format",
+            help="folder (PNG and CSV), parquet or npz; folder unless the path ends in .npz.",
+        ),
+    ] = None,
     size: SizeOption = 0,
     skip_broken: SkipBrokenOption = False,
     as_json: JsonOption = False,
@@ -98,6 +104,7 @@ def data_export(
     from tenfold.data.formats import export
 
     output = Output(as_json=as_json)
+    layout = layout or ("npz" if out.suffix == ".npz" else "folder")
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
         export(loaded, out, layout, progress=progress)
