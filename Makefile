@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 # Where two processes test at once, each computes with one thread.
 WORKERS ?= 2
 
-.PHONY: help install demo test check format bench docs clean
+.PHONY: help install demo test check format bench docs results clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,6 +46,9 @@ bench: $(INSTALLED)  ## Measure speed and memory of the training loop on this ma
 
 docs: $(INSTALLED)  ## Write docs/reference.md from the code: commands, recipe fields, models
 	$(BIN)/python docs/make_reference.py
+
+results: $(INSTALLED)  ## Write docs/results.md and the README's table from the studies that were run
+	$(BIN)/python docs/make_results.py studies/*
 
 clean:  ## Remove the virtual environment and caches; runs are kept
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -85,27 +85,28 @@ def render_page(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
         values = {"view": None, "comparison": comparison}
     styles = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _STYLE_SHEETS)
     return (
-        _environment()
+        environment()
         .get_template("template.html")
         .render(title=title, styles=styles, version=__version__, **values)
     )
 
 
 @cache
-def _environment() -> "Environment":
+def environment() -> "Environment":
+    """The templates of reports, which escape what they are given and know the words of numbers."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    templates = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    templates.filters |= {
         "percent": words.percent,
         "count": words.count,
         "counted": words.counted,
         "duration": words.duration,
     }
-    return environment
+    return templates

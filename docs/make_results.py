@@ -1,0 +1,340 @@
+"""Write docs/results.md and the README's table from the summaries of studies.
+
+    python docs/make_results.py [--check] studies/*
+
+The same summaries give the same bytes, in whatever order their folders are named.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tenfold.errors import TenfoldError
+from tenfold.files import write_text
+from tenfold.reporting import study_story
+from tenfold.reporting.study_story import exact_percent, with_interval
+from tenfold.reporting.study_summary import BELOW, Estimate, Point, Study, Variant, read_study
+from tenfold.reporting.words import count, counted
+
+ORDER = (
+    "published", "ann-vs-cnn", "epochs", "activations", "dropout", "depth", "augmentation",
+    "schedules", "optimizers", "normalisation", "train-size",
+)  # fmt: skip
+"""Shipped studies come in this order, others after them by name."""
+
+README_STUDY = "published"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+INTRODUCTION = """\
+# Results
+
+Written by `make results` from the summaries of the studies; run a study again to change it.
+
+Accuracies are shares of the test pictures that are right, at the end of training and as the mean \
+over seeds, with 95 % intervals in brackets. An interval is over seeds where there are several: in \
+95 of 100 such studies it holds the mean of very many trainings. Where one seed was run it is over \
+test pictures, and says nothing about the luck of the training. Training is the time of one run on \
+the clock, which grows where several run at once; core-minutes are its processor time, which does \
+not.
+
+Beside a published number, *beaten* means that our whole interval lies above it, *met* that our \
+mean reaches it, *within the interval* that only the upper part of the interval reaches it, and \
+**not reproduced** that the whole interval lies below it."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write or check both documents; the exit status."""
+    options = parse(arguments)
+    try:
+        studies = read_studies(options.folders)
+        documents = render(studies, root=options.root)
+    except TenfoldError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    changed = [path for path, text in documents.items() if read(path) != text]
+    names = [path.relative_to(options.root).as_posix() for path in changed]
+    if options.check:
+        for name in names:
+            sys.stderr.write(f"{name} would change; run `make results` and commit it.\n")
+        return 1 if names else 0
+    for path in changed:
+        write_text(path, documents[path])
+    said = f"{' and '.join(names)} written" if names else "Nothing has changed"
+    sys.stdout.write(f"{said}; studies: {', '.join(study.name for study in studies)}.\n")
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, help="study folders with a summary.json")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if it would change")
+    parser.add_argument(
+        "--root", type=Path, default=Path(__file__).parent.parent, help="where README.md is"
+    )
+    return parser.parse_args(arguments)
+
+
+def read(path: Path) -> str | None:
+    """The text of a file, or None where there is none."""
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def read_studies(folders: Iterable[Path]) -> list[Study]:
+    """The studies of all folders that have a summary, in the order of the document."""
+    studies: dict[str, Study] = {}
+    for folder in folders:
+        if not (folder / "summary.json").exists():
+            sys.stderr.write(f"{folder} has no summary.json and is left out.\n")
+            continue
+        study = read_study(folder)
+        if study.name in studies:
+            raise TenfoldError(f"Two folders hold the study {study.name}; name one of them.")
+        studies[study.name] = study
+    if not studies:
+        raise TenfoldError(
+            "None of the folders holds a study with its summary; `tenfold study` makes one."
+        )
+    return sorted(studies.values(), key=place)
+
+
+def place(study: Study) -> tuple[int, str]:
+    """Where a study stands in the document."""
+    known = ORDER.index(study.name) if study.name in ORDER else len(ORDER)
+    return known, study.name
+
+
+def render(studies: Sequence[Study], *, root: Path) -> dict[Path, str]:
+    """Both documents by path; raises TenfoldError where the README has no place for its table."""
+    path = root / "README.md"
+    readme = read(path) or ""
+    begin, end = readme.find(BEGIN), readme.find(END)
+    if begin < 0 or end < begin:
+        raise TenfoldError(
+            f"README.md has no table to replace: put the lines {BEGIN} and {END} where it belongs."
+        )
+    documents = {root / "docs" / "results.md": render_results(studies)}
+    chosen = [study for study in studies if study.name == README_STUDY]
+    if chosen:
+        table = render_published(chosen[0])
+        documents[path] = f"{readme[:begin]}{BEGIN}\n{table}\n{readme[end:]}"
+    else:
+        sys.stderr.write(
+            f"The study {README_STUDY} is not among the folders; README.md stays as it is.\n"
+        )
+    return documents
+
+
+def render_results(studies: Sequence[Study]) -> str:
+    """docs/results.md."""
+    sections = [INTRODUCTION, contents(studies), *(section(study) for study in studies)]
+    return plain("\n\n".join(sections)) + "\n"
+
+
+def contents(studies: Sequence[Study]) -> str:
+    """A line for each study, with a link to its section."""
+    rows = []
+    for study in studies:
+        claims = study.published
+        reached = sum(claim.point.verdict not in (None, BELOW) for claim in claims)
+        rows.append(
+            [
+                f"[{escape(study.title)}](#{study.name})",
+                escape(study.question),
+                f"{study.num_finished} of {study.num_planned}",
+                f"{reached} of {len(claims)}" if claims else "–",
+            ]
+        )
+    return table(["study", "question", "runs finished", "published results reproduced"], rows)
+
+
+def section(study: Study) -> str:
+    """Everything about one study."""
+    parts = [
+        f"## {study.name}",
+        f"**{escape(study.title)}.** {escape(study.question)}",
+        f"```\ntenfold study {study.name}\n```",
+    ]
+    if study.was_cut_short:
+        gaps = study_story.missing_parts(study) + study_story.failures(study)
+        parts += [f"**{study_story.cut_short(study)}**", bullets(gaps)]
+    parts += ["What it found:", bullets(study_story.findings(study)), variants_table(study)]
+    if miss := study_story.not_reproduced(study):
+        parts.append(escape(miss))
+    if study.has_milestones:
+        parts += ["After each number of epochs:", milestones_table(study)]
+    if study.differences:
+        parts += [f"Against {escape(study.differences[0].baseline)}:", differences_table(study)]
+    if study.limits:
+        parts += ["What it leaves open:", bullets(study.limits)]
+    time = f"{study_story.total_time(study)} of training in all."
+    parts.append(escape(f"{study_story.machine(study)} {study_story.seeds(study)} {time}"))
+    return "\n\n".join(part for part in parts if part)
+
+
+def variants_table(study: Study) -> str:
+    """A line for each variant: ours beside what was published."""
+    epochs = study_story.ends_with(study)
+    heads = [
+        "variant", "test accuracy" + (f" after {counted(epochs, 'epoch')}" if epochs else ""),
+        "seeds", "parameters", "training", "core-minutes",
+    ]  # fmt: skip
+    if study.published:
+        heads += ["published", "verdict"]
+    rows = []
+    for variant in study.variants:
+        number = variant.num_parameters
+        row = [
+            escape(variant.label),
+            ours(variant.result) + ("" if epochs else after(variant)),
+            seeds(variant),
+            "–" if number is None else count(number),
+            minutes(variant.training_seconds),
+            study_story.core_minutes(variant.process_seconds),
+        ]
+        if study.published:
+            points = [point for point in variant.points if point.published is not None]
+            row.append("<br>".join(published(study, point) for point in points))
+            row.append("<br>".join(verdict(point, with_ours=not point.is_end) for point in points))
+        rows.append(row)
+    return table(heads, rows, numbers=(2, 3, 4, 5))
+
+
+def milestones_table(study: Study) -> str:
+    """Epochs by variants."""
+    rows = []
+    for epoch in study.milestones:
+        row = [str(epoch)]
+        for variant in study.followed:
+            point = next((point for point in variant.points if point.epoch == epoch), None)
+            cell = ours(point.test) if point else "–"
+            if point and point.published is not None:
+                share = exact_percent(point.published)
+                cell += f"<br>published {share}: {verdict(point, with_ours=False)}"
+            row.append(cell)
+        rows.append(row)
+    labels = [escape(variant.label) for variant in study.followed]
+    return table(["epochs", *labels], rows, numbers=(0,))
+
+
+def differences_table(study: Study) -> str:
+    """The comparisons at the end of training."""
+    last = max(one.epoch or 0 for one in study.differences)
+    rows = [
+        [
+            escape(one.sentence),
+            study_story.probability(one.p_holm),
+            study_story.probability(one.mcnemar_p),
+        ]
+        for one in study.differences
+        if (one.epoch or 0) == last
+    ]
+    return table(["comparison", "p (Holm)", "McNemar's p"], rows, numbers=(1, 2))
+
+
+def render_published(study: Study) -> str:
+    """The README's table: a line for each published result, and what it rests on."""
+    rows = []
+    for variant, point in study.published:
+        when = f", {counted(point.epoch, 'epoch')}" if study.has_milestones else ""
+        time = minutes(variant.training_seconds)
+        if variant.training_seconds and variant.end and point.epoch != variant.end.epoch:
+            time += f" for all {counted(variant.end.epoch, 'epoch')}"
+        if variant.process_seconds:
+            time += f" ({study_story.core_minutes(variant.process_seconds)} core-minutes)"
+        rows.append(
+            [
+                escape(point.source) or "–",
+                escape(variant.label) + when,
+                exact_percent(point.published or 0.0),
+                ours(point.test),
+                seeds(variant),
+                time,
+                verdict(point, with_ours=False),
+            ]
+        )
+    heads = ["source", "network", "published", "ours (95 % interval)", "seeds", "training", ""]
+    notes = [study_story.machine(study), study_story.cut_short(study)]
+    said = " ".join(escape(note) for note in notes if note)
+    return plain(
+        f"{table(heads, rows)}\n\n{said} What the words mean, and all other studies: "
+        f"[docs/results.md](docs/results.md)."
+    )
+
+
+def ours(estimate: Estimate | None) -> str:
+    """A share with its interval."""
+    return "not run" if estimate is None else with_interval(estimate)
+
+
+def after(variant: Variant) -> str:
+    """After how many epochs, where variants differ in that."""
+    if variant.end is None or variant.end.test is None:
+        return ""
+    return f", {counted(variant.end.epoch, 'epoch')}"
+
+
+def seeds(variant: Variant) -> str:
+    """The number of seeds, of how many if some are missing."""
+    number = len(variant.seeds)
+    text = str(number)
+    if number < variant.planned_seeds:
+        text += f" of {variant.planned_seeds}"
+    is_over_pictures = variant.result and variant.result.interval_over == "pictures"
+    return f"{text} (interval over pictures)" if is_over_pictures else text
+
+
+def minutes(seconds: Estimate | None) -> str:
+    """The time of one run."""
+    return "–" if seconds is None else f"{study_story.minutes_of(seconds.mean)} min"
+
+
+def published(study: Study, point: Point) -> str:
+    """A published number with its source."""
+    when = f" at {counted(point.epoch, 'epoch')}" if study.has_milestones else ""
+    source = f" ({escape(point.source)})" if point.source else ""
+    return f"{exact_percent(point.published or 0.0)}{when}{source}"
+
+
+def verdict(point: Point, *, with_ours: bool) -> str:
+    """The verdict, a miss in bold, with our number where it stands nowhere else in the line."""
+    words = study_story.verdict_words(point.verdict)
+    words = f"**{words}**" if point.verdict == BELOW else words
+    return f"{words}, {ours(point.test)}" if with_ours and point.test else words
+
+
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()
+) -> str:
+    """A Markdown table; columns of `numbers` are flush right."""
+    rules = ["---:" if column in numbers else "---" for column in range(len(heads))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rules, *rows))
+
+
+def bullets(texts: Sequence[str]) -> str:
+    """A list."""
+    return "\n".join(f"- {escape(text)}" for text in texts)
+
+
+def escape(text: str) -> str:
+    """Text as Markdown that shows it as it is, on one line, without paths of a machine."""
+    text = " ".join(text.split())
+    text = re.sub(r"""(?<![\w:/.<])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'"]+[/\\])*""", "…/", text)
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:
+        pieces = [text.replace("`", "'")]
+    for number in range(0, len(pieces), 2):
+        piece = re.sub(r"([\\*\[\]<])", r"\\\1", pieces[number])
+        pieces[number] = re.sub(r"(?<!\w)_|_(?!\w)", r"\_", piece)
+    return "`".join(pieces).replace("|", r"\|")
+
+
+def plain(text: str) -> str:
+    """Ordinary spaces, which a diff of the document shows as what they are."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,179 @@
+"""What a study's figures are drawn from, with their captions and their words for the blind."""
+
+from collections.abc import Sequence
+
+from tenfold.reporting import study_figures
+from tenfold.reporting.study_figures import Line, Row
+from tenfold.reporting.study_marks import Mark
+from tenfold.reporting.study_story import exact_percent, with_interval
+from tenfold.reporting.study_summary import Band, Curves, Difference, Study, Variant
+from tenfold.reporting.views import Chart, Charts
+from tenfold.reporting.words import counted, percent, points
+
+# A validation line that ends lower than this below its best has turned.
+_CLEAR_FALL = 0.01
+
+
+def result_charts(study: Study, marks: dict[str, Mark], charts: Charts) -> tuple[Chart, ...]:
+    """The variants at the end of training, and on the way there."""
+    found = []
+    if any(variant.result for variant in study.variants):
+        rows = [_interval_row(variant, marks[variant.label]) for variant in study.variants]
+        found.append(
+            charts.chart(
+                "At the end of training",
+                study_figures.interval_plot(rows),
+                "Variants whose intervals stay clear of each other differ by more than chance; "
+                "where they overlap, the picture alone does not tell.",
+                description=_describe_rows(study.variants),
+            )
+        )
+    on_the_way = _milestone_lines(study, marks)
+    if on_the_way:
+        found.append(
+            charts.chart(
+                "On the test pictures, at each milestone",
+                study_figures.lines_with_bands(on_the_way),
+                "Bands are 95 % intervals. A hollow diamond is a published number, tied to ours by "
+                "a stem.",
+                description="Test accuracy over epochs; the table of milestones has the numbers.",
+            )
+        )
+    # Where every variant has milestones, the curve through those says the same of better pictures.
+    has_others = len(study.followed) < len(study.variants)
+    if has_others and (lines := _validation_lines(study, marks)):
+        found.append(
+            charts.chart(
+                "On the validation pictures, epoch by epoch",
+                study_figures.lines_with_bands(lines),
+                "Means over seeds; the bands reach from the lowest seed to the highest.",
+                description="Validation accuracy over epochs of every variant.",
+            )
+        )
+    return tuple(found)
+
+
+def _validation_lines(study: Study, marks: dict[str, Mark]) -> list[Line]:
+    return [
+        Line(marks[v.label], v.curves.epochs, v.curves.validation_accuracy)
+        for v in study.variants
+        if v.curves and len(v.curves.epochs) > 1 and not v.curves.validation_accuracy.is_empty
+    ]
+
+
+def _interval_row(variant: Variant, mark: Mark) -> Row:
+    result, end = variant.result, variant.end
+    return Row(
+        label=variant.label,
+        mark=mark,
+        mean=result.mean if result else None,
+        interval=result.interval if result else None,
+        values=result.values if result else (),
+        published=(end.published,) if end and end.published is not None else (),
+    )
+
+
+def _milestone_lines(study: Study, marks: dict[str, Mark]) -> list[Line]:
+    lines = []
+    for variant in study.followed:
+        known = [(point, point.test) for point in variant.points if point.test]
+        band = Band(
+            mean=tuple(test.mean for _, test in known),
+            low=tuple(test.mean if test.low is None else test.low for _, test in known),
+            high=tuple(test.mean if test.high is None else test.high for _, test in known),
+        )
+        published = tuple((p.epoch, p.published) for p in variant.points if p.published is not None)
+        if known or published:
+            epochs = [point.epoch for point, _ in known]
+            lines.append(Line(marks[variant.label], epochs, band, published))
+    return lines
+
+
+def learning_multiples(
+    study: Study, marks: dict[str, Mark], charts: Charts, *, quantity: str
+) -> tuple[Chart, ...]:
+    """Training against validation, a small chart for each variant, on the same scale."""
+    known = [
+        (variant, variant.curves, *_pair_of_bands(variant.curves, quantity))
+        for variant in study.variants
+        if variant.curves
+    ]
+    known = [entry for entry in known if not entry[2].is_empty]
+    limits = study_figures.common_limits(
+        [band for entry in known for band in entry[2:]], quantity=quantity
+    )
+    found = []
+    for variant, curves, train, validation in known:
+        figure = study_figures.train_against_validation(
+            curves.epochs,
+            train,
+            validation,
+            mark=marks[variant.label],
+            quantity=quantity,
+            limits=limits,
+        )
+        caption = _describe_curves(curves) if quantity == "accuracy" else ""
+        found.append(
+            charts.chart(
+                variant.label,
+                figure,
+                caption,
+                description=f"{quantity} by epoch, {variant.label}. {caption}",
+            )
+        )
+    return tuple(found)
+
+
+def _pair_of_bands(curves: Curves, quantity: str) -> tuple[Band, Band]:
+    if quantity == "accuracy":
+        return curves.train_accuracy, curves.validation_accuracy
+    return curves.train_loss, curves.validation_loss
+
+
+def _describe_curves(curves: Curves) -> str:
+    """Where both lines end, and where validation was best if that was not at the end."""
+    train, validation = curves.train_accuracy.mean, curves.validation_accuracy.mean
+    if curves.validation_accuracy.is_empty or validation[-1] != validation[-1]:
+        return f"Ends at {percent(train[-1])} in training; nothing was held back for validation."
+    text = f"Ends at {percent(train[-1])} in training and {percent(validation[-1])} in validation."
+    best = max((value, -place) for place, value in enumerate(validation) if value == value)
+    epoch = curves.epochs[-best[1]]
+    if best[0] - validation[-1] > _CLEAR_FALL:
+        text += (
+            f" Validation was best after {counted(epoch, 'epoch')}, with {percent(best[0])}, and "
+            f"fell by {points(best[0] - validation[-1])}."
+        )
+    return text
+
+
+def differences_chart(
+    differences: Sequence[Difference], marks: dict[str, Mark], charts: Charts
+) -> Chart | None:
+    """Differences from one baseline; None where there are several, or none."""
+    if len({one.baseline for one in differences}) != 1:
+        return None
+    rows = [
+        Row(
+            label=one.variant,
+            mark=marks.get(one.variant, Mark(0)),
+            mean=one.difference,
+            interval=None if one.low is None or one.high is None else (one.low, one.high),
+        )
+        for one in differences
+    ]
+    baseline = differences[0].baseline
+    return charts.chart(
+        f"Points above or below {baseline}",
+        study_figures.interval_plot(rows, against=baseline),
+        "An interval that crosses the line at zero leaves open which of the two is better.",
+        description=" ".join(one.sentence for one in differences),
+    )
+
+
+def _describe_rows(variants: Sequence[Variant]) -> str:
+    told = [
+        f"{v.label}: {with_interval(v.result) if v.result else 'not run'}"
+        + (f", published {exact_percent(v.end.published)}" if v.end and v.end.published else "")
+        for v in variants
+    ]
+    return "Test accuracy with 95 % intervals. " + "; ".join(told) + "."

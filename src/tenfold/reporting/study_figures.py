@@ -1,0 +1,313 @@
+"""Numbers -> matplotlib Figure: the charts of a study.
+
+Lengths are in points, one to a CSS pixel.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks
+from tenfold.reporting.study_marks import PUBLISHED, Mark
+from tenfold.reporting.study_summary import Band
+from tenfold.reporting.svg import BAD, INK, LINE, MUTED, styled
+from tenfold.reporting.words import percent, signed_points
+
+_LINE_HEIGHT = 14
+_ROW_HEIGHT = 42  # of a row whose label takes one line
+_LABEL_LETTERS = 34
+_INTERVAL_WIDTH = 90
+_DIFFERENCES_WIDTH = 104
+_SHORTEST_AXIS = 0.02  # a narrower one would make noise look like a result
+_MANY_LINES = 6
+_SMALL_GAP = 0.03
+_ROOM_FOR_TEXT = 0.28  # of a small chart's height; a smaller gap is named below its lines
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of an interval plot: a mean with its interval and the values it is made of.
+
+    Shares, or differences of shares. mean is None where nothing was run.
+    """
+
+    label: str
+    mark: Mark
+    mean: float | None
+    interval: tuple[float, float] | None = None
+    values: tuple[float, ...] = ()
+    published: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A quantity over epochs with its band, and published numbers as (epoch, share)."""
+
+    mark: Mark
+    epochs: Sequence[int]
+    band: Band
+    published: tuple[tuple[int, float], ...] = ()
+
+
+@styled
+def interval_plot(rows: Sequence[Row], *, against: str | None = None) -> Figure:
+    """Each row's mean as a dot on its interval, its label above, in the order of `rows`.
+
+    against: where the values are differences, the name of what they are differences from; a line
+    is drawn at zero.
+    """
+    labels = [_wrapped(row.label) for row in rows]
+    heights = [_ROW_HEIGHT + _LINE_HEIGHT * label.count("\n") for label in labels]
+    figure, axes = new_chart(height=60 + sum(heights))
+    _fit_values(axes, rows, is_difference=against is not None)
+    top = 6.0
+    for row, label, height in zip(rows, labels, heights, strict=True):
+        _draw_label(axes, row, label=label, y=top, is_difference=against is not None)
+        _draw_row(axes, row, y=top + height - 18, zero=against is not None)
+        top += height
+    axes.set_ylim(top, 0)
+    if against is not None:
+        axes.set_xlabel(f"points above or below {_wrapped(against)}")
+    _explain_marks(figure, rows)
+    return figure
+
+
+@styled
+def lines_with_bands(lines: Sequence[Line], *, quantity: str = "accuracy") -> Figure:
+    """`quantity` (`accuracy` or `loss`) of several variants over epochs.
+
+    Each has its colour, dash and markers, and a hollow diamond where a number was published.
+    """
+    figure, axes = new_chart(height=270)
+    strength = 0.14 if len(lines) <= _MANY_LINES else 0.07
+    for line in lines:
+        step = max(1, round(len(line.epochs) / 10))
+        axes.fill_between(
+            line.epochs,
+            line.band.low,
+            line.band.high,
+            color=line.mark.colour,
+            alpha=strength,
+            linewidth=0,
+        )
+        axes.plot(
+            line.epochs,
+            line.band.mean,
+            **line.mark.line,
+            marker=line.mark.marker,
+            markersize=5.5,
+            # Where every line has its markers at other epochs, none hides another's.
+            markevery=slice(line.mark.number % step, None, step),
+        )
+        for epoch, share in line.published:
+            # A stem to our value tells whose diamond it is without its colour.
+            ours = dict(zip(line.epochs, line.band.mean, strict=True)).get(epoch, share)
+            axes.plot([epoch] * 2, [ours, share], color=line.mark.colour, linewidth=1.2)
+            _draw_published(axes, epoch, share, colour=line.mark.colour)
+    axes.set_xlabel("epochs of training")
+    finish_curves(axes, quantity=quantity)
+    axes.xaxis.set_major_locator(_epoch_ticks(7))
+    return figure
+
+
+@styled
+def train_against_validation(
+    epochs: Sequence[int],
+    train: Band,
+    validation: Band,
+    *,
+    mark: Mark,
+    quantity: str,
+    limits: tuple[float, float],
+) -> Figure:
+    """How one variant does on what it learns from (dashed) and on pictures held back.
+
+    The gap between the two is shaded and measured at the end. limits: of the y axis, the same for
+    all variants.
+    """
+    figure, axes = new_chart(width=280, height=190)
+    for band, colour in ((train, MUTED), (validation, mark.colour)):
+        axes.fill_between(epochs, band.low, band.high, color=colour, alpha=0.2, linewidth=0)
+    over = np.array(train.mean) > np.array(validation.mean)
+    if quantity == "loss":
+        over = ~over
+    axes.fill_between(
+        epochs, train.mean, validation.mean, where=over, color=BAD, alpha=0.12, linewidth=0
+    )
+    dot: Any = {"marker": "o", "markersize": 5} if len(epochs) == 1 else {}
+    axes.plot(epochs, train.mean, color=MUTED, linewidth=1.5, linestyle=(0, (4, 1.6)), **dot)
+    axes.plot(epochs, validation.mean, color=mark.colour, linewidth=2, **dot)
+    finish_curves(axes, quantity=quantity)
+    axes.set_ylabel("")
+    axes.xaxis.set_major_locator(_epoch_ticks(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("epoch")
+    axes.set_ylim(limits)
+    if quantity == "accuracy":
+        _measure_gap(axes, epochs[-1], train.mean[-1], validation.mean[-1])
+    return figure
+
+
+def common_limits(bands: Sequence[Band], *, quantity: str) -> tuple[float, float]:
+    """Limits of a y axis that holds all of `bands`."""
+    values = np.array([value for band in bands for value in (*band.low, *band.high)])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * max(high - low, 0.05)
+    highest = 1.0 if quantity == "accuracy" else math.inf
+    return max(0.0, low - margin), min(highest, high + margin)
+
+
+def _epoch_ticks(number: int) -> MaxNLocator:
+    """Ticks at whole and round epochs."""
+    return MaxNLocator(number, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+
+
+def _wrapped(label: str) -> str:
+    """A label on at most two lines; odd characters become question marks."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in label)
+    return "\n".join(
+        textwrap.wrap(printable, _LABEL_LETTERS, max_lines=2, placeholder=" …") or ["?"]
+    )
+
+
+def _draw_label(axes: Axes, row: Row, *, label: str, y: float, is_difference: bool) -> None:
+    """The variant's name on the left, above its dot, and its numbers on the right."""
+    across = axes.get_yaxis_transform()
+    common: Any = {"textcoords": "offset points", "xycoords": across, "va": "top", "fontsize": 10.5}
+    texts = [axes.annotate(label, (0, y), (0, 0), ha="left", **common)]
+    if row.mean is None:
+        texts.append(axes.annotate("not run", (1, y), (0, 0), ha="right", color=MUTED, **common))
+    else:
+        mean = signed_points(row.mean) if is_difference else percent(row.mean)
+        offset = 0
+        if row.interval is not None:
+            offset = -(_DIFFERENCES_WIDTH if is_difference else _INTERVAL_WIDTH)
+            ends = [signed_points(e) if is_difference else f"{100 * e:.1f}" for e in row.interval]
+            text = f"({ends[0]} to {ends[1]})"
+            texts.append(axes.annotate(text, (1, y), (0, 0), ha="right", color=MUTED, **common))
+        texts.append(axes.annotate(mean, (1, y), (offset, 0), ha="right", weight="bold", **common))
+    for one in texts:
+        one.set_in_layout(False)
+
+
+def _draw_row(axes: Axes, row: Row, *, y: float, zero: bool) -> None:
+    """The marks, on a grid that leaves the labels alone."""
+    axes.axhline(y, color=LINE, linewidth=0.6, zorder=0.5)
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    axes.vlines(ticks, y - 9, y + 12, color=LINE, linewidth=0.6, zorder=0.5)
+    if zero:
+        axes.vlines([0], y - 9, y + 12, color=MUTED, linewidth=1.4, zorder=1)
+    colour = row.mark.colour
+    if row.mean is not None:
+        if row.interval is not None:
+            axes.plot(row.interval, [y, y], color=colour, linewidth=2)
+            axes.plot(row.interval, [y, y], "|", color=colour, markersize=9, markeredgewidth=2)
+        axes.plot([row.mean], [y], row.mark.marker, color=colour, markersize=8)
+        if len(row.values) > 1:
+            below = [y + 9] * len(row.values)
+            axes.plot(row.values, below, "o", color=colour, markersize=3, alpha=0.75)
+    for share in row.published:
+        _draw_published(axes, share, y, colour=INK)
+
+
+def _draw_published(axes: Axes, x: float, y: float, *, colour: str) -> None:
+    axes.plot(
+        [x],
+        [y],
+        PUBLISHED,
+        markersize=8.5,
+        markerfacecolor="none",
+        markeredgecolor=colour,
+        markeredgewidth=1.6,
+        zorder=4,
+        clip_on=False,
+    )
+
+
+def _fit_values(axes: Axes, rows: Sequence[Row], *, is_difference: bool) -> None:
+    """An x axis that holds every interval and every published number, and isn't too short."""
+    values = [0.0] if is_difference else []
+    for row in rows:
+        values += [*(row.interval or ()), *row.values, *row.published]
+        values += [] if row.mean is None else [row.mean]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = max(0.06 * (high - low), (_SHORTEST_AXIS - (high - low)) / 2)
+    bounds = (-1.0, 1.0) if is_difference else (0.0, 1.0)
+    axes.set_xlim(max(low - margin, bounds[0]), min(high + margin, bounds[1]))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(_points_ticks() if is_difference else percent_ticks())
+    axes.tick_params(length=0)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    if not is_difference:
+        axes.set_xlabel("right answers on the test pictures")
+
+
+def _explain_marks(figure: Figure, rows: Sequence[Row]) -> None:
+    """A legend of what occurs."""
+    axes = figure.axes[0]
+    if any(row.mean is not None for row in rows):
+        axes.plot([], [], "o-", color=INK, linewidth=2, markersize=7, label="mean, 95 % interval")
+    if any(len(row.values) > 1 for row in rows):
+        axes.plot([], [], "o", color=INK, markersize=3, label="one seed")
+    if any(row.published for row in rows):
+        axes.plot(
+            [], [], PUBLISHED, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.6,
+            markersize=8, label="published",
+        )  # fmt: skip
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(
+            loc="outside upper left", ncols=3, handlelength=1.6, borderpad=0, columnspacing=1.2
+        )
+
+
+def _measure_gap(axes: Axes, epoch: int, train: float, validation: float) -> None:
+    """A bracket at the last epoch with the number of points between both lines."""
+    gap = train - validation
+    if math.isnan(gap) or gap < _SMALL_GAP:
+        return
+    low, high = axes.get_ylim()
+    has_room = gap > _ROOM_FOR_TEXT * (high - low)
+    axes.annotate(
+        "",
+        (epoch, train),
+        (epoch, validation),
+        arrowprops={
+            "arrowstyle": "<->" if has_room else "-",
+            "color": BAD,
+            "linewidth": 1.2,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        },
+    )
+    axes.annotate(
+        f"{100 * gap:.0f} points",
+        (epoch, (train + validation) / 2 if has_room else validation),
+        (-6, 0) if has_room else (0, -5),
+        textcoords="offset points",
+        ha="right",
+        va="center" if has_room else "top",
+        color=BAD,
+        fontsize=10.5,
+    )
+
+
+def _points_ticks() -> FuncFormatter:
+    """A difference of shares as points: `+0.5`."""
+
+    def text(value: float, _: int | None) -> str:
+        size = f"{abs(round(100 * value, 2)):g}"
+        return size if size == "0" else f"{'+' if value > 0 else chr(0x2212)}{size}"
+
+    return FuncFormatter(text)

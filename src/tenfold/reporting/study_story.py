@@ -1,0 +1,246 @@
+"""What a study shows, in sentences: for its page and for the document of all results."""
+
+from tenfold.reporting.study_summary import (
+    BELOW,
+    VERDICTS,
+    Difference,
+    Estimate,
+    Machine,
+    Published,
+    Study,
+    Variant,
+)
+from tenfold.reporting.words import counted, duration, listed, percent
+
+# Failures beyond this many are counted, not told.
+_MOST_FAILURES = 12
+
+
+def exact_percent(share: float) -> str:
+    """A published share with the decimals that it was published with, up to two: `57.97 %`."""
+    number = f"{100 * share:.2f}".rstrip("0").rstrip(".")
+    return f"{number}\N{NO-BREAK SPACE}%"
+
+
+def with_interval(estimate: Estimate) -> str:
+    """`61.3 % (60.9 to 61.7)`."""
+    if estimate.interval is None:
+        return percent(estimate.mean)
+    return f"{percent(estimate.mean)} {interval_in_brackets(estimate)}"
+
+
+def interval_in_brackets(estimate: Estimate) -> str:
+    """`(60.9 to 61.7)`; empty where there is no interval."""
+    if estimate.interval is None:
+        return ""
+    low, high = estimate.interval
+    return f"({100 * low:.1f} to {100 * high:.1f})"
+
+
+def probability(p: float | None) -> str:
+    """A p value as `0.034` or `< 0.001`; a dash for None."""
+    if p is None:
+        return "–"
+    return f"{p:.3f}" if p >= 0.0005 else "<\N{NO-BREAK SPACE}0.001"
+
+
+def findings(study: Study) -> tuple[str, ...]:
+    """What the study found; where its summary says nothing, which variant ended best."""
+    if study.findings:
+        return study.findings
+    measured = [(v, v.result) for v in study.variants if v.result]
+    if not measured:
+        return ("Nothing has been measured yet, so there is no answer.",)
+    best, result = max(measured, key=lambda pair: pair[1].mean)
+    if len(measured) == 1:
+        return (f"{best.label} is right on {with_interval(result)} of the test pictures.",)
+    return (
+        f"{best.label} ends highest, right on {with_interval(result)} of the test pictures.",
+        "Whether that is more than chance has not been tested.",
+    )
+
+
+def cut_short(study: Study) -> str:
+    """What was run of a study that is not whole; empty for one that is."""
+    if not study.was_cut_short:
+        return ""
+    parts = []
+    if study.num_failed:
+        parts.append(f"{study.num_failed} failed")
+    if study.num_missing:
+        parts.append(f"{study.num_missing} {_were(study.num_missing)} not run to the end")
+    return (
+        f"This study was cut short: {study.num_finished} of "
+        f"{counted(study.num_planned, 'planned run')} "
+        f"{'is' if study.num_finished == 1 else 'are'} finished, {listed(parts)}. The numbers "
+        "rest on the finished ones alone."
+    )
+
+
+def missing_parts(study: Study) -> tuple[str, ...]:
+    """Each variant that has fewer seeds than planned, in a few words."""
+    return tuple(
+        f"{variant.label}: "
+        + (
+            f"{len(variant.seeds)} of {counted(variant.planned_seeds, 'seed')}"
+            if variant.seeds
+            else "no run"
+        )
+        for variant in study.variants
+        if len(variant.seeds) < variant.planned_seeds
+    )
+
+
+def failures(study: Study) -> tuple[str, ...]:
+    """Each failed trial with its reason, and how many more there are."""
+    told = [f"{trial} failed: {error}" for trial, error in study.failures[:_MOST_FAILURES]]
+    if len(study.failures) > _MOST_FAILURES:
+        told.append(f"{len(study.failures) - _MOST_FAILURES} more failed.")
+    return tuple(told)
+
+
+def not_reproduced(study: Study) -> str:
+    """Which published numbers lie above our interval; empty where none does."""
+    claims = [claim for claim in study.published if claim.point.verdict == BELOW]
+    if not claims:
+        return ""
+    number = len(study.published)
+    if number == 1:
+        head = "The published result did not reproduce: "
+    elif len(claims) == number:
+        head = f"None of the {number} published results reproduced: "
+    else:
+        head = f"{len(claims)} of {number} published results did not reproduce: "
+    return head + "; ".join(_describe_miss(study, claim) for claim in claims) + "."
+
+
+def how_to_read(study: Study) -> tuple[str, ...]:
+    """What the intervals are over, and what the words beside published numbers mean."""
+    notes = []
+    kinds = study.kinds_of_interval
+    if "seeds" in kinds:
+        notes.append(
+            "The intervals are over seeds: in 95 of 100 studies like this one, such an interval "
+            "holds the mean that very many trainings would have. From few seeds it is wide."
+        )
+    if "pictures" in kinds:
+        which = "One seed was run"
+        if "seeds" in kinds:
+            names = [v.label for v in study.variants if _is_over_pictures(v)]
+            which = f"One seed was run of {listed(names)}"
+        notes.append(
+            f"{which}, so the interval is over test pictures: it says how far the share may be off "
+            "because only so many pictures were tried, and nothing about the luck of the training."
+        )
+    if study.published:
+        notes.append(
+            "Beside a published number, beaten means that our whole interval lies above it, met "
+            "that our mean reaches it, within the interval that only the upper part of the "
+            "interval reaches it, and not reproduced that the whole interval lies below it."
+        )
+    return tuple(notes)
+
+
+def seeds(study: Study) -> str:
+    """How many seeds each variant has."""
+    run = [variant for variant in study.variants if variant.seeds]
+    if not run:
+        return "No variant has a finished run."
+    if len({variant.seeds for variant in run}) == 1 and len(run) == len(study.variants):
+        numbers = listed([str(seed) for seed in run[0].seeds])
+        if len(run[0].seeds) == 1:
+            return f"Each variant was trained once, with seed {numbers}."
+        return f"Each variant was trained with {len(run[0].seeds)} seeds: {numbers}."
+    return (
+        "Seeds: " + "; ".join(f"{v.label}, {len(v.seeds) or 'none'}" for v in study.variants) + "."
+    )
+
+
+def machine(study: Study) -> str:
+    """Where it was trained, in a sentence."""
+    if not study.machines:
+        return "The runs don't say on which machine they were trained."
+    described = [describe_machine(one) for one in study.machines]
+    if len(described) == 1:
+        return f"Trained on {described[0]}."
+    return (
+        f"Trained on {len(described)} machines, so times are not comparable: "
+        f"{'; '.join(described)}."
+    )
+
+
+def describe_machine(one: Machine) -> str:
+    """`AMD EPYC 7B13, 2 cores, 1 thread a run`."""
+    parts = [one.cpu or "an unnamed processor"]
+    if one.cores:
+        parts.append(counted(one.cores, "core"))
+    if one.device and one.device != "cpu":
+        parts.append(f"on {one.device}")
+    if one.threads:
+        parts.append(f"{counted(one.threads, 'thread')} a run")
+    return ", ".join(parts)
+
+
+def core_minutes(estimate: Estimate | None) -> str:
+    """Process time of a run in minutes of one core; a dash for None."""
+    if estimate is None:
+        return "–"
+    return minutes_of(estimate.mean)
+
+
+def minutes_of(seconds: float) -> str:
+    """Seconds as minutes, `0.4`, `12.3` or `246`."""
+    minutes = seconds / 60
+    return f"{minutes:.1f}" if minutes < 99.95 else f"{minutes:,.0f}"
+
+
+def total_time(study: Study) -> str:
+    """The training time of all finished runs together."""
+    values = [s for v in study.variants if v.training_seconds for s in v.training_seconds.values]
+    return duration(sum(values)) if values else "–"
+
+
+def describe_tests(differences: tuple[Difference, ...]) -> str:
+    """What the two p values of the comparisons are."""
+    number = len(differences)
+    corrected = (
+        f", corrected by Holm's method for the {number} comparisons made here" if number > 1 else ""
+    )
+    has_pictures = any(one.mcnemar_p is not None for one in differences)
+    return (
+        f"p is how often chance alone would bring about so large a difference{corrected}; below "
+        "0.05 it is usually called significant."
+        + (
+            " McNemar's test asks the same of the answers that single runs give to the same test "
+            "pictures."
+            if has_pictures
+            else ""
+        )
+    )
+
+
+def ends_with(study: Study) -> int | None:
+    """The number of epochs that every variant ends with; None where they differ."""
+    ends = {variant.end.epoch for variant in study.variants if variant.end}
+    return ends.pop() if len(ends) == 1 else None
+
+
+def verdict_words(verdict: str | None) -> str:
+    """A verdict as a reader is told it."""
+    return "not measured" if verdict is None else VERDICTS[verdict]
+
+
+def _describe_miss(study: Study, claim: Published) -> str:
+    ours = claim.point.test
+    when = f" after {counted(claim.point.epoch, 'epoch')}" if study.has_milestones else ""
+    here = "not measured here" if ours is None else f"here {with_interval(ours)}"
+    share = exact_percent(claim.point.published or 0)
+    return f"{claim.variant.label}{when}, published {share}, {here}"
+
+
+def _is_over_pictures(variant: Variant) -> bool:
+    return any(p.test and p.test.interval_over == "pictures" for p in variant.points)
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"

@@ -1,0 +1,340 @@
+"""The page of a study: the answer, every published number, what is missing, readable everywhere."""
+
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fabricated_studies
+from fabricated_studies import ALL, make_comparison, make_variant, write_study
+from tenfold.errors import TenfoldError
+from tenfold.reporting.study_marks import Mark
+from tenfold.reporting.study_page import write_study_page
+from tenfold.reporting.study_story import exact_percent, probability
+
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Text and attributes of a page; fails where its elements are not nested."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.pieces: list[str] = []
+        self.feed(self.source)
+        assert not self.open, f"{self.open} left open"
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.pieces))
+
+    def values(self, name: str) -> list[str]:
+        return [value for key, value in self.attributes if key == name]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.pieces.append(data)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The page of one of the fabricated studies, drawn once."""
+
+    @cache
+    def write(kind: str) -> Path:
+        return write_study_page(write_study(tmp_path_factory.mktemp(kind), ALL[kind]()))
+
+    return write
+
+
+def show(folder: Path, summary: dict[str, Any]) -> Page:
+    return Page(write_study_page(write_study(folder, summary)))
+
+
+def section(page: Page, heading: str) -> str:
+    """The HTML of the card under `heading`."""
+    cards = page.source.split('<section class="card">')
+    return next(card for card in cards if f"<h2>{heading}" in card)
+
+
+def test_a_study_with_milestones_stands_beside_what_was_published(
+    written: Callable[[str], Path],
+) -> None:
+    page = Page(written("activations"))
+    for said in (
+        "Which activation function does LeNet learn best with",
+        "All but Sigmoid fall after 30 to 40 epochs",
+        "right on test pictures after 100 epochs",
+        "published 66.12 % at 30 epochs",
+        "PyTorch thesis on activation functions",
+        "Swish is better than ReLU by",
+        "Each variant was trained with 3 seeds: 0, 1 and 2.",
+        "AMD EPYC 7B13, 2 cores, 1 thread a run",
+        "Nothing was tuned for any of the activations.",
+        "corrected by Holm's method for the 4 comparisons",
+    ):
+        assert said in page.text
+    assert page.text.index("All but Sigmoid") < page.text.index("The results"), "the answer first"
+    table = section(page, "After each number of epochs")
+    assert table.count("<tr>") == 11
+    assert table.count("<td>") == 50
+    assert table.count("★</span>") == 10, "each row has its highest"
+
+
+def test_numbers_come_out_as_the_summary_has_them(tmp_path: Path) -> None:
+    summary = ALL["ann-vs-cnn"]()
+    test = summary["variants"][1]["points"][0]["test"]
+    test.update(mean=0.80912, low=0.80651, high=0.81249)
+    page = show(tmp_path, summary)
+    assert "80.91 %" in page.text
+    assert "(80.7 to 81.2)" in page.text
+    assert "357,162" in page.text
+    assert "1.6 core-minutes" in page.text, "92 s and 1 % more for each seed, times 1.02"
+
+
+@pytest.mark.parametrize(
+    ("test", "sign", "words"),
+    [
+        ((0.61, 0.605, 0.615), "▲", "beaten"),
+        ((0.601, 0.59, 0.612), "✓", "met"),
+        ((0.598, 0.59, 0.606), "≈", "within the interval"),
+        ((0.58, 0.57, 0.59), "▼", "not reproduced"),
+    ],
+)
+def test_a_verdict_is_a_sign_and_a_word(
+    tmp_path: Path, test: tuple[float, ...], sign: str, words: str
+) -> None:
+    summary = ALL["ann-vs-cnn"]()
+    point = summary["variants"][0]["points"][0]
+    point["test"].update(zip(("mean", "low", "high"), test, strict=True))
+    point["published"] = {"accuracy": 0.6, "source": "a thesis"}
+    point["verdict"] = fabricated_studies.verdict(point["test"], 0.6)
+    page = show(tmp_path, summary)
+    assert f"{sign} {words} published 60 %" in page.text
+    missed = "1 of 2 published results did not reproduce: ANN, published 60 %, here 58.0 %"
+    assert (missed in page.text) == (words == "not reproduced")
+
+
+def test_a_study_that_was_cut_short_says_what_is_missing(written: Callable[[str], Path]) -> None:
+    page = Page(written("cut-short"))
+    for said in (
+        "cut short: 4 of 6 planned runs are finished, 2 failed.",
+        "dropout 0.5: 1 of 2 seeds",
+        "dropout 0.9: no run",
+        "The loss is not finite at step 1,204; lower optimizer.lr.",
+        "– not measured published 60 %",
+        "One seed was run of dropout 0.5",
+        "Whether that is more than chance has not been tested.",
+    ):
+        assert said in page.text
+    assert page.text.index("cut short") < page.text.index("The answer")
+    assert "cut short" not in Page(written("ann-vs-cnn")).text
+
+
+def test_runs_that_never_started_are_counted_too(tmp_path: Path) -> None:
+    page = show(tmp_path, fabricated_studies.make_published())
+    assert "6 of 9 planned runs are finished, 3 were not run to the end." in page.text
+
+
+def test_one_seed_has_an_interval_over_pictures(tmp_path: Path) -> None:
+    page = show(tmp_path, ALL["one-seed"]())
+    assert "the interval is over test pictures" in page.text
+    assert "over seeds" not in section(page, "What this shows")
+    assert "The runs don't say on which machine" in page.text
+    assert "trained once, with seed 0" in page.text
+
+
+def test_a_study_of_which_nothing_was_run_has_a_page(tmp_path: Path) -> None:
+    variants = [make_variant(label, top=0.5, seeds=()) for label in ("a", "b")]
+    summary = fabricated_studies.make_summary("empty", variants, planned=6, machine=None)
+    page = show(tmp_path, summary)
+    assert "Nothing has been measured yet" in page.text
+    assert "cut short: 0 of 6" in page.text
+
+
+def test_overfitting_is_measured_and_dated(tmp_path: Path) -> None:
+    summary = ALL["ann-vs-cnn"]()
+    curves = summary["variants"][0]["curves"]
+    for side in ("mean", "low", "high"):
+        curves["train_accuracy"][side] = [0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
+        curves["validation_accuracy"][side] = [0.3, 0.5, 0.62, 0.6, 0.58, 0.55]
+    page = show(tmp_path, summary)
+    assert "Ends at 95.0 % in training and 55.0 % in validation." in page.text
+    assert "Validation was best after 3 epochs, with 62.0 %, and fell by 7.0 points." in page.text
+    assert "40 points" in page.text, "beside the bracket in the figure"
+
+
+def test_missing_values_in_curves_leave_gaps(tmp_path: Path) -> None:
+    summary = ALL["ann-vs-cnn"]()
+    for variant in summary["variants"]:
+        for name, band in variant["curves"].items():
+            if name != "epoch":
+                for side in band.values():
+                    side[2] = None
+    first = summary["variants"][0]["curves"]
+    first["validation_accuracy"] = {side: [None] * 6 for side in ("mean", "low", "high")}
+    first["validation_loss"] = None
+    page = show(tmp_path, summary)
+    assert "nan" not in page.source
+    assert "nothing was held back for validation" in page.text
+    summary["variants"][1]["curves"] = None
+    assert "CNN" in show(tmp_path, summary).text
+
+
+def test_comparisons_at_earlier_milestones_are_folded_away(tmp_path: Path) -> None:
+    summary = ALL["activations"]()
+    first, second = summary["variants"][:2]
+    early = {**make_comparison(second, first, 0.5), "epoch": 10, "sentence": "Early and unclear."}
+    early["mcnemar_p"] = None
+    summary["comparisons"].append(early)
+    page = show(tmp_path, summary)
+    folded = section(page, "Against the baseline").split("<details>")[1]
+    folded = folded.split("</details>")[0]
+    assert "Early and unclear." in folded
+    assert "Swish is better" not in folded
+
+
+def test_every_table_and_figure_is_named_for_those_who_do_not_see_it(
+    written: Callable[[str], Path],
+) -> None:
+    page = Page(written("activations"))
+    assert page.source.count('<th scope="row"') == 5 + 10 + 4
+    charts = re.findall(r'<svg class="chart" role="img" aria-label="([^"]+)"', page.source)
+    assert len(charts) == 2 + 5 + 5 + 1
+    end = charts[0].replace("\N{NO-BREAK SPACE}", " ")
+    assert "Sigmoid: 49.4 % (48.5 to 50.4), published 55 %" in end
+
+
+def test_twelve_variants_are_told_apart_without_colour() -> None:
+    marks = [Mark(number) for number in range(12)]
+    assert len({mark.marker for mark in marks}) == 12
+    assert len({(mark.colour, str(mark.line["linestyle"])) for mark in marks}) == 12
+    for mark in marks:
+        ElementTree.fromstring(str(mark.key))
+
+
+def test_the_page_asks_for_nothing_and_its_ids_are_unique(written: Callable[[str], Path]) -> None:
+    page = Page(written("twelve"))
+    for name in ("src", "href", "srcset"):
+        assert all(value.startswith("data:") for value in page.values(name))
+    assert all(value.startswith("#") for value in page.values("xlink:href"))
+    assert not re.search(r"@import|url\((?!#)|<script", page.source)
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_the_same_summary_gives_the_same_page(tmp_path: Path) -> None:
+    summary = ALL["ann-vs-cnn"]()
+    assert show(tmp_path, summary).source == show(tmp_path, summary).source
+
+
+def test_row_48_markup_in_labels_is_shown_and_never_obeyed(tmp_path: Path) -> None:
+    nasty = '<script>alert("1")</script>'
+    text = json.dumps(ALL["ann-vs-cnn"]()).replace("ANN", "<script>alert(1)</script>{{ 7*7 }}")
+    summary = json.loads(text)
+    summary["findings"] = summary["limits"] = [nasty]
+    summary["title"] = summary["question"] = nasty
+    page = show(tmp_path, summary)
+    assert "script" not in page.tags
+    assert nasty in page.text
+    assert "{{ 7*7 }}" in page.text
+
+
+def test_what_is_no_summary_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TenfoldError, match=r"summary\.json is missing"):
+        write_study_page(tmp_path)
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(TenfoldError, match="can't be read as JSON"):
+        write_study_page(tmp_path)
+    for broken in ("[]", "{}", json.dumps({**ALL["one-seed"](), "variants": [{"label": 1}]})):
+        (tmp_path / "summary.json").write_text(broken)
+        with pytest.raises(TenfoldError, match="is not the summary of a study"):
+            write_study_page(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_page_goes_where_it_is_asked_to(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", ALL["one-seed"]())
+    assert write_study_page(folder) == folder / "report.html"
+    assert write_study_page(folder, tmp_path / "page.html").exists()
+
+
+def test_numbers_as_people_read_them() -> None:
+    shown = [exact_percent(share).replace("\N{NO-BREAK SPACE}", " ") for share in (0.5797, 0.61)]
+    assert shown == ["57.97 %", "61 %"]
+    assert probability(0.0341) == "0.034"
+    assert probability(1e-9).endswith("0.001")
+    assert probability(None) == "–"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if executable is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+# How much of the text of the interval plot lies over other text, in square pixels.
+_OVERLAP = """() => {
+  const figure = document.querySelector('.abreast svg.chart');
+  const boxes = [...figure.querySelectorAll('text')].map(t => t.getBoundingClientRect());
+  let worst = 0;
+  for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
+    const [a, b] = [boxes[i], boxes[j]];
+    const width = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (width > 1 && height > 3) worst = Math.max(worst, width * height);
+  }
+  return worst;
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("kind", ["activations", "twelve", "cut-short"])
+def test_a_browser_shows_the_page_without_complaint(
+    written: Callable[[str], Path], browser: Any, scheme: str, width: int, kind: str
+) -> None:
+    path = written(kind)
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    complaints: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(_OVERLAP) == 0, "labels lie on top of each other"
+    page.close()
