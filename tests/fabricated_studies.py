@@ -296,7 +296,8 @@ def make_published() -> dict[str, Any]:
                      model="ann", published={6: (0.50, "beginners' project")}),
         make_variant("LeNet, Leaky ReLU", top=0.655, epochs=10, seconds=64, milestones=(5,),
                      published={5: (0.6, "PyTorch thesis"), 10: (0.7, "PyTorch thesis")}),
-        make_variant("ResNet-18", top=0.8, epochs=10, seeds=(), published={10: (0.7088, "PyTorch thesis")}),
+        make_variant("ResNet-18", top=0.8, epochs=10, seeds=(),
+                     published={10: (0.7088, "PyTorch thesis")}),
     ]  # fmt: skip
     return make_summary("published", variants, title="Published results", planned=9, finished=6)
 
