@@ -1,0 +1,287 @@
+"""`tenfold predict` and `tenfold score`, from training to the score, as real processes."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import commands
+from tenfold.data import load
+from tenfold.evaluation.predictions import load_predictions, save_predictions
+from tenfold.evaluation.trained import load as load_model
+
+RUN = Path("runs/tiny/1")
+TRAIN = ["train", "tiny.toml", "--data", "tiny.npz", "--threads", "1", "--no-report"]
+TRAIN += ["--set", "training.epochs=1", "--set", "optimizer.lr=0.002"]  # else all is right
+PREDICT = ["predict", str(RUN), "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A folder with tiny data, the same exported, and a finished run."""
+    folder = tmp_path_factory.mktemp("template") / "work"
+    commands.write_tiny_recipe(folder)
+    commands.write_tiny_data(folder / "tiny.npz")
+    succeed(TRAIN, folder)
+    succeed(["data", "export", "tiny.npz", "exported"], folder)
+    return folder
+
+
+@pytest.fixture
+def folder(template, tmp_path):
+    """A copy of the template."""
+    shutil.copytree(template, tmp_path / "work")
+    return tmp_path / "work"
+
+
+def succeed(arguments, folder, **options):
+    command = commands.run(arguments, folder=folder, **options)
+    assert command.wait() == 0, command.output
+    return command.output
+
+
+def events(arguments, folder):
+    return [json.loads(line) for line in succeed([*arguments, "--json"], folder).splitlines()]
+
+
+def table(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def result(folder):
+    return json.loads((folder / RUN / "result.json").read_text())
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in (folder / RUN).rglob("*") if path.is_file()}
+
+
+def as_terminal():
+    sys.stdout.isatty = lambda: True
+
+
+# -- a split -------------------------------------------------------------------------------------
+
+
+def test_a_scored_submission_has_exactly_the_accuracy_of_evaluate(folder):
+    evaluated = events(["evaluate", str(RUN), "--threads", "1"], folder)[-1]
+    succeed([*PREDICT, "--split", "test", "--csv", "submission.csv"], folder)
+    rows = table(folder / "submission.csv")
+    assert rows[0] == ["id", "label"]
+    assert [row[0] for row in rows[1:]] == [str(n) for n in range(1, 129)]
+    scored = events(["score", "submission.csv", "exported/testLabels.csv"], folder)[-1]
+    assert scored["event"] == "score"
+    for key in ("accuracy", "accuracy_interval", "num_images", "confusion", "per_class"):
+        assert scored[key] == evaluated[key]
+    assert 0.25 < scored["accuracy"] < 1  # it learned something, and not all
+
+
+def test_a_held_out_split_is_scored_by_its_own_labels(folder):
+    arguments = ["--split", "validation", "--csv", "new folder/v.csv", "--labels", "true.csv"]
+    output = succeed([*PREDICT, *arguments], folder)
+    assert "64 predictions are in new folder/v.csv" in output
+    scored = events(["score", "new folder/v.csv", "true.csv"], folder)[-1]
+    assert scored["accuracy"] == result(folder)["splits"]["validation"]["accuracy"]
+    exported = dict(table(folder / "exported/trainLabels.csv")[1:])
+    true = dict(table(folder / "true.csv")[1:])
+    assert len(true) == 64
+    assert true.items() <= exported.items()
+
+
+def test_other_data_is_predicted_with_the_ids_of_its_own_table(folder):
+    succeed([*PREDICT, "--split", "test", "--csv", "own.csv"], folder)
+    arguments = ["--split", "test", "--data", "exported", "--csv", "other.csv"]
+    succeed([*PREDICT, *arguments], folder)
+    assert table(folder / "own.csv") == table(folder / "other.csv")
+
+
+def test_predictions_without_an_accuracy_leave_the_run_as_it_was(folder):
+    before = contents(folder)
+    output = succeed([*PREDICT, "--split", "test", "--csv", "s.csv"], folder)
+    assert "right" not in output
+    assert "%" not in output
+    piped = succeed([*PREDICT, "--split", "test"], folder)
+    lines = [line for line in piped.splitlines() if "," in line]
+    assert lines == (folder / "s.csv").read_text().splitlines()
+    records = [e for e in events([*PREDICT, "--split", "test"], folder) if e["event"] != "info"]
+    assert [[e["id"], e["label"]] for e in records] == table(folder / "s.csv")[1:]
+    assert all(0.25 <= e["probability"] <= 1 for e in records)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_an_accuracy_that_is_shown_is_a_use_of_the_test_split(folder, saved):
+    if not saved:
+        (folder / RUN / "predictions-test.npz").unlink()
+    output = succeed([*PREDICT, "--split", "test"], folder, before=as_terminal)
+    after = result(folder)
+    accuracy = after["splits"]["test"]["accuracy"]
+    assert f"{100 * accuracy:.2f} % of 128 pictures right" in output
+    assert "grey" in output
+    assert len(output.splitlines()) < 60
+    assert [use["purpose"] for use in after["test_uses"]] == [
+        "after training",
+        f"tenfold predict {RUN} --threads 1 --split test",
+    ]
+    assert after["test_uses"][1]["accuracy"] == accuracy
+    succeed([*PREDICT, "--split", "validation"], folder, before=as_terminal)
+    assert len(result(folder)["test_uses"]) == 2
+
+
+def test_saved_predictions_need_no_data(folder):
+    (folder / "tiny.npz").unlink()
+    output = succeed([*PREDICT, "--split", "test", "--csv", "s.csv"], folder)
+    assert "predictions-test.npz has the predictions already" in output
+    assert len(table(folder / "s.csv")) == 129
+
+
+@pytest.mark.parametrize("harm", ["damaged", "of another model", "missing"])
+def test_predictions_that_are_not_the_runs_own_are_made_again(folder, harm):
+    succeed([*PREDICT, "--split", "test", "--csv", "first.csv"], folder)
+    path = folder / RUN / "predictions-test.npz"
+    if harm == "damaged":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif harm == "missing":
+        path.unlink()
+    else:
+        own = load_predictions(path)
+        save_predictions(path, own._replace(logits=np.roll(own.logits, 1, axis=1)))
+    output = succeed([*PREDICT, "--split", "test", "--csv", "again.csv"], folder)
+    assert "has the predictions already" not in output
+    assert ("is passed over" in output) == (harm != "missing")
+    assert table(folder / "again.csv") == table(folder / "first.csv")
+
+
+# -- pictures ------------------------------------------------------------------------------------
+
+
+def test_picture_files_get_the_classes_of_the_same_pixels(folder):
+    model = load_model(folder / RUN)
+    expected = model.predict(load(folder / "tiny.npz").test.pixels)
+    succeed([*PREDICT, "exported/test", "--csv", "pictures.csv", "--top", "3"], folder)
+    rows = table(folder / "pictures.csv")
+    assert rows[0] == [
+        *("id", "label", "probability", "label_2", "probability_2", "label_3", "probability_3"),
+        "error",
+    ]
+    labels = {row[0]: row[1] for row in rows[1:]}
+    assert labels == {f"exported/test/{n}.png": name for n, name in enumerate(expected, start=1)}
+    first = rows[1]
+    assert float(first[2]) >= float(first[4]) >= float(first[6])
+    assert sum(map(float, first[2:7:2])) <= 1.00001
+    scored = events(["score", "pictures.csv", "exported/testLabels.csv"], folder)[-1]
+    assert scored["accuracy"] == result(folder)["splits"]["test"]["accuracy"]
+
+
+def test_a_broken_picture_is_named_and_the_others_predicted(folder):
+    (folder / "größe 1.png").write_bytes((folder / "exported/test/1.png").read_bytes())
+    (folder / "broken.png").write_bytes(b"nonsense")
+    arguments = [*PREDICT, "größe 1.png", "broken.png", "exported/test/2.png"]
+    command = commands.run(arguments, folder=folder)
+    assert command.wait() == 1
+    assert "warning: broken.png can't be read as a picture: is no picture" in command.output
+    lines = [line for line in command.output.splitlines() if not line.startswith("warning")]
+    assert [line.split(",")[0] for line in lines] == [
+        *("id", "größe 1.png", "broken.png", "exported/test/2.png")
+    ]
+    assert lines[2].startswith("broken.png,,,is no picture")
+    skipped = events([*arguments, "--skip-broken"], folder)
+    assert [e["id"] for e in skipped if e["event"] == "prediction"] == [
+        *("größe 1.png", "exported/test/2.png")
+    ]
+    assert "broken.png" in next(e["message"] for e in skipped if e["event"] == "warning")
+    command = commands.run([*arguments, "--csv", "out.csv"], folder=folder)
+    assert command.wait() == 1
+    assert "2 predictions are in out.csv" in command.output
+    assert [row[0] for row in table(folder / "out.csv")] == [
+        *("id", "größe 1.png", "broken.png", "exported/test/2.png")
+    ]
+
+
+def test_a_terminal_shows_a_short_table(folder):
+    arguments = [*PREDICT, "exported/test", "--top", "9"]
+    wide = {"COLUMNS": "140"}
+    output = succeed(arguments, folder, before=as_terminal, environment=wide)
+    assert "exported/test/1.png" in output
+    assert "88 more" in output
+    alone = succeed(
+        ["predict", str(RUN / "model.safetensors"), "exported/test/3.png"],
+        folder,
+        before=as_terminal,
+    )
+    assert "exported/test/3.png" in alone
+
+
+# -- scores --------------------------------------------------------------------------------------
+
+
+def test_a_score_reads_well_in_a_pipe(folder):
+    succeed([*PREDICT, "--split", "test", "--csv", "s.csv"], folder)
+    output = succeed(["score", "s.csv", "exported/testLabels.csv"], folder)
+    assert "of 128 pictures right (95 % interval" in output.splitlines()[0]
+    assert "class  pictures  recall" in output
+    assert "Most often confused" in output
+    lines = (folder / "s.csv").read_text().splitlines()
+    (folder / "s.csv").write_text("\n".join(lines[:101]) + "\n")
+    output = succeed(["score", "s.csv", "exported/testLabels.csv", "--allow-missing"], folder)
+    assert "28 of them have no prediction and count as wrong." in output
+
+
+def test_scoring_loads_no_torch(run_python):
+    code = (
+        "import sys, tenfold.cli, tenfold.evaluation.submissions\n"
+        "print([name for name in ('torch', 'sklearn', 'PIL', 'matplotlib') if name in sys.modules])"
+    )
+    assert run_python(code).stdout.strip() == "[]"
+
+
+# -- one sentence for what is wrong --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([*PREDICT], "Neither pictures nor --split"),
+        ([*PREDICT, "a.png", "--split", "test"], "Both pictures and --split"),
+        ([*PREDICT, "a.png"], "a.png"),
+        ([*PREDICT, "tiny.toml", "runs/empty"], "runs/empty holds no pictures"),
+        ([*PREDICT, "tiny.toml", "--data", "tiny.npz"], "--data"),
+        ([*PREDICT, "tiny.toml", "--labels", "out.csv"], "--labels"),
+        ([*PREDICT, "--split", "test", "--labels", "out.csv"], "--csv"),
+        ([*PREDICT, "--split", "test", "--csv", "out.csv", "--labels", "./out.csv"], "two files"),
+        ([*PREDICT, "--split", "test", "--top", "2"], "--top"),
+        ([*PREDICT, "--split", "tset", "--csv", "out.csv"], "'tset'"),
+        ([*PREDICT, "--split", "../1/x", "--csv", "out.csv"], "'../1/x'"),
+        ([*PREDICT, "--split", "test", "--csv", "runs"], "runs is a folder"),
+        ([*PREDICT, "--split", "test", "--csv", "tiny.npz/out.csv"], "tiny.npz"),
+        ([*PREDICT, "--split", "test", "--data", "nowhere", "--csv", "out.csv"], "nowhere"),
+        (["predict", "runs/tiny/9", "--split", "test"], "runs/tiny/9"),
+        (["predict", "runs", "tiny.toml"], "recipe.json"),
+        (["score", "nothing.csv", "exported/testLabels.csv"], "nothing.csv"),
+        (["score", "exported/testLabels.csv", "exported"], "exported/testLabels.csv"),
+        (["score", "exported/testLabels.csv", "exported/trainLabels.csv"], "384 ids"),
+        (["score", "tiny.npz", "exported/testLabels.csv"], "tiny.npz line"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_status_2(folder, arguments, named):
+    (folder / "runs/empty").mkdir()
+    command = commands.run(arguments, folder=folder)
+    assert command.wait() == 2, command.output
+    errors = [line for line in command.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, command.output
+    assert named in errors[0]
+    assert "Traceback" not in command.output
+    assert not (folder / "out.csv").exists()
+
+
+def test_an_unfinished_run_says_what_to_do(folder):
+    (folder / RUN / "result.json").unlink()
+    command = commands.run([*PREDICT, "--split", "test", "--csv", "out.csv"], folder=folder)
+    assert command.wait() == 2
+    assert "is not finished" in command.output
+    assert not (folder / "out.csv").exists()

@@ -1,0 +1,118 @@
+"""Picture files through a model: found, converted as training pictures are, broken ones named."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tenfold.data.formats.pictures import decode_picture
+from tenfold.data.normalisation import normalisation_of
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.picture_predictions import find_pictures, predict_pictures
+from tenfold.evaluation.trained import TrainedModel, build_network
+from tenfold.recipe import load_recipe
+
+NAMES = ("ant", "bee", "cat")
+
+
+@pytest.fixture
+def make_model(make_images):
+    """A function that makes an untrained model of pictures of a size."""
+
+    def make(size=(16, 16)):
+        torch.manual_seed(0)
+        recipe = load_recipe("ann", ["model.widths=[8]"])
+        module = build_network(recipe, num_classes=3, image_size=size).eval()
+        constants = normalisation_of(make_images(size=size), "standardise")
+        return TrainedModel(module, recipe, NAMES, constants, size)
+
+    return make
+
+
+def picture(path, size=(16, 16), *, mode="RGB", seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels = len(mode) if mode != "L" else 1
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], channels), dtype=np.uint8)
+    Image.fromarray(pixels.squeeze(), mode).save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _without_the_warning_of_pillow():
+    """`Image.fromarray` warns of its mode in some versions of Pillow and not in others."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=__name__)
+        yield
+
+
+def test_pictures_of_any_kind_and_size_are_seen_as_training_pictures_are(tmp_path, make_model):
+    model = make_model()
+    paths = [
+        picture(tmp_path / "own.png"),
+        picture(tmp_path / "wide.jpg", (60, 33), seed=1),
+        picture(tmp_path / "clear.png", (20, 40), mode="RGBA", seed=2),
+        picture(tmp_path / "grey.bmp", (9, 5), mode="L", seed=3),
+        picture(tmp_path / "still.webp", (31, 31), seed=4),
+        picture(tmp_path / "print.tif", (31, 31), mode="CMYK", seed=5),
+    ]
+    predictions = list(predict_pictures(model, list(map(str, paths)), top=3))
+    assert [prediction.path for prediction in predictions] == list(map(str, paths))
+    for path, prediction in zip(paths, predictions, strict=True):
+        pixels = decode_picture(path, image_size=16).pixels[None]
+        expected = dict(zip(NAMES, model.predict_proba(pixels)[0].tolist(), strict=True))
+        assert dict(prediction.guesses) == pytest.approx(expected, abs=1e-6)
+        shares = [guess.probability for guess in prediction.guesses]
+        assert shares == sorted(shares, reverse=True)
+        assert prediction.guesses[0].label == model.predict(pixels)[0]
+
+
+def test_row_37_a_broken_picture_has_its_row_and_its_reason(tmp_path, make_model):
+    model = make_model()
+    paths = [str(picture(tmp_path / f"{n}.png", seed=n)) for n in range(300)]
+    expected = list(predict_pictures(model, paths))
+    broken = {3: b"", 130: b"not a picture", 299: b"\x89PNG\r\n\x1a\n"}
+    for number, content in broken.items():
+        (tmp_path / f"{number}.png").write_bytes(content)
+    predictions = list(predict_pictures(model, paths))
+    assert [number for number, p in enumerate(predictions) if p.error] == list(broken)
+    assert all(not predictions[number].guesses for number in broken)
+    for number in set(range(300)) - set(broken):
+        mine, other = predictions[number], expected[number]
+        assert (mine.path, mine.guesses[0].label) == (other.path, other.guesses[0].label)
+        assert mine.guesses[0].probability == pytest.approx(other.guesses[0].probability, abs=1e-5)
+
+
+def test_a_model_of_oblong_pictures_takes_those_of_its_size(tmp_path, make_model):
+    model = make_model((16, 12))
+    paths = [
+        picture(tmp_path / "fits.png", (12, 16)),
+        picture(tmp_path / "turned.png", (16, 12)),
+        tmp_path / "none.png",
+    ]
+    fits, turned, none = predict_pictures(model, list(map(str, paths)))
+    assert fits.guesses[0].label == model.predict(decode_picture(paths[0]).pixels[None])[0]
+    assert turned.error == "has 16x12 pixels where this model takes 12x16"
+    assert none.error == "no such file or directory"
+
+
+def test_files_and_folders_are_found_in_order_and_once(tmp_path, monkeypatch):
+    for name in ("b.jpg", "a.png", "deep/er/c.GIF", ".hidden/d.png"):
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).touch()
+    (tmp_path / "folder/notes.txt").touch()
+    (tmp_path / "no suffix").touch()
+    monkeypatch.chdir(tmp_path)
+    found = find_pictures(["no suffix", "folder/b.jpg", "folder"])
+    assert found == ["no suffix", "folder/b.jpg", "folder/a.png", "folder/deep/er/c.GIF"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TenfoldError, match="empty holds no pictures"):
+        find_pictures(["folder", "empty"])
+    with pytest.raises(TenfoldError, match=r"no picture or folder nowhere\.png"):
+        find_pictures(["folder", "nowhere.png"])
+
+
+def test_no_class_at_all_is_no_answer(tmp_path, make_model):
+    with pytest.raises(TenfoldError, match="is 0, where 1 or more"):
+        list(predict_pictures(make_model(), [str(tmp_path / "a.png")], top=0))
