@@ -40,7 +40,6 @@ def data_info(
     from tenfold.data import load, sources
 
     output = Output(as_json=as_json)
-    layout = layout or ("npz" if out.suffix == ".npz" else "folder")
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
     show_dataset(output, loaded)
@@ -71,7 +70,6 @@ def data_eda(
     from tenfold.reporting.eda_page import write_exploration_page
 
     output = Output(as_json=as_json)
-    layout = layout or ("npz" if out.suffix == ".npz" else "folder")
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
         if strict:
