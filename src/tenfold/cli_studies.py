@@ -83,7 +83,7 @@ def studies(as_json: JsonOption = False) -> None:
         output.record(
             "study", name=name, question=shipped.question, variants=labels, num_runs=num_runs
         )
-        rows.append([name, shipped.question, ", ".join(labels), str(num_runs)])
+        rows.append([name, shipped.question, "; ".join(labels), str(num_runs)])
     output.table(
         "Studies: carry one out with `tenfold study NAME`",
         ["study", "question", "variants", "runs"],

@@ -45,7 +45,7 @@ def _describe_end(job: "Job", record: "Record", seconds: float) -> str:
 
 def _describe_left(pace: "Pace") -> str:
     left = pace.seconds_left()
-    return f"{duration(left)} left" if left is not None else "time left not known yet"
+    return f"{duration(left)} left" if left is not None else "estimating the time left"
 
 
 class _Display:
@@ -131,16 +131,17 @@ class _StudyBars(_Display):
         from rich.table import Column
 
         super().__init__(output)
+
+        def column(*, width: int = 0) -> Column:
+            """Where the terminal is narrow, a column keeps so many characters."""
+            return Column(no_wrap=True, min_width=width)
+
         self.live = Progress(
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[epochs]} epochs", table_column=Column(no_wrap=True)),
-            TimeElapsedColumn(),
-            TextColumn(
-                "{task.fields[note]}",
-                markup=False,
-                table_column=Column(no_wrap=True, overflow="ellipsis"),
-            ),
+            TextColumn("{task.description}", markup=False, table_column=column(width=16)),
+            BarColumn(bar_width=10, table_column=column(width=4)),
+            TextColumn("{task.fields[epochs]}", table_column=column(width=14)),
+            TimeElapsedColumn(table_column=column(width=7)),
+            TextColumn("{task.fields[note]}", markup=False, table_column=column()),
             console=output.console,
             transient=True,
         )
@@ -175,7 +176,7 @@ class _StudyBars(_Display):
             self._whole,
             completed=done,
             total=total,
-            epochs=f"{int(done):,}/{int(total):,}",
+            epochs=f"{int(done):,}/{int(total):,} epochs",
             note=f"{_describe_left(self._pace)}, {self._total - self._num_left} of {self._total} "
             f"runs done{failed}",
         )
@@ -198,7 +199,7 @@ class _TrialBar:
     def started(self, plan: "Plan") -> None:
         self._plan = plan
         done = plan.resumed_step / plan.steps_per_epoch
-        epochs = f"{int(done):,}/{plan.epochs:,}"
+        epochs = f"{int(done):,}/{plan.epochs:,} epochs"
         self._study.live.update(self._task, total=plan.epochs, completed=done, epochs=epochs)
 
     def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
@@ -206,15 +207,15 @@ class _TrialBar:
             self._study.live.update(
                 self._task,
                 completed=epoch - 1 + step / self._plan.steps_per_epoch,
-                note=f"loss {loss:.3f}  {images_per_second:,.0f} images/s{self._accuracy}",
+                note=f"{self._accuracy}loss {loss:.3f}  {images_per_second:,.0f} images/s",
             )
             self._study.update()
 
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         done = metrics["epoch"]
         if metrics["validation_accuracy"] is not None:
-            self._accuracy = f"  validation {percent(metrics['validation_accuracy'])}"
-        epochs = f"{done:,}/{self._plan.epochs:,}"
+            self._accuracy = f"validation {percent(metrics['validation_accuracy'])}  "
+        epochs = f"{done:,}/{self._plan.epochs:,} epochs"
         self._study.live.update(self._task, completed=done, epochs=epochs)
         self._study.update()
 

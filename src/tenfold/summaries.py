@@ -54,32 +54,29 @@ def show_comparison(output: Output, runs: list[Path]) -> None:
 def show_study(output: Output, summary: dict[str, Any]) -> None:
     """What a study came to: its variants beside published results, its findings, what is missing.
 
-    Of a variant with milestones, those that there is a published result for are shown.
+    Of a variant with milestones, those that there is a published result for are shown. The findings
+    say which runs failed and why.
     """
     output.record("summary", **summary)
     rows = []
     for variant in summary["variants"]:
         shown = [point for point in variant["points"] if point["is_end"] or point["published"]]
         rows += [_study_row(variant, point) for point in shown]
-    columns = [
-        "variant",
-        "epochs",
-        "runs",
-        "test accuracy",
-        "95 % interval",
-        "published",
-        "",
-        "time",
-    ]
-    output.table(summary["title"], columns, rows)
+    columns = [*_STUDY_COLUMNS]
+    if all(row[-1] == "-" for row in rows):
+        columns, rows = columns[:-2], [row[:-2] for row in rows]
+    planned, finished, failed = (summary[key] for key in ("planned", "finished", "failed"))
+    lost = f", {failed} failed" if failed else ""
+    missing = f" (cut short: {finished} of {planned} runs finished{lost})"
+    title = summary["title"] + (missing if finished < planned else "")
+    output.table(title, columns, rows)
     for finding in summary["findings"]:
         output.say(finding)
-    for failure in summary["failures"]:
-        output.say(f"{failure['trial']} failed: {failure['error']}")
-    planned, finished, failed = (summary[key] for key in ("planned", "finished", "failed"))
-    if failed or finished < planned:
-        lost = f" and {failed} failed" if failed else ""
-        output.say(f"The study is cut short: {finished} of {planned} runs are finished{lost}.")
+
+
+_STUDY_COLUMNS = (
+    "variant", "epochs", "runs", "test accuracy", "95 % interval", "time", "published", "verdict",
+)  # fmt: skip
 
 
 def _study_row(variant: dict[str, Any], point: dict[str, Any]) -> list[str]:
@@ -90,10 +87,10 @@ def _study_row(variant: dict[str, Any], point: dict[str, Any]) -> list[str]:
         str(point["epoch"]),
         f"{len(variant['seeds'])} of {variant['planned_seeds']}",
         percent(test["mean"], 2) if test else "-",
-        f"{percent(test['low'])} to {percent(test['high'])}" if test else "-",
+        f"{100 * test['low']:.1f} to {percent(test['high'])}" if test else "-",
+        duration(seconds["mean"]) if seconds and point["is_end"] else "-",
         percent(published["accuracy"], 2) if published else "-",
         point["verdict"] or "-",
-        duration(seconds["mean"]) if seconds and point["is_end"] else "-",
     ]
 
 

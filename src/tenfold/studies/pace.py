@@ -11,11 +11,13 @@ from tenfold.studies.trials import Trial
 
 @dataclass
 class _Progress:
-    """A trial that is being trained: where it started, where it is, and since when."""
+    """A trial that is being trained: the epochs at which it started, and where it is."""
 
     first: float
     done: float
-    since: float
+    began: float
+    warm: tuple[float, float] | None = None
+    """Seconds and epochs after the first step, which takes longer than others."""
 
 
 class Pace:
@@ -71,7 +73,9 @@ class Pace:
     def advance(self, trial: Trial, done: float) -> None:
         """`trial` has come to `done` epochs."""
         if trial in self._running:
-            self._running[trial].done = done
+            progress = self._running[trial]
+            progress.done = done
+            progress.warm = progress.warm or (self._clock(), done)
 
     def end(self, trial: Trial) -> None:
         """`trial` is over, whether it came to its last epoch or not."""
@@ -79,15 +83,18 @@ class Pace:
         progress = self._running.pop(trial, None)
         if progress is not None and progress.done - progress.first >= 1:
             # Evaluating counts too, since every run ends with it.
-            self._costs[trial.variant] = self._cost(progress)
+            seconds = self._clock() - progress.began
+            self._costs[trial.variant] = seconds / (progress.done - progress.first)
 
     def seconds_left(self) -> float | None:
         """Until the last trial ends; None as long as nothing is known."""
         costs = {**self._costs}
         for trial, progress in self._running.items():
-            # A small part of the first epoch says little.
-            if progress.done - progress.first > 0.05 and trial.variant not in self._costs:
-                costs[trial.variant] = self._cost(progress)
+            if trial.variant in self._costs or progress.warm is None:
+                continue
+            since, first = progress.warm
+            if progress.done - first > 0.05:  # Less than that says little.
+                costs[trial.variant] = (self._clock() - since) / (progress.done - first)
         if not costs:
             return None if self._left else 0.0
         typical = fmean(costs.values())
@@ -102,7 +109,3 @@ class Pace:
         for seconds in waiting:
             heapq.heapreplace(slots, slots[0] + seconds)
         return max(slots)
-
-    def _cost(self, progress: _Progress) -> float:
-        """Seconds of an epoch."""
-        return (self._clock() - progress.since) / (progress.done - progress.first)
