@@ -35,7 +35,7 @@ Written by `make results` from the summaries of the studies; run a study again t
 Accuracies are shares of the test pictures that are right, at the end of training and as the mean \
 over seeds, with 95 % intervals in brackets. An interval is over seeds where there are several: in \
 95 of 100 such studies it holds the mean of very many trainings. Where one seed was run it is over \
-test pictures, and says nothing about the luck of the training. Training is the time of one run on \
+pictures, and says nothing about the luck of the training. Training is the time of one run on \
 the clock, which grows where several run at once; core-minutes are its processor time, which does \
 not.
 
@@ -155,8 +155,9 @@ def section(study: Study) -> str:
     parts = [
         f"## {study.name}",
         f"**{escape(study.title)}.** {escape(study.question)}",
-        f"```\ntenfold study {study.name}\n```",
     ]
+    if command := study_story.command(study):
+        parts.append(f"```\n{command}\n```")
     if study.was_cut_short:
         gaps = study_story.missing_parts(study) + study_story.failures(study)
         parts += [f"**{study_story.cut_short(study)}**", bullets(gaps)]
@@ -177,9 +178,9 @@ def section(study: Study) -> str:
 def variants_table(study: Study) -> str:
     """A line for each variant: ours beside what was published."""
     epochs = study_story.ends_with(study)
+    when = f" after {counted(epochs, 'epoch')}" if epochs else ""
     heads = [
-        "variant", "test accuracy" + (f" after {counted(epochs, 'epoch')}" if epochs else ""),
-        "seeds", "parameters", "training", "core-minutes",
+        "variant", f"{study.split} accuracy{when}", "seeds", "parameters", "training", "core-minutes",
     ]  # fmt: skip
     if study.published:
         heads += ["published", "verdict"]
@@ -209,7 +210,7 @@ def milestones_table(study: Study) -> str:
         row = [str(epoch)]
         for variant in study.followed:
             point = next((point for point in variant.points if point.epoch == epoch), None)
-            cell = ours(point.test) if point else "–"
+            cell = ours(point.ours) if point else "–"
             if point and point.published is not None:
                 share = exact_percent(point.published)
                 cell += f"<br>published {share}: {verdict(point, with_ours=False)}"
@@ -249,7 +250,7 @@ def render_published(study: Study) -> str:
                 escape(point.source) or "–",
                 escape(variant.label) + when,
                 exact_percent(point.published or 0.0),
-                ours(point.test),
+                ours(point.ours),
                 seeds(variant),
                 time,
                 verdict(point, with_ours=False),
@@ -271,7 +272,7 @@ def ours(estimate: Estimate | None) -> str:
 
 def after(variant: Variant) -> str:
     """After how many epochs, where variants differ in that."""
-    if variant.end is None or variant.end.test is None:
+    if variant.end is None or variant.end.ours is None:
         return ""
     return f", {counted(variant.end.epoch, 'epoch')}"
 
@@ -302,7 +303,7 @@ def verdict(point: Point, *, with_ours: bool) -> str:
     """The verdict, a miss in bold, with our number where it stands nowhere else in the line."""
     words = study_story.verdict_words(point.verdict)
     words = f"**{words}**" if point.verdict == BELOW else words
-    return f"{words}, {ours(point.test)}" if with_ours and point.test else words
+    return f"{words}, {ours(point.ours)}" if with_ours and point.ours else words
 
 
 def table(

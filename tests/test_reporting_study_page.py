@@ -155,6 +155,40 @@ def test_a_study_that_was_cut_short_says_what_is_missing(written: Callable[[str]
     assert "cut short" not in Page(written("ann-vs-cnn")).text
 
 
+def test_what_the_findings_repeat_is_told_once(tmp_path: Path) -> None:
+    summary = ALL["cut-short"]()
+    point = summary["variants"][1]["points"][0]
+    point["published"]["accuracy"], point["verdict"] = 0.8, "below"
+    summary["findings"] = [
+        "This study was cut short: 4 of 6 planned runs are finished and 2 failed.",
+        *(f"{one['trial']} failed: {one['error']}" for one in summary["failures"]),
+        "The published 80 % of dropout 0.5 after 30 epochs does not reproduce: here it is lower.",
+        "The published figures are old.",
+    ]
+    page = show(tmp_path, summary)
+    assert page.text.count("cut short") == 1
+    assert page.text.count("The loss is not finite") == 1
+    assert "does not reproduce" not in page.text
+    assert "1 of 2 published results did not reproduce: dropout 0.5" in page.text
+    assert "The published figures are old." in page.text
+
+
+def test_without_a_test_split_the_validation_pictures_count(tmp_path: Path) -> None:
+    summary = ALL["ann-vs-cnn"]()
+    for variant in summary["variants"]:
+        variant["points"][0]["test"] = None
+    page = show(tmp_path, summary)
+    assert "right on validation pictures after 6 epochs" in page.text
+    assert "test pictures" not in section(page, "The results")
+    assert "not run" not in page.text
+
+
+def test_the_command_is_that_of_a_shipped_study(tmp_path: Path) -> None:
+    summary = ALL["ann-vs-cnn"]()
+    assert "tenfold study ann-vs-cnn" in show(tmp_path, summary).text
+    assert "tenfold study" not in show(tmp_path, {**summary, "name": "my own"}).text
+
+
 def test_runs_that_never_started_are_counted_too(tmp_path: Path) -> None:
     page = show(tmp_path, fabricated_studies.make_published())
     assert "6 of 9 planned runs are finished, 3 were not run to the end." in page.text
@@ -162,7 +196,7 @@ def test_runs_that_never_started_are_counted_too(tmp_path: Path) -> None:
 
 def test_one_seed_has_an_interval_over_pictures(tmp_path: Path) -> None:
     page = show(tmp_path, ALL["one-seed"]())
-    assert "the interval is over test pictures" in page.text
+    assert "the interval is over pictures" in page.text
     assert "over seeds" not in section(page, "What this shows")
     assert "The runs don't say on which machine" in page.text
     assert "trained once, with seed 0" in page.text

@@ -22,21 +22,21 @@ def result_charts(study: Study, marks: dict[str, Mark], charts: Charts) -> tuple
         found.append(
             charts.chart(
                 "At the end of training",
-                study_figures.interval_plot(rows),
+                study_figures.interval_plot(rows, axis=f"right answers on {study.split} pictures"),
                 "Variants whose intervals stay clear of each other differ by more than chance; "
                 "where they overlap, the picture alone does not tell.",
-                description=_describe_rows(study.variants),
+                description=_describe_rows(study),
             )
         )
     on_the_way = _milestone_lines(study, marks)
     if on_the_way:
         found.append(
             charts.chart(
-                "On the test pictures, at each milestone",
+                f"On the {study.split} pictures, at each milestone",
                 study_figures.lines_with_bands(on_the_way),
                 "Bands are 95 % intervals. A hollow diamond is a published number, tied to ours by "
                 "a stem.",
-                description="Test accuracy over epochs; the table of milestones has the numbers.",
+                description="Accuracy over epochs; the table of milestones has the numbers.",
             )
         )
     # Where every variant has milestones, the curve through those says the same of better pictures.
@@ -76,7 +76,7 @@ def _interval_row(variant: Variant, mark: Mark) -> Row:
 def _milestone_lines(study: Study, marks: dict[str, Mark]) -> list[Line]:
     lines = []
     for variant in study.followed:
-        known = [(point, point.test) for point in variant.points if point.test]
+        known = [(point, point.ours) for point in variant.points if point.ours]
         band = Band(
             mean=tuple(test.mean for _, test in known),
             low=tuple(test.mean if test.low is None else test.low for _, test in known),
@@ -164,16 +164,18 @@ def differences_chart(
     baseline = differences[0].baseline
     return charts.chart(
         f"Points above or below {baseline}",
-        study_figures.interval_plot(rows, against=baseline),
+        study_figures.interval_plot(
+            rows, axis=f"points above or below {baseline}", is_difference=True
+        ),
         "An interval that crosses the line at zero leaves open which of the two is better.",
         description=" ".join(one.sentence for one in differences),
     )
 
 
-def _describe_rows(variants: Sequence[Variant]) -> str:
+def _describe_rows(study: Study) -> str:
     told = [
         f"{v.label}: {with_interval(v.result) if v.result else 'not run'}"
         + (f", published {exact_percent(v.end.published)}" if v.end and v.end.published else "")
-        for v in variants
+        for v in study.variants
     ]
-    return "Test accuracy with 95 % intervals. " + "; ".join(told) + "."
+    return f"Accuracy on {study.split} pictures with 95 % intervals. " + "; ".join(told) + "."

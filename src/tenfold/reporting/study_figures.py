@@ -57,24 +57,23 @@ class Line:
 
 
 @styled
-def interval_plot(rows: Sequence[Row], *, against: str | None = None) -> Figure:
+def interval_plot(rows: Sequence[Row], *, axis: str, is_difference: bool = False) -> Figure:
     """Each row's mean as a dot on its interval, its label above, in the order of `rows`.
 
-    against: where the values are differences, the name of what they are differences from; a line
-    is drawn at zero.
+    axis: the name of the x axis. is_difference: the values are differences, and a line is drawn at
+    zero.
     """
     labels = [_wrapped(row.label) for row in rows]
     heights = [_ROW_HEIGHT + _LINE_HEIGHT * label.count("\n") for label in labels]
     figure, axes = new_chart(height=60 + sum(heights))
-    _fit_values(axes, rows, is_difference=against is not None)
+    _fit_values(axes, rows, is_difference=is_difference)
     top = 6.0
     for row, label, height in zip(rows, labels, heights, strict=True):
-        _draw_label(axes, row, label=label, y=top, is_difference=against is not None)
-        _draw_row(axes, row, y=top + height - 18, zero=against is not None)
+        _draw_label(axes, row, label=label, y=top, is_difference=is_difference)
+        _draw_row(axes, row, y=top + height - 18, zero=is_difference)
         top += height
     axes.set_ylim(top, 0)
-    if against is not None:
-        axes.set_xlabel(f"points above or below {_wrapped(against)}")
+    axes.set_xlabel("\n".join(textwrap.wrap(axis, 52, max_lines=2, placeholder=" …")))
     _explain_marks(figure, rows)
     return figure
 
@@ -250,8 +249,6 @@ def _fit_values(axes: Axes, rows: Sequence[Row], *, is_difference: bool) -> None
     axes.tick_params(length=0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    if not is_difference:
-        axes.set_xlabel("right answers on the test pictures")
 
 
 def _explain_marks(figure: Figure, rows: Sequence[Row]) -> None:

@@ -1,5 +1,7 @@
 """What a study shows, in sentences: for its page and for the document of all results."""
 
+import importlib.resources
+
 from tenfold.reporting.study_summary import (
     BELOW,
     VERDICTS,
@@ -44,18 +46,30 @@ def probability(p: float | None) -> str:
     return f"{p:.3f}" if p >= 0.0005 else "<\N{NO-BREAK SPACE}0.001"
 
 
+def command(study: Study) -> str:
+    """What carries the study out again, if it is one that ships with tenfold; else empty."""
+    shipped = importlib.resources.files("tenfold") / "studies" / "shipped" / f"{study.name}.toml"
+    return f"tenfold study {study.name}" if shipped.is_file() else ""
+
+
 def findings(study: Study) -> tuple[str, ...]:
-    """What the study found; where its summary says nothing, which variant ended best."""
-    if study.findings:
-        return study.findings
+    """What the study found; where its summary says nothing, which variant ended best.
+
+    What `cut_short`, `failures` and `not_reproduced` say is left out.
+    """
+    said = failures(study)
+    found = tuple(text for text in study.findings if text not in said and not _is_told(study, text))
+    if found:
+        return found
     measured = [(v, v.result) for v in study.variants if v.result]
     if not measured:
         return ("Nothing has been measured yet, so there is no answer.",)
     best, result = max(measured, key=lambda pair: pair[1].mean)
+    share = f"{with_interval(result)} of the {study.split} pictures"
     if len(measured) == 1:
-        return (f"{best.label} is right on {with_interval(result)} of the test pictures.",)
+        return (f"{best.label} is right on {share}.",)
     return (
-        f"{best.label} ends highest, right on {with_interval(result)} of the test pictures.",
+        f"{best.label} ends highest, right on {share}.",
         "Whether that is more than chance has not been tested.",
     )
 
@@ -129,7 +143,7 @@ def how_to_read(study: Study) -> tuple[str, ...]:
             names = [v.label for v in study.variants if _is_over_pictures(v)]
             which = f"One seed was run of {listed(names)}"
         notes.append(
-            f"{which}, so the interval is over test pictures: it says how far the share may be off "
+            f"{which}, so the interval is over pictures: it says how far the share may be off "
             "because only so many pictures were tried, and nothing about the luck of the training."
         )
     if study.published:
@@ -231,15 +245,23 @@ def verdict_words(verdict: str | None) -> str:
 
 
 def _describe_miss(study: Study, claim: Published) -> str:
-    ours = claim.point.test
+    ours = claim.point.ours
     when = f" after {counted(claim.point.epoch, 'epoch')}" if study.has_milestones else ""
     here = "not measured here" if ours is None else f"here {with_interval(ours)}"
     share = exact_percent(claim.point.published or 0)
     return f"{claim.variant.label}{when}, published {share}, {here}"
 
 
+def _is_told(study: Study, finding: str) -> bool:
+    """Whether a sentence of the summary repeats what is said elsewhere, with its signs."""
+    if finding.startswith("This study was cut short"):
+        return study.was_cut_short
+    is_miss = finding.startswith("The published ") and "does not reproduce" in finding
+    return is_miss and bool(not_reproduced(study))
+
+
 def _is_over_pictures(variant: Variant) -> bool:
-    return any(p.test and p.test.interval_over == "pictures" for p in variant.points)
+    return any(p.ours and p.ours.interval_over == "pictures" for p in variant.points)
 
 
 def _were(number: int) -> str:

@@ -41,12 +41,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Point:
-    """What a variant came to after `epoch` epochs, beside what was published for that."""
+    """What a variant came to after `epoch` epochs, beside what was published for that.
+
+    ours: its accuracy on the test split, or on the validation split where the data has no test.
+    """
 
     epoch: int
     is_end: bool
-    test: Estimate | None
-    validation: Estimate | None
+    ours: Estimate | None
     published: float | None
     source: str
     verdict: str | None
@@ -99,8 +101,8 @@ class Variant:
 
     @property
     def result(self) -> Estimate | None:
-        """The test accuracy at the end of training."""
-        return self.end.test if self.end else None
+        """The accuracy at the end of training."""
+        return self.end.ours if self.end else None
 
 
 @dataclass(frozen=True)
@@ -146,13 +148,14 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its summary tells it."""
+    """A study as its summary tells it; split: what its accuracies are of."""
 
     name: str
     title: str
     question: str
     limits: tuple[str, ...]
     baseline: str | None
+    split: str
     num_planned: int
     num_finished: int
     num_failed: int
@@ -199,8 +202,8 @@ class Study:
 
     @property
     def kinds_of_interval(self) -> set[str]:
-        """What the intervals of the test accuracies are over: `seeds`, `pictures`, or both."""
-        return {point.test.interval_over for v in self.variants for point in v.points if point.test}
+        """What the intervals of the accuracies are over: `seeds`, `pictures`, or both."""
+        return {point.ours.interval_over for v in self.variants for point in v.points if point.ours}
 
 
 def read_study(folder: Path) -> Study:
@@ -229,24 +232,33 @@ def read_study(folder: Path) -> Study:
 
 def _study(value: Mapping[str, Any]) -> Study:
     machines = value.get("machines") or [value.get("machine")]
+    split = _split(value["variants"])
     return Study(
         name=str(value["name"]),
         title=str(value["title"]),
         question=str(value["question"]),
         limits=_texts(value["limits"]),
         baseline=value["baseline"],
+        split=split,
         num_planned=int(value["planned"]),
         num_finished=int(value["finished"]),
         num_failed=int(value["failed"]),
         failures=tuple(Failure(str(f["trial"]), str(f["error"])) for f in value["failures"]),
         machines=tuple(_machine(machine) for machine in machines if machine),
-        variants=tuple(_variant(variant) for variant in value["variants"]),
+        variants=tuple(_variant(variant, split) for variant in value["variants"]),
         differences=tuple(_difference(one) for one in value["comparisons"]),
         findings=_texts(value["findings"]),
     )
 
 
-def _variant(value: Mapping[str, Any]) -> Variant:
+def _split(variants: Sequence[Mapping[str, Any]]) -> str:
+    """`validation` where that alone was measured."""
+    points = [point for variant in variants for point in variant["points"]]
+    has_test = any(point["test"] for point in points)
+    return "test" if has_test or not any(point["validation"] for point in points) else "validation"
+
+
+def _variant(value: Mapping[str, Any], split: str) -> Variant:
     number = value["num_parameters"]
     return Variant(
         label=str(value["label"]),
@@ -257,12 +269,12 @@ def _variant(value: Mapping[str, Any]) -> Variant:
         seeds=tuple(int(seed) for seed in value["seeds"]),
         training_seconds=_estimate(value["training_seconds"]),
         process_seconds=_estimate(value["process_seconds"]),
-        points=tuple(_point(point) for point in value["points"]),
+        points=tuple(_point(point, split) for point in value["points"]),
         curves=_curves(value["curves"]),
     )
 
 
-def _point(value: Mapping[str, Any]) -> Point:
+def _point(value: Mapping[str, Any], split: str) -> Point:
     published = value["published"]
     verdict = value["verdict"]
     if verdict is not None and verdict not in VERDICTS:
@@ -270,8 +282,7 @@ def _point(value: Mapping[str, Any]) -> Point:
     return Point(
         epoch=int(value["epoch"]),
         is_end=bool(value["is_end"]),
-        test=_estimate(value["test"]),
-        validation=_estimate(value["validation"]),
+        ours=_estimate(value[split]),
         published=float(published["accuracy"]) if published else None,
         source=str(published.get("source") or "") if published else "",
         verdict=verdict,

@@ -105,6 +105,7 @@ class StudyView:
     tests_note: str
     how_to_read: tuple[str, ...]
     how_it_was_run: tuple[str, ...]
+    command: str
 
 
 def view_study(study: Study) -> StudyView:
@@ -137,6 +138,7 @@ def view_study(study: Study) -> StudyView:
         tests_note=study_story.describe_tests(study.differences),
         how_to_read=study_story.how_to_read(study),
         how_it_was_run=(study_story.seeds(study), study_story.machine(study)),
+        command=study_story.command(study),
     )
 
 
@@ -174,7 +176,7 @@ def _claim(study: Study, point: Point) -> Claim:
         sign=sign,
         kind=kind,
         verdict=study_story.verdict_words(point.verdict),
-        here=with_interval(point.test) if point.test and not point.is_end else "",
+        here=with_interval(point.ours) if point.ours and not point.is_end else "",
     )
 
 
@@ -207,14 +209,14 @@ def _milestones(study: Study) -> tuple[tuple[int, tuple[Cell, ...]], ...]:
             next((point for point in variant.points if point.epoch == epoch), None)
             for variant in study.followed
         ]
-        means = [point.test.mean for point in found if point and point.test]
+        means = [point.ours.mean for point in found if point and point.ours]
         highest = max(means) if len(means) > 1 else None
         rows.append((epoch, tuple(_cell(study, point, highest) for point in found)))
     return tuple(rows)
 
 
 def _cell(study: Study, point: Point | None, highest: float | None) -> Cell:
-    test = point.test if point else None
+    test = point.ours if point else None
     return Cell(
         accuracy=percent(test.mean if test else None),
         interval=study_story.interval_in_brackets(test) if test else "",
