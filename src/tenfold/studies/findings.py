@@ -56,7 +56,10 @@ def _describe_gaps(study: StudyRuns) -> list[str]:
         f"This study was cut short: {len(study.runs)} of {_count(study.planned, 'planned run')} "
         f"{is_or_are} finished{failed}. {'; '.join(short)}."
     ]
-    findings += [f"{record['trial']} failed: {record['error']}" for record in study.failed]
+    by_error: dict[str | None, list[str]] = {}
+    for record in study.failed:
+        by_error.setdefault(record["error"], []).append(record["trial"])
+    findings += [f"{_first_of(trials)} failed: {error}" for error, trials in by_error.items()]
     findings += [
         f"{trial} is recorded as finished, but its folder has no result any more, so it is left "
         "out."
@@ -67,15 +70,15 @@ def _describe_gaps(study: StudyRuns) -> list[str]:
 
 def _describe_best(study: StudyRuns, variants: Sequence[Mapping[str, Any]]) -> list[str]:
     ends = [(v["label"], v["points"][-1]) for v in variants if v["points"][-1][study.split]]
-    if len(ends) < 2:
+    if not ends:
         return []
     label, point = max(ends, key=lambda end: float(end[1][study.split]["mean"]))
     epochs = {end["epoch"] for _, end in ends}
     after = f" after {_count(point['epoch'], 'epoch')}" if len(epochs) == 1 else ""
-    return [
-        f"{label} ends highest{after}, right on {_with_interval(point[study.split])} of the "
-        f"{study.split} pictures."
-    ]
+    right = f"right on {_with_interval(point[study.split])} of the {study.split} pictures"
+    if len(ends) == 1:
+        return [f"{label} is {right}{after}."]
+    return [f"{label} ends highest{after}, {right}."]
 
 
 def _describe_missing_comparisons(study: StudyRuns, comparisons: Sequence[Comparison]) -> list[str]:
@@ -120,7 +123,9 @@ def _describe_published(study: StudyRuns, variants: Sequence[Mapping[str, Any]])
         for key, text in words.items()
         if verdicts[key]
     ]
-    head = f"Of {_count(len(claims), 'published result')}, {_listed(parts)}."
+    head = f"Of {len(claims)} published results, {_listed(parts)}."
+    if len(claims) == 1:
+        head = f"The published result is {words[claims[0][1]['verdict']]}."
     return [
         head,
         *(
@@ -212,6 +217,10 @@ def _count(number: int, noun: str) -> str:
 
 def _is(number: int) -> str:
     return "is" if number == 1 else "are"
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _listed(words: Sequence[str]) -> str:

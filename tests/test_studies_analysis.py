@@ -1,0 +1,541 @@
+"""Studies made up file by file, with accuracies that are known because they were chosen."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.metrics import wilson_interval
+from tenfold.files import read_json, write_json
+from tenfold.reporting.study_summary import read_study
+from tenfold.studies.analysis import summarise_study
+from tenfold.studies.results import append_record
+from tenfold.studies.statistics import bootstrap_difference, mcnemar_p
+
+NUM_PICTURES = 1_000
+MACHINE = {"cpu": "Xeon", "cores": 2, "memory_bytes": 8_000_000_000}
+
+
+def answers(accuracy: float, seed: int, *, number: int = NUM_PICTURES) -> np.ndarray:
+    """(number,) bool, exactly that share of it true; easy pictures rather than hard ones."""
+    ease = np.random.default_rng(0).normal(size=number)
+    luck = np.random.default_rng([seed, round(1e6 * accuracy)]).normal(size=number)
+    right = np.zeros(number, dtype=bool)
+    right[np.argsort(-(ease + 0.5 * luck))[: round(accuracy * number)]] = True
+    return right
+
+
+@dataclass
+class Made:
+    """A run to make up; accuracies are of the split that the study is judged by."""
+
+    seed: int
+    accuracy: float = 0.6
+    status: str = "finished"
+    epochs: int = 20
+    milestones: dict[int, float] = field(default_factory=dict)
+    train: Sequence[float | None] = (0.5, 0.6)
+    validation: Sequence[float | None] = (0.5, 0.58)
+    split: str = "test"
+    seconds: float = 100.0
+    predictions: bool = True
+    device: str = "cpu"
+    first_picture: int = 0
+
+
+def make_study(folder: Path, variants: dict[str, list[Made]], **plan: Any) -> Path:
+    """A study's folder; `published` maps labels to lists, `planned` seeds to those without runs."""
+    published, planned = plan.pop("published", {}), plan.pop("planned", {})
+    trials = []
+    for label, runs in variants.items():
+        for seed in sorted({*(run.seed for run in runs), *planned.get(label, ())}):
+            epochs = runs[0].epochs if runs else 20
+            milestones = [*runs[0].milestones] if runs else []
+            recipe = {
+                "name": "lenet",
+                "seed": seed,
+                "model": {"name": "lenet"},
+                "training": {"epochs": epochs, "milestones": milestones},
+            }
+            name = f"{label},seed={seed}"
+            trials.append(
+                {
+                    "trial": name,
+                    "variant": label,
+                    "overrides": [],
+                    "seed": seed,
+                    "recipe": recipe,
+                }
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = {
+        "name": folder.name,
+        "title": "A title",
+        "question": "What helps?",
+        "limits": ["One network."],
+        "baseline": next(iter(variants), None),
+        "variants": [{"label": v, "published": published.get(v, [])} for v in variants],
+        "trials": trials,
+        **plan,
+    }
+    write_json(folder / "study.json", plan)
+    for label, runs in variants.items():
+        for run in runs:
+            make_run(folder, f"{label},seed={run.seed}", run)
+    return folder
+
+
+def make_run(folder: Path, trial: str, run: Made) -> None:
+    """The record of a run and, if it is finished, its folder."""
+    is_finished = run.status == "finished"
+    path = folder / "runs" / trial
+    append_record(
+        folder / "results.jsonl",
+        {
+            "trial": trial,
+            "overrides": [],
+            "seed": run.seed,
+            "run": f"runs/{trial}",
+            "status": "finished" if is_finished else "failed",
+            "error": None if is_finished else run.status,
+            "splits": {run.split: {"accuracy": run.accuracy}} if is_finished else {},
+            "training_seconds": run.seconds if is_finished else None,
+        },
+    )
+    if not is_finished:
+        return
+    path.mkdir(parents=True)
+    lines = [
+        {
+            "epoch": epoch,
+            "train_accuracy": train,
+            "validation_accuracy": validation,
+            "train_loss": None if train is None else 1 - train,
+            "validation_loss": None,
+        }
+        for epoch, (train, validation) in enumerate(
+            zip(run.train, run.validation, strict=True), start=1
+        )
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    provenance = {"hardware": MACHINE, "device": run.device, "threads": 1}
+    write_json(path / "provenance.json", provenance)
+    right = answers(run.accuracy, run.seed)
+    if run.predictions:
+        logits = np.zeros((NUM_PICTURES, 2), dtype=np.float32)
+        logits[np.arange(NUM_PICTURES), np.where(right, 1, 0)] = 1
+        np.savez_compressed(
+            path / f"predictions-{run.split}.npz",
+            logits=logits,
+            labels=np.ones(NUM_PICTURES, dtype=np.int64),
+            ids=np.array([f"test/{run.first_picture + n}" for n in range(NUM_PICTURES)]),
+            class_names=np.array(["wrong", "right"]),
+        )
+    scores = {"accuracy": float(right.mean()), "num_images": NUM_PICTURES, "loss": 1.0}
+    write_json(
+        path / "result.json",
+        {
+            "model": {"name": "lenet", "num_parameters": 62_006},
+            "training": {
+                "epochs": run.epochs,
+                "training_seconds": run.seconds,
+                "process_seconds": 2 * run.seconds,
+            },
+            "splits": {run.split: scores},
+            "milestones": [
+                {"epoch": epoch, "splits": {run.split: {"accuracy": accuracy, "loss": 1.0}}}
+                for epoch, accuracy in run.milestones.items()
+            ],
+        },
+    )
+
+
+def three(*accuracies: float, **options: Any) -> list[Made]:
+    """Runs of seeds 0, 1, ..."""
+    return [Made(seed, accuracy, **options) for seed, accuracy in enumerate(accuracies)]
+
+
+def the_finding(summary: dict[str, Any], words: str) -> str:
+    """The only finding that holds `words`."""
+    (found,) = (finding for finding in summary["findings"] if words in finding)
+    return str(found)
+
+
+@pytest.fixture
+def activations(tmp_path: Path) -> Path:
+    """Three variants, the second better and the third the same as the first."""
+    return make_study(
+        tmp_path / "activations",
+        {
+            "ReLU": three(0.600, 0.604, 0.608),
+            "Leaky ReLU": three(0.660, 0.662, 0.667, seconds=130.0),
+            "Swish": three(0.601, 0.605, 0.603),
+        },
+    )
+
+
+def test_a_summary_has_the_study_the_runs_and_their_intervals(activations: Path) -> None:
+    summary = summarise_study(activations)
+    assert read_json(activations / "summary.json") == summary
+    assert [*summary] == [
+        "name", "title", "question", "limits", "baseline", "planned", "finished", "failed",
+        "failures", "machine", "variants", "comparisons", "findings",
+    ]  # fmt: skip
+    assert (summary["name"], summary["title"], summary["question"]) == (
+        "activations", "A title", "What helps?",
+    )  # fmt: skip
+    assert (summary["limits"], summary["baseline"]) == (["One network."], "ReLU")
+    assert (summary["planned"], summary["finished"], summary["failed"]) == (9, 9, 0)
+    assert summary["machine"] == {"cpu": "Xeon", "cores": 2, "device": "cpu", "threads": 1}
+    leaky = summary["variants"][1]
+    assert [*leaky] == [
+        "label", "recipe", "model", "num_parameters", "planned_seeds", "seeds",
+        "training_seconds", "process_seconds", "points", "curves",
+    ]  # fmt: skip
+    assert (leaky["recipe"], leaky["model"], leaky["num_parameters"]) == ("lenet", "lenet", 62_006)
+    assert (leaky["planned_seeds"], leaky["seeds"]) == (3, [0, 1, 2])
+    assert leaky["training_seconds"]["mean"] == 130
+    assert leaky["process_seconds"]["values"] == [260, 260, 260]
+    (point,) = leaky["points"]
+    sd = math.sqrt(((0.660 - 0.663) ** 2 + (0.662 - 0.663) ** 2 + (0.667 - 0.663) ** 2) / 2)
+    assert point["test"] == {
+        "mean": pytest.approx(0.663),
+        "sd": pytest.approx(sd),
+        "low": pytest.approx(0.663 - 4.3027 * sd / math.sqrt(3), abs=1e-6),
+        "high": pytest.approx(0.663 + 4.3027 * sd / math.sqrt(3), abs=1e-6),
+        "n": 3,
+        "values": [0.66, 0.662, 0.667],
+        "interval_over": "seeds",
+    }
+    assert (point["epoch"], point["is_end"], point["validation"]) == (20, True, None)
+    assert (point["published"], point["verdict"]) == (None, None)
+
+
+def test_each_variant_is_compared_with_the_baseline_on_the_same_pictures(
+    activations: Path,
+) -> None:
+    leaky, swish = summarise_study(activations)["comparisons"]
+    sides = [
+        np.stack([answers(accuracy, seed) for seed, accuracy in enumerate(accuracies)])
+        for accuracies in ((0.660, 0.662, 0.667), (0.600, 0.604, 0.608))
+    ]
+    expected = bootstrap_difference(sides[0], sides[1])
+    assert (leaky["variant"], leaky["baseline"], leaky["epoch"]) == ("Leaky ReLU", "ReLU", 20)
+    assert leaky["difference"] == pytest.approx(0.059)
+    assert (leaky["low"], leaky["high"]) == (expected.low, expected.high)
+    assert leaky["p"] == expected.p
+    assert leaky["p_holm"] == 2 * expected.p
+    assert leaky["mcnemar_p"] == mcnemar_p(sides[0][0], sides[1][0])
+    assert leaky["n"] == [3, 3]
+    assert leaky["sentence"].startswith("Leaky ReLU is better than ReLU by 5.9 points (")
+    assert "correction for 2 comparisons" in leaky["sentence"]
+    assert swish["p_holm"] > 0.5
+    assert swish["sentence"].startswith("These seeds show no difference between Swish and ReLU: ")
+
+
+def test_the_report_reads_what_is_written(activations: Path) -> None:
+    summarise_study(activations)
+    study = read_study(activations)
+    assert [variant.label for variant in study.variants] == ["ReLU", "Leaky ReLU", "Swish"]
+    assert study.differences[0].num_seeds == (3, 3)
+    assert not study.was_cut_short
+
+
+def test_the_order_of_pictures_in_a_file_does_not_matter(activations: Path) -> None:
+    before = summarise_study(activations)["comparisons"]
+    path = activations / "runs" / "Leaky ReLU,seed=1" / "predictions-test.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    order = np.random.default_rng(1).permutation(NUM_PICTURES)
+    arrays |= {name: arrays[name][order] for name in ("logits", "labels", "ids")}
+    np.savez_compressed(path, **arrays)
+    assert summarise_study(activations)["comparisons"] == before
+
+
+def test_what_ends_highest_is_said_first(activations: Path) -> None:
+    assert summarise_study(activations)["findings"][0] == (
+        "Leaky ReLU ends highest after 20 epochs, right on 66.3 % (65.4 to 67.2 over 3 seeds) of "
+        "the test pictures."
+    )
+
+
+def test_curves_have_the_mean_and_range_of_the_seeds_that_have_a_value(tmp_path: Path) -> None:
+    runs = [
+        Made(0, train=(0.4, 0.6, None), validation=(0.5, None, None)),
+        Made(1, train=(0.5, math.nan, None), validation=(0.3, None, None)),
+        Made(2, train=(0.6,), validation=(0.4,)),
+    ]
+    (variant,) = summarise_study(make_study(tmp_path / "s", {"ReLU": runs}))["variants"]
+    curves = variant["curves"]
+    assert curves["epoch"] == [1, 2, 3]
+    assert curves["train_accuracy"] == {
+        "mean": [pytest.approx(0.5), 0.6, None],
+        "low": [0.4, 0.6, None],
+        "high": [0.6, 0.6, None],
+    }
+    assert curves["validation_accuracy"]["low"] == [0.3, None, None]
+    assert curves["validation_loss"]["mean"] == [None, None, None]
+    assert "NaN" not in (tmp_path / "s" / "summary.json").read_text()
+
+
+def test_milestones_become_points_beside_what_was_published(tmp_path: Path) -> None:
+    milestones = [{5: 0.55, 10: 0.621}, {5: 0.56, 10: 0.623}, {5: 0.552, 10: 0.619}]
+    runs = [
+        Made(seed, accuracy, milestones=scores | {20: 0.1})
+        for seed, (accuracy, scores) in enumerate(zip((0.59, 0.585, 0.58), milestones, strict=True))
+    ]
+    published = {
+        "ReLU": [
+            {"accuracy": 0.50, "epoch": 5, "source": "a thesis"},
+            {"accuracy": 0.62, "epoch": 10, "source": "a thesis"},
+            {"accuracy": 0.30, "epoch": 20, "source": "a blog"},
+            {"accuracy": 0.6097, "epoch": None, "source": "a thesis"},
+        ]
+    }
+    folder = make_study(tmp_path / "s", {"ReLU": runs}, published=published)
+    summary = summarise_study(folder)
+    points = summary["variants"][0]["points"]
+    assert [(p["epoch"], p["is_end"], p["verdict"]) for p in points] == [
+        (5, False, "beaten"),
+        (10, False, "met"),
+        (20, True, "below"),
+    ]
+    # The weights at the last epoch are those of the end, whatever the list of milestones says.
+    assert points[2]["test"]["values"] == [0.59, 0.585, 0.58]
+    assert points[2]["published"] == {"accuracy": 0.6097, "source": "a thesis"}
+    assert the_finding(summary, "published results") == (
+        "Of 3 published results, 1 is beaten, 1 is met and 1 is not reproduced."
+    )
+    assert the_finding(summary, "does not reproduce") == (
+        "The published 60.97 % of ReLU after 20 epochs (a thesis) does not reproduce: here it is "
+        "58.5 % (57.3 to 59.7 over 3 seeds)."
+    )
+    assert the_finding(summary, "peaks") == (
+        "ReLU peaks at 62.1 % after 10 epochs and has fallen to 58.5 % after 20: more epochs hurt."
+    )
+
+
+@pytest.mark.parametrize(
+    ("published", "verdict"),
+    [(0.54, "beaten"), (0.60, "met"), (0.62, "within the interval"), (0.64, "below")],
+)
+def test_one_seed_is_judged_by_the_interval_over_pictures(
+    tmp_path: Path, published: float, verdict: str
+) -> None:
+    entry = {"accuracy": published, "epoch": None, "source": "x"}
+    folder = make_study(tmp_path / "s", {"ReLU": [Made(0)]}, published={"ReLU": [entry]})
+    point = summarise_study(folder)["variants"][0]["points"][0]
+    low, high = wilson_interval(600, NUM_PICTURES)
+    assert (point["test"]["low"], point["test"]["high"]) == (low, high)
+    assert (point["test"]["sd"], point["test"]["interval_over"]) == (None, "pictures")
+    assert point["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        (
+            0.609,
+            "ReLU peaks at 61.0 % after 10 epochs; that it is at 60.9 % after 20 may be chance.",
+        ),
+        (0.66, "ReLU is still at its best after 20 epochs, with 66.0 %."),
+        (0.40, "61.0 % after 10 epochs and has fallen to 40.0 % after 20 in the one run there is"),
+    ],
+)
+def test_a_single_run_tells_less_of_where_it_peaks(
+    tmp_path: Path, end: float, sentence: str
+) -> None:
+    runs = [Made(0, end, milestones={5: 0.5, 10: 0.61})]
+    summary = summarise_study(make_study(tmp_path / "s", {"ReLU": runs}))
+    assert any(sentence in finding for finding in summary["findings"])
+
+
+def test_overfitting_is_told_by_variant_the_widest_gap_first(tmp_path: Path) -> None:
+    variants = {
+        "none": three(0.6, 0.61, train=(0.5, 0.95), validation=(0.5, 0.60)),
+        "dropout 0.2": three(0.6, 0.61, train=(0.5, 0.705), validation=(0.5, 0.605)),
+        "dropout 0.5": three(0.6, 0.61, train=(0.5, 0.60), validation=(0.5, 0.62)),
+        "unknown": three(0.6, 0.61, validation=(None, None)),
+    }
+    summary = summarise_study(make_study(tmp_path / "s", variants))
+    assert the_finding(summary, "Overfitting") == (
+        "Overfitting: at the end training accuracy is above validation accuracy by 35.0 points "
+        "with none and 10.0 points with dropout 0.2; by less than 5 points with dropout 0.5."
+    )
+
+
+def test_a_study_that_was_cut_short_says_what_was_run(tmp_path: Path) -> None:
+    diverged = "The loss is not finite at step 12; lower optimizer.lr."
+    folder = make_study(
+        tmp_path / "s",
+        {
+            "ReLU": three(0.60, 0.61, 0.62),
+            "Swish": [Made(0, 0.7), Made(1, status=diverged)],
+            "Tanh": [],
+            "GELU": three(0.6, 0.61),
+        },
+        planned={"Swish": [2], "Tanh": [0]},
+        published={"Tanh": [{"accuracy": 0.5, "epoch": None, "source": ""}]},
+    )
+    # A folder that somebody removed.
+    (folder / "runs" / "GELU,seed=1" / "result.json").unlink()
+    summary = summarise_study(folder)
+    assert (summary["planned"], summary["finished"], summary["failed"]) == (9, 5, 1)
+    assert summary["failures"] == [{"trial": "Swish,seed=1", "error": diverged}]
+    assert summary["findings"][:3] == [
+        "This study was cut short: 5 of 9 planned runs are finished and 1 failed. Swish has 1 of 3 "
+        "planned seeds; Tanh has none of 1 planned seed; GELU has 1 of 2 planned seeds.",
+        f"Swish,seed=1 failed: {diverged}",
+        "GELU,seed=1 is recorded as finished, but its folder has no result any more, so it is left "
+        "out.",
+    ]
+    tanh = summary["variants"][2]
+    assert (tanh["seeds"], tanh["num_parameters"], tanh["curves"]) == ([], None, None)
+    assert (tanh["training_seconds"], tanh["recipe"]) == (None, "lenet")
+    assert [(p["epoch"], p["test"], p["verdict"]) for p in tanh["points"]] == [(20, None, None)]
+    assert tanh["points"][0]["published"]["accuracy"] == 0.5
+    assert the_finding(summary, "published") == "The published result is not measured."
+    swish, gelu = summary["comparisons"]
+    assert (swish["n"], gelu["n"]) == ([1, 3], [1, 3])
+    assert "with 1 against 3 seeds that may be the luck of a seed." in swish["sentence"]
+    assert read_study(folder).was_cut_short
+
+
+def test_failures_for_one_reason_are_one_finding(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "s", {"ReLU": three(0, 0, 0, status="No memory.")})
+    summary = summarise_study(folder)
+    assert len(summary["failures"]) == 3
+    assert summary["findings"][1] == "ReLU,seed=0 and 2 more failed: No memory."
+
+
+def test_the_latest_record_of_a_trial_counts_and_a_torn_one_does_not(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "s", {"ReLU": [Made(0, status="No memory.")]})
+    make_run(folder, "ReLU,seed=0", Made(0, 0.7))
+    with open(folder / "results.jsonl", "ab") as file:
+        file.write(b'{"trial": "ReLU,seed=0", "status": "fai')
+    summary = summarise_study(folder)
+    assert (summary["finished"], summary["failed"], summary["failures"]) == (1, 0, [])
+    assert summary["variants"][0]["points"][0]["test"]["values"] == [0.7]
+
+
+def test_a_study_without_a_finished_run_has_a_summary_too(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "s", {"ReLU": [], "Swish": []}, planned={"ReLU": [0, 1]})
+    summary = summarise_study(folder)
+    assert (summary["planned"], summary["finished"], summary["comparisons"]) == (2, 0, [])
+    assert summary["machine"] is None
+    assert summary["findings"][-1] == "No run is finished, so there is nothing to compare."
+    read_study(folder)
+
+
+def test_own_pictures_without_a_test_are_judged_by_validation(tmp_path: Path) -> None:
+    folder = make_study(
+        tmp_path / "s",
+        {
+            "ReLU": three(0.60, 0.61, split="validation", milestones={10: 0.5}),
+            "Swish": three(0.80, 0.81, split="validation", milestones={10: 0.5}),
+        },
+    )
+    summary = summarise_study(folder)
+    assert "no test split: every result here is of the validation pictures" in the_finding(
+        summary, "no test split"
+    )
+    point = summary["variants"][1]["points"][-1]
+    assert point["test"] is None
+    assert point["validation"]["mean"] == pytest.approx(0.805)
+    assert summary["comparisons"][0]["difference"] == pytest.approx(0.2)
+    assert "of the validation pictures" in the_finding(summary, "ends highest")
+
+
+def test_without_a_baseline_nothing_is_compared(tmp_path: Path) -> None:
+    variants = {"ReLU": three(0.6, 0.61), "Swish": three(0.7, 0.71)}
+    summary = summarise_study(make_study(tmp_path / "s", variants, baseline=None))
+    assert (summary["baseline"], summary["comparisons"]) == (None, [])
+    assert not any("compare" in finding for finding in summary["findings"])
+
+
+def test_a_baseline_that_never_ran_is_named(tmp_path: Path) -> None:
+    variants = {"ReLU": [], "Swish": three(0.7, 0.71), "Tanh": three(0.7, 0.71)}
+    summary = summarise_study(make_study(tmp_path / "s", variants, planned={"ReLU": [0]}))
+    assert summary["comparisons"] == []
+    assert the_finding(summary, "baseline") == (
+        "ReLU, the baseline, has no finished run, so nothing is compared."
+    )
+
+
+def test_what_cannot_be_matched_is_left_out_of_the_comparisons_and_named(tmp_path: Path) -> None:
+    variants = {
+        "ReLU": three(0.6, 0.61),
+        "lost": three(0.7, 0.71, predictions=False),
+        "elsewhere": three(0.7, 0.71, first_picture=10_000),
+        "overlapping": three(0.7, 0.71, first_picture=400),
+        "one lost": [Made(0, 0.7), Made(1, 0.7), Made(2, 0.7, predictions=False)],
+    }
+    summary = summarise_study(make_study(tmp_path / "s", variants))
+    assert [c["variant"] for c in summary["comparisons"]] == ["overlapping", "one lost"]
+    assert summary["comparisons"][1]["n"] == [2, 2]
+    assert the_finding(summary, "can't be compared") == (
+        "lost and elsewhere can't be compared with ReLU: their runs kept no predictions of the "
+        "same test pictures."
+    )
+    assert the_finding(summary, "compared on") == (
+        "overlapping and ReLU are compared on the 600 pictures that all their runs answered, of "
+        "1,000."
+    )
+
+
+def test_seeds_that_are_not_shared_have_no_mcnemar(tmp_path: Path) -> None:
+    variants = {"ReLU": [Made(0), Made(1)], "Swish": [Made(2, 0.7), Made(3, 0.7)]}
+    (comparison,) = summarise_study(make_study(tmp_path / "s", variants))["comparisons"]
+    assert comparison["mcnemar_p"] is None
+    assert comparison["p"] < 0.05
+
+
+def test_several_machines_are_all_listed(tmp_path: Path) -> None:
+    variants = {"ReLU": [Made(0), Made(1, device="cuda"), Made(2)]}
+    summary = summarise_study(make_study(tmp_path / "s", variants))
+    assert summary["machine"] is None
+    assert [machine["device"] for machine in summary["machines"]] == ["cpu", "cuda"]
+
+
+def test_a_plan_of_an_earlier_version_has_a_variant_for_each_combination(tmp_path: Path) -> None:
+    folder = tmp_path / "lr"
+    folder.mkdir()
+    trials = []
+    for overrides in ([], ["optimizer.lr=0.1", "model.dropout=0"]):
+        for seed in (0, 1):
+            name = ",".join([*overrides, f"seed={seed}"])
+            recipe = {"name": "cnn", "seed": seed, "model": {"name": "cnn"}}
+            trials.append({"trial": name, "overrides": overrides, "seed": seed, "recipe": recipe})
+            make_run(folder, name, Made(seed, 0.6 + 0.01 * seed))
+    write_json(folder / "study.json", {"recipe": "cnn", "trials": trials})
+    summary = summarise_study(folder)
+    assert (summary["name"], summary["title"], summary["question"]) == ("lr", "lr", "")
+    assert [(v["label"], v["seeds"]) for v in summary["variants"]] == [
+        ("cnn", [0, 1]),
+        ("optimizer.lr=0.1, model.dropout=0", [0, 1]),
+    ]
+    assert (summary["baseline"], summary["comparisons"], summary["limits"]) == (None, [], [])
+    read_study(folder)
+
+
+def test_row_e_what_is_no_study_or_damaged_is_named(tmp_path: Path, activations: Path) -> None:
+    with pytest.raises(TenfoldError, match="There is no study in"):
+        summarise_study(tmp_path)
+    for content in ("[]", '{"trials": 3}', '{"trials": [{"trial": "x"}]}'):
+        (tmp_path / "study.json").write_text(content)
+        with pytest.raises(TenfoldError, match="is not the plan of a study"):
+            summarise_study(tmp_path)
+    run = activations / "runs" / "ReLU,seed=0"
+    (run / "predictions-test.npz").write_bytes(b"PK")
+    with pytest.raises(TenfoldError, match=r"predictions-test.npz can't be read"):
+        summarise_study(activations)
+    (run / "result.json").write_text("{}")
+    with pytest.raises(TenfoldError, match="is not the result of a run"):
+        summarise_study(activations)
+    assert not (activations / "summary.json").exists()
