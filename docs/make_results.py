@@ -180,7 +180,8 @@ def variants_table(study: Study) -> str:
     epochs = study_story.ends_with(study)
     when = f" after {counted(epochs, 'epoch')}" if epochs else ""
     heads = [
-        "variant", f"{study.split} accuracy{when}", "seeds", "parameters", "training", "core-minutes",
+        "variant", f"{study.split} accuracy{when}", "seeds", "parameters", "training",
+        "core-minutes",
     ]  # fmt: skip
     if study.published:
         heads += ["published", "verdict"]
