@@ -1,0 +1,234 @@
+"""Studies from TOML files: what they say, and what is said about those that don't fit."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from study_driver import drive, train_at_once
+from tenfold.errors import TenfoldError
+from tenfold.files import read_json
+from tenfold.recipe import load_recipe
+from tenfold.studies.definition import (
+    Published,
+    Variant,
+    adjust,
+    choose_study,
+    shipped_studies,
+)
+from tenfold.studies.grid import run_study
+from tenfold.studies.plan import load_recipes
+
+STUDY = """
+title = "Which activation function?"
+question = "Does the activation function matter?"
+seeds = 3
+baseline = "ReLU"
+overrides = ["training.epochs=20", "training.milestones=[10]", "schedule.name=constant"]
+limits = ["One network, one data set."]
+
+[[variants]]
+label = "ReLU"
+recipe = "cnn"
+
+[[variants]]
+label = "Leaky ReLU"
+recipe = "own/leaky.toml"
+overrides = ["training.batch_size=64"]
+seeds = 1
+
+[[variants.published]]
+accuracy = 0.61
+epoch = 10
+source = "a thesis"
+
+[[variants.published]]
+accuracy = 0.75
+source = "a thesis"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A study's file beside a recipe of its own."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "leaky.toml").write_text('[model]\nactivation = "leaky_relu"\n')
+    (tmp_path / "activations.toml").write_text(STUDY)
+    return tmp_path / "activations.toml"
+
+
+def test_a_file_is_read_whole(path: Path) -> None:
+    study = choose_study(str(path))
+    assert (study.name, study.seeds, study.baseline) == ("activations", 3, "ReLU")
+    assert study.variants[1] == Variant(
+        label="Leaky ReLU",
+        recipe=str(path.parent / "own/leaky.toml"),
+        overrides=("training.batch_size=64",),
+        seeds=1,
+        published=(Published(0.61, "a thesis", 10), Published(0.75, "a thesis")),
+    )
+    recipes = {trial.name: recipe for trial, recipe in load_recipes(study).items()}
+    assert list(recipes) == ["ReLU,seed=0", "ReLU,seed=1", "ReLU,seed=2", "Leaky-ReLU,seed=0"]
+    assert [recipe.seed for recipe in recipes.values()] == [0, 1, 2, 0]
+    leaky = recipes["Leaky-ReLU,seed=0"]
+    assert (leaky.model.activation, leaky.training.batch_size) == ("leaky_relu", 64)
+    assert {recipe.training.epochs for recipe in recipes.values()} == {20}
+
+
+def test_the_plan_has_what_reports_need(path: Path) -> None:
+    folder = path.parent / "study"
+    run_study(choose_study(str(path)), folder=folder, train=train_at_once)
+    plan = read_json(folder / "study.json")
+    assert {key: plan[key] for key in plan if key != "trials"} == {
+        "name": "activations",
+        "title": "Which activation function?",
+        "question": "Does the activation function matter?",
+        "limits": ["One network, one data set."],
+        "baseline": "ReLU",
+        "variants": [
+            {"label": "ReLU", "published": []},
+            {
+                "label": "Leaky ReLU",
+                "published": [
+                    {"accuracy": 0.61, "epoch": 10, "source": "a thesis"},
+                    {"accuracy": 0.75, "epoch": None, "source": "a thesis"},
+                ],
+            },
+        ],
+    }
+    last = plan["trials"][-1]
+    assert (last["trial"], last["variant"], last["seed"]) == ("Leaky-ReLU,seed=0", "Leaky ReLU", 0)
+    assert last["overrides"][-1] == "training.batch_size=64"
+    assert last["recipe"]["model"]["activation"] == "leaky_relu"
+
+
+@pytest.mark.parametrize("name", list(shipped_studies()))
+def test_every_shipped_study_is_sound(name: str) -> None:
+    study = choose_study(name)
+    assert study.name == name
+    recipes = load_recipes(study)
+    assert len(recipes) == len(study.trials()) > 0
+    assert shipped_studies()[name].startswith("# ")
+
+
+def change(path: Path, old: str, new: str) -> str:
+    assert old in STUDY
+    path.write_text(STUDY.replace(old, new, 1))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("title =", "titel =", r"unknown key 'titel' \(did you mean 'title'\?\)"),
+        ("label =", "lable =", r"unknown key 'variants\[0\].lable' \(did you mean 'label'"),
+        ("epoch = 10", "epochs = 10", r"published\[0\].epochs' \(did you mean 'epoch'"),
+        ('title = "Which activation function?"', "", "title is missing"),
+        ('recipe = "cnn"', "", r"variants\[0\].recipe is missing"),
+        ("[[variants]]", "[[variant]]", "unknown key 'variant'"),
+        ("seeds = 3", "seeds = 0", "seeds must be 1 or more, not 0"),
+        ("seeds = 3", 'seeds = "3"', "seeds must be a whole number, not '3'"),
+        ("seeds = 1", "seeds = -1", r"variants\[1\].seeds must be 1 or more"),
+        ('"ReLU"\nover', '"RelU"\nover', r"baseline must be the label .*\(did you mean 'ReLU'"),
+        ('label = "Leaky ReLU"', 'label = "ReLU"', "the label 'ReLU' is there 2 times"),
+        ('label = "Leaky ReLU"', 'label = "relu"', "'ReLU' and 'relu' are too alike"),
+        ('label = "Leaky ReLU"', 'label = " "', r"variants\[1\].label must be printable text"),
+        ("accuracy = 0.61", "accuracy = 61", r"published.accuracy must be a share .* not 61.0"),
+        ('source = "a thesis"', 'source = ""', "published.source must say who"),
+        ("epoch = 10", "", "published has the epoch 0 2 times"),
+        ('["training.batch', '["seed=3", "training.batch', "overrides can't choose the seed"),
+        ("title", "title [", "is not valid TOML"),
+    ],
+)
+def test_row_e_what_does_not_fit_is_named_with_the_file(
+    path: Path, old: str, new: str, sentence: str
+) -> None:
+    with pytest.raises(TenfoldError, match=sentence) as caught:
+        choose_study(change(path, old, new))
+    assert "activations.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('recipe = "cnn"', 'recipe = "ccn"', r"ReLU: There is no recipe 'ccn' \(did you mean"),
+        ("own/leaky.toml", "own/leak.toml", "Leaky ReLU: There is no recipe '.*own/leak.toml'"),
+        ("batch_size=64", "batch_sise=64", "Leaky ReLU: .*batch_sise"),
+        ("epoch = 10", "epoch = 15", "Leaky ReLU: a result is published for epoch 15, which is"),
+    ],
+)
+def test_row_e_every_recipe_is_loaded_before_anything_is_written(
+    path: Path, old: str, new: str, sentence: str
+) -> None:
+    study = choose_study(change(path, old, new))
+    with pytest.raises(TenfoldError, match=sentence):
+        run_study(study, folder=path.parent / "study", train=train_at_once)
+    assert not (path.parent / "study").exists()
+
+
+def test_a_study_goes_before_a_recipe_of_its_name_unless_there_is_a_grid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = STUDY.replace("own/leaky.toml", "ann")
+    monkeypatch.setattr("tenfold.studies.definition.shipped_studies", lambda: {"cnn": text})
+    assert choose_study("cnn").title == "Which activation function?"
+    assert choose_study("cnn", ["optimizer.lr=0.1,0.2"]).title == "cnn by lr"
+    assert choose_study("ann").title == "ann"
+    monkeypatch.setattr("tenfold.studies.definition.shipped_studies", lambda: {"own": text})
+    with pytest.raises(TenfoldError, match="own is a study with variants of its own; leave out"):
+        choose_study("own", ["optimizer.lr=0.1,0.2"])
+
+
+@pytest.mark.parametrize(
+    ("name", "match"), [("activation", "activations"), ("tutorial-cn", "tutorial-cnn")]
+)
+def test_row_e_an_unknown_name_gets_the_nearest_of_studies_and_recipes(
+    name: str, match: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = {"activations": STUDY}
+    monkeypatch.setattr("tenfold.studies.definition.shipped_studies", lambda: shipped)
+    with pytest.raises(TenfoldError, match=rf"'{name}' \(did you mean '{match}'\?\)"):
+        choose_study(name)
+
+
+def test_more_seeds_are_for_all_variants(path: Path) -> None:
+    study = adjust(choose_study(str(path)), seeds=4)
+    assert [trial.seed for trial in study.trials()] == [*range(4), *range(4)]
+    assert adjust(study) == study
+
+
+def test_published_results_are_left_out_where_the_recipe_is_another(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = choose_study(str(path))
+    same = adjust(study, overrides=["training.batch_size=64"])
+    assert [len(variant.published) for variant in same.variants] == [0, 2]
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING, logger="tenfold"):
+        other = adjust(study, overrides=["data.name='digits'"])
+    assert [len(variant.published) for variant in other.variants] == [0, 0]
+    assert "the published results of Leaky ReLU are left out" in caplog.text
+    recipes = load_recipes(replace(other, seeds=1))
+    assert {recipe.data.name for recipe in recipes.values()} == {"digits"}
+
+
+def test_row_e_the_seed_is_not_for_set(path: Path) -> None:
+    with pytest.raises(TenfoldError, match="--set can't choose the seed"):
+        adjust(choose_study(str(path)), overrides=["seed=1"])
+
+
+def test_a_run_that_others_can_repeat(path: Path) -> None:
+    """The overrides in the records make the recipe, with nothing that only the study knew."""
+    study = choose_study(str(path))
+    outcome = run_study(study, folder=path.parent / "study", train=train_at_once)
+    for trial, record in zip(study.trials(), outcome.records, strict=True):
+        recipe = load_recipe(trial.recipe, [*record["overrides"], f"seed={record['seed']}"])
+        assert recipe == load_recipe(path.parent / "study" / record["run"] / "recipe.json")
+
+
+def test_a_study_of_a_grid_and_one_of_a_file_do_not_share_a_folder(path: Path) -> None:
+    folder = path.parent / "study"
+    drive(folder)
+    with pytest.raises(TenfoldError, match="is another one"):
+        run_study(choose_study(str(path)), folder=folder, train=train_at_once)
