@@ -89,11 +89,14 @@ def _checksums(name: str, image_size: int) -> dict[str, str]:
     return dict(load(name, image_size=image_size).checksums)
 
 
-def _is_made_with(run: RunFolder, checksums: Mapping[str, str]) -> bool:
+def _is_made_with(run: RunFolder, checksums: dict[str, str]) -> bool:
     """Whether `run` saw these pictures, and was evaluated on the test split if there is one."""
-    data = read_json(run.provenance)["data"]
-    splits = read_json(run.result)["splits"]
-    return dict(data["checksums"]) == checksums and "test" in splits
+    try:
+        data = read_json(run.provenance)["data"]
+        splits = read_json(run.result)["splits"]
+    except (TenfoldError, KeyError, TypeError):
+        return False
+    return data.get("checksums") == checksums and "test" in splits
 
 
 def _copy(run: RunFolder, target: RunFolder) -> None:

@@ -1,0 +1,179 @@
+"""Finished runs of equal recipes are taken over, and only those."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import commands
+from study_driver import calls_of, study_of, train_at_once
+from tenfold.data import load
+from tenfold.errors import TenfoldError
+from tenfold.files import read_json, write_json
+from tenfold.locks import hold
+from tenfold.recipe import Recipe
+from tenfold.run import RunFolder
+from tenfold.studies.grid import StudyOptions, StudyOutcome, load_study, run_study
+
+GRID = ["optimizer.lr=0.1,0.2"]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe for data of its own."""
+    data = commands.write_tiny_data(tmp_path / "tiny.npz")
+    path = tmp_path / "mine.toml"
+    path.write_text(f'description = "old"\n[data]\nname = "{data}"\n')
+    return path
+
+
+def train_with_provenance(recipe: Recipe, path: Path, **others: object) -> None:
+    """As training does it, with weights in a folder of their own."""
+    (path / "milestones").mkdir(parents=True)
+    (path / "milestones" / "epoch-1.safetensors").write_bytes(b"weights")
+    write_json(
+        path / "provenance.json",
+        {"data": {"checksums": dict(load(recipe.data.name).checksums)}, "threads": 1},
+    )
+    train_at_once(recipe, path)
+
+
+def study(folder: Path, recipe: Path, *, seeds: int = 1, **options: Any) -> StudyOutcome:
+    chosen = study_of(str(recipe), GRID, seeds)
+    settings = StudyOptions(**options)
+    return run_study(chosen, folder=folder, options=settings, train=train_with_provenance)
+
+
+@pytest.fixture
+def source(tmp_path: Path, recipe: Path) -> Path:
+    """A finished study of two runs."""
+    study(tmp_path / "first", recipe)
+    return tmp_path / "first"
+
+
+def test_equal_runs_of_another_study_are_taken_over(
+    tmp_path: Path, recipe: Path, source: Path
+) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(recipe.read_text().replace("old", "new"))
+    outcome = study(tmp_path / "second", other, seeds=2, reuse=(source,))
+    assert (outcome.num_finished, outcome.num_reused, outcome.num_run) == (4, 2, 2)
+    origins = {record["trial"]: record["reused"] for record in outcome.records}
+    assert origins == {
+        "lr-0.1,seed=0": f"{source}/runs/lr-0.1,seed=0",
+        "lr-0.1,seed=1": None,
+        "lr-0.2,seed=0": f"{source}/runs/lr-0.2,seed=0",
+        "lr-0.2,seed=1": None,
+    }
+    assert outcome.records[0]["splits"] == load_study(source)[0]["splits"]
+    taken = tmp_path / "second" / outcome.records[0]["run"]
+    weights = "milestones/epoch-1.safetensors"
+    assert os.path.samefile(taken / weights, source / "runs/lr-0.1,seed=0" / weights)
+    assert not (taken / "lock").exists()
+    assert not list((tmp_path / "second" / "runs").glob(".*"))
+
+    # What is written later in one of them does not show in the other.
+    write_json(taken / "result.json", {})
+    assert read_json(source / "runs/lr-0.1,seed=0/result.json")["splits"]
+    assert study(tmp_path / "second", other, seeds=2).num_run == 0
+
+
+def test_a_run_folder_will_do_and_an_unfinished_run_gives_way(
+    tmp_path: Path, recipe: Path, source: Path
+) -> None:
+    def stop(recipe: Recipe, path: Path, **others: object) -> None:
+        write_json(path / "recipe.json", recipe.to_dict())
+        raise KeyboardInterrupt
+
+    chosen, folder = study_of(str(recipe), GRID), tmp_path / "second"
+    with pytest.raises(KeyboardInterrupt):
+        run_study(chosen, folder=folder, train=stop)
+    run = source / "runs/lr-0.1,seed=0"
+    outcome = study(folder, recipe, reuse=(run,))
+    assert (outcome.num_reused, outcome.num_run) == (1, 1)
+    assert outcome.records[0]["reused"] == str(run)
+
+
+def test_a_driver_killed_in_a_copy_or_after_it_loses_nothing(
+    tmp_path: Path, recipe: Path, source: Path
+) -> None:
+    folder = tmp_path / "second"
+    study(folder, recipe, reuse=(source,))
+    whole = (folder / "results.jsonl").read_text()
+    (folder / "results.jsonl").unlink()
+    (folder / "runs/.0123.tmp").mkdir()
+    assert study(folder, recipe).num_run == 0
+    assert (folder / "results.jsonl").read_text() == whole
+    assert not (folder / "runs/.0123.tmp").exists()
+
+
+@pytest.mark.parametrize(
+    "spoil", ["seed", "data", "unfinished", "no test", "torn", "untold", "limit", "held"]
+)
+def test_what_is_not_equal_is_trained(
+    tmp_path: Path, recipe: Path, source: Path, spoil: str
+) -> None:
+    run = RunFolder(source / "runs/lr-0.1,seed=0")
+    values = read_json(run.recipe)
+    if spoil == "seed":
+        write_json(run.recipe, {**values, "seed": 5})
+    elif spoil == "data":
+        (tmp_path / "tiny.npz").unlink()
+        commands.write_tiny_data(tmp_path / "tiny.npz", num_train=480)
+    elif spoil == "unfinished":
+        run.result.unlink()
+    elif spoil == "no test":
+        write_json(run.result, {**read_json(run.result), "splits": {}})
+    elif spoil == "torn":
+        run.recipe.write_text("{")
+    elif spoil == "untold":
+        run.provenance.unlink()
+    elif spoil == "limit":
+        values["training"]["time_limit_seconds"] = 60.0
+        write_json(run.recipe, values)
+        recipe.write_text(recipe.read_text() + "[training]\ntime_limit_seconds = 60\n")
+    folder = tmp_path / "second"
+    if spoil == "held":
+        with hold(folder / "runs/lr-0.1,seed=0"):
+            taken = _taken_while_held(folder, recipe, source)
+        assert taken == ["lr-0.2,seed=0"]
+        return
+    outcome = study(folder, recipe, reuse=(source,))
+    assert outcome.records[0]["reused"] is None
+    assert calls_of(folder)["lr-0.1,seed=0"] == 1
+
+
+def _taken_while_held(folder: Path, recipe: Path, source: Path) -> list[str]:
+    from tenfold.studies.plan import load_recipes
+    from tenfold.studies.reuse import take_over
+
+    recipes = load_recipes(study_of(str(recipe), GRID))
+    return [trial.name for trial in take_over([source], recipes, runs=folder / "runs")]
+
+
+def test_row_e_a_place_without_runs_is_named(tmp_path: Path, recipe: Path) -> None:
+    with pytest.raises(TenfoldError, match=r"--reuse .*nowhere is neither the folder of a study"):
+        study(tmp_path / "second", recipe, reuse=(tmp_path / "nowhere",))
+
+
+def test_records_from_before_there_was_reuse_are_read(tmp_path: Path, recipe: Path) -> None:
+    folder = tmp_path / "study"
+    study(folder, recipe)
+    path = folder / "results.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        del line["reused"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [record["reused"] for record in load_study(folder)] == [None, None]
+    assert study(folder, recipe).num_run == 0
+
+
+def test_a_notice_says_how_many(
+    tmp_path: Path, recipe: Path, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="tenfold"):
+        study(tmp_path / "second", recipe, seeds=2, reuse=(source,))
+    assert "2 of 4 runs are taken over from elsewhere." in caplog.text
