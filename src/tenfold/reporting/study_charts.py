@@ -13,6 +13,12 @@ from tenfold.reporting.words import counted, percent, points
 # A validation line that ends lower than this below its best has turned.
 _CLEAR_FALL = 0.01
 
+_END_CAPTION = (
+    "Variants whose intervals stay clear of each other differ by more than chance; where they "
+    "overlap, the picture alone does not tell."
+)
+_PUBLISHED_CAPTION = " A hollow diamond is a published number, tied to ours by a stem."
+
 
 def result_charts(study: Study, marks: dict[str, Mark], charts: Charts) -> tuple[Chart, ...]:
     """The variants at the end of training, and on the way there."""
@@ -23,8 +29,7 @@ def result_charts(study: Study, marks: dict[str, Mark], charts: Charts) -> tuple
             charts.chart(
                 "At the end of training",
                 study_figures.interval_plot(rows, axis=f"right answers on {study.split} pictures"),
-                "Variants whose intervals stay clear of each other differ by more than chance; "
-                "where they overlap, the picture alone does not tell.",
+                _END_CAPTION if len(rows) > 1 else "",
                 description=_describe_rows(study),
             )
         )
@@ -34,8 +39,8 @@ def result_charts(study: Study, marks: dict[str, Mark], charts: Charts) -> tuple
             charts.chart(
                 f"On the {study.split} pictures, at each milestone",
                 study_figures.lines_with_bands(on_the_way),
-                "Bands are 95 % intervals. A hollow diamond is a published number, tied to ours by "
-                "a stem.",
+                "Bands are 95 % intervals."
+                + (_PUBLISHED_CAPTION if any(line.published for line in on_the_way) else ""),
                 description="Accuracy over epochs; the table of milestones has the numbers.",
             )
         )
