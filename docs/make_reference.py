@@ -15,7 +15,7 @@ from tenfold.recipe import schema
 
 COMMANDS = (
     "demo", "data get", "data info", "data eda", "data export", "train", "evaluate", "report",
-    "study", "recipes", "models",
+    "predict", "score", "study", "recipes", "models",
 )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def predict(
     run: RunArgument,
     pictures: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[IMAGE|FOLDER]...", help="Picture files, or folders of them."),
+        typer.Argument(metavar="IMAGE|FOLDER", help="Picture files, or folders of them."),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Predict the run's test, validation or train instead.")
