@@ -25,6 +25,7 @@ from tenfold.cli_options import (
 )
 from tenfold.cli_predictions import predict, score
 from tenfold.cli_studies import studies, study
+from tenfold.cli_tune import tune
 from tenfold.console import Output, duration
 from tenfold.errors import TenfoldError
 from tenfold.summaries import (
@@ -197,6 +198,7 @@ app.command()(predict)
 app.command()(score)
 app.command()(study)
 app.command()(studies)
+app.command()(tune)
 
 
 @app.command()

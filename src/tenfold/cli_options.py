@@ -1,10 +1,13 @@
 """Arguments and options that several commands share, so that they read the same everywhere."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tenfold.errors import TenfoldError
 
 RecipeArgument = Annotated[
     str, typer.Argument(help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file.")

@@ -133,7 +133,8 @@ def _render(figure: Figure) -> str:
     figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     text = re.sub(r"<metadata>.*?</metadata>", "", content.getvalue(), flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"(\.\d\d)\d+", r"\1", text)
+    # Coordinates only; the text between the tags says what it says.
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), text)
     return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
 
 

@@ -1,0 +1,270 @@
+"""The `tenfold tune` command: search for better values of a recipe, and show how it goes."""
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tenfold.cli_options import (
+    DataOption,
+    JsonOption,
+    RecipeArgument,
+    SetOption,
+    SkipBrokenOption,
+    data_override,
+    seconds_of,
+)
+from tenfold.console import Output, duration, percent
+from tenfold.errors import TenfoldError
+
+if TYPE_CHECKING:
+    from tenfold.progress import Progress
+    from tenfold.studies.search_records import Summary, TrialRecord
+
+DEFAULT_TRIALS = 30
+NUM_SHOWN = 5
+
+
+def tune(
+    recipe: RecipeArgument,
+    space: Annotated[
+        Path | None,
+        typer.Option("--space", metavar="FILE", help="Ranges to search, as TOML."),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            "--trials",
+            min=1,
+            help="Trials in all, over all processes and sessions; 30 where --time is not given.",
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", help="Stop this process after a time: 90s, 60m, 2h.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            metavar="URL|FILE",
+            help="Where the trials are kept: an Optuna URL such as sqlite:///trials.db, which "
+            "several machines can share, or a journal file; one in the folder if not given.",
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="The search's folder; tunes/<recipe> if not given.")
+    ] = None,
+    data: DataOption = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of every trial, and of what is tried.")
+    ] = None,
+    overrides: SetOption = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads to compute with; for several processes at once, a share of the cores "
+            "for each.",
+        ),
+    ] = None,
+    skip_broken: SkipBrokenOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for a better recipe; started several times, the processes share the trials.
+
+    Every trial trains the recipe with other values and is judged by its validation accuracy after
+    the last epoch; the first is the recipe as it is. Run again, the command goes on.
+    """
+    from tenfold.recipe import load_recipe
+
+    changes = [*(overrides or []), *data_override(data)]
+    if seed is not None:
+        changes.append(f"seed={seed}")
+    chosen = load_recipe(recipe, changes)
+    limit = seconds_of(time) if time is not None else None
+    output = Output(as_json=as_json)
+
+    from tenfold.studies.search_space import default_space, read_space
+
+    ranges = read_space(space, chosen) if space is not None else default_space(chosen)
+    _require_extra()
+    from tenfold.studies.search import SearchOptions, run_search
+    from tenfold.studies.search_plan import SearchPlan
+
+    where = folder or Path("tunes") / chosen.name
+    options = SearchOptions(
+        folder=where,
+        storage=storage,
+        num_trials=trials or (DEFAULT_TRIALS if limit is None else None),
+        seconds=limit,
+        threads=threads,
+        skip_broken=skip_broken,
+    )
+    plan = SearchPlan(chosen, ranges, recipe)
+    with _Display(output, options.num_trials) as display:
+        outcome = run_search(plan, options=options, watcher=display, progress=display.new_bar())
+    _show_end(output, where, outcome.summary, is_out_of_time=outcome.is_out_of_time)
+    if outcome.summary["best"] is None and not outcome.is_out_of_time:
+        raise typer.Exit(1)
+
+
+def _require_extra() -> None:
+    try:
+        import optuna
+        import tomli_w
+    except ImportError:
+        raise TenfoldError(
+            '`tenfold tune` needs Optuna; install it with: pip install "tenfold[search]"'
+        ) from None
+    del optuna, tomli_w
+
+
+class _Display:
+    """Trials as they begin and end: a bar on a terminal, lines in a pipe, or JSON."""
+
+    def __init__(self, output: Output, num_trials: int | None) -> None:
+        self._output = output
+        self._of = f" of {num_trials}" if num_trials is not None else ""
+        self._bar = contextlib.ExitStack()
+        self._once = _Once()
+
+    def __enter__(self) -> "_Display":
+        logging.getLogger("tenfold").addFilter(self._once)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        logging.getLogger("tenfold").removeFilter(self._once)
+        self._bar.close()
+
+    def new_bar(self) -> "Progress":
+        """A bar in the place of the last one."""
+        self._bar.close()
+        return self._bar.enter_context(self._output.progress())
+
+    def began(self, record: "TrialRecord", summary: "Summary") -> "Progress | None":
+        """See SearchWatcher."""
+        self._bar.close()
+        kind = "the recipe as it is" if record["is_baseline"] else _values(record, summary)
+        again = f", which goes on with trial {record['resumes']}" if _is_resumed(record) else ""
+        states = summary["counts"]
+        num_taken = sum(states.get(s, 0) for s in ("complete", "pruned", "failed", "running"))
+        self._output.record("trial_started", **record)
+        self._output.say(f"trial {record['number']} ({num_taken}{self._of}){again}: {kind}")
+        return self.new_bar()
+
+    def ended(self, record: "TrialRecord", summary: "Summary") -> None:
+        """See SearchWatcher."""
+        self._bar.close()
+        self._output.record("trial", **record, best=summary["best"])
+        best = ""
+        if summary["best"] is not None and summary["best"] != record["number"]:
+            accuracy = _trial(summary, summary["best"])["accuracy"]
+            best = f"; best {percent(accuracy or 0.0, 2)} (trial {summary['best']})"
+        elif record["accuracy"] is not None:
+            best = "; the best so far"
+        self._output.say(f"trial {record['number']}: {_outcome(record)}{best}")
+
+
+class _Once(logging.Filter):
+    """Lets a notice through once, since every trial gives the same ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See logging.Filter."""
+        message = record.getMessage()
+        is_new = message not in self._seen
+        self._seen.add(message)
+        return is_new
+
+
+def _show_end(output: Output, folder: Path, summary: "Summary", *, is_out_of_time: bool) -> None:
+    """What the search has found, and what to do with it."""
+    counts = summary["counts"]
+    states = ", ".join(f"{number} {state}" for state, number in counts.items())
+    output.say(f"{sum(counts.values())} trials: {states}.")
+    if is_out_of_time:
+        output.say("The time is up; the same command goes on from here.")
+    best = summary["best"]
+    if best is None:
+        output.say("No trial has come to its end, so there is no best one yet.")
+    else:
+        complete = [r for r in summary["trials"] if r["state"] == "complete"]
+        ranked = sorted(complete, key=lambda r: (-(r["accuracy"] or 0.0), r["number"]))
+        rows = [
+            [str(r["number"]), percent(r["accuracy"] or 0.0, 2), _values(r, summary)]
+            for r in ranked[:NUM_SHOWN]
+        ]
+        output.table("Best trials", ["trial", "validation", "values"], rows)
+        output.say(_gain(summary), bold=True)
+        seed = summary["recipe"]["seed"] + 1
+        output.say(
+            f"The best recipe is {folder / 'best.toml'}; the best of many trials is partly luck, "
+            f"so measure it with new seeds: tenfold train {folder / 'best.toml'} --seed {seed}"
+        )
+
+    from tenfold.reporting.search_page import write_search_page
+
+    page = write_search_page(folder)
+    output.record(
+        "search",
+        folder=str(folder),
+        is_out_of_time=is_out_of_time,
+        **{key: summary[key] for key in ("counts", "best", "baseline", "importances")},
+        best_accuracy=_trial(summary, best)["accuracy"] if best is not None else None,
+        recipe=str(folder / "best.toml") if best is not None else None,
+    )
+    output.record("page", path=str(page))
+    output.say(f"The page is {page.resolve()}", bold=True)
+
+
+def _gain(summary: "Summary") -> str:
+    assert summary["best"] is not None
+    best = _trial(summary, summary["best"])["accuracy"] or 0.0
+    found = f"Trial {summary['best']} is right on {percent(best, 2)} of the validation pictures"
+    if summary["baseline"] is None:
+        return f"{found}; the recipe itself has no result yet."
+    if summary["baseline"] == summary["best"]:
+        return f"{found}: it is the recipe as it is, and no other trial was better."
+    own = _trial(summary, summary["baseline"])["accuracy"] or 0.0
+    return f"{found}, {100 * (best - own):.2f} points more than the recipe's {percent(own, 2)}."
+
+
+def _outcome(record: "TrialRecord") -> str:
+    seconds = f" in {duration(record['seconds'])}" if record["seconds"] is not None else ""
+    if record["state"] == "complete":
+        return f"{percent(record['accuracy'] or 0.0, 2)} right on validation{seconds}"
+    if record["state"] == "pruned":
+        last = record["values"][-1] or 0.0
+        return f"pruned after epoch {len(record['values'])} with {percent(last, 2)}{seconds}"
+    if record["state"] == "failed":
+        return f"failed: {record['error']}"
+    return "left to another process"
+
+
+def _is_resumed(record: "TrialRecord") -> bool:
+    return record["resumes"] is not None
+
+
+def _values(record: "TrialRecord", summary: "Summary") -> str:
+    """The trial's values in short: the last part of each key, unless two keys share it."""
+    shorts = [entry["key"].rpartition(".")[2] for entry in summary["space"]]
+    parts = []
+    for key, value in record["params"].items():
+        short = key.rpartition(".")[2]
+        parts.append(f"{short if shorts.count(short) == 1 else key} {_in_words(value)}")
+    return ", ".join(parts)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _trial(summary: "Summary", number: int) -> "TrialRecord":
+    return next(record for record in summary["trials"] if record["number"] == number)

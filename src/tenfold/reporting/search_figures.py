@@ -1,0 +1,259 @@
+"""Numbers -> matplotlib Figure: the charts of a search."""
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+)
+
+from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks, short
+from tenfold.reporting.search_summary import Search, Setting, Trial, in_words
+from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, MUTED, SERIES, SURFACE, styled
+
+OWN = SERIES[1]
+"""The colour of the recipe as it is."""
+
+_GOLDEN = 0.618
+_MOST_TICKS = 7
+_SMALLEST_SPAN = 0.02  # a narrower axis would make noise look like a result
+_LEGEND: Any = {
+    "loc": "outside upper left",
+    "handlelength": 1.2,
+    "borderpad": 0,
+    "columnspacing": 1.2,
+}
+
+
+@styled
+def history(search: Search) -> Figure:
+    """Each trial's accuracy in the order of the trials, the best so far, and the recipe's own."""
+    figure, axes = new_chart()
+    floor = _floor(search)
+    _draw_trials(axes, [(float(t.number), t) for t in _judged(search)], search, floor=floor)
+    failed = search.of_state("failed")
+    if failed:
+        numbers = [t.number for t in failed]
+        axes.plot(numbers, [floor] * len(failed), "x", color=BAD, label="failed", clip_on=False)
+    complete = search.of_state("complete")
+    if complete:
+        best = list(accumulate((t.accuracy or 0.0 for t in complete), max))
+        end = max(t.number for t in search.trials)
+        x = [*(t.number for t in complete), end]
+        axes.step(x, [*best, best[-1]], where="post", color=INK, linewidth=1.4, label="best so far")
+    _draw_own_line(axes, search)
+    _finish_accuracy(axes, floor)
+    axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+    axes.grid(axis="y")
+    figure.legend(ncols=3, **_LEGEND)
+    return figure
+
+
+@styled
+def curves(search: Search) -> Figure:
+    """Accuracy by epoch of every trial; the best and the recipe's own stand out."""
+    figure, axes = new_chart()
+    drawn = [t for t in search.trials if any(value is not None for value in t.values)]
+    for trial in drawn:
+        if trial not in (search.best, search.baseline):
+            pruned = trial.state == "pruned"
+            _draw_line(axes, trial, colour=MUTED if pruned else ACCENT, width=0.9, faint=True)
+    if search.baseline is not None and search.baseline is not search.best:
+        _draw_line(axes, search.baseline, colour=OWN, width=2.0, label="the recipe")
+    if search.best is not None:
+        label = "the best, the recipe as it is" if search.best.is_baseline else "the best"
+        _draw_line(axes, search.best, colour=GOOD, width=2.2, label=label)
+    axes.plot([], [], color=ACCENT, linewidth=0.9, alpha=0.7, label="complete")
+    axes.plot([], [], color=MUTED, linewidth=0.9, alpha=0.7, label="pruned")
+    finish_curves(axes, quantity="accuracy")
+    axes.set_ylabel("right on validation")
+    axes.set_xlabel("epoch")
+    figure.legend(ncols=2, **_LEGEND)
+    return figure
+
+
+@styled
+def importances(search: Search) -> Figure:
+    """The share of each setting in the spread of the accuracies, as bars, largest first."""
+    assert search.importances is not None
+    items = list(search.importances.items())[::-1]
+    figure, axes = new_chart(height=46 + 20 * len(items))
+    rows = np.arange(len(items))
+    axes.barh(rows, [share for _, share in items], 0.62, color=ACCENT, alpha=0.55)
+    for row, (_, share) in zip(rows, items, strict=True):
+        axes.annotate(
+            f"{100 * share:.0f}\N{NO-BREAK SPACE}%",
+            (share, row),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+            color=MUTED,
+        )
+    axes.set_yticks(rows, [short(search.short_name(key)) for key, _ in items])
+    axes.set_ylim(-0.6, len(items) - 0.4)
+    axes.set_xlim(0, 1.12 * max(search.importances.values()))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(percent_ticks())
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+@styled
+def slice_of(search: Search, setting: Setting) -> Figure:
+    """The accuracy of each trial over its value of one setting."""
+    figure, axes = new_chart(height=190)
+    floor = _floor(search)
+    tried = [(_x(setting, t), t) for t in _judged(search) if setting.key in t.params]
+    _draw_trials(axes, tried, search, floor=floor)
+    if setting.choices:
+        axes.set_xlim(-0.5, len(setting.choices) - 0.5)
+        axes.set_xticks(range(len(setting.choices)), [short(in_words(c)) for c in setting.choices])
+    elif setting.log:
+        axes.set_xscale("log")
+        axes.set_xlim(setting.low / 1.25, setting.high * 1.25)
+        axes.xaxis.set_major_locator(LogLocator(subs=_subs(setting), numticks=12))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: in_words(float(value))))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.minorticks_off()
+    else:
+        span = setting.high - setting.low
+        axes.set_xlim(setting.low - 0.05 * span, setting.high + 0.05 * span)
+        axes.xaxis.set_major_locator(_linear_ticks(setting))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: in_words(float(value))))
+    _finish_accuracy(axes, floor)
+    axes.grid()
+    return figure
+
+
+def _draw_trials(
+    axes: Axes, placed: Sequence[tuple[float, Trial]], search: Search, *, floor: float
+) -> None:
+    """Trials as marks by their state; those below `floor` as triangles on it."""
+
+    def draw(chosen: Sequence[tuple[float, float]], label: str, **marks: Any) -> None:
+        inside = [(x, y) for x, y in chosen if y >= floor]
+        below = [x for x, y in chosen if y < floor]
+        if inside:
+            axes.plot(*zip(*inside, strict=True), linestyle="", label=label, clip_on=False, **marks)
+        if below:
+            marks = {**marks, "marker": "v", "label": None if inside else label}
+            axes.plot(below, [floor] * len(below), linestyle="", clip_on=False, **marks)
+
+    own, best = search.baseline, search.best
+    plain = [(x, t) for x, t in placed if t is not own and t is not best]
+    for state, colours in (
+        ("pruned", {"markerfacecolor": SURFACE, "markeredgecolor": MUTED}),
+        ("complete", {"markerfacecolor": ACCENT, "markeredgecolor": SURFACE, "alpha": 0.8}),
+    ):
+        chosen = [(x, _height(t)) for x, t in plain if t.state == state]
+        size = 5 if state == "pruned" else 6.5
+        draw(chosen, state, marker="o", markersize=size, markeredgewidth=0.9, zorder=2, **colours)
+    for trial, label, marker, colour in ((own, "the recipe", "D", OWN), (best, "best", "*", GOOD)):
+        chosen = [(x, _height(t)) for x, t in placed if trial is not None and t is trial]
+        size = 7 if marker == "D" else 14
+        draw(
+            chosen,
+            label,
+            marker=marker,
+            markersize=size,
+            markerfacecolor=colour,
+            markeredgecolor=SURFACE,
+            markeredgewidth=0.8,
+            zorder=4,
+        )
+
+
+def _draw_line(
+    axes: Axes,
+    trial: Trial,
+    *,
+    colour: str,
+    width: float,
+    label: str | None = None,
+    faint: bool = False,
+) -> None:
+    y = [math.nan if value is None else value for value in trial.values]
+    axes.plot(
+        range(1, len(y) + 1),
+        y,
+        color=colour,
+        linewidth=width,
+        label=label,
+        alpha=0.7 if faint else 1,
+        marker="o" if len(y) < 2 else None,
+        markersize=3,
+        zorder=2 if faint else 4,
+    )
+
+
+def _draw_own_line(axes: Axes, search: Search) -> None:
+    if search.baseline is not None and search.baseline.accuracy is not None:
+        axes.axhline(search.baseline.accuracy, color=OWN, linewidth=1.2, linestyle="--", zorder=1.5)
+
+
+def _finish_accuracy(axes: Axes, floor: float) -> None:
+    _, high = axes.get_ylim()
+    axes.set_ylim(floor, max(high, floor + _SMALLEST_SPAN))
+    axes.tick_params(length=0)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(percent_ticks())
+    axes.set_ylabel("right on validation")
+
+
+def _judged(search: Search) -> list[Trial]:
+    """The trials that have an accuracy to show."""
+    return [t for t in search.of_state("complete", "pruned") if t.last_value is not None]
+
+
+def _height(trial: Trial) -> float:
+    value = trial.accuracy if trial.accuracy is not None else trial.last_value
+    return value if value is not None else 0.0
+
+
+def _floor(search: Search) -> float:
+    """The lowest accuracy that is drawn to scale: a few bad trials must not press the good ones
+    together."""
+    heights = [_height(trial) for trial in _judged(search)]
+    if not heights:
+        return 0.0
+    top, quarter = max(heights), float(np.quantile(heights, 0.25))
+    low = max(min(heights), top - 2.5 * max(top - quarter, _SMALLEST_SPAN / 2))
+    return max(0.0, low - 0.06 * max(top - low, _SMALLEST_SPAN))
+
+
+def _x(setting: Setting, trial: Trial) -> float:
+    value = trial.params[setting.key]
+    if setting.choices:
+        # The same place beside the middle for the same trial in every chart.
+        aside = (trial.number * _GOLDEN) % 1 - 0.5
+        index = setting.choices.index(value) if value in setting.choices else -0.45
+        return index + 0.5 * aside
+    return max(float(value), setting.low) if setting.log else float(value)
+
+
+def _linear_ticks(setting: Setting) -> Locator:
+    """At the values themselves where there are few, else at round numbers."""
+    if setting.step and (setting.high - setting.low) / setting.step < _MOST_TICKS:
+        values = np.arange(setting.low, setting.high + setting.step / 2, setting.step)
+        return FixedLocator(values.tolist())
+    return MaxNLocator(_MOST_TICKS - 1, steps=[1, 2, 5, 10])
+
+
+def _subs(setting: Setting) -> tuple[float, ...]:
+    """Ticks at powers of ten, and between them where the range has few of those."""
+    decades = math.log10(setting.high / setting.low)
+    return (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.6 else (1.0, 2.0, 5.0)

@@ -1,0 +1,35 @@
+"""A search's trials -> one self-contained HTML file."""
+
+from pathlib import Path
+
+from tenfold import __version__
+from tenfold.files import write_text
+from tenfold.reporting.page import environment
+from tenfold.reporting.search_summary import Search, read_search
+from tenfold.reporting.search_views import view_search
+
+_FOLDER = Path(__file__).parent
+_STYLE_SHEETS = ("style.css", "report.css", "search.css")
+
+
+def write_search_page(folder: Path, out: Path | None = None) -> Path:
+    """Write the page about the search in `folder`, from its trials.json alone; return its path.
+
+    out: the HTML file; `report.html` in `folder` where None.
+
+    Raises TenfoldError where the trials are missing or damaged, and where the file can't be
+    written.
+    """
+    path = Path(folder) / "report.html" if out is None else Path(out)
+    write_text(path, render_search(read_search(Path(folder))))
+    return path
+
+
+def render_search(search: Search) -> str:
+    """The page about `search` as HTML that refers to nothing outside itself."""
+    styles = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _STYLE_SHEETS)
+    return (
+        environment()
+        .get_template("search.html")
+        .render(view=view_search(search), styles=styles, version=__version__)
+    )

@@ -1,0 +1,314 @@
+"""What the page about a search shows: sentences, tables and charts."""
+
+from dataclasses import dataclass
+
+from tenfold.reporting import search_figures as figures
+from tenfold.reporting.search_summary import STATES, Search, Setting, Trial, in_words
+from tenfold.reporting.story import Notice
+from tenfold.reporting.views import Chart, Charts, Tile
+from tenfold.reporting.words import counted, duration, listed, percent, points, signed_points
+
+NUM_RANKED = 10
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting: in the recipe, in the best trial, and what was searched."""
+
+    key: str
+    own: str
+    best: str
+    searched: str
+    is_changed: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value, and where in its range it is, from 0 to 1."""
+
+    text: str
+    place: float
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The best trials side by side: a heading and an accuracy for each, a row for each setting."""
+
+    headings: tuple[str, ...]
+    accuracies: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A trial in the list of all of them."""
+
+    number: int
+    state: str
+    accuracy: str
+    epochs: str
+    seconds: str
+    note: str
+
+
+@dataclass(frozen=True)
+class SearchView:
+    """Everything that the page says."""
+
+    search: Search
+    title: str
+    lead: str
+    notices: tuple[Notice, ...]
+    tiles: tuple[Tile, ...]
+    changes: tuple[Change, ...]
+    commands: tuple[str, ...]
+    course: tuple[Chart, ...]
+    importances: Chart | None
+    importances_note: str
+    slices: tuple[Chart, ...]
+    ranked: Ranked | None
+    lines: tuple[Line, ...]
+    counts: str
+    limits: tuple[str, ...]
+
+
+def view_search(search: Search) -> SearchView:
+    """Prepare a search for its page."""
+    charts = Charts()
+    judged = any(t.last_value is not None for t in search.of_state("complete", "pruned"))
+    return SearchView(
+        search=search,
+        title=f"A better {search.name}?",
+        lead=_lead(search),
+        notices=_notices(search),
+        tiles=_tiles(search),
+        changes=_changes(search),
+        commands=_commands(search),
+        course=_course(search, charts) if judged else (),
+        importances=_importances(search, charts),
+        importances_note=_importances_note(search),
+        slices=_slices(search, charts) if judged else (),
+        ranked=_ranked(search),
+        lines=tuple(_line(trial) for trial in search.trials),
+        counts=_counts(search),
+        limits=_limits(search),
+    )
+
+
+def _lead(search: Search) -> str:
+    if search.best is None:
+        return "No trial has come to its end yet."
+    found = f"right on {percent(search.best.accuracy, digits=2)} of the validation pictures"
+    if search.gain is None:
+        return f"Trial {search.best.number} is {found}; the recipe itself has no result yet."
+    if search.best is search.baseline:
+        return f"No trial was better than the recipe as it is, which is {found}."
+    own = percent(search.baseline.accuracy if search.baseline else None, digits=2)
+    return (
+        f"Trial {search.best.number} is {found}, {points(search.gain, digits=2)} more than the "
+        f"recipe as it is, which has {own}."
+    )
+
+
+def _notices(search: Search) -> tuple[Notice, ...]:
+    found = []
+    unfinished = [t for t in search.trials if t.state in ("running", "waiting")]
+    if unfinished:
+        found.append(
+            Notice(
+                f"The search was not over when this page was written: "
+                f"{counted(len(unfinished), 'trial')} had not come to an end. The same command "
+                "goes on with it."
+            )
+        )
+    if search.gain and search.chance is not None and 0 < search.gain < search.chance:
+        found.append(
+            Notice(
+                f"With {counted(search.num_validation or 0, 'validation picture')} two equal "
+                f"recipes can differ by {points(search.chance)} by chance, and the best of many "
+                "is helped by it. So this gain may be none; new seeds will tell."
+            )
+        )
+    return tuple(found)
+
+
+def _tiles(search: Search) -> tuple[Tile, ...]:
+    tiles = []
+    if search.best is not None:
+        number = f"trial {search.best.number}"
+        tiles.append(Tile(percent(search.best.accuracy, digits=2), "best on validation", number))
+    if search.baseline is not None:
+        own = percent(search.baseline.accuracy, digits=2)
+        tiles.append(Tile(own, "the recipe as it is", "validation"))
+    if search.gain is not None:
+        tiles.append(Tile(signed_points(search.gain, digits=2), "gain", "percentage points"))
+    ended = search.of_state("complete", "pruned", "failed")
+    tiles.append(Tile(str(len(ended)), "trials", _counts(search)))
+    seconds = sum(trial.seconds or 0.0 for trial in search.trials)
+    tiles.append(Tile(duration(seconds), "time in trials", "all processes together"))
+    return tuple(tiles)
+
+
+def _counts(search: Search) -> str:
+    numbers = {state: len(search.of_state(state)) for state in STATES}
+    return ", ".join(f"{number} {state}" for state, number in numbers.items() if number)
+
+
+def _changes(search: Search) -> tuple[Change, ...]:
+    best = search.best
+    return tuple(
+        Change(
+            key=setting.key,
+            own=in_words(setting.own),
+            best=in_words(best.params[setting.key]) if best is not None else "–",
+            searched=_range(setting),
+            is_changed=best is not None and best.params[setting.key] != setting.own,
+        )
+        for setting in search.settings
+    )
+
+
+def _range(setting: Setting) -> str:
+    if setting.choices:
+        return listed([in_words(choice) for choice in setting.choices]).replace(" and ", " or ")
+    log = ", logarithmic" if setting.log else ""
+    return f"{in_words(setting.low)} to {in_words(setting.high)}{log}"
+
+
+def _commands(search: Search) -> tuple[str, ...]:
+    if search.best is None:
+        return ()
+    path = (search.folder / "best.toml").as_posix()
+    quoted = f'"{path}"' if " " in path else path
+    return tuple(f"tenfold train {quoted} --seed {search.seed + n}" for n in (1, 2, 3))
+
+
+def _course(search: Search, charts: Charts) -> tuple[Chart, ...]:
+    return (
+        charts.chart(
+            "Trial by trial",
+            figures.history(search),
+            "The dashed line is the recipe as it is. A pruned trial is shown at its last epoch. "
+            "Triangles at the bottom are trials that fell below the chart.",
+        ),
+        charts.chart(
+            "Epoch by epoch",
+            figures.curves(search),
+            "Each line is a trial. One that ends early was pruned: it was below the median of the "
+            "complete ones.",
+        ),
+    )
+
+
+def _importances(search: Search, charts: Charts) -> Chart | None:
+    if search.importances is None:
+        return None
+    return charts.chart(
+        "How much each setting matters",
+        figures.importances(search),
+        "The share of each setting in the spread of the complete trials’ accuracies, within the "
+        "ranges that were searched (fANOVA, Hutter et al. 2014).",
+    )
+
+
+def _importances_note(search: Search) -> str:
+    if search.importances is not None:
+        return ""
+    num_complete = len(search.of_state("complete"))
+    return (
+        "How much each setting matters is estimated at the end of a search, from twelve complete "
+        f"trials on; here are {num_complete}."
+    )
+
+
+def _slices(search: Search, charts: Charts) -> tuple[Chart, ...]:
+    order = list(search.importances or ())
+    settings = sorted(
+        search.settings, key=lambda s: order.index(s.key) if s.key in order else len(order)
+    )
+    return tuple(
+        charts.chart(
+            setting.key,
+            figures.slice_of(search, setting),
+            _slice_note(setting),
+            description=f"validation accuracy over {setting.key}",
+        )
+        for setting in settings
+    )
+
+
+def _slice_note(setting: Setting) -> str:
+    if not setting.log:
+        return ""
+    edge = "; the recipe’s 0 is drawn at the left edge" if setting.own == 0 else ""
+    return f"logarithmic{edge}"
+
+
+def _ranked(search: Search) -> Ranked | None:
+    best = search.ranked[:NUM_RANKED]
+    if not best:
+        return None
+    rows = []
+    for setting in search.settings:
+        cells = tuple(
+            Cell(in_words(trial.params[setting.key]), _place(setting, trial)) for trial in best
+        )
+        rows.append((search.short_name(setting.key), cells))
+    return Ranked(
+        headings=tuple("the recipe" if t.is_baseline else f"trial {t.number}" for t in best),
+        accuracies=tuple(percent(t.accuracy, digits=2) for t in best),
+        rows=tuple(rows),
+    )
+
+
+def _place(setting: Setting, trial: Trial) -> float:
+    value = trial.params[setting.key]
+    if setting.choices and value not in setting.choices:
+        return 0.0
+    return setting.place(value)
+
+
+def _line(trial: Trial) -> Line:
+    notes = []
+    if trial.is_baseline:
+        notes.append("the recipe as it is")
+    if trial.resumes is not None:
+        notes.append(f"goes on with trial {trial.resumes}")
+    if trial.resumed_as is not None:
+        notes.append(f"its process ended; done again as trial {trial.resumed_as}")
+    if trial.error is not None:
+        notes.append(trial.error)
+    value = trial.accuracy if trial.accuracy is not None else trial.last_value
+    return Line(
+        number=trial.number,
+        state=trial.state,
+        accuracy=percent(value, digits=2),
+        epochs=str(len(trial.values)),
+        seconds=duration(trial.seconds),
+        note="; ".join(notes),
+    )
+
+
+def _limits(search: Search) -> tuple[str, ...]:
+    epochs = f" for {counted(search.epochs, 'epoch')}" if search.epochs else ""
+    found = [
+        f"Every trial trained{epochs} with seed {search.seed} on the same pictures, and is judged "
+        "by its accuracy on the same validation pictures after its last epoch; no epoch is chosen.",
+        "The best trial was chosen by the accuracy that is shown here, so that figure is "
+        "optimistic, the more so the more trials there were. What the recipe is worth, new seeds "
+        "and the test pictures have to say.",
+        "No trial has looked at the test pictures.",
+        "One seed says nothing of how much a result changes from seed to seed.",
+        "A pruned trial was stopped in the second half of its epochs because it was below the "
+        "median of the complete ones at that epoch. It might have caught up.",
+        "A slice shows one setting while all the others vary too, and the search looks more "
+        "closely where it was good before, so its dots are no fair sample.",
+    ]
+    if search.chance is not None:
+        found.insert(
+            2,
+            f"By chance alone, two equal recipes differ by up to {points(search.chance)} on "
+            f"{counted(search.num_validation or 0, 'validation picture')} in 95 of 100 cases, or "
+            "less, since they are the same pictures.",
+        )
+    return tuple(found)

@@ -1,0 +1,208 @@
+"""A search over the fields of a recipe, by as many processes as like to take part: `run_search`."""
+
+import os
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import optuna
+
+from tenfold.data import load
+from tenfold.data.splits import training_data
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.evaluate import splitting
+from tenfold.files import require_writable, write_json
+from tenfold.progress import Progress
+from tenfold.recipe import Recipe
+from tenfold.studies.search_best import write_best
+from tenfold.studies.search_plan import (
+    SearchPlan,
+    agree_on_plan,
+    require_comparable,
+    require_same_plan,
+    require_search_folder,
+)
+from tenfold.studies.search_queue import Queue, working_in
+from tenfold.studies.search_records import Summary, TrialRecord, summarise
+from tenfold.studies.search_storage import (
+    alone,
+    open_storage,
+    quiet,
+    storage_errors,
+    without_password,
+)
+from tenfold.studies.search_trial import TimeIsUpError, Trainer, baseline_params
+from tenfold.training.interruption import leaving_at_once
+from tenfold.training.train import TrainOptions
+
+PRUNING_AFTER = 5
+"""Complete trials that there must be before any other is compared with their median."""
+
+
+class SearchWatcher(Protocol):
+    """Told of the trials of this process."""
+
+    def began(self, record: TrialRecord, summary: Summary) -> Progress | None:
+        """A trial is about to be trained; what is returned is told of its steps."""
+
+    def ended(self, record: TrialRecord, summary: Summary) -> None:
+        """It is over; `summary` has it already."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Where and for how long to search.
+
+    folder: of the search. storage: the path of a journal file or any URL of Optuna's; None for a
+    journal in the folder. num_trials: over all processes, those of earlier sessions included; None
+    for no limit. seconds: of this process; None for no limit. threads, skip_broken: see
+    TrainOptions.
+    """
+
+    folder: Path
+    storage: str | None = None
+    num_trials: int | None = None
+    seconds: float | None = None
+    threads: int | None = None
+    skip_broken: bool = False
+
+
+class SearchOutcome(NamedTuple):
+    """A search as it is now, and whether this process stopped because its time was up."""
+
+    summary: Summary
+    is_out_of_time: bool
+
+
+def run_search(
+    plan: SearchPlan,
+    *,
+    options: SearchOptions,
+    watcher: SearchWatcher | None = None,
+    progress: Progress | None = None,
+) -> SearchOutcome:
+    """Train trials of `plan` until there are enough or the time is up; the first is the recipe.
+
+    Each is judged by its validation accuracy after its last epoch; the test split is not touched.
+    From half of its epochs on a trial is pruned when it is below the median of the complete ones
+    at the same epoch, but never the recipe itself. A trial that fails is recorded, and the others
+    go on. Several processes may do this at once in one folder, or in folders that share a storage.
+    A trial whose process died is done again from its last checkpoint. progress: told of the reading
+    of the data.
+
+    Raises TenfoldError, before anything is trained, where folder or storage belong to another
+    search, where the data can't be had or have no validation split; InterruptedRunError and
+    KeyboardInterrupt with all saved, so that the same call goes on.
+    """
+    started = time.monotonic()
+    _require_single_process()
+    require_comparable(plan.recipe)
+    require_search_folder(options.folder)
+    with leaving_at_once(), storage_errors():
+        _require_validation(plan.recipe, options, progress)
+        require_writable(options.folder)
+        with working_in(options.folder) as worker:
+            queue = _open_queue(plan, options, worker)
+            queue.begin(baseline_params(plan))
+            deadline = float("inf") if options.seconds is None else started + options.seconds
+            is_out_of_time = _train_trials(queue, plan, options, deadline, watcher)
+            return SearchOutcome(_write(queue, plan, is_end=True), is_out_of_time)
+
+
+def _train_trials(
+    queue: Queue,
+    plan: SearchPlan,
+    options: SearchOptions,
+    deadline: float,
+    watcher: SearchWatcher | None,
+) -> bool:
+    """Take trials until there are none left; whether it was the time that ended it."""
+    trainer = Trainer(queue, plan, partial(_train_options, options), deadline=deadline)
+    limit = float("inf") if options.num_trials is None else options.num_trials
+    while time.monotonic() < deadline:
+        trial = queue.take(limit)
+        if trial is None:
+            return False
+        values = trainer.draw(trial)
+        summary = summarise(queue.study, plan)
+        shown = watcher.began(_record(summary, trial.number), summary) if watcher else None
+        try:
+            trainer.train(trial, values, progress=shown)
+        except TimeIsUpError:
+            break
+        finally:
+            summary = _write(queue, plan)
+        if watcher is not None:
+            watcher.ended(_record(summary, trial.number), summary)
+    return True
+
+
+def _train_options(options: SearchOptions, folder: Path) -> TrainOptions:
+    # A run that another process began may have had other threads, which is no reason to lose it.
+    return TrainOptions(
+        folder=folder,
+        allow_changes=True,
+        threads=options.threads,
+        skip_broken=options.skip_broken,
+        evaluate_test=False,
+    )
+
+
+def _open_queue(plan: SearchPlan, options: SearchOptions, worker: str) -> Queue:
+    """The trials of this search in its storage, which must be about the same plan."""
+    storage = options.storage or str(options.folder / "trials.journal")
+    shown = without_password(storage) if options.storage else "its own journal"
+    with alone(options.folder), quiet():
+        identity = agree_on_plan(options.folder, plan, storage=shown)
+        name = f"tenfold {plan.recipe.name}"
+        study = optuna.create_study(
+            storage=open_storage(storage),
+            study_name=name,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNING_AFTER),
+        )
+        if "plan" not in study.user_attrs:
+            study.set_user_attr("plan", plan.to_dict())
+        require_same_plan(
+            study.user_attrs["plan"], plan, where=f"The search in {shown}", remedy="--storage"
+        )
+    return Queue(study, options.folder, identity, worker, plan.recipe.seed)
+
+
+def _write(queue: Queue, plan: SearchPlan, *, is_end: bool = False) -> Summary:
+    """Write what is known now; alone, so that nothing older is written after it."""
+    with alone(queue.folder):
+        summary = summarise(queue.study, plan, with_importances=is_end)
+        write_json(queue.folder / "trials.json", summary)
+        write_best(queue.folder, plan, summary)
+    return summary
+
+
+def _record(summary: Summary, number: int) -> TrialRecord:
+    return next(record for record in summary["trials"] if record["number"] == number)
+
+
+def _require_single_process() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TenfoldError(
+            "A search has no use for a launcher such as torchrun; start the same command several "
+            "times instead, and its processes share the work."
+        )
+
+
+def _require_validation(recipe: Recipe, options: SearchOptions, progress: Progress | None) -> None:
+    """Read the data once, so that what is wrong with them is said once and at once."""
+    dataset = load(
+        recipe.data.name,
+        image_size=recipe.data.image_size,
+        skip_broken=options.skip_broken,
+        progress=progress,
+    )
+    if training_data(dataset, **splitting(recipe.data)).validation is None:
+        raise TenfoldError(
+            "A search needs validation pictures to judge by, and there are none; set "
+            "data.validation_size, such as --set data.validation_size=0.1."
+        )

@@ -1,0 +1,86 @@
+"""The best recipe of a search as a file: what it sets, and what its accuracy is worth."""
+
+from dataclasses import MISSING, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tenfold.files import write_text
+from tenfold.recipe import Recipe
+from tenfold.studies.search_plan import SearchPlan
+from tenfold.studies.search_records import Summary, TrialRecord, recipe_of
+from tenfold.studies.search_toml import to_toml
+
+
+def write_best(folder: Path, plan: SearchPlan, summary: Summary) -> None:
+    """Write `folder/best.toml`, a recipe for `load_recipe`; nothing where no trial is complete."""
+    if summary["best"] is None:
+        return
+    best = _record(summary, summary["best"])
+    recipe = tuned(recipe_of(best, plan.recipe), plan)
+    values = to_toml(_differences(recipe))
+    write_text(folder / "best.toml", f"{_header(folder, plan, summary, best)}\n{values}")
+
+
+def tuned(recipe: Recipe, plan: SearchPlan) -> Recipe:
+    """`recipe` under the name that it has in `best.toml`, so that its runs are a series of their
+    own."""
+    return replace(recipe, name=f"{plan.recipe.name}-tuned")
+
+
+def _header(folder: Path, plan: SearchPlan, summary: Summary, best: TrialRecord) -> str:
+    accuracy = best["accuracy"] or 0.0
+    counts = summary["counts"]
+    num_trained = counts.get("complete", 0) + counts.get("pruned", 0) + counts.get("failed", 0)
+    path = folder / "best.toml"
+    seeds = [plan.recipe.seed + number for number in (1, 2, 3)]
+    lines = [
+        f"The best of {num_trained} trials of a search around the recipe {plan.source}.",
+        "",
+        f"  found by    tenfold tune {plan.source}, trial {best['number']}",
+        f"  validation  {100 * accuracy:.2f} % after the last epoch, with seed {plan.recipe.seed}",
+        f"  {_gain(summary, accuracy)}",
+        "",
+        "The best of many trials is partly the luckiest, so its validation accuracy is optimistic,",
+        "the more so the more trials there were. No trial has seen the test pictures. Measure it",
+        "with seeds that the search has not used:",
+        "",
+        *(f"  tenfold train {_quoted(path)} --seed {seed}" for seed in seeds),
+    ]
+    return "".join(f"# {_printable(line)}".rstrip() + "\n" for line in lines)
+
+
+def _gain(summary: Summary, accuracy: float) -> str:
+    if summary["baseline"] is None:
+        return "the recipe  has no result of its own in this search yet"
+    if summary["baseline"] == summary["best"]:
+        return "the recipe  is this one: no trial was better"
+    own = _record(summary, summary["baseline"])["accuracy"] or 0.0
+    gain = 100 * (accuracy - own)
+    return f"the recipe  has {100 * own:.2f} %, so this is {gain:.2f} points better"
+
+
+def _record(summary: Summary, number: int) -> TrialRecord:
+    return next(record for record in summary["trials"] if record["number"] == number)
+
+
+def _quoted(path: Path) -> str:
+    text = path.as_posix()
+    return f'"{text}"' if " " in text else text
+
+
+def _printable(line: str) -> str:
+    """TOML allows no control characters in comments, which a path may have."""
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
+def _differences(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults, in the order of the schema."""
+    chosen: dict[str, Any] = {}
+    for entry in fields(value):
+        own = getattr(value, entry.name)
+        if is_dataclass(own):
+            if inner := _differences(own):
+                chosen[entry.name] = inner
+        elif entry.name == "name" or entry.default is MISSING or own != entry.default:
+            chosen[entry.name] = list(own) if isinstance(own, tuple) else own
+    return chosen

@@ -1,0 +1,143 @@
+"""What a search is going to do, in its folder and its storage, so that a resumed one does the same.
+
+A search folder:
+
+  search.json     the plan: recipe, ranges, objective
+  space.toml      the ranges, to be copied and changed
+  trials.journal  all trials, unless they are in another storage
+  runs/trial-<n>  the run folder of each trial
+  workers/        a locked folder for each process that searches now
+  trials.json     all trials as numbers, for the page and for others
+  best.toml       the best recipe
+  report.html     the page
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tenfold.errors import TenfoldError
+from tenfold.files import read_json, write_json, write_text
+from tenfold.recipe import Recipe
+from tenfold.studies.search_space import Space, flatten
+from tenfold.studies.search_toml import to_inline_table
+
+OBJECTIVE = "validation accuracy after the last epoch"
+OWN_FILES = ("search.lock", "workers")
+"""What a process that died before the plan was written may leave."""
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What is searched: `space`, around `recipe`.
+
+    source: the name or path that the recipe was given by, for commands to repeat.
+    """
+
+    recipe: Recipe
+    space: Space
+    source: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that must be the same when the search goes on, as JSON values."""
+        return {
+            "objective": OBJECTIVE,
+            "recipe": _as_json(self.recipe.to_dict()),
+            "space": [_as_json(chosen.to_dict()) for chosen in self.space],
+        }
+
+
+def require_search_folder(folder: Path) -> None:
+    """Raise TenfoldError where `folder` is something else, such as a run folder or a home."""
+    if not folder.exists() or (folder / "search.json").exists():
+        return
+    if not folder.is_dir():
+        raise TenfoldError(f"{folder} is not a folder; give another --folder.")
+    others = [p for p in folder.iterdir() if p.name not in OWN_FILES and p.suffix != ".tmp"]
+    if others:
+        raise TenfoldError(
+            f"{folder} holds other things than a search, such as {min(others).name}; give another "
+            "--folder."
+        )
+
+
+def require_comparable(recipe: Recipe) -> None:
+    """Raise TenfoldError where trials of `recipe` would not end at the same epoch."""
+    for key in ("early_stopping", "time_limit_seconds"):
+        if getattr(recipe.training, key):
+            raise TenfoldError(
+                f"A search compares trials after the same epochs, which training.{key} would end "
+                f"at different ones; switch it off with --set training.{key}=0."
+            )
+
+
+def agree_on_plan(folder: Path, plan: SearchPlan, *, storage: str) -> str:
+    """Write the plan into `folder`, or see that the one that is there says the same.
+
+    storage: where the trials are kept, without its password. Returns the folder's own random id.
+    Raises TenfoldError, with the difference, where the plan or the storage is another one.
+    """
+    path = folder / "search.json"
+    if not path.exists():
+        write_text(folder / "space.toml", _space_toml(plan))
+        identity = secrets.token_hex(8)
+        values = {"id": identity, "source": plan.source, "storage": storage, **plan.to_dict()}
+        write_json(path, values)
+        return identity
+    before = read_json(path)
+    if not isinstance(before, dict) or not {"id", "storage", "recipe", "space"} <= set(before):
+        raise TenfoldError(f"{path} is not the plan of a search; give another --folder.")
+    if before["storage"] != storage:
+        raise TenfoldError(
+            f"The search in {folder} keeps its trials in {before['storage']}, not in {storage}; "
+            "give it as --storage, or give another --folder."
+        )
+    require_same_plan(before, plan, where=f"The search in {folder}", remedy="--folder")
+    return str(before["id"])
+
+
+def require_same_plan(
+    before: Mapping[str, Any], plan: SearchPlan, *, where: str, remedy: str
+) -> None:
+    """Raise TenfoldError, with the difference, where `before` is not what `plan` says."""
+    difference = _difference(before, plan.to_dict())
+    if difference is not None:
+        raise TenfoldError(
+            f"{where} is another one: {difference}; give another {remedy}, or repeat the command "
+            "that began it."
+        )
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What tells two plans apart, in words; None where they are the same."""
+    old, new = flatten(before["recipe"]), flatten(now["recipe"])
+    for key in [*old, *(key for key in new if key not in old)]:
+        if old.get(key) != new.get(key):
+            return f"{key} was {old.get(key)!r} and is {new.get(key)!r} now"
+    ranges = {entry["key"]: entry for entry in before["space"]}
+    asked = {entry["key"]: entry for entry in now["space"]}
+    for key in [*ranges, *(key for key in asked if key not in ranges)]:
+        if key not in asked:
+            return f"it searches {key}, which was not asked for now"
+        if key not in ranges:
+            return f"it does not search {key}"
+        if ranges[key] != asked[key]:
+            return f"the range of {key} is another one than it was"
+    if before.get("objective") != now["objective"]:
+        return f"it was judged by {before.get('objective')}"
+    return None
+
+
+def _space_toml(plan: SearchPlan) -> str:
+    lines = ["# The ranges of this search; a copy of it, changed, can be given to --space."]
+    lines += [f'"{chosen.key}" = {to_inline_table(chosen.to_spec())}' for chosen in plan.space]
+    return "\n".join(lines) + "\n"
+
+
+def _as_json(value: Any) -> Any:
+    """Tuples as lists, as they are when they are read again."""
+    if isinstance(value, Mapping):
+        return {key: _as_json(inner) for key, inner in value.items()}
+    return [_as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
