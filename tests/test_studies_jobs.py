@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import commands
 import study_driver
 from study_driver import NAMES, calls_of, drive, drive_jobs
 from tenfold.errors import InterruptedRunError, TenfoldError
@@ -159,7 +160,7 @@ def test_row_32_a_signal_to_the_driver_stops_the_workers_which_save(
     assert driver.returncode == status
     assert errors == (
         f"Stopped by {number.name} with 2 under way; everything is saved, and the same command "
-        "goes on from there. 1 of 4 runs are finished."
+        "goes on from there. Finished so far: 1 of 4 runs."
     )
     assert not any(map(is_alive, pids_of(folder).values()))
     assert all((folder / "runs" / name / "saved").exists() for name in NAMES[1:3])
@@ -235,3 +236,62 @@ def test_threads_are_shared_out_and_a_resumed_run_keeps_its_own(
         threads_for(begun, asked=4, num_jobs=1)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert threads_for(fresh, asked=None, num_jobs=2) is None
+
+
+REAL_RECIPE = """
+[data]
+name = "digits"
+
+[model]
+name = "ann"
+widths = [16]
+
+[training]
+epochs = 30
+"""
+REAL_STUDY = ["study", "digits.toml", "--grid", "optimizer.lr=0.05,0.02,1e30", "--threads", "1"]
+
+
+def begin_real_study(folder: Path, *options: str) -> commands.Command:
+    folder.mkdir(exist_ok=True)
+    (folder / "digits.toml").write_text(REAL_RECIPE)
+    return commands.start([*REAL_STUDY, *options, "--no-report"], folder=folder)
+
+
+def bits_of(folder: Path) -> dict[str, tuple[bytes, ...]]:
+    """Weights and logs of the finished runs."""
+    from safetensors.numpy import load_file
+
+    bits = {}
+    for record in load_study(folder):
+        if record["status"] == "finished":
+            run = RunFolder(folder / record["run"])
+            weights = [array.tobytes() for _, array in sorted(load_file(run.model).items())]
+            bits[record["trial"]] = (*weights, run.metrics.read_bytes())
+    return bits
+
+
+@pytest.mark.slow
+def test_rows_32_and_34_with_real_training(tmp_path: Path) -> None:
+    undisturbed = begin_real_study(tmp_path / "undisturbed")
+    assert undisturbed.wait() == 1, undisturbed.output
+    expected = bits_of(tmp_path / "undisturbed/studies/digits")
+    assert list(expected) == ["lr-0.05,seed=0", "lr-0.02,seed=0"]
+
+    folder, study = tmp_path / "disturbed", tmp_path / "disturbed/studies/digits"
+    checkpoints = [study / "runs" / name / "checkpoint" for name in expected]
+    stopped = begin_real_study(folder, "--jobs", "2")
+    stopped.wait_for(lambda: all(any(path.glob("*.json")) for path in checkpoints))
+    stopped.signal(signal.SIGTERM)
+    assert stopped.wait() == 75, stopped.output
+    assert "with 2 under way; everything is saved" in stopped.output
+    killed = begin_real_study(folder, "--jobs", "2")
+    sessions = [study / "runs" / name / "provenance.json" for name in expected]
+    killed.wait_for(lambda: all(len(read_json(path)["sessions"]) == 2 for path in sessions))
+    killed.kill()
+    resumed = begin_real_study(folder, "--jobs", "2")
+    assert resumed.wait() == 1, resumed.output
+    assert bits_of(study) == expected
+    assert "lower optimizer.lr" in str(load_study(study)[2]["error"])
+    command = read_json(sessions[0])["sessions"][0]["command"]
+    assert command == f"tenfold {' '.join(REAL_STUDY)} --jobs 2 --no-report"

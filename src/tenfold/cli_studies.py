@@ -32,7 +32,10 @@ def study(
         Path | None, typer.Option(help="The study's folder; studies/<name> if not given.")
     ] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", min=1, help="Runs at once, each in a process of its own.")
+        int,
+        typer.Option(
+            "--jobs", min=1, help="Runs at once, each in a process with its share of the cores."
+        ),
     ] = 1,
     threads: ThreadsOption = None,
     reuse: Annotated[

@@ -100,7 +100,7 @@ def run_study(
             session.run(jobs, train=train, worker=worker)
         except InterruptedRunError as error:
             raise type(error)(
-                f"{error} {session.num_finished} of {len(recipes)} runs are finished."
+                f"{error} Finished so far: {session.num_finished} of {len(recipes)} runs."
             ) from None
         return session.outcome(num_run=len(jobs), num_reused=num_reused)
 

@@ -1,0 +1,235 @@
+"""The commands about studies, as people and machines meet them."""
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import commands
+from tenfold.files import read_json
+
+STUDY = """
+title = "How wide?"
+question = "Is a wider network better on digits?"
+baseline = "Narrow"
+seeds = 2
+overrides = ["training.epochs=4", "training.milestones=[2]", "schedule.name=constant"]
+limits = ["Digits are easy."]
+
+[[variants]]
+label = "Narrow"
+recipe = "digits.toml"
+
+[[variants.published]]
+accuracy = 0.1
+epoch = 2
+source = "a guess"
+
+[[variants]]
+label = "Wide"
+recipe = "digits.toml"
+overrides = ["model.widths=[64]"]
+seeds = 1
+"""
+RECIPE = """
+[data]
+name = "digits"
+
+[model]
+name = "ann"
+widths = [16]
+
+[optimizer]
+lr = 0.02
+"""
+WIDTHS = ["study", "widths.toml", "--threads", "1"]
+
+
+def write_study(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "widths.toml").write_text(STUDY)
+    (folder / "digits.toml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study that was carried out, and its output."""
+    folder = write_study(tmp_path_factory.mktemp("template") / "work")
+    command = commands.start(WIDTHS, folder=folder)
+    assert command.wait() == 0, command.output
+    (folder / "first.log").write_text(command.output)
+    return folder
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    """A copy of the template."""
+    shutil.copytree(template, tmp_path / "work")
+    return tmp_path / "work"
+
+
+def test_a_study_in_a_pipe_prints_plain_lines(template: Path) -> None:
+    output = (template / "first.log").read_text()
+    assert "\x1b" not in output
+    lines = output.splitlines()
+    assert lines[:2] == ["3 runs", "Run 1 of 3: Narrow, seed 0"]
+    assert re.fullmatch(
+        r"Run 1 of 3: Narrow, seed 0: \d+\.\d\d % right on test in [\d.]+ s  [\d.]+ s left",
+        lines[2],
+    )
+    assert re.fullmatch(r"Run 3 of 3: Wide, seed 0: \d.* right on test in [\d.]+ s", lines[6])
+    assert lines[7] == "How wide?"
+    rows = [re.split(r"  +", line) for line in lines[8:12]]
+    assert rows[0] == [
+        *("variant", "epochs", "runs", "test accuracy", "95 % interval", "time"),
+        *("published", "verdict"),
+    ]
+    assert [row[:3] for row in rows[1:]] == [
+        ["Narrow", "2", "2 of 2"],
+        ["Narrow", "4", "2 of 2"],
+        ["Wide", "4", "1 of 1"],
+    ]
+    assert rows[1][6] == "10.00 %"
+    assert rows[1][7] in ("beaten", "met")
+    assert lines[-1] == f"The page is {(template / 'studies/widths/report.html').resolve()}"
+
+
+def test_what_a_study_leaves(template: Path) -> None:
+    study = template / "studies" / "widths"
+    summary = read_json(study / "summary.json")
+    assert (summary["planned"], summary["finished"], summary["failed"]) == (3, 3, 0)
+    assert summary["question"] in (study / "report.html").read_text()
+    provenance = read_json(study / "runs/Narrow,seed=0/provenance.json")
+    assert provenance["threads"] == 1
+    assert provenance["sessions"][0]["command"] == f"tenfold {' '.join(WIDTHS)}"
+
+
+def test_more_seeds_extend_it_and_machines_read_how(folder: Path) -> None:
+    command = commands.start([*WIDTHS, "--seeds", "2", "--json", "--no-report"], folder=folder)
+    assert command.wait() == 0, command.output
+    events = [json.loads(line) for line in command.output.splitlines()]
+    assert [event["event"] for event in events] == [
+        *("study", "training", "started", *["epoch"] * 4, "ended", "trial_ended"),
+        *["trial"] * 4,
+        "summary",
+    ]
+    assert events[0] == {
+        "event": "study",
+        "total": 4,
+        "to_train": ["Wide,seed=1"],
+        "total_epochs": 16,
+    }
+    ended = events[8]
+    assert (ended["trial"], ended["status"], ended["done_epochs"]) == (
+        "Wide,seed=1",
+        "finished",
+        16,
+    )
+    assert ended["seconds_left"] == 0
+    assert ended["splits"]["test"]["accuracy"] > 0.3
+    assert events[-1]["finished"] == 4
+
+
+def test_runs_of_another_study_are_taken_over(folder: Path) -> None:
+    arguments = ["study", "digits.toml", "--reuse", "studies/widths", "--no-report", "--json"]
+    changes = ["training.epochs=4", "training.milestones=[2]", "schedule.name=constant"]
+    sets = [part for change in changes for part in ("--set", change)]
+    command = commands.start([*arguments, *sets], folder=folder)
+    assert command.wait() == 0, command.output
+    events = [json.loads(line) for line in command.output.splitlines()]
+    assert not [event for event in events if event["event"] == "training"]
+    [trial] = [event for event in events if event["event"] == "trial"]
+    assert trial["reused"] == "studies/widths/runs/Narrow,seed=0"
+
+
+def test_a_study_with_a_failure_says_so_and_ends_with_status_1(folder: Path) -> None:
+    (folder / "widths.toml").write_text(
+        f'{STUDY}\n[[variants]]\nlabel = "Hopeless"\nrecipe = "digits.toml"\nseeds = 1\n'
+        'overrides = ["optimizer.lr=1e30"]\n'
+    )
+    command = commands.start(WIDTHS, folder=folder)
+    assert command.wait() == 1, command.output
+    assert "How wide? (cut short: 3 of 4 runs finished, 1 failed)" in command.output
+    assert "Run 4 of 4: Hopeless, seed 0: failed after" in command.output
+    assert "Hopeless,seed=0 failed: " in command.output
+    assert "Hopeless" in (folder / "studies/widths/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["study", "activation"], "did you mean 'activations'?"),
+        (["study", "widths.toml", "--grid", "optimizer.lr=1,2"], "leave out --grid"),
+        (["study", "widths.toml", "--seeds", "1"], "which was not asked for now"),
+        (["study", "widths.toml", "--set", "seed=1"], "--seeds"),
+        (["study", "widths.toml", "--set", "optimizer.lrr=1"], "did you mean 'lr'?"),
+        (["study", "digits.toml", "--reuse", "nowhere"], "--reuse nowhere"),
+        (["study", "cnn", "--grid", "optimizer.lr"], "optimizer.lr"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_status_2(
+    folder: Path, arguments: list[str], named: str
+) -> None:
+    command = commands.start(arguments, folder=folder)
+    assert command.wait() == 2, command.output
+    errors = [line for line in command.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, command.output
+    assert named in errors[0]
+    assert "Traceback" not in command.output
+
+
+def test_the_studies_are_listed(tmp_path: Path) -> None:
+    listed = commands.run(["studies", "--json"], folder=tmp_path)
+    studies = {study["name"]: study for study in map(json.loads, listed.output.splitlines())}
+    assert {"activations", "published", "train-size"} <= set(studies)
+    assert studies["ann-vs-cnn"]["question"].endswith("?")
+    assert studies["epochs"]["num_runs"] >= 1
+
+
+def test_live_bars_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "work")
+    leader, follower = pty.openpty()
+    changes = ["--jobs", "2", "--no-report", "--set", "training.epochs=3000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tenfold", *WIDTHS, *changes],
+        cwd=folder,
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"},
+    )
+    os.close(follower)
+    shown = b""
+    deadline = time.monotonic() + 90
+    words = ("study", "Narrow, seed 1", "/9,000 epochs", "/3,000 epochs", "validation", "images/s")
+    stopped = False
+    while time.monotonic() < deadline:
+        if select.select([leader], [], [], 1)[0]:
+            try:
+                shown += os.read(leader, 65536)
+            except OSError:  # The other end is closed.
+                break
+        text = shown.decode(errors="replace")
+        if not stopped and all(word in text for word in (*words, "left, 0 of 3")):
+            process.send_signal(signal.SIGINT)
+            stopped = True
+    os.close(leader)
+    assert process.wait(30) == 130
+    assert stopped, shown.decode(errors="replace")[-2000:]
+    sentence = " ".join(shown.decode(errors="replace").split())
+    assert "error: Stopped by SIGINT with 2 under way; everything is saved" in sentence
+    assert "Finished so far: 0 of 3 runs." in sentence
+    runs = folder / "studies/widths/runs"
+    assert sorted(p.name for p in runs.iterdir() if any((p / "checkpoint").glob("*.json"))) == [
+        "Narrow,seed=0",
+        "Narrow,seed=1",
+    ]
