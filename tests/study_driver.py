@@ -76,19 +76,19 @@ def calls_of(folder: Path) -> dict[str, int]:
     return {p.parent.name: len(p.read_text().split()) for p in folder.glob("runs/*/calls")}
 
 
-def sweep(root: Path) -> list[dict[str, Any]]:
+def sweep(root: Path, drive: Callable[[Path], object]) -> list[dict[str, Any]]:
     """Studies in `root`, each killed ahead of another operation on the disk and then resumed.
 
     The last but one had two records when it was killed, and the last was not killed.
     """
     findings: list[dict[str, Any]] = []
     while not findings or len(findings[-1]["recorded"]) < 2:
-        findings.append(_kill_and_resume(root / str(len(findings)), len(findings)))
-    return [*findings, _kill_and_resume(root / "whole", sys.maxsize)]
+        findings.append(_kill_and_resume(root / str(len(findings)), len(findings), drive))
+    return [*findings, _kill_and_resume(root / "whole", sys.maxsize, drive)]
 
 
-def _kill_and_resume(folder: Path, number: int) -> dict[str, Any]:
-    status = _fork(lambda: _drive_until(folder, number))
+def _kill_and_resume(folder: Path, number: int, drive: Callable[[Path], object]) -> dict[str, Any]:
+    status = _fork(lambda: _drive_until(folder, number, drive))
     results = folder / "results.jsonl"
     recorded = results.read_text().splitlines() if results.exists() else []
     calls = calls_of(folder)
@@ -117,7 +117,7 @@ def _fork(work: Callable[[], object]) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def _drive_until(folder: Path, number: int) -> None:
+def _drive_until(folder: Path, number: int, drive: Callable[[Path], object]) -> None:
     """Drive the study, and kill the process ahead of its flush or rename of this number."""
     left = number
 
@@ -205,9 +205,13 @@ WAYS: dict[str, TrainTrial] = {
 
 
 def main(command: str, argument: str, kind: str = "") -> None:
-    """`sweep FOLDER`, `wait FOLDER`, `worker KIND`, or `jobs FOLDER KIND` with two workers."""
+    """`sweep FOLDER`, `wait FOLDER`, `worker KIND`; with two workers `sweep-jobs FOLDER` and
+    `jobs FOLDER KIND`."""
     if command == "sweep":
-        sys.stdout.write(json.dumps(sweep(Path(argument))))
+        sys.stdout.write(json.dumps(sweep(Path(argument), drive)))
+    elif command == "sweep-jobs":
+        jobs = sweep(Path(argument), lambda folder: drive_jobs(folder, "train at once"))
+        sys.stdout.write(json.dumps(jobs))
     elif command == "wait":
         drive(Path(argument), _wait_in_second_trial)
     elif command == "jobs":

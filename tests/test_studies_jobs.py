@@ -149,6 +149,32 @@ def test_row_32_workers_of_a_killed_driver_save_and_end_and_the_next_one_resumes
     )
 
 
+@pytest.mark.slow
+def test_row_32_a_driver_killed_at_any_operation_runs_only_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, study_driver.__file__, "sweep-jobs", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *killed, whole = json.loads(done.stdout)
+    assert len(killed) > 5
+    assert all(finding["killed"] for finding in killed)
+    assert whole["calls_after"] == dict.fromkeys(NAMES, 1)
+    for finding in killed:
+        assert finding["resumed"] == 0, done.stderr
+        assert sorted(finding["results"].splitlines()) == sorted(whole["results"].splitlines())
+        assert finding["plan"] == whole["plan"]
+        calls = finding["calls_after"]
+        assert all(calls[name] == 1 for name in finding["recorded"])
+        # At most the runs that were under way are begun again.
+        assert sum(calls.values()) - len(NAMES) in (0, 1, 2)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_row_32_a_signal_to_the_driver_stops_the_workers_which_save(
     tmp_path: Path, number: signal.Signals, status: int
