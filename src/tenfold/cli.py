@@ -182,14 +182,17 @@ def evaluate(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders: one, or several to compare.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="A run, several runs to compare, a study, or a search of `tune`."),
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="The HTML file to write.")] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one self-contained HTML page about a run, or one that compares several."""
+    """Write one self-contained HTML page about a run, a comparison, a study or a search."""
     output = Output(as_json=as_json)
-    page = _write_report(output, runs, out)
+    page = _write_report(output, folders, out)
     if open_page:
         typer.launch(str(page))
 
@@ -285,16 +288,37 @@ def _seconds(text: str) -> float:
     raise TenfoldError(f"--time {text!r} must be a time such as 90s, 5m or 2h.")
 
 
-def _write_report(output: Output, runs: list[Path], out: Path | None) -> Path:
-    from tenfold.reporting.page import write_figures, write_report
+def _write_report(output: Output, folders: list[Path], out: Path | None) -> Path:
+    page = _page_of_runs(folders, out) if len(folders) > 1 else _page_of(folders[0], out)
+    _show_page(output, page)
+    return page
+
+
+def _page_of(folder: Path, out: Path | None) -> Path:
+    """The page about a study, a search or a run, whichever `folder` holds."""
+    if (folder / "study.json").exists():
+        from tenfold.reporting.study_page import write_study_page
+        from tenfold.studies.analysis import summarise_study
+
+        summarise_study(folder)  # Runs may have been added since, or the study cut short.
+        return write_study_page(folder, out)
+    if (folder / "search.json").exists():
+        from tenfold.reporting.search_page import write_search_page
+
+        return write_search_page(folder, out)
+    from tenfold.reporting.page import write_figures
+
+    page = _page_of_runs([folder], out)
+    write_figures(folder)
+    return page
+
+
+def _page_of_runs(runs: list[Path], out: Path | None) -> Path:
+    from tenfold.reporting.page import write_report
 
     if out is None and len(runs) > 1:
         out = Path("report.html")
-    page = write_report(runs, out)
-    if len(runs) == 1:
-        write_figures(runs[0])
-    _show_page(output, page)
-    return page
+    return write_report(runs, out)
 
 
 def _show_page(output: Output, page: Path) -> None:
