@@ -70,6 +70,9 @@ def tune(
         ),
     ] = None,
     skip_broken: SkipBrokenOption = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html at the end.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Search for a better recipe; started several times, the processes share the trials.
@@ -106,6 +109,8 @@ def tune(
     with _Display(output, options.num_trials) as display:
         outcome = run_search(plan, options=options, watcher=display, progress=display.new_bar())
     _show_end(output, where, outcome.summary, is_out_of_time=outcome.is_out_of_time)
+    if report:
+        _write_page(output, where)
     if outcome.summary["best"] is None and not outcome.is_out_of_time:
         raise typer.Exit(1)
 
@@ -206,10 +211,6 @@ def _show_end(output: Output, folder: Path, summary: "Summary", *, is_out_of_tim
             f"The best recipe is {folder / 'best.toml'}; the best of many trials is partly luck, "
             f"so measure it with new seeds: tenfold train {folder / 'best.toml'} --seed {seed}"
         )
-
-    from tenfold.reporting.search_page import write_search_page
-
-    page = write_search_page(folder)
     output.record(
         "search",
         folder=str(folder),
@@ -218,6 +219,12 @@ def _show_end(output: Output, folder: Path, summary: "Summary", *, is_out_of_tim
         best_accuracy=_trial(summary, best)["accuracy"] if best is not None else None,
         recipe=str(folder / "best.toml") if best is not None else None,
     )
+
+
+def _write_page(output: Output, folder: Path) -> None:
+    from tenfold.reporting.search_page import write_search_page
+
+    page = write_search_page(folder)
     output.record("page", path=str(page))
     output.say(f"The page is {page.resolve()}", bold=True)
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,9 @@ from tenfold.files import require_writable
 
 BUSY_SECONDS = 120.0
 """How long to wait for another process to finish what takes it milliseconds."""
+
+NEW_DATA_BASE_ATTEMPTS, NEW_DATA_BASE_SECONDS = 10, 0.5
+"""How often, and how long apart, a new data base is opened while another process makes it."""
 
 JOURNAL_START = b'{"op_code"'
 """How every journal begins; nothing else is touched."""
@@ -34,10 +39,7 @@ def open_storage(url_or_path: str) -> BaseStorage:
     try:
         if "://" not in url_or_path:
             return _open_journal(Path(url_or_path))
-        if url_or_path.startswith("sqlite"):
-            wait = {"connect_args": {"timeout": SQLITE_SECONDS}}
-            return RDBStorage(url_or_path, engine_kwargs=wait)
-        return get_storage(url_or_path)
+        return _open_url(url_or_path)
     except TenfoldError:
         raise
     except Exception as error:
@@ -93,6 +95,21 @@ def storage_errors() -> Iterator[None]:
             f"The storage of the trials failed ({str(error).partition(chr(10))[0]}); mend that and "
             "run the same command again, which goes on from here."
         ) from error
+
+
+def _open_url(url: str) -> BaseStorage:
+    for _ in range(NEW_DATA_BASE_ATTEMPTS):
+        try:
+            if url.startswith("sqlite"):
+                wait = {"connect_args": {"timeout": SQLITE_SECONDS}}
+                return RDBStorage(url, engine_kwargs=wait)
+            return get_storage(url)
+        except Exception as error:
+            # Two processes make the tables of a new data base at the same moment.
+            if not re.search("already exists|unique|duplicate|locked", str(error).lower()):
+                raise
+            time.sleep(NEW_DATA_BASE_SECONDS)
+    return get_storage(url)
 
 
 def _open_journal(path: Path) -> BaseStorage:
