@@ -18,7 +18,14 @@ from typing import Any
 
 import numpy as np
 
-PRELOADED = ["tenfold.cli", "tenfold.training.train", "sklearn.metrics"]
+# The optimisers of torch import `torch._dynamo` when first used, which takes seconds.
+PRELOADED = [
+    "tenfold.cli",
+    "tenfold.training.train",
+    "tenfold.studies.search",
+    "sklearn.metrics",
+    "torch._dynamo",
+]
 
 TINY_RECIPE = """
 description = "about 20,000 parameters, for tests"

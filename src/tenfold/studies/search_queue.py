@@ -57,6 +57,11 @@ def is_interrupted(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and not {ERROR, SURPLUS} & trial.user_attrs.keys()
 
 
+def requested(trial: FrozenTrial) -> dict[str, Any]:
+    """The values of a trial, whether it has drawn them or only waits to be given them."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
 def counts(trial: FrozenTrial) -> bool:
     """Whether the trial is one of those that were asked for."""
     return not is_interrupted(trial) and SURPLUS not in trial.user_attrs
@@ -79,6 +84,7 @@ class Queue:
     def begin(self, baseline: Mapping[str, Any]) -> None:
         """Queue the recipe as it is as the first trial, unless that has been done."""
         with alone(self.folder):
+            self.study.set_user_attr(FOLDER + self.identity, True)
             if not any(BASELINE in trial.user_attrs for trial in self._trials()):
                 self.study.enqueue_trial(dict(baseline), user_attrs={BASELINE: True})
 
@@ -127,13 +133,13 @@ class Queue:
         return sum(t.state != TrialState.WAITING for t in earlier) >= num_trials
 
     def _put_back_dead(self) -> None:
-        trials = self._trials()
-        for trial in trials:
+        for trial in self._trials():
             if trial.state == TrialState.RUNNING and self._is_dead(trial):
                 self._put_back(trial)
         # A process may have died between the two halves of putting a trial back.
-        redone = {trial.user_attrs.get(RESUMES) for trial in trials}
-        for trial in self._trials():
+        trials = self._trials()
+        redone = resumed_by(trials)
+        for trial in trials:
             is_ours = trial.user_attrs.get(FOLDER, self.identity) == self.identity
             if is_interrupted(trial) and is_ours and trial.number not in redone:
                 self._queue_again(trial)
@@ -145,6 +151,8 @@ class Queue:
         worker = trial.user_attrs.get(WORKER)
         if worker is not None and trial.user_attrs.get(FOLDER) == self.identity:
             return not is_held(self.folder / "workers" / worker)
+        if worker is None and self._is_only_folder():
+            return True  # Its process ended while it took the trial, or it would still be alone.
         # On another machine. By this process's own clock, since those of machines differ.
         sign = (trial.user_attrs.get(BEAT), len(trial.intermediate_values))
         before, since = self._signs.get(trial.number, (None, 0.0))
@@ -152,6 +160,11 @@ class Queue:
             self._signs[trial.number] = (sign, time.monotonic())
             return False
         return time.monotonic() - since > SILENCE_SECONDS
+
+    def _is_only_folder(self) -> bool:
+        """Whether no other folder, which may be on another machine, shares the storage."""
+        folders = [name for name in self.study.user_attrs if name.startswith(FOLDER)]
+        return folders == [FOLDER + self.identity]
 
     def _put_back(self, trial: FrozenTrial) -> None:
         try:
@@ -162,9 +175,8 @@ class Queue:
 
     def _queue_again(self, trial: FrozenTrial) -> None:
         kept = {key: trial.user_attrs[key] for key in (BASELINE, RUN) if key in trial.user_attrs}
-        if trial.params or kept.get(BASELINE):
-            attributes = {**kept, RESUMES: trial.number}
-            self.study.enqueue_trial(dict(trial.params), user_attrs=attributes)
+        if (values := requested(trial)) or BASELINE in kept:
+            self.study.enqueue_trial(values, user_attrs={**kept, RESUMES: trial.number})
 
     def _sampler(self, num_trials: int) -> optuna.samplers.BaseSampler:
         """A sampler whose draws depend on the seed and on how many trials there are.

@@ -15,6 +15,7 @@ from tenfold.studies.search_queue import (
     RUN,
     SURPLUS,
     is_interrupted,
+    requested,
     resumed_by,
 )
 from tenfold.studies.search_space import Space, flatten, with_values
@@ -145,8 +146,7 @@ def _params(trial: FrozenTrial, plan: SearchPlan) -> dict[str, Any]:
     if BASELINE in trial.user_attrs:
         own: Mapping[str, Any] = flatten(plan.recipe.to_dict())
         return {chosen.key: own[chosen.key] for chosen in plan.space}
-    # A trial that waits to be done again has its values only as a request so far.
-    stored = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    stored = requested(trial)
     return {
         chosen.key: chosen.restored(stored[chosen.key])
         for chosen in plan.space
