@@ -21,10 +21,13 @@ from tenfold.errors import TenfoldError
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
+    from tenfold.studies.search import SearchOptions
     from tenfold.studies.search_records import Summary, TrialRecord
 
 DEFAULT_TRIALS = 30
 NUM_SHOWN = 5
+FEW_TRIALS = 10
+"""So few trials of a process find something only by luck."""
 
 
 def tune(
@@ -106,7 +109,7 @@ def tune(
         skip_broken=skip_broken,
     )
     plan = SearchPlan(chosen, ranges, recipe)
-    with _Display(output, options.num_trials) as display:
+    with _Display(output, options) as display:
         outcome = run_search(plan, options=options, watcher=display, progress=display.new_bar())
     _show_end(output, where, outcome.summary, is_out_of_time=outcome.is_out_of_time)
     if report:
@@ -129,9 +132,10 @@ def _require_extra() -> None:
 class _Display:
     """Trials as they begin and end: a bar on a terminal, lines in a pipe, or JSON."""
 
-    def __init__(self, output: Output, num_trials: int | None) -> None:
+    def __init__(self, output: Output, options: "SearchOptions") -> None:
         self._output = output
-        self._of = f" of {num_trials}" if num_trials is not None else ""
+        self._of = f" of {options.num_trials}" if options.num_trials is not None else ""
+        self._seconds = options.seconds
         self._bar = contextlib.ExitStack()
         self._once = _Once()
 
@@ -170,6 +174,13 @@ class _Display:
         elif record["accuracy"] is not None:
             best = "; the best so far"
         self._output.say(f"trial {record['number']}: {_outcome(record)}{best}")
+        taken = record["seconds"] or 0.0
+        if record["is_baseline"] and self._seconds and self._seconds < FEW_TRIALS * taken:
+            self._output.say(
+                f"A trial takes {duration(taken)}, so there will be few in "
+                f"{duration(self._seconds)}; a search with fewer epochs, by "
+                "--set training.epochs=..., has more."
+            )
 
 
 class _Once(logging.Filter):
