@@ -156,8 +156,8 @@ def section(study: Study) -> str:
         f"## {study.name}",
         f"**{escape(study.title)}.** {escape(study.question)}",
     ]
-    if command := study_story.command(study):
-        parts.append(f"```\n{command}\n```")
+    if study.command:
+        parts.append(f"```\n{study.command}\n```")
     if study.was_cut_short:
         gaps = study_story.missing_parts(study) + study_story.failures(study)
         parts += [f"**{study_story.cut_short(study)}**", bullets(gaps)]

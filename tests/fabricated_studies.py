@@ -154,6 +154,7 @@ def make_summary(name: str, variants: list[dict[str, Any]], **changes: Any) -> d
     number = sum(len(variant["seeds"]) for variant in variants)
     return {
         "name": name, "title": f"The study {name}", "question": "What helps?", "limits": [],
+        "command": f"tenfold study {name}",
         "baseline": None, "planned": number, "finished": number, "failed": 0, "failures": [],
         "machine": MACHINE, "variants": variants, "comparisons": [], "findings": [], **changes,
     }  # fmt: skip

@@ -183,10 +183,10 @@ def test_without_a_test_split_the_validation_pictures_count(tmp_path: Path) -> N
     assert "not run" not in page.text
 
 
-def test_the_command_is_that_of_a_shipped_study(tmp_path: Path) -> None:
+def test_the_command_that_repeats_it_is_shown(tmp_path: Path) -> None:
     summary = ALL["ann-vs-cnn"]()
     assert "tenfold study ann-vs-cnn" in show(tmp_path, summary).text
-    assert "tenfold study" not in show(tmp_path, {**summary, "name": "my own"}).text
+    assert "tenfold study" not in show(tmp_path, {**summary, "command": None}).text
 
 
 def test_runs_that_never_started_are_counted_too(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def test_a_summary_has_the_study_the_runs_and_their_intervals(activations: Path)
     summary = summarise_study(activations)
     assert read_json(activations / "summary.json") == summary
     assert [*summary] == [
-        "name", "title", "question", "limits", "baseline", "planned", "finished", "failed",
-        "failures", "machine", "variants", "comparisons", "findings",
+        "name", "title", "question", "limits", "command", "baseline", "planned", "finished",
+        "failed", "failures", "machine", "variants", "comparisons", "findings",
     ]  # fmt: skip
     assert (summary["name"], summary["title"], summary["question"]) == (
         "activations", "A title", "What helps?",

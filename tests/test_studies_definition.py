@@ -18,7 +18,7 @@ from tenfold.studies.definition import (
     shipped_studies,
 )
 from tenfold.studies.grid import run_study
-from tenfold.studies.plan import load_recipes
+from tenfold.studies.plan import agree_on_plan, command_of, load_recipes
 
 STUDY = """
 title = "Which activation function?"
@@ -232,3 +232,25 @@ def test_a_study_of_a_grid_and_one_of_a_file_do_not_share_a_folder(path: Path) -
     drive(folder)
     with pytest.raises(TenfoldError, match="is another one"):
         run_study(choose_study(str(path)), folder=folder, train=train_at_once)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "overrides", "command"),
+    [
+        (None, [], "tenfold study epochs"),
+        (2, [], "tenfold study epochs --seeds 2"),
+        (None, ["training.epochs=3", "training.milestones=[]"], None),
+    ],
+)
+def test_the_command_that_repeats_a_shipped_study(
+    tmp_path: Path, seeds: int | None, overrides: list[str], command: str | None
+) -> None:
+    study = adjust(choose_study("epochs"), seeds=seeds, overrides=overrides)
+    agree_on_plan(tmp_path, study, load_recipes(study))
+    assert command_of(tmp_path) == command
+
+
+def test_no_short_command_repeats_a_study_of_ones_own(path: Path) -> None:
+    study = choose_study(str(path))
+    agree_on_plan(path.parent, study, load_recipes(study))
+    assert command_of(path.parent) is None

@@ -72,6 +72,8 @@ def show_study(output: Output, summary: dict[str, Any]) -> None:
     output.table(title, columns, rows)
     for finding in summary["findings"]:
         output.say(finding)
+    for comparison in summary["comparisons"]:
+        output.say(comparison["sentence"])
 
 
 _STUDY_COLUMNS = (

@@ -1,7 +1,5 @@
 """What a study shows, in sentences: for its page and for the document of all results."""
 
-import importlib.resources
-
 from tenfold.reporting.study_summary import (
     BELOW,
     VERDICTS,
@@ -44,12 +42,6 @@ def probability(p: float | None) -> str:
     if p is None:
         return "–"
     return f"{p:.3f}" if p >= 0.0005 else "<\N{NO-BREAK SPACE}0.001"
-
-
-def command(study: Study) -> str:
-    """What carries the study out again, if it is one that ships with tenfold; else empty."""
-    shipped = importlib.resources.files("tenfold") / "studies" / "shipped" / f"{study.name}.toml"
-    return f"tenfold study {study.name}" if shipped.is_file() else ""
 
 
 def findings(study: Study) -> tuple[str, ...]:

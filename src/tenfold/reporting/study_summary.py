@@ -148,12 +148,17 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its summary tells it; split: what its accuracies are of."""
+    """A study as its summary tells it.
+
+    command: what carries it out again; empty where no short one does. split: what its accuracies
+    are of.
+    """
 
     name: str
     title: str
     question: str
     limits: tuple[str, ...]
+    command: str
     baseline: str | None
     split: str
     num_planned: int
@@ -238,6 +243,7 @@ def _study(value: Mapping[str, Any]) -> Study:
         title=str(value["title"]),
         question=str(value["question"]),
         limits=_texts(value["limits"]),
+        command=str(value.get("command") or ""),
         baseline=value["baseline"],
         split=split,
         num_planned=int(value["planned"]),

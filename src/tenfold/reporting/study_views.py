@@ -138,7 +138,7 @@ def view_study(study: Study) -> StudyView:
         tests_note=study_story.describe_tests(study.differences),
         how_to_read=study_story.how_to_read(study),
         how_it_was_run=(study_story.seeds(study), study_story.machine(study)),
-        command=study_story.command(study),
+        command=study.command,
     )
 
 

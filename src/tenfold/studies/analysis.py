@@ -10,6 +10,7 @@ from typing import Any
 from tenfold.files import write_json
 from tenfold.studies.comparisons import compare_with_baseline
 from tenfold.studies.findings import describe_findings
+from tenfold.studies.plan import command_of
 from tenfold.studies.statistics import Summary, summarise
 from tenfold.studies.study_runs import (
     END,
@@ -39,6 +40,7 @@ def summarise_study(folder: Path) -> dict[str, Any]:
         "title": study.title,
         "question": study.question,
         "limits": list(study.limits),
+        "command": command_of(folder),
         "baseline": study.baseline,
         "planned": study.planned,
         "finished": len(study.runs),

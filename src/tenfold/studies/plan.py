@@ -11,7 +11,13 @@ from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
-from tenfold.studies.definition import Study, Variant
+from tenfold.studies.definition import (
+    Study,
+    Variant,
+    adjust,
+    choose_study,
+    shipped_studies,
+)
 from tenfold.studies.trials import Trial
 
 
@@ -97,6 +103,27 @@ def read_plan(folder: Path) -> dict[str, dict[str, Any]]:
         raise TenfoldError(
             f"{path} is not the plan of a study; restore it, or give another --folder."
         ) from None
+
+
+def command_of(folder: Path) -> str | None:
+    """The command that repeats the study in `folder`, where that is a shipped one unchanged."""
+    name = read_json(folder / "study.json").get("name")
+    if name not in shipped_studies():
+        return None
+    planned = {trial: _without_words(values) for trial, values in read_plan(folder).items()}
+    most = 1 + max((int(values.get("seed", 0)) for values in planned.values()), default=0)
+    shipped = choose_study(str(name))
+    for flags, study in (("", shipped), (f" --seeds {most}", adjust(shipped, seeds=most))):
+        recipes = {trial.name: recipe.to_dict() for trial, recipe in load_recipes(study).items()}
+        if planned == {trial: _without_words(values) for trial, values in recipes.items()}:
+            return f"tenfold study {name}{flags}"
+    return None
+
+
+def _without_words(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as JSON values that equal those of a file, without what changes no result."""
+    values: dict[str, Any] = json.loads(json.dumps(_completed(recipe)))
+    return {key: value for key, value in values.items() if key not in ("name", "description")}
 
 
 def _load(trial: Trial) -> Recipe:
