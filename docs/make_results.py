@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tenfold.errors import TenfoldError
 from tenfold.files import write_text
-from tenfold.reporting import study_story
-from tenfold.reporting.study_story import exact_percent, with_interval
-from tenfold.reporting.study_summary import BELOW, Estimate, Point, Study, Variant, read_study
+from tenfold.reporting.study import story
+from tenfold.reporting.study.story import exact_percent, with_interval
+from tenfold.reporting.study.summary import BELOW, Estimate, Point, Study, Variant, read_study
 from tenfold.reporting.words import count, counted
 
 ORDER = (
@@ -159,10 +159,10 @@ def section(study: Study) -> str:
     if study.command:
         parts.append(f"```\n{study.command}\n```")
     if study.was_cut_short:
-        gaps = study_story.missing_parts(study) + study_story.failures(study)
-        parts += [f"**{study_story.cut_short(study)}**", bullets(gaps)]
-    parts += ["What it found:", bullets(study_story.findings(study)), variants_table(study)]
-    if miss := study_story.not_reproduced(study):
+        gaps = story.missing_parts(study) + story.failures(study)
+        parts += [f"**{story.cut_short(study)}**", bullets(gaps)]
+    parts += ["What it found:", bullets(story.findings(study)), variants_table(study)]
+    if miss := story.not_reproduced(study):
         parts.append(escape(miss))
     if study.has_milestones:
         parts += ["After each number of epochs:", milestones_table(study)]
@@ -170,14 +170,14 @@ def section(study: Study) -> str:
         parts += [f"Against {escape(study.differences[0].baseline)}:", differences_table(study)]
     if study.limits:
         parts += ["What it leaves open:", bullets(study.limits)]
-    time = f"{study_story.total_time(study)} of training in all."
-    parts.append(escape(f"{study_story.machine(study)} {study_story.seeds(study)} {time}"))
+    time = f"{story.total_time(study)} of training in all."
+    parts.append(escape(f"{story.machine(study)} {story.seeds(study)} {time}"))
     return "\n\n".join(part for part in parts if part)
 
 
 def variants_table(study: Study) -> str:
     """A line for each variant: ours beside what was published."""
-    epochs = study_story.ends_with(study)
+    epochs = story.ends_with(study)
     when = f" after {counted(epochs, 'epoch')}" if epochs else ""
     heads = [
         "variant", f"{study.split} accuracy{when}", "seeds", "parameters", "training",
@@ -194,7 +194,7 @@ def variants_table(study: Study) -> str:
             seeds(variant),
             "–" if number is None else count(number),
             minutes(variant.training_seconds),
-            study_story.core_minutes(variant.process_seconds),
+            story.core_minutes(variant.process_seconds),
         ]
         if study.published:
             points = [point for point in variant.points if point.published is not None]
@@ -227,8 +227,8 @@ def differences_table(study: Study) -> str:
     rows = [
         [
             escape(one.sentence),
-            study_story.probability(one.p_holm),
-            study_story.probability(one.mcnemar_p),
+            story.probability(one.p_holm),
+            story.probability(one.mcnemar_p),
         ]
         for one in study.differences
         if (one.epoch or 0) == last
@@ -245,7 +245,7 @@ def render_published(study: Study) -> str:
         if variant.training_seconds and variant.end and point.epoch != variant.end.epoch:
             time += f" for all {counted(variant.end.epoch, 'epoch')}"
         if variant.process_seconds:
-            time += f" ({study_story.core_minutes(variant.process_seconds)} core-minutes)"
+            time += f" ({story.core_minutes(variant.process_seconds)} core-minutes)"
         rows.append(
             [
                 escape(point.source) or "–",
@@ -258,7 +258,7 @@ def render_published(study: Study) -> str:
             ]
         )
     heads = ["source", "network", "published", "ours (95 % interval)", "seeds", "training", ""]
-    notes = [study_story.machine(study), study_story.cut_short(study)]
+    notes = [story.machine(study), story.cut_short(study)]
     said = " ".join(escape(note) for note in notes if note)
     return plain(
         f"{table(heads, rows)}\n\n{said} What the words mean, and all other studies: "
@@ -290,7 +290,7 @@ def seeds(variant: Variant) -> str:
 
 def minutes(seconds: Estimate | None) -> str:
     """The time of one run."""
-    return "–" if seconds is None else f"{study_story.minutes_of(seconds.mean)} min"
+    return "–" if seconds is None else f"{story.minutes_of(seconds.mean)} min"
 
 
 def published(study: Study, point: Point) -> str:
@@ -302,7 +302,7 @@ def published(study: Study, point: Point) -> str:
 
 def verdict(point: Point, *, with_ours: bool) -> str:
     """The verdict, a miss in bold, with our number where it stands nowhere else in the line."""
-    words = study_story.verdict_words(point.verdict)
+    words = story.verdict_words(point.verdict)
     words = f"**{words}**" if point.verdict == BELOW else words
     return f"{words}, {ours(point.ours)}" if with_ours and point.ours else words
 

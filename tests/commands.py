@@ -22,7 +22,7 @@ import numpy as np
 PRELOADED = [
     "tenfold.cli",
     "tenfold.training.train",
-    "tenfold.studies.search",
+    "tenfold.studies.search.driver",
     "sklearn.metrics",
     "torch._dynamo",
 ]

@@ -11,8 +11,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from tenfold.studies.search_queue import BASELINE, Queue, counts, working_in
-from tenfold.studies.search_storage import open_storage
+from tenfold.studies.search.queue import BASELINE, Queue, counts, working_in
+from tenfold.studies.search.storage import open_storage
 
 NUM_TRIALS = 3
 

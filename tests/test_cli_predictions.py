@@ -234,7 +234,7 @@ def test_a_score_reads_well_in_a_pipe(folder):
 
 def test_scoring_loads_no_torch(run_python):
     code = (
-        "import sys, tenfold.cli, tenfold.evaluation.submissions\n"
+        "import sys, tenfold.cli.app, tenfold.evaluation.submissions\n"
         "print([name for name in ('torch', 'sklearn', 'PIL', 'matplotlib') if name in sys.modules])"
     )
     assert run_python(code).stdout.strip() == "[]"

@@ -9,7 +9,7 @@ import pytest
 from tenfold.data.eda import explore
 from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError
-from tenfold.reporting.eda_page import render_exploration, write_exploration_page
+from tenfold.reporting.eda.page import render_exploration, write_exploration_page
 
 HOSTILE = ('<script>alert("1")</script>', 'a & b\'s "c" {{ 7 * 7 }}', "ümläut 猫", "</style><b>")
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tenfold.errors import TenfoldError
-from tenfold.reporting.search_page import write_search_page
-from tenfold.reporting.search_summary import read_search
+from tenfold.reporting.search.page import write_search_page
+from tenfold.reporting.search.summary import read_search
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 SPACE = [
@@ -300,7 +300,7 @@ def test_the_page_needs_neither_torch_nor_optuna(tmp_path: Path, run_python: Any
     (tmp_path / "trials.json").write_text(json.dumps(make_summary()))
     code = (
         "import sys; from pathlib import Path;"
-        "from tenfold.reporting.search_page import write_search_page;"
+        "from tenfold.reporting.search.page import write_search_page;"
         "write_search_page(Path(sys.argv[1]));"
         "assert not {'torch', 'optuna'} & set(sys.modules)"
     )

@@ -15,9 +15,9 @@ import pytest
 import fabricated_studies
 from fabricated_studies import ALL, make_comparison, make_variant, write_study
 from tenfold.errors import TenfoldError
-from tenfold.reporting.study_marks import Mark
-from tenfold.reporting.study_page import write_study_page
-from tenfold.reporting.study_story import exact_percent, probability
+from tenfold.reporting.study.marks import Mark
+from tenfold.reporting.study.page import write_study_page
+from tenfold.reporting.study.story import exact_percent, probability
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 

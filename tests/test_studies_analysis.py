@@ -11,7 +11,7 @@ from fabricated_study_runs import NUM_PICTURES, Made, answers, make_run, make_st
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.files import read_json, write_json
-from tenfold.reporting.study_summary import read_study
+from tenfold.reporting.study.summary import read_study
 from tenfold.studies.analysis import summarise_study
 from tenfold.studies.statistics import bootstrap_difference, mcnemar_p
 

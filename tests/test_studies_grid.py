@@ -464,7 +464,7 @@ def test_row_e_a_full_disk_stops_the_study_which_then_goes_on(tmp_path: Path) ->
 
 def test_the_command_line_needs_no_torch_to_know_studies() -> None:
     code = (
-        "import sys, tenfold.studies.grid, tenfold.cli_studies; "
+        "import sys, tenfold.studies.grid, tenfold.cli.studies; "
         "print(*{'torch', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ import commands
 from commands import TINY_RECIPE
 from searches import LR, SPACE, arguments, prepare, states, summary, tune
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
-from tenfold.studies.search_space import flatten
+from tenfold.studies.search.space import flatten
 
 
 def trained_recipe(folder: Path, trial: dict[str, Any]) -> Recipe:

@@ -18,9 +18,9 @@ import commands
 import search_driver
 from commands import Command
 from searches import LONG, LONG_EPOCHS, LR, arguments, prepare, start, states, summary, tune
-from tenfold.studies import search_queue
-from tenfold.studies.search_queue import Queue, working_in
-from tenfold.studies.search_storage import open_storage
+from tenfold.studies.search import queue
+from tenfold.studies.search.queue import Queue, working_in
+from tenfold.studies.search.storage import open_storage
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_machine_that_gives_no_sign_of_life_loses_its_trial(
     second = here.take(3)
     assert second is not None
     assert (lost.number, second.number) == (0, 1)
-    monkeypatch.setattr(search_queue, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(queue, "SILENCE_SECONDS", 0.2)
     time.sleep(0.3)
     lost.set_user_attr("beat", 1)
     third = here.take(3)  # It has just been heard of, so it lives.

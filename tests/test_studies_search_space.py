@@ -7,7 +7,7 @@ import pytest
 from commands import write_tiny_recipe
 from tenfold.errors import TenfoldError
 from tenfold.recipe import load_recipe, shipped_recipes
-from tenfold.studies.search_space import Range, default_space, read_space, with_values
+from tenfold.studies.search.space import Range, default_space, read_space, with_values
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenfold.console import Output
+from tenfold.console.output import Output
 from tenfold.data import load
 from tenfold.data.sources import SourcesUnreachableError
 from tenfold.recipe import load_recipe

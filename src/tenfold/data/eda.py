@@ -1,4 +1,4 @@
-"""A first look at a data set, in numbers; `tenfold.reporting.eda_page` makes a page of them.
+"""A first look at a data set, in numbers; `tenfold.reporting.eda.page` makes a page of them.
 
 Classes, colours and normalisation are described from the training pictures alone, so that nobody
 learns about the test set by exploring; counts, sizes, quality and duplicates are of every split.

@@ -1,24 +1,19 @@
 """Run folders -> one self-contained HTML file; and a run's figures as files of their own."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tenfold import __version__
 from tenfold.errors import TenfoldError
 from tenfold.files import write_text
-from tenfold.reporting import figures, words
+from tenfold.reporting import figures
 from tenfold.reporting.comparison_views import view_comparison
 from tenfold.reporting.galleries import Loader, load_dataset
 from tenfold.reporting.runs import Run, read_run, read_runs
 from tenfold.reporting.svg import standalone_svg
+from tenfold.reporting.templating import render_page
 from tenfold.reporting.views import Charts, view_run
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-_FOLDER = Path(__file__).parent
 _STYLE_SHEETS = ("style.css", "report.css")
 
 
@@ -47,7 +42,7 @@ def write_report(
             "comparison.html."
         )
     path = folders[0] / "report.html" if path is None else Path(path)
-    write_text(path, render_page(read_runs(folders), loader=loader))
+    write_text(path, render_runs(read_runs(folders), loader=loader))
     return path
 
 
@@ -73,7 +68,7 @@ def write_figures(run_folder: Path) -> list[Path]:
     return paths
 
 
-def render_page(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
+def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
     """The page about `runs` as HTML that refers to nothing outside itself."""
     if len(runs) == 1:
         view = view_run(runs[0], charts=Charts(), loader=loader)
@@ -83,30 +78,4 @@ def render_page(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
         comparison = view_comparison(runs, loader=loader)
         title = comparison.title
         values = {"view": None, "comparison": comparison}
-    styles = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _STYLE_SHEETS)
-    return (
-        environment()
-        .get_template("template.html")
-        .render(title=title, styles=styles, version=__version__, **values)
-    )
-
-
-@cache
-def environment() -> "Environment":
-    """The templates of reports, which escape what they are given and know the words of numbers."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    templates = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {
-        "percent": words.percent,
-        "count": words.count,
-        "counted": words.counted,
-        "duration": words.duration,
-    }
-    return templates
+    return render_page("template.html", style_sheets=_STYLE_SHEETS, title=title, **values)

@@ -120,7 +120,7 @@ def standalone_svg(figure: Figure) -> str:
 @functools.cache
 def light_palette() -> dict[str, str]:
     """The colours of style.css in light mode, by variable name, as `#rrggbb`."""
-    sheet = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    sheet = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
     palette: dict[str, str] = {}
     for name, colour in re.findall(r"(--[\w-]+):\s*(#[0-9a-fA-F]{6})\b", sheet):
         palette.setdefault(name, colour)

@@ -1,6 +1,6 @@
 """What a study shows, in sentences: for its page and for the document of all results."""
 
-from tenfold.reporting.study_summary import (
+from tenfold.reporting.study.summary import (
     BELOW,
     VERDICTS,
     Difference,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tenfold.console import Output, duration, percent
+from tenfold.console.output import Output, duration, percent
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from tenfold import __version__
 from tenfold.files import write_text
-from tenfold.reporting.page import environment
-from tenfold.reporting.study_summary import Study, read_study
-from tenfold.reporting.study_views import view_study
+from tenfold.reporting.study.summary import Study, read_study
+from tenfold.reporting.study.views import view_study
+from tenfold.reporting.templating import render_page
 
-_FOLDER = Path(__file__).parent
 _STYLE_SHEETS = ("style.css", "report.css", "study.css")
 
 
@@ -27,9 +25,4 @@ def write_study_page(folder: Path, out: Path | None = None) -> Path:
 
 def render_study(study: Study) -> str:
     """The page about `study` as HTML that refers to nothing outside itself."""
-    styles = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _STYLE_SHEETS)
-    return (
-        environment()
-        .get_template("study.html")
-        .render(view=view_study(study), styles=styles, version=__version__)
-    )
+    return render_page("study.html", style_sheets=_STYLE_SHEETS, view=view_study(study))

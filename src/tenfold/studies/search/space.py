@@ -16,7 +16,7 @@ from tenfold.recipe.loading import nearest, parse_toml, read_text
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-SHIPPED = "search_space.toml"
+SHIPPED = "space.toml"
 FORMS = "{low, high}, {low, high, log}, {low, high, step}, {choices}, {factor} or {times}"
 _WORDS = {"low", "high", "log", "step", "choices", "factor", "times"}
 
@@ -138,7 +138,9 @@ def read_space(path: Path, recipe: Recipe) -> Space:
 
 def default_space(recipe: Recipe) -> Space:
     """The shipped ranges of the fields that `recipe` has."""
-    text = (importlib.resources.files("tenfold.studies") / SHIPPED).read_text(encoding="utf-8")
+    text = (importlib.resources.files("tenfold.studies.search") / SHIPPED).read_text(
+        encoding="utf-8"
+    )
     values = parse_toml(text, SHIPPED)
     conditions = values.pop("when")
     for variant in (recipe.optimizer.name, recipe.schedule.name, recipe.model.name):

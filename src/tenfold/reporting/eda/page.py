@@ -2,26 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold import __version__
 from tenfold.data.eda import ClassLook, Exploration
 from tenfold.data.images import Dataset, Images
 from tenfold.data.leaks import DuplicatePair, DuplicateReport, Overlap
 from tenfold.data.quality import QualityFlag
 from tenfold.files import write_text
-from tenfold.reporting import eda_findings, words
+from tenfold.reporting.eda import findings
 from tenfold.reporting.pictures import Sprite, png_data_uri, sprite, thumbnails
+from tenfold.reporting.templating import render_page
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-_FOLDER = Path(__file__).parent
 _STYLE_SHEETS = ("style.css", "eda.css")
 
 # What keeps the page near a megabyte, whatever the number of classes.
@@ -108,22 +103,18 @@ def render_exploration(exploration: Exploration, dataset: Dataset) -> str:
     classes = _class_views(exploration, dataset.train, sheet)
     flags = [_flag_view(flag, exploration, dataset, sheet) for flag in exploration.quality]
     pairs = list(_pairs_views(exploration.duplicates, dataset, sheet))
-    styles = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _STYLE_SHEETS)
-    return (
-        _environment()
-        .get_template("eda.html")
-        .render(
-            version=__version__,
-            styles=styles + sheet.rules(),
-            exploration=exploration,
-            balance=eda_findings.balance(exploration.splits[0]),
-            findings=eda_findings.find(exploration),
-            classes=classes,
-            flags=flags,
-            pairs=pairs,
-            is_grey=_is_grey(exploration),
-            chart=(_CHART_WIDTH, _CHART_HEIGHT),
-        )
+    return render_page(
+        "eda.html",
+        style_sheets=_STYLE_SHEETS,
+        more_styles=sheet.rules(),
+        exploration=exploration,
+        balance=findings.balance(exploration.splits[0]),
+        findings=findings.find(exploration),
+        classes=classes,
+        flags=flags,
+        pairs=pairs,
+        is_grey=_is_grey(exploration),
+        chart=(_CHART_WIDTH, _CHART_HEIGHT),
     )
 
 
@@ -166,7 +157,7 @@ def _class_views(exploration: Exploration, train: Images, sheet: _SpriteSheet) -
                 sprite=name,
                 tiles=tiles,
                 mean_uri=png_data_uri(thumbnails(look.mean_image[None])[0]),
-                luminance=eda_findings.luminance(look),
+                luminance=findings.luminance(look),
                 curves=_curves(look, highest, is_grey=grey),
                 shares=tuple(
                     split.class_counts[label] / most
@@ -229,7 +220,7 @@ def _flag_view(
     return FlagView(
         flag=flag,
         heading=flag.name[0].upper() + flag.name[1:],
-        share=eda_findings.flagged_share(flag, exploration),
+        share=findings.flagged_share(flag, exploration),
         sprite=name,
         tiles=tuple(tiles),
     )
@@ -301,18 +292,3 @@ def _pair_tile(made: Sprite | None, position: int, images: Images, index: int) -
 
 def _index_of(images: Images, name: str) -> int:
     return int(np.flatnonzero(images.ids == name)[0])
-
-
-@cache
-def _environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": words.percent, "count": words.count}
-    return environment

@@ -16,24 +16,24 @@ from tenfold.evaluation.evaluate import splitting
 from tenfold.files import require_writable, write_json
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
-from tenfold.studies.search_best import write_best
-from tenfold.studies.search_plan import (
+from tenfold.studies.search.best import write_best
+from tenfold.studies.search.plan import (
     SearchPlan,
     agree_on_plan,
     require_comparable,
     require_same_plan,
     require_search_folder,
 )
-from tenfold.studies.search_queue import Queue, working_in
-from tenfold.studies.search_records import Summary, TrialRecord, summarise
-from tenfold.studies.search_storage import (
+from tenfold.studies.search.queue import Queue, working_in
+from tenfold.studies.search.records import Summary, TrialRecord, summarise
+from tenfold.studies.search.storage import (
     alone,
     open_storage,
     quiet,
     storage_errors,
     without_password,
 )
-from tenfold.studies.search_trial import TimeIsUpError, Trainer, baseline_params
+from tenfold.studies.search.trial import TimeIsUpError, Trainer, baseline_params
 from tenfold.training.interruption import leaving_at_once
 from tenfold.training.train import TrainOptions
 

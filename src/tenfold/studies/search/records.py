@@ -7,8 +7,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tenfold.recipe import Recipe
-from tenfold.studies.search_plan import OBJECTIVE, SearchPlan
-from tenfold.studies.search_queue import (
+from tenfold.studies.search.plan import OBJECTIVE, SearchPlan
+from tenfold.studies.search.queue import (
     BASELINE,
     ERROR,
     RESUMES,
@@ -18,8 +18,8 @@ from tenfold.studies.search_queue import (
     requested,
     resumed_by,
 )
-from tenfold.studies.search_space import Space, flatten, with_values
-from tenfold.studies.search_storage import quiet
+from tenfold.studies.search.space import Space, flatten, with_values
+from tenfold.studies.search.storage import quiet
 
 EPOCHS, NUM_VALIDATION = "epochs", "num_validation"
 """Attributes of a trial: the epochs that it was to train, and the pictures that it is judged by."""

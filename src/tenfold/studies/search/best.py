@@ -6,9 +6,9 @@ from typing import Any
 
 from tenfold.files import write_text
 from tenfold.recipe import Recipe
-from tenfold.studies.search_plan import SearchPlan
-from tenfold.studies.search_records import Summary, TrialRecord, recipe_of
-from tenfold.studies.search_toml import to_toml
+from tenfold.studies.search.plan import SearchPlan
+from tenfold.studies.search.recipe_text import to_toml
+from tenfold.studies.search.records import Summary, TrialRecord, recipe_of
 
 
 def write_best(folder: Path, plan: SearchPlan, summary: Summary) -> None:

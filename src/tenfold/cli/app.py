@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from tenfold import __version__
-from tenfold.cli_data import data_app
-from tenfold.cli_options import (
+from tenfold.cli.data import data_app
+from tenfold.cli.options import (
     DataOption,
     JsonOption,
     RecipeArgument,
@@ -23,16 +23,16 @@ from tenfold.cli_options import (
     ThreadsOption,
     data_override,
 )
-from tenfold.cli_predictions import predict, score
-from tenfold.cli_studies import studies, study
-from tenfold.cli_tune import tune
-from tenfold.console import Output, duration
-from tenfold.errors import TenfoldError
-from tenfold.summaries import (
+from tenfold.cli.predictions import predict, score
+from tenfold.cli.studies import studies, study
+from tenfold.cli.tune import tune
+from tenfold.console.output import Output, duration
+from tenfold.console.summaries import (
     show_comparison,
     show_metrics,
     show_result,
 )
+from tenfold.errors import TenfoldError
 
 app = typer.Typer(
     name="tenfold",
@@ -297,13 +297,13 @@ def _write_report(output: Output, folders: list[Path], out: Path | None) -> Path
 def _page_of(folder: Path, out: Path | None) -> Path:
     """The page about a study, a search or a run, whichever `folder` holds."""
     if (folder / "study.json").exists():
-        from tenfold.reporting.study_page import write_study_page
+        from tenfold.reporting.study.page import write_study_page
         from tenfold.studies.analysis import summarise_study
 
         summarise_study(folder)  # Runs may have been added since, or the study cut short.
         return write_study_page(folder, out)
     if (folder / "search.json").exists():
-        from tenfold.reporting.search_page import write_search_page
+        from tenfold.reporting.search.page import write_search_page
 
         return write_search_page(folder, out)
     from tenfold.reporting.page import write_figures

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from tenfold.reporting import study_figures
-from tenfold.reporting.study_figures import Line, Row
-from tenfold.reporting.study_marks import Mark
-from tenfold.reporting.study_story import exact_percent, with_interval
-from tenfold.reporting.study_summary import Band, Curves, Difference, Study, Variant
+from tenfold.reporting.study import figures
+from tenfold.reporting.study.figures import Line, Row
+from tenfold.reporting.study.marks import Mark
+from tenfold.reporting.study.story import exact_percent, with_interval
+from tenfold.reporting.study.summary import Band, Curves, Difference, Study, Variant
 from tenfold.reporting.views import Chart, Charts
 from tenfold.reporting.words import counted, percent, points
 
@@ -28,7 +28,7 @@ def result_charts(study: Study, marks: dict[str, Mark], charts: Charts) -> tuple
         found.append(
             charts.chart(
                 "At the end of training",
-                study_figures.interval_plot(rows, axis=f"right answers on {study.split} pictures"),
+                figures.interval_plot(rows, axis=f"right answers on {study.split} pictures"),
                 _END_CAPTION if len(rows) > 1 else "",
                 description=_describe_rows(study),
             )
@@ -38,7 +38,7 @@ def result_charts(study: Study, marks: dict[str, Mark], charts: Charts) -> tuple
         found.append(
             charts.chart(
                 f"On the {study.split} pictures, at each milestone",
-                study_figures.lines_with_bands(on_the_way),
+                figures.lines_with_bands(on_the_way),
                 "Bands are 95 % intervals."
                 + (_PUBLISHED_CAPTION if any(line.published for line in on_the_way) else ""),
                 description="Accuracy over epochs; the table of milestones has the numbers.",
@@ -50,7 +50,7 @@ def result_charts(study: Study, marks: dict[str, Mark], charts: Charts) -> tuple
         found.append(
             charts.chart(
                 "On the validation pictures, epoch by epoch",
-                study_figures.lines_with_bands(lines),
+                figures.lines_with_bands(lines),
                 "Means over seeds; the bands reach from the lowest seed to the highest.",
                 description="Validation accuracy over epochs of every variant.",
             )
@@ -104,12 +104,12 @@ def learning_multiples(
         if variant.curves
     ]
     known = [entry for entry in known if not entry[2].is_empty]
-    limits = study_figures.common_limits(
+    limits = figures.common_limits(
         [band for entry in known for band in entry[2:]], quantity=quantity
     )
     found = []
     for variant, curves, train, validation in known:
-        figure = study_figures.train_against_validation(
+        figure = figures.train_against_validation(
             curves.epochs,
             train,
             validation,
@@ -169,9 +169,7 @@ def differences_chart(
     baseline = differences[0].baseline
     return charts.chart(
         f"Points above or below {baseline}",
-        study_figures.interval_plot(
-            rows, axis=f"points above or below {baseline}", is_difference=True
-        ),
+        figures.interval_plot(rows, axis=f"points above or below {baseline}", is_difference=True),
         "An interval that crosses the line at zero leaves open which of the two is better.",
         description=" ".join(one.sentence for one in differences),
     )

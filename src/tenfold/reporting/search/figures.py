@@ -18,7 +18,7 @@ from matplotlib.ticker import (
 )
 
 from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks, short
-from tenfold.reporting.search_summary import Search, Setting, Trial, in_words
+from tenfold.reporting.search.summary import Search, Setting, Trial, in_words
 from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, MUTED, SERIES, SURFACE, styled
 
 OWN = SERIES[1]

@@ -23,7 +23,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tenfold.locks import hold, is_held
-from tenfold.studies.search_storage import alone, quiet
+from tenfold.studies.search.storage import alone, quiet
 
 BASELINE, ERROR, RESUMES, RUN, SURPLUS = "baseline", "error", "resumes", "run", "surplus"
 FOLDER, WORKER, BEAT = "folder", "worker", "beat"

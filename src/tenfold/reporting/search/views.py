@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from tenfold.reporting import search_figures as figures
-from tenfold.reporting.search_summary import STATES, Search, Setting, Trial, in_words
+from tenfold.reporting.search import figures
+from tenfold.reporting.search.summary import STATES, Search, Setting, Trial, in_words
 from tenfold.reporting.story import Notice
 from tenfold.reporting.views import Chart, Charts, Tile
 from tenfold.reporting.words import counted, duration, listed, percent, points, signed_points

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from tenfold import __version__
 from tenfold.files import write_text
-from tenfold.reporting.page import environment
-from tenfold.reporting.search_summary import Search, read_search
-from tenfold.reporting.search_views import view_search
+from tenfold.reporting.search.summary import Search, read_search
+from tenfold.reporting.search.views import view_search
+from tenfold.reporting.templating import render_page
 
-_FOLDER = Path(__file__).parent
 _STYLE_SHEETS = ("style.css", "report.css", "search.css")
 
 
@@ -27,9 +25,4 @@ def write_search_page(folder: Path, out: Path | None = None) -> Path:
 
 def render_search(search: Search) -> str:
     """The page about `search` as HTML that refers to nothing outside itself."""
-    styles = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _STYLE_SHEETS)
-    return (
-        environment()
-        .get_template("search.html")
-        .render(view=view_search(search), styles=styles, version=__version__)
-    )
+    return render_page("search.html", style_sheets=_STYLE_SHEETS, view=view_search(search))

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from tenfold.cli_options import DatasetArgument, JsonOption, SizeOption, SkipBrokenOption
-from tenfold.console import Output
-from tenfold.summaries import show_dataset, show_sources
+from tenfold.cli.options import DatasetArgument, JsonOption, SizeOption, SkipBrokenOption
+from tenfold.console.output import Output
+from tenfold.console.summaries import show_dataset, show_sources
 
 data_app = typer.Typer(help="Fetch, describe, explore and convert data sets.", no_args_is_help=True)
 
@@ -67,7 +67,7 @@ def data_eda(
     from tenfold.data.eda import explore
     from tenfold.data.splits import check_leaks
     from tenfold.files import write_json
-    from tenfold.reporting.eda_page import write_exploration_page
+    from tenfold.reporting.eda.page import write_exploration_page
 
     output = Output(as_json=as_json)
     with output.progress() as progress:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tenfold.console import Output, duration, percent
+from tenfold.console.output import Output, duration, percent
 
 
 def show_result(output: Output, run: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenfold.cli_options import (
+from tenfold.cli.options import (
     DataOption,
     JsonOption,
     RecipeArgument,
@@ -16,13 +16,13 @@ from tenfold.cli_options import (
     data_override,
     seconds_of,
 )
-from tenfold.console import Output, duration, percent
+from tenfold.console.output import Output, duration, percent
 from tenfold.errors import TenfoldError
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
-    from tenfold.studies.search import SearchOptions
-    from tenfold.studies.search_records import Summary, TrialRecord
+    from tenfold.studies.search.driver import SearchOptions
+    from tenfold.studies.search.records import Summary, TrialRecord
 
 DEFAULT_TRIALS = 30
 NUM_SHOWN = 5
@@ -92,12 +92,12 @@ def tune(
     limit = seconds_of(time) if time is not None else None
     output = Output(as_json=as_json)
 
-    from tenfold.studies.search_space import default_space, read_space
+    from tenfold.studies.search.space import default_space, read_space
 
     ranges = read_space(space, chosen) if space is not None else default_space(chosen)
     _require_extra()
-    from tenfold.studies.search import SearchOptions, run_search
-    from tenfold.studies.search_plan import SearchPlan
+    from tenfold.studies.search.driver import SearchOptions, run_search
+    from tenfold.studies.search.plan import SearchPlan
 
     where = folder or Path("tunes") / chosen.name
     options = SearchOptions(
@@ -233,7 +233,7 @@ def _show_end(output: Output, folder: Path, summary: "Summary", *, is_out_of_tim
 
 
 def _write_page(output: Output, folder: Path) -> None:
-    from tenfold.reporting.search_page import write_search_page
+    from tenfold.reporting.search.page import write_search_page
 
     page = write_search_page(folder)
     output.record("page", path=str(page))

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks
-from tenfold.reporting.study_marks import PUBLISHED, Mark
-from tenfold.reporting.study_summary import Band
+from tenfold.reporting.study.marks import PUBLISHED, Mark
+from tenfold.reporting.study.summary import Band
 from tenfold.reporting.svg import BAD, INK, LINE, MUTED, styled
 from tenfold.reporting.words import percent, signed_points
 

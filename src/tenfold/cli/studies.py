@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from tenfold.cli_options import DataOption, JsonOption, SetOption, ThreadsOption, data_override
-from tenfold.console import Output
-from tenfold.console_studies import showing_study
-from tenfold.summaries import show_study
+from tenfold.cli.options import DataOption, JsonOption, SetOption, ThreadsOption, data_override
+from tenfold.console.output import Output
+from tenfold.console.studies import showing_study
+from tenfold.console.summaries import show_study
 
 
 def study(
@@ -102,7 +102,7 @@ def _summarise(output: Output, folder: Path, *, report: bool) -> None:
     show_study(output, read_json(folder / "summary.json"))
     if not report:
         return
-    from tenfold.reporting.study_page import write_study_page
+    from tenfold.reporting.study.page import write_study_page
 
     page = write_study_page(folder)
     output.record("page", path=str(page))

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenfold.cli_options import (
+from tenfold.cli.options import (
     DataOption,
     JsonOption,
     RunArgument,
     SkipBrokenOption,
     ThreadsOption,
 )
-from tenfold.console import Output, percent
+from tenfold.console.output import Output, percent
+from tenfold.console.summaries import show_metrics
 from tenfold.errors import TenfoldError
-from tenfold.summaries import show_metrics
 
 if TYPE_CHECKING:
     from tenfold.evaluation.picture_predictions import PicturePrediction

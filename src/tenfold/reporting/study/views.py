@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from tenfold.reporting import study_story
-from tenfold.reporting.study_charts import differences_chart, learning_multiples, result_charts
-from tenfold.reporting.study_marks import Mark
-from tenfold.reporting.study_story import exact_percent, with_interval
-from tenfold.reporting.study_summary import BELOW, Difference, Point, Study, Variant
+from tenfold.reporting.study import story
+from tenfold.reporting.study.charts import differences_chart, learning_multiples, result_charts
+from tenfold.reporting.study.marks import Mark
+from tenfold.reporting.study.story import exact_percent, with_interval
+from tenfold.reporting.study.summary import BELOW, Difference, Point, Study, Variant
 from tenfold.reporting.views import Chart, Charts, Tile
 from tenfold.reporting.words import count, counted, duration, percent, signed_points
 
@@ -117,14 +117,14 @@ def view_study(study: Study) -> StudyView:
     earlier = tuple(one for one in study.differences if (one.epoch or 0) != last)
     return StudyView(
         study=study,
-        findings=study_story.findings(study),
-        cut_short=study_story.cut_short(study),
-        missing=study_story.missing_parts(study),
-        failures=study_story.failures(study),
-        not_reproduced=study_story.not_reproduced(study),
+        findings=story.findings(study),
+        cut_short=story.cut_short(study),
+        missing=story.missing_parts(study),
+        failures=story.failures(study),
+        not_reproduced=story.not_reproduced(study),
         tiles=_tiles(study),
         legend=tuple((mark.key, label) for label, mark in marks.items()),
-        epochs_at_end=study_story.ends_with(study),
+        epochs_at_end=story.ends_with(study),
         results=tuple(_result_row(study, variant, marks) for variant in study.variants),
         has_published=bool(study.published),
         charts=result_charts(study, marks, charts),
@@ -135,9 +135,9 @@ def view_study(study: Study) -> StudyView:
         differences=tuple(_difference_row(one, marks) for one in at_end),
         other_differences=tuple(_difference_row(one, marks) for one in earlier),
         differences_chart=differences_chart(at_end, marks, charts),
-        tests_note=study_story.describe_tests(study.differences),
-        how_to_read=study_story.how_to_read(study),
-        how_it_was_run=(study_story.seeds(study), study_story.machine(study)),
+        tests_note=story.describe_tests(study.differences),
+        how_to_read=story.how_to_read(study),
+        how_it_was_run=(story.seeds(study), story.machine(study)),
         command=study.command,
     )
 
@@ -163,7 +163,7 @@ def _tiles(study: Study) -> tuple[Tile, ...]:
                 "beaten, met or within the interval",
             )
         )
-    tiles.append(Tile(study_story.total_time(study), "training time", "of all runs together"))
+    tiles.append(Tile(story.total_time(study), "training time", "of all runs together"))
     return tuple(tiles)
 
 
@@ -175,7 +175,7 @@ def _claim(study: Study, point: Point) -> Claim:
         source=point.source,
         sign=sign,
         kind=kind,
-        verdict=study_story.verdict_words(point.verdict),
+        verdict=story.verdict_words(point.verdict),
         here=with_interval(point.ours) if point.ours and not point.is_end else "",
     )
 
@@ -187,14 +187,14 @@ def _result_row(study: Study, variant: Variant, marks: dict[str, Mark]) -> Resul
         label=variant.label,
         key=marks[variant.label].key,
         accuracy=percent(result.mean, digits=2) if result else "not run",
-        interval=study_story.interval_in_brackets(result) if result else "",
+        interval=story.interval_in_brackets(result) if result else "",
         epochs=variant.end.epoch if variant.end else None,
         seeds=str(len(variant.seeds))
         if len(variant.seeds) >= variant.planned_seeds
         else f"{len(variant.seeds)} of {variant.planned_seeds}",
         parameters=count(variant.num_parameters) if variant.num_parameters is not None else "–",
         time=duration(time.mean if time else None),
-        core_minutes=study_story.core_minutes(variant.process_seconds),
+        core_minutes=story.core_minutes(variant.process_seconds),
         claims=tuple(
             _claim(study, point) for point in variant.points if point.published is not None
         ),
@@ -219,7 +219,7 @@ def _cell(study: Study, point: Point | None, highest: float | None) -> Cell:
     test = point.ours if point else None
     return Cell(
         accuracy=percent(test.mean if test else None),
-        interval=study_story.interval_in_brackets(test) if test else "",
+        interval=story.interval_in_brackets(test) if test else "",
         is_best=bool(test) and test is not None and test.mean == highest,
         claim=_claim(study, point) if point and point.published is not None else None,
     )
@@ -235,7 +235,7 @@ def _difference_row(one: Difference, marks: dict[str, Mark]) -> DifferenceRow:
         interval=f"{signed_points(one.low or 0)} to {signed_points(one.high or 0)}"
         if known
         else "–",
-        p_holm=study_story.probability(one.p_holm),
-        mcnemar_p=study_story.probability(one.mcnemar_p),
+        p_holm=story.probability(one.p_holm),
+        mcnemar_p=story.probability(one.mcnemar_p),
         sentence=one.sentence,
     )

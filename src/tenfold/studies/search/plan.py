@@ -21,8 +21,8 @@ from typing import Any
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json, write_text
 from tenfold.recipe import Recipe
-from tenfold.studies.search_space import Space, flatten
-from tenfold.studies.search_toml import to_inline_table
+from tenfold.studies.search.recipe_text import to_inline_table
+from tenfold.studies.search.space import Space, flatten
 
 OBJECTIVE = "validation accuracy after the last epoch"
 OWN_FILES = ("search.lock", "workers")
