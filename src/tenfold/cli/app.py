@@ -22,6 +22,7 @@ from tenfold.cli.options import (
     SkipBrokenOption,
     ThreadsOption,
     data_override,
+    seconds_of,
 )
 from tenfold.cli.predictions import predict, score
 from tenfold.cli.studies import studies, study
@@ -121,7 +122,7 @@ def train(
     if seed is not None:
         changes.append(f"seed={seed}")
     if time is not None:
-        changes.append(f"training.time_limit_seconds={_seconds(time)}")
+        changes.append(f"training.time_limit_seconds={seconds_of(time)}")
     chosen = load_recipe(recipe, changes)
     output = Output(as_json=as_json)
 
@@ -277,15 +278,6 @@ def _exit_status(*, debug: bool) -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}; check the disk.", file=sys.stderr)
         sys.exit(TenfoldError.exit_status)
-
-
-def _seconds(text: str) -> float:
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    with contextlib.suppress(ValueError):
-        if float(number) > 0:
-            return float(number) * units[unit]
-    raise TenfoldError(f"--time {text!r} must be a time such as 90s, 5m or 2h.")
 
 
 def _write_report(output: Output, folders: list[Path], out: Path | None) -> Path:
