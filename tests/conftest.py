@@ -73,3 +73,16 @@ def run_with_mounts():
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, if there is one."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if executable is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield opened
+        opened.close()

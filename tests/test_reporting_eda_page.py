@@ -1,5 +1,4 @@
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -191,18 +190,6 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TenfoldError, match="file"):
         write_exploration_page(explore(data), data, tmp_path / "file" / "eda.html")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if executable is None:
-        pytest.skip("chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.mark.browser

@@ -2,19 +2,16 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pages import Page
 from tenfold.errors import TenfoldError
 from tenfold.reporting.search.page import write_search_page
 from tenfold.reporting.search.summary import read_search
 
-VOID = {"meta", "link", "img", "br", "input", "hr"}
 SPACE = [
     {"key": "optimizer.lr", "kind": "float", "low": 0.001, "high": 0.1, "log": True, "step": None},
     {
@@ -38,43 +35,6 @@ OWN = {
     "augmentation.flip": False,
     "training.batch_size": 64,
 }
-
-
-class Page(HTMLParser):
-    """Text and attributes of a page; fails where its elements are not nested."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.source = path.read_text(encoding="utf-8")
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.pieces: list[str] = []
-        self.feed(self.source)
-        assert not self.open, f"{self.open} left open"
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.pieces))
-
-    def values(self, attribute: str) -> list[str]:
-        return [value for name, value in self.attributes if name == attribute]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] not in (["style"], ["script"]):
-            self.pieces.append(data)
 
 
 def make_trial(number: int, reached: float, **changes: Any) -> dict[str, Any]:
@@ -306,18 +266,6 @@ def test_the_page_needs_neither_torch_nor_optuna(tmp_path: Path, run_python: Any
     )
     done = run_python(code, tmp_path)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if executable is None:
-        pytest.skip("chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.mark.browser

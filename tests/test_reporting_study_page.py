@@ -2,11 +2,9 @@
 
 import json
 import re
-import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +12,11 @@ import pytest
 
 import fabricated_studies
 from fabricated_studies import ALL, make_comparison, make_variant, write_study
+from pages import Page
 from tenfold.errors import TenfoldError
 from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.study.page import write_study_page
 from tenfold.reporting.study.story import exact_percent, probability
-
-VOID = {"meta", "link", "img", "br", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Text and attributes of a page; fails where its elements are not nested."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.source = path.read_text(encoding="utf-8")
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.pieces: list[str] = []
-        self.feed(self.source)
-        assert not self.open, f"{self.open} left open"
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", "".join(self.pieces))
-
-    def values(self, name: str) -> list[str]:
-        return [value for key, value in self.attributes if key == name]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.pieces.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +31,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def show(folder: Path, summary: dict[str, Any]) -> Page:
-    return Page(write_study_page(write_study(folder, summary)))
+    return Page(write_study_page(write_study(folder, summary)), joint="")
 
 
 def section(page: Page, heading: str) -> str:
@@ -323,18 +282,6 @@ def test_numbers_as_people_read_them() -> None:
     assert probability(0.0341) == "0.034"
     assert probability(1e-9).endswith("0.001")
     assert probability(None) == "–"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if executable is None:
-        pytest.skip("chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 # How much of the text of the interval plot lies over other text, in square pixels.
