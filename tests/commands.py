@@ -155,6 +155,8 @@ def _run_command(
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     sys.argv = ["tenfold", *arguments]
+    # A shell that runs the tests in the background has them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if before is not None:
         before()
     from tenfold.cli import main

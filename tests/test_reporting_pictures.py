@@ -2,16 +2,15 @@ import base64
 import io
 import itertools
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import tenfold.reporting
 from tenfold.reporting.pictures import png_data_uri, sprite, thumbnails
+from tenfold.reporting.templating import TEMPLATES
 
-STYLE = Path(tenfold.reporting.__file__).with_name("style.css").read_text()
+STYLE = (TEMPLATES / "style.css").read_text()
 
 
 def decoded(uri):
