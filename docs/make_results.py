@@ -19,7 +19,7 @@ from tenfold.reporting.study.summary import BELOW, Estimate, Point, Study, Varia
 from tenfold.reporting.words import count, counted
 
 ORDER = (
-    "published", "ann-vs-cnn", "epochs", "activations", "dropout", "depth", "augmentation",
+    "published", "tuned", "ann-vs-cnn", "epochs", "activations", "dropout", "depth", "augmentation",
     "schedules", "optimizers", "normalisation", "train-size",
 )  # fmt: skip
 """Shipped studies come in this order, others after them by name."""

@@ -237,8 +237,10 @@ def test_a_known_data_set_is_checked_again_and_its_sources_are_listed(tmp_path):
 
 def test_recipes_and_models_are_listed(tmp_path):
     recipes = commands.run(["recipes", "--json"], folder=tmp_path)
-    names = [json.loads(line)["name"] for line in recipes.output.splitlines()]
-    assert {"ann", "cnn"} <= set(names)
+    listed = {line["name"]: line for line in map(json.loads, recipes.output.splitlines())}
+    assert {"ann", "cnn"} <= set(listed)
+    assert listed["cnn"]["header"]["command"] == "tenfold train cnn"
+    assert listed["cnn"]["header"]["measured"].startswith("80.9 %")
     models = commands.run(["models", "--json"], folder=tmp_path)
     counts = {m["name"]: m["num_parameters"] for m in map(json.loads, models.output.splitlines())}
     assert counts["cnn"] == 357_162

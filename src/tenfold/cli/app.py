@@ -207,20 +207,19 @@ app.command()(tune)
 
 @app.command()
 def recipes(as_json: JsonOption = False) -> None:
-    """List the shipped recipes."""
-    from tenfold.recipe import load_recipe, shipped_recipes
+    """List the shipped recipes, with what was published and measured of each."""
+    from tenfold.recipe import load_recipe, read_header, shipped_recipes
 
     output = Output(as_json=as_json)
-    loaded = [load_recipe(name) for name in shipped_recipes()]
-    for recipe in loaded:
-        output.record("recipe", **recipe.to_dict())
+    rows = []
+    for name, text in shipped_recipes().items():
+        recipe, header = load_recipe(name), read_header(text)
+        output.record("recipe", **recipe.to_dict(), header=header)
+        rows.append([name, recipe.description, header["measured"], header["time"]])
     output.table(
         "Recipes: train one with `tenfold train NAME`",
-        ["recipe", "model", "data", "epochs", "description"],
-        [
-            [r.name, r.model.name, r.data.name, str(r.training.epochs), r.description]
-            for r in loaded
-        ],
+        ["recipe", "description", "measured", "time"],
+        rows,
     )
 
 

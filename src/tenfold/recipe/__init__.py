@@ -1,6 +1,6 @@
 """Recipes: everything that decides what a run does."""
 
-from tenfold.recipe.loading import load_recipe, recipe_from_dict, shipped_recipes
+from tenfold.recipe.loading import load_recipe, read_header, recipe_from_dict, shipped_recipes
 from tenfold.recipe.schema import (
     AdamOptions,
     AdamWOptions,
@@ -54,6 +54,7 @@ __all__ = [
     "TutorialCnnOptions",
     "load_recipe",
     "options_of",
+    "read_header",
     "recipe_from_dict",
     "shipped_recipes",
 ]

@@ -6,6 +6,8 @@ nearest match. There are no includes and no interpolation.
 
 import difflib
 import importlib.resources
+import itertools
+import re
 import sys
 import tomllib
 import types
@@ -56,6 +58,16 @@ def shipped_recipes() -> dict[str, str]:
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
         if entry.name.endswith(".toml")
     }
+
+
+def read_header(text: str) -> dict[str, str]:
+    """What the header of a shipped recipe's `text` states: command, machine, time and so on.
+
+    Those are comments of the form `#   measured   80.9 % on test`.
+    """
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    facts = (re.fullmatch(r"# {3}(\w+) +(.+)", line) for line in lines)
+    return {fact[1]: fact[2] for fact in facts if fact}
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
