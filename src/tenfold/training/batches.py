@@ -37,6 +37,17 @@ def seeded_generator(seed: int, *parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, *parts))
 
 
+def seed_generators(seed: int, device: torch.device) -> None:
+    """What `torch.manual_seed` does for the generators that a step on `device` draws from.
+
+    That seeds those of all devices and notes the call stack for each that has not started: 0.1 ms
+    a step on a processor.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 def epoch_batches(
     num_images: int, batch_size: int, *, seed: int, epoch: int, least: int = 2
 ) -> list[Tensor]:

@@ -28,6 +28,7 @@ from tenfold.training.batches import (
     Part,
     derive_seed,
     epoch_batches,
+    seed_generators,
 )
 from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import set_learning_rate
@@ -146,7 +147,9 @@ def _step(session: Session, batch: Tensor, step: int) -> float:
     all_parts = torch.tensor_split(batch, accelerator.num_processes * parts)
     for index in range(parts):
         number = accelerator.process_index * parts + index
-        torch.manual_seed(derive_seed(recipe.seed, "step", history.epoch, step, number))
+        seed_generators(
+            derive_seed(recipe.seed, "step", history.epoch, step, number), accelerator.device
+        )
         part = session.pictures.part(
             all_parts[number], step=step, batch_size=len(batch), number=number
         )
@@ -187,7 +190,11 @@ def _accumulate(session: Session, part: Part) -> float:
     if not _finite(session, value):
         raise _diverged(session, f"The loss is {value}")
     # Processes average their gradients, so weights by share of the batch are scaled back up.
-    session.accelerator.backward(loss * (part.weight * session.accelerator.num_processes))
+    loss = loss * (part.weight * session.accelerator.num_processes)
+    if session.accelerator.scaler is None:
+        loss.backward()
+    else:
+        session.accelerator.backward(loss)
     sums.loss += value * len(part.labels)
     sums.num_correct += float((logits.detach().argmax(dim=1) == part.labels).sum())
     sums.num_images += len(part.labels)
