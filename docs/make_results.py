@@ -223,7 +223,6 @@ def milestones_table(study: Study) -> str:
 
 def differences_table(study: Study) -> str:
     """The comparisons at the end of training."""
-    last = max(one.epoch or 0 for one in study.differences)
     rows = [
         [
             escape(one.sentence),
@@ -231,9 +230,8 @@ def differences_table(study: Study) -> str:
             story.probability(one.mcnemar_p),
         ]
         for one in study.differences
-        if (one.epoch or 0) == last
     ]
-    return table(["comparison", "p (Holm)", "McNemar's p"], rows, numbers=(1, 2))
+    return table(["comparison", "p (Holm)", "McNemar's p, uncorrected"], rows, numbers=(1, 2))
 
 
 def render_published(study: Study) -> str:

@@ -95,7 +95,9 @@ def test_a_killed_run_has_its_milestones_after_all(folder):
         (["training.milestones=[0, 2]"], "rising numbers from 1"),
         (["training.milestones=[3, 1]"], "rising numbers"),
         (["schedule.name=cosine"], "milestones.*schedule.name is 'constant'"),
-        (["training.early_stopping=2"], "milestones.*early_stopping is 0"),
+        (["schedule.warmup_epochs=2"], "milestones.*no warm-up after the first milestone"),
+        (["training.early_stopping=2"], "milestones.*early_stopping and the time limit are 0"),
+        (["training.time_limit_seconds=60"], "milestones.*the time limit are 0"),
     ],
 )
 def test_milestones_that_say_nothing_are_refused(changes, message):

@@ -15,8 +15,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
-NOT_MONOTONIC = ("swish", "gelu")
-"""Activations that fall somewhere, so that pooling before them is not the same as after them."""
+NOT_MONOTONIC = ("prelu", "swish", "gelu")
+"""Activations that fall somewhere, or may learn to, so that pooling before them is not the same."""
 
 
 def convolution_block(

@@ -166,7 +166,9 @@ def _milestone_rules(recipe: Recipe) -> list[Rule]:
         return []
     ordered = list(milestones) == sorted(set(milestones))
     within = milestones[0] >= 1 and milestones[-1] <= training.epochs
-    constant = isinstance(recipe.schedule, ConstantSchedule) and not training.early_stopping
+    schedule = recipe.schedule
+    constant = isinstance(schedule, ConstantSchedule) and schedule.warmup_epochs <= milestones[0]
+    whole = training.early_stopping == 0 and training.time_limit_seconds == 0
     return [
         Rule(
             "training.milestones",
@@ -175,8 +177,9 @@ def _milestone_rules(recipe: Recipe) -> list[Rule]:
         ),
         Rule(
             "training.milestones",
-            constant,
-            "empty unless schedule.name is 'constant' and early_stopping is 0, since only then "
-            "is a milestone the same as a run of its own",
+            constant and whole,
+            "empty unless schedule.name is 'constant', with no warm-up after the first milestone, "
+            "and early_stopping and the time limit are 0, since only then is a milestone the same "
+            "as a run of its own",
         ),
     ]

@@ -217,8 +217,8 @@ def describe_tests(differences: tuple[Difference, ...]) -> str:
         f"p is how often chance alone would bring about so large a difference{corrected}; below "
         "0.05 it is usually called significant."
         + (
-            " McNemar's test asks the same of the answers that single runs give to the same test "
-            "pictures."
+            " McNemar's test, without that correction, asks the same of the answers that single "
+            "runs give to the same test pictures."
             if has_pictures
             else ""
         )

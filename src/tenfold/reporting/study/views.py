@@ -100,7 +100,6 @@ class StudyView:
     accuracy_curves: tuple[Chart, ...]
     loss_curves: tuple[Chart, ...]
     differences: tuple[DifferenceRow, ...]
-    other_differences: tuple[DifferenceRow, ...]
     differences_chart: Chart | None
     tests_note: str
     how_to_read: tuple[str, ...]
@@ -112,9 +111,6 @@ def view_study(study: Study) -> StudyView:
     """Prepare a study for its page."""
     charts = Charts()
     marks = {variant.label: Mark(number) for number, variant in enumerate(study.variants)}
-    last = max((one.epoch or 0 for one in study.differences), default=0)
-    at_end = tuple(one for one in study.differences if (one.epoch or 0) == last)
-    earlier = tuple(one for one in study.differences if (one.epoch or 0) != last)
     return StudyView(
         study=study,
         findings=story.findings(study),
@@ -132,9 +128,8 @@ def view_study(study: Study) -> StudyView:
         milestones=_milestones(study),
         accuracy_curves=learning_multiples(study, marks, charts, quantity="accuracy"),
         loss_curves=learning_multiples(study, marks, charts, quantity="loss"),
-        differences=tuple(_difference_row(one, marks) for one in at_end),
-        other_differences=tuple(_difference_row(one, marks) for one in earlier),
-        differences_chart=differences_chart(at_end, marks, charts),
+        differences=tuple(_difference_row(one, marks) for one in study.differences),
+        differences_chart=differences_chart(study.differences, marks, charts),
         tests_note=story.describe_tests(study.differences),
         how_to_read=story.how_to_read(study),
         how_it_was_run=(story.seeds(study), story.machine(study)),

@@ -25,7 +25,7 @@ from tenfold.studies.search.recipe_text import to_inline_table
 from tenfold.studies.search.space import Space, flatten
 
 OBJECTIVE = "validation accuracy after the last epoch"
-OWN_FILES = ("search.lock", "workers")
+OWN_FILES = ("search.lock", "workers", "space.toml")
 """What a process that died before the plan was written may leave."""
 
 
@@ -81,9 +81,9 @@ def agree_on_plan(folder: Path, plan: SearchPlan, *, storage: str) -> str:
     """
     path = folder / "search.json"
     if not path.exists():
-        write_text(folder / "space.toml", _space_toml(plan))
         identity = secrets.token_hex(8)
         values = {"id": identity, "source": plan.source, "storage": storage, **plan.to_dict()}
+        write_text(folder / "space.toml", _space_toml(plan))
         write_json(path, values)
         return identity
     before = read_json(path)
