@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import time
@@ -332,6 +333,25 @@ def test_a_run_that_finished_after_its_failure_was_recorded_counts(tmp_path: Pat
     assert drive(tmp_path / "study", train_trial).num_failed == 4
     outcome = drive(tmp_path / "study", train_trial)
     assert (outcome.num_finished, outcome.num_run) == (4, 0)
+
+
+def test_a_run_that_somebody_removed_is_trained_again(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    drive(folder)
+    shutil.rmtree(next(folder.glob("runs/*")))
+    outcome = drive(folder)
+    assert (outcome.num_finished, outcome.num_run) == (4, 1)
+
+
+def test_a_damaged_result_is_a_failure_that_can_be_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    drive(folder)
+    damaged = next(folder.glob("runs/*")) / "result.json"
+    (folder / "results.jsonl").unlink()  # as if the driver had died before any record
+    damaged.write_text(damaged.read_text()[:20])
+    assert drive(folder).num_failed == 1
+    outcome = drive(folder, retry_failed=True)
+    assert (outcome.num_finished, outcome.num_failed, outcome.num_run) == (4, 0, 1)
 
 
 @pytest.mark.parametrize("kind", [InterruptedRunError, StoppedByUserError, KeyboardInterrupt])

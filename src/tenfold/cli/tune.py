@@ -85,7 +85,8 @@ def tune(
     """
     from tenfold.recipe import load_recipe
 
-    changes = [*(overrides or []), *data_override(data)]
+    # Milestones say nothing of a search, and would keep it from fewer epochs.
+    changes = ["training.milestones=[]", *(overrides or []), *data_override(data)]
     if seed is not None:
         changes.append(f"seed={seed}")
     chosen = load_recipe(recipe, changes)

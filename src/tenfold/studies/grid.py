@@ -1,5 +1,6 @@
 """Trials, each trained in a run folder of its own, resumable: `run_study`."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -198,13 +199,15 @@ class _Session:
 
     def _to_train(self) -> Iterator[Trial]:
         for trial in self._recipes:
-            record = self._records.get(trial.name)
-            # A driver that died between a run's end and its record left a finished run.
-            if (record is not None and record["status"] == "finished") or _run_of(
-                self._folder, trial
-            ).is_finished():
+            record, run = self._records.get(trial.name), _run_of(self._folder, trial)
+            has_failed = record is not None and record["status"] == "failed"
+            if has_failed and not self._options.retry_failed:
                 continue
-            if record is None or self._options.retry_failed:
+            if has_failed and run.is_finished() and not _is_readable(run.result):
+                run.result.unlink()
+            # A driver that died between a run's end and its record left a finished run; a record
+            # whose run somebody removed is worth nothing.
+            if not run.is_finished():
                 yield trial
 
     def _start(self, job: Job) -> TrialReporter:
@@ -312,6 +315,12 @@ def _describe_run(folder: Path, trial: Trial, failure: str | None) -> Record:
 
 def _results(folder: Path) -> Path:
     return folder / "results.jsonl"
+
+
+def _is_readable(result: Path) -> bool:
+    with contextlib.suppress(TenfoldError):
+        return isinstance(read_json(result), dict)
+    return False
 
 
 def _run_of(folder: Path, trial: Trial) -> RunFolder:
