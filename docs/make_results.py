@@ -198,7 +198,7 @@ def variants_table(study: Study) -> str:
         ]
         if study.published:
             points = [point for point in variant.points if point.published is not None]
-            row.append("<br>".join(published(study, point) for point in points))
+            row.append("<br>".join(published(variant, point) for point in points))
             row.append("<br>".join(verdict(point, with_ours=not point.is_end) for point in points))
         rows.append(row)
     return table(heads, rows, numbers=(2, 3, 4, 5))
@@ -291,9 +291,9 @@ def minutes(seconds: Estimate | None) -> str:
     return "–" if seconds is None else f"{story.minutes_of(seconds.mean)} min"
 
 
-def published(study: Study, point: Point) -> str:
-    """A published number with its source."""
-    when = f" at {counted(point.epoch, 'epoch')}" if study.has_milestones else ""
+def published(variant: Variant, point: Point) -> str:
+    """A published number with its source, and its epochs where there are several."""
+    when = f" at {counted(point.epoch, 'epoch')}" if len(variant.points) > 1 else ""
     source = f" ({escape(point.source)})" if point.source else ""
     return f"{exact_percent(point.published or 0.0)}{when}{source}"
 
