@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 import commands
+import fabricated_studies
+from tenfold.console.output import Output
+from tenfold.console.summaries import show_study
 from tenfold.files import read_json
 
 STUDY = """
@@ -233,3 +236,16 @@ def test_live_bars_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
         "Narrow,seed=0",
         "Narrow,seed=1",
     ]
+
+
+def test_without_a_test_split_the_table_has_the_validation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = fabricated_studies.ALL["ann-vs-cnn"]()
+    for variant in summary["variants"]:
+        for point in variant["points"]:
+            point["validation"], point["test"] = point["test"], None
+    show_study(Output(as_json=False), summary)
+    shown = capsys.readouterr().out
+    assert "validation accuracy" in shown
+    assert " - " not in shown.splitlines()[2]

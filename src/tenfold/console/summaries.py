@@ -58,11 +58,14 @@ def show_study(output: Output, summary: dict[str, Any]) -> None:
     say which runs failed and why.
     """
     output.record("summary", **summary)
+    points = [point for variant in summary["variants"] for point in variant["points"]]
+    has_test = any(point["test"] for point in points)
+    split = "test" if has_test or not any(point["validation"] for point in points) else "validation"
     rows = []
     for variant in summary["variants"]:
         shown = [point for point in variant["points"] if point["is_end"] or point["published"]]
-        rows += [_study_row(variant, point) for point in shown]
-    columns = [*_STUDY_COLUMNS]
+        rows += [_study_row(variant, point, split=split) for point in shown]
+    columns = [name.replace("accuracy", f"{split} accuracy") for name in _STUDY_COLUMNS]
     if all(row[-1] == "-" for row in rows):
         columns, rows = columns[:-2], [row[:-2] for row in rows]
     planned, finished, failed = (summary[key] for key in ("planned", "finished", "failed"))
@@ -77,19 +80,19 @@ def show_study(output: Output, summary: dict[str, Any]) -> None:
 
 
 _STUDY_COLUMNS = (
-    "variant", "epochs", "runs", "test accuracy", "95 % interval", "time", "published", "verdict",
+    "variant", "epochs", "runs", "accuracy", "95 % interval", "time", "published", "verdict",
 )  # fmt: skip
 
 
-def _study_row(variant: dict[str, Any], point: dict[str, Any]) -> list[str]:
-    """What a variant reached at a milestone or at the end."""
-    test, published, seconds = point["test"], point["published"], variant["training_seconds"]
+def _study_row(variant: dict[str, Any], point: dict[str, Any], *, split: str) -> list[str]:
+    """What a variant reached on `split` at a milestone or at the end."""
+    found, published, seconds = point[split], point["published"], variant["training_seconds"]
     return [
         variant["label"],
         str(point["epoch"]),
         f"{len(variant['seeds'])} of {variant['planned_seeds']}",
-        percent(test["mean"], 2) if test else "-",
-        f"{100 * test['low']:.1f} to {percent(test['high'])}" if test else "-",
+        percent(found["mean"], 2) if found else "-",
+        f"{100 * found['low']:.1f} to {percent(found['high'])}" if found else "-",
         duration(seconds["mean"]) if seconds and point["is_end"] else "-",
         percent(published["accuracy"], 2) if published else "-",
         point["verdict"] or "-",
