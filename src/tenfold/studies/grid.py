@@ -42,7 +42,7 @@ class StudyOptions:
     """How a study is carried out, which changes none of its results but for `threads`.
 
     num_jobs: trials trained at once, each in a process of its own if there are several. threads: of
-    each; None takes what the environment says, shared out among the jobs, and for a run that is
+    each; None gives each its share of the cores, or what OMP_NUM_THREADS says, and a run that is
     resumed those that it began with. retry_failed: train those again that failed in an earlier
     call. reuse: folders of studies or runs whose finished runs are taken over where their recipes
     are equal.

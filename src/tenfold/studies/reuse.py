@@ -2,18 +2,22 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, recipe_from_dict
-from tenfold.run import RunFolder
+from tenfold.run import RunFolder, describe_environment
 from tenfold.studies.trials import Trial
+
+logger = logging.getLogger("tenfold")
 
 ORIGIN = "reused.json"
 """The file in a run folder that says where it was taken over from."""
@@ -26,8 +30,9 @@ def take_over(
 
     places: folders of studies, or of runs. A run counts if its recipe is the same in all but name
     and description, and if its pictures are those that the recipe stands for now; equal recipes
-    and seeds give equal results. Files are linked where they can be. Raises TenfoldError for a
-    place that holds no runs.
+    and seeds give equal results. Of another tenfold or torch than this one that need not be so,
+    which a warning says. Files are linked where they can be. Raises TenfoldError for a place that
+    holds no runs.
     """
     found = _finished_runs(places)
     taken: dict[Trial, Path] = {}
@@ -41,6 +46,7 @@ def take_over(
             sums[key] = _checksums(*key)
         target = RunFolder(runs / trial.name)
         if _is_made_with(run, sums[key]) and not target.is_held():
+            _warn_of_versions(run)
             _copy(run, target)
             taken[trial] = run.path
     return taken
@@ -97,6 +103,24 @@ def _is_made_with(run: RunFolder, checksums: dict[str, str]) -> bool:
     except (TenfoldError, KeyError, TypeError):
         return False
     return data.get("checksums") == checksums and "test" in splits
+
+
+def _warn_of_versions(run: RunFolder) -> None:
+    """Say where `run` was made with other code than it would be made with now."""
+    then, now = _versions(read_json(run.provenance)), _versions(describe_environment())
+    changed = [f"{name} {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]
+    if changed:
+        logger.warning(
+            "%s was made with %s; its result may not be what it would be today.",
+            run.path,
+            " and ".join(changed),
+        )
+
+
+def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
+    commit = (environment.get("git") or {}).get("commit") or ""
+    version = f"{environment.get('tenfold')} {commit[:7]}".strip()
+    return {"tenfold": version, "torch": str(environment.get("libraries", {}).get("torch"))}
 
 
 def _copy(run: RunFolder, target: RunFolder) -> None:
