@@ -103,7 +103,8 @@ def test_best_toml_is_the_recipe_of_the_best_trial(searched: Path) -> None:
     assert best["accuracy"] == max(t["accuracy"] for t in complete)
     trained = trained_recipe(searched, best)
     path = searched / "tunes/tiny/best.toml"
-    assert load_recipe(path) == replace(trained, name="tiny-tuned")
+    said = "tiny with the values of a search"
+    assert load_recipe(path) == replace(trained, name="tiny-tuned", description=said)
     text = path.read_text()
     header = [line for line in text.splitlines() if line.startswith("#")]
     assert "The best of 10 trials" in header[0]

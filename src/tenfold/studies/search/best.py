@@ -23,8 +23,9 @@ def write_best(folder: Path, plan: SearchPlan, summary: Summary) -> None:
 
 def tuned(recipe: Recipe, plan: SearchPlan) -> Recipe:
     """`recipe` under the name that it has in `best.toml`, so that its runs are a series of their
-    own."""
-    return replace(recipe, name=f"{plan.recipe.name}-tuned")
+    own; what the recipe says of itself is no longer so."""
+    name = plan.recipe.name
+    return replace(recipe, name=f"{name}-tuned", description=f"{name} with the values of a search")
 
 
 def _header(folder: Path, plan: SearchPlan, summary: Summary, best: TrialRecord) -> str:
