@@ -248,7 +248,7 @@ def test_a_square_of_the_asked_size_is_covered(size):
     inputs = torch.rand(4, 3, 12, 15) + 1
     before = inputs.clone()
     centres = torch.tensor([[6, 7], [0, 0], [11, 14], [3, 12]])
-    found = batch_cutout(inputs, centres, size=size)
+    found = batch_cutout(inputs.clone(), centres, size=size)
     for picture, original, (row, column) in zip(found, inputs, centres.tolist(), strict=True):
         top, left = row - size // 2, column - size // 2
         expected = original.clone()

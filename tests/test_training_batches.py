@@ -9,6 +9,7 @@ import torch
 from tenfold.data.images import Images
 from tenfold.data.normalisation import Normalisation, normalisation_of
 from tenfold.recipe import AugmentationOptions
+from tenfold.training import batches as batches_module
 from tenfold.training.batches import (
     TrainingPictures,
     derive_seed,
@@ -161,6 +162,44 @@ def test_an_epoch_can_be_taken_up_again(make_images):
     assert torch.equal(part(pictures(images, EVERYTHING, epoch=5), [1, 2, 3]).inputs, fifth)
 
 
+@pytest.mark.parametrize("first", [0, 1, 7])
+@pytest.mark.parametrize("options", [AugmentationOptions(), EVERYTHING], ids=["plain", "augmented"])
+def test_pictures_that_were_made_ahead_are_the_same(make_images, monkeypatch, options, first):
+    images = make_images(60)
+    batches = epoch_batches(60, 8, seed=0, epoch=3)  # The last has four.
+    picture_bytes = 3 * images.size[0] * images.size[1] * 4
+    monkeypatch.setattr(batches_module, "READ_AHEAD_BYTES", 3 * 8 * picture_bytes + 1)
+    ahead = pictures(images, options)
+    made = []
+    real = batches_module.batch_gather
+
+    def gather(pixels, indices, draws):
+        made.append(len(indices))
+        return real(pixels, indices, draws)
+
+    monkeypatch.setattr(batches_module, "batch_gather", gather)
+    ahead.start_epoch(3, batches)
+    found = [ahead.part(b, step=0, batch_size=8, number=0) for b in batches[first:]]
+    # Three batches at once, in blocks that lie where they would without an interruption.
+    assert made == [24, 24, 12][first // 3 :]
+    expected = [part(pictures(images, options, epoch=3), b.tolist()) for b in batches[first:]]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.labels, other.labels)
+        assert one.inputs.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_large_pictures_are_not_made_ahead(make_images, monkeypatch):
+    images = make_images(20)
+    monkeypatch.setattr(batches_module, "READ_AHEAD_BYTES", 1)
+    batches = epoch_batches(20, 8, seed=0, epoch=0)
+    ahead = pictures(images)
+    ahead.start_epoch(0, batches)
+    for batch in batches:
+        found = ahead.part(batch, step=0, batch_size=8, number=0).labels
+        assert found.tolist() == images.labels[batch].tolist()
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -184,6 +223,7 @@ def test_every_option_reaches_the_pictures(make_images, options):
     assert not torch.equal(changed.inputs, plain.inputs)
     assert torch.equal(changed.labels, plain.labels)
     assert changed.inputs.shape == plain.inputs.shape
+    assert changed.inputs.is_contiguous(memory_format=torch.channels_last)
     assert (changed.mix is not None) == bool(options.mixup or options.cutmix)
 
 

@@ -6,6 +6,7 @@ epoch, step), so a resumed run, and one on several processes, sees what it would
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,9 @@ from tenfold.augment import (
 from tenfold.data import Images
 from tenfold.data.normalisation import Normalisation
 from tenfold.recipe import AugmentationOptions
+
+READ_AHEAD_BYTES = 1 << 22
+"""What may be held of pictures that steps to come will ask for, as float32."""
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
@@ -83,7 +87,10 @@ class Part(NamedTuple):
 
 
 class TrainingPictures:
-    """The training set as one uint8 tensor on the device, and what is done to its pictures."""
+    """The training set as one uint8 tensor on the device, and what is done to its pictures.
+
+    Small batches are made some at a time, since most of what one costs is the same for eight.
+    """
 
     def __init__(
         self,
@@ -106,13 +113,22 @@ class TrainingPictures:
         self._seed = seed
         self._epoch = -1
         self._draws: EpochDraws | None = None
+        self._ahead: Sequence[Tensor] = ()
+        self._places: dict[int, int] = {}
+        self._block: tuple[int, list[tuple[Tensor, Tensor]]] = (-1, [])
 
     def __len__(self) -> int:
         return len(self._labels)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Draw what this epoch does to each picture."""
+    def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
+        """Draw what this epoch does to each picture.
+
+        parts: the indices that `part` will be given, in that order, so that it can read ahead.
+        """
         options = self._augmentation
+        self._ahead = parts
+        self._places = {id(indices): place for place, indices in enumerate(parts)}
+        self._block = (-1, [])
         self._epoch = epoch
         self._draws = draw_epoch(
             len(self),
@@ -133,13 +149,7 @@ class TrainingPictures:
         number: which part of the batch this is, over all processes, so that no two are mixed
         alike. batch_size: pictures in the whole batch.
         """
-        assert self._draws is not None, "start_epoch comes first"
-        indices = indices.to(self._device)
-        draws = self._draws.of(indices)
-        pixels = batch_colour(batch_gather(self._pixels, indices, draws), draws)
-        inputs = batch_normalise(pixels, self._mean, self._std)
-        if draws.cutout is not None:
-            inputs = batch_cutout(inputs, draws.cutout, size=self._augmentation.cutout)
+        inputs, labels = self._made(indices)
         mix = None
         if self._augmentation.mixup > 0 or self._augmentation.cutmix > 0:
             mix = batch_mix(
@@ -149,4 +159,34 @@ class TrainingPictures:
                 cutmix=self._augmentation.cutmix,
             )
             inputs = mix.inputs
-        return Part(inputs, self._labels[indices], len(indices) / batch_size, mix)
+        return Part(inputs, labels, len(indices) / batch_size, mix)
+
+    def _made(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Augmented pictures, not yet mixed, and labels; taken from the present block if there."""
+        place = self._places.get(id(indices))
+        if place is None:
+            return self._make(indices)
+        height, width = self._pixels.shape[1:3]
+        picture_bytes = 3 * height * width * 4
+        length = max(READ_AHEAD_BYTES // (len(self._ahead[0]) * picture_bytes), 1)
+        # Blocks begin where they would without an interruption.
+        start = place - place % length
+        if self._block[0] != start:
+            block = self._ahead[start : start + length]
+            inputs, labels = self._make(torch.cat(list(block)))
+            sizes = [len(part) for part in block]
+            self._block = (
+                start,
+                list(zip(torch.split(inputs, sizes), torch.split(labels, sizes), strict=True)),
+            )
+        return self._block[1][place - start]
+
+    def _make(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        assert self._draws is not None, "start_epoch comes first"
+        indices = indices.to(self._device)
+        draws = self._draws.of(indices)
+        pixels = batch_colour(batch_gather(self._pixels, indices, draws), draws)
+        inputs = batch_normalise(pixels, self._mean, self._std)
+        if draws.cutout is not None:
+            inputs = batch_cutout(inputs, draws.cutout, size=self._augmentation.cutout)
+        return inputs, self._labels[indices]

@@ -6,7 +6,7 @@ the run, so what is not in `TrainingState` is the same again after a resume.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from tenfold.training.batches import (
     seed_generators,
 )
 from tenfold.training.interruption import Interruption
-from tenfold.training.optimizers import set_learning_rate
+from tenfold.training.optimizers import all_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
 from tenfold.training.schedules import multiplier
 from tenfold.training.session import Session, describe_plan, make_accelerator, set_up
@@ -110,13 +110,14 @@ def _train_epoch(session: Session) -> None:
         epoch=history.epoch,
         least=session.least_pictures,
     )
-    session.pictures.start_epoch(history.epoch)
+    shares = [_share(session, batch) for batch in batches]
+    session.pictures.start_epoch(history.epoch, [part for share in shares for part in share])
     session.network.train()
     last_saved = time.monotonic()
     for step in range(history.step, len(batches)):
         started = time.perf_counter()
         with _memory_errors(session.recipe):
-            loss = _step(session, batches[step], step)
+            loss = _step(session, shares[step], step, batch_size=len(batches[step]))
         seconds = time.perf_counter() - started
         history.step = step + 1
         history.training_seconds += seconds
@@ -136,33 +137,41 @@ def _train_epoch(session: Session) -> None:
             last_saved = time.monotonic()
 
 
-def _step(session: Session, batch: Tensor, step: int) -> float:
-    """One update of the weights from `batch`; returns the mean loss over this process's share."""
+def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
+    """The parts of `batch`, its indices, that this process computes."""
+    accelerator, parts = session.accelerator, session.recipe.training.accumulate
+    if accelerator.num_processes * parts == 1:
+        return [batch]
+    first = accelerator.process_index * parts
+    return torch.tensor_split(batch, accelerator.num_processes * parts)[first : first + parts]
+
+
+def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: int) -> float:
+    """One update of the weights from a batch of which this process computes `share`.
+
+    Returns the mean loss over that share.
+    """
     recipe, accelerator = session.recipe, session.accelerator
     state, history = session.state, session.state.history
     set_learning_rate(state.optimizer, _learning_rate(session, step))
-    state.optimizer.zero_grad()
+    for group in state.optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
     loss_sum = 0.0
-    parts = recipe.training.accumulate
-    all_parts = torch.tensor_split(batch, accelerator.num_processes * parts)
-    for index in range(parts):
-        number = accelerator.process_index * parts + index
+    for index, indices in enumerate(share):
+        number = accelerator.process_index * len(share) + index
         seed_generators(
             derive_seed(recipe.seed, "step", history.epoch, step, number), accelerator.device
         )
-        part = session.pictures.part(
-            all_parts[number], step=step, batch_size=len(batch), number=number
-        )
-        is_last = index == parts - 1
+        part = session.pictures.part(indices, step=step, batch_size=batch_size, number=number)
+        is_last = index == len(share) - 1
         with contextlib.nullcontext() if is_last else accelerator.no_sync(session.network):
             loss_sum += _accumulate(session, part)
-    _require_finite(session, step)
-    state.optimizer.step()
+    _require_finite(session)
+    session.update()
     if state.average is not None:
         state.average.update_parameters(state.model)
-    return loss_sum / sum(
-        len(all_parts[accelerator.process_index * parts + i]) for i in range(parts)
-    )
+    return loss_sum / sum(map(len, share))
 
 
 def _learning_rate(session: Session, step: int) -> float:
@@ -190,30 +199,36 @@ def _accumulate(session: Session, part: Part) -> float:
     if not _finite(session, value):
         raise _diverged(session, f"The loss is {value}")
     # Processes average their gradients, so weights by share of the batch are scaled back up.
-    loss = loss * (part.weight * session.accelerator.num_processes)
+    factor = part.weight * session.accelerator.num_processes
+    if factor != 1:
+        loss = loss * factor
     if session.accelerator.scaler is None:
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
     else:
         session.accelerator.backward(loss)
     sums.loss += value * len(part.labels)
-    sums.num_correct += float((logits.detach().argmax(dim=1) == part.labels).sum())
+    session.score_later(logits.detach(), part.labels)
     sums.num_images += len(part.labels)
     return value * len(part.labels)
 
 
-def _require_finite(session: Session, step: int) -> None:
+def _require_finite(session: Session) -> None:
     """Clip the gradient if asked to, and stop before a step that would spoil the weights."""
     limit = session.recipe.training.clip_norm
     scaler = session.accelerator.scaler
     if scaler is not None and limit == 0:
         return  # In fp16 the scaler itself skips steps whose gradient overflowed.
-    parameters = [p for p in session.network.parameters() if p.grad is not None]
+    groups = session.state.optimizer.param_groups
+    parameters = [p for group in groups for p in group["params"] if p.grad is not None]
     if limit > 0:
-        norm = session.accelerator.clip_grad_norm_(parameters, limit)
-    else:
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if scaler is None and not _finite(session, float(norm)):
-        raise _diverged(session, f"The norm of the gradient is {float(norm)}")
+        norm = float(session.accelerator.clip_grad_norm_(parameters, limit))
+        if scaler is None and not _finite(session, norm):
+            raise _diverged(session, f"The norm of the gradient is {norm}")
+        return
+    gradients = [p.grad for p in parameters]
+    if session.any_process(not all_finite(gradients)):
+        norm = float(nn.utils.get_total_norm(gradients))
+        raise _diverged(session, f"The norm of the gradient is {norm}")
 
 
 def _require_finite_weights(session: Session, validation_loss: float | None) -> None:
@@ -311,6 +326,7 @@ def _keep_best(session: Session, accuracy: float | None) -> None:
 
 def _total_sums(session: Session) -> Sums:
     """The sums of the epoch over all processes."""
+    session.score()
     sums = session.state.history.sums
     if session.accelerator.num_processes == 1:
         return Sums(sums.loss, sums.num_correct, sums.num_images)

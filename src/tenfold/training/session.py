@@ -1,14 +1,14 @@
 """What a run is made of before its first step: network, optimiser, pictures, processes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tenfold.data.normalisation import normalisation_of
@@ -21,26 +21,31 @@ from tenfold.models import count_parameters
 from tenfold.recipe import PlateauSchedule, Recipe
 from tenfold.training.batches import TrainingPictures, derive_seed, num_batches
 from tenfold.training.interruption import Interruption
-from tenfold.training.optimizers import build_optimizer
+from tenfold.training.optimizers import build_optimizer, update_of
 from tenfold.training.reporters import Plan, Reporter, Reporters
 from tenfold.training.state import TrainingState
 
 T = TypeVar("T")
+
+SCORED_AT_ONCE = 50
+"""Batches whose right answers are counted together; one by one, that takes 1 % of a small step."""
 
 
 @dataclass
 class Session:
     """What the functions of the loop share; `state` is all that changes from step to step.
 
-    network: `state.model`, wrapped for the processes and the precision. validation: the values of
-    an epoch's log. write: puts a checkpoint on the disk, and milestone the weights of an epoch, on
-    the first process alone. least_pictures: that a batch must have.
+    network: `state.model`, wrapped for the processes and the precision. update: a step of
+    `state.optimizer`. validation: the values of an epoch's log. write: puts a checkpoint on the
+    disk, and milestone the weights of an epoch, on the first process alone. least_pictures: that
+    a batch must have.
     """
 
     recipe: Recipe
     accelerator: Accelerator
     network: nn.Module
     state: TrainingState
+    update: Callable[[], object]
     pictures: TrainingPictures
     validation: Callable[[], dict[str, float | None]]
     trained: Callable[[nn.Module], TrainedModel]
@@ -50,6 +55,7 @@ class Session:
     interruption: Interruption
     steps_per_epoch: int
     least_pictures: int
+    _unscored: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @property
     def num_epochs(self) -> int:
@@ -69,8 +75,22 @@ class Session:
         total = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device))
         return bool(total > 0)
 
+    def score_later(self, logits: Tensor, labels: Tensor) -> None:
+        """Count right answers to a batch, (B, K) and (B,), when there are some more of them."""
+        self._unscored.append((logits, labels))
+        if len(self._unscored) >= SCORED_AT_ONCE:
+            self.score()
+
+    def score(self) -> None:
+        """Bring the sums of the epoch up to date."""
+        if self._unscored:
+            logits, labels = (torch.cat(tensors) for tensors in zip(*self._unscored, strict=True))
+            self.state.history.sums.num_correct += int((logits.argmax(dim=1) == labels).sum())
+            self._unscored.clear()
+
     def save(self) -> None:
         """Write a checkpoint; every process must call this at the same place."""
+        self.score()
         history = self.state.history
         history.sums_by_process = gather_object([history.sums])
         on_first_process(self.accelerator, lambda: self.write(self.state))
@@ -182,6 +202,7 @@ def set_up(
         accelerator=accelerator,
         network=network,
         state=state,
+        update=update_of(prepared),
         pictures=TrainingPictures(
             data.train,
             augmentation=recipe.augmentation,
