@@ -191,9 +191,9 @@ class SlowSteps:
 
         real = loop._step
 
-        def slow(*arguments):
+        def slow(*arguments, **keywords):
             time.sleep(self.seconds)
-            return real(*arguments)
+            return real(*arguments, **keywords)
 
         loop._step = slow
 

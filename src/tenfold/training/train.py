@@ -1,6 +1,7 @@
 """From a recipe to a finished run folder: choose or resume it, fit, evaluate, write it down."""
 
 import contextlib
+import gc
 import logging
 import os
 import time
@@ -160,6 +161,10 @@ def train(
         )
         if accelerator.is_main_process:
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
+    if accelerator.num_processes > 1:
+        # Threads of the process group end with its last reference, and must before the process.
+        accelerator.free_memory()
+        gc.collect()
     accelerator.end_training()
     return Trained(run, accelerator.is_main_process)
 
