@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 # The optimisers of torch import `torch._dynamo` when first used, which takes seconds.
 PRELOADED = [
@@ -191,3 +192,15 @@ def write_tiny_recipe(folder: Path) -> Path:
     path = folder / "tiny.toml"
     path.write_text(TINY_RECIPE)
     return path
+
+
+def write_class_folders(root: Path, *, num_images: int = 40) -> Path:
+    """`train/<class>/<number>.png`, two classes that are easily told apart; no test pictures."""
+    for label, colour in (("blue", (0, 0, 200)), ("red", (200, 0, 0))):
+        folder = root / "train" / label
+        folder.mkdir(parents=True)
+        for number in range(num_images // 2):
+            picture = Image.new("RGB", (8, 8), colour)
+            picture.putpixel((0, 0), (number, 0, 0))  # No two are the same.
+            picture.save(folder / f"{number}.png")
+    return root

@@ -40,6 +40,7 @@ class Made:
     predictions: bool = True
     device: str = "cpu"
     first_picture: int = 0
+    checksum: str = "5eed"
 
 
 def make_study(folder: Path, variants: dict[str, list[Made]], **plan: Any) -> Path:
@@ -53,6 +54,7 @@ def make_study(folder: Path, variants: dict[str, list[Made]], **plan: Any) -> Pa
             recipe = {
                 "name": "lenet",
                 "seed": seed,
+                "data": {"name": "cifar10", "image_size": 0},
                 "model": {"name": "lenet"},
                 "training": {"epochs": epochs, "milestones": milestones},
             }
@@ -117,7 +119,12 @@ def make_run(folder: Path, trial: str, run: Made) -> None:
         )
     ]
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    provenance = {"hardware": MACHINE, "device": run.device, "threads": 1}
+    provenance = {
+        "hardware": MACHINE,
+        "device": run.device,
+        "threads": 1,
+        "data": {"checksums": {"pixels": run.checksum}},
+    }
     write_json(path / "provenance.json", provenance)
     right = answers(run.accuracy, run.seed)
     if run.predictions:

@@ -16,6 +16,8 @@ from tenfold.recipe import Recipe
 from tenfold.run import RunFolder
 from tenfold.studies.definition import Study, adjust, grid_study
 from tenfold.studies.grid import StudyOptions, StudyOutcome, run_study
+from tenfold.studies.plan import read_plan
+from tenfold.studies.results import Record, read_log
 from tenfold.studies.running import TrainTrial
 from tenfold.training.interruption import Interruption
 
@@ -69,6 +71,12 @@ def drive_jobs(folder: Path, kind: str, **options: Any) -> StudyOutcome:
         options=StudyOptions(num_jobs=2, **options),
         worker=worker,
     )
+
+
+def records_of(folder: Path) -> list[Record]:
+    """The latest record of each trial of the study in `folder`, in their order."""
+    latest = {record["trial"]: record for record in read_log(folder / "results.jsonl").records}
+    return [latest[name] for name in read_plan(folder) if name in latest]
 
 
 def calls_of(folder: Path) -> dict[str, int]:

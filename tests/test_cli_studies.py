@@ -153,6 +153,8 @@ def test_runs_of_another_study_are_taken_over(folder: Path) -> None:
     assert not [event for event in events if event["event"] == "training"]
     [trial] = [event for event in events if event["event"] == "trial"]
     assert trial["reused"] == "studies/widths/runs/Narrow,seed=0"
+    findings = read_json(folder / "studies/digits/summary.json")["findings"]
+    assert findings[-1].startswith("1 of 1 run was taken over from elsewhere")
 
 
 def test_a_study_with_a_failure_says_so_and_ends_with_status_1(folder: Path) -> None:
@@ -236,6 +238,21 @@ def test_live_bars_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
         "Narrow,seed=0",
         "Narrow,seed=1",
     ]
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_pictures_that_cannot_be_read_are_left_out_if_asked(tmp_path: Path, jobs: str) -> None:
+    folder = write_study(tmp_path / "work")
+    photos = commands.write_class_folders(folder / "photos")
+    (photos / "train/red/broken.png").write_bytes(b"")
+    arguments = ["study", "digits.toml", "--seeds", "2", "--data", "photos", "--jobs", jobs]
+    refused = commands.run([*arguments, "--folder", "refused"], folder=folder)
+    assert refused.wait() == 1
+    assert "--skip-broken" in refused.output
+    command = commands.run([*arguments, "--skip-broken"], folder=folder)
+    assert command.wait() == 0, command.output
+    provenance = read_json(folder / "studies/digits/runs/digits,seed=1/provenance.json")
+    assert sum(provenance["data"]["splits"].values()) == 40
 
 
 def test_without_a_test_split_the_table_has_the_validation(

@@ -1,6 +1,7 @@
 """What is said of made-up studies, whose accuracies are known because they were chosen."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,16 @@ def test_own_pictures_without_a_test_are_judged_by_validation(tmp_path: Path) ->
     assert point["validation"]["mean"] == pytest.approx(0.805)
     assert summary["comparisons"][0]["difference"] == pytest.approx(0.2)
     assert "of the validation pictures" in the_finding(summary, "ends highest")
+
+
+def test_runs_of_other_pictures_are_named(tmp_path: Path) -> None:
+    runs = three(0.7, 0.71)
+    old = replace(runs[0], checksum="01d")
+    folder = make_study(tmp_path / "s", {"ReLU": three(0.6, 0.61), "Swish": [old, *runs[1:]]})
+    assert the_finding(summarise_study(folder), "pictures of") == (
+        "Swish, seed 0 saw other pictures of cifar10 than ReLU, seed 0 and 2 more, so their "
+        "results can't be compared; remove the folders of the older ones and repeat the study."
+    )
 
 
 def test_without_a_baseline_nothing_is_compared(tmp_path: Path) -> None:

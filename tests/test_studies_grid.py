@@ -11,13 +11,22 @@ import pytest
 
 import commands
 import study_driver
-from study_driver import GRID, NAMES, NUM_SEEDS, calls_of, drive, study_of, train_at_once
+from study_driver import (
+    GRID,
+    NAMES,
+    NUM_SEEDS,
+    calls_of,
+    drive,
+    records_of,
+    study_of,
+    train_at_once,
+)
 from tenfold.errors import InterruptedRunError, StoppedByUserError, TenfoldError
 from tenfold.files import read_json
 from tenfold.recipe import Recipe, load_recipe
 from tenfold.run import RunFolder
 from tenfold.studies.definition import grid_study
-from tenfold.studies.grid import load_study, run_study
+from tenfold.studies.grid import run_study
 from tenfold.studies.trials import Trial, combine
 
 DRIVER = [sys.executable, study_driver.__file__]
@@ -156,7 +165,7 @@ def test_a_study_leaves_its_plan_its_results_and_its_runs(tmp_path: Path) -> Non
         "training_seconds": 1.5,
         "reused": None,
     }
-    assert [json.loads(line) for line in lines] == list(outcome.records) == load_study(folder)
+    assert [json.loads(line) for line in lines] == list(outcome.records) == records_of(folder)
     for record in outcome.records:
         recipe = load_recipe(folder / record["run"] / "recipe.json")
         assert recipe == load_recipe("cnn", [*record["overrides"], f"seed={record['seed']}"])
@@ -223,7 +232,7 @@ def test_row_32_a_second_driver_is_refused_and_a_dead_one_is_no_obstacle(tmp_pat
             time.sleep(0.01)
         with pytest.raises(TenfoldError, match=f"is being written by process {driver.pid} on"):
             drive(folder)
-        assert [record["trial"] for record in load_study(folder)] == NAMES[:1]
+        assert [record["trial"] for record in records_of(folder)] == NAMES[:1]
     finally:
         driver.kill()
         driver.wait()
@@ -270,7 +279,7 @@ def test_row_33_a_last_line_torn_anywhere_is_dropped_reported_and_run_again(
         path.write_bytes(whole[:start] + tail)
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="tenfold"):
-            assert len(load_study(folder)) == 3
+            assert len(records_of(folder)) == 3
             outcome = drive(folder)
         assert f"The last line of {path} is torn" in caplog.text
         assert (outcome.num_finished, outcome.num_run) == (4, 1)
@@ -306,7 +315,7 @@ def test_row_34_failed_trials_are_recorded_and_the_others_finish(
 
     outcome = drive(folder, train_trial)
     assert (outcome.num_finished, outcome.num_failed, outcome.num_run) == (2, 2, 4)
-    assert [record["error"] for record in load_study(folder)] == [
+    assert [record["error"] for record in records_of(folder)] == [
         "The loss is nan in epoch 1; lower optimizer.lr.",
         None,
         "ZeroDivisionError: division by zero",
@@ -321,7 +330,7 @@ def test_row_34_failed_trials_are_recorded_and_the_others_finish(
     del failures[NAMES[0]]
     retried = drive(folder, train_trial, retry_failed=True)
     assert (retried.num_finished, retried.num_failed, retried.num_run) == (3, 1, 2)
-    assert list(retried.records) == load_study(folder)
+    assert list(retried.records) == records_of(folder)
     assert len((folder / "results.jsonl").read_text().splitlines()) == 6
 
 
@@ -367,7 +376,7 @@ def test_an_interruption_ends_the_study_and_is_no_failure(
 
     with pytest.raises(kind, match="everything is saved"):
         drive(folder, train_trial)
-    assert [record["trial"] for record in load_study(folder)] == NAMES[:1]
+    assert [record["trial"] for record in records_of(folder)] == NAMES[:1]
     outcome = drive(folder)
     assert (outcome.num_finished, outcome.num_run) == (4, 3)
 
@@ -455,7 +464,7 @@ def test_row_e_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None
     with pytest.raises(TenfoldError, match=r"thesis.txt is not a folder"):
         drive(tmp_path / "thesis.txt")
     with pytest.raises(TenfoldError, match="There is no study in"):
-        load_study(tmp_path)
+        records_of(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -516,7 +525,7 @@ def bits_of(study: Path) -> dict[str, tuple[dict[str, bytes], bytes]]:
     from safetensors.numpy import load_file
 
     bits = {}
-    for record in load_study(study):
+    for record in records_of(study):
         if record["status"] == "finished":
             run = RunFolder(study / record["run"])
             weights = {name: array.tobytes() for name, array in load_file(run.model).items()}
@@ -537,7 +546,7 @@ def test_rows_32_33_34_with_real_training(tmp_path: Path) -> None:
     checkpoints = study / "runs" / finished[1] / "checkpoint"
     killed.wait_for(lambda: any(checkpoints.glob("*.json")))
     killed.kill()
-    assert [record["trial"] for record in load_study(study)] == finished[:1]
+    assert [record["trial"] for record in records_of(study)] == finished[:1]
     resumed = begin_real_study(folder)
     assert resumed.wait() == 1, resumed.output
     assert bits_of(study) == expected
@@ -545,7 +554,7 @@ def test_rows_32_33_34_with_real_training(tmp_path: Path) -> None:
         len(read_json(study / "runs" / name / "provenance.json")["sessions"]) for name in finished
     ]
     assert sessions == [1, 2]
-    records = load_study(study)
+    records = records_of(study)
     assert [record["status"] for record in records] == ["finished"] * 2 + ["failed"] * 2
     assert "lower optimizer.lr" in str(records[3]["error"])
     assert records[1]["splits"]["test"]["accuracy"] > 0.7
@@ -558,6 +567,6 @@ def test_rows_32_33_34_with_real_training(tmp_path: Path) -> None:
     assert "is torn" in " ".join(again.output.split())
     assert bits_of(study) == expected
     # The clock apart, every line is what it was.
-    assert [{**r, "training_seconds": 0} for r in load_study(study)] == [
+    assert [{**r, "training_seconds": 0} for r in records_of(study)] == [
         {**r, "training_seconds": 0} for r in records
     ]

@@ -15,11 +15,10 @@ import pytest
 
 import commands
 import study_driver
-from study_driver import NAMES, calls_of, drive, drive_jobs
+from study_driver import NAMES, calls_of, drive, drive_jobs, records_of
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.run import RunFolder
-from tenfold.studies.grid import load_study
 from tenfold.studies.results import Record
 from tenfold.studies.running import threads_for
 
@@ -104,7 +103,7 @@ def test_row_34_failed_workers_are_recorded_and_the_others_finish(
     folder = tmp_path / "study"
     outcome = drive_jobs(folder, "fail somehow")
     assert (outcome.num_finished, outcome.num_failed, outcome.num_run) == (1, 3, 4)
-    assert [record["error"] for record in load_study(folder)] == [
+    assert [record["error"] for record in records_of(folder)] == [
         "The loss is nan in epoch 1; lower optimizer.lr.",
         "ZeroDivisionError: division by zero",
         "Its process was killed, as happens when memory runs out; run fewer --jobs at once, or "
@@ -144,7 +143,7 @@ def test_row_32_workers_of_a_killed_driver_save_and_end_and_the_next_one_resumes
     assert not any(map(is_alive, orphans))
     assert all((folder / "runs" / name / "saved").exists() for name in NAMES[1:3])
     assert calls_of(folder) == {NAMES[0]: 1, NAMES[1]: 2, NAMES[2]: 2, NAMES[3]: 1}
-    assert without_order(load_study(folder)) == without_order(
+    assert without_order(records_of(folder)) == without_order(
         list(drive(tmp_path / "alone").records)
     )
 
@@ -190,7 +189,7 @@ def test_row_32_a_signal_to_the_driver_stops_the_workers_which_save(
     )
     assert not any(map(is_alive, pids_of(folder).values()))
     assert all((folder / "runs" / name / "saved").exists() for name in NAMES[1:3])
-    assert [record["trial"] for record in load_study(folder)] == NAMES[:1]
+    assert [record["trial"] for record in records_of(folder)] == NAMES[:1]
     outcome = drive_jobs(folder, "train at once")
     assert (outcome.num_finished, outcome.num_run) == (4, 3)
     assert calls_of(folder)[NAMES[0]] == 1
@@ -210,7 +209,7 @@ def test_a_second_ctrl_c_ends_workers_that_do_not_heed_the_first(tmp_path: Path)
             driver.kill()
     assert driver.returncode in (130, -signal.SIGINT)
     assert not any(map(is_alive, pids_of(folder).values()))
-    assert load_study(folder) == []
+    assert records_of(folder) == []
 
 
 def test_a_worker_that_somebody_stops_is_no_failure(tmp_path: Path) -> None:
@@ -222,7 +221,7 @@ def test_a_worker_that_somebody_stops_is_no_failure(tmp_path: Path) -> None:
         _, errors = driver.communicate(timeout=30)
     assert driver.returncode == InterruptedRunError.exit_status
     assert "Somebody stopped the process of" in errors
-    assert [record["trial"] for record in load_study(folder)] == NAMES[:1]
+    assert [record["trial"] for record in records_of(folder)] == NAMES[:1]
     assert drive_jobs(folder, "train at once").num_finished == 4
 
 
@@ -289,7 +288,7 @@ def bits_of(folder: Path) -> dict[str, tuple[bytes, ...]]:
     from safetensors.numpy import load_file
 
     bits = {}
-    for record in load_study(folder):
+    for record in records_of(folder):
         if record["status"] == "finished":
             run = RunFolder(folder / record["run"])
             weights = [array.tobytes() for _, array in sorted(load_file(run.model).items())]
@@ -318,6 +317,6 @@ def test_rows_32_and_34_with_real_training(tmp_path: Path) -> None:
     resumed = begin_real_study(folder, "--jobs", "2")
     assert resumed.wait() == 1, resumed.output
     assert bits_of(study) == expected
-    assert "lower optimizer.lr" in str(load_study(study)[2]["error"])
+    assert "lower optimizer.lr" in str(records_of(study)[2]["error"])
     command = read_json(sessions[0])["sessions"][0]["command"]
     assert command == f"tenfold {' '.join(REAL_STUDY)} --jobs 2 --no-report"

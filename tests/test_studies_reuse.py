@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 import commands
-from study_driver import calls_of, study_of, train_at_once
+from study_driver import calls_of, records_of, study_of, train_at_once
 from tenfold.data import load
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe
 from tenfold.run import RunFolder, describe_environment
-from tenfold.studies.grid import StudyOptions, StudyOutcome, load_study, run_study
+from tenfold.studies.grid import StudyOptions, StudyOutcome, run_study
 
 GRID = ["optimizer.lr=0.1,0.2"]
 
@@ -58,6 +58,35 @@ def source(tmp_path: Path, recipe: Path) -> Path:
     return tmp_path / "first"
 
 
+def test_a_run_that_was_not_evaluated_on_the_test_pictures_is_not_taken_over(
+    tmp_path: Path, recipe: Path, source: Path
+) -> None:
+    result = source / "runs/lr-0.1,seed=0/result.json"
+    values = read_json(result)
+    del values["splits"]["test"]
+    write_json(result, values)
+    outcome = study(tmp_path / "second", recipe, reuse=(source,))
+    assert (outcome.num_reused, outcome.num_run) == (1, 1)
+
+
+def test_runs_on_data_without_test_pictures_are_taken_over(tmp_path: Path) -> None:
+    commands.write_class_folders(tmp_path / "photos")
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'[data]\nname = "{tmp_path / "photos"}"\nimage_size = 8\n')
+
+    def train(recipe: Recipe, path: Path, **others: object) -> None:
+        train_with_provenance(recipe, path)
+        values = read_json(path / "result.json")
+        del values["splits"]["test"]
+        write_json(path / "result.json", values)
+
+    chosen = study_of(str(recipe), GRID)
+    run_study(chosen, folder=tmp_path / "first", train=train)
+    options = StudyOptions(reuse=(tmp_path / "first",))
+    outcome = run_study(chosen, folder=tmp_path / "second", train=train, options=options)
+    assert (outcome.num_reused, outcome.num_run) == (2, 0)
+
+
 def test_equal_runs_of_another_study_are_taken_over(
     tmp_path: Path, recipe: Path, source: Path
 ) -> None:
@@ -72,7 +101,7 @@ def test_equal_runs_of_another_study_are_taken_over(
         "lr-0.2,seed=0": f"{source}/runs/lr-0.2,seed=0",
         "lr-0.2,seed=1": None,
     }
-    assert outcome.records[0]["splits"] == load_study(source)[0]["splits"]
+    assert outcome.records[0]["splits"] == records_of(source)[0]["splits"]
     taken = tmp_path / "second" / outcome.records[0]["run"]
     weights = "milestones/epoch-1.safetensors"
     assert os.path.samefile(taken / weights, source / "runs/lr-0.1,seed=0" / weights)
@@ -171,7 +200,7 @@ def test_records_from_before_there_was_reuse_are_read(tmp_path: Path, recipe: Pa
     for line in lines:
         del line["reused"]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert [record["reused"] for record in load_study(folder)] == [None, None]
+    assert [record["reused"] for record in records_of(folder)] == [None, None]
     assert study(folder, recipe).num_run == 0
 
 

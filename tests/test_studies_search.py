@@ -201,6 +201,44 @@ def test_row_34_a_trial_that_diverges_is_recorded_and_the_others_go_on(tmp_path:
     assert all(t["state"] != "failed" for t in trials if t["params"]["optimizer.lr"] == 0.05)
 
 
+def test_changed_pictures_are_refused_and_other_words_are_not(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, LR)
+    assert tune(folder, trials=1).wait() == 0
+    recipe = folder / "tiny.toml"
+    recipe.write_text(recipe.read_text().replace("for tests", "in other words"))
+    assert tune(folder, trials=2).wait() == 0
+    (folder / "data.npz").unlink()
+    commands.write_tiny_data(folder / "data.npz", num_train=256, num_test=40)
+    command = tune(folder, trials=3)
+    assert command.wait() == 2
+    assert "data.npz are no longer those that it began with" in command.output
+    assert len(summary(folder)["trials"]) == 2
+
+
+def _fail_after_the_first() -> None:
+    import tenfold.studies.search.trial as trial
+
+    real = trial.train
+
+    def train(recipe: Recipe, **others: Any) -> object:
+        if "trial-0" not in str(others["options"].folder):
+            raise OSError("No space left on device")
+        return real(recipe, **others)
+
+    trial.train = train  # type: ignore[assignment]
+
+
+def test_row_34_a_machine_on_which_every_trial_fails_stops_the_search(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, LR)
+    command = commands.run(arguments(trials=9), folder=folder, before=_fail_after_the_first)
+    assert command.wait() == 2, command.output
+    assert "The last 3 trials failed in the same way" in command.output
+    assert "No space left on device" in command.output
+    assert states(folder) == {"complete": 1, "failed": 3}
+    assert tune(folder, trials=5).wait() == 0
+    assert states(folder) == {"complete": 2, "failed": 3}
+
+
 def test_a_recipe_that_diverges_itself_is_searched_all_the_same(tmp_path: Path) -> None:
     folder = prepare(tmp_path, '"optimizer.lr" = {low = 0.01, high = 0.1}')
     command = tune(folder, "--set", "optimizer.lr=1e30", trials=2)
@@ -238,6 +276,7 @@ def test_row_e_what_makes_no_search_is_said_before_anything_is_trained(tmp_path:
     for more, sentence in (
         (["--set", "data.validation_size=0"], "needs validation pictures"),
         (["--set", "training.early_stopping=3"], "training.early_stopping"),
+        (["--set", "training.min_steps=99"], "training.min_steps"),
         (["--folder", "notes"], "holds other things than a search, such as diary.txt"),
         (["--time", "soon"], "--time 'soon'"),
         (["--data", "nowhere"], "nowhere"),

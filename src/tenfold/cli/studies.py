@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from tenfold.cli.options import DataOption, JsonOption, SetOption, ThreadsOption, data_override
+from tenfold.cli.options import (
+    DataOption,
+    JsonOption,
+    SetOption,
+    SkipBrokenOption,
+    ThreadsOption,
+    data_override,
+)
 from tenfold.console.output import Output
 from tenfold.console.studies import showing_study
 from tenfold.console.summaries import show_study
@@ -38,6 +45,7 @@ def study(
         ),
     ] = 1,
     threads: ThreadsOption = None,
+    skip_broken: SkipBrokenOption = False,
     reuse: Annotated[
         list[Path] | None,
         typer.Option(
@@ -63,7 +71,11 @@ def study(
     chosen = adjust(choose_study(study, grid or []), seeds=seeds, overrides=changes)
     where = folder or Path("studies") / chosen.name
     options = StudyOptions(
-        num_jobs=jobs, threads=threads, retry_failed=retry_failed, reuse=tuple(reuse or ())
+        num_jobs=jobs,
+        threads=threads,
+        retry_failed=retry_failed,
+        skip_broken=skip_broken,
+        reuse=tuple(reuse or ()),
     )
     with showing_study(output) as reporter:
         outcome = run_study(chosen, folder=where, options=options, reporter=reporter)

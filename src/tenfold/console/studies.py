@@ -40,7 +40,8 @@ def _describe_end(job: "Job", record: "Record", seconds: float) -> str:
         for split in ("test", "validation")
         if split in record["splits"]
     ]
-    return f"{name}: {', '.join(accuracies[:1])} in {duration(seconds)}"
+    training = record["training_seconds"]  # Of all its sessions.
+    return f"{name}: {', '.join(accuracies[:1])} in {duration(training or seconds)}"
 
 
 def _describe_left(pace: "Pace") -> str:

@@ -1,5 +1,6 @@
 """What a study found, in sentences that its numbers bear."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.studies.comparisons import Comparison
+from tenfold.studies.reuse import origin_of
 from tenfold.studies.statistics import has_fallen
 from tenfold.studies.study_runs import END, StudyRuns, VariantRuns, finite
 
@@ -32,11 +34,18 @@ def describe_findings(
             "The data has no test split: every result here is of the validation pictures, which "
             "may have been used to choose among models."
         )
+    findings += _describe_mixed_pictures(study)
     findings += _describe_best(study, variants)
     findings += _describe_missing_comparisons(study, comparisons)
     findings += _describe_published(study, variants)
     findings += [text for variant in study.variants if (text := _describe_peak(study, variant))]
     findings += _describe_overfitting(study)
+    if num_reused := sum(origin_of(run.folder) is not None for run in study.runs):
+        was_or_were = "was" if num_reused == 1 else "were"
+        findings.append(
+            f"{num_reused:,} of {_count(len(study.runs), 'run')} {was_or_were} taken over from "
+            "elsewhere, where recipe, seed and pictures were the same."
+        )
     return findings
 
 
@@ -65,6 +74,28 @@ def _describe_gaps(study: StudyRuns) -> list[str]:
         "out."
         for trial in study.missing
     ]
+    return findings
+
+
+def _describe_mixed_pictures(study: StudyRuns) -> list[str]:
+    """Which runs were trained before or after their data were changed."""
+    kinds: dict[tuple[Any, Any], dict[str, list[str]]] = {}
+    for variant in study.variants:
+        for run in variant.runs:
+            data = run.provenance.get("data", {})
+            if checksums := data.get("checksums"):
+                chosen = variant.recipe.get("data", {})
+                seen = kinds.setdefault((chosen.get("name"), chosen.get("image_size")), {})
+                key = json.dumps(checksums, sort_keys=True)
+                seen.setdefault(key, []).append(f"{variant.label}, seed {run.seed}")
+    findings = []
+    for (name, _), seen in kinds.items():
+        *others, most = sorted(seen.values(), key=len)
+        findings += [
+            f"{_first_of(runs)} saw other pictures of {name} than {_first_of(most)}, so their "
+            "results can't be compared; remove the folders of the older ones and repeat the study."
+            for runs in others
+        ]
     return findings
 
 

@@ -14,7 +14,7 @@ from tenfold.recipe import Recipe
 from tenfold.run import RunFolder
 from tenfold.studies.definition import Study
 from tenfold.studies.pace import Pace
-from tenfold.studies.plan import agree_on_plan, load_recipes, read_plan, require_study_folder
+from tenfold.studies.plan import agree_on_plan, load_recipes, require_study_folder
 from tenfold.studies.pool import WORKER, train_in_workers
 from tenfold.studies.results import Record, append_record, drop_torn_line, read_log
 from tenfold.studies.reuse import origin_of, remove_unfinished_copies, take_over
@@ -32,7 +32,7 @@ from tenfold.studies.trials import Trial
 from tenfold.training.interruption import leaving_at_once
 from tenfold.training.reporters import Plan
 
-__all__ = ["Record", "StudyOptions", "StudyOutcome", "load_study", "run_study"]
+__all__ = ["Record", "StudyOptions", "StudyOutcome", "run_study"]
 
 logger = logging.getLogger("tenfold")
 
@@ -41,16 +41,17 @@ logger = logging.getLogger("tenfold")
 class StudyOptions:
     """How a study is carried out, which changes none of its results but for `threads`.
 
-    num_jobs: trials trained at once, each in a process of its own if there are several. threads: of
-    each; None gives each its share of the cores, or what OMP_NUM_THREADS says, and a run that is
-    resumed those that it began with. retry_failed: train those again that failed in an earlier
-    call. reuse: folders of studies or runs whose finished runs are taken over where their recipes
-    are equal.
+    num_jobs: trials trained at once, each in a process of its own if there are several.
+    threads: of each; None gives each its share of the cores, or what OMP_NUM_THREADS says, and
+    a run that is resumed those that it began with. retry_failed: train those again that failed
+    in an earlier call. skip_broken: leave out pictures that can't be read. reuse: folders of
+    studies or runs whose finished runs are taken over where their recipes are equal.
     """
 
     num_jobs: int = 1
     threads: int | None = None
     retry_failed: bool = False
+    skip_broken: bool = False
     reuse: tuple[Path, ...] = ()
 
 
@@ -106,16 +107,6 @@ def run_study(
         return session.outcome(num_run=len(jobs), num_reused=num_reused)
 
 
-def load_study(folder: Path) -> list[Record]:
-    """The records of the study in `folder`, in the order of its trials; the latest of each.
-
-    Raises TenfoldError where there is no study.
-    """
-    names = list(read_plan(folder))
-    latest = {record["trial"]: record for record in read_log(_results(folder)).records}
-    return [latest[name] for name in names if name in latest]
-
-
 class _Session:
     """A driver's work on a study whose folder it holds."""
 
@@ -144,7 +135,12 @@ class _Session:
         if not self._options.reuse:
             return 0
         wanted = {trial: self._recipes[trial] for trial in self._to_train()}
-        taken = take_over(self._options.reuse, wanted, runs=self._folder / "runs")
+        taken = take_over(
+            self._options.reuse,
+            wanted,
+            runs=self._folder / "runs",
+            skip_broken=self._options.skip_broken,
+        )
         if taken:
             logger.info("%d of %d runs are taken over from elsewhere.", len(taken), len(wanted))
         return len(taken)
@@ -162,7 +158,10 @@ class _Session:
                 threads = threads_for(
                     run, asked=self._options.threads, num_jobs=self._options.num_jobs
                 )
-                jobs.append(Job(trial, recipe, run, number, len(self._recipes), threads))
+                skip_broken = self._options.skip_broken
+                jobs.append(
+                    Job(trial, recipe, run, number, len(self._recipes), threads, skip_broken)
+                )
                 continue
             record = self._records.get(trial.name)
             if record is None or (record["status"] == "failed" and run.is_finished()):
@@ -275,7 +274,14 @@ def _train_here(
     for job in jobs:
         failure = None
         try:
-            run_trial(job.recipe, job.run, threads=job.threads, reporter=start(job), train=train)
+            run_trial(
+                job.recipe,
+                job.run,
+                threads=job.threads,
+                skip_broken=job.skip_broken,
+                reporter=start(job),
+                train=train,
+            )
         except InterruptedRunError:
             raise
         except Exception as error:

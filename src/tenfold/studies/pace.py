@@ -41,7 +41,6 @@ class Pace:
         self._left = dict.fromkeys(epochs)
         self._running: dict[Trial, _Progress] = {}
         self._costs: dict[str, float] = {}
-        self._begun = clock()
 
     @property
     def total_epochs(self) -> float:
@@ -53,11 +52,6 @@ class Pace:
         """Epochs behind the study, those of failed trials too."""
         ended = sum(n for trial, n in self._epochs.items() if trial not in self._left)
         return ended + sum(progress.done for progress in self._running.values())
-
-    @property
-    def elapsed_seconds(self) -> float:
-        """Seconds since this was made."""
-        return self._clock() - self._begun
 
     def skip(self, trial: Trial, *, training_seconds: float | None = None) -> None:
         """`trial` was done before, in so many seconds of training."""

@@ -198,6 +198,7 @@ class _Pool:
             "recipe": job.recipe.to_dict(),
             "folder": str(job.run.path),
             "threads": job.threads,
+            "skip_broken": job.skip_broken,
             "command": sys.argv,
         }
         assert process.stdin is not None

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json
@@ -17,6 +17,9 @@ from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.run import RunFolder, describe_environment
 from tenfold.studies.trials import Trial
 
+if TYPE_CHECKING:
+    from tenfold.data import Dataset
+
 logger = logging.getLogger("tenfold")
 
 ORIGIN = "reused.json"
@@ -24,7 +27,11 @@ ORIGIN = "reused.json"
 
 
 def take_over(
-    places: Sequence[Path], wanted: Mapping[Trial, Recipe], *, runs: Path
+    places: Sequence[Path],
+    wanted: Mapping[Trial, Recipe],
+    *,
+    runs: Path,
+    skip_broken: bool = False,
 ) -> dict[Trial, Path]:
     """Copy finished runs that are in `places` and `wanted` to `runs/<trial>`; where each was.
 
@@ -34,18 +41,21 @@ def take_over(
     which a warning says. Files are linked where they can be. Raises TenfoldError for a place that
     holds no runs.
     """
+    from tenfold.data import load
+
     found = _finished_runs(places)
     taken: dict[Trial, Path] = {}
-    sums: dict[tuple[str, int], dict[str, str]] = {}
+    data: dict[tuple[str, int], Dataset] = {}
     for trial, recipe in wanted.items():
         run = found.get(_without_words(recipe))
         if run is None or recipe.training.time_limit_seconds:
             continue  # What a time limit allows depends on the machine.
         key = (recipe.data.name, recipe.data.image_size)
-        if key not in sums:
-            sums[key] = _checksums(*key)
+        if key not in data:
+            name, size = key
+            data[key] = load(name, image_size=size, skip_broken=skip_broken)
         target = RunFolder(runs / trial.name)
-        if _is_made_with(run, sums[key]) and not target.is_held():
+        if _is_made_with(run, data[key]) and not target.is_held():
             _warn_of_versions(run)
             _copy(run, target)
             taken[trial] = run.path
@@ -88,21 +98,15 @@ def _without_words(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, name="", description="")
 
 
-def _checksums(name: str, image_size: int) -> dict[str, str]:
-    """Those of the pictures that a recipe stands for now."""
-    from tenfold.data import load
-
-    return dict(load(name, image_size=image_size).checksums)
-
-
-def _is_made_with(run: RunFolder, checksums: dict[str, str]) -> bool:
+def _is_made_with(run: RunFolder, dataset: "Dataset") -> bool:
     """Whether `run` saw these pictures, and was evaluated on the test split if there is one."""
     try:
-        data = read_json(run.provenance)["data"]
+        checksums = read_json(run.provenance)["data"].get("checksums")
         splits = read_json(run.result)["splits"]
     except (TenfoldError, KeyError, TypeError):
         return False
-    return data.get("checksums") == checksums and "test" in splits
+    evaluated = dataset.test is None or "test" in splits
+    return bool(checksums == dict(dataset.checksums) and evaluated)
 
 
 def _warn_of_versions(run: RunFolder) -> None:

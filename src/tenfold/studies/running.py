@@ -29,7 +29,8 @@ HELD_SECONDS = 60.0
 class Job:
     """A trial that is to be trained, the `number`-th of `total`, with so many threads.
 
-    threads: None takes what the environment says.
+    threads: None takes what the environment says. skip_broken: leave out pictures that can't be
+    read.
     """
 
     trial: Trial
@@ -38,6 +39,7 @@ class Job:
     number: int
     total: int
     threads: int | None
+    skip_broken: bool = False
 
 
 class TrialReporter(Reporter, Progress, Protocol):
@@ -61,7 +63,13 @@ class TrainTrial(Protocol):
     """Trains a recipe to its end in a run folder, or goes on with what is there."""
 
     def __call__(
-        self, recipe: Recipe, folder: Path, *, threads: int | None, reporter: TrialReporter | None
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        threads: int | None,
+        skip_broken: bool,
+        reporter: TrialReporter | None,
     ) -> object:
         """Raises as `tenfold.training.train.train` does."""
 
@@ -71,6 +79,7 @@ def run_trial(
     run: RunFolder,
     *,
     threads: int | None,
+    skip_broken: bool,
     reporter: TrialReporter | None,
     train: TrainTrial,
 ) -> None:
@@ -84,17 +93,26 @@ def run_trial(
     if run.path.is_dir() and not run.recipe.exists() and not run.is_held():
         # What a kill left before the run had its recipe: temporary files and a lock.
         shutil.rmtree(run.path)
-    train(recipe, run.path, threads=threads, reporter=reporter)
+    train(recipe, run.path, threads=threads, skip_broken=skip_broken, reporter=reporter)
 
 
 def train_trial(
-    recipe: Recipe, folder: Path, *, threads: int | None, reporter: TrialReporter | None
+    recipe: Recipe,
+    folder: Path,
+    *,
+    threads: int | None,
+    skip_broken: bool,
+    reporter: TrialReporter | None,
 ) -> None:
     """Train `recipe` in `folder`, or resume it there; see `TrainTrial`."""
     from tenfold.training.train import TrainOptions, train
 
     at_first = _threads_at_first()
-    options = TrainOptions(folder=folder, threads=threads if threads is not None else at_first)
+    options = TrainOptions(
+        folder=folder,
+        threads=threads if threads is not None else at_first,
+        skip_broken=skip_broken,
+    )
     train(recipe, options=options, reporter=reporter, progress=reporter)
 
 

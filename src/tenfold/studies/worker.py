@@ -29,8 +29,8 @@ EVENT_SECONDS = 0.2
 def serve(train: TrainTrial) -> None:
     """Read a request, train with `train`, and report.
 
-    The request has the resolved `recipe`, the run `folder`, `threads` or null, and the `command`
-    to be written into the run's provenance.
+    The request has the resolved `recipe`, the run `folder`, `threads` or null, `skip_broken`, and
+    the `command` to be written into the run's provenance.
     """
     # Whatever prints must not spoil the events.
     events = _Events(os.dup(1))
@@ -48,6 +48,7 @@ def serve(train: TrainTrial) -> None:
             recipe_from_dict(request["recipe"]),
             RunFolder(Path(request["folder"])),
             threads=request["threads"],
+            skip_broken=request["skip_broken"],
             reporter=_EventReporter(events),
             train=train,
         )

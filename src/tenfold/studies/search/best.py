@@ -37,7 +37,7 @@ def _header(folder: Path, plan: SearchPlan, summary: Summary, best: TrialRecord)
     lines = [
         f"The best of {num_trained} trials of a search around the recipe {plan.source}.",
         "",
-        f"  found by    tenfold tune {plan.source}, trial {best['number']}",
+        f"  found by    trial {best['number']} of the search in {folder.as_posix()}",
         f"  validation  {100 * accuracy:.2f} % after the last epoch, with seed {plan.recipe.seed}",
         f"  {_gain(summary, accuracy)}",
         "",

@@ -2,7 +2,8 @@
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -11,7 +12,7 @@ import optuna
 
 from tenfold.data import load
 from tenfold.data.splits import training_data
-from tenfold.errors import TenfoldError
+from tenfold.errors import DivergedError, TenfoldError
 from tenfold.evaluation.evaluate import splitting
 from tenfold.files import require_writable, write_json
 from tenfold.progress import Progress
@@ -39,6 +40,10 @@ from tenfold.training.train import TrainOptions
 
 PRUNING_AFTER = 5
 """Complete trials that there must be before any other is compared with their median."""
+
+
+FAILURES_ALIKE = 3
+"""Trials that may fail in the same way, one after the other, before it must be the machine."""
 
 
 class SearchWatcher(Protocol):
@@ -85,23 +90,25 @@ def run_search(
 ) -> SearchOutcome:
     """Train trials of `plan` until there are enough or the time is up; the first is the recipe.
 
-    Each is judged by its validation accuracy after its last epoch; the test split is not touched.
-    From half of its epochs on a trial is pruned when it is below the median of the complete ones
-    at the same epoch, but never the recipe itself. A trial that fails is recorded, and the others
-    go on. Several processes may do this at once in one folder, or in folders that share a storage.
-    A trial whose process died is done again from its last checkpoint. progress: told of the reading
-    of the data.
+    Each is judged by its validation accuracy after its last epoch; the test split is not
+    touched. From half of its epochs on a trial is pruned when its best so far is below the
+    median of the complete ones at the same epoch, but never the recipe itself. A trial that
+    fails is recorded, and the others go on; not so where one after the other fails in the same
+    way. Several processes may do this at once in one folder, or in folders that share a
+    storage. A trial whose process died is done again from its last checkpoint. progress: told
+    of the reading of the data.
 
     Raises TenfoldError, before anything is trained, where folder or storage belong to another
-    search, where the data can't be had or have no validation split; InterruptedRunError and
-    KeyboardInterrupt with all saved, so that the same call goes on.
+    search, where the data can't be had or have no validation split, and later where trials fail
+    one after the other; InterruptedRunError and KeyboardInterrupt with all saved. After each of
+    these the same call goes on.
     """
     started = time.monotonic()
     _require_single_process()
-    require_comparable(plan.recipe)
+    require_comparable(plan)
     require_search_folder(options.folder)
     with leaving_at_once(), storage_errors():
-        _require_validation(plan.recipe, options, progress)
+        plan = replace(plan, checksums=_require_validation(plan.recipe, options, progress))
         require_writable(options.folder)
         with working_in(options.folder) as worker:
             queue = _open_queue(plan, options, worker)
@@ -120,6 +127,7 @@ def _train_trials(
 ) -> bool:
     """Take trials until there are none left; whether it was the time that ended it."""
     trainer = Trainer(queue, plan, partial(_train_options, options), deadline=deadline)
+    failures: list[str] = []
     limit = float("inf") if options.num_trials is None else options.num_trials
     while time.monotonic() < deadline:
         trial = queue.take(limit)
@@ -129,14 +137,29 @@ def _train_trials(
         summary = summarise(queue.study, plan)
         shown = watcher.began(_record(summary, trial.number), summary) if watcher else None
         try:
-            trainer.train(trial, values, progress=shown)
+            failure = trainer.train(trial, values, progress=shown)
         except TimeIsUpError:
             break
         finally:
             summary = _write(queue, plan)
+        record = _record(summary, trial.number)
         if watcher is not None:
-            watcher.ended(_record(summary, trial.number), summary)
+            watcher.ended(record, summary)
+        # To diverge is the fault of a trial's values, and tells nothing of the next one.
+        is_other = failure is not None and not isinstance(failure, DivergedError)
+        failures = [*failures, str(record["error"])] if is_other else []
+        _require_progress(failures)
     return True
+
+
+def _require_progress(failures: Sequence[str]) -> None:
+    """Raise TenfoldError where the last trials failed alike, as on a full disk all others would."""
+    last = failures[-FAILURES_ALIKE:]
+    if len(last) == FAILURES_ALIKE and len(set(last)) == 1:
+        raise TenfoldError(
+            f"The last {FAILURES_ALIKE} trials failed in the same way, so the search stops: "
+            f"{last[0]} The same command goes on when that is mended."
+        )
 
 
 def _train_options(options: SearchOptions, folder: Path) -> TrainOptions:
@@ -193,8 +216,10 @@ def _require_single_process() -> None:
         )
 
 
-def _require_validation(recipe: Recipe, options: SearchOptions, progress: Progress | None) -> None:
-    """Read the data once, so that what is wrong with them is said once and at once."""
+def _require_validation(
+    recipe: Recipe, options: SearchOptions, progress: Progress | None
+) -> dict[str, str]:
+    """Read the data once, so that what is wrong with them is said once; their checksums."""
     dataset = load(
         recipe.data.name,
         image_size=recipe.data.image_size,
@@ -206,3 +231,4 @@ def _require_validation(recipe: Recipe, options: SearchOptions, progress: Progre
             "A search needs validation pictures to judge by, and there are none; set "
             "data.validation_size, such as --set data.validation_size=0.1."
         )
+    return dict(dataset.checksums)

@@ -14,7 +14,7 @@ A search folder:
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,14 @@ OWN_FILES = ("search.lock", "workers", "space.toml")
 class SearchPlan:
     """What is searched: `space`, around `recipe`.
 
-    source: the name or path that the recipe was given by, for commands to repeat.
+    source: the name or path that the recipe was given by, for commands to repeat. checksums: those
+    of the data, once they have been read.
     """
 
     recipe: Recipe
     space: Space
     source: str
+    checksums: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """All that must be the same when the search goes on, as JSON values."""
@@ -46,6 +48,7 @@ class SearchPlan:
             "objective": OBJECTIVE,
             "recipe": _as_json(self.recipe.to_dict()),
             "space": [_as_json(chosen.to_dict()) for chosen in self.space],
+            "checksums": dict(self.checksums),
         }
 
 
@@ -63,10 +66,17 @@ def require_search_folder(folder: Path) -> None:
         )
 
 
-def require_comparable(recipe: Recipe) -> None:
-    """Raise TenfoldError where trials of `recipe` would not end at the same epoch."""
+def require_comparable(plan: SearchPlan) -> None:
+    """Raise TenfoldError where the trials of `plan` would not end at the same epoch."""
+    training = plan.recipe.training
+    if training.min_steps and any(chosen.key == "training.batch_size" for chosen in plan.space):
+        raise TenfoldError(
+            "A search compares trials after the same epochs, of which training.min_steps asks more "
+            "where training.batch_size is larger; set it to 0 with --set training.min_steps=0, and "
+            "training.epochs to what you want."
+        )
     for key in ("early_stopping", "time_limit_seconds"):
-        if getattr(recipe.training, key):
+        if getattr(training, key):
             raise TenfoldError(
                 f"A search compares trials after the same epochs, which training.{key} would end "
                 f"at different ones; switch it off with --set training.{key}=0."
@@ -113,6 +123,8 @@ def require_same_plan(
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """What tells two plans apart, in words; None where they are the same."""
     old, new = flatten(before["recipe"]), flatten(now["recipe"])
+    for words in ("name", "description"):  # They change no result.
+        old[words] = new[words]
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r} and is {new.get(key)!r} now"
@@ -125,6 +137,8 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
             return f"it does not search {key}"
         if ranges[key] != asked[key]:
             return f"the range of {key} is another one than it was"
+    if before.get("checksums") and before["checksums"] != now["checksums"]:
+        return f"the pictures of {new['data.name']} are no longer those that it began with"
     if before.get("objective") != now["objective"]:
         return f"it was judged by {before.get('objective')}"
     return None

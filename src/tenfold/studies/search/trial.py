@@ -60,10 +60,10 @@ class Trainer:
 
     def train(
         self, trial: Trial, values: Mapping[str, Any], *, progress: Progress | None = None
-    ) -> None:
+    ) -> Exception | None:
         """Train a trial with the drawn `values` to its end and write down how that was.
 
-        progress: told of its steps, and of the work around them.
+        progress: told of its steps, and of the work around them. Returns why it failed, if it did.
 
         Whatever is wrong with it is its own affair, but where the recipe itself can't be trained,
         no trial can be. Raises TimeIsUpError, InterruptedRunError and KeyboardInterrupt after
@@ -92,9 +92,11 @@ class Trainer:
                 raise
             self._fail(trial, error)
             _drop_weights(run)
+            return error
         except BaseException:
             self.queue.put_back(trial)
             raise
+        return None
 
     def _accuracy(
         self, trial: Trial, run: RunFolder, values: Mapping[str, Any], progress: Progress | None
