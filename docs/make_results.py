@@ -152,10 +152,8 @@ def contents(studies: Sequence[Study]) -> str:
 
 def section(study: Study) -> str:
     """Everything about one study."""
-    parts = [
-        f"## {study.name}",
-        f"**{escape(study.title)}.** {escape(study.question)}",
-    ]
+    stop = "" if study.title.endswith("?") else "."
+    parts = [f"## {study.name}", f"**{escape(study.title)}{stop}** {escape(study.question)}"]
     if study.command:
         parts.append(f"```\n{study.command}\n```")
     if study.was_cut_short:
