@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import commands
 from commands import TINY_RECIPE
 from searches import LR, SPACE, arguments, prepare, states, summary, tune
+from tenfold.errors import OutOfMemoryError, TenfoldError, UnwritableError
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.studies.search.space import flatten
 
@@ -215,28 +216,49 @@ def test_changed_pictures_are_refused_and_other_words_are_not(tmp_path: Path) ->
     assert len(summary(folder)["trials"]) == 2
 
 
-def _fail_after_the_first() -> None:
-    import tenfold.studies.search.trial as trial
+@dataclass(frozen=True)
+class FailAfterTheFirst:
+    """Let every trial but the first fail, with a sentence that names its run."""
 
-    real = trial.train
+    kind: type[Exception]
 
-    def train(recipe: Recipe, **others: Any) -> object:
-        if "trial-0" not in str(others["options"].folder):
-            raise OSError("No space left on device")
-        return real(recipe, **others)
+    def __call__(self) -> None:
+        """Wrap the training of a trial."""
+        import tenfold.studies.search.trial as trial
 
-    trial.train = train  # type: ignore[assignment]
+        real = trial.train
+
+        def train(recipe: Recipe, **others: Any) -> object:
+            folder = others["options"].folder
+            if folder.name != "trial-0":
+                raise self.kind(f"{folder}/checkpoint can't be read.")
+            return real(recipe, **others)
+
+        trial.train = train  # type: ignore[assignment]
 
 
-def test_row_34_a_machine_on_which_every_trial_fails_stops_the_search(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [
+        (OSError, {"complete": 1, "failed": 3}),
+        (TenfoldError, {"complete": 1, "failed": 3}),
+        (UnwritableError, {"complete": 1, "interrupted": 1, "waiting": 1}),
+        (OutOfMemoryError, {"complete": 1, "failed": 5}),
+    ],
+)
+def test_row_34_a_machine_on_which_every_trial_fails_stops_the_search(
+    tmp_path: Path, kind: type[Exception], counts: dict[str, int]
+) -> None:
     folder = prepare(tmp_path, LR)
-    command = commands.run(arguments(trials=9), folder=folder, before=_fail_after_the_first)
-    assert command.wait() == 2, command.output
-    assert "The last 3 trials failed in the same way" in command.output
-    assert "No space left on device" in command.output
-    assert states(folder) == {"complete": 1, "failed": 3}
-    assert tune(folder, trials=5).wait() == 0
-    assert states(folder) == {"complete": 2, "failed": 3}
+    command = commands.run(arguments(trials=6), folder=folder, before=FailAfterTheFirst(kind))
+    assert command.wait() == (0 if kind is OutOfMemoryError else 2), command.output
+    stopped = "The last 3 trials failed in the same way" in command.output
+    assert stopped == (counts.get("failed") == 3)
+    assert "checkpoint can't be read" in command.output
+    assert states(folder) == counts
+    if kind is OSError:  # Mended, it goes on.
+        assert tune(folder, trials=5).wait() == 0
+        assert states(folder) == {"complete": 2, "failed": 3}
 
 
 def test_a_recipe_that_diverges_itself_is_searched_all_the_same(tmp_path: Path) -> None:

@@ -195,9 +195,15 @@ def test_large_pictures_are_not_made_ahead(make_images, monkeypatch):
     batches = epoch_batches(20, 8, seed=0, epoch=0)
     ahead = pictures(images)
     ahead.start_epoch(0, batches)
+    made = []
+    real = batches_module.batch_normalise
+    monkeypatch.setattr(
+        batches_module, "batch_normalise", lambda p, *more: made.append(len(p)) or real(p, *more)
+    )
     for batch in batches:
         found = ahead.part(batch, step=0, batch_size=8, number=0).labels
         assert found.tolist() == images.labels[batch].tolist()
+    assert made == [8, 8, 4]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,14 @@ class HeldError(TenfoldError):
     """Another process writes in the folder."""
 
 
+class UnwritableError(TenfoldError):
+    """A file can't be written, such as on a full disk."""
+
+
+class OutOfMemoryError(TenfoldError):
+    """Memory ran out in training."""
+
+
 class DivergedError(TenfoldError):
     """A loss or gradient that is not finite; the last good state is kept."""
 

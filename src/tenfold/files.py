@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, UnwritableError
 
 
 @contextlib.contextmanager
@@ -103,15 +103,15 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _write_error(path: Path, error: OSError) -> TenfoldError:
+def _write_error(path: Path, error: OSError) -> UnwritableError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TenfoldError(
+        return UnwritableError(
             f"The disk is full: {path} could not be written; free some space and run the same "
             "command again."
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return TenfoldError(
+        return UnwritableError(
             f"{path} can't be written ({os.strerror(error.errno)}); choose another folder or "
             "change its permissions."
         )
-    return TenfoldError(f"{path} can't be written ({error}); check the path and the disk.")
+    return UnwritableError(f"{path} can't be written ({error}); check the path and the disk.")

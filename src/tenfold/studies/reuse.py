@@ -7,8 +7,9 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json
@@ -17,13 +18,18 @@ from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.run import RunFolder, describe_environment
 from tenfold.studies.trials import Trial
 
-if TYPE_CHECKING:
-    from tenfold.data import Dataset
-
 logger = logging.getLogger("tenfold")
 
 ORIGIN = "reused.json"
 """The file in a run folder that says where it was taken over from."""
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What must be known of pictures; they themselves may fill the memory."""
+
+    checksums: dict[str, str]
+    has_test: bool
 
 
 def take_over(
@@ -45,7 +51,7 @@ def take_over(
 
     found = _finished_runs(places)
     taken: dict[Trial, Path] = {}
-    data: dict[tuple[str, int], Dataset] = {}
+    data: dict[tuple[str, int], _Data] = {}
     for trial, recipe in wanted.items():
         run = found.get(_without_words(recipe))
         if run is None or recipe.training.time_limit_seconds:
@@ -53,7 +59,8 @@ def take_over(
         key = (recipe.data.name, recipe.data.image_size)
         if key not in data:
             name, size = key
-            data[key] = load(name, image_size=size, skip_broken=skip_broken)
+            dataset = load(name, image_size=size, skip_broken=skip_broken)
+            data[key] = _Data(dict(dataset.checksums), has_test=dataset.test is not None)
         target = RunFolder(runs / trial.name)
         if _is_made_with(run, data[key]) and not target.is_held():
             _warn_of_versions(run)
@@ -98,15 +105,14 @@ def _without_words(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, name="", description="")
 
 
-def _is_made_with(run: RunFolder, dataset: "Dataset") -> bool:
+def _is_made_with(run: RunFolder, data: _Data) -> bool:
     """Whether `run` saw these pictures, and was evaluated on the test split if there is one."""
     try:
         checksums = read_json(run.provenance)["data"].get("checksums")
         splits = read_json(run.result)["splits"]
     except (TenfoldError, KeyError, TypeError):
         return False
-    evaluated = dataset.test is None or "test" in splits
-    return bool(checksums == dict(dataset.checksums) and evaluated)
+    return checksums == data.checksums and ("test" in splits or not data.has_test)
 
 
 def _warn_of_versions(run: RunFolder) -> None:

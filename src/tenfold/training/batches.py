@@ -168,7 +168,9 @@ class TrainingPictures:
             return self._make(indices)
         height, width = self._pixels.shape[1:3]
         picture_bytes = 3 * height * width * 4
-        length = max(READ_AHEAD_BYTES // (len(self._ahead[0]) * picture_bytes), 1)
+        length = READ_AHEAD_BYTES // (len(self._ahead[0]) * picture_bytes)
+        if length < 2:
+            return self._make(indices)
         # Blocks begin where they would without an interruption.
         start = place - place % length
         if self._block[0] != start:

@@ -19,8 +19,8 @@ from tenfold.data.splits import TrainingData
 from tenfold.errors import (
     DivergedError,
     InterruptedRunError,
+    OutOfMemoryError,
     StoppedByUserError,
-    TenfoldError,
 )
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.recipe import PlateauSchedule, Recipe
@@ -233,10 +233,13 @@ def _require_finite(session: Session) -> None:
 
 def _require_finite_weights(session: Session, validation_loss: float | None) -> None:
     """Save no state that the last step has spoilt: a finite gradient can still be a huge step."""
-    weights = [p.detach() for p in session.state.model.parameters()]
+    state = session.state
+    weights = [p.detach() for p in state.model.parameters()]
     norm = float(nn.utils.get_total_norm(weights))
+    averages = [t for own in state.optimizer.state.values() for t in own.values() if t is not None]
+    spoilt = not all(bool(torch.as_tensor(tensor).isfinite().all()) for tensor in averages)
     found = validation_loss if validation_loss is not None else 0.0
-    if not _finite(session, norm) or not _finite(session, found):
+    if session.any_process(spoilt) or not _finite(session, norm) or not _finite(session, found):
         raise _diverged(session, "The weights are no longer finite")
 
 
@@ -345,7 +348,7 @@ def _memory_errors(recipe: Recipe) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(w in str(error) for w in words):
             raise
         size = recipe.training.batch_size
-        raise TenfoldError(
+        raise OutOfMemoryError(
             f"Memory ran out with training.batch_size = {size}; compute the same batch in parts "
             f"with --set training.accumulate={2 * recipe.training.accumulate}, or try --set "
             f"training.batch_size={max(size // 2, 2)}."

@@ -132,7 +132,7 @@ class TrainingState:
                 # In the parameter's own memory format, so that a step is as fast as before.
                 value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
             else:
-                value = tensor
+                value = tensor.to(parameter.device)
             self.optimizer.state[parameter][key] = value
 
     @property

@@ -1,6 +1,7 @@
 """A search over the fields of a recipe, by as many processes as like to take part: `run_search`."""
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +13,16 @@ import optuna
 
 from tenfold.data import load
 from tenfold.data.splits import training_data
-from tenfold.errors import DivergedError, TenfoldError
+from tenfold.errors import DivergedError, OutOfMemoryError, TenfoldError
 from tenfold.evaluation.evaluate import splitting
 from tenfold.files import require_writable, write_json
 from tenfold.progress import Progress
-from tenfold.recipe import Recipe
 from tenfold.studies.search.best import write_best
 from tenfold.studies.search.plan import (
     SearchPlan,
     agree_on_plan,
     require_comparable,
+    require_equal_epochs,
     require_same_plan,
     require_search_folder,
 )
@@ -105,10 +106,10 @@ def run_search(
     """
     started = time.monotonic()
     _require_single_process()
-    require_comparable(plan)
+    require_comparable(plan.recipe)
     require_search_folder(options.folder)
     with leaving_at_once(), storage_errors():
-        plan = replace(plan, checksums=_require_validation(plan.recipe, options, progress))
+        plan = _with_data(plan, options, progress)
         require_writable(options.folder)
         with working_in(options.folder) as worker:
             queue = _open_queue(plan, options, worker)
@@ -145,20 +146,22 @@ def _train_trials(
         record = _record(summary, trial.number)
         if watcher is not None:
             watcher.ended(record, summary)
-        # To diverge is the fault of a trial's values, and tells nothing of the next one.
-        is_other = failure is not None and not isinstance(failure, DivergedError)
-        failures = [*failures, str(record["error"])] if is_other else []
+        # These are the fault of a trial's values, and tell nothing of the next one.
+        own = isinstance(failure, DivergedError | OutOfMemoryError)
+        failures = [] if failure is None or own else [*failures, str(record["error"])]
         _require_progress(failures)
     return True
 
 
 def _require_progress(failures: Sequence[str]) -> None:
-    """Raise TenfoldError where the last trials failed alike, as on a full disk all others would."""
+    """Raise TenfoldError where the last trials failed alike, as all others then would."""
     last = failures[-FAILURES_ALIKE:]
-    if len(last) == FAILURES_ALIKE and len(set(last)) == 1:
+    # The sentences may name the run, or an address in memory.
+    kinds = {re.sub(r"\d+", "", failure) for failure in last}
+    if len(last) == FAILURES_ALIKE and len(kinds) == 1:
         raise TenfoldError(
             f"The last {FAILURES_ALIKE} trials failed in the same way, so the search stops: "
-            f"{last[0]} The same command goes on when that is mended."
+            f"{last[-1]} The same command goes on when that is mended."
         )
 
 
@@ -216,19 +219,23 @@ def _require_single_process() -> None:
         )
 
 
-def _require_validation(
-    recipe: Recipe, options: SearchOptions, progress: Progress | None
-) -> dict[str, str]:
-    """Read the data once, so that what is wrong with them is said once; their checksums."""
+def _with_data(plan: SearchPlan, options: SearchOptions, progress: Progress | None) -> SearchPlan:
+    """The plan with the checksums of its data.
+
+    They are read here once, so that what is wrong with them is said once, and before any trial.
+    """
+    recipe = plan.recipe
     dataset = load(
         recipe.data.name,
         image_size=recipe.data.image_size,
         skip_broken=options.skip_broken,
         progress=progress,
     )
-    if training_data(dataset, **splitting(recipe.data)).validation is None:
+    data = training_data(dataset, **splitting(recipe.data))
+    if data.validation is None:
         raise TenfoldError(
             "A search needs validation pictures to judge by, and there are none; set "
             "data.validation_size, such as --set data.validation_size=0.1."
         )
-    return dict(dataset.checksums)
+    require_equal_epochs(plan, len(data.train))
+    return replace(plan, checksums=dict(dataset.checksums))

@@ -2,7 +2,7 @@
 
 A search folder:
 
-  search.json     the plan: recipe, ranges, objective
+  search.json     the plan: recipe, ranges, objective, checksums of the data
   space.toml      the ranges, to be copied and changed
   trials.journal  all trials, unless they are in another storage
   runs/trial-<n>  the run folder of each trial
@@ -66,17 +66,23 @@ def require_search_folder(folder: Path) -> None:
         )
 
 
-def require_comparable(plan: SearchPlan) -> None:
-    """Raise TenfoldError where the trials of `plan` would not end at the same epoch."""
+def require_equal_epochs(plan: SearchPlan, num_train: int) -> None:
+    """Raise TenfoldError where large batches of `num_train` pictures would get more epochs."""
     training = plan.recipe.training
-    if training.min_steps and any(chosen.key == "training.batch_size" for chosen in plan.space):
+    sizes = [chosen.edges() for chosen in plan.space if chosen.key == "training.batch_size"]
+    largest = max((*sizes[0], training.batch_size) if sizes else (training.batch_size,))
+    if training.min_steps > training.epochs * (num_train // largest) and sizes:
         raise TenfoldError(
-            "A search compares trials after the same epochs, of which training.min_steps asks more "
-            "where training.batch_size is larger; set it to 0 with --set training.min_steps=0, and "
-            "training.epochs to what you want."
+            f"A search compares trials after the same epochs, of which training.min_steps = "
+            f"{training.min_steps} gives more to batches of {largest}; switch it off with --set "
+            "training.min_steps=0, and set training.epochs to what you want."
         )
+
+
+def require_comparable(recipe: Recipe) -> None:
+    """Raise TenfoldError where trials of `recipe` would not end at the same epoch."""
     for key in ("early_stopping", "time_limit_seconds"):
-        if getattr(training, key):
+        if getattr(recipe.training, key):
             raise TenfoldError(
                 f"A search compares trials after the same epochs, which training.{key} would end "
                 f"at different ones; switch it off with --set training.{key}=0."
@@ -123,8 +129,7 @@ def require_same_plan(
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """What tells two plans apart, in words; None where they are the same."""
     old, new = flatten(before["recipe"]), flatten(now["recipe"])
-    for words in ("name", "description"):  # They change no result.
-        old[words] = new[words]
+    old["description"] = new["description"]  # It changes no result.
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r} and is {new.get(key)!r} now"
@@ -137,7 +142,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
             return f"it does not search {key}"
         if ranges[key] != asked[key]:
             return f"the range of {key} is another one than it was"
-    if before.get("checksums") and before["checksums"] != now["checksums"]:
+    if before.get("checksums") != now["checksums"]:
         return f"the pictures of {new['data.name']} are no longer those that it began with"
     if before.get("objective") != now["objective"]:
         return f"it was judged by {before.get('objective')}"

@@ -14,7 +14,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
-from tenfold.errors import DivergedError, InterruptedRunError, TenfoldError
+from tenfold.errors import DivergedError, InterruptedRunError, TenfoldError, UnwritableError
 from tenfold.progress import Progress
 from tenfold.run import RunFolder
 from tenfold.studies.search.plan import SearchPlan
@@ -65,9 +65,9 @@ class Trainer:
 
         progress: told of its steps, and of the work around them. Returns why it failed, if it did.
 
-        Whatever is wrong with it is its own affair, but where the recipe itself can't be trained,
-        no trial can be. Raises TimeIsUpError, InterruptedRunError and KeyboardInterrupt after
-        putting the trial back, and TenfoldError where the recipe itself failed.
+        Whatever is wrong with it is its own affair, but where the recipe itself can't be trained or
+        nothing can be written, no trial can be. Raises TimeIsUpError, InterruptedRunError and
+        KeyboardInterrupt, and TenfoldError in those cases, after putting the trial back.
         """
         run = RunFolder(self.queue.folder / "runs" / trial.user_attrs[RUN])
         try:
@@ -80,10 +80,7 @@ class Trainer:
             logger.warning(
                 "Trial %d was taken for dead by another process, which does it again.", trial.number
             )
-        except InterruptedRunError:
-            self.queue.put_back(trial)
-            raise
-        except TimeIsUpError:
+        except (InterruptedRunError, TimeIsUpError, UnwritableError):
             self.queue.put_back(trial)
             raise
         except Exception as error:
