@@ -416,3 +416,25 @@ def test_a_norm_after_the_activation_comes_before_the_pool(activation):
         pooled = values.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))
         expected = pooled.flatten(1) @ model[-1].weight.T + model[-1].bias
         torch.testing.assert_close(model(inputs), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [18, 19, 27, 28, 32, 33])
+def test_rows_that_no_pool_takes_are_not_computed_and_change_nothing(size):
+    def gradients(network, answer):
+        network.zero_grad()
+        answer.square().sum().backward()
+        return [parameter.grad for parameter in network.parameters()]
+
+    torch.manual_seed(0)
+    network = build("tutorial_cnn", num_classes=10, image_size=(size, size), activation="relu")
+    network.double()
+    whole = nn.Sequential(*network)
+    inputs = torch.randn(4, 3, size, size, dtype=torch.float64, requires_grad=True)
+    found, expected = network(inputs), whole(inputs)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(gradients(network, found), gradients(whole, expected), strict=True):
+        torch.testing.assert_close(one, other)
+    used = network.used[0]
+    assert not inputs.grad[:, :, used:].any()
+    assert inputs.grad[:, :, used - 1].any()
+    assert size - used == {18: 0, 19: 1, 27: 1, 28: 2, 32: 2, 33: 3}[size]
