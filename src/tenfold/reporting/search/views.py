@@ -299,7 +299,7 @@ def _limits(search: Search) -> tuple[str, ...]:
         "and the test pictures have to say.",
         "No trial has looked at the test pictures.",
         "One seed says nothing of how much a result changes from seed to seed.",
-        "A pruned trial was stopped in the second half of its epochs because its best accuracy so "
+        "A pruned trial was stopped in the last quarter of its epochs because its best accuracy so "
         "far was below the median of the complete ones at that epoch. It might have caught up.",
         "A slice shows one setting while all the others vary too, and the search looks more "
         "closely where it was good before, so its dots are no fair sample.",

@@ -92,12 +92,12 @@ def run_search(
     """Train trials of `plan` until there are enough or the time is up; the first is the recipe.
 
     Each is judged by its validation accuracy after its last epoch; the test split is not
-    touched. From half of its epochs on a trial is pruned when its best so far is below the
-    median of the complete ones at the same epoch, but never the recipe itself. A trial that
-    fails is recorded, and the others go on; not so where one after the other fails in the same
-    way. Several processes may do this at once in one folder, or in folders that share a
-    storage. A trial whose process died is done again from its last checkpoint. progress: told
-    of the reading of the data.
+    touched. From three quarters of its epochs on a trial is pruned when its best so far is
+    below the median of the complete ones at the same epoch, but never the recipe itself. A
+    trial that fails is recorded, and the others go on; not so where one after the other fails
+    in the same way. Several processes may do this at once in one folder, or in folders that
+    share a storage. A trial whose process died is done again from its last checkpoint.
+    progress: told of the reading of the data.
 
     Raises TenfoldError, before anything is trained, where folder or storage belong to another
     search, where the data can't be had or have no validation split, and later where trials fail
