@@ -79,9 +79,16 @@ def records_of(folder: Path) -> list[Record]:
     return [latest[name] for name in read_plan(folder) if name in latest]
 
 
+def callers_of(folder: Path) -> dict[str, list[int]]:
+    """The processes in which training was begun, by trial, in their order."""
+    texts = {path.parent.name: path.read_text() for path in folder.glob("runs/*/calls")}
+    # A file that was made this moment may have no line yet.
+    return {name: [int(pid) for pid in text.split()] for name, text in texts.items() if text}
+
+
 def calls_of(folder: Path) -> dict[str, int]:
     """How often training was begun, by trial."""
-    return {p.parent.name: len(p.read_text().split()) for p in folder.glob("runs/*/calls")}
+    return {name: len(pids) for name, pids in callers_of(folder).items()}
 
 
 def sweep(root: Path, drive: Callable[[Path], object]) -> list[dict[str, Any]]:

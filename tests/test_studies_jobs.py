@@ -15,7 +15,7 @@ import pytest
 
 import commands
 import study_driver
-from study_driver import NAMES, calls_of, drive, drive_jobs, records_of
+from study_driver import NAMES, callers_of, calls_of, drive, drive_jobs, records_of
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.run import RunFolder
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and kil
 
 def pids_of(folder: Path) -> dict[str, int]:
     """The process that trained each trial last, by trial."""
-    return {p.parent.name: int(p.read_text().split()[-1]) for p in folder.glob("runs/*/calls")}
+    return {name: pids[-1] for name, pids in callers_of(folder).items()}
 
 
 def writer_of(folder: Path) -> int | None:
