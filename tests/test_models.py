@@ -18,6 +18,7 @@ from tenfold.recipe import (
     LenetOptions,
     PyramidOptions,
     ResnetOptions,
+    SpeedrunOptions,
     TutorialCnnOptions,
     options_of,
 )
@@ -30,9 +31,10 @@ OPTIONS = {
     "pyramid": PyramidOptions(first_width=8, last_width=32),
     "resnet": ResnetOptions(stem="imagenet"),
     "cifar_resnet": CifarResnetOptions(depth=8),
+    "speedrun": SpeedrunOptions(widths=(16, 32, 32)),
 }
 NORMS = ("batch", "none")
-SMALLEST = {"lenet": 16, "tutorial_cnn": 18}
+SMALLEST = {"lenet": 16, "tutorial_cnn": 18, "speedrun": 9}
 
 
 def choices_of(name, field):
@@ -90,7 +92,8 @@ def test_every_variant_gives_finite_logits_and_every_parameter_learns(name, chan
     assert logits.isfinite().all()
     nn.functional.cross_entropy(logits, torch.arange(16) % 7).backward()
     assert count_parameters(model) > 0
-    for parameter_name, parameter in model.named_parameters():
+    learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    for parameter_name, parameter in learning.items():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
         assert parameter.grad.any(), parameter_name

@@ -25,9 +25,10 @@ SECTIONS = {
     "data": (schema.DataOptions,),
     "model": get_args(schema.ModelOptions),
     "augmentation": (schema.AugmentationOptions,),
-    "optimizer": (schema.SgdOptions, schema.AdamOptions, schema.AdamWOptions),
+    "optimizer": get_args(schema.OptimizerOptions),
     "schedule": tuple(kind for kind in OPTIONS if kind.__name__.endswith("Schedule")),
     "training": (schema.TrainingOptions,),
+    "evaluation": (schema.EvaluationOptions,),
 }
 FIELDS = [
     pytest.param(kind, field.name, id=f"{kind.__name__}.{field.name}")

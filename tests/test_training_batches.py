@@ -5,7 +5,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from tenfold.augment import shrink
 from tenfold.data.images import Images
 from tenfold.data.normalisation import Normalisation, normalisation_of
 from tenfold.recipe import AugmentationOptions
@@ -210,6 +212,7 @@ def test_large_pictures_are_not_made_ahead(make_images, monkeypatch):
     "options",
     [
         AugmentationOptions(flip=True),
+        AugmentationOptions(alternate=True, flip=True),
         AugmentationOptions(translate=3),
         AugmentationOptions(cutout=5),
         AugmentationOptions(brightness=0.5),
@@ -255,6 +258,54 @@ def test_mixing_is_a_function_of_seed_epoch_step_and_part(make_images, options):
         assert not torch.equal(other.mix.partner, first.mix.partner)
         assert other.mix.share != first.mix.share
     assert first.inputs is first.mix.inputs
+
+
+def test_alternating_flips_show_every_picture_from_both_sides(make_images):
+    images = make_images(40)
+    options = AugmentationOptions(flip=True, alternate=True)
+    indices = list(range(40))
+    plain = part(pictures(images), indices).inputs
+    epochs = [part(pictures(images, options, epoch=e), indices).inputs for e in range(4)]
+    flipped = [(epoch == plain.flip(3)).all(dim=(1, 2, 3)) for epoch in epochs]
+    assert 8 < flipped[0].sum() < 32
+    assert torch.equal(flipped[1], ~flipped[0])
+    assert torch.equal(flipped[2], flipped[0])
+    assert torch.equal(flipped[3], flipped[1])
+    other = part(pictures(images, options, seed=1), indices).inputs
+    assert not torch.equal(other, epochs[0])
+
+
+def test_pictures_are_shrunk_to_the_size_of_their_step(make_images, monkeypatch):
+    images = make_images(60)
+    side = min(images.size)
+    batches = epoch_batches(60, 8, seed=0, epoch=3)
+    sizes = [10, 10, 10, 10, 13, side, side, side]
+    options = AugmentationOptions(flip=True, translate=4, cutout=6)
+    picture_bytes = 3 * images.size[0] * images.size[1] * 4
+    monkeypatch.setattr(batches_module, "READ_AHEAD_BYTES", 3 * 8 * picture_bytes + 1)
+    ahead = pictures(images, options)
+    ahead.start_epoch(3, batches, sizes)
+    found = [ahead.part(b, step=0, batch_size=8, number=0).inputs for b in batches]
+    assert [min(inputs.shape[2:]) for inputs in found] == sizes
+    monkeypatch.setattr(batches_module, "READ_AHEAD_BYTES", 1)
+    alone = pictures(images, options)
+    alone.start_epoch(3, batches, sizes)
+    for first in (0, 4, 6):  # As after an interruption.
+        for place in range(first, len(batches)):
+            inputs = alone.part(batches[place], step=0, batch_size=8, number=0).inputs
+            assert torch.equal(inputs, found[place])
+            assert inputs.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_shrunk_picture_is_that_of_pillow(make_images):
+    images = make_images(5)
+    height, width = images.size
+    found = shrink(torch.from_numpy(images.pixels), 8)
+    shape = (round(height * 8 / min(height, width)), round(width * 8 / min(height, width)))
+    for pixels, small in zip(images.pixels, found, strict=True):
+        picture = Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR)
+        difference = small.int() - torch.from_numpy(np.array(picture)).int()
+        assert difference.abs().max() <= 1
 
 
 def test_the_data_set_is_never_changed(make_images):

@@ -1,6 +1,7 @@
 """`fit`: what its options do to the weights, checked against references and hand-made cases."""
 
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from torch.nn.functional import cross_entropy
 from tenfold.data.images import Images
 from tenfold.data.splits import TrainingData
 from tenfold.errors import DivergedError, TenfoldError
+from tenfold.models import Speedrun
 from tenfold.recipe import load_recipe, recipe_from_dict, shipped_recipes
 from tenfold.training import loop
 from tenfold.training.batches import epoch_batches
 from tenfold.training.loop import fit
+from tenfold.training.reporters import Reporters
+from tenfold.training.state import History
 
 TINY = [
     "model.widths=[8,16]",
@@ -135,6 +139,108 @@ def test_few_pictures_get_more_epochs():
     fitted = fit(tiny("training.epochs=2", "training.min_steps=20"), data())
     assert [line["step"] for line in fitted.history.metrics] == [6, 12, 18, 24]
     assert fitted.history.metrics[-1]["learning_rate"] < 0.02
+
+
+FAST = [
+    "model.name=speedrun",
+    "model.widths=[8,16]",
+    "optimizer.name=muon",
+    "optimizer.lr=0.1",
+    "augmentation.flip=true",
+    "augmentation.alternate=true",
+    "training.batch_size=48",
+    "training.epochs=4",
+    "training.min_steps=0",
+    "schedule.name=linear",
+    "schedule.warmup_epochs=0",
+]
+
+
+def fast(*overrides: str):
+    return load_recipe("cnn", [*FAST, *overrides])
+
+
+def test_pictures_grow_as_the_recipe_says(monkeypatch):
+    sides = []
+    real = Speedrun.forward
+
+    def forward(self, inputs):
+        if self.training:
+            sides.append(inputs.shape[2])
+        return real(self, inputs)
+
+    monkeypatch.setattr(Speedrun, "forward", forward)
+    fit(fast("training.sizes=[9,12]", "training.sizes_until=[0.25,0.6]"), data())
+    assert sides == [9] * 4 + [12] * 6 + [16] * 6
+
+
+def test_the_rate_falls_for_every_group_of_muon():
+    rates = []
+
+    def save(state):
+        rates.append([group["lr"] for group in state.optimizer.param_groups])
+
+    fit(fast("optimizer.head_lr=7.0", "optimizer.bias_lr=3.0"), data(), save=save)
+    last_of_epochs = [(16 - step) / 16 for step in (3, 7, 11, 15)]
+    for found, share in zip(rates, last_of_epochs, strict=True):
+        assert found == pytest.approx([0.1 * share, 7 * share, 3 * share])
+
+
+def test_blocks_stay_as_they_are_from_their_share_of_the_steps_on():
+    seen = []
+
+    def save(state):
+        seen.append({n: p.detach().clone() for n, p in state.model.named_parameters()})
+
+    fit(fast("training.freeze_from=[0.0,0.5]"), data(), save=save)
+    names = ["whitening.bias", "groups.0.first.0.weight", "groups.0.first.2.bias"]
+    after = [
+        [name for name in earlier if torch.equal(earlier[name], later[name])]
+        for earlier, later in itertools.pairwise(seen)
+    ]
+    assert names[0] in after[0]
+    assert not {*names[1:]} & {*after[0]}
+    assert {*names} <= {*after[1]}
+    assert {*names} <= {*after[2]}
+    assert "groups.1.first.0.weight" not in after[2]
+
+
+@pytest.mark.parametrize("step", [3, 5, 9, 13])
+def test_row_14_a_fast_run_ends_with_the_same_bits_after_an_interruption(step):
+    recipe = fast(
+        "training.sizes=[9,12]",
+        "training.sizes_until=[0.25,0.6]",
+        "training.freeze_from=[0.3,0.7]",
+        "training.ema_decay=0.8",
+        "training.precision=bf16",
+    )
+    whole = weights(fit(recipe, data()))
+    kept = {}
+
+    class Stop(Exception):
+        pass
+
+    class Stopping(Reporters):
+        def stepped(self, **values):
+            if (values["epoch"] - 1) * 4 + values["step"] == step:
+                raise Stop
+
+    def restore_nothing(state):
+        kept["state"] = state
+
+    with pytest.raises(Stop):
+        fit(recipe, data(), restore=restore_nothing, reporter=Stopping([]))
+    state = kept["state"]
+    state.history.sums_by_process = [state.history.sums]
+    tensors = {name: t.detach().clone() for name, t in state.tensors().items()}
+    history = state.history.to_dict()
+
+    def restore(state):
+        state.load_tensors(tensors, source="a test")
+        state.history = History.from_dict(history)
+
+    resumed = weights(fit(recipe, data(), restore=restore))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 def test_clipping_bounds_the_step():

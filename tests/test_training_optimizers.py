@@ -142,7 +142,7 @@ def test_the_learning_rate_is_set_for_every_group():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     assert all(map(torch.equal, before, network.parameters()))
-    set_learning_rate(optimizer, 0.5)
+    set_learning_rate(optimizer, 5.0)
     optimizer.step()
     for old, parameter in zip(before, network.parameters(), strict=True):
         torch.testing.assert_close(parameter.detach(), old - 0.5)
@@ -167,7 +167,7 @@ def test_an_update_has_the_bits_of_a_step(kind, decay):
             gradients(network, step)
             if step == 5:  # As of a layer that this step does not use.
                 next(network.parameters()).grad = None
-            set_learning_rate(optimizer, LR / (step + 1))
+            set_learning_rate(optimizer, 1 / (step + 1))
             take()
         tensors = [t for state in optimizer.state.values() for t in state.values() if t is not None]
         return [*network.parameters(), *tensors]

@@ -11,9 +11,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey, from ITU-R BT.601."""
+
+SHRUNK_AT_ONCE = 5000
+"""Pictures, so that little memory is taken beside what they and the result take."""
 
 
 class EpochDraws(NamedTuple):
@@ -35,6 +39,14 @@ class EpochDraws(NamedTuple):
     def of(self, indices: Tensor) -> "EpochDraws":
         """The draws of the pictures at `indices`, (B,) int64."""
         return EpochDraws(*(None if draw is None else draw[indices] for draw in self))
+
+    def scaled(self, factor: float) -> "EpochDraws":
+        """The draws for pictures whose sides are `factor` times as long, to the nearest pixel."""
+        shift, cutout = (
+            None if draw is None else (draw * factor).round().to(torch.int64)
+            for draw in (self.shift, self.cutout)
+        )
+        return self._replace(shift=shift, cutout=cutout)
 
     def to(self, device: torch.device) -> "EpochDraws":
         """The same draws on `device`."""
@@ -97,6 +109,33 @@ def draw_epoch(
         saturation=factor(saturation),
         hue=uniform(-hue, hue) if hue > 0 else None,
     )
+
+
+def alternating_flips(num_images: int, *, epoch: int, generator: torch.Generator) -> Tensor:
+    """(N,) bool: half of the pictures, drawn from `generator`, and the others in odd epochs.
+
+    So a picture is seen from both sides in any two epochs (Jordan 2024, arXiv 2404.00498). The
+    generator must start from the same seed in every epoch.
+    """
+    first = torch.rand(num_images, generator=generator) < 0.5
+    return first if epoch % 2 == 0 else ~first
+
+
+def shrink(pixels: Tensor, size: int) -> Tensor:
+    """(N, H, W, 3) uint8 with the shorter side brought to `size` pixels, by areas that overlap."""
+    height, width = pixels.shape[1:3]
+    shorter = min(height, width)
+    shape = (round(height * size / shorter), round(width * size / shorter))
+    blocks = []
+    for block in torch.split(pixels, SHRUNK_AT_ONCE):
+        planes = block.permute(0, 3, 1, 2)
+        if pixels.is_cuda:  # Where bytes can't be interpolated.
+            planes = planes.float()
+        planes = interpolate(planes, shape, mode="bilinear", antialias=True)
+        if pixels.is_cuda:
+            planes = planes.round().clamp(0, 255).to(torch.uint8)
+        blocks.append(planes.permute(0, 2, 3, 1))
+    return torch.cat(blocks).contiguous()
 
 
 def batch_gather(pixels: Tensor, indices: Tensor, draws: EpochDraws) -> Tensor:

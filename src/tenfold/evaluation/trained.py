@@ -17,6 +17,7 @@ from torch import nn
 from tenfold.augment import batch_normalise
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.views import logits_of_views
 from tenfold.files import write_bytes
 from tenfold.models import build
 from tenfold.progress import Progress
@@ -64,7 +65,8 @@ class TrainedModel:
         with torch.inference_mode():
             for start in range(0, len(pixels), batch_size):
                 block = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
-                output = self.module(batch_normalise(block, mean, std))
+                inputs = batch_normalise(block, mean, std)
+                output = logits_of_views(self.module, inputs, self.recipe.evaluation)
                 logits[start : start + batch_size] = output.float().cpu().numpy()
                 if progress is not None:
                     progress("evaluating", min(start + batch_size, len(pixels)), len(pixels))

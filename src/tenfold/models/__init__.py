@@ -9,8 +9,9 @@ from tenfold.errors import TenfoldError
 from tenfold.models.classic import cnn, lenet, pyramid, tutorial_cnn
 from tenfold.models.dense import ann
 from tenfold.models.resnet import cifar_resnet, resnet
+from tenfold.models.speedrun import Speedrun, speedrun
 
-__all__ = ["MODELS", "build", "count_parameters"]
+__all__ = ["MODELS", "Speedrun", "blocks_of", "build", "count_parameters"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "ann": ann,
@@ -20,6 +21,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "pyramid": pyramid,
     "resnet": resnet,
     "cifar_resnet": cifar_resnet,
+    "speedrun": speedrun,
 }
 
 
@@ -33,6 +35,12 @@ def build(name: str, *, num_classes: int, image_size: tuple[int, int], **options
     if name not in MODELS:
         raise TenfoldError(f"There is no model {name!r}; there are: {', '.join(sorted(MODELS))}.")
     return MODELS[name](num_classes=num_classes, image_size=image_size, **options)
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The parts of `model` that learn, from its input on, without the one that gives the logits."""
+    parts = model.blocks() if isinstance(model, Speedrun) else list(model.children())
+    return [part for part in parts if count_parameters(part) > 0][:-1]
 
 
 def count_parameters(model: nn.Module) -> int:

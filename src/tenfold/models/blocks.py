@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from tenfold.errors import TenfoldError
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
@@ -64,3 +66,11 @@ def dense_layers(
             layers.append(nn.Dropout(dropout))
         inputs = width
     return layers
+
+
+def too_small(name: str, image_size: tuple[int, int]) -> TenfoldError:
+    """What to raise where the network `name` can't halve pictures as often as it would."""
+    return TenfoldError(
+        f"Pictures of {image_size[0]}x{image_size[1]} pixels are too small for {name}; "
+        "choose a larger data.image_size, such as --set data.image_size=32."
+    )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.errors import TenfoldError
-from tenfold.models.blocks import convolution_block, dense_layers, pooled_block
+from tenfold.models.blocks import convolution_block, dense_layers, pooled_block, too_small
 
 
 def cnn(
@@ -169,10 +169,7 @@ def _unpadded(
             block = pooled_block
             height, width = height // 2, width // 2
         if min(height, width) < 1:
-            raise TenfoldError(
-                f"Pictures of {image_size[0]}x{image_size[1]} pixels are too small for {name}; "
-                "choose a larger data.image_size, such as --set data.image_size=32."
-            )
+            raise too_small(name, image_size)
         layers += block(
             channels,
             block_width,

@@ -3,20 +3,26 @@
 from typing import NamedTuple
 
 from tenfold.recipe.schema import (
+    AnnOptions,
     AugmentationOptions,
     CifarResnetOptions,
     CnnOptions,
     ConstantSchedule,
     DataOptions,
+    EvaluationOptions,
+    LenetOptions,
     ModelOptions,
+    MuonOptions,
     OptimizerOptions,
     PyramidOptions,
     Recipe,
     ResnetOptions,
     ScheduleOptions,
     SgdOptions,
+    SpeedrunOptions,
     StepSchedule,
     TrainingOptions,
+    TutorialCnnOptions,
 )
 
 
@@ -39,7 +45,13 @@ def broken_rule(recipe: Recipe) -> Rule | None:
         *_optimizer_rules(recipe.optimizer),
         *_schedule_rules(recipe.schedule),
         *_training_rules(recipe.training),
+        *_combination_rules(recipe),
         *_milestone_rules(recipe),
+        Rule(
+            "evaluation.views_below",
+            0 < recipe.evaluation.views_below <= 1,
+            "above 0 and at most 1",
+        ),
     ]
     return next((rule for rule in rules if not rule.holds), None)
 
@@ -78,15 +90,20 @@ def _model_rules(model: ModelOptions) -> list[Rule]:
     if hasattr(model, "kernel_size"):
         odd = model.kernel_size % 2 == 1 and model.kernel_size > 0
         rules.append(Rule("model.kernel_size", odd, "odd"))
-    if isinstance(model, CnnOptions):
+    if isinstance(model, CnnOptions | SpeedrunOptions):
         one = len(model.widths) > 0
         rules.append(Rule("model.widths", one, "a list with at least one number"))
+    if isinstance(model, SpeedrunOptions):
+        whitening = 1 <= model.whitening_size <= 8
+        rules.append(Rule("model.whitening_size", whitening, "from 1 to 8"))
     return [*rules, *_depth_rules(model)]
 
 
 def _depth_rules(model: ModelOptions) -> list[Rule]:
     if isinstance(model, PyramidOptions):
         return [Rule("model.depth", 1 <= model.depth <= 100, "from 1 to 100")]
+    if isinstance(model, SpeedrunOptions):
+        return [Rule("model.depth", 1 <= model.depth <= 20, "from 1 to 20")]
     if isinstance(model, ResnetOptions):
         return [Rule("model.depth", model.depth in (18, 34, 50), "18, 34 or 50")]
     if isinstance(model, CifarResnetOptions):
@@ -98,6 +115,7 @@ def _depth_rules(model: ModelOptions) -> list[Rule]:
 def _augmentation_rules(a: AugmentationOptions) -> list[Rule]:
     strengths = ("brightness", "contrast", "saturation")
     return [
+        Rule("augmentation.alternate", a.flip or not a.alternate, "false where flip is false"),
         Rule("augmentation.translate", a.translate >= 0, "0 or more"),
         Rule("augmentation.cutout", a.cutout >= 0, "0 or more"),
         *[Rule(f"augmentation.{s}", 0 <= getattr(a, s) <= 1, "from 0 to 1") for s in strengths],
@@ -112,6 +130,8 @@ def _optimizer_rules(optimizer: OptimizerOptions) -> list[Rule]:
         Rule("optimizer.lr", optimizer.lr > 0, "more than 0"),
         Rule("optimizer.weight_decay", optimizer.weight_decay >= 0, "0 or more"),
     ]
+    if isinstance(optimizer, MuonOptions):
+        return [*rules, *_muon_rules(optimizer)]
     if isinstance(optimizer, SgdOptions):
         rules.append(Rule("optimizer.momentum", 0 <= optimizer.momentum < 1, "from 0 to below 1"))
         nesterov = not optimizer.nesterov or optimizer.momentum > 0
@@ -120,6 +140,16 @@ def _optimizer_rules(optimizer: OptimizerOptions) -> list[Rule]:
         betas = len(optimizer.betas) == 2 and all(0 <= b < 1 for b in optimizer.betas)
         rules.append(Rule("optimizer.betas", betas, "two numbers from 0 to below 1"))
     return rules
+
+
+def _muon_rules(optimizer: MuonOptions) -> list[Rule]:
+    return [
+        Rule("optimizer.momentum", 0 <= optimizer.momentum < 1, "from 0 to below 1"),
+        Rule("optimizer.sgd_momentum", 0 <= optimizer.sgd_momentum < 1, "from 0 to below 1"),
+        Rule("optimizer.head_lr", optimizer.head_lr > 0, "more than 0"),
+        Rule("optimizer.bias_lr", optimizer.bias_lr > 0, "more than 0"),
+        Rule("optimizer.iterations", 1 <= optimizer.iterations <= 20, "from 1 to 20"),
+    ]
 
 
 def _schedule_rules(schedule: ScheduleOptions) -> list[Rule]:
@@ -152,11 +182,57 @@ def _training_rules(training: TrainingOptions) -> list[Rule]:
             1 <= training.accumulate <= training.batch_size // 2,
             "1 or more, and at most half the batch size",
         ),
+        *_size_rules(training),
+        *_share_rules("training.freeze_from", training.freeze_from),
         Rule("training.clip_norm", training.clip_norm >= 0, "0 or more"),
         Rule("training.label_smoothing", 0 <= training.label_smoothing < 1, "from 0 to below 1"),
         Rule("training.ema_decay", 0 <= training.ema_decay < 1, "from 0 to below 1"),
         Rule("training.early_stopping", training.early_stopping >= 0, "0 or more"),
         Rule("training.time_limit_seconds", training.time_limit_seconds >= 0, "0 or more"),
+    ]
+
+
+def _evaluation_rules(evaluation: EvaluationOptions) -> list[Rule]:
+    within = 0 < evaluation.views_below <= 1
+    return [Rule("evaluation.views_below", within, "above 0 and at most 1")]
+
+
+def _size_rules(training: TrainingOptions) -> list[Rule]:
+    sizes, until = training.sizes, training.sizes_until
+    fits = all(8 <= size <= 1024 for size in sizes)
+    return [
+        Rule("training.sizes", fits, "a list of numbers from 8 to 1024"),
+        Rule(
+            "training.sizes_until",
+            len(until) == len(sizes),
+            f"as many numbers as training.sizes, which has {len(sizes)}",
+        ),
+        *_share_rules("training.sizes_until", until),
+    ]
+
+
+def _share_rules(path: str, shares: tuple[float, ...]) -> list[Rule]:
+    ordered = list(shares) == sorted(shares) and all(0 <= share <= 1 for share in shares)
+    return [Rule(path, ordered, "rising numbers from 0 to 1")]
+
+
+def _combination_rules(recipe: Recipe) -> list[Rule]:
+    """What one section asks of another."""
+    model, optimizer, sizes = recipe.model, recipe.optimizer, recipe.training.sizes
+    has_norms = getattr(model, "norm", "batch") != "none"
+    scale_free = has_norms and not isinstance(model, AnnOptions | LenetOptions | TutorialCnnOptions)
+    any_size = not isinstance(model, AnnOptions | CnnOptions | LenetOptions | TutorialCnnOptions)
+    return [
+        Rule(
+            "optimizer.name",
+            scale_free or not isinstance(optimizer, MuonOptions),
+            "another than muon, which is for convolutions that a norm follows",
+        ),
+        Rule(
+            "training.sizes",
+            any_size or not sizes,
+            f"empty with the model {model.name}, which takes pictures of one size",
+        ),
     ]
 
 

@@ -9,7 +9,8 @@ Norm = Literal["batch", "none"]
 ConvolutionNorm = Literal["batch", "batch_after", "none"]
 Stem = Literal["cifar", "imagenet"]
 Normalisation = Literal["standardise", "unit", "symmetric"]
-Precision = Literal["float32", "bf16", "fp16"]
+Precision = Literal["float32", "bf16", "fp16", "auto"]
+Views = Literal["one", "mirror", "six"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,23 @@ class CifarResnetOptions:
     """The non-linearity after each convolution."""
 
 
+@dataclass(frozen=True)
+class SpeedrunOptions:
+    """The network of the fast recipes: whitening, groups of convolutions, a global max pool."""
+
+    name: Literal["speedrun"] = "speedrun"
+    widths: tuple[int, ...] = (64, 256, 256)
+    """Channels of each group; every group halves the resolution."""
+    depth: int = 2
+    """Convolutions of each group; from 3 on, a shortcut leads around all but the first."""
+    pool_first: bool = False
+    """Pool ahead of the first convolution of a group, not after it; not in the first group."""
+    whitening_size: int = 2
+    """Side in pixels of the patches that the first layer decorrelates."""
+    activation: Activation = "gelu"
+    """The non-linearity after each convolution."""
+
+
 ModelOptions = (
     AnnOptions
     | CnnOptions
@@ -137,6 +155,7 @@ ModelOptions = (
     | PyramidOptions
     | ResnetOptions
     | CifarResnetOptions
+    | SpeedrunOptions
 )
 
 
@@ -146,6 +165,8 @@ class AugmentationOptions:
 
     flip: bool = False
     """Mirror half of the pictures."""
+    alternate: bool = False
+    """Mirror a picture in every second epoch, half of them in the first (Jordan 2024)."""
     translate: int = 0
     """Shift by up to this many pixels each way, the edge filled by reflection."""
     cutout: int = 0
@@ -205,7 +226,28 @@ class AdamWOptions:
     """Not applied to norms and biases."""
 
 
-OptimizerOptions = SgdOptions | AdamOptions | AdamWOptions
+@dataclass(frozen=True)
+class MuonOptions:
+    """Muon (Jordan 2024) for convolutions, Nesterov SGD for everything else."""
+
+    name: Literal["muon"] = "muon"
+    lr: float = 0.24
+    """Learning rate of convolutions, that the schedule multiplies."""
+    momentum: float = 0.6
+    """Share of the last steps that goes into the next one, for convolutions."""
+    head_lr: float = 300.0
+    """Learning rate of linear layers, that the schedule multiplies."""
+    bias_lr: float = 25.0
+    """Learning rate of norms and biases, that the schedule multiplies."""
+    sgd_momentum: float = 0.85
+    """Share of the last step that goes into the next one, for what isn't a convolution."""
+    weight_decay: float = 0.0
+    """Share of what isn't a convolution that a step at the full rate takes away."""
+    iterations: int = 3
+    """Newton-Schulz iterations that make a step orthogonal."""
+
+
+OptimizerOptions = SgdOptions | AdamOptions | AdamWOptions | MuonOptions
 
 
 @dataclass(frozen=True)
@@ -300,6 +342,13 @@ class TrainingOptions:
     """Pictures a step, over all processes and accumulated parts together."""
     accumulate: int = 1
     """Parts in which a batch is computed, one after the other, to save memory."""
+    sizes: tuple[int, ...] = ()
+    """Sides in pixels to which pictures are shrunk at first, one after the other."""
+    sizes_until: tuple[float, ...] = ()
+    """Shares of the steps at which each of `sizes` ends; after the last, pictures are whole."""
+    freeze_from: tuple[float, ...] = ()
+    """Shares of the steps from which the first block of the network, the first two and so on stay
+    as they are."""
     clip_norm: float = 0.0
     """Longest gradient that a step may use; 0 does not clip."""
     label_smoothing: float = 0.0
@@ -314,7 +363,18 @@ class TrainingOptions:
     """Epochs after which the weights are evaluated as if training ended there, which a constant
     rate makes the same as separate runs."""
     precision: Precision = "float32"
-    """Arithmetic of the network: float32, or bf16 or fp16 with float32 weights."""
+    """Arithmetic of the network: float32, or bf16 or fp16 with float32 weights; `auto` takes bf16
+    where the processor computes in it, and float32 elsewhere."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a trained network looks at a picture."""
+
+    views: Views = "one"
+    """As it is; or with its mirror image; or both of them also shifted by a pixel each way."""
+    views_below: float = 1.0
+    """Pictures of which one view is surer than this are not looked at again."""
 
 
 @dataclass(frozen=True)
@@ -333,6 +393,7 @@ class Recipe:
     optimizer: OptimizerOptions = field(default_factory=SgdOptions)
     schedule: ScheduleOptions = field(default_factory=CosineSchedule)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON values; `recipe_from_dict` reads them back."""

@@ -15,12 +15,14 @@ from torch import Tensor
 from tenfold.augment import (
     EpochDraws,
     Mix,
+    alternating_flips,
     batch_colour,
     batch_cutout,
     batch_gather,
     batch_mix,
     batch_normalise,
     draw_epoch,
+    shrink,
 )
 from tenfold.data import Images
 from tenfold.data.normalisation import Normalisation
@@ -113,28 +115,39 @@ class TrainingPictures:
         self._seed = seed
         self._epoch = -1
         self._draws: EpochDraws | None = None
+        self._shrunk: tuple[int, Tensor] = (0, self._pixels)
         self._ahead: Sequence[Tensor] = ()
+        self._sizes: Sequence[int] = ()
         self._places: dict[int, int] = {}
-        self._block: tuple[int, list[tuple[Tensor, Tensor]]] = (-1, [])
+        self._block: tuple[tuple[int, int], dict[int, tuple[Tensor, Tensor]]] = ((-1, 0), {})
 
     def __len__(self) -> int:
         return len(self._labels)
 
-    def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
+    @property
+    def side(self) -> int:
+        """The shorter side of the whole pictures, in pixels."""
+        return min(self._pixels.shape[1:3])
+
+    def start_epoch(
+        self, epoch: int, parts: Sequence[Tensor] = (), sizes: Sequence[int] = ()
+    ) -> None:
         """Draw what this epoch does to each picture.
 
         parts: the indices that `part` will be given, in that order, so that it can read ahead.
+        sizes: to what side, in pixels, the pictures of each are shrunk; whole where not given.
         """
         options = self._augmentation
         self._ahead = parts
+        self._sizes = sizes or [self.side] * len(parts)
         self._places = {id(indices): place for place, indices in enumerate(parts)}
-        self._block = (-1, [])
+        self._block = ((-1, 0), {})
         self._epoch = epoch
         self._draws = draw_epoch(
             len(self),
             (self._pixels.shape[1], self._pixels.shape[2]),
             generator=seeded_generator(self._seed, "augmentation", epoch),
-            flip=options.flip,
+            flip=options.flip and not options.alternate,
             translate=options.translate,
             cutout=options.cutout,
             brightness=options.brightness,
@@ -142,6 +155,15 @@ class TrainingPictures:
             saturation=options.saturation,
             hue=options.hue,
         ).to(self._device)
+        if options.flip and options.alternate:
+            flips = alternating_flips(
+                len(self), epoch=epoch, generator=seeded_generator(self._seed, "flips")
+            )
+            self._draws = self._draws._replace(flip=flips.to(self._device))
+
+    def plain(self, count: int) -> Tensor:
+        """The first `count` pictures, or all, as they are: (N, 3, H, W) float32, normalised."""
+        return batch_normalise(self._pixels[:count], self._mean, self._std)
 
     def part(self, indices: Tensor, *, step: int, batch_size: int, number: int) -> Part:
         """The pictures at `indices` as the network sees them in `step` of the epoch.
@@ -165,30 +187,45 @@ class TrainingPictures:
         """Augmented pictures, not yet mixed, and labels; taken from the present block if there."""
         place = self._places.get(id(indices))
         if place is None:
-            return self._make(indices)
+            return self._make(indices, self.side)
+        size = self._sizes[place]
         height, width = self._pixels.shape[1:3]
         picture_bytes = 3 * height * width * 4
         length = READ_AHEAD_BYTES // (len(self._ahead[0]) * picture_bytes)
         if length < 2:
-            return self._make(indices)
+            return self._make(indices, size)
         # Blocks begin where they would without an interruption.
         start = place - place % length
-        if self._block[0] != start:
-            block = self._ahead[start : start + length]
-            inputs, labels = self._make(torch.cat(list(block)))
-            sizes = [len(part) for part in block]
-            self._block = (
-                start,
-                list(zip(torch.split(inputs, sizes), torch.split(labels, sizes), strict=True)),
-            )
-        return self._block[1][place - start]
+        if self._block[0] != (start, size):
+            block = {
+                index: part
+                for index, part in enumerate(self._ahead[start : start + length], start)
+                if self._sizes[index] == size
+            }
+            inputs, labels = self._make(torch.cat(list(block.values())), size)
+            sizes = [len(part) for part in block.values()]
+            made = zip(torch.split(inputs, sizes), torch.split(labels, sizes), strict=True)
+            self._block = ((start, size), dict(zip(block, made, strict=True)))
+        return self._block[1][place]
 
-    def _make(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _make(self, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
         assert self._draws is not None, "start_epoch comes first"
         indices = indices.to(self._device)
         draws = self._draws.of(indices)
-        pixels = batch_colour(batch_gather(self._pixels, indices, draws), draws)
+        cutout = self._augmentation.cutout
+        if size != self.side:
+            draws = draws.scaled(size / self.side)
+            cutout = max(round(cutout * size / self.side), 1)
+        pixels = batch_colour(batch_gather(self._pixels_of(size), indices, draws), draws)
         inputs = batch_normalise(pixels, self._mean, self._std)
         if draws.cutout is not None:
-            inputs = batch_cutout(inputs, draws.cutout, size=self._augmentation.cutout)
+            inputs = batch_cutout(inputs, draws.cutout, size=cutout)
         return inputs, self._labels[indices]
+
+    def _pixels_of(self, size: int) -> Tensor:
+        """All pictures with a shorter side of `size` pixels; the last size asked for is kept."""
+        if size == self.side:
+            return self._pixels
+        if self._shrunk[0] != size:
+            self._shrunk = (size, shrink(self._pixels, size))
+        return self._shrunk[1]

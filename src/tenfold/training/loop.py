@@ -111,7 +111,8 @@ def _train_epoch(session: Session) -> None:
         least=session.least_pictures,
     )
     shares = [_share(session, batch) for batch in batches]
-    session.pictures.start_epoch(history.epoch, [part for share in shares for part in share])
+    sizes = [_size(session, step) for step, share in enumerate(shares) for _ in share]
+    session.pictures.start_epoch(history.epoch, [part for share in shares for part in share], sizes)
     session.network.train()
     last_saved = time.monotonic()
     for step in range(history.step, len(batches)):
@@ -146,6 +147,28 @@ def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
     return torch.tensor_split(batch, accelerator.num_processes * parts)[first : first + parts]
 
 
+def _done(session: Session, step: int) -> float:
+    """The share of all steps that lie before `step` of the present epoch."""
+    before = session.state.history.epoch * session.steps_per_epoch + step
+    return before / session.total_steps
+
+
+def _size(session: Session, step: int) -> int:
+    """The side in pixels of the pictures in `step` of the present epoch."""
+    options, done = session.recipe.training, _done(session, step)
+    sizes = zip(options.sizes, options.sizes_until, strict=True)
+    return next((size for size, until in sizes if done < until), session.pictures.side)
+
+
+def _freeze(session: Session, step: int) -> None:
+    """Let go of the gradients of blocks that no longer learn in `step`."""
+    done = _done(session, step)
+    num_frozen = sum(done >= share for share in session.recipe.training.freeze_from)
+    for block in session.blocks[session.num_frozen : num_frozen]:
+        block.requires_grad_(False)
+    session.num_frozen = num_frozen
+
+
 def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: int) -> float:
     """One update of the weights from a batch of which this process computes `share`.
 
@@ -153,7 +176,8 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
     """
     recipe, accelerator = session.recipe, session.accelerator
     state, history = session.state, session.state.history
-    set_learning_rate(state.optimizer, _learning_rate(session, step))
+    set_learning_rate(state.optimizer, _rate_factor(session, step))
+    _freeze(session, step)
     for group in state.optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None
@@ -174,8 +198,8 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
     return loss_sum / sum(map(len, share))
 
 
-def _learning_rate(session: Session, step: int) -> float:
-    """The rate of `step` of the present epoch."""
+def _rate_factor(session: Session, step: int) -> float:
+    """What learning rates are multiplied by in `step` of the present epoch."""
     history, recipe = session.state.history, session.recipe
     factor = multiplier(
         recipe.schedule,
@@ -183,7 +207,7 @@ def _learning_rate(session: Session, step: int) -> float:
         total_steps=session.total_steps,
         steps_per_epoch=session.steps_per_epoch,
     )
-    return recipe.optimizer.lr * history.plateau.factor * factor
+    return history.plateau.factor * factor
 
 
 def _accumulate(session: Session, part: Part) -> float:
@@ -284,7 +308,7 @@ def _end_epoch(session: Session) -> None:
     metrics: dict[str, Any] = {
         "epoch": history.epoch + 1,
         "step": position,
-        "learning_rate": _learning_rate(session, history.step - 1),
+        "learning_rate": recipe.optimizer.lr * _rate_factor(session, history.step - 1),
         "train_loss": sums.loss / max(sums.num_images, 1),
         "train_accuracy": sums.num_correct / max(sums.num_images, 1),
         **session.validation(),

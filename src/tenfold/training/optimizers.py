@@ -6,7 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from tenfold.recipe import AdamOptions, AdamWOptions, OptimizerOptions, SgdOptions
+from tenfold.recipe import (
+    AdamOptions,
+    AdamWOptions,
+    MuonOptions,
+    OptimizerOptions,
+    SgdOptions,
+)
+from tenfold.training.muon import Muon
 
 
 def build_optimizer(model: nn.Module, options: OptimizerOptions) -> optim.Optimizer:
@@ -15,6 +22,8 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> optim.Optimi
     Norms and biases are the parameters of fewer than two dimensions.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if isinstance(options, MuonOptions):
+        return _build_muon(parameters, options)
     weights = [p for p in parameters if p.ndim >= 2]
     others = [p for p in parameters if p.ndim < 2]
     groups: list[dict[str, Any]] = [
@@ -24,6 +33,8 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> optim.Optimi
     if options.weight_decay == 0:  # Each group has a price in every step.
         groups = [{"params": weights + others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
+    for group in groups:
+        group["full_lr"] = options.lr
     if isinstance(options, SgdOptions):
         return optim.SGD(
             groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov
@@ -34,10 +45,33 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> optim.Optimi
     return kind(groups, lr=options.lr, betas=(options.betas[0], options.betas[1]), fused=True)
 
 
-def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:
-    """Give every group the learning rate `lr`."""
+def _build_muon(parameters: list[nn.Parameter], options: MuonOptions) -> Muon:
+    decay = options.weight_decay
+    return Muon(
+        [p for p in parameters if p.ndim == 4],
+        [
+            {
+                "params": [p for p in parameters if 2 <= p.ndim < 4],
+                "lr": options.head_lr,
+                "weight_decay": decay,
+            },
+            {
+                "params": [p for p in parameters if p.ndim < 2],
+                "lr": options.bias_lr,
+                "weight_decay": decay,
+            },
+        ],
+        lr=options.lr,
+        momentum=options.momentum,
+        sgd_momentum=options.sgd_momentum,
+        iterations=options.iterations,
+    )
+
+
+def set_learning_rate(optimizer: optim.Optimizer, factor: float) -> None:
+    """Give every group `factor` times the learning rate that it was made with."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = factor * group["full_lr"]
 
 
 def update_of(optimizer: optim.Optimizer) -> Callable[[], object]:

@@ -17,7 +17,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import cross_entropy
 from tenfold.evaluation.predictions import predict_images
 from tenfold.evaluation.trained import TrainedModel, build_network
-from tenfold.models import count_parameters
+from tenfold.models import Speedrun, blocks_of, count_parameters
 from tenfold.recipe import PlateauSchedule, Recipe
 from tenfold.training.batches import TrainingPictures, derive_seed, num_batches
 from tenfold.training.interruption import Interruption
@@ -30,6 +30,9 @@ T = TypeVar("T")
 SCORED_AT_ONCE = 50
 """Batches whose right answers are counted together; one by one, that takes 1 % of a small step."""
 
+WHITENED_PICTURES = 5000
+"""From which the first layer of a fast network is computed."""
+
 
 @dataclass
 class Session:
@@ -38,7 +41,8 @@ class Session:
     network: `state.model`, wrapped for the processes and the precision. update: a step of
     `state.optimizer`. validation: the values of an epoch's log. write: puts a checkpoint on the
     disk, and milestone the weights of an epoch, on the first process alone. least_pictures: that
-    a batch must have.
+    a batch must have. blocks: of the network, from its input on; the first num_frozen of them no
+    longer learn.
     """
 
     recipe: Recipe
@@ -55,6 +59,8 @@ class Session:
     interruption: Interruption
     steps_per_epoch: int
     least_pictures: int
+    blocks: list[nn.Module]
+    num_frozen: int = 0
     _unscored: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @property
@@ -116,7 +122,7 @@ def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
     cpu: stay on the processor even where there is a GPU. Raises TenfoldError where the precision
     isn't to be had on the device.
     """
-    precision = recipe.training.precision
+    precision = available_precision(recipe.training.precision, cpu=cpu)
     if precision == "fp16" and (cpu or not torch.cuda.is_available()):
         raise TenfoldError(
             "training.precision = 'fp16' needs a CUDA GPU, and there is none; use 'bf16' or "
@@ -126,6 +132,18 @@ def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
     alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=alone)
     return Accelerator(cpu=cpu, mixed_precision="no" if precision == "float32" else precision)
+
+
+def available_precision(asked: str, *, cpu: bool = False) -> str:
+    """What `auto` is on this machine; anything else is what was asked for."""
+    if asked != "auto":
+        return asked
+    if not cpu and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Where bf16 is emulated, it takes longer than float32.
+        native = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return "bf16" if native else "float32"
 
 
 def on_first_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
@@ -165,6 +183,15 @@ def set_up(
     model = build_network(
         recipe, num_classes=data.train.num_classes, image_size=data.train.size
     ).to(accelerator.device)
+    pictures = TrainingPictures(
+        data.train,
+        augmentation=recipe.augmentation,
+        normalisation=normalisation,
+        device=accelerator.device,
+        seed=recipe.seed,
+    )
+    if isinstance(model, Speedrun):
+        model.whiten(pictures.plain(WHITENED_PICTURES))
     average = None
     if recipe.training.ema_decay > 0:
         average = AveragedModel(
@@ -203,13 +230,7 @@ def set_up(
         network=network,
         state=state,
         update=update_of(prepared),
-        pictures=TrainingPictures(
-            data.train,
-            augmentation=recipe.augmentation,
-            normalisation=normalisation,
-            device=accelerator.device,
-            seed=recipe.seed,
-        ),
+        pictures=pictures,
         validation=validation,
         trained=trained,
         reporter=reporter if reporter and accelerator.is_main_process else Reporters([]),
@@ -218,6 +239,7 @@ def set_up(
         interruption=interruption,
         steps_per_epoch=num_batches(len(data.train), recipe.training.batch_size, least=least),
         least_pictures=least,
+        blocks=blocks_of(model),
     )
 
 
@@ -238,6 +260,11 @@ def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> i
             f"A batch of {smallest} pictures can't be split over {parts} processes and "
             "accumulated parts with two pictures each; use fewer of them, more pictures, or a "
             "larger training.batch_size."
+        )
+    if recipe.training.freeze_from and num_processes > 1:
+        raise TenfoldError(
+            "training.freeze_from works in one process only; start tenfold without the launcher, "
+            "or leave it empty with --set training.freeze_from=[]."
         )
     needs_validation = (
         "schedule.name = 'plateau'"

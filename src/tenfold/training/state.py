@@ -16,6 +16,7 @@ logger = logging.getLogger("tenfold")
 
 OPTIMIZER_TENSORS = {
     "SGD": {"momentum_buffer"},
+    "Muon": {"momentum_buffer"},
     "Adam": {"step", "exp_avg", "exp_avg_sq"},
     "AdamW": {"step", "exp_avg", "exp_avg_sq"},
 }
