@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tenfold import __version__
+from tenfold.cli.bench import bench
 from tenfold.cli.data import data_app
 from tenfold.cli.options import (
     DataOption,
@@ -203,6 +204,7 @@ app.command()(score)
 app.command()(study)
 app.command()(studies)
 app.command()(tune)
+app.command()(bench)
 
 
 @app.command()

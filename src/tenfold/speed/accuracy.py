@@ -1,0 +1,83 @@
+"""Time to an accuracy: a fast recipe trained over several seeds, as a user would wait for it."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from tenfold.errors import TenfoldError
+from tenfold.files import read_json
+from tenfold.recipe import Recipe, load_recipe
+from tenfold.speed.cost import Cost, Meter
+from tenfold.speed.rates import product_rate
+from tenfold.training.reporters import Reporter, Reporters
+from tenfold.training.train import TrainOptions, train
+
+RECIPES = {
+    "cpu": {"75": "fast-75", "85": "fast-85", "91": "fast-91", "94": "fast-94"},
+    "cuda": {"94": "gpu-94", "95": "gpu-95", "96": "gpu-96"},
+}
+"""The recipe that is meant to reach an accuracy in per cent, by kind of device."""
+
+
+class Reached(NamedTuple):
+    """One seed's run: its accuracy on test, its cost, and the folder."""
+
+    seed: int
+    accuracy: float
+    cost: Cost
+    folder: Path
+
+
+def recipe_for(target: str, device: torch.device) -> Recipe:
+    """The recipe that is to reach `target` per cent on `device`.
+
+    Raises TenfoldError where there is none.
+    """
+    recipes = RECIPES[device.type if device.type in RECIPES else "cpu"]
+    if target not in recipes:
+        raise TenfoldError(
+            f"--to {target!r} has no recipe for {device.type}; choose one of {', '.join(recipes)}."
+        )
+    return load_recipe(recipes[target])
+
+
+def seconds_since_start() -> float:
+    """How long this process has lived: what importing took, which a user waits for too."""
+    return time.time() - float(psutil.Process().create_time())
+
+
+def reach(
+    recipe: Recipe,
+    *,
+    num_seeds: int,
+    runs: Path,
+    device: torch.device,
+    starting_seconds: float,
+    reporter: Reporter | None = None,
+) -> Iterator[Reached]:
+    """Train `recipe` with each of the seeds from 0 on, one after the other.
+
+    starting_seconds: added to each run's, for starting Python and importing.
+    """
+    for seed in range(num_seeds):
+        meter = Meter(lambda: product_rate(device))
+        reporters = Reporters([meter] if reporter is None else [meter, reporter])
+        outcome = train(
+            load_recipe(recipe.name, [f"seed={seed}"]),
+            options=TrainOptions(runs=runs, new=True, cpu=device.type == "cpu"),
+            reporter=reporters,
+        )
+        meter.mark()
+        cost = meter.cost
+        seconds = cost.seconds + starting_seconds
+        result = read_json(outcome.run.result)
+        yield Reached(
+            seed,
+            result["splits"]["test"]["accuracy"],
+            Cost(seconds, cost.product_rate, seconds * cost.product_rate),
+            outcome.run.path,
+        )

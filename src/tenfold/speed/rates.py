@@ -1,0 +1,77 @@
+"""What this machine computes a second, in FLOP/s: the measure for everything else.
+
+A multiplication and an addition are two operations.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import conv2d
+
+PRODUCT_SIDE = 2048
+"""Side of the square matrices whose product is timed."""
+
+CONVOLUTION = (256, 128, 128, 16)
+"""Pictures, channels in, channels out and side in pixels of the 3x3 convolution that is timed."""
+
+
+class Rates(NamedTuple):
+    """Float32 products and convolutions of this machine, in FLOP/s; bf16 where it is native."""
+
+    product: float
+    convolution: float
+    convolution_bf16: float | None
+
+
+def seconds_of_one(work: Callable[[], object], device: torch.device, *, seconds: float) -> float:
+    """The median time of `work`, repeated for about `seconds` and at least three times."""
+    work()  # The first call sets things up.
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        _wait(device)
+        started = time.perf_counter()
+        work()
+        _wait(device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def product_rate(device: torch.device, *, seconds: float = 0.3) -> float:
+    """FLOP/s of the product of two float32 matrices of 2048 x 2048."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (PRODUCT_SIDE, PRODUCT_SIDE)
+    first, second = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
+    out = torch.empty_like(first)
+    took = seconds_of_one(lambda: torch.mm(first, second, out=out), device, seconds=seconds)
+    return 2 * PRODUCT_SIDE**3 / took
+
+
+def convolution_rate(
+    device: torch.device, *, dtype: torch.dtype = torch.float32, seconds: float = 0.3
+) -> float:
+    """FLOP/s of a 3x3 convolution of 128 to 128 channels at 16 pixels, in channels_last memory."""
+    number, channels, width, side = CONVOLUTION
+    shapes = (number, channels, side, side), (width, channels, 3, 3)
+    tensors = (torch.ones(shape, device=device, dtype=dtype) for shape in shapes)
+    inputs, weight = (t.to(memory_format=torch.channels_last) for t in tensors)
+    with torch.inference_mode():
+        took = seconds_of_one(lambda: conv2d(inputs, weight, padding=1), device, seconds=seconds)
+    return 2 * 9 * channels * width * side**2 * number / took
+
+
+def measure_rates(device: torch.device, *, has_bf16: bool) -> Rates:
+    """The three rates of `device`. has_bf16: whether it computes in bf16."""
+    return Rates(
+        product=product_rate(device),
+        convolution=convolution_rate(device),
+        convolution_bf16=convolution_rate(device, dtype=torch.bfloat16) if has_bf16 else None,
+    )
+
+
+def _wait(device: torch.device) -> None:
+    """Until everything that was asked of `device` is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
