@@ -1,0 +1,104 @@
+"""Rates, throughput and cost: what is measured, by hand-made clocks and small networks."""
+
+import json
+import re
+import time
+
+import pytest
+import torch
+
+import commands
+from tenfold.errors import TenfoldError
+from tenfold.recipe import load_recipe
+from tenfold.speed import cost as cost_module
+from tenfold.speed.accuracy import RECIPES, recipe_for
+from tenfold.speed.cost import Meter
+from tenfold.speed.networks import distinct_networks, measure_network
+from tenfold.speed.rates import Rates, convolution_rate, product_rate, seconds_of_one
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    """A clock that stands still unless told to move on."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def test_a_cost_is_time_times_rate_without_the_probes(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(cost_module, "time", clock)
+    rates = iter([10e9, 20e9, 40e9])
+
+    def probe():
+        clock.now += 7
+        return next(rates)
+
+    meter = Meter(probe)
+    clock.now += 4
+    meter.epoch_ended({}, {})
+    clock.now += 6
+    meter.mark()
+    found = meter.cost
+    assert found.seconds == pytest.approx(10)
+    assert found.operations == pytest.approx(4 * 15e9 + 6 * 30e9)
+    assert found.product_rate == pytest.approx(24e9)
+
+
+def test_the_median_is_of_whole_calls():
+    calls = []
+
+    def work():
+        calls.append(time.sleep(0.01 if len(calls) != 2 else 0.1))
+
+    assert 0.009 < seconds_of_one(work, CPU, seconds=0.01) < 0.05
+    assert len(calls) == 4  # The first sets up, three are timed.
+
+
+def test_rates_are_those_of_a_computer():
+    for rate in (product_rate(CPU, seconds=0.01), convolution_rate(CPU, seconds=0.01)):
+        assert 1e8 < rate < 1e15
+
+
+def test_operations_of_a_step_are_those_of_the_formula():
+    recipe = load_recipe("ann", ["model.widths=[64]"])
+    rates = Rates(product=1e9, convolution=1e9, convolution_bf16=None)
+    found = measure_network(recipe, device=CPU, rates=rates, seconds=0.01)
+    # Two operations a weight forward, two for its gradient, and two for that of the layer's input.
+    assert found.operations == 2 * 2 * 3072 * 64 + 3 * 2 * 64 * 10
+    share = found.operations * found.training_per_second / 1e9
+    assert found.training_share == pytest.approx(share)
+    assert found.forward_per_second > found.training_per_second > 0
+
+
+def test_each_network_is_timed_once():
+    names = distinct_networks()
+    assert {"ann", "cnn", "resnet18"} <= {*names}
+    networks = [(load_recipe(n).model, load_recipe(n).training.precision) for n in names]
+    assert len(set(networks)) == len(networks)
+
+
+@pytest.mark.parametrize(("kind", "target"), [(k, t) for k, ts in RECIPES.items() for t in ts])
+def test_every_target_has_a_recipe(kind, target):
+    assert recipe_for(target, torch.device(kind)).name == RECIPES[kind][target]
+
+
+def test_a_target_without_a_recipe_is_refused():
+    with pytest.raises(TenfoldError, match=r"--to '99'.*75, 85, 91, 94"):
+        recipe_for("99", CPU)
+
+
+def test_the_command_shows_rates_and_networks(tmp_path):
+    done = commands.run(["bench", "ann", "tutorial-cnn"], folder=tmp_path)
+    assert done.wait() == 0
+    assert re.search(r"matrix product, float32 +\d+", done.output)
+    assert re.search(r"convolution, float32 +\d+", done.output)
+    assert re.search(r"tutorial-cnn +float32 +[\d,]+ +[\d,]+ +[\d.]+ +\d+ %", done.output)
+    done = commands.run(["bench", "ann", "--json"], folder=tmp_path)
+    lines = [json.loads(line) for line in done.output.splitlines()]
+    assert [line["event"] for line in lines] == ["rates", "network"]
+    assert lines[1]["recipe"] == "ann"
