@@ -284,15 +284,20 @@ def test_pictures_are_shrunk_to_the_size_of_their_step(make_images, monkeypatch)
     picture_bytes = 3 * images.size[0] * images.size[1] * 4
     monkeypatch.setattr(batches_module, "READ_AHEAD_BYTES", 3 * 8 * picture_bytes + 1)
     ahead = pictures(images, options)
-    ahead.start_epoch(3, batches, sizes)
-    found = [ahead.part(b, step=0, batch_size=8, number=0).inputs for b in batches]
+    ahead.start_epoch(3, batches)
+    found = [
+        ahead.part(b, step=0, batch_size=8, number=0, size=size).inputs
+        for b, size in zip(batches, sizes, strict=True)
+    ]
     assert [min(inputs.shape[2:]) for inputs in found] == sizes
     monkeypatch.setattr(batches_module, "READ_AHEAD_BYTES", 1)
     alone = pictures(images, options)
-    alone.start_epoch(3, batches, sizes)
+    alone.start_epoch(3, batches)
     for first in (0, 4, 6):  # As after an interruption.
         for place in range(first, len(batches)):
-            inputs = alone.part(batches[place], step=0, batch_size=8, number=0).inputs
+            inputs = alone.part(
+                batches[place], step=0, batch_size=8, number=0, size=sizes[place]
+            ).inputs
             assert torch.equal(inputs, found[place])
             assert inputs.is_contiguous(memory_format=torch.channels_last)
 

@@ -117,9 +117,8 @@ class TrainingPictures:
         self._draws: EpochDraws | None = None
         self._shrunk: tuple[int, Tensor] = (0, self._pixels)
         self._ahead: Sequence[Tensor] = ()
-        self._sizes: Sequence[int] = ()
         self._places: dict[int, int] = {}
-        self._block: tuple[tuple[int, int], dict[int, tuple[Tensor, Tensor]]] = ((-1, 0), {})
+        self._block: tuple[tuple[int, int], list[tuple[Tensor, Tensor]]] = ((-1, 0), [])
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -129,19 +128,15 @@ class TrainingPictures:
         """The shorter side of the whole pictures, in pixels."""
         return min(self._pixels.shape[1:3])
 
-    def start_epoch(
-        self, epoch: int, parts: Sequence[Tensor] = (), sizes: Sequence[int] = ()
-    ) -> None:
+    def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
         """Draw what this epoch does to each picture.
 
         parts: the indices that `part` will be given, in that order, so that it can read ahead.
-        sizes: to what side, in pixels, the pictures of each are shrunk; whole where not given.
         """
         options = self._augmentation
         self._ahead = parts
-        self._sizes = sizes or [self.side] * len(parts)
         self._places = {id(indices): place for place, indices in enumerate(parts)}
-        self._block = ((-1, 0), {})
+        self._block = ((-1, 0), [])
         self._epoch = epoch
         self._draws = draw_epoch(
             len(self),
@@ -165,13 +160,16 @@ class TrainingPictures:
         """The first `count` pictures, or all, as they are: (N, 3, H, W) float32, normalised."""
         return batch_normalise(self._pixels[:count], self._mean, self._std)
 
-    def part(self, indices: Tensor, *, step: int, batch_size: int, number: int) -> Part:
+    def part(
+        self, indices: Tensor, *, step: int, batch_size: int, number: int, size: int | None = None
+    ) -> Part:
         """The pictures at `indices` as the network sees them in `step` of the epoch.
 
         number: which part of the batch this is, over all processes, so that no two are mixed
-        alike. batch_size: pictures in the whole batch.
+        alike. batch_size: pictures in the whole batch. size: side in pixels that they are shrunk
+        to; whole if not given.
         """
-        inputs, labels = self._made(indices)
+        inputs, labels = self._made(indices, size or self.side)
         mix = None
         if self._augmentation.mixup > 0 or self._augmentation.cutmix > 0:
             mix = batch_mix(
@@ -183,12 +181,11 @@ class TrainingPictures:
             inputs = mix.inputs
         return Part(inputs, labels, len(indices) / batch_size, mix)
 
-    def _made(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _made(self, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Augmented pictures, not yet mixed, and labels; taken from the present block if there."""
         place = self._places.get(id(indices))
         if place is None:
-            return self._make(indices, self.side)
-        size = self._sizes[place]
+            return self._make(indices, size)
         height, width = self._pixels.shape[1:3]
         picture_bytes = 3 * height * width * 4
         length = READ_AHEAD_BYTES // (len(self._ahead[0]) * picture_bytes)
@@ -197,16 +194,12 @@ class TrainingPictures:
         # Blocks begin where they would without an interruption.
         start = place - place % length
         if self._block[0] != (start, size):
-            block = {
-                index: part
-                for index, part in enumerate(self._ahead[start : start + length], start)
-                if self._sizes[index] == size
-            }
-            inputs, labels = self._make(torch.cat(list(block.values())), size)
-            sizes = [len(part) for part in block.values()]
+            block = self._ahead[start : start + length]
+            inputs, labels = self._make(torch.cat(list(block)), size)
+            sizes = [len(part) for part in block]
             made = zip(torch.split(inputs, sizes), torch.split(labels, sizes), strict=True)
-            self._block = ((start, size), dict(zip(block, made, strict=True)))
-        return self._block[1][place]
+            self._block = ((start, size), list(made))
+        return self._block[1][place - start]
 
     def _make(self, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
         assert self._draws is not None, "start_epoch comes first"

@@ -111,8 +111,7 @@ def _train_epoch(session: Session) -> None:
         least=session.least_pictures,
     )
     shares = [_share(session, batch) for batch in batches]
-    sizes = [_size(session, step) for step, share in enumerate(shares) for _ in share]
-    session.pictures.start_epoch(history.epoch, [part for share in shares for part in share], sizes)
+    session.pictures.start_epoch(history.epoch, [part for share in shares for part in share])
     session.network.train()
     last_saved = time.monotonic()
     for step in range(history.step, len(batches)):
@@ -129,8 +128,8 @@ def _train_epoch(session: Session) -> None:
             images_per_second=len(batches[step]) / seconds,
         )
         _leave_if_asked(session)
-        limit = options.time_limit_seconds
-        if limit and session.any_process(history.training_seconds >= limit):
+        # A step that would end too late is not begun.
+        if options.time_limit_seconds and (session.elapsed + seconds >= options.time_limit_seconds):
             history.ended = "time limit"
             return
         if session.any_process(time.monotonic() - last_saved > CHECKPOINT_SECONDS):
@@ -147,26 +146,32 @@ def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
     return torch.tensor_split(batch, accelerator.num_processes * parts)[first : first + parts]
 
 
-def _done(session: Session, step: int) -> float:
-    """The share of all steps that lie before `step` of the present epoch."""
-    before = session.state.history.epoch * session.steps_per_epoch + step
-    return before / session.total_steps
+def _position(session: Session, step: int) -> float:
+    """How many of all steps lie before `step` of the present epoch.
+
+    Where the time limit would come before the last step, time counts instead: at half of it, half
+    of the steps count as done.
+    """
+    before = float(session.state.history.epoch * session.steps_per_epoch + step)
+    limit = session.recipe.training.time_limit_seconds
+    if not limit:
+        return before
+    return max(before, min(session.elapsed / limit, 1.0) * session.total_steps)
 
 
-def _size(session: Session, step: int) -> int:
-    """The side in pixels of the pictures in `step` of the present epoch."""
-    options, done = session.recipe.training, _done(session, step)
+def _size(session: Session, done: float) -> int:
+    """The side in pixels of the pictures when a share `done` of the steps lies behind."""
+    options = session.recipe.training
     sizes = zip(options.sizes, options.sizes_until, strict=True)
     return next((size for size, until in sizes if done < until), session.pictures.side)
 
 
-def _freeze(session: Session, step: int) -> None:
-    """Let go of the gradients of blocks that no longer learn in `step`."""
-    done = _done(session, step)
+def _freeze(session: Session, done: float) -> None:
+    """Let go of the gradients of blocks that no longer learn when a share `done` is behind."""
     num_frozen = sum(done >= share for share in session.recipe.training.freeze_from)
     for block in session.blocks[session.num_frozen : num_frozen]:
         block.requires_grad_(False)
-    session.num_frozen = num_frozen
+    session.num_frozen = max(num_frozen, session.num_frozen)
 
 
 def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: int) -> float:
@@ -176,8 +181,10 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
     """
     recipe, accelerator = session.recipe, session.accelerator
     state, history = session.state, session.state.history
-    set_learning_rate(state.optimizer, _rate_factor(session, step))
-    _freeze(session, step)
+    position = _position(session, step)
+    done = position / session.total_steps
+    set_learning_rate(state.optimizer, _rate_factor(session, position))
+    _freeze(session, done)
     for group in state.optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None
@@ -187,7 +194,13 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
         seed_generators(
             derive_seed(recipe.seed, "step", history.epoch, step, number), accelerator.device
         )
-        part = session.pictures.part(indices, step=step, batch_size=batch_size, number=number)
+        part = session.pictures.part(
+            indices,
+            step=step,
+            batch_size=batch_size,
+            number=number,
+            size=_size(session, done),
+        )
         is_last = index == len(share) - 1
         with contextlib.nullcontext() if is_last else accelerator.no_sync(session.network):
             loss_sum += _accumulate(session, part)
@@ -198,12 +211,12 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
     return loss_sum / sum(map(len, share))
 
 
-def _rate_factor(session: Session, step: int) -> float:
-    """What learning rates are multiplied by in `step` of the present epoch."""
+def _rate_factor(session: Session, position: float) -> float:
+    """What learning rates are multiplied by at `position`."""
     history, recipe = session.state.history, session.recipe
     factor = multiplier(
         recipe.schedule,
-        history.epoch * session.steps_per_epoch + step,
+        position,
         total_steps=session.total_steps,
         steps_per_epoch=session.steps_per_epoch,
     )
@@ -305,10 +318,12 @@ def _end_epoch(session: Session) -> None:
     history, recipe = session.state.history, session.recipe
     sums = _total_sums(session)
     position = history.epoch * session.steps_per_epoch + history.step
+    last = _position(session, history.step - 1)
     metrics: dict[str, Any] = {
         "epoch": history.epoch + 1,
         "step": position,
-        "learning_rate": recipe.optimizer.lr * _rate_factor(session, history.step - 1),
+        "learning_rate": recipe.optimizer.lr
+        * _rate_factor(session, _position(session, history.step - 1)),
         "train_loss": sums.loss / max(sums.num_images, 1),
         "train_accuracy": sums.num_correct / max(sums.num_images, 1),
         **session.validation(),

@@ -15,9 +15,11 @@ from tenfold.recipe import (
 
 
 def multiplier(
-    schedule: ScheduleOptions, step: int, *, total_steps: int, steps_per_epoch: int
+    schedule: ScheduleOptions, step: float, *, total_steps: int, steps_per_epoch: int
 ) -> float:
     """What the recipe's learning rate is multiplied by at `step`, counted from 0.
+
+    A run that ends by the clock has fractions of steps.
 
     Warm-up rises in a straight line and reaches the full rate at its end; decays are spread over
     the steps after it, and would reach their final value at `total_steps`.

@@ -1,5 +1,6 @@
 """What a run is made of before its first step: network, optimiser, pictures, processes."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -61,6 +62,7 @@ class Session:
     least_pictures: int
     blocks: list[nn.Module]
     num_frozen: int = 0
+    started: float = 0.0
     _unscored: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @property
@@ -73,6 +75,14 @@ class Session:
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.steps_per_epoch * self.num_epochs
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the set-up, of all sessions together, the same on every process."""
+        seconds = time.monotonic() - self.started
+        if self.accelerator.num_processes == 1:
+            return seconds
+        return on_first_process(self.accelerator, lambda: seconds)
 
     def any_process(self, flag: bool) -> bool:
         """Whether `flag` is set on any process, so that all of them decide alike."""
@@ -98,6 +108,7 @@ class Session:
         """Write a checkpoint; every process must call this at the same place."""
         self.score()
         history = self.state.history
+        history.fit_seconds = time.monotonic() - self.started
         history.sums_by_process = gather_object([history.sums])
         on_first_process(self.accelerator, lambda: self.write(self.state))
 
@@ -111,6 +122,7 @@ class Session:
     def restore(self, restore: Callable[[TrainingState], None]) -> None:
         """Bring the state to where a checkpoint has it."""
         restore(self.state)
+        self.started -= self.state.history.fit_seconds
         sums = self.state.history.sums_by_process
         if len(sums) == self.accelerator.num_processes:
             self.state.history.sums = sums[self.accelerator.process_index]
@@ -177,6 +189,7 @@ def set_up(
     interruption: Interruption,
 ) -> Session:
     """Build everything that `recipe` needs to train on `data`, the same for the same seed."""
+    started = time.monotonic()
     least = _require_enough(recipe, data, accelerator.num_processes)
     normalisation = normalisation_of(data.train, recipe.data.normalisation)
     torch.manual_seed(derive_seed(recipe.seed, "initial weights"))
@@ -240,6 +253,7 @@ def set_up(
         steps_per_epoch=num_batches(len(data.train), recipe.training.batch_size, least=least),
         least_pictures=least,
         blocks=blocks_of(model),
+        started=started,
     )
 
 
