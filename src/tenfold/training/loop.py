@@ -322,8 +322,7 @@ def _end_epoch(session: Session) -> None:
     metrics: dict[str, Any] = {
         "epoch": history.epoch + 1,
         "step": position,
-        "learning_rate": recipe.optimizer.lr
-        * _rate_factor(session, _position(session, history.step - 1)),
+        "learning_rate": recipe.optimizer.lr * _rate_factor(session, last),
         "train_loss": sums.loss / max(sums.num_images, 1),
         "train_accuracy": sums.num_correct / max(sums.num_images, 1),
         **session.validation(),
