@@ -16,14 +16,12 @@ from tenfold.cli.data import data_app
 from tenfold.cli.options import (
     DataOption,
     JsonOption,
-    RecipeArgument,
     RunArgument,
     RunsOption,
     SetOption,
     SkipBrokenOption,
     ThreadsOption,
     data_override,
-    seconds_of,
 )
 from tenfold.cli.predictions import predict, score
 from tenfold.cli.studies import studies, study
@@ -79,11 +77,18 @@ def demo(
 
 @app.command()
 def train(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --time "
+            "it may be left out."
+        ),
+    ] = None,
     data: DataOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
     time: Annotated[
-        str | None, typer.Option("--time", help="Stop training after this time: 90s, 5m, 2h.")
+        str | None,
+        typer.Option("--time", help="Be done, evaluation and all, within this time: 90s, 5m, 2h."),
     ] = None,
     overrides: SetOption = None,
     resume: Annotated[
@@ -122,10 +127,27 @@ def train(
     changes = [*(overrides or []), *data_override(data)]
     if seed is not None:
         changes.append(f"seed={seed}")
-    if time is not None:
-        changes.append(f"training.time_limit_seconds={seconds_of(time)}")
-    chosen = load_recipe(recipe, changes)
     output = Output(as_json=as_json)
+    if time is not None:
+        from tenfold.cli.timed import recipe_within
+
+        chosen = recipe_within(
+            time,
+            recipe,
+            changes,
+            output=output,
+            unfinished_in=None if new or folder is not None else runs,
+            skip_broken=skip_broken,
+            threads=threads,
+            cpu=cpu,
+        )
+    elif recipe is not None:
+        chosen = load_recipe(recipe, changes)
+    else:
+        raise TenfoldError(
+            "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), or give the time "
+            "that there is, such as `tenfold train --time 5m`."
+        )
 
     from tenfold.training.train import TrainOptions
     from tenfold.training.train import train as train_recipe

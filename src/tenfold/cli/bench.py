@@ -95,8 +95,9 @@ def _show_networks(output: Output, device: "torch.device", recipes: list[str] | 
 def _show_accuracy(
     output: Output, device: "torch.device", target: str, *, num_seeds: int, runs: Path
 ) -> None:
-    from tenfold.speed.accuracy import reach, recipe_for, seconds_since_start
+    from tenfold.speed.accuracy import reach, recipe_for
     from tenfold.studies.statistics import summarise
+    from tenfold.training.process import seconds_since_start
 
     recipe = recipe_for(target, device)
     starting = seconds_since_start()

@@ -11,6 +11,15 @@ from tenfold.recipe import EvaluationOptions
 Network = Callable[[Tensor], Tensor]
 
 
+VIEWS = {"one": 1, "mirror": 2, "six": 6}
+"""How many there are."""
+
+
+def num_views(options: EvaluationOptions) -> int:
+    """How often a picture is seen at most."""
+    return VIEWS[options.views]
+
+
 def logits_of_views(network: Network, inputs: Tensor, options: EvaluationOptions) -> Tensor:
     """Logits (B, C) of pictures (B, 3, H, W), each seen as often as `options` has it.
 

@@ -104,7 +104,8 @@ class Speedrun(nn.Module):
         covariance = torch.zeros(width, width, dtype=torch.float64, device=inputs.device)
         num_patches = 0
         for block in torch.split(inputs, PICTURES_AT_ONCE):
-            patches = unfold(block, size).transpose(0, 1).reshape(width, -1)
+            # Patches side by side: those that overlap would say little more.
+            patches = unfold(block, size, stride=size).transpose(0, 1).reshape(width, -1)
             covariance += patches @ patches.T
             num_patches += patches.shape[1]
         values, vectors = torch.linalg.eigh(covariance / num_patches)

@@ -1,11 +1,9 @@
 """Time to an accuracy: a fast recipe trained over several seeds, as a user would wait for it."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import torch
 
 from tenfold.errors import TenfoldError
@@ -43,11 +41,6 @@ def recipe_for(target: str, device: torch.device) -> Recipe:
             f"--to {target!r} has no recipe for {device.type}; choose one of {', '.join(recipes)}."
         )
     return load_recipe(recipes[target])
-
-
-def seconds_since_start() -> float:
-    """How long this process has lived: what importing took, which a user waits for too."""
-    return time.time() - float(psutil.Process().create_time())
 
 
 def reach(

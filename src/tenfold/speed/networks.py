@@ -1,4 +1,4 @@
-"""Pictures a second of each network, and how much of the machine's rate that is."""
+"""How fast networks train and evaluate on this machine, and how much of its rate that is."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold.evaluation.trained import build_network
+from tenfold.evaluation.views import num_views
 from tenfold.recipe import ModelOptions, Recipe, load_recipe, shipped_recipes
 from tenfold.speed.rates import Rates, seconds_of_one
 from tenfold.training.optimizers import build_optimizer, update_of
@@ -17,6 +18,8 @@ SIDE, NUM_CLASSES = 32, 10
 
 LARGEST_BATCH = 250
 """A step of the largest network then takes seconds, not minutes."""
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Throughput(NamedTuple):
@@ -33,6 +36,80 @@ class Throughput(NamedTuple):
     training_per_second: float
     operations: float
     training_share: float
+
+
+class Speed(NamedTuple):
+    """Seconds that a run spends on a picture: in training, sizes that grow taken into account, and
+    in evaluation, with as many views as the recipe may take."""
+
+    training_seconds: float
+    evaluation_seconds: float
+
+
+class Workbench:
+    """A recipe's network and optimiser with random pictures to work on.
+
+    side: of the pictures in pixels, if they are not to be of the network's own size.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        batch_size: int,
+        device: torch.device,
+        image_size: int = SIDE,
+        num_classes: int = NUM_CLASSES,
+    ) -> None:
+        self._device = device
+        self._batch_size = batch_size
+        self.precision = available_precision(recipe.training.precision, cpu=device.type == "cpu")
+        self._dtype = DTYPES.get(self.precision)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self._network = build_network(
+                recipe, num_classes=num_classes, image_size=(image_size, image_size)
+            ).to(device)
+            self._labels = torch.randint(num_classes, (batch_size,), device=device)
+        self._take_step = update_of(build_optimizer(self._network, recipe.optimizer))
+
+    def operations(self, side: int) -> float:
+        """FLOP a picture of a forward and a backward pass."""
+        inputs = self._inputs(side)
+        with FlopCounterMode(display=False) as counter:
+            self._backward(inputs)
+        return float(counter.get_total_flops()) / self._batch_size
+
+    def training_seconds(self, side: int, *, seconds: float) -> float:
+        """Of a step, a picture, measured for about `seconds`."""
+        inputs = self._inputs(side)
+
+        def step() -> None:
+            self._backward(inputs)
+            self._take_step()
+
+        return seconds_of_one(step, self._device, seconds=seconds) / self._batch_size
+
+    def evaluation_seconds(self, side: int, *, seconds: float) -> float:
+        """Of a forward pass in float32, a picture, measured for about `seconds`."""
+        inputs = self._inputs(side)
+        self._network.eval()
+
+        def forward() -> None:
+            with torch.inference_mode():
+                self._network(inputs)
+
+        return seconds_of_one(forward, self._device, seconds=seconds) / self._batch_size
+
+    def _inputs(self, side: int) -> torch.Tensor:
+        shape = (self._batch_size, 3, side, side)
+        return torch.ones(shape, device=self._device).to(memory_format=torch.channels_last)
+
+    def _backward(self, inputs: torch.Tensor) -> None:
+        self._network.zero_grad()
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+            logits = self._network(inputs)
+        cross_entropy(logits.float(), self._labels).backward()  # type: ignore[no-untyped-call]
 
 
 def distinct_networks() -> list[str]:
@@ -56,44 +133,47 @@ def measure_network(
     recipe: Recipe, *, device: torch.device, rates: Rates, seconds: float
 ) -> Throughput:
     """Forward passes in float32 as in evaluation, and training steps in the recipe's precision."""
-    batch = min(recipe.training.batch_size, LARGEST_BATCH)
-    precision = available_precision(recipe.training.precision, cpu=device.type == "cpu")
-    torch.manual_seed(0)
-    network = build_network(recipe, num_classes=NUM_CLASSES, image_size=(SIDE, SIDE)).to(device)
-    take_step = update_of(build_optimizer(network, recipe.optimizer))
-    inputs = torch.randn(batch, 3, SIDE, SIDE, device=device).to(memory_format=torch.channels_last)
-    labels = torch.randint(NUM_CLASSES, (batch,), device=device)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-
-    def backward() -> None:
-        network.zero_grad()
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            logits = network(inputs)
-        cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
-
-    def step() -> None:
-        backward()
-        take_step()
-
-    def forward() -> None:
-        with torch.inference_mode():
-            network(inputs)
-
-    with FlopCounterMode(display=False) as counter:
-        backward()
-    training = seconds_of_one(step, device, seconds=seconds)
-    network.eval()
-    evaluating = seconds_of_one(forward, device, seconds=seconds)
+    batch_size = min(recipe.training.batch_size, LARGEST_BATCH)
+    bench = Workbench(recipe, batch_size=batch_size, device=device)
+    operations = bench.operations(SIDE)
+    training = bench.training_seconds(SIDE, seconds=seconds)
     limit = rates.convolution
-    if precision != "float32" and rates.convolution_bf16 is not None:
+    if bench.precision != "float32" and rates.convolution_bf16 is not None:
         limit = rates.convolution_bf16
-    operations = counter.get_total_flops() / batch
     return Throughput(
         recipe=recipe.name,
-        precision=precision,
-        batch_size=batch,
-        forward_per_second=batch / evaluating,
-        training_per_second=batch / training,
+        precision=bench.precision,
+        batch_size=batch_size,
+        forward_per_second=1 / bench.evaluation_seconds(SIDE, seconds=seconds),
+        training_per_second=1 / training,
         operations=operations,
-        training_share=operations * batch / training / limit,
+        training_share=operations / training / limit,
     )
+
+
+def speed_of_run(
+    recipe: Recipe,
+    *,
+    image_size: int,
+    num_classes: int,
+    device: torch.device,
+    batch_size: int = 100,
+    seconds: float = 0.3,
+) -> Speed:
+    """What a run of `recipe` spends on a picture of `image_size` pixels."""
+    bench = Workbench(
+        recipe,
+        batch_size=min(recipe.training.batch_size, batch_size),
+        device=device,
+        image_size=image_size,
+        num_classes=num_classes,
+    )
+    training, begun = 0.0, 0.0
+    sizes = (*recipe.training.sizes, image_size)
+    for side, until in zip(sizes, (*recipe.training.sizes_until, 1.0), strict=True):
+        if until > begun:
+            took = bench.training_seconds(min(side, image_size), seconds=seconds)
+            training += (until - begun) * took
+            begun = until
+    evaluation = bench.evaluation_seconds(image_size, seconds=seconds)
+    return Speed(training, evaluation * num_views(recipe.evaluation))

@@ -36,6 +36,7 @@ class Muon(optim.Optimizer):
         for group in groups:
             group.setdefault("weight_decay", 0.0)
             group["full_lr"] = group["lr"]
+        _forget_compiler(optim.Optimizer.add_param_group)
         super().__init__([group for group in groups if group["params"]], {})
         self._iterations = iterations
 
@@ -92,6 +93,16 @@ def _step_others(
     torch._foreach_add_(buffers, gradients)
     torch._foreach_add_(parameters, gradients, alpha=-lr)
     torch._foreach_add_(parameters, buffers, alpha=-lr * momentum)
+
+
+def _forget_compiler(function: Callable[..., object]) -> None:
+    """Keep `function` from importing torch's compiler, which it would only tell to leave it alone.
+
+    That takes a second, of runs that take ten.
+    """
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None and not hasattr(wrapped, "__dynamo_disable"):
+        wrapped.__dynamo_disable = wrapped
 
 
 def orthogonalise(matrix: Tensor, *, iterations: int) -> Tensor:

@@ -3,7 +3,9 @@
 import ctypes
 import os
 import sys
+import time
 
+import psutil
 import torch
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -37,6 +39,11 @@ def prepare_process(threads: int | None = None) -> int:
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     return torch.get_num_threads()
+
+
+def seconds_since_start() -> float:
+    """How long this process has lived: what importing took, which a user waits for too."""
+    return time.time() - float(psutil.Process().create_time())
 
 
 def _adopt_slurm_ranks() -> None:

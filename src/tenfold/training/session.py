@@ -31,7 +31,7 @@ T = TypeVar("T")
 SCORED_AT_ONCE = 50
 """Batches whose right answers are counted together; one by one, that takes 1 % of a small step."""
 
-WHITENED_PICTURES = 5000
+WHITENED_PICTURES = 2000
 """From which the first layer of a fast network is computed."""
 
 
