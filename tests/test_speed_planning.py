@@ -1,0 +1,158 @@
+"""Plans for a given time: the rung that is chosen, the time that is left, what may be expected."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import commands
+from tenfold.data import Dataset
+from tenfold.data.images import Images
+from tenfold.errors import TenfoldError
+from tenfold.files import write_json
+from tenfold.recipe import load_recipe
+from tenfold.run import create_run
+from tenfold.speed import planning
+from tenfold.speed.networks import Speed
+from tenfold.speed.planning import (
+    LADDER,
+    choose_rung,
+    expected_accuracy,
+    plan_run,
+    unfinished_plan,
+    with_sizes_for,
+)
+
+CPU = torch.device("cpu")
+
+
+def dataset(number=200, side=16):
+    generator = np.random.default_rng(0)
+    splits = [
+        Images(
+            generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
+            np.arange(count, dtype=np.int64) % 4,
+            ("a", "b", "c", "d"),
+            np.array([str(i) for i in range(count)]),
+        )
+        for count in (number, 50)
+    ]
+    return Dataset(name="noise", train=splits[0], validation=None, test=splits[1], source="a test")
+
+
+# -- the ladder ----------------------------------------------------------------------------------
+
+
+def test_the_ladder_rises_and_its_recipes_exist():
+    assert list(LADDER) == sorted(LADDER, key=lambda rung: rung.cost)
+    assert list(LADDER) == sorted(LADDER, key=lambda rung: rung.accuracy)
+    for rung in LADDER:
+        assert load_recipe(rung.recipe).data.validation_size == 0
+
+
+@pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.recipe)
+def test_the_dearest_rung_that_can_be_paid_for_is_taken(rung):
+    assert choose_rung(rung.cost, 1.0) == rung
+    assert choose_rung(rung.cost * 0.99, 1.0) != rung or rung == LADDER[0]
+    assert choose_rung(rung.cost * 0.1, 0.1) == rung
+    assert choose_rung(rung.cost, 1e-9) == LADDER[-1]
+
+
+def test_expectations_go_through_the_ladder_and_beyond():
+    for rung in LADDER:
+        assert expected_accuracy(rung.cost) == pytest.approx(rung.accuracy)
+    costs = np.geomspace(LADDER[0].cost / 100, LADDER[-1].cost * 10, 50)
+    expected = [expected_accuracy(cost) for cost in costs]
+    assert expected == sorted(expected)
+    assert 0.1 <= expected[0] < LADDER[0].accuracy
+    assert LADDER[-1].accuracy < expected[-1] < 0.97
+
+
+@pytest.mark.parametrize(("side", "sizes"), [(32, (20, 26)), (64, (40, 52)), (16, (10, 12))])
+def test_sizes_follow_the_pictures(side, sizes):
+    recipe = load_recipe("fast-91", ["training.sizes=[20,26]", "training.sizes_until=[0.4,0.7]"])
+    assert with_sizes_for(recipe, side).training.sizes == sizes
+
+
+# -- a plan --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_machine(monkeypatch):
+    """One that needs 1 ms a training picture and 2 ms an evaluated one, and computes little."""
+    monkeypatch.setattr(planning, "product_rate", lambda device, seconds: 147e9)
+    monkeypatch.setattr(
+        planning, "speed_of_run", lambda recipe, **others: Speed(0.001, 0.002)
+    )
+
+
+def test_evaluation_page_and_margin_are_taken_out_of_the_time(slow_machine):
+    planned = plan_run(load_recipe("cnn"), dataset(), seconds=100, device=CPU)
+    # 20 validation and 50 test pictures.
+    assert planned.closing_seconds == pytest.approx(0.14 + 3)
+    limit = planned.recipe.training.time_limit_seconds
+    assert limit == pytest.approx(100 * 0.96 - 3.14, abs=1)
+    # An epoch of 180 pictures takes 0.18 s; more are planned than fit, so that the clock decides.
+    assert planned.recipe.training.epochs > limit / 0.18
+    assert planned.recipe.model == load_recipe("cnn").model
+    assert planned.expected is None
+
+
+def test_without_a_recipe_the_time_decides(slow_machine):
+    small = plan_run(None, dataset(), seconds=30, device=CPU)
+    assert small.recipe.name == LADDER[-1].recipe  # 200 pictures are few.
+    large = dataclasses.replace(dataset(40_000, side=32), name="cifar10")
+    large = plan_run(None, large, seconds=60, device=CPU, overrides=["seed=3"])
+    assert large.recipe.name == choose_rung(60 * 147e9, 0.8).recipe
+    assert large.recipe.seed == 3
+    assert large.expected == pytest.approx(expected_accuracy(60 * 147e9))
+
+
+def test_too_little_time_is_refused_with_what_is_missing(slow_machine):
+    with pytest.raises(TenfoldError, match=r"too short by 2 s .* evaluating cnn here"):
+        plan_run(load_recipe("cnn"), dataset(), seconds=3.0, device=CPU)
+
+
+# -- going on ------------------------------------------------------------------------------------
+
+
+def test_an_unfinished_plan_is_gone_on_with(tmp_path):
+    wanted = load_recipe("cnn", ["seed=2"])
+    training = dataclasses.replace(wanted.training, epochs=77, min_steps=0, time_limit_seconds=41.5)
+    begun = dataclasses.replace(wanted, name="cnn-in-1m", training=training)
+    run = create_run(tmp_path, "cnn-in-1m")
+    write_json(run.recipe, begun.to_dict())
+
+    def found(recipe, *, own_network=False):
+        return unfinished_plan(tmp_path, "cnn-in-1m", recipe, own_network=own_network)
+
+    assert found(wanted) == begun
+    assert found(load_recipe("cnn", ["seed=3"])) is None
+    changed = load_recipe("cnn", ["seed=2", "optimizer.lr=0.5"])
+    assert found(changed) is None
+    assert found(changed, own_network=True) == begun
+    assert unfinished_plan(tmp_path, "cnn-in-2m", wanted, own_network=False) is None
+    with run.writer():
+        assert found(wanted) is None
+    write_json(run.result, {})
+    assert found(wanted) is None
+
+
+@pytest.mark.parametrize("recipe", [["tiny.toml"], []])
+def test_a_run_is_done_within_its_time(tmp_path, recipe):
+    commands.write_tiny_recipe(tmp_path)
+    data = commands.write_tiny_data(tmp_path / "tiny.npz")
+    arguments = ["train", *recipe, "--data", str(data), "--time", "15s", "--json"]
+    command = commands.run(arguments, folder=tmp_path)
+    assert command.wait() == 0, command.output
+    lines = {line["event"]: line for line in map(json.loads, command.output.splitlines())}
+    assert lines["ended"]["reason"] == "time limit"
+    name = "tiny-in-15s" if recipe else "fast-in-15s"
+    result = json.loads((tmp_path / f"runs/{name}/1/result.json").read_text())
+    assert result["training"]["wall_seconds"] < 15
+    assert result["training"]["wall_seconds"] > 6
+    assert "test" in result["splits"]
+    rates = (tmp_path / f"runs/{name}/1/metrics.jsonl").read_text().splitlines()
+    assert json.loads(rates[-1])["learning_rate"] < 0.05 * json.loads(rates[0])["learning_rate"]
