@@ -15,7 +15,7 @@ from tenfold.recipe import schema
 
 COMMANDS = (
     "demo", "data get", "data info", "data eda", "data export", "train", "evaluate", "report",
-    "predict", "score", "study", "studies", "tune", "recipes", "models",
+    "predict", "score", "study", "studies", "tune", "bench", "recipes", "models",
 )  # fmt: skip
 
 

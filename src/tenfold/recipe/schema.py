@@ -358,7 +358,8 @@ class TrainingOptions:
     """Epochs without a better validation accuracy before the run ends and returns to its best
     weights; 0 never stops early."""
     time_limit_seconds: float = 0.0
-    """Training stops at the first step after this time; 0 for no limit."""
+    """Training ends within this time, and where that comes before the last step, rates and sizes
+    follow the clock; 0 for no limit."""
     milestones: tuple[int, ...] = ()
     """Epochs after which the weights are evaluated as if training ended there, which a constant
     rate makes the same as separate runs."""
