@@ -269,11 +269,16 @@ IMPOSSIBLE = {
     "training.epochs": [0, -1],
     "training.batch_size": [0, 1],
     "training.accumulate": [0, 129],
+    "training.sizes": [[7], [2000]],
+    "training.sizes_until": [[0.5]],
+    "training.freeze_from": [[0.5, 0.2], [-0.1], [1.5]],
     "training.clip_norm": [-1, math.nan],
     "training.label_smoothing": [-0.1, 1.0],
     "training.ema_decay": [-0.1, 1.0],
     "training.early_stopping": [-1],
     "training.time_limit_seconds": [-1, math.nan],
+    "augmentation.alternate": [True],
+    "evaluation.views_below": [0, 1.1],
 }
 
 
@@ -299,6 +304,24 @@ def test_an_impossible_value_is_named_with_what_was_expected(path, value):
         ({"schedule": {"name": "one_cycle", "peak": 1.1}}, "schedule.peak"),
         ({"schedule": {"name": "one_cycle", "initial": -0.1}}, "schedule.initial"),
         ({"model": {"name": "ann", "widths": [0]}}, "model.widths"),
+        ({"model": {"name": "speedrun", "widths": []}}, "model.widths"),
+        ({"model": {"name": "speedrun", "depth": 0}}, "model.depth"),
+        ({"model": {"name": "speedrun", "whitening_size": 9}}, "model.whitening_size"),
+        ({"optimizer": {"name": "muon", "head_lr": 0}}, "optimizer.head_lr"),
+        ({"optimizer": {"name": "muon", "bias_lr": -1}}, "optimizer.bias_lr"),
+        ({"optimizer": {"name": "muon", "momentum": 1}}, "optimizer.momentum"),
+        ({"optimizer": {"name": "muon", "sgd_momentum": 1}}, "optimizer.sgd_momentum"),
+        ({"optimizer": {"name": "muon", "iterations": 0}}, "optimizer.iterations"),
+        ({"optimizer": {"name": "muon"}, "model": {"name": "lenet"}}, "optimizer.name"),
+        ({"optimizer": {"name": "muon"}, "model": {"norm": "none"}}, "optimizer.name"),
+        ({"training": {"sizes": [16], "sizes_until": [0.5]}}, "training.sizes"),
+        (
+            {
+                "model": {"name": "speedrun"},
+                "training": {"sizes": [16, 20], "sizes_until": [0.7, 0.5]},
+            },
+            "training.sizes_until",
+        ),
     ],
 )
 def test_an_impossible_value_of_a_variant_is_named(values, path):

@@ -83,9 +83,7 @@ def test_sizes_follow_the_pictures(side, sizes):
 def slow_machine(monkeypatch):
     """One that needs 1 ms a training picture and 2 ms an evaluated one, and computes little."""
     monkeypatch.setattr(planning, "product_rate", lambda device, seconds: 147e9)
-    monkeypatch.setattr(
-        planning, "speed_of_run", lambda recipe, **others: Speed(0.001, 0.002)
-    )
+    monkeypatch.setattr(planning, "speed_of_run", lambda recipe, **others: Speed(0.001, 0.002))
 
 
 def test_evaluation_page_and_margin_are_taken_out_of_the_time(slow_machine):

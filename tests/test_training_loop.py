@@ -160,6 +160,17 @@ def fast(*overrides: str):
     return load_recipe("cnn", [*FAST, *overrides])
 
 
+@pytest.mark.parametrize(
+    "option", ["model.pool_first=true", "model.whitening_size=3", "model.depth=3"]
+)
+def test_options_of_the_fast_network_change_the_weights_and_still_train(option):
+    plain, changed = (weights(fit(fast(*more), data())) for more in ([], [option]))
+    assert all(torch.isfinite(t).all() for t in changed.values())
+    assert {n: t.shape for n, t in plain.items()} != {n: t.shape for n, t in changed.items()} or (
+        any(not torch.equal(plain[name], changed[name]) for name in plain)
+    )
+
+
 def test_pictures_grow_as_the_recipe_says(monkeypatch):
     sides = []
     real = Speedrun.forward
