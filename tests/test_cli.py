@@ -218,14 +218,28 @@ def test_the_trained_model_in_python(template):
 
 
 def test_time_limit_ends_training_early_and_whole(folder):
-    arguments = [*TRAIN, "--new", "--time", "0.2s", "--no-report"]
-    changes = ["--set", "training.epochs=5000"]
+    arguments = [*TRAIN, "--new", "--no-report", "--set", "training.epochs=5000"]
+    changes = ["--set", "training.time_limit_seconds=0.5"]
     command = commands.start([*arguments, *changes], folder=folder)
     assert command.wait() == 0, command.output
     result = json.loads((folder / "runs/tiny/2/result.json").read_text())
     assert result["training"]["ended"] == "time limit"
-    assert 0.2 <= result["training"]["training_seconds"] < 1.5
+    assert 0.1 <= result["training"]["training_seconds"] < 0.5
     assert "test" in result["splits"]
+
+
+def test_too_little_time_is_refused_with_what_is_missing(folder):
+    command = commands.start([*TRAIN, "--new", "--time", "0.2s"], folder=folder)
+    assert command.wait() == 2
+    assert "too short by" in command.output
+    assert not (folder / "runs/tiny/2").exists()
+    assert not (folder / "runs/tiny-in-0.2s").exists()
+
+
+def test_a_recipe_or_a_time_must_be_given(folder):
+    command = commands.start(["train"], folder=folder)
+    assert command.wait() == 2
+    assert "tenfold train --time 5m" in command.output
 
 
 def test_a_known_data_set_is_checked_again_and_its_sources_are_listed(tmp_path):

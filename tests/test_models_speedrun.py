@@ -36,9 +36,11 @@ def test_the_first_layer_decorrelates_patches(size):
     outputs = model.whitening(inputs)
     assert outputs.shape[1] == 2 * width
     torch.testing.assert_close(outputs[:, :width], -outputs[:, width:])
-    flat = outputs[:, :width].transpose(0, 1).reshape(width, -1).double()
+    # Of patches side by side.
+    apart = outputs[:, :width, ::size, ::size]
+    flat = apart.transpose(0, 1).reshape(width, -1).double()
     covariance = flat @ flat.T / flat.shape[1]
-    patches = unfold(inputs, size).transpose(0, 1).reshape(width, -1).double()
+    patches = unfold(inputs, size, stride=size).transpose(0, 1).reshape(width, -1).double()
     values = torch.linalg.eigvalsh(patches @ patches.T / patches.shape[1])
     assert values.max() / values.min() > 3
     torch.testing.assert_close(
