@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.evaluation.views import logits_of_views
+from tenfold.evaluation.views import logits_of_views, num_views
 from tenfold.recipe import EvaluationOptions
 
 WEIGHTS = torch.randn(3 * 8 * 8, 4, generator=torch.Generator().manual_seed(0))
@@ -72,3 +72,10 @@ def test_where_all_are_sure_nothing_is_seen_again():
     network = Counting(scale=1000)
     logits_of_views(network, INPUTS, EvaluationOptions(views="six", views_below=0.5))
     assert network.num_seen == 20
+
+
+def test_the_number_of_views_is_guessed_from_what_counts_as_unsure():
+    assert num_views(EvaluationOptions()) == 1
+    assert num_views(EvaluationOptions(views="mirror")) == 2
+    assert num_views(EvaluationOptions(views="six")) == 6
+    assert 2 < num_views(EvaluationOptions(views="six", views_below=0.5)) < 4

@@ -15,9 +15,15 @@ VIEWS = {"one": 1, "mirror": 2, "six": 6}
 """How many there are."""
 
 
-def num_views(options: EvaluationOptions) -> int:
-    """How often a picture is seen at most."""
-    return VIEWS[options.views]
+SHARE_UNSURE = 0.8
+"""Of `views_below`, a generous guess at the share of pictures that are seen again: a network that
+is right on 77 % was unsure, below 0.4, of 29 % of them, and one on 87 %, below 0.5, of 26 %."""
+
+
+def num_views(options: EvaluationOptions) -> float:
+    """How often a picture is seen on average, at a guess."""
+    again = 1.0 if options.views_below == 1 else SHARE_UNSURE * options.views_below
+    return 1 + again * (VIEWS[options.views] - 1)
 
 
 def logits_of_views(network: Network, inputs: Tensor, options: EvaluationOptions) -> Tensor:

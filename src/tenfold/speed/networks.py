@@ -40,7 +40,7 @@ class Throughput(NamedTuple):
 
 class Speed(NamedTuple):
     """Seconds that a run spends on a picture: in training, sizes that grow taken into account, and
-    in evaluation, with as many views as the recipe may take."""
+    in evaluation, with as many views as the recipe is likely to take."""
 
     training_seconds: float
     evaluation_seconds: float
