@@ -142,14 +142,14 @@ def test_an_unfinished_plan_is_gone_on_with(tmp_path):
 def test_a_run_is_done_within_its_time(tmp_path, recipe):
     commands.write_tiny_recipe(tmp_path)
     data = commands.write_tiny_data(tmp_path / "tiny.npz")
-    arguments = ["train", *recipe, "--data", str(data), "--time", "15s", "--json"]
+    arguments = ["train", *recipe, "--data", str(data), "--time", "25s", "--json"]
     command = commands.run(arguments, folder=tmp_path)
     assert command.wait() == 0, command.output
     lines = {line["event"]: line for line in map(json.loads, command.output.splitlines())}
     assert lines["ended"]["reason"] == "time limit"
-    name = "tiny-in-15s" if recipe else "fast-in-15s"
+    name = "tiny-in-25s" if recipe else "fast-in-25s"
     result = json.loads((tmp_path / f"runs/{name}/1/result.json").read_text())
-    assert result["training"]["wall_seconds"] < 15
+    assert result["training"]["wall_seconds"] < 25
     assert result["training"]["wall_seconds"] > 6
     assert "test" in result["splits"]
     rates = (tmp_path / f"runs/{name}/1/metrics.jsonl").read_text().splitlines()
