@@ -105,6 +105,11 @@ def test_without_a_recipe_the_time_decides(slow_machine):
     large = plan_run(None, large, seconds=60, device=CPU, overrides=["seed=3"])
     assert large.recipe.name == choose_rung(60 * 147e9, 0.8).recipe
     assert large.recipe.seed == 3
+    assert large.recipe.data.image_size == 0
+    shortest = dataclasses.replace(dataset(40_000, side=32), name="cifar10")
+    shortest = plan_run(None, shortest, seconds=12, device=CPU)
+    assert shortest.recipe.name == LADDER[0].recipe
+    assert shortest.recipe.data.image_size == 0  # The rung's own is 24.
     assert large.expected == pytest.approx(expected_accuracy(60 * 147e9))
 
 
