@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Where two processes test at once, each computes with one thread.
 WORKERS ?= 2
+# What `make bench` is to reach, in per cent, and how often.
+TO ?= 75 85 91 94
+SEEDS ?= 5
 
 .PHONY: help install demo test check format bench docs results clean
 
@@ -41,8 +44,10 @@ format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED)  ## Measure speed and memory of the training loop on this machine
+bench: $(INSTALLED)  ## Time the loop and the fast recipes (3 h; TO=75 SEEDS=3 for less), write the tables
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/accuracy.py --to $(TO) --seeds $(SEEDS) --out runs/bench
+	$(BIN)/python docs/make_speed.py runs/bench
 
 docs: $(INSTALLED)  ## Write docs/reference.md from the code: commands, recipe fields, models
 	$(BIN)/python docs/make_reference.py

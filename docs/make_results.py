@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from documents import plain, read, table, with_part
+
 from tenfold.errors import TenfoldError
 from tenfold.files import write_text
 from tenfold.reporting.study import story
@@ -25,7 +27,6 @@ ORDER = (
 """Shipped studies come in this order, others after them by name."""
 
 README_STUDY = "published"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 INTRODUCTION = """\
 # Results
@@ -77,11 +78,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def read(path: Path) -> str | None:
-    """The text of a file, or None where there is none."""
-    return path.read_text(encoding="utf-8") if path.exists() else None
-
-
 def read_studies(folders: Iterable[Path]) -> list[Study]:
     """The studies of all folders that have a summary, in the order of the document."""
     studies: dict[str, Study] = {}
@@ -108,18 +104,12 @@ def place(study: Study) -> tuple[int, str]:
 
 def render(studies: Sequence[Study], *, root: Path) -> dict[Path, str]:
     """Both documents by path; raises TenfoldError where the README has no place for its table."""
-    path = root / "README.md"
-    readme = read(path) or ""
-    begin, end = readme.find(BEGIN), readme.find(END)
-    if begin < 0 or end < begin:
-        raise TenfoldError(
-            f"README.md has no table to replace: put the lines {BEGIN} and {END} where it belongs."
-        )
     documents = {root / "docs" / "results.md": render_results(studies)}
+    readme = root / "README.md"
     chosen = [study for study in studies if study.name == README_STUDY]
+    published = with_part(readme, "results", render_published(chosen[0]) if chosen else "")
     if chosen:
-        table = render_published(chosen[0])
-        documents[path] = f"{readme[:begin]}{BEGIN}\n{table}\n{readme[end:]}"
+        documents[readme] = published
     else:
         sys.stderr.write(
             f"The study {README_STUDY} is not among the folders; README.md stays as it is.\n"
@@ -303,14 +293,6 @@ def verdict(point: Point, *, with_ours: bool) -> str:
     return f"{words}, {ours(point.ours)}" if with_ours and point.ours else words
 
 
-def table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()
-) -> str:
-    """A Markdown table; columns of `numbers` are flush right."""
-    rules = ["---:" if column in numbers else "---" for column in range(len(heads))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rules, *rows))
-
-
 def bullets(texts: Sequence[str]) -> str:
     """A list."""
     return "\n".join(f"- {escape(text)}" for text in texts)
@@ -327,11 +309,6 @@ def escape(text: str) -> str:
         piece = re.sub(r"([\\*\[\]<])", r"\\\1", pieces[number])
         pieces[number] = re.sub(r"(?<!\w)_|_(?!\w)", r"\_", piece)
     return "`".join(pieces).replace("|", r"\|")
-
-
-def plain(text: str) -> str:
-    """Ordinary spaces, which a diff of the document shows as what they are."""
-    return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 if __name__ == "__main__":

@@ -19,17 +19,7 @@ from tenfold.training.batches import epoch_batches
 from tenfold.training.loop import fit
 from tenfold.training.reporters import Reporters
 from tenfold.training.state import History
-
-TINY = [
-    "model.widths=[8,16]",
-    "model.dense=[16]",
-    "augmentation.flip=false",
-    "augmentation.translate=0",
-    "training.batch_size=32",
-    "training.epochs=3",
-    "training.min_steps=0",
-    "training.label_smoothing=0.0",
-]
+from tiny_training import data, pictures, same, tiny, weights
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,37 +29,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def pictures(number: int, *, seed: int = 0) -> Images:
-    """Noise with a tint by class."""
-    generator = np.random.default_rng(seed)
-    labels = np.arange(number, dtype=np.int64) % 3
-    pixels = generator.integers(0, 200, (number, 16, 16, 3), dtype=np.uint8)
-    pixels[np.arange(number), :, :, labels] += 40
-    ids = np.array([f"{seed}/{i}" for i in range(number)])
-    return Images(pixels, labels, ("red", "green", "blue"), ids)
-
-
-def data(number: int = 192, *, validation: int = 60) -> TrainingData:
-    return TrainingData(
-        train=pictures(number),
-        validation=pictures(validation, seed=1) if validation else None,
-        dataset_name="tinted noise",
-        source="made for a test",
-    )
-
-
-def tiny(*overrides: str):
-    return load_recipe("cnn", [*TINY, *overrides])
-
-
-def weights(fitted) -> dict[str, torch.Tensor]:
-    return {name: t.clone() for name, t in fitted.model.module.state_dict().items()}
-
-
-def same(first, second) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_fit_can_not_see_a_test_set():
@@ -391,6 +350,7 @@ def test_what_a_recipe_needs_of_the_data_is_said():
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_every_shipped_recipe_trains_for_two_steps(name):
     changes = ["training.epochs=1", "training.min_steps=0", "training.milestones=[]"]
+    changes.append("training.compile=false")  # Half a minute each, and tested elsewhere.
     # A step of ResNet-50 takes seconds a hundred pictures, and one of gpu-96 on a processor too.
     if "resnet" in name or load_recipe(name).model.name == "speedrun":
         changes.append("training.batch_size=10")

@@ -19,6 +19,7 @@ PLAN = Plan(
     threads=2,
     processes=1,
     resumed_step=0,
+    seconds_left=None,
 )
 EPOCHS = [
     (

@@ -115,6 +115,7 @@ def _show_accuracy(
                 "reached",
                 seed=one.seed,
                 accuracy=one.accuracy,
+                compile_seconds=one.compile_seconds,
                 **one.cost._asdict(),
                 run=str(one.folder),
             )
@@ -147,9 +148,12 @@ def _show_accuracy(
         seconds=seconds,
         operations=operations,
     )
+    apart = f"starting Python and importing, {duration(starting)}, not counted"
+    if any(one.compile_seconds for one in found):
+        longest = max(one.compile_seconds for one in found)
+        apart = f"compiling, at most {duration(longest)}, and {apart}"
     output.say(
         f"Mean {percent(accuracy.mean, 2)} of test pictures right, in {duration(seconds)} and "
-        f"{operations:.2e} FLOP of this machine's matrix product; "
-        f"starting Python and importing, {duration(starting)}, not counted.",
+        f"{operations:.2e} FLOP of this machine's matrix product; {apart}.",
         bold=True,
     )

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -203,28 +204,37 @@ class _TimeLeft:
         self._total = plan.epochs * plan.steps_per_epoch
         self._first = plan.resumed_step
         self._steps_per_epoch = plan.steps_per_epoch
+        self._limit = plan.seconds_left if plan.seconds_left is not None else math.inf
         self._started = time.monotonic()
 
     def after(self, *, epoch: int, step: int) -> float:
         done = (epoch - 1) * self._steps_per_epoch + step
-        pace = (time.monotonic() - self._started) / max(done - self._first, 1)
-        return pace * (self._total - done)
+        worked = time.monotonic() - self._started
+        pace = worked / max(done - self._first, 1)
+        return min(pace * (self._total - done), max(self._limit - worked, 0.0))
 
 
 def _describe_plan(plan: "Plan") -> str:
     ranks = f", {plan.processes} processes" if plan.processes > 1 else ""
     resumed = f"; resumed after step {plan.resumed_step:,}" if plan.resumed_step else ""
+    epochs = f"{plan.epochs} epochs of {plan.steps_per_epoch} steps"
+    if plan.seconds_left is not None:
+        epochs = f"{duration(plan.seconds_left)}, but at most {epochs},"
     return (
         f"{plan.recipe}: {plan.model} with {plan.num_parameters:,} parameters, "
         f"{plan.num_train:,} training and {plan.num_validation:,} validation pictures, "
-        f"{plan.epochs} epochs of {plan.steps_per_epoch} steps on {plan.device} with "
-        f"{plan.threads} threads{ranks}{resumed}"
+        f"{epochs} on {plan.device} with {plan.threads} threads{ranks}{resumed}"
     )
 
 
-def _describe_epoch(metrics: dict[str, Any], timings: dict[str, Any], epochs: int) -> str:
+def _which_epoch(epoch: int, plan: "Plan") -> str:
+    """Its number, of how many where that is known before the end."""
+    return f"epoch {epoch}/{plan.epochs}" if plan.seconds_left is None else f"epoch {epoch}"
+
+
+def _describe_epoch(metrics: dict[str, Any], timings: dict[str, Any], plan: "Plan") -> str:
     parts = [
-        f"epoch {metrics['epoch']}/{epochs}",
+        _which_epoch(metrics["epoch"], plan),
         f"train loss {metrics['train_loss']:.3f}",
         f"train accuracy {percent(metrics['train_accuracy'])}",
     ]
@@ -265,7 +275,8 @@ class _LiveTraining:
         self._console.print(_describe_plan(plan), style="bold", markup=False)
         self._plan, self._left = plan, _TimeLeft(plan)
         done, step = divmod(plan.resumed_step, plan.steps_per_epoch)
-        self._epochs = self.bars.add_task("epochs", total=plan.epochs, completed=done, note="")
+        total = plan.epochs if plan.seconds_left is None else None
+        self._epochs = self.bars.add_task("epochs", total=total, completed=done, note="")
         self._steps = self.bars.add_task(
             "steps", total=plan.steps_per_epoch, completed=step, note=""
         )
@@ -282,7 +293,7 @@ class _LiveTraining:
         )
 
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
-        self._console.print(_describe_epoch(metrics, timings, self._plan.epochs))
+        self._console.print(_describe_epoch(metrics, timings, self._plan))
         accuracy = metrics["validation_accuracy"]
         note = f"validation accuracy {percent(accuracy)}" if accuracy is not None else ""
         self.bars.update(self._epochs, completed=metrics["epoch"], note=note)
@@ -310,14 +321,14 @@ class _PlainTraining(_PlainProgress):
         self._last = time.monotonic()
         left = duration(self._left.after(epoch=epoch, step=step))
         self._output.say(
-            f"epoch {epoch}/{self._plan.epochs}  step {step}/{self._plan.steps_per_epoch}  "
+            f"{_which_epoch(epoch, self._plan)}  step {step}/{self._plan.steps_per_epoch}  "
             f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left} left"
         )
 
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         self._last = time.monotonic()
         left = duration(self._left.after(epoch=metrics["epoch"], step=self._plan.steps_per_epoch))
-        line = _describe_epoch(metrics, timings, self._plan.epochs)
+        line = _describe_epoch(metrics, timings, self._plan)
         self._output.say(f"{line}  {left} left")
 
     def ended(self, reason: str) -> None:

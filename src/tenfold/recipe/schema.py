@@ -366,6 +366,9 @@ class TrainingOptions:
     precision: Precision = "float32"
     """Arithmetic of the network: float32, or bf16 or fp16 with float32 weights; `auto` takes bf16
     where the processor computes in it, and float32 elsewhere."""
+    compile: bool = False
+    """Compile the network's forward and backward pass before the first step, for half a minute or
+    more: for GPUs, and long trainings."""
 
 
 @dataclass(frozen=True)

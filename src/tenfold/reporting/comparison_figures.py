@@ -88,7 +88,7 @@ def compared_curves(
     if against_time:
         if _is_wide([one.epochs[-1].training_seconds or 0.0 for one in series if one.epochs]):
             axes.set_xscale("log")
-        _time_axis(axes)
+        time_axis(axes)
     else:
         axes.set_xlabel("epoch")
     return figure
@@ -119,7 +119,7 @@ def accuracy_against(points: Sequence[Point], *, cost: str) -> Figure:
         if axes.get_xscale() == "linear":
             axes.xaxis.set_major_locator(MaxNLocator(5))
     else:
-        _time_axis(axes)
+        time_axis(axes)
     _label_points(figure, axes, points)
     return figure
 
@@ -160,7 +160,7 @@ def _is_wide(costs: Sequence[float]) -> bool:
     return bool(costs) and min(costs) > 0 and max(costs) > _WIDE_RATIO * min(costs)
 
 
-def _time_axis(axes: Axes) -> None:
+def time_axis(axes: Axes) -> None:
     """Ticks at round seconds, minutes and hours."""
     low, high = axes.get_xlim()
     if axes.get_xscale() == "log":

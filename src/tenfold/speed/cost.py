@@ -20,6 +20,12 @@ class Cost(NamedTuple):
     product_rate: float
     operations: float
 
+    def without(self, seconds: float) -> "Cost":
+        """The cost of the rest where `seconds` went into something else."""
+        return Cost(
+            self.seconds - seconds, self.product_rate, self.operations - seconds * self.product_rate
+        )
+
 
 class Meter:
     """A reporter that probes the machine at the ends of epochs, and takes that out of the time.

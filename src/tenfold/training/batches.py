@@ -55,15 +55,21 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 def epoch_batches(
-    num_images: int, batch_size: int, *, seed: int, epoch: int, least: int = 2
+    num_images: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    least: int = 2,
+    device: torch.device | None = None,
 ) -> list[Tensor]:
-    """Every index once, shuffled, in batches of `batch_size`; each an int64 tensor.
+    """Every index once, shuffled, in batches of `batch_size`; each an int64 tensor on `device`.
 
     A last batch of fewer than `least` pictures is joined to the one before it. That is two for
     each part that a batch is computed in, since a batch norm has nothing to average over one.
     """
     order = torch.randperm(num_images, generator=seeded_generator(seed, "order", epoch))
-    batches = list(torch.split(order, batch_size))
+    batches = list(torch.split(order.to(device), batch_size))
     if len(batches) > 1 and len(batches[-1]) < least:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
@@ -203,7 +209,6 @@ class TrainingPictures:
 
     def _make(self, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
         assert self._draws is not None, "start_epoch comes first"
-        indices = indices.to(self._device)
         draws = self._draws.of(indices)
         cutout = self._augmentation.cutout
         if size != self.side:

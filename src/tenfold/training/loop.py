@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy
 
 from tenfold.data.splits import TrainingData
 from tenfold.errors import (
-    DivergedError,
     InterruptedRunError,
     OutOfMemoryError,
     StoppedByUserError,
@@ -31,7 +30,7 @@ from tenfold.training.batches import (
     seed_generators,
 )
 from tenfold.training.interruption import Interruption
-from tenfold.training.optimizers import all_finite, set_learning_rate
+from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
 from tenfold.training.schedules import multiplier
 from tenfold.training.session import Session, describe_plan, make_accelerator, set_up
@@ -109,6 +108,7 @@ def _train_epoch(session: Session) -> None:
         seed=session.recipe.seed,
         epoch=history.epoch,
         least=session.least_pictures,
+        device=session.accelerator.device,
     )
     shares = [_share(session, batch) for batch in batches]
     session.pictures.start_epoch(history.epoch, [part for share in shares for part in share])
@@ -118,6 +118,8 @@ def _train_epoch(session: Session) -> None:
         started = time.perf_counter()
         with _memory_errors(session.recipe):
             loss = _step(session, shares[step], step, batch_size=len(batches[step]))
+            if step + 1 == len(batches):  # The device catches up within the time of training.
+                session.settle()
         seconds = time.perf_counter() - started
         history.step = step + 1
         history.training_seconds += seconds
@@ -177,7 +179,7 @@ def _freeze(session: Session, done: float) -> None:
 def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: int) -> float:
     """One update of the weights from a batch of which this process computes `share`.
 
-    Returns the mean loss over that share.
+    Returns the mean loss over that share, or the last one known where the device lags behind.
     """
     recipe, accelerator = session.recipe, session.accelerator
     state, history = session.state, session.state.history
@@ -208,7 +210,7 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
     session.update()
     if state.average is not None:
         state.average.update_parameters(state.model)
-    return loss_sum / sum(map(len, share))
+    return loss_sum / sum(map(len, share)) if not session.is_deferred else session.known_loss()
 
 
 def _rate_factor(session: Session, position: float) -> float:
@@ -224,28 +226,26 @@ def _rate_factor(session: Session, position: float) -> float:
 
 
 def _accumulate(session: Session, part: Part) -> float:
-    """Add the gradient of a part of a batch; returns the sum of its losses."""
+    """Add the gradient of a part of a batch; returns the sum of its losses where it is known."""
     smoothing = session.recipe.training.label_smoothing
-    sums = session.state.history.sums
     logits = session.network(part.inputs)
     loss = cross_entropy(logits, part.labels, label_smoothing=smoothing)
     if part.mix is not None:
         other = cross_entropy(logits, part.labels[part.mix.partner], label_smoothing=smoothing)
         loss = part.mix.share * loss + (1 - part.mix.share) * other
-    value = float(loss.detach())
-    if not _finite(session, value):
-        raise _diverged(session, f"The loss is {value}")
+    value = 0.0
+    if not session.is_deferred:
+        value = float(loss.detach())
+        if not _finite(session, value):
+            raise session.diverged(f"The loss is {value}")
     # Processes average their gradients, so weights by share of the batch are scaled back up.
     factor = part.weight * session.accelerator.num_processes
-    if factor != 1:
-        loss = loss * factor
+    scaled = loss * factor if factor != 1 else loss
     if session.accelerator.scaler is None:
-        loss.backward()  # type: ignore[no-untyped-call]
+        scaled.backward()
     else:
-        session.accelerator.backward(loss)
-    sums.loss += value * len(part.labels)
-    session.score_later(logits.detach(), part.labels)
-    sums.num_images += len(part.labels)
+        session.accelerator.backward(scaled)
+    session.count(loss.detach() if session.is_deferred else value, logits.detach(), part.labels)
     return value * len(part.labels)
 
 
@@ -260,12 +260,14 @@ def _require_finite(session: Session) -> None:
     if limit > 0:
         norm = float(session.accelerator.clip_grad_norm_(parameters, limit))
         if scaler is None and not _finite(session, norm):
-            raise _diverged(session, f"The norm of the gradient is {norm}")
+            raise session.diverged(f"The norm of the gradient is {norm}")
         return
     gradients = [p.grad for p in parameters]
-    if session.any_process(not all_finite(gradients)):
+    if session.is_deferred:
+        note_not_finite(gradients, session.spoilt)
+    elif session.any_process(not all_finite(gradients)):
         norm = float(nn.utils.get_total_norm(gradients))
-        raise _diverged(session, f"The norm of the gradient is {norm}")
+        raise session.diverged(f"The norm of the gradient is {norm}")
 
 
 def _require_finite_weights(session: Session, validation_loss: float | None) -> None:
@@ -277,21 +279,12 @@ def _require_finite_weights(session: Session, validation_loss: float | None) -> 
     spoilt = not all(bool(torch.as_tensor(tensor).isfinite().all()) for tensor in averages)
     found = validation_loss if validation_loss is not None else 0.0
     if session.any_process(spoilt) or not _finite(session, norm) or not _finite(session, found):
-        raise _diverged(session, "The weights are no longer finite")
+        raise session.diverged("The weights are no longer finite")
 
 
 def _finite(session: Session, value: float) -> bool:
     """Whether `value` is finite on every process."""
     return not session.any_process(value != value or value in (float("inf"), float("-inf")))
-
-
-def _diverged(session: Session, found: str) -> DivergedError:
-    history = session.state.history
-    return DivergedError(
-        f"{found} in epoch {history.epoch + 1}, step {history.step + 1}, so training stopped "
-        f"before that step; lower optimizer.lr (it is {session.recipe.optimizer.lr:g}), or set "
-        "training.clip_norm."
-    )
 
 
 def _leave_if_asked(session: Session) -> None:
@@ -367,7 +360,7 @@ def _keep_best(session: Session, accuracy: float | None) -> None:
 
 def _total_sums(session: Session) -> Sums:
     """The sums of the epoch over all processes."""
-    session.score()
+    session.settle()
     sums = session.state.history.sums
     if session.accelerator.num_processes == 1:
         return Sums(sums.loss, sums.num_correct, sums.num_images)

@@ -10,7 +10,10 @@ from tenfold.errors import TenfoldError
 
 @dataclass(frozen=True)
 class Plan:
-    """What is about to be trained. `resumed_step` is 0 for a run from the start."""
+    """What is about to be trained.
+
+    resumed_step: 0 for a run from the start. seconds_left: of the recipe's time limit, or None.
+    """
 
     recipe: str
     model: str
@@ -23,6 +26,7 @@ class Plan:
     threads: int
     processes: int
     resumed_step: int
+    seconds_left: float | None
 
 
 class Reporter(Protocol):

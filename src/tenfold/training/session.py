@@ -1,5 +1,6 @@
 """What a run is made of before its first step: network, optimiser, pictures, processes."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,15 +13,17 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tenfold.data import Images
 from tenfold.data.normalisation import normalisation_of
 from tenfold.data.splits import TrainingData
-from tenfold.errors import TenfoldError
+from tenfold.errors import DivergedError, TenfoldError
 from tenfold.evaluation.metrics import cross_entropy
 from tenfold.evaluation.predictions import predict_images
 from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.models import Speedrun, blocks_of, count_parameters
 from tenfold.recipe import PlateauSchedule, Recipe
 from tenfold.training.batches import TrainingPictures, derive_seed, num_batches
+from tenfold.training.compiling import compile_network
 from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import build_optimizer, update_of
 from tenfold.training.reporters import Plan, Reporter, Reporters
@@ -28,7 +31,7 @@ from tenfold.training.state import TrainingState
 
 T = TypeVar("T")
 
-SCORED_AT_ONCE = 50
+SETTLED_AT_ONCE = 50
 """Batches whose right answers are counted together; one by one, that takes 1 % of a small step."""
 
 WHITENED_PICTURES = 2000
@@ -43,7 +46,8 @@ class Session:
     `state.optimizer`. validation: the values of an epoch's log. write: puts a checkpoint on the
     disk, and milestone the weights of an epoch, on the first process alone. least_pictures: that
     a batch must have. blocks: of the network, from its input on; the first num_frozen of them no
-    longer learn.
+    longer learn. is_deferred: whether losses and gradients are looked at some batches later, so
+    that Python never waits for the device; spoilt: 1 where one of them was not finite since.
     """
 
     recipe: Recipe
@@ -61,9 +65,13 @@ class Session:
     steps_per_epoch: int
     least_pictures: int
     blocks: list[nn.Module]
+    is_deferred: bool
+    spoilt: Tensor
     num_frozen: int = 0
     started: float = 0.0
+    _losses: list[tuple[float | Tensor, int]] = field(default_factory=list)
     _unscored: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _known_loss: float | None = None
 
     @property
     def num_epochs(self) -> int:
@@ -91,22 +99,61 @@ class Session:
         total = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device))
         return bool(total > 0)
 
-    def score_later(self, logits: Tensor, labels: Tensor) -> None:
-        """Count right answers to a batch, (B, K) and (B,), when there are some more of them."""
-        self._unscored.append((logits, labels))
-        if len(self._unscored) >= SCORED_AT_ONCE:
-            self.score()
+    def count(self, loss: float | Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a part of a batch, its mean loss, (P, K) and (P,), to the sums of the epoch.
 
-    def score(self) -> None:
-        """Bring the sums of the epoch up to date."""
+        They are up to date after the next `settle`.
+        """
+        self._losses.append((loss, len(labels)))
+        self._unscored.append((logits, labels))
+        if len(self._unscored) >= SETTLED_AT_ONCE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Bring the sums of the epoch up to date.
+
+        Raises DivergedError where that shows a loss or gradient that was not finite.
+        """
+        sums = self.state.history.sums
         if self._unscored:
             logits, labels = (torch.cat(tensors) for tensors in zip(*self._unscored, strict=True))
-            self.state.history.sums.num_correct += int((logits.argmax(dim=1) == labels).sum())
+            sums.num_correct += int((logits.argmax(dim=1) == labels).sum())
             self._unscored.clear()
+        if self._losses:
+            losses, counts = zip(*self._losses, strict=True)
+            self._losses.clear()
+            values = torch.stack(losses).tolist() if self.is_deferred else losses
+            for value, count in zip(values, counts, strict=True):
+                sums.loss += value * count
+                sums.num_images += count
+            self._known_loss = values[-1]
+            if self.is_deferred and (self.spoilt.item() or not all(map(math.isfinite, values))):
+                raise self.diverged("A loss or gradient is not finite", some_steps_ago=True)
+
+    def known_loss(self) -> float:
+        """Mean loss of the last part of a batch that `settle` has seen."""
+        if self._known_loss is None:
+            self.settle()
+        assert self._known_loss is not None
+        return self._known_loss
+
+    def diverged(self, found: str, *, some_steps_ago: bool = False) -> DivergedError:
+        """The error for `found`, which is before the present step or some steps ago."""
+        history = self.state.history
+        place = f"epoch {history.epoch + 1}, step {history.step + 1}"
+        when = (
+            "or somewhat earlier, so training stopped"
+            if some_steps_ago
+            else "so training stopped before that step"
+        )
+        return DivergedError(
+            f"{found} in {place}, {when}; lower optimizer.lr (it is {self.recipe.optimizer.lr:g}), "
+            "or set training.clip_norm."
+        )
 
     def save(self) -> None:
         """Write a checkpoint; every process must call this at the same place."""
-        self.score()
+        self.settle()
         history = self.state.history
         history.fit_seconds = time.monotonic() - self.started
         history.sums_by_process = gather_object([history.sums])
@@ -121,7 +168,9 @@ class Session:
 
     def restore(self, restore: Callable[[TrainingState], None]) -> None:
         """Bring the state to where a checkpoint has it."""
+        compiled = self.state.history.compile_seconds
         restore(self.state)
+        self.state.history.compile_seconds += compiled
         self.started -= self.state.history.fit_seconds
         sums = self.state.history.sums_by_process
         if len(sums) == self.accelerator.num_processes:
@@ -192,10 +241,6 @@ def set_up(
     started = time.monotonic()
     least = _require_enough(recipe, data, accelerator.num_processes)
     normalisation = normalisation_of(data.train, recipe.data.normalisation)
-    torch.manual_seed(derive_seed(recipe.seed, "initial weights"))
-    model = build_network(
-        recipe, num_classes=data.train.num_classes, image_size=data.train.size
-    ).to(accelerator.device)
     pictures = TrainingPictures(
         data.train,
         augmentation=recipe.augmentation,
@@ -203,39 +248,28 @@ def set_up(
         device=accelerator.device,
         seed=recipe.seed,
     )
-    if isinstance(model, Speedrun):
-        model.whiten(pictures.plain(WHITENED_PICTURES))
-    average = None
-    if recipe.training.ema_decay > 0:
-        average = AveragedModel(
-            model,
-            multi_avg_fn=get_ema_multi_avg_fn(recipe.training.ema_decay),  # type: ignore[no-untyped-call]
-            use_buffers=True,
-        )
+    model = _build_model(recipe, data, pictures, accelerator.device)
     optimizer = build_optimizer(model, recipe.optimizer)
+    average = _moving_average(model, recipe.training.ema_decay)
     network, prepared = accelerator.prepare(model, optimizer)
     # Without a scaler Accelerate's optimiser adds nothing but its own time, 0.1 ms a step.
     if accelerator.scaler is None:
         prepared = optimizer
     state = TrainingState(model=model, optimizer=prepared, average=average)
+    if recipe.training.compile:
+        state.history.compile_seconds = compile_network(
+            network, recipe, num_images=len(data.train), side=pictures.side
+        )
 
     def trained(module: nn.Module) -> TrainedModel:
         names, size = data.train.class_names, data.train.size
         return TrainedModel(module, recipe, names, normalisation, size)
 
-    def validate() -> dict[str, float | None]:
-        if data.validation is None:
-            return {"validation_loss": None, "validation_accuracy": None}
-        predictions = predict_images(trained(state.evaluated_model), data.validation)
-        right = predictions.logits.argmax(axis=1) == predictions.labels
-        return {
-            "validation_loss": cross_entropy(predictions),
-            "validation_accuracy": float(right.mean()),
-        }
-
     def validation() -> dict[str, float | None]:
         # The running statistics of batch norms differ between processes; the first one's count.
-        return on_first_process(accelerator, validate)
+        return on_first_process(
+            accelerator, lambda: _validate(trained(state.evaluated_model), data.validation)
+        )
 
     return Session(
         recipe=recipe,
@@ -252,9 +286,57 @@ def set_up(
         interruption=interruption,
         steps_per_epoch=num_batches(len(data.train), recipe.training.batch_size, least=least),
         least_pictures=least,
+        is_deferred=_can_defer(recipe, accelerator),
+        spoilt=torch.zeros((), device=accelerator.device),
         blocks=blocks_of(model),
         started=started,
     )
+
+
+def _build_model(
+    recipe: Recipe, data: TrainingData, pictures: TrainingPictures, device: torch.device
+) -> nn.Module:
+    """The network with its initial weights."""
+    torch.manual_seed(derive_seed(recipe.seed, "initial weights"))
+    model = build_network(
+        recipe, num_classes=data.train.num_classes, image_size=data.train.size
+    ).to(device)
+    if isinstance(model, Speedrun):
+        model.whiten(pictures.plain(WHITENED_PICTURES))
+    return model
+
+
+def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """Of weights and running statistics; None without a decay."""
+    if decay == 0:
+        return None
+    return AveragedModel(
+        model,
+        multi_avg_fn=get_ema_multi_avg_fn(decay),  # type: ignore[no-untyped-call]
+        use_buffers=True,
+    )
+
+
+def _validate(model: TrainedModel, images: Images | None) -> dict[str, float | None]:
+    """The values of an epoch's log, None where there are no pictures to validate on."""
+    if images is None:
+        return {"validation_loss": None, "validation_accuracy": None}
+    predictions = predict_images(model, images)
+    right = predictions.logits.argmax(axis=1) == predictions.labels
+    return {
+        "validation_loss": cross_entropy(predictions),
+        "validation_accuracy": float(right.mean()),
+    }
+
+
+def _can_defer(recipe: Recipe, accelerator: Accelerator) -> bool:
+    """Whether a step can be taken without knowing its loss: nothing but a report depends on it.
+
+    Several processes must agree before each step, and a scaler or a limit of the norm must know
+    the gradient. On a processor there is nobody to run ahead of.
+    """
+    alone = accelerator.num_processes == 1 and accelerator.scaler is None
+    return accelerator.device.type != "cpu" and alone and recipe.training.clip_norm == 0
 
 
 def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> int:
@@ -298,6 +380,7 @@ def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> i
 def describe_plan(session: Session, data: TrainingData) -> Plan:
     """What a reporter is told before the first step."""
     history = session.state.history
+    limit = session.recipe.training.time_limit_seconds
     return Plan(
         recipe=session.recipe.name,
         model=session.recipe.model.name,
@@ -310,4 +393,5 @@ def describe_plan(session: Session, data: TrainingData) -> Plan:
         threads=torch.get_num_threads(),
         processes=session.accelerator.num_processes,
         resumed_step=history.epoch * session.steps_per_epoch + history.step,
+        seconds_left=max(limit - session.elapsed, 0.0) if limit else None,
     )

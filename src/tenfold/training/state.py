@@ -39,9 +39,9 @@ class History:
     epoch: epochs completed. step: steps completed within the present epoch. sums: of the present
     epoch on this process; sums_by_process: all of them, as of the last checkpoint.
     training_seconds: spent in steps. fit_seconds: from the set-up to the last checkpoint, of all
-    sessions so far. wall_seconds, process_seconds: of all sessions so far,
-    everything included. metrics, timings: the lines of the run folder's logs. ended: why training
-    is over, or None.
+    sessions so far. compile_seconds: of those, spent on compiling the network. wall_seconds,
+    process_seconds: of all sessions so far, everything included. metrics, timings: the lines of the
+    run folder's logs. ended: why training is over, or None.
     """
 
     epoch: int = 0
@@ -50,6 +50,7 @@ class History:
     sums_by_process: list[Sums] = field(default_factory=list)
     training_seconds: float = 0.0
     fit_seconds: float = 0.0
+    compile_seconds: float = 0.0
     wall_seconds: float = 0.0
     process_seconds: float = 0.0
     metrics: list[dict[str, Any]] = field(default_factory=list)

@@ -367,6 +367,7 @@ def _finish(
             "epochs": history.epoch,
             "steps": history.metrics[-1]["step"],
             "training_seconds": history.training_seconds,
+            "compile_seconds": history.compile_seconds,
             "wall_seconds": history.wall_seconds,
             "process_seconds": history.process_seconds,
             "images_per_second": _median([t["images_per_second"] for t in history.timings]),

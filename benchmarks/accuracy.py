@@ -1,0 +1,78 @@
+"""What each accuracy costs, over seeds, and how recipes get there, over time.
+
+    python benchmarks/accuracy.py [--to 75 85 91 94] [--seeds 5] [--out runs/bench]
+
+Runs `tenfold bench --to` for each accuracy, and then trains each recipe of the picture once with
+5,000 training pictures held out. Everything goes into `--out`, and what is there already is kept,
+so that the same command goes on after an interruption; `docs/make_speed.py` writes the tables and
+the picture from it. All four accuracies with five seeds take two and a half hours on two cores.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tenfold.run import describe_environment, runs_of
+from tenfold.speed.accuracy import RECIPES
+
+HELD_OUT = 5000
+ORDINARY = ("ann", "tutorial-cnn", "cnn")
+"""Recipes whose curves stand beside those of the fast ones."""
+
+
+def main() -> int:
+    """Measure what is missing; the exit status of the first command that fails."""
+    options = parse()
+    for target in options.to:
+        reach(target, seeds=options.seeds, out=options.out)
+    for recipe in [*ORDINARY, *(RECIPES["cpu"][target] for target in options.to)]:
+        if not any(run.is_finished() for run in runs_of(options.out / "curves", recipe)):
+            changes = ["--set", f"data.validation_size={HELD_OUT}"]
+            tenfold("train", recipe, *changes, "--runs", str(options.out / "curves"))
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    targets = list(RECIPES["cpu"])
+    parser.add_argument("--to", nargs="+", choices=targets, default=targets, help="in per cent")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    return parser.parse_args()
+
+
+def reach(target: str, *, seeds: int, out: Path) -> None:
+    """Write `to-<target>.json` unless it is there for as many seeds."""
+    path = out / f"to-{target}.json"
+    if path.exists() and json.loads(path.read_text())["summary"]["num_seeds"] >= seeds:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"Reaching {target} % with {seeds} seeds", flush=True)
+    said = tenfold(
+        "bench", "--to", target, "--seeds", str(seeds), "--runs", str(out / "runs"), "--json"
+    )
+    records = [json.loads(line) for line in said.splitlines()]
+    values = {
+        "target": target,
+        "environment": describe_environment(),
+        "seeds": [record for record in records if record["event"] == "reached"],
+        "summary": next(record for record in records if record["event"] == "summary"),
+    }
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def tenfold(*arguments: str) -> str:
+    """What the command prints; ends this one where it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tenfold", *arguments], stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Write the tables of docs/speed.md and the README, and their picture, from `make bench`.
+
+python docs/make_speed.py [--root ROOT] runs/bench
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from documents import plain, table, with_part
+from matplotlib.figure import Figure
+
+from tenfold.console.output import duration
+from tenfold.errors import TenfoldError
+from tenfold.files import write_text
+from tenfold.recipe import shipped_recipes
+from tenfold.reporting.comparison_figures import time_axis
+from tenfold.reporting.figures import draw_curve, finish_curves, new_chart
+from tenfold.reporting.runs import Epoch, read_run
+from tenfold.reporting.svg import MUTED, SERIES, standalone_svg, styled
+from tenfold.run import runs_of
+
+GOALS = {"75": (0.7509, 3.0e12), "85": (0.85, 1.2e13), "91": (0.91, 4.5e13), "94": (0.94, 1.8e14)}
+"""Accuracy on test and cost in FLOP of a matrix product, by the name of the goal."""
+
+PICTURE = "accuracy-against-time.svg"
+
+
+class Curve(NamedTuple):
+    """A recipe's epochs, and whether it is one of the fast ones."""
+
+    recipe: str
+    epochs: Sequence[Epoch]
+    is_fast: bool
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write both documents and the picture; the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="what benchmarks/accuracy.py wrote")
+    parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent)
+    options = parser.parse_args(arguments)
+    try:
+        reached = read_reached(options.folder)
+        text = plain(f"{render(reached)}\n\n{machine(reached)}")
+        for name in ("README.md", "docs/speed.md"):
+            write_text(options.root / name, with_part(options.root / name, "speed", text))
+        curves = read_curves(options.folder / "curves")
+        if curves:
+            write_text(options.root / "docs" / PICTURE, standalone_svg(draw(curves)))
+    except TenfoldError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    goals = ", ".join(f"{one['target']} %" for one in reached)
+    sys.stdout.write(f"README.md and docs/speed.md written, for {goals}.\n")
+    return 0
+
+
+def read_reached(folder: Path) -> list[dict[str, Any]]:
+    """What was written for each goal, in their order. Raises TenfoldError where nothing was."""
+    paths = [folder / f"to-{target}.json" for target in GOALS]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    if not found:
+        raise TenfoldError(f"{folder} holds no measurements; `make bench` makes some.")
+    return found
+
+
+def render(reached: Sequence[dict[str, Any]]) -> str:
+    """A line for each goal: accuracy and cost beside what they were to be."""
+    rows = []
+    for one in reached:
+        accuracy, cost = GOALS[one["target"]]
+        found = [seed["accuracy"] for seed in one["seeds"]]
+        summary = one["summary"]
+        rows.append(
+            [
+                f"`{summary['recipe']}`",
+                f"{100 * accuracy:g} %",
+                f"{100 * summary['mean']:.2f} % ({100 * min(found):.2f} to {100 * max(found):.2f})",
+                str(len(found)),
+                duration(summary["seconds"]),
+                short_power(summary["operations"]),
+                short_power(cost),
+            ]
+        )
+    heads = ["recipe", "goal", "test accuracy (range)", "seeds", "time", "cost in FLOP", "goal"]
+    return table(heads, rows)
+
+
+def short_power(value: float) -> str:
+    """2.5e12, as people write it."""
+    digits, power = f"{value:.2e}".split("e")
+    return f"{digits}e{int(power)}"
+
+
+def machine(reached: Sequence[dict[str, Any]]) -> str:
+    """What it was measured on."""
+    hardware = reached[0]["environment"]["hardware"]
+    libraries = reached[0]["environment"]["libraries"]
+    rates = [seed["product_rate"] for one in reached for seed in one["seeds"]]
+    return (
+        f"Measured on {hardware['cpu']}, {hardware['cores']} cores, PyTorch {libraries['torch']}; "
+        f"its float32 matrix products ran at {min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f} "
+        "GFLOP/s meanwhile."
+    )
+
+
+def read_curves(folder: Path) -> list[Curve]:
+    """The newest finished run of each recipe in `folder`, fast ones last."""
+    curves = []
+    for name in shipped_recipes():
+        run = next((run for run in runs_of(folder, name) if run.is_finished()), None)
+        if run is not None:
+            curves.append(Curve(name, read_run(run.path).epochs, name.startswith("fast-")))
+    return sorted(curves, key=lambda curve: (curve.is_fast, curve.recipe))
+
+
+@styled
+def draw(curves: Sequence[Curve]) -> Figure:
+    """Validation accuracy against training time, each curve with its name at the end."""
+    figure, axes = new_chart(width=760, height=360)
+    for curve in curves:
+        colour = SERIES[0] if curve.is_fast else MUTED
+        x = [epoch.training_seconds or 0.0 for epoch in curve.epochs]
+        y = [epoch.validation_accuracy for epoch in curve.epochs]
+        draw_curve(axes, x, y, label=None, colour=colour)
+        axes.plot(x[-1:], y[-1:], "o", color=colour, markersize=6)
+        end = (x[-1], y[-1] or 0.0)
+        axes.annotate(
+            curve.recipe, end, xytext=(7, -3), textcoords="offset points", color=colour,
+            fontweight="bold" if curve.is_fast else "normal", annotation_clip=False,
+        )  # fmt: skip
+    finish_curves(axes, quantity="accuracy")
+    axes.set_xscale("log")
+    axes.margins(x=0.08)
+    time_axis(axes)
+    axes.set_ylabel("right on 5,000 held-out pictures")
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,37 @@
+"""What a training says while it goes on."""
+
+import dataclasses
+import time
+
+from test_training_reporters import EPOCHS, PLAN
+
+from tenfold.console.output import Output
+
+METRICS = {**EPOCHS[0][0], "train_accuracy": 0.5, "validation_accuracy": None}
+TIMINGS = EPOCHS[0][1]
+
+
+def lines_of(capsys, plan) -> list[str]:
+    with Output().training() as reporter:
+        reporter.started(plan)
+        time.sleep(0.02)
+        reporter.epoch_ended(METRICS, TIMINGS)
+        reporter.ended("time limit" if plan.seconds_left else "finished")
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_run_of_so_many_epochs_counts_them(capsys):
+    started, epoch, *rest = lines_of(capsys, PLAN)
+    assert "2 epochs of 10 steps on cpu" in started
+    assert epoch.startswith("epoch 1/2  train loss 1.500")
+    assert not rest
+
+
+def test_a_run_within_a_time_promises_no_number_of_epochs(capsys):
+    # So many are planned that the clock ends the run and not the plan.
+    plan = dataclasses.replace(PLAN, epochs=2000, seconds_left=12.0)
+    started, epoch, ended = lines_of(capsys, plan)
+    assert "12 s, but at most 2000 epochs of 10 steps, on cpu" in started
+    assert epoch.startswith("epoch 1  train loss 1.500")
+    assert epoch.endswith("12 s left")
+    assert ended == "Training ended by time limit."

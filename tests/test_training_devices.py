@@ -1,0 +1,161 @@
+"""What training does for a device that runs ahead of Python, tested where there is none.
+
+The same code runs on the processor: only the choice of deferring is made by hand.
+"""
+
+import math
+
+import pytest
+import torch
+
+from tenfold.errors import DivergedError, TenfoldError
+from tenfold.recipe import load_recipe
+from tenfold.training import compiling, session
+from tenfold.training.loop import fit
+from tiny_training import data, same, tiny, weights
+
+
+@pytest.fixture
+def deferring(monkeypatch):
+    monkeypatch.setattr(session, "_can_defer", lambda recipe, accelerator: True)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Losses:
+    """Keeps what `stepped` is told."""
+
+    def __init__(self):
+        self.losses = []
+
+    def started(self, plan):
+        pass
+
+    def stepped(self, *, epoch, step, loss, images_per_second):
+        self.losses.append(loss)
+
+    def epoch_ended(self, metrics, timings):
+        pass
+
+    def ended(self, reason):
+        pass
+
+
+def test_deferring_changes_no_bit_of_weights_and_logs(deferring, monkeypatch):
+    deferred = fit(tiny("training.accumulate=2"), data())
+    monkeypatch.undo()
+    direct = fit(tiny("training.accumulate=2"), data())
+    assert same(weights(deferred), weights(direct))
+    logs = zip(deferred.history.metrics, direct.history.metrics, strict=True)
+    for found, wanted in logs:
+        # A mean of float32 values, which were read one by one or all at once.
+        assert found == wanted
+
+
+def test_deferring_waits_once_an_epoch_only(deferring, monkeypatch):
+    settled = []
+    settle = session.Session.settle
+
+    def counting(self):
+        settled.append(self.state.history.step)
+        settle(self)
+
+    monkeypatch.setattr(session.Session, "settle", counting)
+    told = Losses()
+    fit(tiny("training.epochs=2"), data(), reporter=told)
+    # The first step, for a loss to show; the last of each epoch, its sums, and the checkpoint.
+    assert {0, 5} <= set(settled)
+    assert not {1, 2, 3, 4} & set(settled)
+    assert len(told.losses) == 12
+    assert all(map(math.isfinite, told.losses))
+
+
+@pytest.mark.parametrize("loss_scale", [1e38, math.nan])
+def test_a_run_that_diverges_is_found_before_anything_is_saved(deferring, monkeypatch, loss_scale):
+    from tenfold.training import loop
+
+    real = loop.cross_entropy
+    seen = []
+
+    def spoilt(logits, labels, **options):
+        seen.append(1)
+        return real(logits, labels, **options) * (loss_scale**2 if len(seen) == 9 else 1.0)
+
+    monkeypatch.setattr(loop, "cross_entropy", spoilt)
+    saved = []
+    with pytest.raises(DivergedError, match=r"epoch 2, step \d, or somewhat earlier.*optimizer.lr"):
+        fit(tiny(), data(), save=lambda state: saved.append(state.history.epoch))
+    assert saved == [1]
+
+
+def test_a_gradient_that_is_not_finite_is_found_too(deferring, monkeypatch):
+    from tenfold.training import loop
+
+    real, seen = loop.note_not_finite, []
+
+    def spoilt(gradients, found):
+        seen.append(1)
+        if len(seen) == 2:
+            gradients[0].fill_(math.inf)
+        real(gradients, found)
+
+    monkeypatch.setattr(loop, "note_not_finite", spoilt)
+    with pytest.raises(DivergedError, match="A loss or gradient is not finite in epoch 1"):
+        fit(tiny(), data())
+
+
+def test_only_a_lone_process_with_a_device_defers():
+    from tenfold.training.session import _can_defer, make_accelerator
+
+    assert not _can_defer(tiny(), make_accelerator(tiny(), cpu=True))
+
+    class Accelerator:
+        device = torch.device("cuda")
+        num_processes = 1
+        scaler = None
+
+    assert _can_defer(tiny(), Accelerator)
+    assert not _can_defer(tiny("training.clip_norm=1.0"), Accelerator)
+    Accelerator.num_processes = 2
+    assert not _can_defer(tiny(), Accelerator)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same():
+    # Dropout draws other numbers when compiled; the last batch is one of 32.
+    changes = ["training.epochs=1", "training.batch_size=80", "model.dropout=0.0"]
+    plain = fit(tiny(*changes), data())
+    fast = fit(tiny("training.compile=true", *changes), data())
+    assert fast.history.compile_seconds > 0
+    assert plain.history.compile_seconds == 0
+    # Fused sums are rounded otherwise.
+    for name, tensor in weights(plain).items():
+        assert torch.allclose(weights(fast)[name].float(), tensor.float(), atol=1e-3), name
+    assert set(weights(fast)) == set(weights(plain))
+
+
+def test_where_nothing_compiles_a_sentence_says_so(monkeypatch):
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def broken(self, **options):
+        def forward(inputs):
+            raise BackendCompilerFailed("inductor", RuntimeError("no compiler"), None)
+
+        self.forward = forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    with pytest.raises(TenfoldError, match=r"training.compile = true does not work here"):
+        fit(tiny("training.compile=true"), data())
+
+
+def test_each_shape_to_come_is_compiled():
+    recipe = load_recipe("fast-94", ["training.batch_size=80"])
+    shapes = compiling._shapes(recipe, num_images=192, side=32)
+    assert {shape[2] for shape in shapes} == {*recipe.training.sizes, 32}
+    assert {shape[0] for shape in shapes} == {80, 32}
