@@ -3,9 +3,8 @@
 import dataclasses
 import time
 
-from test_training_reporters import EPOCHS, PLAN
-
 from tenfold.console.output import Output
+from test_training_reporters import EPOCHS, PLAN
 
 METRICS = {**EPOCHS[0][0], "train_accuracy": 0.5, "validation_accuracy": None}
 TIMINGS = EPOCHS[0][1]

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+
 from fabricated_runs import Recipe, make_run
 
 SCRIPT = Path(__file__).parent.parent / "docs/make_speed.py"
