@@ -47,11 +47,7 @@ def broken_rule(recipe: Recipe) -> Rule | None:
         *_training_rules(recipe.training),
         *_combination_rules(recipe),
         *_milestone_rules(recipe),
-        Rule(
-            "evaluation.views_below",
-            0 < recipe.evaluation.views_below <= 1,
-            "above 0 and at most 1",
-        ),
+        *_evaluation_rules(recipe.evaluation),
     ]
     return next((rule for rule in rules if not rule.holds), None)
 
