@@ -8,10 +8,11 @@ from torch import nn
 from tenfold.errors import TenfoldError
 from tenfold.models.classic import cnn, lenet, pyramid, tutorial_cnn
 from tenfold.models.dense import ann
+from tenfold.models.pretrained import Pretrained, pretrained
 from tenfold.models.resnet import cifar_resnet, resnet
 from tenfold.models.speedrun import Speedrun, speedrun
 
-__all__ = ["MODELS", "Speedrun", "blocks_of", "build", "count_parameters"]
+__all__ = ["MODELS", "Pretrained", "Speedrun", "blocks_of", "build", "count_parameters"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "ann": ann,
@@ -22,6 +23,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
     "cifar_resnet": cifar_resnet,
     "speedrun": speedrun,
+    "pretrained": pretrained,
 }
 
 

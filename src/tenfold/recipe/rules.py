@@ -1,5 +1,6 @@
 """What a recipe's values must satisfy beyond their types."""
 
+import re
 from typing import NamedTuple
 
 from tenfold.recipe.schema import (
@@ -14,6 +15,7 @@ from tenfold.recipe.schema import (
     ModelOptions,
     MuonOptions,
     OptimizerOptions,
+    PretrainedOptions,
     PyramidOptions,
     Recipe,
     ResnetOptions,
@@ -24,6 +26,8 @@ from tenfold.recipe.schema import (
     TrainingOptions,
     TutorialCnnOptions,
 )
+
+STAGE_TRAINS = re.compile(r"head|all|last [1-9]\d* (block|layer)s?")
 
 
 class Rule(NamedTuple):
@@ -45,6 +49,7 @@ def broken_rule(recipe: Recipe) -> Rule | None:
         *_optimizer_rules(recipe.optimizer),
         *_schedule_rules(recipe.schedule),
         *_training_rules(recipe.training),
+        *_stage_rules(recipe),
         *_combination_rules(recipe),
         *_milestone_rules(recipe),
         *_evaluation_rules(recipe.evaluation),
@@ -74,7 +79,7 @@ def _data_rules(data: DataOptions) -> list[Rule]:
 
 def _model_rules(model: ModelOptions) -> list[Rule]:
     rules: list[Rule] = []
-    for key in ("widths", "dense"):
+    for key in ("widths", "dense", "head"):
         if hasattr(model, key):
             positive = all(width > 0 for width in getattr(model, key))
             rules.append(Rule(f"model.{key}", positive, "a list of numbers above 0"))
@@ -92,7 +97,7 @@ def _model_rules(model: ModelOptions) -> list[Rule]:
     if isinstance(model, SpeedrunOptions):
         whitening = 1 <= model.whitening_size <= 8
         rules.append(Rule("model.whitening_size", whitening, "from 1 to 8"))
-    return [*rules, *_depth_rules(model)]
+    return [*rules, *_depth_rules(model), *_pretrained_rules(model)]
 
 
 def _depth_rules(model: ModelOptions) -> list[Rule]:
@@ -106,6 +111,17 @@ def _depth_rules(model: ModelOptions) -> list[Rule]:
         fits = 8 <= model.depth <= 2000 and model.depth % 6 == 2
         return [Rule("model.depth", fits, "6 n + 2, such as 20, 32, 44, 56 or 110")]
     return []
+
+
+def _pretrained_rules(model: ModelOptions) -> list[Rule]:
+    if not isinstance(model, PretrainedOptions):
+        return []
+    fits = model.input_size == 0 or 16 <= model.input_size <= 1024
+    return [
+        Rule("model.backbone", bool(model.backbone), "the name of a network in timm"),
+        Rule("model.weights", bool(model.weights), "'auto', 'none' or a path"),
+        Rule("model.input_size", fits, "0 or 16 to 1024"),
+    ]
 
 
 def _augmentation_rules(a: AugmentationOptions) -> list[Rule]:
@@ -210,6 +226,36 @@ def _size_rules(training: TrainingOptions) -> list[Rule]:
 def _share_rules(path: str, shares: tuple[float, ...]) -> list[Rule]:
     ordered = list(shares) == sorted(shares) and all(0 <= share <= 1 for share in shares)
     return [Rule(path, ordered, "rising numbers from 0 to 1")]
+
+
+def _stage_rules(recipe: Recipe) -> list[Rule]:
+    stages = recipe.stages
+    is_pretrained = isinstance(recipe.model, PretrainedOptions)
+    known = all(STAGE_TRAINS.fullmatch(stage.trains) for stage in stages)
+    parts = "'head', 'all', or such as 'last 3 blocks' and 'last 30 layers'"
+    return [
+        Rule("stages", is_pretrained or not stages, "empty unless model.name is 'pretrained'"),
+        Rule("stages", known, f"stages with trains = {parts}"),
+        Rule("stages", all(stage.epochs >= 0 for stage in stages), "stages with epochs >= 0"),
+        Rule("stages", all(stage.lr >= 0 for stage in stages), "stages with lr >= 0"),
+        Rule(
+            "stages",
+            all(0 < stage.layer_decay <= 1 for stage in stages),
+            "stages with layer_decay above 0 and at most 1",
+        ),
+        Rule(
+            "stages",
+            all(
+                stage.views == 1 or (stage.views > 1 and stage.trains == "head") for stage in stages
+            ),
+            "stages with views = 1, or more where trains = 'head'",
+        ),
+        Rule(
+            "data.normalisation",
+            is_pretrained or recipe.data.normalisation != "pretrained",
+            "another than 'pretrained' unless model.name is 'pretrained'",
+        ),
+    ]
 
 
 def _combination_rules(recipe: Recipe) -> list[Rule]:
