@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from tenfold.data.images import Images
 from tenfold.data.splits import TrainingData
 from tenfold.errors import DivergedError, TenfoldError
+from tenfold.evaluation.trained import load_model, save_model
 from tenfold.models import Speedrun
 from tenfold.recipe import load_recipe, recipe_from_dict, shipped_recipes
 from tenfold.training import loop
@@ -410,3 +411,14 @@ def test_averages_of_the_optimiser_that_overflow_end_the_run(monkeypatch, scale)
     with pytest.raises(DivergedError, match="no longer finite"):
         fit(recipe, data(), save=saved.append)
     assert not saved
+
+
+def test_a_model_says_the_same_from_memory_and_from_its_file(tmp_path):
+    # Whatever precision it was trained in, it is evaluated in float32.
+    fitted = fit(tiny("training.precision=bf16", "training.epochs=1"), data())
+    pixels = pictures(40, seed=3).pixels
+    save_model(tmp_path / "model.safetensors", fitted.model)
+    again = load_model(tmp_path / "model.safetensors")
+    assert np.array_equal(fitted.model.logits(pixels), again.logits(pixels))
+    plain = fit(tiny("training.epochs=1"), data())
+    assert not np.array_equal(plain.model.logits(pixels), again.logits(pixels))

@@ -1,6 +1,8 @@
 """Compiling a network ahead of its training, so that no step waits for it."""
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
@@ -9,11 +11,19 @@ from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe
 
 
-def compile_network(network: nn.Module, recipe: Recipe, *, num_images: int, side: int) -> float:
+def compile_network(
+    network: nn.Module,
+    recipe: Recipe,
+    *,
+    num_images: int,
+    side: int,
+    precision: Callable[[], AbstractContextManager[None]],
+) -> float:
     """Compile the passes of `network`, for each shape that it will be trained on; returns seconds.
 
-    num_images: in the training set. side: of whole pictures, in pixels. Weights and running
-    statistics stay as they are, and gradients None. Raises TenfoldError where there is no compiler.
+    num_images: in the training set. side: of whole pictures, in pixels. precision: what passes run
+    under. Weights and running statistics stay as they are, and gradients None. Raises TenfoldError
+    where there is no compiler.
     """
     from torch._dynamo.exc import TorchDynamoException  # Takes a second, which others don't need.
 
@@ -24,7 +34,9 @@ def compile_network(network: nn.Module, recipe: Recipe, *, num_images: int, side
     try:
         for shape in _shapes(recipe, num_images, side):
             inputs = torch.zeros(shape, device=next(network.parameters()).device)
-            network(inputs.to(memory_format=torch.channels_last)).sum().backward()
+            with precision():
+                logits = network(inputs.to(memory_format=torch.channels_last))
+            logits.float().sum().backward()
     except TorchDynamoException as error:
         raise TenfoldError(
             f"training.compile = true does not work here ({_first_line(error)}); leave it out with "

@@ -228,7 +228,9 @@ def _rate_factor(session: Session, position: float) -> float:
 def _accumulate(session: Session, part: Part) -> float:
     """Add the gradient of a part of a batch; returns the sum of its losses where it is known."""
     smoothing = session.recipe.training.label_smoothing
-    logits = session.network(part.inputs)
+    with session.accelerator.autocast():
+        logits = session.network(part.inputs)
+    logits = logits.float()
     loss = cross_entropy(logits, part.labels, label_smoothing=smoothing)
     if part.mix is not None:
         other = cross_entropy(logits, part.labels[part.mix.partner], label_smoothing=smoothing)

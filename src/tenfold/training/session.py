@@ -252,13 +252,18 @@ def set_up(
     optimizer = build_optimizer(model, recipe.optimizer)
     average = _moving_average(model, recipe.training.ema_decay)
     network, prepared = accelerator.prepare(model, optimizer)
+    _leave_precision_to_the_loop(model)
     # Without a scaler Accelerate's optimiser adds nothing but its own time, 0.1 ms a step.
     if accelerator.scaler is None:
         prepared = optimizer
     state = TrainingState(model=model, optimizer=prepared, average=average)
     if recipe.training.compile:
         state.history.compile_seconds = compile_network(
-            network, recipe, num_images=len(data.train), side=pictures.side
+            network,
+            recipe,
+            num_images=len(data.train),
+            side=pictures.side,
+            precision=accelerator.autocast,
         )
 
     def trained(module: nn.Module) -> TrainedModel:
@@ -315,6 +320,16 @@ def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
         multi_avg_fn=get_ema_multi_avg_fn(decay),  # type: ignore[no-untyped-call]
         use_buffers=True,
     )
+
+
+def _leave_precision_to_the_loop(model: nn.Module) -> None:
+    """Undo what Accelerate does to the network's own forward pass where precision is mixed.
+
+    Validation and evaluation would compute in bf16 then, and a run say other figures of a model
+    than its file does.
+    """
+    if model.__dict__.pop("_original_forward", None) is not None:
+        del model.forward
 
 
 def _validate(model: TrainedModel, images: Images | None) -> dict[str, float | None]:
