@@ -7,9 +7,11 @@ epoch, step), so a resumed run, and one on several processes, sees what it would
 import hashlib
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tenfold.augment import (
@@ -92,6 +94,24 @@ class Part(NamedTuple):
     labels: Tensor
     weight: float
     mix: Mix | None
+
+
+class TrainingInputs(Protocol):
+    """What a step takes its inputs from."""
+
+    @property
+    def side(self) -> int:
+        """The shorter side of whole pictures, in pixels; 0 where they are no pictures."""
+
+    def __len__(self) -> int: ...
+
+    def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
+        """Draw what this epoch does to each picture; `parts` is what `part` will be asked for."""
+
+    def part(
+        self, indices: Tensor, *, step: int, batch_size: int, number: int, size: int | None = None
+    ) -> Part:
+        """The inputs at `indices` in `step` of the epoch."""
 
 
 class TrainingPictures:
@@ -206,6 +226,16 @@ class TrainingPictures:
             made = zip(torch.split(inputs, sizes), torch.split(labels, sizes), strict=True)
             self._block = ((start, size), list(made))
         return self._block[1][place - start]
+
+    def version(self, epoch: int) -> NDArray[np.uint8]:
+        """All pictures (N, H, W, 3) as `epoch` mirrors, shifts and colours them."""
+        self.start_epoch(epoch)
+        assert self._draws is not None
+        blocks = []
+        for indices in torch.split(torch.arange(len(self), device=self._device), 1000):
+            draws = self._draws.of(indices)
+            blocks.append(batch_colour(batch_gather(self._pixels, indices, draws), draws).cpu())
+        return torch.cat(blocks).numpy()
 
     def _make(self, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
         assert self._draws is not None, "start_epoch comes first"

@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from tenfold.errors import (
     StoppedByUserError,
 )
 from tenfold.evaluation.trained import TrainedModel
+from tenfold.progress import Progress
 from tenfold.recipe import PlateauSchedule, Recipe
 from tenfold.training.batches import (
     Part,
@@ -34,6 +36,7 @@ from tenfold.training.optimizers import all_finite, note_not_finite, set_learnin
 from tenfold.training.reporters import Reporter
 from tenfold.training.schedules import multiplier
 from tenfold.training.session import Session, describe_plan, make_accelerator, set_up
+from tenfold.training.stages import stages_of
 from tenfold.training.state import History, Sums, TrainingState
 
 CHECKPOINT_SECONDS = 120.0
@@ -57,6 +60,8 @@ def fit(
     save: Callable[[TrainingState], None] | None = None,
     milestone: Callable[[int, TrainedModel], None] | None = None,
     reporter: Reporter | None = None,
+    progress: Progress | None = None,
+    first_stage: int = 0,
 ) -> Fitted:
     """Train `recipe` on `data` and return the final weights with their history.
 
@@ -66,37 +71,53 @@ def fit(
     save: called with the state after every epoch, at least every two minutes, and before an
     interrupted run leaves. On the first process alone, milestone is called with the number of
     epochs and the weights at each of the recipe's milestones, and reporter is told how it goes.
+    first_stage: the one that `restore` goes on with. progress: for features that take a while.
 
     Raises DivergedError before a step with a loss or gradient that is not finite;
     InterruptedRunError after saving, on SIGTERM or SIGUSR1, and StoppedByUserError on Ctrl-C;
     TenfoldError where data and recipe don't fit or memory runs out.
     """
+    stages = stages_of(recipe)
     with Interruption() as interruption:
+        start = partial(
+            set_up,
+            data=data,
+            accelerator=accelerator or make_accelerator(recipe),
+            reporter=reporter,
+            save=save,
+            milestone=milestone,
+            interruption=interruption,
+            progress=progress,
+        )
         with _memory_errors(recipe):
-            session = set_up(
-                recipe,
-                data,
-                accelerator or make_accelerator(recipe),
-                reporter=reporter,
-                save=save,
-                milestone=milestone,
-                interruption=interruption,
-            )
+            session = start(recipe, stages[first_stage])
         if restore is not None:
             session.restore(restore)
-        session.reporter.started(describe_plan(session, data))
-        while session.state.history.ended is None:
-            _train_epoch(session)
-            _end_epoch(session)
-        # A signal that came while the last epoch was validated.
-        _leave_if_asked(session)
-        assert session.state.history.ended is not None
-        session.reporter.ended(session.state.history.ended)
+        _train_stage(session)
+        while (history := session.state.history).stage + 1 < len(stages):
+            if history.ended == "time limit":
+                break
+            session.finish_stage()
+            with _memory_errors(recipe):
+                session = start(recipe, stages[history.stage], previous=session.state)
+            _train_stage(session)
     state = session.state
     final = state.evaluated_model
     if state.best is not None:
         final.load_state_dict(state.best)
     return Fitted(session.trained(final), state.history)
+
+
+def _train_stage(session: Session) -> None:
+    """The epochs of a stage that are still to be done."""
+    session.reporter.started(describe_plan(session))
+    while session.state.history.ended is None:
+        _train_epoch(session)
+        _end_epoch(session)
+    # A signal that came while the last epoch was validated.
+    _leave_if_asked(session)
+    assert session.state.history.ended is not None
+    session.reporter.ended(session.state.history.ended)
 
 
 def _train_epoch(session: Session) -> None:
@@ -149,12 +170,12 @@ def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
 
 
 def _position(session: Session, step: int) -> float:
-    """How many of all steps lie before `step` of the present epoch.
+    """How many steps of the stage lie before `step` of the present epoch.
 
     Where the time limit would come before the last step, time counts instead: at half of it, half
     of the steps count as done.
     """
-    before = float(session.state.history.epoch * session.steps_per_epoch + step)
+    before = float(session.state.history.stage_epoch * session.steps_per_epoch + step)
     limit = session.recipe.training.time_limit_seconds
     if not limit:
         return before
@@ -337,7 +358,7 @@ def _end_epoch(session: Session) -> None:
     history.epoch += 1
     history.step = 0
     history.sums = Sums()
-    if history.ended is None and history.epoch >= session.num_epochs:
+    if history.ended is None and history.stage_epoch >= session.num_epochs:
         history.ended = "finished"
     # Before the checkpoint: a run that is killed between the two comes here again.
     session.keep_milestone()

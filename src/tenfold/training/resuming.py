@@ -72,6 +72,11 @@ class Resumer:
         )
         self._write_logs(state.history)
 
+    def stage(self) -> int:
+        """The place of the stage that the newest good checkpoint is from, 0 without one."""
+        checkpoint = newest_good_checkpoint(self._run.checkpoints)
+        return 0 if checkpoint is None else int(checkpoint.state["history"].get("stage", 0))
+
     def restore(self, state: TrainingState) -> None:
         """Bring `state` to the newest good checkpoint, or leave it where there is none.
 

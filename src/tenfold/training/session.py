@@ -6,28 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tenfold.data import Images
-from tenfold.data.normalisation import normalisation_of
+from tenfold.data.normalisation import Normalisation, normalisation_of
 from tenfold.data.splits import TrainingData
 from tenfold.errors import DivergedError, TenfoldError
+from tenfold.evaluation.features import features_of
 from tenfold.evaluation.metrics import cross_entropy
 from tenfold.evaluation.predictions import predict_images
 from tenfold.evaluation.trained import TrainedModel, build_network
-from tenfold.models import Speedrun, blocks_of, count_parameters
-from tenfold.recipe import PlateauSchedule, Recipe
-from tenfold.training.batches import TrainingPictures, derive_seed, num_batches
+from tenfold.models import Pretrained, Speedrun, blocks_of, count_parameters
+from tenfold.models.pretrained import load_weights, preprocessing_of
+from tenfold.progress import Progress
+from tenfold.recipe import PlateauSchedule, PretrainedOptions, Recipe, StageOptions
+from tenfold.training.batches import TrainingInputs, TrainingPictures, derive_seed, num_batches
 from tenfold.training.compiling import compile_network
+from tenfold.training.feature_batches import TrainingFeatures
 from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import build_optimizer, update_of
 from tenfold.training.reporters import Plan, Reporter, Reporters
-from tenfold.training.state import TrainingState
+from tenfold.training.stages import depths_of, recipe_of
+from tenfold.training.state import History, TrainingState
 
 T = TypeVar("T")
 
@@ -55,7 +62,8 @@ class Session:
     network: nn.Module
     state: TrainingState
     update: Callable[[], object]
-    pictures: TrainingPictures
+    pictures: TrainingInputs
+    num_validation: int
     validation: Callable[[], dict[str, float | None]]
     trained: Callable[[nn.Module], TrainedModel]
     reporter: Reporter
@@ -75,13 +83,13 @@ class Session:
 
     @property
     def num_epochs(self) -> int:
-        """The recipe's epochs, or as many more as its fewest steps take."""
+        """The stage's epochs, or as many more as its fewest steps take."""
         options = self.recipe.training
         return max(options.epochs, -(-options.min_steps // self.steps_per_epoch))
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Steps of the whole stage."""
         return self.steps_per_epoch * self.num_epochs
 
     @property
@@ -166,6 +174,17 @@ class Session:
             model = self.trained(self.state.evaluated_model)
             on_first_process(self.accelerator, lambda: self.milestone(epoch, model))
 
+    def finish_stage(self) -> None:
+        """Give the network the weights that were best, and let the history go on."""
+        state = self.state
+        if state.best is not None:
+            state.evaluated_model.load_state_dict(state.best)
+            state.best = None
+        if state.average is not None:
+            state.model.load_state_dict(state.average.module.state_dict())
+        state.history.begin_stage()
+        self.accelerator.free_memory()
+
     def restore(self, restore: Callable[[TrainingState], None]) -> None:
         """Bring the state to where a checkpoint has it."""
         compiled = self.state.history.compile_seconds
@@ -229,18 +248,25 @@ def on_first_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
 
 def set_up(
     recipe: Recipe,
+    stage: StageOptions,
+    *,
     data: TrainingData,
     accelerator: Accelerator,
-    *,
     reporter: Reporter | None,
     save: Callable[[TrainingState], None] | None,
     milestone: Callable[[int, TrainedModel], None] | None,
     interruption: Interruption,
+    progress: Progress | None,
+    previous: TrainingState | None = None,
 ) -> Session:
-    """Build everything that `recipe` needs to train on `data`, the same for the same seed."""
+    """Build everything that `stage` of `recipe` needs to train on `data`, the same for a seed.
+
+    previous: where the stage before it ended.
+    """
     started = time.monotonic()
+    full, recipe = recipe, recipe_of(recipe, stage)
     least = _require_enough(recipe, data, accelerator.num_processes)
-    normalisation = normalisation_of(data.train, recipe.data.normalisation)
+    normalisation = _normalisation(recipe, data)
     pictures = TrainingPictures(
         data.train,
         augmentation=recipe.augmentation,
@@ -248,17 +274,33 @@ def set_up(
         device=accelerator.device,
         seed=recipe.seed,
     )
-    model = _build_model(recipe, data, pictures, accelerator.device)
-    optimizer = build_optimizer(model, recipe.optimizer)
+    history = previous.history if previous is not None else History()
+    if previous is not None:
+        model, started = previous.model, started - history.fit_seconds
+    else:
+        model, history.weights = _build_model(recipe, data, pictures, accelerator.device)
+    learner, inputs, validate = _parts_of(
+        model,
+        stage,
+        data,
+        pictures,
+        normalisation,
+        accelerator=accelerator,
+        seed=recipe.seed,
+        progress=progress,
+    )
+    optimizer = build_optimizer(
+        model, recipe.optimizer, layer_decay=stage.layer_decay, depths=depths_of(model)
+    )
     average = _moving_average(model, recipe.training.ema_decay)
-    network, prepared = accelerator.prepare(model, optimizer)
-    _leave_precision_to_the_loop(model)
+    network, prepared = accelerator.prepare(learner, optimizer)
+    _leave_precision_to_the_loop(learner)
     # Without a scaler Accelerate's optimiser adds nothing but its own time, 0.1 ms a step.
     if accelerator.scaler is None:
         prepared = optimizer
-    state = TrainingState(model=model, optimizer=prepared, average=average)
+    state = TrainingState(model=model, optimizer=prepared, average=average, history=history)
     if recipe.training.compile:
-        state.history.compile_seconds = compile_network(
+        history.compile_seconds += compile_network(
             network,
             recipe,
             num_images=len(data.train),
@@ -268,13 +310,11 @@ def set_up(
 
     def trained(module: nn.Module) -> TrainedModel:
         names, size = data.train.class_names, data.train.size
-        return TrainedModel(module, recipe, names, normalisation, size)
+        return TrainedModel(module, full, names, normalisation, size)
 
     def validation() -> dict[str, float | None]:
         # The running statistics of batch norms differ between processes; the first one's count.
-        return on_first_process(
-            accelerator, lambda: _validate(trained(state.evaluated_model), data.validation)
-        )
+        return on_first_process(accelerator, lambda: validate(trained(state.evaluated_model)))
 
     return Session(
         recipe=recipe,
@@ -282,7 +322,8 @@ def set_up(
         network=network,
         state=state,
         update=update_of(prepared),
-        pictures=pictures,
+        pictures=inputs,
+        num_validation=len(data.validation) if data.validation is not None else 0,
         validation=validation,
         trained=trained,
         reporter=reporter if reporter and accelerator.is_main_process else Reporters([]),
@@ -298,17 +339,71 @@ def set_up(
     )
 
 
+def _normalisation(recipe: Recipe, data: TrainingData) -> Normalisation:
+    """What pixels become: computed from the training pictures, or as the network is used to."""
+    if isinstance(recipe.model, PretrainedOptions) and recipe.data.normalisation == "pretrained":
+        wanted = preprocessing_of(recipe.model.backbone)
+        return Normalisation(wanted.mean, wanted.std)
+    return normalisation_of(data.train, recipe.data.normalisation)
+
+
 def _build_model(
     recipe: Recipe, data: TrainingData, pictures: TrainingPictures, device: torch.device
-) -> nn.Module:
-    """The network with its initial weights."""
+) -> tuple[nn.Module, str | None]:
+    """The network with its initial weights, and where they are from if they are not random."""
     torch.manual_seed(derive_seed(recipe.seed, "initial weights"))
     model = build_network(
         recipe, num_classes=data.train.num_classes, image_size=data.train.size
     ).to(device)
     if isinstance(model, Speedrun):
         model.whiten(pictures.plain(WHITENED_PICTURES))
-    return model
+    if isinstance(model, Pretrained):
+        assert isinstance(recipe.model, PretrainedOptions)
+        return model, load_weights(model, recipe.model.weights)
+    return model, None
+
+
+Validate = Callable[[TrainedModel], dict[str, float | None]]
+
+
+def _parts_of(
+    model: nn.Module,
+    stage: StageOptions,
+    data: TrainingData,
+    pictures: TrainingPictures,
+    normalisation: Normalisation,
+    *,
+    accelerator: Accelerator,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[nn.Module, TrainingInputs, Validate]:
+    """What learns in `stage`, on what, and how it is validated."""
+    if isinstance(model, Pretrained):
+        model.open(stage.trains)
+    if not isinstance(model, Pretrained) or stage.trains != "head":
+        return model, pictures, lambda trained: _validate(trained, data.validation)
+
+    def features(pixels: NDArray[np.uint8]) -> Tensor:
+        def compute() -> NDArray[np.float32]:
+            return features_of(model, pixels, normalisation, progress=progress)
+
+        if accelerator.num_processes > 1:  # The others find them in the cache.
+            on_first_process(accelerator, lambda: compute().shape)
+        return torch.from_numpy(compute())
+
+    # The first version is the picture as it is.
+    versions = (
+        pictures.version(number - 1) if number else data.train.pixels
+        for number in range(stage.views)
+    )
+    inputs = TrainingFeatures(
+        torch.stack([features(version) for version in versions]).to(accelerator.device),
+        torch.from_numpy(data.train.labels).to(accelerator.device),
+        seed=seed,
+    )
+    if data.validation is not None:
+        features(data.validation.pixels)
+    return model.head, inputs, lambda trained: _validate(trained, data.validation, frozen=True)
 
 
 def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
@@ -332,11 +427,16 @@ def _leave_precision_to_the_loop(model: nn.Module) -> None:
         del model.forward
 
 
-def _validate(model: TrainedModel, images: Images | None) -> dict[str, float | None]:
-    """The values of an epoch's log, None where there are no pictures to validate on."""
+def _validate(
+    model: TrainedModel, images: Images | None, *, frozen: bool = False
+) -> dict[str, float | None]:
+    """The values of an epoch's log, None where there are no pictures to validate on.
+
+    frozen: whether the head alone has changed since the features were computed.
+    """
     if images is None:
         return {"validation_loss": None, "validation_accuracy": None}
-    predictions = predict_images(model, images)
+    predictions = predict_images(model, images, frozen=frozen)
     right = predictions.logits.argmax(axis=1) == predictions.labels
     return {
         "validation_loss": cross_entropy(predictions),
@@ -392,7 +492,7 @@ def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> i
     return 2 * parts
 
 
-def describe_plan(session: Session, data: TrainingData) -> Plan:
+def describe_plan(session: Session) -> Plan:
     """What a reporter is told before the first step."""
     history = session.state.history
     limit = session.recipe.training.time_limit_seconds
@@ -400,9 +500,9 @@ def describe_plan(session: Session, data: TrainingData) -> Plan:
         recipe=session.recipe.name,
         model=session.recipe.model.name,
         num_parameters=count_parameters(session.state.model),
-        num_train=len(data.train),
-        num_validation=len(data.validation) if data.validation is not None else 0,
-        epochs=session.num_epochs,
+        num_train=len(session.pictures),
+        num_validation=session.num_validation,
+        epochs=history.first_epoch + session.num_epochs,
         steps_per_epoch=session.steps_per_epoch,
         device=str(session.accelerator.device),
         threads=torch.get_num_threads(),

@@ -158,6 +158,8 @@ def train(
             save=save,
             milestone=lambda epoch, model: save_model(run.milestone(epoch), model),
             reporter=Reporters(reporters),
+            progress=progress if accelerator.is_main_process else None,
+            first_stage=resumer.stage(),
         )
         if accelerator.is_main_process:
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
@@ -362,6 +364,7 @@ def _finish(
         "model": {
             "name": fitted.model.recipe.model.name,
             "num_parameters": count_parameters(fitted.model.module),
+            "weights": history.weights,
         },
         "training": {
             "epochs": history.epoch,
