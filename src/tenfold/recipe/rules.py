@@ -130,6 +130,7 @@ def _augmentation_rules(a: AugmentationOptions) -> list[Rule]:
         Rule("augmentation.alternate", a.flip or not a.alternate, "false where flip is false"),
         Rule("augmentation.translate", a.translate >= 0, "0 or more"),
         Rule("augmentation.cutout", a.cutout >= 0, "0 or more"),
+        Rule("augmentation.zoom", 0 <= a.zoom < 1, "from 0 to below 1"),
         *[Rule(f"augmentation.{s}", 0 <= getattr(a, s) <= 1, "from 0 to 1") for s in strengths],
         Rule("augmentation.hue", 0 <= a.hue <= 0.5, "from 0 to 0.5"),
         Rule("augmentation.mixup", a.mixup >= 0, "0 or more"),
@@ -262,8 +263,12 @@ def _combination_rules(recipe: Recipe) -> list[Rule]:
     """What one section asks of another."""
     model, optimizer, sizes = recipe.model, recipe.optimizer, recipe.training.sizes
     has_norms = getattr(model, "norm", "batch") != "none"
-    scale_free = has_norms and not isinstance(model, AnnOptions | LenetOptions | TutorialCnnOptions)
-    any_size = not isinstance(model, AnnOptions | CnnOptions | LenetOptions | TutorialCnnOptions)
+    scale_free = has_norms and not isinstance(
+        model, AnnOptions | LenetOptions | TutorialCnnOptions | PretrainedOptions
+    )
+    any_size = not isinstance(
+        model, AnnOptions | CnnOptions | LenetOptions | TutorialCnnOptions | PretrainedOptions
+    )
     return [
         Rule(
             "optimizer.name",

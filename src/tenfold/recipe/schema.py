@@ -201,6 +201,8 @@ class AugmentationOptions:
     """Factor drawn from 1 - s to 1 + s."""
     hue: float = 0.0
     """Rotation of the hue by up to this share of the colour circle (0.5 is half way round)."""
+    zoom: float = 0.0
+    """Enlarge a square part, whose side is from 1 - z to 1 of the picture's, to the whole."""
     mixup: float = 0.0
     """Beta parameter of mixup (Zhang et al. 2018)."""
     cutmix: float = 0.0
@@ -374,6 +376,8 @@ class TrainingOptions:
     clip_norm: float = 0.0
     """Longest gradient that a step may use; 0 does not clip."""
     label_smoothing: float = 0.0
+    balance: bool = False
+    """Weigh pictures by the rarity of their class, so that all classes count alike."""
     ema_decay: float = 0.0
     """Decay a step of the moving average of the weights that is evaluated and saved; 0 for none."""
     early_stopping: int = 0
@@ -408,7 +412,7 @@ class StageOptions:
     """What the rate is multiplied by from each block of the network to the one before it."""
     views: int = 1
     """Versions of each picture that features are computed of where the head trains alone: one is
-    the picture as it is, and each further one is augmented."""
+    the picture as it is, and each further one is mirrored, shifted, coloured and enlarged."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from tenfold.augment import (
     batch_gather,
     batch_mix,
     batch_normalise,
+    batch_zoom,
     draw_epoch,
     shrink,
 )
@@ -175,6 +176,7 @@ class TrainingPictures:
             contrast=options.contrast,
             saturation=options.saturation,
             hue=options.hue,
+            zoom=options.zoom,
         ).to(self._device)
         if options.flip and options.alternate:
             flips = alternating_flips(
@@ -228,13 +230,17 @@ class TrainingPictures:
         return self._block[1][place - start]
 
     def version(self, epoch: int) -> NDArray[np.uint8]:
-        """All pictures (N, H, W, 3) as `epoch` mirrors, shifts and colours them."""
+        """All pictures (N, H, W, 3) as `epoch` mirrors, shifts, colours and enlarges them."""
         self.start_epoch(epoch)
         assert self._draws is not None
         blocks = []
         for indices in torch.split(torch.arange(len(self), device=self._device), 1000):
             draws = self._draws.of(indices)
-            blocks.append(batch_colour(batch_gather(self._pixels, indices, draws), draws).cpu())
+            pixels = batch_colour(batch_gather(self._pixels, indices, draws), draws)
+            if draws.zoom is not None:
+                planes = batch_zoom(pixels.permute(0, 3, 1, 2).float(), draws.zoom)
+                pixels = planes.round().to(torch.uint8).permute(0, 2, 3, 1)
+            blocks.append(pixels.cpu())
         return torch.cat(blocks).numpy()
 
     def _make(self, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -246,6 +252,8 @@ class TrainingPictures:
             cutout = max(round(cutout * size / self.side), 1)
         pixels = batch_colour(batch_gather(self._pixels_of(size), indices, draws), draws)
         inputs = batch_normalise(pixels, self._mean, self._std)
+        if draws.zoom is not None:
+            inputs = batch_zoom(inputs, draws.zoom)
         if draws.cutout is not None:
             inputs = batch_cutout(inputs, draws.cutout, size=cutout)
         return inputs, self._labels[indices]

@@ -248,13 +248,12 @@ def _rate_factor(session: Session, position: float) -> float:
 
 def _accumulate(session: Session, part: Part) -> float:
     """Add the gradient of a part of a batch; returns the sum of its losses where it is known."""
-    smoothing = session.recipe.training.label_smoothing
     with session.accelerator.autocast():
         logits = session.network(part.inputs)
     logits = logits.float()
-    loss = cross_entropy(logits, part.labels, label_smoothing=smoothing)
+    loss = _loss(session, logits, part.labels)
     if part.mix is not None:
-        other = cross_entropy(logits, part.labels[part.mix.partner], label_smoothing=smoothing)
+        other = _loss(session, logits, part.labels[part.mix.partner])
         loss = part.mix.share * loss + (1 - part.mix.share) * other
     value = 0.0
     if not session.is_deferred:
@@ -270,6 +269,18 @@ def _accumulate(session: Session, part: Part) -> float:
         session.accelerator.backward(scaled)
     session.count(loss.detach() if session.is_deferred else value, logits.detach(), part.labels)
     return value * len(part.labels)
+
+
+def _loss(session: Session, logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy, each picture with the weight of its class if they are balanced."""
+    smoothing, weights = session.recipe.training.label_smoothing, session.class_weights
+    if weights is None:
+        return cross_entropy(logits, labels, label_smoothing=smoothing)
+    total = cross_entropy(
+        logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum"
+    )
+    # By the number of pictures and not by the sum of weights, so that parts add up to the batch.
+    return total / len(labels)
 
 
 def _require_finite(session: Session) -> None:

@@ -51,10 +51,11 @@ class Session:
 
     network: `state.model`, wrapped for the processes and the precision. update: a step of
     `state.optimizer`. validation: the values of an epoch's log. write: puts a checkpoint on the
-    disk, and milestone the weights of an epoch, on the first process alone. least_pictures: that
-    a batch must have. blocks: of the network, from its input on; the first num_frozen of them no
-    longer learn. is_deferred: whether losses and gradients are looked at some batches later, so
-    that Python never waits for the device; spoilt: 1 where one of them was not finite since.
+    disk, and milestone the weights of an epoch, on the first process alone. least_pictures: that a
+    batch must have. blocks: of the network, from its input on; the first num_frozen of them no
+    longer learn. class_weights: (C,), or None where all pictures weigh the same. is_deferred:
+    whether losses and gradients are looked at some batches later, so that Python never waits for
+    the device; spoilt: 1 where one of them was not finite since.
     """
 
     recipe: Recipe
@@ -73,6 +74,7 @@ class Session:
     steps_per_epoch: int
     least_pictures: int
     blocks: list[nn.Module]
+    class_weights: Tensor | None
     is_deferred: bool
     spoilt: Tensor
     num_frozen: int = 0
@@ -335,6 +337,7 @@ def set_up(
         is_deferred=_can_defer(recipe, accelerator),
         spoilt=torch.zeros((), device=accelerator.device),
         blocks=blocks_of(model),
+        class_weights=_class_weights(data, accelerator.device) if recipe.training.balance else None,
         started=started,
     )
 
@@ -404,6 +407,14 @@ def _parts_of(
     if data.validation is not None:
         features(data.validation.pixels)
     return model.head, inputs, lambda trained: _validate(trained, data.validation, frozen=True)
+
+
+def _class_weights(data: TrainingData, device: torch.device) -> Tensor:
+    """(C,) float32 by the inverse of a class's share; their mean over the pictures is 1."""
+    counts = np.bincount(data.train.labels, minlength=data.train.num_classes)
+    present = counts > 0
+    weights = np.where(present, len(data.train) / (present.sum() * np.maximum(counts, 1)), 0.0)
+    return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
