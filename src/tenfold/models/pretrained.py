@@ -1,5 +1,6 @@
 """Networks of timm that were trained on other pictures, with a head for ours. Only timm user."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -223,19 +224,28 @@ def _configuration(name: str) -> dict[str, Any]:
 def _create(name: str, side: int) -> Any:
     """The network without classifier, for pictures of `side` pixels."""
     timm = _timm()
-    own = _configuration(name)["input_size"][1]
+    if side != _configuration(name)["input_size"][1]:
+        # Only networks whose positions are learnt take, and must know, another size.
+        with contextlib.suppress(TypeError):
+            return _checked(timm.create_model(name, num_classes=0, img_size=side), name, side)
+    return _checked(timm.create_model(name, num_classes=0), name, side)
+
+
+def _checked(backbone: Any, name: str, side: int) -> Any:
+    """`backbone` if it takes pictures of `side` pixels; raises TenfoldError where it doesn't."""
+    device = next(backbone.parameters()).device
+    if device.type == "meta":
+        return backbone
+    backbone.eval()
     try:
-        # Only networks whose positions are learnt must know the size.
-        if side != own:
-            return timm.create_model(name, num_classes=0, img_size=side)
-    except TypeError:
-        pass
-    except (AssertionError, ValueError) as error:
+        with torch.inference_mode():
+            backbone(torch.zeros(1, 3, side, side, device=device))
+    except (AssertionError, RuntimeError, ValueError) as error:
         raise TenfoldError(
-            f"{name} can't be made for model.input_size = {side} ({error}); leave it at 0, or try "
-            "a multiple of 14, 16 or 32."
+            f"{name} does not take pictures of {side} pixels ({str(error).rstrip('.')}); set "
+            "model.input_size to 0, or to a multiple of 32 or of its patches."
         ) from error
-    return timm.create_model(name, num_classes=0)
+    return backbone.train()
 
 
 def _packaged(name: str) -> Path | None:
