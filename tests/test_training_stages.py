@@ -120,7 +120,7 @@ def test_the_head_learns_from_features_alone(monkeypatch):
     # 192 training and 60 validation pictures, each once.
     assert sum(number for number, _ in calls) == 252
     assert not any(grad for _, grad in calls)
-    assert fitted.history.metrics[-1]["train_accuracy"] > 0.85
+    assert fitted.history.metrics[-1]["train_accuracy"] > 0.75
     # The second time, none.
     calls.clear()
     again = fit(recipe({**HEAD, "epochs": 25}), data())

@@ -13,6 +13,7 @@ import typer
 from tenfold import __version__
 from tenfold.cli.bench import bench
 from tenfold.cli.data import data_app
+from tenfold.cli.heads import heads
 from tenfold.cli.options import (
     DataOption,
     JsonOption,
@@ -226,6 +227,7 @@ app.command()(score)
 app.command()(study)
 app.command()(studies)
 app.command()(tune)
+app.command()(heads)
 app.command()(bench)
 
 
