@@ -30,10 +30,10 @@ def heads(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a linear head, an MLP, nearest neighbours and logistic regression on features."""
-    from tenfold.data import load
     from tenfold.data.splits import training_data
     from tenfold.errors import TenfoldError
     from tenfold.evaluation.evaluate import split_of, splitting
+    from tenfold.evaluation.loading import load_data
     from tenfold.recipe import load_recipe
     from tenfold.training.heads import compare_heads
     from tenfold.training.process import prepare_process
@@ -44,12 +44,7 @@ def heads(
     prepare_process(threads)
     rows = []
     with output.progress() as progress:
-        dataset = load(
-            chosen.data.name,
-            image_size=chosen.data.image_size,
-            skip_broken=skip_broken,
-            progress=progress,
-        )
+        dataset = load_data(chosen, skip_broken=skip_broken, progress=progress)
         images = None
         if test:
             try:

@@ -30,7 +30,7 @@ def recipe_within(
 
     import torch
 
-    from tenfold.data import load
+    from tenfold.evaluation.loading import load_data
     from tenfold.recipe import load_recipe
     from tenfold.speed.planning import plan_run, unfinished_plan
     from tenfold.training.process import prepare_process, seconds_since_start
@@ -45,12 +45,7 @@ def recipe_within(
             return begun
     prepare_process(threads)
     with output.progress() as progress:
-        dataset = load(
-            wanted.data.name,
-            image_size=wanted.data.image_size,
-            skip_broken=skip_broken,
-            progress=progress,
-        )
+        dataset = load_data(wanted, skip_broken=skip_broken, progress=progress)
     planned = plan_run(
         asked,
         dataset,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from tenfold.data import Dataset, Images, load
+from tenfold.data import Dataset, Images
 from tenfold.data.sources import NAMES
 from tenfold.data.splits import TrainingData, check_leaks, training_data
 from tenfold.errors import HeldError, TenfoldError
@@ -26,6 +26,7 @@ from tenfold.evaluation.evaluate import (
     split_of,
     splitting,
 )
+from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.trained import save_model
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
@@ -111,9 +112,8 @@ def train(
             on_first_process(accelerator, lambda: _take_folder(recipe, options, stack).path)
         )
         prepare_process(_threads(run, options))
-        dataset = load(
-            recipe.data.name,
-            image_size=recipe.data.image_size,
+        dataset = load_data(
+            recipe,
             skip_broken=options.skip_broken,
             progress=progress if accelerator.is_main_process else None,
         )
