@@ -81,8 +81,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --time "
-            "it may be left out."
+            help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --data "
+            "or --time it may be left out."
         ),
     ] = None,
     data: DataOption = None,
@@ -144,10 +144,18 @@ def train(
         )
     elif recipe is not None:
         chosen = load_recipe(recipe, changes)
+    elif data is not None:
+        from tenfold.training.choice import choose_recipe
+
+        with output.progress() as progress:
+            choice = choose_recipe(changes, skip_broken=skip_broken, progress=progress)
+        chosen = choice.recipe
+        output.record("choice", reason=choice.reason, recipe=chosen.to_dict())
+        output.say(choice.reason)
     else:
         raise TenfoldError(
-            "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), or give the time "
-            "that there is, such as `tenfold train --time 5m`."
+            "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), pictures of your "
+            "own with --data, or the time that there is, such as `tenfold train --time 5m`."
         )
 
     from tenfold.training.train import TrainOptions

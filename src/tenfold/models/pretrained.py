@@ -193,6 +193,13 @@ def load_weights(model: Pretrained, source: str) -> str:
     return _from_hub(model)
 
 
+def has_weights(name: str) -> bool:
+    """Whether the weights of the network `name` are in a package that is installed, with timm."""
+    import importlib.util
+
+    return importlib.util.find_spec("timm") is not None and _packaged(name) is not None
+
+
 def _timm() -> Any:
     try:
         import timm
