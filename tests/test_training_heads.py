@@ -5,8 +5,8 @@ import torch
 
 from tenfold.errors import TenfoldError
 from tenfold.recipe import load_recipe
+from tenfold.training.devices import make_accelerator
 from tenfold.training.heads import NEIGHBOURS, compare_heads
-from tenfold.training.session import make_accelerator
 from test_training_stages import HEAD, recipe
 from tiny_training import data, pictures
 

@@ -192,7 +192,7 @@ def test_row_14_a_run_of_stages_ends_with_the_same_bits_after_an_interruption(st
 
 
 def test_rare_classes_count_as_much_when_balanced():
-    from tenfold.training.session import _class_weights
+    from tenfold.training.set_up import _class_weights
 
     some = data()
     keep = np.flatnonzero((some.train.labels != 0) | (np.arange(192) < 24))

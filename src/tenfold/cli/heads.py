@@ -35,9 +35,9 @@ def heads(
     from tenfold.evaluation.evaluate import split_of, splitting
     from tenfold.evaluation.loading import load_data
     from tenfold.recipe import load_recipe
+    from tenfold.training.devices import make_accelerator
     from tenfold.training.heads import compare_heads
     from tenfold.training.process import prepare_process
-    from tenfold.training.session import make_accelerator
 
     output = Output(as_json=as_json)
     chosen = load_recipe(recipe, [*(overrides or []), *data_override(data)])

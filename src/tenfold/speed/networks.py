@@ -11,8 +11,8 @@ from tenfold.evaluation.trained import build_network
 from tenfold.evaluation.views import num_views
 from tenfold.recipe import ModelOptions, Recipe, load_recipe, shipped_recipes
 from tenfold.speed.rates import Rates, seconds_of_one
+from tenfold.training.devices import available_precision
 from tenfold.training.optimizers import build_optimizer, update_of
-from tenfold.training.session import available_precision
 
 SIDE, NUM_CLASSES = 32, 10
 

@@ -31,11 +31,13 @@ from tenfold.training.batches import (
     epoch_batches,
     seed_generators,
 )
+from tenfold.training.devices import make_accelerator
 from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
 from tenfold.training.schedules import multiplier
-from tenfold.training.session import Session, describe_plan, make_accelerator, set_up
+from tenfold.training.session import Session, describe_plan
+from tenfold.training.set_up import set_up
 from tenfold.training.stages import stages_of
 from tenfold.training.state import History, Sums, TrainingState
 

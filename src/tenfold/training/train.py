@@ -43,12 +43,12 @@ from tenfold.run import (
     peak_memory_bytes,
     runs_of,
 )
+from tenfold.training.devices import make_accelerator, on_first_process
 from tenfold.training.interruption import leaving_at_once
 from tenfold.training.loop import Fitted, fit
 from tenfold.training.process import prepare_process
 from tenfold.training.reporters import Reporter, Reporters, TensorBoardReporter
 from tenfold.training.resuming import Resumer, identity_of
-from tenfold.training.session import make_accelerator, on_first_process
 from tenfold.training.state import History, TrainingState
 
 logger = logging.getLogger("tenfold")
