@@ -10,6 +10,7 @@ from tenfold.training.reporters import Plan, Reporters, TensorBoardReporter
 PLAN = Plan(
     recipe="cnn",
     model="cnn",
+    trains="all",
     num_parameters=357_162,
     num_train=45_000,
     num_validation=5_000,

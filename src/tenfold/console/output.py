@@ -220,8 +220,9 @@ def _describe_plan(plan: "Plan") -> str:
     epochs = f"{plan.epochs} epochs of {plan.steps_per_epoch} steps"
     if plan.seconds_left is not None:
         epochs = f"{duration(plan.seconds_left)}, but at most {epochs},"
+    learns = "" if plan.trains == "all" else f" that learn ({plan.trains})"
     return (
-        f"{plan.recipe}: {plan.model} with {plan.num_parameters:,} parameters, "
+        f"{plan.recipe}: {plan.model} with {plan.num_parameters:,} parameters{learns}, "
         f"{plan.num_train:,} training and {plan.num_validation:,} validation pictures, "
         f"{epochs} on {plan.device} with {plan.threads} threads{ranks}{resumed}"
     )

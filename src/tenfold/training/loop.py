@@ -119,6 +119,7 @@ def _train_stage(session: Session) -> None:
     # A signal that came while the last epoch was validated.
     _leave_if_asked(session)
     assert session.state.history.ended is not None
+    session.note_stage()
     session.reporter.ended(session.state.history.ended)
 
 

@@ -12,11 +12,14 @@ from tenfold.errors import TenfoldError
 class Plan:
     """What is about to be trained.
 
-    resumed_step: 0 for a run from the start. seconds_left: of the recipe's time limit, or None.
+    trains: what of the network learns, `all` where it is not pretrained. num_parameters: that
+    learn. resumed_step: 0 for a run from the start. seconds_left: of the recipe's time limit, or
+    None.
     """
 
     recipe: str
     model: str
+    trains: str
     num_parameters: int
     num_train: int
     num_validation: int

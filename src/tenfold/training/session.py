@@ -28,16 +28,17 @@ SETTLED_AT_ONCE = 50
 class Session:
     """What the functions of the loop share; `state` is all that changes from step to step.
 
-    network: `state.model`, wrapped for the processes and the precision. update: a step of
-    `state.optimizer`. validation: the values of an epoch's log. write: puts a checkpoint on the
-    disk, and milestone the weights of an epoch, on the first process alone. least_pictures: that a
-    batch must have. blocks: of the network, from its input on; the first num_frozen of them no
-    longer learn. class_weights: (C,), or None where all pictures weigh the same. is_deferred:
-    whether losses and gradients are looked at some batches later, so that Python never waits for
-    the device; spoilt: 1 where one of them was not finite since.
+    trains: what learns in this stage. network: `state.model`, wrapped for the processes and the
+    precision. update: a step of `state.optimizer`. validation: the values of an epoch's log. write:
+    puts a checkpoint on the disk, and milestone the weights of an epoch, on the first process
+    alone. least_pictures: that a batch must have. blocks: of the network, from its input on; the
+    first num_frozen of them no longer learn. class_weights: (C,), or None where all pictures weigh
+    the same. is_deferred: whether losses and gradients are looked at some batches later, so that
+    Python never waits for the device; spoilt: 1 where one of them was not finite since.
     """
 
     recipe: Recipe
+    trains: str
     accelerator: Accelerator
     network: nn.Module
     state: TrainingState
@@ -155,6 +156,22 @@ class Session:
             model = self.trained(self.state.evaluated_model)
             on_first_process(self.accelerator, lambda: self.milestone(epoch, model))
 
+    def note_stage(self) -> None:
+        """Write down what the stage learned and how well; every stage once."""
+        history = self.state.history
+        if len(history.stages) > history.stage:
+            return
+        reached = [m["validation_accuracy"] for m in history.metrics[history.first_epoch :]]
+        best = history.best_epoch
+        history.stages.append(
+            {
+                "trains": self.trains,
+                "epochs": history.stage_epoch,
+                "num_trained": count_parameters(self.state.model),
+                "validation_accuracy": reached[-1] if best is None else history.best_accuracy,
+            }
+        )
+
     def finish_stage(self) -> None:
         """Give the network the weights that were best, and let the history go on."""
         state = self.state
@@ -184,6 +201,7 @@ def describe_plan(session: Session) -> Plan:
     return Plan(
         recipe=session.recipe.name,
         model=session.recipe.model.name,
+        trains=session.trains,
         num_parameters=count_parameters(session.state.model),
         num_train=len(session.pictures),
         num_validation=session.num_validation,

@@ -109,6 +109,7 @@ def set_up(
 
     return Session(
         recipe=recipe,
+        trains=stage.trains,
         accelerator=accelerator,
         network=network,
         state=state,

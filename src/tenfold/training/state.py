@@ -37,18 +37,19 @@ class History:
     """How far a run has come; plain values, exact in JSON.
 
     stage: place of the present one among the recipe's stages; first_epoch: those completed before
-    it. weights: where a pretrained network has its weights from, in words. epoch: epochs completed.
-    step: steps completed within the present epoch. sums: of the present epoch on this process;
-    sums_by_process: all of them, as of the last checkpoint. training_seconds: spent in steps.
-    fit_seconds: from the set-up to the last checkpoint, of all sessions so far. compile_seconds: of
-    those, spent on compiling the network. wall_seconds, process_seconds: of all sessions so far,
-    everything included. metrics, timings: the lines of the run folder's logs. ended: why training
-    is over, or None.
+    it. weights: where a pretrained network has its weights from, in words. stages: what the stages
+    before learned, and how well. epoch: epochs completed. step: steps completed within the present
+    epoch. sums: of the present epoch on this process; sums_by_process: all of them, as of the last
+    checkpoint. training_seconds: spent in steps. fit_seconds: from the set-up to the last
+    checkpoint, of all sessions so far. compile_seconds: of those, spent on compiling the network.
+    wall_seconds, process_seconds: of all sessions so far, everything included. metrics, timings:
+    the lines of the run folder's logs. ended: why training is over, or None.
     """
 
     stage: int = 0
     first_epoch: int = 0
     weights: str | None = None
+    stages: list[dict[str, Any]] = field(default_factory=list)
     epoch: int = 0
     step: int = 0
     sums: Sums = field(default_factory=Sums)

@@ -377,6 +377,7 @@ def _finish(
             "peak_memory_bytes": peak_memory_bytes(),
             "ended": history.ended,
             "best_epoch": history.best_epoch,
+            "stages": history.stages,
         },
         "splits": {},
         "test_uses": [],
