@@ -97,6 +97,14 @@ class Part(NamedTuple):
     mix: Mix | None
 
 
+def has_room(num_bytes: int, device: torch.device) -> bool:
+    """Whether `device` can hold so much of pictures and still work: half of a GPU's free memory."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return num_bytes <= free // 2
+
+
 class TrainingInputs(Protocol):
     """What a step takes its inputs from."""
 
@@ -116,7 +124,7 @@ class TrainingInputs(Protocol):
 
 
 class TrainingPictures:
-    """The training set as one uint8 tensor on the device, and what is done to its pictures.
+    """The training set as one uint8 tensor, on the device if it fits, and what is done to it.
 
     Small batches are made some at a time, since most of what one costs is the same for eight.
     """
@@ -133,7 +141,10 @@ class TrainingPictures:
         with warnings.catch_warnings():
             # A memory-mapped array is read-only, and nothing here writes to it.
             warnings.filterwarnings("ignore", message=".*not writable.*")
-            self._pixels = torch.from_numpy(images.pixels).to(device)
+            self._pixels = torch.from_numpy(images.pixels)
+        # Pictures that a GPU has no room for stay where they are, mapped from the disk if large.
+        self._store = device if has_room(images.pixels.nbytes, device) else torch.device("cpu")
+        self._pixels = self._pixels.to(self._store)
         self._labels = torch.from_numpy(images.labels).to(device)
         self._mean = torch.tensor(normalisation.mean, device=device)
         self._std = torch.tensor(normalisation.std, device=device)
@@ -177,16 +188,16 @@ class TrainingPictures:
             saturation=options.saturation,
             hue=options.hue,
             zoom=options.zoom,
-        ).to(self._device)
+        ).to(self._store)
         if options.flip and options.alternate:
             flips = alternating_flips(
                 len(self), epoch=epoch, generator=seeded_generator(self._seed, "flips")
             )
-            self._draws = self._draws._replace(flip=flips.to(self._device))
+            self._draws = self._draws._replace(flip=flips.to(self._store))
 
     def plain(self, count: int) -> Tensor:
         """The first `count` pictures, or all, as they are: (N, 3, H, W) float32, normalised."""
-        return batch_normalise(self._pixels[:count], self._mean, self._std)
+        return batch_normalise(self._pixels[:count].to(self._device), self._mean, self._std)
 
     def part(
         self, indices: Tensor, *, step: int, batch_size: int, number: int, size: int | None = None
@@ -234,7 +245,7 @@ class TrainingPictures:
         self.start_epoch(epoch)
         assert self._draws is not None
         blocks = []
-        for indices in torch.split(torch.arange(len(self), device=self._device), 1000):
+        for indices in torch.split(torch.arange(len(self), device=self._store), 1000):
             draws = self._draws.of(indices)
             pixels = batch_colour(batch_gather(self._pixels, indices, draws), draws)
             if draws.zoom is not None:
@@ -245,12 +256,15 @@ class TrainingPictures:
 
     def _make(self, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
         assert self._draws is not None, "start_epoch comes first"
-        draws = self._draws.of(indices)
+        stored = indices.to(self._store)
+        draws = self._draws.of(stored)
         cutout = self._augmentation.cutout
         if size != self.side:
             draws = draws.scaled(size / self.side)
             cutout = max(round(cutout * size / self.side), 1)
-        pixels = batch_colour(batch_gather(self._pixels_of(size), indices, draws), draws)
+        pixels = batch_gather(self._pixels_of(size), stored, draws).to(self._device)
+        draws = draws.to(self._device)
+        pixels = batch_colour(pixels, draws)
         inputs = batch_normalise(pixels, self._mean, self._std)
         if draws.zoom is not None:
             inputs = batch_zoom(inputs, draws.zoom)
