@@ -22,7 +22,7 @@ from tenfold.evaluation.predictions import predict_images
 from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.models import Speedrun, blocks_of, count_parameters
 from tenfold.recipe import PlateauSchedule, Recipe
-from tenfold.training.batches import TrainingPictures, derive_seed, num_batches
+from tenfold.training.batches import TrainingPictures, batch_sizes, derive_seed
 from tenfold.training.compiling import compile_network
 from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import build_optimizer, update_of
@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 SETTLED_AT_ONCE = 50
 """Batches whose right answers are counted together; one by one, that takes 1 % of a small step."""
+
+RESAVE_SECONDS = 10.0
+"""Between checkpoints at the ends of epochs that take less on a GPU."""
 
 WHITENED_PICTURES = 2000
 """From which the first layer of a fast network is computed."""
@@ -69,6 +72,8 @@ class Session:
     spoilt: Tensor
     num_frozen: int = 0
     started: float = 0.0
+    validation_seconds: float = 0.0
+    last_saved: float = -math.inf
     _losses: list[tuple[float | Tensor, int]] = field(default_factory=list)
     _unscored: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _known_loss: float | None = None
@@ -151,9 +156,21 @@ class Session:
             "or set training.clip_norm."
         )
 
+    def timed_validation(self) -> dict[str, float | None]:
+        """What `validation` says; its time is kept."""
+        started = time.monotonic()
+        found = self.validation()
+        self.validation_seconds = time.monotonic() - started
+        return found
+
+    def saved_just_now(self) -> bool:
+        """Whether a checkpoint is so new that another is not worth its time on a fast device."""
+        return self.is_deferred and time.monotonic() - self.last_saved < RESAVE_SECONDS
+
     def save(self) -> None:
         """Write a checkpoint; every process must call this at the same place."""
         self.settle()
+        self.last_saved = time.monotonic()
         history = self.state.history
         history.fit_seconds = time.monotonic() - self.started
         history.sums_by_process = gather_object([history.sums])
@@ -258,11 +275,12 @@ def set_up(
         prepared = optimizer
     state = TrainingState(model=model, optimizer=prepared, average=average)
     if recipe.training.compile:
-        state.history.compile_seconds = compile_network(
+        network, state.history.compile_seconds = compile_network(
             network,
             recipe,
             num_images=len(data.train),
-            side=pictures.side,
+            num_processes=accelerator.num_processes,
+            size=data.train.size,
             precision=accelerator.autocast,
         )
 
@@ -289,7 +307,7 @@ def set_up(
         write=save if save is not None else lambda state: None,
         milestone=milestone if milestone is not None else lambda epoch, model: None,
         interruption=interruption,
-        steps_per_epoch=num_batches(len(data.train), recipe.training.batch_size, least=least),
+        steps_per_epoch=len(batch_sizes(len(data.train), recipe.training.batch_size, least=least)),
         least_pictures=least,
         is_deferred=_can_defer(recipe, accelerator),
         spoilt=torch.zeros((), device=accelerator.device),
@@ -347,11 +365,13 @@ def _validate(model: TrainedModel, images: Images | None) -> dict[str, float | N
 def _can_defer(recipe: Recipe, accelerator: Accelerator) -> bool:
     """Whether a step can be taken without knowing its loss: nothing but a report depends on it.
 
-    Several processes must agree before each step, and a scaler or a limit of the norm must know
-    the gradient. On a processor there is nobody to run ahead of.
+    Several processes must agree before each step, a scaler or a limit of the norm must know the
+    gradient, and a limit of the time how long a step took. On a processor there is nobody to run
+    ahead of.
     """
     alone = accelerator.num_processes == 1 and accelerator.scaler is None
-    return accelerator.device.type != "cpu" and alone and recipe.training.clip_norm == 0
+    needed = recipe.training.clip_norm > 0 or recipe.training.time_limit_seconds > 0
+    return accelerator.device.type != "cpu" and alone and not needed
 
 
 def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> int:
