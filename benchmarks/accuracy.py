@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tenfold.files import read_json
+from tenfold.recipe import load_recipe
 from tenfold.run import describe_environment, runs_of
 from tenfold.speed.accuracy import RECIPES
 
@@ -28,9 +30,12 @@ def main() -> int:
     for target in options.to:
         reach(target, seeds=options.seeds, out=options.out)
     for recipe in [*ORDINARY, *(RECIPES["cpu"][target] for target in options.to)]:
-        if not any(run.is_finished() for run in runs_of(options.out / "curves", recipe)):
-            changes = ["--set", f"data.validation_size={HELD_OUT}"]
-            tenfold("train", recipe, *changes, "--runs", str(options.out / "curves"))
+        change = f"data.validation_size={HELD_OUT}"
+        wanted = json.loads(json.dumps(load_recipe(recipe, [change]).to_dict()))
+        earlier = [r for r in runs_of(options.out / "curves", recipe) if r.is_finished()]
+        if not any(read_json(run.recipe) == wanted for run in earlier):
+            changes = ["--set", change]
+            tenfold("train", recipe, *changes, "--cpu", "--runs", str(options.out / "curves"))
     return 0
 
 
@@ -47,16 +52,19 @@ def parse() -> argparse.Namespace:
 def reach(target: str, *, seeds: int, out: Path) -> None:
     """Write `to-<target>.json` unless it is there for as many seeds."""
     path = out / f"to-{target}.json"
-    if path.exists() and json.loads(path.read_text())["summary"]["num_seeds"] >= seeds:
-        return
+    recipe = json.loads(json.dumps(load_recipe(RECIPES["cpu"][target]).to_dict()))
+    if path.exists():
+        known = json.loads(path.read_text())
+        if known["summary"]["num_seeds"] >= seeds and known["recipe"] == recipe:
+            return
     out.mkdir(parents=True, exist_ok=True)
     print(f"Reaching {target} % with {seeds} seeds", flush=True)
-    said = tenfold(
-        "bench", "--to", target, "--seeds", str(seeds), "--runs", str(out / "runs"), "--json"
-    )
+    options = ["--seeds", str(seeds), "--cpu", "--runs", str(out / "runs"), "--json"]
+    said = tenfold("bench", "--to", target, *options)
     records = [json.loads(line) for line in said.splitlines()]
     values = {
         "target": target,
+        "recipe": recipe,
         "environment": describe_environment(),
         "seeds": [record for record in records if record["event"] == "reached"],
         "summary": next(record for record in records if record["event"] == "summary"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tenfold.data import Dataset
 from tenfold.data.images import Images
 from tenfold.errors import TenfoldError
 from tenfold.files import write_json
-from tenfold.recipe import load_recipe
+from tenfold.recipe import load_recipe, recipe_from_dict
 from tenfold.run import create_run
 from tenfold.speed import planning
 from tenfold.speed.networks import Speed
@@ -60,17 +61,19 @@ def test_the_dearest_rung_that_can_be_paid_for_is_taken(rung):
     assert choose_rung(rung.cost, 1e-9) == LADDER[-1]
 
 
-def test_expectations_go_through_the_ladder_and_beyond():
+def test_expectations_go_through_the_ladder_and_end_with_it():
     for rung in LADDER:
         assert expected_accuracy(rung.cost) == pytest.approx(rung.accuracy)
     costs = np.geomspace(LADDER[0].cost / 100, LADDER[-1].cost * 10, 50)
     expected = [expected_accuracy(cost) for cost in costs]
     assert expected == sorted(expected)
     assert 0.09 < expected[0] < LADDER[0].accuracy
-    assert LADDER[-1].accuracy < expected[-1] < 0.97
+    assert expected[-1] == pytest.approx(LADDER[-1].accuracy)
 
 
-@pytest.mark.parametrize(("side", "sizes"), [(32, (20, 26)), (64, (40, 52)), (16, (10, 12))])
+@pytest.mark.parametrize(
+    ("side", "sizes"), [(32, (20, 26)), (64, (40, 52)), (16, (12, 12)), (10, (10, 10))]
+)
 def test_sizes_follow_the_pictures(side, sizes):
     recipe = load_recipe("fast-91", ["training.sizes=[20,26]", "training.sizes_until=[0.4,0.7]"])
     assert with_sizes_for(recipe, side).training.sizes == sizes
@@ -88,14 +91,40 @@ def slow_machine(monkeypatch):
 
 def test_evaluation_page_and_margin_are_taken_out_of_the_time(slow_machine):
     planned = plan_run(load_recipe("cnn"), dataset(), seconds=100, device=CPU)
-    # 20 validation and 50 test pictures.
-    assert planned.closing_seconds == pytest.approx(0.14 + 3)
+    # 20 validation pictures, after the last epoch and for the result, and 50 test pictures.
+    assert planned.closing_seconds == pytest.approx(0.18 + 3)
     limit = planned.recipe.training.time_limit_seconds
-    assert limit == pytest.approx(100 * 0.96 - 3.14, abs=1)
+    assert limit == pytest.approx(100 * 0.96 - 3.18, abs=1)
     # An epoch of 180 pictures takes 0.18 s; more are planned than fit, so that the clock decides.
     assert planned.recipe.training.epochs > limit / 0.18
     assert planned.recipe.model == load_recipe("cnn").model
     assert planned.expected is None
+
+
+def test_what_is_not_done_takes_no_time(slow_machine):
+    planned = plan_run(
+        load_recipe("cnn"),
+        dataset(),
+        seconds=100,
+        device=CPU,
+        evaluates_test=False,
+        writes_page=False,
+    )
+    assert planned.closing_seconds == pytest.approx(0.08)
+
+
+def test_the_clock_is_the_only_end(slow_machine):
+    asked = load_recipe("cnn-dropout")
+    assert asked.training.milestones
+    early = dataclasses.replace(asked.training, early_stopping=3)
+    planned = plan_run(
+        dataclasses.replace(asked, training=early), dataset(side=32), seconds=100, device=CPU
+    )
+    assert planned.recipe.training.milestones == ()
+    assert planned.recipe.training.early_stopping == 0
+    assert planned.recipe.training.min_steps == 0
+    # It can be read back, as the run's folder will have it.
+    assert recipe_from_dict(planned.recipe.to_dict()) == planned.recipe
 
 
 def test_without_a_recipe_the_time_decides(slow_machine):
@@ -110,7 +139,19 @@ def test_without_a_recipe_the_time_decides(slow_machine):
     shortest = plan_run(None, shortest, seconds=12, device=CPU)
     assert shortest.recipe.name == LADDER[0].recipe
     assert shortest.recipe.data.image_size == 0  # The rung's own is 24.
-    assert large.expected == pytest.approx(expected_accuracy(60 * 147e9))
+    # The epochs that fit, of 40 s each, as a share of the rung's.
+    rung = choose_rung(60 * 147e9, 0.8)
+    epochs = large.recipe.training.time_limit_seconds / 40
+    share = epochs / load_recipe(rung.recipe).training.epochs
+    assert large.expected == pytest.approx(expected_accuracy(rung.cost * share), abs=1e-6)
+
+
+def test_a_step_that_takes_long_needs_time_for_some_of_it(monkeypatch, slow_machine):
+    monkeypatch.setattr(planning, "speed_of_run", lambda recipe, **others: Speed(0.05, 0.002))
+    # Four steps of 128 pictures take 25.6 s.
+    with pytest.raises(TenfoldError, match="training for some steps"):
+        plan_run(load_recipe("cnn"), dataset(), seconds=28.0, device=CPU)
+    plan_run(load_recipe("cnn"), dataset(), seconds=34.0, device=CPU)
 
 
 def test_too_little_time_is_refused_with_what_is_missing(slow_machine):
@@ -128,19 +169,33 @@ def test_an_unfinished_plan_is_gone_on_with(tmp_path):
     run = create_run(tmp_path, "cnn-in-1m")
     write_json(run.recipe, begun.to_dict())
 
-    def found(recipe, *, own_network=False):
-        return unfinished_plan(tmp_path, "cnn-in-1m", recipe, own_network=own_network)
+    def found(recipe, *, changes=("seed=2",), own_network=False):
+        return unfinished_plan([run], recipe, changes, own_network=own_network)
 
     assert found(wanted) == begun
     assert found(load_recipe("cnn", ["seed=3"])) is None
-    changed = load_recipe("cnn", ["seed=2", "optimizer.lr=0.5"])
-    assert found(changed) is None
-    assert found(changed, own_network=True) == begun
-    assert unfinished_plan(tmp_path, "cnn-in-2m", wanted, own_network=False) is None
+    other = ["seed=2", "optimizer.lr=0.5"]
+    assert found(load_recipe("cnn", other)) is None
+    # A plan that chose the network agrees with whatever the command does not say.
+    assert found(load_recipe("fast-91", ["seed=2"]), own_network=True) == begun
+    assert found(load_recipe("fast-91", other), changes=other, own_network=True) is None
+    assert found(load_recipe("fast-91"), changes=(), own_network=True) is None
+    assert unfinished_plan([], wanted, (), own_network=False) is None
     with run.writer():
         assert found(wanted) is None
+    damaged = create_run(tmp_path, "cnn-in-1m")
+    damaged.recipe.write_text("{")
+    assert unfinished_plan([damaged, run], wanted, (), own_network=False) == begun
     write_json(run.result, {})
     assert found(wanted) is None
+
+
+def test_under_a_launcher_there_is_no_plan(tmp_path):
+    command = commands.run(
+        ["train", "cnn", "--time", "1m"], folder=tmp_path, environment={"WORLD_SIZE": "2"}
+    )
+    assert command.wait() == 2
+    assert "--time plans for one process" in command.output
 
 
 @pytest.mark.parametrize("recipe", [["tiny.toml"], []])
@@ -148,14 +203,16 @@ def test_a_run_is_done_within_its_time(tmp_path, recipe):
     commands.write_tiny_recipe(tmp_path)
     data = commands.write_tiny_data(tmp_path / "tiny.npz")
     arguments = ["train", *recipe, "--data", str(data), "--time", "25s", "--json"]
+    started = time.monotonic()
     command = commands.run(arguments, folder=tmp_path)
     assert command.wait() == 0, command.output
+    took = time.monotonic() - started
+    # The promise is 22.5 to 25 s; other tests on the same cores take their part.
+    assert 20 < took < 26
     lines = {line["event"]: line for line in map(json.loads, command.output.splitlines())}
     assert lines["ended"]["reason"] == "time limit"
     name = "tiny-in-25s" if recipe else "fast-in-25s"
     result = json.loads((tmp_path / f"runs/{name}/1/result.json").read_text())
-    assert result["training"]["wall_seconds"] < 25
-    assert result["training"]["wall_seconds"] > 6
     assert "test" in result["splits"]
     rates = (tmp_path / f"runs/{name}/1/metrics.jsonl").read_text().splitlines()
     assert json.loads(rates[-1])["learning_rate"] < 0.05 * json.loads(rates[0])["learning_rate"]

@@ -14,10 +14,10 @@ from tenfold.recipe import AugmentationOptions
 from tenfold.training import batches as batches_module
 from tenfold.training.batches import (
     TrainingPictures,
+    batch_sizes,
     derive_seed,
     epoch_batches,
     has_room,
-    num_batches,
     seeded_generator,
 )
 
@@ -84,7 +84,7 @@ def test_seeds_are_the_same_in_every_process_and_version():
 def test_every_picture_comes_once_an_epoch(number, batch_size):
     batches = epoch_batches(number, batch_size, seed=0, epoch=0)
     assert sorted(torch.cat(batches).tolist()) == list(range(number))
-    assert len(batches) == num_batches(number, batch_size)
+    assert len(batches) == len(batch_sizes(number, batch_size))
     assert all(batch.dtype == torch.int64 for batch in batches)
     sizes = [len(batch) for batch in batches]
     assert min(sizes) >= 2
@@ -104,7 +104,7 @@ def test_row_29_a_single_picture_left_over_joins_the_batch_before():
 def test_row_29_every_batch_can_be_split_into_parts_of_two(number, least):
     batches = epoch_batches(number, 16, seed=0, epoch=0, least=least)
     assert sorted(torch.cat(batches).tolist()) == list(range(number))
-    assert len(batches) == num_batches(number, 16, least=least)
+    assert len(batches) == len(batch_sizes(number, 16, least=least))
     assert min(map(len, batches)) >= least
     assert max(map(len, batches)) < 16 + least
 

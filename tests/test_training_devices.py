@@ -76,6 +76,47 @@ def test_deferring_waits_once_an_epoch_only(deferring, monkeypatch):
     assert all(map(math.isfinite, told.losses))
 
 
+READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__float__", "__bool__", "__int__")
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "sgd", "adamw"])
+def test_no_step_reads_a_value_from_the_device(deferring, monkeypatch, optimizer):
+    from tenfold.training import loop
+
+    changes = [
+        f"optimizer.name={optimizer}",
+        "model.widths=[8,16]",
+        "training.batch_size=32",
+        "training.epochs=2",
+        "training.precision=float32",
+        "training.sizes=[12]",
+    ]
+    recipe = load_recipe("fast-94", changes)
+    read: list[str] = []
+    real_step = loop._step
+
+    def step(*arguments, **options):
+        with pytest.MonkeyPatch.context() as patch:
+            for name in READS:
+                real = getattr(torch.Tensor, name)
+
+                def reading(tensor, *rest, real=real, name=name, **others):
+                    read.append(name)
+                    return real(tensor, *rest, **others)
+
+                patch.setattr(torch.Tensor, name, reading)
+            before = len(read)
+            loss = real_step(*arguments, **options)
+        if len(read) > before:
+            read.append("step")
+        return loss
+
+    monkeypatch.setattr(loop, "_step", step)
+    fit(recipe, data())
+    # The first step alone, for a loss to show.
+    assert read.count("step") == 1
+
+
 @pytest.mark.parametrize("loss_scale", [1e38, math.nan])
 def test_a_run_that_diverges_is_found_before_anything_is_saved(deferring, monkeypatch, loss_scale):
     from tenfold.training import loop
@@ -143,19 +184,36 @@ def test_a_compiled_network_learns_the_same():
 def test_where_nothing_compiles_a_sentence_says_so(monkeypatch):
     from torch._dynamo.exc import BackendCompilerFailed
 
-    def broken(self, **options):
+    def broken(network, **options):
         def forward(inputs):
             raise BackendCompilerFailed("inductor", RuntimeError("no compiler"), None)
 
-        self.forward = forward
+        return forward
 
-    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(TenfoldError, match=r"training.compile = true does not work here"):
         fit(tiny("training.compile=true"), data())
 
 
 def test_each_shape_to_come_is_compiled():
     recipe = load_recipe("fast-94", ["training.batch_size=80"])
-    shapes = compiling._shapes(recipe, num_images=192, side=32)
-    assert {shape[2] for shape in shapes} == {*recipe.training.sizes, 32}
-    assert {shape[0] for shape in shapes} == {80, 32}
+    shapes = compiling._shapes(recipe, 192, 1, (32, 48))
+    assert [shape[2:] for shape in shapes[::2]] == [(24, 36), (32, 48)]
+    assert [shape[0] for shape in shapes] == [80, 32, 80, 32]
+    # Parts of batches, and a remainder that is joined to the batch before it.
+    recipe = load_recipe("fast-94", ["training.batch_size=80", "training.accumulate=4"])
+    counts = {shape[0] for shape in compiling._shapes(recipe, 165, 1, (32, 32))}
+    assert counts == {20, 21, 22}
+
+
+def test_validation_and_evaluation_are_not_compiled(monkeypatch):
+    compiled = []
+
+    def wrap(network, **options):
+        compiled.append(network)
+        return network
+
+    monkeypatch.setattr(torch, "compile", wrap)
+    fitted = fit(tiny("training.compile=true"), data())
+    assert len(compiled) == 1
+    assert fitted.model.module._compiled_call_impl is None

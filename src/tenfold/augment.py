@@ -131,19 +131,25 @@ def alternating_flips(num_images: int, *, epoch: int, generator: torch.Generator
 
 def shrink(pixels: Tensor, size: int) -> Tensor:
     """(N, H, W, 3) uint8 with the shorter side brought to `size` pixels, by areas that overlap."""
-    height, width = pixels.shape[1:3]
-    shorter = min(height, width)
-    shape = (round(height * size / shorter), round(width * size / shorter))
+    shape = shrunk_size((pixels.shape[1], pixels.shape[2]), size)
     blocks = []
     for block in torch.split(pixels, SHRUNK_AT_ONCE):
         planes = block.permute(0, 3, 1, 2)
-        if pixels.is_cuda:  # Where bytes can't be interpolated.
+        on_device = pixels.device.type != "cpu"
+        if on_device:  # Where bytes can't be interpolated.
             planes = planes.float()
         planes = interpolate(planes, shape, mode="bilinear", antialias=True)
-        if pixels.is_cuda:
+        if on_device:
             planes = planes.round().clamp(0, 255).to(torch.uint8)
         blocks.append(planes.permute(0, 2, 3, 1))
     return torch.cat(blocks).contiguous()
+
+
+def shrunk_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Height and width of a picture whose shorter side is brought to `shorter` pixels."""
+    height, width = size
+    least = min(height, width)
+    return round(height * shorter / least), round(width * shorter / least)
 
 
 def batch_gather(pixels: Tensor, indices: Tensor, draws: EpochDraws) -> Tensor:

@@ -129,34 +129,6 @@ def train(
     if seed is not None:
         changes.append(f"seed={seed}")
     output = Output(as_json=as_json)
-    if time is not None:
-        from tenfold.cli.timed import recipe_within
-
-        chosen = recipe_within(
-            time,
-            recipe,
-            changes,
-            output=output,
-            unfinished_in=None if new or folder is not None else runs,
-            skip_broken=skip_broken,
-            threads=threads,
-            cpu=cpu,
-        )
-    elif recipe is not None:
-        chosen = load_recipe(recipe, changes)
-    elif data is not None:
-        from tenfold.training.choice import choose_recipe
-
-        with output.progress() as progress:
-            choice = choose_recipe(changes, skip_broken=skip_broken, progress=progress)
-        chosen = choice.recipe
-        output.record("choice", reason=choice.reason, recipe=chosen.to_dict())
-        output.say(choice.reason)
-    else:
-        raise TenfoldError(
-            "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), pictures of your "
-            "own with --data, or the time that there is, such as `tenfold train --time 5m`."
-        )
 
     from tenfold.training.train import TrainOptions
     from tenfold.training.train import train as train_recipe
@@ -174,8 +146,32 @@ def train(
         tensorboard=tensorboard,
         evaluate_test=test,
     )
+    dataset = None
+    if time is not None:
+        from tenfold.cli.timed import recipe_within
+
+        chosen, dataset = recipe_within(
+            time, recipe, changes, output=output, runs=runs, options=options, writes_page=report
+        )
+    elif recipe is not None:
+        chosen = load_recipe(recipe, changes)
+    elif data is not None:
+        from tenfold.training.choice import choose_recipe
+
+        with output.progress() as progress:
+            choice = choose_recipe(changes, skip_broken=skip_broken, progress=progress)
+        chosen = choice.recipe
+        output.record("choice", reason=choice.reason, recipe=chosen.to_dict())
+        output.say(choice.reason)
+    else:
+        raise TenfoldError(
+            "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), pictures of your "
+            "own with --data, or the time that there is, such as `tenfold train --time 5m`."
+        )
     with output.training() as reporter:
-        outcome = train_recipe(chosen, options=options, reporter=reporter, progress=reporter)
+        outcome = train_recipe(
+            chosen, options=options, dataset=dataset, reporter=reporter, progress=reporter
+        )
     if not outcome.writes:
         return
     show_result(output, outcome.run.path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,6 @@ def seconds_of(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600}
     number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
     with contextlib.suppress(ValueError):
-        if float(number) > 0:
+        if 0 < float(number) < math.inf:
             return float(number) * units[unit]
     raise TenfoldError(f"--time {text!r} must be a time such as 90s, 5m or 2h.")

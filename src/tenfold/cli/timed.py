@@ -1,14 +1,25 @@
 """`tenfold train --time`: a recipe that is done in time on this machine."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tenfold.cli.options import seconds_of
 from tenfold.console.output import Output, duration, percent
+from tenfold.errors import TenfoldError
 
 if TYPE_CHECKING:
+    from tenfold.data import Dataset
     from tenfold.recipe import Recipe
+    from tenfold.training.train import TrainOptions
+
+
+class Timed(NamedTuple):
+    """What to train, and the data set where it has been loaded for the plan."""
+
+    recipe: "Recipe"
+    dataset: "Dataset | None"
 
 
 def recipe_within(
@@ -17,14 +28,14 @@ def recipe_within(
     changes: Sequence[str],
     *,
     output: Output,
-    unfinished_in: Path | None,
-    skip_broken: bool,
-    threads: int | None,
-    cpu: bool,
-) -> "Recipe":
+    runs: Path,
+    options: "TrainOptions",
+    writes_page: bool,
+) -> "Timed":
     """The recipe `name`, or the best of the fast ones, so that its run ends within `time`.
 
-    unfinished_in: the folder of runs; one there that the same command began keeps its plan.
+    An unfinished run in `runs`, or in the folder of `options`, that the same command began keeps
+    its plan, unless `options` ask for a new one. Raises TenfoldError under a launcher.
     """
     from dataclasses import replace
 
@@ -32,26 +43,37 @@ def recipe_within(
 
     from tenfold.evaluation.loading import load_data
     from tenfold.recipe import load_recipe
+    from tenfold.run import RunFolder, runs_of
     from tenfold.speed.planning import plan_run, unfinished_plan
     from tenfold.training.process import prepare_process, seconds_since_start
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TenfoldError(
+            "--time plans for one process, and the launcher started several; start tenfold without "
+            "it, or give epochs."
+        )
     seconds = seconds_of(time)
     asked = load_recipe(name, changes) if name is not None else None
     named = f"{asked.name if asked is not None else 'fast'}-in-{time}"
     wanted = asked or load_recipe("fast-91", changes)
-    if unfinished_in is not None:
-        begun = unfinished_plan(unfinished_in, named, wanted, own_network=asked is None)
+    if not options.new:
+        folder = options.folder
+        earlier = [RunFolder(folder)] if folder is not None else runs_of(runs, named)
+        begun = unfinished_plan(earlier, wanted, changes, own_network=asked is None)
         if begun is not None:
-            return begun
-    prepare_process(threads)
+            return Timed(begun, None)
+    prepare_process(options.threads)
     with output.progress() as progress:
-        dataset = load_data(wanted, skip_broken=skip_broken, progress=progress)
+        dataset = load_data(wanted, skip_broken=options.skip_broken, progress=progress)
+    has_gpu = torch.cuda.is_available() and not options.cpu
     planned = plan_run(
         asked,
         dataset,
         seconds=seconds - seconds_since_start(),
         overrides=changes,
-        device=torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu"),
+        device=torch.device("cuda" if has_gpu else "cpu"),
+        evaluates_test=options.evaluate_test,
+        writes_page=writes_page,
     )
     recipe = planned.recipe
     limit = recipe.training.time_limit_seconds
@@ -65,8 +87,9 @@ def recipe_within(
     expected = ""
     if planned.expected is not None:
         expected = f" About {percent(planned.expected, 0)} of test pictures right may be expected."
+    closing = "evaluation and page" if writes_page else "evaluation"
     output.say(
         f"Within {time}: {recipe.name}, {duration(limit)} of training and "
-        f"{duration(planned.closing_seconds)} for evaluation and page.{expected}"
+        f"{duration(planned.closing_seconds)} for {closing}.{expected}"
     )
-    return replace(recipe, name=named)
+    return Timed(replace(recipe, name=named), dataset)

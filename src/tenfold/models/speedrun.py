@@ -101,17 +101,18 @@ class Speedrun(nn.Module):
         """
         size = self.whitening.kernel_size[0]
         width = 3 * size**2
-        covariance = torch.zeros(width, width, dtype=torch.float64, device=inputs.device)
+        # Not every device has float64, or eigenvectors.
+        covariance = torch.zeros(width, width, dtype=torch.float64)
         num_patches = 0
         for block in torch.split(inputs, PICTURES_AT_ONCE):
             # Patches side by side: those that overlap would say little more.
             patches = unfold(block, size, stride=size).transpose(0, 1).reshape(width, -1)
-            covariance += patches @ patches.T
+            covariance += (patches @ patches.T).cpu()
             num_patches += patches.shape[1]
         values, vectors = torch.linalg.eigh(covariance / num_patches)
         filters = (vectors / (values.clamp(min=0) + WHITENING_EPSILON).sqrt()).T
         weight = self.whitening.weight
-        weight.copy_(torch.cat([filters, -filters]).view(weight.shape))
+        weight.copy_(torch.cat([filters, -filters]).to(weight.dtype).view(weight.shape))
         self.whitening.bias.zero_()  # type: ignore[union-attr]  # it has one
 
 

@@ -277,6 +277,12 @@ def _combination_rules(recipe: Recipe) -> list[Rule]:
         ),
         Rule(
             "training.sizes",
+            not isinstance(model, SpeedrunOptions)
+            or all((size - model.whitening_size + 1) >> len(model.widths) for size in sizes),
+            "sizes that the model can halve as often as it has widths",
+        ),
+        Rule(
+            "training.sizes",
             any_size or not sizes,
             f"empty with the model {model.name}, which takes pictures of one size",
         ),

@@ -23,12 +23,13 @@ RECIPES = {
 
 class Reached(NamedTuple):
     """One seed's run: its accuracy on test, its cost without compiling, the seconds that this took
-    besides, and the folder."""
+    besides, those of the training steps alone, and the folder."""
 
     seed: int
     accuracy: float
     cost: Cost
     compile_seconds: float
+    training_seconds: float
     folder: Path
 
 
@@ -73,5 +74,6 @@ def reach(
             result["splits"]["test"]["accuracy"],
             meter.cost.without(compiling),
             compiling,
+            result["training"]["training_seconds"],
             outcome.run.path,
         )

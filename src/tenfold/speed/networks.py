@@ -133,7 +133,7 @@ def measure_network(
     recipe: Recipe, *, device: torch.device, rates: Rates, seconds: float
 ) -> Throughput:
     """Forward passes in float32 as in evaluation, and training steps in the recipe's precision."""
-    batch_size = min(recipe.training.batch_size, LARGEST_BATCH)
+    batch_size = _batch_size(recipe, LARGEST_BATCH, device)
     bench = Workbench(recipe, batch_size=batch_size, device=device)
     operations = bench.operations(SIDE)
     training = bench.training_seconds(SIDE, seconds=seconds)
@@ -151,6 +151,12 @@ def measure_network(
     )
 
 
+def _batch_size(recipe: Recipe, most: int, device: torch.device) -> int:
+    """The recipe's, but `most` on a processor, whose speed a larger one hardly changes."""
+    size = recipe.training.batch_size
+    return min(size, most) if device.type == "cpu" else size
+
+
 def speed_of_run(
     recipe: Recipe,
     *,
@@ -163,7 +169,7 @@ def speed_of_run(
     """What a run of `recipe` spends on a picture of `image_size` pixels."""
     bench = Workbench(
         recipe,
-        batch_size=min(recipe.training.batch_size, batch_size),
+        batch_size=_batch_size(recipe, batch_size, device),
         device=device,
         image_size=image_size,
         num_classes=num_classes,

@@ -6,17 +6,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from tenfold.data import Dataset
-from tenfold.data.splits import TrainingData, training_data
+from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import split_of, splitting
-from tenfold.recipe import Recipe, load_recipe
-from tenfold.run import runs_of
+from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
+from tenfold.run import RunFolder
 from tenfold.speed.networks import speed_of_run
 from tenfold.speed.rates import product_rate
 
@@ -33,9 +32,9 @@ LADDER = (
     Rung("fast-75", 2.5e12, 0.766),
     Rung("fast-85", 9.6e12, 0.868),
     Rung("fast-91", 4.5e13, 0.914),
-    Rung("fast-94", 1.5e14, 0.935),
+    Rung("fast-94", 1.7e14, 0.941),
 )
-"""From cheap to dear, as docs/speed.md has them; the last is a guess from held-out pictures."""
+"""From cheap to dear, as docs/speed.md has them."""
 
 REFERENCE_PIXELS = 50_000 * 32 * 32
 """Of the pictures that the costs of the ladder are about."""
@@ -50,8 +49,11 @@ CLOSING_SECONDS = 3.0
 REFERENCE_RATE = 147e9
 """Matrix products of the reference machine, in FLOP/s."""
 
-SHORTEST_SECONDS = 1.0
+SHORTEST_SECONDS, FEWEST_STEPS = 1.0, 4
 """Of training, below which a plan makes no sense."""
+
+SMALLEST = 12
+"""Side in pixels of the smallest pictures that the fast networks are given."""
 
 TOO_MANY_EPOCHS = 3
 """Epochs planned over those expected to fit, so that the clock ends the run and not the plan, even
@@ -76,6 +78,8 @@ def plan_run(
     seconds: float,
     overrides: Sequence[str] = (),
     device: torch.device,
+    evaluates_test: bool = True,
+    writes_page: bool = True,
 ) -> Planned:
     """The best recipe for `dataset` whose run ends `seconds` from now, evaluation included.
 
@@ -84,49 +88,72 @@ def plan_run(
     """
     started = time.monotonic()
     rate = product_rate(device, seconds=PROBE_SECONDS)
-    chosen = recipe
+    chosen, rung = recipe, None
     if chosen is None:
         pixels = len(dataset.train) * math.prod(dataset.train.size)
         rung = choose_rung(seconds * rate, pixels / REFERENCE_PIXELS)
         # The pictures are those of `dataset`, whatever size the rung was measured at.
         chosen = load_recipe(rung.recipe, ["data.image_size=0", *overrides])
     data = training_data(dataset, **splitting(chosen.data))
-    side = min(data.train.size)
-    if recipe is None:
-        chosen = with_sizes_for(chosen, side)
-    speed = speed_of_run(chosen, image_size=side, num_classes=data.train.num_classes, device=device)
-    evaluating = _num_evaluated(dataset, data, chosen) * speed.evaluation_seconds
-    closing = evaluating + CLOSING_SECONDS * max(REFERENCE_RATE / rate, 0.5)
+    if rung is not None:
+        chosen = with_sizes_for(chosen, min(data.train.size))
+    speed = speed_of_run(
+        chosen,
+        # As many pixels in a square; sizes shrink its side alike.
+        image_size=round(math.prod(data.train.size) ** 0.5),
+        num_classes=data.train.num_classes,
+        device=device,
+    )
+    # Validation pictures are seen when the clock has stopped training, and for the result.
+    number = 2 * len(data.validation) if data.validation is not None else 0
+    number += _num_tested(dataset, chosen) if evaluates_test else 0
+    page = CLOSING_SECONDS * max(REFERENCE_RATE / rate, 0.5) if writes_page else 0.0
+    closing = number * speed.evaluation_seconds + page
     left = seconds - (time.monotonic() - started)
     limit = left - closing - MARGIN * seconds
-    if limit < SHORTEST_SECONDS:
-        missing = math.ceil(SHORTEST_SECONDS - limit)
+    step_seconds = speed.training_seconds * min(chosen.training.batch_size, len(data.train))
+    shortest = max(SHORTEST_SECONDS, FEWEST_STEPS * step_seconds)
+    if limit < shortest:
+        missing = math.ceil(shortest - limit)
         raise TenfoldError(
-            f"--time is too short by {missing} s for starting, training for a second and "
+            f"--time is too short by {missing} s for starting, training for some steps and "
             f"evaluating {chosen.name} here; give more time."
         )
-    epochs = math.ceil(TOO_MANY_EPOCHS * limit / (len(data.train) * speed.training_seconds))
-    training = replace(chosen.training, epochs=epochs, min_steps=0, time_limit_seconds=limit)
-    known = recipe is None and dataset.name == "cifar10"
+    affordable = limit / (len(data.train) * speed.training_seconds)
+    expected = None
+    if rung is not None and dataset.name == "cifar10":
+        # As many epochs as that share of the rung's cost, on this machine and in its precision.
+        expected = expected_accuracy(rung.cost * affordable / chosen.training.epochs)
     return Planned(
-        replace(chosen, training=training),
-        expected_accuracy(seconds * rate) if known else None,
-        closing,
+        _timed(chosen, math.ceil(TOO_MANY_EPOCHS * affordable), limit), expected, closing
     )
 
 
-def _num_evaluated(dataset: Dataset, data: TrainingData, recipe: Recipe) -> int:
-    """Pictures that are looked at when training is over."""
-    number = len(data.validation) if data.validation is not None else 0
-    with contextlib.suppress(TenfoldError):  # There is no test split.
-        number += len(split_of(dataset, "test", recipe.data))
-    return number
+def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
+    """`recipe` with the clock as its only end. Raises TenfoldError where its rules forbid that."""
+    training = replace(
+        recipe.training,
+        epochs=epochs,
+        min_steps=0,
+        milestones=(),
+        early_stopping=0,
+        time_limit_seconds=limit,
+    )
+    return recipe_from_dict(replace(recipe, training=training).to_dict(), source=recipe.name)
+
+
+def _num_tested(dataset: Dataset, recipe: Recipe) -> int:
+    """Pictures of the test split, 0 where there is none."""
+    try:
+        return len(split_of(dataset, "test", recipe.data))
+    except TenfoldError:
+        return 0
 
 
 def with_sizes_for(recipe: Recipe, side: int) -> Recipe:
     """`recipe` with its sizes, which are those for pictures of 32 pixels, scaled to `side`."""
     training = recipe.training
-    sizes = tuple(max(round(size * side / 64) * 2, 8) for size in training.sizes)
+    sizes = tuple(min(max(round(size * side / 64) * 2, SMALLEST), side) for size in training.sizes)
     return replace(recipe, training=replace(training, sizes=sizes))
 
 
@@ -143,33 +170,36 @@ def expected_accuracy(operations: float) -> float:
     """On CIFAR-10, for a run that costs `operations`.
 
     The logarithm of the error falls in straight lines over that of the cost, from rung to rung, and
-    goes on beyond the ends as between the two nearest.
+    goes on below the first as between the first two. Nothing is known beyond the last.
     """
     errors = [(math.log(rung.cost), math.log(1 - rung.accuracy)) for rung in LADDER]
-    x = math.log(operations)
-    (x0, y0), (x1, y1) = next(
-        (pair for pair in pairwise(errors) if x <= pair[1][0]), (errors[-2], errors[-1])
-    )
+    x = min(math.log(operations), errors[-1][0])
+    (x0, y0), (x1, y1) = next(pair for pair in pairwise(errors) if x <= pair[1][0])
     return 1 - min(math.exp(y0 + (y1 - y0) * (x - x0) / (x1 - x0)), 0.9)
 
 
-def unfinished_plan(runs: Path, name: str, wanted: Recipe, *, own_network: bool) -> Recipe | None:
-    """The recipe of the newest unfinished run of `name` in `runs` that was planned for `wanted`.
+def unfinished_plan(
+    earlier: Sequence[RunFolder], wanted: Recipe, changes: Sequence[str], *, own_network: bool
+) -> Recipe | None:
+    """The recipe of the first unfinished run of `earlier` that was planned for `wanted`.
 
-    own_network: whether the plan chose more than the number of epochs and the time limit, so that
-    seed and data alone need agree. None where there is none, or another process trains it.
+    changes: what the command overrides. own_network: whether the plan chose the network too, so
+    that all that must agree is what `changes` say. None where there is none, or another process
+    trains it.
     """
-    for run in runs_of(runs, name):
+    for run in earlier:
         if run.is_finished() or run.is_held() or not run.recipe.exists():
             continue
-        begun = load_recipe(run.recipe)
-        training = replace(
-            wanted.training,
-            epochs=begun.training.epochs,
-            min_steps=begun.training.min_steps,
-            time_limit_seconds=begun.training.time_limit_seconds,
-        )
-        same = (begun.seed, begun.data.name) == (wanted.seed, wanted.data.name)
-        if same and (own_network or begun == replace(wanted, name=name, training=training)):
-            return begun
+        with contextlib.suppress(TenfoldError):  # Some recipe there may be damaged.
+            begun = load_recipe(run.recipe)
+            if not begun.training.time_limit_seconds:
+                continue
+            if own_network:
+                same = load_recipe(run.recipe, changes) == begun and begun.seed == wanted.seed
+                same = same and begun.data.name == wanted.data.name
+            else:
+                planned = _timed(wanted, begun.training.epochs, begun.training.time_limit_seconds)
+                same = replace(planned, name=begun.name) == begun
+            if same:
+                return begun
     return None

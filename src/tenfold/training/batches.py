@@ -72,16 +72,17 @@ def epoch_batches(
     each part that a batch is computed in, since a batch norm has nothing to average over one.
     """
     order = torch.randperm(num_images, generator=seeded_generator(seed, "order", epoch))
-    batches = list(torch.split(order.to(device), batch_size))
-    if len(batches) > 1 and len(batches[-1]) < least:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
+    return list(torch.split(order.to(device), batch_sizes(num_images, batch_size, least=least)))
 
 
-def num_batches(num_images: int, batch_size: int, *, least: int = 2) -> int:
-    """How many batches `epoch_batches` makes."""
+def batch_sizes(num_images: int, batch_size: int, *, least: int = 2) -> list[int]:
+    """The lengths of the batches that `epoch_batches` makes."""
     whole, rest = divmod(num_images, batch_size)
-    return max(whole + (rest >= least), 1)
+    sizes = [batch_size] * whole
+    if rest >= least or not sizes:
+        return [*sizes, rest]
+    sizes[-1] += rest
+    return sizes
 
 
 class Part(NamedTuple):
@@ -196,8 +197,9 @@ class TrainingPictures:
             self._draws = self._draws._replace(flip=flips.to(self._store))
 
     def plain(self, count: int) -> Tensor:
-        """The first `count` pictures, or all, as they are: (N, 3, H, W) float32, normalised."""
-        return batch_normalise(self._pixels[:count].to(self._device), self._mean, self._std)
+        """`count` pictures from all over the set, or all: (N, 3, H, W) float32, normalised."""
+        step = max(len(self) // count, 1)
+        return batch_normalise(self._pixels[::step][:count].to(self._device), self._mean, self._std)
 
     def part(
         self, indices: Tensor, *, step: int, batch_size: int, number: int, size: int | None = None

@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import cast
 
 import torch
 from torch import nn
 
+from tenfold.augment import shrunk_size
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe
+from tenfold.training.batches import batch_sizes
 
 
 def compile_network(
@@ -16,26 +19,28 @@ def compile_network(
     recipe: Recipe,
     *,
     num_images: int,
-    side: int,
+    num_processes: int,
+    size: tuple[int, int],
     precision: Callable[[], AbstractContextManager[None]],
-) -> float:
-    """Compile the passes of `network`, for each shape that it will be trained on; returns seconds.
+) -> tuple[nn.Module, float]:
+    """`network` with its passes compiled for each shape that it will be trained on, and the seconds
+    that this took. What validates and evaluates goes on with `network` itself.
 
-    num_images: in the training set. side: of whole pictures, in pixels. precision: what passes run
-    under. Weights and running statistics stay as they are, and gradients None. Raises TenfoldError
-    where there is no compiler.
+    num_images: in the training set. size: height and width of whole pictures, in pixels.
+    precision: what passes run under. Weights and running statistics stay as they are, and
+    gradients None. Raises TenfoldError where there is no compiler.
     """
     from torch._dynamo.exc import TorchDynamoException  # Takes a second, which others don't need.
 
     started = time.monotonic()
-    network.compile(dynamic=False)
+    compiled = cast(nn.Module, torch.compile(network, dynamic=False))
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     network.train()
     try:
-        for shape in _shapes(recipe, num_images, side):
+        for shape in _shapes(recipe, num_images, num_processes, size):
             inputs = torch.zeros(shape, device=next(network.parameters()).device)
             with precision():
-                logits = network(inputs.to(memory_format=torch.channels_last))
+                logits = compiled(inputs.to(memory_format=torch.channels_last))
             logits.float().sum().backward()
     except TorchDynamoException as error:
         raise TenfoldError(
@@ -45,15 +50,19 @@ def compile_network(
     for buffer, before in buffers:
         buffer.copy_(before)
     network.zero_grad()
-    return time.monotonic() - started
+    return compiled, time.monotonic() - started
 
 
-def _shapes(recipe: Recipe, num_images: int, side: int) -> list[tuple[int, int, int, int]]:
-    """Of the batches to come: whole ones and the last of an epoch, at each size."""
-    size = min(recipe.training.batch_size, num_images)
-    counts = sorted({size, num_images % size or size}, reverse=True)
-    sides = [*recipe.training.sizes, side]
-    return [(count, 3, one, one) for one in sides for count in counts if count > 1]
+def _shapes(
+    recipe: Recipe, num_images: int, num_processes: int, size: tuple[int, int]
+) -> list[tuple[int, int, int, int]]:
+    """Of what is computed at once: parts of whole batches and of an epoch's last, at each size."""
+    options = recipe.training
+    parts = num_processes * options.accumulate
+    lengths = batch_sizes(num_images, options.batch_size, least=2 * parts)
+    counts = {len(part) for n in lengths for part in torch.arange(n).tensor_split(parts)}
+    sizes = [*(shrunk_size(size, side) for side in options.sizes), size]
+    return [(count, 3, *one) for one in sizes for count in sorted(counts, reverse=True)]
 
 
 def _first_line(error: Exception) -> str:

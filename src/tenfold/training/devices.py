@@ -67,8 +67,10 @@ def on_first_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
 def can_defer(recipe: Recipe, accelerator: Accelerator) -> bool:
     """Whether a step can be taken without knowing its loss: nothing but a report depends on it.
 
-    Several processes must agree before each step, and a scaler or a limit of the norm must know
-    the gradient. On a processor there is nobody to run ahead of.
+    Several processes must agree before each step, a scaler or a limit of the norm must know the
+    gradient, and a limit of the time how long a step took. On a processor there is nobody to run
+    ahead of.
     """
     alone = accelerator.num_processes == 1 and accelerator.scaler is None
-    return accelerator.device.type != "cpu" and alone and recipe.training.clip_norm == 0
+    needed = recipe.training.clip_norm > 0 or recipe.training.time_limit_seconds > 0
+    return accelerator.device.type != "cpu" and alone and not needed

@@ -189,7 +189,8 @@ def _size(session: Session, done: float) -> int:
     """The side in pixels of the pictures when a share `done` of the steps lies behind."""
     options = session.recipe.training
     sizes = zip(options.sizes, options.sizes_until, strict=True)
-    return next((size for size, until in sizes if done < until), session.pictures.side)
+    side = session.pictures.side
+    return next((min(size, side) for size, until in sizes if done < until), side)
 
 
 def _freeze(session: Session, done: float) -> None:
@@ -355,7 +356,7 @@ def _end_epoch(session: Session) -> None:
         "learning_rate": recipe.optimizer.lr * _rate_factor(session, last),
         "train_loss": sums.loss / max(sums.num_images, 1),
         "train_accuracy": sums.num_correct / max(sums.num_images, 1),
-        **session.validation(),
+        **session.timed_validation(),
     }
     _require_finite_weights(session, metrics["validation_loss"])
     before = history.timings[-1]["training_seconds"] if history.timings else 0.0
@@ -374,9 +375,14 @@ def _end_epoch(session: Session) -> None:
     history.sums = Sums()
     if history.ended is None and history.stage_epoch >= session.num_epochs:
         history.ended = "finished"
+    limit = recipe.training.time_limit_seconds
+    # Another step would be followed by another validation.
+    if history.ended is None and limit and session.elapsed + session.validation_seconds >= limit:
+        history.ended = "time limit"
     # Before the checkpoint: a run that is killed between the two comes here again.
     session.keep_milestone()
-    session.save()
+    if history.ended or not session.saved_just_now():
+        session.save()
     session.reporter.epoch_ended(metrics, timings)
     if history.ended is None:
         _leave_if_asked(session)

@@ -30,6 +30,7 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
         "threads": torch.get_num_threads(),
         "processes": accelerator.num_processes,
         "device": accelerator.device.type,
+        "arithmetic": accelerator.mixed_precision,
         "torch": metadata.version("torch"),
     }
 

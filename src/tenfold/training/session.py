@@ -23,6 +23,9 @@ from tenfold.training.state import TrainingState
 SETTLED_AT_ONCE = 50
 """Batches whose right answers are counted together; one by one, that takes 1 % of a small step."""
 
+RESAVE_SECONDS = 10.0
+"""Between checkpoints at the ends of epochs that take less on a GPU."""
+
 
 @dataclass
 class Session:
@@ -59,6 +62,8 @@ class Session:
     spoilt: Tensor
     num_frozen: int = 0
     started: float = 0.0
+    validation_seconds: float = 0.0
+    last_saved: float = -math.inf
     _losses: list[tuple[float | Tensor, int]] = field(default_factory=list)
     _unscored: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _known_loss: float | None = None
@@ -141,9 +146,21 @@ class Session:
             "or set training.clip_norm."
         )
 
+    def timed_validation(self) -> dict[str, float | None]:
+        """What `validation` says; its time is kept."""
+        started = time.monotonic()
+        found = self.validation()
+        self.validation_seconds = time.monotonic() - started
+        return found
+
+    def saved_just_now(self) -> bool:
+        """Whether a checkpoint is so new that another is not worth its time on a fast device."""
+        return self.is_deferred and time.monotonic() - self.last_saved < RESAVE_SECONDS
+
     def save(self) -> None:
         """Write a checkpoint; every process must call this at the same place."""
         self.settle()
+        self.last_saved = time.monotonic()
         history = self.state.history
         history.fit_seconds = time.monotonic() - self.started
         history.sums_by_process = gather_object([history.sums])

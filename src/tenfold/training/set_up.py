@@ -22,7 +22,7 @@ from tenfold.models import Pretrained, Speedrun, blocks_of
 from tenfold.models.pretrained import load_weights, preprocessing_of
 from tenfold.progress import Progress
 from tenfold.recipe import PlateauSchedule, PretrainedOptions, Recipe, StageOptions
-from tenfold.training.batches import TrainingInputs, TrainingPictures, derive_seed, num_batches
+from tenfold.training.batches import TrainingInputs, TrainingPictures, batch_sizes, derive_seed
 from tenfold.training.compiling import compile_network
 from tenfold.training.devices import can_defer, on_first_process
 from tenfold.training.feature_batches import TrainingFeatures
@@ -90,14 +90,16 @@ def set_up(
     if accelerator.scaler is None:
         prepared = optimizer
     state = TrainingState(model=model, optimizer=prepared, average=average, history=history)
-    if recipe.training.compile:
-        history.compile_seconds += compile_network(
+    if recipe.training.compile and stage.trains != "head":
+        network, seconds = compile_network(
             network,
             recipe,
             num_images=len(data.train),
-            side=pictures.side,
+            num_processes=accelerator.num_processes,
+            size=data.train.size,
             precision=accelerator.autocast,
         )
+        history.compile_seconds += seconds
 
     def trained(module: nn.Module) -> TrainedModel:
         names, size = data.train.class_names, data.train.size
@@ -122,7 +124,7 @@ def set_up(
         write=save if save is not None else lambda state: None,
         milestone=milestone if milestone is not None else lambda epoch, model: None,
         interruption=interruption,
-        steps_per_epoch=num_batches(len(data.train), recipe.training.batch_size, least=least),
+        steps_per_epoch=len(batch_sizes(len(data.train), recipe.training.batch_size, least=least)),
         least_pictures=least,
         is_deferred=can_defer(recipe, accelerator),
         spoilt=torch.zeros((), device=accelerator.device),

@@ -92,13 +92,15 @@ def train(
     recipe: Recipe,
     *,
     options: TrainOptions | None = None,
+    dataset: Dataset | None = None,
     reporter: Reporter | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Train `recipe` to the end in a run folder, evaluate it there, and return the folder.
 
     A run that was interrupted is resumed where it stopped, with the same bits as if nothing had
-    happened. Under a launcher (torchrun, accelerate, srun) every process calls this.
+    happened. dataset: what `recipe.data` names, where it is loaded already. Under a launcher
+    (torchrun, accelerate, srun) every process calls this.
 
     Raises TenfoldError and its kinds as `fit` does; whatever was saved before stays.
     """
@@ -112,11 +114,12 @@ def train(
             on_first_process(accelerator, lambda: _take_folder(recipe, options, stack).path)
         )
         prepare_process(_threads(run, options))
-        dataset = load_data(
-            recipe,
-            skip_broken=options.skip_broken,
-            progress=progress if accelerator.is_main_process else None,
-        )
+        if dataset is None:
+            dataset = load_data(
+                recipe,
+                skip_broken=options.skip_broken,
+                progress=progress if accelerator.is_main_process else None,
+            )
         data = training_data(dataset, **splitting(recipe.data))
         test = _test_images(dataset, recipe) if accelerator.is_main_process else None
         resumer = Resumer(
@@ -325,6 +328,7 @@ def _describe_run(
         {
             **describe_environment(),
             "device": str(accelerator.device),
+            "arithmetic": accelerator.mixed_precision,
             "processes": accelerator.num_processes,
             "threads": torch.get_num_threads(),
             "seed": recipe.seed,
