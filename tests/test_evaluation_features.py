@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tenfold.data.normalisation import Normalisation
+from tenfold.evaluation import features
 from tenfold.evaluation.features import features_of
 from tenfold.models import build
 
@@ -65,7 +66,7 @@ def test_the_second_time_nothing_is_computed(cache, model, pixels, monkeypatch):
     seen = counted(model, monkeypatch)
     assert np.array_equal(features_of(model, pixels, CONSTANTS), first)
     assert not seen
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.rglob("*.npy"))) == 1
 
 
 def test_another_picture_network_size_or_constant_is_something_else(
@@ -93,7 +94,7 @@ def test_another_picture_network_size_or_constant_is_something_else(
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None])
 def test_a_damaged_file_is_computed_again(cache, model, pixels, monkeypatch, damage):
     first = features_of(model, pixels, CONSTANTS)
-    [path] = cache.iterdir()
+    [path] = cache.rglob("*.npy")
     path.write_bytes(path.read_bytes()[:-4] if damage is None else damage)
     seen = counted(model, monkeypatch)
     assert np.array_equal(features_of(model, pixels, CONSTANTS), first)
@@ -115,3 +116,24 @@ def test_progress_is_told(cache, model, pixels):
         model, pixels, CONSTANTS, batch_size=3, progress=lambda *arguments: told.append(arguments)
     )
     assert told == [("features", 3, 7), ("features", 6, 7), ("features", 7, 7)]
+
+
+def test_pictures_are_kept_in_parts(cache, model, pixels, monkeypatch):
+    monkeypatch.setattr(features, "KEPT_TOGETHER", 3)
+    whole = features_of(model, pixels, CONSTANTS)
+    assert len(list(cache.rglob("*.npy"))) == 3
+    seen = counted(model, monkeypatch)
+    other = pixels.copy()
+    other[4] = 0
+    found = features_of(model, other, CONSTANTS)
+    assert seen == [3]  # The part that the changed picture is in.
+    assert np.array_equal(found[:3], whole[:3])
+    assert not np.array_equal(found[4], whole[4])
+
+
+def test_a_cache_that_can_not_be_written_is_only_a_warning(cache, model, pixels, caplog):
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file where the folder should be")
+    found = features_of(model, pixels, CONSTANTS)
+    assert found.shape == (7, 256)
+    assert "not kept for another time" in caplog.text

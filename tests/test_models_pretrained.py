@@ -11,7 +11,14 @@ from torch import nn
 
 from tenfold.errors import TenfoldError
 from tenfold.models import Pretrained, build
-from tenfold.models.pretrained import _packaged, _read, load_weights, parse_trains, preprocessing_of
+from tenfold.models.pretrained import (
+    ORDINARY,
+    _packaged,
+    _read,
+    load_weights,
+    parse_trains,
+    preprocessing_of,
+)
 
 timm = pytest.importorskip("timm")
 
@@ -41,7 +48,16 @@ def test_pictures_of_any_size_become_logits(backbone):
         for side in (16, 64):
             assert model(torch.randn(2, 3, side, side)).shape == (2, 3)
         features = model.features(torch.randn(2, 3, 20, 30))
-    assert features.shape == (2, model.backbone.num_features)
+    assert features.shape == (2, model.num_features)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ORDINARY)
+def test_what_is_recommended_can_be_made(backbone):
+    model = make(backbone, input_size=0).eval()
+    side = model.preprocessing.side
+    with torch.inference_mode():
+        assert model(torch.randn(1, 3, side, side)).shape == (1, 3)
 
 
 def test_the_network_says_how_it_wants_its_pictures():
@@ -66,6 +82,8 @@ def test_the_head_is_what_the_recipe_says():
 def test_a_network_that_timm_lacks_gives_the_choices():
     with pytest.raises(TenfoldError, match=r"no network 'resnet51'; choose one of .*resnet50"):
         make("resnet51")
+    with pytest.raises(TenfoldError, match=r"no network 'resnet50.wrong_tag'"):
+        make("resnet50.wrong_tag")
 
 
 def test_a_size_that_a_network_can_not_take_is_said():
@@ -200,11 +218,24 @@ def test_a_safetensors_file_is_taken_by_name(tmp_path):
 def test_a_state_dict_is_taken_in_its_order_under_any_names(tmp_path):
     other = make()
     torch.nn.init.normal_(other.backbone.conv_stem.weight)
-    tensors = {f"_other.{i}": t for i, t in enumerate(other.backbone.state_dict().values())}
+    tensors = {
+        f"_other{i}.{name.split('.')[-1]}": tensor
+        for i, (name, tensor) in enumerate(other.backbone.state_dict().items())
+    }
     torch.save({"state_dict": tensors}, tmp_path / "w.pth")
     model = make()
     load_weights(model, str(tmp_path / "w.pth"))
     assert same(model.backbone.state_dict(), other.backbone.state_dict())
+
+
+def test_norms_in_another_order_are_not_taken_by_order(tmp_path):
+    tensors = list(make().backbone.state_dict().items())
+    at = next(i for i, (name, _) in enumerate(tensors) if name.endswith("running_mean"))
+    tensors[at], tensors[at + 1] = tensors[at + 1], tensors[at]
+    renamed = {f"_other{i}.{name.split('.')[-1]}": t for i, (name, t) in enumerate(tensors)}
+    torch.save(renamed, tmp_path / "w.pth")
+    with pytest.raises(TenfoldError, match="does not fit test_efficientnet"):
+        load_weights(make(), str(tmp_path / "w.pth"))
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

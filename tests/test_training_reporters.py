@@ -19,6 +19,8 @@ PLAN = Plan(
     device="cpu",
     threads=2,
     processes=1,
+    first_step=0,
+    is_last=True,
     resumed_step=0,
     seconds_left=None,
 )

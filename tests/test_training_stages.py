@@ -1,19 +1,21 @@
 """Training in stages: the head on features, then more of the network, as one run."""
 
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.evaluation.predictions import predict_images
 from tenfold.evaluation.trained import load_model, save_model
 from tenfold.recipe import recipe_from_dict
 from tenfold.training.loop import fit
 from tenfold.training.reporters import Reporters
 from tenfold.training.state import History
-from tiny_training import data, same
+from tiny_training import data, same, tiny
 
 pytest.importorskip("timm")
 
@@ -178,7 +180,8 @@ def test_row_14_a_run_of_stages_ends_with_the_same_bits_after_an_interruption(st
 
     with pytest.raises(Stop):
         fit(wanted, data(), save=keep, reporter=Stopping([]))
-    if not kept:
+    if not kept:  # Stopped in the first epoch, before any checkpoint.
+        assert step < STEPS
         return
 
     def restore(state):
@@ -189,6 +192,79 @@ def test_row_14_a_run_of_stages_ends_with_the_same_bits_after_an_interruption(st
     resumed = fit(wanted, data(), restore=restore, first_stage=first_stage)
     assert same(whole.model.module.state_dict(), resumed.model.module.state_dict())
     assert whole.history.metrics == resumed.history.metrics
+
+
+def test_a_head_that_follows_learns_from_the_network_as_it_is_then():
+    wanted = recipe(ALL, HEAD)
+    whole = fit(wanted, data())
+    kept = []
+
+    def keep(state):
+        kept.append(
+            (
+                {name: t.detach().clone() for name, t in state.tensors().items()},
+                state.history.to_dict(),
+            )
+        )
+
+    fit(wanted, data(), save=keep)
+    tensors, history = kept[1]  # After the first epoch of the head.
+    assert history["stage"] == 1
+
+    def restore(state):
+        state.load_tensors(tensors, source="a test")
+        state.history = History.from_dict(history)
+
+    resumed = fit(wanted, data(), restore=restore, first_stage=1)
+    assert same(whole.model.module.state_dict(), resumed.model.module.state_dict())
+
+
+def test_a_signal_ends_the_computing_of_features(monkeypatch):
+    from tenfold.evaluation import features
+    from tenfold.models import Pretrained
+
+    monkeypatch.setattr(features, "KEPT_TOGETHER", 50)
+    real, calls, saved = Pretrained.features, [], []
+
+    def signalled(self, inputs):
+        calls.append(len(inputs))
+        if len(calls) == 2 and not saved:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, inputs)
+
+    monkeypatch.setattr(Pretrained, "features", signalled)
+    with pytest.raises(InterruptedRunError, match="everything is saved"):
+        fit(recipe(HEAD), data(), save=saved.append)
+    assert calls == [50, 50]
+    assert len(saved) == 1
+    calls.clear()
+    fit(recipe(HEAD), data())
+    assert calls[:3] == [50, 50, 42]  # What was not yet kept, and then validation.
+
+
+def test_frozen_blocks_keep_their_norms_after_an_interruption_too():
+    wanted = recipe(ALL, training={"freeze_from": [0.3], "epochs": 3})
+    wanted = recipe_from_dict({**wanted.to_dict(), "stages": []})
+    whole = fit(wanted, data())
+    kept = []
+
+    def keep(state):
+        kept.append(
+            (
+                {name: t.detach().clone() for name, t in state.tensors().items()},
+                state.history.to_dict(),
+            )
+        )
+
+    fit(wanted, data(), save=keep)
+    tensors, history = kept[0]
+
+    def restore(state):
+        state.load_tensors(tensors, source="a test")
+        state.history = History.from_dict(history)
+
+    resumed = fit(wanted, data(), restore=restore)
+    assert same(whole.model.module.state_dict(), resumed.model.module.state_dict())
 
 
 def test_rare_classes_count_as_much_when_balanced():
@@ -203,18 +279,21 @@ def test_rare_classes_count_as_much_when_balanced():
     counts = np.bincount(rare.train.labels)
     assert counts[0] < counts[1] / 5
     assert torch.allclose(weights * torch.from_numpy(counts), torch.tensor(len(keep) / 3.0))
-    plain = fit(recipe(ALL), rare).model.module.state_dict()
-    balanced = fit(recipe(ALL, training={"balance": True}), rare).model.module.state_dict()
+    plain = fit(tiny(), rare).model.module.state_dict()
+    balanced = fit(tiny("training.balance=true"), rare).model.module.state_dict()
     assert not same(plain, balanced)
 
 
 @pytest.mark.parametrize(
     ("stages", "tables", "said"),
     [
-        ([{"trains": "feet"}], {}, "stages must be stages with trains = 'head', 'all'"),
-        ([{**HEAD, "layer_decay": 0.0}], {}, "layer_decay above 0"),
-        ([{**LAST, "views": 2}], {}, "views = 1, or more where trains = 'head'"),
-        ([{**HEAD, "epochs": -1}], {}, "epochs >= 0"),
+        ([{"trains": "feet"}], {}, r"stages\[0\]\.trains must be 'head', 'all'"),
+        ([HEAD, {**LAST, "layer_decay": 0.0}], {}, r"stages\[1\]\.layer_decay must be above 0"),
+        ([{**HEAD, "layer_decay": 0.5}], {}, r"layer_decay must be .* 1 where the head"),
+        ([{**LAST, "views": 2}], {}, r"stages\[0\]\.views must be 1, or more where"),
+        ([{**HEAD, "epochs": -1}], {}, r"stages\[0\]\.epochs must be 0 or more, not -1"),
+        ([HEAD], {"training": {"milestones": [1]}}, r"training\.milestones must be empty where"),
+        ([HEAD], {"training": {"time_limit_seconds": 9.0}}, "must be 0 where there are stages"),
         ([HEAD], {"model": {"input_size": 3}}, "model.input_size must be 0 or 16 to 1024"),
     ],
 )
@@ -230,7 +309,7 @@ def test_muon_is_not_for_networks_whose_norms_are_their_own():
 
 
 def test_stages_are_for_pretrained_networks():
-    with pytest.raises(TenfoldError, match="stages must be empty unless"):
+    with pytest.raises(TenfoldError, match=r"stages must be \[\] .*1 of them"):
         recipe_from_dict({"model": {"name": "cnn"}, "stages": [HEAD]})
     with pytest.raises(TenfoldError, match=r"data\.normalisation must be another"):
         recipe_from_dict({"data": {"normalisation": "pretrained"}})

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -266,12 +266,15 @@ def models(as_json: JsonOption = False) -> None:
     rows = []
     for options in sorted((kind() for kind in get_args(ModelOptions)), key=lambda o: o.name):
         assert options.name in MODELS
-        network = build(options.name, num_classes=10, image_size=(32, 32), **options_of(options))
-        count = count_parameters(network)
+        count = None
+        with contextlib.suppress(TenfoldError):  # What it needs may not be installed.
+            shape: dict[str, Any] = {"num_classes": 10, "image_size": (32, 32)}
+            count = count_parameters(build(options.name, **shape, **options_of(options)))
         names = ", ".join(f.name for f in fields(options) if f.name != "name")
         purpose = (type(options).__doc__ or "").partition("\n")[0]
         output.record("model", name=options.name, num_parameters=count, options=names)
-        rows.append([options.name, f"{count:,}", purpose, names])
+        shown = "–" if count is None else f"{count:,}"
+        rows.append([options.name, shown, purpose, names])
     output.table("Models", ["model", "parameters", "what it is", "options"], rows)
 
 

@@ -26,7 +26,7 @@ def heads(
     skip_broken: SkipBrokenOption = False,
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Score the test split too, once a head.")
-    ] = True,
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a linear head, an MLP, nearest neighbours and logistic regression on features."""
@@ -36,11 +36,12 @@ def heads(
     from tenfold.evaluation.loading import load_data
     from tenfold.recipe import load_recipe
     from tenfold.training.devices import make_accelerator
-    from tenfold.training.heads import compare_heads
+    from tenfold.training.heads import compare_heads, require_pretrained
     from tenfold.training.process import prepare_process
 
     output = Output(as_json=as_json)
     chosen = load_recipe(recipe, [*(overrides or []), *data_override(data)])
+    require_pretrained(chosen)
     prepare_process(threads)
     rows = []
     with output.progress() as progress:

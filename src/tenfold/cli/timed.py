@@ -54,6 +54,11 @@ def recipe_within(
         )
     seconds = seconds_of(time)
     asked = load_recipe(name, changes) if name is not None else None
+    if asked is not None and asked.stages:
+        raise TenfoldError(
+            f"--time can't divide its time over the stages of {asked.name}; leave it out, and give "
+            "fewer epochs to save time."
+        )
     named = f"{asked.name if asked is not None else 'fast'}-in-{time}"
     wanted = asked or load_recipe("fast-91", changes)
     if not options.new:

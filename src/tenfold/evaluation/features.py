@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,18 @@ from numpy.typing import NDArray
 from tenfold.augment import batch_normalise
 from tenfold.data.cache_folder import cache_folder
 from tenfold.data.normalisation import Normalisation
+from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file
 from tenfold.models import Pretrained
 from tenfold.progress import Progress
 
 FORMAT = 1
 """Of the files; a change of the arithmetic changes it."""
+
+KEPT_TOGETHER = 2000
+"""Pictures in a file, so that an interruption costs no more than their time."""
+
+logger = logging.getLogger("tenfold")
 
 
 def features_of(
@@ -29,18 +36,31 @@ def features_of(
 ) -> NDArray[np.float32]:
     """Features `(N, D)` of pictures `(N, H, W, 3)` uint8, from the cache where they are there.
 
-    They depend on the backbone's weights, the pictures and how they are brought to it, and on
-    nothing else, so any run that asks for the same gets the same. Raises TenfoldError where the
-    cache can't be written.
+    They depend on the backbone's weights, the pictures, how they are brought to it, torch and the
+    kind of device, and on nothing else, so any run that asks for the same gets the same.
     """
-    path = cache_folder() / "features" / f"{_key(model, pixels, normalisation)}.npy"
-    found = _kept(path, (len(pixels), model.backbone.num_features))
-    if found is not None:
-        return found
-    features = _compute(model, pixels, normalisation, batch_size=batch_size, progress=progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        np.save(file, features)
+    features = np.empty((len(pixels), model.num_features), dtype=np.float32)
+    network = _key_of_network(model, normalisation)
+    device = next(model.parameters()).device
+    mean, std = (torch.tensor(values, device=device) for values in normalisation)
+    was_training = model.training
+    model.eval()
+    for first in range(0, len(pixels), KEPT_TOGETHER):
+        part = pixels[first : first + KEPT_TOGETHER]
+        path = cache_folder() / "features" / network / f"{_key_of_pictures(part)}.npy"
+        found = _kept(path, (len(part), model.num_features))
+        if found is None:
+            found = features[first : first + len(part)]
+            for start in range(0, len(part), batch_size):
+                block = torch.from_numpy(np.array(part[start : start + batch_size])).to(device)
+                with torch.inference_mode():
+                    seen = model.features(batch_normalise(block, mean, std))
+                found[start : start + len(block)] = seen.float().cpu().numpy()
+                if progress is not None:
+                    progress("features", first + start + len(block), len(pixels))
+            _keep(path, found)
+        features[first : first + len(part)] = found
+    model.train(was_training)
     return features
 
 
@@ -54,44 +74,35 @@ def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
     return found if sound else None
 
 
-def _compute(
-    model: Pretrained,
-    pixels: NDArray[np.uint8],
-    normalisation: Normalisation,
-    *,
-    batch_size: int,
-    progress: Progress | None,
-) -> NDArray[np.float32]:
-    device = next(model.parameters()).device
-    mean, std = (torch.tensor(values, device=device) for values in normalisation)
-    features = np.empty((len(pixels), model.backbone.num_features), dtype=np.float32)
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(pixels), batch_size):
-            block = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
-            found = model.features(batch_normalise(block, mean, std))
-            features[start : start + batch_size] = found.float().cpu().numpy()
-            if progress is not None:
-                progress("features", min(start + batch_size, len(pixels)), len(pixels))
-    model.train(was_training)
-    return features
+def _keep(path: Path, features: NDArray[np.float32]) -> None:
+    """Write the array, or say why it can't be; it is needed now in any case."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            np.save(file, features)
+    except (OSError, TenfoldError) as error:
+        logger.warning("Features are not kept for another time: %s", error)
 
 
-def _key(model: Pretrained, pixels: NDArray[np.uint8], normalisation: Normalisation) -> str:
-    """A name for the features that nothing else has."""
-    digest = hashlib.sha256()
+def _key_of_network(model: Pretrained, normalisation: Normalisation) -> str:
+    """A name for the network and what is done to its pictures."""
     facts = {
         "format": FORMAT,
         "network": model.name,
         "preprocessing": model.preprocessing,
         "normalisation": normalisation,
-        "shape": pixels.shape,
+        "torch": torch.__version__,
+        "device": next(model.parameters()).device.type,
     }
-    digest.update(json.dumps(facts).encode())
+    digest = hashlib.sha256(json.dumps(facts).encode())
     for name, tensor in model.backbone.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    for start in range(0, len(pixels), 1000):
-        digest.update(np.ascontiguousarray(pixels[start : start + 1000]).data)
-    return digest.hexdigest()
+        if tensor.is_floating_point():  # And not how often a norm has seen a batch.
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _key_of_pictures(pixels: NDArray[np.uint8]) -> str:
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()[:32]

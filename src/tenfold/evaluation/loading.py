@@ -11,17 +11,22 @@ def load_data(
     recipe: Recipe, *, skip_broken: bool = False, progress: Progress | None = None
 ) -> Dataset:
     """What `recipe.data` names. Where its image_size is 0, small pictures keep their size and
-    photographs are brought to the input size of a pretrained network, or to 64 pixels.
+    photographs are brought to `photo_size`.
 
     Raises TenfoldError as `tenfold.data.load` does.
     """
-    side = PHOTO_SIZE
-    if isinstance(recipe.model, PretrainedOptions):
-        side = preprocessing_of(recipe.model.backbone, recipe.model.input_size).side
     return load(
         recipe.data.name,
         image_size=recipe.data.image_size,
-        photo_size=side,
+        photo_size=photo_size(recipe),
         skip_broken=skip_broken,
         progress=progress,
     )
+
+
+def photo_size(recipe: Recipe) -> int:
+    """The side in pixels that photographs are brought to: the input size of a pretrained network,
+    or 64 for one that learns from these pictures alone."""
+    if isinstance(recipe.model, PretrainedOptions):
+        return preprocessing_of(recipe.model.backbone, recipe.model.input_size).side
+    return PHOTO_SIZE

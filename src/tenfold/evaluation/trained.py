@@ -53,11 +53,7 @@ class TrainedModel:
 
         Raises TenfoldError where the pictures' size is not `image_size`.
         """
-        if pixels.ndim != 4 or pixels.shape[1:] != (*self.image_size, 3):
-            raise TenfoldError(
-                f"This model takes pictures of {self.image_size[0]}x{self.image_size[1]} pixels as "
-                f"(N, H, W, 3) uint8, not an array of shape {pixels.shape}; resize them first."
-            )
+        self._require_size(pixels)
         device = next(self.module.parameters()).device
         mean, std = (torch.tensor(values, device=device) for values in self.normalisation)
         was_training = self.module.training
@@ -85,6 +81,7 @@ class TrainedModel:
         self, pixels: NDArray[np.uint8], *, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """As `logits`, of a pretrained network whose features of `pixels` are kept for others."""
+        self._require_size(pixels)
         assert isinstance(self.module, Pretrained)
         features = features_of(self.module, pixels, self.normalisation, progress=progress)
         device = next(self.module.parameters()).device
@@ -95,6 +92,13 @@ class TrainedModel:
         self.module.train(was_training)
         found: NDArray[np.float32] = logits.float().cpu().numpy()
         return found
+
+    def _require_size(self, pixels: NDArray[np.uint8]) -> None:
+        if pixels.ndim != 4 or pixels.shape[1:] != (*self.image_size, 3):
+            raise TenfoldError(
+                f"This model takes pictures of {self.image_size[0]}x{self.image_size[1]} pixels as "
+                f"(N, H, W, 3) uint8, not an array of shape {pixels.shape}; resize them first."
+            )
 
     def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities `(N, C)` of pictures `(N, H, W, 3)` uint8."""

@@ -79,7 +79,7 @@ class Pretrained(nn.Module):
         self.name = name
         self.preprocessing = preprocessing_of(name, input_size)
         self.backbone = _create(name, self.preprocessing.side)
-        width = self.backbone.num_features
+        self.num_features = width = head_width(self.backbone)
         layers: list[nn.Module] = []
         for units in head:
             layers += [nn.Linear(width, units), ACTIVATIONS[activation]()]
@@ -193,6 +193,11 @@ def load_weights(model: Pretrained, source: str) -> str:
     return _from_hub(model)
 
 
+def head_width(backbone: Any) -> int:
+    """Length of the features that a network of timm without classifier returns."""
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
+
+
 def has_weights(name: str) -> bool:
     """Whether the weights of the network `name` are in a package that is installed, with timm."""
     import importlib.util
@@ -212,12 +217,15 @@ def _timm() -> Any:
 
 def _configuration(name: str) -> dict[str, Any]:
     timm = _timm()
-    if not timm.is_model(name.partition(".")[0]):
+    try:
+        if not timm.is_model(name.partition(".")[0]):
+            raise RuntimeError(name)
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # That is what timm raises for weights of another name.
         raise TenfoldError(
             f"timm has no network {name!r}; choose one of {', '.join(ORDINARY)}, or any that "
             "timm.list_models() gives."
-        )
-    config = timm.get_pretrained_cfg(name)
+        ) from None
     values: dict[str, Any] = config.to_dict() if config is not None else {}
     defaults = {
         "input_size": (3, 224, 224),
@@ -295,10 +303,12 @@ def _take(model: Pretrained, found: dict[str, Tensor], *, source: str) -> None:
         if set(wanted) <= set(candidate) and _fits(candidate, wanted):
             model.backbone.load_state_dict({name: candidate[name] for name in wanted})
             return
-    # The same network under other names, as in other libraries, has the same tensors in a row.
+    # The same network under other names, as in other libraries, has the same tensors in a row:
+    # weight, bias and statistics of a norm must at least be called that.
     in_order = dict(zip(wanted, list(found.values())[: len(wanted)], strict=False))
     extra = len(found) - len(wanted)
-    if set(in_order) == set(wanted) and 0 <= extra <= 2 and _fits(in_order, wanted):
+    alike = all(a.split(".")[-1] == b.split(".")[-1] for a, b in zip(wanted, found, strict=False))
+    if set(in_order) == set(wanted) and alike and 0 <= extra <= 2 and _fits(in_order, wanted):
         model.backbone.load_state_dict(in_order)
         return
     missing = sorted(set(wanted) - set(found))
@@ -326,7 +336,7 @@ def _filtered(model: Pretrained, found: dict[str, Tensor]) -> dict[str, Tensor]:
         return found
     try:
         converted: dict[str, Tensor] = convert(dict(found), model.backbone)
-    except (KeyError, RuntimeError, TypeError, AttributeError):
+    except (KeyError, RuntimeError, TypeError, AttributeError, ValueError, AssertionError):
         return found
     return converted
 

@@ -22,6 +22,7 @@ from tenfold.recipe.schema import (
     ScheduleOptions,
     SgdOptions,
     SpeedrunOptions,
+    StageOptions,
     StepSchedule,
     TrainingOptions,
     TutorialCnnOptions,
@@ -230,32 +231,49 @@ def _share_rules(path: str, shares: tuple[float, ...]) -> list[Rule]:
 
 
 def _stage_rules(recipe: Recipe) -> list[Rule]:
-    stages = recipe.stages
+    stages, training = recipe.stages, recipe.training
     is_pretrained = isinstance(recipe.model, PretrainedOptions)
-    known = all(STAGE_TRAINS.fullmatch(stage.trains) for stage in stages)
-    parts = "'head', 'all', or such as 'last 3 blocks' and 'last 30 layers'"
-    return [
-        Rule("stages", is_pretrained or not stages, "empty unless model.name is 'pretrained'"),
-        Rule("stages", known, f"stages with trains = {parts}"),
-        Rule("stages", all(stage.epochs >= 0 for stage in stages), "stages with epochs >= 0"),
-        Rule("stages", all(stage.lr >= 0 for stage in stages), "stages with lr >= 0"),
-        Rule(
-            "stages",
-            all(0 < stage.layer_decay <= 1 for stage in stages),
-            "stages with layer_decay above 0 and at most 1",
-        ),
-        Rule(
-            "stages",
-            all(
-                stage.views == 1 or (stage.views > 1 and stage.trains == "head") for stage in stages
-            ),
-            "stages with views = 1, or more where trains = 'head'",
-        ),
+    rules = [
         Rule(
             "data.normalisation",
             is_pretrained or recipe.data.normalisation != "pretrained",
             "another than 'pretrained' unless model.name is 'pretrained'",
         ),
+        Rule(
+            "stages",
+            is_pretrained or not stages,
+            "[] (--set stages=[]) unless model.name is 'pretrained'",
+        ),
+        Rule(
+            "training.milestones",
+            not (stages and training.milestones),
+            "empty where there are stages",
+        ),
+        Rule(
+            "training.time_limit_seconds",
+            not (stages and training.time_limit_seconds),
+            "0 where there are stages",
+        ),
+    ]
+    for number, stage in enumerate(stages):
+        rules += _rules_of_stage(stage, f"stages[{number}]")
+    return rules
+
+
+def _rules_of_stage(stage: StageOptions, path: str) -> list[Rule]:
+    known = STAGE_TRAINS.fullmatch(stage.trains) is not None
+    parts = "'head', 'all', or such as 'last 3 blocks' and 'last 30 layers'"
+    head = stage.trains == "head"
+    decay = stage.layer_decay == 1 or (0 < stage.layer_decay < 1 and not head)
+    views = stage.views == 1 or (stage.views > 1 and head)
+    return [
+        Rule(f"{path}.trains", known, parts),
+        Rule(f"{path}.epochs", stage.epochs >= 0, "0 or more"),
+        Rule(f"{path}.lr", stage.lr >= 0, "0 or more"),
+        Rule(
+            f"{path}.layer_decay", decay, "above 0 and at most 1, and 1 where the head trains alone"
+        ),
+        Rule(f"{path}.views", views, "1, or more where trains is 'head'"),
     ]
 
 

@@ -18,6 +18,7 @@ from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.run import RunFolder
 from tenfold.speed.networks import speed_of_run
 from tenfold.speed.rates import product_rate
+from tenfold.training.growing import with_sizes_for
 
 
 class Rung(NamedTuple):
@@ -51,9 +52,6 @@ REFERENCE_RATE = 147e9
 
 SHORTEST_SECONDS, FEWEST_STEPS = 1.0, 4
 """Of training, below which a plan makes no sense."""
-
-SMALLEST = 12
-"""Side in pixels of the smallest pictures that the fast networks are given."""
 
 TOO_MANY_EPOCHS = 3
 """Epochs planned over those expected to fit, so that the clock ends the run and not the plan, even
@@ -148,13 +146,6 @@ def _num_tested(dataset: Dataset, recipe: Recipe) -> int:
         return len(split_of(dataset, "test", recipe.data))
     except TenfoldError:
         return 0
-
-
-def with_sizes_for(recipe: Recipe, side: int) -> Recipe:
-    """`recipe` with its sizes, which are those for pictures of 32 pixels, scaled to `side`."""
-    training = recipe.training
-    sizes = tuple(min(max(round(size * side / 64) * 2, SMALLEST), side) for size in training.sizes)
-    return replace(recipe, training=replace(training, sizes=sizes))
 
 
 def choose_rung(operations: float, size: float) -> Rung:

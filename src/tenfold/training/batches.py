@@ -29,6 +29,7 @@ from tenfold.augment import (
 )
 from tenfold.data import Images
 from tenfold.data.normalisation import Normalisation
+from tenfold.progress import Progress
 from tenfold.recipe import AugmentationOptions
 
 READ_AHEAD_BYTES = 1 << 22
@@ -115,6 +116,9 @@ class TrainingInputs(Protocol):
 
     def __len__(self) -> int: ...
 
+    def prepare(self, progress: Progress) -> None:
+        """Compute what all epochs need, from the weights as they are now; the first time only."""
+
     def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
         """Draw what this epoch does to each picture; `parts` is what `part` will be asked for."""
 
@@ -166,6 +170,9 @@ class TrainingPictures:
     def side(self) -> int:
         """The shorter side of the whole pictures, in pixels."""
         return min(self._pixels.shape[1:3])
+
+    def prepare(self, progress: Progress) -> None:
+        """There is nothing to compute ahead."""
 
     def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
         """Draw what this epoch does to each picture.

@@ -63,11 +63,7 @@ def compare_heads(
     others are scikit-learn's. What there is to choose is chosen on validation pictures. Raises
     TenfoldError where the recipe has no pretrained network.
     """
-    if not isinstance(recipe.model, PretrainedOptions):
-        raise TenfoldError(
-            f"{recipe.name} has no pretrained network (its model is {recipe.model.name}); name a "
-            "recipe such as transfer-lite0."
-        )
+    require_pretrained(recipe)
     model: TrainedModel | None = None
     for name, units in (("linear", ()), ("MLP", (HIDDEN,))):
         wanted = _with_head(recipe, units)
@@ -91,6 +87,15 @@ def compare_heads(
     assert train is not None
     yield _nearest(train, validation, final)
     yield _logistic(train, validation, final)
+
+
+def require_pretrained(recipe: Recipe) -> None:
+    """Raise TenfoldError where `recipe` has no pretrained network."""
+    if not isinstance(recipe.model, PretrainedOptions):
+        raise TenfoldError(
+            f"{recipe.name} has no pretrained network (its model is {recipe.model.name}); name a "
+            "recipe such as transfer-lite0."
+        )
 
 
 def _with_head(recipe: Recipe, units: tuple[int, ...]) -> Recipe:

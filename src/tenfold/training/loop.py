@@ -135,6 +135,7 @@ def _train_epoch(session: Session) -> None:
         device=session.accelerator.device,
     )
     shares = [_share(session, batch) for batch in batches]
+    session.pictures.prepare(_watched(session))
     session.pictures.start_epoch(history.epoch, [part for share in shares for part in share])
     session.network.train()
     last_saved = time.monotonic()
@@ -161,6 +162,16 @@ def _train_epoch(session: Session) -> None:
         if session.any_process(time.monotonic() - last_saved > CHECKPOINT_SECONDS):
             session.save()
             last_saved = time.monotonic()
+
+
+def _watched(session: Session) -> Progress:
+    """Progress of what takes minutes before a step, which a signal may end."""
+
+    def told(label: str, done: int, total: int | None) -> None:
+        _leave_if_asked(session)
+        session.progress(label, done, total)
+
+    return told
 
 
 def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
@@ -196,9 +207,12 @@ def _size(session: Session, done: float) -> int:
 def _freeze(session: Session, done: float) -> None:
     """Let go of the gradients of blocks that no longer learn when a share `done` is behind."""
     num_frozen = sum(done >= share for share in session.recipe.training.freeze_from)
+    if num_frozen <= session.num_frozen:
+        return
     for block in session.blocks[session.num_frozen : num_frozen]:
         block.requires_grad_(False)
-    session.num_frozen = max(num_frozen, session.num_frozen)
+    session.network.train()  # A pretrained network's norms stay as they are from here on.
+    session.num_frozen = num_frozen
 
 
 def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: int) -> float:

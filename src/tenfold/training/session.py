@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tenfold.errors import DivergedError
 from tenfold.evaluation.trained import TrainedModel
-from tenfold.models import count_parameters
+from tenfold.models import count_trained
+from tenfold.progress import Progress
 from tenfold.recipe import Recipe
 from tenfold.training.batches import TrainingInputs
 from tenfold.training.devices import on_first_process
@@ -31,17 +32,19 @@ RESAVE_SECONDS = 10.0
 class Session:
     """What the functions of the loop share; `state` is all that changes from step to step.
 
-    trains: what learns in this stage. network: `state.model`, wrapped for the processes and the
-    precision. update: a step of `state.optimizer`. validation: the values of an epoch's log. write:
-    puts a checkpoint on the disk, and milestone the weights of an epoch, on the first process
-    alone. least_pictures: that a batch must have. blocks: of the network, from its input on; the
-    first num_frozen of them no longer learn. class_weights: (C,), or None where all pictures weigh
-    the same. is_deferred: whether losses and gradients are looked at some batches later, so that
-    Python never waits for the device; spoilt: 1 where one of them was not finite since.
+    trains: what learns in this stage. is_last: whether no stage follows. network: `state.model`,
+    wrapped for the processes and the precision. update: a step of `state.optimizer`. validation:
+    the values of an epoch's log. write: puts a checkpoint on the disk, and milestone the weights of
+    an epoch, on the first process alone. least_pictures: that a batch must have. blocks: of the
+    network, from its input on; the first num_frozen of them no longer learn. class_weights: (C,),
+    or None where all pictures weigh the same. is_deferred: whether losses and gradients are looked
+    at some batches later, so that Python never waits for the device; spoilt: 1 where one of them
+    was not finite since.
     """
 
     recipe: Recipe
     trains: str
+    is_last: bool
     accelerator: Accelerator
     network: nn.Module
     state: TrainingState
@@ -51,6 +54,7 @@ class Session:
     validation: Callable[[], dict[str, float | None]]
     trained: Callable[[nn.Module], TrainedModel]
     reporter: Reporter
+    progress: Progress
     write: Callable[[TrainingState], None]
     milestone: Callable[[int, TrainedModel], None]
     interruption: Interruption
@@ -184,7 +188,7 @@ class Session:
             {
                 "trains": self.trains,
                 "epochs": history.stage_epoch,
-                "num_trained": count_parameters(self.state.model),
+                "num_trained": count_trained(self.state.model),
                 "validation_accuracy": reached[-1] if best is None else history.best_accuracy,
             }
         )
@@ -219,7 +223,7 @@ def describe_plan(session: Session) -> Plan:
         recipe=session.recipe.name,
         model=session.recipe.model.name,
         trains=session.trains,
-        num_parameters=count_parameters(session.state.model),
+        num_parameters=count_trained(session.state.model),
         num_train=len(session.pictures),
         num_validation=session.num_validation,
         epochs=history.first_epoch + session.num_epochs,
@@ -227,6 +231,8 @@ def describe_plan(session: Session) -> Plan:
         device=str(session.accelerator.device),
         threads=torch.get_num_threads(),
         processes=session.accelerator.num_processes,
+        first_step=history.first_epoch * session.steps_per_epoch,
+        is_last=session.is_last,
         resumed_step=history.epoch * session.steps_per_epoch + history.step,
         seconds_left=max(limit - session.elapsed, 0.0) if limit else None,
     )

@@ -30,7 +30,7 @@ from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import build_optimizer, update_of
 from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.session import Session
-from tenfold.training.stages import depths_of, recipe_of
+from tenfold.training.stages import depths_of, recipe_of, stages_of
 from tenfold.training.state import History, TrainingState
 
 WHITENED_PICTURES = 2000
@@ -78,7 +78,6 @@ def set_up(
         normalisation,
         accelerator=accelerator,
         seed=recipe.seed,
-        progress=progress,
     )
     optimizer = build_optimizer(
         model, recipe.optimizer, layer_decay=stage.layer_decay, depths=depths_of(model)
@@ -112,6 +111,7 @@ def set_up(
     return Session(
         recipe=recipe,
         trains=stage.trains,
+        is_last=stage is stages_of(full)[-1],
         accelerator=accelerator,
         network=network,
         state=state,
@@ -120,6 +120,7 @@ def set_up(
         num_validation=len(data.validation) if data.validation is not None else 0,
         validation=validation,
         trained=trained,
+        progress=progress if progress is not None else lambda label, done, total: None,
         reporter=reporter if reporter and accelerator.is_main_process else Reporters([]),
         write=save if save is not None else lambda state: None,
         milestone=milestone if milestone is not None else lambda epoch, model: None,
@@ -170,7 +171,6 @@ def _parts_of(
     *,
     accelerator: Accelerator,
     seed: int,
-    progress: Progress | None,
 ) -> tuple[nn.Module, TrainingInputs, Validate]:
     """What learns in `stage`, on what, and how it is validated."""
     if isinstance(model, Pretrained):
@@ -178,26 +178,22 @@ def _parts_of(
     if not isinstance(model, Pretrained) or stage.trains != "head":
         return model, pictures, lambda trained: _validate(trained, data.validation)
 
-    def features(pixels: NDArray[np.uint8]) -> Tensor:
+    def features(pixels: NDArray[np.uint8], told: Progress) -> Tensor:
         def compute() -> NDArray[np.float32]:
-            return features_of(model, pixels, normalisation, progress=progress)
+            return features_of(model, pixels, normalisation, progress=told)
 
         if accelerator.num_processes > 1:  # The others find them in the cache.
             on_first_process(accelerator, lambda: compute().shape)
-        return torch.from_numpy(compute())
+        return torch.from_numpy(compute()).to(accelerator.device)
 
-    # The first version is the picture as it is.
-    versions = (
-        pictures.version(number - 1) if number else data.train.pixels
-        for number in range(stage.views)
-    )
-    inputs = TrainingFeatures(
-        torch.stack([features(version) for version in versions]).to(accelerator.device),
-        torch.from_numpy(data.train.labels).to(accelerator.device),
-        seed=seed,
-    )
-    if data.validation is not None:
-        features(data.validation.pixels)
+    def versions(told: Progress) -> Tensor:
+        # The first version is the picture as it is.
+        found = [features(data.train.pixels, told)]
+        found += [features(pictures.version(number), told) for number in range(stage.views - 1)]
+        return torch.stack(found)
+
+    labels = torch.from_numpy(data.train.labels).to(accelerator.device)
+    inputs = TrainingFeatures(versions, labels, seed=seed)
     return model.head, inputs, lambda trained: _validate(trained, data.validation, frozen=True)
 
 
@@ -239,6 +235,7 @@ def _validate(
     """
     if images is None:
         return {"validation_loss": None, "validation_accuracy": None}
+    frozen = frozen and model.recipe.evaluation.views == "one"
     predictions = predict_images(model, images, frozen=frozen)
     right = predictions.logits.argmax(axis=1) == predictions.labels
     return {

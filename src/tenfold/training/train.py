@@ -377,7 +377,9 @@ def _finish(
             "compile_seconds": history.compile_seconds,
             "wall_seconds": history.wall_seconds,
             "process_seconds": history.process_seconds,
-            "images_per_second": _median([t["images_per_second"] for t in history.timings]),
+            "images_per_second": _median(
+                [t["images_per_second"] for t in history.timings[history.first_epoch :]]
+            ),
             "peak_memory_bytes": peak_memory_bytes(),
             "ended": history.ended,
             "best_epoch": history.best_epoch,
