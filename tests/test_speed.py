@@ -9,10 +9,12 @@ import torch
 
 import commands
 from tenfold.errors import TenfoldError
+from tenfold.files import read_json
 from tenfold.recipe import load_recipe
+from tenfold.speed import accuracy
 from tenfold.speed import cost as cost_module
 from tenfold.speed.accuracy import RECIPES, recipe_for
-from tenfold.speed.cost import Meter
+from tenfold.speed.cost import Cost, Meter
 from tenfold.speed.networks import distinct_networks, measure_network
 from tenfold.speed.rates import Rates, convolution_rate, product_rate, seconds_of_one
 
@@ -102,3 +104,26 @@ def test_the_command_shows_rates_and_networks(tmp_path):
     lines = [json.loads(line) for line in done.output.splitlines()]
     assert [line["event"] for line in lines] == ["rates", "network"]
     assert lines[1]["recipe"] == "ann"
+
+
+def test_each_seed_is_trained_evaluated_and_paid_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "product_rate", lambda device: 1e11)
+    commands.write_tiny_recipe(tmp_path)
+    data = commands.write_tiny_data(tmp_path / "tiny.npz")
+    recipe = load_recipe(tmp_path / "tiny.toml", [f"data.name={data}", "training.epochs=2"])
+    found = list(accuracy.reach(recipe, num_seeds=2, runs=tmp_path / "runs", device=CPU))
+    assert [one.seed for one in found] == [0, 1]
+    for one in found:
+        result = read_json(one.folder / "result.json")
+        assert one.accuracy == result["splits"]["test"]["accuracy"]
+        assert one.training_seconds == result["training"]["training_seconds"]
+        assert one.compile_seconds == 0
+        # What a user waits for is more than the steps, and its price is time times rate.
+        assert one.cost.seconds > one.training_seconds
+        assert one.cost.operations == pytest.approx(one.cost.seconds * 1e11)
+    assert len({read_json(one.folder / "recipe.json")["seed"] for one in found}) == 2
+
+
+def test_compiling_is_no_part_of_the_cost():
+    rest = Cost(10.0, 2e11, 2e12).without(4.0)
+    assert rest == Cost(6.0, 2e11, 1.2e12)

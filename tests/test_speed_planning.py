@@ -215,4 +215,5 @@ def test_a_run_is_done_within_its_time(tmp_path, recipe):
     result = json.loads((tmp_path / f"runs/{name}/1/result.json").read_text())
     assert "test" in result["splits"]
     rates = (tmp_path / f"runs/{name}/1/metrics.jsonl").read_text().splitlines()
-    assert json.loads(rates[-1])["learning_rate"] < 0.05 * json.loads(rates[0])["learning_rate"]
+    # Falling to 0 over the time: of a step that takes two seconds there are only ten.
+    assert json.loads(rates[-1])["learning_rate"] < 0.2 * json.loads(rates[0])["learning_rate"]

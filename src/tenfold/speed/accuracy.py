@@ -1,6 +1,7 @@
 """Time to an accuracy: a fast recipe trained over several seeds, as a user would wait for it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ def reach(
         meter = Meter(lambda: product_rate(device))
         reporters = Reporters([meter] if reporter is None else [meter, reporter])
         outcome = train(
-            load_recipe(recipe.name, [f"seed={seed}"]),
+            replace(recipe, seed=seed),
             options=TrainOptions(runs=runs, new=True, cpu=device.type == "cpu"),
             reporter=reporters,
         )
