@@ -1,5 +1,6 @@
 """Run folders, read into values that the report can count on."""
 
+import itertools
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,11 @@ class Training:
     best_epoch: int | None
     stages: tuple[Stage, ...] = ()
 
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """The last epoch of each stage but the last."""
+        return tuple(itertools.accumulate(stage.epochs for stage in self.stages[:-1]))
+
 
 @dataclass(frozen=True)
 class UseOfTest:
@@ -144,6 +150,11 @@ class Run:
     scores: Mapping[str, Scores]
     test_uses: tuple[UseOfTest, ...]
     answers: Mapping[str, Answers]
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """The last epoch of each stage but the last, of a run that is finished."""
+        return self.training.stage_ends if self.training is not None else ()
 
     @property
     def finished(self) -> bool:
