@@ -11,7 +11,7 @@ from tenfold.recipe import load_recipe
 from tenfold.reporting.page import write_report
 from tenfold.training.train import TrainOptions, train
 
-RECIPES = ("ann", "cnn")
+RECIPES = ("ann", "cnn-quick")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DemoOutcome:
 
 
 def run_demo(runs: Path, *, seed: int, output: Output) -> DemoOutcome:
-    """Train and evaluate `ann` and `cnn`, then write the comparison page.
+    """Train and evaluate `ann` and `cnn-quick`, then write the comparison page.
 
     Where CIFAR-10 can't be reached, scikit-learn's digits take its place, and both the terminal
     and the page say so.
