@@ -14,6 +14,7 @@ from tenfold.data import Dataset
 from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import split_of, splitting
+from tenfold.evaluation.views import num_views
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.run import RunFolder
 from tenfold.speed.networks import speed_of_run
@@ -41,14 +42,17 @@ REFERENCE_PIXELS = 50_000 * 32 * 32
 """Of the pictures that the costs of the ladder are about."""
 
 PROBE_SECONDS = 0.3
-MARGIN = 0.04
+MARGIN = 0.05
 """Share of the time that is kept for what nobody can foresee."""
 
-CLOSING_SECONDS = 3.0
+CLOSING_SECONDS = 4.0
 """For writing the result and the page; on a machine of the reference's speed."""
 
 REFERENCE_RATE = 147e9
 """Matrix products of the reference machine, in FLOP/s."""
+
+VIEWS_SHARE = 0.05
+"""Of the time that test-time views may take, as far as that can be told before."""
 
 SHORTEST_SECONDS, FEWEST_STEPS = 1.0, 4
 """Of training, below which a plan makes no sense."""
@@ -105,8 +109,13 @@ def plan_run(
     # Validation pictures are seen when the clock has stopped training, and for the result.
     number = 2 * len(data.validation) if data.validation is not None else 0
     number += _num_tested(dataset, chosen) if evaluates_test else 0
+    looking = number * speed.evaluation_seconds
+    if rung is not None and looking > VIEWS_SHARE * seconds:
+        # How many pictures are seen again is a guess, and training longer is worth more.
+        looking /= num_views(chosen.evaluation)
+        chosen = replace(chosen, evaluation=replace(chosen.evaluation, views="one"))
     page = CLOSING_SECONDS * max(REFERENCE_RATE / rate, 0.5) if writes_page else 0.0
-    closing = number * speed.evaluation_seconds + page
+    closing = looking + page
     left = seconds - (time.monotonic() - started)
     limit = left - closing - MARGIN * seconds
     step_seconds = speed.training_seconds * min(chosen.training.batch_size, len(data.train))
