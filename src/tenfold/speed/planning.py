@@ -132,7 +132,9 @@ def plan_run(
     expected = None
     if rung is not None and dataset.name == "cifar10":
         # As many epochs as that share of the rung's cost, on this machine and in its precision.
-        expected = expected_accuracy(rung.cost * affordable / chosen.training.epochs)
+        # More epochs than its own give less than the next rung, so that none is promised.
+        share = min(affordable / chosen.training.epochs, 1.0)
+        expected = expected_accuracy(rung.cost * share)
     return Planned(
         _timed(chosen, math.ceil(TOO_MANY_EPOCHS * affordable), limit), expected, closing
     )
