@@ -18,8 +18,9 @@ from tenfold.run import create_run
 from tenfold.speed import planning
 from tenfold.speed.networks import Speed
 from tenfold.speed.planning import (
+    ENOUGH_EPOCHS,
     LADDER,
-    choose_rung,
+    affordable_rungs,
     expected_accuracy,
     plan_run,
     unfinished_plan,
@@ -54,11 +55,11 @@ def test_the_ladder_rises_and_its_recipes_exist():
 
 
 @pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.recipe)
-def test_the_dearest_rung_that_can_be_paid_for_is_taken(rung):
-    assert choose_rung(rung.cost, 1.0) == rung
-    assert choose_rung(rung.cost * 0.99, 1.0) != rung or rung == LADDER[0]
-    assert choose_rung(rung.cost * 0.1, 0.1) == rung
-    assert choose_rung(rung.cost, 1e-9) == LADDER[-1]
+def test_the_rungs_that_can_be_paid_for_are_tried_from_the_dearest(rung):
+    assert affordable_rungs(rung.cost, 1.0) == list(LADDER[: LADDER.index(rung) + 1])[::-1]
+    assert affordable_rungs(rung.cost * 0.99, 1.0)[0] != rung or rung == LADDER[0]
+    assert affordable_rungs(rung.cost * 0.1, 0.1)[0] == rung
+    assert affordable_rungs(rung.cost, 1e-9)[0] == LADDER[-1]
 
 
 def test_expectations_go_through_the_ladder_and_end_with_it():
@@ -131,20 +132,32 @@ def test_without_a_recipe_the_time_decides(slow_machine):
     small = plan_run(None, dataset(), seconds=30, device=CPU)
     assert small.recipe.name == LADDER[-1].recipe  # 200 pictures are few.
     large = dataclasses.replace(dataset(40_000, side=32), name="cifar10")
-    large = plan_run(None, large, seconds=60, device=CPU, overrides=["seed=3"])
-    assert large.recipe.name == choose_rung(60 * 147e9, 0.8).recipe
-    assert large.recipe.seed == 3
-    assert large.recipe.evaluation.views == "six"
-    assert large.recipe.data.image_size == 0
-    shortest = dataclasses.replace(dataset(40_000, side=32), name="cifar10")
-    shortest = plan_run(None, shortest, seconds=12, device=CPU)
-    assert shortest.recipe.name == choose_rung(12 * 147e9, 0.8).recipe
-    assert shortest.recipe.data.image_size == 0  # The rung's own is 24.
-    # The epochs that fit, of 40 s each, as a share of the rung's.
-    rung = choose_rung(60 * 147e9, 0.8)
-    epochs = large.recipe.training.time_limit_seconds / 40
-    share = epochs / load_recipe(rung.recipe).training.epochs
-    assert large.expected == pytest.approx(expected_accuracy(rung.cost * share), abs=1e-6)
+    planned = plan_run(None, large, seconds=80, device=CPU, overrides=["seed=3"])
+    assert planned.recipe.name == "fast-85"
+    assert planned.recipe.seed == 3
+    assert planned.recipe.evaluation.views == "six"
+    assert planned.recipe.data.image_size == 0
+    # An epoch takes 40 s: not two epochs, but more than ENOUGH_EPOCHS of them.
+    share = planned.recipe.training.time_limit_seconds / 40 / 2
+    assert ENOUGH_EPOCHS < share < 1
+    rung = next(rung for rung in LADDER if rung.recipe == "fast-85")
+    assert planned.expected == pytest.approx(expected_accuracy(rung.cost * share), abs=1e-6)
+
+
+def test_a_rung_of_which_too_little_fits_makes_way_for_the_one_below(monkeypatch, slow_machine):
+    pictures = dataclasses.replace(dataset(40_000, side=32), name="cifar10")
+    tried = []
+
+    def speed_of_run(recipe, **others):
+        tried.append(recipe.name)
+        return Speed(0.0001 if recipe.name == "fast-75" else 0.001, 0.002)
+
+    monkeypatch.setattr(planning, "speed_of_run", speed_of_run)
+    planned = plan_run(None, pictures, seconds=40, device=CPU)
+    assert tried == ["fast-85", "fast-75"]
+    assert planned.recipe.name == "fast-75"
+    assert planned.expected == pytest.approx(LADDER[0].accuracy)  # All its epochs fit.
+    assert planned.recipe.data.image_size == 0  # The rung's own is 24.
 
 
 def test_a_step_that_takes_long_needs_time_for_some_of_it(monkeypatch, slow_machine):

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -57,6 +58,13 @@ VIEWS_SHARE = 0.05
 SHORTEST_SECONDS, FEWEST_STEPS = 1.0, 4
 """Of training, below which a plan makes no sense."""
 
+ENOUGH_EPOCHS = 0.6
+"""Share of a rung's epochs that must fit; with fewer, the rung below makes more of the time."""
+
+HOPEFUL = 2.0
+"""Times what a machine's matrix products suggest may it be able to pay for: one that is good at the
+fast recipes' precision does better, and what really fits is measured."""
+
 TOO_MANY_EPOCHS = 3
 """Epochs planned over those expected to fit, so that the clock ends the run and not the plan, even
 where the machine was busy when it was measured."""
@@ -90,17 +98,71 @@ def plan_run(
     """
     started = time.monotonic()
     rate = product_rate(device, seconds=PROBE_SECONDS)
-    chosen, rung = recipe, None
-    if chosen is None:
-        pixels = len(dataset.train) * math.prod(dataset.train.size)
-        rung = choose_rung(seconds * rate, pixels / REFERENCE_PIXELS)
+    fit = partial(
+        _fit,
+        dataset=dataset,
+        seconds=seconds,
+        started=started,
+        page_seconds=CLOSING_SECONDS * max(REFERENCE_RATE / rate, 0.5) if writes_page else 0.0,
+        device=device,
+        evaluates_test=evaluates_test,
+    )
+    if recipe is not None:
+        return fit(recipe, may_drop_views=False).planned(expected=None)
+    size = len(dataset.train) * math.prod(dataset.train.size) / REFERENCE_PIXELS
+    for rung in affordable_rungs(HOPEFUL * seconds * rate, size):
         # The pictures are those of `dataset`, whatever size the rung was measured at.
         chosen = load_recipe(rung.recipe, ["data.image_size=0", *overrides])
-    data = training_data(dataset, **splitting(chosen.data))
-    if rung is not None:
-        chosen = with_sizes_for(chosen, min(data.train.size))
+        chosen = with_sizes_for(chosen, min(dataset.train.size))
+        fitted = fit(chosen, may_drop_views=True)
+        # More epochs than the rung's give less than the next one, so that none is promised.
+        share = min(fitted.epochs / chosen.training.epochs, 1.0)
+        if share >= ENOUGH_EPOCHS or rung == LADDER[0]:
+            break
+    known = dataset.name == "cifar10"
+    return fitted.planned(expected=expected_accuracy(rung.cost * share) if known else None)
+
+
+class _Fitted(NamedTuple):
+    """What a recipe makes of the time; seconds of training may be too few, or below 0.
+
+    epochs: those that fit. step_seconds: of one step of training.
+    """
+
+    recipe: Recipe
+    limit: float
+    closing_seconds: float
+    epochs: float
+    step_seconds: float
+
+    def planned(self, expected: float | None) -> Planned:
+        """The plan. Raises TenfoldError where too little of the time is left for training."""
+        shortest = max(SHORTEST_SECONDS, FEWEST_STEPS * self.step_seconds)
+        if self.limit < shortest:
+            missing = math.ceil(shortest - self.limit)
+            raise TenfoldError(
+                f"--time is too short by {missing} s for starting, training for some steps and "
+                f"evaluating {self.recipe.name} here; give more time."
+            )
+        epochs = math.ceil(TOO_MANY_EPOCHS * self.epochs)
+        return Planned(_timed(self.recipe, epochs, self.limit), expected, self.closing_seconds)
+
+
+def _fit(
+    recipe: Recipe,
+    *,
+    dataset: Dataset,
+    seconds: float,
+    started: float,
+    page_seconds: float,
+    device: torch.device,
+    evaluates_test: bool,
+    may_drop_views: bool,
+) -> _Fitted:
+    """Measure what `recipe` makes of the `seconds` that began at `started`, a monotonic time."""
+    data = training_data(dataset, **splitting(recipe.data))
     speed = speed_of_run(
-        chosen,
+        recipe,
         # As many pixels in a square; sizes shrink its side alike.
         image_size=round(math.prod(data.train.size) ** 0.5),
         num_classes=data.train.num_classes,
@@ -108,31 +170,21 @@ def plan_run(
     )
     # Validation pictures are seen when the clock has stopped training, and for the result.
     number = 2 * len(data.validation) if data.validation is not None else 0
-    number += _num_tested(dataset, chosen) if evaluates_test else 0
+    number += _num_tested(dataset, recipe) if evaluates_test else 0
     looking = number * speed.evaluation_seconds
-    if rung is not None and looking > VIEWS_SHARE * seconds:
+    if may_drop_views and looking > VIEWS_SHARE * seconds:
         # How many pictures are seen again is a guess, and training longer is worth more.
-        looking /= num_views(chosen.evaluation)
-        chosen = replace(chosen, evaluation=replace(chosen.evaluation, views="one"))
-    page = CLOSING_SECONDS * max(REFERENCE_RATE / rate, 0.5) if writes_page else 0.0
-    closing = looking + page
+        looking /= num_views(recipe.evaluation)
+        recipe = replace(recipe, evaluation=replace(recipe.evaluation, views="one"))
+    closing = looking + page_seconds
     left = seconds - (time.monotonic() - started)
     limit = left - closing - MARGIN * seconds
-    step_seconds = speed.training_seconds * min(chosen.training.batch_size, len(data.train))
-    shortest = max(SHORTEST_SECONDS, FEWEST_STEPS * step_seconds)
-    if limit < shortest:
-        missing = math.ceil(shortest - limit)
-        raise TenfoldError(
-            f"--time is too short by {missing} s for starting, training for some steps and "
-            f"evaluating {chosen.name} here; give more time."
-        )
-    affordable = limit / (len(data.train) * speed.training_seconds)
-    expected = None
-    if rung is not None and dataset.name == "cifar10":
-        # As many epochs as that share of the rung's cost, on this machine and in its precision.
-        expected = expected_accuracy(rung.cost * affordable / chosen.training.epochs)
-    return Planned(
-        _timed(chosen, math.ceil(TOO_MANY_EPOCHS * affordable), limit), expected, closing
+    return _Fitted(
+        recipe,
+        limit,
+        closing,
+        epochs=max(limit, 0.0) / (len(data.train) * speed.training_seconds),
+        step_seconds=speed.training_seconds * min(recipe.training.batch_size, len(data.train)),
     )
 
 
@@ -157,13 +209,13 @@ def _num_tested(dataset: Dataset, recipe: Recipe) -> int:
         return 0
 
 
-def choose_rung(operations: float, size: float) -> Rung:
-    """The dearest rung that `operations` pay for.
+def affordable_rungs(operations: float, size: float) -> list[Rung]:
+    """The rungs that `operations` pay for, the dearest first, and the cheapest in any case.
 
     size: of the data set, in pixels of its training pictures over those of CIFAR-10.
     """
-    affordable = [rung for rung in LADDER if rung.cost * size <= operations]
-    return affordable[-1] if affordable else LADDER[0]
+    rungs = [rung for rung in LADDER if rung.cost * size <= operations]
+    return rungs[::-1] or [LADDER[0]]
 
 
 def expected_accuracy(operations: float) -> float:
