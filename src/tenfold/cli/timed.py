@@ -12,6 +12,7 @@ from tenfold.errors import TenfoldError
 if TYPE_CHECKING:
     from tenfold.data import Dataset
     from tenfold.recipe import Recipe
+    from tenfold.speed.planning import Planned
     from tenfold.training.train import TrainOptions
 
 
@@ -80,6 +81,12 @@ def recipe_within(
         evaluates_test=options.evaluate_test,
         writes_page=writes_page,
     )
+    _tell(planned, output, time=time, writes_page=writes_page)
+    return Timed(replace(planned.recipe, name=named), dataset)
+
+
+def _tell(planned: "Planned", output: Output, *, time: str, writes_page: bool) -> None:
+    """Say what is trained, for how long, and what may be expected of it."""
     recipe = planned.recipe
     limit = recipe.training.time_limit_seconds
     output.record(
@@ -97,4 +104,3 @@ def recipe_within(
         f"Within {time}: {recipe.name}, {duration(limit)} of training and "
         f"{duration(planned.closing_seconds)} for {closing}.{expected}"
     )
-    return Timed(replace(recipe, name=named), dataset)
