@@ -25,8 +25,8 @@ FAMILIES = {
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 }
 
-BLOCK = 1000
-"""Pictures that are worked on together: 50 MB an array of pictures of 32 pixels."""
+BLOCK = 250
+"""Pictures that are worked on together."""
 
 Floats = NDArray[np.float32]
 _Corruption = Callable[[Floats, int, np.random.Generator], Floats]
