@@ -42,7 +42,7 @@ CLASSES = np.array([0, 3, 3, 9])
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_says_what_it_is_made_of(name):
-    model = trained(name)
+    model = trained(name, "evaluation.views=one")
     parts = parts_of(model.module)
     assert parts.head.out_features == 10
     maps = explain.feature_maps(model, pictures())
@@ -111,6 +111,7 @@ def test_a_dense_network_has_no_maps():
 def test_integrated_gradients_add_up_to_the_logit(name):
     model = trained(name)
     found = explain.integrated_gradients(model, pictures(), CLASSES, steps=200)
+    model.module.eval()
     with torch.inference_mode():
         mean = model.module(torch.zeros(1, 3, 32, 32))[0].numpy()
     logits = model.logits(pictures())[np.arange(4), CLASSES]
