@@ -33,16 +33,16 @@ def sampled(number=4000, num_classes=10, *, seed=0, sharper=1.0):
 
 
 def test_a_case_by_hand():
-    # Confidences 0.9 (right), 0.9 (wrong), 0.6 (right): two bins of ten.
-    found = from_probabilities([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]], [0, 1, 1])
+    # Confidences 0.88 (right), 0.88 (wrong), 0.58 (right): two bins of ten.
+    found = from_probabilities([[0.88, 0.12], [0.88, 0.12], [0.42, 0.58]], [0, 1, 1])
     bins = calibration.reliability(found, num_bins=10)
     assert [each.num_images for each in bins] == [1, 2]
     assert [each.accuracy for each in bins] == [1.0, 0.5]
     assert np.allclose([(each.low, each.high) for each in bins], [(0.5, 0.6), (0.8, 0.9)])
     error = calibration.calibration_error(found, num_bins=10)
-    assert error == pytest.approx((1 * 0.4 + 2 * 0.4) / 3, abs=1e-6)
-    # Squared distances: 2 * 0.1^2, 2 * 0.9^2, 2 * 0.4^2.
-    assert calibration.brier_score(found) == pytest.approx((0.02 + 1.62 + 0.32) / 3, abs=1e-6)
+    assert error == pytest.approx((1 * 0.42 + 2 * 0.38) / 3, abs=1e-6)
+    squared = 2 * 0.12**2 + 2 * 0.88**2 + 2 * 0.42**2
+    assert calibration.brier_score(found) == pytest.approx(squared / 3, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -109,7 +109,7 @@ def test_a_dense_network_has_no_maps():
 
 @pytest.mark.parametrize("name", ["ann", "cnn", "fast-75"])
 def test_integrated_gradients_add_up_to_the_logit(name):
-    model = trained(name)
+    model = trained(name, "evaluation.views=one")
     found = explain.integrated_gradients(model, pictures(), CLASSES, steps=200)
     model.module.eval()
     with torch.inference_mode():
