@@ -25,7 +25,7 @@ FAMILIES = {
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 }
 
-BLOCK = 250
+BLOCK = 500
 """Pictures that are worked on together."""
 
 Floats = NDArray[np.float32]
@@ -37,8 +37,7 @@ def corrupt(
 ) -> NDArray[np.uint8]:
     """`pixels` (N, H, W, 3) uint8 as `corruption` leaves them, of the same shape.
 
-    severity: from 1 to 5. The same arguments give the same bytes, and a picture looks the same
-    whatever comes after it. Raises KeyError for an unknown corruption and ValueError for another
+    severity: from 1 to 5. The same arguments give the same bytes. Raises KeyError for an unknown corruption and ValueError for another
     severity.
     """
     function = _CORRUPTIONS[corruption]
@@ -48,10 +47,8 @@ def corrupt(
     for start in range(0, len(pixels), BLOCK):
         part = pixels[start : start + BLOCK]
         entropy = (seed, zlib.crc32(corruption.encode()), severity, start)
-        # As for a whole block, so that the last one's pictures don't depend on their number.
-        whole = np.zeros((BLOCK, *pixels.shape[1:]), dtype=np.float32)
-        whole[: len(part)] = part.astype(np.float32) / 255
-        found = function(whole, severity - 1, np.random.default_rng(entropy))[: len(part)]
+        x = part.astype(np.float32) / 255
+        found = function(x, severity - 1, np.random.default_rng(entropy))
         corrupted[start : start + BLOCK] = (np.clip(found, 0, 1) * 255).astype(np.uint8)
     return corrupted
 
