@@ -180,7 +180,7 @@ def score_milestones(
                 "accuracy": float(right.mean()),
                 "loss": cross_entropy(predictions),
             }
-            _record_use(result, split, scores[split]["accuracy"], purpose=f"after epoch {epoch}")
+            record_use(result, split, scores[split]["accuracy"], purpose=f"after epoch {epoch}")
         result["milestones"].append({"epoch": epoch, "splits": scores})
 
 
@@ -189,10 +189,10 @@ def record_metrics(
 ) -> None:
     """Put metrics into `result`; each use of a test split is listed with its purpose."""
     result.setdefault("splits", {})[split] = metrics
-    _record_use(result, split, metrics["accuracy"], purpose=purpose)
+    record_use(result, split, metrics["accuracy"], purpose=purpose)
 
 
-def _record_use(result: dict[str, Any], split: str, accuracy: float, *, purpose: str) -> None:
+def record_use(result: dict[str, Any], split: str, accuracy: float, *, purpose: str) -> None:
     if split.startswith("test"):
         use = {"time": now(), "split": split, "purpose": purpose, "accuracy": accuracy}
         result.setdefault("test_uses", []).append(use)

@@ -1,0 +1,158 @@
+"""The parts of an audit that look into the network: where it looked, and what its errors share."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold import explain
+from tenfold.audit.store import Arrays, Finding
+from tenfold.audit.subject import Subject
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.predictions import Predictions
+
+if TYPE_CHECKING:
+    from tenfold.audit.auditing import AuditOptions
+
+NUM_OF_A_KIND = 6
+"""Pictures that are explained: the surest errors, the least sure, and of the pair most confused."""
+
+NUM_CHECKED = 16
+"""Pictures for the comparison with random weights."""
+
+NUM_MAPS = 8
+"""Maps of a layer that are kept: those that answered the most."""
+
+NUM_GROUPS, NUM_IN_GROUP = 6, 8
+MOST_FILTERS = 64
+
+
+def explanation(subject: Subject, options: "AuditOptions") -> Finding:
+    """Filters, maps of features, and where it looked on the pictures most worth a look."""
+    model, predictions = subject.model, subject.measured_predictions()
+    chosen, kinds = interesting(predictions)
+    pixels = subject.measured.pixels[chosen]
+    guesses = predictions.logits[chosen].argmax(axis=1)
+    arrays: Arrays = {"pixels": pixels}
+    checks = {}
+    some = subject.measured.pixels[subject.drawn(len(subject.measured), NUM_CHECKED)]
+    asked = model.logits(some).argmax(axis=1)
+    for number, (name, method) in enumerate(explain.METHODS.items()):
+        try:
+            arrays[name] = method(model, pixels, guesses).astype(np.float16)
+            checks[name] = explain.randomisation_check(
+                model, some, asked, method, seed=options.seed
+            )
+        except TenfoldError:  # A dense network has no maps.
+            continue
+        if subject.progress is not None:
+            subject.progress("maps", number + 1, len(explain.METHODS))
+    neighbours = explain.nearest(subject.features[chosen], subject.known_features)
+    arrays["neighbours"] = subject.known.pixels[neighbours.indices.ravel()].reshape(
+        *neighbours.indices.shape, *subject.known.pixels.shape[1:]
+    )
+    filters = explain.first_filters(model)
+    if filters is not None:
+        arrays["filters"] = (filters[:MOST_FILTERS] * 255).astype(np.uint8)
+    layers = []
+    for number, layer in enumerate(explain.feature_maps(model, pixels[:1])):
+        layers.append(layer.layer)
+        arrays[f"layer{number}"] = _strongest(layer.maps[0]).astype(np.float16)
+    names = predictions.class_names
+    values = {
+        "split": subject.split,
+        "pictures": [
+            {
+                "id": str(predictions.ids[index]),
+                "kind": kind,
+                "true": names[predictions.labels[index]],
+                "guess": names[guess],
+                "confidence": float(predictions.probabilities[index].max()),
+                "neighbours": [
+                    names[label] for label in subject.known_labels[neighbours.indices[place]]
+                ],
+            }
+            for place, (index, kind, guess) in enumerate(zip(chosen, kinds, guesses, strict=True))
+        ],
+        "checks": checks,
+        "layers": layers,
+    }
+    return Finding(values, arrays)
+
+
+def interesting(predictions: Predictions) -> tuple[NDArray[np.int64], list[str]]:
+    """Indices of the pictures most worth a look, and what each is an example of."""
+    probabilities = predictions.probabilities
+    guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(guesses != predictions.labels)
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    unsure = np.argsort(confidence, kind="stable")
+    groups = {"surest error": surest, "least sure": unsure, "most confused": surest[:0]}
+    if len(wrong):
+        pairs = guesses[wrong] * probabilities.shape[1] + predictions.labels[wrong]
+        values, counts = np.unique(pairs, return_counts=True)
+        most = wrong[pairs == values[counts.argmax()]]
+        groups["most confused"] = most[np.argsort(-confidence[most], kind="stable")]
+    chosen: list[int] = []
+    kinds: list[str] = []
+    for kind, indices in groups.items():
+        fresh = [int(index) for index in indices if int(index) not in chosen][:NUM_OF_A_KIND]
+        chosen += fresh
+        kinds += [kind] * len(fresh)
+    return np.array(chosen, dtype=np.int64), kinds
+
+
+def _strongest(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(K, h, w): the maps that vary the most over the picture."""
+    order = np.argsort(-maps.std(axis=(1, 2)), kind="stable")[:NUM_MAPS]
+    return maps[order]
+
+
+def errors(subject: Subject, options: "AuditOptions") -> Finding:
+    """Groups of errors that look alike to the network."""
+    from sklearn.cluster import KMeans
+
+    predictions = subject.measured_predictions()
+    guesses = predictions.logits.argmax(axis=1)
+    wrong = np.flatnonzero(guesses != predictions.labels)
+    values: dict[str, Any] = {"split": subject.split, "num_wrong": len(wrong), "groups": []}
+    arrays: Arrays = {}
+    if len(wrong) < 2:
+        return Finding(values, arrays)
+    features = subject.features[wrong]
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    features = features / np.maximum(lengths, 1e-12)
+    number = min(NUM_GROUPS, max(len(wrong) // 5, 1))
+    found = KMeans(number, n_init=4, random_state=options.seed).fit(features)
+    order = np.argsort(-np.bincount(found.labels_, minlength=number), kind="stable")
+    for place, group in enumerate(order):
+        members = np.flatnonzero(found.labels_ == group)
+        away = np.linalg.norm(features[members] - found.cluster_centers_[group], axis=1)
+        nearest = wrong[members[np.argsort(away, kind="stable")[:NUM_IN_GROUP]]]
+        values["groups"].append(
+            {
+                "num_images": len(members),
+                "pairs": _commonest_pairs(predictions, guesses, wrong[members]),
+                "pictures": [
+                    {
+                        "id": str(predictions.ids[index]),
+                        "true": predictions.class_names[predictions.labels[index]],
+                        "guess": predictions.class_names[guesses[index]],
+                    }
+                    for index in nearest
+                ],
+            }
+        )
+        arrays[f"group{place}"] = subject.measured.pixels[nearest]
+    return Finding(values, arrays)
+
+
+def _commonest_pairs(
+    predictions: Predictions, guesses: NDArray[np.int64], indices: NDArray[np.int64]
+) -> list[list[Any]]:
+    """Up to three of (true, guessed, how many)."""
+    names = predictions.class_names
+    pairs = np.stack([predictions.labels[indices], guesses[indices]], axis=1)
+    values, counts = np.unique(pairs, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:3]
+    return [[names[values[i][0]], names[values[i][1]], int(counts[i])] for i in order]

@@ -1,0 +1,72 @@
+"""Where a run keeps what is known of it, and for which weights, data and options it holds."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.predictions import UNREADABLE
+from tenfold.files import atomic_file, read_json, write_json
+from tenfold.run import RunFolder
+
+FORMAT = 1
+"""Of all parts; a change of what they compute or keep changes it."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Finding(NamedTuple):
+    """What a part found: plain JSON values, and arrays of pictures and maps.
+
+    values has the key `missing`, a sentence, where the part had nothing to work on.
+    """
+
+    values: dict[str, Any]
+    arrays: Arrays
+
+
+class Store:
+    """The folder `audit/` of a run."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.folder = run.path / "audit"
+        self._run = run
+        self._content: str | None = None
+
+    def key(self, part: str, options: dict[str, Any]) -> str:
+        """A name for everything that `part` depends on."""
+        facts = {"format": FORMAT, "part": part, "options": options, "content": self.content()}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def content(self) -> str:
+        """The checksum of the weights, and those of the data as the run wrote them down."""
+        if self._content is None:
+            digest = hashlib.sha256(self._run.model.read_bytes())
+            data = read_json(self._run.provenance).get("data", {}).get("checksums", {})
+            digest.update(json.dumps(data, sort_keys=True).encode())
+            self._content = digest.hexdigest()
+        return self._content
+
+    def load(self, part: str, *, key: str | None = None) -> Finding | None:
+        """What is kept of `part`; None where nothing is, or where it is of another `key`."""
+        try:
+            kept = read_json(self._path(part, "json"))
+            if key is not None and kept["key"] != key:
+                return None
+            with np.load(self._path(part, "npz"), allow_pickle=False) as file:
+                return Finding(kept["values"], {name: file[name] for name in file.files})
+        except (TenfoldError, *UNREADABLE):
+            return None
+
+    def save(self, part: str, finding: Finding, *, key: str) -> None:
+        """Keep `finding`; the JSON last, so that it never speaks of arrays that aren't there."""
+        with atomic_file(self._path(part, "npz")) as file:
+            np.savez_compressed(file, **finding.arrays)
+        write_json(self._path(part, "json"), {"key": key, "values": finding.values})
+
+    def _path(self, part: str, ending: str) -> Path:
+        return self.folder / f"{part}.{ending}"
