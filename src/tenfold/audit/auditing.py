@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.audit import PARTS, parts
+from tenfold.audit.looking import errors, explanation
 from tenfold.audit.store import Finding, Store
 from tenfold.audit.subject import Subject
 from tenfold.errors import TenfoldError
@@ -41,8 +42,8 @@ class Part:
 
 _PARTS = {
     "calibration": Part(parts.calibration, ()),
-    "explanation": Part(parts.explanation),
-    "errors": Part(parts.errors),
+    "explanation": Part(lambda subject, options: explanation(subject)),
+    "errors": Part(lambda subject, options: errors(subject)),
     "robustness": Part(parts.robustness, ("seed", "pictures", "corrupted")),
     "novelty": Part(parts.novelty, ("seed", "pictures")),
     "agreement": Part(parts.agreement, ("human",)),

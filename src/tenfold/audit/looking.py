@@ -1,6 +1,7 @@
 """The parts of an audit that look into the network: where it looked, and what its errors share."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +10,8 @@ from tenfold import explain
 from tenfold.audit.store import Arrays, Finding
 from tenfold.audit.subject import Subject
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.picture_predictions import find_pictures, read_pictures
 from tenfold.evaluation.predictions import Predictions
-
-if TYPE_CHECKING:
-    from tenfold.audit.auditing import AuditOptions
 
 NUM_OF_A_KIND = 6
 """Pictures that are explained: the surest errors, the least sure, and of the pair most confused."""
@@ -23,16 +22,53 @@ NUM_CHECKED = 16
 NUM_MAPS = 8
 """Maps of a layer that are kept: those that answered the most."""
 
+NUM_NEIGHBOURS = 3
 NUM_GROUPS, NUM_IN_GROUP = 6, 8
 MOST_FILTERS = 64
 
 
-def explanation(subject: Subject, options: "AuditOptions") -> Finding:
+def explanation(subject: Subject) -> Finding:
     """Filters, maps of features, and where it looked on the pictures most worth a look."""
-    model, predictions = subject.model, subject.measured_predictions()
+    predictions = subject.measured_predictions()
     chosen, kinds = interesting(predictions)
-    pixels = subject.measured.pixels[chosen]
-    guesses = predictions.logits[chosen].argmax(axis=1)
+    truths = [predictions.class_names[label] for label in predictions.labels[chosen]]
+    ids = [str(predictions.ids[index]) for index in chosen]
+    return _explained(subject, subject.measured.pixels[chosen], ids, truths, kinds)
+
+
+def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Finding:
+    """The same for pictures that somebody named: files, folders, or ids of the measured split.
+
+    Raises TenfoldError where there is no such picture, or where one can't be read.
+    """
+    pixels, ids, truths = [], [], []
+    places = {str(name): index for index, name in enumerate(subject.measured.ids)}
+    for name in wanted:
+        if name in places:
+            index = places[name]
+            pixels.append(subject.measured.pixels[index])
+            ids.append(name)
+            truths.append(subject.measured.class_names[subject.measured.labels[index]])
+            continue
+        paths = find_pictures([name])
+        pixels += list(read_pictures(paths, subject.model.image_size))
+        ids += paths
+        truths += [""] * len(paths)
+    return _explained(subject, np.stack(pixels), ids, truths, ["asked for"] * len(pixels))
+
+
+def _explained(
+    subject: Subject,
+    pixels: NDArray[np.uint8],
+    ids: Sequence[str],
+    truths: Sequence[str],
+    kinds: Sequence[str],
+) -> Finding:
+    model = subject.model
+    logits = model.logits(pixels).astype(np.float64)
+    guesses = logits.argmax(axis=1)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    confidence = 1 / exponentials.sum(axis=1)
     arrays: Arrays = {"pixels": pixels}
     checks = {}
     some = subject.measured.pixels[subject.drawn(len(subject.measured), NUM_CHECKED)]
@@ -41,13 +77,14 @@ def explanation(subject: Subject, options: "AuditOptions") -> Finding:
         try:
             arrays[name] = method(model, pixels, guesses).astype(np.float16)
             checks[name] = explain.randomisation_check(
-                model, some, asked, method, seed=options.seed
+                model, some, asked, method, seed=subject.seed
             )
         except TenfoldError:  # A dense network has no maps.
             continue
         if subject.progress is not None:
             subject.progress("maps", number + 1, len(explain.METHODS))
-    neighbours = explain.nearest(subject.features[chosen], subject.known_features)
+    features = explain.features_before_head(model, pixels)
+    neighbours = explain.nearest(features, subject.known_features, number=NUM_NEIGHBOURS)
     arrays["neighbours"] = subject.known.pixels[neighbours.indices.ravel()].reshape(
         *neighbours.indices.shape, *subject.known.pixels.shape[1:]
     )
@@ -58,25 +95,21 @@ def explanation(subject: Subject, options: "AuditOptions") -> Finding:
     for number, layer in enumerate(explain.feature_maps(model, pixels[:1])):
         layers.append(layer.layer)
         arrays[f"layer{number}"] = _strongest(layer.maps[0]).astype(np.float16)
-    names = predictions.class_names
-    values = {
-        "split": subject.split,
-        "pictures": [
-            {
-                "id": str(predictions.ids[index]),
-                "kind": kind,
-                "true": names[predictions.labels[index]],
-                "guess": names[guess],
-                "confidence": float(predictions.probabilities[index].max()),
-                "neighbours": [
-                    names[label] for label in subject.known_labels[neighbours.indices[place]]
-                ],
-            }
-            for place, (index, kind, guess) in enumerate(zip(chosen, kinds, guesses, strict=True))
-        ],
-        "checks": checks,
-        "layers": layers,
-    }
+    names = model.class_names
+    pictures = [
+        {
+            "id": ids[place],
+            "kind": kinds[place],
+            "true": truths[place],
+            "guess": names[guess],
+            "confidence": float(confidence[place]),
+            "neighbours": [
+                names[label] for label in subject.known_labels[neighbours.indices[place]]
+            ],
+        }
+        for place, guess in enumerate(guesses)
+    ]
+    values = {"split": subject.split, "pictures": pictures, "checks": checks, "layers": layers}
     return Finding(values, arrays)
 
 
@@ -108,7 +141,7 @@ def _strongest(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return maps[order]
 
 
-def errors(subject: Subject, options: "AuditOptions") -> Finding:
+def errors(subject: Subject) -> Finding:
     """Groups of errors that look alike to the network."""
     from sklearn.cluster import KMeans
 
@@ -123,7 +156,7 @@ def errors(subject: Subject, options: "AuditOptions") -> Finding:
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     features = features / np.maximum(lengths, 1e-12)
     number = min(NUM_GROUPS, max(len(wrong) // 5, 1))
-    found = KMeans(number, n_init=4, random_state=options.seed).fit(features)
+    found = KMeans(number, n_init=4, random_state=subject.seed).fit(features)
     order = np.argsort(-np.bincount(found.labels_, minlength=number), kind="stable")
     for place, group in enumerate(order):
         members = np.flatnonzero(found.labels_ == group)

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tenfold.audit.looking import errors, explanation
 from tenfold.audit.store import Arrays, Finding
 from tenfold.audit.subject import Subject
 from tenfold.errors import TenfoldError
@@ -20,10 +19,6 @@ from tenfold.explain import features_before_head
 
 if TYPE_CHECKING:
     from tenfold.audit.auditing import AuditOptions
-
-__all__ = [
-    "agreement", "calibration", "errors", "explanation", "labels", "novelty", "robustness",
-]  # fmt: skip
 
 ASKED_ACCURACIES = (0.95, 0.99)
 PROMISED_COVERAGES = (0.9, 0.95, 0.99)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.audit import PARTS
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import UNREADABLE
 from tenfold.files import atomic_file, read_json, write_json
@@ -52,21 +53,33 @@ class Store:
         return self._content
 
     def load(self, part: str, *, key: str | None = None) -> Finding | None:
-        """What is kept of `part`; None where nothing is, or where it is of another `key`."""
+        """What is kept of `part`; None where nothing is, or where it is of other weights or data,
+        or, if one is given, of another `key`."""
         try:
-            kept = read_json(self._path(part, "json"))
-            if key is not None and kept["key"] != key:
+            kept = read_json(self.path(part, "json"))
+            if kept["content"] != self.content() or (key is not None and kept["key"] != key):
                 return None
-            with np.load(self._path(part, "npz"), allow_pickle=False) as file:
+            with np.load(self.path(part, "npz"), allow_pickle=False) as file:
                 return Finding(kept["values"], {name: file[name] for name in file.files})
         except (TenfoldError, *UNREADABLE):
             return None
 
     def save(self, part: str, finding: Finding, *, key: str) -> None:
         """Keep `finding`; the JSON last, so that it never speaks of arrays that aren't there."""
-        with atomic_file(self._path(part, "npz")) as file:
+        with atomic_file(self.path(part, "npz")) as file:
             np.savez_compressed(file, **finding.arrays)
-        write_json(self._path(part, "json"), {"key": key, "values": finding.values})
+        kept = {"key": key, "content": self.content(), "values": finding.values}
+        write_json(self.path(part, "json"), kept)
 
-    def _path(self, part: str, ending: str) -> Path:
+    def path(self, part: str, ending: str) -> Path:
+        """The file of `part` with this ending."""
         return self.folder / f"{part}.{ending}"
+
+
+def known_findings(run: RunFolder) -> dict[str, Finding]:
+    """What is kept of all parts for the run as it is now, by name, in the order of the page."""
+    if not run.is_finished() or not (run.path / "audit").is_dir():
+        return {}
+    store = Store(run)
+    found = {part: store.load(part) for part in PARTS}
+    return {part: finding for part, finding in found.items() if finding is not None}

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tenfold import __version__
+from tenfold.cli.audit import CorruptedOption, HumanOption, audit, audit_run, explain
 from tenfold.cli.bench import bench
 from tenfold.cli.data import data_app
 from tenfold.cli.heads import heads
@@ -217,10 +218,18 @@ def report(
     ],
     out: Annotated[Path | None, typer.Option("--out", help="The HTML file to write.")] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Audit each run first, so that the page holds it too.")
+    ] = False,
+    human: HumanOption = None,
+    corrupted: CorruptedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a comparison, a study or a search."""
     output = Output(as_json=as_json)
+    if full:
+        for folder in folders:
+            audit_run(folder, output=output, human=human, corrupted=corrupted)
     page = _write_report(output, folders, out)
     if open_page:
         typer.launch(str(page))
@@ -232,6 +241,8 @@ app.command()(study)
 app.command()(studies)
 app.command()(tune)
 app.command()(heads)
+app.command()(audit)
+app.command()(explain)
 app.command()(bench)
 
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tenfold.reporting import comparison_figures, explanation, story
+from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.comparison import Comparison, Disagreement, Setting, class_gains, compare
 from tenfold.reporting.comparison_figures import ClassGain, Point, Series
 from tenfold.reporting.galleries import Loader, Pictures, disputed_cards
 from tenfold.reporting.runs import Run
 from tenfold.reporting.svg import SERIES
-from tenfold.reporting.views import Chart, Charts, Gallery, RunView, view_run
+from tenfold.reporting.views import Gallery, RunView, view_run
 from tenfold.reporting.words import (
     count,
     duration,

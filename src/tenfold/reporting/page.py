@@ -7,12 +7,13 @@ from typing import Any
 from tenfold.errors import TenfoldError
 from tenfold.files import write_text
 from tenfold.reporting import figures
+from tenfold.reporting.charts import Charts
 from tenfold.reporting.comparison_views import view_comparison
 from tenfold.reporting.galleries import Loader, load_dataset
 from tenfold.reporting.runs import Run, read_run, read_runs
 from tenfold.reporting.svg import standalone_svg
 from tenfold.reporting.templating import render_page
-from tenfold.reporting.views import Charts, view_run
+from tenfold.reporting.views import view_run
 
 _STYLE_SHEETS = ("style.css", "report.css")
 

@@ -1,0 +1,110 @@
+"""`tenfold audit` and `tenfold explain`: what one should know before trusting a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tenfold.cli.options import JsonOption, RunArgument, ThreadsOption
+from tenfold.console.output import Output
+
+HumanOption = Annotated[
+    Path | None,
+    typer.Option("--human", help="cifar10h-probs.npy, people's answers to CIFAR-10's test set."),
+]
+CorruptedOption = Annotated[
+    Path | None,
+    typer.Option("--cifar-10-c", help="A folder with the published files of CIFAR-10-C."),
+]
+
+
+def audit(
+    run: RunArgument,
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="calibration, explanation, errors, robustness, novelty, agreement, labels; "
+            "all where none is named."
+        ),
+    ] = None,
+    pictures: Annotated[
+        int, typer.Option(help="How many pictures are corrupted and attacked.")
+    ] = 1000,
+    human: HumanOption = None,
+    corrupted: CorruptedOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find out what one should know before trusting a run; `tenfold report` shows it."""
+    audit_run(
+        run,
+        parts,
+        output=Output(as_json=as_json),
+        pictures=pictures,
+        human=human,
+        corrupted=corrupted,
+        threads=threads,
+    )
+
+
+def audit_run(
+    folder: Path,
+    parts: Sequence[str] | None = None,
+    *,
+    output: Output,
+    pictures: int = 1000,
+    human: Path | None = None,
+    corrupted: Path | None = None,
+    threads: int | None = None,
+) -> None:
+    """Compute the parts that are not known yet, and say what is known."""
+    from tenfold.audit import PARTS, AuditOptions
+    from tenfold.audit import audit as compute
+    from tenfold.console.audit import show_findings
+    from tenfold.run import open_run
+    from tenfold.training.process import prepare_process
+
+    run = open_run(folder)
+    prepare_process(threads)
+    with output.progress() as progress:
+        findings = compute(
+            run,
+            parts or PARTS,
+            options=AuditOptions(pictures=pictures, human=human, corrupted=corrupted),
+            progress=progress,
+        )
+    show_findings(output, findings)
+
+
+def explain(
+    run: RunArgument,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, folders, or ids of the measured split such as test/17; the ones most "
+            "worth a look where none is named."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The HTML file to write.")] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where a run looked on pictures, and which training pictures are most like them."""
+    from tenfold.audit.looking import explain_pictures, explanation
+    from tenfold.audit.subject import Subject
+    from tenfold.reporting.audit.page import write_explanation
+    from tenfold.run import open_run
+    from tenfold.training.process import prepare_process
+
+    folder = open_run(run)
+    output = Output(as_json=as_json)
+    prepare_process(threads)
+    with output.progress() as progress:
+        subject = Subject(folder, seed=0, progress=progress)
+        finding = explain_pictures(subject, pictures) if pictures else explanation(subject)
+    page = write_explanation(folder.path, finding, out or folder.path / "explanation.html")
+    for picture in finding.values["pictures"]:
+        output.record("picture", **picture)
+    output.say(f"{page} shows {len(finding.values['pictures'])} pictures.")
+    output.record("page", path=str(page))

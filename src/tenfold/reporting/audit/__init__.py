@@ -1,0 +1,6 @@
+"""What an audit found, for the page about a run: a trust card, and a section for each question."""
+
+from tenfold.reporting.audit.card import ModelCard, model_card
+from tenfold.reporting.audit.sections import Section, view_audit
+
+__all__ = ["ModelCard", "Section", "model_card", "view_audit"]
