@@ -213,10 +213,7 @@ def _explanation(finding: Finding, charts: Charts) -> Section:
                     *(_METHODS[name] for name in methods),
                     *(f"alike: {label}" for _, label in alike),
                 ),
-                (
-                    f"{picture['kind']}: is {picture['true']}, called {picture['guess']} "
-                    f"({percent(picture['confidence'], digits=0)})",
-                ),
+                (_said_of(picture),),
             )
         )
     checks = values["checks"]
@@ -273,6 +270,12 @@ def _explanation(finding: Finding, charts: Charts) -> Section:
             Source("Adebayo et al. 2018, the check", "https://arxiv.org/abs/1810.03292"),
         ),
     )  # fmt: skip
+
+
+def _said_of(picture: Mapping[str, Any]) -> str:
+    truth = f"is {picture['true']}, " if picture["true"] else ""
+    sure = percent(picture["confidence"], digits=0)
+    return f"{picture['kind']}: {truth}called {picture['guess']} ({sure})"
 
 
 def heated(pixels: NDArray[np.uint8], values: NDArray[Any]) -> NDArray[np.uint8]:
