@@ -76,7 +76,7 @@ def reach(target: str, *, seeds: int, out: Path) -> None:
 def what_counts(recipe: dict[str, Any]) -> dict[str, Any]:
     """`recipe` as JSON has it, without the words that describe it."""
     values: dict[str, Any] = json.loads(json.dumps(recipe))
-    values.pop("description")
+    values.pop("description", None)
     return values
 
 
