@@ -15,13 +15,11 @@ from tenfold.evaluation import robustness as robust
 from tenfold.evaluation.corruptions import FAMILIES, corrupt
 from tenfold.evaluation.metrics import cross_entropy
 from tenfold.evaluation.predictions import Predictions, map_labels
+from tenfold.evaluation.submissions import table_text
 from tenfold.explain import features_before_head
 
 if TYPE_CHECKING:
     from tenfold.audit.auditing import AuditOptions
-
-ASKED_ACCURACIES = (0.95, 0.99)
-PROMISED_COVERAGES = (0.9, 0.95, 0.99)
 
 ATTACKED_SHARE = 0.5
 """Of the pictures that are corrupted; an attack takes some thirty passes for each."""
@@ -42,24 +40,22 @@ def calibration(subject: Subject, options: "AuditOptions") -> Finding:
         )
         return Finding(values, {})
     try:
-        temperature = calibrating.fit_temperature(validation)
+        fitted = calibrating.fit(validation)
     except TenfoldError as error:
         values["unfitted"] = str(error)
         return Finding(values, {})
-    fitted = calibrating.with_temperature(validation, temperature)
-    after = calibrating.with_temperature(measured, temperature)
-    thresholds = [calibrating.find_threshold(fitted, asked) for asked in ASKED_ACCURACIES]
-    sets = [(promised, calibrating.fit_sets(fitted, promised)) for promised in PROMISED_COVERAGES]
+    after = calibrating.with_temperature(measured, fitted.temperature)
     values |= {
-        "num_validation": len(validation.labels),
-        "temperature": temperature,
+        "num_validation": fitted.num_images,
+        "temperature": fitted.temperature,
         "after": _trust(after),
         "thresholds": [
-            calibrating.apply_threshold(after, threshold)._asdict() for threshold in thresholds
+            calibrating.apply_threshold(after, each)._asdict() for each in fitted.thresholds
         ],
         "selective": [list(point) for point in calibrating.selective_curve(after)],
         "sets": [
-            calibrating.apply_sets(after, promised, least)._asdict() for promised, least in sets
+            calibrating.apply_sets(after, promised, least)._asdict()
+            for promised, least in fitted.sets
         ],
     }
     return Finding(values, {})
@@ -217,12 +213,13 @@ def labels(subject: Subject, options: "AuditOptions") -> Finding:
         "num_images": len(ranked),
         "num_likely": sum(issue.is_likely for issue in ranked),
         "first": [issue._asdict() for issue in first],
-        "ranking": [
-            [issue.id, issue.given, issue.suggested, round(issue.quality, 6), issue.is_likely]
-            for issue in ranked
-        ],
     }
-    return Finding(values, {"first": subject.measured.pixels[indices]})
+    rows = [
+        [issue.id, issue.given, issue.suggested, f"{issue.quality:.6f}", str(issue.is_likely)]
+        for issue in ranked
+    ]
+    table = table_text(["id", "given", "suggested", "quality", "likely_wrong"], rows)
+    return Finding(values, {"first": subject.measured.pixels[indices]}, {"labels.csv": table})
 
 
 def _missing(why: str) -> Finding:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from tenfold.audit import PARTS
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import UNREADABLE
-from tenfold.files import atomic_file, read_json, write_json
+from tenfold.files import atomic_file, read_json, write_json, write_text
 from tenfold.run import RunFolder
 
 FORMAT = 1
@@ -21,13 +23,14 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Finding(NamedTuple):
-    """What a part found: plain JSON values, and arrays of pictures and maps.
+    """What a part found: plain JSON values, arrays of pictures and maps, and files of text by name.
 
     values has the key `missing`, a sentence, where the part had nothing to work on.
     """
 
     values: dict[str, Any]
     arrays: Arrays
+    texts: Mapping[str, str] = MappingProxyType({})
 
 
 class Store:
@@ -68,6 +71,8 @@ class Store:
         """Keep `finding`; the JSON last, so that it never speaks of arrays that aren't there."""
         with atomic_file(self.path(part, "npz")) as file:
             np.savez_compressed(file, **finding.arrays)
+        for name, text in finding.texts.items():
+            write_text(self.folder / name, text)
         kept = {"key": key, "content": self.content(), "values": finding.values}
         write_json(self.path(part, "json"), kept)
 

@@ -240,10 +240,10 @@ def _predict_pictures(
 
 
 def _load_model(run: Path) -> "TrainedModel":
-    from tenfold.evaluation.trained import load_model
+    from tenfold.evaluation.trained import load
     from tenfold.run import open_run
 
-    return load_model(run if run.suffix == ".safetensors" else open_run(run).model)
+    return load(run if run.suffix == ".safetensors" else open_run(run).path)
 
 
 def _show_pictures(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:

@@ -11,7 +11,7 @@ def show_findings(output: Output, findings: Mapping[str, Finding]) -> None:
     """Say what each part came to, or why it came to nothing."""
     rows = []
     for name, finding in findings.items():
-        values = {key: value for key, value in finding.values.items() if key != "ranking"}
+        values = finding.values
         output.record("part", part=name, **values)
         missing = values.get("missing")
         rows.append([name, missing if missing else _SUMMARIES[name](values)])

@@ -5,8 +5,8 @@ Everything that is fitted is fitted on validation pictures and measured on other
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,12 @@ NUM_BINS = 15
 """Of confidences, as Guo et al. (2017) and most papers since have them."""
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+
+ASKED_ACCURACIES = (0.95, 0.99)
+"""Of the answers that a model gives where it may decline."""
+
+PROMISED_COVERAGES = (0.9, 0.95, 0.99)
+"""Of sets of classes."""
 
 Binning = Literal["width", "mass"]
 """Bins of the same width on [0, 1], or with as many pictures each."""
@@ -48,6 +54,57 @@ class Threshold(NamedTuple):
     confidence: float
     coverage: float
     reached: float
+
+
+class Fitted(NamedTuple):
+    """What was fitted on validation pictures, for predictions of others.
+
+    temperature: what logits are divided by. thresholds: confidences from which on answers are as
+    accurate as asked. sets: for each promised coverage, the probability from which on a class
+    belongs to a set. num_images: how many pictures it was fitted on.
+    """
+
+    temperature: float
+    thresholds: tuple[Threshold, ...]
+    sets: tuple[tuple[float, float], ...]
+    num_images: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "temperature": self.temperature,
+            "thresholds": [threshold._asdict() for threshold in self.thresholds],
+            "sets": [list(each) for each in self.sets],
+            "num_images": self.num_images,
+        }
+
+
+def fit(validation: Predictions) -> Fitted:
+    """Temperature, thresholds and sets from `validation` pictures, which training did not see.
+
+    Raises TenfoldError as `fit_temperature` does.
+    """
+    temperature = fit_temperature(validation)
+    scaled = with_temperature(validation, temperature)
+    return Fitted(
+        temperature,
+        tuple(find_threshold(scaled, asked) for asked in ASKED_ACCURACIES),
+        tuple((promised, fit_sets(scaled, promised)) for promised in PROMISED_COVERAGES),
+        len(validation.labels),
+    )
+
+
+def fitted_of(result: Mapping[str, Any]) -> Fitted | None:
+    """What a run's result keeps of it; None where nothing was fitted."""
+    kept = result.get("calibration")
+    if kept is None:
+        return None
+    return Fitted(
+        kept["temperature"],
+        tuple(Threshold(**each) for each in kept["thresholds"]),
+        tuple((promised, least) for promised, least in kept["sets"]),
+        kept["num_images"],
+    )
 
 
 class PredictionSets(NamedTuple):
