@@ -28,10 +28,8 @@ def explanation(finding: Finding, charts: Charts) -> Section:
     items = []
     for index, picture in enumerate(values["pictures"]):
         pixels = arrays["pixels"][index]
-        uris = [
-            picture_uri(pixels),
-            *(picture_uri(heated(pixels, arrays[name][index])) for name in methods),
-        ]
+        maps = [heated(pixels, arrays[name][index]) for name in methods]
+        uris = [picture_uri(each) for each in (pixels, *maps)]
         alike = list(zip(arrays["neighbours"][index], picture["neighbours"], strict=True))[:3]
         items.append(
             Shown(

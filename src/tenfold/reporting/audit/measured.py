@@ -136,9 +136,8 @@ def robustness(finding: Finding, charts: Charts) -> Section:
     )  # fmt: skip
     items = tuple(
         Shown(
-            (
-                picture_uri(arrays["example"][0]),
-                *(picture_uri(each) for each in arrays["corrupted"][number]),
+            tuple(
+                picture_uri(each) for each in (arrays["example"][0], *arrays["corrupted"][number])
             ),
             ("as it is", "severity 1", "severity 3", "severity 5"),
             (_plain(result),),

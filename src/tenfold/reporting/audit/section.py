@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.reporting.charts import Chart
+from tenfold.reporting.pictures import png_data_uri
 
 MAX_SIDE = 96
 
