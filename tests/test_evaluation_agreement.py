@@ -48,8 +48,8 @@ def test_a_case_by_hand():
     assert found.second_best == 0.5
     assert found.human_accuracy == pytest.approx((1 + 0.6 + 0.3) / 3)
     assert found.majority_accuracy == pytest.approx(2 / 3)
-    assert found.model_alone[0].index == 0
-    assert found.people_alone[0].index == 1
+    assert found.model_alone[0].position == 0
+    assert found.people_alone[0].position == 1
 
 
 def test_people_agree_with_themselves_down_to_the_floor():

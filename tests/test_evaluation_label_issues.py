@@ -33,9 +33,9 @@ def test_flipped_labels_are_found():
     assert result.precision > 0.7
     assert result.recall >= 0.9
     first = ranked[0]
-    assert first.id == f"train/{first.index}"
-    assert first.given == f"class {found.labels[first.index]}"
-    assert first.suggested == f"class {truth[first.index]}"
+    assert first.id == f"train/{first.position}"
+    assert first.given == f"class {found.labels[first.position]}"
+    assert first.suggested == f"class {truth[first.position]}"
     qualities = [issue.quality for issue in ranked]
     assert qualities == sorted(qualities)
 
@@ -50,7 +50,7 @@ def test_the_first_are_those_of_cleanlab():
         return_indices_ranked_by="normalized_margin",
         n_jobs=1,
     )
-    ours = [issue.index for issue in rank_labels(found) if issue.is_likely]
+    ours = [issue.position for issue in rank_labels(found) if issue.is_likely]
     assert ours == list(expected)
 
 

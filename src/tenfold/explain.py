@@ -7,7 +7,7 @@ class asked about.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torch.nn.functional import interpolate
 from tenfold.augment import batch_normalise
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import TrainedModel
-from tenfold.models.parts import Layer, parts_of
+from tenfold.models.blocks import Layer
+from tenfold.models.parts import parts_of
 from tenfold.progress import Progress
 
 BATCH_SIZE = 250
@@ -150,10 +151,10 @@ def integrated_gradients(
     Sundararajan, Taly and Yan (2017, arXiv 1703.01365), by captum. The sum over a picture is the
     logit less that of the mean picture, up to the error of the integral.
     """
-    from captum.attr import IntegratedGradients
+    captum = _captum()
 
     def attribute(inputs: Tensor, target: Tensor) -> Tensor:
-        found: Tensor = IntegratedGradients(model.module).attribute(
+        found: Tensor = captum.IntegratedGradients(model.module).attribute(
             inputs,
             target=target,
             n_steps=steps,
@@ -171,15 +172,14 @@ def occlusion(model: TrainedModel, pixels: _Pixels, classes: _Classes) -> _Maps:
     Zeiler and Fergus (2014, arXiv 1311.2901), by captum; a pixel's value is the mean over the
     patches that cover it.
     """
-    from captum.attr import Occlusion
-
+    captum = _captum()
     height, width = model.image_size
     side = max(round(min(height, width) * OCCLUDED_SHARE), 1)
     stride = max(round(min(height, width) * OCCLUDED_STRIDE_SHARE), 1)
 
     def attribute(inputs: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
-            found: Tensor = Occlusion(model.module).attribute(
+            found: Tensor = captum.Occlusion(model.module).attribute(
                 inputs,
                 target=target,
                 sliding_window_shapes=(3, side, side),
@@ -197,6 +197,12 @@ METHODS: dict[str, Method] = {
     "integrated-gradients": integrated_gradients,
     "occlusion": occlusion,
 }
+
+
+def methods_for(model: TrainedModel) -> dict[str, Method]:
+    """Those of METHODS that have something to say about the model: a dense one has no maps."""
+    has_maps = parts_of(model.module).last is not None
+    return {name: method for name, method in METHODS.items() if has_maps or name != "grad-cam"}
 
 
 def randomisation_check(
@@ -220,6 +226,16 @@ def randomisation_check(
         else:  # A map of nothing is like no other.
             found.append(0.0)
     return float(np.mean(found))
+
+
+def _captum() -> Any:
+    try:
+        import captum.attr
+    except ImportError:
+        raise TenfoldError(
+            "Maps of what mattered need captum; install it with: pip install 'tenfold[audit]'"
+        ) from None
+    return captum.attr
 
 
 # -- what they share -----------------------------------------------------------------------------

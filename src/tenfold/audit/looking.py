@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from tenfold import explain
 from tenfold.audit.store import Arrays, Finding
 from tenfold.audit.subject import Subject
-from tenfold.errors import TenfoldError
 from tenfold.evaluation.picture_predictions import find_pictures, read_pictures
 from tenfold.evaluation.predictions import Predictions
 
@@ -73,16 +72,12 @@ def _explained(
     checks = {}
     some = subject.measured.pixels[subject.drawn(len(subject.measured), NUM_CHECKED)]
     asked = model.logits(some).argmax(axis=1)
-    for number, (name, method) in enumerate(explain.METHODS.items()):
-        try:
-            arrays[name] = method(model, pixels, guesses).astype(np.float16)
-            checks[name] = explain.randomisation_check(
-                model, some, asked, method, seed=subject.seed
-            )
-        except TenfoldError:  # A dense network has no maps.
-            continue
+    methods = explain.methods_for(model)
+    for number, (name, method) in enumerate(methods.items()):
+        arrays[name] = method(model, pixels, guesses).astype(np.float16)
+        checks[name] = explain.randomisation_check(model, some, asked, method, seed=subject.seed)
         if subject.progress is not None:
-            subject.progress("maps", number + 1, len(explain.METHODS))
+            subject.progress("maps", number + 1, len(methods))
     features = explain.features_before_head(model, pixels)
     neighbours = explain.nearest(features, subject.known_features, number=NUM_NEIGHBOURS)
     arrays["neighbours"] = subject.known.pixels[neighbours.indices.ravel()].reshape(

@@ -181,18 +181,18 @@ def agreement(subject: Subject, options: "AuditOptions") -> Finding:
     names = np.array(people.CLASS_NAMES)
     for kind in ("model_alone", "people_alone"):
         cases = values[kind]
-        indices = np.array([case.index for case in cases], dtype=np.int64)
+        indices = np.array([case.position for case in cases], dtype=np.int64)
         arrays[kind] = subject.measured.pixels[indices]
         guesses = subject.measured_predictions()
         values[kind] = [
             {
                 **case._asdict(),
-                "id": str(subject.measured.ids[case.index]),
-                "true": guesses.class_names[guesses.labels[case.index]],
-                "model": guesses.class_names[guesses.logits[case.index].argmax()],
+                "id": str(subject.measured.ids[case.position]),
+                "true": guesses.class_names[guesses.labels[case.position]],
+                "model": guesses.class_names[guesses.logits[case.position].argmax()],
                 "people": [
-                    [str(names[i]), float(answers[case.index, i])]
-                    for i in np.argsort(-answers[case.index], kind="stable")[:2]
+                    [str(names[i]), float(answers[case.position, i])]
+                    for i in np.argsort(-answers[case.position], kind="stable")[:2]
                 ],
             }
             for case in cases
@@ -207,7 +207,7 @@ def labels(subject: Subject, options: "AuditOptions") -> Finding:
     except TenfoldError as error:
         return _missing(str(error))
     first = ranked[:NUM_DOUBTFUL]
-    indices = np.array([issue.index for issue in first], dtype=np.int64)
+    indices = np.array([issue.position for issue in first], dtype=np.int64)
     values = {
         "split": subject.split,
         "num_images": len(ranked),

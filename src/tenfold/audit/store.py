@@ -70,7 +70,7 @@ class Store:
     def save(self, part: str, finding: Finding, *, key: str) -> None:
         """Keep `finding`; the JSON last, so that it never speaks of arrays that aren't there."""
         with atomic_file(self.path(part, "npz")) as file:
-            np.savez_compressed(file, **finding.arrays)
+            np.savez_compressed(file, allow_pickle=False, **finding.arrays)
         for name, text in finding.texts.items():
             write_text(self.folder / name, text)
         kept = {"key": key, "content": self.content(), "values": finding.values}

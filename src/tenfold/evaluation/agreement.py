@@ -32,9 +32,9 @@ NUM_EXAMPLES = 10
 
 
 class Disagreement(NamedTuple):
-    """A picture: its place in the test set, and the entropies of the model and of people."""
+    """A picture: its position in the test set, and the entropies of the model and of people."""
 
-    index: int
+    position: int
     model_entropy: float
     human_entropy: float
 

@@ -48,7 +48,7 @@ def corrupt(
     for start in range(0, len(pixels), BLOCK):
         part = pixels[start : start + BLOCK]
         entropy = (seed, zlib.crc32(corruption.encode()), severity, start)
-        x = part.astype(np.float32) / 255
+        x = np.asarray(part / np.float32(255), dtype=np.float32)
         found = function(x, severity - 1, np.random.default_rng(entropy))
         corrupted[start : start + BLOCK] = (np.clip(found, 0, 1) * 255).astype(np.uint8)
     return corrupted
@@ -103,7 +103,7 @@ def _glass_blur(x: Floats, level: int, generator: np.random.Generator) -> Floats
     deviation, reach, times = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))[
         level
     ]
-    x = np.floor(_gaussian(x, deviation) * 255) / 255
+    x = np.asarray(np.floor(_gaussian(x, deviation) * 255) / 255, dtype=np.float32)
     pictures = np.arange(len(x))
     height, width = x.shape[1:3]
     for _ in range(times):
@@ -177,7 +177,8 @@ def _brightness(x: Floats, level: int, generator: np.random.Generator) -> Floats
     value = x.max(axis=3, keepdims=True)
     brighter = np.minimum(value + more, 1)
     black = value == 0
-    return np.where(black, brighter, x * (brighter / np.where(black, 1, value)))
+    factor = brighter / np.where(black, 1, value)
+    return np.asarray(np.where(black, brighter, x * factor), dtype=np.float32)
 
 
 # -- digital -------------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ def _contrast(x: Floats, level: int, generator: np.random.Generator) -> Floats:
     """Nearer to each colour's mean."""
     factor = np.float32((0.75, 0.5, 0.4, 0.3, 0.15)[level])
     means = x.mean(axis=(1, 2), keepdims=True)
-    return (x - means) * factor + means
+    return np.asarray((x - means) * factor + means, dtype=np.float32)
 
 
 def _elastic_transform(x: Floats, level: int, generator: np.random.Generator) -> Floats:

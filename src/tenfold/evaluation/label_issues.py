@@ -20,7 +20,7 @@ class LabelIssue(NamedTuple):
     learning counts it among the wrong ones.
     """
 
-    index: int
+    position: int
     id: str
     given: str
     suggested: str
@@ -78,8 +78,8 @@ class Recovered(NamedTuple):
 
 def measure(ranked: list[LabelIssue], known: set[int], *, share: float = 0.03) -> Recovered:
     """How many of the pictures `known` to be labelled wrongly the ranking puts first."""
-    likely = {issue.index for issue in ranked if issue.is_likely}
-    first = {issue.index for issue in ranked[: round(share * len(ranked))]}
+    likely = {issue.position for issue in ranked if issue.is_likely}
+    first = {issue.position for issue in ranked[: round(share * len(ranked))]}
     hits = len(likely & known)
     return Recovered(
         len(known),

@@ -149,7 +149,7 @@ class Pretrained(nn.Module):
             return outputs
         outputs = outputs[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
         side = round(outputs.shape[1] ** 0.5)
-        return outputs.transpose(1, 2).unflatten(2, (side, side))
+        return outputs.transpose(1, 2).reshape(len(outputs), -1, side, side)
 
     def open(self, trains: str) -> None:
         """Let `trains` learn and nothing else: `head`, `all`, or the head with `last 3 blocks` or

@@ -98,7 +98,7 @@ def calibration(finding: Finding, charts: Charts) -> Section:
 def _gap(bins: Sequence[Mapping[str, Any]]) -> float:
     """Mean confidence less accuracy."""
     total = sum(each["num_images"] for each in bins)
-    return sum((e["confidence"] - e["accuracy"]) * e["num_images"] for e in bins) / total
+    return float(sum((e["confidence"] - e["accuracy"]) * e["num_images"] for e in bins) / total)
 
 
 def _threshold_words(threshold: Mapping[str, Any]) -> str:
