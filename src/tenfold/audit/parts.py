@@ -213,6 +213,9 @@ def labels(subject: Subject, options: "AuditOptions") -> Finding:
         "num_images": len(ranked),
         "num_likely": sum(issue.is_likely for issue in ranked),
         "first": [issue._asdict() for issue in first],
+        "known": label_issues.measure(ranked, set(label_issues.WRONG_IN_CIFAR10))._asdict()
+        if subject.dataset.name == "cifar10" and subject.split == "test"
+        else None,
     }
     rows = [
         [issue.id, issue.given, issue.suggested, f"{issue.quality:.6f}", str(issue.is_likely)]

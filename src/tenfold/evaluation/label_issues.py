@@ -12,6 +12,16 @@ from numpy.typing import NDArray
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 
+WRONG_IN_CIFAR10 = (
+    165, 792, 882, 1227, 1300, 1684, 1718, 1969, 2010, 2128, 2232, 2405, 2532, 2592, 2804,
+    2840, 2940, 3113, 3168, 3183, 3192, 3490, 3600, 3753, 3977, 4055, 4198, 4614, 4643,
+    4794, 4910, 4965, 5166, 5191, 5211, 5468, 5632, 5690, 5882, 5960, 6522, 6792, 6877,
+    6966, 7311, 7657, 7846, 8058, 8296, 8620, 9227, 9352, 9643, 9793,
+)  # fmt: skip
+"""Positions in CIFAR-10's test set of labels that fewer than three of five people agreed with, of
+the ones that confident learning had suspected (Northcutt, Athalye and Mueller 2021, arXiv
+2103.14749)."""
+
 
 class LabelIssue(NamedTuple):
     """A picture and how doubtful its label is.

@@ -307,6 +307,14 @@ def labels(finding: Finding, charts: Charts) -> Section:
         )
         for number, case in enumerate(values["first"])
     )
+    known = ()
+    if values["known"]:
+        found = values["known"]
+        known = (
+            f"Of the {found['num_known']} labels that people have found to be wrong in this set, "
+            f"{percent(found['found_in'], digits=0)} are among its first "
+            f"{percent(found['share'], digits=0)}.",
+        )
     return Section(
         "labels",
         "Are the labels right?",
@@ -315,6 +323,7 @@ def labels(finding: Finding, charts: Charts) -> Section:
             f"{counted(values['num_likely'], 'label')} contradict what the model is sure of. Some "
             "are wrong, some are its own mistakes: look before you change any. All pictures, the "
             "most doubtful first, stand in audit/labels.csv.",
+            *known,
         ),
         strips=(Strip("The most doubtful labels", "Judge for yourself.", items),),
         sources=(Source("Northcutt et al. 2021", "https://arxiv.org/abs/1911.00068"),),
