@@ -23,12 +23,14 @@ class AuditOptions:
     pictures: how many pictures of the measured split are corrupted and attacked; what a smaller
     number says is less certain. human: the file with people's answers to CIFAR-10's test set, or
     None to fetch it. corrupted: a folder with the published files of CIFAR-10-C, or None to corrupt
-    pictures here. seed: of what is drawn.
+    pictures here. new_test_set: a folder with the files of CIFAR-10.1, or None to fetch them. seed:
+    of what is drawn.
     """
 
     pictures: int = 1000
     human: Path | None = None
     corrupted: Path | None = None
+    new_test_set: Path | None = None
     seed: int = 0
 
 
@@ -46,7 +48,7 @@ _PARTS = {
     "errors": Part(lambda subject, options: errors(subject)),
     "robustness": Part(parts.robustness, ("seed", "pictures", "corrupted")),
     "novelty": Part(parts.novelty, ("seed", "pictures")),
-    "agreement": Part(parts.agreement, ("human",)),
+    "agreement": Part(parts.agreement, ()),
     "labels": Part(parts.labels, ()),
 }
 

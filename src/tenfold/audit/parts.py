@@ -13,7 +13,8 @@ from tenfold.evaluation import label_issues
 from tenfold.evaluation import novelty as novel
 from tenfold.evaluation import robustness as robust
 from tenfold.evaluation.corruptions import FAMILIES, corrupt
-from tenfold.evaluation.metrics import cross_entropy
+from tenfold.evaluation.metrics import cross_entropy, wilson_interval
+from tenfold.evaluation.new_test_set import load_new_test_set
 from tenfold.evaluation.predictions import Predictions, map_labels
 from tenfold.evaluation.submissions import table_text
 from tenfold.explain import features_before_head
@@ -110,8 +111,29 @@ def robustness(subject: Subject, options: "AuditOptions") -> Finding:
         ],
         "num_attacked": len(attacked),
     }
+    if subject.dataset.name == "cifar10" and subject.split == "test":
+        values["new_test_set"] = _on_new_pictures(subject, options)
     arrays: Arrays = {"example": example, "corrupted": np.stack(shown)}
     return Finding(values, arrays)
+
+
+def _on_new_pictures(subject: Subject, options: "AuditOptions") -> dict[str, Any]:
+    """Accuracy on CIFAR-10.1 beside that on the test set, or why it is not known."""
+    try:
+        images = load_new_test_set(options.new_test_set, progress=subject.progress)
+    except TenfoldError as error:
+        if options.new_test_set is not None:
+            raise
+        return {"missing": str(error)}
+    guesses = subject.model.logits(images.pixels).argmax(axis=1)
+    right = guesses == map_labels(images, subject.model.class_names)
+    known = subject.measured_predictions()
+    return {
+        "num_images": len(images),
+        "accuracy": float(right.mean()),
+        "accuracy_interval": list(wilson_interval(int(right.sum()), len(right))),
+        "test_accuracy": float((known.logits.argmax(axis=1) == known.labels).mean()),
+    }
 
 
 def novelty(subject: Subject, options: "AuditOptions") -> Finding:

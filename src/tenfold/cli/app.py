@@ -11,7 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from tenfold import __version__
-from tenfold.cli.audit import CorruptedOption, HumanOption, audit, audit_run, explain
+from tenfold.cli.audit import (
+    CorruptedOption,
+    HumanOption,
+    NewTestSetOption,
+    audit,
+    audit_run,
+    explain,
+)
 from tenfold.cli.bench import bench
 from tenfold.cli.data import data_app
 from tenfold.cli.heads import heads
@@ -223,13 +230,20 @@ def report(
     ] = False,
     human: HumanOption = None,
     corrupted: CorruptedOption = None,
+    new_test_set: NewTestSetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a comparison, a study or a search."""
     output = Output(as_json=as_json)
     if full:
         for folder in folders:
-            audit_run(folder, output=output, human=human, corrupted=corrupted)
+            audit_run(
+                folder,
+                output=output,
+                human=human,
+                corrupted=corrupted,
+                new_test_set=new_test_set,
+            )
     page = _write_report(output, folders, out)
     if open_page:
         typer.launch(str(page))

@@ -18,6 +18,11 @@ CorruptedOption = Annotated[
     typer.Option("--cifar-10-c", help="A folder with the published files of CIFAR-10-C."),
 ]
 
+NewTestSetOption = Annotated[
+    Path | None,
+    typer.Option("--cifar-10-1", help="A folder with the files of CIFAR-10.1, version 6."),
+]
+
 
 def audit(
     run: RunArgument,
@@ -33,6 +38,7 @@ def audit(
     ] = 1000,
     human: HumanOption = None,
     corrupted: CorruptedOption = None,
+    new_test_set: NewTestSetOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,6 +50,7 @@ def audit(
         pictures=pictures,
         human=human,
         corrupted=corrupted,
+        new_test_set=new_test_set,
         threads=threads,
     )
 
@@ -56,6 +63,7 @@ def audit_run(
     pictures: int = 1000,
     human: Path | None = None,
     corrupted: Path | None = None,
+    new_test_set: Path | None = None,
     threads: int | None = None,
 ) -> None:
     """Compute the parts that are not known yet, and say what is known."""
@@ -71,7 +79,9 @@ def audit_run(
         findings = compute(
             run,
             parts or PARTS,
-            options=AuditOptions(pictures=pictures, human=human, corrupted=corrupted),
+            options=AuditOptions(
+                pictures=pictures, human=human, corrupted=corrupted, new_test_set=new_test_set
+            ),
             progress=progress,
         )
     show_findings(output, findings)

@@ -6,22 +6,22 @@ The answers of 50 people and more to each of CIFAR-10's test pictures (CIFAR-10H
 N pictures, C classes; entropies and cross-entropies are in nats.
 """
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.cache_folder import cache_folder
-from tenfold.data.sources.download import Limits, Request, SourceError, download
+from tenfold.data.sources.published_files import PublishedFile, obtain
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.predictions import UNREADABLE, Predictions
+from tenfold.evaluation.predictions import Predictions
 from tenfold.progress import Progress
 
-ADDRESS = "https://github.com/jcpeterson/cifar-10h/raw/master/data/cifar10h-probs.npy"
-CHECKSUM = "436ae98620e00073f9d08585ac870573b588853e7af9f54eb1647408114af77d"
-NUM_PICTURES = 10_000
+ANSWERS = PublishedFile(
+    "https://github.com/jcpeterson/cifar-10h/raw/master/data/cifar10h-probs.npy",
+    "436ae98620e00073f9d08585ac870573b588853e7af9f54eb1647408114af77d",
+    max_bytes=2_000_000,
+)
 
 CLASS_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -67,36 +67,12 @@ def load_answers(
 ) -> NDArray[np.float64]:
     """Shares of people's answers, (10000, 10), in the order of the test set and of CLASS_NAMES.
 
-    file: where they are; None takes the cache or fetches them. Raises TenfoldError where they can't
-    be had or are others than published.
+    file: where they are, which the cache then keeps; None takes the cache or fetches them. Raises
+    TenfoldError where they can't be had or are others than published.
     """
-    path = file or cache_folder() / "cifar10h-probs.npy"
-    if file is None and not path.exists():
-        try:
-            download(
-                Request(ADDRESS, path, max_bytes=2_000_000),
-                limits=Limits(),
-                yields=False,
-                label="CIFAR-10H",
-                progress=progress,
-            )
-        except SourceError as error:
-            raise TenfoldError(
-                f"People's answers can't be fetched from {ADDRESS} ({error}); give them with "
-                "--human FILE."
-            ) from error
-    try:
-        content = path.read_bytes()
-        answers: NDArray[np.float64] = np.load(path, allow_pickle=False)
-    except UNREADABLE as error:
-        raise TenfoldError(f"{path} holds no answers that can be read ({error}).") from error
-    if hashlib.sha256(content).hexdigest() != CHECKSUM:
-        if file is None:
-            path.unlink()
-        raise TenfoldError(
-            f"{path} is not cifar10h-probs.npy as published (its checksum is another); fetch it "
-            f"again from {ADDRESS}."
-        )
+    answers: NDArray[np.float64] = np.load(
+        obtain(ANSWERS, file, progress=progress), allow_pickle=False
+    )
     return answers
 
 

@@ -122,7 +122,7 @@ def robustness(finding: Finding, charts: Charts) -> Section:
     best = max(results, key=lambda result: sum(result["accuracies"]))
     attacks = {(each["method"], round(each["limit"] * 255)): each for each in values["attacks"]}
     pgd = attacks[("PGD", 8)]["accuracy"]
-    answer = (
+    answer: tuple[str, ...] = (
         f"Of {counted(values['num_images'], 'picture')} it gets {percent(clean)} right as they "
         f"are, and {percent(values['mean'])} on average over fifteen kinds of damage. The worst is "
         f"{_plain(worst)} ({percent(sum(worst['accuracies']) / 5)}), the mildest {_plain(best)} "
@@ -134,6 +134,14 @@ def robustness(finding: Finding, charts: Charts) -> Section:
         + (": like any network that was not trained against it, it can be fooled at will."
            if pgd < 0.1 else "."),
     )  # fmt: skip
+    new = values.get("new_test_set")
+    if new and "missing" not in new:
+        answer += (
+            f"On {counted(new['num_images'], 'new picture')}, chosen years later as the test set "
+            f"was (CIFAR-10.1), it gets {percent(new['accuracy'])} right, "
+            f"{points(new['test_accuracy'] - new['accuracy'])} less than on the test set. Models "
+            "of their time lost 4 to 10.",
+        )
     items = tuple(
         Shown(
             tuple(
@@ -307,7 +315,7 @@ def labels(finding: Finding, charts: Charts) -> Section:
         )
         for number, case in enumerate(values["first"])
     )
-    known = ()
+    known: tuple[str, ...] = ()
     if values["known"]:
         found = values["known"]
         known = (
