@@ -160,6 +160,14 @@ def test_a_run_without_an_audit_has_none_of_it(folder, tmp_path):
     assert not (folder / "runs/tiny/2/card.md").exists()
 
 
+def test_a_comparison_sets_audits_side_by_side(findings, folder, tmp_path):
+    page = write_report([folder / "runs/tiny/1", folder / "runs/tiny/2"], tmp_path / "both.html")
+    text = page.read_text()
+    assert "Beyond accuracy" in text
+    assert text.count("strange ones told") == 1
+    assert not (folder / "runs/tiny/2/card.md").exists()
+
+
 # -- the commands --------------------------------------------------------------------------------
 
 
