@@ -1,0 +1,298 @@
+"""A run as ONNX, in floats or in eight bits, and never without a comparison on real pictures."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tenfold import __version__
+from tenfold.data import Images
+from tenfold.deployment.graph import INPUT, write_onnx
+from tenfold.deployment.predictor import METADATA_KEY, open_session
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.calibration import fitted_of
+from tenfold.evaluation.evaluate import split_of
+from tenfold.evaluation.loading import load_data
+from tenfold.evaluation.predictions import map_labels
+from tenfold.evaluation.trained import TrainedModel, load
+from tenfold.files import read_json, write_bytes, write_json
+from tenfold.progress import Progress
+from tenfold.run import RunFolder
+
+NUM_COMPARED = 10_000
+"""Pictures of the gate: those of the test split, and others where there are fewer."""
+
+NUM_CALIBRATED = 500
+"""Training pictures from which the ranges of eight-bit numbers are measured."""
+
+MOST_LOGIT_ERROR = 1e-4
+MOST_POINTS_LOST = 0.01
+
+TIMED_BATCHES = (1, 8, 64)
+TIMED_SECONDS = 1.0
+
+
+class Gate(NamedTuple):
+    """What the comparison of an exported file with the run came to.
+
+    num_images: pictures compared. same_class: share with the same guess. logit_error: the largest
+    difference of two logits. accuracy, accuracy_before: of the file and of the run, one view each.
+    """
+
+    num_images: int
+    same_class: float
+    logit_error: float
+    accuracy: float
+    accuracy_before: float
+
+
+class Timing(NamedTuple):
+    """Seconds of a batch, and pictures a second, of the file and of torch."""
+
+    batch_size: int
+    median: float
+    p99: float
+    images_per_second: float
+    torch_images_per_second: float
+
+
+class Export(NamedTuple):
+    """An exported file. size: in bytes."""
+
+    path: Path
+    opset: int
+    is_int8: bool
+    size: int
+    gate: Gate
+    timings: tuple[Timing, ...]
+
+
+def export_run(
+    run: RunFolder,
+    path: Path | None = None,
+    *,
+    int8: bool = False,
+    has_map: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Export:
+    """Write the model of `run` as ONNX and return what was written.
+
+    path: the file; `export/model.onnx` or `model-int8.onnx` in the run where None. has_map: with an
+    output that says where it looked. force: write a file of eight bits even if it loses more than a
+    point. Raises TenfoldError where the file says something else than the run, and writes none.
+    """
+    model = load(run.path)
+    dataset = load_data(model.recipe, skip_broken=True, progress=progress)
+    images = _compared(dataset, model)
+    path = path or run.path / "export" / ("model-int8.onnx" if int8 else "model.onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(folder) / "float.onnx"
+        opset = write_onnx(model, new, has_map=has_map)
+        if int8:
+            train = split_of(dataset, "train", model.recipe.data)
+            new = quantise(new, _drawn(train, NUM_CALIBRATED).pixels)
+        gate = compare(new, model, images, progress=progress)
+        _require_parity(gate, int8=int8, force=force, path=path)
+        _describe(new, run, model, gate)
+        timings = tuple(_timed(new, model, size) for size in TIMED_BATCHES)
+        content = new.read_bytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content)
+    export = Export(path, opset, int8, len(content), gate, timings)
+    _remember(run, export)
+    return export
+
+
+def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
+    """`path` in eight bits, beside it: weights by channel, ranges measured on `pixels`."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Pictures(CalibrationDataReader):  # type: ignore[misc]
+        """The pictures in batches, each once."""
+
+        def __init__(self) -> None:
+            self._batches: Iterator[NDArray[np.uint8]] = iter(np.array_split(pixels, 20))
+
+        def get_next(self) -> dict[str, Any] | None:
+            """The next batch, or None."""
+            batch = next(self._batches, None)
+            return None if batch is None else {INPUT: batch}
+
+    prepared, small = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
+    # Folds the norms into the convolutions, so that each is one operation of eight bits.
+    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+    quantize_static(
+        str(prepared),
+        str(small),
+        Pictures(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+    )
+    return small
+
+
+def compare(
+    path: Path, model: TrainedModel, images: Images, *, progress: Progress | None = None
+) -> Gate:
+    """The answers of the file at `path` beside those of `model`, one view of each picture."""
+    session = open_session(path)
+    labels = map_labels(images, model.class_names)
+    plain = _plain_logits(model, images.pixels, progress)
+    found = np.concatenate(
+        [
+            session.run(["logits"], {INPUT: images.pixels[start : start + 64]})[0]
+            for start in range(0, len(images), 64)
+        ]
+    )
+    guesses, before = found.argmax(axis=1), plain.argmax(axis=1)
+    return Gate(
+        len(images),
+        float((guesses == before).mean()),
+        float(np.abs(found - plain).max()),
+        float((guesses == labels).mean()),
+        float((before == labels).mean()),
+    )
+
+
+def _plain_logits(
+    model: TrainedModel, pixels: NDArray[np.uint8], progress: Progress | None
+) -> NDArray[np.float32]:
+    """Of one view, whatever the recipe's evaluation has."""
+    from dataclasses import replace
+
+    evaluation = replace(model.recipe.evaluation, views="one")
+    plain = replace(model, recipe=replace(model.recipe, evaluation=evaluation))
+    return plain.logits(pixels, progress=progress)
+
+
+def _require_parity(gate: Gate, *, int8: bool, force: bool, path: Path) -> None:
+    lost = gate.accuracy_before - gate.accuracy
+    if int8:
+        if lost > MOST_POINTS_LOST and not force:
+            raise TenfoldError(
+                f"{path} is not written: in eight bits {100 * gate.accuracy:.2f} % of "
+                f"{gate.num_images:,} pictures are right and {100 * gate.accuracy_before:.2f} % in "
+                "floats, which is more than a point less; export floats, or add --force."
+            )
+        return
+    if gate.same_class < 1 or gate.logit_error > MOST_LOGIT_ERROR:
+        raise TenfoldError(
+            f"{path} is not written: of {gate.num_images:,} pictures "
+            f"{100 * gate.same_class:.2f} % "
+            f"have the class that the run gives, and logits differ by up to {gate.logit_error:.1e}; "
+            "please report this with the run's recipe."
+        )
+
+
+def _compared(dataset: Any, model: TrainedModel) -> Images:
+    """Real pictures: of the test split, or of validation or training where there is none."""
+    for split in ("test", "validation", "train"):
+        try:
+            return _drawn(split_of(dataset, split, model.recipe.data), NUM_COMPARED)
+        except TenfoldError:
+            continue
+    raise TenfoldError(f"{dataset.name} has no pictures to compare the export on.")
+
+
+def _drawn(images: Images, number: int) -> Images:
+    if len(images) <= number:
+        return images
+    chosen = np.random.default_rng(0).choice(len(images), number, replace=False)
+    return images.take(np.sort(chosen).astype(np.int64))
+
+
+def _describe(path: Path, run: RunFolder, model: TrainedModel, gate: Gate) -> None:
+    """Everything that a user of the file needs besides the graph, into its metadata."""
+    import onnx
+
+    result = read_json(run.result)
+    fitted = fitted_of(result)
+    evaluation = model.recipe.evaluation
+    facts = {
+        "format": 1,
+        "tenfold": __version__,
+        "class_names": model.class_names,
+        "image_size": model.image_size,
+        "temperature": model.temperature,
+        "thresholds": [
+            {"accuracy": each.accuracy, "confidence": each.confidence}
+            for each in (fitted.thresholds if fitted else ())
+        ],
+        "views": {"kind": evaluation.views, "below": evaluation.views_below},
+        "accuracy": {
+            split: metrics["accuracy"] for split, metrics in result.get("splits", {}).items()
+        },
+        "accuracy_of_one_view": gate.accuracy,
+        "data": read_json(run.provenance).get("data", {}).get("name"),
+        "licence": "of the weights: as the training pictures allow",
+        "recipe": model.recipe.to_dict(),
+    }
+    graph = onnx.load(str(path))
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, json.dumps(facts)
+    graph.producer_name, graph.producer_version = "tenfold", __version__
+    onnx.save(graph, str(path))
+
+
+def _timed(path: Path, model: TrainedModel, batch_size: int) -> Timing:
+    """Of the file and of torch, on the threads that torch has now."""
+    session = open_session(path, threads=torch.get_num_threads())
+    pixels = np.zeros((batch_size, *model.image_size, 3), dtype=np.uint8)
+    seconds = _measure(lambda: session.run(None, {INPUT: pixels}))
+    inputs = torch.zeros(batch_size, 3, *model.image_size).to(memory_format=torch.channels_last)
+    model.module.eval()
+
+    def forward() -> None:
+        with torch.inference_mode():
+            model.module(inputs)
+
+    own = _measure(forward)
+    return Timing(
+        batch_size,
+        float(np.median(seconds)),
+        float(np.quantile(seconds, 0.99)),
+        batch_size / float(np.median(seconds)),
+        batch_size / float(np.median(own)),
+    )
+
+
+def _measure(function: Any) -> list[float]:
+    function()
+    seconds: list[float] = []
+    end = time.perf_counter() + TIMED_SECONDS
+    while time.perf_counter() < end or len(seconds) < 5:
+        started = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _remember(run: RunFolder, export: Export) -> None:
+    """Keep the figures in the run folder, where the page finds them."""
+    path = run.path / "export" / "exports.json"
+    known = read_json(path) if path.exists() else {}
+    kind = "int8" if export.is_int8 else "float"
+    known[kind] = {
+        "path": str(export.path),
+        "opset": export.opset,
+        "size": export.size,
+        "gate": export.gate._asdict(),
+        "timings": [timing._asdict() for timing in export.timings],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, known)

@@ -1,0 +1,121 @@
+"""The network that is exported: pixels as they are in, probabilities out.
+
+N pictures of H by W pixels, C classes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.trained import TrainedModel
+from tenfold.models.parts import parts_of
+
+OLDEST_OPSET = 18
+
+INPUT = "pixels"
+OUTPUTS = ("probabilities", "logits")
+MAP_OUTPUT = "where"
+
+
+class Exported(nn.Module):
+    """Normalisation, network, temperature and softmax as one.
+
+    Shape: `(N, H, W, 3)` uint8 -> probabilities and logits, both `(N, C)` float32, and with
+    `has_map` where it looked, `(N, h, w)` from 0 up.
+    """
+
+    def __init__(self, model: TrainedModel, *, has_map: bool = False) -> None:
+        super().__init__()
+        self.network = model.module
+        self.temperature = model.temperature
+        mean, std = (torch.tensor(values)[None, :, None, None] for values in model.normalisation)
+        self.register_buffer("mean", 255 * mean)
+        self.register_buffer("scale", 1 / (255 * std))
+        self._maps: list[Tensor] = []
+        self.has_map = has_map
+        if has_map:
+            layer = parts_of(model.module).last
+            if layer is None:
+                raise TenfoldError(
+                    f"A {model.recipe.model.name} network has no maps of where something is; "
+                    "export it without --maps."
+                )
+            self._layer = layer
+            self._head = parts_of(model.module).head
+            layer.module.register_forward_hook(self._record)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        inputs = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        inputs = (inputs - self.mean) * self.scale  # type: ignore[operator]
+        self._maps.clear()
+        logits = self.network(inputs)
+        probabilities = (logits / self.temperature).softmax(dim=1)
+        if not self.has_map:
+            return probabilities, logits
+        return probabilities, logits, self._where(logits)
+
+    def _record(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._maps.append(output if self._layer.as_maps is None else self._layer.as_maps(output))
+
+    def _where(self, logits: Tensor) -> Tensor:
+        """What each place adds to the guess, where the head sees the maps' channels; otherwise how
+        strongly the layer answers there."""
+        [maps] = self._maps
+        if self._head.in_features != maps.shape[1]:
+            return maps.abs().mean(dim=1)
+        weights = self._head.weight[logits.argmax(dim=1)]
+        return torch.einsum("nc,nchw->nhw", weights, maps).relu()
+
+
+def write_onnx(model: TrainedModel, path: Path, *, has_map: bool = False) -> int:
+    """Write the graph with the newest opset that ONNX Runtime reads, and return that.
+
+    Raises TenfoldError where no opset will do.
+    """
+    import onnx
+
+    exported = Exported(model, has_map=has_map).cpu().eval()
+    height, width = model.image_size
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    names = [*OUTPUTS, *([MAP_OUTPUT] if has_map else [])]
+    reason = ""
+    for opset in range(onnx.defs.onnx_opset_version(), OLDEST_OPSET - 1, -1):
+        try:
+            _write(exported, example, names, path, opset)
+        except Exception as error:  # Whatever exporter or runtime can't do in this opset.
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            continue
+        return opset
+    raise TenfoldError(f"{model.recipe.model.name} can't be written as ONNX ({reason}).")
+
+
+def _write(exported: Exported, example: Tensor, names: list[str], path: Path, opset: int) -> None:
+    import logging
+    import warnings
+
+    import onnx
+    import onnxruntime
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("onnxscript").setLevel(logging.CRITICAL)
+        program = torch.onnx.export(
+            exported,
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=names,
+            dynamic_shapes={INPUT: {0: torch.export.Dim("batch", min=1)}},
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path))
+    written = {entry.domain: entry.version for entry in onnx.load(str(path)).opset_import}
+    if written[""] != opset:
+        raise ValueError(f"the exporter fell back to opset {written['']}")
+    onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

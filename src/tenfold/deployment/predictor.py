@@ -1,0 +1,245 @@
+"""Predictions of an exported model with NumPy, Pillow and ONNX Runtime alone.
+
+    predictor = Predictor("model.onnx")
+    predictor.predict("photo.jpg").label
+
+N pictures of H by W pixels, C classes.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.formats.pictures import BrokenPictureError, decode_picture, resize_pixels
+from tenfold.errors import TenfoldError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from PIL.Image import Image
+
+METADATA_KEY = "tenfold"
+BATCH_SIZE = 64
+UNSURE = "unsure"
+"""The label of a picture that the model had better not answer."""
+
+Picture = Union[str, "os.PathLike[str]", bytes, "Image", NDArray[np.uint8]]
+"""A path, a file's content, a Pillow image, or pixels (H, W, 3) uint8."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of a picture.
+
+    label: the likeliest class, `unsure` where it is below the threshold asked for, and empty where
+    the picture is broken. confidence: of the likeliest class, calibrated. probabilities: by class,
+    the likeliest first. error: why a picture is broken, else empty.
+    """
+
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+    error: str = ""
+
+
+class Predictor:
+    """A model that `tenfold export` wrote.
+
+    threads: of ONNX Runtime; 0 takes all cores. accuracy: 0.95 or 0.99 makes it decline to answer
+    where fewer of its answers would be right; None answers always. Raises TenfoldError where the
+    file is no such model.
+    """
+
+    def __init__(
+        self, path: "str | os.PathLike[str]", *, threads: int = 0, accuracy: float | None = None
+    ) -> None:
+        self.path = Path(path)
+        self._session = open_session(self.path, threads=threads)
+        facts = read_facts(self._session, self.path)
+        self.facts = facts
+        self.class_names: tuple[str, ...] = tuple(facts["class_names"])
+        self.image_size: tuple[int, int] = tuple(facts["image_size"])
+        self._views: str = facts["views"]["kind"]
+        self._views_below: float = facts["views"]["below"]
+        self._temperature: float = facts["temperature"]
+        self.threshold = _threshold(facts, accuracy)
+        self.has_map = any(output.name == "where" for output in self._session.get_outputs())
+
+    def predict(self, picture: Picture) -> Prediction:
+        """What it says of one picture. A broken one has an error and no label."""
+        return self.predict_many([picture])[0]
+
+    def predict_many(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        """What it says of each of `pictures`, in order, broken ones among them."""
+        found: list[Prediction] = []
+        for start in range(0, len(pictures), BATCH_SIZE):
+            found += self._predict_batch(pictures[start : start + BATCH_SIZE])
+        return found
+
+    def predict_folder(self, folder: "str | os.PathLike[str]") -> dict[str, Prediction]:
+        """What it says of each picture file in `folder` at any depth, by its path in it."""
+        from tenfold.data.formats.image_folders import picture_files
+
+        paths = [file.path for file in picture_files(Path(folder))]
+        return dict(
+            zip(paths, self.predict_many([Path(folder) / path for path in paths]), strict=True)
+        )
+
+    def pixels(self, picture: Picture) -> NDArray[np.uint8]:
+        """`picture` as the model sees it: (H, W, 3) uint8 of its own size.
+
+        Raises BrokenPictureError where it can't be read.
+        """
+        height, width = self.image_size
+        if isinstance(picture, np.ndarray):
+            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+                raise BrokenPictureError(
+                    f"is an array of shape {picture.shape} and type {picture.dtype} where pixels "
+                    "(H, W, 3) of uint8 are expected"
+                )
+            return self._sized(picture)
+        if hasattr(picture, "convert"):
+            import io
+
+            content = io.BytesIO()
+            picture.save(content, "PNG")
+            picture = content.getvalue()
+        source = picture if isinstance(picture, bytes) else Path(picture)
+        if height == width:
+            return decode_picture(source, image_size=height).pixels
+        return self._sized(decode_picture(source).pixels)
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits (N, C) of pixels (N, H, W, 3) uint8, with as many views as the run has."""
+        parts = [
+            self._logits_of(pixels[start : start + BATCH_SIZE])
+            for start in range(0, len(pixels), BATCH_SIZE)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.class_names)), np.float32)
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Calibrated probabilities (N, C) of pixels (N, H, W, 3) uint8."""
+        logits = self.logits(pixels) / np.float32(self._temperature)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+    def where(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Where it looked, (N, h, w) from 0 up. Raises TenfoldError where it can't say."""
+        if not self.has_map:
+            raise TenfoldError(f"{self.path} has no maps; export the run with --maps.")
+        found: NDArray[np.float32] = self._session.run(["where"], {"pixels": pixels})[0]
+        return found
+
+    def prediction(self, probabilities: NDArray[np.float32]) -> Prediction:
+        """The prediction that probabilities (C,) of one picture amount to."""
+        order = np.argsort(-probabilities, kind="stable")
+        confidence = float(probabilities[order[0]])
+        label = self.class_names[order[0]] if confidence >= self.threshold else UNSURE
+        by_class = {self.class_names[index]: float(probabilities[index]) for index in order}
+        return Prediction(label, confidence, by_class)
+
+    def _predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        read: list[NDArray[np.uint8] | str] = []
+        for picture in pictures:
+            try:
+                read.append(self.pixels(picture))
+            except BrokenPictureError as error:
+                read.append(str(error))
+        sound = [pixels for pixels in read if not isinstance(pixels, str)]
+        rows = iter(self.probabilities(np.stack(sound)) if sound else ())
+        return [
+            Prediction("", 0.0, {}, each) if isinstance(each, str) else self.prediction(next(rows))
+            for each in read
+        ]
+
+    def _sized(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = self.image_size
+        if pixels.shape[:2] == (height, width):
+            return pixels
+        if height != width:
+            raise BrokenPictureError(
+                f"has {pixels.shape[1]}x{pixels.shape[0]} pixels where this model takes "
+                f"{width}x{height}"
+            )
+        return resize_pixels(pixels[None], image_size=height)[0]
+
+    def _logits_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The mean of the views, for the pictures that one view leaves unsure."""
+        logits = self._once(pixels)
+        if self._views == "one":
+            return logits
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        confidence = 1 / exponentials.sum(axis=1)
+        places = np.flatnonzero(confidence < self._views_below)
+        if not len(places):
+            return logits
+        seen = pixels[places]
+        mean = (logits[places] + self._once(seen[:, :, ::-1])) / 2
+        if self._views == "six":
+            height, width = seen.shape[1:3]
+            padded = np.pad(seen, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+            total = np.zeros_like(mean)
+            for corner in (0, 2):
+                shifted = padded[:, corner : corner + height, corner : corner + width]
+                total += self._once(shifted) + self._once(shifted[:, :, ::-1])
+            mean = mean / 2 + total / 8
+        logits = logits.copy()
+        logits[places] = mean
+        return logits
+
+    def _once(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._session.run(
+            ["logits"], {"pixels": np.ascontiguousarray(pixels)}
+        )[0]
+        return found
+
+
+def open_session(path: Path, *, threads: int = 0) -> "InferenceSession":
+    """ONNX Runtime on the processor with the file at `path`. Raises TenfoldError where it can't."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise TenfoldError(
+            "Exported models need ONNX Runtime; install it with: pip install 'tenfold[export]'"
+        ) from None
+    if not path.is_file():
+        raise TenfoldError(f"There is no model {path}; `tenfold export` writes one.")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # What a damaged file makes it raise has no common base.
+        raise TenfoldError(
+            f"{path} is no ONNX model that can be read ({str(error).splitlines()[0]}); export the "
+            "run again."
+        ) from error
+
+
+def read_facts(session: "InferenceSession", path: Path) -> dict[str, Any]:
+    """What `tenfold export` wrote about the model. Raises TenfoldError where there is nothing."""
+    kept = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if kept is None:
+        raise TenfoldError(
+            f"{path} was not written by `tenfold export`, so its classes are not known; export the "
+            "run again."
+        )
+    facts: dict[str, Any] = json.loads(kept)
+    return facts
+
+
+def _threshold(facts: dict[str, Any], accuracy: float | None) -> float:
+    if accuracy is None:
+        return 0.0
+    known = {each["accuracy"]: each["confidence"] for each in facts["thresholds"]}
+    if accuracy not in known:
+        choices = ", ".join(f"{100 * value:g} %" for value in known) or "none"
+        raise TenfoldError(
+            f"There is no threshold for {100 * accuracy:g} % right answers; there are: {choices}."
+        )
+    return float(known[accuracy])
