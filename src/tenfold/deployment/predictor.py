@@ -124,7 +124,11 @@ class Predictor:
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Calibrated probabilities (N, C) of pixels (N, H, W, 3) uint8."""
-        logits = self.logits(pixels) / np.float32(self._temperature)
+        return self.softmax(self.logits(pixels))
+
+    def softmax(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated probabilities of logits, both (N, C)."""
+        logits = logits / np.float32(self._temperature)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 

@@ -1,0 +1,243 @@
+"""The service: one model, asked by programs and by people."""
+
+import asyncio
+import base64
+import io
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from numpy.typing import NDArray
+
+from tenfold import __version__
+from tenfold.data.formats.pictures import BrokenPictureError
+from tenfold.deployment import inference_protocol as protocol
+from tenfold.deployment.batching import Batcher, FullError, StoppedError
+from tenfold.deployment.measuring import Measures
+from tenfold.deployment.predictor import Prediction, Predictor
+
+PAGE = Path(__file__).with_name("page.html")
+DECODING_THREADS = 2
+
+_BUSY = "Too many pictures wait; try again."
+_GONE = "The model has stopped; the service is about to end."
+
+
+class Service:
+    """A predictor behind a batcher, and whether it still answers."""
+
+    def __init__(self, predictor: Predictor, *, on_death: Callable[[], None]) -> None:
+        self.predictor = predictor
+        self.measures = Measures()
+        self.batcher = Batcher(predictor.logits, on_death=on_death, seen=self.measures.computed)
+        self._decoders = ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decoding")
+
+    async def decode(self, content: bytes) -> NDArray[np.uint8]:
+        """A picture's pixels at the model's size. Raises BrokenPictureError."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, self.predictor.pixels, content)
+
+    async def predict(self, pixels: NDArray[np.uint8]) -> Prediction:
+        """What the model says of pixels (H, W, 3). Raises FullError and StoppedError."""
+        logits = await self.batcher.answer(pixels)
+        return self.predictor.prediction(self.predictor.softmax(logits[None])[0])
+
+    def stop(self, *, seconds: float) -> None:
+        """Answer what waits, and end."""
+        self.batcher.stop(seconds=seconds)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+def create_application(service: Service, *, name: str) -> FastAPI:
+    """The endpoints: a picture in and its class out, the open inference protocol, health, metrics
+    and a page for people."""
+    predictor = service.predictor
+    app = FastAPI(
+        title=f"{name}, served by tenfold",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        description="Names the class of a picture.",
+    )
+
+    @app.exception_handler(FullError)
+    async def full(request: Request, error: FullError) -> JSONResponse:
+        return _error(503, _BUSY, retry=True)
+
+    @app.exception_handler(StoppedError)
+    async def stopped(request: Request, error: StoppedError) -> JSONResponse:
+        return _error(503, _GONE, retry=True)
+
+    @app.exception_handler(BrokenPictureError)
+    async def broken(request: Request, error: BrokenPictureError) -> JSONResponse:
+        status = 413 if "are allowed" in str(error) else 415
+        return _error(status, f"The picture {error}.")
+
+    @app.exception_handler(protocol.WrongRequestError)
+    async def wrong(request: Request, error: protocol.WrongRequestError) -> JSONResponse:
+        return _error(400, str(error))
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> str:
+        return PAGE.read_text(encoding="utf-8")
+
+    @app.get("/model", summary="What the model knows")
+    async def facts() -> dict[str, Any]:
+        known = predictor.facts
+        return {
+            "name": name,
+            "class_names": predictor.class_names,
+            "image_size": predictor.image_size,
+            "threshold": predictor.threshold,
+            "has_map": predictor.has_map,
+            "accuracy": known["accuracy"],
+            "data": known["data"],
+            "samples": known.get("samples", []),
+        }
+
+    @app.post(
+        "/predict",
+        summary="The class of a picture, sent as it is",
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+            },
+            "parameters": [
+                {
+                    "name": "details",
+                    "in": "query",
+                    "schema": {"type": "boolean", "default": False},
+                    "description": "also what the model saw, and where it looked",
+                }
+            ],
+        },
+        responses={
+            status: {"description": text}
+            for status, text in (
+                (400, "no picture in the body"),
+                (408, "the body did not come in time"),
+                (413, "more bytes or pixels than are allowed"),
+                (415, "nothing that can be read as a picture"),
+                (503, "too many requests; try again"),
+            )
+        },
+    )
+    async def predict(request: Request) -> Any:
+        content = await request.body()
+        if not content:
+            return _error(400, "The body is empty; send a picture's bytes.")
+        pixels = await service.decode(content)
+        prediction = await service.predict(pixels)
+        reply: dict[str, Any] = {
+            "label": prediction.label,
+            "confidence": prediction.confidence,
+            "probabilities": prediction.probabilities,
+        }
+        if request.query_params.get("details", "").lower() in ("1", "true"):
+            reply["seen"] = _png(pixels)
+            if predictor.has_map:
+                where = await asyncio.to_thread(predictor.where, pixels[None])
+                highest = float(where.max())
+                reply["where"] = (where[0] / highest if highest > 0 else where[0]).tolist()
+        return reply
+
+    @app.get("/v2", summary="The server, in the open inference protocol")
+    async def server() -> dict[str, Any]:
+        return {"name": "tenfold", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+    @app.get("/v2/health/live", summary="Whether the server runs")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/v2/health/ready", summary="Whether it answers")
+    async def ready() -> Any:
+        is_ready = service.batcher.is_alive
+        return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
+
+    async def model_ready() -> Any:
+        return await ready()
+
+    async def model() -> dict[str, Any]:
+        return protocol.metadata(
+            name, size=predictor.image_size, num_classes=len(predictor.class_names)
+        )
+
+    async def infer(request: Request) -> Response:
+        asked = protocol.read_request(
+            await request.body(),
+            json_length=request.headers.get("inference-header-content-length"),
+            size=predictor.image_size,
+            outputs=("probabilities", "logits"),
+        )
+        futures = [service.batcher.submit(picture) for picture in asked.pixels]
+        logits = np.stack([await asyncio.wrap_future(future) for future in futures])
+        tensors = {"logits": logits, "probabilities": predictor.softmax(logits)}
+        reply = protocol.write_reply(name, asked, tensors)
+        if reply.json_length is None:
+            return Response(reply.body, media_type="application/json")
+        return Response(
+            reply.body,
+            media_type="application/octet-stream",
+            headers={"Inference-Header-Content-Length": str(reply.json_length)},
+        )
+
+    for prefix in (f"/v2/models/{name}", f"/v2/models/{name}/versions/1"):
+        app.get(f"{prefix}/ready", summary="Whether the model answers")(model_ready)
+        app.get(prefix, summary="What the model takes and gives")(model)
+        app.post(
+            f"{prefix}/infer",
+            summary="Pixels in, probabilities out",
+            responses={400: {"description": "not in the protocol's form"}},
+            openapi_extra=_INFER_BODY,
+        )(infer)
+
+    @app.get("/metrics", response_class=PlainTextResponse, summary="Figures for Prometheus")
+    async def metrics() -> str:
+        return service.measures.text(waiting=service.batcher.num_waiting)
+
+    @app.middleware("http")
+    async def measured(request: Request, proceed: Any) -> Response:
+        response: Response = await service.measures.around(request, proceed)
+        return response
+
+    return app
+
+
+_INFER_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["inputs"],
+                    "properties": {"inputs": {"type": "array", "minItems": 1, "maxItems": 1}},
+                }
+            }
+        },
+    }
+}
+
+
+def _error(status: int, reason: str, *, retry: bool = False) -> JSONResponse:
+    headers = {"Retry-After": "1"} if retry else None
+    return JSONResponse({"error": reason}, status_code=status, headers=headers)
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def openapi_text(app: FastAPI) -> str:
+    """The description of all endpoints, as JSON."""
+    return json.dumps(app.openapi(), indent=2)
