@@ -193,8 +193,8 @@ def _require_parity(gate: Gate, *, int8: bool, force: bool, path: Path) -> None:
     if gate.same_class < 1 or gate.logit_error > MOST_LOGIT_ERROR:
         raise TenfoldError(
             f"{path} is not written: of {gate.num_images:,} pictures "
-            f"{100 * gate.same_class:.2f} % have the class that the run gives, and logits differ by "
-            f"up to {gate.logit_error:.1e}; please report this with the run's recipe."
+            f"{100 * gate.same_class:.2f} % have the class that the run gives, and logits differ "
+            f"by up to {gate.logit_error:.1e}; please report this with the run's recipe."
         )
 
 

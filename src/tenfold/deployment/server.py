@@ -1,0 +1,184 @@
+"""Run the service: sockets, signals, slow clients, and how it ends."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tenfold.deployment.application import Service, create_application
+from tenfold.deployment.guards import Guards, Limits
+from tenfold.deployment.predictor import Predictor
+from tenfold.errors import TenfoldError
+
+HEADER_SECONDS = 10.0
+"""Until a client must have sent a request's headers, and between its requests."""
+
+DRAIN_SECONDS = 8.0
+"""For the requests that are being answered when the service is to end."""
+
+MOST_CONNECTIONS = 2048
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """host, port: where to listen. key: what the header X-API-Key must say. allow_remote: whether
+    others than this machine may connect, for which a key is needed. hosts: further names that the
+    Host header may have. origins: sites whose pages may ask. threads: of ONNX Runtime, 0 for all
+    cores. accuracy: decline to answer where fewer answers would be right."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    key: str = ""
+    allow_remote: bool = False
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    threads: int = 0
+    accuracy: float | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+class _ImpatientProtocol(H11Protocol):
+    """HTTP over a connection whose client must send each request's headers in time."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._wait_for_headers()
+
+    def _wait_for_headers(self) -> None:
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        deadline = getattr(self, "_deadline", None)
+        if deadline is not None:
+            deadline.cancel()
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -> int:
+    """Serve the model at `path` until a signal ends it; the exit status.
+
+    ready: is called with the address once it answers. Raises TenfoldError where the file is no
+    model, where the port is taken, and where others could connect without a key.
+    """
+    _require_key(options)
+    predictor = Predictor(path, threads=options.threads, accuracy=options.accuracy)
+    name = path.stem
+    listening = _listen(options)
+    failed = False
+
+    def died() -> None:
+        nonlocal failed
+        failed = True
+        server.should_exit = True
+
+    service = Service(predictor, on_death=died)
+    application = Guards(
+        create_application(service, name=name),  # type: ignore[arg-type]
+        limits=options.limits,
+        hosts=_own_names(options),
+        origins=frozenset(options.origins),
+        key=options.key,
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,  # type: ignore[arg-type]
+            http=_ImpatientProtocol,
+            ws="none",
+            loop="asyncio",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            proxy_headers=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            backlog=MOST_CONNECTIONS,
+            timeout_keep_alive=round(HEADER_SECONDS),
+            timeout_graceful_shutdown=round(DRAIN_SECONDS),
+            h11_max_incomplete_event_size=16_384,
+        )
+    )
+    host, port = listening.getsockname()[:2]
+    address = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    asyncio.run(_run(server, listening, lambda: ready(address)))
+    service.stop(seconds=2.0)
+    return 1 if failed else 0
+
+
+async def _run(server: uvicorn.Server, listening: socket.socket, ready: Callable[[], None]) -> None:
+    """Until the server is to end; uvicorn takes the signals itself."""
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started and not task.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        ready()
+    await task
+
+
+def _require_key(options: ServerOptions) -> None:
+    if _is_loopback(options.host):
+        return
+    if not options.allow_remote:
+        raise TenfoldError(
+            f"{options.host} can be reached by others; add --allow-remote and --key-file FILE to "
+            "serve them, or leave --host at 127.0.0.1."
+        )
+    if not options.key:
+        raise TenfoldError(
+            "Others may connect, so a key is needed; write one into a file and give it with "
+            "--key-file FILE."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _own_names(options: ServerOptions) -> frozenset[str]:
+    """What the Host header may say; a page that a browser holds for another host is refused."""
+    names = {"localhost", "127.0.0.1", "[::1]", options.host.lower(), *options.hosts}
+    return frozenset(names)
+
+
+def _listen(options: ServerOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((options.host, options.port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise TenfoldError(
+            f"{options.host}:{options.port} can't be listened on ({error}); choose another --port, "
+            "or 0 for any."
+        ) from error
+    return listening
