@@ -100,7 +100,7 @@ def export_run(
             new = quantise(new, _drawn(train, NUM_CALIBRATED).pixels)
         gate = compare(new, model, images, progress=progress)
         _require_parity(gate, int8=int8, force=force, path=path)
-        _describe(new, run, model, gate)
+        _describe(new, run, model, gate, samples=_samples(images))
         timings = tuple(_timed(new, model, size) for size in TIMED_BATCHES)
         content = new.read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,18 @@ def _drawn(images: Images, number: int) -> Images:
     return images.take(np.sort(chosen).astype(np.int64))
 
 
-def _describe(path: Path, run: RunFolder, model: TrainedModel, gate: Gate) -> None:
+def _samples(images: Images) -> list[str]:
+    """A picture of each of the first classes, as PNG in data URIs, for those who want to try."""
+    from tenfold.deployment.predictor import png_uri
+
+    places = [np.flatnonzero(images.labels == label)[:1] for label in range(images.num_classes)]
+    chosen = np.concatenate(places)[:NUM_SAMPLES]
+    return [png_uri(images.pixels[index]) for index in chosen]
+
+
+def _describe(
+    path: Path, run: RunFolder, model: TrainedModel, gate: Gate, *, samples: list[str]
+) -> None:
     """Everything that a user of the file needs besides the graph, into its metadata."""
     import onnx
 
@@ -240,6 +251,7 @@ def _describe(path: Path, run: RunFolder, model: TrainedModel, gate: Gate) -> No
         "data": read_json(run.provenance).get("data", {}).get("name"),
         "licence": "of the weights: as the training pictures allow",
         "recipe": model.recipe.to_dict(),
+        "samples": samples,
     }
     graph = onnx.load(str(path))
     entry = graph.metadata_props.add()

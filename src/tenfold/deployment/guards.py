@@ -21,7 +21,7 @@ SECURITY_HEADERS = (
     (
         b"content-security-policy",
         b"default-src 'none'; img-src 'self' data: blob:; style-src 'unsafe-inline'; "
-        b"script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        b"script-src 'unsafe-inline'; connect-src 'self' data:; base-uri 'none'; form-action 'none'; "
         b"frame-ancestors 'none'",
     ),
 )
