@@ -1,8 +1,6 @@
 """The service: one model, asked by programs and by people."""
 
 import asyncio
-import base64
-import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +17,7 @@ from tenfold.data.formats.pictures import BrokenPictureError
 from tenfold.deployment import inference_protocol as protocol
 from tenfold.deployment.batching import Batcher, FullError, StoppedError
 from tenfold.deployment.measuring import Measures
-from tenfold.deployment.predictor import Prediction, Predictor
+from tenfold.deployment.predictor import Prediction, Predictor, png_uri
 
 PAGE = Path(__file__).with_name("page.html")
 DECODING_THREADS = 2
@@ -140,7 +138,7 @@ def create_application(service: Service, *, name: str) -> FastAPI:
             "probabilities": prediction.probabilities,
         }
         if request.query_params.get("details", "").lower() in ("1", "true"):
-            reply["seen"] = _png(pixels)
+            reply["seen"] = png_uri(pixels)
             if predictor.has_map:
                 where = await asyncio.to_thread(predictor.where, pixels[None])
                 highest = float(where.max())
@@ -228,14 +226,6 @@ _INFER_BODY = {
 def _error(status: int, reason: str, *, retry: bool = False) -> JSONResponse:
     headers = {"Retry-After": "1"} if retry else None
     return JSONResponse({"error": reason}, status_code=status, headers=headers)
-
-
-def _png(pixels: NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def openapi_text(app: FastAPI) -> str:

@@ -31,6 +31,9 @@ NUM_COMPARED = 10_000
 NUM_CALIBRATED = 500
 """Training pictures from which the ranges of eight-bit numbers are measured."""
 
+NUM_SAMPLES = 8
+"""Pictures in the file, to try it with."""
+
 MOST_LOGIT_ERROR = 1e-4
 MOST_POINTS_LOST = 0.01
 

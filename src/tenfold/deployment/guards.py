@@ -21,8 +21,8 @@ SECURITY_HEADERS = (
     (
         b"content-security-policy",
         b"default-src 'none'; img-src 'self' data: blob:; style-src 'unsafe-inline'; "
-        b"script-src 'unsafe-inline'; connect-src 'self' data:; base-uri 'none'; form-action 'none'; "
-        b"frame-ancestors 'none'",
+        b"script-src 'unsafe-inline'; connect-src 'self' data:; base-uri 'none'; "
+        b"form-action 'none'; frame-ancestors 'none'",
     ),
 )
 

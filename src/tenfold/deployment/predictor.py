@@ -237,6 +237,18 @@ def read_facts(session: "InferenceSession", path: Path) -> dict[str, Any]:
     return facts
 
 
+def png_uri(pixels: NDArray[np.uint8]) -> str:
+    """Pixels (H, W, 3) as a PNG picture in a data URI."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
 def _threshold(facts: dict[str, Any], accuracy: float | None) -> float:
     if accuracy is None:
         return 0.0

@@ -1,0 +1,136 @@
+"""`tenfold export` and `tenfold serve`: a run as a file that runs anywhere, and as a service."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tenfold.cli.options import JsonOption, RunArgument, ThreadsOption
+from tenfold.console.output import Output, percent
+from tenfold.errors import TenfoldError
+
+
+def export(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write.")] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute in eight bits, and lose at most a point.")
+    ] = False,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="With an output that says where the model looked.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
+    ] = False,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run as one ONNX file, if it says the same as the run on real pictures."""
+    from tenfold.deployment.export import export_run
+    from tenfold.run import open_run
+    from tenfold.training.process import prepare_process
+
+    output = Output(as_json=as_json)
+    folder = open_run(run)
+    prepare_process(threads)
+    with output.progress() as progress:
+        found = export_run(folder, out, int8=int8, has_map=maps, force=force, progress=progress)
+    gate = found.gate
+    output.record(
+        "exported",
+        path=str(found.path),
+        opset=found.opset,
+        size=found.size,
+        gate=gate._asdict(),
+        timings=[timing._asdict() for timing in found.timings],
+    )
+    output.say(
+        f"{found.path}: {found.size / 1e6:.2f} MB, opset {found.opset}; on {gate.num_images:,} "
+        f"pictures {percent(gate.accuracy, 2)} right where the run has "
+        f"{percent(gate.accuracy_before, 2)}, {percent(gate.same_class, 2)} of the classes the "
+        f"same, logits within {gate.logit_error:.1e}."
+    )
+    output.table(
+        "Speed on this machine",
+        ["batch", "median", "99 of 100 within", "pictures a second", "torch"],
+        [
+            [
+                str(each.batch_size),
+                f"{1000 * each.median:.2f} ms",
+                f"{1000 * each.p99:.2f} ms",
+                f"{each.images_per_second:,.0f}",
+                f"{each.torch_images_per_second:,.0f}",
+            ]
+            for each in found.timings
+        ],
+    )
+
+
+def serve(
+    model: Annotated[Path, typer.Argument(help="A run, or a file that `tenfold export` wrote.")],
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let others than this machine connect.")
+    ] = False,
+    key_file: Annotated[
+        Path | None, typer.Option(help="A file with the key that X-API-Key must say.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option("--host-name", help="A further name of this host.")
+    ] = None,
+    origin: Annotated[
+        list[str] | None, typer.Option(help="A site whose pages may ask, such as https://a.org.")
+    ] = None,
+    accuracy: Annotated[
+        int | None,
+        typer.Option(help="95 or 99: decline where fewer answers in a hundred would be right."),
+    ] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve a model over HTTP, with a page for people and a protocol for programs."""
+    from tenfold.deployment.server import ServerOptions
+    from tenfold.deployment.server import serve as run_server
+
+    output = Output(as_json=as_json)
+    options = ServerOptions(
+        host=host,
+        port=port,
+        key=_read_key(key_file),
+        allow_remote=allow_remote,
+        hosts=tuple(name or ()),
+        origins=tuple(origin or ()),
+        threads=threads or 0,
+        accuracy=accuracy / 100 if accuracy is not None else None,
+    )
+
+    def ready(address: str) -> None:
+        output.record("serving", address=address)
+        output.say(f"Serving at {address}; Ctrl-C ends it.")
+
+    status = run_server(_model_file(model), options, ready=ready)
+    if status:
+        raise typer.Exit(status)
+
+
+def _model_file(place: Path) -> Path:
+    """The ONNX file that `place` names: itself, or what was exported from the run there."""
+    if not place.is_dir():
+        return place
+    exported = place / "export" / "model.onnx"
+    if not exported.exists():
+        raise TenfoldError(f"{place} was not exported yet; run `tenfold export {place}` first.")
+    return exported
+
+
+def _read_key(file: Path | None) -> str:
+    if file is None:
+        return ""
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TenfoldError(f"The key can't be read from {file} ({error}).") from error
+    if len(key) < 16:
+        raise TenfoldError(f"The key in {file} is shorter than 16 letters; write a longer one.")
+    return key
