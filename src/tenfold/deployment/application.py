@@ -54,7 +54,6 @@ class Service:
 def create_application(service: Service, *, name: str) -> FastAPI:
     """The endpoints: a picture in and its class out, the open inference protocol, health, metrics
     and a page for people."""
-    predictor = service.predictor
     app = FastAPI(
         title=f"{name}, served by tenfold",
         version=__version__,
@@ -62,23 +61,28 @@ def create_application(service: Service, *, name: str) -> FastAPI:
         redoc_url=None,
         description="Names the class of a picture.",
     )
+    app.add_exception_handler(FullError, lambda request, error: _error(503, _BUSY, retry=True))
+    app.add_exception_handler(StoppedError, lambda request, error: _error(503, _GONE, retry=True))
+    app.add_exception_handler(BrokenPictureError, _refuse_picture)
+    app.add_exception_handler(
+        protocol.WrongRequestError, lambda request, error: _error(400, str(error))
+    )
+    app.middleware("http")(service.measures.around)
+    _add_people(app, service, name)
+    _add_pictures(app, service)
+    _add_health(app, service)
+    _add_protocol(app, service, name)
+    return app
 
-    @app.exception_handler(FullError)
-    async def full(request: Request, error: FullError) -> JSONResponse:
-        return _error(503, _BUSY, retry=True)
 
-    @app.exception_handler(StoppedError)
-    async def stopped(request: Request, error: StoppedError) -> JSONResponse:
-        return _error(503, _GONE, retry=True)
+def _refuse_picture(request: Request, error: Exception) -> JSONResponse:
+    status = 413 if "are allowed" in str(error) else 415
+    return _error(status, f"The picture {error}.")
 
-    @app.exception_handler(BrokenPictureError)
-    async def broken(request: Request, error: BrokenPictureError) -> JSONResponse:
-        status = 413 if "are allowed" in str(error) else 415
-        return _error(status, f"The picture {error}.")
 
-    @app.exception_handler(protocol.WrongRequestError)
-    async def wrong(request: Request, error: protocol.WrongRequestError) -> JSONResponse:
-        return _error(400, str(error))
+def _add_people(app: FastAPI, service: Service, name: str) -> None:
+    """The page, and what it needs to know."""
+    predictor = service.predictor
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
@@ -98,33 +102,16 @@ def create_application(service: Service, *, name: str) -> FastAPI:
             "samples": known.get("samples", []),
         }
 
+
+def _add_pictures(app: FastAPI, service: Service) -> None:
+    """A picture's bytes in, its class out."""
+    predictor = service.predictor
+
     @app.post(
         "/predict",
         summary="The class of a picture, sent as it is",
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
-            },
-            "parameters": [
-                {
-                    "name": "details",
-                    "in": "query",
-                    "schema": {"type": "boolean", "default": False},
-                    "description": "also what the model saw, and where it looked",
-                }
-            ],
-        },
-        responses={
-            status: {"description": text}
-            for status, text in (
-                (400, "no picture in the body"),
-                (408, "the body did not come in time"),
-                (413, "more bytes or pixels than are allowed"),
-                (415, "nothing that can be read as a picture"),
-                (503, "too many requests; try again"),
-            )
-        },
+        openapi_extra=_PICTURE_BODY,
+        responses={status: {"description": text} for status, text in _REFUSALS.items()},
     )
     async def predict(request: Request) -> Any:
         content = await request.body()
@@ -145,21 +132,38 @@ def create_application(service: Service, *, name: str) -> FastAPI:
                 reply["where"] = (where[0] / highest if highest > 0 else where[0]).tolist()
         return reply
 
-    @app.get("/v2", summary="The server, in the open inference protocol")
-    async def server() -> dict[str, Any]:
-        return {"name": "tenfold", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    """Whether it lives and answers, and figures of how."""
 
     @app.get("/v2/health/live", summary="Whether the server runs")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
     @app.get("/v2/health/ready", summary="Whether it answers")
-    async def ready() -> Any:
-        is_ready = service.batcher.is_alive
-        return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
+    async def ready() -> JSONResponse:
+        return _readiness(service)
 
-    async def model_ready() -> Any:
-        return await ready()
+    @app.get("/metrics", response_class=PlainTextResponse, summary="Figures for Prometheus")
+    async def metrics() -> str:
+        return service.measures.text(waiting=service.batcher.num_waiting)
+
+
+def _readiness(service: Service) -> JSONResponse:
+    is_ready = service.batcher.is_alive
+    return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
+
+
+def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
+    """The open inference protocol."""
+    predictor = service.predictor
+
+    @app.get("/v2", summary="The server, in the open inference protocol")
+    async def server() -> dict[str, Any]:
+        return {"name": "tenfold", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+    async def ready() -> JSONResponse:
+        return _readiness(service)
 
     async def model() -> dict[str, Any]:
         return protocol.metadata(
@@ -186,7 +190,7 @@ def create_application(service: Service, *, name: str) -> FastAPI:
         )
 
     for prefix in (f"/v2/models/{name}", f"/v2/models/{name}/versions/1"):
-        app.get(f"{prefix}/ready", summary="Whether the model answers")(model_ready)
+        app.get(f"{prefix}/ready", summary="Whether the model answers")(ready)
         app.get(prefix, summary="What the model takes and gives")(model)
         app.post(
             f"{prefix}/infer",
@@ -195,17 +199,29 @@ def create_application(service: Service, *, name: str) -> FastAPI:
             openapi_extra=_INFER_BODY,
         )(infer)
 
-    @app.get("/metrics", response_class=PlainTextResponse, summary="Figures for Prometheus")
-    async def metrics() -> str:
-        return service.measures.text(waiting=service.batcher.num_waiting)
 
-    @app.middleware("http")
-    async def measured(request: Request, proceed: Any) -> Response:
-        response: Response = await service.measures.around(request, proceed)
-        return response
+_PICTURE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    "parameters": [
+        {
+            "name": "details",
+            "in": "query",
+            "schema": {"type": "boolean", "default": False},
+            "description": "also what the model saw, and where it looked",
+        }
+    ],
+}
 
-    return app
-
+_REFUSALS: dict[int | str, str] = {
+    400: "no picture in the body",
+    408: "the body did not come in time",
+    413: "more bytes or pixels than are allowed",
+    415: "nothing that can be read as a picture",
+    503: "too many requests; try again",
+}
 
 _INFER_BODY = {
     "requestBody": {
