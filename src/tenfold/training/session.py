@@ -23,6 +23,7 @@ from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.models import Speedrun, blocks_of, count_parameters
 from tenfold.recipe import PlateauSchedule, Recipe
 from tenfold.training.batches import TrainingPictures, batch_sizes, derive_seed
+from tenfold.training.clock import Clock
 from tenfold.training.compiling import compile_network
 from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import build_optimizer, update_of
@@ -71,6 +72,7 @@ class Session:
     is_deferred: bool
     spoilt: Tensor
     num_frozen: int = 0
+    clock: Clock | None = None
     started: float = 0.0
     validation_seconds: float = 0.0
     last_saved: float = -math.inf
@@ -415,7 +417,6 @@ def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> i
 def describe_plan(session: Session, data: TrainingData) -> Plan:
     """What a reporter is told before the first step."""
     history = session.state.history
-    limit = session.recipe.training.time_limit_seconds
     return Plan(
         recipe=session.recipe.name,
         model=session.recipe.model.name,
@@ -428,5 +429,5 @@ def describe_plan(session: Session, data: TrainingData) -> Plan:
         threads=torch.get_num_threads(),
         processes=session.accelerator.num_processes,
         resumed_step=history.epoch * session.steps_per_epoch + history.step,
-        seconds_left=max(limit - session.elapsed, 0.0) if limit else None,
+        seconds_left=max(session.clock.left(session.elapsed), 0.0) if session.clock else None,
     )

@@ -42,6 +42,7 @@ from tenfold.run import (
     peak_memory_bytes,
     runs_of,
 )
+from tenfold.training.clock import Closing
 from tenfold.training.interruption import leaving_at_once
 from tenfold.training.loop import Fitted, fit
 from tenfold.training.process import prepare_process
@@ -63,6 +64,7 @@ class TrainOptions:
     data changed. threads: for torch; None takes what the environment says. cpu: ignore GPUs.
     strict: fail where a picture is in two splits. skip_broken: leave out pictures that can't be
     read. tensorboard: write curves for it too. evaluate_test: open the test split at the end.
+    closing: what a plan with a time limit left for what follows training.
     notes: what a reader of the report must know besides what the data set says.
     """
 
@@ -78,6 +80,7 @@ class TrainOptions:
     tensorboard: bool = False
     evaluate_test: bool = True
     notes: tuple[str, ...] = ()
+    closing: Closing | None = None
 
 
 class Trained(NamedTuple):
@@ -161,6 +164,7 @@ def train(
             save=save,
             milestone=lambda epoch, model: save_model(run.milestone(epoch), model),
             reporter=Reporters(reporters),
+            closing=options.closing,
         )
         if accelerator.is_main_process:
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
