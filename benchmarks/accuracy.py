@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tenfold.files import read_json
 from tenfold.recipe import load_recipe
@@ -31,9 +32,9 @@ def main() -> int:
         reach(target, seeds=options.seeds, out=options.out)
     for recipe in [*ORDINARY, *(RECIPES["cpu"][target] for target in options.to)]:
         change = f"data.validation_size={HELD_OUT}"
-        wanted = json.loads(json.dumps(load_recipe(recipe, [change]).to_dict()))
+        wanted = what_counts(load_recipe(recipe, [change]).to_dict())
         earlier = [r for r in runs_of(options.out / "curves", recipe) if r.is_finished()]
-        if not any(read_json(run.recipe) == wanted for run in earlier):
+        if not any(what_counts(read_json(run.recipe)) == wanted for run in earlier):
             changes = ["--set", change]
             tenfold("train", recipe, *changes, "--cpu", "--runs", str(options.out / "curves"))
     return 0
@@ -52,10 +53,10 @@ def parse() -> argparse.Namespace:
 def reach(target: str, *, seeds: int, out: Path) -> None:
     """Write `to-<target>.json` unless it is there for as many seeds."""
     path = out / f"to-{target}.json"
-    recipe = json.loads(json.dumps(load_recipe(RECIPES["cpu"][target]).to_dict()))
+    recipe = what_counts(load_recipe(RECIPES["cpu"][target]).to_dict())
     if path.exists():
         known = json.loads(path.read_text())
-        if known["summary"]["num_seeds"] >= seeds and known["recipe"] == recipe:
+        if known["summary"]["num_seeds"] >= seeds and what_counts(known["recipe"]) == recipe:
             return
     out.mkdir(parents=True, exist_ok=True)
     print(f"Reaching {target} % with {seeds} seeds", flush=True)
@@ -70,6 +71,13 @@ def reach(target: str, *, seeds: int, out: Path) -> None:
         "summary": next(record for record in records if record["event"] == "summary"),
     }
     path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def what_counts(recipe: dict[str, Any]) -> dict[str, Any]:
+    """`recipe` as JSON has it, without the words that describe it."""
+    values: dict[str, Any] = json.loads(json.dumps(recipe))
+    values.pop("description", None)
+    return values
 
 
 def tenfold(*arguments: str) -> str:

@@ -5,6 +5,7 @@ the run, so what is not in `TrainingState` is the same again after a resume.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from tenfold.training.batches import (
     epoch_batches,
     seed_generators,
 )
+from tenfold.training.clock import Clock, Closing, step_share
 from tenfold.training.devices import make_accelerator
 from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
@@ -64,6 +66,7 @@ def fit(
     reporter: Reporter | None = None,
     progress: Progress | None = None,
     first_stage: int = 0,
+    closing: Closing | None = None,
 ) -> Fitted:
     """Train `recipe` on `data` and return the final weights with their history.
 
@@ -74,6 +77,7 @@ def fit(
     interrupted run leaves. On the first process alone, milestone is called with the number of
     epochs and the weights at each of the recipe's milestones, and reporter is told how it goes.
     first_stage: the one that `restore` goes on with. progress: for features that take a while.
+    closing: what a plan with a time limit left for the time after training.
 
     Raises DivergedError before a step with a loss or gradient that is not finite;
     InterruptedRunError after saving, on SIGTERM or SIGUSR1, and StoppedByUserError on Ctrl-C;
@@ -90,6 +94,7 @@ def fit(
             milestone=milestone,
             interruption=interruption,
             progress=progress,
+            closing=closing,
         )
         with _memory_errors(recipe):
             session = start(recipe, stages[first_stage])
@@ -155,8 +160,7 @@ def _train_epoch(session: Session) -> None:
             images_per_second=len(batches[step]) / seconds,
         )
         _leave_if_asked(session)
-        # A step that would end too late is not begun.
-        if options.time_limit_seconds and (session.elapsed + seconds >= options.time_limit_seconds):
+        if session.clock is not None and _time_is_up(session, session.clock, seconds):
             history.ended = "time limit"
             return
         if session.any_process(time.monotonic() - last_saved > CHECKPOINT_SECONDS):
@@ -174,6 +178,13 @@ def _watched(session: Session) -> Progress:
     return told
 
 
+def _time_is_up(session: Session, clock: Clock, step_seconds: float) -> bool:
+    """Whether another step would end too late; the clock is corrected when it asks for it."""
+    if clock.wants_look(session.elapsed):
+        clock.correct(session.elapsed, session.look())
+    return clock.left(session.elapsed) <= step_seconds
+
+
 def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
     """The parts of `batch`, its indices, that this process computes."""
     accelerator, parts = session.accelerator, session.recipe.training.accumulate
@@ -186,14 +197,20 @@ def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
 def _position(session: Session, step: int) -> float:
     """How many steps of the stage lie before `step` of the present epoch.
 
-    Where the time limit would come before the last step, time counts instead: at half of it, half
-    of the steps count as done.
+    Where the time limit would come before the last step, time counts instead: as many of the steps
+    count as done as would have been by then, if the last of them came at the limit.
     """
     before = float(session.state.history.stage_epoch * session.steps_per_epoch + step)
-    limit = session.recipe.training.time_limit_seconds
-    if not limit:
+    if session.clock is None:
         return before
-    return max(before, min(session.elapsed / limit, 1.0) * session.total_steps)
+    options = session.recipe.training
+    share = step_share(
+        session.clock.share(session.elapsed),
+        sizes=options.sizes,
+        until=options.sizes_until,
+        side=session.pictures.side,
+    )
+    return max(before, share * session.total_steps)
 
 
 def _size(session: Session, done: float) -> int:
@@ -389,9 +406,9 @@ def _end_epoch(session: Session) -> None:
     history.sums = Sums()
     if history.ended is None and history.stage_epoch >= session.num_epochs:
         history.ended = "finished"
-    limit = recipe.training.time_limit_seconds
     # Another step would be followed by another validation.
-    if history.ended is None and limit and session.elapsed + session.validation_seconds >= limit:
+    left = session.clock.left(session.elapsed) if session.clock is not None else math.inf
+    if history.ended is None and left <= session.validation_seconds:
         history.ended = "time limit"
     # Before the checkpoint: a run that is killed between the two comes here again.
     session.keep_milestone()

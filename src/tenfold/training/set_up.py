@@ -23,6 +23,7 @@ from tenfold.models.pretrained import load_weights, preprocessing_of
 from tenfold.progress import Progress
 from tenfold.recipe import PlateauSchedule, PretrainedOptions, Recipe, StageOptions
 from tenfold.training.batches import TrainingInputs, TrainingPictures, batch_sizes, derive_seed
+from tenfold.training.clock import Clock, Closing, forward_seconds
 from tenfold.training.compiling import compile_network
 from tenfold.training.devices import can_defer, on_first_process
 from tenfold.training.feature_batches import TrainingFeatures
@@ -32,6 +33,9 @@ from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.session import Session
 from tenfold.training.stages import depths_of, recipe_of, stages_of
 from tenfold.training.state import History, TrainingState
+
+LOOKED_AT = 100
+"""Pictures with which the machine is measured where a clock ends the training."""
 
 WHITENED_PICTURES = 2000
 """From which the first layer of a fast network is computed."""
@@ -48,11 +52,13 @@ def set_up(
     milestone: Callable[[int, TrainedModel], None] | None,
     interruption: Interruption,
     progress: Progress | None,
+    closing: Closing | None,
     previous: TrainingState | None = None,
 ) -> Session:
     """Build everything that `stage` of `recipe` needs to train on `data`, the same for a seed.
 
-    previous: where the stage before it ended.
+    closing: what a plan with a time limit left for the time after training. previous: where the
+    stage before it ended.
     """
     started = time.monotonic()
     full, recipe = recipe, recipe_of(recipe, stage)
@@ -131,6 +137,8 @@ def set_up(
         spoilt=torch.zeros((), device=accelerator.device),
         blocks=blocks_of(model),
         class_weights=_class_weights(data, accelerator.device) if recipe.training.balance else None,
+        look=lambda: forward_seconds(model, pictures.plain(LOOKED_AT)),
+        clock=Clock(limit, closing) if (limit := recipe.training.time_limit_seconds) else None,
         started=started,
     )
 
