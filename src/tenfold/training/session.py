@@ -39,9 +39,9 @@ class Session:
     an epoch, on the first process alone. least_pictures: that a batch must have. blocks: of the
     network, from its input on; the first num_frozen of them no longer learn. class_weights: (C,),
     or None where all pictures weigh the same. look: seconds of a forward pass a picture, measured
-    when it is called; clock: of a training that is to end in time. is_deferred: whether losses and gradients are looked
-    at some batches later, so that Python never waits for the device; spoilt: 1 where one of them
-    was not finite since.
+    when it is called; clock: of a training that is to end in time. is_deferred: whether losses and
+    gradients are looked at some batches later, so that Python never waits for the device; spoilt: 1
+    where one of them was not finite since.
     """
 
     recipe: Recipe
