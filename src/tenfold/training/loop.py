@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
 from tenfold.training.schedules import multiplier
+from tenfold.training.selection import begin_next_epoch, hardest, note
 from tenfold.training.session import Session, describe_plan, make_accelerator, set_up
 from tenfold.training.state import History, Sums, TrainingState
 
@@ -112,12 +114,13 @@ def _train_epoch(session: Session) -> None:
     """The steps of an epoch that are still to be done."""
     history, options = session.state.history, session.recipe.training
     batches = epoch_batches(
-        len(session.pictures),
+        session.num_images,
         options.batch_size,
         seed=session.recipe.seed,
         epoch=history.epoch,
         least=session.least_pictures,
         device=session.accelerator.device,
+        chosen=_chosen(session),
     )
     shares = [_share(session, batch) for batch in batches]
     session.pictures.start_epoch(history.epoch, [part for share in shares for part in share])
@@ -145,6 +148,14 @@ def _train_epoch(session: Session) -> None:
         if session.any_process(time.monotonic() - last_saved > CHECKPOINT_SECONDS):
             session.save()
             last_saved = time.monotonic()
+
+
+def _chosen(session: Session) -> Tensor | None:
+    """Indices of the pictures that the epoch trains on, or None for all."""
+    losses, epoch = session.state.losses, session.state.history.epoch
+    if losses is None:
+        return None
+    return hardest(losses, session.num_images, seed=session.recipe.seed, epoch=epoch)
 
 
 def _time_is_up(session: Session, clock: Clock, step_seconds: float) -> bool:
@@ -228,7 +239,7 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
         )
         is_last = index == len(share) - 1
         with contextlib.nullcontext() if is_last else accelerator.no_sync(session.network):
-            loss_sum += _accumulate(session, part)
+            loss_sum += _accumulate(session, part, indices)
     _require_finite(session)
     session.update()
     if state.average is not None:
@@ -248,16 +259,13 @@ def _rate_factor(session: Session, position: float) -> float:
     return history.plateau.factor * factor
 
 
-def _accumulate(session: Session, part: Part) -> float:
-    """Add the gradient of a part of a batch; returns the sum of its losses where it is known."""
-    smoothing = session.recipe.training.label_smoothing
+def _accumulate(session: Session, part: Part, indices: Tensor) -> float:
+    """Add the gradient of a part of a batch, the pictures at `indices`; returns the sum of its
+    losses where it is known."""
     with session.accelerator.autocast():
         logits = session.network(part.inputs)
     logits = logits.float()
-    loss = cross_entropy(logits, part.labels, label_smoothing=smoothing)
-    if part.mix is not None:
-        other = cross_entropy(logits, part.labels[part.mix.partner], label_smoothing=smoothing)
-        loss = part.mix.share * loss + (1 - part.mix.share) * other
+    loss = _loss(session, part, indices, logits)
     value = 0.0
     if not session.is_deferred:
         value = float(loss.detach())
@@ -272,6 +280,25 @@ def _accumulate(session: Session, part: Part) -> float:
         session.accelerator.backward(scaled)
     session.count(loss.detach() if session.is_deferred else value, logits.detach(), part.labels)
     return value * len(part.labels)
+
+
+def _loss(session: Session, part: Part, indices: Tensor, logits: Tensor) -> Tensor:
+    """The mean loss of a part; the losses of its pictures are noted where they decide."""
+    losses = session.state.losses
+    entropy = partial(
+        cross_entropy,
+        logits,
+        label_smoothing=session.recipe.training.label_smoothing,
+        reduction="mean" if losses is None else "none",
+    )
+    loss = entropy(part.labels)
+    if part.mix is not None:
+        other = entropy(part.labels[part.mix.partner])
+        loss = part.mix.share * loss + (1 - part.mix.share) * other
+    if losses is not None:
+        note(losses, indices, loss)
+        loss = loss.mean()
+    return loss
 
 
 def _require_finite(session: Session) -> None:
@@ -357,6 +384,8 @@ def _end_epoch(session: Session) -> None:
     if isinstance(recipe.schedule, PlateauSchedule):
         history.plateau.update(recipe.schedule, metrics["validation_loss"])
     _keep_best(session, metrics["validation_accuracy"])
+    if session.state.losses is not None:
+        begin_next_epoch(session.state.losses)
     history.epoch += 1
     history.step = 0
     history.sums = Sums()
