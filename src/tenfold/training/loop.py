@@ -38,6 +38,7 @@ from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
 from tenfold.training.schedules import multiplier
+from tenfold.training.selection import begin_next_epoch, hardest, note
 from tenfold.training.session import Session, describe_plan
 from tenfold.training.set_up import set_up
 from tenfold.training.stages import stages_of
@@ -132,12 +133,13 @@ def _train_epoch(session: Session) -> None:
     """The steps of an epoch that are still to be done."""
     history, options = session.state.history, session.recipe.training
     batches = epoch_batches(
-        len(session.pictures),
+        session.num_images,
         options.batch_size,
         seed=session.recipe.seed,
         epoch=history.epoch,
         least=session.least_pictures,
         device=session.accelerator.device,
+        chosen=_chosen(session),
     )
     shares = [_share(session, batch) for batch in batches]
     session.pictures.prepare(_watched(session))
@@ -176,6 +178,14 @@ def _watched(session: Session) -> Progress:
         session.progress(label, done, total)
 
     return told
+
+
+def _chosen(session: Session) -> Tensor | None:
+    """Indices of the pictures that the epoch trains on, or None for all."""
+    losses, epoch = session.state.losses, session.state.history.epoch
+    if losses is None:
+        return None
+    return hardest(losses, session.num_images, seed=session.recipe.seed, epoch=epoch)
 
 
 def _time_is_up(session: Session, clock: Clock, step_seconds: float) -> bool:
@@ -261,7 +271,7 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
         )
         is_last = index == len(share) - 1
         with contextlib.nullcontext() if is_last else accelerator.no_sync(session.network):
-            loss_sum += _accumulate(session, part)
+            loss_sum += _accumulate(session, part, indices)
     _require_finite(session)
     session.update()
     if state.average is not None:
@@ -281,15 +291,13 @@ def _rate_factor(session: Session, position: float) -> float:
     return history.plateau.factor * factor
 
 
-def _accumulate(session: Session, part: Part) -> float:
-    """Add the gradient of a part of a batch; returns the sum of its losses where it is known."""
+def _accumulate(session: Session, part: Part, indices: Tensor) -> float:
+    """Add the gradient of a part of a batch, the pictures at `indices`; returns the sum of its
+    losses where it is known."""
     with session.accelerator.autocast():
         logits = session.network(part.inputs)
     logits = logits.float()
-    loss = _loss(session, logits, part.labels)
-    if part.mix is not None:
-        other = _loss(session, logits, part.labels[part.mix.partner])
-        loss = part.mix.share * loss + (1 - part.mix.share) * other
+    loss = _loss(session, part, indices, logits)
     value = 0.0
     if not session.is_deferred:
         value = float(loss.detach())
@@ -306,16 +314,26 @@ def _accumulate(session: Session, part: Part) -> float:
     return value * len(part.labels)
 
 
-def _loss(session: Session, logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy, each picture with the weight of its class if they are balanced."""
-    smoothing, weights = session.recipe.training.label_smoothing, session.class_weights
-    if weights is None:
-        return cross_entropy(logits, labels, label_smoothing=smoothing)
-    total = cross_entropy(
-        logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum"
+def _loss(session: Session, part: Part, indices: Tensor, logits: Tensor) -> Tensor:
+    """The mean loss of a part, each picture with the weight of its class if they are balanced; the
+    losses of its pictures are noted where they decide."""
+    losses, weights = session.state.losses, session.class_weights
+    alone = losses is None and weights is None
+    entropy = partial(
+        cross_entropy,
+        logits,
+        weight=weights,
+        label_smoothing=session.recipe.training.label_smoothing,
+        reduction="mean" if alone else "none",
     )
+    loss = entropy(part.labels)
+    if part.mix is not None:
+        other = entropy(part.labels[part.mix.partner])
+        loss = part.mix.share * loss + (1 - part.mix.share) * other
+    if losses is not None:
+        note(losses, indices, loss)
     # By the number of pictures and not by the sum of weights, so that parts add up to the batch.
-    return total / len(labels)
+    return loss if alone else loss.mean()
 
 
 def _require_finite(session: Session) -> None:
@@ -401,6 +419,8 @@ def _end_epoch(session: Session) -> None:
     if isinstance(recipe.schedule, PlateauSchedule):
         history.plateau.update(recipe.schedule, metrics["validation_loss"])
     _keep_best(session, metrics["validation_accuracy"])
+    if session.state.losses is not None:
+        begin_next_epoch(session.state.losses)
     history.epoch += 1
     history.step = 0
     history.sums = Sums()

@@ -61,6 +61,7 @@ class Session:
     milestone: Callable[[int, TrainedModel], None]
     interruption: Interruption
     steps_per_epoch: int
+    num_images: int
     least_pictures: int
     blocks: list[nn.Module]
     class_weights: Tensor | None
