@@ -137,3 +137,21 @@ def test_a_cache_that_can_not_be_written_is_only_a_warning(cache, model, pixels,
     found = features_of(model, pixels, CONSTANTS)
     assert found.shape == (7, 256)
     assert "not kept for another time" in caplog.text
+
+
+def test_what_was_not_used_for_the_longest_goes_first(cache, model, pixels, monkeypatch):
+    import os
+
+    constants = [Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, value)) for value in (0.5, 0.25, 0.2)]
+    size = 0
+    for number, each in enumerate(constants[:2]):
+        features_of(model, pixels, each)
+        folders = sorted(cache.iterdir(), key=lambda folder: folder.stat().st_mtime)
+        size = sum(file.stat().st_size for file in folders[-1].iterdir())
+        os.utime(folders[-1], (number, number))
+    oldest = min(cache.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    features_of(model, pixels, constants[0 if oldest.stat().st_mtime == 0 else 1])  # Used again.
+    monkeypatch.setattr(features, "MOST_BYTES", 2 * size)
+    features_of(model, pixels, constants[2])
+    assert len(list(cache.iterdir())) == 2
+    assert oldest.exists()

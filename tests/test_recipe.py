@@ -271,6 +271,7 @@ IMPOSSIBLE = {
     "training.accumulate": [0, 129],
     "training.sizes": [[7], [2000]],
     "training.sizes_until": [[0.5]],
+    "training.select": [0, -0.5, 1.5],
     "training.freeze_from": [[0.5, 0.2], [-0.1], [1.5]],
     "training.clip_norm": [-1, math.nan],
     "training.label_smoothing": [-0.1, 1.0],

@@ -87,13 +87,15 @@ def test_sizes_follow_the_pictures(side, sizes):
 def slow_machine(monkeypatch):
     """One that needs 1 ms a training picture and 2 ms an evaluated one, and computes little."""
     monkeypatch.setattr(planning, "product_rate", lambda device, seconds: 147e9)
+    monkeypatch.setattr(planning, "_page_seconds", lambda device: 4.0)
+    monkeypatch.setattr(planning, "step_seconds", lambda recipe: 1.0 / torch.get_num_threads())
     monkeypatch.setattr(planning, "speed_of_run", lambda recipe, **others: Speed(0.001, 0.002))
 
 
 def test_evaluation_page_and_margin_are_taken_out_of_the_time(slow_machine):
     planned = plan_run(load_recipe("cnn"), dataset(), seconds=100, device=CPU)
     # 20 validation pictures, after the last epoch and for the result, and 50 test pictures.
-    assert planned.closing_seconds == pytest.approx(0.18 + 4)
+    assert planned.closing.seconds == pytest.approx(0.18 + 4)
     limit = planned.recipe.training.time_limit_seconds
     assert limit == pytest.approx(100 * 0.95 - 4.18, abs=1)
     # An epoch of 180 pictures takes 0.18 s; more are planned than fit, so that the clock decides.
@@ -111,7 +113,7 @@ def test_what_is_not_done_takes_no_time(slow_machine):
         evaluates_test=False,
         writes_page=False,
     )
-    assert planned.closing_seconds == pytest.approx(0.08)
+    assert planned.closing.seconds == pytest.approx(0.08)
 
 
 def test_the_clock_is_the_only_end(slow_machine):
@@ -234,11 +236,25 @@ def test_a_run_is_done_within_its_time(tmp_path, recipe):
     assert json.loads(rates[-1])["learning_rate"] < 0.2 * json.loads(rates[0])["learning_rate"]
 
 
+@pytest.mark.parametrize(("one", "best"), [(0.5, 1), (0.95, 2), (2.0, 2)])
+def test_one_thread_is_used_where_it_is_faster(monkeypatch, one, best):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr(
+            planning, "step_seconds", lambda recipe: one if torch.get_num_threads() == 1 else 1.0
+        )
+        assert planning.use_best_threads(load_recipe("fast-75")) == best
+        assert torch.get_num_threads() == best
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_views_that_would_take_too_much_of_the_time_are_left_out(monkeypatch, slow_machine):
     pictures = dataclasses.replace(dataset(40_000, side=32), name="cifar10")
     # 50 test pictures at 0.1 s: 5 s of 60.
     monkeypatch.setattr(planning, "speed_of_run", lambda recipe, **others: Speed(0.001, 0.1))
     planned = plan_run(None, pictures, seconds=60, device=CPU)
     assert planned.recipe.evaluation.views == "one"
-    assert planned.closing_seconds < 4 + 5 / 2
+    assert planned.closing.seconds < 4 + 5 / 2
     assert plan_run(None, pictures, seconds=200, device=CPU).recipe.evaluation.views == "six"

@@ -16,7 +16,7 @@ from tenfold.errors import DivergedError, TenfoldError
 from tenfold.evaluation.trained import load_model, save_model
 from tenfold.models import Speedrun
 from tenfold.recipe import load_recipe, recipe_from_dict, shipped_recipes
-from tenfold.training import loop
+from tenfold.training import batches, loop
 from tenfold.training.batches import epoch_batches
 from tenfold.training.loop import fit
 from tenfold.training.reporters import Reporters
@@ -177,14 +177,17 @@ def test_blocks_stay_as_they_are_from_their_share_of_the_steps_on():
     assert "groups.1.first.0.weight" not in after[2]
 
 
+@pytest.mark.parametrize("select", [1.0, 0.5])
 @pytest.mark.parametrize("step", [3, 5, 9, 13])
-def test_row_14_a_fast_run_ends_with_the_same_bits_after_an_interruption(step):
+def test_row_14_a_fast_run_ends_with_the_same_bits_after_an_interruption(step, select):
     recipe = fast(
         "training.sizes=[9,12]",
         "training.sizes_until=[0.25,0.6]",
         "training.freeze_from=[0.3,0.7]",
         "training.ema_decay=0.8",
         "training.precision=bf16",
+        f"training.select={select}",
+        f"training.batch_size={round(48 * select)}",
     )
     whole = weights(fit(recipe, data()))
     kept = {}
@@ -213,6 +216,32 @@ def test_row_14_a_fast_run_ends_with_the_same_bits_after_an_interruption(step):
 
     resumed = weights(fit(recipe, data(), restore=restore))
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_an_epoch_sees_the_pictures_that_were_hardest(monkeypatch):
+    seen, losses = [], []
+    real = batches.TrainingPictures.part
+
+    def part(self, indices, **options):
+        seen.append(indices)
+        return real(self, indices, **options)
+
+    def save(state):
+        losses.append(state.losses[0].clone())
+
+    monkeypatch.setattr(batches.TrainingPictures, "part", part)
+    fitted = fit(
+        tiny("training.select=0.5", "training.epochs=6", "training.batch_size=48"),
+        data(),
+        save=save,
+    )
+    epochs = [torch.cat(seen[start : start + 2]) for start in range(0, 12, 2)]
+    assert all(len(set(epoch.tolist())) == 96 for epoch in epochs)
+    # All of them in the first two, and then those of the highest losses.
+    assert set(torch.cat(epochs[:2]).tolist()) == set(range(192))
+    for known, epoch in zip(losses[1:], epochs[2:], strict=False):
+        assert set(epoch.tolist()) == set(known.topk(96).indices.tolist())
+    assert fitted.history.metrics[-1]["validation_accuracy"] > 0.8
 
 
 def test_clipping_bounds_the_step():

@@ -132,6 +132,8 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
+    from dataclasses import replace
+
     from tenfold.recipe import load_recipe
 
     changes = [*(overrides or []), *data_override(data)]
@@ -159,9 +161,11 @@ def train(
     if time is not None:
         from tenfold.cli.timed import recipe_within
 
-        chosen, dataset = recipe_within(
+        timed = recipe_within(
             time, recipe, changes, output=output, runs=runs, options=options, writes_page=report
         )
+        chosen, dataset = timed.recipe, timed.dataset
+        options = replace(options, closing=timed.closing, threads=timed.threads)
     elif recipe is not None:
         chosen = load_recipe(recipe, changes)
     elif data is not None:

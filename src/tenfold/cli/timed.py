@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from tenfold.data import Dataset
     from tenfold.recipe import Recipe
     from tenfold.speed.planning import Planned
+    from tenfold.training.clock import Closing
     from tenfold.training.train import TrainOptions
 
 
 class Timed(NamedTuple):
-    """What to train, and the data set where it has been loaded for the plan."""
+    """What to train, with the data set, what was left for evaluation, and the threads that are best
+    where a plan was made."""
 
     recipe: "Recipe"
-    dataset: "Dataset | None"
+    dataset: "Dataset | None" = None
+    closing: "Closing | None" = None
+    threads: int | None = None
 
 
 def recipe_within(
@@ -67,7 +71,7 @@ def recipe_within(
         earlier = [RunFolder(folder)] if folder is not None else runs_of(runs, named)
         begun = unfinished_plan(earlier, wanted, changes, own_network=asked is None)
         if begun is not None:
-            return Timed(begun, None)
+            return Timed(begun)
     prepare_process(options.threads)
     with output.progress() as progress:
         dataset = load_data(wanted, skip_broken=options.skip_broken, progress=progress)
@@ -82,7 +86,8 @@ def recipe_within(
         writes_page=writes_page,
     )
     _tell(planned, output, time=time, writes_page=writes_page)
-    return Timed(replace(planned.recipe, name=named), dataset)
+    threads = torch.get_num_threads() if options.threads is None else options.threads
+    return Timed(replace(planned.recipe, name=named), dataset, planned.closing, threads)
 
 
 def _tell(planned: "Planned", output: Output, *, time: str, writes_page: bool) -> None:
@@ -94,7 +99,7 @@ def _tell(planned: "Planned", output: Output, *, time: str, writes_page: bool) -
         recipe=recipe.to_dict(),
         expected=planned.expected,
         training_seconds=limit,
-        closing_seconds=planned.closing_seconds,
+        closing_seconds=planned.closing.seconds,
     )
     expected = ""
     if planned.expected is not None:
@@ -102,5 +107,5 @@ def _tell(planned: "Planned", output: Output, *, time: str, writes_page: bool) -
     closing = "evaluation and page" if writes_page else "evaluation"
     output.say(
         f"Within {time}: {recipe.name}, {duration(limit)} of training and "
-        f"{duration(planned.closing_seconds)} for {closing}.{expected}"
+        f"{duration(planned.closing.seconds)} for {closing}.{expected}"
     )

@@ -1,8 +1,10 @@
 """What a frozen network says of pictures, computed once and kept by what it depends on."""
 
+import contextlib
 import hashlib
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,9 @@ FORMAT = 1
 KEPT_TOGETHER = 2000
 """Pictures in a file, so that an interruption costs no more than their time."""
 
+MOST_BYTES = 4_000_000_000
+"""Of all features that are kept; those that were not asked for the longest go first."""
+
 logger = logging.getLogger("tenfold")
 
 
@@ -40,14 +45,15 @@ def features_of(
     kind of device, and on nothing else, so any run that asks for the same gets the same.
     """
     features = np.empty((len(pixels), model.num_features), dtype=np.float32)
-    network = _key_of_network(model, normalisation)
+    folder = cache_folder() / "features" / _key_of_network(model, normalisation)
+    is_new = False
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in normalisation)
     was_training = model.training
     model.eval()
     for first in range(0, len(pixels), KEPT_TOGETHER):
         part = pixels[first : first + KEPT_TOGETHER]
-        path = cache_folder() / "features" / network / f"{_key_of_pictures(part)}.npy"
+        path = folder / f"{_key_of_pictures(part)}.npy"
         found = _kept(path, (len(part), model.num_features))
         if found is None:
             found = features[first : first + len(part)]
@@ -59,8 +65,13 @@ def features_of(
                 if progress is not None:
                     progress("features", first + start + len(block), len(pixels))
             _keep(path, found)
+            is_new = True
         features[first : first + len(part)] = found
     model.train(was_training)
+    with contextlib.suppress(OSError):
+        folder.touch()
+    if is_new:
+        _prune(folder)
     return features
 
 
@@ -82,6 +93,22 @@ def _keep(path: Path, features: NDArray[np.float32]) -> None:
             np.save(file, features)
     except (OSError, TenfoldError) as error:
         logger.warning("Features are not kept for another time: %s", error)
+
+
+def _prune(in_use: Path) -> None:
+    """Remove the features of networks that were not used for the longest, while there are more than
+    MOST_BYTES of all; never those of the folder `in_use`."""
+    with contextlib.suppress(OSError):
+        sizes = {
+            folder: sum(file.stat().st_size for file in folder.iterdir())
+            for folder in in_use.parent.iterdir()
+        }
+        for folder in sorted(sizes, key=lambda folder: folder.stat().st_mtime):
+            if sum(sizes.values()) <= MOST_BYTES:
+                return
+            if folder != in_use:
+                shutil.rmtree(folder, ignore_errors=True)
+                del sizes[folder]
 
 
 def _key_of_network(model: Pretrained, normalisation: Normalisation) -> str:

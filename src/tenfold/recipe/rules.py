@@ -197,6 +197,7 @@ def _training_rules(training: TrainingOptions) -> list[Rule]:
             "1 or more, and at most half the batch size",
         ),
         *_size_rules(training),
+        Rule("training.select", 0 < training.select <= 1, "above 0 and at most 1"),
         *_share_rules("training.freeze_from", training.freeze_from),
         Rule("training.clip_norm", training.clip_norm >= 0, "0 or more"),
         Rule("training.label_smoothing", 0 <= training.label_smoothing < 1, "from 0 to below 1"),

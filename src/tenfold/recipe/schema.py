@@ -370,6 +370,9 @@ class TrainingOptions:
     """Sides in pixels to which pictures are shrunk at first, one after the other."""
     sizes_until: tuple[float, ...] = ()
     """Shares of the steps at which each of `sizes` ends; after the last, pictures are whole."""
+    select: float = 1.0
+    """Share of the pictures that an epoch trains on: once each was seen, those that had the highest
+    loss; 1 for all."""
     freeze_from: tuple[float, ...] = ()
     """Shares of the steps from which the first block of the network, the first two and so on stay
     as they are."""

@@ -19,6 +19,11 @@ SIDE, NUM_CLASSES = 32, 10
 LARGEST_BATCH = 250
 """A step of the largest network then takes seconds, not minutes."""
 
+FEW_PICTURES = 16
+"""With which a network is measured whose step with more takes TOO_SLOW_STEP seconds or longer."""
+
+TOO_SLOW_STEP = 0.3
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -159,6 +164,12 @@ def _batch_size(recipe: Recipe, most: int, device: torch.device) -> int:
     return min(size, most) if device.type == "cpu" else size
 
 
+def step_seconds(recipe: Recipe, *, seconds: float = 0.2) -> float:
+    """Of a training step on a few pictures of the usual size, on the processor."""
+    bench = Workbench(recipe, batch_size=FEW_PICTURES, device=torch.device("cpu"))
+    return bench.training_seconds(SIDE, seconds=seconds) * FEW_PICTURES
+
+
 def speed_of_run(
     recipe: Recipe,
     *,
@@ -168,14 +179,22 @@ def speed_of_run(
     batch_size: int = 100,
     seconds: float = 0.3,
 ) -> Speed:
-    """What a run of `recipe` spends on a picture of `image_size` pixels."""
-    bench = Workbench(
-        recipe,
-        batch_size=_batch_size(recipe, batch_size, device),
-        device=device,
-        image_size=image_size,
-        num_classes=num_classes,
+    """What a run of `recipe` spends on a picture of `image_size` pixels.
+
+    batch_size: pictures to measure with; fewer where a step with so many takes too long.
+    """
+    bench, few = (
+        Workbench(
+            recipe,
+            batch_size=_batch_size(recipe, size, device),
+            device=device,
+            image_size=image_size,
+            num_classes=num_classes,
+        )
+        for size in (batch_size, FEW_PICTURES)
     )
+    if few.training_seconds(image_size, seconds=0.0) * batch_size > TOO_SLOW_STEP:
+        bench = few
     training, begun = 0.0, 0.0
     sizes = (*recipe.training.sizes, image_size)
     for side, until in zip(sizes, (*recipe.training.sizes_until, 1.0), strict=True):

@@ -18,8 +18,9 @@ from tenfold.evaluation.evaluate import split_of, splitting
 from tenfold.evaluation.views import num_views
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.run import RunFolder
-from tenfold.speed.networks import speed_of_run
+from tenfold.speed.networks import speed_of_run, step_seconds
 from tenfold.speed.rates import product_rate
+from tenfold.training.clock import Closing
 from tenfold.training.growing import with_sizes_for
 
 
@@ -49,8 +50,8 @@ MARGIN = 0.05
 CLOSING_SECONDS = 4.0
 """For writing the result and the page; on a machine of the reference's speed."""
 
-REFERENCE_RATE = 147e9
-"""Matrix products of the reference machine, in FLOP/s."""
+REFERENCE_RATE = 80e9
+"""Matrix products of one core of the reference machine, in FLOP/s."""
 
 VIEWS_SHARE = 0.05
 """Of the time that test-time views may take, as far as that can be told before."""
@@ -65,7 +66,10 @@ HOPEFUL = 2.0
 """Times what a machine's matrix products suggest may it be able to pay for: one that is good at the
 fast recipes' precision does better, and what really fits is measured."""
 
-TOO_MANY_EPOCHS = 3
+ONE_IS_BETTER = 0.9
+"""Of the time with all threads that one thread must not exceed to be preferred."""
+
+TOO_MANY_EPOCHS = 10
 """Epochs planned over those expected to fit, so that the clock ends the run and not the plan, even
 where the machine was busy when it was measured."""
 
@@ -73,12 +77,12 @@ where the machine was busy when it was measured."""
 class Planned(NamedTuple):
     """recipe: what to train. expected: accuracy on test, where the data set is a known one.
 
-    closing_seconds: for evaluation and page, which the recipe's time limit leaves.
+    closing: evaluation and page, for which the recipe's time limit leaves time.
     """
 
     recipe: Recipe
     expected: float | None
-    closing_seconds: float
+    closing: Closing
 
 
 def plan_run(
@@ -94,16 +98,19 @@ def plan_run(
     """The best recipe for `dataset` whose run ends `seconds` from now, evaluation included.
 
     recipe: what to train; None picks one of the fast recipes. overrides: what the user asks for.
-    Measures this machine for a second or two. Raises TenfoldError where the time is too short.
+    Measures this machine for a second or two, and leaves torch with as many threads as are best
+    now. Raises TenfoldError where the time is too short.
     """
     started = time.monotonic()
+    if device.type == "cpu":
+        use_best_threads(recipe or load_recipe(LADDER[0].recipe))
     rate = product_rate(device, seconds=PROBE_SECONDS)
     fit = partial(
         _fit,
         dataset=dataset,
         seconds=seconds,
         started=started,
-        page_seconds=CLOSING_SECONDS * max(REFERENCE_RATE / rate, 0.5) if writes_page else 0.0,
+        page_seconds=_page_seconds(device) if writes_page else 0.0,
         device=device,
         evaluates_test=evaluates_test,
     )
@@ -131,7 +138,7 @@ class _Fitted(NamedTuple):
 
     recipe: Recipe
     limit: float
-    closing_seconds: float
+    closing: Closing
     epochs: float
     step_seconds: float
 
@@ -145,7 +152,7 @@ class _Fitted(NamedTuple):
                 f"evaluating {self.recipe.name} here; give more time."
             )
         epochs = math.ceil(TOO_MANY_EPOCHS * self.epochs)
-        return Planned(_timed(self.recipe, epochs, self.limit), expected, self.closing_seconds)
+        return Planned(_timed(self.recipe, epochs, self.limit), expected, self.closing)
 
 
 def _fit(
@@ -171,6 +178,7 @@ def _fit(
     # Validation pictures are seen when the clock has stopped training, and for the result.
     number = 2 * len(data.validation) if data.validation is not None else 0
     number += _num_tested(dataset, recipe) if evaluates_test else 0
+    picture_seconds = speed.evaluation_seconds / num_views(recipe.evaluation)
     looking = number * speed.evaluation_seconds
     if may_drop_views and looking > VIEWS_SHARE * seconds:
         # How many pictures are seen again is a guess, and training longer is worth more.
@@ -182,10 +190,37 @@ def _fit(
     return _Fitted(
         recipe,
         limit,
-        closing,
+        Closing(looking, page_seconds, picture_seconds),
         epochs=max(limit, 0.0) / (len(data.train) * speed.training_seconds),
         step_seconds=speed.training_seconds * min(recipe.training.batch_size, len(data.train)),
     )
+
+
+def _page_seconds(device: torch.device) -> float:
+    """For the result and the page, which are written by one thread."""
+    if device.type != "cpu":
+        return CLOSING_SECONDS
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rate = product_rate(device, seconds=PROBE_SECONDS / 3)
+    torch.set_num_threads(threads)
+    return CLOSING_SECONDS * max(REFERENCE_RATE / rate, 0.5)
+
+
+def use_best_threads(recipe: Recipe) -> int:
+    """Let torch use one thread instead of all where that trains faster; return how many it uses.
+
+    Threads wait for each other after each operation: where another program keeps a core busy, the
+    one that must share it holds up all the others.
+    """
+    everything = torch.get_num_threads()
+    seconds = {}
+    for threads in {everything, 1}:
+        torch.set_num_threads(threads)
+        seconds[threads] = step_seconds(recipe)
+    best = 1 if seconds[1] < ONE_IS_BETTER * seconds[everything] else everything
+    torch.set_num_threads(best)
+    return best
 
 
 def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:

@@ -66,14 +66,20 @@ def epoch_batches(
     epoch: int,
     least: int = 2,
     device: torch.device | None = None,
+    chosen: Tensor | None = None,
 ) -> list[Tensor]:
     """Every index once, shuffled, in batches of `batch_size`; each an int64 tensor on `device`.
+
+    chosen: as many indices as `num_images`, if they are not all of those below it.
 
     A last batch of fewer than `least` pictures is joined to the one before it. That is two for
     each part that a batch is computed in, since a batch norm has nothing to average over one.
     """
     order = torch.randperm(num_images, generator=seeded_generator(seed, "order", epoch))
-    return list(torch.split(order.to(device), batch_sizes(num_images, batch_size, least=least)))
+    order = order.to(device)
+    if chosen is not None:
+        order = chosen[order]
+    return list(torch.split(order, batch_sizes(num_images, batch_size, least=least)))
 
 
 def batch_sizes(num_images: int, batch_size: int, *, least: int = 2) -> list[int]:

@@ -5,6 +5,7 @@ the run, so what is not in `TrainingState` is the same again after a resume.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,11 +32,13 @@ from tenfold.training.batches import (
     epoch_batches,
     seed_generators,
 )
+from tenfold.training.clock import Clock, Closing, step_share
 from tenfold.training.devices import make_accelerator
 from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
 from tenfold.training.schedules import multiplier
+from tenfold.training.selection import begin_next_epoch, hardest, note
 from tenfold.training.session import Session, describe_plan
 from tenfold.training.set_up import set_up
 from tenfold.training.stages import stages_of
@@ -64,6 +67,7 @@ def fit(
     reporter: Reporter | None = None,
     progress: Progress | None = None,
     first_stage: int = 0,
+    closing: Closing | None = None,
 ) -> Fitted:
     """Train `recipe` on `data` and return the final weights with their history.
 
@@ -74,6 +78,7 @@ def fit(
     interrupted run leaves. On the first process alone, milestone is called with the number of
     epochs and the weights at each of the recipe's milestones, and reporter is told how it goes.
     first_stage: the one that `restore` goes on with. progress: for features that take a while.
+    closing: what a plan with a time limit left for the time after training.
 
     Raises DivergedError before a step with a loss or gradient that is not finite;
     InterruptedRunError after saving, on SIGTERM or SIGUSR1, and StoppedByUserError on Ctrl-C;
@@ -90,6 +95,7 @@ def fit(
             milestone=milestone,
             interruption=interruption,
             progress=progress,
+            closing=closing,
         )
         with _memory_errors(recipe):
             session = start(recipe, stages[first_stage])
@@ -127,12 +133,13 @@ def _train_epoch(session: Session) -> None:
     """The steps of an epoch that are still to be done."""
     history, options = session.state.history, session.recipe.training
     batches = epoch_batches(
-        len(session.pictures),
+        session.num_images,
         options.batch_size,
         seed=session.recipe.seed,
         epoch=history.epoch,
         least=session.least_pictures,
         device=session.accelerator.device,
+        chosen=_chosen(session),
     )
     shares = [_share(session, batch) for batch in batches]
     session.pictures.prepare(_watched(session))
@@ -155,8 +162,7 @@ def _train_epoch(session: Session) -> None:
             images_per_second=len(batches[step]) / seconds,
         )
         _leave_if_asked(session)
-        # A step that would end too late is not begun.
-        if options.time_limit_seconds and (session.elapsed + seconds >= options.time_limit_seconds):
+        if session.clock is not None and _time_is_up(session, session.clock, seconds):
             history.ended = "time limit"
             return
         if session.any_process(time.monotonic() - last_saved > CHECKPOINT_SECONDS):
@@ -174,6 +180,21 @@ def _watched(session: Session) -> Progress:
     return told
 
 
+def _chosen(session: Session) -> Tensor | None:
+    """Indices of the pictures that the epoch trains on, or None for all."""
+    losses, epoch = session.state.losses, session.state.history.epoch
+    if losses is None:
+        return None
+    return hardest(losses, session.num_images, seed=session.recipe.seed, epoch=epoch)
+
+
+def _time_is_up(session: Session, clock: Clock, step_seconds: float) -> bool:
+    """Whether another step would end too late; the clock is corrected when it asks for it."""
+    if clock.wants_look(session.elapsed):
+        clock.correct(session.elapsed, session.look())
+    return clock.left(session.elapsed) <= step_seconds
+
+
 def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
     """The parts of `batch`, its indices, that this process computes."""
     accelerator, parts = session.accelerator, session.recipe.training.accumulate
@@ -186,14 +207,20 @@ def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
 def _position(session: Session, step: int) -> float:
     """How many steps of the stage lie before `step` of the present epoch.
 
-    Where the time limit would come before the last step, time counts instead: at half of it, half
-    of the steps count as done.
+    Where the time limit would come before the last step, time counts instead: as many of the steps
+    count as done as would have been by then, if the last of them came at the limit.
     """
     before = float(session.state.history.stage_epoch * session.steps_per_epoch + step)
-    limit = session.recipe.training.time_limit_seconds
-    if not limit:
+    if session.clock is None:
         return before
-    return max(before, min(session.elapsed / limit, 1.0) * session.total_steps)
+    options = session.recipe.training
+    share = step_share(
+        session.clock.share(session.elapsed),
+        sizes=options.sizes,
+        until=options.sizes_until,
+        side=session.pictures.side,
+    )
+    return max(before, share * session.total_steps)
 
 
 def _size(session: Session, done: float) -> int:
@@ -244,7 +271,7 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
         )
         is_last = index == len(share) - 1
         with contextlib.nullcontext() if is_last else accelerator.no_sync(session.network):
-            loss_sum += _accumulate(session, part)
+            loss_sum += _accumulate(session, part, indices)
     _require_finite(session)
     session.update()
     if state.average is not None:
@@ -264,15 +291,13 @@ def _rate_factor(session: Session, position: float) -> float:
     return history.plateau.factor * factor
 
 
-def _accumulate(session: Session, part: Part) -> float:
-    """Add the gradient of a part of a batch; returns the sum of its losses where it is known."""
+def _accumulate(session: Session, part: Part, indices: Tensor) -> float:
+    """Add the gradient of a part of a batch, the pictures at `indices`; returns the sum of its
+    losses where it is known."""
     with session.accelerator.autocast():
         logits = session.network(part.inputs)
     logits = logits.float()
-    loss = _loss(session, logits, part.labels)
-    if part.mix is not None:
-        other = _loss(session, logits, part.labels[part.mix.partner])
-        loss = part.mix.share * loss + (1 - part.mix.share) * other
+    loss = _loss(session, part, indices, logits)
     value = 0.0
     if not session.is_deferred:
         value = float(loss.detach())
@@ -289,16 +314,26 @@ def _accumulate(session: Session, part: Part) -> float:
     return value * len(part.labels)
 
 
-def _loss(session: Session, logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy, each picture with the weight of its class if they are balanced."""
-    smoothing, weights = session.recipe.training.label_smoothing, session.class_weights
-    if weights is None:
-        return cross_entropy(logits, labels, label_smoothing=smoothing)
-    total = cross_entropy(
-        logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum"
+def _loss(session: Session, part: Part, indices: Tensor, logits: Tensor) -> Tensor:
+    """The mean loss of a part, each picture with the weight of its class if they are balanced; the
+    losses of its pictures are noted where they decide."""
+    losses, weights = session.state.losses, session.class_weights
+    alone = losses is None and weights is None
+    entropy = partial(
+        cross_entropy,
+        logits,
+        weight=weights,
+        label_smoothing=session.recipe.training.label_smoothing,
+        reduction="mean" if alone else "none",
     )
+    loss = entropy(part.labels)
+    if part.mix is not None:
+        other = entropy(part.labels[part.mix.partner])
+        loss = part.mix.share * loss + (1 - part.mix.share) * other
+    if losses is not None:
+        note(losses, indices, loss)
     # By the number of pictures and not by the sum of weights, so that parts add up to the batch.
-    return total / len(labels)
+    return loss if alone else loss.mean()
 
 
 def _require_finite(session: Session) -> None:
@@ -384,14 +419,16 @@ def _end_epoch(session: Session) -> None:
     if isinstance(recipe.schedule, PlateauSchedule):
         history.plateau.update(recipe.schedule, metrics["validation_loss"])
     _keep_best(session, metrics["validation_accuracy"])
+    if session.state.losses is not None:
+        begin_next_epoch(session.state.losses)
     history.epoch += 1
     history.step = 0
     history.sums = Sums()
     if history.ended is None and history.stage_epoch >= session.num_epochs:
         history.ended = "finished"
-    limit = recipe.training.time_limit_seconds
     # Another step would be followed by another validation.
-    if history.ended is None and limit and session.elapsed + session.validation_seconds >= limit:
+    left = session.clock.left(session.elapsed) if session.clock is not None else math.inf
+    if history.ended is None and left <= session.validation_seconds:
         history.ended = "time limit"
     # Before the checkpoint: a run that is killed between the two comes here again.
     session.keep_milestone()

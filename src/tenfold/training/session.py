@@ -16,6 +16,7 @@ from tenfold.models import count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
 from tenfold.training.batches import TrainingInputs
+from tenfold.training.clock import Clock
 from tenfold.training.devices import on_first_process
 from tenfold.training.interruption import Interruption
 from tenfold.training.reporters import Plan, Reporter
@@ -37,9 +38,10 @@ class Session:
     the values of an epoch's log. write: puts a checkpoint on the disk, and milestone the weights of
     an epoch, on the first process alone. least_pictures: that a batch must have. blocks: of the
     network, from its input on; the first num_frozen of them no longer learn. class_weights: (C,),
-    or None where all pictures weigh the same. is_deferred: whether losses and gradients are looked
-    at some batches later, so that Python never waits for the device; spoilt: 1 where one of them
-    was not finite since.
+    or None where all pictures weigh the same. look: seconds of a forward pass a picture, measured
+    when it is called; clock: of a training that is to end in time. is_deferred: whether losses and
+    gradients are looked at some batches later, so that Python never waits for the device; spoilt: 1
+    where one of them was not finite since.
     """
 
     recipe: Recipe
@@ -59,12 +61,15 @@ class Session:
     milestone: Callable[[int, TrainedModel], None]
     interruption: Interruption
     steps_per_epoch: int
+    num_images: int
     least_pictures: int
     blocks: list[nn.Module]
     class_weights: Tensor | None
     is_deferred: bool
     spoilt: Tensor
+    look: Callable[[], float]
     num_frozen: int = 0
+    clock: Clock | None = None
     started: float = 0.0
     validation_seconds: float = 0.0
     last_saved: float = -math.inf
@@ -218,7 +223,6 @@ class Session:
 def describe_plan(session: Session) -> Plan:
     """What a reporter is told before the first step."""
     history = session.state.history
-    limit = session.recipe.training.time_limit_seconds
     return Plan(
         recipe=session.recipe.name,
         model=session.recipe.model.name,
@@ -234,5 +238,5 @@ def describe_plan(session: Session) -> Plan:
         first_step=history.first_epoch * session.steps_per_epoch,
         is_last=session.is_last,
         resumed_step=history.epoch * session.steps_per_epoch + history.step,
-        seconds_left=max(limit - session.elapsed, 0.0) if limit else None,
+        seconds_left=max(session.clock.left(session.elapsed), 0.0) if session.clock else None,
     )

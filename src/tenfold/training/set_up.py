@@ -23,15 +23,20 @@ from tenfold.models.pretrained import load_weights, preprocessing_of
 from tenfold.progress import Progress
 from tenfold.recipe import PlateauSchedule, PretrainedOptions, Recipe, StageOptions
 from tenfold.training.batches import TrainingInputs, TrainingPictures, batch_sizes, derive_seed
+from tenfold.training.clock import Clock, Closing, forward_seconds
 from tenfold.training.compiling import compile_network
 from tenfold.training.devices import can_defer, on_first_process
 from tenfold.training.feature_batches import TrainingFeatures
 from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import build_optimizer, update_of
 from tenfold.training.reporters import Reporter, Reporters
+from tenfold.training.selection import num_selected, unseen_losses
 from tenfold.training.session import Session
 from tenfold.training.stages import depths_of, recipe_of, stages_of
 from tenfold.training.state import History, TrainingState
+
+LOOKED_AT = 100
+"""Pictures with which the machine is measured where a clock ends the training."""
 
 WHITENED_PICTURES = 2000
 """From which the first layer of a fast network is computed."""
@@ -48,11 +53,13 @@ def set_up(
     milestone: Callable[[int, TrainedModel], None] | None,
     interruption: Interruption,
     progress: Progress | None,
+    closing: Closing | None,
     previous: TrainingState | None = None,
 ) -> Session:
     """Build everything that `stage` of `recipe` needs to train on `data`, the same for a seed.
 
-    previous: where the stage before it ended.
+    closing: what a plan with a time limit left for the time after training. previous: where the
+    stage before it ended.
     """
     started = time.monotonic()
     full, recipe = recipe, recipe_of(recipe, stage)
@@ -89,6 +96,12 @@ def set_up(
     if accelerator.scaler is None:
         prepared = optimizer
     state = TrainingState(model=model, optimizer=prepared, average=average, history=history)
+    num_images = len(data.train)
+    if recipe.training.select < 1:
+        state.losses = unseen_losses(num_images, device=accelerator.device)
+        if previous is not None and previous.losses is not None:
+            state.losses = previous.losses
+        num_images = num_selected(num_images, recipe.training.select)
     if recipe.training.compile and stage.trains != "head":
         network, seconds = compile_network(
             network,
@@ -125,12 +138,15 @@ def set_up(
         write=save if save is not None else lambda state: None,
         milestone=milestone if milestone is not None else lambda epoch, model: None,
         interruption=interruption,
-        steps_per_epoch=len(batch_sizes(len(data.train), recipe.training.batch_size, least=least)),
+        steps_per_epoch=len(batch_sizes(num_images, recipe.training.batch_size, least=least)),
+        num_images=num_images,
         least_pictures=least,
         is_deferred=can_defer(recipe, accelerator),
         spoilt=torch.zeros((), device=accelerator.device),
         blocks=blocks_of(model),
         class_weights=_class_weights(data, accelerator.device) if recipe.training.balance else None,
+        look=lambda: forward_seconds(model, pictures.plain(LOOKED_AT)),
+        clock=Clock(limit, closing) if (limit := recipe.training.time_limit_seconds) else None,
         started=started,
     )
 
@@ -255,18 +271,16 @@ def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> i
             f"Training needs at least 2 pictures, and there are {len(data.train)}; add some, or "
             "make data.validation_size smaller."
         )
-    smallest = min(len(data.train), recipe.training.batch_size)
+    number = num_selected(len(data.train), recipe.training.select)
+    smallest = min(number, recipe.training.batch_size)
     if smallest < 2 * parts:
         raise TenfoldError(
             f"A batch of {smallest} pictures can't be split over {parts} processes and "
             "accumulated parts with two pictures each; use fewer of them, more pictures, or a "
             "larger training.batch_size."
         )
-    if recipe.training.freeze_from and num_processes > 1:
-        raise TenfoldError(
-            "training.freeze_from works in one process only; start tenfold without the launcher, "
-            "or leave it empty with --set training.freeze_from=[]."
-        )
+    if num_processes > 1:
+        _require_one_process(recipe)
     needs_validation = (
         "schedule.name = 'plateau'"
         if isinstance(recipe.schedule, PlateauSchedule)
@@ -280,3 +294,15 @@ def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> i
             "data.validation_size, such as --set data.validation_size=0.1."
         )
     return 2 * parts
+
+
+def _require_one_process(recipe: Recipe) -> None:
+    """Raise TenfoldError where `recipe` has what several processes can't do together."""
+    off = {"training.freeze_from": "[]"} if recipe.training.freeze_from else {}
+    if recipe.training.select < 1:
+        off["training.select"] = "1"
+    for name, value in off.items():
+        raise TenfoldError(
+            f"{name} works in one process only; start tenfold without the launcher, or leave it "
+            f"out with --set {name}={value}."
+        )

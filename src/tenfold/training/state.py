@@ -99,13 +99,15 @@ class TrainingState:
     """Everything that changes while training: weights, their averages, the optimiser, history.
 
     average: moving average of the weights, or None. best: weights of the best epoch so far under
-    early stopping, or None.
+    early stopping, or None. losses: (2, N) of the pictures where they decide which of them an epoch
+    trains on, or None.
     """
 
     model: nn.Module
     optimizer: optim.Optimizer
     average: AveragedModel | None
     best: dict[str, torch.Tensor] | None = None
+    losses: torch.Tensor | None = None
     history: History = field(default_factory=History)
 
     @property
@@ -120,6 +122,8 @@ class TrainingState:
             tensors |= {f"average.{name}": t for name, t in self.average.state_dict().items()}
         if self.best is not None:
             tensors |= {f"best.{name}": t for name, t in self.best.items()}
+        if self.losses is not None:
+            tensors["losses"] = self.losses
         for index, parameter in enumerate(self._parameters()):
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
@@ -140,6 +144,8 @@ class TrainingState:
                 raise TenfoldError(f"{source} has no averaged weights; train the run again.")
             self.average.load_state_dict(groups["average"])
         self.best = groups.get("best")
+        if self.losses is not None:
+            self.losses.copy_(_losses_of(groups, like=self.losses, source=source))
         self._load_optimizer(groups.get("optimizer", {}))
 
     def _load_optimizer(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -165,3 +171,15 @@ class TrainingState:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+def _losses_of(
+    groups: dict[str, dict[str, torch.Tensor]], *, like: torch.Tensor, source: str
+) -> torch.Tensor:
+    found = groups.get("losses", {}).get("")
+    if found is None or found.shape != like.shape:
+        raise TenfoldError(
+            f"{source} has no losses of these pictures, by which training.select chooses; train "
+            "the run again."
+        )
+    return found

@@ -45,6 +45,7 @@ from tenfold.run import (
     peak_memory_bytes,
     runs_of,
 )
+from tenfold.training.clock import Closing
 from tenfold.training.devices import make_accelerator, on_first_process
 from tenfold.training.interruption import leaving_at_once
 from tenfold.training.loop import Fitted, fit
@@ -66,6 +67,7 @@ class TrainOptions:
     data changed. threads: for torch; None takes what the environment says. cpu: ignore GPUs.
     strict: fail where a picture is in two splits. skip_broken: leave out pictures that can't be
     read. tensorboard: write curves for it too. evaluate_test: open the test split at the end.
+    closing: what a plan with a time limit left for what follows training.
     notes: what a reader of the report must know besides what the data set says.
     """
 
@@ -81,6 +83,7 @@ class TrainOptions:
     tensorboard: bool = False
     evaluate_test: bool = True
     notes: tuple[str, ...] = ()
+    closing: Closing | None = None
 
 
 class Trained(NamedTuple):
@@ -165,6 +168,7 @@ def train(
             reporter=Reporters(reporters),
             progress=progress if accelerator.is_main_process else None,
             first_stage=resumer.stage(),
+            closing=options.closing,
         )
         if accelerator.is_main_process:
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
