@@ -1,0 +1,70 @@
+"""A tiny trained and exported run, and real servers of it, for the tests of deployment."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import commands
+
+NAME = "model"
+
+
+def make_run(folder: Path) -> Path:
+    """`runs/tiny/1` in `folder`, trained so little that it makes mistakes."""
+    commands.write_tiny_recipe(folder)
+    data = commands.write_tiny_data(folder / "tiny.npz")
+    changes = ["--set", "training.epochs=2", "--set", "optimizer.lr=0.01"]
+    command = commands.run(
+        ["train", "tiny.toml", "--data", str(data), "--no-report", *changes], folder=folder
+    )
+    assert command.wait() == 0, command.output
+    return folder / "runs/tiny/1"
+
+
+def make_model(folder: Path) -> Path:
+    """The ONNX file of such a run, with maps."""
+    run = make_run(folder)
+    command = commands.run(["export", str(run), "--maps"], folder=folder)
+    assert command.wait() == 0, command.output
+    return run / "export/model.onnx"
+
+
+class Server:
+    """A running `tenfold serve`."""
+
+    def __init__(self, command: commands.Command, address: str) -> None:
+        self.command = command
+        self.address = address
+        host, port = address.removeprefix("http://").rstrip("/").rsplit(":", 1)
+        self.host, self.port = host, int(port)
+
+    def send(self, content: bytes, *, seconds: float = 20) -> bytes:
+        """Raw bytes over a socket, and everything that comes back until it is closed."""
+        with socket.create_connection((self.host, self.port), timeout=seconds) as connection:
+            connection.sendall(content)
+            parts = []
+            while part := connection.recv(65536):
+                parts.append(part)
+        return b"".join(parts)
+
+
+@contextmanager
+def serving(model: Path, *arguments: str, folder: Path) -> Iterator[Server]:
+    """A server of `model` on a free port, ended with SIGTERM."""
+    command = commands.start(
+        ["serve", str(model), "--port", "0", "--threads", "1", "--json", *arguments], folder=folder
+    )
+    command.wait_for(lambda: '"serving"' in command.output)
+    line = next(line for line in command.output.splitlines() if '"serving"' in line)
+    try:
+        yield Server(command, json.loads(line)["address"])
+    finally:
+        command.signal(15)
+        deadline = time.monotonic() + 20
+        while command.process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if command.process.is_alive():
+            command.kill()

@@ -1,0 +1,119 @@
+"""Exported files against the runs that they are of."""
+
+import json
+
+import numpy as np
+import pytest
+
+import commands
+import served
+from tenfold.deployment import export as exporting
+from tenfold.deployment.export import export_run
+from tenfold.deployment.predictor import Predictor, open_session
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.trained import load
+from tenfold.files import read_json
+from tenfold.run import RunFolder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return RunFolder(served.make_run(tmp_path_factory.mktemp("exported")))
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    return export_run(run)
+
+
+def pixels(number=70, *, seed=0):
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, (number, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 64])
+def test_row_35_any_batch_gives_the_logits_of_the_run(exported, run, number):
+    session = open_session(exported.path)
+    x = pixels(number)
+    probabilities, logits = session.run(None, {"pixels": x})
+    model = load(run.path)
+    assert np.allclose(logits, model.logits(x), atol=1e-4)
+    assert np.allclose(probabilities, model.predict_proba(x), atol=1e-5)
+
+
+def test_the_gate_compared_real_pictures(exported, run):
+    assert exported.gate.num_images == 128
+    assert exported.gate.same_class == 1.0
+    assert exported.gate.logit_error < 1e-4
+    assert exported.gate.accuracy == read_json(run.result)["splits"]["test"]["accuracy"]
+    assert [timing.batch_size for timing in exported.timings] == [1, 8, 64]
+    assert read_json(run.path / "export/exports.json")["float"]["opset"] == exported.opset
+
+
+def test_the_file_says_what_it_is(exported, run):
+    facts = Predictor(exported.path).facts
+    assert facts["class_names"] == ["red", "green", "blue", "grey"]
+    assert facts["image_size"] == [16, 16]
+    assert facts["temperature"] == read_json(run.result)["calibration"]["temperature"]
+    assert facts["accuracy"]["test"] == read_json(run.result)["splits"]["test"]["accuracy"]
+    assert len(facts["samples"]) == 4
+    assert facts["recipe"]["model"]["name"] == "cnn"
+
+
+def test_a_file_that_says_something_else_is_not_written(run, tmp_path, monkeypatch):
+    real = exporting.compare
+    monkeypatch.setattr(
+        exporting, "compare", lambda *args, **kwargs: real(*args, **kwargs)._replace(same_class=0.9)
+    )
+    with pytest.raises(TenfoldError, match="is not written"):
+        export_run(run, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, monkeypatch):
+    real = exporting.compare
+    monkeypatch.setattr(
+        exporting,
+        "compare",
+        lambda *args, **kwargs: real(*args, **kwargs)._replace(accuracy=0.1, accuracy_before=0.2),
+    )
+    with pytest.raises(TenfoldError, match=r"10.00 % of 128 pictures .* --force"):
+        export_run(run, tmp_path / "model.onnx", int8=True)
+    assert not list(tmp_path.iterdir())
+    forced = export_run(run, tmp_path / "model.onnx", int8=True, force=True)
+    assert forced.path.exists()
+
+
+def test_eight_bits_say_nearly_the_same(run, tmp_path):
+    small = export_run(run, tmp_path / "small.onnx", int8=True)
+    assert small.gate.accuracy > small.gate.accuracy_before - 0.01
+    assert Predictor(small.path).class_names == ("red", "green", "blue", "grey")
+
+
+def test_maps_on_request(run, tmp_path):
+    path = export_run(run, tmp_path / "maps.onnx", has_map=True).path
+    predictor = Predictor(path)
+    where = predictor.where(pixels(3))
+    assert where.ndim == 3
+    assert len(where) == 3
+    assert where.min() >= 0
+    assert not Predictor(export_run(run).path).has_map
+
+
+def test_the_command_writes_and_tells(run):
+    folder = run.path.parents[2]
+    command = commands.run(["export", "runs/tiny/1", "--out", "x.onnx", "--json"], folder=folder)
+    assert command.wait() == 0, command.output
+    lines = [json.loads(line) for line in command.output.splitlines()]
+    [line] = [line for line in lines if line["event"] == "exported"]
+    assert line["gate"]["same_class"] == 1.0
+    assert (folder / "x.onnx").stat().st_size == line["size"]
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    path = tmp_path / "model.onnx"
+    with pytest.raises(TenfoldError, match="There is no model"):
+        Predictor(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(TenfoldError, match="no ONNX model that can be read"):
+        Predictor(path)

@@ -1,0 +1,119 @@
+"""The predictor: the run's answers without torch."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import served
+from tenfold.data import load as load_data
+from tenfold.deployment.predictor import Predictor
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.trained import load
+from tenfold.files import read_json
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("predicted")
+    served.make_model(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return folder / "runs/tiny/1/export/model.onnx"
+
+
+def noise(height=40, width=30, *, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def png(pixels):
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_it_needs_no_torch_and_imports_quickly(model, run_python):
+    code = (
+        "import sys, time\n"
+        "started = time.perf_counter()\n"
+        "from tenfold.deployment.predictor import Predictor\n"
+        "took = time.perf_counter() - started\n"
+        "Predictor(sys.argv[1]).predict(b'')\n"
+        "heavy = {'torch', 'timm', 'sklearn', 'scipy', 'matplotlib', 'pandas'} & set(sys.modules)\n"
+        "print(took, sorted(heavy))"
+    )
+    found = run_python(code, model)
+    assert found.returncode == 0, found.stderr
+    took, heavy = found.stdout.split(maxsplit=1)
+    assert heavy.strip() == "[]"
+    assert float(took) < 3  # 0.2 s where nothing else runs.
+
+
+def test_accuracy_is_that_of_the_run(folder, model):
+    test = load_data(str(folder / "tiny.npz")).test
+    guesses = Predictor(model).probabilities(test.pixels).argmax(axis=1)
+    expected = read_json(folder / "runs/tiny/1/result.json")["splits"]["test"]["accuracy"]
+    assert float((guesses == test.labels).mean()) == expected
+
+
+@pytest.mark.parametrize("views", ["one", "mirror", "six"])
+def test_views_are_those_of_the_run(folder, model, views):
+    import dataclasses
+
+    trained = load(folder / "runs/tiny/1")
+    evaluation = dataclasses.replace(trained.recipe.evaluation, views=views, views_below=0.6)
+    recipe = dataclasses.replace(trained.recipe, evaluation=evaluation)
+    trained = dataclasses.replace(trained, recipe=recipe)
+    predictor = Predictor(model)
+    predictor._views, predictor._views_below = views, 0.6
+    test = load_data(str(folder / "tiny.npz")).test
+    assert np.allclose(predictor.logits(test.pixels), trained.logits(test.pixels), atol=1e-4)
+
+
+def test_every_form_of_a_picture_gives_the_same_answer(model, tmp_path):
+    predictor = Predictor(model)
+    pixels = noise()
+    path = tmp_path / "noise.png"
+    path.write_bytes(png(pixels))
+    forms = [path, str(path), png(pixels), Image.fromarray(pixels)]
+    found = [predictor.predict(form) for form in forms]
+    assert all(each == found[0] for each in found)
+    assert sum(found[0].probabilities.values()) == pytest.approx(1.0, abs=1e-5)
+    assert found[0].label == next(iter(found[0].probabilities))
+    assert found[0].confidence == max(found[0].probabilities.values())
+    array = predictor.predict(pixels)
+    assert array.confidence == pytest.approx(found[0].confidence, abs=0.05)
+
+
+def test_broken_pictures_stand_among_the_others(model):
+    predictor = Predictor(model)
+    found = predictor.predict_many([png(noise()), b"nothing", png(noise(seed=1))])
+    assert [bool(each.error) for each in found] == [False, True, False]
+    assert found[1].label == ""
+    assert found[0] == predictor.predict(png(noise()))
+    wrong = predictor.predict(np.zeros((4, 4), dtype=np.uint8))
+    assert "pixels (H, W, 3) of uint8 are expected" in wrong.error
+
+
+def test_a_folder_by_path(model, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/one.png").write_bytes(png(noise()))
+    (tmp_path / "two.jpg").write_bytes(b"nothing")
+    found = Predictor(model).predict_folder(tmp_path)
+    assert set(found) == {"a/one.png", "two.jpg"}
+    assert found["two.jpg"].error
+
+
+def test_it_declines_where_it_should(model):
+    predictor = Predictor(model, accuracy=0.95)
+    assert predictor.threshold > 0
+    row = np.array([0.3, 0.3, 0.2, 0.2], dtype=np.float32)
+    predictor.threshold = 0.5
+    assert predictor.prediction(row).label == "unsure"
+    assert Predictor(model).prediction(row).label != "unsure"
+    with pytest.raises(TenfoldError, match=r"no threshold for 42 % .* 95 %, 99 %"):
+        Predictor(model, accuracy=0.42)

@@ -1,0 +1,341 @@
+"""A real server over real sockets: what it answers, what it refuses, and how it ends."""
+
+import concurrent.futures
+import io
+import json
+import socket
+import time
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+import commands
+import served
+from tenfold.deployment.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("served")
+    served.make_model(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return folder / "runs/tiny/1/export/model.onnx"
+
+
+@pytest.fixture(scope="module")
+def server(model, folder):
+    with served.serving(model, folder=folder) as running:
+        yield running
+        assert httpx.get(running.address + "v2/health/ready").json() == {"ready": True}
+
+
+@pytest.fixture(scope="module")
+def known(model):
+    """Some pictures, as files, with what an offline predictor says of them."""
+    generator = np.random.default_rng(3)
+    predictor = Predictor(model, threads=1)
+    found = []
+    for _ in range(20):
+        pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "PNG")
+        found.append((content.getvalue(), predictor.predict(content.getvalue())))
+    return found
+
+
+def healthy(server, known):
+    content, expected = known[0]
+    reply = httpx.post(server.address + "predict", content=content)
+    assert reply.status_code == 200
+    assert reply.json()["label"] == expected.label
+
+
+def test_a_picture_gets_the_answer_of_the_model(server, known):
+    for content, expected in known:
+        reply = httpx.post(server.address + "predict", content=content).json()
+        assert reply["label"] == expected.label
+        assert reply["confidence"] == pytest.approx(expected.confidence, abs=1e-5)
+        assert list(reply["probabilities"]) == list(expected.probabilities)
+
+
+def test_details_show_what_the_model_saw(server, known):
+    reply = httpx.post(server.address + "predict?details=1", content=known[0][0]).json()
+    assert reply["seen"].startswith("data:image/png;base64,")
+    assert max(max(row) for row in reply["where"]) <= 1
+
+
+def test_row_43_every_client_gets_its_own_answer(server, known):
+    limits = httpx.Limits(max_connections=64)
+    with httpx.Client(limits=limits, timeout=60) as client:
+
+        def ask(index):
+            content, expected = known[index % len(known)]
+            reply = client.post(server.address + "predict", content=content)
+            if reply.status_code == 503:
+                assert reply.headers["retry-after"] == "1"
+                return 503
+            assert reply.status_code == 200
+            assert reply.json()["confidence"] == pytest.approx(expected.confidence, abs=1e-5)
+            return 200
+
+        with concurrent.futures.ThreadPoolExecutor(64) as pool:
+            found = list(pool.map(ask, range(1000)))
+    assert found.count(200) > 900
+
+
+# -- the open inference protocol -----------------------------------------------------------------
+
+
+def test_health_and_metadata(server):
+    base = server.address + "v2"
+    assert httpx.get(base).json()["name"] == "tenfold"
+    assert httpx.get(base + "/health/live").json() == {"live": True}
+    assert httpx.get(base + f"/models/{served.NAME}/ready").status_code == 200
+    found = httpx.get(base + f"/models/{served.NAME}").json()
+    assert found["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 16, 16, 3]}]
+
+
+def test_tensors_as_json(server, model):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    tensor = {
+        "name": "pixels",
+        "datatype": "UINT8",
+        "shape": list(pixels.shape),
+        "data": pixels.ravel().tolist(),
+    }
+    reply = httpx.post(
+        server.address + f"v2/models/{served.NAME}/infer", json={"id": "7", "inputs": [tensor]}
+    ).json()
+    assert reply["id"] == "7"
+    outputs = {output["name"]: output for output in reply["outputs"]}
+    expected = Predictor(model, threads=1).probabilities(pixels)
+    found = np.array(outputs["probabilities"]["data"]).reshape(outputs["probabilities"]["shape"])
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_the_public_client_works(server, model):
+    client_module = pytest.importorskip("tritonclient.http")
+    client = client_module.InferenceServerClient(f"{server.host}:{server.port}")
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready(served.NAME)
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    tensor = client_module.InferInput("pixels", list(pixels.shape), "UINT8")
+    expected = Predictor(model, threads=1).probabilities(pixels)
+    for binary in (True, False):
+        tensor.set_data_from_numpy(pixels, binary_data=binary)
+        outputs = [client_module.InferRequestedOutput("probabilities", binary_data=binary)]
+        found = client.infer(served.NAME, [tensor], outputs=outputs).as_numpy("probabilities")
+        assert np.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"shape": [1, 16, 16, 4]}, "numbers where 1024 are announced"),
+        ({"shape": [1, 8, 32, 3]}, "where [N, 16, 16, 3] is expected"),
+        ({"datatype": "FP32"}, "where UINT8 is expected"),
+        ({"name": "image"}, "There is no input 'image'"),
+        ({"data": [300] * 768}, "from 0 to 255"),
+        ({"data": ["x"] * 768}, "from 0 to 255"),
+        ({"data": None}, "numbers where 768 are announced"),
+        ({"shape": [-1, 16, 16, 3]}, "negative"),
+        ({"shape": "16"}, "announced"),
+    ],
+)
+def test_wrong_tensors_are_refused(server, known, change, reason):
+    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 16, 16, 3], "data": [0] * 768}
+    reply = httpx.post(
+        server.address + f"v2/models/{served.NAME}/infer", json={"inputs": [{**tensor, **change}]}
+    )
+    assert reply.status_code == 400
+    assert reason in reply.json()["error"]
+    healthy(server, known)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'{"inputs": []}', b'{"inputs": 3}', b"[" * 5000]
+)
+def test_what_is_not_the_protocol_is_refused(server, known, body):
+    reply = httpx.post(server.address + f"v2/models/{served.NAME}/infer", content=body)
+    assert reply.status_code == 400
+    assert reply.json()["error"]
+    healthy(server, known)
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(b"", 400), (b"nothing", 415), (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, 415)],
+)
+def test_what_is_no_picture_is_refused(server, known, content, status):
+    reply = httpx.post(server.address + "predict", content=content)
+    assert reply.status_code == status
+    assert reply.json()["error"]
+    healthy(server, known)
+
+
+def test_row_39_a_pixel_bomb_is_refused(server, known):
+    import zlib
+
+    def chunk(kind, content):
+        import struct
+
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    import struct
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    bomb = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    )
+    reply = httpx.post(server.address + "predict", content=bomb)
+    assert reply.status_code == 413
+    healthy(server, known)
+
+
+def test_row_41_bodies_that_are_too_large_or_lie_about_it(server, known):
+    reply = server.send(
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000000\r\n\r\n"
+    )
+    assert b" 413 " in reply.split(b"\r\n")[0]
+    reply = server.send(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n")
+    assert b" 400 " in reply.split(b"\r\n")[0]
+    healthy(server, known)
+
+
+@pytest.mark.parametrize(
+    "path", ["/../etc/passwd", "/%2e%2e/secret", "/predict/../x", "/page.html"]
+)
+def test_row_48_paths_lead_nowhere(server, path):
+    reply = server.send(
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    )
+    assert reply.split(b"\r\n")[0].split(b" ")[1] in (b"404", b"405", b"400")
+
+
+def test_row_48_other_hosts_and_origins_are_refused(server, known):
+    reply = httpx.get(server.address, headers={"Host": "evil.example"})
+    assert reply.status_code == 421
+    reply = httpx.post(
+        server.address + "predict", content=known[0][0], headers={"Origin": "http://evil.example"}
+    )
+    assert reply.status_code == 403
+    own = {"Origin": server.address.rstrip("/")}
+    assert (
+        httpx.post(server.address + "predict", content=known[0][0], headers=own).status_code == 200
+    )
+
+
+def test_row_42_slow_clients_are_closed_and_others_served(server, known):
+    connections = []
+    for _ in range(100):
+        connection = socket.create_connection((server.host, server.port), timeout=20)
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: local")
+        connections.append(connection)
+    healthy(server, known)
+    started = time.monotonic()
+    for connection in connections:
+        connection.settimeout(20)
+        assert connection.recv(100) == b""
+        connection.close()
+    assert time.monotonic() - started < 14
+    healthy(server, known)
+
+
+# -- the rest ------------------------------------------------------------------------------------
+
+
+def test_the_page_and_what_it_needs(server):
+    page = httpx.get(server.address)
+    assert "What is on this picture?" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    facts = httpx.get(server.address + "model").json()
+    assert facts["class_names"] == ["red", "green", "blue", "grey"]
+    assert len(facts["samples"]) == 4
+
+
+def test_figures_for_prometheus(server, known):
+    healthy(server, known)
+    text = httpx.get(server.address + "metrics").text
+    values = {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
+        for line in text.splitlines()
+        if not line.startswith("#")
+    }
+    assert values['tenfold_requests_total{path="/predict",status="200"}'] >= 1
+    assert values["tenfold_pictures_total"] >= values["tenfold_batches_total"] >= 1
+
+
+def test_the_description_names_all_endpoints(server):
+    found = httpx.get(server.address + "openapi.json").json()
+    assert {"/predict", "/v2/health/ready", "/metrics"} <= set(found["paths"])
+
+
+def test_row_46_a_signal_lets_it_finish(model, folder, known):
+    with served.serving(model, folder=folder) as running:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            with httpx.Client(timeout=30) as client:
+                futures = [
+                    pool.submit(client.post, running.address + "predict", content=known[0][0])
+                    for _ in range(40)
+                ]
+                futures[0].result()
+                running.command.signal(15)
+                statuses = []
+                for future in futures:
+                    try:
+                        statuses.append(future.result().status_code)
+                    except httpx.TransportError:
+                        statuses.append(0)  # Came when it no longer listened.
+        started = time.monotonic()
+        assert running.command.wait(20) == 0
+        assert time.monotonic() - started < 10
+    assert 200 in statuses
+    assert set(statuses) <= {200, 503, 0}
+
+
+def test_row_47_a_port_that_is_taken(server, model, folder):
+    command = commands.run(["serve", str(model), "--port", str(server.port)], folder=folder)
+    assert command.wait() == 2
+    assert "can't be listened on" in command.output
+
+
+def test_others_may_connect_only_with_a_key(model, folder, known):
+    arguments = ["serve", str(model), "--port", "0", "--host", "0.0.0.0"]
+    command = commands.run(arguments, folder=folder)
+    assert command.wait() == 2
+    assert "--allow-remote" in command.output
+    command = commands.run([*arguments, "--allow-remote"], folder=folder)
+    assert command.wait() == 2
+    assert "a key is needed" in command.output
+    (folder / "key").write_text("correct horse battery staple\n")
+    extra = ["--host", "0.0.0.0", "--allow-remote", "--key-file", "key"]
+    with served.serving(model, *extra, folder=folder) as running:
+        address = f"http://127.0.0.1:{running.port}/"
+        assert httpx.post(address + "predict", content=known[0][0]).status_code == 401
+        assert httpx.get(address + "v2/health/live").status_code == 200
+        headers = {"X-API-Key": "correct horse battery staple"}
+        reply = httpx.post(address + "predict", content=known[0][0], headers=headers)
+        assert reply.json()["label"] == known[0][1].label
+
+
+def test_a_run_that_was_not_exported_says_what_to_do(folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    command = commands.run(["serve", str(tmp_path / "run")], folder=folder)
+    assert command.wait() == 2
+    assert "tenfold export" in command.output
+
+
+def test_json_is_one_object_a_line(server):
+    lines = server.command.output.splitlines()
+    assert all(json.loads(line) for line in lines if line.startswith("{"))
