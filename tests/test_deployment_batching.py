@@ -81,7 +81,6 @@ def test_row_44_a_client_that_has_gone_costs_nothing():
     batcher.stop(seconds=5)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_row_45_the_death_of_the_thread_is_told():
     dead = threading.Event()
 

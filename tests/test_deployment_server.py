@@ -4,7 +4,9 @@ import concurrent.futures
 import io
 import json
 import socket
+import struct
 import time
+import zlib
 
 import httpx
 import numpy as np
@@ -184,15 +186,9 @@ def test_what_is_no_picture_is_refused(server, known, content, status):
 
 
 def test_row_39_a_pixel_bomb_is_refused(server, known):
-    import zlib
-
     def chunk(kind, content):
-        import struct
-
         body = kind + content
         return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
-
-    import struct
 
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     bomb = (
@@ -282,21 +278,23 @@ def test_the_description_names_all_endpoints(server):
 
 
 def test_row_46_a_signal_lets_it_finish(model, folder, known):
-    with served.serving(model, folder=folder) as running:
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            with httpx.Client(timeout=30) as client:
-                futures = [
-                    pool.submit(client.post, running.address + "predict", content=known[0][0])
-                    for _ in range(40)
-                ]
-                futures[0].result()
-                running.command.signal(15)
-                statuses = []
-                for future in futures:
-                    try:
-                        statuses.append(future.result().status_code)
-                    except httpx.TransportError:
-                        statuses.append(0)  # Came when it no longer listened.
+    with (
+        served.serving(model, folder=folder) as running,
+        concurrent.futures.ThreadPoolExecutor(8) as pool,
+        httpx.Client(timeout=30) as client,
+    ):
+        futures = [
+            pool.submit(client.post, running.address + "predict", content=known[0][0])
+            for _ in range(40)
+        ]
+        futures[0].result()
+        running.command.signal(15)
+        statuses = []
+        for future in futures:
+            try:
+                statuses.append(future.result().status_code)
+            except httpx.TransportError:
+                statuses.append(0)  # Came when it no longer listened.
         started = time.monotonic()
         assert running.command.wait(20) == 0
         assert time.monotonic() - started < 10

@@ -1,6 +1,7 @@
 """Requests that wait for a moment, so that the model sees several pictures at once."""
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+logger = logging.getLogger("tenfold")
 
 Answer = NDArray[np.float32]
 _END = None
@@ -97,10 +100,10 @@ class Batcher:
                 if is_end:
                     return
         except BaseException:
+            logger.exception("The thread that computes has died.")
             self._is_alive = False
             self._fail(items)
             self._on_death()
-            raise
 
     def _next_batch(self) -> tuple[list[_Item], bool]:
         """What is computed together, and whether it is the last."""
