@@ -16,7 +16,7 @@ def make_run(folder: Path) -> Path:
     """`runs/tiny/1` in `folder`, trained so little that it makes mistakes."""
     commands.write_tiny_recipe(folder)
     data = commands.write_tiny_data(folder / "tiny.npz")
-    changes = ["--set", "training.epochs=2", "--set", "optimizer.lr=0.01"]
+    changes = ["--set", "training.epochs=1", "--set", "optimizer.lr=0.003"]
     command = commands.run(
         ["train", "tiny.toml", "--data", str(data), "--no-report", *changes], folder=folder
     )
