@@ -76,7 +76,8 @@ def create_application(service: Service, *, name: str) -> FastAPI:
 
 
 def _refuse_picture(request: Request, error: Exception) -> JSONResponse:
-    status = 413 if "are allowed" in str(error) else 415
+    is_bomb = "are allowed" in str(error) or "decompression bomb" in str(error)
+    status = 413 if is_bomb else 415
     return _error(status, f"The picture {error}.")
 
 

@@ -1,9 +1,11 @@
 """Run the service: sockets, signals, slow clients, and how it ends."""
 
 import asyncio
+import contextlib
 import ipaddress
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,22 @@ class _ImpatientProtocol(H11Protocol):
             self.transport.abort()
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's, which would end the process by the signal that asked it to finish."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -> int:
     """Serve the model at `path` until a signal ends it; the exit status.
 
@@ -104,7 +122,7 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
         origins=frozenset(options.origins),
         key=options.key,
     )
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             application,  # type: ignore[arg-type]
             http=_ImpatientProtocol,
