@@ -218,17 +218,17 @@ def test_under_a_launcher_there_is_no_plan(tmp_path):
 def test_a_run_is_done_within_its_time(tmp_path, recipe):
     commands.write_tiny_recipe(tmp_path)
     data = commands.write_tiny_data(tmp_path / "tiny.npz")
-    arguments = ["train", *recipe, "--data", str(data), "--time", "25s", "--json"]
+    arguments = ["train", *recipe, "--data", str(data), "--time", "40s", "--json"]
     commands.run(["--version"], folder=tmp_path)  # Starting the fork server is no part of it.
     started = time.monotonic()
     command = commands.run(arguments, folder=tmp_path)
     assert command.wait() == 0, command.output
     took = time.monotonic() - started
-    # The promise is 22.5 to 25 s; other tests on the same cores take their part.
-    assert 20 < took < 26
+    # The promise is 36 to 40 s; other tests on the same cores take their part.
+    assert 30 < took < 42
     lines = {line["event"]: line for line in map(json.loads, command.output.splitlines())}
     assert lines["ended"]["reason"] == "time limit"
-    name = "tiny-in-25s" if recipe else "fast-in-25s"
+    name = "tiny-in-40s" if recipe else "fast-in-40s"
     result = json.loads((tmp_path / f"runs/{name}/1/result.json").read_text())
     assert "test" in result["splits"]
     rates = (tmp_path / f"runs/{name}/1/metrics.jsonl").read_text().splitlines()
