@@ -130,6 +130,18 @@ def test_the_clock_is_the_only_end(slow_machine):
     assert recipe_from_dict(planned.recipe.to_dict()) == planned.recipe
 
 
+def test_what_a_schedule_tells_in_epochs_lasts_as_many_of_those_that_fit(slow_machine):
+    # An epoch of 180 pictures takes 0.18 s.
+    asked = load_recipe(
+        "cnn", ["schedule.name=step", "schedule.every_epochs=100", "schedule.warmup_epochs=20"]
+    )
+    planned = plan_run(asked, dataset(), seconds=100, device=CPU).recipe
+    fitting = planned.training.time_limit_seconds / 0.18
+    share = fitting / planned.training.epochs
+    assert planned.schedule.every_epochs * share == pytest.approx(100, rel=0.01)
+    assert planned.schedule.warmup_epochs * share == pytest.approx(20, rel=0.01)
+
+
 def test_without_a_recipe_the_time_decides(slow_machine):
     small = plan_run(None, dataset(), seconds=30, device=CPU)
     assert small.recipe.name == LADDER[-1].recipe  # 200 pictures are few.
