@@ -227,10 +227,11 @@ class SpoilGradient:
         real = loop._accumulate
         count = 0
 
-        def spoiled(session, part):
+        def spoiled(*arguments):
             nonlocal count
             count += 1
-            loss = real(session, part)
+            session, *_ = arguments
+            loss = real(*arguments)
             if count == self.step:
                 next(iter(session.network.parameters())).grad.fill_(float("inf"))
             return loss

@@ -84,6 +84,7 @@ def recipe_within(
         device=torch.device("cuda" if has_gpu else "cpu"),
         evaluates_test=options.evaluate_test,
         writes_page=writes_page,
+        may_set_threads=options.threads is None and "OMP_NUM_THREADS" not in os.environ,
     )
     _tell(planned, output, time=time, writes_page=writes_page)
     threads = torch.get_num_threads() if options.threads is None else options.threads

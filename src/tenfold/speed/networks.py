@@ -20,7 +20,7 @@ LARGEST_BATCH = 250
 """A step of the largest network then takes seconds, not minutes."""
 
 FEW_PICTURES = 16
-"""With which a network is measured whose step with more takes TOO_SLOW_STEP seconds or longer."""
+"""With which a network is measured where a step takes TOO_SLOW_STEP seconds even so."""
 
 TOO_SLOW_STEP = 0.3
 
@@ -181,7 +181,7 @@ def speed_of_run(
 ) -> Speed:
     """What a run of `recipe` spends on a picture of `image_size` pixels.
 
-    batch_size: pictures to measure with; fewer where a step with so many takes too long.
+    batch_size: pictures to measure with; fewer on a machine that is too slow or busy for so many.
     """
     bench, few = (
         Workbench(
@@ -193,7 +193,7 @@ def speed_of_run(
         )
         for size in (batch_size, FEW_PICTURES)
     )
-    if few.training_seconds(image_size, seconds=0.0) * batch_size > TOO_SLOW_STEP:
+    if few.training_seconds(image_size, seconds=0.0) * FEW_PICTURES > TOO_SLOW_STEP:
         bench = few
     training, begun = 0.0, 0.0
     sizes = (*recipe.training.sizes, image_size)

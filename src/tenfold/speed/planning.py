@@ -94,15 +94,16 @@ def plan_run(
     device: torch.device,
     evaluates_test: bool = True,
     writes_page: bool = True,
+    may_set_threads: bool = True,
 ) -> Planned:
     """The best recipe for `dataset` whose run ends `seconds` from now, evaluation included.
 
     recipe: what to train; None picks one of the fast recipes. overrides: what the user asks for.
     Measures this machine for a second or two, and leaves torch with as many threads as are best
-    now. Raises TenfoldError where the time is too short.
+    now, if it `may_set_threads`. Raises TenfoldError where the time is too short.
     """
     started = time.monotonic()
-    if device.type == "cpu":
+    if device.type == "cpu" and may_set_threads:
         use_best_threads(recipe or load_recipe(LADDER[0].recipe))
     rate = product_rate(device, seconds=PROBE_SECONDS)
     fit = partial(
@@ -233,7 +234,14 @@ def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
         early_stopping=0,
         time_limit_seconds=limit,
     )
-    return recipe_from_dict(replace(recipe, training=training).to_dict(), source=recipe.name)
+    # In a plan of too many epochs, what is told in epochs must be as many times longer.
+    stretched = {
+        name: TOO_MANY_EPOCHS * value
+        for name, value in vars(recipe.schedule).items()
+        if name in ("warmup_epochs", "every_epochs")
+    }
+    planned = replace(recipe, training=training, schedule=replace(recipe.schedule, **stretched))
+    return recipe_from_dict(planned.to_dict(), source=recipe.name)
 
 
 def _num_tested(dataset: Dataset, recipe: Recipe) -> int:
