@@ -22,6 +22,10 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
     ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="A new folder: model, card, and a script that needs no tenfold."),
+    ] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,6 +68,12 @@ def export(
             for each in found.timings
         ],
     )
+    if bundle is not None:
+        from tenfold.deployment.bundle import write_bundle
+
+        written = write_bundle(folder, found.path, bundle)
+        output.record("bundle", files=[str(path) for path in written])
+        output.say(f"{bundle} holds {', '.join(path.name for path in written)}.")
 
 
 def serve(
