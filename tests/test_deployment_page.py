@@ -1,0 +1,145 @@
+"""The page of the service in a real browser."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import served
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("paged")
+    served.make_model(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with served.serving(folder / "runs/tiny/1/export/model.onnx", folder=folder) as running:
+        yield running
+
+
+def picture(tint=0, *, side=48):
+    pixels = np.random.default_rng(tint).integers(0, 120, (side, side, 3), dtype=np.uint8)
+    pixels[..., tint % 3] += 60
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"])
+def page(request, browser, server):
+    """The page, whose every complaint and outside request is a failure."""
+    scheme, width = request.param
+    opened = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    complaints, outside = [], []
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on(
+        "request",
+        lambda asked: (
+            None
+            if asked.url.startswith((server.address, "data:", "blob:"))
+            else outside.append(asked.url)
+        ),
+    )
+    opened.goto(server.address)
+    opened.wait_for_selector("#samples button")
+    yield opened
+    assert outside == []
+    refused = "the server responded with a status of 4"  # What a test provokes.
+    assert [text for text in complaints if refused not in text] == []
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    opened.close()
+
+
+def upload(page, *contents, names=None):
+    names = names or [f"{number}.png" for number in range(len(contents))]
+    files = [
+        {"name": name, "mimeType": "image/png", "buffer": content}
+        for name, content in zip(names, contents, strict=True)
+    ]
+    page.set_input_files("#files", files)
+
+
+def test_it_says_what_the_model_knows(page):
+    assert "red, green, blue, grey" in page.inner_text("#about")
+    assert page.locator("#samples img").count() == 4
+
+
+def test_a_picture_that_is_picked(page):
+    upload(page, picture())
+    page.wait_for_selector("#one:not([hidden])")
+    assert page.inner_text("#verdict") in ("red", "green", "blue", "grey")
+    assert "sure" in page.inner_text("#remark")
+    assert page.locator(".guess").count() == 4
+    assert page.locator("#map").is_visible()
+    assert page.evaluate("document.getElementById('seen').naturalWidth") == 16
+    page.wait_for_function("document.getElementById('where').width === 224")
+
+
+def test_a_sample_by_the_keyboard_alone(page):
+    page.focus("#samples button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#one:not([hidden])")
+    assert page.inner_text("#verdict")
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_a_picture_that_is_dropped_or_pasted(page, how):
+    page.evaluate(
+        """async ([bytes, how]) => {
+            const file = new File([new Uint8Array(bytes)], "p.png", {type: "image/png"});
+            const carried = new DataTransfer();
+            carried.items.add(file);
+            const event = how === "drop"
+                ? new DragEvent("drop", {dataTransfer: carried, bubbles: true, cancelable: true})
+                : new ClipboardEvent("paste", {clipboardData: carried, bubbles: true});
+            document.getElementById("drop").dispatchEvent(event);
+        }""",
+        [list(picture(1)), how],
+    )
+    page.wait_for_selector("#one:not([hidden])")
+    assert page.inner_text("#verdict")
+
+
+def test_several_give_a_table_and_a_csv(page, tmp_path):
+    contents = [*(picture(number) for number in range(12)), b"nothing"]
+    names = [*(f"{number}.png" for number in range(12)), "=broken<b>.png"]
+    upload(page, *contents, names=names)
+    page.wait_for_function("document.getElementById('status').textContent.startsWith('13 of 13')")
+    rows = page.locator("#rows tr")
+    assert rows.count() == 13
+    assert "=broken<b>.png" in rows.nth(12).inner_text()
+    assert "picture" in rows.nth(12).locator(".error").inner_text()
+    with page.expect_download() as found:
+        page.click("#csv")
+    found.value.save_as(tmp_path / "found.csv")
+    lines = (tmp_path / "found.csv").read_text().splitlines()
+    assert lines[0] == "picture,label,confidence,error"
+    assert len(lines) == 14
+    assert lines[-1].startswith('"\'=broken<b>.png"')
+
+
+def test_what_is_no_picture_is_said(page):
+    upload(page, b"nothing")
+    page.wait_for_selector("#status.error")
+    assert "picture" in page.inner_text("#status")
+    assert not page.locator("#one").is_visible()
+
+
+def test_a_server_that_has_gone_is_said(folder, browser):
+    model = folder / "runs/tiny/1/export/model.onnx"
+    with served.serving(model, folder=folder) as running:
+        opened = browser.new_page()
+        opened.goto(running.address)
+        opened.wait_for_selector("#samples button")
+    upload(opened, picture())
+    opened.wait_for_selector("#status.error")
+    assert "does not answer" in opened.inner_text("#status")
+    opened.close()
