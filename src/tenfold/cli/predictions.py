@@ -18,8 +18,7 @@ from tenfold.console.summaries import show_metrics
 from tenfold.errors import TenfoldError
 
 if TYPE_CHECKING:
-    from tenfold.evaluation.picture_predictions import PicturePrediction
-    from tenfold.evaluation.trained import TrainedModel
+    from tenfold.evaluation.picture_predictions import Model, PicturePrediction
     from tenfold.progress import Progress
     from tenfold.run import RunFolder
 
@@ -48,6 +47,15 @@ def predict(
     ] = None,
     data: DataOption = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each picture.")] = 1,
+    accuracy: Annotated[
+        int | None,
+        typer.Option(
+            help="95 or 99: say `unsure` where fewer answers in a hundred would be right."
+        ),
+    ] = None,
+    watch: Annotated[
+        Path | None, typer.Option(help="Predict what comes into this folder, until Ctrl-C.")
+    ] = None,
     skip_broken: SkipBrokenOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -59,6 +67,9 @@ def predict(
     the lines of the file. Broken pictures are named and the others predicted; the exit status is
     then 1 unless they are to be skipped.
     """
+    if watch is not None:
+        _watch(Output(as_json=as_json), run, watch, accuracy=accuracy, threads=threads)
+        return
     _require_one_task(pictures, split, csv=csv, labels=labels, data=data, top=top)
     for file in (csv, labels):
         _require_place(file)
@@ -70,6 +81,7 @@ def predict(
             pictures or [],
             csv=csv,
             top=top,
+            accuracy=accuracy,
             skip_broken=skip_broken,
             threads=threads,
         )
@@ -208,19 +220,29 @@ def _predict_pictures(
     *,
     csv: Path | None,
     top: int,
+    accuracy: int | None,
     skip_broken: bool,
     threads: int | None,
 ) -> None:
-    from tenfold.evaluation.picture_predictions import find_pictures, predict_pictures
-    from tenfold.training.process import prepare_process
+    from tenfold.evaluation.picture_predictions import (
+        find_pictures,
+        predict_pictures,
+        with_threshold,
+    )
 
     paths = find_pictures(places)
-    model = _load_model(run)
-    prepare_process(threads)
+    model, threshold = _load_model(run, accuracy)
+    if run.suffix != ".onnx":
+        from tenfold.training.process import prepare_process
+
+        prepare_process(threads)
     top = min(top, len(model.class_names))
     with output.progress() as bars:
         progress = bars if csv is not None or output.style == "rich" else None
-        predictions = list(predict_pictures(model, paths, top=top, progress=progress))
+        predictions = [
+            with_threshold(prediction, threshold)
+            for prediction in predict_pictures(model, paths, top=top, progress=progress)
+        ]
     broken = [prediction for prediction in predictions if prediction.error is not None]
     for prediction in broken:
         logger.warning("%s can't be read as a picture: %s", prediction.path, prediction.error)
@@ -239,11 +261,55 @@ def _predict_pictures(
         raise typer.Exit(1)
 
 
-def _load_model(run: Path) -> "TrainedModel":
+def _watch(
+    output: Output, run: Path, folder: Path, *, accuracy: int | None, threads: int | None
+) -> None:
+    """A line for each picture that comes into `folder`, until somebody ends it."""
+    import contextlib
+
+    from tenfold.evaluation.picture_predictions import watch_folder, with_threshold
+
+    model, threshold = _load_model(run, accuracy)
+    if run.suffix != ".onnx":
+        from tenfold.training.process import prepare_process
+
+        prepare_process(threads)
+    with contextlib.suppress(KeyboardInterrupt):
+        for prediction in watch_folder(model, folder):
+            prediction = with_threshold(prediction, threshold)
+            if output.style == "json":
+                _show_pictures(output, [prediction], top=1)
+            else:
+                first = prediction.guesses[0] if prediction.guesses else None
+                answer = f"{first.label} ({percent(first.probability)})" if first else ""
+                output.say(f"{prediction.path}: {answer or prediction.error}")
+
+
+def _load_model(run: Path, accuracy: int | None) -> tuple["Model", float]:
+    """The model of a run or of a file, and the confidence below which it had better not answer."""
+    share = accuracy / 100 if accuracy is not None else None
+    if run.suffix == ".onnx":
+        from tenfold.deployment.predictor import Predictor
+
+        predictor = Predictor(run, accuracy=share)
+        return predictor, predictor.threshold
+    from tenfold.evaluation.calibration import confidence_for, fitted_of
     from tenfold.evaluation.trained import load
+    from tenfold.files import read_json
     from tenfold.run import open_run
 
-    return load(run if run.suffix == ".safetensors" else open_run(run).path)
+    if run.suffix == ".safetensors":
+        if share is not None:
+            raise TenfoldError(
+                f"{run} alone has no thresholds; name the run's folder, or leave out --accuracy."
+            )
+        return load(run), 0.0
+    folder = open_run(run)
+    model = load(folder.path)
+    if share is None:
+        return model, 0.0
+    fitted = fitted_of(read_json(folder.result))
+    return model, confidence_for(fitted.thresholds if fitted else (), share)
 
 
 def _show_pictures(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:

@@ -126,6 +126,8 @@ class Predictor:
         """Calibrated probabilities (N, C) of pixels (N, H, W, 3) uint8."""
         return self.softmax(self.logits(pixels))
 
+    predict_proba = probabilities
+
     def softmax(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated probabilities of logits, both (N, C)."""
         logits = logits / np.float32(self._temperature)

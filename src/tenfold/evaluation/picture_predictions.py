@@ -1,10 +1,11 @@
 """Predictions of single picture files, read by the rules of the training data."""
 
+import contextlib
 import os
+import time
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,25 @@ from tenfold.data.formats.decoding import Chunk, decode_all
 from tenfold.data.formats.image_folders import picture_files, printable
 from tenfold.data.formats.pictures import BrokenPictureError, decode_picture
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.trained import TrainedModel
 from tenfold.progress import Progress
+
+UNSURE = "unsure"
+"""The label of a picture that the model had better not answer."""
+
+
+class Model(Protocol):
+    """What predicts: a run's trained model, or a predictor of an exported one."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One a probability, in order."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels that it takes."""
+
+    def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities (N, C) of pictures (N, H, W, 3)."""
 
 
 class Guess(NamedTuple):
@@ -56,7 +74,7 @@ def find_pictures(places: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 
 def predict_pictures(
-    model: TrainedModel,
+    model: Model,
     paths: Sequence[str],
     *,
     top: int = 1,
@@ -71,7 +89,7 @@ def predict_pictures(
     if top < 1:
         raise TenfoldError(f"The number of classes to show is {top}, where 1 or more is expected.")
     position = 0
-    with closing(_decode(model.image_size, paths, progress=progress)) as chunks:
+    with contextlib.closing(_decode(model.image_size, paths, progress=progress)) as chunks:
         for chunk in chunks:
             probabilities = iter(_probabilities(model, chunk))
             for _ in range(len(chunk.pixels) + len(chunk.broken)):
@@ -83,13 +101,52 @@ def predict_pictures(
                 position += 1
 
 
+def with_threshold(prediction: PicturePrediction, threshold: float) -> PicturePrediction:
+    """The same with `unsure` for the likeliest class, where that is below `threshold`."""
+    if not prediction.guesses or prediction.guesses[0].probability >= threshold:
+        return prediction
+    first, *others = prediction.guesses
+    return prediction._replace(guesses=(first._replace(label=UNSURE), *others))
+
+
+def watch_folder(
+    model: Model, folder: Path, *, seconds: float = 0.5
+) -> Generator[PicturePrediction, None, None]:
+    """A prediction for each picture in `folder`, now and as they come; never ends.
+
+    A file counts once its size has stayed the same for `seconds`. Raises TenfoldError where there
+    is no such folder.
+    """
+    if not folder.is_dir():
+        raise TenfoldError(f"There is no folder {folder} to watch; check the path.")
+    done: dict[str, float] = {}
+    before: dict[str, tuple[int, float]] = {}
+    while True:
+        now: dict[str, tuple[int, float]] = {}
+        for file in picture_files(folder):
+            path = os.path.join(folder, file.path)
+            with contextlib.suppress(OSError):  # Gone since.
+                found = os.stat(path)
+                now[path] = found.st_size, found.st_mtime
+        settled = [
+            path
+            for path, state in now.items()
+            if before.get(path) == state and done.get(path) != state[1]
+        ]
+        for prediction, path in zip(predict_pictures(model, settled), settled, strict=True):
+            done[path] = now[path][1]
+            yield prediction
+        before = now
+        time.sleep(seconds)
+
+
 def read_pictures(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The pictures in `paths` as (N, H, W, 3) uint8, brought to `size` as for a prediction.
 
     Raises TenfoldError, naming it, for one that can't be read.
     """
     parts = []
-    with closing(_decode(size, paths, progress=None)) as chunks:
+    with contextlib.closing(_decode(size, paths, progress=None)) as chunks:
         for chunk in chunks:
             if chunk.broken:
                 position, reason = next(iter(chunk.broken.items()))
@@ -122,12 +179,12 @@ def _decode(
         yield Chunk(pixels, np.full((len(pixels), 2), size, dtype=np.int32), broken)
 
 
-def _probabilities(model: TrainedModel, chunk: Chunk) -> np.ndarray:
+def _probabilities(model: Model, chunk: Chunk) -> np.ndarray:
     if not len(chunk.pixels):
         return np.empty((0, len(model.class_names)), dtype=np.float32)
     return model.predict_proba(chunk.pixels)
 
 
-def _likeliest(model: TrainedModel, probabilities: np.ndarray, top: int) -> tuple[Guess, ...]:
+def _likeliest(model: Model, probabilities: np.ndarray, top: int) -> tuple[Guess, ...]:
     order = np.argsort(-probabilities, kind="stable")[:top]
     return tuple(Guess(model.class_names[i], float(probabilities[i])) for i in order)
