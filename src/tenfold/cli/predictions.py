@@ -50,7 +50,7 @@ def predict(
     accuracy: Annotated[
         int | None,
         typer.Option(
-            help="95 or 99: say `unsure` where fewer answers in a hundred would be right."
+            help="95 or 99: say `unsure` where fewer in a hundred would be right."
         ),
     ] = None,
     watch: Annotated[
