@@ -49,9 +49,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each picture.")] = 1,
     accuracy: Annotated[
         int | None,
-        typer.Option(
-            help="95 or 99: say `unsure` where fewer in a hundred would be right."
-        ),
+        typer.Option(help="95 or 99: say `unsure` where fewer in a hundred would be right."),
     ] = None,
     watch: Annotated[
         Path | None, typer.Option(help="Predict what comes into this folder, until Ctrl-C.")

@@ -45,7 +45,13 @@ class Exported(nn.Module):
                 )
             self._layer = layer
             self._head = parts_of(model.module).head
-            layer.module.register_forward_hook(self._record)
+            self._handle = layer.module.register_forward_hook(self._record)
+
+    def release(self) -> None:
+        """Leave the network as it was."""
+        if self.has_map:
+            self._handle.remove()
+            self._maps.clear()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
@@ -76,21 +82,37 @@ def write_onnx(model: TrainedModel, path: Path, *, has_map: bool = False) -> int
 
     Raises TenfoldError where no opset will do.
     """
-    import onnx
-
+    onnx = _onnx()
     exported = Exported(model, has_map=has_map).cpu().eval()
     height, width = model.image_size
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     names = [*OUTPUTS, *([MAP_OUTPUT] if has_map else [])]
     reason = ""
-    for opset in range(onnx.defs.onnx_opset_version(), OLDEST_OPSET - 1, -1):
-        try:
-            _write(exported, example, names, path, opset)
-        except Exception as error:  # Whatever exporter or runtime can't do in this opset.
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            continue
-        return opset
+    try:
+        for opset in range(onnx.defs.onnx_opset_version(), OLDEST_OPSET - 1, -1):
+            try:
+                _write(exported, example, names, path, opset)
+            except Exception as error:  # Whatever exporter or runtime can't do in this opset.
+                reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                continue
+            return opset
+    finally:
+        exported.release()
     raise TenfoldError(f"{model.recipe.model.name} can't be written as ONNX ({reason}).")
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 -- torch.onnx needs it, and says so in a traceback.
+    except ImportError:
+        raise TenfoldError(
+            "Exports need onnx, onnxscript and ONNX Runtime; install them with: pip install "
+            "'tenfold[export]'"
+        ) from None
+    del onnxruntime
+    return onnx
 
 
 def _write(exported: Exported, example: Tensor, names: list[str], path: Path, opset: int) -> None:

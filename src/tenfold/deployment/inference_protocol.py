@@ -4,6 +4,9 @@ https://github.com/kserve/open-inference-protocol, with its extension for binary
 """
 
 import json
+import math
+import reprlib
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +17,8 @@ from tenfold.errors import TenfoldError
 MOST_PICTURES = 256
 """In one request."""
 
-DATATYPES = {"UINT8": np.uint8, "FP32": np.float32}
+MOST_JSON_BYTES = 4_000_000
+"""Of the JSON part: a picture's number takes up to four letters and much of Python's time."""
 
 
 class WrongRequestError(TenfoldError):
@@ -59,69 +63,108 @@ def read_request(
 
     Raises WrongRequestError.
     """
+    length = len(body)
+    if json_length is not None:
+        if not (json_length.isascii() and json_length.isdigit() and len(json_length) < 10):
+            raise WrongRequestError("Inference-Header-Content-Length is not a number.")
+        length = int(json_length)
+    if not 0 < length <= len(body):
+        raise WrongRequestError("Inference-Header-Content-Length is not within the body.")
+    if length > MOST_JSON_BYTES:
+        raise WrongRequestError(
+            f"The JSON part has {length:,} bytes where {MOST_JSON_BYTES:,} are allowed; send the "
+            "pixels in binary."
+        )
     try:
-        length = int(json_length) if json_length is not None else len(body)
-        if not 0 < length <= len(body):
-            raise WrongRequestError("Inference-Header-Content-Length is not within the body.")
-        request = json.loads(body[:length])
-        inputs = request["inputs"]
-        [tensor] = inputs
-        if tensor["name"] != "pixels":
-            raise WrongRequestError(f"There is no input {tensor['name']!r}; there is: pixels.")
-        pixels = _tensor(tensor, body[length:])
-        asked = request.get("outputs") or [{"name": output} for output in outputs]
-        by_default = bool((request.get("parameters") or {}).get("binary_data_output", False))
-        wanted = {}
-        for output in asked:
-            if output["name"] not in outputs:
-                raise WrongRequestError(
-                    f"There is no output {output['name']!r}; there are: {', '.join(outputs)}."
-                )
-            parameters = output.get("parameters") or {}
-            wanted[output["name"]] = bool(parameters.get("binary_data", by_default))
-        identifier = str(request.get("id", ""))
-    except WrongRequestError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        request = _object(json.loads(body[:length]), "the request")
+    except (ValueError, RecursionError) as error:
+        raise WrongRequestError("The body does not begin with JSON.") from error
+    inputs = _list(request.get("inputs"), "inputs")
+    if len(inputs) != 1:
+        raise WrongRequestError(f"There are {len(inputs)} inputs where one, pixels, is expected.")
+    tensor = _object(inputs[0], "an input")
+    if tensor.get("name") != "pixels":
         raise WrongRequestError(
-            f"The request is not in the protocol's form ({type(error).__name__}); it needs "
-            "one input `pixels` with datatype, shape and data."
-        ) from error
-    expected = (*size, 3)
-    if pixels.ndim != 4 or pixels.shape[1:] != expected:
-        raise WrongRequestError(
-            f"pixels has the shape {list(pixels.shape)} where [N, {size[0]}, {size[1]}, 3] is "
-            "expected."
+            f"There is no input {_shown(tensor.get('name'))}; there is: pixels."
         )
-    if not 1 <= len(pixels) <= MOST_PICTURES:
-        raise WrongRequestError(
-            f"pixels holds {len(pixels)} pictures where 1 to {MOST_PICTURES} are allowed."
-        )
-    return Asked(identifier, pixels, wanted)
-
-
-def _tensor(tensor: dict[str, Any], binary: bytes) -> NDArray[np.uint8]:
-    if tensor["datatype"] != "UINT8":
-        raise WrongRequestError(f"pixels is of {tensor['datatype']!r} where UINT8 is expected.")
-    shape = [int(side) for side in tensor["shape"]]
-    if any(side < 0 for side in shape):
-        raise WrongRequestError("A side of a shape is negative.")
-    number = 1
-    for side in shape:
-        number *= side
-    size = (tensor.get("parameters") or {}).get("binary_data_size")
-    if size is not None:
-        if int(size) != number or len(binary) != number:
+    pixels = _tensor(tensor, body[length:], size=size)
+    asked = _list(request.get("outputs") or [{"name": each} for each in outputs], "outputs")
+    by_default = _parameters(request).get("binary_data_output", False) is True
+    wanted = {}
+    for output in (_object(each, "an output") for each in asked):
+        name = output.get("name")
+        if name not in outputs:
             raise WrongRequestError(
-                f"{len(binary)} bytes follow where a tensor of {number} is announced."
+                f"There is no output {_shown(name)}; there are: {', '.join(outputs)}."
             )
+        wanted[name] = _parameters(output).get("binary_data", by_default) is True
+    identifier = request.get("id")
+    if identifier is not None and not isinstance(identifier, str):
+        raise WrongRequestError("id is no text.")
+    return Asked(identifier or "", pixels, wanted)
+
+
+def _tensor(tensor: dict[str, Any], binary: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The pixels, whose number is known to be small before any is looked at."""
+    if tensor.get("datatype") != "UINT8":
+        raise WrongRequestError(
+            f"pixels is of {_shown(tensor.get('datatype'))} where UINT8 is expected."
+        )
+    shape, expected = _list(tensor.get("shape"), "shape"), [*size, 3]
+    if any(type(side) is not int for side in shape) or shape[1:] != expected or len(shape) != 4:
+        raise WrongRequestError(
+            f"pixels has the shape {_shown(shape)} where [N, {size[0]}, {size[1]}, 3] is expected."
+        )
+    if not 1 <= shape[0] <= MOST_PICTURES:
+        raise WrongRequestError(
+            f"pixels holds {_shown(shape[0])} pictures where 1 to {MOST_PICTURES} are allowed."
+        )
+    number = math.prod(shape)
+    announced = _parameters(tensor).get("binary_data_size")
+    if announced is not None:
+        if announced != number or len(binary) != number:
+            raise WrongRequestError(f"{len(binary)} bytes follow where there should be {number}.")
         return np.frombuffer(binary, dtype=np.uint8).reshape(shape)
-    values = np.asarray(tensor["data"])
-    if values.size != number:
-        raise WrongRequestError(f"data holds {values.size} numbers where {number} are announced.")
-    if values.dtype.kind not in "iu" or (number and not 0 <= values.min() <= values.max() <= 255):
+    if binary:
+        raise WrongRequestError("Bytes follow the JSON that no input announces.")
+    values = _flat(_list(tensor.get("data"), "data"), number)
+    if len(values) != number:
+        raise WrongRequestError(f"data holds {len(values)} numbers where there should be {number}.")
+    if not all(type(value) is int and 0 <= value <= 255 for value in values):
         raise WrongRequestError("data holds something else than whole numbers from 0 to 255.")
-    return values.astype(np.uint8).reshape(shape)
+    return np.array(values, dtype=np.uint8).reshape(shape)
+
+
+def _flat(values: list[Any], number: int) -> list[Any]:
+    """Nested lists as one, as deep as pixels are and no longer than is of use."""
+    for _ in range(3):
+        if not any(isinstance(value, list) for value in values):
+            break
+        if not all(isinstance(value, list) for value in values):
+            raise WrongRequestError("data is nested unevenly.")
+        values = list(islice(chain.from_iterable(values), number + 1))
+    return values
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise WrongRequestError(f"{what[0].upper()}{what[1:]} is no JSON object.")
+    return value
+
+
+def _list(value: object, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise WrongRequestError(f"{what} is missing or no JSON list.")
+    return value
+
+
+def _parameters(of: dict[str, Any]) -> dict[str, Any]:
+    return _object(of.get("parameters") or {}, "parameters")
+
+
+def _shown(value: object) -> str:
+    """`value` in a message, of which no more than is of use."""
+    return reprlib.repr(value)
 
 
 def write_reply(name: str, asked: Asked, tensors: dict[str, NDArray[np.float32]]) -> Reply:

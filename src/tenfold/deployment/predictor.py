@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.formats.pictures import BrokenPictureError, decode_picture, resize_pixels
+from tenfold.data.formats.pictures import (
+    MAX_PIXELS,
+    BrokenPictureError,
+    convert_image,
+    decode_picture,
+    resize_pixels,
+)
 from tenfold.errors import TenfoldError
 
 if TYPE_CHECKING:
@@ -24,6 +30,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 METADATA_KEY = "tenfold"
+FORMAT = 1
+"""Of what a file says of itself."""
+
+FACTS = {
+    "class_names", "image_size", "temperature", "thresholds", "views", "accuracy", "data",
+}  # fmt: skip
+
 BATCH_SIZE = 64
 UNSURE = "unsure"
 """The label of a picture that the model had better not answer."""
@@ -90,10 +103,10 @@ class Predictor:
             zip(paths, self.predict_many([Path(folder) / path for path in paths]), strict=True)
         )
 
-    def pixels(self, picture: Picture) -> NDArray[np.uint8]:
+    def pixels(self, picture: Picture, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """`picture` as the model sees it: (H, W, 3) uint8 of its own size.
 
-        Raises BrokenPictureError where it can't be read.
+        max_pixels: that may be decoded. Raises BrokenPictureError where it can't be read.
         """
         height, width = self.image_size
         if isinstance(picture, np.ndarray):
@@ -103,16 +116,11 @@ class Predictor:
                     "(H, W, 3) of uint8 are expected"
                 )
             return self._sized(picture)
-        if hasattr(picture, "convert"):
-            import io
-
-            content = io.BytesIO()
-            picture.save(content, "PNG")
-            picture = content.getvalue()
+        side = height if height == width else 0
+        if not isinstance(picture, str | bytes | os.PathLike):
+            return self._sized(convert_image(picture, image_size=side).pixels)
         source = picture if isinstance(picture, bytes) else Path(picture)
-        if height == width:
-            return decode_picture(source, image_size=height).pixels
-        return self._sized(decode_picture(source).pixels)
+        return self._sized(decode_picture(source, image_size=side, max_pixels=max_pixels).pixels)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (N, C) of pixels (N, H, W, 3) uint8, with as many views as the run has."""
@@ -130,9 +138,7 @@ class Predictor:
 
     def softmax(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated probabilities of logits, both (N, C)."""
-        logits = logits / np.float32(self._temperature)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+        return softmax(logits / np.float32(self._temperature))
 
     def where(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Where it looked, (N, h, w) from 0 up. Raises TenfoldError where it can't say."""
@@ -205,6 +211,12 @@ class Predictor:
         return found
 
 
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of logits, both (N, C)."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
 def open_session(path: Path, *, threads: int = 0) -> "InferenceSession":
     """ONNX Runtime on the processor with the file at `path`. Raises TenfoldError where it can't."""
     try:
@@ -235,7 +247,19 @@ def read_facts(session: "InferenceSession", path: Path) -> dict[str, Any]:
             f"{path} was not written by `tenfold export`, so its classes are not known; export the "
             "run again."
         )
-    facts: dict[str, Any] = json.loads(kept)
+    try:
+        facts: dict[str, Any] = json.loads(kept)
+        missing = FACTS - set(facts)
+        is_known = facts["format"] == FORMAT
+    except (ValueError, TypeError, KeyError) as error:
+        raise TenfoldError(
+            f"What {path} says of itself can't be read; export the run again."
+        ) from error
+    if missing or not is_known:
+        raise TenfoldError(
+            f"{path} was written by another version of tenfold ({facts.get('tenfold', 'unknown')}); "
+            "export the run again."
+        )
     return facts
 
 

@@ -14,7 +14,9 @@
 Needs numpy and Pillow alone, so that whatever serves a model can follow the same rules.
 """
 
+import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +40,10 @@ class BrokenPictureError(Exception):
     """A picture that can't be read; the text says why."""
 
 
+class TooLargePictureError(BrokenPictureError):
+    """One that would take too much memory, by the pixels or the text that it announces."""
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A decoded picture.
@@ -50,30 +56,41 @@ class Picture:
     original_size: tuple[int, int]
 
 
-def decode_picture(source: Path | str | bytes, *, image_size: int = 0) -> Picture:
+def decode_picture(
+    source: Path | str | bytes, *, image_size: int = 0, max_pixels: int = MAX_PIXELS
+) -> Picture:
     """The picture in a file, or in a file's content, by the rules atop this file.
 
-    image_size: height and width of the result; 0 leaves the picture's own. Raises
-    BrokenPictureError for a picture that can't be read.
+    image_size: height and width of the result; 0 leaves the picture's own. max_pixels: that may be
+    decoded; of a JPEG that is to become small, most need not be. Raises BrokenPictureError for a
+    picture that can't be read.
     """
-    try:
-        with _open(source) as image:
-            return _decode(image, image_size=image_size)
-    except BrokenPictureError:
-        raise
-    except Exception as error:  # what decoders raise for damaged files has no bounds
-        raise BrokenPictureError(_reason(error)) from error
+    with _decoding(), _open(source) as image:
+        return _decode(image, image_size=image_size, max_pixels=max_pixels)
+
+
+def convert_image(image: "Image.Image", *, image_size: int = 0) -> Picture:
+    """The same of a picture that Pillow has opened, and that stays as it is."""
+    with _decoding():
+        return _decode(image.copy(), image_size=image_size)
 
 
 def measure_picture(source: Path | str | bytes) -> tuple[int, int]:
     """A picture's height and width as stored, from its header. Raises BrokenPictureError."""
+    with _decoding(), _open(source) as image:
+        return image.height, image.width
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Make BrokenPictureError of all that decoders raise for damaged files, which has no bounds."""
     try:
-        with _open(source) as image:
-            return image.height, image.width
+        yield
     except BrokenPictureError:
         raise
-    except Exception as error:  # as above
-        raise BrokenPictureError(_reason(error)) from error
+    except Exception as error:
+        kind = TooLargePictureError if _is_bomb(error) else BrokenPictureError
+        raise kind(_reason(error)) from error
 
 
 def resize_pixels(pixels: NDArray[np.uint8], *, image_size: int) -> NDArray[np.uint8]:
@@ -95,17 +112,21 @@ def _open(source: Path | str | bytes) -> "Image.Image":
     image = Image.open(file, formats=FILE_KINDS)
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise BrokenPictureError(
-            f"has {image.width}x{image.height} pixels where at most {MAX_PIXELS} are allowed"
-        )
+        raise _too_large(image.size, MAX_PIXELS)
     return image
 
 
-def _decode(image: "Image.Image", *, image_size: int) -> Picture:
+def _too_large(size: tuple[int, int], most: int) -> TooLargePictureError:
+    return TooLargePictureError(f"has {size[0]}x{size[1]} pixels where at most {most} are allowed")
+
+
+def _decode(image: "Image.Image", *, image_size: int, max_pixels: int = MAX_PIXELS) -> Picture:
     width, height = image.size
     if image_size:
         # JPEG can be decoded at a half, a quarter or an eighth; twice the wanted size is enough.
         image.draft(None, (2 * image_size, 2 * image_size))
+    if image.width * image.height > max_pixels:
+        raise _too_large(image.size, max_pixels)
     orientation = image.getexif().get(_ORIENTATION_TAG, 1) if "exif" in image.info else 1
     upright = _to_rgb(image)
     if image_size:
@@ -155,7 +176,7 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
 def _from_sixteen_bits(image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
-    values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+    values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
@@ -171,6 +192,13 @@ def _transpositions() -> "dict[int, Image.Transpose]":
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
+
+
+def _is_bomb(error: Exception) -> bool:
+    from PIL import Image
+
+    # That is what Pillow says of compressed text within a PNG.
+    return isinstance(error, Image.DecompressionBombError) or "too large" in str(error).lower()
 
 
 def _reason(error: Exception) -> str:
