@@ -113,7 +113,7 @@ def test_it_declines_where_it_should(model):
     assert predictor.threshold > 0
     row = np.array([0.3, 0.3, 0.2, 0.2], dtype=np.float32)
     predictor.threshold = 0.5
-    assert predictor.prediction(row).label == "unsure"
-    assert Predictor(model).prediction(row).label != "unsure"
+    assert predictor.prediction(row).is_unsure
+    assert not Predictor(model).prediction(row).is_unsure
     with pytest.raises(TenfoldError, match=r"no threshold for 42 % .* 95 %, 99 %"):
         Predictor(model, accuracy=0.42)

@@ -140,15 +140,24 @@ def test_the_public_client_works(server, model):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"shape": [1, 16, 16, 4]}, "numbers where 1024 are announced"),
+        ({"shape": [1, 16, 16, 4]}, "where [N, 16, 16, 3] is expected"),
         ({"shape": [1, 8, 32, 3]}, "where [N, 16, 16, 3] is expected"),
+        ({"shape": [999_999_999] * 100_000}, "where [N, 16, 16, 3] is expected"),
+        ({"shape": [True, 16, 16, 3]}, "where [N, 16, 16, 3] is expected"),
+        ({"shape": [2, 16, 16, 3]}, "768 numbers where there should be 1536"),
+        ({"shape": [0, 16, 16, 3]}, "where 1 to 256 are allowed"),
+        ({"shape": [-1, 16, 16, 3]}, "where 1 to 256 are allowed"),
+        ({"shape": [10**30, 16, 16, 3]}, "where 1 to 256 are allowed"),
+        ({"shape": "16"}, "shape is missing or no JSON list"),
         ({"datatype": "FP32"}, "where UINT8 is expected"),
         ({"name": "image"}, "There is no input 'image'"),
         ({"data": [300] * 768}, "from 0 to 255"),
-        ({"data": ["x"] * 768}, "from 0 to 255"),
-        ({"data": None}, "numbers where 768 are announced"),
-        ({"shape": [-1, 16, 16, 3]}, "negative"),
-        ({"shape": "16"}, "announced"),
+        ({"data": [0.5] * 768}, "from 0 to 255"),
+        ({"data": ["x" * 100_000, *["x"] * 767]}, "from 0 to 255"),
+        ({"data": None}, "data is missing or no JSON list"),
+        ({"data": [[0] * 768, 1]}, "nested unevenly"),
+        ({"parameters": {"binary_data_size": 10**400}}, "0 bytes follow"),
+        ({"parameters": 3}, "parameters is no JSON object"),
     ],
 )
 def test_wrong_tensors_are_refused(server, known, change, reason):
@@ -162,7 +171,12 @@ def test_wrong_tensors_are_refused(server, known, change, reason):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b'{"inputs": []}', b'{"inputs": 3}', b"[" * 5000]
+    "body",
+    [
+        *(b"", b"{", b"[]", b"null", b'{"inputs": []}', b'{"inputs": 3}', b"[" * 5000),
+        b'{"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [Infinity, 16, 16, 3]}]}',
+        b'{"id": 3, "inputs": [{}]}',
+    ],
 )
 def test_what_is_not_the_protocol_is_refused(server, known, body):
     reply = httpx.post(server.address + f"v2/models/{served.NAME}/infer", content=body)

@@ -26,19 +26,40 @@ def export(
         Path | None,
         typer.Option(help="A new folder: model, card, and a script that needs no tenfold."),
     ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=50, help="Test pictures to put into the file; 8 of public data, else none."
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the weights, for whoever gets the file.")
+    ] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a run as one ONNX file, if it says the same as the run on real pictures."""
-    from tenfold.deployment.export import export_run
+    from tenfold.deployment.bundle import require_new, write_bundle
+    from tenfold.deployment.export import LICENCE, export_run
     from tenfold.run import open_run
     from tenfold.training.process import prepare_process
 
     output = Output(as_json=as_json)
     folder = open_run(run)
+    if bundle is not None:
+        require_new(bundle)
     prepare_process(threads)
     with output.progress() as progress:
-        found = export_run(folder, out, int8=int8, has_map=maps, force=force, progress=progress)
+        found = export_run(
+            folder,
+            out,
+            int8=int8,
+            has_map=maps,
+            force=force,
+            samples=samples,
+            licence=licence or LICENCE,
+            progress=progress,
+        )
     gate = found.gate
     output.record(
         "exported",
@@ -69,9 +90,7 @@ def export(
         ],
     )
     if bundle is not None:
-        from tenfold.deployment.bundle import write_bundle
-
-        written = write_bundle(folder, found.path, bundle)
+        written = write_bundle(folder, found, bundle)
         output.record("bundle", files=[str(path) for path in written])
         output.say(f"{bundle} holds {', '.join(path.name for path in written)}.")
 
@@ -96,10 +115,22 @@ def serve(
         int | None,
         typer.Option(help="95 or 99: decline where fewer answers in a hundred would be right."),
     ] = None,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Of a request's body.")] = 20_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of a picture that is decoded.")] = 1 << 23,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Until an answer has gone.")] = 30.0,
+    max_requests: Annotated[int, typer.Option(min=1, help="That are worked on at once.")] = 1024,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Serve a model over HTTP, with a page for people and a protocol for programs."""
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise TenfoldError(
+            "Serving needs FastAPI and uvicorn; install them with: pip install 'tenfold[serve]'"
+        ) from None
+    from tenfold.deployment.guards import Limits
     from tenfold.deployment.server import ServerOptions
     from tenfold.deployment.server import serve as run_server
 
@@ -113,6 +144,12 @@ def serve(
         origins=tuple(origin or ()),
         threads=threads or 0,
         accuracy=accuracy / 100 if accuracy is not None else None,
+        limits=Limits(
+            max_bytes=max_bytes,
+            max_pixels=max_pixels,
+            answer_seconds=max_seconds,
+            max_requests=max_requests,
+        ),
     )
 
     def ready(address: str) -> None:

@@ -49,7 +49,9 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each picture.")] = 1,
     accuracy: Annotated[
         int | None,
-        typer.Option(help="95 or 99: say `unsure` where fewer in a hundred would be right."),
+        typer.Option(
+            help="95 or 99: mark as unsure what keeps so many in a hundred from being right."
+        ),
     ] = None,
     watch: Annotated[
         Path | None, typer.Option(help="Predict what comes into this folder, until Ctrl-C.")
@@ -66,9 +68,19 @@ def predict(
     then 1 unless they are to be skipped.
     """
     if watch is not None:
-        _watch(Output(as_json=as_json), run, watch, accuracy=accuracy, threads=threads)
+        if pictures or split or csv or labels or data or skip_broken:
+            raise TenfoldError(
+                "--watch predicts what comes into its folder and writes lines; leave out pictures, "
+                "--split, --csv, --labels, --data and --skip-broken."
+            )
+        output = Output(as_json=as_json)
+        _watch(output, run, watch, top=top, accuracy=accuracy, threads=threads)
         return
     _require_one_task(pictures, split, csv=csv, labels=labels, data=data, top=top)
+    if split is not None and accuracy is not None:
+        raise TenfoldError(
+            "--accuracy belongs to single pictures; leave it out, or leave out --split."
+        )
     for file in (csv, labels):
         _require_place(file)
     output = Output(as_json=as_json)
@@ -229,11 +241,7 @@ def _predict_pictures(
     )
 
     paths = find_pictures(places)
-    model, threshold = _load_model(run, accuracy)
-    if run.suffix != ".onnx":
-        from tenfold.training.process import prepare_process
-
-        prepare_process(threads)
+    model, threshold = _load_model(run, accuracy, threads)
     top = min(top, len(model.class_names))
     with output.progress() as bars:
         progress = bars if csv is not None or output.style == "rich" else None
@@ -260,42 +268,46 @@ def _predict_pictures(
 
 
 def _watch(
-    output: Output, run: Path, folder: Path, *, accuracy: int | None, threads: int | None
+    output: Output,
+    run: Path,
+    folder: Path,
+    *,
+    top: int,
+    accuracy: int | None,
+    threads: int | None,
 ) -> None:
     """A line for each picture that comes into `folder`, until somebody ends it."""
     import contextlib
 
     from tenfold.evaluation.picture_predictions import watch_folder, with_threshold
 
-    model, threshold = _load_model(run, accuracy)
-    if run.suffix != ".onnx":
-        from tenfold.training.process import prepare_process
-
-        prepare_process(threads)
+    model, threshold = _load_model(run, accuracy, threads)
     with contextlib.suppress(KeyboardInterrupt):
-        for prediction in watch_folder(model, folder):
+        for prediction in watch_folder(model, folder, top=min(top, len(model.class_names))):
             prediction = with_threshold(prediction, threshold)
-            if output.style == "json":
-                _show_pictures(output, [prediction], top=1)
-            else:
-                first = prediction.guesses[0] if prediction.guesses else None
-                answer = f"{first.label} ({percent(first.probability)})" if first else ""
-                output.say(f"{prediction.path}: {answer or prediction.error}")
+            _record(output, prediction, top=top)
+            guesses = ", ".join(
+                f"{guess.label} ({percent(guess.probability)})" for guess in prediction.guesses
+            )
+            unsure = "unsure, perhaps " if prediction.is_unsure else ""
+            output.say(f"{prediction.path}: {unsure}{guesses or prediction.error}")
 
 
-def _load_model(run: Path, accuracy: int | None) -> tuple["Model", float]:
+def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["Model", float]:
     """The model of a run or of a file, and the confidence below which it had better not answer."""
     share = accuracy / 100 if accuracy is not None else None
     if run.suffix == ".onnx":
         from tenfold.deployment.predictor import Predictor
 
-        predictor = Predictor(run, accuracy=share)
+        predictor = Predictor(run, threads=threads or 0, accuracy=share)
         return predictor, predictor.threshold
     from tenfold.evaluation.calibration import confidence_for, fitted_of
     from tenfold.evaluation.trained import load
     from tenfold.files import read_json
     from tenfold.run import open_run
+    from tenfold.training.process import prepare_process
 
+    prepare_process(threads)
     if run.suffix == ".safetensors":
         if share is not None:
             raise TenfoldError(
@@ -315,18 +327,26 @@ def _show_pictures(output: Output, predictions: "list[PicturePrediction]", *, to
         output.say(_pictures_text(predictions, top=top).rstrip("\n"))
         return
     for prediction in predictions:
-        guesses = [guess._asdict() for guess in prediction.guesses]
-        first = guesses[0] if guesses else {"label": None, "probability": None}
-        more = {"top": guesses} if top > 1 else {}
-        output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)
+        _record(output, prediction, top=top)
     places = ["likeliest", *(f"{number}." for number in range(2, top + 1))]
     rows = []
     for prediction in predictions[:MAX_ROWS]:
         cells = [f"{guess.label} {percent(guess.probability)}" for guess in prediction.guesses]
+        if prediction.is_unsure:
+            cells[0] += " (unsure)"
         rows.append([prediction.path, *(cells or ["(broken)", *[""] * (top - 1)])])
     output.table("Predictions", ["picture", *places], rows)
     if len(predictions) > MAX_ROWS:
         output.say(f"{len(predictions) - MAX_ROWS:,} more: add --csv FILE to have all in a file.")
+
+
+def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> None:
+    guesses = [guess._asdict() for guess in prediction.guesses]
+    first = guesses[0] if guesses else {"label": None, "probability": None}
+    more = {"top": guesses} if top > 1 else {}
+    if prediction.is_unsure:
+        more["unsure"] = True
+    output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)
 
 
 def _pictures_text(predictions: "list[PicturePrediction]", *, top: int) -> str:
@@ -341,8 +361,13 @@ def _pictures_text(predictions: "list[PicturePrediction]", *, top: int) -> str:
         for guess in prediction.guesses:
             cells += [guess.label, f"{guess.probability:.6f}"]
         cells += [""] * (len(columns) - len(cells))
-        rows.append([*cells, prediction.error or ""])
-    return table_text([*columns, "error"], rows)
+        rows.append([*cells, "yes" if prediction.is_unsure else "", prediction.error or ""])
+    header = [*columns, "unsure", "error"]
+    if not any(prediction.is_unsure for prediction in predictions):
+        unsure = header.index("unsure")
+        rows = [row[:unsure] + row[unsure + 1 :] for row in rows]
+        header.remove("unsure")
+    return table_text(header, rows)
 
 
 def _show_classes(output: Output, metrics: dict[str, Any]) -> None:

@@ -3,52 +3,72 @@
 import asyncio
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
 
 from tenfold import __version__
-from tenfold.data.formats.pictures import BrokenPictureError
+from tenfold.data.formats.pictures import BrokenPictureError, TooLargePictureError
 from tenfold.deployment import inference_protocol as protocol
+from tenfold.deployment.aside import Aside
 from tenfold.deployment.batching import Batcher, FullError, StoppedError
 from tenfold.deployment.measuring import Measures
-from tenfold.deployment.predictor import Prediction, Predictor, png_uri
+from tenfold.deployment.predictor import Predictor, png_uri
 
 PAGE = Path(__file__).with_name("page.html")
+OUTPUTS = ("probabilities", "logits")
 DECODING_THREADS = 2
+
+MOST_SCANS = 100
+"""Of a progressive JPEG; each takes a pass over all of its pixels, and cameras write ten or so."""
 
 _BUSY = "Too many pictures wait; try again."
 _GONE = "The model has stopped; the service is about to end."
+
+T = TypeVar("T")
 
 
 class Service:
     """A predictor behind a batcher, and whether it still answers."""
 
-    def __init__(self, predictor: Predictor, *, on_death: Callable[[], None]) -> None:
+    def __init__(
+        self, predictor: Predictor, *, max_pixels: int, on_death: Callable[[], None]
+    ) -> None:
         self.predictor = predictor
         self.measures = Measures()
         self.batcher = Batcher(predictor.logits, on_death=on_death, seen=self.measures.computed)
-        self._decoders = ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decoding")
+        self._max_pixels = max_pixels
+        self._aside = Aside(DECODING_THREADS)
 
     async def decode(self, content: bytes) -> NDArray[np.uint8]:
         """A picture's pixels at the model's size. Raises BrokenPictureError."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, self.predictor.pixels, content)
+        if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MOST_SCANS:
+            raise TooLargePictureError(f"has more than {MOST_SCANS} scans")
+        return await self.aside(lambda: self.predictor.pixels(content, max_pixels=self._max_pixels))
 
-    async def predict(self, pixels: NDArray[np.uint8]) -> Prediction:
-        """What the model says of pixels (H, W, 3). Raises FullError and StoppedError."""
-        logits = await self.batcher.answer(pixels)
-        return self.predictor.prediction(self.predictor.softmax(logits[None])[0])
+    async def aside(self, work: Callable[[], T]) -> T:
+        """What `work` returns, on a thread that holds up neither the others nor the end."""
+        return await asyncio.wrap_future(self._aside.submit(work))
+
+    async def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Of pixels (N, H, W, 3). Raises FullError and StoppedError."""
+        return await self.batcher.answer(pixels)
+
+    async def where(self, pixels: NDArray[np.uint8]) -> list[list[float]]:
+        """Where the model looks in pixels (H, W, 3), from 0 to 1."""
+        found = (await self.batcher.call(lambda: self.predictor.where(pixels[None])))[0]
+        highest = float(found.max())
+        scaled: list[list[float]] = (found / highest if highest > 0 else found).tolist()
+        return scaled
 
     def stop(self, *, seconds: float) -> None:
         """Answer what waits, and end."""
         self.batcher.stop(seconds=seconds)
-        self._decoders.shutdown(wait=False, cancel_futures=True)
 
 
 def create_application(service: Service, *, name: str) -> FastAPI:
@@ -67,7 +87,7 @@ def create_application(service: Service, *, name: str) -> FastAPI:
     app.add_exception_handler(
         protocol.WrongRequestError, lambda request, error: _error(400, str(error))
     )
-    app.middleware("http")(service.measures.around)
+    app.add_exception_handler(HTTPException, _refuse_plainly)
     _add_people(app, service, name)
     _add_pictures(app, service)
     _add_health(app, service)
@@ -76,9 +96,16 @@ def create_application(service: Service, *, name: str) -> FastAPI:
 
 
 def _refuse_picture(request: Request, error: Exception) -> JSONResponse:
-    is_bomb = "are allowed" in str(error) or "decompression bomb" in str(error)
-    status = 413 if is_bomb else 415
+    status = 413 if isinstance(error, TooLargePictureError) else 415
     return _error(status, f"The picture {error}.")
+
+
+def _refuse_plainly(request: Request, error: Exception) -> JSONResponse:
+    """Unknown paths and wrong methods, in the form of all other refusals."""
+    assert isinstance(error, HTTPException)
+    reply = _error(error.status_code, f"{error.detail}.")
+    reply.headers.update(error.headers or {})
+    return reply
 
 
 def _add_people(app: FastAPI, service: Service, name: str) -> None:
@@ -119,18 +146,18 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         if not content:
             return _error(400, "The body is empty; send a picture's bytes.")
         pixels = await service.decode(content)
-        prediction = await service.predict(pixels)
+        logits = await service.logits(pixels[None])
+        prediction = predictor.prediction(predictor.softmax(logits)[0])
         reply: dict[str, Any] = {
             "label": prediction.label,
             "confidence": prediction.confidence,
+            "unsure": prediction.is_unsure,
             "probabilities": prediction.probabilities,
         }
         if request.query_params.get("details", "").lower() in ("1", "true"):
-            reply["seen"] = png_uri(pixels)
+            reply["seen"] = await service.aside(lambda: png_uri(pixels))
             if predictor.has_map:
-                where = await asyncio.to_thread(predictor.where, pixels[None])
-                highest = float(where.max())
-                reply["where"] = (where[0] / highest if highest > 0 else where[0]).tolist()
+                reply["where"] = await service.where(pixels)
         return reply
 
 
@@ -172,16 +199,16 @@ def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
         )
 
     async def infer(request: Request) -> Response:
-        asked = protocol.read_request(
-            await request.body(),
-            json_length=request.headers.get("inference-header-content-length"),
-            size=predictor.image_size,
-            outputs=("probabilities", "logits"),
+        body = await request.body()
+        length = request.headers.get("inference-header-content-length")
+        asked = await service.aside(
+            lambda: protocol.read_request(
+                body, json_length=length, size=predictor.image_size, outputs=OUTPUTS
+            )
         )
-        futures = [service.batcher.submit(picture) for picture in asked.pixels]
-        logits = np.stack([await asyncio.wrap_future(future) for future in futures])
+        logits = await service.logits(asked.pixels)
         tensors = {"logits": logits, "probabilities": predictor.softmax(logits)}
-        reply = protocol.write_reply(name, asked, tensors)
+        reply = await service.aside(lambda: protocol.write_reply(name, asked, tensors))
         if reply.json_length is None:
             return Response(reply.body, media_type="application/json")
         return Response(

@@ -1,19 +1,22 @@
 """Requests that wait for a moment, so that the model sees several pictures at once."""
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 logger = logging.getLogger("tenfold")
 
+T = TypeVar("T")
 Answer = NDArray[np.float32]
 _END = None
 
@@ -26,10 +29,20 @@ class StoppedError(Exception):
     """The thread that computes is gone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Item:
+    """A picture that waits for its answer."""
+
     pixels: NDArray[np.uint8]
     future: "Future[Answer]"
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """Something else for the same thread, computed by itself."""
+
+    function: Callable[[], Any]
+    future: "Future[Any]"
 
 
 class Batcher:
@@ -53,7 +66,9 @@ class Batcher:
         self._compute = compute
         self._most_together, self._patience = most_together, patience_seconds
         self._on_death, self._seen = on_death, seen
-        self._queue: queue.Queue[_Item | None] = queue.Queue(most_waiting)
+        self._most_waiting = most_waiting
+        self._queue: queue.Queue[_Item | _Call | None] = queue.Queue()
+        self._putting = threading.Lock()
         self._is_alive = True
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
@@ -68,49 +83,73 @@ class Batcher:
         """Pictures in the queue now."""
         return self._queue.qsize()
 
-    async def answer(self, pixels: NDArray[np.uint8]) -> Answer:
-        """The answer (C,) to one picture (H, W, 3). Raises FullError and StoppedError."""
-        return await asyncio.wrap_future(self.submit(pixels))
+    async def answer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The answers (N, C) to pictures (N, H, W, 3). Raises FullError and StoppedError.
 
-    def submit(self, pixels: NDArray[np.uint8]) -> "Future[Answer]":
-        """The answer to come. Raises FullError and StoppedError."""
-        if not self.is_alive:
-            raise StoppedError
-        item = _Item(pixels, Future())
+        Whoever stops waiting for them takes back those that are not computed yet.
+        """
+        futures = self.submit(pixels)
         try:
-            self._queue.put_nowait(item)
-        except queue.Full:
-            raise FullError from None
-        return item.future
+            found = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        finally:
+            for future in futures:
+                future.cancel()
+        return np.stack(found)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """What `function` returns on the thread that computes. Raises as `answer` does."""
+        future: Future[T] = Future()
+        self._put([_Call(function, future)])
+        return await asyncio.wrap_future(future)
+
+    def submit(self, pixels: NDArray[np.uint8]) -> "list[Future[Answer]]":
+        """The answers to come to pictures (N, H, W, 3): to all of them, or to none.
+
+        Raises FullError and StoppedError.
+        """
+        items = [_Item(picture, Future()) for picture in pixels]
+        self._put(items)
+        return [item.future for item in items]
+
+    def _put(self, items: Sequence[_Item | _Call]) -> None:
+        with self._putting:
+            if not self.is_alive:
+                raise StoppedError
+            if self._queue.qsize() + len(items) > self._most_waiting:
+                raise FullError
+            for item in items:
+                self._queue.put_nowait(item)
 
     def stop(self, *, seconds: float) -> None:
         """Answer what waits, and end; at most so long."""
-        self._is_alive = False
-        self._queue.put(_END)
+        with self._putting:  # Nothing comes behind the end.
+            self._is_alive = False
+            self._queue.put_nowait(_END)
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        items: list[_Item] = []
+        items: list[_Item | _Call] = []
         try:
             while True:
                 items, is_end = self._next_batch()
-                if items:
-                    self._answer(items)
+                self._answer([item for item in items if isinstance(item, _Item)])
+                for item in items:
+                    if isinstance(item, _Call):
+                        _settle(item)
                 items = []
                 if is_end:
                     return
         except BaseException:
             logger.exception("The thread that computes has died.")
-            self._is_alive = False
             self._fail(items)
             self._on_death()
 
-    def _next_batch(self) -> tuple[list[_Item], bool]:
+    def _next_batch(self) -> tuple[list[_Item | _Call], bool]:
         """What is computed together, and whether it is the last."""
         first = self._queue.get()
         if first is _END:
             return [], True
-        items = [first]
+        items: list[_Item | _Call] = [first]
         deadline = time.monotonic() + self._patience
         while len(items) < self._most_together:
             try:
@@ -144,15 +183,24 @@ class Batcher:
             except Exception as error:
                 item.future.set_exception(error)
 
-    def _fail(self, items: list[_Item]) -> None:
+    def _fail(self, items: list[_Item | _Call]) -> None:
         """Tell everybody who waits that no answer will come."""
-        while True:
-            try:
+        with self._putting:
+            self._is_alive = False
+            while not self._queue.empty():
                 item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is not None:
-                items.append(item)
+                if item is not _END:
+                    items.append(item)
         for item in items:
-            if not item.future.done():
+            # Who has stopped waiting in this moment needs to hear nothing.
+            with contextlib.suppress(InvalidStateError):
                 item.future.set_exception(StoppedError())
+
+
+def _settle(call: _Call) -> None:
+    if not call.future.set_running_or_notify_cancel():
+        return
+    try:
+        call.future.set_result(call.function())
+    except Exception as error:
+        call.future.set_exception(error)

@@ -63,18 +63,7 @@ def read_request(
 
     Raises WrongRequestError.
     """
-    length = len(body)
-    if json_length is not None:
-        if not (json_length.isascii() and json_length.isdigit() and len(json_length) < 10):
-            raise WrongRequestError("Inference-Header-Content-Length is not a number.")
-        length = int(json_length)
-    if not 0 < length <= len(body):
-        raise WrongRequestError("Inference-Header-Content-Length is not within the body.")
-    if length > MOST_JSON_BYTES:
-        raise WrongRequestError(
-            f"The JSON part has {length:,} bytes where {MOST_JSON_BYTES:,} are allowed; send the "
-            "pixels in binary."
-        )
+    length = _length_of_json(body, json_length)
     try:
         request = _object(json.loads(body[:length]), "the request")
     except (ValueError, RecursionError) as error:
@@ -82,12 +71,31 @@ def read_request(
     inputs = _list(request.get("inputs"), "inputs")
     if len(inputs) != 1:
         raise WrongRequestError(f"There are {len(inputs)} inputs where one, pixels, is expected.")
-    tensor = _object(inputs[0], "an input")
-    if tensor.get("name") != "pixels":
+    pixels = _tensor(_object(inputs[0], "an input"), body[length:], size=size)
+    identifier = request.get("id")
+    if identifier is not None and not isinstance(identifier, str):
+        raise WrongRequestError("id is no text.")
+    return Asked(identifier or "", pixels, _wanted(request, outputs))
+
+
+def _length_of_json(body: bytes, stated: str | None) -> int:
+    length = len(body)
+    if stated is not None:
+        if not (stated.isascii() and stated.isdigit() and len(stated) < 10):
+            raise WrongRequestError("Inference-Header-Content-Length is not a number.")
+        length = int(stated)
+    if not 0 < length <= len(body):
+        raise WrongRequestError("Inference-Header-Content-Length is not within the body.")
+    if length > MOST_JSON_BYTES:
         raise WrongRequestError(
-            f"There is no input {_shown(tensor.get('name'))}; there is: pixels."
+            f"The JSON part has {length:,} bytes where {MOST_JSON_BYTES:,} are allowed; send the "
+            "pixels in binary."
         )
-    pixels = _tensor(tensor, body[length:], size=size)
+    return length
+
+
+def _wanted(request: dict[str, Any], outputs: tuple[str, ...]) -> dict[str, bool]:
+    """The outputs that are asked for, and whether each is wanted in binary."""
     asked = _list(request.get("outputs") or [{"name": each} for each in outputs], "outputs")
     by_default = _parameters(request).get("binary_data_output", False) is True
     wanted = {}
@@ -98,14 +106,15 @@ def read_request(
                 f"There is no output {_shown(name)}; there are: {', '.join(outputs)}."
             )
         wanted[name] = _parameters(output).get("binary_data", by_default) is True
-    identifier = request.get("id")
-    if identifier is not None and not isinstance(identifier, str):
-        raise WrongRequestError("id is no text.")
-    return Asked(identifier or "", pixels, wanted)
+    return wanted
 
 
 def _tensor(tensor: dict[str, Any], binary: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The pixels, whose number is known to be small before any is looked at."""
+    if tensor.get("name") != "pixels":
+        raise WrongRequestError(
+            f"There is no input {_shown(tensor.get('name'))}; there is: pixels."
+        )
     if tensor.get("datatype") != "UINT8":
         raise WrongRequestError(
             f"pixels is of {_shown(tensor.get('datatype'))} where UINT8 is expected."

@@ -11,11 +11,13 @@ from PIL import Image, ImageOps
 
 def read(path: str, height: int, width: int) -> np.ndarray:
     """The middle of a picture, upright, in RGB on white, at the model's size."""
-    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    picture = ImageOps.exif_transpose(Image.open(path))
+    if picture.mode.startswith("I"):  # Sixteen bits become eight.
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+    picture = picture.convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
     picture = Image.alpha_composite(white, picture).convert("RGB")
-    size, method = (width, height), Image.Resampling.BICUBIC
-    return np.asarray(ImageOps.fit(picture, size, method), dtype=np.uint8)
+    return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC))
 
 
 def main() -> None:
@@ -26,12 +28,11 @@ def main() -> None:
     for path in sys.argv[1:]:
         try:
             pixels = read(path, *facts["image_size"])
-        except OSError as error:
-            print(f"{path}: {error}")
+        except Exception as error:  # What a broken picture raises is without limits.
+            print(f"{path}: can't be read ({error})")
             continue
-        [probabilities] = session.run(["probabilities"], {"pixels": pixels[None]})
-        best = int(probabilities[0].argmax())
-        print(f"{path}: {facts['class_names'][best]} ({probabilities[0, best]:.1%})")
+        [[shares]] = session.run(["probabilities"], {"pixels": pixels[None]})
+        print(f"{path}: {facts['class_names'][shares.argmax()]} ({shares.max():.1%})")
 
 
 if __name__ == "__main__":

@@ -38,9 +38,6 @@ FACTS = {
 }  # fmt: skip
 
 BATCH_SIZE = 64
-UNSURE = "unsure"
-"""The label of a picture that the model had better not answer."""
-
 Picture = Union[str, "os.PathLike[str]", bytes, "Image", NDArray[np.uint8]]
 """A path, a file's content, a Pillow image, or pixels (H, W, 3) uint8."""
 
@@ -49,15 +46,17 @@ Picture = Union[str, "os.PathLike[str]", bytes, "Image", NDArray[np.uint8]]
 class Prediction:
     """What the model says of a picture.
 
-    label: the likeliest class, `unsure` where it is below the threshold asked for, and empty where
-    the picture is broken. confidence: of the likeliest class, calibrated. probabilities: by class,
-    the likeliest first. error: why a picture is broken, else empty.
+    label: the likeliest class, empty where the picture is broken. confidence: of that class,
+    calibrated. probabilities: by class, the likeliest first. error: why a picture is broken, else
+    empty. is_unsure: whether the confidence is below the threshold asked for, so that the answer
+    had better not be used.
     """
 
     label: str
     confidence: float
     probabilities: dict[str, float]
     error: str = ""
+    is_unsure: bool = False
 
 
 class Predictor:
@@ -151,9 +150,13 @@ class Predictor:
         """The prediction that probabilities (C,) of one picture amount to."""
         order = np.argsort(-probabilities, kind="stable")
         confidence = float(probabilities[order[0]])
-        label = self.class_names[order[0]] if confidence >= self.threshold else UNSURE
         by_class = {self.class_names[index]: float(probabilities[index]) for index in order}
-        return Prediction(label, confidence, by_class)
+        return Prediction(
+            self.class_names[order[0]],
+            confidence,
+            by_class,
+            is_unsure=confidence < self.threshold,
+        )
 
     def _predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
         read: list[NDArray[np.uint8] | str] = []
@@ -257,7 +260,7 @@ def read_facts(session: "InferenceSession", path: Path) -> dict[str, Any]:
         ) from error
     if missing or not is_known:
         raise TenfoldError(
-            f"{path} was written by another version of tenfold ({facts.get('tenfold', 'unknown')}); "
+            f"{path} was written by another version of tenfold, {facts.get('tenfold', 'unknown')}; "
             "export the run again."
         )
     return facts

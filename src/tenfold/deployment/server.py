@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import http
 import ipaddress
+import json
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -21,10 +24,16 @@ from tenfold.errors import TenfoldError
 HEADER_SECONDS = 10.0
 """Until a client must have sent a request's headers, and between its requests."""
 
-DRAIN_SECONDS = 8.0
+DRAIN_SECONDS = 6.0
 """For the requests that are being answered when the service is to end."""
 
+STOP_SECONDS = 2.0
+"""For the thread that computes, after that."""
+
 MOST_CONNECTIONS = 2048
+
+SPARE_FILES = 128
+"""Open files that are no connections."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,13 @@ class ServerOptions:
 class _ImpatientProtocol(H11Protocol):
     """HTTP over a connection whose client must send each request's headers in time."""
 
+    _deadline: asyncio.TimerHandle | None = None
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            self._write_and_close(503, "Too many connections; try again.", b"retry-after: 1\r\n")
+            return
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -64,17 +78,31 @@ class _ImpatientProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.is_closing():
+        # A request that came together with the one before is being answered already.
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and not self.transport.is_closing():
             self._wait_for_headers()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, in the form of all other refusals."""
+        self._write_and_close(400, "This is no HTTP request that can be understood.")
+
+    def _write_and_close(self, status: int, reason: str, header: bytes = b"") -> None:
+        body = json.dumps({"error": reason}).encode()
+        phrase = http.HTTPStatus(status).phrase.encode()
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"%sconnection: close\r\n\r\n%s" % (status, phrase, len(body), header, body)
+        )
+        self.transport.close()
 
     def _wait_for_headers(self) -> None:
         self._stop_waiting()
         self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
     def _stop_waiting(self) -> None:
-        deadline = getattr(self, "_deadline", None)
-        if deadline is not None:
-            deadline.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():
@@ -105,7 +133,9 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
     """
     _require_key(options)
     predictor = Predictor(path, threads=options.threads, accuracy=options.accuracy)
-    name = path.stem
+    # It is part of addresses.
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)
+    _allow_many_files()
     listening = _listen(options)
     failed = False
 
@@ -114,13 +144,14 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
         failed = True
         server.should_exit = True
 
-    service = Service(predictor, on_death=died)
+    service = Service(predictor, max_pixels=options.limits.max_pixels, on_death=died)
     application = Guards(
         create_application(service, name=name),  # type: ignore[arg-type]
         limits=options.limits,
         hosts=_own_names(options),
-        origins=frozenset(options.origins),
+        origins=frozenset(origin.lower().rstrip("/") for origin in options.origins),
         key=options.key,
+        answered=service.measures.answered,
     )
     server = _Server(
         uvicorn.Config(
@@ -133,7 +164,6 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
             server_header=False,
             date_header=True,
             proxy_headers=False,
-            limit_concurrency=MOST_CONNECTIONS,
             backlog=MOST_CONNECTIONS,
             timeout_keep_alive=round(HEADER_SECONDS),
             timeout_graceful_shutdown=round(DRAIN_SECONDS),
@@ -143,7 +173,7 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
     asyncio.run(_run(server, listening, lambda: ready(address)))
-    service.stop(seconds=2.0)
+    service.stop(seconds=STOP_SECONDS)
     return 1 if failed else 0
 
 
@@ -183,8 +213,21 @@ def _is_loopback(host: str) -> bool:
 
 def _own_names(options: ServerOptions) -> frozenset[str]:
     """What the Host header may say; a page that a browser holds for another host is refused."""
-    names = {"localhost", "127.0.0.1", "[::1]", options.host.lower(), *options.hosts}
-    return frozenset(names)
+    names = {"localhost", "127.0.0.1", "::1", options.host, *options.hosts}
+    return frozenset(f"[{name}]" if ":" in name else name.lower() for name in names)
+
+
+def _allow_many_files() -> None:
+    """As many open files as connections need, where the system lets us."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _listen(options: ServerOptions) -> socket.socket:
@@ -193,6 +236,7 @@ def _listen(options: ServerOptions) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((options.host, options.port))
+        listening.listen(MOST_CONNECTIONS)
     except (OSError, OverflowError) as error:
         listening.close()
         raise TenfoldError(

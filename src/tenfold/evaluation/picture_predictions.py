@@ -16,9 +16,6 @@ from tenfold.data.formats.pictures import BrokenPictureError, decode_picture
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
-UNSURE = "unsure"
-"""The label of a picture that the model had better not answer."""
-
 
 class Model(Protocol):
     """What predicts: a run's trained model, or a predictor of an exported one."""
@@ -46,12 +43,14 @@ class PicturePrediction(NamedTuple):
     """What a model says of a picture file.
 
     path: as it was given, or found in a folder; guesses: the likeliest first, none for a broken
-    picture; error: why it is broken, else None.
+    picture; error: why it is broken, else None; is_unsure: whether the likeliest class had better
+    not be used.
     """
 
     path: str
     guesses: tuple[Guess, ...]
     error: str | None = None
+    is_unsure: bool = False
 
 
 def find_pictures(places: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -102,42 +101,51 @@ def predict_pictures(
 
 
 def with_threshold(prediction: PicturePrediction, threshold: float) -> PicturePrediction:
-    """The same with `unsure` for the likeliest class, where that is below `threshold`."""
+    """The same, and unsure where the likeliest class is less likely than `threshold`."""
     if not prediction.guesses or prediction.guesses[0].probability >= threshold:
         return prediction
-    first, *others = prediction.guesses
-    return prediction._replace(guesses=(first._replace(label=UNSURE), *others))
+    return prediction._replace(is_unsure=True)
 
 
 def watch_folder(
-    model: Model, folder: Path, *, seconds: float = 0.5
+    model: Model, folder: Path, *, seconds: float = 0.5, top: int = 1
 ) -> Generator[PicturePrediction, None, None]:
     """A prediction for each picture in `folder`, now and as they come; never ends.
 
-    A file counts once its size has stayed the same for `seconds`. Raises TenfoldError where there
-    is no such folder.
+    A file counts once its size has stayed the same for `seconds`, and again when it changes. Raises
+    TenfoldError where there is no such folder.
     """
     if not folder.is_dir():
         raise TenfoldError(f"There is no folder {folder} to watch; check the path.")
-    done: dict[str, float] = {}
-    before: dict[str, tuple[int, float]] = {}
+    done: dict[str, _State] = {}
+    before: dict[str, _State] = {}
     while True:
-        now: dict[str, tuple[int, float]] = {}
-        for file in picture_files(folder):
-            path = os.path.join(folder, file.path)
-            with contextlib.suppress(OSError):  # Gone since.
-                found = os.stat(path)
-                now[path] = found.st_size, found.st_mtime
+        now = _states(folder)
         settled = [
-            path
-            for path, state in now.items()
-            if before.get(path) == state and done.get(path) != state[1]
+            path for path, state in now.items() if before.get(path) == state != done.get(path)
         ]
-        for prediction, path in zip(predict_pictures(model, settled), settled, strict=True):
-            done[path] = now[path][1]
-            yield prediction
+        with contextlib.closing(predict_pictures(model, settled, top=top)) as predictions:
+            yield from predictions
+        done = {path: state for path, state in done.items() if path in now}
+        done |= {path: now[path] for path in settled}
         before = now
         time.sleep(seconds)
+
+
+_State = tuple[int, float]
+"""Size and time of a file."""
+
+
+def _states(folder: Path) -> dict[str, _State]:
+    """Of each picture file in `folder`; what vanishes meanwhile is left out."""
+    found: dict[str, _State] = {}
+    with contextlib.suppress(OSError):
+        for file in picture_files(folder):
+            path = os.path.join(folder, file.path)
+            with contextlib.suppress(OSError):
+                state = os.stat(path)
+                found[path] = state.st_size, state.st_mtime
+    return found
 
 
 def read_pictures(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uint8]:
