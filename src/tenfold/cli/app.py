@@ -21,7 +21,7 @@ from tenfold.cli.audit import (
 )
 from tenfold.cli.bench import bench
 from tenfold.cli.data import data_app
-from tenfold.cli.deployment import export, serve
+from tenfold.cli.deployment import export, pull, push, serve
 from tenfold.cli.heads import heads
 from tenfold.cli.options import (
     DataOption,
@@ -262,6 +262,8 @@ app.command()(tune)
 app.command()(heads)
 app.command()(export)
 app.command()(serve)
+app.command()(push)
+app.command()(pull)
 app.command()(audit)
 app.command()(explain)
 app.command()(bench)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tenfold.cli.options import JsonOption, RunArgument, ThreadsOption
+from tenfold.cli.options import JsonOption, RunArgument, RunsOption, ThreadsOption
 from tenfold.console.output import Output, percent
 from tenfold.errors import TenfoldError
 
@@ -159,6 +159,39 @@ def serve(
     status = run_server(_model_file(model), options, ready=ready)
     if status:
         raise typer.Exit(status)
+
+
+def push(
+    run: RunArgument,
+    name: Annotated[str, typer.Argument(help="Of the model on the hub, such as somebody/photos.")],
+    private: Annotated[bool, typer.Option("--private", help="For your eyes only.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a run on the Hugging Face hub, with its card, scores and exports."""
+    from tenfold.deployment.hub import push as push_run
+    from tenfold.reporting.page import card_text
+    from tenfold.run import open_run
+
+    output = Output(as_json=as_json)
+    folder = open_run(run)
+    address = push_run(folder, name, card=card_text(folder.path), private=private)
+    output.record("pushed", run=str(run), name=name, address=address)
+    output.say(f"{run} is at {address}; `tenfold pull {name}` brings it back.")
+
+
+def pull(
+    name: Annotated[str, typer.Argument(help="Of the model on the hub, such as somebody/photos.")],
+    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit of it.")] = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a run that was pushed to the Hugging Face hub; nothing in it is executed."""
+    from tenfold.deployment.hub import pull as pull_run
+
+    output = Output(as_json=as_json)
+    run = pull_run(name, runs, revision=revision)
+    output.record("pulled", name=name, run=str(run.path))
+    output.say(f"{name} is in {run.path}.")
 
 
 def _model_file(place: Path) -> Path:

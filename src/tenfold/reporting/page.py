@@ -53,12 +53,22 @@ def write_report(
     return path
 
 
+def card_text(run_folder: Path) -> str:
+    """A model card of a run in Markdown: what its scores say of it, and what an audit found.
+
+    Raises TenfoldError where the folder holds no run, or one without scores.
+    """
+    run = read_run(Path(run_folder))
+    card = model_card(run, known_findings(RunFolder(run.folder)))
+    if card is None:
+        raise TenfoldError(f"{run_folder} has no scores; run `tenfold evaluate` on it first.")
+    return markdown(run, card)
+
+
 def _write_card(run: Run) -> None:
     """Beside the page of an audited run, what it says of trust as a model card in Markdown."""
-    findings = known_findings(RunFolder(run.folder))
-    card = model_card(run, findings) if findings else None
-    if card is not None:
-        write_text(run.folder / "card.md", markdown(run, card))
+    if known_findings(RunFolder(run.folder)) and run.shown_scores is not None:
+        write_text(run.folder / "card.md", card_text(run.folder))
 
 
 def write_figures(run_folder: Path) -> list[Path]:

@@ -1,0 +1,111 @@
+"""Runs on the Hugging Face hub: pushed with the usual login, pulled by their name."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tenfold.errors import TenfoldError
+from tenfold.files import read_json, write_json, write_text
+from tenfold.run import RunFolder, create_run
+
+FILES = (
+    "model.safetensors", "recipe.json", "provenance.json", "result.json", "metrics.jsonl",
+    "timings.jsonl", "report.html", "predictions-*.npz", "export/*.onnx", "export/exports.json",
+)  # fmt: skip
+"""Of a run folder that are pushed and pulled: nothing that has to be executed to be read."""
+
+REQUIRED = ("model.safetensors", "recipe.json", "result.json")
+
+_PRIVATE = ("hardware", "platform", "commands")
+"""What a run knows of the machine that it was made on, which is nobody else's business."""
+
+
+def push(run: RunFolder, name: str, *, card: str, private: bool = False) -> str:
+    """Put `run` on the hub as the model `name`, such as `somebody/photos`, and return its address.
+
+    card: the README. The login is that of `hf auth login`, or the variable HF_TOKEN. Raises
+    TenfoldError where the run is not finished and where the hub does not take it.
+    """
+    from huggingface_hub import HfApi
+
+    if not run.is_finished():
+        raise TenfoldError(
+            f"{run.path} is not finished; run its `tenfold train` command again to finish it."
+        )
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for pattern in FILES:
+            for file in run.path.glob(pattern):
+                copy = folder / file.relative_to(run.path)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+        write_json(folder / "provenance.json", _shareable(run))
+        write_text(folder / "README.md", card)
+        api = HfApi()
+        try:
+            address = str(api.create_repo(name, private=private, exist_ok=True))
+            api.upload_folder(
+                repo_id=name, folder_path=folder, commit_message=f"{run.path.parent.name}"
+            )
+        except Exception as error:  # Network, rights, names: the hub's errors share no base.
+            raise TenfoldError(
+                f"{run.path} can't be pushed to {name} ({_first_line(error)}); log in with "
+                "`hf auth login`, and check the name and the network."
+            ) from error
+    return address
+
+
+def pull(name: str, runs: Path, *, revision: str | None = None) -> RunFolder:
+    """The run that was pushed as `name`, as a new folder in `runs`.
+
+    revision: a branch, tag or commit; None for the newest. Nothing in it is executed. Raises
+    TenfoldError where the hub has no such model, or one that tenfold did not push.
+    """
+    from huggingface_hub import snapshot_download
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        try:
+            snapshot_download(
+                name, revision=revision, local_dir=folder, allow_patterns=[*FILES, "README.md"]
+            )
+        except Exception as error:  # As above.
+            raise TenfoldError(
+                f"{name} can't be pulled ({_first_line(error)}); check the name and the network, "
+                "and log in with `hf auth login` if it is private."
+            ) from error
+        missing = [file for file in REQUIRED if not (folder / file).is_file()]
+        if missing:
+            raise TenfoldError(f"{name} is no run of tenfold: it has no {missing[0]}.")
+        recipe = read_json(folder / "recipe.json")
+        run = create_run(runs, _folder_name(recipe.get("name")))
+        for file in folder.rglob("*"):
+            inside = file.relative_to(folder)
+            if file.is_file() and inside.parts[0] != ".cache" and inside.name != "result.json":
+                (run.path / inside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, run.path / inside)
+        # Last, since it says that the run is finished.
+        shutil.copyfile(folder / "result.json", run.result)
+    return run
+
+
+def _shareable(run: RunFolder) -> dict[str, Any]:
+    """How the run was made, without what is said of the machine and its folders."""
+    known = read_json(run.provenance)
+    found = {key: value for key, value in known.items() if key not in _PRIVATE}
+    if isinstance(found.get("data"), dict):
+        found["data"] = found["data"] | {"location": None}
+    return found
+
+
+def _folder_name(name: object) -> str:
+    """A recipe's name as that of a folder, whoever wrote it."""
+    text = name if isinstance(name, str) else ""
+    kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text)
+    return kept.strip(".") or "pulled"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
