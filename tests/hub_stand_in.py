@@ -92,10 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/whoami-v2":
             self._reply(200, {"name": "somebody", "type": "user", "orgs": []})
             return
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/.+)?", path):
-            if found[1] in self.hub.models:
-                self._reply(200, self._describe(found[1]))
-                return
+        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/.+)?", path)
+        if found and found[1] in self.hub.models:
+            self._reply(200, self._describe(found[1]))
+            return
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/.+", path):
             files = self.hub.models.get(found[1], {})
             self._reply(200, [_entry(name, content) for name, content in files.items()])
@@ -113,8 +113,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _describe(self, name: str) -> dict[str, Any]:
         siblings = [{"rfilename": file} for file in self.hub.models[name]]
-        return {"_id": "1", "id": name, "modelId": name, "sha": COMMIT, "siblings": siblings,
-                "private": self.hub.private[name], "tags": [], "downloads": 0, "likes": 0}  # fmt: skip
+        return {
+            "_id": "1",
+            "id": name,
+            "modelId": name,
+            "sha": COMMIT,
+            "siblings": siblings,
+            "private": self.hub.private[name],
+            "tags": [],
+            "downloads": 0,
+            "likes": 0,
+        }
 
     def _commit(self, name: str, body: bytes) -> None:
         for line in body.splitlines():
