@@ -27,7 +27,7 @@ def make_run(folder: Path) -> Path:
 def make_model(folder: Path) -> Path:
     """The ONNX file of such a run, with maps."""
     run = make_run(folder)
-    command = commands.run(["export", str(run), "--maps"], folder=folder)
+    command = commands.run(["export", str(run), "--maps", "--samples", "4"], folder=folder)
     assert command.wait() == 0, command.output
     return run / "export/model.onnx"
 

@@ -1,5 +1,6 @@
 """The bundle: what is in it works without tenfold."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -8,7 +9,8 @@ import pytest
 from PIL import Image
 
 import served
-from tenfold.deployment.bundle import write_bundle
+from tenfold.deployment.bundle import SCRIPT, write_bundle
+from tenfold.deployment.export import Export, Gate
 from tenfold.deployment.predictor import Predictor
 from tenfold.errors import TenfoldError
 from tenfold.run import RunFolder
@@ -19,11 +21,17 @@ def model(tmp_path_factory):
     return served.make_model(tmp_path_factory.mktemp("bundled"))
 
 
+def export(model):
+    gate = Gate(64, "test", 1.0, 0.0, 0.0, 0.75, 0.75)
+    return Export(model, 23, False, model.stat().st_size, gate, ())
+
+
 def test_its_script_gives_the_answers_of_the_predictor(model, tmp_path):
     (model.parents[1] / "card.md").write_text("# A card\n")
-    written = write_bundle(RunFolder(model.parents[1]), model, tmp_path / "bundle")
+    written = write_bundle(RunFolder(model.parents[1]), export(model), tmp_path / "bundle")
     names = {path.name for path in written}
-    assert names == {"model.onnx", "predict.py", "requirements.txt", "README.md"}
+    assert names == {"model.onnx", "predict.py", "requirements.txt", "README.md", "card.md"}
+    assert "right on 75.0% of 64 test" in (tmp_path / "bundle/README.md").read_text()
     script = tmp_path / "bundle/predict.py"
     assert len(script.read_text().splitlines()) < 40
     assert "tenfold" not in [
@@ -44,11 +52,39 @@ def test_its_script_gives_the_answers_of_the_predictor(model, tmp_path):
     first, second = found.stdout.splitlines()
     expected = Predictor(model).predict(tmp_path / "a.png")
     assert first.endswith(f"{expected.label} ({expected.confidence:.1%})")
-    assert "cannot identify image file" in second
+    assert "can't be read (cannot identify image file" in second
+
+
+@pytest.mark.parametrize("kind", ["large", "turned", "grey16", "alpha", "cmyk", "palette"])
+def test_its_script_sees_pictures_as_the_predictor_does(model, tmp_path, kind):
+    generator = np.random.default_rng(5)
+    coarse = generator.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((90, 60), Image.Resampling.BICUBIC)
+    path, arguments = tmp_path / "p.png", {}
+    if kind == "turned":
+        path, exif = tmp_path / "p.jpg", Image.Exif()
+        exif[0x0112] = 6
+        arguments = {"exif": exif, "quality": 100}
+    elif kind == "grey16":
+        values = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+        picture = Image.fromarray(values)
+    elif kind == "alpha":
+        picture.putalpha(Image.fromarray(np.full((60, 90), 120, dtype=np.uint8)))
+    elif kind == "cmyk":
+        picture, path = picture.convert("CMYK"), tmp_path / "p.tif"
+    elif kind == "palette":
+        picture = picture.convert("P")
+    picture.save(path, **arguments)
+    specification = importlib.util.spec_from_file_location("script", SCRIPT)
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    ours = Predictor(model).pixels(path).astype(int)
+    theirs = script.read(str(path), 16, 16).astype(int)
+    assert np.abs(ours - theirs).max() <= 6
 
 
 def test_a_folder_with_something_in_it_is_left_alone(model, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(TenfoldError, match="is not empty"):
-        write_bundle(RunFolder(model.parents[1]), model, tmp_path)
+        write_bundle(RunFolder(model.parents[1]), export(model), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

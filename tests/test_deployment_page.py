@@ -121,7 +121,7 @@ def test_several_give_a_table_and_a_csv(page, tmp_path):
         page.click("#csv")
     found.value.save_as(tmp_path / "found.csv")
     lines = (tmp_path / "found.csv").read_text().splitlines()
-    assert lines[0] == "picture,label,confidence,error"
+    assert lines[0] == "picture,label,confidence,unsure,error"
     assert len(lines) == 14
     assert lines[-1].startswith('"\'=broken<b>.png"')
 
@@ -131,6 +131,38 @@ def test_what_is_no_picture_is_said(page):
     page.wait_for_selector("#status.error")
     assert "picture" in page.inner_text("#status")
     assert not page.locator("#one").is_visible()
+
+
+def test_a_key_is_asked_for_and_kept_for_the_session(folder, browser):
+    model = folder / "runs/tiny/1/export/model.onnx"
+    (folder / "key").write_text("correct horse battery staple\n")
+    extra = ["--host", "0.0.0.0", "--allow-remote", "--key-file", "key"]
+    with served.serving(model, *extra, folder=folder) as running:
+        opened = browser.new_page()
+        opened.goto(f"http://127.0.0.1:{running.port}/")
+        opened.wait_for_selector("#lock:not([hidden])")
+        opened.fill("#key", "wrong horse battery staple")
+        opened.press("#key", "Enter")
+        opened.wait_for_selector("#status.error")
+        opened.fill("#key", "correct horse battery staple")
+        opened.press("#key", "Enter")
+        opened.wait_for_selector("#samples button", state="attached")
+        assert not opened.locator("#lock").is_visible()
+        upload(opened, picture())
+        opened.wait_for_selector("#one:not([hidden])")
+        opened.reload()
+        opened.wait_for_function("document.getElementById('about').textContent.includes('knows')")
+        opened.close()
+
+
+def test_classes_whose_names_are_numbers_keep_their_order(page):
+    page.evaluate(
+        """() => show("data:,", {label: "7", confidence: 0.6, unsure: true, seen: "data:,",
+            probabilities: {"7": 0.6, "0": 0.3, "3": 0.1}})"""
+    )
+    assert page.locator(".guess").all_inner_texts()[0].startswith("7")
+    assert page.inner_text("#verdict") == "Not sure"
+    assert "Perhaps 7" in page.inner_text("#remark")
 
 
 def test_a_server_that_has_gone_is_said(folder, browser):

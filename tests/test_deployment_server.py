@@ -1,6 +1,7 @@
 """A real server over real sockets: what it answers, what it refuses, and how it ends."""
 
 import concurrent.futures
+import contextlib
 import io
 import json
 import socket
@@ -10,6 +11,7 @@ import zlib
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -49,6 +51,13 @@ def known(model):
         Image.fromarray(pixels).save(content, "PNG")
         found.append((content.getvalue(), predictor.predict(content.getvalue())))
     return found
+
+
+def figures(server):
+    """What /metrics says, by name."""
+    lines = httpx.get(server.address + "metrics").text.splitlines()
+    pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    return {name: float(value) for name, value in pairs}
 
 
 def healthy(server, known):
@@ -199,18 +208,66 @@ def test_what_is_no_picture_is_refused(server, known, content, status):
     healthy(server, known)
 
 
-def test_row_39_a_pixel_bomb_is_refused(server, known):
-    def chunk(kind, content):
-        body = kind + content
-        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+def chunk(kind, content):
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
-    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    bomb = (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+
+def png_file(width, height, rows, *more, mode=2):
+    header = struct.pack(">IIBBBBB", width, height, 8, mode, 0, 0, 0)
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            *more,
+            chunk(b"IDAT", zlib.compress(rows, 9)),
+            chunk(b"IEND", b""),
+        ]
     )
-    reply = httpx.post(server.address + "predict", content=bomb)
-    assert reply.status_code == 413
+
+
+def many_scans(number):
+    """A progressive JPEG with `number` markers of a scan."""
+    content = io.BytesIO()
+    Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(content, "JPEG", progressive=True)
+    return content.getvalue() + b"\xff\xda" * number
+
+
+BOMBS = {
+    "more pixels than may be": png_file(60000, 60000, b"\0" * 1000),
+    "more than are decoded": png_file(5000, 5000, b"\0" * (5000 * (4 * 5000 + 1)), mode=6),
+    "text": png_file(
+        16,
+        16,
+        b"\0" * (16 * 49),
+        chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * 100_000_000, 9)),
+    ),
+    "scans": many_scans(1000),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_row_39_bombs_are_refused(server, known, kind):
+    before = figures(server)["process_resident_memory_bytes"]
+    for _ in range(3):
+        reply = httpx.post(server.address + "predict", content=BOMBS[kind], timeout=30)
+        assert reply.status_code == 413
+    assert figures(server)["process_resident_memory_bytes"] - before < 300e6
     healthy(server, known)
+
+
+def test_row_39_pictures_as_large_as_may_be_stay_under_300_megabytes(model, folder):
+    largest = png_file(2896, 2896, b"\0" * (2896 * (4 * 2896 + 1)), mode=6)
+    frames = io.BytesIO()
+    still = [Image.fromarray(np.full((500, 500), i, dtype=np.uint8)) for i in range(60)]
+    still[0].save(frames, "GIF", save_all=True, append_images=still[1:])
+    with served.serving(model, folder=folder) as running:
+        before = figures(running)["process_resident_memory_bytes"]
+        for content in (largest, frames.getvalue(), largest):
+            reply = httpx.post(running.address + "predict", content=content, timeout=30)
+            assert reply.status_code == 200
+        peak = psutil.Process(running.command.process.pid).memory_info().rss
+        assert peak - before < 300e6
 
 
 def test_row_41_bodies_that_are_too_large_or_lie_about_it(server, known):
@@ -220,7 +277,56 @@ def test_row_41_bodies_that_are_too_large_or_lie_about_it(server, known):
     assert b" 413 " in reply.split(b"\r\n")[0]
     reply = server.send(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n")
     assert b" 400 " in reply.split(b"\r\n")[0]
+    assert b'{"error"' in reply
+    # Shorter than it says.
+    reply = server.send(
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\nabc"
+    )
+    assert b" 408 " in reply.split(b"\r\n")[0]
     healthy(server, known)
+
+
+def test_row_41_a_body_without_end(server, known):
+    with socket.create_connection((server.host, server.port), timeout=20) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        part = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                connection.sendall(part)
+        with contextlib.suppress(OSError):
+            assert b" 413 " in connection.recv(100)
+    healthy(server, known)
+
+
+def test_unknown_paths_are_refused_in_the_protocols_form(server):
+    for method, path in (("GET", "v2/models/nothing"), ("GET", "predict"), ("GET", "nowhere")):
+        reply = httpx.request(method, server.address + path)
+        assert reply.status_code in (404, 405)
+        assert set(reply.json()) == {"error"}
+
+
+def test_pages_of_named_sites_may_ask(model, folder, known):
+    with served.serving(model, "--origin", "https://a.example/", folder=folder) as running:
+        asks = {
+            "Origin": "https://a.example",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "content-type",
+        }
+        reply = httpx.options(running.address + "predict", headers=asks)
+        assert reply.status_code == 204
+        assert reply.headers["access-control-allow-origin"] == "https://a.example"
+        assert "content-type" in reply.headers["access-control-allow-headers"]
+        content, expected = known[0]
+        reply = httpx.post(
+            running.address + "predict", content=content, headers={"Origin": "https://a.example"}
+        )
+        assert reply.json()["label"] == expected.label
+        assert reply.headers["access-control-allow-origin"] == "https://a.example"
+        other = {**asks, "Origin": "https://b.example"}
+        reply = httpx.options(running.address + "predict", headers=other)
+        assert reply.status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -276,12 +382,9 @@ def test_the_page_and_what_it_needs(server):
 
 def test_figures_for_prometheus(server, known):
     healthy(server, known)
-    text = httpx.get(server.address + "metrics").text
-    values = {
-        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
-        for line in text.splitlines()
-        if not line.startswith("#")
-    }
+    httpx.get(server.address + "nothing")
+    values = figures(server)
+    assert values['tenfold_requests_total{path="other",status="404"}'] >= 1
     assert values['tenfold_requests_total{path="/predict",status="200"}'] >= 1
     assert values["tenfold_pictures_total"] >= values["tenfold_batches_total"] >= 1
 
@@ -307,7 +410,7 @@ def test_row_46_a_signal_lets_it_finish(model, folder, known):
         for future in futures:
             try:
                 statuses.append(future.result().status_code)
-            except httpx.TransportError:
+            except httpx.ConnectError:
                 statuses.append(0)  # Came when it no longer listened.
         started = time.monotonic()
         assert running.command.wait(20) == 0
