@@ -45,16 +45,18 @@ def findings(run):
 def test_every_part_finds_something_or_says_what_is_missing(findings, run):
     assert tuple(findings) == PARTS
     missing = {name for name, finding in findings.items() if "missing" in finding.values}
-    assert missing == {"agreement"}  # The tiny data is not CIFAR-10.
+    assert missing == {"agreement", "new-pictures"}  # The tiny data is not CIFAR-10.
     for name in PARTS:
         json.dumps(findings[name].values)
         assert (run.path / f"audit/{name}.json").exists()
 
 
 def test_what_is_known_is_not_computed_again(findings, run):
-    told = []
+    told, uses = [], len(read_json(run.result)["test_uses"])
     again = audit(run, options=OPTIONS, told=told.append)
-    assert told == ["agreement"]  # What was missing may be there now.
+    audit(run, told=told.append)  # Without a word on options, what is kept is good enough.
+    assert told == []
+    assert len(read_json(run.result)["test_uses"]) == uses
     for name in PARTS:
         assert json.dumps(again[name].values) == json.dumps(findings[name].values)
         assert set(again[name].arrays) == set(findings[name].arrays)
@@ -63,13 +65,13 @@ def test_what_is_known_is_not_computed_again(findings, run):
 def test_other_options_ask_for_their_part_alone(findings, run):
     told = []
     audit(run, options=dataclasses.replace(OPTIONS, pictures=30), told=told.append)
-    assert told == ["robustness", "novelty", "agreement"]
+    assert told == ["robustness", "novelty"]
     audit(run, options=OPTIONS)  # As the other tests expect it.
 
 
 def test_the_look_at_the_test_pictures_is_written_down(findings, run):
     uses = read_json(run.result)["test_uses"]
-    assert [use["purpose"] for use in uses][:2] == ["after training", "audit"]
+    assert [use["purpose"] for use in uses][:2] == ["after training", "tenfold audit"]
 
 
 def test_the_temperature_is_kept_and_used(run):
@@ -116,6 +118,40 @@ def test_other_weights_make_what_is_known_worthless(findings, run):
     assert set(known_findings(run)) == set(PARTS)
 
 
+def test_changed_data_is_not_taken_for_what_it_was_trained_on(findings, run, folder):
+    data = folder / "tiny.npz"
+    before = data.read_bytes()
+    with np.load(data) as file:
+        arrays = dict(file)
+    name = next(each for each in arrays if arrays[each].ndim == 4)
+    try:
+        np.savez(data, **(arrays | {name: 255 - arrays[name]}))
+        with pytest.raises(TenfoldError, match="has changed since"):
+            audit(run, ["errors"], options=AuditOptions(seed=3))
+    finally:
+        data.write_bytes(before)
+
+
+def test_a_part_that_lacks_something_says_so_and_is_tried_again(findings, run, monkeypatch):
+    from tenfold.audit import auditing
+
+    def fail(subject, options):
+        raise TenfoldError("There is no such thing here.")
+
+    real = auditing._PARTS["labels"]
+    store = Store(run)
+    store.path("labels", "json").unlink()
+    monkeypatch.setitem(auditing._PARTS, "labels", dataclasses.replace(real, compute=fail))
+    found = audit(run)
+    assert found["labels"].values == {"missing": "There is no such thing here."}
+    assert audit(run)["labels"].values == found["labels"].values
+    with pytest.raises(TenfoldError, match="no such thing"):
+        audit(run, ["labels"])
+    monkeypatch.setitem(auditing._PARTS, "labels", real)
+    again = audit(run, ["labels"])["labels"].values
+    assert again["num_images"] == findings["labels"].values["num_images"]
+
+
 def test_what_is_damaged_is_computed_again(findings, run):
     (run.path / "audit/errors.npz").write_bytes(b"nothing")
     assert Store(run).load("errors") is None
@@ -127,6 +163,8 @@ def test_what_is_damaged_is_computed_again(findings, run):
 def test_wrong_arguments_are_refused(run, tmp_path):
     with pytest.raises(TenfoldError, match="no part 'trust'; there are: calibration"):
         audit(run, ["trust"])
+    with pytest.raises(TenfoldError, match="at least one picture, not 0"):
+        audit(run, options=AuditOptions(pictures=0))
     with pytest.raises(TenfoldError, match="is not finished"):
         Subject(RunFolder(tmp_path), seed=0, progress=None)
 
@@ -166,6 +204,28 @@ def test_a_comparison_sets_audits_side_by_side(findings, folder, tmp_path):
     assert "Beyond accuracy" in text
     assert text.count("strange ones told") == 1
     assert not (folder / "runs/tiny/2/card.md").exists()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it_all_without_complaint(findings, run, tmp_path, browser, scheme, width):
+    path = write_report([run.path], tmp_path / "page.html")
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    complaints, requests = [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    pictures = page.locator(".strips img")
+    assert pictures.count() > 50
+    assert page.evaluate(
+        "[...document.querySelectorAll('.strips img')].every(i => i.complete && i.naturalWidth > 0)"
+    )
+    page.close()
 
 
 # -- the commands --------------------------------------------------------------------------------

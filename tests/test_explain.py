@@ -102,6 +102,35 @@ def test_grad_cam_finds_the_only_thing_that_matters():
     assert 16 <= column < 28
 
 
+@pytest.mark.parametrize(
+    ("backbone", "side"),
+    [("vit_tiny_patch16_224", 32), ("swin_tiny_patch4_window7_224", 64), ("resnet18", 64)],
+)
+def test_pretrained_networks_have_maps_wherever_their_channels_are(backbone, side):
+    """Transformers have tokens in a row, or channels last; some ask one token alone."""
+    pytest.importorskip("timm")
+    settings = [f"model.backbone={backbone}", "model.weights=none", f"model.input_size={side}"]
+    model = trained("transfer-lite0", *settings)
+    layers = explain.feature_maps(model, pictures())
+    assert layers
+    for layer in layers:
+        count, _, height, width = layer.maps.shape
+        assert (count, height) == (4, width)
+    found = explain.grad_cam(model, pictures(), CLASSES)
+    assert found.shape == (4, 32, 32)
+    assert (found >= 0).all()
+    # A map of nothing would pass for one that shuffled weights change.
+    assert (found.max(axis=(1, 2)) > 0).any()
+
+
+def test_large_pictures_go_through_in_smaller_parts():
+    from tenfold.models.parts import gradient_batch
+
+    assert gradient_batch(nn.Identity(), (32, 32)) == 250
+    assert gradient_batch(nn.Identity(), (64, 64)) == 62
+    assert gradient_batch(nn.Identity(), (1000, 1000)) == 1
+
+
 def test_a_dense_network_has_no_maps():
     with pytest.raises(TenfoldError, match="integrated gradients or occlusion"):
         explain.grad_cam(trained("ann"), pictures(), CLASSES)

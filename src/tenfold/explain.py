@@ -19,10 +19,11 @@ from tenfold.augment import batch_normalise
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.blocks import Layer
-from tenfold.models.parts import parts_of
+from tenfold.models.parts import gradient_batch, parts_of
 from tenfold.progress import Progress
 
-BATCH_SIZE = 250
+COMPARED_AT_ONCE = 250
+"""Pictures, with all others."""
 
 STEPS = 32
 """Of the integral, from the mean picture to the picture itself."""
@@ -73,27 +74,25 @@ def feature_maps(model: TrainedModel, pixels: _Pixels) -> list[FeatureMaps]:
     layers = parts_of(model.module).layers
     with _evaluated(model), _recorded(layers) as outputs, torch.inference_mode():
         model.module(_inputs(model, pixels))
-        return [
-            FeatureMaps(layer.name, outputs[layer.name].float().cpu().numpy()) for layer in layers
-        ]
+        return [FeatureMaps(layer.name, _as_maps(layer, outputs[layer.name])) for layer in layers]
 
 
 def features_before_head(
     model: TrainedModel, pixels: _Pixels, *, progress: Progress | None = None
 ) -> _Maps:
     """(N, D): the vectors from which the last layer makes its logits."""
-    head = parts_of(model.module).head
+    head, size = parts_of(model.module).head, _batch_size(model)
     found = np.empty((len(pixels), head.in_features), dtype=np.float32)
     seen: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     try:
         with _evaluated(model), torch.inference_mode():
-            for start in range(0, len(pixels), BATCH_SIZE):
+            for start in range(0, len(pixels), size):
                 seen.clear()
-                model.module(_inputs(model, pixels[start : start + BATCH_SIZE]))
-                found[start : start + BATCH_SIZE] = seen[0].float().cpu().numpy()
+                model.module(_inputs(model, pixels[start : start + size]))
+                found[start : start + size] = seen[0].float().cpu().numpy()
                 if progress is not None:
-                    progress("features", min(start + BATCH_SIZE, len(pixels)), len(pixels))
+                    progress("features", min(start + size, len(pixels)), len(pixels))
     finally:
         handle.remove()
     return found
@@ -105,13 +104,14 @@ def nearest(features: _Maps, others: _Maps, *, number: int = 5) -> Neighbours:
     unit, of = _unit(features), _unit(others)
     indices = np.empty((len(unit), number), dtype=np.int64)
     similarity = np.empty((len(unit), number), dtype=np.float32)
-    for start in range(0, len(unit), BATCH_SIZE):
-        cosines = unit[start : start + BATCH_SIZE] @ of.T
+    for start in range(0, len(unit), COMPARED_AT_ONCE):
+        rows = slice(start, start + COMPARED_AT_ONCE)
+        cosines = unit[rows] @ of.T
         best = np.argpartition(-cosines, number - 1, axis=1)[:, :number]
         values = np.take_along_axis(cosines, best, axis=1)
         order = np.argsort(-values, axis=1, kind="stable")
-        indices[start : start + BATCH_SIZE] = np.take_along_axis(best, order, axis=1)
-        similarity[start : start + BATCH_SIZE] = np.take_along_axis(values, order, axis=1)
+        indices[rows] = np.take_along_axis(best, order, axis=1)
+        similarity[rows] = np.take_along_axis(values, order, axis=1)
     return Neighbours(indices, similarity)
 
 
@@ -131,16 +131,20 @@ def grad_cam(model: TrainedModel, pixels: _Pixels, classes: _Classes) -> _Maps:
             f"A {model.recipe.model.name} network has no maps of where something is; ask for "
             "integrated gradients or occlusion instead."
         )
-    with _evaluated(model), _recorded([layer]) as outputs, torch.enable_grad():
-        # So that there is a gradient even where no weight of the network learns.
-        inputs = _inputs(model, pixels).requires_grad_(True)
-        logits = model.module(inputs)
-        maps = outputs[layer.name]
-        [gradients] = torch.autograd.grad(_chosen(logits, classes).sum(), maps)
-        weights = gradients.mean(dim=(2, 3), keepdim=True)
-        found = (weights * maps).sum(dim=1, keepdim=True).relu()
-        large = interpolate(found, model.image_size, mode="bilinear", align_corners=False)
-    return np.asarray(large[:, 0].detach().float().cpu().numpy())
+    as_maps = layer.as_maps or (lambda outputs: outputs)
+
+    def attribute(inputs: Tensor, target: Tensor) -> Tensor:
+        with _recorded([layer]) as outputs, torch.enable_grad():
+            # So that there is a gradient even where no weight of the network learns.
+            logits = model.module(inputs.requires_grad_(True))
+            output = outputs[layer.name]
+            [gradient] = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), output)
+            maps, gradients = as_maps(output), as_maps(gradient)
+            weights = gradients.mean(dim=(2, 3), keepdim=True)
+            found = (weights * maps).sum(dim=1, keepdim=True).relu()
+            return interpolate(found, model.image_size, mode="bilinear", align_corners=False)
+
+    return _attributed(model, pixels, classes, attribute)
 
 
 def integrated_gradients(
@@ -159,7 +163,7 @@ def integrated_gradients(
             target=target,
             n_steps=steps,
             method="gausslegendre",
-            internal_batch_size=max(BATCH_SIZE, len(inputs)),
+            internal_batch_size=max(_batch_size(model), len(inputs)),
         )
         return found
 
@@ -241,15 +245,19 @@ def _captum() -> Any:
 # -- what they share -----------------------------------------------------------------------------
 
 
+def _batch_size(model: TrainedModel) -> int:
+    return gradient_batch(model.module, model.image_size)
+
+
 def _inputs(model: TrainedModel, pixels: _Pixels) -> Tensor:
     device = next(model.module.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in model.normalisation)
     return batch_normalise(torch.from_numpy(np.array(pixels)).to(device), mean, std)
 
 
-def _chosen(logits: Tensor, classes: _Classes) -> Tensor:
-    indices = torch.as_tensor(classes, device=logits.device)
-    return logits.gather(1, indices[:, None])
+def _as_maps(layer: Layer, output: Tensor) -> _Maps:
+    maps = layer.as_maps(output) if layer.as_maps is not None else output
+    return np.asarray(maps.float().cpu().numpy())
 
 
 def _attributed(
@@ -261,9 +269,10 @@ def _attributed(
     """`attribute` in parts, its colours added up."""
     parts = []
     with _evaluated(model):
-        for start in range(0, len(pixels), BATCH_SIZE):
-            inputs = _inputs(model, pixels[start : start + BATCH_SIZE])
-            target = torch.as_tensor(classes[start : start + BATCH_SIZE], device=inputs.device)
+        size = _batch_size(model)
+        for start in range(0, len(pixels), size):
+            inputs = _inputs(model, pixels[start : start + size])
+            target = torch.as_tensor(classes[start : start + size], device=inputs.device)
             found = attribute(inputs, target)
             parts.append(found.sum(dim=1).detach().float().cpu().numpy())
     return np.concatenate(parts)
@@ -282,12 +291,12 @@ def _evaluated(model: TrainedModel) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recorded(layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of `layers` by name, as maps, once the network has run."""
+    """The outputs of `layers` by name, as they are, once the network has run."""
     outputs: dict[str, Tensor] = {}
 
     def record(layer: Layer) -> Callable[[nn.Module, object, Tensor], Tensor]:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-            outputs[layer.name] = layer.as_maps(output) if layer.as_maps is not None else output
+            outputs[layer.name] = output
             # An activation in place would change what the layer said.
             return output.clone()
 

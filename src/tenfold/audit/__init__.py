@@ -11,7 +11,8 @@ from typing import Any
 __all__ = ["PARTS", "AuditOptions", "audit"]
 
 PARTS = (
-    "calibration", "explanation", "errors", "robustness", "novelty", "agreement", "labels",
+    "calibration", "explanation", "errors", "robustness", "new-pictures", "novelty", "agreement",
+    "labels",
 )  # fmt: skip
 """In the order of the page."""
 

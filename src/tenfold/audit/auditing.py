@@ -1,7 +1,7 @@
 """`audit`: compute the parts that are wanted and not known yet, and keep them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,52 +10,73 @@ from tenfold.audit.looking import errors, explanation
 from tenfold.audit.store import Finding, Store
 from tenfold.audit.subject import Subject
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.evaluate import record_use
-from tenfold.files import read_json, write_json
 from tenfold.progress import Progress
 from tenfold.run import RunFolder
 
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What an audit may be told.
+    """What an audit may be told. None is the usual; what is kept is then taken whatever it was
+    computed with.
 
-    pictures: how many pictures of the measured split are corrupted and attacked; what a smaller
-    number says is less certain. human: the file with people's answers to CIFAR-10's test set, or
-    None to fetch it. corrupted: a folder with the published files of CIFAR-10-C, or None to corrupt
-    pictures here. new_test_set: a folder with the files of CIFAR-10.1, or None to fetch them. seed:
-    of what is drawn.
+    pictures: how many pictures of the measured split are corrupted, attacked and compared with
+    strange ones, 1000 by default; what a smaller number says is less certain. human: the file with
+    people's answers to CIFAR-10's test set; fetched by default. corrupted: a folder with the
+    published files of CIFAR-10-C; by default pictures are corrupted here. new_test_set: a folder
+    with the files of CIFAR-10.1; fetched by default. strange: name or path of a data set of other
+    things than the run's classes. seed: of what is drawn, 0 by default.
     """
 
-    pictures: int = 1000
+    pictures: int | None = None
     human: Path | None = None
     corrupted: Path | None = None
     new_test_set: Path | None = None
-    seed: int = 0
+    strange: str | None = None
+    seed: int | None = None
+
+    def filled(self) -> "FilledOptions":
+        """The same with the usual values in the place of None."""
+        usual = {"pictures": 1000, "seed": 0}
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        return FilledOptions(**{k: usual.get(k) if v is None else v for k, v in given.items()})
+
+
+@dataclass(frozen=True)
+class FilledOptions:
+    """AuditOptions with a number for each of its numbers."""
+
+    pictures: int
+    human: Path | None
+    corrupted: Path | None
+    new_test_set: Path | None
+    strange: str | None
+    seed: int
 
 
 @dataclass(frozen=True)
 class Part:
-    """How a part is computed, and on which options it depends."""
+    """How a part is computed, on which options it depends, and whether it looks at pictures."""
 
-    compute: Callable[[Subject, AuditOptions], Finding]
+    compute: Callable[[Subject, FilledOptions], Finding]
     options: tuple[str, ...] = ("seed",)
+    looks_at_pictures: bool = True
 
 
 _PARTS = {
-    "calibration": Part(parts.calibration, ()),
+    "calibration": Part(parts.calibration, (), looks_at_pictures=False),
     "explanation": Part(lambda subject, options: explanation(subject)),
     "errors": Part(lambda subject, options: errors(subject)),
     "robustness": Part(parts.robustness, ("seed", "pictures", "corrupted")),
-    "novelty": Part(parts.novelty, ("seed", "pictures")),
-    "agreement": Part(parts.agreement, ()),
+    "new-pictures": Part(parts.new_pictures, ("new_test_set",)),
+    "novelty": Part(parts.novelty, ("seed", "pictures", "strange")),
+    "agreement": Part(parts.agreement, ("human",)),
     "labels": Part(parts.labels, ()),
 }
 
 
 def audit(
     run: RunFolder,
-    wanted: Sequence[str] = PARTS,
+    wanted: Sequence[str] | None = None,
     *,
     options: AuditOptions | None = None,
     progress: Progress | None = None,
@@ -63,41 +84,52 @@ def audit(
 ) -> dict[str, Finding]:
     """What is known of `run` after the parts `wanted` were computed, or found as they were kept.
 
-    told: is called with the name of each part that has to be computed. Raises TenfoldError where
-    the run is not finished, and for an unknown part. A part for which something is missing says
-    so in its values and is tried again the next time.
+    wanted: None for all. A part for which something is missing says so in its values; it is tried
+    again when it is named, or when an option of it is given. told: is called with the name of each
+    part that has to be computed.
+
+    Raises TenfoldError where the run is not finished, where its data has changed since, for an
+    unknown part, and where a named part lacks something.
     """
     options = options or AuditOptions()
-    if unknown := sorted(set(wanted) - set(PARTS)):
+    if options.pictures is not None and options.pictures < 1:
+        raise TenfoldError(f"An audit needs at least one picture, not {options.pictures}.")
+    if unknown := sorted(set(wanted or ()) - set(PARTS)):
         raise TenfoldError(f"There is no part {unknown[0]!r}; there are: {', '.join(PARTS)}.")
-    store, subject = Store(run), Subject(run, seed=options.seed, progress=progress)
+    filled = options.filled()
+    store, subject = Store(run), Subject(run, seed=filled.seed, progress=progress)
     findings: dict[str, Finding] = {}
     is_recorded = False
-    for name in [part for part in PARTS if part in wanted]:
+    for name in [part for part in PARTS if wanted is None or part in wanted]:
         part = _PARTS[name]
-        key = store.key(name, {each: _plain(getattr(options, each)) for each in part.options})
-        kept = store.load(name, key=key)
-        if kept is not None and "missing" not in kept.values:
+        kept = store.load(name, options=_plain(options, part.options))
+        if kept is not None and not (wanted is not None and kept.may_be_there_now):
             findings[name] = kept
             continue
         told(name)
         with run.writer():
-            if not is_recorded:
-                _record(subject)
+            findings[name] = _compute(part, subject, filled, must=wanted is not None)
+            if "missing" not in findings[name].values and not is_recorded:
+                subject.record_use("tenfold audit")
                 is_recorded = True
-            findings[name] = part.compute(subject, options)
-            store.save(name, findings[name], key=key)
+            store.save(name, findings[name], options=_plain(filled, part.options))
     return findings
 
 
-def _record(subject: Subject) -> None:
-    """Looking at how it does on the test pictures is a use of them."""
-    found = subject.measured_predictions()
-    accuracy = float((found.logits.argmax(axis=1) == found.labels).mean())
-    result = read_json(subject.run.result)
-    record_use(result, subject.split, accuracy, purpose="audit")
-    write_json(subject.run.result, result)
+def _compute(part: Part, subject: Subject, options: FilledOptions, *, must: bool) -> Finding:
+    """What `part` finds; must: whether it is an error that something is missing for it."""
+    if part.looks_at_pictures:
+        subject.measured  # noqa: B018 -- that there are none would be missing for every part.
+    given = any(isinstance(getattr(options, name), Path) for name in part.options)
+    try:
+        return part.compute(subject, options)
+    except TenfoldError as error:
+        if must or given:
+            raise
+        return Finding({"missing": str(error)}, {})
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+def _plain(options: AuditOptions | FilledOptions, names: Sequence[str]) -> Mapping[str, Any]:
+    """What `names` are in `options`, as JSON has it."""
+    values = {name: getattr(options, name) for name in names}
+    return {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in values.items()}

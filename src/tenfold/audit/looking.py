@@ -9,11 +9,19 @@ from numpy.typing import NDArray
 from tenfold import explain
 from tenfold.audit.store import Arrays, Finding
 from tenfold.audit.subject import Subject
+from tenfold.data.formats.image_folders import printable
+from tenfold.errors import TenfoldError
 from tenfold.evaluation.picture_predictions import find_pictures, read_pictures
 from tenfold.evaluation.predictions import Predictions
 
 NUM_OF_A_KIND = 6
-"""Pictures that are explained: the surest errors, the least sure, and of the pair most confused."""
+"""Pictures that are explained: the surest errors and the least sure."""
+
+NUM_PAIRS, NUM_OF_A_PAIR = 3, 3
+"""Pairs of classes most often confused, and pictures of each."""
+
+MOST_EXPLAINED = 50
+"""Pictures that somebody names at once; a page with more can't be read."""
 
 NUM_CHECKED = 16
 """Pictures for the comparison with random weights."""
@@ -38,7 +46,8 @@ def explanation(subject: Subject) -> Finding:
 def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Finding:
     """The same for pictures that somebody named: files, folders, or ids of the measured split.
 
-    Raises TenfoldError where there is no such picture, or where one can't be read.
+    Raises TenfoldError where there is no such picture, where one can't be read, and where there are
+    more than MOST_EXPLAINED.
     """
     pixels, ids, truths = [], [], []
     places = {str(name): index for index, name in enumerate(subject.measured.ids)}
@@ -50,8 +59,13 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Finding:
             truths.append(subject.measured.class_names[subject.measured.labels[index]])
             continue
         paths = find_pictures([name])
+        if len(pixels) + len(paths) > MOST_EXPLAINED:
+            raise TenfoldError(
+                f"{len(pixels) + len(paths):,} pictures are too many for one page; name at most "
+                f"{MOST_EXPLAINED}."
+            )
         pixels += list(read_pictures(paths, subject.model.image_size))
-        ids += paths
+        ids += [printable(path) for path in paths]
         truths += [""] * len(paths)
     return _explained(subject, np.stack(pixels), ids, truths, ["asked for"] * len(pixels))
 
@@ -64,7 +78,7 @@ def _explained(
     kinds: Sequence[str],
 ) -> Finding:
     model = subject.model
-    logits = model.logits(pixels).astype(np.float64)
+    logits = model.logits(pixels).astype(np.float64) / subject.temperature
     guesses = logits.argmax(axis=1)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     confidence = 1 / exponentials.sum(axis=1)
@@ -73,8 +87,13 @@ def _explained(
     some = subject.measured.pixels[subject.drawn(len(subject.measured), NUM_CHECKED)]
     asked = model.logits(some).argmax(axis=1)
     methods = explain.methods_for(model)
+    unavailable = {}
     for number, (name, method) in enumerate(methods.items()):
-        arrays[name] = method(model, pixels, guesses).astype(np.float16)
+        try:
+            arrays[name] = method(model, pixels, guesses).astype(np.float16)
+        except TenfoldError as error:
+            unavailable[name] = str(error)
+            continue
         checks[name] = explain.randomisation_check(model, some, asked, method, seed=subject.seed)
         if subject.progress is not None:
             subject.progress("maps", number + 1, len(methods))
@@ -104,7 +123,13 @@ def _explained(
         }
         for place, guess in enumerate(guesses)
     ]
-    values = {"split": subject.split, "pictures": pictures, "checks": checks, "layers": layers}
+    values = {
+        "split": subject.split,
+        "pictures": pictures,
+        "checks": checks,
+        "unavailable": unavailable,
+        "layers": layers,
+    }
     return Finding(values, arrays)
 
 
@@ -115,16 +140,19 @@ def interesting(predictions: Predictions) -> tuple[NDArray[np.int64], list[str]]
     wrong = np.flatnonzero(guesses != predictions.labels)
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
     unsure = np.argsort(confidence, kind="stable")
-    groups = {"surest error": surest, "least sure": unsure, "most confused": surest[:0]}
-    if len(wrong):
-        pairs = guesses[wrong] * probabilities.shape[1] + predictions.labels[wrong]
-        values, counts = np.unique(pairs, return_counts=True)
-        most = wrong[pairs == values[counts.argmax()]]
-        groups["most confused"] = most[np.argsort(-confidence[most], kind="stable")]
+    groups = {"surest error": surest, "least sure": unsure}
+    pairs = guesses * probabilities.shape[1] + predictions.labels
+    values, counts = np.unique(pairs[wrong], return_counts=True)
+    for place in np.argsort(-counts, kind="stable")[:NUM_PAIRS]:
+        guess, true = divmod(int(values[place]), probabilities.shape[1])
+        names = predictions.class_names
+        kind = f"{names[true]} called {names[guess]}, {counts[place]} times"
+        groups[kind] = surest[pairs[surest] == values[place]]
     chosen: list[int] = []
     kinds: list[str] = []
     for kind, indices in groups.items():
-        fresh = [int(index) for index in indices if int(index) not in chosen][:NUM_OF_A_KIND]
+        number = NUM_OF_A_KIND if kind in ("surest error", "least sure") else NUM_OF_A_PAIR
+        fresh = [int(index) for index in indices if int(index) not in chosen][:number]
         chosen += fresh
         kinds += [kind] * len(fresh)
     return np.array(chosen, dtype=np.int64), kinds

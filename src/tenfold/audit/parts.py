@@ -3,9 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenfold.audit.store import Arrays, Finding
 from tenfold.audit.subject import Subject
+from tenfold.data import Images
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import agreement as people
 from tenfold.evaluation import calibration as calibrating
@@ -15,12 +17,12 @@ from tenfold.evaluation import robustness as robust
 from tenfold.evaluation.corruptions import FAMILIES, corrupt
 from tenfold.evaluation.metrics import cross_entropy, wilson_interval
 from tenfold.evaluation.new_test_set import load_new_test_set
-from tenfold.evaluation.predictions import Predictions, map_labels
+from tenfold.evaluation.predictions import Predictions, map_labels, predict_images
 from tenfold.evaluation.submissions import table_text
 from tenfold.explain import features_before_head
 
 if TYPE_CHECKING:
-    from tenfold.audit.auditing import AuditOptions
+    from tenfold.audit.auditing import FilledOptions
 
 ATTACKED_SHARE = 0.5
 """Of the pictures that are corrupted; an attack takes some thirty passes for each."""
@@ -29,15 +31,22 @@ NUM_DOUBTFUL = 24
 """Pictures with a doubtful label that are kept to be shown."""
 
 
-def calibration(subject: Subject, options: "AuditOptions") -> Finding:
+def calibration(subject: Subject, options: "FilledOptions") -> Finding:
     """How far confidence can be trusted, before and after a temperature fitted on validation."""
     measured = subject.measured_predictions()
     values: dict[str, Any] = {"split": subject.split, "before": _trust(measured)}
-    validation = subject.predictions("validation") if subject.split == "test" else None
+    if subject.split != "test":
+        # There is no test split, and the run has fitted a temperature on these very pictures.
+        values["unfitted"] = (
+            "There is no test split to see what a temperature does on pictures that it was not "
+            "fitted on; give the data one, or set data.test_size."
+        )
+        return Finding(values, {})
+    validation = subject.predictions("validation")
     if validation is None:
         values["unfitted"] = (
             "There are no validation pictures besides those it is measured on, so no temperature, "
-            "threshold or set could be fitted; train with data.validation_size to have some."
+            "threshold or set could be fitted; train with --set data.validation_size=0.1."
         )
         return Finding(values, {})
     try:
@@ -45,6 +54,7 @@ def calibration(subject: Subject, options: "AuditOptions") -> Finding:
     except TenfoldError as error:
         values["unfitted"] = str(error)
         return Finding(values, {})
+    subject.keep_fitted(fitted)
     after = calibrating.with_temperature(measured, fitted.temperature)
     values |= {
         "num_validation": fitted.num_images,
@@ -72,12 +82,16 @@ def _trust(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def robustness(subject: Subject, options: "AuditOptions") -> Finding:
+def robustness(subject: Subject, options: "FilledOptions") -> Finding:
     """What is left of the accuracy on corrupted, shifted and attacked pictures."""
     images = subject.sample(subject.measured, options.pictures)
     attacked = subject.sample(images, max(round(options.pictures * ATTACKED_SHARE), 1))
-    clean = subject.model.logits(images.pixels).argmax(axis=1)
-    labels = map_labels(images, subject.model.class_names)
+    # The published files are of all test pictures.
+    compared = (
+        subject.measured_predictions()
+        if options.corrupted is not None
+        else predict_images(subject.model, images, progress=subject.progress)
+    )
     results = list(
         robust.corruption_accuracies(
             subject.model,
@@ -95,9 +109,10 @@ def robustness(subject: Subject, options: "AuditOptions") -> Finding:
     ]
     values = {
         "split": subject.split,
-        "num_images": len(images),
+        "num_images": len(compared.labels),
+        "side": min(subject.model.image_size),
         "official": options.corrupted is not None,
-        "clean": float((clean == labels).mean()),
+        "clean": float((compared.logits.argmax(axis=1) == compared.labels).mean()),
         "corruptions": [result._asdict() for result in results],
         "mean": float(np.mean([result.accuracies for result in results])),
         "shift_consistency": robust.shift_consistency(
@@ -111,38 +126,34 @@ def robustness(subject: Subject, options: "AuditOptions") -> Finding:
         ],
         "num_attacked": len(attacked),
     }
-    if subject.dataset.name == "cifar10" and subject.split == "test":
-        values["new_test_set"] = _on_new_pictures(subject, options)
     arrays: Arrays = {"example": example, "corrupted": np.stack(shown)}
     return Finding(values, arrays)
 
 
-def _on_new_pictures(subject: Subject, options: "AuditOptions") -> dict[str, Any]:
-    """Accuracy on CIFAR-10.1 beside that on the test set, or why it is not known."""
-    try:
-        images = load_new_test_set(options.new_test_set, progress=subject.progress)
-    except TenfoldError as error:
-        if options.new_test_set is not None:
-            raise
-        return {"missing": str(error)}
+def new_pictures(subject: Subject, options: "FilledOptions") -> Finding:
+    """Accuracy on CIFAR-10.1 beside that on the test set."""
+    if not subject.is_of_cifar10:
+        return _not_for("New pictures of the same kind are known for CIFAR-10 alone.")
+    images = load_new_test_set(options.new_test_set, progress=subject.progress)
     guesses = subject.model.logits(images.pixels).argmax(axis=1)
     right = guesses == map_labels(images, subject.model.class_names)
     known = subject.measured_predictions()
-    return {
+    values = {
         "num_images": len(images),
         "accuracy": float(right.mean()),
         "accuracy_interval": list(wilson_interval(int(right.sum()), len(right))),
         "test_accuracy": float((known.logits.argmax(axis=1) == known.labels).mean()),
     }
+    return Finding(values, {})
 
 
-def novelty(subject: Subject, options: "AuditOptions") -> Finding:
+def novelty(subject: Subject, options: "FilledOptions") -> Finding:
     """Whether it notices pictures of nothing that it knows."""
     size, number = subject.model.image_size, options.pictures
     strange = {
         "noise": novel.noise(number, size, seed=options.seed),
         "textures": novel.textures(number, size, seed=options.seed),
-    } | _other_pictures(subject, number)
+    } | _other_pictures(subject, number, options.strange)
     scores = novel.scores_of(subject.known_features, subject.known_labels)
     indices = subject.drawn(len(subject.measured), number)
     familiar = novel.Seen(subject.measured_predictions().logits[indices], subject.features[indices])
@@ -158,13 +169,24 @@ def novelty(subject: Subject, options: "AuditOptions") -> Finding:
     return Finding({"num_images": len(indices), "split": subject.split, "results": results}, arrays)
 
 
-def _other_pictures(subject: Subject, number: int) -> dict[str, Any]:
-    """Data sets that can be had here without waiting, at the model's size."""
+def _other_pictures(subject: Subject, number: int, named: str | None) -> dict[str, Any]:
+    """Data sets that can be had here without waiting, and one that was named, at the model's size.
+
+    Pictures of classes that the model knows are left out.
+    """
     from tenfold.data import load
     from tenfold.data.sources import get
 
     height, width = subject.model.image_size
     found = {}
+    if named is not None:
+        if height != width:
+            raise TenfoldError(
+                f"{named} can't be brought to the oblong {height}x{width} pixels of this model; "
+                "leave --strange away."
+            )
+        others = load(named, image_size=height, progress=subject.progress)
+        found[others.name] = _of_other_classes(subject, others.test or others.train, number)
     if subject.dataset.name != "digits" and height == width:
         found["digits"] = subject.sample(load("digits", image_size=height).train, number).pixels
     if subject.dataset.name != "cifar100" and (height, width) == (32, 32):
@@ -173,11 +195,21 @@ def _other_pictures(subject: Subject, number: int) -> dict[str, Any]:
         except TenfoldError:
             others = None
         if others is not None:
-            known = set(subject.model.class_names)
-            strange = np.array([name not in known for name in others.class_names])
-            keep = np.flatnonzero(strange[others.labels]).astype(np.int64)
-            found["CIFAR-100"] = subject.sample(others.take(keep), number).pixels
+            found["CIFAR-100"] = _of_other_classes(subject, others, number)
     return found
+
+
+def _of_other_classes(subject: Subject, images: Images, number: int) -> NDArray[np.uint8]:
+    """Up to `number` of the pictures whose class the model does not know by its name."""
+    known = set(subject.model.class_names)
+    strange = np.array([name not in known for name in images.class_names])
+    keep = np.flatnonzero(strange[images.labels]).astype(np.int64)
+    if not len(keep):
+        raise TenfoldError(
+            "All classes of the strange pictures are known to the model; name others with "
+            "--strange."
+        )
+    return subject.sample(images.take(keep), number).pixels
 
 
 def _seen(subject: Subject, pixels: Any) -> novel.Seen:
@@ -187,17 +219,12 @@ def _seen(subject: Subject, pixels: Any) -> novel.Seen:
     )
 
 
-def agreement(subject: Subject, options: "AuditOptions") -> Finding:
+def agreement(subject: Subject, options: "FilledOptions") -> Finding:
     """The model beside people, for CIFAR-10."""
-    if subject.dataset.name != "cifar10" or subject.split != "test":
-        return _missing("People's answers are known for the test pictures of CIFAR-10 alone.")
-    try:
-        answers = people.load_answers(options.human, progress=subject.progress)
-        found = people.compare_with_people(subject.measured_predictions(), answers)
-    except TenfoldError as error:
-        if options.human is not None:
-            raise
-        return _missing(str(error))
+    if not subject.is_of_cifar10:
+        return _not_for("People's answers are known for the test pictures of CIFAR-10 alone.")
+    answers = people.load_answers(options.human, progress=subject.progress)
+    found = people.compare_with_people(subject.measured_predictions(), answers)
     values = found._asdict()
     arrays: Arrays = {}
     names = np.array(people.CLASS_NAMES)
@@ -222,12 +249,9 @@ def agreement(subject: Subject, options: "AuditOptions") -> Finding:
     return Finding(values, arrays)
 
 
-def labels(subject: Subject, options: "AuditOptions") -> Finding:
+def labels(subject: Subject, options: "FilledOptions") -> Finding:
     """Pictures whose label is probably wrong, among those that training did not see."""
-    try:
-        ranked = label_issues.rank_labels(subject.measured_predictions())
-    except TenfoldError as error:
-        return _missing(str(error))
+    ranked = label_issues.rank_labels(subject.measured_predictions())
     first = ranked[:NUM_DOUBTFUL]
     indices = np.array([issue.position for issue in first], dtype=np.int64)
     values = {
@@ -236,7 +260,7 @@ def labels(subject: Subject, options: "AuditOptions") -> Finding:
         "num_likely": sum(issue.is_likely for issue in ranked),
         "first": [issue._asdict() for issue in first],
         "known": label_issues.measure(ranked, set(label_issues.WRONG_IN_CIFAR10))._asdict()
-        if subject.dataset.name == "cifar10" and subject.split == "test"
+        if subject.is_of_cifar10
         else None,
     }
     rows = [
@@ -247,5 +271,5 @@ def labels(subject: Subject, options: "AuditOptions") -> Finding:
     return Finding(values, {"first": subject.measured.pixels[indices]}, {"labels.csv": table})
 
 
-def _missing(why: str) -> Finding:
-    return Finding({"missing": why}, {})
+def _not_for(why: str) -> Finding:
+    return Finding({"missing": why, "for_good": True}, {})

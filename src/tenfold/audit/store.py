@@ -16,7 +16,7 @@ from tenfold.evaluation.predictions import UNREADABLE
 from tenfold.files import atomic_file, read_json, write_json, write_text
 from tenfold.run import RunFolder
 
-FORMAT = 1
+FORMAT = 2
 """Of all parts; a change of what they compute or keep changes it."""
 
 Arrays = dict[str, NDArray[Any]]
@@ -25,12 +25,18 @@ Arrays = dict[str, NDArray[Any]]
 class Finding(NamedTuple):
     """What a part found: plain JSON values, arrays of pictures and maps, and files of text by name.
 
-    values has the key `missing`, a sentence, where the part had nothing to work on.
+    values has the key `missing`, a sentence, where the part had nothing to work on, and `for_good`
+    where that can't change.
     """
 
     values: dict[str, Any]
     arrays: Arrays
     texts: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def may_be_there_now(self) -> bool:
+        """Whether something was missing that somebody may have brought since."""
+        return "missing" in self.values and not self.values.get("for_good")
 
 
 class Store:
@@ -41,39 +47,40 @@ class Store:
         self._run = run
         self._content: str | None = None
 
-    def key(self, part: str, options: dict[str, Any]) -> str:
-        """A name for everything that `part` depends on."""
-        facts = {"format": FORMAT, "part": part, "options": options, "content": self.content()}
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
     def content(self) -> str:
         """The checksum of the weights, and those of the data as the run wrote them down."""
         if self._content is None:
-            digest = hashlib.sha256(self._run.model.read_bytes())
+            digest = hashlib.sha256(str(FORMAT).encode())
+            digest.update(self._run.model.read_bytes())
             data = read_json(self._run.provenance).get("data", {}).get("checksums", {})
             digest.update(json.dumps(data, sort_keys=True).encode())
             self._content = digest.hexdigest()
         return self._content
 
-    def load(self, part: str, *, key: str | None = None) -> Finding | None:
-        """What is kept of `part`; None where nothing is, or where it is of other weights or data,
-        or, if one is given, of another `key`."""
+    def load(self, part: str, *, options: Mapping[str, Any] | None = None) -> Finding | None:
+        """What is kept of `part`; None where nothing is, or where it is of other weights or data.
+
+        options: what else it must have been computed with, but for those that are None.
+        """
+        asked = {name: value for name, value in (options or {}).items() if value is not None}
         try:
             kept = read_json(self.path(part, "json"))
-            if kept["content"] != self.content() or (key is not None and kept["key"] != key):
+            if kept["content"] != self.content():
+                return None
+            if any(kept["options"].get(name) != value for name, value in asked.items()):
                 return None
             with np.load(self.path(part, "npz"), allow_pickle=False) as file:
                 return Finding(kept["values"], {name: file[name] for name in file.files})
         except (TenfoldError, *UNREADABLE):
             return None
 
-    def save(self, part: str, finding: Finding, *, key: str) -> None:
+    def save(self, part: str, finding: Finding, *, options: Mapping[str, Any]) -> None:
         """Keep `finding`; the JSON last, so that it never speaks of arrays that aren't there."""
         with atomic_file(self.path(part, "npz")) as file:
             np.savez_compressed(file, allow_pickle=False, **finding.arrays)
         for name, text in finding.texts.items():
             write_text(self.folder / name, text)
-        kept = {"key": key, "content": self.content(), "values": finding.values}
+        kept = {"content": self.content(), "options": options, "values": finding.values}
         write_json(self.path(part, "json"), kept)
 
     def path(self, part: str, ending: str) -> Path:

@@ -6,13 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data import Dataset, Images
+from tenfold.data.sources.catalogue import CIFAR10
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.evaluate import split_of
+from tenfold.evaluation.calibration import Fitted, fitted_of
+from tenfold.evaluation.evaluate import record_use, require_unchanged, split_of
 from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.predictions import Predictions, map_labels, predict_images
 from tenfold.evaluation.split_predictions import saved_predictions
 from tenfold.evaluation.trained import TrainedModel, load_model
 from tenfold.explain import features_before_head
+from tenfold.files import read_json, write_json
 from tenfold.progress import Progress
 from tenfold.run import RunFolder
 
@@ -40,14 +43,17 @@ class Subject:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """What it was trained on."""
-        return load_data(self.model.recipe, skip_broken=True, progress=self.progress)
+        """What it was trained on. Raises TenfoldError where that is no longer there as it was."""
+        found = load_data(self.model.recipe, skip_broken=True, progress=self.progress)
+        require_unchanged(self.run, found)
+        return found
 
     def images(self, split: str) -> Images | None:
         """The pictures of `split`, as the run has them; None where it has no such split."""
         if split not in self._images:
+            dataset = self.dataset
             try:
-                found: Images | None = split_of(self.dataset, split, self.model.recipe.data)
+                found: Images | None = split_of(dataset, split, self.model.recipe.data)
             except TenfoldError:
                 found = None
             self._images[split] = found if found is not None and len(found) else None
@@ -56,6 +62,8 @@ class Subject:
     @cached_property
     def split(self) -> str:
         """What it is measured on: test, or validation where there is no test."""
+        if saved_predictions(self.run, "test") is not None:
+            return "test"
         for split in ("test", "validation"):
             if self.images(split) is not None:
                 return split
@@ -63,23 +71,56 @@ class Subject:
             f"{self.run.path} has neither test nor validation pictures to be measured on."
         )
 
-    @property
+    @cached_property
     def measured(self) -> Images:
-        """The pictures of `split`."""
+        """The pictures of `split`. Raises TenfoldError where what was predicted is of others."""
         images = self.images(self.split)
-        assert images is not None
+        if images is None or not np.array_equal(images.ids, self.measured_predictions().ids):
+            raise TenfoldError(
+                f"What {self.run.path} has predicted is of other {self.split} pictures than there "
+                "are now; run `tenfold evaluate` on it first."
+            )
         return images
 
+    @property
+    def is_of_cifar10(self) -> bool:
+        """Whether it is measured on the test pictures of CIFAR-10, in the order as published."""
+        sums = CIFAR10.sums
+        found = self.dataset.checksums
+        names = ("test-images", "test-labels")
+        return self.split == "test" and all(found.get(name) == sums[name] for name in names)
+
+    @cached_property
+    def temperature(self) -> float:
+        """By which the run divides its logits before it speaks of confidence; 1 without one."""
+        fitted = fitted_of(read_json(self.run.result))
+        return fitted.temperature if fitted is not None else 1.0
+
+    def keep_fitted(self, fitted: Fitted) -> None:
+        """Keep what was fitted on validation with the run, which speaks of confidence by it from
+        then on, unless it has some."""
+        result = read_json(self.run.result)
+        if "calibration" not in result:
+            result["calibration"] = fitted.to_dict()
+            write_json(self.run.result, result)
+
+    def record_use(self, purpose: str) -> None:
+        """Write down that the pictures it is measured on were looked at, if they are a test."""
+        found = self.measured_predictions()
+        accuracy = float((found.logits.argmax(axis=1) == found.labels).mean())
+        result = read_json(self.run.result)
+        record_use(result, self.split, accuracy, purpose=purpose)
+        write_json(self.run.result, result)
+
     def predictions(self, split: str) -> Predictions | None:
-        """What the run says of `split`: as it was saved, or computed now."""
-        images = self.images(split)
-        if images is None:
-            return None
+        """What the run says of `split`: as it was saved, or computed now; None without pictures."""
         if split not in self._predictions:
-            saved = saved_predictions(self.run, split)
-            self._predictions[split] = saved or predict_images(
-                self.model, images, progress=self.progress
-            )
+            found = saved_predictions(self.run, split)
+            if found is None and (images := self.images(split)) is not None:
+                found = predict_images(self.model, images, progress=self.progress)
+            if found is None:
+                return None
+            self._predictions[split] = found
         return self._predictions[split]
 
     def measured_predictions(self) -> Predictions:

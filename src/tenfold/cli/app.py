@@ -15,6 +15,8 @@ from tenfold.cli.audit import (
     CorruptedOption,
     HumanOption,
     NewTestSetOption,
+    PicturesOption,
+    StrangeOption,
     audit,
     audit_run,
     explain,
@@ -236,19 +238,20 @@ def report(
     human: HumanOption = None,
     corrupted: CorruptedOption = None,
     new_test_set: NewTestSetOption = None,
+    strange: StrangeOption = None,
+    pictures: PicturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a comparison, a study or a search."""
     output = Output(as_json=as_json)
     if full:
+        from tenfold.audit import AuditOptions
+
+        options = AuditOptions(pictures, human, corrupted, new_test_set, strange)
         for folder in folders:
-            audit_run(
-                folder,
-                output=output,
-                human=human,
-                corrupted=corrupted,
-                new_test_set=new_test_set,
-            )
+            audit_run(folder, output=output, options=options)
+    elif any((human, corrupted, new_test_set, strange, pictures)):
+        raise TenfoldError("These options are for an audit; add --full.")
     page = _write_report(output, folders, out)
     if open_page:
         typer.launch(str(page))

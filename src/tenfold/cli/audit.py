@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tenfold.cli.options import JsonOption, RunArgument, ThreadsOption
 from tenfold.console.output import Output
+
+if TYPE_CHECKING:
+    from tenfold.audit import AuditOptions
 
 HumanOption = Annotated[
     Path | None,
@@ -17,7 +20,14 @@ CorruptedOption = Annotated[
     Path | None,
     typer.Option("--cifar-10-c", help="A folder with the published files of CIFAR-10-C."),
 ]
-
+PicturesOption = Annotated[
+    int | None,
+    typer.Option("--pictures", min=1, help="How many are damaged and attacked; 1000 by default."),
+]
+StrangeOption = Annotated[
+    str | None,
+    typer.Option("--strange", help="A data set or folder of other things than it knows."),
+]
 NewTestSetOption = Annotated[
     Path | None,
     typer.Option("--cifar-10-1", help="A folder with the files of CIFAR-10.1, version 6."),
@@ -29,30 +39,23 @@ def audit(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="calibration, explanation, errors, robustness, novelty, agreement, labels; "
-            "all where none is named."
+            help="calibration, explanation, errors, robustness, new-pictures, novelty, agreement, "
+            "labels; all where none is named."
         ),
     ] = None,
-    pictures: Annotated[
-        int, typer.Option(help="How many pictures are corrupted and attacked.")
-    ] = 1000,
+    pictures: PicturesOption = None,
     human: HumanOption = None,
     corrupted: CorruptedOption = None,
     new_test_set: NewTestSetOption = None,
+    strange: StrangeOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find out what one should know before trusting a run; `tenfold report` shows it."""
-    audit_run(
-        run,
-        parts,
-        output=Output(as_json=as_json),
-        pictures=pictures,
-        human=human,
-        corrupted=corrupted,
-        new_test_set=new_test_set,
-        threads=threads,
-    )
+    from tenfold.audit import AuditOptions
+
+    options = AuditOptions(pictures, human, corrupted, new_test_set, strange)
+    audit_run(run, parts, output=Output(as_json=as_json), options=options, threads=threads)
 
 
 def audit_run(
@@ -60,14 +63,10 @@ def audit_run(
     parts: Sequence[str] | None = None,
     *,
     output: Output,
-    pictures: int = 1000,
-    human: Path | None = None,
-    corrupted: Path | None = None,
-    new_test_set: Path | None = None,
+    options: "AuditOptions",
     threads: int | None = None,
 ) -> None:
     """Compute the parts that are not known yet, and say what is known."""
-    from tenfold.audit import PARTS, AuditOptions
     from tenfold.audit import audit as compute
     from tenfold.console.audit import show_findings
     from tenfold.run import open_run
@@ -76,14 +75,7 @@ def audit_run(
     run = open_run(folder)
     prepare_process(threads)
     with output.progress() as progress:
-        findings = compute(
-            run,
-            parts or PARTS,
-            options=AuditOptions(
-                pictures=pictures, human=human, corrupted=corrupted, new_test_set=new_test_set
-            ),
-            progress=progress,
-        )
+        findings = compute(run, parts or None, options=options, progress=progress)
     show_findings(output, findings)
 
 
@@ -113,6 +105,9 @@ def explain(
     with output.progress() as progress:
         subject = Subject(folder, seed=0, progress=progress)
         finding = explain_pictures(subject, pictures) if pictures else explanation(subject)
+    if not pictures or any(picture["true"] for picture in finding.values["pictures"]):
+        with folder.writer():
+            subject.record_use("tenfold explain")
     page = write_explanation(folder.path, finding, out or folder.path / "explanation.html")
     for picture in finding.values["pictures"]:
         output.record("picture", **picture)

@@ -46,6 +46,13 @@ def _robustness(values: dict[str, Any]) -> str:
     )
 
 
+def _new_pictures(values: dict[str, Any]) -> str:
+    return (
+        f"{percent(values['accuracy'])} right of CIFAR-10.1's, {percent(values['test_accuracy'])} "
+        "of the test set's"
+    )
+
+
 def _novelty(values: dict[str, Any]) -> str:
     return "; ".join(
         f"{kind}: {percent(rows[0]['auroc'], 0)} by confidence"
@@ -69,6 +76,7 @@ _SUMMARIES = {
     "explanation": _explanation,
     "errors": _errors,
     "robustness": _robustness,
+    "new-pictures": _new_pictures,
     "novelty": _novelty,
     "agreement": _agreement,
     "labels": _labels,

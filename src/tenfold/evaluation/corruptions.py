@@ -26,8 +26,8 @@ FAMILIES = {
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 }
 
-BLOCK = 500
-"""Pictures that are worked on together."""
+BLOCK_PIXELS = 500 * 32 * 32
+"""Of all pictures that are worked on together."""
 
 Floats = NDArray[np.float32]
 _Corruption = Callable[[Floats, int, np.random.Generator], Floats]
@@ -45,12 +45,13 @@ def corrupt(
     if severity not in SEVERITIES:
         raise ValueError(f"severity must be from 1 to 5, not {severity}")
     corrupted = np.empty_like(pixels)
-    for start in range(0, len(pixels), BLOCK):
-        part = pixels[start : start + BLOCK]
+    block = max(BLOCK_PIXELS // (pixels.shape[1] * pixels.shape[2]), 1)
+    for start in range(0, len(pixels), block):
+        part = pixels[start : start + block]
         entropy = (seed, zlib.crc32(corruption.encode()), severity, start)
         x = np.asarray(part / np.float32(255), dtype=np.float32)
         found = function(x, severity - 1, np.random.default_rng(entropy))
-        corrupted[start : start + BLOCK] = (np.clip(found, 0, 1) * 255).astype(np.uint8)
+        corrupted[start : start + block] = (np.clip(found, 0, 1) * 255).astype(np.uint8)
     return corrupted
 
 
@@ -123,7 +124,7 @@ def _motion_blur(x: Floats, level: int, generator: np.random.Generator) -> Float
 def _zoom_blur(x: Floats, level: int, generator: np.random.Generator) -> Floats:
     """The mean of the picture and of itself, more and more enlarged."""
     furthest = (1.06, 1.11, 1.16, 1.21, 1.26)[level]
-    factors = np.arange(1, furthest - 1e-9, 0.01)
+    factors = np.arange(1, furthest, 0.01)
     total = x.copy()
     for factor in factors:
         total += _enlarged(x, factor)

@@ -84,7 +84,7 @@ def open_split(
     height, width = model.image_size
     if data is None:
         dataset = load_data(model.recipe, skip_broken=skip_broken, progress=progress)
-        _require_unchanged(run, dataset)
+        require_unchanged(run, dataset)
     else:
         dataset = load(
             data,
@@ -96,7 +96,7 @@ def open_split(
     return OpenedSplit(model, split if data is None else f"{split} of {dataset.name}", images)
 
 
-def _require_unchanged(run: RunFolder, dataset: Dataset) -> None:
+def require_unchanged(run: RunFolder, dataset: Dataset) -> None:
     """Raise TenfoldError where the run was trained on other pictures: what was then in train may
     now be in test."""
     trained_on = read_json(run.provenance).get("data", {}).get("checksums", {})

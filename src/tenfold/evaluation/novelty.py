@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-NEIGHBOUR = 50
-"""Which neighbour's distance counts, of up to ten thousand training pictures."""
-
 MOST_KNOWN = 10_000
+"""Training pictures that a new one is compared with."""
+
+PICTURES_A_NEIGHBOUR = 200
+"""Every so many training pictures, the distance of one neighbour further away counts."""
 
 
 class Seen(NamedTuple):
@@ -55,7 +56,7 @@ class Neighbourhood:
 
     def __init__(self, known: Floats) -> None:
         self._known = _unit(known[:MOST_KNOWN])
-        self._rank = min(NEIGHBOUR, len(self._known)) - 1
+        self._rank = max(len(self._known) // PICTURES_A_NEIGHBOUR, 1) - 1
 
     def __call__(self, seen: Seen) -> NDArray[np.float64]:
         found = np.empty(len(seen.features))

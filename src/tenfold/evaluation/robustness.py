@@ -16,16 +16,16 @@ from torch.nn.functional import cross_entropy
 
 from tenfold.augment import batch_normalise
 from tenfold.data import Images
+from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.corruptions import FAMILIES, SEVERITIES, corrupt
 from tenfold.evaluation.predictions import UNREADABLE, map_labels
 from tenfold.evaluation.trained import TrainedModel
+from tenfold.models.parts import gradient_batch
 from tenfold.progress import Progress
 
 OFFICIAL_TEST_SIZE = 10_000
 """Pictures of each severity in a file of CIFAR-10-C."""
-
-ATTACK_BATCH = 250
 
 PGD_STEPS = 10
 
@@ -52,6 +52,8 @@ def corruption_accuracies(
     of corrupting `images`. Raises TenfoldError where a file is missing or no such file.
     """
     labels = map_labels(images, model.class_names)
+    if official is not None:
+        _require_cifar10(model)
     done, total = 0, len(SEVERITIES) * sum(len(names) for names in FAMILIES.values())
     for family, names in FAMILIES.items():
         for name in names:
@@ -60,13 +62,24 @@ def corruption_accuracies(
                 if official is None:
                     pixels = corrupt(images.pixels, name, severity=severity, seed=seed)
                 else:
-                    pixels, labels = read_official(official, name, severity=severity)
+                    pixels, numbers = read_official(official, name, severity=severity)
+                    places = [model.class_names.index(each) for each in CIFAR10_CLASS_NAMES]
+                    labels = np.array(places, dtype=np.int64)[numbers]
                 guesses = model.logits(pixels).argmax(axis=1)
                 accuracies.append(float((guesses == labels).mean()))
                 done += 1
                 if progress is not None:
                     progress("corruptions", done, total)
             yield CorruptionResult(name, family, tuple(accuracies))
+
+
+def _require_cifar10(model: TrainedModel) -> None:
+    if set(model.class_names) != set(CIFAR10_CLASS_NAMES) or model.image_size != (32, 32):
+        raise TenfoldError(
+            "The files of CIFAR-10-C are of CIFAR-10's classes at 32 pixels, and this model is "
+            f"for {len(model.class_names)} classes at {model.image_size[0]} pixels; leave it to "
+            "tenfold to corrupt its own pictures."
+        )
 
 
 def read_official(
@@ -126,13 +139,13 @@ def attack_accuracies(
     arXiv 1706.06083).
     """
     labels = torch.from_numpy(map_labels(images, model.class_names))
-    results = []
+    results, size = [], gradient_batch(model.module, model.image_size)
     plans = [(name, limit) for limit in limits for name in ("FGSM", "PGD")]
     for number, (name, limit) in enumerate(plans):
         right = 0
-        for start in range(0, len(images), ATTACK_BATCH):
-            pixels = torch.from_numpy(np.array(images.pixels[start : start + ATTACK_BATCH]))
-            of = labels[start : start + ATTACK_BATCH]
+        for start in range(0, len(images), size):
+            pixels = torch.from_numpy(np.array(images.pixels[start : start + size]))
+            of = labels[start : start + size]
             generator = torch.Generator().manual_seed(seed + start)
             steps = 1 if name == "FGSM" else PGD_STEPS
             logits = _attacked(model, pixels, of, limit, steps=steps, generator=generator)

@@ -8,6 +8,9 @@ from tenfold.models.blocks import Layer
 from tenfold.models.pretrained import Pretrained
 from tenfold.models.speedrun import Speedrun
 
+GRADIENT_PIXELS = 250 * 32 * 32
+"""Of all pictures that go through a network at once, at the size that it sees them in."""
+
 
 class Parts(NamedTuple):
     """What a network is made of, for those who explain it.
@@ -39,6 +42,17 @@ def parts_of(model: nn.Module) -> Parts:
             break
         layers.append(Layer("", module))
     return Parts(_by_resolution(layers), _last_linear(model))
+
+
+def gradient_batch(model: nn.Module, image_size: tuple[int, int]) -> int:
+    """How many pictures go through `model` at once where its gradients are kept in memory.
+
+    image_size: height and width of the pictures, which a pretrained network enlarges.
+    """
+    height, width = image_size
+    if isinstance(model, Pretrained):
+        height = width = model.preprocessing.side
+    return max(GRADIENT_PIXELS // (height * width), 1)
 
 
 def _by_resolution(layers: list[Layer]) -> tuple[Layer, ...]:

@@ -131,7 +131,11 @@ class Pretrained(nn.Module):
         return [parameters for parameters in found if parameters]
 
     def layers_with_maps(self) -> tuple[Layer, ...]:
-        """The backbone's modules that timm names as its levels of features."""
+        """The backbone's modules that timm names as its levels of features.
+
+        Where one token alone is asked for the answer, the last level is what the last block's
+        attention sees: nothing that the block does to the other tokens matters after it.
+        """
         levels = getattr(self.backbone, "feature_info", None) or []
         names = [level["module"] for level in levels]
         found = []
@@ -140,13 +144,18 @@ class Pretrained(nn.Module):
                 module = self.backbone.get_submodule(name)
             except AttributeError:  # Some networks name what exists in other forms of them alone.
                 continue
-            found.append(Layer(name, module, self._tokens_as_maps))
+            found.append(Layer(name, module, self._as_maps))
+        if found and getattr(self.backbone, "global_pool", None) == "token":
+            last = self.backbone.blocks[-1].norm1
+            found[-1] = Layer(f"{found[-1].name}.norm1", last, self._as_maps)
         return tuple(found)
 
-    def _tokens_as_maps(self, outputs: Tensor) -> Tensor:
-        """(N, T, D) of a transformer as (N, D, h, w), without its tokens of no place."""
+    def _as_maps(self, outputs: Tensor) -> Tensor:
+        """(N, T, D) of a transformer, without its tokens of no place, or (N, h, w, D) of one that
+        has its channels last, as (N, D, h, w)."""
         if outputs.dim() == 4:
-            return outputs
+            channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")) == "NHWC"
+            return outputs.permute(0, 3, 1, 2) if channels_last else outputs
         outputs = outputs[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
         side = round(outputs.shape[1] ** 0.5)
         return outputs.transpose(1, 2).reshape(len(outputs), -1, side, side)

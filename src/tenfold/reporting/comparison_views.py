@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tenfold.reporting import comparison_figures, explanation, story
-from tenfold.reporting.audit import Table, trust_table
+from tenfold.reporting.audit import Section, compare_trust
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.comparison import Comparison, Disagreement, Setting, class_gains, compare
 from tenfold.reporting.comparison_figures import ClassGain, Point, Series
@@ -63,7 +63,7 @@ class ComparisonView:
     settings: tuple[Setting, ...]
     group_labels: tuple[str, ...]
     runs: tuple[RunView, ...]
-    trust: Table | None
+    trust: Section | None
 
 
 def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> ComparisonView:
@@ -103,7 +103,9 @@ def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> ComparisonView:
             view_run(run, charts=charts, loader=None, with_curves=not run.finished)
             for run in comparison.runs
         ),
-        trust=trust_table(comparison.runs),
+        trust=compare_trust(
+            comparison.runs, [SERIES[colours[run.folder]] for run in comparison.runs], charts
+        ),
     )
 
 

@@ -31,9 +31,15 @@ def obtain(
 ) -> Path:
     """The file in the cache: as it is there, copied from `given`, or fetched.
 
-    Raises TenfoldError where it can't be had, or where it is not what was published.
+    A file in the cache that is not as published is replaced. Raises TenfoldError where it can't be
+    had, or where what is given is not what was published.
     """
     kept = cache_folder() / "files" / file.name
+    if kept.exists():
+        try:
+            _require_same(kept, file)
+        except TenfoldError:
+            kept.unlink()
     if given is not None:
         _require_same(given, file)
         if not kept.exists():

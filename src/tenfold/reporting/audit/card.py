@@ -1,6 +1,7 @@
 """The trust card: what a model is good for, where it fails, and how sure it may be."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,9 @@ from tenfold import __version__
 from tenfold.audit.store import Finding
 from tenfold.reporting.runs import Run
 from tenfold.reporting.words import counted, interval, percent
+
+HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+"""Data sets as the Hugging Face hub calls them."""
 
 WEAK_RECALL_GAP = 0.05
 """How far below the accuracy a class must lie to be named as a weak one."""
@@ -47,7 +51,8 @@ def _good_for(run: Run, values: Mapping[str, Any]) -> tuple[str, ...]:
         f"{counted(scores.num_images, 'picture')} that it did not learn from (95 % interval "
         f"{interval(*scores.interval)})."
     ]
-    best = sorted(scores.per_class, key=lambda score: -(score.recall or 0))[:3]
+    seen = [score for score in scores.per_class if score.num_images]
+    best = sorted(seen, key=lambda score: -(score.recall or 0))[:3]
     found.append(
         "It finds best: "
         + ", ".join(f"{score.name} ({percent(score.recall, digits=0)})" for score in best)
@@ -60,13 +65,14 @@ def _fails_at(run: Run, values: Mapping[str, Any]) -> tuple[str, ...]:
     scores = run.shown_scores
     assert scores is not None
     found = []
-    weak = sorted(
-        (s for s in scores.per_class if (s.recall or 0) < scores.accuracy - WEAK_RECALL_GAP),
+    seen = sorted(
+        (score for score in scores.per_class if score.num_images),
         key=lambda score: score.recall or 0,
-    )[:3]
+    )
+    weak = [s for s in seen if (s.recall or 0) < scores.accuracy - WEAK_RECALL_GAP][:3]
     if weak:
         found.append(
-            "It misses most of: "
+            "It misses most often: "
             + ", ".join(f"{s.name} (finds {percent(s.recall, digits=0)})" for s in weak)
             + "."
         )
@@ -102,13 +108,19 @@ def _sure(values: Mapping[str, Any]) -> tuple[str, ...]:
         "fitted on."
     ]
     for threshold in trust["thresholds"]:
-        if threshold["confidence"] <= 1:
+        if threshold["confidence"] <= 1 and threshold["coverage"] > 0:
             found.append(
                 f"For {percent(threshold['accuracy'], digits=0)} right answers, let it decline "
-                f"below {percent(threshold['confidence'], digits=0)}: it then answers "
-                f"{percent(threshold['coverage'], digits=0)} of the pictures."
+                f"below a confidence of {percent(threshold['confidence'])}: it then answered "
+                f"{percent(threshold['coverage'])} of the {trust['split']} pictures, and "
+                f"{percent(threshold['reached'])} of the answers were right."
             )
     return tuple(found)
+
+
+def _escaped(text: str) -> str:
+    """`text` as Markdown that shows it as it is, with no markup of a class's or a folder's name."""
+    return re.sub(r"([\\`*_\[\]<>#|&])", r"\\\1", text)
 
 
 def markdown(run: Run, card: ModelCard) -> str:
@@ -121,7 +133,7 @@ def markdown(run: Run, card: ModelCard) -> str:
         "library_name: tenfold",
         "pipeline_tag: image-classification",
         "tags: [image-classification, tenfold]",
-        f"datasets: [{quoted(run.data_name)}]",
+        *([f"datasets: [{HUB_NAMES[run.data_name]}]"] if run.data_name in HUB_NAMES else []),
         "metrics: [accuracy]",
         "model-index:",
         f"- name: {quoted(run.label)}",
@@ -132,17 +144,17 @@ def markdown(run: Run, card: ModelCard) -> str:
         f"    metrics: [{{type: accuracy, value: {scores.accuracy:.4f}}}]",
         "---",
     ]
-    body = [f"# {run.label} on {run.data_name}", ""]
+    body = [f"# {_escaped(f'{run.label} on {run.data_name}')}", ""]
     for heading, sentences in (
         ("What it is good for", card.good_for),
         ("Where it fails", card.fails_at),
         ("How sure it may be", card.sure),
     ):
-        body += [f"## {heading}", "", *(f"- {sentence}" for sentence in sentences), ""]
+        body += [f"## {heading}", "", *(f"- {_escaped(sentence)}" for sentence in sentences), ""]
     body += [
         "## How it was made",
         "",
-        f"With tenfold {__version__}, recipe `{run.label}`"
+        f"With tenfold {__version__}, recipe {_escaped(run.label)}"
         + (f", seed {run.seed}." if run.seed is not None else "."),
         "",
     ]

@@ -1,31 +1,47 @@
 """The charts of an audit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tenfold.reporting.figures import draw_curve, new_chart, percent_ticks, short
 from tenfold.reporting.svg import ACCENT, MUTED, SERIES, styled
 
+Bins = Sequence[Mapping[str, Any]]
+
+FEWEST_IN_BIN = 10
+"""Answers that a dot of a reliability diagram stands for; fewer say nothing."""
+
 
 @styled
-def reliability(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> Figure:
+def reliability(before: Bins, after: Bins) -> Figure:
     """Share of right answers against confidence; the diagonal is what it should be."""
+    figure, axes = _reliability_axes()
+    for label, bins, colour, dashed in (
+        ("as trained", before, SERIES[1], bool(after)),
+        ("with temperature", after, SERIES[0], False),
+    ):
+        _draw_bins(axes, bins, label=label, colour=colour, dashed=dashed)
+    figure.legend(loc="outside upper left", ncols=3, handlelength=1.4, borderpad=0)
+    return figure
+
+
+@styled
+def compared_reliability(runs: Sequence[tuple[str, str, Bins]]) -> Figure:
+    """The same of several runs: label, colour and bins of each."""
+    figure, axes = _reliability_axes()
+    for label, colour, bins in runs:
+        _draw_bins(axes, bins, label=short(label), colour=colour)
+    figure.legend(loc="outside upper left", ncols=3, handlelength=1.4, borderpad=0)
+    return figure
+
+
+def _reliability_axes() -> tuple[Figure, Axes]:
     figure, axes = new_chart()
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="as it should be")
-    series = [
-        ("as trained", before, SERIES[1], True),
-        ("with temperature", after, SERIES[0], False),
-    ]
-    for label, bins, colour, dashed in series:
-        if not bins:
-            continue
-        x = [each["confidence"] for each in bins if each["num_images"] >= 10]
-        y = [each["accuracy"] for each in bins if each["num_images"] >= 10]
-        draw_curve(axes, x, y, label=label, colour=colour, dashed=dashed and bool(after))
-        axes.plot(x, y, "o", color=colour, markersize=4)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.xaxis.set_major_formatter(percent_ticks())
@@ -34,8 +50,16 @@ def reliability(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str
     axes.set_ylabel("right answers")
     axes.grid(axis="both")
     axes.tick_params(length=0)
-    figure.legend(loc="outside upper left", ncols=3, handlelength=1.4, borderpad=0)
-    return figure
+    return figure, axes
+
+
+def _draw_bins(axes: Axes, bins: Bins, *, label: str, colour: str, dashed: bool = False) -> None:
+    enough = [each for each in bins if each["num_images"] >= FEWEST_IN_BIN]
+    if enough:
+        x = [each["confidence"] for each in enough]
+        y = [each["accuracy"] for each in enough]
+        draw_curve(axes, x, y, label=label, colour=colour, dashed=dashed)
+        axes.plot(x, y, "o", color=colour, markersize=4)
 
 
 @styled
@@ -57,14 +81,37 @@ def selective(points: Sequence[Sequence[float]]) -> Figure:
 @styled
 def corruptions(results: Sequence[Mapping[str, Any]], *, clean: float) -> Figure:
     """Accuracy against severity, a line for the mean of each family."""
-    figure, axes = new_chart()
     families: dict[str, list[Sequence[float]]] = {}
     for result in results:
         families.setdefault(result["family"], []).append(result["accuracies"])
-    for colour, (family, rows) in zip(SERIES, families.items(), strict=False):
-        means = [sum(values) / len(rows) for values in zip(*rows, strict=True)]
-        draw_curve(axes, list(range(6)), [clean, *means], label=family, colour=colour)
-        axes.plot(range(6), [clean, *means], "o", color=colour, markersize=4)
+    return _against_severity(
+        (family, colour, [clean, *_means(rows)])
+        for colour, (family, rows) in zip(SERIES, families.items(), strict=False)
+    )
+
+
+@styled
+def compared_damage(runs: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Figure:
+    """The mean over all corruptions against severity: label, colour and findings of each run."""
+    return _against_severity(
+        (
+            short(label),
+            colour,
+            [found["clean"], *_means([each["accuracies"] for each in found["corruptions"]])],
+        )
+        for label, colour, found in runs
+    )
+
+
+def _means(rows: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(values) / len(rows) for values in zip(*rows, strict=True)]
+
+
+def _against_severity(lines: Iterable[tuple[str, str, Sequence[float]]]) -> Figure:
+    figure, axes = new_chart()
+    for label, colour, values in lines:
+        draw_curve(axes, list(range(6)), values, label=label, colour=colour)
+        axes.plot(range(6), values, "o", color=colour, markersize=4)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(percent_ticks())
     axes.set_xticks(range(6), ["clean", "1", "2", "3", "4", "5"])

@@ -1,6 +1,6 @@
 """The sections about pictures: where it looked, and what its mistakes have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tenfold.audit.store import Finding
 from tenfold.reporting.audit.section import Section, Shown, Source, Strip, picture_uri
 from tenfold.reporting.charts import Charts
+from tenfold.reporting.pictures import png_data_uri
 from tenfold.reporting.words import counted, percent
 
 HEAT_STRENGTH = 0.75
@@ -39,13 +40,13 @@ def explanation(finding: Finding, charts: Charts) -> Section:
                     *(_METHODS[name] for name in methods),
                     *(f"alike: {label}" for _, label in alike),
                 ),
-                (_said_of(picture),),
+                (_said_of(picture), f"{picture['id']}; most like {_listed(picture['neighbours'])}"),
             )
         )
     checks = values["checks"]
     answer = [
-        "Red is what spoke for its answer. The three pictures at the end are those from training "
-        "that look most alike to it, with their classes."
+        "Red is what spoke for its answer. The pictures at the end of each row are those from "
+        "training that look most alike to it."
     ]
     if checks:
         answer.append(
@@ -57,15 +58,17 @@ def explanation(finding: Finding, charts: Charts) -> Section:
         )
     if "grad-cam" not in arrays:
         answer.append("A dense network has no sense of place, so there is no map from within it.")
+    answer += values.get("unavailable", {}).values()
+    columns = ("the picture", *(_METHODS[name] for name in methods), "its nearest in training")
     strips = [
-        Strip("Where it looked", "From left to right in each row.", tuple(items)),
+        Strip("Where it looked", f"In each row: {_listed(columns)}.", tuple(items)),
     ]
     if "filters" in arrays:
         strips.append(
             Strip(
                 "Its first filters",
                 "What the first layer looks for in every corner of a picture: edges and colours.",
-                (Shown((picture_uri(_sheet(arrays["filters"])),), ("first filters",), ()),),
+                (Shown((png_data_uri(_sheet(arrays["filters"])),), ("first filters",), ()),),
             )
         )
     if values["layers"]:
@@ -86,16 +89,21 @@ def explanation(finding: Finding, charts: Charts) -> Section:
             )
         )
     return Section(
-        "explanation",
-        "Where does it look?",
         tuple(answer),
         strips=tuple(strips),
         sources=(
             Source("Selvaraju et al. 2017, Grad-CAM", "https://arxiv.org/abs/1610.02391"),
             Source("Sundararajan et al. 2017, integrated gradients", "https://arxiv.org/abs/1703.01365"),
+            Source("Zeiler and Fergus 2014, occlusion", "https://arxiv.org/abs/1311.2901"),
             Source("Adebayo et al. 2018, the check", "https://arxiv.org/abs/1810.03292"),
         ),
     )  # fmt: skip
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _said_of(picture: Mapping[str, Any]) -> str:
@@ -105,8 +113,11 @@ def _said_of(picture: Mapping[str, Any]) -> str:
 
 
 def heated(pixels: NDArray[np.uint8], values: NDArray[Any]) -> NDArray[np.uint8]:
-    """The picture, greyed, with red where a map `(H, W)` is high."""
-    strength = np.abs(values.astype(np.float32))
+    """The picture, greyed, with red where a map `(H, W)` spoke for the answer.
+
+    What spoke against it has no colour.
+    """
+    strength = np.maximum(values.astype(np.float32), 0)
     highest = float(np.percentile(strength, 99))
     share = np.clip(strength / highest, 0, 1)[..., None] if highest > 0 else strength[..., None] * 0
     grey = (pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
@@ -143,7 +154,7 @@ def errors(finding: Finding, charts: Charts) -> Section:
     values, arrays = finding.values, finding.arrays
     if not values["groups"]:
         answer = ("It made next to no mistakes, so there is nothing to group.",)
-        return Section("errors", "What do its mistakes have in common?", answer)
+        return Section(answer)
     items = []
     for number, group in enumerate(values["groups"]):
         pairs = "; ".join(f"{true} called {guess} ({n})" for true, guess, n in group["pairs"])
@@ -155,8 +166,6 @@ def errors(finding: Finding, charts: Charts) -> Section:
             )
         )
     return Section(
-        "errors",
-        "What do its mistakes have in common?",
         (
             f"Its {counted(values['num_wrong'], 'mistake')} on the {values['split']} pictures, "
             "sorted into groups of pictures that look alike to the network. A group with one "

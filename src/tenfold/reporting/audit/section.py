@@ -1,6 +1,6 @@
 """What a section of the page is made of."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,20 +48,26 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """The answer to a question: sentences, charts, tables, pictures, and where to read more."""
+    """The answer to a question: sentences, charts, tables, pictures, and where to read more.
 
-    name: str
-    question: str
+    name, question: given by whoever puts sections on a page.
+    """
+
     answer: tuple[str, ...]
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
     strips: tuple[Strip, ...] = ()
-    sources: tuple[Source, ...] = field(default=())
+    sources: tuple[Source, ...] = ()
+    name: str = ""
+    question: str = ""
 
 
 def picture_uri(pixels: NDArray[np.uint8]) -> str:
-    """A small picture as it stands in a page; a large one with fewer pixels."""
+    """A small picture as it stands in a page; a large one brought to MAX_SIDE pixels."""
+    from PIL import Image
+
     if max(pixels.shape[:2]) > MAX_SIDE:
-        step = -(-max(pixels.shape[:2]) // MAX_SIDE)
-        pixels = pixels[::step, ::step]
+        smaller = Image.fromarray(np.ascontiguousarray(pixels))
+        smaller.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
+        pixels = np.asarray(smaller)
     return png_data_uri(np.ascontiguousarray(pixels))
