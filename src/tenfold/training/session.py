@@ -286,7 +286,7 @@ def set_up(
         network, state.history.compile_seconds = compile_network(
             network,
             recipe,
-            num_images=len(data.train),
+            num_images=num_images,
             num_processes=accelerator.num_processes,
             size=data.train.size,
             precision=accelerator.autocast,
