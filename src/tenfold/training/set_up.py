@@ -106,7 +106,7 @@ def set_up(
         network, seconds = compile_network(
             network,
             recipe,
-            num_images=len(data.train),
+            num_images=num_images,
             num_processes=accelerator.num_processes,
             size=data.train.size,
             precision=accelerator.autocast,
