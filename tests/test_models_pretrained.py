@@ -153,9 +153,26 @@ def test_what_trains_must_be_known(wrong):
     assert parse_trains("last 1 block") == (1, "blocks")
 
 
+def test_statistics_of_norms_are_kept_unless_they_are_to_be_learnt():
+    model = make()
+    model.open("all")
+    model.train()
+    norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [norm.running_mean.clone() for norm in norms]
+    inputs = torch.randn(8, 3, 32, 32)
+    learning = model(inputs)
+    assert all(torch.equal(norm.running_mean, b) for norm, b in zip(norms, before, strict=True))
+    # So that a head which was trained on features sees the same in the next stage.
+    assert torch.allclose(learning, model.eval()(inputs), atol=1e-5)
+    model.open("all", norms="learnt")
+    model.train()
+    model(inputs)
+    assert not any(torch.equal(norm.running_mean, b) for norm, b in zip(norms, before, strict=True))
+
+
 def test_norms_that_do_not_learn_keep_their_statistics():
     model = make()
-    model.open("last 1 block")
+    model.open("last 1 block", norms="learnt")
     model.train()
     norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [norm.running_mean.clone() for norm in norms]

@@ -81,3 +81,22 @@ def test_heads_can_be_compared_on_the_folder(trained):
     assert command.wait() == 0, command.output
     for head in ("linear", "MLP", "nearest neighbours", "logistic regression"):
         assert head in command.output
+
+
+@pytest.mark.slow
+def test_resnet50_goes_through_both_stages_with_random_weights(tmp_path):
+    settings = [
+        *("model.weights=none", "model.input_size=64", "training.epochs=1"),
+        *("data.name=digits", "data.train_size=96", "data.validation_size=32"),
+    ]
+    arguments = [each for setting in settings for each in ("--set", setting)]
+    command = run_here(["train", "transfer-resnet50", *arguments], tmp_path)
+    assert command.wait() == 0, command.output
+    result = json.loads((tmp_path / "runs/transfer-resnet50/1/result.json").read_text())
+    assert result["model"]["weights"] == "random weights"
+    head, last = result["training"]["stages"]
+    assert (head["trains"], head["num_trained"]) == ("head", 2048 * 256 + 256 + 256 * 10 + 10)
+    assert (last["trains"], last["num_trained"]) == (
+        "last 18 layers",
+        14_439_424 + head["num_trained"],
+    )

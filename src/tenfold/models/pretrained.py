@@ -77,6 +77,7 @@ class Pretrained(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name
+        self._norms = "learnt"
         self.preprocessing = preprocessing_of(name, input_size)
         self.backbone = _create(name, self.preprocessing.side)
         self.num_features = width = head_width(self.backbone)
@@ -107,13 +108,16 @@ class Pretrained(nn.Module):
         return found
 
     def train(self, mode: bool = True) -> "Pretrained":
-        """As everywhere, but norms that don't learn keep their statistics too."""
+        """As everywhere, but norms keep their statistics unless they are to learn them."""
         super().train(mode)
         for module in self.backbone.modules():
-            own = list(module.parameters(recurse=False))
-            if own and isinstance(module, nn.BatchNorm2d) and not own[0].requires_grad:
+            if isinstance(module, nn.BatchNorm2d) and not self._learns_statistics(module):
                 module.eval()
         return self
+
+    def _learns_statistics(self, norm: nn.BatchNorm2d) -> bool:
+        own = next(norm.parameters(recurse=False), None)
+        return self._norms == "learnt" and (own is None or own.requires_grad)
 
     def groups(self) -> list[list[nn.Parameter]]:
         """All parameters by depth: timm's finest blocks from the input on, and the head."""
@@ -160,9 +164,14 @@ class Pretrained(nn.Module):
         side = round(outputs.shape[1] ** 0.5)
         return outputs.transpose(1, 2).reshape(len(outputs), -1, side, side)
 
-    def open(self, trains: str) -> None:
+    def open(self, trains: str, *, norms: str = "kept") -> None:
         """Let `trains` learn and nothing else: `head`, `all`, or the head with `last 3 blocks` or
-        `last 30 layers` of the backbone. Raises TenfoldError where there aren't as many."""
+        `last 30 layers` of the backbone.
+
+        norms: whether the statistics of batch norms that learn are `kept` or `learnt`. Raises
+        TenfoldError where there aren't as many blocks or layers.
+        """
+        self._norms = norms
         self.requires_grad_(trains == "all")
         self.head.requires_grad_(True)
         if trains in ("head", "all"):

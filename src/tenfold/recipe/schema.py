@@ -11,6 +11,7 @@ Stem = Literal["cifar", "imagenet"]
 Normalisation = Literal["standardise", "unit", "symmetric", "pretrained"]
 Precision = Literal["float32", "bf16", "fp16", "auto"]
 Views = Literal["one", "mirror", "six"]
+NormStatistics = Literal["kept", "learnt"]
 
 
 @dataclass(frozen=True)
@@ -413,6 +414,9 @@ class StageOptions:
     """Learning rate of the head; 0 for optimizer.lr."""
     layer_decay: float = 1.0
     """What the rate is multiplied by from each block of the network to the one before it."""
+    norms: NormStatistics = "kept"
+    """Whether batch norms that learn keep the means and deviations that the network came with, on
+    which all its weights rely, or learn those of these pictures too."""
     views: int = 1
     """Versions of each picture that features are computed of where the head trains alone: one is
     the picture as it is, and each further one is mirrored, shifted, coloured and enlarged."""

@@ -33,8 +33,8 @@ class Rung(NamedTuple):
 
 
 LADDER = (
-    Rung("fast-75", 2.5e12, 0.766),
-    Rung("fast-85", 9.6e12, 0.868),
+    Rung("fast-75", 2.8e12, 0.765),
+    Rung("fast-85", 1.0e13, 0.868),
     Rung("fast-91", 4.2e13, 0.911),
     Rung("fast-94", 1.6e14, 0.942),
 )

@@ -20,7 +20,7 @@ ENOUGH = 30_000
 SMALL = 48
 """Side in pixels below which enlarging for a pretrained network shows no more than there is."""
 
-PASSES = 12_000
+PASSES = 8_000
 """Pictures that the whole network is fine-tuned on, each time counted: minutes on two cores."""
 
 MOST_EPOCHS = 6

@@ -118,6 +118,7 @@ def fit(
 
 def _train_stage(session: Session) -> None:
     """The epochs of a stage that are still to be done."""
+    session.pictures.prepare(_watched(session))  # Before anybody counts the seconds of an epoch.
     session.reporter.started(describe_plan(session))
     while session.state.history.ended is None:
         _train_epoch(session)
@@ -142,7 +143,6 @@ def _train_epoch(session: Session) -> None:
         chosen=_chosen(session),
     )
     shares = [_share(session, batch) for batch in batches]
-    session.pictures.prepare(_watched(session))
     session.pictures.start_epoch(history.epoch, [part for share in shares for part in share])
     session.network.train()
     last_saved = time.monotonic()

@@ -106,7 +106,7 @@ def set_up(
         network, seconds = compile_network(
             network,
             recipe,
-            num_images=len(data.train),
+            num_images=num_images,
             num_processes=accelerator.num_processes,
             size=data.train.size,
             precision=accelerator.autocast,
@@ -190,7 +190,7 @@ def _parts_of(
 ) -> tuple[nn.Module, TrainingInputs, Validate]:
     """What learns in `stage`, on what, and how it is validated."""
     if isinstance(model, Pretrained):
-        model.open(stage.trains)
+        model.open(stage.trains, norms=stage.norms)
     if not isinstance(model, Pretrained) or stage.trains != "head":
         return model, pictures, lambda trained: _validate(trained, data.validation)
 
@@ -206,6 +206,8 @@ def _parts_of(
         # The first version is the picture as it is.
         found = [features(data.train.pixels, told)]
         found += [features(pictures.version(number), told) for number in range(stage.views - 1)]
+        if data.validation is not None:  # So that the first validation takes no longer than others.
+            features(data.validation.pixels, told)
         return torch.stack(found)
 
     labels = torch.from_numpy(data.train.labels).to(accelerator.device)
