@@ -7,6 +7,7 @@ from tenfold.audit.store import known_findings
 from tenfold.reporting import facts, figures, story
 from tenfold.reporting.audit import ModelCard, Section, model_card, view_audit
 from tenfold.reporting.charts import Chart, Charts
+from tenfold.reporting.exports import exports_section
 from tenfold.reporting.facts import Row
 from tenfold.reporting.galleries import (
     Card,
@@ -73,6 +74,7 @@ def view_run(
     pictures = Pictures(run, loader) if loader else None
     galleries = _galleries(run, pictures) if pictures else ()
     findings = known_findings(RunFolder(run.folder)) if loader else {}
+    exports = exports_section(run.folder) if loader else None
     return RunView(
         run=run,
         lead=story.describe_run(run),
@@ -94,7 +96,7 @@ def view_run(
         provenance=facts.provenance_rows(run),
         epochs=run.epochs,
         trust=model_card(run, findings) if findings else None,
-        audit=view_audit(findings, charts),
+        audit=(*view_audit(findings, charts), *([exports] if exports else [])),
     )
 
 

@@ -1,0 +1,80 @@
+"""What a run's exported files say and how fast they are, as a section of its page."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tenfold.errors import TenfoldError
+from tenfold.files import read_json
+from tenfold.reporting.audit.section import Section, Source, Table
+from tenfold.reporting.words import counted, percent
+
+NAMES = {"float": "in floats", "int8": "in eight bits"}
+
+
+def exports_section(folder: Path) -> Section | None:
+    """The section for the run in `folder`; None where nothing was exported, or its figures can't
+    be read."""
+    path = folder / "export" / "exports.json"
+    if not path.exists():
+        return None
+    try:
+        known = read_json(path)
+        exports = {NAMES[kind]: known[kind] for kind in NAMES if kind in known}
+        files = tuple(_file_row(name, export) for name, export in exports.items())
+        speeds = tuple(
+            _speed_row(name, timing)
+            for name, export in exports.items()
+            for timing in export["timings"]
+        )
+        number, split = next(
+            (e["gate"]["num_images"], e["gate"]["split"]) for e in exports.values()
+        )
+    except (TenfoldError, KeyError, TypeError, StopIteration):
+        return None
+    return Section(
+        (
+            "The model as one ONNX file runs wherever ONNX Runtime does, without PyTorch. Before it "
+            f"was written, its answers were compared with the run's on "
+            f"{counted(number, split + ' picture')}, one view of each.",
+        ),
+        tables=(
+            Table(
+                "Files",
+                ("", "size", "right", "the run", "same class", "logits within", "opset"),
+                files,
+            ),
+            Table(
+                "Speed on the machine that exported it",
+                ("", "batch", "median", "99 of 100 within", "pictures a second", "PyTorch"),
+                speeds,
+            ),
+        ),
+        sources=(Source("ONNX Runtime", "https://onnxruntime.ai/docs/"),),
+        name="exports",
+        question="What does it take to use it?",
+    )
+
+
+def _file_row(name: str, export: Mapping[str, Any]) -> tuple[str, ...]:
+    gate = export["gate"]
+    return (
+        name,
+        f"{export['size'] / 1e6:.2f} MB",
+        percent(gate["accuracy"], digits=2),
+        percent(gate["accuracy_before"], digits=2),
+        percent(gate["same_class"], digits=2),
+        f"{gate['logit_error']:.1g}",
+        str(export["opset"]),
+    )
+
+
+def _speed_row(name: str, timing: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        name,
+        str(timing["batch_size"]),
+        f"{1000 * timing['median']:.2f} ms",
+        f"{1000 * timing['p99']:.2f} ms",
+        f"{timing['images_per_second']:,.0f}",
+        f"{timing['torch_images_per_second']:,.0f}",
+    )
