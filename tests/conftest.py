@@ -13,6 +13,13 @@ from tenfold.data.images import Images
 TIMEOUT_SECONDS = 60
 
 
+def pytest_addoption(parser):
+    """Options of our own."""
+    parser.addoption(
+        "--soak-seconds", type=float, default=60, help="how long the service is under load"
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_for_each_worker():
     """Two workers that compute with two threads each would mostly wait for each other."""

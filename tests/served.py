@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 import commands
 
 NAME = "model"
@@ -68,3 +70,10 @@ def serving(model: Path, *arguments: str, folder: Path) -> Iterator[Server]:
             time.sleep(0.01)
         if command.process.is_alive():
             command.kill()
+
+
+def figures(server: Server) -> dict[str, float]:
+    """What /metrics says, by name."""
+    lines = httpx.get(server.address + "metrics").text.splitlines()
+    pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    return {name: float(value) for name, value in pairs}

@@ -52,7 +52,7 @@ class Limits:
 
     max_bytes: int = 20_000_000
     max_pixels: int = 1 << 23
-    body_seconds: float = 10.0
+    body_seconds: float = 9.0
     answer_seconds: float = 30.0
     max_requests: int = 1024
     max_held_bytes: int = 256_000_000

@@ -21,7 +21,7 @@ from tenfold.deployment.guards import Guards, Limits
 from tenfold.deployment.predictor import Predictor
 from tenfold.errors import TenfoldError
 
-HEADER_SECONDS = 10.0
+HEADER_SECONDS = 9.0
 """Until a client must have sent a request's headers, and between its requests."""
 
 DRAIN_SECONDS = 6.0

@@ -7,7 +7,7 @@ from typing import Any
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.reporting.audit.section import Section, Source, Table
-from tenfold.reporting.words import counted, percent
+from tenfold.reporting.words import percent
 
 NAMES = {"float": "in floats", "int8": "in eight bits"}
 
@@ -27,16 +27,15 @@ def exports_section(folder: Path) -> Section | None:
             for name, export in exports.items()
             for timing in export["timings"]
         )
-        number, split = next(
-            (e["gate"]["num_images"], e["gate"]["split"]) for e in exports.values()
-        )
+        gate = next(iter(exports.values()))["gate"]
+        compared = counted(gate["num_images"], f"{gate['split']} picture")
     except (TenfoldError, KeyError, TypeError, StopIteration):
         return None
     return Section(
         (
-            "The model as one ONNX file runs wherever ONNX Runtime does, without PyTorch. Before it "
-            f"was written, its answers were compared with the run's on "
-            f"{counted(number, split + ' picture')}, one view of each.",
+            "The model as one ONNX file runs wherever ONNX Runtime does, without PyTorch. Before "
+            f"it was written, its answers were compared with the run's on {compared}, one view of "
+            "each.",
         ),
         tables=(
             Table(

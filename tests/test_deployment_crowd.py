@@ -1,0 +1,246 @@
+"""Many clients at once, slow ones, ones that leave, and a long time of it."""
+
+import asyncio
+import contextlib
+import io
+import json
+import random
+import re
+import resource
+import subprocess
+import sys
+import time
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+import served
+from tenfold.deployment.predictor import Predictor
+
+SOAK_FLAT_BYTES = 30_000_000
+"""What memory may grow by in the second half of a soak."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("crowd")
+    served.make_model(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return folder / "runs/tiny/1/export/model.onnx"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def many_files():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def picture(seed, *, side=16):
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+def request_of(content):
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
+
+async def answer_of(reader):
+    """Status, headers and JSON of the next response."""
+    header = await reader.readuntil(b"\r\n\r\n")
+    length = int(re.search(rb"content-length: (\d+)", header.lower())[1])
+    return int(header.split(b" ")[1]), header.lower(), json.loads(await reader.readexactly(length))
+
+
+async def ask(server, content, *, connection=None):
+    reader, writer = connection or await asyncio.open_connection(server.host, server.port)
+    writer.write(request_of(content))
+    found = await answer_of(reader)
+    writer.close()
+    return found
+
+
+async def crowd(server, contents):
+    """All at once: everybody is connected before anybody asks."""
+    connections = [
+        await asyncio.open_connection(server.host, server.port) for _ in range(len(contents))
+    ]
+    return await asyncio.wait_for(
+        asyncio.gather(
+            *(
+                ask(server, c, connection=pair)
+                for c, pair in zip(contents, connections, strict=True)
+            )
+        ),
+        60,
+    )
+
+
+def test_row_43_a_thousand_clients_get_their_own_answers(model, folder):
+    contents = [picture(seed) for seed in range(1000)]
+    expected = Predictor(model, threads=1).predict_many(contents)
+    with served.serving(model, folder=folder) as server:
+        found = asyncio.run(crowd(server, contents))
+    answered = 0
+    for (status, header, reply), right in zip(found, expected, strict=True):
+        if status == 503:
+            assert b"retry-after" in header
+            continue
+        assert status == 200
+        answered += 1
+        assert reply["label"] == right.label
+        for name, share in right.probabilities.items():
+            assert abs(reply["probabilities"][name] - share) < 1e-5
+    assert answered >= 900
+
+
+async def slow_ones(server, number):
+    """Half never finish their headers, half their body; how long until all were closed."""
+    beginnings = (
+        b"POST /predict HTTP/1.1\r\nHost: local",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\nabc",
+    )
+    started = time.monotonic()
+    pairs = []
+    for index in range(number):
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(beginnings[index % 2])
+        pairs.append((reader, writer))
+    statuses = []
+    for _ in range(20):  # Meanwhile others are served.
+        statuses.append((await ask(server, picture(1)))[0])
+        await asyncio.sleep(0.2)
+    for reader, writer in pairs:
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(reader.read(), 15)
+        writer.close()
+    return statuses, time.monotonic() - started
+
+
+def test_row_42_five_hundred_slow_clients_are_closed_and_others_served(model, folder):
+    with served.serving(model, folder=folder) as server:
+        statuses, seconds = asyncio.run(slow_ones(server, 500))
+    assert set(statuses) == {200}
+    assert seconds < 10.5
+
+
+async def deserters(server):
+    """Some ask and leave, some send what is broken; what the faithful get."""
+    for seed in range(60):
+        _, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(request_of(picture(seed)))
+        await writer.drain()
+        writer.transport.abort()
+    contents = [picture(seed) if seed % 3 else b"nothing" for seed in range(30)]
+    return contents, await crowd(server, contents)
+
+
+def test_row_44_who_leaves_or_is_broken_harms_nobody(model, folder):
+    with served.serving(model, folder=folder) as server:
+        contents, found = asyncio.run(deserters(server))
+        values = served.figures(server)
+    predictor = Predictor(model, threads=1)
+    for content, (status, _, reply) in zip(contents, found, strict=True):
+        if content == b"nothing":
+            assert status == 415
+        else:
+            assert status == 200
+            assert reply["label"] == predictor.predict(content).label
+    assert values["tenfold_waiting"] == 0
+
+
+DYING = """
+import sys
+from pathlib import Path
+from tenfold.deployment import predictor, server
+
+real = predictor.Predictor.logits
+
+def logits(self, pixels):
+    if (pixels == 255).all(axis=(1, 2, 3)).any():
+        raise SystemExit("as if the thread had died")
+    return real(self, pixels)
+
+predictor.Predictor.logits = logits
+options = server.ServerOptions(port=0, threads=1)
+sys.exit(server.serve(Path(sys.argv[1]), options, ready=lambda a: print(a, flush=True)))
+"""
+
+
+def test_row_45_a_dead_thread_ends_the_service_with_an_error(model):
+    process = subprocess.Popen(
+        [sys.executable, "-c", DYING, str(model)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        address = process.stdout.readline().strip()
+        assert httpx.post(address + "predict", content=picture(0)).status_code == 200
+        content = io.BytesIO()
+        Image.fromarray(np.full((16, 16, 3), 255, dtype=np.uint8)).save(content, "PNG")
+        reply = httpx.post(address + "predict", content=content.getvalue())
+        assert reply.status_code == 503
+        assert process.wait(10) == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def soak(server, seconds):
+    """Eight clients that send all kinds of things for so long; the figures every second."""
+    sound = [picture(seed, side=side) for seed, side in enumerate((16, 40, 300, 1000) * 4)]
+    unsound = [b"nothing", sound[0][:60], b""]
+    end = time.monotonic() + seconds
+    statuses: dict[int, int] = {}
+
+    async def client(seed):
+        chance = random.Random(seed)
+        while time.monotonic() < end:
+            content = chance.choice(sound if chance.random() < 0.9 else unsound)
+            status, _, _ = await ask(server, content)
+            statuses[status] = statuses.get(status, 0) + 1
+            if chance.random() < 0.05:  # And leaves in the middle of a question.
+                _, writer = await asyncio.open_connection(server.host, server.port)
+                writer.write(request_of(sound[0])[: chance.randrange(80)])
+                await writer.drain()
+                writer.transport.abort()
+
+    memory, files = [], []
+
+    async def watch():
+        process = psutil.Process(server.command.process.pid)
+        while time.monotonic() < end:
+            await asyncio.sleep(1)
+            memory.append(process.memory_info().rss)
+            files.append(process.num_fds())
+
+    await asyncio.gather(watch(), *(client(seed) for seed in range(8)))
+    return statuses, memory, files
+
+
+def test_row_49_memory_and_files_stay_flat(model, folder, pytestconfig, record_property):
+    seconds = pytestconfig.getoption("--soak-seconds")
+    with served.serving(model, folder=folder) as server:
+        statuses, memory, files = asyncio.run(soak(server, seconds))
+    half = len(memory) // 2
+    record_property("soak", f"{statuses}, {memory[half] / 1e6:.0f} to {memory[-1] / 1e6:.0f} MB")
+    assert set(statuses) <= {200, 400, 415, 503}
+    assert statuses[200] > 10 * seconds
+    assert max(memory[half:]) - max(memory[:half]) < SOAK_FLAT_BYTES
+    assert max(files[half:]) <= max(files[:half]) + 20
+
+
+def test_the_process_of_a_server_is_the_one_that_is_watched(model, folder):
+    with served.serving(model, folder=folder) as server:
+        values = served.figures(server)
+        rss = psutil.Process(server.command.process.pid).memory_info().rss
+    assert abs(values["process_resident_memory_bytes"] - rss) < 50e6

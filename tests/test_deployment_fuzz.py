@@ -1,0 +1,125 @@
+"""Whatever comes over the wire, the service answers with something below 500 and goes on."""
+
+import io
+import json
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from schemathesis.checks import not_a_server_error
+
+import served
+
+RELAXED = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    place = tmp_path_factory.mktemp("fuzzed")
+    model = served.make_model(place)
+    with served.serving(model, folder=place) as running:
+        yield running
+        assert httpx.get(running.address + "v2/health/ready").json() == {"ready": True}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with httpx.Client(timeout=30) as found:
+        yield found
+
+
+def files():
+    """A small picture in every kind of file that is read."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    found = []
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF"):
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, kind)
+        found.append(content.getvalue())
+    return found
+
+
+FILES = files()
+
+
+@st.composite
+def damaged(draw):
+    """A picture with bytes changed, cut out, doubled or added."""
+    content = bytearray(draw(st.sampled_from(FILES)))
+    for _ in range(draw(st.integers(0, 8))):
+        place = draw(st.integers(0, len(content) - 1))
+        length = draw(st.integers(0, 40))
+        content[place : place + length] = draw(st.binary(max_size=40))
+        if not content:
+            content = bytearray(b"\0")
+    return bytes(content[: draw(st.integers(0, len(content)))] if draw(st.booleans()) else content)
+
+
+@RELAXED
+@given(content=damaged())
+def test_row_40_damaged_pictures(server, client, content):
+    reply = client.post(server.address + "predict", content=content)
+    assert reply.status_code in (200, 400, 413, 415)
+    assert "label" in reply.json() or "error" in reply.json()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@st.composite
+def requests(draw):
+    """A request of the inference protocol in which some things are others than they should be."""
+    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 16, 16, 3], "data": [0] * 768}
+    request = {"id": "a", "inputs": [tensor], "outputs": [{"name": "logits"}]}
+    for place in (tensor, request, request["outputs"][0]):
+        if draw(st.booleans()):
+            place[draw(st.sampled_from([*place, "parameters"]))] = draw(JSON)
+    return request
+
+
+@RELAXED
+@given(request=requests(), length=st.none() | st.text(alphabet="0123456789-+ x", max_size=12))
+def test_row_40_requests_of_the_protocol(server, client, request, length):
+    headers = {} if length is None else {"Inference-Header-Content-Length": length}
+    reply = client.post(
+        server.address + f"v2/models/{served.NAME}/infer",
+        content=json.dumps(request).encode(),
+        headers=headers,
+    )
+    assert reply.status_code in (200, 400, 413)
+    assert "outputs" in reply.json() or "error" in reply.json()
+
+
+@RELAXED
+@given(content=st.binary(max_size=400))
+def test_row_40_bytes_that_are_no_http(server, content):
+    reply = server.send(content + b"\r\n\r\n", seconds=15)
+    assert not reply or int(reply.split(b" ")[1]) < 500
+
+
+@pytest.fixture(scope="module")
+def described(server):
+    return schemathesis.openapi.from_url(server.address + "openapi.json")
+
+
+schema = schemathesis.pytest.from_fixture("described")
+
+
+@schema.parametrize()
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_row_40_every_endpoint_by_its_description(case):
+    case.call_and_validate(checks=[not_a_server_error])
