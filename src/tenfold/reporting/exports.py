@@ -7,7 +7,7 @@ from typing import Any
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.reporting.audit.section import Section, Source, Table
-from tenfold.reporting.words import percent
+from tenfold.reporting.words import counted, percent
 
 NAMES = {"float": "in floats", "int8": "in eight bits"}
 
