@@ -1,7 +1,7 @@
 """`audit`: compute the parts that are wanted and not known yet, and keep them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,14 @@ class AuditOptions:
 
     def filled(self) -> "FilledOptions":
         """The same with the usual values in the place of None."""
-        usual = {"pictures": 1000, "seed": 0}
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
-        return FilledOptions(**{k: usual.get(k) if v is None else v for k, v in given.items()})
+        return FilledOptions(
+            pictures=1000 if self.pictures is None else self.pictures,
+            human=self.human,
+            corrupted=self.corrupted,
+            new_test_set=self.new_test_set,
+            strange=self.strange,
+            seed=0 if self.seed is None else self.seed,
+        )
 
 
 @dataclass(frozen=True)
