@@ -15,7 +15,7 @@ from tenfold.recipe import schema
 
 COMMANDS = (
     "demo", "data get", "data info", "data eda", "data export", "train", "evaluate", "report",
-    "predict", "score", "study", "studies", "tune", "bench", "recipes", "models",
+    "predict", "score", "study", "studies", "tune", "heads", "bench", "recipes", "models",
 )  # fmt: skip
 
 
@@ -56,9 +56,11 @@ def recipe_sections() -> list[str]:
     hints = get_type_hints(schema.Recipe)
     for field in fields(schema.Recipe):
         kinds = get_args(hints[field.name]) or (hints[field.name],)
+        is_list = kinds[-1] is Ellipsis
+        kinds = kinds[:1] if is_list else kinds
         if not all(hasattr(kind, "__dataclass_fields__") for kind in kinds):
             continue
-        sections.append(f"### [{field.name}]")
+        sections.append(f"### [[{field.name}]]" if is_list else f"### [{field.name}]")
         for kind in kinds:
             tag = f'`name = "{kind().name}"`: ' if len(kinds) > 1 else ""
             sections += [f"{tag}{' '.join((inspect.getdoc(kind) or '').split())}", table(kind)]

@@ -16,6 +16,7 @@ from tenfold.recipe import (
     CifarResnetOptions,
     CnnOptions,
     LenetOptions,
+    PretrainedOptions,
     PyramidOptions,
     ResnetOptions,
     SpeedrunOptions,
@@ -32,6 +33,9 @@ OPTIONS = {
     "resnet": ResnetOptions(stem="imagenet"),
     "cifar_resnet": CifarResnetOptions(depth=8),
     "speedrun": SpeedrunOptions(widths=(16, 32, 32)),
+    "pretrained": PretrainedOptions(
+        backbone="test_efficientnet", weights="none", input_size=32, head=(16,)
+    ),
 }
 NORMS = ("batch", "none")
 SMALLEST = {"lenet": 16, "tutorial_cnn": 18, "speedrun": 9}

@@ -29,6 +29,7 @@ SECTIONS = {
     "schedule": tuple(kind for kind in OPTIONS if kind.__name__.endswith("Schedule")),
     "training": (schema.TrainingOptions,),
     "evaluation": (schema.EvaluationOptions,),
+    "stages": (schema.StageOptions,),
 }
 FIELDS = [
     pytest.param(kind, field.name, id=f"{kind.__name__}.{field.name}")
@@ -102,10 +103,11 @@ def settings_in_shipped_recipes() -> Iterator[Setting]:
     for name in shipped_recipes():
         recipe = load_recipe(name)
         for section, kinds in SECTIONS.items():
-            options = getattr(recipe, section)
-            for kind in kinds:
-                if type(options) is kind:
-                    yield from _differences(kind, vars(options))
+            found = getattr(recipe, section)
+            for options in found if isinstance(found, tuple) else (found,):
+                for kind in kinds:
+                    if type(options) is kind:
+                        yield from _differences(kind, vars(options))
 
 
 def settings_in_tests() -> Iterator[Setting]:

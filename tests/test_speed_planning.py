@@ -24,8 +24,8 @@ from tenfold.speed.planning import (
     expected_accuracy,
     plan_run,
     unfinished_plan,
-    with_sizes_for,
 )
+from tenfold.training.growing import with_sizes_for
 
 CPU = torch.device("cpu")
 

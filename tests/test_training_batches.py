@@ -17,6 +17,7 @@ from tenfold.training.batches import (
     batch_sizes,
     derive_seed,
     epoch_batches,
+    has_room,
     seeded_generator,
 )
 
@@ -336,3 +337,11 @@ def test_memory_mapped_pictures_are_used_without_a_word(tmp_path, make_images):
         warnings.simplefilter("error")
         found = part(pictures(mapped, EVERYTHING), [5, 1])
     assert torch.equal(found.inputs, part(pictures(images, EVERYTHING), [5, 1]).inputs)
+
+
+def test_pictures_that_a_gpu_has_no_room_for_stay_on_the_host(monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    assert has_room(50, gpu)
+    assert not has_room(51, gpu)
+    assert has_room(10**15, torch.device("cpu"))

@@ -10,14 +10,14 @@ import torch
 
 from tenfold.errors import DivergedError, TenfoldError
 from tenfold.recipe import load_recipe
-from tenfold.training import compiling, session
+from tenfold.training import compiling, session, set_up
 from tenfold.training.loop import fit
 from tiny_training import data, same, tiny, weights
 
 
 @pytest.fixture
 def deferring(monkeypatch):
-    monkeypatch.setattr(session, "_can_defer", lambda recipe, accelerator: True)
+    monkeypatch.setattr(set_up, "can_defer", lambda recipe, accelerator: True)
 
 
 @pytest.fixture(autouse=True)
@@ -152,19 +152,19 @@ def test_a_gradient_that_is_not_finite_is_found_too(deferring, monkeypatch):
 
 
 def test_only_a_lone_process_with_a_device_defers():
-    from tenfold.training.session import _can_defer, make_accelerator
+    from tenfold.training.devices import can_defer, make_accelerator
 
-    assert not _can_defer(tiny(), make_accelerator(tiny(), cpu=True))
+    assert not can_defer(tiny(), make_accelerator(tiny(), cpu=True))
 
     class Accelerator:
         device = torch.device("cuda")
         num_processes = 1
         scaler = None
 
-    assert _can_defer(tiny(), Accelerator)
-    assert not _can_defer(tiny("training.clip_norm=1.0"), Accelerator)
+    assert can_defer(tiny(), Accelerator)
+    assert not can_defer(tiny("training.clip_norm=1.0"), Accelerator)
     Accelerator.num_processes = 2
-    assert not _can_defer(tiny(), Accelerator)
+    assert not can_defer(tiny(), Accelerator)
 
 
 @pytest.mark.slow

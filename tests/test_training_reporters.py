@@ -10,6 +10,7 @@ from tenfold.training.reporters import Plan, Reporters, TensorBoardReporter
 PLAN = Plan(
     recipe="cnn",
     model="cnn",
+    trains="all",
     num_parameters=357_162,
     num_train=45_000,
     num_validation=5_000,
@@ -18,6 +19,8 @@ PLAN = Plan(
     device="cpu",
     threads=2,
     processes=1,
+    first_step=0,
+    is_last=True,
     resumed_step=0,
     seconds_left=None,
 )

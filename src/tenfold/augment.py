@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey, from ITU-R BT.601."""
@@ -25,7 +25,8 @@ class EpochDraws(NamedTuple):
 
     flip: (N,) bool. shift: (N, 2) int64, down and right in pixels. cutout: (N, 2) int64, the
     centre's row and column. brightness, contrast, saturation: (N,) float factors. hue: (N,) float
-    share of the colour circle.
+    share of the colour circle. zoom: (N, 3) float, the side of what is seen as a share of the
+    picture's, and its place from top and left as a share of what is left out.
     """
 
     flip: Tensor | None
@@ -35,6 +36,7 @@ class EpochDraws(NamedTuple):
     contrast: Tensor | None
     saturation: Tensor | None
     hue: Tensor | None
+    zoom: Tensor | None = None
 
     def of(self, indices: Tensor) -> "EpochDraws":
         """The draws of the pictures at `indices`, (B,) int64."""
@@ -77,6 +79,7 @@ def draw_epoch(
     contrast: float = 0.0,
     saturation: float = 0.0,
     hue: float = 0.0,
+    zoom: float = 0.0,
 ) -> EpochDraws:
     """Draw one epoch's changes for `num_images` pictures of `image_size` from `generator` (CPU).
 
@@ -108,6 +111,11 @@ def draw_epoch(
         contrast=factor(contrast),
         saturation=factor(saturation),
         hue=uniform(-hue, hue) if hue > 0 else None,
+        zoom=(
+            torch.stack([uniform(1 - zoom, 1), uniform(0, 1), uniform(0, 1)], dim=1)
+            if zoom > 0
+            else None
+        ),
     )
 
 
@@ -245,6 +253,21 @@ def batch_cutout(inputs: Tensor, centres: Tensor, *, size: int) -> Tensor:
     inside_columns = (columns >= 0) & (columns < size)
     inside = (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
     return inputs.masked_fill_(inside, 0.0)
+
+
+def batch_zoom(inputs: Tensor, zoom: Tensor) -> Tensor:
+    """A square part of each picture, enlarged to the whole, bilinear.
+
+    inputs: (B, C, H, W) float. zoom: (B, 3), see `EpochDraws`. Returns the same shape.
+    """
+    share, places = zoom[:, 0], zoom[:, 1:]
+    # In the coordinates of affine_grid the picture reaches from -1 to 1.
+    centres = (2 * places - 1) * (1 - share)[:, None]
+    matrices = inputs.new_zeros(len(inputs), 2, 3)
+    matrices[:, 0, 0] = matrices[:, 1, 1] = share
+    matrices[:, 0, 2], matrices[:, 1, 2] = centres[:, 1], centres[:, 0]
+    grid = affine_grid(matrices, list(inputs.shape), align_corners=False)
+    return grid_sample(inputs, grid, padding_mode="border", align_corners=False)
 
 
 def batch_mix(

@@ -6,13 +6,14 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tenfold import __version__
 from tenfold.cli.bench import bench
 from tenfold.cli.data import data_app
+from tenfold.cli.heads import heads
 from tenfold.cli.options import (
     DataOption,
     JsonOption,
@@ -80,8 +81,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --time "
-            "it may be left out."
+            help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --data "
+            "or --time it may be left out."
         ),
     ] = None,
     data: DataOption = None,
@@ -158,10 +159,18 @@ def train(
         options = replace(options, closing=timed.closing, threads=timed.threads)
     elif recipe is not None:
         chosen = load_recipe(recipe, changes)
+    elif data is not None:
+        from tenfold.training.choice import choose_recipe
+
+        with output.progress() as progress:
+            choice = choose_recipe(changes, skip_broken=skip_broken, progress=progress)
+        chosen = choice.recipe
+        output.record("choice", reason=choice.reason, recipe=chosen.to_dict())
+        output.say(choice.reason)
     else:
         raise TenfoldError(
-            "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), or give the time "
-            "that there is, such as `tenfold train --time 5m`."
+            "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), pictures of your "
+            "own with --data, or the time that there is, such as `tenfold train --time 5m`."
         )
     with output.training() as reporter:
         outcome = train_recipe(
@@ -226,6 +235,7 @@ app.command()(score)
 app.command()(study)
 app.command()(studies)
 app.command()(tune)
+app.command()(heads)
 app.command()(bench)
 
 
@@ -260,12 +270,15 @@ def models(as_json: JsonOption = False) -> None:
     rows = []
     for options in sorted((kind() for kind in get_args(ModelOptions)), key=lambda o: o.name):
         assert options.name in MODELS
-        network = build(options.name, num_classes=10, image_size=(32, 32), **options_of(options))
-        count = count_parameters(network)
+        count = None
+        with contextlib.suppress(TenfoldError):  # What it needs may not be installed.
+            shape: dict[str, Any] = {"num_classes": 10, "image_size": (32, 32)}
+            count = count_parameters(build(options.name, **shape, **options_of(options)))
         names = ", ".join(f.name for f in fields(options) if f.name != "name")
         purpose = (type(options).__doc__ or "").partition("\n")[0]
         output.record("model", name=options.name, num_parameters=count, options=names)
-        rows.append([options.name, f"{count:,}", purpose, names])
+        shown = "–" if count is None else f"{count:,}"
+        rows.append([options.name, shown, purpose, names])
     output.table("Models", ["model", "parameters", "what it is", "options"], rows)
 
 

@@ -50,7 +50,7 @@ def bench(
 def _show_networks(output: Output, device: "torch.device", recipes: list[str] | None) -> None:
     from tenfold.speed.networks import distinct_networks, measure_networks
     from tenfold.speed.rates import measure_rates
-    from tenfold.training.session import available_precision
+    from tenfold.training.devices import available_precision
 
     has_bf16 = available_precision("auto", cpu=device.type == "cpu") == "bf16"
     rates = measure_rates(device, has_bf16=has_bf16)

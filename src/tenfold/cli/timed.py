@@ -46,7 +46,7 @@ def recipe_within(
 
     import torch
 
-    from tenfold.data import load
+    from tenfold.evaluation.loading import load_data
     from tenfold.recipe import load_recipe
     from tenfold.run import RunFolder, runs_of
     from tenfold.speed.planning import plan_run, unfinished_plan
@@ -59,6 +59,11 @@ def recipe_within(
         )
     seconds = seconds_of(time)
     asked = load_recipe(name, changes) if name is not None else None
+    if asked is not None and asked.stages:
+        raise TenfoldError(
+            f"--time can't divide its time over the stages of {asked.name}; leave it out, and give "
+            "fewer epochs to save time."
+        )
     named = f"{asked.name if asked is not None else 'fast'}-in-{time}"
     wanted = asked or load_recipe("fast-91", changes)
     if not options.new:
@@ -69,12 +74,7 @@ def recipe_within(
             return Timed(begun)
     prepare_process(options.threads)
     with output.progress() as progress:
-        dataset = load(
-            wanted.data.name,
-            image_size=wanted.data.image_size,
-            skip_broken=options.skip_broken,
-            progress=progress,
-        )
+        dataset = load_data(wanted, skip_broken=options.skip_broken, progress=progress)
     has_gpu = torch.cuda.is_available() and not options.cpu
     planned = plan_run(
         asked,

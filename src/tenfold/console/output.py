@@ -216,15 +216,22 @@ class _TimeLeft:
 
 def _describe_plan(plan: "Plan") -> str:
     ranks = f", {plan.processes} processes" if plan.processes > 1 else ""
-    resumed = f"; resumed after step {plan.resumed_step:,}" if plan.resumed_step else ""
+    resumed = (
+        f"; resumed after step {plan.resumed_step:,}" if plan.resumed_step > plan.first_step else ""
+    )
     epochs = f"{plan.epochs} epochs of {plan.steps_per_epoch} steps"
     if plan.seconds_left is not None:
         epochs = f"{duration(plan.seconds_left)}, but at most {epochs},"
+    learns = "" if plan.trains == "all" else f" that learn ({plan.trains})"
     return (
-        f"{plan.recipe}: {plan.model} with {plan.num_parameters:,} parameters, "
+        f"{plan.recipe}: {plan.model} with {plan.num_parameters:,} parameters{learns}, "
         f"{plan.num_train:,} training and {plan.num_validation:,} validation pictures, "
         f"{epochs} on {plan.device} with {plan.threads} threads{ranks}{resumed}"
     )
+
+
+def _describe_end(reason: str, plan: "Plan") -> str:
+    return f"{'Training' if plan.is_last else 'This stage'} ended by {reason}."
 
 
 def _which_epoch(epoch: int, plan: "Plan") -> str:
@@ -303,7 +310,7 @@ class _LiveTraining:
         for task in (self._epochs, self._steps):
             self.bars.remove_task(task)
         if reason != "finished":
-            self._console.print(f"Training ended by {reason}.")
+            self._console.print(_describe_end(reason, self._plan))
 
 
 class _PlainTraining(_PlainProgress):
@@ -333,7 +340,7 @@ class _PlainTraining(_PlainProgress):
 
     def ended(self, reason: str) -> None:
         if reason != "finished":
-            self._output.say(f"Training ended by {reason}.")
+            self._output.say(_describe_end(reason, self._plan))
 
 
 class _JsonTraining(_PlainProgress):

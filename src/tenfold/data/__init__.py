@@ -2,7 +2,7 @@
 
 import os
 
-from tenfold.data.images import Dataset, Images
+from tenfold.data.images import PHOTO_SIZE, Dataset, Images
 from tenfold.progress import Progress
 
 __all__ = ["Dataset", "Images", "export", "load"]
@@ -12,15 +12,17 @@ def load(
     name_or_path: str | os.PathLike[str],
     *,
     image_size: int = 0,
+    photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """A data set by name (`cifar10`, `cifar100`, `digits`), or whatever is at a path.
 
     image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
-    chooses 32 or 64. skip_broken: leave broken pictures out, counted in the notes, where an error
-    is the rule. The result has checksums of its arrays. Raises TenfoldError where neither a data
-    set of that name nor a path is there, and whatever `sources.get` and `formats.read` raise.
+    chooses 32, or `photo_size` for photographs. skip_broken: leave broken pictures out, counted in
+    the notes, where an error is the rule. The result has checksums of its arrays. Raises
+    TenfoldError where neither a data set of that name nor a path is there, and whatever
+    `sources.get` and `formats.read` raise.
     """
     from tenfold.data import formats, sources
     from tenfold.data.checksums import with_checksums
@@ -32,7 +34,11 @@ def load(
             dataset = resize_dataset(dataset, image_size=image_size)
     elif os.path.exists(os.path.expanduser(name_or_path)):
         dataset = formats.read(
-            name_or_path, image_size=image_size, skip_broken=skip_broken, progress=progress
+            name_or_path,
+            image_size=image_size,
+            photo_size=photo_size,
+            skip_broken=skip_broken,
+            progress=progress,
         )
     else:
         raise formats.unknown_name(os.fspath(name_or_path), sources.NAMES)

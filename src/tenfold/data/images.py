@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+PHOTO_SIZE = 64
+"""Side in pixels to which photographs are brought where nobody asks for another."""
+
 
 @dataclass(frozen=True, eq=False)
 class Images:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypedDict
 from tenfold.data import Dataset, Images, load
 from tenfold.data.splits import evaluation_split
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.metrics import compute_metrics, cross_entropy
 from tenfold.evaluation.predictions import predict_images, save_predictions
 from tenfold.evaluation.trained import TrainedModel, load_model
@@ -81,14 +82,16 @@ def open_split(
     model = load_model(run.model)
     options = model.recipe.data
     height, width = model.image_size
-    dataset = load(
-        data or options.name,
-        image_size=options.image_size if data is None else height if height == width else 0,
-        skip_broken=skip_broken,
-        progress=progress,
-    )
     if data is None:
+        dataset = load_data(model.recipe, skip_broken=skip_broken, progress=progress)
         _require_unchanged(run, dataset)
+    else:
+        dataset = load(
+            data,
+            image_size=height if height == width else 0,
+            skip_broken=skip_broken,
+            progress=progress,
+        )
     images = split_of(dataset, split, options, own=data is None)
     return OpenedSplit(model, split if data is None else f"{split} of {dataset.name}", images)
 

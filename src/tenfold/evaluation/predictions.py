@@ -48,16 +48,26 @@ class Predictions(NamedTuple):
 
 
 def predict_images(
-    model: "TrainedModel", images: Images, *, progress: Progress | None = None
+    model: "TrainedModel",
+    images: Images,
+    *,
+    frozen: bool | None = None,
+    progress: Progress | None = None,
 ) -> Predictions:
     """Run `model` over `images`; classes are matched by name, whatever their order.
+
+    frozen: whether its backbone is as it was loaded, so that features are taken from the cache
+    and left there; None knows it from the recipe.
 
     Raises TenfoldError where the pictures have a class that the model doesn't know, or another
     size than it takes.
     """
     labels = map_labels(images, model.class_names)
     started = time.perf_counter()
-    logits = model.logits(images.pixels, progress=progress)
+    cached = model.is_head_alone if frozen is None else frozen
+    logits = (model.logits_by_features if cached else model.logits)(
+        images.pixels, progress=progress
+    )
     seconds = max(time.perf_counter() - started, 1e-9)
     return Predictions(logits, labels, images.ids, model.class_names, len(images) / seconds)
 

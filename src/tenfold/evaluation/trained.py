@@ -17,9 +17,10 @@ from torch import nn
 from tenfold.augment import batch_normalise
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.features import features_of
 from tenfold.evaluation.views import logits_of_views
 from tenfold.files import write_bytes
-from tenfold.models import build
+from tenfold.models import Pretrained, build
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, options_of, recipe_from_dict
 
@@ -52,11 +53,7 @@ class TrainedModel:
 
         Raises TenfoldError where the pictures' size is not `image_size`.
         """
-        if pixels.ndim != 4 or pixels.shape[1:] != (*self.image_size, 3):
-            raise TenfoldError(
-                f"This model takes pictures of {self.image_size[0]}x{self.image_size[1]} pixels as "
-                f"(N, H, W, 3) uint8, not an array of shape {pixels.shape}; resize them first."
-            )
+        self._require_size(pixels)
         device = next(self.module.parameters()).device
         mean, std = (torch.tensor(values, device=device) for values in self.normalisation)
         was_training = self.module.training
@@ -72,6 +69,36 @@ class TrainedModel:
                     progress("evaluating", min(start + batch_size, len(pixels)), len(pixels))
         self.module.train(was_training)
         return logits
+
+    @property
+    def is_head_alone(self) -> bool:
+        """Whether nothing but the head of a pretrained network was trained."""
+        stages = self.recipe.stages
+        head_alone = bool(stages) and all(stage.trains == "head" for stage in stages)
+        return head_alone and self.recipe.evaluation.views == "one"
+
+    def logits_by_features(
+        self, pixels: NDArray[np.uint8], *, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """As `logits`, of a pretrained network whose features of `pixels` are kept for others."""
+        self._require_size(pixels)
+        assert isinstance(self.module, Pretrained)
+        features = features_of(self.module, pixels, self.normalisation, progress=progress)
+        device = next(self.module.parameters()).device
+        was_training = self.module.training
+        self.module.eval()
+        with torch.inference_mode():
+            logits = self.module.head(torch.from_numpy(features).to(device))
+        self.module.train(was_training)
+        found: NDArray[np.float32] = logits.float().cpu().numpy()
+        return found
+
+    def _require_size(self, pixels: NDArray[np.uint8]) -> None:
+        if pixels.ndim != 4 or pixels.shape[1:] != (*self.image_size, 3):
+            raise TenfoldError(
+                f"This model takes pictures of {self.image_size[0]}x{self.image_size[1]} pixels as "
+                f"(N, H, W, 3) uint8, not an array of shape {pixels.shape}; resize them first."
+            )
 
     def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities `(N, C)` of pictures `(N, H, W, 3)` uint8."""

@@ -8,10 +8,19 @@ from torch import nn
 from tenfold.errors import TenfoldError
 from tenfold.models.classic import cnn, lenet, pyramid, tutorial_cnn
 from tenfold.models.dense import ann
+from tenfold.models.pretrained import Pretrained, pretrained
 from tenfold.models.resnet import cifar_resnet, resnet
 from tenfold.models.speedrun import Speedrun, speedrun
 
-__all__ = ["MODELS", "Speedrun", "blocks_of", "build", "count_parameters"]
+__all__ = [
+    "MODELS",
+    "Pretrained",
+    "Speedrun",
+    "blocks_of",
+    "build",
+    "count_parameters",
+    "count_trained",
+]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "ann": ann,
@@ -22,6 +31,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
     "cifar_resnet": cifar_resnet,
     "speedrun": speedrun,
+    "pretrained": pretrained,
 }
 
 
@@ -44,5 +54,12 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many trainable numbers `model` has."""
+    """How many numbers `model` has learned, in a pretrained network also before."""
+    if isinstance(model, Pretrained):
+        return sum(p.numel() for p in model.parameters())
+    return count_trained(model)
+
+
+def count_trained(model: nn.Module) -> int:
+    """How many numbers of `model` learn now."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

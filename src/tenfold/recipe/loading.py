@@ -106,8 +106,11 @@ def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Re
     recipe: Recipe = build(Recipe, values, source=source, path="")
     if (broken := broken_rule(recipe)) is not None:
         found: Any = recipe
-        for key in broken.path.split("."):
+        for key, place in re.findall(r"(\w+)(?:\[(\d+)\])?", broken.path):
             found = getattr(found, key)
+            found = found[int(place)] if place else found
+        if isinstance(found, tuple) and any(map(is_dataclass, found)):
+            found = f"{len(found)} of them"
         raise _wrong(source, broken.path, broken.expected, found)
     return recipe
 

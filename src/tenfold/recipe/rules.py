@@ -1,5 +1,6 @@
 """What a recipe's values must satisfy beyond their types."""
 
+import re
 from typing import NamedTuple
 
 from tenfold.recipe.schema import (
@@ -14,16 +15,20 @@ from tenfold.recipe.schema import (
     ModelOptions,
     MuonOptions,
     OptimizerOptions,
+    PretrainedOptions,
     PyramidOptions,
     Recipe,
     ResnetOptions,
     ScheduleOptions,
     SgdOptions,
     SpeedrunOptions,
+    StageOptions,
     StepSchedule,
     TrainingOptions,
     TutorialCnnOptions,
 )
+
+STAGE_TRAINS = re.compile(r"head|all|last [1-9]\d* (block|layer)s?")
 
 
 class Rule(NamedTuple):
@@ -45,6 +50,7 @@ def broken_rule(recipe: Recipe) -> Rule | None:
         *_optimizer_rules(recipe.optimizer),
         *_schedule_rules(recipe.schedule),
         *_training_rules(recipe.training),
+        *_stage_rules(recipe),
         *_combination_rules(recipe),
         *_milestone_rules(recipe),
         *_evaluation_rules(recipe.evaluation),
@@ -74,7 +80,7 @@ def _data_rules(data: DataOptions) -> list[Rule]:
 
 def _model_rules(model: ModelOptions) -> list[Rule]:
     rules: list[Rule] = []
-    for key in ("widths", "dense"):
+    for key in ("widths", "dense", "head"):
         if hasattr(model, key):
             positive = all(width > 0 for width in getattr(model, key))
             rules.append(Rule(f"model.{key}", positive, "a list of numbers above 0"))
@@ -92,7 +98,7 @@ def _model_rules(model: ModelOptions) -> list[Rule]:
     if isinstance(model, SpeedrunOptions):
         whitening = 1 <= model.whitening_size <= 8
         rules.append(Rule("model.whitening_size", whitening, "from 1 to 8"))
-    return [*rules, *_depth_rules(model)]
+    return [*rules, *_depth_rules(model), *_pretrained_rules(model)]
 
 
 def _depth_rules(model: ModelOptions) -> list[Rule]:
@@ -108,12 +114,24 @@ def _depth_rules(model: ModelOptions) -> list[Rule]:
     return []
 
 
+def _pretrained_rules(model: ModelOptions) -> list[Rule]:
+    if not isinstance(model, PretrainedOptions):
+        return []
+    fits = model.input_size == 0 or 16 <= model.input_size <= 1024
+    return [
+        Rule("model.backbone", bool(model.backbone), "the name of a network in timm"),
+        Rule("model.weights", bool(model.weights), "'auto', 'none' or a path"),
+        Rule("model.input_size", fits, "0 or 16 to 1024"),
+    ]
+
+
 def _augmentation_rules(a: AugmentationOptions) -> list[Rule]:
     strengths = ("brightness", "contrast", "saturation")
     return [
         Rule("augmentation.alternate", a.flip or not a.alternate, "false where flip is false"),
         Rule("augmentation.translate", a.translate >= 0, "0 or more"),
         Rule("augmentation.cutout", a.cutout >= 0, "0 or more"),
+        Rule("augmentation.zoom", 0 <= a.zoom < 1, "from 0 to below 1"),
         *[Rule(f"augmentation.{s}", 0 <= getattr(a, s) <= 1, "from 0 to 1") for s in strengths],
         Rule("augmentation.hue", 0 <= a.hue <= 0.5, "from 0 to 0.5"),
         Rule("augmentation.mixup", a.mixup >= 0, "0 or more"),
@@ -213,12 +231,63 @@ def _share_rules(path: str, shares: tuple[float, ...]) -> list[Rule]:
     return [Rule(path, ordered, "rising numbers from 0 to 1")]
 
 
+def _stage_rules(recipe: Recipe) -> list[Rule]:
+    stages, training = recipe.stages, recipe.training
+    is_pretrained = isinstance(recipe.model, PretrainedOptions)
+    rules = [
+        Rule(
+            "data.normalisation",
+            is_pretrained or recipe.data.normalisation != "pretrained",
+            "another than 'pretrained' unless model.name is 'pretrained'",
+        ),
+        Rule(
+            "stages",
+            is_pretrained or not stages,
+            "[] (--set stages=[]) unless model.name is 'pretrained'",
+        ),
+        Rule(
+            "training.milestones",
+            not (stages and training.milestones),
+            "empty where there are stages",
+        ),
+        Rule(
+            "training.time_limit_seconds",
+            not (stages and training.time_limit_seconds),
+            "0 where there are stages",
+        ),
+    ]
+    for number, stage in enumerate(stages):
+        rules += _rules_of_stage(stage, f"stages[{number}]")
+    return rules
+
+
+def _rules_of_stage(stage: StageOptions, path: str) -> list[Rule]:
+    known = STAGE_TRAINS.fullmatch(stage.trains) is not None
+    parts = "'head', 'all', or such as 'last 3 blocks' and 'last 30 layers'"
+    head = stage.trains == "head"
+    decay = stage.layer_decay == 1 or (0 < stage.layer_decay < 1 and not head)
+    views = stage.views == 1 or (stage.views > 1 and head)
+    return [
+        Rule(f"{path}.trains", known, parts),
+        Rule(f"{path}.epochs", stage.epochs >= 0, "0 or more"),
+        Rule(f"{path}.lr", stage.lr >= 0, "0 or more"),
+        Rule(
+            f"{path}.layer_decay", decay, "above 0 and at most 1, and 1 where the head trains alone"
+        ),
+        Rule(f"{path}.views", views, "1, or more where trains is 'head'"),
+    ]
+
+
 def _combination_rules(recipe: Recipe) -> list[Rule]:
     """What one section asks of another."""
     model, optimizer, sizes = recipe.model, recipe.optimizer, recipe.training.sizes
     has_norms = getattr(model, "norm", "batch") != "none"
-    scale_free = has_norms and not isinstance(model, AnnOptions | LenetOptions | TutorialCnnOptions)
-    any_size = not isinstance(model, AnnOptions | CnnOptions | LenetOptions | TutorialCnnOptions)
+    scale_free = has_norms and not isinstance(
+        model, AnnOptions | LenetOptions | TutorialCnnOptions | PretrainedOptions
+    )
+    any_size = not isinstance(
+        model, AnnOptions | CnnOptions | LenetOptions | TutorialCnnOptions | PretrainedOptions
+    )
     return [
         Rule(
             "optimizer.name",

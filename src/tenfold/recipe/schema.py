@@ -8,9 +8,10 @@ Activation = Literal["relu", "leaky_relu", "prelu", "elu", "swish", "gelu", "sig
 Norm = Literal["batch", "none"]
 ConvolutionNorm = Literal["batch", "batch_after", "none"]
 Stem = Literal["cifar", "imagenet"]
-Normalisation = Literal["standardise", "unit", "symmetric"]
+Normalisation = Literal["standardise", "unit", "symmetric", "pretrained"]
 Precision = Literal["float32", "bf16", "fp16", "auto"]
 Views = Literal["one", "mirror", "six"]
+NormStatistics = Literal["kept", "learnt"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class DataOptions:
     image_size: int = 0
     """Side of the square pictures in pixels; 0 chooses from the data."""
     normalisation: Normalisation = "standardise"
-    """Pixels to mean 0 and deviation 1, to [0, 1] (`unit`) or to [-1, 1] (`symmetric`)."""
+    """Pixels to mean 0 and deviation 1, to [0, 1] (`unit`), to [-1, 1] (`symmetric`), or as a
+    `pretrained` network was given its own."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,26 @@ class SpeedrunOptions:
     """The non-linearity after each convolution."""
 
 
+@dataclass(frozen=True)
+class PretrainedOptions:
+    """A network of timm that was trained on other pictures, with a head for these."""
+
+    name: Literal["pretrained"] = "pretrained"
+    backbone: str = "tf_efficientnet_lite0"
+    """Its name in timm, such as `resnet50`, `vit_small_patch16_224` or `convnext_tiny`."""
+    weights: str = "auto"
+    """`auto` takes those of an installed package or timm's own from the Hugging Face hub; `none`
+    leaves them random; or the path of a safetensors file or a PyTorch state dict."""
+    input_size: int = 0
+    """Side in pixels to which pictures are brought for the network; 0 is what it was trained at."""
+    head: tuple[int, ...] = ()
+    """Units of each dense layer between features and output."""
+    activation: Activation = "relu"
+    """The non-linearity after each layer of the head."""
+    dropout: float = 0.0
+    """Share of the units before the output that are dropped in training."""
+
+
 ModelOptions = (
     AnnOptions
     | CnnOptions
@@ -156,6 +178,7 @@ ModelOptions = (
     | ResnetOptions
     | CifarResnetOptions
     | SpeedrunOptions
+    | PretrainedOptions
 )
 
 
@@ -179,6 +202,8 @@ class AugmentationOptions:
     """Factor drawn from 1 - s to 1 + s."""
     hue: float = 0.0
     """Rotation of the hue by up to this share of the colour circle (0.5 is half way round)."""
+    zoom: float = 0.0
+    """Enlarge a square part, whose side is from 1 - z to 1 of the picture's, to the whole."""
     mixup: float = 0.0
     """Beta parameter of mixup (Zhang et al. 2018)."""
     cutmix: float = 0.0
@@ -355,6 +380,8 @@ class TrainingOptions:
     clip_norm: float = 0.0
     """Longest gradient that a step may use; 0 does not clip."""
     label_smoothing: float = 0.0
+    balance: bool = False
+    """Weigh pictures by the rarity of their class, so that all classes count alike."""
     ema_decay: float = 0.0
     """Decay a step of the moving average of the weights that is evaluated and saved; 0 for none."""
     early_stopping: int = 0
@@ -372,6 +399,27 @@ class TrainingOptions:
     compile: bool = False
     """Compile the network's forward and backward pass before the first step, for half a minute or
     more: for GPUs, and long trainings."""
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """A part of the training of a pretrained network, in which some of it stays as it is."""
+
+    trains: str = "all"
+    """`head` alone, on features that are computed once; the head and `last 3 blocks` or `last 30
+    layers` of the network, whose other norms keep their statistics; or `all`."""
+    epochs: int = 0
+    """Times that every training picture is seen; 0 for training.epochs."""
+    lr: float = 0.0
+    """Learning rate of the head; 0 for optimizer.lr."""
+    layer_decay: float = 1.0
+    """What the rate is multiplied by from each block of the network to the one before it."""
+    norms: NormStatistics = "kept"
+    """Whether batch norms that learn keep the means and deviations that the network came with, on
+    which all its weights rely, or learn those of these pictures too."""
+    views: int = 1
+    """Versions of each picture that features are computed of where the head trains alone: one is
+    the picture as it is, and each further one is mirrored, shifted, coloured and enlarged."""
 
 
 @dataclass(frozen=True)
@@ -400,6 +448,8 @@ class Recipe:
     optimizer: OptimizerOptions = field(default_factory=SgdOptions)
     schedule: ScheduleOptions = field(default_factory=CosineSchedule)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    stages: tuple[StageOptions, ...] = ()
+    """Parts of the training of a pretrained network, one after the other; none trains all of it."""
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
 
     def to_dict(self) -> dict[str, Any]:

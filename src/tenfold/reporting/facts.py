@@ -1,12 +1,12 @@
 """The recipe, the provenance and the training of a run as rows of a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tenfold.errors import TenfoldError
 from tenfold.reporting.comparison import flat
-from tenfold.reporting.runs import Run
+from tenfold.reporting.runs import Run, Stage
 from tenfold.reporting.words import count, counted, duration, memory, moment, percent, rate
 
 
@@ -36,11 +36,25 @@ def training_rows(run: Run) -> tuple[Row, ...]:
         rows.append(
             Row("Pictures a second in evaluation", rate(run.shown_scores.images_per_second))
         )
+    rows += _stage_rows(run, training.stages)
     rows.append(Row("Most memory used", memory(training.peak_memory_bytes)))
     rows.append(Row("How it ended", _ending(training.ended)))
     if training.best_epoch is not None:
         rows.append(Row("Best epoch in validation", str(training.best_epoch)))
     return tuple(rows)
+
+
+def _stage_rows(run: Run, stages: Sequence[Stage]) -> list[Row]:
+    """Where a pretrained network began, and what each stage added."""
+    rows = [Row("Weights at the start", run.weights)] if run.weights else []
+    if len(stages) == 1 and stages[0].trains == "all":
+        return rows
+    for number, stage in enumerate(stages, start=1):
+        learned = f"{counted(stage.epochs, 'epoch')}, {count(stage.num_trained)} parameters learned"
+        if stage.accuracy is not None:
+            learned += f", {percent(stage.accuracy)} of validation right"
+        rows.append(Row(f"Stage {number}: {stage.trains}", learned))
+    return rows
 
 
 def score_rows(run: Run) -> tuple[Row, ...]:

@@ -28,8 +28,13 @@ _STRONGEST = 0.7
 
 
 @styled
-def learning_curves(epochs: Sequence[Epoch], *, quantity: str) -> Figure:
-    """Training and, where there is any, validation `quantity` (`loss` or `accuracy`) by epoch."""
+def learning_curves(
+    epochs: Sequence[Epoch], *, quantity: str, stage_ends: Sequence[int] = ()
+) -> Figure:
+    """Training and, where there is any, validation `quantity` (`loss` or `accuracy`) by epoch.
+
+    stage_ends: epochs after which another part of the network began to learn; lines mark them.
+    """
     figure, axes = new_chart()
     numbers = [epoch.number for epoch in epochs]
     named = (
@@ -40,6 +45,8 @@ def learning_curves(epochs: Sequence[Epoch], *, quantity: str) -> Figure:
         values = [getattr(epoch, field) for epoch in epochs]
         if any(value is not None for value in values):
             draw_curve(axes, numbers, values, label=name, colour=colour)
+    for end in stage_ends:
+        axes.axvline(end + 0.5, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_xlabel("epoch")
     finish_curves(axes, quantity=quantity)
     if len(epochs) == 1:

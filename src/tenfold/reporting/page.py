@@ -55,7 +55,9 @@ def write_figures(run_folder: Path) -> list[Path]:
     drawn: dict[str, Any] = {}
     if run.epochs:
         for quantity in ("accuracy", "loss"):
-            drawn[quantity] = figures.learning_curves(run.epochs, quantity=quantity)
+            drawn[quantity] = figures.learning_curves(
+                run.epochs, quantity=quantity, stage_ends=run.stage_ends
+            )
     for split, scores in run.scores.items():
         names = [score.name for score in scores.per_class]
         drawn[f"confusion-{split}"] = figures.confusion_matrix(scores.confusion, names)

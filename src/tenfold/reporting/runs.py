@@ -1,5 +1,6 @@
 """Run folders, read into values that the report can count on."""
 
+import itertools
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,16 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of the training in which `trains` learned; accuracy is that on validation."""
+
+    trains: str
+    epochs: int
+    num_trained: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
 class Training:
     """What the training took. `ended` is `finished`, `early stopping` or `time limit`."""
 
@@ -81,6 +92,12 @@ class Training:
     peak_memory_bytes: int | None
     ended: str
     best_epoch: int | None
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """The last epoch of each stage but the last."""
+        return tuple(itertools.accumulate(stage.epochs for stage in self.stages[:-1]))
 
 
 @dataclass(frozen=True)
@@ -128,10 +145,16 @@ class Run:
     provenance: Mapping[str, Any]
     epochs: tuple[Epoch, ...]
     num_parameters: int | None
+    weights: str | None
     training: Training | None
     scores: Mapping[str, Scores]
     test_uses: tuple[UseOfTest, ...]
     answers: Mapping[str, Answers]
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """The last epoch of each stage but the last, of a run that is finished."""
+        return self.training.stage_ends if self.training is not None else ()
 
     @property
     def finished(self) -> bool:
@@ -212,6 +235,7 @@ def read_run(folder: Path, *, label: str | None = None) -> Run:
             provenance=read_json(provenance_path) if provenance_path.exists() else {},
             epochs=_read_epochs(folder),
             num_parameters=_table(result, "model").get("num_parameters"),
+            weights=_table(result, "model").get("weights"),
             training=None if training is None else _training_from(training),
             scores={
                 split: _scores_from(scores)
@@ -301,6 +325,12 @@ def _training_from(values: Mapping[str, Any]) -> Training:
         peak_memory_bytes=values.get("peak_memory_bytes"),
         ended=values.get("ended", "finished"),
         best_epoch=values.get("best_epoch"),
+        stages=tuple(
+            Stage(
+                stage["trains"], stage["epochs"], stage["num_trained"], stage["validation_accuracy"]
+            )
+            for stage in values.get("stages") or ()
+        ),
     )
 
 

@@ -116,11 +116,18 @@ def _training_pictures(run: Run) -> str:
     return f"{counted(number, 'picture')} of " if number else ""
 
 
+def _planned_epochs(run: Run) -> int | None:
+    """Of all stages; None where the recipe does not say."""
+    own = (run.recipe.get("training") or {}).get("epochs")
+    stages = run.recipe.get("stages") or ()
+    return sum(stage.get("epochs") or own or 0 for stage in stages) if stages else own
+
+
 def _progress(run: Run) -> str:
     if not run.epochs:
         return "it has not completed an epoch yet"
     last = run.epochs[-1]
-    planned = (run.recipe.get("training") or {}).get("epochs")
+    planned = _planned_epochs(run)
     done = (
         f"{last.number} of {planned} epochs are done" if planned else f"epoch {last.number} is done"
     )

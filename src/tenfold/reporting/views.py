@@ -116,7 +116,9 @@ def view_run(
         lead=story.describe_run(run),
         notices=story.notices(run),
         tiles=_tiles(run),
-        curves=learning_charts(run.epochs, charts) if with_curves else (),
+        curves=learning_charts(run.epochs, charts, stage_ends=run.stage_ends)
+        if with_curves
+        else (),
         curves_note=_curves_note(run),
         answers=_answer_charts(run.shown_scores, charts) if run.shown_scores else (),
         mistakes=run.shown_scores.most_confused[:10] if run.shown_scores else (),
@@ -132,20 +134,22 @@ def view_run(
     )
 
 
-def learning_charts(epochs: Sequence[Epoch], charts: Charts) -> tuple[Chart, ...]:
-    """Accuracy and loss by epoch."""
+def learning_charts(
+    epochs: Sequence[Epoch], charts: Charts, *, stage_ends: Sequence[int] = ()
+) -> tuple[Chart, ...]:
+    """Accuracy and loss by epoch, with a line after each of `stage_ends`."""
     if not epochs:
         return ()
     return (
         charts.chart(
             "Right answers while learning",
-            figures.learning_curves(epochs, quantity="accuracy"),
+            figures.learning_curves(epochs, quantity="accuracy", stage_ends=stage_ends),
             "Higher is better. The further the training line rises above the validation line, the "
             "more was learned by heart.",
         ),
         charts.chart(
             "Loss while learning",
-            figures.learning_curves(epochs, quantity="loss"),
+            figures.learning_curves(epochs, quantity="loss", stage_ends=stage_ends),
             "Lower is better. The loss also counts how sure the answers are: a validation line "
             "that turns upwards means surer and surer mistakes.",
         ),
@@ -223,6 +227,8 @@ def _curves_note(run: Run) -> str:
         )
     if len(run.epochs) == 1:
         notes.append("There is one epoch, so each line is a single dot.")
+    if run.stage_ends:
+        notes.append("A dotted line is where another part of the network began to learn.")
     return " ".join(notes)
 
 

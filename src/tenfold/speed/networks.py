@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold.evaluation.trained import build_network
 from tenfold.evaluation.views import num_views
-from tenfold.recipe import ModelOptions, Recipe, load_recipe, shipped_recipes
+from tenfold.recipe import ModelOptions, PretrainedOptions, Recipe, load_recipe, shipped_recipes
 from tenfold.speed.rates import Rates, seconds_of_one
+from tenfold.training.devices import available_precision
 from tenfold.training.optimizers import build_optimizer, update_of
-from tenfold.training.session import available_precision
 
 SIDE, NUM_CLASSES = 32, 10
 
@@ -122,6 +122,8 @@ def distinct_networks() -> list[str]:
     seen: dict[tuple[ModelOptions, str], str] = {}
     for name in shipped_recipes():
         recipe = load_recipe(name)
+        if isinstance(recipe.model, PretrainedOptions):
+            continue  # Its pictures are larger, and its time is told by its features.
         seen.setdefault((recipe.model, recipe.training.precision), name)
     return list(seen.values())
 

@@ -21,6 +21,7 @@ from tenfold.run import RunFolder
 from tenfold.speed.networks import speed_of_run, step_seconds
 from tenfold.speed.rates import product_rate
 from tenfold.training.clock import Closing
+from tenfold.training.growing import with_sizes_for
 
 
 class Rung(NamedTuple):
@@ -57,9 +58,6 @@ VIEWS_SHARE = 0.05
 
 SHORTEST_SECONDS, FEWEST_STEPS = 1.0, 4
 """Of training, below which a plan makes no sense."""
-
-SMALLEST = 12
-"""Side in pixels of the smallest pictures that the fast networks are given."""
 
 ENOUGH_EPOCHS = 0.6
 """Share of a rung's epochs that must fit; with fewer, the rung below makes more of the time."""
@@ -252,13 +250,6 @@ def _num_tested(dataset: Dataset, recipe: Recipe) -> int:
         return len(split_of(dataset, "test", recipe.data))
     except TenfoldError:
         return 0
-
-
-def with_sizes_for(recipe: Recipe, side: int) -> Recipe:
-    """`recipe` with its sizes, which are those for pictures of 32 pixels, scaled to `side`."""
-    training = recipe.training
-    sizes = tuple(min(max(round(size * side / 64) * 2, SMALLEST), side) for size in training.sizes)
-    return replace(recipe, training=replace(training, sizes=sizes))
 
 
 def affordable_rungs(operations: float, size: float) -> list[Rung]:

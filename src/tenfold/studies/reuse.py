@@ -47,19 +47,18 @@ def take_over(
     which a warning says. Files are linked where they can be. Raises TenfoldError for a place that
     holds no runs.
     """
-    from tenfold.data import load
+    from tenfold.evaluation.loading import load_data, photo_size
 
     found = _finished_runs(places)
     taken: dict[Trial, Path] = {}
-    data: dict[tuple[str, int], _Data] = {}
+    data: dict[tuple[str, int, int], _Data] = {}
     for trial, recipe in wanted.items():
         run = found.get(_without_words(recipe))
         if run is None or recipe.training.time_limit_seconds:
             continue  # What a time limit allows depends on the machine.
-        key = (recipe.data.name, recipe.data.image_size)
+        key = (recipe.data.name, recipe.data.image_size, photo_size(recipe))
         if key not in data:
-            name, size = key
-            dataset = load(name, image_size=size, skip_broken=skip_broken)
+            dataset = load_data(recipe, skip_broken=skip_broken)
             data[key] = _Data(dict(dataset.checksums), has_test=dataset.test is not None)
         target = RunFolder(runs / trial.name)
         if _is_made_with(run, data[key]) and not target.is_held():

@@ -7,9 +7,11 @@ epoch, step), so a resumed run, and one on several processes, sees what it would
 import hashlib
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tenfold.augment import (
@@ -21,11 +23,13 @@ from tenfold.augment import (
     batch_gather,
     batch_mix,
     batch_normalise,
+    batch_zoom,
     draw_epoch,
     shrink,
 )
 from tenfold.data import Images
 from tenfold.data.normalisation import Normalisation
+from tenfold.progress import Progress
 from tenfold.recipe import AugmentationOptions
 
 READ_AHEAD_BYTES = 1 << 22
@@ -101,8 +105,37 @@ class Part(NamedTuple):
     mix: Mix | None
 
 
+def has_room(num_bytes: int, device: torch.device) -> bool:
+    """Whether `device` can hold so much of pictures and still work: half of a GPU's free memory."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return num_bytes <= free // 2
+
+
+class TrainingInputs(Protocol):
+    """What a step takes its inputs from."""
+
+    @property
+    def side(self) -> int:
+        """The shorter side of whole pictures, in pixels; 0 where they are no pictures."""
+
+    def __len__(self) -> int: ...
+
+    def prepare(self, progress: Progress) -> None:
+        """Compute what all epochs need, from the weights as they are now; the first time only."""
+
+    def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
+        """Draw what this epoch does to each picture; `parts` is what `part` will be asked for."""
+
+    def part(
+        self, indices: Tensor, *, step: int, batch_size: int, number: int, size: int | None = None
+    ) -> Part:
+        """The inputs at `indices` in `step` of the epoch."""
+
+
 class TrainingPictures:
-    """The training set as one uint8 tensor on the device, and what is done to its pictures.
+    """The training set as one uint8 tensor, on the device if it fits, and what is done to it.
 
     Small batches are made some at a time, since most of what one costs is the same for eight.
     """
@@ -119,7 +152,10 @@ class TrainingPictures:
         with warnings.catch_warnings():
             # A memory-mapped array is read-only, and nothing here writes to it.
             warnings.filterwarnings("ignore", message=".*not writable.*")
-            self._pixels = torch.from_numpy(images.pixels).to(device)
+            self._pixels = torch.from_numpy(images.pixels)
+        # Pictures that a GPU has no room for stay where they are, mapped from the disk if large.
+        self._store = device if has_room(images.pixels.nbytes, device) else torch.device("cpu")
+        self._pixels = self._pixels.to(self._store)
         self._labels = torch.from_numpy(images.labels).to(device)
         self._mean = torch.tensor(normalisation.mean, device=device)
         self._std = torch.tensor(normalisation.std, device=device)
@@ -140,6 +176,9 @@ class TrainingPictures:
     def side(self) -> int:
         """The shorter side of the whole pictures, in pixels."""
         return min(self._pixels.shape[1:3])
+
+    def prepare(self, progress: Progress) -> None:
+        """There is nothing to compute ahead."""
 
     def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
         """Draw what this epoch does to each picture.
@@ -162,17 +201,18 @@ class TrainingPictures:
             contrast=options.contrast,
             saturation=options.saturation,
             hue=options.hue,
-        ).to(self._device)
+            zoom=options.zoom,
+        ).to(self._store)
         if options.flip and options.alternate:
             flips = alternating_flips(
                 len(self), epoch=epoch, generator=seeded_generator(self._seed, "flips")
             )
-            self._draws = self._draws._replace(flip=flips.to(self._device))
+            self._draws = self._draws._replace(flip=flips.to(self._store))
 
     def plain(self, count: int) -> Tensor:
         """`count` pictures from all over the set, or all: (N, 3, H, W) float32, normalised."""
         step = max(len(self) // count, 1)
-        return batch_normalise(self._pixels[::step][:count], self._mean, self._std)
+        return batch_normalise(self._pixels[::step][:count].to(self._device), self._mean, self._std)
 
     def part(
         self, indices: Tensor, *, step: int, batch_size: int, number: int, size: int | None = None
@@ -215,15 +255,34 @@ class TrainingPictures:
             self._block = ((start, size), list(made))
         return self._block[1][place - start]
 
+    def version(self, epoch: int) -> NDArray[np.uint8]:
+        """All pictures (N, H, W, 3) as `epoch` mirrors, shifts, colours and enlarges them."""
+        self.start_epoch(epoch)
+        assert self._draws is not None
+        blocks = []
+        for indices in torch.split(torch.arange(len(self), device=self._store), 1000):
+            draws = self._draws.of(indices)
+            pixels = batch_colour(batch_gather(self._pixels, indices, draws), draws)
+            if draws.zoom is not None:
+                planes = batch_zoom(pixels.permute(0, 3, 1, 2).float(), draws.zoom)
+                pixels = planes.round().to(torch.uint8).permute(0, 2, 3, 1)
+            blocks.append(pixels.cpu())
+        return torch.cat(blocks).numpy()
+
     def _make(self, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
         assert self._draws is not None, "start_epoch comes first"
-        draws = self._draws.of(indices)
+        stored = indices.to(self._store)
+        draws = self._draws.of(stored)
         cutout = self._augmentation.cutout
         if size != self.side:
             draws = draws.scaled(size / self.side)
             cutout = max(round(cutout * size / self.side), 1)
-        pixels = batch_colour(batch_gather(self._pixels_of(size), indices, draws), draws)
+        pixels = batch_gather(self._pixels_of(size), stored, draws).to(self._device)
+        draws = draws.to(self._device)
+        pixels = batch_colour(pixels, draws)
         inputs = batch_normalise(pixels, self._mean, self._std)
+        if draws.zoom is not None:
+            inputs = batch_zoom(inputs, draws.zoom)
         if draws.cutout is not None:
             inputs = batch_cutout(inputs, draws.cutout, size=cutout)
         return inputs, self._labels[indices]

@@ -75,6 +75,8 @@ def step_share(
     Small pictures come first and take less time, as many times less as they have fewer pixels.
     sizes, until: the recipe's; side: of whole pictures.
     """
+    if not sizes:
+        return time_share
     weights, begun = [], 0.0
     for size, end in zip((*sizes, side), (*until, 1.0), strict=True):
         steps = max(end - begun, 0.0)

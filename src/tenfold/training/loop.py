@@ -24,6 +24,7 @@ from tenfold.errors import (
     StoppedByUserError,
 )
 from tenfold.evaluation.trained import TrainedModel
+from tenfold.progress import Progress
 from tenfold.recipe import PlateauSchedule, Recipe
 from tenfold.training.batches import (
     Part,
@@ -31,17 +32,17 @@ from tenfold.training.batches import (
     epoch_batches,
     seed_generators,
 )
-from tenfold.training.clock import Clock, Closing, forward_seconds, step_share
+from tenfold.training.clock import Clock, Closing, step_share
+from tenfold.training.devices import make_accelerator
 from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
 from tenfold.training.schedules import multiplier
 from tenfold.training.selection import begin_next_epoch, hardest, note
-from tenfold.training.session import Session, describe_plan, make_accelerator, set_up
+from tenfold.training.session import Session, describe_plan
+from tenfold.training.set_up import set_up
+from tenfold.training.stages import stages_of
 from tenfold.training.state import History, Sums, TrainingState
-
-LOOKED_AT = 100
-"""Pictures with which the machine is measured where a clock ends the training."""
 
 CHECKPOINT_SECONDS = 120.0
 """Longest time between two checkpoints within an epoch."""
@@ -64,6 +65,8 @@ def fit(
     save: Callable[[TrainingState], None] | None = None,
     milestone: Callable[[int, TrainedModel], None] | None = None,
     reporter: Reporter | None = None,
+    progress: Progress | None = None,
+    first_stage: int = 0,
     closing: Closing | None = None,
 ) -> Fitted:
     """Train `recipe` on `data` and return the final weights with their history.
@@ -74,40 +77,57 @@ def fit(
     save: called with the state after every epoch, at least every two minutes, and before an
     interrupted run leaves. On the first process alone, milestone is called with the number of
     epochs and the weights at each of the recipe's milestones, and reporter is told how it goes.
+    first_stage: the one that `restore` goes on with. progress: for features that take a while.
     closing: what a plan with a time limit left for the time after training.
 
     Raises DivergedError before a step with a loss or gradient that is not finite;
     InterruptedRunError after saving, on SIGTERM or SIGUSR1, and StoppedByUserError on Ctrl-C;
     TenfoldError where data and recipe don't fit or memory runs out.
     """
+    stages = stages_of(recipe)
     with Interruption() as interruption:
+        start = partial(
+            set_up,
+            data=data,
+            accelerator=accelerator or make_accelerator(recipe),
+            reporter=reporter,
+            save=save,
+            milestone=milestone,
+            interruption=interruption,
+            progress=progress,
+            closing=closing,
+        )
         with _memory_errors(recipe):
-            session = set_up(
-                recipe,
-                data,
-                accelerator or make_accelerator(recipe),
-                reporter=reporter,
-                save=save,
-                milestone=milestone,
-                interruption=interruption,
-            )
-        if recipe.training.time_limit_seconds:
-            session.clock = Clock(recipe.training.time_limit_seconds, closing)
+            session = start(recipe, stages[first_stage])
         if restore is not None:
             session.restore(restore)
-        session.reporter.started(describe_plan(session, data))
-        while session.state.history.ended is None:
-            _train_epoch(session)
-            _end_epoch(session)
-        # A signal that came while the last epoch was validated.
-        _leave_if_asked(session)
-        assert session.state.history.ended is not None
-        session.reporter.ended(session.state.history.ended)
+        _train_stage(session)
+        while (history := session.state.history).stage + 1 < len(stages):
+            if history.ended == "time limit":
+                break
+            session.finish_stage()
+            with _memory_errors(recipe):
+                session = start(recipe, stages[history.stage], previous=session.state)
+            _train_stage(session)
     state = session.state
     final = state.evaluated_model
     if state.best is not None:
         final.load_state_dict(state.best)
     return Fitted(session.trained(final), state.history)
+
+
+def _train_stage(session: Session) -> None:
+    """The epochs of a stage that are still to be done."""
+    session.pictures.prepare(_watched(session))  # Before anybody counts the seconds of an epoch.
+    session.reporter.started(describe_plan(session))
+    while session.state.history.ended is None:
+        _train_epoch(session)
+        _end_epoch(session)
+    # A signal that came while the last epoch was validated.
+    _leave_if_asked(session)
+    assert session.state.history.ended is not None
+    session.note_stage()
+    session.reporter.ended(session.state.history.ended)
 
 
 def _train_epoch(session: Session) -> None:
@@ -150,6 +170,16 @@ def _train_epoch(session: Session) -> None:
             last_saved = time.monotonic()
 
 
+def _watched(session: Session) -> Progress:
+    """Progress of what takes minutes before a step, which a signal may end."""
+
+    def told(label: str, done: int, total: int | None) -> None:
+        _leave_if_asked(session)
+        session.progress(label, done, total)
+
+    return told
+
+
 def _chosen(session: Session) -> Tensor | None:
     """Indices of the pictures that the epoch trains on, or None for all."""
     losses, epoch = session.state.losses, session.state.history.epoch
@@ -161,8 +191,7 @@ def _chosen(session: Session) -> Tensor | None:
 def _time_is_up(session: Session, clock: Clock, step_seconds: float) -> bool:
     """Whether another step would end too late; the clock is corrected when it asks for it."""
     if clock.wants_look(session.elapsed):
-        found = forward_seconds(session.state.model, session.pictures.plain(LOOKED_AT))
-        clock.correct(session.elapsed, found)
+        clock.correct(session.elapsed, session.look())
     return clock.left(session.elapsed) <= step_seconds
 
 
@@ -176,12 +205,12 @@ def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
 
 
 def _position(session: Session, step: int) -> float:
-    """How many of all steps lie before `step` of the present epoch.
+    """How many steps of the stage lie before `step` of the present epoch.
 
     Where the time limit would come before the last step, time counts instead: as many of the steps
     count as done as would have been by then, if the last of them came at the limit.
     """
-    before = float(session.state.history.epoch * session.steps_per_epoch + step)
+    before = float(session.state.history.stage_epoch * session.steps_per_epoch + step)
     if session.clock is None:
         return before
     options = session.recipe.training
@@ -205,9 +234,12 @@ def _size(session: Session, done: float) -> int:
 def _freeze(session: Session, done: float) -> None:
     """Let go of the gradients of blocks that no longer learn when a share `done` is behind."""
     num_frozen = sum(done >= share for share in session.recipe.training.freeze_from)
+    if num_frozen <= session.num_frozen:
+        return
     for block in session.blocks[session.num_frozen : num_frozen]:
         block.requires_grad_(False)
-    session.num_frozen = max(num_frozen, session.num_frozen)
+    session.network.train()  # A pretrained network's norms stay as they are from here on.
+    session.num_frozen = num_frozen
 
 
 def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: int) -> float:
@@ -283,13 +315,16 @@ def _accumulate(session: Session, part: Part, indices: Tensor) -> float:
 
 
 def _loss(session: Session, part: Part, indices: Tensor, logits: Tensor) -> Tensor:
-    """The mean loss of a part; the losses of its pictures are noted where they decide."""
-    losses = session.state.losses
+    """The mean loss of a part, each picture with the weight of its class if they are balanced; the
+    losses of its pictures are noted where they decide."""
+    losses, weights = session.state.losses, session.class_weights
+    alone = losses is None and weights is None
     entropy = partial(
         cross_entropy,
         logits,
+        weight=weights,
         label_smoothing=session.recipe.training.label_smoothing,
-        reduction="mean" if losses is None else "none",
+        reduction="mean" if alone else "none",
     )
     loss = entropy(part.labels)
     if part.mix is not None:
@@ -297,8 +332,8 @@ def _loss(session: Session, part: Part, indices: Tensor, logits: Tensor) -> Tens
         loss = part.mix.share * loss + (1 - part.mix.share) * other
     if losses is not None:
         note(losses, indices, loss)
-        loss = loss.mean()
-    return loss
+    # By the number of pictures and not by the sum of weights, so that parts add up to the batch.
+    return loss if alone else loss.mean()
 
 
 def _require_finite(session: Session) -> None:
@@ -389,7 +424,7 @@ def _end_epoch(session: Session) -> None:
     history.epoch += 1
     history.step = 0
     history.sums = Sums()
-    if history.ended is None and history.epoch >= session.num_epochs:
+    if history.ended is None and history.stage_epoch >= session.num_epochs:
         history.ended = "finished"
     # Another step would be followed by another validation.
     left = session.clock.left(session.elapsed) if session.clock is not None else math.inf

@@ -1,6 +1,6 @@
 """Optimisers and the groups of parameters that they treat differently."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,25 +16,32 @@ from tenfold.recipe import (
 from tenfold.training.muon import Muon
 
 
-def build_optimizer(model: nn.Module, options: OptimizerOptions) -> optim.Optimizer:
-    """The recipe's optimiser over `model`, with weight decay kept off norms and biases.
+def build_optimizer(
+    model: nn.Module,
+    options: OptimizerOptions,
+    *,
+    layer_decay: float = 1.0,
+    depths: Mapping[nn.Parameter, int] | None = None,
+) -> optim.Optimizer:
+    """The recipe's optimiser over what learns in `model`, weight decay kept off norms and biases.
 
-    Norms and biases are the parameters of fewer than two dimensions.
+    Norms and biases are the parameters of fewer than two dimensions. depths: how many blocks lie
+    behind a parameter; for each of them its rate is multiplied by `layer_decay`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if isinstance(options, MuonOptions):
         return _build_muon(parameters, options)
-    weights = [p for p in parameters if p.ndim >= 2]
-    others = [p for p in parameters if p.ndim < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": options.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    if options.weight_decay == 0:  # Each group has a price in every step.
-        groups = [{"params": weights + others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
-    for group in groups:
-        group["full_lr"] = options.lr
+    gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        depth = depths[parameter] if depths and layer_decay < 1 else 0
+        decay = options.weight_decay if parameter.ndim >= 2 else 0.0
+        gathered.setdefault((layer_decay**depth, decay), []).append(parameter)
+    groups: list[dict[str, Any]] = []
+    for (factor, decay), members in gathered.items():
+        # Weights first, as it always was: the order is that of a checkpoint.
+        members.sort(key=lambda p: p.ndim < 2)
+        lr = factor * options.lr
+        groups.append({"params": members, "lr": lr, "full_lr": lr, "weight_decay": decay})
     if isinstance(options, SgdOptions):
         return optim.SGD(
             groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov

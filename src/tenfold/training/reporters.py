@@ -12,11 +12,15 @@ from tenfold.errors import TenfoldError
 class Plan:
     """What is about to be trained.
 
-    resumed_step: 0 for a run from the start. seconds_left: of the recipe's time limit, or None.
+    trains: what of the network learns, `all` where it is not pretrained. num_parameters: that
+    learn. first_step: steps of the stages before; is_last: whether no stage follows. resumed_step:
+    steps done, more than first_step where it is resumed. seconds_left: of the recipe's time limit,
+    or None.
     """
 
     recipe: str
     model: str
+    trains: str
     num_parameters: int
     num_train: int
     num_validation: int
@@ -25,6 +29,8 @@ class Plan:
     device: str
     threads: int
     processes: int
+    first_step: int
+    is_last: bool
     resumed_step: int
     seconds_left: float | None
 

@@ -35,7 +35,7 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
     }
 
 
-NEVER_CHANGED = ("class names", "image size")
+NEVER_CHANGED = ("class names", "image size", "stages")
 """Differences that no flag allows: the weights would not fit or would mean something else."""
 
 
@@ -72,6 +72,17 @@ class Resumer:
             },
         )
         self._write_logs(state.history)
+
+    def stage(self) -> int:
+        """The place of the stage that the newest good checkpoint is from, 0 without one.
+
+        Raises TenfoldError, with the difference, where the run was another one.
+        """
+        checkpoint = newest_good_checkpoint(self._run.checkpoints)
+        if checkpoint is None:
+            return 0
+        self._require_same(checkpoint.state["identity"], checkpoint.path)
+        return int(checkpoint.state["history"].get("stage", 0))
 
     def restore(self, state: TrainingState) -> None:
         """Bring `state` to the newest good checkpoint, or leave it where there is none.

@@ -36,14 +36,20 @@ class Sums:
 class History:
     """How far a run has come; plain values, exact in JSON.
 
-    epoch: epochs completed. step: steps completed within the present epoch. sums: of the present
-    epoch on this process; sums_by_process: all of them, as of the last checkpoint.
-    training_seconds: spent in steps. fit_seconds: from the set-up to the last checkpoint, of all
-    sessions so far. compile_seconds: of those, spent on compiling the network. wall_seconds,
-    process_seconds: of all sessions so far, everything included. metrics, timings: the lines of the
-    run folder's logs. ended: why training is over, or None.
+    stage: place of the present one among the recipe's stages; first_epoch: those completed before
+    it. weights: where a pretrained network has its weights from, in words. stages: what the stages
+    before learned, and how well. epoch: epochs completed. step: steps completed within the present
+    epoch. sums: of the present epoch on this process; sums_by_process: all of them, as of the last
+    checkpoint. training_seconds: spent in steps. fit_seconds: from the set-up to the last
+    checkpoint, of all sessions so far. compile_seconds: of those, spent on compiling the network.
+    wall_seconds, process_seconds: of all sessions so far, everything included. metrics, timings:
+    the lines of the run folder's logs. ended: why training is over, or None.
     """
 
+    stage: int = 0
+    first_epoch: int = 0
+    weights: str | None = None
+    stages: list[dict[str, Any]] = field(default_factory=list)
     epoch: int = 0
     step: int = 0
     sums: Sums = field(default_factory=Sums)
@@ -59,6 +65,19 @@ class History:
     best_accuracy: float = -1.0
     best_epoch: int | None = None
     ended: str | None = None
+
+    @property
+    def stage_epoch(self) -> int:
+        """Epochs completed in the present stage."""
+        return self.epoch - self.first_epoch
+
+    def begin_stage(self) -> None:
+        """Go on to the next stage, after the last epoch of the present one."""
+        self.stage += 1
+        self.first_epoch = self.epoch
+        self.plateau = Plateau()
+        self.best_accuracy, self.best_epoch = -1.0, None
+        self.ended = None
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON values."""

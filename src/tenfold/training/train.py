@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from tenfold.data import Dataset, Images, load
+from tenfold.data import Dataset, Images
 from tenfold.data.sources import NAMES
 from tenfold.data.splits import TrainingData, check_leaks, training_data
 from tenfold.errors import HeldError, TenfoldError
@@ -26,6 +26,7 @@ from tenfold.evaluation.evaluate import (
     split_of,
     splitting,
 )
+from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.trained import save_model
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
@@ -43,12 +44,12 @@ from tenfold.run import (
     runs_of,
 )
 from tenfold.training.clock import Closing
+from tenfold.training.devices import make_accelerator, on_first_process
 from tenfold.training.interruption import leaving_at_once
 from tenfold.training.loop import Fitted, fit
 from tenfold.training.process import prepare_process
 from tenfold.training.reporters import Reporter, Reporters, TensorBoardReporter
 from tenfold.training.resuming import Resumer, identity_of
-from tenfold.training.session import make_accelerator, on_first_process
 from tenfold.training.state import History, TrainingState
 
 logger = logging.getLogger("tenfold")
@@ -117,9 +118,8 @@ def train(
         )
         prepare_process(_threads(run, options))
         if dataset is None:
-            dataset = load(
-                recipe.data.name,
-                image_size=recipe.data.image_size,
+            dataset = load_data(
+                recipe,
                 skip_broken=options.skip_broken,
                 progress=progress if accelerator.is_main_process else None,
             )
@@ -164,6 +164,8 @@ def train(
             save=save,
             milestone=lambda epoch, model: save_model(run.milestone(epoch), model),
             reporter=Reporters(reporters),
+            progress=progress if accelerator.is_main_process else None,
+            first_stage=resumer.stage(),
             closing=options.closing,
         )
         if accelerator.is_main_process:
@@ -370,6 +372,7 @@ def _finish(
         "model": {
             "name": fitted.model.recipe.model.name,
             "num_parameters": count_parameters(fitted.model.module),
+            "weights": history.weights,
         },
         "training": {
             "epochs": history.epoch,
@@ -378,10 +381,13 @@ def _finish(
             "compile_seconds": history.compile_seconds,
             "wall_seconds": history.wall_seconds,
             "process_seconds": history.process_seconds,
-            "images_per_second": _median([t["images_per_second"] for t in history.timings]),
+            "images_per_second": _median(
+                [t["images_per_second"] for t in history.timings[history.first_epoch :]]
+            ),
             "peak_memory_bytes": peak_memory_bytes(),
             "ended": history.ended,
             "best_epoch": history.best_epoch,
+            "stages": history.stages,
         },
         "splits": {},
         "test_uses": [],

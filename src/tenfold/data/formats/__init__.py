@@ -27,7 +27,7 @@ from tenfold.data.formats.label_tables import find_tables
 from tenfold.data.formats.npz_files import read_npz, write_npz
 from tenfold.data.formats.parquet_files import read_parquet, write_parquet
 from tenfold.data.formats.resizing import resize_dataset
-from tenfold.data.images import Dataset
+from tenfold.data.images import PHOTO_SIZE, Dataset
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -58,14 +58,16 @@ def read(
     path: str | os.PathLike[str],
     *,
     image_size: int = 0,
+    photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """The data set at `path`, whatever its format; see `detect`.
 
     image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
-    chooses 32 or 64. skip_broken: leave broken pictures out, counted in the notes. Raises
-    TenfoldError where nothing is there, nothing is recognised, or what is there is damaged.
+    chooses 32, or `photo_size` for photographs. skip_broken: leave broken pictures out, counted in
+    the notes. Raises TenfoldError where nothing is there, nothing is recognised, or what is there
+    is damaged.
     """
     place = Path(path).expanduser()
     if image_size < 0:
@@ -76,7 +78,11 @@ def read(
             dataset = _ARRAY_READERS[kind](place, progress=progress)
             return resize_dataset(dataset, image_size=image_size) if image_size else dataset
         return _PICTURE_READERS[kind](
-            place, image_size=image_size, skip_broken=skip_broken, progress=progress
+            place,
+            image_size=image_size,
+            photo_size=photo_size,
+            skip_broken=skip_broken,
+            progress=progress,
         )
     except OSError as error:
         where = error.filename or place

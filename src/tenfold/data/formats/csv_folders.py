@@ -31,7 +31,7 @@ from tenfold.data.formats.listings import (
 )
 from tenfold.data.formats.output import new_folder
 from tenfold.data.formats.split_names import SPLITS, split_named
-from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.images import PHOTO_SIZE, Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.files import write_text
 from tenfold.progress import Progress
@@ -43,6 +43,7 @@ def read_csv_folder(
     path: Path,
     *,
     image_size: int = 0,
+    photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -77,8 +78,8 @@ def read_csv_folder(
         place=path,
         class_names=class_names,
         source=f"{path} (CSV and pictures)",
-        settings=Settings(image_size, skip_broken, progress),
-        entry=entry_of(root, stamps, image_size=image_size),
+        settings=Settings(image_size, skip_broken, progress, photo_size),
+        entry=entry_of(root, stamps, image_size=image_size, photo_size=photo_size),
         notes=_notes(len(files) - len(pictures)),
     )
 

@@ -31,6 +31,7 @@ from tenfold.data.formats.decoding import (
     likely_size,
 )
 from tenfold.data.formats.pictures import RULES_VERSION
+from tenfold.data.images import PHOTO_SIZE
 from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
@@ -52,15 +53,18 @@ class Decoded:
     broken: dict[int, str]
 
 
-def entry_of(root: Path, stamps: Sequence[str], *, image_size: int) -> Path:
+def entry_of(
+    root: Path, stamps: Sequence[str], *, image_size: int, photo_size: int = PHOTO_SIZE
+) -> Path:
     """Where the pictures of `root` belong in the cache.
 
     stamps: for each picture, in order, its path with its file's size and time of change.
     """
     import PIL
 
-    rules = f"{RULES_VERSION} {PIL.__version__} {image_size}"
-    place = hashlib.sha256(f"{root.resolve()}\n{image_size}".encode(errors="surrogateescape"))
+    size = str(image_size) if image_size else f"up to {photo_size}"
+    rules = f"{RULES_VERSION} {PIL.__version__} {size}"
+    place = hashlib.sha256(f"{root.resolve()}\n{size}".encode(errors="surrogateescape"))
     content = hashlib.sha256("\n".join((rules, *stamps)).encode(errors="surrogateescape"))
     return cache_folder() / "decoded" / place.hexdigest()[:24] / content.hexdigest()[:32]
 
@@ -69,6 +73,7 @@ def decode_cached(
     sources: Sequence[Source],
     *,
     image_size: int,
+    photo_size: int = PHOTO_SIZE,
     entry: Path | None,
     keep_broken: bool,
     progress: Progress | None = None,
@@ -88,7 +93,8 @@ def decode_cached(
     if (likely := likely_size(sources)) is not None:
         with contextlib.suppress(UnequalSizesError):
             return _decode_into(sources, likely, options, all_alike=True)
-    return _decode_into(sources, choose_size(sources, progress=progress), options)
+    chosen = choose_size(sources, photo_size=photo_size, progress=progress)
+    return _decode_into(sources, chosen, options)
 
 
 @dataclass(frozen=True)

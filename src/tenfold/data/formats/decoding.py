@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.formats.pictures import BrokenPictureError, decode_picture, measure_picture
 from tenfold.data.formats.workers import chunks_of, map_on_cores
+from tenfold.data.images import PHOTO_SIZE
 from tenfold.progress import Progress
 
 Source = str | bytes
@@ -70,11 +71,14 @@ def likely_size(sources: Sequence[Source]) -> int | None:
     return None
 
 
-def choose_size(sources: Sequence[Source], *, progress: Progress | None = None) -> int:
+def choose_size(
+    sources: Sequence[Source], *, photo_size: int = PHOTO_SIZE, progress: Progress | None = None
+) -> int:
     """The size to bring pictures to where nobody has asked for one.
 
     Their own where all are squares of one size of at most 96 pixels; otherwise 32 where the median
-    of their shorter sides is at most 48, and 64 where it is more. Broken pictures don't count.
+    of their shorter sides is at most 48, and `photo_size` where it is more. Broken pictures don't
+    count.
     """
     chunks = chunks_of(len(sources))
     tasks = [list(sources[chunk]) for chunk in chunks]
@@ -89,7 +93,7 @@ def choose_size(sources: Sequence[Source], *, progress: Progress | None = None) 
     height, width = sizes[0]
     if height == width <= LARGEST_NATIVE_SIZE and len(set(sizes)) == 1:
         return height
-    return 32 if float(np.median(np.min(sizes, axis=1))) <= 48 else 64
+    return 32 if float(np.median(np.min(sizes, axis=1))) <= 48 else photo_size
 
 
 def _decode_some(task: tuple[list[Source], int, bool]) -> Chunk:

@@ -21,7 +21,7 @@ from tenfold.data.formats.listings import (
     sorted_names,
 )
 from tenfold.data.formats.split_names import SPLITS, split_named
-from tenfold.data.images import Dataset
+from tenfold.data.images import PHOTO_SIZE, Dataset
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -48,6 +48,7 @@ def read_image_folder(
     path: Path,
     *,
     image_size: int = 0,
+    photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -87,8 +88,8 @@ def read_image_folder(
         place=path,
         class_names=class_names,
         source=f"{path} (image folder)",
-        settings=Settings(image_size, skip_broken, progress),
-        entry=entry_of(root, stamps, image_size=image_size),
+        settings=Settings(image_size, skip_broken, progress, photo_size),
+        entry=entry_of(root, stamps, image_size=image_size, photo_size=photo_size),
         notes=notes,
     )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.formats.decoded_cache import decode_cached
 from tenfold.data.formats.decoding import Source
-from tenfold.data.images import Dataset, Images
+from tenfold.data.images import PHOTO_SIZE, Dataset, Images
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -44,6 +44,7 @@ class Settings:
     image_size: int = 0
     skip_broken: bool = False
     progress: Progress | None = None
+    photo_size: int = PHOTO_SIZE
 
 
 def decode_listings(
@@ -67,6 +68,7 @@ def decode_listings(
     decoded = decode_cached(
         [source for listing in listings.values() for source in listing.sources],
         image_size=settings.image_size,
+        photo_size=settings.photo_size,
         entry=entry,
         keep_broken=settings.skip_broken,
         progress=settings.progress,

@@ -20,7 +20,7 @@ from tenfold.data.formats.encoding import encode_all
 from tenfold.data.formats.listings import Listing, Settings, decode_listings, sorted_names
 from tenfold.data.formats.output import new_folder
 from tenfold.data.formats.split_names import SPLITS, split_within
-from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.images import PHOTO_SIZE, Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -46,6 +46,7 @@ def read_parquet(
     path: Path,
     *,
     image_size: int = 0,
+    photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -84,7 +85,7 @@ def read_parquet(
         place=path,
         class_names=class_names,
         source=f"{path} (parquet)",
-        settings=Settings(image_size, skip_broken, progress),
+        settings=Settings(image_size, skip_broken, progress, photo_size),
         notes=notes,
     )
 

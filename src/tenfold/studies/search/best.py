@@ -74,6 +74,13 @@ def _printable(line: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
+def _plain(value: Any) -> Any:
+    """A tuple as a list, and tables in it as what differs from their defaults."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return _differences(value) if is_dataclass(value) else value
+
+
 def _differences(value: Any) -> dict[str, Any]:
     """The fields of a dataclass that differ from their defaults, in the order of the schema."""
     chosen: dict[str, Any] = {}
@@ -83,5 +90,5 @@ def _differences(value: Any) -> dict[str, Any]:
             if inner := _differences(own):
                 chosen[entry.name] = inner
         elif entry.name == "name" or entry.default is MISSING or own != entry.default:
-            chosen[entry.name] = list(own) if isinstance(own, tuple) else own
+            chosen[entry.name] = _plain(own)
     return chosen

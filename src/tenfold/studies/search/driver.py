@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 
 import optuna
 
-from tenfold.data import load
 from tenfold.data.splits import training_data
 from tenfold.errors import DivergedError, OutOfMemoryError, TenfoldError
 from tenfold.evaluation.evaluate import splitting
+from tenfold.evaluation.loading import load_data
 from tenfold.files import require_writable, write_json
 from tenfold.progress import Progress
 from tenfold.studies.search.best import write_best
@@ -225,12 +225,7 @@ def _with_data(plan: SearchPlan, options: SearchOptions, progress: Progress | No
     They are read here once, so that what is wrong with them is said once, and before any trial.
     """
     recipe = plan.recipe
-    dataset = load(
-        recipe.data.name,
-        image_size=recipe.data.image_size,
-        skip_broken=options.skip_broken,
-        progress=progress,
-    )
+    dataset = load_data(recipe, skip_broken=options.skip_broken, progress=progress)
     data = training_data(dataset, **splitting(recipe.data))
     if data.validation is None:
         raise TenfoldError(

@@ -161,7 +161,8 @@ class _TrialReporter:
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         """See Reporter."""
         self.report_epochs()
-        may_end = PRUNING_FROM * self._plan.epochs <= metrics["epoch"] < self._plan.epochs
+        plan = self._plan  # Of the stage; the head alone says little of what comes after it.
+        may_end = PRUNING_FROM * plan.epochs <= metrics["epoch"] < plan.epochs and plan.is_last
         if may_end and BASELINE not in self._trial.user_attrs and self._trial.should_prune():
             raise optuna.TrialPruned
 

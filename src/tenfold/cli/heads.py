@@ -1,0 +1,72 @@
+"""`tenfold heads`: several heads on the features of a pretrained network, side by side."""
+
+from typing import Annotated
+
+import typer
+
+from tenfold.cli.options import (
+    DataOption,
+    JsonOption,
+    SetOption,
+    SkipBrokenOption,
+    ThreadsOption,
+    data_override,
+)
+from tenfold.console.output import Output, duration, percent
+
+
+def heads(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe with a pretrained network, such as transfer-lite0.")
+    ],
+    data: DataOption = None,
+    overrides: SetOption = None,
+    threads: ThreadsOption = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    skip_broken: SkipBrokenOption = False,
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Score the test split too, once a head.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a linear head, an MLP, nearest neighbours and logistic regression on features."""
+    from tenfold.data.splits import training_data
+    from tenfold.errors import TenfoldError
+    from tenfold.evaluation.evaluate import split_of, splitting
+    from tenfold.evaluation.loading import load_data
+    from tenfold.recipe import load_recipe
+    from tenfold.training.devices import make_accelerator
+    from tenfold.training.heads import compare_heads, require_pretrained
+    from tenfold.training.process import prepare_process
+
+    output = Output(as_json=as_json)
+    chosen = load_recipe(recipe, [*(overrides or []), *data_override(data)])
+    require_pretrained(chosen)
+    prepare_process(threads)
+    rows = []
+    with output.progress() as progress:
+        dataset = load_data(chosen, skip_broken=skip_broken, progress=progress)
+        images = None
+        if test:
+            try:
+                images = split_of(dataset, "test", chosen.data)
+            except TenfoldError as error:
+                output.say(str(error))
+        for found in compare_heads(
+            chosen,
+            training_data(dataset, **splitting(chosen.data)),
+            images,
+            accelerator=make_accelerator(chosen, cpu=cpu),
+            progress=progress,
+        ):
+            output.record("head", **found._asdict())
+            accuracies = [
+                percent(share, 1) if share is not None else "–"
+                for share in (found.validation, found.test)
+            ]
+            rows.append([found.head, found.chosen, *accuracies, duration(found.seconds)])
+    output.table(
+        f"Heads on the features of {chosen.name}",
+        ["head", "chosen", "validation", "test", "time"],
+        rows,
+    )

@@ -1,0 +1,135 @@
+"""What a frozen network says of pictures, computed once and kept by what it depends on."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tenfold.augment import batch_normalise
+from tenfold.data.cache_folder import cache_folder
+from tenfold.data.normalisation import Normalisation
+from tenfold.errors import TenfoldError
+from tenfold.files import atomic_file
+from tenfold.models import Pretrained
+from tenfold.progress import Progress
+
+FORMAT = 1
+"""Of the files; a change of the arithmetic changes it."""
+
+KEPT_TOGETHER = 2000
+"""Pictures in a file, so that an interruption costs no more than their time."""
+
+MOST_BYTES = 4_000_000_000
+"""Of all features that are kept; those that were not asked for the longest go first."""
+
+logger = logging.getLogger("tenfold")
+
+
+def features_of(
+    model: Pretrained,
+    pixels: NDArray[np.uint8],
+    normalisation: Normalisation,
+    *,
+    batch_size: int = 100,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Features `(N, D)` of pictures `(N, H, W, 3)` uint8, from the cache where they are there.
+
+    They depend on the backbone's weights, the pictures, how they are brought to it, torch and the
+    kind of device, and on nothing else, so any run that asks for the same gets the same.
+    """
+    features = np.empty((len(pixels), model.num_features), dtype=np.float32)
+    folder = cache_folder() / "features" / _key_of_network(model, normalisation)
+    is_new = False
+    device = next(model.parameters()).device
+    mean, std = (torch.tensor(values, device=device) for values in normalisation)
+    was_training = model.training
+    model.eval()
+    for first in range(0, len(pixels), KEPT_TOGETHER):
+        part = pixels[first : first + KEPT_TOGETHER]
+        path = folder / f"{_key_of_pictures(part)}.npy"
+        found = _kept(path, (len(part), model.num_features))
+        if found is None:
+            found = features[first : first + len(part)]
+            for start in range(0, len(part), batch_size):
+                block = torch.from_numpy(np.array(part[start : start + batch_size])).to(device)
+                with torch.inference_mode():
+                    seen = model.features(batch_normalise(block, mean, std))
+                found[start : start + len(block)] = seen.float().cpu().numpy()
+                if progress is not None:
+                    progress("features", first + start + len(block), len(pixels))
+            _keep(path, found)
+            is_new = True
+        features[first : first + len(part)] = found
+    model.train(was_training)
+    with contextlib.suppress(OSError):
+        folder.touch()
+    if is_new:
+        _prune(folder)
+    return features
+
+
+def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """The array in `path`, or None where there is none or it is damaged."""
+    try:
+        found: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    sound = found.shape == shape and found.dtype == np.float32
+    return found if sound else None
+
+
+def _keep(path: Path, features: NDArray[np.float32]) -> None:
+    """Write the array, or say why it can't be; it is needed now in any case."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            np.save(file, features)
+    except (OSError, TenfoldError) as error:
+        logger.warning("Features are not kept for another time: %s", error)
+
+
+def _prune(in_use: Path) -> None:
+    """Remove the features of networks that were not used for the longest, while there are more than
+    MOST_BYTES of all; never those of the folder `in_use`."""
+    with contextlib.suppress(OSError):
+        sizes = {
+            folder: sum(file.stat().st_size for file in folder.iterdir())
+            for folder in in_use.parent.iterdir()
+        }
+        for folder in sorted(sizes, key=lambda folder: folder.stat().st_mtime):
+            if sum(sizes.values()) <= MOST_BYTES:
+                return
+            if folder != in_use:
+                shutil.rmtree(folder, ignore_errors=True)
+                del sizes[folder]
+
+
+def _key_of_network(model: Pretrained, normalisation: Normalisation) -> str:
+    """A name for the network and what is done to its pictures."""
+    facts = {
+        "format": FORMAT,
+        "network": model.name,
+        "preprocessing": model.preprocessing,
+        "normalisation": normalisation,
+        "torch": torch.__version__,
+        "device": next(model.parameters()).device.type,
+    }
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for name, tensor in model.backbone.state_dict().items():
+        if tensor.is_floating_point():  # And not how often a norm has seen a batch.
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _key_of_pictures(pixels: NDArray[np.uint8]) -> str:
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()[:32]

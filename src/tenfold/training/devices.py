@@ -1,0 +1,76 @@
+"""The device, the precision and the processes that a run has."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
+
+from tenfold.errors import TenfoldError
+from tenfold.recipe import Recipe
+
+T = TypeVar("T")
+
+
+def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
+    """The device, the precision and the processes that this run has.
+
+    cpu: stay on the processor even where there is a GPU. Raises TenfoldError where the precision
+    isn't to be had on the device.
+    """
+    precision = available_precision(recipe.training.precision, cpu=cpu)
+    if precision == "fp16" and (cpu or not torch.cuda.is_available()):
+        raise TenfoldError(
+            "training.precision = 'fp16' needs a CUDA GPU, and there is none; use 'bf16' or "
+            "'float32'."
+        )
+    # Accelerate keeps its first answer for the process; a second run may want another precision.
+    alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=alone)
+    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "float32" else precision)
+
+
+def available_precision(asked: str, *, cpu: bool = False) -> str:
+    """What `auto` is on this machine; anything else is what was asked for."""
+    if asked != "auto":
+        return asked
+    if not cpu and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Where bf16 is emulated, it takes longer than float32.
+        native = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return "bf16" if native else "float32"
+
+
+def on_first_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """What `work` returns, or the TenfoldError that it raises, on every process.
+
+    `work` is done on the first process alone. The others, left without an answer, would wait for
+    it in vain, and end with a traceback or not at all.
+    """
+    outcome: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            outcome = [work()]
+        except TenfoldError as error:
+            outcome = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(outcome)
+    if isinstance(outcome[0], TenfoldError):
+        raise outcome[0]
+    answer: T = outcome[0]
+    return answer
+
+
+def can_defer(recipe: Recipe, accelerator: Accelerator) -> bool:
+    """Whether a step can be taken without knowing its loss: nothing but a report depends on it.
+
+    Several processes must agree before each step, a scaler or a limit of the norm must know the
+    gradient, and a limit of the time how long a step took. On a processor there is nobody to run
+    ahead of.
+    """
+    alone = accelerator.num_processes == 1 and accelerator.scaler is None
+    needed = recipe.training.clip_norm > 0 or recipe.training.time_limit_seconds > 0
+    return accelerator.device.type != "cpu" and alone and not needed

@@ -1,0 +1,51 @@
+"""What a step sees where the head trains alone: features that were computed before."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from tenfold.progress import Progress
+from tenfold.training.batches import Part, seeded_generator
+
+
+class TrainingFeatures:
+    """Features of the training set, some versions of each picture; stands in for pictures.
+
+    compute: gives (V, N, D) float32 of V versions, once there are weights. labels: (N,) int64.
+    Which version a picture has in an epoch is drawn from (seed, epoch).
+    """
+
+    def __init__(self, compute: Callable[[Progress], Tensor], labels: Tensor, *, seed: int) -> None:
+        self._compute, self._labels = compute, labels
+        self._features: Tensor | None = None
+        self._seed = seed
+        self._views = torch.zeros_like(labels)
+
+    def prepare(self, progress: Progress) -> None:
+        """Compute the features, the first time; the backbone stays as it is from then on."""
+        if self._features is None:
+            self._features = self._compute(progress)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def side(self) -> int:
+        """Features have no size; any will do for a step that asks."""
+        return 0
+
+    def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
+        """Draw a version of each picture."""
+        assert self._features is not None, "prepare comes first"
+        generator = seeded_generator(self._seed, "views", epoch)
+        drawn = torch.randint(len(self._features), (len(self),), generator=generator)
+        self._views = drawn.to(self._labels.device)
+
+    def part(
+        self, indices: Tensor, *, step: int, batch_size: int, number: int, size: int | None = None
+    ) -> Part:
+        """The features at `indices` as the head sees them in this epoch."""
+        assert self._features is not None
+        inputs = self._features[self._views[indices], indices]
+        return Part(inputs, self._labels[indices], len(indices) / batch_size, None)

@@ -1,0 +1,310 @@
+"""What a run is made of before its first step: network, optimiser, pictures, processes."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from tenfold.data import Images
+from tenfold.data.normalisation import Normalisation, normalisation_of
+from tenfold.data.splits import TrainingData
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.features import features_of
+from tenfold.evaluation.metrics import cross_entropy
+from tenfold.evaluation.predictions import predict_images
+from tenfold.evaluation.trained import TrainedModel, build_network
+from tenfold.models import Pretrained, Speedrun, blocks_of
+from tenfold.models.pretrained import load_weights, preprocessing_of
+from tenfold.progress import Progress
+from tenfold.recipe import PlateauSchedule, PretrainedOptions, Recipe, StageOptions
+from tenfold.training.batches import TrainingInputs, TrainingPictures, batch_sizes, derive_seed
+from tenfold.training.clock import Clock, Closing, forward_seconds
+from tenfold.training.compiling import compile_network
+from tenfold.training.devices import can_defer, on_first_process
+from tenfold.training.feature_batches import TrainingFeatures
+from tenfold.training.interruption import Interruption
+from tenfold.training.optimizers import build_optimizer, update_of
+from tenfold.training.reporters import Reporter, Reporters
+from tenfold.training.selection import num_selected, unseen_losses
+from tenfold.training.session import Session
+from tenfold.training.stages import depths_of, recipe_of, stages_of
+from tenfold.training.state import History, TrainingState
+
+LOOKED_AT = 100
+"""Pictures with which the machine is measured where a clock ends the training."""
+
+WHITENED_PICTURES = 2000
+"""From which the first layer of a fast network is computed."""
+
+
+def set_up(
+    recipe: Recipe,
+    stage: StageOptions,
+    *,
+    data: TrainingData,
+    accelerator: Accelerator,
+    reporter: Reporter | None,
+    save: Callable[[TrainingState], None] | None,
+    milestone: Callable[[int, TrainedModel], None] | None,
+    interruption: Interruption,
+    progress: Progress | None,
+    closing: Closing | None,
+    previous: TrainingState | None = None,
+) -> Session:
+    """Build everything that `stage` of `recipe` needs to train on `data`, the same for a seed.
+
+    closing: what a plan with a time limit left for the time after training. previous: where the
+    stage before it ended.
+    """
+    started = time.monotonic()
+    full, recipe = recipe, recipe_of(recipe, stage)
+    least = _require_enough(recipe, data, accelerator.num_processes)
+    normalisation = _normalisation(recipe, data)
+    pictures = TrainingPictures(
+        data.train,
+        augmentation=recipe.augmentation,
+        normalisation=normalisation,
+        device=accelerator.device,
+        seed=recipe.seed,
+    )
+    history = previous.history if previous is not None else History()
+    if previous is not None:
+        model, started = previous.model, started - history.fit_seconds
+    else:
+        model, history.weights = _build_model(recipe, data, pictures, accelerator.device)
+    learner, inputs, validate = _parts_of(
+        model,
+        stage,
+        data,
+        pictures,
+        normalisation,
+        accelerator=accelerator,
+        seed=recipe.seed,
+    )
+    optimizer = build_optimizer(
+        model, recipe.optimizer, layer_decay=stage.layer_decay, depths=depths_of(model)
+    )
+    average = _moving_average(model, recipe.training.ema_decay)
+    network, prepared = accelerator.prepare(learner, optimizer)
+    _leave_precision_to_the_loop(learner)
+    # Without a scaler Accelerate's optimiser adds nothing but its own time, 0.1 ms a step.
+    if accelerator.scaler is None:
+        prepared = optimizer
+    state = TrainingState(model=model, optimizer=prepared, average=average, history=history)
+    num_images = len(data.train)
+    if recipe.training.select < 1:
+        state.losses = unseen_losses(num_images, device=accelerator.device)
+        if previous is not None and previous.losses is not None:
+            state.losses = previous.losses
+        num_images = num_selected(num_images, recipe.training.select)
+    if recipe.training.compile and stage.trains != "head":
+        network, seconds = compile_network(
+            network,
+            recipe,
+            num_images=num_images,
+            num_processes=accelerator.num_processes,
+            size=data.train.size,
+            precision=accelerator.autocast,
+        )
+        history.compile_seconds += seconds
+
+    def trained(module: nn.Module) -> TrainedModel:
+        names, size = data.train.class_names, data.train.size
+        return TrainedModel(module, full, names, normalisation, size)
+
+    def validation() -> dict[str, float | None]:
+        # The running statistics of batch norms differ between processes; the first one's count.
+        return on_first_process(accelerator, lambda: validate(trained(state.evaluated_model)))
+
+    return Session(
+        recipe=recipe,
+        trains=stage.trains,
+        is_last=stage is stages_of(full)[-1],
+        accelerator=accelerator,
+        network=network,
+        state=state,
+        update=update_of(prepared),
+        pictures=inputs,
+        num_validation=len(data.validation) if data.validation is not None else 0,
+        validation=validation,
+        trained=trained,
+        progress=progress if progress is not None else lambda label, done, total: None,
+        reporter=reporter if reporter and accelerator.is_main_process else Reporters([]),
+        write=save if save is not None else lambda state: None,
+        milestone=milestone if milestone is not None else lambda epoch, model: None,
+        interruption=interruption,
+        steps_per_epoch=len(batch_sizes(num_images, recipe.training.batch_size, least=least)),
+        num_images=num_images,
+        least_pictures=least,
+        is_deferred=can_defer(recipe, accelerator),
+        spoilt=torch.zeros((), device=accelerator.device),
+        blocks=blocks_of(model),
+        class_weights=_class_weights(data, accelerator.device) if recipe.training.balance else None,
+        look=lambda: forward_seconds(model, pictures.plain(LOOKED_AT)),
+        clock=Clock(limit, closing) if (limit := recipe.training.time_limit_seconds) else None,
+        started=started,
+    )
+
+
+def _normalisation(recipe: Recipe, data: TrainingData) -> Normalisation:
+    """What pixels become: computed from the training pictures, or as the network is used to."""
+    if isinstance(recipe.model, PretrainedOptions) and recipe.data.normalisation == "pretrained":
+        wanted = preprocessing_of(recipe.model.backbone)
+        return Normalisation(wanted.mean, wanted.std)
+    return normalisation_of(data.train, recipe.data.normalisation)
+
+
+def _build_model(
+    recipe: Recipe, data: TrainingData, pictures: TrainingPictures, device: torch.device
+) -> tuple[nn.Module, str | None]:
+    """The network with its initial weights, and where they are from if they are not random."""
+    torch.manual_seed(derive_seed(recipe.seed, "initial weights"))
+    model = build_network(
+        recipe, num_classes=data.train.num_classes, image_size=data.train.size
+    ).to(device)
+    if isinstance(model, Speedrun):
+        model.whiten(pictures.plain(WHITENED_PICTURES))
+    if isinstance(model, Pretrained):
+        assert isinstance(recipe.model, PretrainedOptions)
+        return model, load_weights(model, recipe.model.weights)
+    return model, None
+
+
+Validate = Callable[[TrainedModel], dict[str, float | None]]
+
+
+def _parts_of(
+    model: nn.Module,
+    stage: StageOptions,
+    data: TrainingData,
+    pictures: TrainingPictures,
+    normalisation: Normalisation,
+    *,
+    accelerator: Accelerator,
+    seed: int,
+) -> tuple[nn.Module, TrainingInputs, Validate]:
+    """What learns in `stage`, on what, and how it is validated."""
+    if isinstance(model, Pretrained):
+        model.open(stage.trains, norms=stage.norms)
+    if not isinstance(model, Pretrained) or stage.trains != "head":
+        return model, pictures, lambda trained: _validate(trained, data.validation)
+
+    def features(pixels: NDArray[np.uint8], told: Progress) -> Tensor:
+        def compute() -> NDArray[np.float32]:
+            return features_of(model, pixels, normalisation, progress=told)
+
+        if accelerator.num_processes > 1:  # The others find them in the cache.
+            on_first_process(accelerator, lambda: compute().shape)
+        return torch.from_numpy(compute()).to(accelerator.device)
+
+    def versions(told: Progress) -> Tensor:
+        # The first version is the picture as it is.
+        found = [features(data.train.pixels, told)]
+        found += [features(pictures.version(number), told) for number in range(stage.views - 1)]
+        if data.validation is not None:  # So that the first validation takes no longer than others.
+            features(data.validation.pixels, told)
+        return torch.stack(found)
+
+    labels = torch.from_numpy(data.train.labels).to(accelerator.device)
+    inputs = TrainingFeatures(versions, labels, seed=seed)
+    return model.head, inputs, lambda trained: _validate(trained, data.validation, frozen=True)
+
+
+def _class_weights(data: TrainingData, device: torch.device) -> Tensor:
+    """(C,) float32 by the inverse of a class's share; their mean over the pictures is 1."""
+    counts = np.bincount(data.train.labels, minlength=data.train.num_classes)
+    present = counts > 0
+    weights = np.where(present, len(data.train) / (present.sum() * np.maximum(counts, 1)), 0.0)
+    return torch.tensor(weights, dtype=torch.float32, device=device)
+
+
+def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """Of weights and running statistics; None without a decay."""
+    if decay == 0:
+        return None
+    return AveragedModel(
+        model,
+        multi_avg_fn=get_ema_multi_avg_fn(decay),  # type: ignore[no-untyped-call]
+        use_buffers=True,
+    )
+
+
+def _leave_precision_to_the_loop(model: nn.Module) -> None:
+    """Undo what Accelerate does to the network's own forward pass where precision is mixed.
+
+    Validation and evaluation would compute in bf16 then, and a run say other figures of a model
+    than its file does.
+    """
+    if model.__dict__.pop("_original_forward", None) is not None:
+        del model.forward
+
+
+def _validate(
+    model: TrainedModel, images: Images | None, *, frozen: bool = False
+) -> dict[str, float | None]:
+    """The values of an epoch's log, None where there are no pictures to validate on.
+
+    frozen: whether the head alone has changed since the features were computed.
+    """
+    if images is None:
+        return {"validation_loss": None, "validation_accuracy": None}
+    frozen = frozen and model.recipe.evaluation.views == "one"
+    predictions = predict_images(model, images, frozen=frozen)
+    right = predictions.logits.argmax(axis=1) == predictions.labels
+    return {
+        "validation_loss": cross_entropy(predictions),
+        "validation_accuracy": float(right.mean()),
+    }
+
+
+def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> int:
+    """Two pictures for every part of every batch, since a batch norm can't do with one.
+
+    Returns how many pictures that is. Raises TenfoldError where there are not as many.
+    """
+    parts = num_processes * recipe.training.accumulate
+    if len(data.train) < 2:
+        raise TenfoldError(
+            f"Training needs at least 2 pictures, and there are {len(data.train)}; add some, or "
+            "make data.validation_size smaller."
+        )
+    number = num_selected(len(data.train), recipe.training.select)
+    smallest = min(number, recipe.training.batch_size)
+    if smallest < 2 * parts:
+        raise TenfoldError(
+            f"A batch of {smallest} pictures can't be split over {parts} processes and "
+            "accumulated parts with two pictures each; use fewer of them, more pictures, or a "
+            "larger training.batch_size."
+        )
+    if num_processes > 1:
+        _require_one_process(recipe)
+    needs_validation = (
+        "schedule.name = 'plateau'"
+        if isinstance(recipe.schedule, PlateauSchedule)
+        else "training.early_stopping"
+        if recipe.training.early_stopping
+        else None
+    )
+    if needs_validation and data.validation is None:
+        raise TenfoldError(
+            f"{needs_validation} needs validation pictures, and there are none; set "
+            "data.validation_size, such as --set data.validation_size=0.1."
+        )
+    return 2 * parts
+
+
+def _require_one_process(recipe: Recipe) -> None:
+    """Raise TenfoldError where `recipe` has what several processes can't do together."""
+    off = {"training.freeze_from": "[]"} if recipe.training.freeze_from else {}
+    if recipe.training.select < 1:
+        off["training.select"] = "1"
+    for name, value in off.items():
+        raise TenfoldError(
+            f"{name} works in one process only; start tenfold without the launcher, or leave it "
+            f"out with --set {name}={value}."
+        )

@@ -1,0 +1,157 @@
+"""Features of a frozen network: computed once, and never those of something else."""
+
+import numpy as np
+import pytest
+import torch
+
+from tenfold.data.normalisation import Normalisation
+from tenfold.evaluation import features
+from tenfold.evaluation.features import features_of
+from tenfold.models import build
+
+pytest.importorskip("timm")
+
+CONSTANTS = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "features"
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build(
+        "pretrained",
+        num_classes=3,
+        image_size=(16, 16),
+        backbone="test_efficientnet",
+        weights="none",
+        input_size=32,
+        head=(),
+        activation="relu",
+        dropout=0.0,
+    )
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
+
+
+def counted(model, monkeypatch):
+    """How many pictures the backbone sees from now on, as a list of batches."""
+    seen = []
+    real = model.features
+    monkeypatch.setattr(
+        model, "features", lambda inputs: (seen.append(len(inputs)), real(inputs))[1]
+    )
+    return seen
+
+
+def test_they_are_what_the_network_says_of_each_picture(cache, model, pixels):
+    found = features_of(model, pixels, CONSTANTS, batch_size=3)
+    model.eval()
+    inputs = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        wanted = model.features(inputs).numpy()
+    assert found.shape == (7, 256)
+    assert np.allclose(found, wanted, atol=1e-4)
+
+
+def test_the_second_time_nothing_is_computed(cache, model, pixels, monkeypatch):
+    first = features_of(model, pixels, CONSTANTS)
+    seen = counted(model, monkeypatch)
+    assert np.array_equal(features_of(model, pixels, CONSTANTS), first)
+    assert not seen
+    assert len(list(cache.rglob("*.npy"))) == 1
+
+
+def test_another_picture_network_size_or_constant_is_something_else(
+    cache, model, pixels, monkeypatch
+):
+    features_of(model, pixels, CONSTANTS)
+    seen = counted(model, monkeypatch)
+    other = pixels.copy()
+    other[3, 2, 1, 0] ^= 1
+    features_of(model, other, CONSTANTS)
+    features_of(model, pixels[::-1], CONSTANTS)
+    features_of(model, pixels, Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.25)))
+    model.preprocessing = model.preprocessing._replace(side=64)
+    features_of(model, pixels, CONSTANTS)
+    with torch.no_grad():
+        model.backbone.conv_stem.weight[0, 0, 0, 0] += 1
+    features_of(model, pixels, CONSTANTS)
+    assert seen == [7] * 5
+    with torch.no_grad():  # The head has no part in it.
+        model.head[0].weight += 1
+    features_of(model, pixels, CONSTANTS)
+    assert seen == [7] * 5
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None])
+def test_a_damaged_file_is_computed_again(cache, model, pixels, monkeypatch, damage):
+    first = features_of(model, pixels, CONSTANTS)
+    [path] = cache.rglob("*.npy")
+    path.write_bytes(path.read_bytes()[:-4] if damage is None else damage)
+    seen = counted(model, monkeypatch)
+    assert np.array_equal(features_of(model, pixels, CONSTANTS), first)
+    assert seen == [7]
+    assert np.array_equal(np.load(path), first)
+
+
+def test_a_training_network_stays_one_and_learns_nothing(cache, model, pixels):
+    model.train()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    features_of(model, pixels, CONSTANTS)
+    assert model.training
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_progress_is_told(cache, model, pixels):
+    told = []
+    features_of(
+        model, pixels, CONSTANTS, batch_size=3, progress=lambda *arguments: told.append(arguments)
+    )
+    assert told == [("features", 3, 7), ("features", 6, 7), ("features", 7, 7)]
+
+
+def test_pictures_are_kept_in_parts(cache, model, pixels, monkeypatch):
+    monkeypatch.setattr(features, "KEPT_TOGETHER", 3)
+    whole = features_of(model, pixels, CONSTANTS)
+    assert len(list(cache.rglob("*.npy"))) == 3
+    seen = counted(model, monkeypatch)
+    other = pixels.copy()
+    other[4] = 0
+    found = features_of(model, other, CONSTANTS)
+    assert seen == [3]  # The part that the changed picture is in.
+    assert np.array_equal(found[:3], whole[:3])
+    assert not np.array_equal(found[4], whole[4])
+
+
+def test_a_cache_that_can_not_be_written_is_only_a_warning(cache, model, pixels, caplog):
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file where the folder should be")
+    found = features_of(model, pixels, CONSTANTS)
+    assert found.shape == (7, 256)
+    assert "not kept for another time" in caplog.text
+
+
+def test_what_was_not_used_for_the_longest_goes_first(cache, model, pixels, monkeypatch):
+    import os
+
+    constants = [Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, value)) for value in (0.5, 0.25, 0.2)]
+    size = 0
+    for number, each in enumerate(constants[:2]):
+        features_of(model, pixels, each)
+        folders = sorted(cache.iterdir(), key=lambda folder: folder.stat().st_mtime)
+        size = sum(file.stat().st_size for file in folders[-1].iterdir())
+        os.utime(folders[-1], (number, number))
+    oldest = min(cache.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    features_of(model, pixels, constants[0 if oldest.stat().st_mtime == 0 else 1])  # Used again.
+    monkeypatch.setattr(features, "MOST_BYTES", 2 * size)
+    features_of(model, pixels, constants[2])
+    assert len(list(cache.iterdir())) == 2
+    assert oldest.exists()
