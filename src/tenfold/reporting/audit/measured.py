@@ -92,6 +92,7 @@ def calibration(finding: Finding, charts: Charts) -> Section:
             Source("Brier 1950, Brier score",
                    "https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E2.0.CO;2"),
             Source("Guo et al. 2017, temperature", "https://arxiv.org/abs/1706.04599"),
+            Source("Clarté et al. 2023, how it is fitted", "https://arxiv.org/abs/2303.02644"),
             Source("Sadinle et al. 2019, sets", "https://arxiv.org/abs/1609.00451"),
         ),
     )  # fmt: skip
