@@ -22,7 +22,7 @@ from tenfold.evaluation.submissions import table_text
 from tenfold.explain import features_before_head
 
 if TYPE_CHECKING:
-    from tenfold.audit.auditing import FilledOptions
+    from tenfold.audit.options import FilledOptions
 
 ATTACKED_SHARE = 0.5
 """Of the pictures that are corrupted; an attack takes some thirty passes for each."""
