@@ -265,6 +265,7 @@ def novelty(finding: Finding, charts: Charts) -> Section:
             Source("Liu et al. 2020, energy", "https://arxiv.org/abs/2010.03759"),
             Source("Sun et al. 2022, neighbours", "https://arxiv.org/abs/2204.06507"),
             Source("Lee et al. 2018, Mahalanobis", "https://arxiv.org/abs/1807.03888"),
+            Source("Mueller and Hein 2025, the same", "https://arxiv.org/abs/2505.18032"),
         ),
     )
 
