@@ -41,6 +41,7 @@ EVERYTHING = {
     "contrast": 0.3,
     "saturation": 0.4,
     "hue": 0.1,
+    "zoom": 0.2,
 }
 
 

@@ -92,18 +92,26 @@ def test_the_temperature_undoes_what_made_logits_too_sharp(sharper):
     assert (scaled.logits.argmax(axis=1) == other.logits.argmax(axis=1)).all()
 
 
-def test_the_temperature_has_the_lowest_loss():
-    import torch
-    from torch.nn.functional import cross_entropy
+def test_the_temperature_makes_confidence_the_share_of_right_answers():
+    found = sampled(sharper=1.7)
+    scaled = calibration.with_temperature(found, calibration.fit_temperature(found))
+    right = (scaled.logits.argmax(axis=1) == scaled.labels).mean()
+    assert scaled.probabilities.max(axis=1).mean() == pytest.approx(right, abs=1e-6)
 
-    found = sampled(500, sharper=2.0)
-    temperature = calibration.fit_temperature(found)
-    logits, labels = torch.tensor(found.logits, dtype=torch.float64), torch.tensor(found.labels)
-    losses = [
-        float(cross_entropy(logits / value, labels))
-        for value in (temperature * 0.999, temperature, temperature * 1.001)
-    ]
-    assert losses[1] < min(losses[0], losses[2])
+
+def test_a_temperature_that_can_be_counted_by_hand():
+    # Logits 0 and x for two classes, of which three in four are right: the confidence is to be
+    # 3/4, and so the logits log 3 apart.
+    logits = np.array([[6.0, 0.0]] * 4, dtype=np.float32)
+    found = from_probabilities([[0.5, 0.5]] * 4, [0, 0, 0, 1])._replace(logits=logits)
+    assert calibration.fit_temperature(found) == pytest.approx(6 / np.log(3), rel=1e-6)
+
+
+def test_there_is_a_highest_and_a_lowest_temperature():
+    wrong = from_probabilities([[0.9, 0.1]] * 3, [1, 1, 1])
+    assert calibration.fit_temperature(wrong) == calibration.HIGHEST_TEMPERATURE
+    flat = from_probabilities([[0.5, 0.5]] * 10, [0] * 9 + [1])
+    assert calibration.fit_temperature(flat) == calibration.LOWEST_TEMPERATURE
 
 
 def test_pictures_that_are_all_right_give_no_temperature():

@@ -150,7 +150,10 @@ def _in_text(text: str) -> Iterator[Setting]:
 
 
 def _in_dict(node: ast.Dict) -> Iterator[Setting]:
-    """`{"training": {"epochs": 3}}`, as `recipe_from_dict` takes it."""
+    """`{"training": {"epochs": 3}}`, as `recipe_from_dict` takes it, or one of its stages."""
+    if "trains" in map(_value, node.keys):
+        values = dict(zip(map(_value, node.keys), map(_value, node.values), strict=True))
+        yield from _differences(schema.StageOptions, values)
     for key, inner in zip(node.keys, node.values, strict=True):
         section = _value(key)
         if isinstance(section, str) and section in SECTIONS and isinstance(inner, ast.Dict):

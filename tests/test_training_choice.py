@@ -30,7 +30,7 @@ def pictures(monkeypatch):
 def test_some_photographs_are_fine_tuned_on(pictures):
     chosen, reason = pictures(3000, 160)
     assert chosen.name == "transfer-lite0"
-    assert [(stage.trains, stage.epochs) for stage in chosen.stages] == [("head", 30), ("all", 4)]
+    assert [(stage.trains, stage.epochs) for stage in chosen.stages] == [("head", 10), ("all", 2)]
     assert reason.startswith("3,000 pictures of 160 pixels in 2 classes: transfer-lite0, its head")
     assert (chosen.data.name, chosen.seed) == ("pictures", 3)
 

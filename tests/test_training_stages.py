@@ -55,6 +55,7 @@ def recipe(*stages, **tables):
 HEAD = {"trains": "head", "lr": 0.02}
 LAST = {"trains": "last 2 blocks", "epochs": 3, "layer_decay": 0.5}
 ALL = {"trains": "all", "epochs": 1, "lr": 0.001}
+ALL_AND_STATISTICS = {"trains": "all", "epochs": 1, "lr": 0.001, "norms": "learnt"}
 
 
 def snapshots(*stages, **tables):
@@ -89,6 +90,13 @@ def test_each_stage_changes_its_part_and_nothing_else():
     assert [m["step"] for m in fitted.history.metrics] == [STEPS * n for n in range(1, 7)]
     assert fitted.history.ended == "finished"
     assert fitted.history.weights == "random weights"
+
+
+@pytest.mark.parametrize("stage", [ALL, ALL_AND_STATISTICS])
+def test_statistics_of_norms_are_learnt_if_they_are_to_be(stage):
+    _, seen, _ = snapshots(HEAD, stage)
+    statistics = {name for name in changed(seen[1], seen[2]) if "running" in name}
+    assert bool(statistics) == (stage is ALL_AND_STATISTICS)
 
 
 def test_rates_are_those_of_the_stage_and_fall_with_depth():

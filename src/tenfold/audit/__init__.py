@@ -19,8 +19,12 @@ PARTS = (
 
 def __getattr__(name: str) -> Any:
     """Import torch and all that the parts need only where one is to be computed."""
-    if name in ("AuditOptions", "audit"):
-        from tenfold.audit import auditing
+    if name == "audit":
+        from tenfold.audit.auditing import audit
 
-        return getattr(auditing, name)
+        return audit
+    if name == "AuditOptions":
+        from tenfold.audit.options import AuditOptions
+
+        return AuditOptions
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

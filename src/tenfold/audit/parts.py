@@ -22,7 +22,7 @@ from tenfold.evaluation.submissions import table_text
 from tenfold.explain import features_before_head
 
 if TYPE_CHECKING:
-    from tenfold.audit.auditing import FilledOptions
+    from tenfold.audit.options import FilledOptions
 
 ATTACKED_SHARE = 0.5
 """Of the pictures that are corrupted; an attack takes some thirty passes for each."""
@@ -185,8 +185,8 @@ def _other_pictures(subject: Subject, number: int, named: str | None) -> dict[st
                 f"{named} can't be brought to the oblong {height}x{width} pixels of this model; "
                 "leave --strange away."
             )
-        others = load(named, image_size=height, progress=subject.progress)
-        found[others.name] = _of_other_classes(subject, others.test or others.train, number)
+        strange = load(named, image_size=height, progress=subject.progress)
+        found[strange.name] = _of_other_classes(subject, strange.test or strange.train, number)
     if subject.dataset.name != "digits" and height == width:
         found["digits"] = subject.sample(load("digits", image_size=height).train, number).pixels
     if subject.dataset.name != "cifar100" and (height, width) == (32, 32):

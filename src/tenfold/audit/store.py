@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.audit import PARTS
+from tenfold.audit.options import OPTIONS, AuditOptions, as_plain
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import UNREADABLE
 from tenfold.files import atomic_file, read_json, write_json, write_text
@@ -95,3 +96,18 @@ def known_findings(run: RunFolder) -> dict[str, Finding]:
     store = Store(run)
     found = {part: store.load(part) for part in PARTS}
     return {part: finding for part, finding in found.items() if finding is not None}
+
+
+def kept_findings(
+    run: RunFolder, wanted: Sequence[str] | None, options: AuditOptions
+) -> dict[str, Finding]:
+    """The parts of `wanted`, None for all, that need not be computed, by name.
+
+    Where something was missing that may be there now, a part that is named is tried again.
+    """
+    store, found = Store(run), {}
+    for part in PARTS if wanted is None else wanted:
+        kept = store.load(part, options=as_plain(options, OPTIONS.get(part, ())))
+        if kept is not None and (wanted is None or not kept.may_be_there_now):
+            found[part] = kept
+    return found

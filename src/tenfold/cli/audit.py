@@ -67,15 +67,20 @@ def audit_run(
     threads: int | None = None,
 ) -> None:
     """Compute the parts that are not known yet, and say what is known."""
-    from tenfold.audit import audit as compute
+    from tenfold.audit import PARTS
+    from tenfold.audit.store import kept_findings
     from tenfold.console.audit import show_findings
     from tenfold.run import open_run
-    from tenfold.training.process import prepare_process
 
-    run = open_run(folder)
-    prepare_process(threads)
-    with output.progress() as progress:
-        findings = compute(run, parts or None, options=options, progress=progress)
+    run, wanted = open_run(folder), parts or None
+    findings = kept_findings(run, wanted, options)
+    if len(findings) < len(wanted or PARTS):
+        from tenfold.audit import audit as compute
+        from tenfold.training.process import prepare_process
+
+        prepare_process(threads)
+        with output.progress() as progress:
+            findings = compute(run, wanted, options=options, progress=progress)
     show_findings(output, findings)
 
 

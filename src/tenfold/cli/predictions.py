@@ -197,8 +197,10 @@ def _write_split(
     csv: Path | None,
     labels: Path | None,
 ) -> None:
+    from tenfold.evaluation.calibration import fitted_of, with_temperature
     from tenfold.evaluation.split_predictions import predict_split
     from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
+    from tenfold.files import read_json
 
     with output.progress() as bars:
         # Without a file, standard output is the file, and has no room for progress.
@@ -217,6 +219,8 @@ def _write_split(
         return
     if output.style == "plain":
         output.say(submission_text(predictions.ids, guesses).rstrip("\n"))
+    if (fitted := fitted_of(read_json(run.result))) is not None:
+        predictions = with_temperature(predictions, fitted.temperature)
     likelihoods = predictions.probabilities.max(axis=1).tolist()
     ids = submission_ids(predictions.ids)
     for name, guess, likelihood in zip(ids, guesses, likelihoods, strict=True):

@@ -70,10 +70,11 @@ class Neighbourhood:
 
 class Ellipsoids:
     """Scores by the Mahalanobis distance to the nearest class's mean, with one covariance for all
-    (Lee et al. 2018, arXiv 1807.03888)."""
+    (Lee et al. 2018, arXiv 1807.03888), of features of length 1 (Mueller and Hein 2025, arXiv
+    2505.18032): else a picture with little in it lies near to all means."""
 
     def __init__(self, known: Floats, labels: NDArray[np.int64]) -> None:
-        features = known.astype(np.float64)
+        features = _unit(known).astype(np.float64)
         present = np.unique(labels)
         self._means = np.stack([features[labels == label].mean(axis=0) for label in present])
         centred = features - self._means[np.searchsorted(present, labels)]
@@ -86,8 +87,9 @@ class Ellipsoids:
 
     def __call__(self, seen: Seen) -> NDArray[np.float64]:
         distances = []
+        features = _unit(seen.features).astype(np.float64)
         for mean in self._means:
-            away = seen.features.astype(np.float64) - mean
+            away = features - mean
             distances.append(np.einsum("nd,de,ne->n", away, self._precision, away, optimize=True))
         return np.asarray(-np.min(distances, axis=0))
 

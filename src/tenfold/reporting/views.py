@@ -147,8 +147,8 @@ def _answer_charts(scores: Scores, charts: Charts) -> tuple[Chart, ...]:
         charts.chart(
             "How sure it is",
             figures.confidence_histogram(scores),
-            "Each bar holds the answers of one confidence. A model that knows what it knows has "
-            "its mistakes on the left and few on the right.",
+            "Each bar holds the answers of one confidence, as trained, before any temperature. A "
+            "model that knows what it knows has its mistakes on the left and few on the right.",
         ),
     )
 

@@ -133,14 +133,13 @@ def by_corruption(results: Sequence[Mapping[str, Any]], *, clean: float) -> Figu
     axes.barh(range(len(names)), values, height=0.62, color=SERIES[0])
     axes.axvline(clean, color=MUTED, linewidth=1, linestyle=":")
     for row, value in enumerate(values):
-        inside = value > 0.2
         axes.annotate(
-            f"{100 * value:.0f}", (value, row), xytext=(-4 if inside else 4, 0),
-            textcoords="offset points", va="center", ha="right" if inside else "left",
-            fontsize=9, color="white" if inside else MUTED,
+            f"{100 * value:.0f}", (value, row), xytext=(4, 0), textcoords="offset points",
+            va="center", ha="left", fontsize=9, color=MUTED,
         )  # fmt: skip
     axes.set_yticks(range(len(names)), [short(name) for name in names])
-    axes.set_xlim(0, 1)
+    axes.set_xlim(0, 1.06)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.xaxis.set_major_formatter(percent_ticks())
     axes.spines["left"].set_visible(False)
     axes.tick_params(length=0)

@@ -118,8 +118,9 @@ def heated(pixels: NDArray[np.uint8], values: NDArray[Any]) -> NDArray[np.uint8]
     What spoke against it has no colour.
     """
     strength = np.maximum(values.astype(np.float32), 0)
-    highest = float(np.percentile(strength, 99))
-    share = np.clip(strength / highest, 0, 1)[..., None] if highest > 0 else strength[..., None] * 0
+    # A coarse map is high almost everywhere, and then only differences say something.
+    low, high = (float(np.percentile(strength, share)) for share in (10, 99))
+    share = np.clip((strength - low) / max(high - low, 1e-12), 0, 1)[..., None]
     grey = (pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
     grey = np.repeat(0.75 * grey + 40, 3, axis=2)
     red = np.array([235, 40, 30], dtype=np.float32)

@@ -92,6 +92,7 @@ def calibration(finding: Finding, charts: Charts) -> Section:
             Source("Brier 1950, Brier score",
                    "https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E2.0.CO;2"),
             Source("Guo et al. 2017, temperature", "https://arxiv.org/abs/1706.04599"),
+            Source("Clarté et al. 2023, how it is fitted", "https://arxiv.org/abs/2303.02644"),
             Source("Sadinle et al. 2019, sets", "https://arxiv.org/abs/1609.00451"),
         ),
     )  # fmt: skip
@@ -264,6 +265,7 @@ def novelty(finding: Finding, charts: Charts) -> Section:
             Source("Liu et al. 2020, energy", "https://arxiv.org/abs/2010.03759"),
             Source("Sun et al. 2022, neighbours", "https://arxiv.org/abs/2204.06507"),
             Source("Lee et al. 2018, Mahalanobis", "https://arxiv.org/abs/1807.03888"),
+            Source("Mueller and Hein 2025, the same", "https://arxiv.org/abs/2505.18032"),
         ),
     )
 

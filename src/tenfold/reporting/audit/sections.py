@@ -34,7 +34,7 @@ def view_audit(findings: Mapping[str, Finding], charts: Charts) -> tuple[Section
         if finding is None or finding.values.get("for_good"):
             continue
         if (missing := finding.values.get("missing")) is not None:
-            again = f"With that mended, `tenfold audit RUN {name}` answers the question."
+            again = f"With that mended, this command answers the question: tenfold audit RUN {name}"
             sections.append(Section((missing, again), name=name, question=question))
             continue
         sections.append(replace(view(finding, charts), name=name, question=question))
