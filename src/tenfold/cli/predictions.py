@@ -347,7 +347,7 @@ def _show_pictures(output: Output, predictions: "list[PicturePrediction]", *, to
 def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> None:
     guesses = [guess._asdict() for guess in prediction.guesses]
     first = guesses[0] if guesses else {"label": None, "probability": None}
-    more = {"top": guesses} if top > 1 else {}
+    more: dict[str, Any] = {"top": guesses} if top > 1 else {}
     if prediction.is_unsure:
         more["unsure"] = True
     output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)

@@ -181,7 +181,8 @@ class Predictor:
                 f"has {pixels.shape[1]}x{pixels.shape[0]} pixels where this model takes "
                 f"{width}x{height}"
             )
-        return resize_pixels(pixels[None], image_size=height)[0]
+        [resized] = resize_pixels(pixels[None], image_size=height)
+        return np.asarray(resized)
 
     def _logits_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The mean of the views, for the pictures that one view leaves unsure."""

@@ -146,7 +146,7 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
 
     service = Service(predictor, max_pixels=options.limits.max_pixels, on_death=died)
     application = Guards(
-        create_application(service, name=name),  # type: ignore[arg-type]
+        create_application(service, name=name),
         limits=options.limits,
         hosts=_own_names(options),
         origins=frozenset(origin.lower().rstrip("/") for origin in options.origins),
@@ -155,7 +155,7 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
     )
     server = _Server(
         uvicorn.Config(
-            application,  # type: ignore[arg-type]
+            application,
             http=_ImpatientProtocol,
             ws="none",
             loop="asyncio",
