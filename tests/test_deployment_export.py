@@ -56,7 +56,8 @@ def test_the_file_says_what_it_is(exported, run):
     assert facts["image_size"] == [16, 16]
     assert facts["temperature"] == read_json(run.result)["calibration"]["temperature"]
     assert facts["accuracy"]["test"] == read_json(run.result)["splits"]["test"]["accuracy"]
-    assert len(facts["samples"]) == 4
+    assert facts["samples"] == []  # Nobody has said that these pictures may be given away.
+    assert facts["licence"]
     assert facts["recipe"]["model"]["name"] == "cnn"
 
 

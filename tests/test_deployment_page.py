@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 import served
 
@@ -80,7 +81,7 @@ def test_a_picture_that_is_picked(page):
     assert page.locator(".guess").count() == 4
     assert page.locator("#map").is_visible()
     assert page.evaluate("document.getElementById('seen').naturalWidth") == 16
-    page.wait_for_function("document.getElementById('where').width === 224")
+    expect(page.locator("#where")).to_have_attribute("width", "224")
 
 
 def test_a_sample_by_the_keyboard_alone(page):
@@ -112,7 +113,7 @@ def test_several_give_a_table_and_a_csv(page, tmp_path):
     contents = [*(picture(number) for number in range(12)), b"nothing"]
     names = [*(f"{number}.png" for number in range(12)), "=broken<b>.png"]
     upload(page, *contents, names=names)
-    page.wait_for_function("document.getElementById('status').textContent.startsWith('13 of 13')")
+    expect(page.locator("#status")).to_have_text("13 of 13 done", timeout=30_000)
     rows = page.locator("#rows tr")
     assert rows.count() == 13
     assert "=broken<b>.png" in rows.nth(12).inner_text()
@@ -151,7 +152,7 @@ def test_a_key_is_asked_for_and_kept_for_the_session(folder, browser):
         upload(opened, picture())
         opened.wait_for_selector("#one:not([hidden])")
         opened.reload()
-        opened.wait_for_function("document.getElementById('about').textContent.includes('knows')")
+        expect(opened.locator("#about")).to_contain_text("knows")
         opened.close()
 
 

@@ -159,7 +159,7 @@ def test_the_public_client_works(server, model):
         ({"data": None}, "data is missing or no JSON list"),
         ({"data": [[0] * 768, 1]}, "nested unevenly"),
         ({"parameters": {"binary_data_size": 10**400}}, "0 bytes follow"),
-        ({"parameters": 3}, "parameters is no JSON object"),
+        ({"parameters": 3}, "Parameters is no JSON object"),
     ],
 )
 def test_wrong_tensors_are_refused(server, known, change, reason):
