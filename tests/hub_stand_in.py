@@ -47,7 +47,10 @@ class _Handler(BaseHTTPRequestHandler):
             owner = asked.get("organization") or "somebody"
             name = f"{owner}/{asked['name'].split('/')[-1]}"
             self.hub.models.setdefault(name, {})
-            self.hub.private[name] = bool(asked.get("private"))
+            self.hub.private[name] = "private" in (
+                asked.get("visibility"),
+                asked.get("private") and "private",
+            )
             self._reply(200, {"url": f"{self.hub.address}/{name}", "name": name})
         elif self.path == "/api/validate-yaml":
             self._reply(200, {"errors": [], "warnings": []})

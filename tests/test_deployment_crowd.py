@@ -193,6 +193,7 @@ def test_row_45_a_dead_thread_ends_the_service_with_an_error(model):
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 async def soak(server, seconds):
