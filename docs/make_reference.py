@@ -15,7 +15,8 @@ from tenfold.recipe import schema
 
 COMMANDS = (
     "demo", "data get", "data info", "data eda", "data export", "train", "evaluate", "report",
-    "predict", "score", "study", "studies", "tune", "heads", "bench", "recipes", "models",
+    "audit", "explain", "predict", "score", "study", "studies", "tune", "heads", "bench", "recipes",
+    "models",
 )  # fmt: skip
 
 

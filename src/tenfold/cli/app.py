@@ -11,6 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from tenfold import __version__
+from tenfold.cli.audit import (
+    CorruptedOption,
+    HumanOption,
+    NewTestSetOption,
+    PicturesOption,
+    StrangeOption,
+    audit,
+    audit_run,
+    explain,
+)
 from tenfold.cli.bench import bench
 from tenfold.cli.data import data_app
 from tenfold.cli.heads import heads
@@ -221,10 +231,26 @@ def report(
     ],
     out: Annotated[Path | None, typer.Option("--out", help="The HTML file to write.")] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Audit each run first, so that the page holds it too.")
+    ] = False,
+    human: HumanOption = None,
+    corrupted: CorruptedOption = None,
+    new_test_set: NewTestSetOption = None,
+    strange: StrangeOption = None,
+    pictures: PicturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a comparison, a study or a search."""
     output = Output(as_json=as_json)
+    if full:
+        from tenfold.audit import AuditOptions
+
+        options = AuditOptions(pictures, human, corrupted, new_test_set, strange)
+        for folder in folders:
+            audit_run(folder, output=output, options=options)
+    elif any((human, corrupted, new_test_set, strange, pictures)):
+        raise TenfoldError("These options are for an audit; add --full.")
     page = _write_report(output, folders, out)
     if open_page:
         typer.launch(str(page))
@@ -236,6 +262,8 @@ app.command()(study)
 app.command()(studies)
 app.command()(tune)
 app.command()(heads)
+app.command()(audit)
+app.command()(explain)
 app.command()(bench)
 
 

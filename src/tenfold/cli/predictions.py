@@ -175,8 +175,10 @@ def _write_split(
     csv: Path | None,
     labels: Path | None,
 ) -> None:
+    from tenfold.evaluation.calibration import fitted_of, with_temperature
     from tenfold.evaluation.split_predictions import predict_split
     from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
+    from tenfold.files import read_json
 
     with output.progress() as bars:
         # Without a file, standard output is the file, and has no room for progress.
@@ -195,6 +197,8 @@ def _write_split(
         return
     if output.style == "plain":
         output.say(submission_text(predictions.ids, guesses).rstrip("\n"))
+    if (fitted := fitted_of(read_json(run.result))) is not None:
+        predictions = with_temperature(predictions, fitted.temperature)
     likelihoods = predictions.probabilities.max(axis=1).tolist()
     ids = submission_ids(predictions.ids)
     for name, guess, likelihood in zip(ids, guesses, likelihoods, strict=True):
@@ -240,10 +244,10 @@ def _predict_pictures(
 
 
 def _load_model(run: Path) -> "TrainedModel":
-    from tenfold.evaluation.trained import load_model
+    from tenfold.evaluation.trained import load
     from tenfold.run import open_run
 
-    return load_model(run if run.suffix == ".safetensors" else open_run(run).model)
+    return load(run if run.suffix == ".safetensors" else open_run(run).path)
 
 
 def _show_pictures(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:

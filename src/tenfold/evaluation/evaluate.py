@@ -84,7 +84,7 @@ def open_split(
     height, width = model.image_size
     if data is None:
         dataset = load_data(model.recipe, skip_broken=skip_broken, progress=progress)
-        _require_unchanged(run, dataset)
+        require_unchanged(run, dataset)
     else:
         dataset = load(
             data,
@@ -96,7 +96,7 @@ def open_split(
     return OpenedSplit(model, split if data is None else f"{split} of {dataset.name}", images)
 
 
-def _require_unchanged(run: RunFolder, dataset: Dataset) -> None:
+def require_unchanged(run: RunFolder, dataset: Dataset) -> None:
     """Raise TenfoldError where the run was trained on other pictures: what was then in train may
     now be in test."""
     trained_on = read_json(run.provenance).get("data", {}).get("checksums", {})
@@ -180,7 +180,7 @@ def score_milestones(
                 "accuracy": float(right.mean()),
                 "loss": cross_entropy(predictions),
             }
-            _record_use(result, split, scores[split]["accuracy"], purpose=f"after epoch {epoch}")
+            record_use(result, split, scores[split]["accuracy"], purpose=f"after epoch {epoch}")
         result["milestones"].append({"epoch": epoch, "splits": scores})
 
 
@@ -189,10 +189,10 @@ def record_metrics(
 ) -> None:
     """Put metrics into `result`; each use of a test split is listed with its purpose."""
     result.setdefault("splits", {})[split] = metrics
-    _record_use(result, split, metrics["accuracy"], purpose=purpose)
+    record_use(result, split, metrics["accuracy"], purpose=purpose)
 
 
-def _record_use(result: dict[str, Any], split: str, accuracy: float, *, purpose: str) -> None:
+def record_use(result: dict[str, Any], split: str, accuracy: float, *, purpose: str) -> None:
     if split.startswith("test"):
         use = {"time": now(), "split": split, "purpose": purpose, "accuracy": accuracy}
         result.setdefault("test_uses", []).append(use)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenfold.data.formats.decoding import Chunk, decode_all
 from tenfold.data.formats.image_folders import picture_files, printable
@@ -80,6 +81,21 @@ def predict_pictures(
                 else:
                     yield PicturePrediction(path, _likeliest(model, next(probabilities), top))
                 position += 1
+
+
+def read_pictures(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The pictures in `paths` as (N, H, W, 3) uint8, brought to `size` as for a prediction.
+
+    Raises TenfoldError, naming it, for one that can't be read.
+    """
+    parts = []
+    with closing(_decode(size, paths, progress=None)) as chunks:
+        for chunk in chunks:
+            if chunk.broken:
+                position, reason = next(iter(chunk.broken.items()))
+                raise TenfoldError(f"{printable(paths[position])} can't be read: it {reason}.")
+            parts.append(chunk.pixels)
+    return np.concatenate(parts)
 
 
 def _decode(

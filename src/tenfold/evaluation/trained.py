@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from torch import nn
 from tenfold.augment import batch_normalise
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.calibration import fitted_of
 from tenfold.evaluation.features import features_of
 from tenfold.evaluation.views import logits_of_views
-from tenfold.files import write_bytes
+from tenfold.files import read_json, write_bytes
 from tenfold.models import Pretrained, build
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, options_of, recipe_from_dict
@@ -33,7 +34,8 @@ class TrainedModel:
     """A network with what it was trained for.
 
     module: `(N, 3, H, W)` float32 -> `(N, C)` logits. class_names: one a logit, in order.
-    image_size: height and width in pixels that the network expects.
+    image_size: height and width in pixels that the network expects. temperature: what logits are
+    divided by before they become probabilities, fitted on validation pictures; no guess changes.
     """
 
     module: nn.Module
@@ -41,6 +43,7 @@ class TrainedModel:
     class_names: tuple[str, ...]
     normalisation: Normalisation
     image_size: tuple[int, int]
+    temperature: float = 1.0
 
     def logits(
         self,
@@ -102,7 +105,7 @@ class TrainedModel:
 
     def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities `(N, C)` of pictures `(N, H, W, 3)` uint8."""
-        logits = self.logits(pixels)
+        logits = self.logits(pixels) / np.float32(self.temperature)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
@@ -137,12 +140,16 @@ def save_model(path: Path, model: TrainedModel) -> None:
 
 
 def load(run: str | Path) -> TrainedModel:
-    """The trained model of a run folder, or of a `model.safetensors`.
+    """The trained model of a run folder, with its temperature, or of a `model.safetensors`.
 
     Raises TenfoldError where there is no finished run or the file is damaged.
     """
     path = Path(run)
-    return load_model(path if path.suffix == ".safetensors" else path / "model.safetensors")
+    if path.suffix == ".safetensors":
+        return load_model(path)
+    model = load_model(path / "model.safetensors")
+    kept = fitted_of(read_json(path / "result.json")) if (path / "result.json").exists() else None
+    return model if kept is None else replace(model, temperature=kept.temperature)
 
 
 def load_model(path: Path) -> TrainedModel:

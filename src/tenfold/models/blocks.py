@@ -1,10 +1,20 @@
 """Parts that several networks are built from."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from tenfold.errors import TenfoldError
+
+
+class Layer(NamedTuple):
+    """A module whose output is worth a look: (N, C, H, W) maps, or what `as_maps` makes maps of."""
+
+    name: str
+    module: nn.Module
+    as_maps: Callable[[Tensor], Tensor] | None = None
+
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),

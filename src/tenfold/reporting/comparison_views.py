@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tenfold.reporting import comparison_figures, explanation, story
+from tenfold.reporting.audit import Section, compare_trust
+from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.comparison import Comparison, Disagreement, Setting, class_gains, compare
 from tenfold.reporting.comparison_figures import ClassGain, Point, Series
 from tenfold.reporting.galleries import Loader, Pictures, disputed_cards
 from tenfold.reporting.runs import Run
 from tenfold.reporting.svg import SERIES
-from tenfold.reporting.views import Chart, Charts, Gallery, RunView, view_run
+from tenfold.reporting.views import Gallery, RunView, view_run
 from tenfold.reporting.words import (
     count,
     duration,
@@ -61,6 +63,7 @@ class ComparisonView:
     settings: tuple[Setting, ...]
     group_labels: tuple[str, ...]
     runs: tuple[RunView, ...]
+    trust: Section | None
 
 
 def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> ComparisonView:
@@ -99,6 +102,9 @@ def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> ComparisonView:
         runs=tuple(
             view_run(run, charts=charts, loader=None, with_curves=not run.finished)
             for run in comparison.runs
+        ),
+        trust=compare_trust(
+            comparison.runs, [SERIES[colours[run.folder]] for run in comparison.runs], charts
         ),
     )
 

@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tenfold.audit.store import known_findings
 from tenfold.errors import TenfoldError
 from tenfold.files import write_text
 from tenfold.reporting import figures
+from tenfold.reporting.audit.card import markdown, model_card
+from tenfold.reporting.charts import Charts
 from tenfold.reporting.comparison_views import view_comparison
 from tenfold.reporting.galleries import Loader, load_dataset
 from tenfold.reporting.runs import Run, read_run, read_runs
 from tenfold.reporting.svg import standalone_svg
 from tenfold.reporting.templating import render_page
-from tenfold.reporting.views import Charts, view_run
+from tenfold.reporting.views import view_run
+from tenfold.run import RunFolder
 
 _STYLE_SHEETS = ("style.css", "report.css")
 
@@ -42,8 +46,19 @@ def write_report(
             "comparison.html."
         )
     path = folders[0] / "report.html" if path is None else Path(path)
-    write_text(path, render_runs(read_runs(folders), loader=loader))
+    runs = read_runs(folders)
+    write_text(path, render_runs(runs, loader=loader))
+    if len(runs) == 1:
+        _write_card(runs[0])
     return path
+
+
+def _write_card(run: Run) -> None:
+    """Beside the page of an audited run, what it says of trust as a model card in Markdown."""
+    findings = known_findings(RunFolder(run.folder))
+    card = model_card(run, findings) if findings else None
+    if card is not None:
+        write_text(run.folder / "card.md", markdown(run, card))
 
 
 def write_figures(run_folder: Path) -> list[Path]:

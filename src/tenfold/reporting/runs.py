@@ -113,8 +113,8 @@ class UseOfTest:
 class Answers:
     """A model's answers to one split, picture by picture.
 
-    probabilities: `(N, C)` float32, the softmax of the logits; labels: `(N,)` int64;
-    ids: `(N,)` unicode.
+    probabilities: `(N, C)` float32, the softmax of the logits over the run's temperature; labels:
+    `(N,)` int64; ids: `(N,)` unicode.
     """
 
     probabilities: NDArray[np.float32]
@@ -247,7 +247,7 @@ def read_run(folder: Path, *, label: str | None = None) -> Run:
                 for use in result.get("test_uses") or ()
             ),
             answers={
-                split: _read_answers(path)
+                split: _read_answers(path, temperature=_temperature(result))
                 for split in SPLITS
                 if (path := folder / f"predictions-{split}.npz").exists()
             },
@@ -366,7 +366,12 @@ def _scores_from(values: Mapping[str, Any]) -> Scores:
     )
 
 
-def _read_answers(path: Path) -> Answers:
+def _temperature(result: Mapping[str, Any]) -> float:
+    """By which the run divides its logits before it speaks of confidence."""
+    return float(_table(result, "calibration").get("temperature", 1.0))
+
+
+def _read_answers(path: Path, *, temperature: float) -> Answers:
     try:
         # numpy leaves a file open whose archive is damaged, so it is opened here.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -382,5 +387,6 @@ def _read_answers(path: Path) -> Answers:
             f"{path} holds arrays that don't fit together (logits {logits.shape}, labels "
             f"{labels.shape}, ids {ids.shape}); evaluate the run again."
         )
+    logits /= temperature
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
     return Answers(exponentials / exponentials.sum(axis=1, keepdims=True), labels, ids, class_names)

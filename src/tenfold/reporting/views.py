@@ -1,13 +1,12 @@
 """What the templates show: charts, tables and pictures of one run or of several."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-from matplotlib.figure import Figure
-
+from tenfold.audit.store import known_findings
 from tenfold.reporting import facts, figures, story
+from tenfold.reporting.audit import ModelCard, Section, model_card, view_audit
+from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.facts import Row
 from tenfold.reporting.galleries import (
     Card,
@@ -18,48 +17,8 @@ from tenfold.reporting.galleries import (
     wrong_cards,
 )
 from tenfold.reporting.runs import Answers, Epoch, Mistake, Run, Scores
-from tenfold.reporting.svg import inline_svg
 from tenfold.reporting.words import count, counted, duration, interval, percent, rate
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure with its heading and one sentence on how to read it."""
-
-    heading: str
-    svg: Markup
-    caption: str
-    is_wide: bool = False
-    is_tall: bool = False
-
-
-class Charts:
-    """Turns figures into charts whose ids differ within one page."""
-
-    def __init__(self) -> None:
-        self._numbers = itertools.count(1)
-
-    def chart(
-        self,
-        heading: str,
-        figure: Figure,
-        caption: str,
-        *,
-        wide: bool = False,
-        description: str = "",
-    ) -> Chart:
-        """`figure` under `heading`; a wide one scrolls inside its own frame on a phone.
-
-        description: what a screen reader says in the figure's place, where the heading is not
-            enough.
-        """
-        width, height = figure.get_size_inches()
-        svg = inline_svg(
-            figure, prefix=f"c{next(self._numbers)}-", description=description or heading
-        )
-        tall = not wide and height > 0.9 * width
-        # The SVG is safe: matplotlib and inline_svg escape the names in it.
-        return Chart(heading, Markup(svg), caption, is_wide=wide, is_tall=tall)
+from tenfold.run import RunFolder
 
 
 @dataclass(frozen=True)
@@ -102,6 +61,8 @@ class RunView:
     recipe_defaults: tuple[Row, ...]
     provenance: tuple[Row, ...]
     epochs: tuple[Epoch, ...]
+    trust: ModelCard | None
+    audit: tuple[Section, ...]
 
 
 def view_run(
@@ -111,6 +72,7 @@ def view_run(
     recipe, defaults = facts.recipe_rows(run)
     pictures = Pictures(run, loader) if loader else None
     galleries = _galleries(run, pictures) if pictures else ()
+    findings = known_findings(RunFolder(run.folder)) if loader else {}
     return RunView(
         run=run,
         lead=story.describe_run(run),
@@ -131,6 +93,8 @@ def view_run(
         recipe_defaults=defaults,
         provenance=facts.provenance_rows(run),
         epochs=run.epochs,
+        trust=model_card(run, findings) if findings else None,
+        audit=view_audit(findings, charts),
     )
 
 
@@ -181,8 +145,8 @@ def _answer_charts(scores: Scores, charts: Charts) -> tuple[Chart, ...]:
         charts.chart(
             "How sure it is",
             figures.confidence_histogram(scores),
-            "Each bar holds the answers of one confidence. A model that knows what it knows has "
-            "its mistakes on the left and few on the right.",
+            "Each bar holds the answers of one confidence, as trained, before any temperature. A "
+            "model that knows what it knows has its mistakes on the left and few on the right.",
         ),
     )
 

@@ -19,6 +19,7 @@ from tenfold.data import Dataset, Images
 from tenfold.data.sources import NAMES
 from tenfold.data.splits import TrainingData, check_leaks, training_data
 from tenfold.errors import HeldError, TenfoldError
+from tenfold.evaluation import calibration
 from tenfold.evaluation.evaluate import (
     record_metrics,
     score_images,
@@ -27,6 +28,7 @@ from tenfold.evaluation.evaluate import (
     splitting,
 )
 from tenfold.evaluation.loading import load_data
+from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import save_model
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
@@ -396,6 +398,11 @@ def _finish(
         if images is not None and len(images):
             metrics = score_images(run, fitted.model, images, split=split, progress=progress)
             record_metrics(result, split, metrics, purpose="after training")
+    if "validation" in result.get("splits", {}):
+        # All guesses right, as a tiny set may have it, say nothing about confidence.
+        with contextlib.suppress(TenfoldError):
+            validation = load_predictions(run.predictions("validation"))
+            result["calibration"] = calibration.fit(validation).to_dict()
     milestones = fitted.model.recipe.training.milestones
     parts = {"validation": data.validation, "test": test}
     reached = [epoch for epoch in milestones if epoch <= history.epoch]

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.study import story
 from tenfold.reporting.study.charts import differences_chart, learning_multiples, result_charts
 from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.study.story import exact_percent, with_interval
 from tenfold.reporting.study.summary import BELOW, Difference, Point, Study, Variant
-from tenfold.reporting.views import Chart, Charts, Tile
+from tenfold.reporting.views import Tile
 from tenfold.reporting.words import count, counted, duration, percent, signed_points
 
 _SIGNS = {

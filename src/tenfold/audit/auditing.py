@@ -1,0 +1,91 @@
+"""`audit`: compute the parts that are wanted and not known yet, and keep them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tenfold.audit import PARTS, parts
+from tenfold.audit.looking import errors, explanation
+from tenfold.audit.options import OPTIONS, AuditOptions, FilledOptions, as_plain
+from tenfold.audit.store import Finding, Store, kept_findings
+from tenfold.audit.subject import Subject
+from tenfold.errors import TenfoldError
+from tenfold.progress import Progress
+from tenfold.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Part:
+    """How a part is computed, and whether it looks at pictures."""
+
+    compute: Callable[[Subject, FilledOptions], Finding]
+    looks_at_pictures: bool = True
+
+
+_PARTS = {
+    "calibration": Part(parts.calibration, looks_at_pictures=False),
+    "explanation": Part(lambda subject, options: explanation(subject)),
+    "errors": Part(lambda subject, options: errors(subject)),
+    "robustness": Part(parts.robustness),
+    "new-pictures": Part(parts.new_pictures),
+    "novelty": Part(parts.novelty),
+    "agreement": Part(parts.agreement),
+    "labels": Part(parts.labels),
+}
+
+
+def audit(
+    run: RunFolder,
+    wanted: Sequence[str] | None = None,
+    *,
+    options: AuditOptions | None = None,
+    progress: Progress | None = None,
+    told: Callable[[str], None] = lambda part: None,
+) -> dict[str, Finding]:
+    """What is known of `run` after the parts `wanted` were computed, or found as they were kept.
+
+    wanted: None for all. A part for which something is missing says so in its values; it is tried
+    again when it is named, or when an option of it is given. told: is called with the name of each
+    part that has to be computed.
+
+    Raises TenfoldError where the run is not finished, where its data has changed since, for an
+    unknown part, and where a named part lacks something.
+    """
+    options = options or AuditOptions()
+    if options.pictures is not None and options.pictures < 1:
+        raise TenfoldError(f"An audit needs at least one picture, not {options.pictures}.")
+    if unknown := sorted(set(wanted or ()) - set(PARTS)):
+        raise TenfoldError(f"There is no part {unknown[0]!r}; there are: {', '.join(PARTS)}.")
+    filled = options.filled()
+    subject = Subject(run, seed=filled.seed, progress=progress)
+    store, kept = Store(run), kept_findings(run, wanted, options)
+    findings: dict[str, Finding] = {}
+    is_recorded = False
+    for name in [part for part in PARTS if wanted is None or part in wanted]:
+        if name in kept:
+            findings[name] = kept[name]
+            continue
+        told(name)
+        part = _PARTS[name]
+        with run.writer():
+            findings[name] = _compute(name, part, subject, filled, must=wanted is not None)
+            if "missing" not in findings[name].values and not is_recorded:
+                subject.record_use("tenfold audit")
+                is_recorded = True
+            store.save(name, findings[name], options=as_plain(filled, OPTIONS[name]))
+    return findings
+
+
+def _compute(
+    name: str, part: Part, subject: Subject, options: FilledOptions, *, must: bool
+) -> Finding:
+    """What `part` finds; must: whether it is an error that something is missing for it."""
+    if part.looks_at_pictures:
+        subject.measured  # noqa: B018 -- that there are none would be missing for every part.
+    given = any(isinstance(getattr(options, option), Path) for option in OPTIONS[name])
+    try:
+        return part.compute(subject, options)
+    except TenfoldError as error:
+        if must or given:
+            raise
+        return Finding({"missing": str(error)}, {})

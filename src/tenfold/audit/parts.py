@@ -1,0 +1,275 @@
+"""What each part of an audit computes: plain values for the page, and pictures to go with them."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.audit.store import Arrays, Finding
+from tenfold.audit.subject import Subject
+from tenfold.data import Images
+from tenfold.errors import TenfoldError
+from tenfold.evaluation import agreement as people
+from tenfold.evaluation import calibration as calibrating
+from tenfold.evaluation import label_issues
+from tenfold.evaluation import novelty as novel
+from tenfold.evaluation import robustness as robust
+from tenfold.evaluation.corruptions import FAMILIES, corrupt
+from tenfold.evaluation.metrics import cross_entropy, wilson_interval
+from tenfold.evaluation.new_test_set import load_new_test_set
+from tenfold.evaluation.predictions import Predictions, map_labels, predict_images
+from tenfold.evaluation.submissions import table_text
+from tenfold.explain import features_before_head
+
+if TYPE_CHECKING:
+    from tenfold.audit.options import FilledOptions
+
+ATTACKED_SHARE = 0.5
+"""Of the pictures that are corrupted; an attack takes some thirty passes for each."""
+
+NUM_DOUBTFUL = 24
+"""Pictures with a doubtful label that are kept to be shown."""
+
+
+def calibration(subject: Subject, options: "FilledOptions") -> Finding:
+    """How far confidence can be trusted, before and after a temperature fitted on validation."""
+    measured = subject.measured_predictions()
+    values: dict[str, Any] = {"split": subject.split, "before": _trust(measured)}
+    if subject.split != "test":
+        # There is no test split, and the run has fitted a temperature on these very pictures.
+        values["unfitted"] = (
+            "There is no test split to see what a temperature does on pictures that it was not "
+            "fitted on; give the data one, or set data.test_size."
+        )
+        return Finding(values, {})
+    validation = subject.predictions("validation")
+    if validation is None:
+        values["unfitted"] = (
+            "There are no validation pictures besides those it is measured on, so no temperature, "
+            "threshold or set could be fitted; train with --set data.validation_size=0.1."
+        )
+        return Finding(values, {})
+    try:
+        fitted = calibrating.fit(validation)
+    except TenfoldError as error:
+        values["unfitted"] = str(error)
+        return Finding(values, {})
+    subject.keep_fitted(fitted)
+    after = calibrating.with_temperature(measured, fitted.temperature)
+    values |= {
+        "num_validation": fitted.num_images,
+        "temperature": fitted.temperature,
+        "after": _trust(after),
+        "thresholds": [
+            calibrating.apply_threshold(after, each)._asdict() for each in fitted.thresholds
+        ],
+        "selective": [list(point) for point in calibrating.selective_curve(after)],
+        "sets": [
+            calibrating.apply_sets(after, promised, least)._asdict()
+            for promised, least in fitted.sets
+        ],
+    }
+    return Finding(values, {})
+
+
+def _trust(predictions: Predictions) -> dict[str, Any]:
+    return {
+        "error_width": calibrating.calibration_error(predictions),
+        "error_mass": calibrating.calibration_error(predictions, binning="mass"),
+        "brier": calibrating.brier_score(predictions),
+        "loss": cross_entropy(predictions),
+        "bins": [each._asdict() for each in calibrating.reliability(predictions)],
+    }
+
+
+def robustness(subject: Subject, options: "FilledOptions") -> Finding:
+    """What is left of the accuracy on corrupted, shifted and attacked pictures."""
+    images = subject.sample(subject.measured, options.pictures)
+    attacked = subject.sample(images, max(round(options.pictures * ATTACKED_SHARE), 1))
+    # The published files are of all test pictures.
+    compared = (
+        subject.measured_predictions()
+        if options.corrupted is not None
+        else predict_images(subject.model, images, progress=subject.progress)
+    )
+    results = list(
+        robust.corruption_accuracies(
+            subject.model,
+            images,
+            official=options.corrupted,
+            seed=options.seed,
+            progress=subject.progress,
+        )
+    )
+    example = images.pixels[:1]
+    shown = [
+        np.concatenate([corrupt(example, name, severity=s, seed=options.seed) for s in (1, 3, 5)])
+        for names in FAMILIES.values()
+        for name in names
+    ]
+    values = {
+        "split": subject.split,
+        "num_images": len(compared.labels),
+        "side": min(subject.model.image_size),
+        "official": options.corrupted is not None,
+        "clean": float((compared.logits.argmax(axis=1) == compared.labels).mean()),
+        "corruptions": [result._asdict() for result in results],
+        "mean": float(np.mean([result.accuracies for result in results])),
+        "shift_consistency": robust.shift_consistency(
+            subject.model, images, progress=subject.progress
+        ),
+        "attacks": [
+            result._asdict()
+            for result in robust.attack_accuracies(
+                subject.model, attacked, seed=options.seed, progress=subject.progress
+            )
+        ],
+        "num_attacked": len(attacked),
+    }
+    arrays: Arrays = {"example": example, "corrupted": np.stack(shown)}
+    return Finding(values, arrays)
+
+
+def new_pictures(subject: Subject, options: "FilledOptions") -> Finding:
+    """Accuracy on CIFAR-10.1 beside that on the test set."""
+    if not subject.is_of_cifar10:
+        return _not_for("New pictures of the same kind are known for CIFAR-10 alone.")
+    images = load_new_test_set(options.new_test_set, progress=subject.progress)
+    guesses = subject.model.logits(images.pixels).argmax(axis=1)
+    right = guesses == map_labels(images, subject.model.class_names)
+    known = subject.measured_predictions()
+    values = {
+        "num_images": len(images),
+        "accuracy": float(right.mean()),
+        "accuracy_interval": list(wilson_interval(int(right.sum()), len(right))),
+        "test_accuracy": float((known.logits.argmax(axis=1) == known.labels).mean()),
+    }
+    return Finding(values, {})
+
+
+def novelty(subject: Subject, options: "FilledOptions") -> Finding:
+    """Whether it notices pictures of nothing that it knows."""
+    size, number = subject.model.image_size, options.pictures
+    strange = {
+        "noise": novel.noise(number, size, seed=options.seed),
+        "textures": novel.textures(number, size, seed=options.seed),
+    } | _other_pictures(subject, number, options.strange)
+    scores = novel.scores_of(subject.known_features, subject.known_labels)
+    indices = subject.drawn(len(subject.measured), number)
+    familiar = novel.Seen(subject.measured_predictions().logits[indices], subject.features[indices])
+    results: dict[str, list[dict[str, Any]]] = {}
+    arrays: Arrays = {}
+    for name, pixels in strange.items():
+        seen = _seen(subject, pixels)
+        results[name] = [
+            novel.compare(label, score(familiar), score(seen))._asdict()
+            for label, score in scores.items()
+        ]
+        arrays[name.replace(" ", "_")] = pixels[:6]
+    return Finding({"num_images": len(indices), "split": subject.split, "results": results}, arrays)
+
+
+def _other_pictures(subject: Subject, number: int, named: str | None) -> dict[str, Any]:
+    """Data sets that can be had here without waiting, and one that was named, at the model's size.
+
+    Pictures of classes that the model knows are left out.
+    """
+    from tenfold.data import load
+    from tenfold.data.sources import get
+
+    height, width = subject.model.image_size
+    found = {}
+    if named is not None:
+        if height != width:
+            raise TenfoldError(
+                f"{named} can't be brought to the oblong {height}x{width} pixels of this model; "
+                "leave --strange away."
+            )
+        strange = load(named, image_size=height, progress=subject.progress)
+        found[strange.name] = _of_other_classes(subject, strange.test or strange.train, number)
+    if subject.dataset.name != "digits" and height == width:
+        found["digits"] = subject.sample(load("digits", image_size=height).train, number).pixels
+    if subject.dataset.name != "cifar100" and (height, width) == (32, 32):
+        try:
+            others = get("cifar100", offline=True).test
+        except TenfoldError:
+            others = None
+        if others is not None:
+            found["CIFAR-100"] = _of_other_classes(subject, others, number)
+    return found
+
+
+def _of_other_classes(subject: Subject, images: Images, number: int) -> NDArray[np.uint8]:
+    """Up to `number` of the pictures whose class the model does not know by its name."""
+    known = set(subject.model.class_names)
+    strange = np.array([name not in known for name in images.class_names])
+    keep = np.flatnonzero(strange[images.labels]).astype(np.int64)
+    if not len(keep):
+        raise TenfoldError(
+            "All classes of the strange pictures are known to the model; name others with "
+            "--strange."
+        )
+    return subject.sample(images.take(keep), number).pixels
+
+
+def _seen(subject: Subject, pixels: Any) -> novel.Seen:
+    return novel.Seen(
+        subject.model.logits(pixels),
+        features_before_head(subject.model, pixels, progress=subject.progress),
+    )
+
+
+def agreement(subject: Subject, options: "FilledOptions") -> Finding:
+    """The model beside people, for CIFAR-10."""
+    if not subject.is_of_cifar10:
+        return _not_for("People's answers are known for the test pictures of CIFAR-10 alone.")
+    answers = people.load_answers(options.human, progress=subject.progress)
+    found = people.compare_with_people(subject.measured_predictions(), answers)
+    values = found._asdict()
+    arrays: Arrays = {}
+    names = np.array(people.CLASS_NAMES)
+    for kind in ("model_alone", "people_alone"):
+        cases = values[kind]
+        indices = np.array([case.position for case in cases], dtype=np.int64)
+        arrays[kind] = subject.measured.pixels[indices]
+        guesses = subject.measured_predictions()
+        values[kind] = [
+            {
+                **case._asdict(),
+                "id": str(subject.measured.ids[case.position]),
+                "true": guesses.class_names[guesses.labels[case.position]],
+                "model": guesses.class_names[guesses.logits[case.position].argmax()],
+                "people": [
+                    [str(names[i]), float(answers[case.position, i])]
+                    for i in np.argsort(-answers[case.position], kind="stable")[:2]
+                ],
+            }
+            for case in cases
+        ]
+    return Finding(values, arrays)
+
+
+def labels(subject: Subject, options: "FilledOptions") -> Finding:
+    """Pictures whose label is probably wrong, among those that training did not see."""
+    ranked = label_issues.rank_labels(subject.measured_predictions())
+    first = ranked[:NUM_DOUBTFUL]
+    indices = np.array([issue.position for issue in first], dtype=np.int64)
+    values = {
+        "split": subject.split,
+        "num_images": len(ranked),
+        "num_likely": sum(issue.is_likely for issue in ranked),
+        "first": [issue._asdict() for issue in first],
+        "known": label_issues.measure(ranked, set(label_issues.WRONG_IN_CIFAR10))._asdict()
+        if subject.is_of_cifar10
+        else None,
+    }
+    rows = [
+        [issue.id, issue.given, issue.suggested, f"{issue.quality:.6f}", str(issue.is_likely)]
+        for issue in ranked
+    ]
+    table = table_text(["id", "given", "suggested", "quality", "likely_wrong"], rows)
+    return Finding(values, {"first": subject.measured.pixels[indices]}, {"labels.csv": table})
+
+
+def _not_for(why: str) -> Finding:
+    return Finding({"missing": why, "for_good": True}, {})

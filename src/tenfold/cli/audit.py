@@ -1,0 +1,120 @@
+"""`tenfold audit` and `tenfold explain`: what one should know before trusting a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tenfold.cli.options import JsonOption, RunArgument, ThreadsOption
+from tenfold.console.output import Output
+
+if TYPE_CHECKING:
+    from tenfold.audit import AuditOptions
+
+HumanOption = Annotated[
+    Path | None,
+    typer.Option("--human", help="cifar10h-probs.npy, people's answers to CIFAR-10's test set."),
+]
+CorruptedOption = Annotated[
+    Path | None,
+    typer.Option("--cifar-10-c", help="A folder with the published files of CIFAR-10-C."),
+]
+PicturesOption = Annotated[
+    int | None,
+    typer.Option("--pictures", min=1, help="How many are damaged and attacked; 1000 by default."),
+]
+StrangeOption = Annotated[
+    str | None,
+    typer.Option("--strange", help="A data set or folder of other things than it knows."),
+]
+NewTestSetOption = Annotated[
+    Path | None,
+    typer.Option("--cifar-10-1", help="A folder with the files of CIFAR-10.1, version 6."),
+]
+
+
+def audit(
+    run: RunArgument,
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="calibration, explanation, errors, robustness, new-pictures, novelty, agreement, "
+            "labels; all where none is named."
+        ),
+    ] = None,
+    pictures: PicturesOption = None,
+    human: HumanOption = None,
+    corrupted: CorruptedOption = None,
+    new_test_set: NewTestSetOption = None,
+    strange: StrangeOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find out what one should know before trusting a run; `tenfold report` shows it."""
+    from tenfold.audit import AuditOptions
+
+    options = AuditOptions(pictures, human, corrupted, new_test_set, strange)
+    audit_run(run, parts, output=Output(as_json=as_json), options=options, threads=threads)
+
+
+def audit_run(
+    folder: Path,
+    parts: Sequence[str] | None = None,
+    *,
+    output: Output,
+    options: "AuditOptions",
+    threads: int | None = None,
+) -> None:
+    """Compute the parts that are not known yet, and say what is known."""
+    from tenfold.audit import PARTS
+    from tenfold.audit.store import kept_findings
+    from tenfold.console.audit import show_findings
+    from tenfold.run import open_run
+
+    run, wanted = open_run(folder), parts or None
+    findings = kept_findings(run, wanted, options)
+    if len(findings) < len(wanted or PARTS):
+        from tenfold.audit import audit as compute
+        from tenfold.training.process import prepare_process
+
+        prepare_process(threads)
+        with output.progress() as progress:
+            findings = compute(run, wanted, options=options, progress=progress)
+    show_findings(output, findings)
+
+
+def explain(
+    run: RunArgument,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, folders, or ids of the measured split such as test/17; the ones most "
+            "worth a look where none is named."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The HTML file to write.")] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where a run looked on pictures, and which training pictures are most like them."""
+    from tenfold.audit.looking import explain_pictures, explanation
+    from tenfold.audit.subject import Subject
+    from tenfold.reporting.audit.page import write_explanation
+    from tenfold.run import open_run
+    from tenfold.training.process import prepare_process
+
+    folder = open_run(run)
+    output = Output(as_json=as_json)
+    prepare_process(threads)
+    with output.progress() as progress:
+        subject = Subject(folder, seed=0, progress=progress)
+        finding = explain_pictures(subject, pictures) if pictures else explanation(subject)
+    if not pictures or any(picture["true"] for picture in finding.values["pictures"]):
+        with folder.writer():
+            subject.record_use("tenfold explain")
+    page = write_explanation(folder.path, finding, out or folder.path / "explanation.html")
+    for picture in finding.values["pictures"]:
+        output.record("picture", **picture)
+    output.say(f"{page} shows {len(finding.values['pictures'])} pictures.")
+    output.record("page", path=str(page))

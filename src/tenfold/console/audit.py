@@ -1,0 +1,83 @@
+"""What an audit found, in a line or two for each part."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tenfold.audit.store import Finding
+from tenfold.console.output import Output, percent
+
+
+def show_findings(output: Output, findings: Mapping[str, Finding]) -> None:
+    """Say what each part came to, or why it came to nothing."""
+    rows = []
+    for name, finding in findings.items():
+        values = finding.values
+        output.record("part", part=name, **values)
+        missing = values.get("missing")
+        rows.append([name, missing if missing else _SUMMARIES[name](values)])
+    output.table("What is known of it", ["part", "found"], rows)
+
+
+def _calibration(values: dict[str, Any]) -> str:
+    before = f"confidence off by {percent(values['before']['error_width'], 2)}"
+    if "unfitted" in values:
+        return f"{before}; {values['unfitted']}"
+    return (
+        f"{before}, {percent(values['after']['error_width'], 2)} with temperature "
+        f"{values['temperature']:.2f}"
+    )
+
+
+def _explanation(values: dict[str, Any]) -> str:
+    checks = ", ".join(f"{name} {value:.2f}" for name, value in values["checks"].items())
+    return f"{len(values['pictures'])} pictures; likeness to maps of random weights: {checks}"
+
+
+def _errors(values: dict[str, Any]) -> str:
+    return f"{values['num_wrong']:,} mistakes in {len(values['groups'])} groups"
+
+
+def _robustness(values: dict[str, Any]) -> str:
+    pgd = next(a for a in values["attacks"] if a["method"] == "PGD" and a["limit"] > 4 / 255)
+    return (
+        f"{percent(values['mean'])} right under corruption ({percent(values['clean'])} without), "
+        f"{percent(values['shift_consistency'])} steady under a shift, "
+        f"{percent(pgd['accuracy'])} under attack"
+    )
+
+
+def _new_pictures(values: dict[str, Any]) -> str:
+    return (
+        f"{percent(values['accuracy'])} right of CIFAR-10.1's, {percent(values['test_accuracy'])} "
+        "of the test set's"
+    )
+
+
+def _novelty(values: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{kind}: {percent(rows[0]['auroc'], 0)} by confidence"
+        for kind, rows in values["results"].items()
+    )
+
+
+def _agreement(values: dict[str, Any]) -> str:
+    return (
+        f"says what most people say for {percent(values['majority'])} of the pictures; loss "
+        f"against their answers {values['soft_cross_entropy']:.3f}, theirs {values['floor']:.3f}"
+    )
+
+
+def _labels(values: dict[str, Any]) -> str:
+    return f"{values['num_likely']} of {values['num_images']:,} labels are doubtful"
+
+
+_SUMMARIES = {
+    "calibration": _calibration,
+    "explanation": _explanation,
+    "errors": _errors,
+    "robustness": _robustness,
+    "new-pictures": _new_pictures,
+    "novelty": _novelty,
+    "agreement": _agreement,
+    "labels": _labels,
+}

@@ -1,0 +1,314 @@
+"""How far a model's confidence can be trusted, and what to do about it.
+
+N pictures, C classes. A confidence is the probability of the class that the model guesses.
+Everything that is fitted is fitted on validation pictures and measured on others.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.predictions import Predictions
+
+NUM_BINS = 15
+"""Of confidences, as Guo et al. (2017) and most papers since have them."""
+
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+
+ASKED_ACCURACIES = (0.95, 0.99)
+"""Of the answers that a model gives where it may decline."""
+
+PROMISED_COVERAGES = (0.9, 0.95, 0.99)
+"""Of sets of classes."""
+
+Binning = Literal["width", "mass"]
+"""Bins of the same width on [0, 1], or with as many pictures each."""
+
+
+class Bin(NamedTuple):
+    """Pictures of similar confidence: their mean confidence and the share that is right.
+
+    low, high: the confidences that belong to it, the first not included.
+    """
+
+    low: float
+    high: float
+    num_images: int
+    confidence: float
+    accuracy: float
+
+
+class Threshold(NamedTuple):
+    """A confidence from which on a model answers.
+
+    accuracy: what is asked of the answers. confidence: the threshold; above 1 where no threshold
+    gives that accuracy. coverage, reached: the share of pictures that are answered, and that of
+    right answers among them, where the threshold was chosen.
+    """
+
+    accuracy: float
+    confidence: float
+    coverage: float
+    reached: float
+
+
+class Fitted(NamedTuple):
+    """What was fitted on validation pictures, for predictions of others.
+
+    temperature: what logits are divided by. thresholds: confidences from which on answers are as
+    accurate as asked. sets: for each promised coverage, the probability from which on a class
+    belongs to a set. num_images: how many pictures it was fitted on.
+    """
+
+    temperature: float
+    thresholds: tuple[Threshold, ...]
+    sets: tuple[tuple[float, float], ...]
+    num_images: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "temperature": self.temperature,
+            "thresholds": [threshold._asdict() for threshold in self.thresholds],
+            "sets": [list(each) for each in self.sets],
+            "num_images": self.num_images,
+        }
+
+
+def fit(validation: Predictions) -> Fitted:
+    """Temperature, thresholds and sets from `validation` pictures, which training did not see.
+
+    Raises TenfoldError as `fit_temperature` does.
+    """
+    temperature = fit_temperature(validation)
+    scaled = with_temperature(validation, temperature)
+    return Fitted(
+        temperature,
+        tuple(find_threshold(scaled, asked) for asked in ASKED_ACCURACIES),
+        tuple((promised, fit_sets(scaled, promised)) for promised in PROMISED_COVERAGES),
+        len(validation.labels),
+    )
+
+
+def fitted_of(result: Mapping[str, Any]) -> Fitted | None:
+    """What a run's result keeps of it; None where nothing was fitted."""
+    kept = result.get("calibration")
+    if kept is None:
+        return None
+    return Fitted(
+        kept["temperature"],
+        tuple(Threshold(**each) for each in kept["thresholds"]),
+        tuple((promised, least) for promised, least in kept["sets"]),
+        kept["num_images"],
+    )
+
+
+class PredictionSets(NamedTuple):
+    """What sets of classes with a promised coverage do on pictures that they were not fitted on.
+
+    promised: share of pictures whose true class should be in their set. least: the probability
+    from which on a class belongs to a set. coverage: the share measured. mean_size: classes in a
+    set. empty, single: shares of sets with no class and with one.
+    """
+
+    promised: float
+    least: float
+    coverage: float
+    mean_size: float
+    empty: float
+    single: float
+
+
+def reliability(
+    predictions: Predictions, *, num_bins: int = NUM_BINS, binning: Binning = "width"
+) -> list[Bin]:
+    """Bins of the pictures by confidence, from low to high, without the empty ones.
+
+    A model that can be trusted is right as often as it is confident in each (Niculescu-Mizil and
+    Caruana 2005).
+    """
+    confidence, right = _confidence_and_right(predictions)
+    if binning == "width":
+        edges = np.linspace(0, 1, num_bins + 1)
+        place = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+        # Rounding may leave a confidence on the wrong side of its edge.
+        place += (confidence > edges[place + 1]).astype(int) - (confidence <= edges[place])
+        place = place.clip(0, num_bins - 1)
+    else:
+        order = np.argsort(confidence, kind="stable")
+        place = np.empty(len(order), dtype=int)
+        for number, part in enumerate(np.array_split(order, num_bins)):
+            place[part] = number
+    bins = []
+    low = 0.0
+    for number in range(num_bins):
+        inside = place == number
+        if not inside.any():
+            continue
+        if binning == "width":
+            low, high = float(edges[number]), float(edges[number + 1])
+        else:
+            high = float(confidence[inside].max())
+        bins.append(
+            Bin(
+                low,
+                high,
+                int(inside.sum()),
+                float(confidence[inside].mean()),
+                float(right[inside].mean()),
+            )
+        )
+        low = high
+    return bins
+
+
+def calibration_error(
+    predictions: Predictions, *, num_bins: int = NUM_BINS, binning: Binning = "width"
+) -> float:
+    """Expected calibration error: the mean distance of confidence and accuracy over `reliability`'s
+    bins, weighed by their pictures (Naeini et al. 2015). Between 0 and 1."""
+    bins = reliability(predictions, num_bins=num_bins, binning=binning)
+    total = sum(each.num_images for each in bins)
+    return sum(abs(each.confidence - each.accuracy) * each.num_images for each in bins) / total
+
+
+def brier_score(predictions: Predictions) -> float:
+    """Mean over pictures of the squared distance between the probabilities and the truth, summed
+    over classes (Brier 1950): 0 is perfect, 2 is surely wrong."""
+    probabilities = predictions.probabilities
+    truth = np.zeros_like(probabilities)
+    truth[np.arange(len(truth)), predictions.labels] = 1.0
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def fit_temperature(predictions: Predictions) -> float:
+    """What to divide logits by so that confidence is, on average, the share of right answers.
+
+    No guess changes by it (Guo et al. 2017, arXiv 1706.04599, fit it for the likelihood; Clarté et
+    al. 2023, arXiv 2303.02644, so that the means agree, which leaves confidence closer to the truth
+    where logits are averages over views). Within bounds where no temperature gives that. Raises
+    TenfoldError where all guesses are right, for then the best one is 0.
+    """
+    from scipy.optimize import brentq
+
+    logits = predictions.logits.astype(np.float64)
+    logits = logits - logits.max(axis=1, keepdims=True)
+    right = float((predictions.logits.argmax(axis=1) == predictions.labels).mean())
+    if right == 1:
+        raise TenfoldError(
+            f"A temperature can't be fitted on {len(logits)} pictures that are all guessed right; "
+            "hold out more with data.validation_size."
+        )
+
+    def excess(log_temperature: float) -> float:
+        """Mean confidence less the share that is right; it falls with the temperature."""
+        confidence = 1 / np.exp(logits * math.exp(-log_temperature)).sum(axis=1)
+        return float(confidence.mean()) - right
+
+    low, high = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
+    if excess(low) <= 0:
+        return LOWEST_TEMPERATURE
+    if excess(high) >= 0:
+        return HIGHEST_TEMPERATURE
+    return math.exp(float(brentq(excess, low, high, xtol=1e-9)))
+
+
+def with_temperature(predictions: Predictions, temperature: float) -> Predictions:
+    """The same predictions with logits divided by `temperature`."""
+    return predictions._replace(logits=(predictions.logits / np.float32(temperature)))
+
+
+def find_threshold(predictions: Predictions, accuracy: float) -> Threshold:
+    """The lowest confidence from which on `accuracy` of the answers are right."""
+    confidence, right = _confidence_and_right(predictions)
+    order = np.argsort(-confidence, kind="stable")
+    counts = np.arange(1, len(order) + 1)
+    shares = np.cumsum(right[order]) / counts
+    # A threshold takes all pictures of a confidence, or none.
+    last_of_its_own = np.append(np.diff(confidence[order]) != 0, True)
+    enough = np.flatnonzero((shares >= accuracy) & last_of_its_own)
+    if not len(enough):
+        return Threshold(accuracy, math.nextafter(1.0, 2.0), 0.0, 1.0)
+    best = int(enough[-1])
+    lowest = float(confidence[order[best]])
+    return Threshold(accuracy, lowest, (best + 1) / len(order), float(shares[best]))
+
+
+def apply_threshold(predictions: Predictions, threshold: Threshold) -> Threshold:
+    """What `threshold` does on other pictures: the coverage and the accuracy measured there."""
+    confidence, right = _confidence_and_right(predictions)
+    answered = confidence >= threshold.confidence
+    reached = float(right[answered].mean()) if answered.any() else 1.0
+    return threshold._replace(coverage=float(answered.mean()), reached=reached)
+
+
+class SelectivePoint(NamedTuple):
+    """Where the `coverage` surest pictures are answered: the share of them that is right."""
+
+    coverage: float
+    accuracy: float
+
+
+def selective_curve(predictions: Predictions, *, num_points: int = 50) -> list[SelectivePoint]:
+    """Accuracy of the surest pictures, from few of them to all (El-Yaniv and Wiener 2010)."""
+    confidence, right = _confidence_and_right(predictions)
+    shares = np.cumsum(right[np.argsort(-confidence, kind="stable")])
+    counts = np.unique(np.ceil(np.linspace(0, 1, num_points + 1)[1:] * len(right)).astype(int))
+    return [
+        SelectivePoint(count / len(right), float(shares[count - 1] / count)) for count in counts
+    ]
+
+
+def fit_sets(predictions: Predictions, promised: float) -> float:
+    """The probability from which on a class belongs to a picture's set, so that the true class is
+    in `promised` of the sets of further pictures like these.
+
+    Split conformal prediction with 1 - p as the score (Sadinle, Lei and Wasserman 2019). 0, which
+    puts every class into every set, where there are too few pictures for the promise.
+    """
+    probabilities = predictions.probabilities
+    own = np.sort(probabilities[np.arange(len(probabilities)), predictions.labels])
+    # As many of the true classes may lie below as leave ceil((N + 1) promised) of them.
+    kept = math.ceil((len(own) + 1) * promised - 1e-9)
+    return float(own[len(own) - kept]) if kept <= len(own) else 0.0
+
+
+def apply_sets(predictions: Predictions, promised: float, least: float) -> PredictionSets:
+    """What sets with the classes of a probability of `least` and more do on `predictions`."""
+    probabilities = predictions.probabilities
+    inside = probabilities >= least
+    sizes = inside.sum(axis=1)
+    return PredictionSets(
+        promised=promised,
+        least=least,
+        coverage=float(inside[np.arange(len(inside)), predictions.labels].mean()),
+        mean_size=float(sizes.mean()),
+        empty=float((sizes == 0).mean()),
+        single=float((sizes == 1).mean()),
+    )
+
+
+def sets_of(
+    probabilities: NDArray[np.float64], class_names: Sequence[str], *, least: float
+) -> list[tuple[str, ...]]:
+    """The names of the classes in each picture's set, the likeliest first.
+
+    probabilities: (N, C), from logits that were divided by the temperature.
+    """
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    return [
+        tuple(class_names[index] for index in indices if row[index] >= least)
+        for row, indices in zip(probabilities, order, strict=True)
+    ]
+
+
+def _confidence_and_right(
+    predictions: Predictions,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    probabilities = predictions.probabilities
+    right = probabilities.argmax(axis=1) == predictions.labels
+    return probabilities.max(axis=1), right

@@ -1,0 +1,100 @@
+"""Pictures whose label is probably wrong, by confident learning (Northcutt et al. 2021, arXiv
+1911.00068), with cleanlab.
+
+Probabilities must come from a model that never saw the pictures: of a held-out split, or of folds.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.predictions import Predictions
+
+WRONG_IN_CIFAR10 = (
+    165, 792, 882, 1227, 1300, 1684, 1718, 1969, 2010, 2128, 2232, 2405, 2532, 2592, 2804,
+    2840, 2940, 3113, 3168, 3183, 3192, 3490, 3600, 3753, 3977, 4055, 4198, 4614, 4643,
+    4794, 4910, 4965, 5166, 5191, 5211, 5468, 5632, 5690, 5882, 5960, 6522, 6792, 6877,
+    6966, 7311, 7657, 7846, 8058, 8296, 8620, 9227, 9352, 9643, 9793,
+)  # fmt: skip
+"""Positions in CIFAR-10's test set of labels that fewer than three of five people agreed with, of
+the ones that confident learning had suspected (Northcutt, Athalye and Mueller 2021, arXiv
+2103.14749)."""
+
+
+class LabelIssue(NamedTuple):
+    """A picture and how doubtful its label is.
+
+    quality: from 0, surely wrong, to 1. given, suggested: classes. is_likely: whether confident
+    learning counts it among the wrong ones.
+    """
+
+    position: int
+    id: str
+    given: str
+    suggested: str
+    quality: float
+    is_likely: bool
+
+
+def rank_labels(predictions: Predictions) -> list[LabelIssue]:
+    """All pictures, the most doubtful label first. Raises TenfoldError without cleanlab."""
+    try:
+        from cleanlab.filter import find_label_issues
+        from cleanlab.rank import get_label_quality_scores
+    except ImportError:
+        raise TenfoldError(
+            "Looking for wrong labels needs cleanlab; install it with: pip install 'tenfold[audit]'"
+        ) from None
+    probabilities, labels = predictions.probabilities, predictions.labels
+    if len(np.unique(labels)) < 2:
+        raise TenfoldError("Wrong labels can't be told where all pictures have the same one.")
+    quality: NDArray[np.float64] = get_label_quality_scores(
+        labels, probabilities, method="normalized_margin"
+    )
+    likely = find_label_issues(labels, probabilities, n_jobs=1)
+    names = predictions.class_names
+    # What a picture would be called if not by its label.
+    others = probabilities.copy()
+    others[np.arange(len(labels)), labels] = -1
+    suggested = others.argmax(axis=1)
+    return [
+        LabelIssue(
+            int(index),
+            str(predictions.ids[index]),
+            names[labels[index]],
+            names[suggested[index]],
+            float(quality[index]),
+            bool(likely[index]),
+        )
+        for index in np.argsort(quality, kind="stable")
+    ]
+
+
+class Recovered(NamedTuple):
+    """How wrong labels that are known rank: shares of them among the first pictures.
+
+    precision, recall: of what confident learning counts as wrong. found_in: the share of the known
+    ones in the first `share` of the ranking.
+    """
+
+    num_known: int
+    precision: float
+    recall: float
+    share: float
+    found_in: float
+
+
+def measure(ranked: list[LabelIssue], known: set[int], *, share: float = 0.03) -> Recovered:
+    """How many of the pictures `known` to be labelled wrongly the ranking puts first."""
+    likely = {issue.position for issue in ranked if issue.is_likely}
+    first = {issue.position for issue in ranked[: round(share * len(ranked))]}
+    hits = len(likely & known)
+    return Recovered(
+        len(known),
+        hits / len(likely) if likely else 0.0,
+        hits / len(known) if known else 0.0,
+        share,
+        len(first & known) / len(known) if known else 0.0,
+    )

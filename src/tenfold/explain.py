@@ -1,0 +1,331 @@
+"""Why a model says what it says: what its layers see, where it looked, which pictures are alike.
+
+N pictures, C classes or channels, H and W pixels, D features. Pixels are uint8, as the model's
+data has them; maps of what mattered are `(N, H, W)` float32, the larger the more it spoke for the
+class asked about.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from tenfold.augment import batch_normalise
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.trained import TrainedModel
+from tenfold.models.blocks import Layer
+from tenfold.models.parts import gradient_batch, parts_of
+from tenfold.progress import Progress
+
+COMPARED_AT_ONCE = 250
+"""Pictures, with all others."""
+
+STEPS = 32
+"""Of the integral, from the mean picture to the picture itself."""
+
+OCCLUDED_SHARE, OCCLUDED_STRIDE_SHARE = 0.25, 0.125
+"""Side of the patch that is covered, and how far it moves, as shares of the picture's side."""
+
+_Pixels = NDArray[np.uint8]
+_Maps = NDArray[np.float32]
+_Classes = NDArray[np.int64]
+
+
+class FeatureMaps(NamedTuple):
+    """What a layer answers to pictures: (N, C, h, w) float32."""
+
+    layer: str
+    maps: _Maps
+
+
+class Neighbours(NamedTuple):
+    """The pictures that are most alike: (N, K) indices, the nearest first, and the cosine of the
+    angle between the features."""
+
+    indices: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+
+def first_filters(model: TrainedModel) -> _Maps | None:
+    """The filters of the first convolution: (F, h, w, 3), each stretched to [0, 1].
+
+    None where it is no convolution of the colours. For a dense network its first layer's weights,
+    as pictures.
+    """
+    first = next(m for m in model.module.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    weights = first.weight.detach().float().cpu().numpy()
+    if isinstance(first, nn.Linear):
+        weights = weights.reshape(len(weights), 3, *model.image_size)
+    if weights.shape[1] != 3:
+        return None
+    low = weights.min(axis=(1, 2, 3), keepdims=True)
+    high = weights.max(axis=(1, 2, 3), keepdims=True)
+    stretched = (weights - low) / np.maximum(high - low, 1e-12)
+    return np.ascontiguousarray(stretched.transpose(0, 2, 3, 1))
+
+
+def feature_maps(model: TrainedModel, pixels: _Pixels) -> list[FeatureMaps]:
+    """What each layer with maps answers to a few pictures, from the input on."""
+    layers = parts_of(model.module).layers
+    with _evaluated(model), _recorded(layers) as outputs, torch.inference_mode():
+        model.module(_inputs(model, pixels))
+        return [FeatureMaps(layer.name, _as_maps(layer, outputs[layer.name])) for layer in layers]
+
+
+def features_before_head(
+    model: TrainedModel, pixels: _Pixels, *, progress: Progress | None = None
+) -> _Maps:
+    """(N, D): the vectors from which the last layer makes its logits."""
+    head, size = parts_of(model.module).head, _batch_size(model)
+    found = np.empty((len(pixels), head.in_features), dtype=np.float32)
+    seen: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        with _evaluated(model), torch.inference_mode():
+            for start in range(0, len(pixels), size):
+                seen.clear()
+                model.module(_inputs(model, pixels[start : start + size]))
+                found[start : start + size] = seen[0].float().cpu().numpy()
+                if progress is not None:
+                    progress("features", min(start + size, len(pixels)), len(pixels))
+    finally:
+        handle.remove()
+    return found
+
+
+def nearest(features: _Maps, others: _Maps, *, number: int = 5) -> Neighbours:
+    """For each row of `features` (N, D) the rows of `others` (M, D) at the smallest angle."""
+    number = min(number, len(others))
+    unit, of = _unit(features), _unit(others)
+    indices = np.empty((len(unit), number), dtype=np.int64)
+    similarity = np.empty((len(unit), number), dtype=np.float32)
+    for start in range(0, len(unit), COMPARED_AT_ONCE):
+        rows = slice(start, start + COMPARED_AT_ONCE)
+        cosines = unit[rows] @ of.T
+        best = np.argpartition(-cosines, number - 1, axis=1)[:, :number]
+        values = np.take_along_axis(cosines, best, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        indices[rows] = np.take_along_axis(best, order, axis=1)
+        similarity[rows] = np.take_along_axis(values, order, axis=1)
+    return Neighbours(indices, similarity)
+
+
+# -- where it looked -----------------------------------------------------------------------------
+
+
+def grad_cam(model: TrainedModel, pixels: _Pixels, classes: _Classes) -> _Maps:
+    """Where the deepest layer with maps found what speaks for `classes` (N,).
+
+    Selvaraju et al. (2017, arXiv 1610.02391): the layer's maps, weighed by the mean gradient of the
+    class's logit, where they are positive; enlarged to the picture. Raises TenfoldError for a
+    network without maps, such as a dense one.
+    """
+    layer = parts_of(model.module).last
+    if layer is None:
+        raise TenfoldError(
+            f"A {model.recipe.model.name} network has no maps of where something is; ask for "
+            "integrated gradients or occlusion instead."
+        )
+    as_maps = layer.as_maps or (lambda outputs: outputs)
+
+    def attribute(inputs: Tensor, target: Tensor) -> Tensor:
+        with _recorded([layer]) as outputs, torch.enable_grad():
+            # So that there is a gradient even where no weight of the network learns.
+            logits = model.module(inputs.requires_grad_(True))
+            output = outputs[layer.name]
+            [gradient] = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), output)
+            maps, gradients = as_maps(output), as_maps(gradient)
+            weights = gradients.mean(dim=(2, 3), keepdim=True)
+            found = (weights * maps).sum(dim=1, keepdim=True).relu()
+            return interpolate(found, model.image_size, mode="bilinear", align_corners=False)
+
+    return _attributed(model, pixels, classes, attribute)
+
+
+def integrated_gradients(
+    model: TrainedModel, pixels: _Pixels, classes: _Classes, *, steps: int = STEPS
+) -> _Maps:
+    """What each pixel adds to the logit of `classes`, on the way from the mean picture.
+
+    Sundararajan, Taly and Yan (2017, arXiv 1703.01365), by captum. The sum over a picture is the
+    logit less that of the mean picture, up to the error of the integral.
+    """
+    captum = _captum()
+
+    def attribute(inputs: Tensor, target: Tensor) -> Tensor:
+        found: Tensor = captum.IntegratedGradients(model.module).attribute(
+            inputs,
+            target=target,
+            n_steps=steps,
+            method="gausslegendre",
+            internal_batch_size=max(_batch_size(model), len(inputs)),
+        )
+        return found
+
+    return _attributed(model, pixels, classes, attribute)
+
+
+def occlusion(model: TrainedModel, pixels: _Pixels, classes: _Classes) -> _Maps:
+    """How much the logit of `classes` falls where a patch of the mean colour covers the picture.
+
+    Zeiler and Fergus (2014, arXiv 1311.2901), by captum; a pixel's value is the mean over the
+    patches that cover it.
+    """
+    captum = _captum()
+    height, width = model.image_size
+    side = max(round(min(height, width) * OCCLUDED_SHARE), 1)
+    stride = max(round(min(height, width) * OCCLUDED_STRIDE_SHARE), 1)
+
+    def attribute(inputs: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = captum.Occlusion(model.module).attribute(
+                inputs,
+                target=target,
+                sliding_window_shapes=(3, side, side),
+                strides=(3, stride, stride),
+            )
+        return found[:, :1]  # A patch covers all colours, so that each has the whole.
+
+    return _attributed(model, pixels, classes, attribute)
+
+
+Method = Callable[[TrainedModel, _Pixels, _Classes], _Maps]
+
+METHODS: dict[str, Method] = {
+    "grad-cam": grad_cam,
+    "integrated-gradients": integrated_gradients,
+    "occlusion": occlusion,
+}
+
+
+def methods_for(model: TrainedModel) -> dict[str, Method]:
+    """Those of METHODS that have something to say about the model: a dense one has no maps."""
+    has_maps = parts_of(model.module).last is not None
+    return {name: method for name, method in METHODS.items() if has_maps or name != "grad-cam"}
+
+
+def randomisation_check(
+    model: TrainedModel, pixels: _Pixels, classes: _Classes, method: Method, *, seed: int = 0
+) -> float:
+    """How alike the maps of the model and of itself with random weights are: the mean rank
+    correlation of absolute values, 1 for the same order and around 0 for none.
+
+    Maps that say something about what was learnt must change (Adebayo et al. 2018, arXiv
+    1810.03292).
+    """
+    from scipy.stats import spearmanr
+
+    maps = np.abs(method(model, pixels, classes))
+    with _randomised(model.module, seed=seed):
+        others = np.abs(method(model, pixels, classes))
+    found = []
+    for one, other in zip(maps.reshape(len(maps), -1), others.reshape(len(maps), -1), strict=True):
+        if one.std() > 0 and other.std() > 0:
+            found.append(spearmanr(one, other).statistic)
+        else:  # A map of nothing is like no other.
+            found.append(0.0)
+    return float(np.mean(found))
+
+
+def _captum() -> Any:
+    try:
+        import captum.attr
+    except ImportError:
+        raise TenfoldError(
+            "Maps of what mattered need captum; install it with: pip install 'tenfold[audit]'"
+        ) from None
+    return captum.attr
+
+
+# -- what they share -----------------------------------------------------------------------------
+
+
+def _batch_size(model: TrainedModel) -> int:
+    return gradient_batch(model.module, model.image_size)
+
+
+def _inputs(model: TrainedModel, pixels: _Pixels) -> Tensor:
+    device = next(model.module.parameters()).device
+    mean, std = (torch.tensor(values, device=device) for values in model.normalisation)
+    return batch_normalise(torch.from_numpy(np.array(pixels)).to(device), mean, std)
+
+
+def _as_maps(layer: Layer, output: Tensor) -> _Maps:
+    maps = layer.as_maps(output) if layer.as_maps is not None else output
+    return np.asarray(maps.float().cpu().numpy())
+
+
+def _attributed(
+    model: TrainedModel,
+    pixels: _Pixels,
+    classes: _Classes,
+    attribute: Callable[[Tensor, Tensor], Tensor],
+) -> _Maps:
+    """`attribute` in parts, its colours added up."""
+    parts = []
+    with _evaluated(model):
+        size = _batch_size(model)
+        for start in range(0, len(pixels), size):
+            inputs = _inputs(model, pixels[start : start + size])
+            target = torch.as_tensor(classes[start : start + size], device=inputs.device)
+            found = attribute(inputs, target)
+            parts.append(found.sum(dim=1).detach().float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+@contextlib.contextmanager
+def _evaluated(model: TrainedModel) -> Iterator[None]:
+    """The network as it is used: without dropout, with its running statistics."""
+    was_training = model.module.training
+    model.module.eval()
+    try:
+        yield
+    finally:
+        model.module.train(was_training)
+
+
+@contextlib.contextmanager
+def _recorded(layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
+    """The outputs of `layers` by name, as they are, once the network has run."""
+    outputs: dict[str, Tensor] = {}
+
+    def record(layer: Layer) -> Callable[[nn.Module, object, Tensor], Tensor]:
+        def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+            outputs[layer.name] = output
+            # An activation in place would change what the layer said.
+            return output.clone()
+
+        return hook
+
+    handles = [layer.module.register_forward_hook(record(layer)) for layer in layers]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def _randomised(module: nn.Module, *, seed: int) -> Iterator[None]:
+    """Weights in another order within each tensor, so that their sizes stay plausible."""
+    kept = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                order = torch.randperm(parameter.numel(), generator=generator)
+                mixed = parameter.detach().cpu().flatten()[order].view(parameter.shape)
+                parameter.copy_(mixed.to(parameter.device))
+        yield
+    finally:
+        module.load_state_dict(kept)
+
+
+def _unit(features: _Maps) -> _Maps:
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)

@@ -1,0 +1,161 @@
+"""The trust card: what a model is good for, where it fails, and how sure it may be."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tenfold import __version__
+from tenfold.audit.store import Finding
+from tenfold.reporting.runs import Run
+from tenfold.reporting.words import counted, interval, percent
+
+HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+"""Data sets as the Hugging Face hub calls them."""
+
+WEAK_RECALL_GAP = 0.05
+"""How far below the accuracy a class must lie to be named as a weak one."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Sentences under three headings."""
+
+    good_for: tuple[str, ...]
+    fails_at: tuple[str, ...]
+    sure: tuple[str, ...]
+
+
+def model_card(run: Run, findings: Mapping[str, Finding]) -> ModelCard | None:
+    """What can be said of `run` from its scores and what an audit found; None without scores."""
+    scores = run.shown_scores
+    if scores is None:
+        return None
+    values = {
+        name: finding.values
+        for name, finding in findings.items()
+        if "missing" not in finding.values
+    }
+    return ModelCard(_good_for(run, values), _fails_at(run, values), _sure(values))
+
+
+def _good_for(run: Run, values: Mapping[str, Any]) -> tuple[str, ...]:
+    scores = run.shown_scores
+    assert scores is not None
+    names = ", ".join(score.name for score in scores.per_class[:12])
+    more = " and others" if len(scores.per_class) > 12 else ""
+    found = [
+        f"Pictures like those of {run.data_name} that show one of {len(scores.per_class)} things: "
+        f"{names}{more}. It is right on {percent(scores.accuracy)} of "
+        f"{counted(scores.num_images, 'picture')} that it did not learn from (95 % interval "
+        f"{interval(*scores.interval)})."
+    ]
+    seen = [score for score in scores.per_class if score.num_images]
+    best = sorted(seen, key=lambda score: -(score.recall or 0))[:3]
+    found.append(
+        "It finds best: "
+        + ", ".join(f"{score.name} ({percent(score.recall, digits=0)})" for score in best)
+        + "."
+    )
+    return tuple(found)
+
+
+def _fails_at(run: Run, values: Mapping[str, Any]) -> tuple[str, ...]:
+    scores = run.shown_scores
+    assert scores is not None
+    found = []
+    seen = sorted(
+        (score for score in scores.per_class if score.num_images),
+        key=lambda score: score.recall or 0,
+    )
+    weak = [s for s in seen if (s.recall or 0) < scores.accuracy - WEAK_RECALL_GAP][:3]
+    if weak:
+        found.append(
+            "It misses most often: "
+            + ", ".join(f"{s.name} (finds {percent(s.recall, digits=0)})" for s in weak)
+            + "."
+        )
+    if scores.most_confused:
+        worst = scores.most_confused[0]
+        found.append(
+            f"Its commonest mistake is to call {worst.true} {worst.predicted}: "
+            f"{percent(worst.share)} of them."
+        )
+    if robust := values.get("robustness"):
+        worst_kind = min(robust["corruptions"], key=lambda each: sum(each["accuracies"]))
+        found.append(
+            f"Damaged pictures: {percent(robust['mean'])} right on average over fifteen kinds of "
+            f"damage, {percent(sum(worst_kind['accuracies']) / 5)} under "
+            f"{worst_kind['corruption'].replace('_', ' ')}."
+        )
+    found.append("Anything else than its classes: it gives such a picture one of their names.")
+    return tuple(found)
+
+
+def _sure(values: Mapping[str, Any]) -> tuple[str, ...]:
+    trust = values.get("calibration")
+    if trust is None:
+        return ("How far its confidence can be trusted has not been measured.",)
+    if "unfitted" in trust:
+        return (
+            f"Its confidence is off by {percent(trust['before']['error_width'])} on average.",
+            trust["unfitted"],
+        )
+    found = [
+        f"Once its logits are divided by {trust['temperature']:.2f}, its confidence is off by "
+        f"{percent(trust['after']['error_width'])} on average, on pictures that this was not "
+        "fitted on."
+    ]
+    for threshold in trust["thresholds"]:
+        if threshold["confidence"] <= 1 and threshold["coverage"] > 0:
+            found.append(
+                f"For {percent(threshold['accuracy'], digits=0)} right answers, let it decline "
+                f"below a confidence of {percent(threshold['confidence'])}: it then answered "
+                f"{percent(threshold['coverage'])} of the {trust['split']} pictures, and "
+                f"{percent(threshold['reached'])} of the answers were right."
+            )
+    return tuple(found)
+
+
+def _escaped(text: str) -> str:
+    """`text` as Markdown that shows it as it is, with no markup of a class's or a folder's name."""
+    return re.sub(r"([\\`*_\[\]<>#|&])", r"\\\1", text)
+
+
+def markdown(run: Run, card: ModelCard) -> str:
+    """The card as Markdown, with the metadata that the Hugging Face hub reads at its head."""
+    scores = run.shown_scores
+    assert scores is not None
+    quoted = json.dumps
+    head = [
+        "---",
+        "library_name: tenfold",
+        "pipeline_tag: image-classification",
+        "tags: [image-classification, tenfold]",
+        *([f"datasets: [{HUB_NAMES[run.data_name]}]"] if run.data_name in HUB_NAMES else []),
+        "metrics: [accuracy]",
+        "model-index:",
+        f"- name: {quoted(run.label)}",
+        "  results:",
+        "  - task: {type: image-classification}",
+        f"    dataset: {{name: {quoted(run.data_name)}, type: {quoted(run.data_name)}, "
+        f"split: {run.shown_split}}}",
+        f"    metrics: [{{type: accuracy, value: {scores.accuracy:.4f}}}]",
+        "---",
+    ]
+    body = [f"# {_escaped(f'{run.label} on {run.data_name}')}", ""]
+    for heading, sentences in (
+        ("What it is good for", card.good_for),
+        ("Where it fails", card.fails_at),
+        ("How sure it may be", card.sure),
+    ):
+        body += [f"## {heading}", "", *(f"- {_escaped(sentence)}" for sentence in sentences), ""]
+    body += [
+        "## How it was made",
+        "",
+        f"With tenfold {__version__}, recipe {_escaped(run.label)}"
+        + (f", seed {run.seed}." if run.seed is not None else "."),
+        "",
+    ]
+    return "\n".join([*head, "", *body])

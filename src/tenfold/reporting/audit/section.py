@@ -1,0 +1,73 @@
+"""What a section of the page is made of."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.reporting.charts import Chart
+from tenfold.reporting.pictures import png_data_uri
+
+MAX_SIDE = 96
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a method comes from."""
+
+    words: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Pictures in a row that belong together, with lines of text under them."""
+
+    uris: tuple[str, ...]
+    labels: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Rows of pictures under a heading, with a sentence on how to read them."""
+
+    heading: str
+    caption: str
+    items: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under column names; the columns after the first are numbers."""
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The answer to a question: sentences, charts, tables, pictures, and where to read more.
+
+    name, question: given by whoever puts sections on a page.
+    """
+
+    answer: tuple[str, ...]
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = ()
+    strips: tuple[Strip, ...] = ()
+    sources: tuple[Source, ...] = ()
+    name: str = ""
+    question: str = ""
+
+
+def picture_uri(pixels: NDArray[np.uint8]) -> str:
+    """A small picture as it stands in a page; a large one brought to MAX_SIDE pixels."""
+    from PIL import Image
+
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        smaller = Image.fromarray(np.ascontiguousarray(pixels))
+        smaller.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
+        pixels = np.asarray(smaller)
+    return png_data_uri(np.ascontiguousarray(pixels))

@@ -1,0 +1,263 @@
+"""Audits of real runs: what is found, what is kept, and when it is computed again."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import commands
+from tenfold.audit import PARTS, AuditOptions, audit
+from tenfold.audit.store import Store, known_findings
+from tenfold.audit.subject import Subject
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.trained import load
+from tenfold.files import read_json
+from tenfold.reporting.page import write_report
+from tenfold.run import RunFolder
+
+OPTIONS = AuditOptions(pictures=40)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a trained run of a tiny convolutional network, `runs/tiny/1`."""
+    place = tmp_path_factory.mktemp("audited")
+    commands.write_tiny_recipe(place)
+    data = commands.write_tiny_data(place / "tiny.npz")
+    # So little that it makes mistakes.
+    changes = ["--set", "training.epochs=1", "--set", "optimizer.lr=0.003"]
+    command = commands.run(["train", "tiny.toml", "--data", str(data), *changes], folder=place)
+    assert command.wait() == 0, command.output
+    return place
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return RunFolder(folder / "runs/tiny/1")
+
+
+@pytest.fixture(scope="module")
+def findings(run):
+    return audit(run, options=OPTIONS)
+
+
+def test_every_part_finds_something_or_says_what_is_missing(findings, run):
+    assert tuple(findings) == PARTS
+    missing = {name for name, finding in findings.items() if "missing" in finding.values}
+    assert missing == {"agreement", "new-pictures"}  # The tiny data is not CIFAR-10.
+    for name in PARTS:
+        json.dumps(findings[name].values)
+        assert (run.path / f"audit/{name}.json").exists()
+
+
+def test_what_is_known_is_not_computed_again(findings, run):
+    told, uses = [], len(read_json(run.result)["test_uses"])
+    again = audit(run, options=OPTIONS, told=told.append)
+    audit(run, told=told.append)  # Without a word on options, what is kept is good enough.
+    assert told == []
+    assert len(read_json(run.result)["test_uses"]) == uses
+    for name in PARTS:
+        assert json.dumps(again[name].values) == json.dumps(findings[name].values)
+        assert set(again[name].arrays) == set(findings[name].arrays)
+
+
+def test_other_options_ask_for_their_part_alone(findings, run):
+    told = []
+    audit(run, options=dataclasses.replace(OPTIONS, pictures=30), told=told.append)
+    assert told == ["robustness", "novelty"]
+    audit(run, options=OPTIONS)  # As the other tests expect it.
+
+
+def test_the_look_at_the_test_pictures_is_written_down(findings, run):
+    uses = read_json(run.result)["test_uses"]
+    assert [use["purpose"] for use in uses][:2] == ["after training", "tenfold audit"]
+
+
+def test_the_temperature_is_kept_and_used(run):
+    kept = read_json(run.result)["calibration"]
+    assert kept["num_images"] == 64
+    model = load(run.path)
+    assert model.temperature == kept["temperature"]
+    pixels = np.zeros((1, *model.image_size, 3), dtype=np.uint8)
+    logits = model.logits(pixels)[0] / kept["temperature"]
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert np.allclose(model.predict_proba(pixels)[0], expected, atol=1e-6)
+    assert load(run.model).temperature == 1.0  # The file alone knows nothing of it.
+
+
+def test_figures_agree_with_each_other(findings, run):
+    result = read_json(run.result)
+    accuracy = result["splits"]["test"]["accuracy"]
+    trust = findings["calibration"].values
+    assert trust["temperature"] == result["calibration"]["temperature"]
+    assert trust["selective"][-1] == pytest.approx([1.0, accuracy])
+    number = result["splits"]["test"]["num_images"]
+    assert findings["errors"].values["num_wrong"] == round((1 - accuracy) * number)
+    groups = findings["errors"].values["groups"]
+    assert sum(group["num_images"] for group in groups) == round((1 - accuracy) * number)
+    assert findings["labels"].values["num_images"] == number
+    lines = (run.path / "audit/labels.csv").read_text().splitlines()
+    assert len(lines) == number + 1
+    robust = findings["robustness"].values
+    assert robust["num_images"] == 40
+    assert len(robust["corruptions"]) == 15
+    assert robust["mean"] == pytest.approx(
+        np.mean([each["accuracies"] for each in robust["corruptions"]])
+    )
+
+
+def test_other_weights_make_what_is_known_worthless(findings, run):
+    assert set(known_findings(run)) == set(PARTS)
+    before = run.model.read_bytes()
+    try:
+        run.model.write_bytes(before + b"\n")
+        assert known_findings(run) == {}
+    finally:
+        run.model.write_bytes(before)
+    assert set(known_findings(run)) == set(PARTS)
+
+
+def test_changed_data_is_not_taken_for_what_it_was_trained_on(findings, run, folder):
+    data = folder / "tiny.npz"
+    before = data.read_bytes()
+    with np.load(data) as file:
+        arrays = dict(file)
+    name = next(each for each in arrays if arrays[each].ndim == 4)
+    try:
+        np.savez(data, **(arrays | {name: 255 - arrays[name]}))
+        with pytest.raises(TenfoldError, match="has changed since"):
+            audit(run, ["errors"], options=AuditOptions(seed=3))
+    finally:
+        data.write_bytes(before)
+
+
+def test_a_part_that_lacks_something_says_so_and_is_tried_again(findings, run, monkeypatch):
+    from tenfold.audit import auditing
+
+    def fail(subject, options):
+        raise TenfoldError("There is no such thing here.")
+
+    real = auditing._PARTS["labels"]
+    store = Store(run)
+    store.path("labels", "json").unlink()
+    monkeypatch.setitem(auditing._PARTS, "labels", dataclasses.replace(real, compute=fail))
+    found = audit(run)
+    assert found["labels"].values == {"missing": "There is no such thing here."}
+    assert audit(run)["labels"].values == found["labels"].values
+    with pytest.raises(TenfoldError, match="no such thing"):
+        audit(run, ["labels"])
+    monkeypatch.setitem(auditing._PARTS, "labels", real)
+    again = audit(run, ["labels"])["labels"].values
+    assert again["num_images"] == findings["labels"].values["num_images"]
+
+
+def test_what_is_damaged_is_computed_again(findings, run):
+    (run.path / "audit/errors.npz").write_bytes(b"nothing")
+    assert Store(run).load("errors") is None
+    told = []
+    audit(run, ["errors"], told=told.append)
+    assert told == ["errors"]
+
+
+def test_wrong_arguments_are_refused(run, tmp_path):
+    with pytest.raises(TenfoldError, match="no part 'trust'; there are: calibration"):
+        audit(run, ["trust"])
+    with pytest.raises(TenfoldError, match="at least one picture, not 0"):
+        audit(run, options=AuditOptions(pictures=0))
+    with pytest.raises(TenfoldError, match="is not finished"):
+        Subject(RunFolder(tmp_path), seed=0, progress=None)
+
+
+def test_the_page_has_a_section_for_each_question(findings, run, tmp_path):
+    page = write_report([run.path], tmp_path / "page.html").read_text()
+    for question in (
+        "May it be trusted?",
+        "When it is sure, is it right?",
+        "Where does it look?",
+        "What do its mistakes have in common?",
+        "What if a picture is not perfect?",
+        "Does it notice what it does not know?",
+        "Are the labels right?",
+    ):
+        assert question in page
+    assert "Does it see what people see?" not in page
+    card = (run.path / "card.md").read_text()
+    assert card.startswith("---\nlibrary_name: tenfold\n")
+    assert "## Where it fails" in card
+
+
+def test_a_run_without_an_audit_has_none_of_it(folder, tmp_path):
+    plain = commands.run(
+        ["train", "tiny.toml", "--data", "tiny.npz", "--new", "--set", "training.epochs=1"],
+        folder=folder,
+    )
+    assert plain.wait() == 0, plain.output
+    page = write_report([folder / "runs/tiny/2"], tmp_path / "page.html").read_text()
+    assert "May it be trusted?" not in page
+    assert not (folder / "runs/tiny/2/card.md").exists()
+
+
+def test_a_comparison_sets_audits_side_by_side(findings, folder, tmp_path):
+    page = write_report([folder / "runs/tiny/1", folder / "runs/tiny/2"], tmp_path / "both.html")
+    text = page.read_text()
+    assert "Beyond accuracy" in text
+    assert text.count("strange ones told") == 1
+    assert not (folder / "runs/tiny/2/card.md").exists()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it_all_without_complaint(findings, run, tmp_path, browser, scheme, width):
+    path = write_report([run.path], tmp_path / "page.html")
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    complaints, requests = [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    pictures = page.locator(".strips img")
+    assert pictures.count() > 50
+    assert page.evaluate(
+        "[...document.querySelectorAll('.strips img')].every(i => i.complete && i.naturalWidth > 0)"
+    )
+    page.close()
+
+
+# -- the commands --------------------------------------------------------------------------------
+
+
+def test_the_command_says_what_it_found(findings, folder):
+    command = commands.run(
+        ["audit", "runs/tiny/1", "calibration", "labels", "--json"], folder=folder
+    )
+    assert command.wait() == 0, command.output
+    lines = [json.loads(line) for line in command.output.splitlines()]
+    parts = {line["part"]: line for line in lines if line["event"] == "part"}
+    assert set(parts) == {"calibration", "labels"}
+    assert parts["calibration"]["temperature"] > 0
+
+
+def test_pictures_of_ones_own_are_explained(findings, folder):
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "own.png")
+    command = commands.run(
+        ["explain", "runs/tiny/1", "own.png", "test/3", "--out", "e.html"], folder=folder
+    )
+    assert command.wait() == 0, command.output
+    page = (folder / "e.html").read_text()
+    assert "Where does it look?" in page
+    assert page.count("data:image/png") > 10
+    command = commands.run(["explain", "runs/tiny/1", "nowhere.png"], folder=folder)
+    assert command.wait() == 2
+    assert "There is no picture or folder nowhere.png" in command.output
+    (folder / "broken.png").write_bytes(b"nothing")
+    command = commands.run(["explain", "runs/tiny/1", "broken.png"], folder=folder)
+    assert command.wait() == 2
+    assert "broken.png can't be read" in command.output

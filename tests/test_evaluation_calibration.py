@@ -1,0 +1,177 @@
+"""Calibration against hand-computed cases, other libraries, and what is promised."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from tenfold.errors import TenfoldError
+from tenfold.evaluation import calibration
+from tenfold.evaluation.predictions import Predictions
+
+
+def from_probabilities(probabilities, labels):
+    logits = np.log(np.asarray(probabilities, dtype=np.float64)).astype(np.float32)
+    ids = np.array([f"test/{number}" for number in range(len(logits))])
+    names = tuple(f"class {number}" for number in range(logits.shape[1]))
+    return Predictions(logits, np.asarray(labels, dtype=np.int64), ids, names)
+
+
+def sampled(number=4000, num_classes=10, *, seed=0, sharper=1.0):
+    """Predictions whose probabilities are true, if they weren't `sharper` than that."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(number, num_classes)) * 2
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.array([generator.choice(num_classes, p=row) for row in shares])
+    ids = np.array([str(index) for index in range(number)])
+    names = tuple(f"class {index}" for index in range(num_classes))
+    return Predictions((logits * sharper).astype(np.float32), labels, ids, names)
+
+
+# -- errors of calibration -----------------------------------------------------------------------
+
+
+def test_a_case_by_hand():
+    # Confidences 0.88 (right), 0.88 (wrong), 0.58 (right): two bins of ten.
+    found = from_probabilities([[0.88, 0.12], [0.88, 0.12], [0.42, 0.58]], [0, 1, 1])
+    bins = calibration.reliability(found, num_bins=10)
+    assert [each.num_images for each in bins] == [1, 2]
+    assert [each.accuracy for each in bins] == [1.0, 0.5]
+    assert np.allclose([(each.low, each.high) for each in bins], [(0.5, 0.6), (0.8, 0.9)])
+    error = calibration.calibration_error(found, num_bins=10)
+    assert error == pytest.approx((1 * 0.42 + 2 * 0.38) / 3, abs=1e-6)
+    squared = 2 * 0.12**2 + 2 * 0.88**2 + 2 * 0.42**2
+    assert calibration.brier_score(found) == pytest.approx(squared / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("num_bins", [10, 15, 100])
+def test_the_error_is_that_of_torchmetrics(seed, num_bins):
+    torchmetrics = pytest.importorskip("torchmetrics.functional.classification")
+    import torch
+
+    found = sampled(500, seed=seed, sharper=2.0)
+    expected = torchmetrics.multiclass_calibration_error(
+        torch.tensor(found.probabilities),
+        torch.tensor(found.labels),
+        num_classes=10,
+        n_bins=num_bins,
+    )
+    assert calibration.calibration_error(found, num_bins=num_bins) == pytest.approx(
+        float(expected), abs=1e-6
+    )
+
+
+def test_brier_is_that_of_scikit_learn():
+    from sklearn.metrics import brier_score_loss
+
+    found = sampled(500, num_classes=2, sharper=2.0)
+    expected = brier_score_loss(found.labels, found.probabilities[:, 1])
+    assert calibration.brier_score(found) == pytest.approx(2 * expected, abs=1e-6)
+
+
+def test_bins_of_equal_mass_have_as_many_pictures_each():
+    bins = calibration.reliability(sampled(1500), binning="mass")
+    assert [each.num_images for each in bins] == [100] * 15
+    assert all(a.high == b.low for a, b in itertools.pairwise(bins))
+    assert calibration.calibration_error(sampled(4000), binning="mass") < 0.03
+    assert calibration.calibration_error(sampled(4000, sharper=3.0), binning="mass") > 0.1
+
+
+# -- temperature ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sharper", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_what_made_logits_too_sharp(sharper):
+    temperature = calibration.fit_temperature(sampled(sharper=sharper))
+    assert temperature == pytest.approx(sharper, rel=0.05)
+    other = sampled(seed=1, sharper=sharper)
+    scaled = calibration.with_temperature(other, temperature)
+    assert calibration.calibration_error(scaled) < 0.03
+    assert (scaled.logits.argmax(axis=1) == other.logits.argmax(axis=1)).all()
+
+
+def test_the_temperature_makes_confidence_the_share_of_right_answers():
+    found = sampled(sharper=1.7)
+    scaled = calibration.with_temperature(found, calibration.fit_temperature(found))
+    right = (scaled.logits.argmax(axis=1) == scaled.labels).mean()
+    assert scaled.probabilities.max(axis=1).mean() == pytest.approx(right, abs=1e-6)
+
+
+def test_a_temperature_that_can_be_counted_by_hand():
+    # Logits 0 and x for two classes, of which three in four are right: the confidence is to be
+    # 3/4, and so the logits log 3 apart.
+    logits = np.array([[6.0, 0.0]] * 4, dtype=np.float32)
+    found = from_probabilities([[0.5, 0.5]] * 4, [0, 0, 0, 1])._replace(logits=logits)
+    assert calibration.fit_temperature(found) == pytest.approx(6 / np.log(3), rel=1e-6)
+
+
+def test_there_is_a_highest_and_a_lowest_temperature():
+    wrong = from_probabilities([[0.9, 0.1]] * 3, [1, 1, 1])
+    assert calibration.fit_temperature(wrong) == calibration.HIGHEST_TEMPERATURE
+    flat = from_probabilities([[0.5, 0.5]] * 10, [0] * 9 + [1])
+    assert calibration.fit_temperature(flat) == calibration.LOWEST_TEMPERATURE
+
+
+def test_pictures_that_are_all_right_give_no_temperature():
+    with pytest.raises(TenfoldError, match="3 pictures that are all guessed right"):
+        calibration.fit_temperature(from_probabilities([[0.9, 0.1]] * 3, [0, 0, 0]))
+
+
+# -- selective prediction ------------------------------------------------------------------------
+
+
+def test_a_threshold_by_hand():
+    found = from_probabilities(
+        [[0.95, 0.05], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]], [0, 0, 1, 0, 1]
+    )
+    half = calibration.find_threshold(found, 0.75)
+    assert half.confidence == pytest.approx(0.7, abs=1e-6)
+    assert (half.coverage, half.reached) == (0.8, 0.75)
+    sure = calibration.find_threshold(found, 1.0)
+    assert sure.confidence == pytest.approx(0.9, abs=1e-6)
+    assert calibration.apply_threshold(found, sure)[2:] == (0.4, 1.0)
+    hopeless = calibration.find_threshold(from_probabilities([[0.9, 0.1]], [1]), 0.5)
+    assert hopeless.confidence > 1
+    assert calibration.apply_threshold(found, hopeless).coverage == 0
+
+
+def test_pictures_of_one_confidence_are_taken_together():
+    found = from_probabilities([[0.9, 0.1]] * 4, [0, 0, 0, 1])
+    assert calibration.find_threshold(found, 0.8).coverage == 0
+    assert calibration.find_threshold(found, 0.75).coverage == 1
+
+
+def test_the_curve_of_the_surest():
+    found = from_probabilities([[0.95, 0.05], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], [0, 0, 1, 0])
+    points = calibration.selective_curve(found, num_points=4)
+    assert np.allclose(points, [(0.25, 1.0), (0.5, 1.0), (0.75, 2 / 3), (1.0, 0.75)])
+
+
+# -- sets ----------------------------------------------------------------------------------------
+
+
+def test_sets_by_hand():
+    # Nine pictures with probabilities of the true class of 0.1 to 0.9: ceil(10 * 0.8) = 8 are kept.
+    own = np.arange(1, 10) / 10
+    found = from_probabilities(np.stack([own, 1 - own], axis=1), [0] * 9)
+    assert calibration.fit_sets(found, 0.8) == pytest.approx(0.2, abs=1e-6)
+    assert calibration.fit_sets(found, 0.9) == pytest.approx(0.1, abs=1e-6)
+    assert calibration.fit_sets(found, 0.95) == 0.0
+    measured = calibration.apply_sets(found, 0.8, 0.2 - 1e-6)
+    assert measured.coverage == pytest.approx(8 / 9)
+    # The classes of 0.2 to 0.8 and 0.8 to 0.2 are both in, of 0.1 and 0.9 only the second.
+    assert measured.mean_size == pytest.approx((2 * 7 + 2) / 9)
+    assert measured.single == pytest.approx(2 / 9)
+    names = calibration.sets_of(np.array([[0.1, 0.2, 0.7]]), ("a", "b", "c"), least=0.15)
+    assert names == [("c", "b")]
+
+
+@pytest.mark.parametrize("promised", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("sharper", [1.0, 4.0])
+def test_sets_keep_their_promise_on_other_pictures(promised, sharper):
+    least = calibration.fit_sets(sampled(5000, sharper=sharper), promised)
+    measured = calibration.apply_sets(sampled(10_000, seed=1, sharper=sharper), promised, least)
+    assert math.isclose(measured.coverage, promised, abs_tol=0.015)
+    assert calibration.apply_sets(sampled(100), promised, 0.0).coverage == 1.0

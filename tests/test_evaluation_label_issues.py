@@ -1,0 +1,66 @@
+"""Labels that were flipped on purpose are found, and those that were not are left alone."""
+
+import numpy as np
+import pytest
+
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.label_issues import measure, rank_labels
+from tenfold.evaluation.predictions import Predictions
+
+
+def predictions(*, flipped, number=1000, num_classes=5, seed=0):
+    """A model that is right on most pictures, and labels of which some are wrong."""
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, num_classes, number)
+    logits = generator.normal(size=(number, num_classes))
+    logits[np.arange(number), truth] += 5
+    labels = truth.copy()
+    wrong = generator.choice(number, flipped, replace=False)
+    labels[wrong] = (labels[wrong] + 1) % num_classes
+    names = tuple(f"class {i}" for i in range(num_classes))
+    ids = np.array([f"train/{i}" for i in range(number)])
+    found = Predictions(logits.astype(np.float32), labels, ids, names)
+    return found, {int(index) for index in wrong}, truth
+
+
+def test_flipped_labels_are_found():
+    found, wrong, truth = predictions(flipped=20)
+    ranked = rank_labels(found)
+    assert len(ranked) == 1000
+    result = measure(ranked, wrong, share=0.03)
+    assert result.num_known == 20
+    assert result.found_in > 0.9
+    assert result.precision > 0.7
+    assert result.recall >= 0.9
+    first = ranked[0]
+    assert first.id == f"train/{first.position}"
+    assert first.given == f"class {found.labels[first.position]}"
+    assert first.suggested == f"class {truth[first.position]}"
+    qualities = [issue.quality for issue in ranked]
+    assert qualities == sorted(qualities)
+
+
+def test_the_first_are_those_of_cleanlab():
+    from cleanlab.filter import find_label_issues
+
+    found, _, _ = predictions(flipped=20)
+    expected = find_label_issues(
+        found.labels,
+        found.probabilities,
+        return_indices_ranked_by="normalized_margin",
+        n_jobs=1,
+    )
+    ours = [issue.position for issue in rank_labels(found) if issue.is_likely]
+    assert ours == list(expected)
+
+
+def test_where_nothing_is_wrong_little_is_suspected():
+    found, _, _ = predictions(flipped=0)
+    assert sum(issue.is_likely for issue in rank_labels(found)) < 10
+    assert measure(rank_labels(found), set()).recall == 0.0
+
+
+def test_one_class_says_nothing():
+    found, _, _ = predictions(flipped=0, num_classes=3)
+    with pytest.raises(TenfoldError, match="the same one"):
+        rank_labels(found._replace(labels=np.zeros_like(found.labels)))
