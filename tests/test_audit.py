@@ -152,6 +152,12 @@ def test_a_part_that_lacks_something_says_so_and_is_tried_again(findings, run, m
     assert again["num_images"] == findings["labels"].values["num_images"]
 
 
+def test_strange_pictures_are_of_classes_that_it_does_not_know(run, folder):
+    options = AuditOptions(pictures=20, strange=str(folder / "tiny.npz"))
+    with pytest.raises(TenfoldError, match="All classes of the strange pictures are known"):
+        audit(run, ["novelty"], options=options)
+
+
 def test_what_is_damaged_is_computed_again(findings, run):
     (run.path / "audit/errors.npz").write_bytes(b"nothing")
     assert Store(run).load("errors") is None

@@ -81,7 +81,7 @@ def _compute(
 ) -> Finding:
     """What `part` finds; must: whether it is an error that something is missing for it."""
     if part.looks_at_pictures:
-        subject.measured  # noqa: B018 -- that there are none would be missing for every part.
+        subject.require_pictures()  # Without any, every part would lack them.
     given = any(isinstance(getattr(options, option), Path) for option in OPTIONS[name])
     try:
         return part.compute(subject, options)

@@ -82,6 +82,11 @@ class Subject:
             )
         return images
 
+    def require_pictures(self) -> None:
+        """Raise TenfoldError where there are no pictures to be measured on, or others than were
+        predicted."""
+        assert len(self.measured)
+
     @property
     def is_of_cifar10(self) -> bool:
         """Whether it is measured on the test pictures of CIFAR-10, in the order as published."""

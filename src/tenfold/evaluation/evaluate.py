@@ -193,6 +193,7 @@ def record_metrics(
 
 
 def record_use(result: dict[str, Any], split: str, accuracy: float, *, purpose: str) -> None:
+    """List a look at the test pictures in `result`, with its time; other splits are not listed."""
     if split.startswith("test"):
         use = {"time": now(), "split": split, "purpose": purpose, "accuracy": accuracy}
         result.setdefault("test_uses", []).append(use)

@@ -24,6 +24,7 @@ _METHODS = {
 
 
 def explanation(finding: Finding, charts: Charts) -> Section:
+    """Maps of where it looked, its filters and what its layers see."""
     values, arrays = finding.values, finding.arrays
     methods = [name for name in _METHODS if name in arrays]
     items = []
@@ -152,6 +153,7 @@ def _sheet(filters: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def errors(finding: Finding, charts: Charts) -> Section:
+    """Groups of mistakes that look alike to the network."""
     values, arrays = finding.values, finding.arrays
     if not values["groups"]:
         answer = ("It made next to no mistakes, so there is nothing to group.",)

@@ -13,6 +13,7 @@ from tenfold.reporting.words import counted, interval, percent, points
 
 
 def calibration(finding: Finding, charts: Charts) -> Section:
+    """How far its confidence can be trusted, and thresholds and sets from it."""
     values = finding.values
     before, after = values["before"], values.get("after")
     gap = _gap(before["bins"])
@@ -119,6 +120,7 @@ def _threshold_words(threshold: Mapping[str, Any]) -> str:
 
 
 def robustness(finding: Finding, charts: Charts) -> Section:
+    """What damage, a shift and attacks leave of the accuracy."""
     values, arrays = finding.values, finding.arrays
     results, clean = values["corruptions"], values["clean"]
     worst = min(results, key=lambda result: sum(result["accuracies"]))
@@ -198,6 +200,7 @@ def _plain(result: Mapping[str, Any]) -> str:
 
 
 def new_pictures(finding: Finding, charts: Charts) -> Section:
+    """Accuracy on CIFAR-10.1 beside that on the test set."""
     values = finding.values
     lost = values["test_accuracy"] - values["accuracy"]
     beside = (
@@ -219,6 +222,7 @@ def new_pictures(finding: Finding, charts: Charts) -> Section:
 
 
 def novelty(finding: Finding, charts: Charts) -> Section:
+    """How well pictures of other things are told from known ones."""
     values, arrays = finding.values, finding.arrays
     results = values["results"]
     means = {
@@ -274,6 +278,7 @@ def novelty(finding: Finding, charts: Charts) -> Section:
 
 
 def agreement(finding: Finding, charts: Charts) -> Section:
+    """Its answers beside people's."""
     values, arrays = finding.values, finding.arrays
     shares = {
         name: percent(values[name], digits=0 if name == "second_best" else 1)
@@ -327,6 +332,7 @@ def agreement(finding: Finding, charts: Charts) -> Section:
 
 
 def labels(finding: Finding, charts: Charts) -> Section:
+    """The labels that it doubts the most."""
     values, arrays = finding.values, finding.arrays
     items = tuple(
         Shown(
