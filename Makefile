@@ -44,9 +44,10 @@ format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED)  ## Time the loop and the fast recipes (3 h; TO=75 SEEDS=3 for less), write the tables
+bench: $(INSTALLED)  ## Time the loop, the fast recipes and the service (3 h; TO=75 SEEDS=3 for less), write the tables
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/accuracy.py --to $(TO) --seeds $(SEEDS) --out runs/bench
+	$(BIN)/python benchmarks/serving.py --runs runs/bench/runs --out runs/bench/serving.json
 	$(BIN)/python docs/make_speed.py runs/bench
 
 docs: $(INSTALLED)  ## Write docs/reference.md from the code: commands, recipe fields, models

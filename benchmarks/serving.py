@@ -1,8 +1,11 @@
 """What serving costs: requests a second and answering times, beside ONNX Runtime alone.
 
-    python benchmarks/serving.py runs/fast-91/1/export/model.onnx
+    python benchmarks/serving.py [--runs runs/bench/runs] [--out runs/bench/serving.json]
 
-Client and server share the machine. Everything goes over loopback and ends by itself.
+Exports the newest run of fast-91 in `--runs`, training one where there is none, serves it and asks
+it for pictures of the test set as PNG, with 64 clients and with 8. Client and server share the
+machine; everything goes over loopback and ends by itself. Beside it: ONNX Runtime in one process on
+batches of 32, and FastAPI that answers each request by itself.
 """
 
 import argparse
@@ -10,6 +13,7 @@ import asyncio
 import io
 import json
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,20 +21,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from accuracy import tenfold
 from PIL import Image
 
-from tenfold.deployment.predictor import Predictor
+from tenfold.data import load
+from tenfold.deployment.predictor import Predictor, open_session
+from tenfold.run import describe_environment, runs_of
+
+RECIPE = "fast-91"
+NUM_PICTURES = 1000
 
 UNBATCHED = """
-import sys, uvicorn
-from fastapi import FastAPI, Request
+import sys
+import uvicorn
+from fastapi import Body, FastAPI
 from tenfold.deployment.predictor import Predictor
 predictor, app = Predictor(sys.argv[1]), FastAPI()
 
 @app.post("/predict")
-def predict(content: bytes = __import__("fastapi").Body(media_type="image/png")):
+def predict(content: bytes = Body(media_type="image/png")):
     found = predictor.predict(content)
     return {"label": found.label, "confidence": found.confidence}
 
@@ -38,17 +50,26 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="error", acc
 """
 
 
-def pictures(size: tuple[int, int], number: int = 64) -> list[bytes]:
-    """PNG files of smooth noise, a few thousand bytes each as photographs of 32 pixels have."""
-    generator = np.random.default_rng(0)
+def pictures() -> list[bytes]:
+    """The first pictures of CIFAR-10's test set, as PNG files."""
     found = []
-    for _ in range(number):
-        coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    for pixels in load("cifar10").test.pixels[:NUM_PICTURES]:
         content = io.BytesIO()
-        picture = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
-        picture.save(content, "PNG")
+        Image.fromarray(pixels).save(content, "PNG")
         found.append(content.getvalue())
     return found
+
+
+def exported(runs: Path) -> Path:
+    """The ONNX file of the newest finished run of the recipe in `runs`, made if need be."""
+    finished = [run for run in runs_of(runs, RECIPE) if run.is_finished()]
+    if not finished:
+        tenfold("train", RECIPE, "--cpu", "--runs", str(runs))
+        finished = runs_of(runs, RECIPE)
+    path = finished[0].path / "export/model.onnx"
+    if not path.exists():
+        tenfold("export", str(finished[0].path))
+    return path
 
 
 def alone(model: Path, *, batch_size: int, seconds: float) -> float:
@@ -57,11 +78,11 @@ def alone(model: Path, *, batch_size: int, seconds: float) -> float:
     pixels = np.random.default_rng(0).integers(
         0, 256, (batch_size, *predictor.image_size, 3), dtype=np.uint8
     )
-    session = predictor._session
-    session.run(None, {"pixels": pixels})
+    session = open_session(model)
+    session.run(["logits"], {"pixels": pixels})
     number, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        session.run(None, {"pixels": pixels})
+        session.run(["logits"], {"pixels": pixels})
         number += batch_size
     return number / (time.perf_counter() - started)
 
@@ -125,6 +146,13 @@ async def reachable(port: int) -> None:
     raise RuntimeError("The server does not listen.")
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def measure(port: int, contents: list[bytes], *, seconds: float) -> dict[str, float]:
     """Requests a second at 64 clients, and milliseconds at 8."""
     asyncio.run(reachable(port))
@@ -132,41 +160,41 @@ def measure(port: int, contents: list[bytes], *, seconds: float) -> dict[str, fl
     many = asyncio.run(load(port, contents, clients=64, seconds=seconds))
     few = asyncio.run(load(port, contents, clients=8, seconds=seconds))
     return {
-        "requests_per_second": len(many) / seconds,
+        "rate": len(many) / seconds,
         "median_ms": 1000 * float(np.median(few)),
         "p99_ms": 1000 * float(np.quantile(few, 0.99)),
     }
 
 
 def main() -> None:
-    """Measure and print a table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="a file that `tenfold export` wrote")
+    """Measure, print, and write JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/bench/runs"))
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    parser.add_argument("--out", type=Path, help="a JSON file to write")
-    arguments = parser.parse_args()
-    contents = pictures(Predictor(arguments.model).image_size)
-    rate = alone(arguments.model, batch_size=32, seconds=arguments.seconds)
-    own = [sys.executable, "-m", "tenfold", "serve", str(arguments.model), "--port", "0", "--json"]
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/serving.json"))
+    options = parser.parse_args()
+    model, contents = exported(options.runs), pictures()
+    found: dict[str, Any] = {"recipe": RECIPE, "environment": describe_environment()}
+    found["onnxruntime"] = alone(model, batch_size=32, seconds=options.seconds)
+    print(f"ONNX Runtime alone, batches of 32: {found['onnxruntime']:,.0f} pictures a second")
+    own = [sys.executable, "-m", "tenfold", "serve", str(model), "--port", "0", "--json"]
     with serving(own) as port:
-        ours = measure(port, contents, seconds=arguments.seconds)
+        found["tenfold"] = measure(port, contents, seconds=options.seconds)
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "unbatched.py"
         script.write_text(UNBATCHED)
-        command = [sys.executable, str(script), str(arguments.model), "18765"]
-        with serving(command, 18765) as port:
-            plain = measure(port, contents, seconds=arguments.seconds)
-    found = {"onnxruntime_batch_32": rate, "tenfold": ours, "fastapi_without_batching": plain}
-    print(f"ONNX Runtime alone, batches of 32: {rate:,.0f} pictures a second")
-    for name, values in (("tenfold serve", ours), ("FastAPI without batching", plain)):
-        share = values["requests_per_second"] / rate
+        port = free_port()
+        with serving([sys.executable, str(script), str(model), str(port)], port):
+            found["unbatched"] = measure(port, contents, seconds=options.seconds)
+    for name, title in (("tenfold", "tenfold serve"), ("unbatched", "FastAPI without batching")):
+        values = found[name]
         print(
-            f"{name}: {values['requests_per_second']:,.0f} requests a second at 64 clients "
-            f"({share:.0%} of that), {values['median_ms']:.1f} ms at 8 clients, 99 of 100 within "
-            f"{values['p99_ms']:.1f} ms"
+            f"{title}: {values['rate']:,.0f} requests a second at 64 clients "
+            f"({values['rate'] / found['onnxruntime']:.0%} of that), {values['median_ms']:.1f} ms "
+            f"at 8 clients, 99 of 100 within {values['p99_ms']:.1f} ms"
         )
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(found, indent=2) + "\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

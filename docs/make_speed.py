@@ -1,4 +1,4 @@
-"""Write the tables of docs/speed.md and the README, and their picture, from `make bench`.
+"""Write what `make bench` measured: docs/speed.md, docs/deploy.md, the README, and a picture.
 
 python docs/make_speed.py [--root ROOT] runs/bench
 """
@@ -48,6 +48,11 @@ def main(arguments: Sequence[str]) -> int:
         text = plain(f"{render(reached)}\n\n{machine(reached)}")
         for name in ("README.md", "docs/speed.md"):
             write_text(options.root / name, with_part(options.root / name, "speed", text))
+        served = options.folder / "serving.json"
+        if served.exists():
+            path = options.root / "docs/deploy.md"
+            text = plain(render_serving(json.loads(served.read_text(encoding="utf-8"))))
+            write_text(path, with_part(path, "serving", text))
         curves = read_curves(options.folder / "curves")
         if curves:
             write_text(options.root / "docs" / PICTURE, standalone_svg(draw(curves)))
@@ -88,6 +93,29 @@ def render(reached: Sequence[dict[str, Any]]) -> str:
         )
     heads = ["recipe", "goal", "test accuracy (range)", "seeds", "time", "cost in FLOP", "goal"]
     return table(heads, rows)
+
+
+def render_serving(found: dict[str, Any]) -> str:
+    """What serving costs, beside what the model alone can do."""
+    alone = found["onnxruntime"]
+    rows = [
+        [
+            name,
+            f"{found[key]['rate']:,.0f}",
+            f"{100 * found[key]['rate'] / alone:.0f} %",
+            f"{found[key]['median_ms']:.1f} ms",
+            f"{found[key]['p99_ms']:.1f} ms",
+        ]
+        for key, name in (("tenfold", "`tenfold serve`"), ("unbatched", "FastAPI, one by one"))
+    ]
+    heads = ["", "requests a second, 64 clients", "of ONNX Runtime alone", "median, 8 clients"]
+    hardware = found["environment"]["hardware"]
+    return (
+        table([*heads, "99 of 100 within"], rows)
+        + f"\n\nONNX Runtime alone, in one process on batches of 32: {alone:,.0f} pictures a second of "
+        f"`{found['recipe']}`. Measured on {hardware['cpu']}, {hardware['cores']} cores, which "
+        "clients and server share."
+    )
 
 
 def short_power(value: float) -> str:

@@ -1,13 +1,16 @@
 """`tenfold predict` and `tenfold score`, from training to the score, as real processes."""
 
 import csv
+import io
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import commands
 from tenfold.data import load
@@ -59,6 +62,12 @@ def result(folder):
 
 def contents(folder):
     return {path: path.read_bytes() for path in (folder / RUN).rglob("*") if path.is_file()}
+
+
+def png(pixels):
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
 
 
 def as_terminal():
@@ -201,6 +210,35 @@ def test_a_broken_picture_is_named_and_the_others_predicted(folder):
     assert [row[0] for row in table(folder / "out.csv")] == [
         *("id", "größe 1.png", "broken.png", "exported/test/2.png")
     ]
+
+
+def test_row_37_ten_thousand_pictures_with_broken_ones_whole_or_not_at_all(folder):
+    pixels = load(str(folder / "tiny.npz")).test.pixels
+    (folder / "many").mkdir()
+    contents = [png(each) for each in pixels[:50]]
+    broken = {number for number in range(10_000) if number % 97 == 0}
+    for number in range(10_000):
+        content = b"nothing" if number in broken else contents[number % 50]
+        (folder / f"many/{number:05}.png").write_bytes(content)
+    predict = [*PREDICT, "many", "--csv", "guesses.csv"]
+    started = time.monotonic()
+    assert commands.run(predict, folder=folder).wait() == 1
+    seconds = time.monotonic() - started
+    whole = (folder / "guesses.csv").read_text()
+    for share in (0.4, 0.7, 0.95):
+        (folder / "guesses.csv").write_text("of yesterday")
+        command = commands.start(predict, folder=folder)
+        time.sleep(share * seconds)
+        command.kill()
+        assert (folder / "guesses.csv").read_text() in ("of yesterday", whole)
+    (folder / "guesses.csv").write_text(whole)
+    header, *rows = table(folder / "guesses.csv")
+    assert [row[0] for row in rows] == [f"many/{number:05}.png" for number in range(10_000)]
+    assert {int(row[0][5:10]) for row in rows if row[header.index("error")]} == broken
+    labels = {int(row[0][5:10]): row[1] for row in rows}
+    assert all(labels[number] == "" for number in broken)
+    expected = load_model(folder / RUN).predict(pixels[:50])
+    assert all(labels[n] == expected[n % 50] for n in labels if n not in broken)
 
 
 def test_a_terminal_shows_a_short_table(folder):

@@ -61,6 +61,25 @@ def test_both_documents_get_a_row_for_each_goal_and_keep_the_rest(root, tmp_path
         assert "Some Processor, 2 cores, PyTorch 2.15.0" in (root / document).read_text()
 
 
+def test_what_serving_costs_is_written_where_it_is_described(root, tmp_path):
+    measure(tmp_path / "bench", "75", [0.76])
+    served = {"rate": 500.4, "median_ms": 10.0, "p99_ms": 21.26}
+    values = {
+        "recipe": "fast-91",
+        "environment": {"hardware": {"cpu": "Some Processor", "cores": 2}},
+        "onnxruntime": 1000.0,
+        "tenfold": served,
+        "unbatched": served | {"rate": 250.0},
+    }
+    (tmp_path / "bench/serving.json").write_text(json.dumps(values))
+    (root / "docs/deploy.md").write_text(MARKED.replace("speed:", "serving:"))
+    assert make(root, tmp_path / "bench") == 0
+    text = (root / "docs/deploy.md").read_text()
+    assert "| `tenfold serve` | 500 | 50 % | 10.0 ms | 21.3 ms |" in text
+    assert "| FastAPI, one by one | 250 | 25 % |" in text
+    assert "1,000 pictures a second of `fast-91`" in text
+
+
 def test_the_picture_names_each_curve(root, tmp_path):
     bench = tmp_path / "bench"
     measure(bench, "75", [0.76])

@@ -113,7 +113,10 @@ def serve(
     ] = None,
     accuracy: Annotated[
         int | None,
-        typer.Option(help="95 or 99: decline where fewer answers in a hundred would be right."),
+        typer.Option(
+            help="95 or 99: call answers unsure where fewer in a hundred would be right; otherwise "
+            "where they are likelier wrong than right."
+        ),
     ] = None,
     max_bytes: Annotated[int, typer.Option(min=1, help="Of a request's body.")] = 20_000_000,
     max_pixels: Annotated[int, typer.Option(min=1, help="Of a picture that is decoded.")] = 1 << 23,

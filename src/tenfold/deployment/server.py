@@ -35,13 +35,17 @@ MOST_CONNECTIONS = 2048
 SPARE_FILES = 128
 """Open files that are no connections."""
 
+EVEN = 0.5
+"""The calibrated confidence below which an answer is likelier wrong than right."""
+
 
 @dataclass(frozen=True)
 class ServerOptions:
     """host, port: where to listen. key: what the header X-API-Key must say. allow_remote: whether
     others than this machine may connect, for which a key is needed. hosts: further names that the
     Host header may have. origins: sites whose pages may ask. threads: of ONNX Runtime, 0 for all
-    cores. accuracy: decline to answer where fewer answers would be right."""
+    cores. accuracy: call answers unsure where fewer would be right; None where they are likelier
+    wrong than right."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -133,6 +137,8 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
     """
     _require_key(options)
     predictor = Predictor(path, threads=options.threads, accuracy=options.accuracy)
+    if options.accuracy is None:
+        predictor.threshold = EVEN
     # It is part of addresses.
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)
     _allow_many_files()
