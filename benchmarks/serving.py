@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import tenfold
 from PIL import Image
 
-from tenfold.data import load
+from accuracy import tenfold
+from tenfold.data import load as load_data
 from tenfold.deployment.predictor import Predictor, open_session
 from tenfold.run import describe_environment, runs_of
 
@@ -53,7 +53,7 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="error", acc
 def pictures() -> list[bytes]:
     """The first pictures of CIFAR-10's test set, as PNG files."""
     found = []
-    for pixels in load("cifar10").test.pixels[:NUM_PICTURES]:
+    for pixels in load_data("cifar10").test.pixels[:NUM_PICTURES]:
         content = io.BytesIO()
         Image.fromarray(pixels).save(content, "PNG")
         found.append(content.getvalue())

@@ -111,8 +111,8 @@ def render_serving(found: dict[str, Any]) -> str:
     heads = ["", "requests a second, 64 clients", "of ONNX Runtime alone", "median, 8 clients"]
     hardware = found["environment"]["hardware"]
     return (
-        table([*heads, "99 of 100 within"], rows)
-        + f"\n\nONNX Runtime alone, in one process on batches of 32: {alone:,.0f} pictures a second of "
+        f"{table([*heads, '99 of 100 within'], rows)}\n\n"
+        f"ONNX Runtime alone, in one process on batches of 32: {alone:,.0f} pictures a second of "
         f"`{found['recipe']}`. Measured on {hardware['cpu']}, {hardware['cores']} cores, which "
         "clients and server share."
     )
