@@ -1,12 +1,13 @@
 """The `tenfold` command: thin commands over the library, which each imports only when it runs."""
 
 import contextlib
+import dataclasses
 import io
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,6 +46,9 @@ from tenfold.console.summaries import (
     show_result,
 )
 from tenfold.errors import TenfoldError
+
+if TYPE_CHECKING:
+    from tenfold.recipe import Recipe
 
 app = typer.Typer(
     name="tenfold",
@@ -134,18 +138,13 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
-    from dataclasses import replace
-
-    from tenfold.recipe import load_recipe
+    from tenfold.training.train import TrainOptions
+    from tenfold.training.train import train as train_recipe
 
     changes = [*(overrides or []), *data_override(data)]
     if seed is not None:
         changes.append(f"seed={seed}")
     output = Output(as_json=as_json)
-
-    from tenfold.training.train import TrainOptions
-    from tenfold.training.train import train as train_recipe
-
     options = TrainOptions(
         runs=runs,
         folder=folder,
@@ -167,22 +166,9 @@ def train(
             time, recipe, changes, output=output, runs=runs, options=options, writes_page=report
         )
         chosen, dataset = timed.recipe, timed.dataset
-        options = replace(options, closing=timed.closing, threads=timed.threads)
-    elif recipe is not None:
-        chosen = load_recipe(recipe, changes)
-    elif data is not None:
-        from tenfold.training.choice import choose_recipe
-
-        with output.progress() as progress:
-            choice = choose_recipe(changes, skip_broken=skip_broken, progress=progress)
-        chosen = choice.recipe
-        output.record("choice", reason=choice.reason, recipe=chosen.to_dict())
-        output.say(choice.reason)
+        options = dataclasses.replace(options, closing=timed.closing, threads=timed.threads)
     else:
-        raise TenfoldError(
-            "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), pictures of your "
-            "own with --data, or the time that there is, such as `tenfold train --time 5m`."
-        )
+        chosen = _chosen(output, recipe, changes, has_data=data is not None, skip=skip_broken)
     with output.training() as reporter:
         outcome = train_recipe(
             chosen, options=options, dataset=dataset, reporter=reporter, progress=reporter
@@ -192,6 +178,28 @@ def train(
     show_result(output, outcome.run.path)
     if report:
         _write_report(output, [outcome.run.path], None)
+
+
+def _chosen(
+    output: Output, recipe: str | None, changes: list[str], *, has_data: bool, skip: bool
+) -> "Recipe":
+    """The recipe named, or one that fits the pictures; raises TenfoldError without either."""
+    if recipe is not None:
+        from tenfold.recipe import load_recipe
+
+        return load_recipe(recipe, changes)
+    if not has_data:
+        raise TenfoldError(
+            "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), pictures of your "
+            "own with --data, or the time that there is, such as `tenfold train --time 5m`."
+        )
+    from tenfold.training.choice import choose_recipe
+
+    with output.progress() as progress:
+        choice = choose_recipe(changes, skip_broken=skip, progress=progress)
+    output.record("choice", reason=choice.reason, recipe=choice.recipe.to_dict())
+    output.say(choice.reason)
+    return choice.recipe
 
 
 @app.command()

@@ -1,13 +1,16 @@
 """`tenfold export` and `tenfold serve`: a run as a file that runs anywhere, and as a service."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tenfold.cli.options import JsonOption, RunArgument, RunsOption, ThreadsOption
 from tenfold.console.output import Output, percent
 from tenfold.errors import TenfoldError
+
+if TYPE_CHECKING:
+    from tenfold.deployment.export import Export
 
 
 def export(
@@ -60,6 +63,15 @@ def export(
             licence=licence or LICENCE,
             progress=progress,
         )
+    _show_export(output, found)
+    if bundle is not None:
+        written = write_bundle(folder, found, bundle)
+        output.record("bundle", files=[str(path) for path in written])
+        output.say(f"{bundle} holds {', '.join(path.name for path in written)}.")
+
+
+def _show_export(output: Output, found: "Export") -> None:
+    """What was written, how it compares with the run, and how fast it is."""
     gate = found.gate
     output.record(
         "exported",
@@ -89,10 +101,6 @@ def export(
             for each in found.timings
         ],
     )
-    if bundle is not None:
-        written = write_bundle(folder, found, bundle)
-        output.record("bundle", files=[str(path) for path in written])
-        output.say(f"{bundle} holds {', '.join(path.name for path in written)}.")
 
 
 def serve(

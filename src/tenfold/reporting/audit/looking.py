@@ -27,23 +27,6 @@ def explanation(finding: Finding, charts: Charts) -> Section:
     """Maps of where it looked, its filters and what its layers see."""
     values, arrays = finding.values, finding.arrays
     methods = [name for name in _METHODS if name in arrays]
-    items = []
-    for index, picture in enumerate(values["pictures"]):
-        pixels = arrays["pixels"][index]
-        maps = [heated(pixels, arrays[name][index]) for name in methods]
-        uris = [picture_uri(each) for each in (pixels, *maps)]
-        alike = list(zip(arrays["neighbours"][index], picture["neighbours"], strict=True))[:3]
-        items.append(
-            Shown(
-                (*uris, *(picture_uri(other) for other, _ in alike)),
-                (
-                    "picture",
-                    *(_METHODS[name] for name in methods),
-                    *(f"alike: {label}" for _, label in alike),
-                ),
-                (_said_of(picture), f"{picture['id']}; most like {_listed(picture['neighbours'])}"),
-            )
-        )
     checks = values["checks"]
     answer = [
         "Red is what spoke for its answer. The pictures at the end of each row are those from "
@@ -62,7 +45,7 @@ def explanation(finding: Finding, charts: Charts) -> Section:
     answer += values.get("unavailable", {}).values()
     columns = ("the picture", *(_METHODS[name] for name in methods), "its nearest in training")
     strips = [
-        Strip("Where it looked", f"In each row: {_listed(columns)}.", tuple(items)),
+        Strip("Where it looked", f"In each row: {_listed(columns)}.", _looked_at(finding, methods)),
     ]
     if "filters" in arrays:
         strips.append(
@@ -99,6 +82,30 @@ def explanation(finding: Finding, charts: Charts) -> Section:
             Source("Adebayo et al. 2018, the check", "https://arxiv.org/abs/1810.03292"),
         ),
     )  # fmt: skip
+
+
+def _looked_at(finding: Finding, methods: Sequence[str]) -> tuple[Shown, ...]:
+    """A row for each picture: itself, a map by each of `methods`, and what is most like it."""
+    values, arrays = finding.values, finding.arrays
+    rows = []
+    for index, picture in enumerate(values["pictures"]):
+        pixels = arrays["pixels"][index]
+        maps = [heated(pixels, arrays[name][index]) for name in methods]
+        alike = list(zip(arrays["neighbours"][index], picture["neighbours"], strict=True))[:3]
+        rows.append(
+            Shown(
+                tuple(
+                    picture_uri(each) for each in (pixels, *maps, *(other for other, _ in alike))
+                ),
+                (
+                    "picture",
+                    *(_METHODS[name] for name in methods),
+                    *(f"alike: {label}" for _, label in alike),
+                ),
+                (_said_of(picture), f"{picture['id']}; most like {_listed(picture['neighbours'])}"),
+            )
+        )
+    return tuple(rows)
 
 
 def _listed(words: Sequence[str]) -> str:

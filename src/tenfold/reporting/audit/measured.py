@@ -25,21 +25,7 @@ def calibration(finding: Finding, charts: Charts) -> Section:
         else "As trained, its confidence is honest: it differs from its share of right answers by "
         f"{points(before['error_width'])} on average."
     ]
-    tables = [
-        Table(
-            "In figures",
-            ("", "as trained", *(("with temperature",) if after else ())),
-            tuple(
-                (name, *(form(each[key]) for each in (before, after) if each))
-                for name, key, form in (
-                    ("calibration error, bins of equal width", "error_width", _two_digits),
-                    ("calibration error, bins of as many pictures", "error_mass", _two_digits),
-                    ("Brier score, 0 is perfect", "brier", _decimal),
-                    ("loss", "loss", _decimal),
-                )
-            ),
-        )
-    ]
+    tables = [_calibration_table(before, after)]
     drawn = [
         charts.chart(
             "Is it as sure as it is right?",
@@ -67,22 +53,7 @@ def calibration(finding: Finding, charts: Charts) -> Section:
                 "end is all pictures.",
             )
         )
-        tables.append(
-            Table(
-                "Answers with several classes, that hold the right one as often as promised",
-                ("promised", "held it", "classes on average", "just one", "none"),
-                tuple(
-                    (
-                        percent(each["promised"], digits=0),
-                        percent(each["coverage"]),
-                        f"{each['mean_size']:.2f}",
-                        percent(each["single"]),
-                        percent(each["empty"]),
-                    )
-                    for each in values["sets"]
-                ),
-            )
-        )
+        tables.append(_sets_table(values["sets"]))
     return Section(
         tuple(answer),
         tuple(drawn),
@@ -97,6 +68,42 @@ def calibration(finding: Finding, charts: Charts) -> Section:
             Source("Sadinle et al. 2019, sets", "https://arxiv.org/abs/1609.00451"),
         ),
     )  # fmt: skip
+
+
+def _calibration_table(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> Table:
+    """The measures of calibration, as trained and with temperature where one was fitted."""
+    measures = (
+        ("calibration error, bins of equal width", "error_width", _two_digits),
+        ("calibration error, bins of as many pictures", "error_mass", _two_digits),
+        ("Brier score, 0 is perfect", "brier", _decimal),
+        ("loss", "loss", _decimal),
+    )
+    return Table(
+        "In figures",
+        ("", "as trained", *(("with temperature",) if after else ())),
+        tuple(
+            (name, *(form(each[key]) for each in (before, after) if each))
+            for name, key, form in measures
+        ),
+    )
+
+
+def _sets_table(sets: Sequence[Mapping[str, Any]]) -> Table:
+    """What sets of classes with a promised coverage do."""
+    return Table(
+        "Answers with several classes, that hold the right one as often as promised",
+        ("promised", "held it", "classes on average", "just one", "none"),
+        tuple(
+            (
+                percent(each["promised"], digits=0),
+                percent(each["coverage"]),
+                f"{each['mean_size']:.2f}",
+                percent(each["single"]),
+                percent(each["empty"]),
+            )
+            for each in sets
+        ),
+    )
 
 
 def _gap(bins: Sequence[Mapping[str, Any]]) -> float:
