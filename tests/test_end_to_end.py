@@ -1,10 +1,20 @@
 """The whole way on the real CIFAR-10: fetch, verify, train both networks, evaluate, compare."""
 
+import dataclasses
+import hashlib
 import json
 
+import numpy as np
 import pytest
 
 import commands
+from tenfold.audit import AuditOptions, audit
+from tenfold.data import load
+from tenfold.data.sources import published_files
+from tenfold.evaluation import agreement, new_test_set
+from tenfold.evaluation.predictions import load_predictions
+from tenfold.reporting.page import write_report
+from tenfold.run import RunFolder
 
 SUMS = {
     "train-images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
@@ -58,3 +68,34 @@ def test_the_comparison_page(folder):
     assert "Why a convolutional network beats a dense one" in page
     assert len(page) < 5_000_000
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, monkeypatch):
+    """With files of the published form whose answers are known: people who are always right, and
+    new pictures that are the first ones of the test set."""
+    run, test = RunFolder(folder / "runs/cnn/1"), load("cifar10").test
+    monkeypatch.setattr(published_files, "cache_folder", lambda: tmp_path / "cache")
+    for module, name, values in (
+        (agreement, "ANSWERS", np.eye(10)[test.labels]),
+        (new_test_set, "PICTURES", test.pixels[:2000]),
+        (new_test_set, "LABELS", test.labels[:2000].astype(np.int32)),
+    ):
+        published = getattr(module, name)
+        np.save(tmp_path / published.name, values)
+        digest = hashlib.sha256((tmp_path / published.name).read_bytes()).hexdigest()
+        monkeypatch.setattr(module, name, dataclasses.replace(published, sha256=digest))
+    options = AuditOptions(human=tmp_path / agreement.ANSWERS.name, new_test_set=tmp_path)
+    found = audit(run, ["agreement", "new-pictures", "labels"], options=options)
+    predictions = load_predictions(run.path / "predictions-test.npz")
+    right = predictions.logits.argmax(axis=1) == predictions.labels
+    people = found["agreement"].values
+    assert people["human_accuracy"] == people["majority_accuracy"] == 1
+    assert people["floor"] == 0
+    assert people["majority"] == pytest.approx(right.mean())
+    new = found["new-pictures"].values
+    assert new["accuracy"] == pytest.approx(right[:2000].mean())
+    assert new["test_accuracy"] == pytest.approx(right.mean())
+    assert found["labels"].values["known"] is not None
+    page = write_report([run.path], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "On 2,000 new pictures, chosen years later" in page
+    assert "The model says what most people say" in page
