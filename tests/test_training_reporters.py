@@ -98,5 +98,5 @@ def test_without_tensorboard_the_remedy_is_named(tmp_path, monkeypatch):
         return real(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(TenfoldError, match=r"pip install 'tenfold\[tensorboard\]'"):
+    with pytest.raises(TenfoldError, match=r"pip install '\.\[tensorboard\]'"):
         TensorBoardReporter(tmp_path)

@@ -11,6 +11,19 @@ class TenfoldError(Exception):
     exit_status = 2
 
 
+def missing_extra(what: str, extra: str) -> TenfoldError:
+    """The error where a package is not installed that the extra `extra` of tenfold brings.
+
+    what: the beginning of the sentence, such as "Serving needs FastAPI and uvicorn".
+    """
+    return TenfoldError(f"{what}; in a clone of tenfold, {install_command(extra)} brings it.")
+
+
+def install_command(extra: str) -> str:
+    """The command that installs tenfold with what `extra` has."""
+    return f"pip install '.[{extra}]'"
+
+
 class HeldError(TenfoldError):
     """Another process writes in the folder."""
 

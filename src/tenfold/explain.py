@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from tenfold.augment import batch_normalise
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, missing_extra
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.blocks import Layer
 from tenfold.models.parts import gradient_batch, parts_of
@@ -236,9 +236,7 @@ def _captum() -> Any:
     try:
         import captum.attr
     except ImportError:
-        raise TenfoldError(
-            "Maps of what mattered need captum; install it with: pip install 'tenfold[audit]'"
-        ) from None
+        raise missing_extra("Maps of what mattered need captum", "audit") from None
     return captum.attr
 
 

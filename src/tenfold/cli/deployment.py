@@ -7,7 +7,7 @@ import typer
 
 from tenfold.cli.options import JsonOption, RunArgument, RunsOption, ThreadsOption
 from tenfold.console.output import Output, percent
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, missing_extra
 
 if TYPE_CHECKING:
     from tenfold.deployment.export import Export
@@ -138,9 +138,7 @@ def serve(
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
-        raise TenfoldError(
-            "Serving needs FastAPI and uvicorn; install them with: pip install 'tenfold[serve]'"
-        ) from None
+        raise missing_extra("Serving needs FastAPI and uvicorn", "serve") from None
     from tenfold.deployment.guards import Limits
     from tenfold.deployment.server import ServerOptions
     from tenfold.deployment.server import serve as run_server

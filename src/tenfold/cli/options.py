@@ -14,6 +14,13 @@ RecipeArgument = Annotated[
     str, typer.Argument(help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file.")
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, such as runs/cnn/1.")]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder such as runs/cnn/1, its model.safetensors, or an exported model.onnx.",
+    ),
+]
 DatasetArgument = Annotated[
     str, typer.Argument(help="cifar10, cifar100, digits, or the path of a folder or file.")
 ]

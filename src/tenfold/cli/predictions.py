@@ -9,7 +9,7 @@ import typer
 from tenfold.cli.options import (
     DataOption,
     JsonOption,
-    RunArgument,
+    ModelArgument,
     SkipBrokenOption,
     ThreadsOption,
 )
@@ -33,7 +33,7 @@ CsvOption = Annotated[
 
 
 def predict(
-    run: RunArgument,
+    run: ModelArgument,
     pictures: Annotated[
         list[Path] | None,
         typer.Argument(metavar="IMAGE|FOLDER", help="Picture files, or folders of them."),

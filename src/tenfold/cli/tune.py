@@ -17,7 +17,7 @@ from tenfold.cli.options import (
     seconds_of,
 )
 from tenfold.console.output import Output, duration, percent
-from tenfold.errors import TenfoldError
+from tenfold.errors import missing_extra
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
@@ -124,9 +124,7 @@ def _require_extra() -> None:
         import optuna
         import tomli_w
     except ImportError:
-        raise TenfoldError(
-            '`tenfold tune` needs Optuna; install it with: pip install "tenfold[search]"'
-        ) from None
+        raise missing_extra("`tenfold tune` needs Optuna", "search") from None
     del optuna, tomli_w
 
 

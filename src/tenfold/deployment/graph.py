@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, missing_extra
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.parts import parts_of
 
@@ -107,10 +107,7 @@ def _onnx() -> Any:
         import onnxruntime
         import onnxscript  # noqa: F401 -- torch.onnx needs it, and says so in a traceback.
     except ImportError:
-        raise TenfoldError(
-            "Exports need onnx, onnxscript and ONNX Runtime; install them with: pip install "
-            "'tenfold[export]'"
-        ) from None
+        raise missing_extra("Exports need onnx, onnxscript and ONNX Runtime", "export") from None
     del onnxruntime
     return onnx
 

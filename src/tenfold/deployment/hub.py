@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json, write_text
@@ -11,13 +10,14 @@ from tenfold.run import RunFolder, create_run
 
 FILES = (
     "model.safetensors", "recipe.json", "provenance.json", "result.json", "metrics.jsonl",
-    "timings.jsonl", "report.html", "predictions-*.npz", "export/*.onnx", "export/exports.json",
+    "timings.jsonl", "predictions-*.npz", "export/*.onnx", "export/exports.json",
 )  # fmt: skip
-"""Of a run folder that are pushed and pulled: nothing that has to be executed to be read."""
+"""Of a run folder that are pushed and pulled: nothing that has to be executed to be read. The page
+is not among them: it speaks of the machine, and is written anew from these."""
 
 REQUIRED = ("model.safetensors", "recipe.json", "result.json")
 
-_PRIVATE = ("hardware", "platform", "commands")
+_PRIVATE = ("hardware", "platform", "sessions")
 """What a run knows of the machine that it was made on, which is nobody else's business."""
 
 
@@ -40,7 +40,7 @@ def push(run: RunFolder, name: str, *, card: str, private: bool = False) -> str:
                 copy = folder / file.relative_to(run.path)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
-        write_json(folder / "provenance.json", _shareable(run))
+        _leave_out_the_machine(folder)
         write_text(folder / "README.md", card)
         api = HfApi()
         try:
@@ -90,13 +90,24 @@ def pull(name: str, runs: Path, *, revision: str | None = None) -> RunFolder:
     return run
 
 
-def _shareable(run: RunFolder) -> dict[str, Any]:
-    """How the run was made, without what is said of the machine and its folders."""
-    known = read_json(run.provenance)
-    found = {key: value for key, value in known.items() if key not in _PRIVATE}
-    if isinstance(found.get("data"), dict):
-        found["data"] = found["data"] | {"location": None}
-    return found
+def _leave_out_the_machine(folder: Path) -> None:
+    """Take out of the files in `folder` what they say of the machine, its folders and commands."""
+    known = read_json(folder / "provenance.json")
+    known = {key: value for key, value in known.items() if key not in _PRIVATE}
+    if isinstance(known.get("data"), dict):
+        known["data"] = known["data"] | {"location": None}
+    write_json(folder / "provenance.json", known)
+    result = read_json(folder / "result.json")
+    for use in result.get("test_uses", ()):
+        # Of a command no more than what it was.
+        use["purpose"] = " ".join(use["purpose"].split()[:2])
+    write_json(folder / "result.json", result)
+    exports = folder / "export/exports.json"
+    if exports.exists():
+        files = read_json(exports)
+        for file in files.values():
+            file["path"] = Path(file["path"]).name
+        write_json(exports, files)
 
 
 def _folder_name(name: object) -> str:

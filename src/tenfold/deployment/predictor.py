@@ -23,7 +23,7 @@ from tenfold.data.formats.pictures import (
     decode_picture,
     resize_pixels,
 )
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, missing_extra
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -226,9 +226,7 @@ def open_session(path: Path, *, threads: int = 0) -> "InferenceSession":
     try:
         import onnxruntime
     except ImportError:
-        raise TenfoldError(
-            "Exported models need ONNX Runtime; install it with: pip install 'tenfold[export]'"
-        ) from None
+        raise missing_extra("Exported models need ONNX Runtime", "export") from None
     if not path.is_file():
         raise TenfoldError(f"There is no model {path}; `tenfold export` writes one.")
     options = onnxruntime.SessionOptions()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, missing_extra
 from tenfold.evaluation.predictions import Predictions
 
 WRONG_IN_CIFAR10 = (
@@ -44,9 +44,7 @@ def rank_labels(predictions: Predictions) -> list[LabelIssue]:
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_label_quality_scores
     except ImportError:
-        raise TenfoldError(
-            "Looking for wrong labels needs cleanlab; install it with: pip install 'tenfold[audit]'"
-        ) from None
+        raise missing_extra("Looking for wrong labels needs cleanlab", "audit") from None
     probabilities, labels = predictions.probabilities, predictions.labels
     if len(np.unique(labels)) < 2:
         raise TenfoldError("Wrong labels can't be told where all pictures have the same one.")

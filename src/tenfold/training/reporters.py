@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import missing_extra
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,7 @@ class TensorBoardReporter:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise TenfoldError(
-                "--tensorboard needs TensorBoard; install it with: "
-                "pip install 'tenfold[tensorboard]'"
-            ) from None
+            raise missing_extra("--tensorboard needs TensorBoard", "tensorboard") from None
         self._make_writer, self._folder = SummaryWriter, folder
 
     def started(self, plan: Plan) -> None:

