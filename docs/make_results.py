@@ -38,8 +38,8 @@ over seeds, with 95 % intervals in brackets. An interval is over seeds where the
 95 of 100 such studies it holds the mean of very many trainings. Where one seed was run it is over \
 pictures, and says nothing about the luck of the training. Training is the time of one run on \
 the clock, which grows where several run at once; core-minutes are its processor time, which does \
-not. Several runs at once (`--jobs 2`) have a thread each, and results depend on that in their last \
-digits: the line below each table says how it was.
+not. Several runs at once (`--jobs 2`) have a thread each, and results depend on that in their \
+last digits: the line below each table says how it was.
 
 Beside a published number, *beaten* means that our whole interval lies above it, *met* that our \
 mean reaches it, *within the interval* that only the upper part of the interval reaches it, and \

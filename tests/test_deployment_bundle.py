@@ -27,8 +27,8 @@ def export(model):
 
 
 def test_its_script_gives_the_answers_of_the_predictor(model, tmp_path):
-    (model.parents[1] / "card.md").write_text("# A card\n")
-    written = write_bundle(RunFolder(model.parents[1]), export(model), tmp_path / "bundle")
+    run = RunFolder(model.parents[1])
+    written = write_bundle(run, export(model), tmp_path / "bundle", card="# A card\n")
     names = {path.name for path in written}
     assert names == {"model.onnx", "predict.py", "requirements.txt", "README.md", "card.md"}
     assert "right on 75.0% of 64 test" in (tmp_path / "bundle/README.md").read_text()

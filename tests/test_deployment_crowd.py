@@ -7,6 +7,7 @@ import json
 import random
 import re
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -133,6 +134,28 @@ def test_row_42_five_hundred_slow_clients_are_closed_and_others_served(model, fo
         statuses, seconds = asyncio.run(slow_ones(server, 500))
     assert set(statuses) == {200}
     assert seconds < 10.5
+
+
+def test_row_42_clients_that_take_nothing_are_closed(model, folder):
+    with served.serving(model, folder=folder) as server:
+        before = served.figures(server)["process_open_fds"]
+        sockets = []
+        for _ in range(20):
+            sockets.append(socket.socket())
+            sockets[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sockets[-1].connect((server.host, server.port))
+            sockets[-1].setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sockets[-1].send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400)
+        time.sleep(1)
+        held = served.figures(server)["process_open_fds"]
+        deadline = time.monotonic() + 25
+        while served.figures(server)["process_open_fds"] > before + 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        for each in sockets:
+            each.close()
+    assert held >= before + 20
 
 
 async def deserters(server):

@@ -71,6 +71,23 @@ def test_a_file_that_says_something_else_is_not_written(run, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("figure", ["logit_error", "probability_error"])
+def test_what_is_no_number_is_not_written(run, tmp_path, monkeypatch, figure):
+    real = exporting.compare
+    monkeypatch.setattr(
+        exporting,
+        "compare",
+        lambda *args, **kwargs: real(*args, **kwargs)._replace(**{figure: float("nan")}),
+    )
+    with pytest.raises(TenfoldError, match="is not written"):
+        export_run(run, tmp_path / "model.onnx")
+
+
+def test_as_many_samples_as_asked_for(run, tmp_path):
+    export_run(run, tmp_path / "model.onnx", samples=10)
+    assert len(set(Predictor(tmp_path / "model.onnx").facts["samples"])) == 10
+
+
 def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, monkeypatch):
     real = exporting.compare
     monkeypatch.setattr(
@@ -88,7 +105,12 @@ def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, monkeypa
 def test_eight_bits_say_nearly_the_same(run, tmp_path):
     small = export_run(run, tmp_path / "small.onnx", int8=True)
     assert small.gate.accuracy > small.gate.accuracy_before - 0.01
-    assert Predictor(small.path).class_names == ("red", "green", "blue", "grey")
+    predictor = Predictor(small.path)
+    assert predictor.class_names == ("red", "green", "blue", "grey")
+    assert predictor.facts["accuracy"] == {"test": small.gate.accuracy}
+    # Eight bits are for what is in between: the answers are not in steps.
+    answers = predictor.probabilities(pixels(400))
+    assert len(np.unique(answers)) > 2 * 256
 
 
 def test_maps_on_request(run, tmp_path):

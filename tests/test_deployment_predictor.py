@@ -96,10 +96,13 @@ def test_commands_with_what_the_container_has(model, tmp_path, tmp_path_factory,
         text=True,
     )
     with process:
-        address = json.loads(process.stdout.readline())["address"]
-        found = httpx.post(f"{address}predict", content=png(noise()), timeout=30).json()
-        process.terminate()
-    assert process.returncode == 0
+        try:
+            address = json.loads(process.stdout.readline())["address"]
+            found = httpx.post(f"{address}predict", content=png(noise()), timeout=30).json()
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
     assert found["label"] == Predictor(model).predict(png(noise())).label
 
 

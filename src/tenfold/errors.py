@@ -11,6 +11,12 @@ class TenfoldError(Exception):
     exit_status = 2
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without the trace of a library that some add, for a sentence of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
 def missing_extra(what: str, extra: str) -> TenfoldError:
     """The error where a package is not installed that the extra `extra` of tenfold brings.
 

@@ -65,7 +65,9 @@ def export(
         )
     _show_export(output, found)
     if bundle is not None:
-        written = write_bundle(folder, found, bundle)
+        from tenfold.reporting.page import card_text
+
+        written = write_bundle(folder, found, bundle, card=card_text(folder.path))
         output.record("bundle", files=[str(path) for path in written])
         output.say(f"{bundle} holds {', '.join(path.name for path in written)}.")
 
@@ -207,10 +209,10 @@ def _model_file(place: Path) -> Path:
     """The ONNX file that `place` names: itself, or what was exported from the run there."""
     if not place.is_dir():
         return place
-    exported = place / "export" / "model.onnx"
-    if not exported.exists():
-        raise TenfoldError(f"{place} was not exported yet; run `tenfold export {place}` first.")
-    return exported
+    for name in ("model.onnx", "model-int8.onnx"):
+        if (place / "export" / name).exists():
+            return place / "export" / name
+    raise TenfoldError(f"{place} was not exported yet; run `tenfold export {place}` first.")
 
 
 def _read_key(file: Path | None) -> str:

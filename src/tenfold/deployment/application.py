@@ -1,7 +1,6 @@
 """The service: one model, asked by programs and by people."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,11 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from tenfold import __version__
-from tenfold.data.formats.pictures import BrokenPictureError, TooLargePictureError
+from tenfold.data.formats.pictures import (
+    BrokenPictureError,
+    TooLargePictureError,
+    count_scans,
+)
 from tenfold.deployment import inference_protocol as protocol
 from tenfold.deployment.aside import Aside
 from tenfold.deployment.batching import Batcher, FullError, StoppedError
@@ -47,7 +50,7 @@ class Service:
 
     async def decode(self, content: bytes) -> NDArray[np.uint8]:
         """A picture's pixels at the model's size. Raises BrokenPictureError."""
-        if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MOST_SCANS:
+        if count_scans(content) > MOST_SCANS:
             raise TooLargePictureError(f"has more than {MOST_SCANS} scans")
         return await self.aside(lambda: self.predictor.pixels(content, max_pixels=self._max_pixels))
 
@@ -142,7 +145,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         responses={status: {"description": text} for status, text in _REFUSALS.items()},
     )
     async def predict(request: Request) -> Any:
-        content = await request.body()
+        content = await _body(request)
         if not content:
             return _error(400, "The body is empty; send a picture's bytes.")
         pixels = await service.decode(content)
@@ -158,7 +161,17 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             reply["seen"] = await service.aside(lambda: png_uri(pixels))
             if predictor.has_map:
                 reply["where"] = await service.where(pixels)
-        return reply
+        return JSONResponse(reply)
+
+
+async def _body(request: Request) -> bytes:
+    """What was sent, which `Guards` has made one message of; request.body() would copy it."""
+    parts, is_more = [], True
+    while is_more:
+        message = await request.receive()
+        parts.append(message.get("body", b""))
+        is_more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -199,7 +212,7 @@ def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
         )
 
     async def infer(request: Request) -> Response:
-        body = await request.body()
+        body = await _body(request)
         length = request.headers.get("inference-header-content-length")
         asked = await service.aside(
             lambda: protocol.read_request(
@@ -270,8 +283,3 @@ _INFER_BODY = {
 def _error(status: int, reason: str, *, retry: bool = False) -> JSONResponse:
     headers = {"Retry-After": "1"} if retry else None
     return JSONResponse({"error": reason}, status_code=status, headers=headers)
-
-
-def openapi_text(app: FastAPI) -> str:
-    """The description of all endpoints, as JSON."""
-    return json.dumps(app.openapi(), indent=2)

@@ -30,9 +30,9 @@ def require_new(folder: Path) -> None:
     require_writable(folder)
 
 
-def write_bundle(run: RunFolder, export: Export, folder: Path) -> list[Path]:
-    """Write `model.onnx`, `predict.py`, `requirements.txt`, a `README.md` and the run's card, if it
-    has one, into `folder`, and return them. Raises TenfoldError as `require_new` does."""
+def write_bundle(run: RunFolder, export: Export, folder: Path, *, card: str) -> list[Path]:
+    """Write `model.onnx`, `predict.py`, `requirements.txt`, a `README.md` and the run's `card.md`
+    into `folder`, and return them. Raises TenfoldError as `require_new` does."""
     require_new(folder)
     gate = export.gate
     readme = README.format(
@@ -42,9 +42,7 @@ def write_bundle(run: RunFolder, export: Export, folder: Path) -> list[Path]:
         split=gate.split,
     )
     copies = {"model.onnx": export.path, "predict.py": SCRIPT}
-    texts = {"requirements.txt": REQUIREMENTS, "README.md": readme}
-    if (card := run.path / "card.md").exists():
-        copies["card.md"] = card
+    texts = {"requirements.txt": REQUIREMENTS, "README.md": readme, "card.md": card}
     for name, source in copies.items():
         shutil.copyfile(source, folder / name)
     for name, text in texts.items():

@@ -42,6 +42,12 @@ LICENCE = "not stated; mind that of the training pictures"
 MOST_LOGIT_ERROR = 1e-4
 MOST_POINTS_LOST = 0.01
 
+EIGHT_BIT_OPERATIONS = (
+    "Conv", "Gemm", "MatMul", "Add", "Concat", "Reshape", "Flatten",
+    "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip",
+)  # fmt: skip
+"""What is computed in eight bits; not temperature and softmax, which would have 256 values."""
+
 TIMED_BATCHES = (1, 8, 64)
 TIMED_SECONDS = 1.0
 
@@ -126,7 +132,7 @@ def export_run(
         _require_parity(gate, int8=int8, force=force, path=path)
         some = images.pixels[: TIMED_BATCHES[-1]]
         before = open_session(new).run(None, {INPUT: some})
-        facts = _facts(run, model, gate) | {
+        facts = _facts(run, model, gate, int8=int8) | {
             "samples": _samples(images, samples),
             "licence": licence,
         }
@@ -134,11 +140,11 @@ def export_run(
         _require_same(new, some, before, path_meant=path)
         timings = tuple(_timed(new, model, size) for size in TIMED_BATCHES)
         content = new.read_bytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, content)
     export = Export(path, opset, int8, len(content), gate, timings)
-    _remember(run, export)
     with run.writer():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+        _remember(run, export)
         result = read_json(run.result)
         record_use(result, split, gate.accuracy_before, purpose="tenfold export")
         write_json(run.result, result)
@@ -173,12 +179,23 @@ def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
         str(prepared),
         str(small),
         Pictures(),
+        op_types_to_quantize=list(EIGHT_BIT_OPERATIONS),
+        nodes_to_exclude=_last_sum(prepared),
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
     )
     return small
+
+
+def _last_sum(path: Path) -> list[str]:
+    """The addition that gives the logits, if it is one: the answers themselves stay in floats."""
+    import onnx
+
+    nodes = onnx.load(str(path)).graph.node
+    return [node.name for node in nodes if "logits" in node.output and node.op_type == "Add"]
 
 
 def compare(
@@ -199,7 +216,7 @@ def compare(
     ]
     logits, probabilities = (np.concatenate(each) for each in zip(*parts, strict=True))
     expected = softmax(plain / np.float32(model.temperature))
-    guesses, before = logits.argmax(axis=1), plain.argmax(axis=1)
+    guesses, before = probabilities.argmax(axis=1), plain.argmax(axis=1)
     two = np.sort(plain, axis=1)[:, -2:]
     as_likely = two[:, 1] - two[:, 0] < 2 * MOST_LOGIT_ERROR
     return Gate(
@@ -235,7 +252,8 @@ def _require_parity(gate: Gate, *, int8: bool, force: bool, path: Path) -> None:
             )
         return
     # So written that what is no number fails too.
-    is_same = max(gate.logit_error, gate.probability_error) <= MOST_LOGIT_ERROR
+    errors = (gate.logit_error, gate.probability_error)
+    is_same = all(error <= MOST_LOGIT_ERROR for error in errors)
     if gate.same_class < 1 or not is_same:
         raise TenfoldError(
             f"{path} is not written: of {gate.num_images:,} pictures "
@@ -275,15 +293,16 @@ def _drawn(images: Images, number: int) -> Images:
 
 
 def _samples(images: Images, number: int) -> list[str]:
-    """A picture of each of the first classes, as PNG in data URIs, for those who want to try."""
+    """Pictures of as many classes as there are, as PNG in data URIs, for those who want to try."""
     from tenfold.deployment.predictor import png_uri
 
-    places = [np.flatnonzero(images.labels == label)[:1] for label in range(images.num_classes)]
-    chosen = np.concatenate(places)[:number]
+    first = np.array([np.flatnonzero(images.labels == label)[0] for label in set(images.labels)])
+    others = np.setdiff1d(np.arange(len(images)), first)
+    chosen = np.concatenate([np.sort(first), others])[:number]
     return [png_uri(images.pixels[index]) for index in chosen]
 
 
-def _facts(run: RunFolder, model: TrainedModel, gate: Gate) -> dict[str, Any]:
+def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> dict[str, Any]:
     """What a user of the file needs besides the graph."""
     result = read_json(run.result)
     fitted = fitted_of(result)
@@ -299,9 +318,9 @@ def _facts(run: RunFolder, model: TrainedModel, gate: Gate) -> dict[str, Any]:
             for each in (fitted.thresholds if fitted else ())
         ],
         "views": {"kind": evaluation.views, "below": evaluation.views_below},
-        "accuracy": {
-            split: metrics["accuracy"] for split, metrics in result.get("splits", {}).items()
-        },
+        "accuracy": {gate.split: gate.accuracy}
+        if int8
+        else {split: metrics["accuracy"] for split, metrics in result.get("splits", {}).items()},
         "accuracy_of_one_view": gate.accuracy,
         "data": read_json(run.provenance).get("data", {}).get("name"),
         "recipe": model.recipe.to_dict(),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.errors import TenfoldError, missing_extra
+from tenfold.errors import TenfoldError, first_line, missing_extra
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.parts import parts_of
 
@@ -93,7 +93,7 @@ def write_onnx(model: TrainedModel, path: Path, *, has_map: bool = False) -> int
             try:
                 _write(exported, example, names, path, opset)
             except Exception as error:  # Whatever exporter or runtime can't do in this opset.
-                reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                reason = f"{type(error).__name__}: {first_line(error)}"
                 continue
             return opset
     finally:

@@ -120,31 +120,34 @@ class Guards:
         if self._num_requests >= self._limits.max_requests:
             raise _Refusal(503, "Too many requests at once; try again.", retry=True)
         self._num_requests += 1
-        body = bytearray()
+        parts: list[bytes] = []
         try:
             try:
                 async with asyncio.timeout(self._limits.body_seconds):
-                    is_there = await self._read(receive, body)
+                    is_there = await self._read(receive, parts)
             except TimeoutError:
                 raise _Refusal(408, "The body did not come in time.") from None
             if is_there:
-                await self._answer(scope, receive, response, bytes(body))
+                parts[:] = [b"".join(parts)]  # And nothing of it twice.
+                await self._answer(scope, receive, response, parts[0])
         finally:
             self._num_requests -= 1
-            self._num_bytes -= len(body)
+            self._num_bytes -= sum(map(len, parts))
 
-    async def _read(self, receive: Receive, body: bytearray) -> bool:
-        """Add all that comes to `body`; False where the client has gone."""
+    async def _read(self, receive: Receive, parts: list[bytes]) -> bool:
+        """Add all that comes to `parts`; False where the client has gone."""
+        length = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return False
             part = message.get("body", b"")
-            if len(body) + len(part) > self._limits.max_bytes:
+            length += len(part)
+            if length > self._limits.max_bytes:
                 raise self._too_large()
             if self._num_bytes + len(part) > self._limits.max_held_bytes:
                 raise _Refusal(503, "Too much is being received; try again.", retry=True)
-            body += part
+            parts.append(part)
             self._num_bytes += len(part)
             if not message.get("more_body", False):
                 return True
@@ -196,6 +199,9 @@ class Guards:
             raise _Refusal(400, "Content-Length is not a number.")
         if int(declared) > self._limits.max_bytes:
             raise self._too_large()
+        has_body = int(declared) > 0 or b"transfer-encoding" in headers
+        if has_body and (scope["method"] != "POST" or scope["path"] in OPEN_PATHS):
+            raise _Refusal(400, f"A {scope['method'][:20]} of this path has no body.")
         if self._key and scope["path"] not in OPEN_PATHS:
             given = headers.get(b"x-api-key", b"")
             if not hmac.compare_digest(given, self._key.encode()):

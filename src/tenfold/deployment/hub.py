@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, first_line
 from tenfold.files import read_json, write_json, write_text
 from tenfold.run import RunFolder, create_run
 
@@ -50,7 +50,7 @@ def push(run: RunFolder, name: str, *, card: str, private: bool = False) -> str:
             )
         except Exception as error:  # Network, rights, names: the hub's errors share no base.
             raise TenfoldError(
-                f"{run.path} can't be pushed to {name} ({_first_line(error)}); log in with "
+                f"{run.path} can't be pushed to {name} ({first_line(error)}); log in with "
                 "`hf auth login`, and check the name and the network."
             ) from error
     return address
@@ -72,14 +72,14 @@ def pull(name: str, runs: Path, *, revision: str | None = None) -> RunFolder:
             )
         except Exception as error:  # As above.
             raise TenfoldError(
-                f"{name} can't be pulled ({_first_line(error)}); check the name and the network, "
+                f"{name} can't be pulled ({first_line(error)}); check the name and the network, "
                 "and log in with `hf auth login` if it is private."
             ) from error
         missing = [file for file in REQUIRED if not (folder / file).is_file()]
         if missing:
             raise TenfoldError(f"{name} is no run of tenfold: it has no {missing[0]}.")
         recipe = read_json(folder / "recipe.json")
-        run = create_run(runs, _folder_name(recipe.get("name")))
+        run = create_run(runs, _folder_name(recipe))
         for file in folder.rglob("*"):
             inside = file.relative_to(folder)
             if file.is_file() and inside.parts[0] != ".cache" and inside.name != "result.json":
@@ -110,13 +110,9 @@ def _leave_out_the_machine(folder: Path) -> None:
         write_json(exports, files)
 
 
-def _folder_name(name: object) -> str:
+def _folder_name(recipe: object) -> str:
     """A recipe's name as that of a folder, whoever wrote it."""
+    name = recipe.get("name") if isinstance(recipe, dict) else None
     text = name if isinstance(name, str) else ""
     kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text)
     return kept.strip(".") or "pulled"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -23,7 +23,7 @@ from tenfold.data.formats.pictures import (
     decode_picture,
     resize_pixels,
 )
-from tenfold.errors import TenfoldError, missing_extra
+from tenfold.errors import TenfoldError, first_line, missing_extra
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -236,8 +236,7 @@ def open_session(path: Path, *, threads: int = 0) -> "InferenceSession":
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # What a damaged file makes it raise has no common base.
         raise TenfoldError(
-            f"{path} is no ONNX model that can be read ({str(error).splitlines()[0]}); export the "
-            "run again."
+            f"{path} is no ONNX model that can be read ({first_line(error)}); export the run again."
         ) from error
 
 

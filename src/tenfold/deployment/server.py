@@ -22,7 +22,8 @@ from tenfold.deployment.predictor import Predictor
 from tenfold.errors import TenfoldError
 
 HEADER_SECONDS = 9.0
-"""Until a client must have sent a request's headers, and between its requests."""
+"""Until a client must have sent a request's headers, or taken some of what it was sent, and between
+its requests."""
 
 DRAIN_SECONDS = 6.0
 """For the requests that are being answered when the service is to end."""
@@ -59,9 +60,11 @@ class ServerOptions:
 
 
 class _ImpatientProtocol(H11Protocol):
-    """HTTP over a connection whose client must send each request's headers in time."""
+    """HTTP over a connection whose client must send each request's headers in time, and take what
+    it gets."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _reading_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -72,7 +75,19 @@ class _ImpatientProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_waiting_for_reading()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Called by asyncio when more waits to be taken than should."""
+        super().pause_writing()
+        self._stop_waiting_for_reading()
+        self._reading_deadline = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Called by asyncio when the client has taken enough."""
+        self._stop_waiting_for_reading()
+        super().resume_writing()
 
     def handle_events(self) -> None:
         before = self.cycle
@@ -83,8 +98,7 @@ class _ImpatientProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         # A request that came together with the one before is being answered already.
-        is_idle = self.cycle is None or self.cycle.response_complete
-        if is_idle and not self.transport.is_closing():
+        if self.cycle is None or self.cycle.response_complete:
             self._wait_for_headers()
 
     def send_400_response(self, msg: str) -> None:
@@ -99,18 +113,20 @@ class _ImpatientProtocol(H11Protocol):
             b"%sconnection: close\r\n\r\n%s" % (status, phrase, len(body), header, body)
         )
         self.transport.close()
+        self._wait_for_headers()
 
     def _wait_for_headers(self) -> None:
+        """Closed or not: what a client does not take keeps a closed connection too."""
         self._stop_waiting()
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def _give_up(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
+    def _stop_waiting_for_reading(self) -> None:
+        if self._reading_deadline is not None:
+            self._reading_deadline.cancel()
 
 
 class _Server(uvicorn.Server):

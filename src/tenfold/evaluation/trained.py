@@ -16,7 +16,7 @@ from torch import nn
 
 from tenfold.augment import batch_normalise
 from tenfold.data.normalisation import Normalisation
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.calibration import fitted_of
 from tenfold.evaluation.features import features_of
 from tenfold.evaluation.views import logits_of_views
@@ -177,7 +177,7 @@ def load_model(path: Path) -> TrainedModel:
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise TenfoldError(
             f"{path} is not a model that tenfold wrote: its header lacks or garbles "
-            f"{_first_line(error)}; give a run folder or its model.safetensors."
+            f"{first_line(error)}; give a run folder or its model.safetensors."
         ) from error
     require_same_tensors(tensors, expected.state_dict(), source=str(path))
     with torch.random.fork_rng(devices=[]):
@@ -220,11 +220,6 @@ def require_same_tensors(
             )
 
 
-def _first_line(error: Exception) -> str:
-    """What an error says, without the trace of the library that torch adds to some."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     if not path.is_file():
         raise TenfoldError(f"There is no model file {path}; finish its training first.")
@@ -233,6 +228,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no iterator
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise TenfoldError(
-            f"{path} is not a sound safetensors file ({_first_line(error)}); restore it from a "
+            f"{path} is not a sound safetensors file ({first_line(error)}); restore it from a "
             "copy or train the run again."
         ) from error

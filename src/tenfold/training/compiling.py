@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tenfold.augment import shrunk_size
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, first_line
 from tenfold.recipe import Recipe
 from tenfold.training.batches import batch_sizes
 
@@ -44,7 +44,7 @@ def compile_network(
             logits.float().sum().backward()
     except TorchDynamoException as error:
         raise TenfoldError(
-            f"training.compile = true does not work here ({_first_line(error)}); leave it out with "
+            f"training.compile = true does not work here ({first_line(error)}); leave it out with "
             "--set training.compile=false."
         ) from error
     for buffer, before in buffers:
@@ -63,7 +63,3 @@ def _shapes(
     counts = {len(part) for n in lengths for part in torch.arange(n).tensor_split(parts)}
     sizes = [*(shrunk_size(size, side) for side in options.sizes), size]
     return [(count, 3, *one) for one in sizes for count in sorted(counts, reverse=True)]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -21,7 +21,7 @@ from tenfold.data.formats.listings import Listing, Settings, decode_listings, so
 from tenfold.data.formats.output import new_folder
 from tenfold.data.formats.split_names import SPLITS, split_within
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images, numbered_ids
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, first_line
 from tenfold.progress import Progress
 
 if TYPE_CHECKING:
@@ -185,9 +185,9 @@ def _read_file(file: Path, root: Path, rows: _Rows) -> tuple[str, ...] | None:
             columns = [image, label, *(["id"] if "id" in schema.names else [])]
             table = opened.read(columns=columns)
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TenfoldError(
-            f"{file} can't be read as parquet ({reason}); it may be damaged: get it again."
+            f"{file} can't be read as parquet ({first_line(error)}); it may be damaged: get it "
+            "again."
         ) from error
     if table.column(label).null_count:
         row = table.column(label).is_null().to_pylist().index(True)

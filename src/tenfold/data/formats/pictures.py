@@ -16,6 +16,7 @@ Needs numpy and Pillow alone, so that whatever serves a model can follow the sam
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ MAX_PIXELS = 1 << 27
 RULES_VERSION = 1
 
 _ORIENTATION_TAG = 0x0112
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_JPEG_END, _JPEG_SCAN, _JPEG_BARE = 0xD9, 0xDA, (0x01, 0xD8)
 
 
 class BrokenPictureError(Exception):
@@ -62,11 +65,34 @@ def decode_picture(
     """The picture in a file, or in a file's content, by the rules atop this file.
 
     image_size: height and width of the result; 0 leaves the picture's own. max_pixels: that may be
-    decoded; of a JPEG that is to become small, most need not be. Raises BrokenPictureError for a
-    picture that can't be read.
+    decoded; of a JPEG in one scan that is to become small, most need not be. Raises
+    BrokenPictureError for a picture that can't be read.
     """
     with _decoding(), _open(source) as image:
+        # Of several scans libjpeg holds all coefficients, however small the picture is to become.
+        is_layered = isinstance(source, bytes) and count_scans(source) > 1
+        if (is_layered or "progressive" in image.info) and _area(image) > max_pixels:
+            raise _too_large(image.size, max_pixels)
         return _decode(image, image_size=image_size, max_pixels=max_pixels)
+
+
+def count_scans(content: bytes) -> int:
+    """How often a JPEG goes over its pixels until it is complete; 0 of what is no JPEG.
+
+    Each scan takes a pass over all pixels. What follows the picture's end does not count, such as
+    the film that phones append to some.
+    """
+    if not content.startswith(b"\xff\xd8"):
+        return 0
+    place, scans = 2, 0
+    while match := _JPEG_MARKER.search(content, place):
+        marker, place = match[1][0], match.end()
+        if marker == _JPEG_END:
+            break
+        if marker not in _JPEG_BARE:
+            scans += marker == _JPEG_SCAN
+            place += int.from_bytes(content[place : place + 2])
+    return scans
 
 
 def convert_image(image: "Image.Image", *, image_size: int = 0) -> Picture:
@@ -110,10 +136,14 @@ def _open(source: Path | str | bytes) -> "Image.Image":
 
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     image = Image.open(file, formats=FILE_KINDS)
-    if image.width * image.height > MAX_PIXELS:
+    if _area(image) > MAX_PIXELS:
         image.close()
         raise _too_large(image.size, MAX_PIXELS)
     return image
+
+
+def _area(image: "Image.Image") -> int:
+    return image.width * image.height
 
 
 def _too_large(size: tuple[int, int], most: int) -> TooLargePictureError:
@@ -125,7 +155,7 @@ def _decode(image: "Image.Image", *, image_size: int, max_pixels: int = MAX_PIXE
     if image_size:
         # JPEG can be decoded at a half, a quarter or an eighth; twice the wanted size is enough.
         image.draft(None, (2 * image_size, 2 * image_size))
-    if image.width * image.height > max_pixels:
+    if _area(image) > max_pixels:
         raise _too_large(image.size, max_pixels)
     orientation = image.getexif().get(_ORIENTATION_TAG, 1) if "exif" in image.info else 1
     upright = _to_rgb(image)
