@@ -86,5 +86,5 @@ def test_its_script_sees_pictures_as_the_predictor_does(model, tmp_path, kind):
 def test_a_folder_with_something_in_it_is_left_alone(model, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(TenfoldError, match="is not empty"):
-        write_bundle(RunFolder(model.parents[1]), export(model), tmp_path)
+        write_bundle(RunFolder(model.parents[1]), export(model), tmp_path, card="")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

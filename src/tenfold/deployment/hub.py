@@ -95,7 +95,10 @@ def _leave_out_the_machine(folder: Path) -> None:
     known = read_json(folder / "provenance.json")
     known = {key: value for key, value in known.items() if key not in _PRIVATE}
     if isinstance(known.get("data"), dict):
-        known["data"] = known["data"] | {"location": None}
+        name = Path(str(known["data"].get("name"))).name
+        known["data"] = known["data"] | {
+            "name": name, "location": None, "source": None, "notes": []
+        }  # fmt: skip
     write_json(folder / "provenance.json", known)
     result = read_json(folder / "result.json")
     for use in result.get("test_uses", ()):
