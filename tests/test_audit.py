@@ -152,6 +152,32 @@ def test_a_part_that_lacks_something_says_so_and_is_tried_again(findings, run, m
     assert again["num_images"] == findings["labels"].values["num_images"]
 
 
+def test_maps_are_made_once_what_they_need_is_there(findings, run, monkeypatch):
+    from tenfold.audit import store as storing
+
+    store = Store(run)
+    kept = store.load("explanation")
+    lacking = kept._replace(values=kept.values | {"unavailable": {"occlusion": "It needs captum."}})
+    options = read_json(store.path("explanation", "json"))["options"]
+    store.save("explanation", lacking, options=options)
+    told = []
+    monkeypatch.setattr(storing, "has_captum", lambda: False)
+    audit(run, told=told.append)
+    assert told == []
+    monkeypatch.setattr(storing, "has_captum", lambda: True)
+    again = audit(run, told=told.append)["explanation"]
+    assert told == ["explanation"]
+    assert again.values["unavailable"] == {}
+
+
+def test_what_is_strange_and_can_not_be_read_costs_nothing(findings, run):
+    before = Store(run).load("novelty").values
+    options = dataclasses.replace(OPTIONS, strange="nowhere.npz")
+    with pytest.raises(TenfoldError, match=r"nowhere.npz"):
+        audit(run, options=options)
+    assert Store(run).load("novelty").values == before
+
+
 def test_strange_pictures_are_of_classes_that_it_does_not_know(run, folder):
     options = AuditOptions(pictures=20, strange=str(folder / "tiny.npz"))
     with pytest.raises(TenfoldError, match="All classes of the strange pictures are known"):
@@ -193,23 +219,29 @@ def test_the_page_has_a_section_for_each_question(findings, run, tmp_path):
     assert "## Where it fails" in card
 
 
-def test_a_run_without_an_audit_has_none_of_it(folder, tmp_path):
-    plain = commands.run(
-        ["train", "tiny.toml", "--data", "tiny.npz", "--new", "--set", "training.epochs=1"],
+@pytest.fixture(scope="module")
+def plain(folder):
+    """Another run, which was not audited."""
+    command = commands.run(
+        [*("train", "tiny.toml", "--data", "tiny.npz", "--new", "--runs", "plain"),
+         *("--set", "training.epochs=1")],
         folder=folder,
-    )
-    assert plain.wait() == 0, plain.output
-    page = write_report([folder / "runs/tiny/2"], tmp_path / "page.html").read_text()
+    )  # fmt: skip
+    assert command.wait() == 0, command.output
+    return folder / "plain/tiny/1"
+
+
+def test_a_run_without_an_audit_has_none_of_it(plain, tmp_path):
+    page = write_report([plain], tmp_path / "page.html").read_text()
     assert "May it be trusted?" not in page
-    assert not (folder / "runs/tiny/2/card.md").exists()
+    assert not (plain / "card.md").exists()
 
 
-def test_a_comparison_sets_audits_side_by_side(findings, folder, tmp_path):
-    page = write_report([folder / "runs/tiny/1", folder / "runs/tiny/2"], tmp_path / "both.html")
-    text = page.read_text()
+def test_a_comparison_sets_audits_side_by_side(findings, run, plain, tmp_path):
+    text = write_report([run.path, plain], tmp_path / "both.html").read_text()
     assert "Beyond accuracy" in text
     assert text.count("strange ones told") == 1
-    assert not (folder / "runs/tiny/2/card.md").exists()
+    assert not (plain / "card.md").exists()
 
 
 @pytest.mark.browser

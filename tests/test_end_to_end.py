@@ -12,6 +12,7 @@ from tenfold.audit import AuditOptions, audit
 from tenfold.data import load
 from tenfold.data.sources import published_files
 from tenfold.evaluation import agreement, new_test_set
+from tenfold.evaluation.corruptions import FAMILIES
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.reporting.page import write_report
 from tenfold.run import RunFolder
@@ -71,12 +72,13 @@ def test_the_comparison_page(folder):
 
 
 def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, monkeypatch):
-    """With files of the published form whose answers are known: people who are always right, and
-    new pictures that are the first ones of the test set."""
+    """With files of the published form whose answers are known: people who are right nine times
+    in ten, and new pictures that are the first ones of the test set."""
     run, test = RunFolder(folder / "runs/cnn/1"), load("cifar10").test
+    eye = np.eye(10)[test.labels]
     monkeypatch.setattr(published_files, "cache_folder", lambda: tmp_path / "cache")
     for module, name, values in (
-        (agreement, "ANSWERS", np.eye(10)[test.labels]),
+        (agreement, "ANSWERS", 0.9 * eye + 0.1 * np.roll(eye, 1, axis=1)),
         (new_test_set, "PICTURES", test.pixels[:2000]),
         (new_test_set, "LABELS", test.labels[:2000].astype(np.int32)),
     ):
@@ -89,8 +91,9 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
     predictions = load_predictions(run.path / "predictions-test.npz")
     right = predictions.logits.argmax(axis=1) == predictions.labels
     people = found["agreement"].values
-    assert people["human_accuracy"] == people["majority_accuracy"] == 1
-    assert people["floor"] == 0
+    assert people["human_accuracy"] == pytest.approx(0.9)
+    assert people["majority_accuracy"] == 1
+    assert people["floor"] == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1))
     assert people["majority"] == pytest.approx(right.mean())
     new = found["new-pictures"].values
     assert new["accuracy"] == pytest.approx(right[:2000].mean())
@@ -99,3 +102,12 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
     page = write_report([run.path], tmp_path / "page.html").read_text(encoding="utf-8")
     assert "On 2,000 new pictures, chosen years later" in page
     assert "The model says what most people say" in page
+
+
+def test_accuracy_falls_with_the_severity_of_each_family(folder):
+    run = RunFolder(folder / "runs/cnn/1")
+    found = audit(run, ["robustness"], options=AuditOptions(pictures=300))["robustness"].values
+    by_name = {result["corruption"]: result["accuracies"] for result in found["corruptions"]}
+    for names in FAMILIES.values():
+        mildest, *_, worst = np.mean([by_name[name] for name in names], axis=0)
+        assert worst < mildest < found["clean"] + 0.02

@@ -59,6 +59,12 @@ def test_people_agree_with_themselves_down_to_the_floor():
     assert found.second_best == 1.0
 
 
+def test_people_who_are_all_of_one_mind_have_no_second_guess():
+    sure = some([{"cat": 1.0}, {"dog": 1.0}, {"ship": 1.0}])
+    found = compare_with_people(from_probabilities(PEOPLE, LABELS), sure)
+    assert (found.floor, found.second_best, found.entropy_correlation) == (0, 1, 0)
+
+
 def test_classes_are_matched_by_name():
     order = np.random.default_rng(0).permutation(10)
     names = [CLASS_NAMES[index] for index in order]

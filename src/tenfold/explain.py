@@ -6,6 +6,7 @@ class asked about.
 """
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -232,6 +233,11 @@ def randomisation_check(
     return float(np.mean(found))
 
 
+def has_captum() -> bool:
+    """Whether what maps of what mattered need is installed."""
+    return importlib.util.find_spec("captum") is not None
+
+
 def _captum() -> Any:
     try:
         import captum.attr
@@ -294,6 +300,11 @@ def _recorded(layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
 
     def record(layer: Layer) -> Callable[[nn.Module, object, Tensor], Tensor]:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+            if not isinstance(output, Tensor):
+                raise TenfoldError(
+                    f"{layer.name} of this network gives several things at once, so it can't be "
+                    "looked into; use another network to see where it looks."
+                )
             outputs[layer.name] = output
             # An activation in place would change what the layer said.
             return output.clone()

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tenfold.audit import PARTS, parts
 from tenfold.audit.looking import errors, explanation
-from tenfold.audit.options import OPTIONS, AuditOptions, FilledOptions, as_plain
+from tenfold.audit.options import OPTIONS, SOURCES, AuditOptions, FilledOptions, as_plain
 from tenfold.audit.store import Finding, Store, kept_findings
 from tenfold.audit.subject import Subject
-from tenfold.errors import TenfoldError
+from tenfold.errors import HeldError, TenfoldError, UnwritableError
 from tenfold.progress import Progress
 from tenfold.run import RunFolder
 
@@ -68,7 +67,8 @@ def audit(
         told(name)
         part = _PARTS[name]
         with run.writer():
-            findings[name] = _compute(name, part, subject, filled, must=wanted is not None)
+            must = wanted is not None or _is_given(name, options)
+            findings[name] = _compute(part, subject, filled, must=must)
             if "missing" not in findings[name].values and not is_recorded:
                 subject.record_use("tenfold audit")
                 is_recorded = True
@@ -76,16 +76,22 @@ def audit(
     return findings
 
 
-def _compute(
-    name: str, part: Part, subject: Subject, options: FilledOptions, *, must: bool
-) -> Finding:
+def _is_given(name: str, options: AuditOptions) -> bool:
+    """Whether somebody has named data for the part `name`."""
+    return any(getattr(options, option) is not None for option in set(OPTIONS[name]) & SOURCES)
+
+
+def _compute(part: Part, subject: Subject, options: FilledOptions, *, must: bool) -> Finding:
     """What `part` finds; must: whether it is an error that something is missing for it."""
     if part.looks_at_pictures:
         subject.require_pictures()  # Without any, every part would lack them.
-    given = any(isinstance(getattr(options, option), Path) for option in OPTIONS[name])
     try:
         return part.compute(subject, options)
+    except (HeldError, UnwritableError):
+        raise
     except TenfoldError as error:
-        if must or given:
+        if must:
             raise
+        # Where the run's own data is gone, that is to be said, and nothing to be kept.
+        assert subject.dataset is not None
         return Finding({"missing": str(error)}, {})

@@ -57,17 +57,21 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Finding:
             pixels.append(subject.measured.pixels[index])
             ids.append(name)
             truths.append(subject.measured.class_names[subject.measured.labels[index]])
+            _require_few(len(pixels))
             continue
         paths = find_pictures([name])
-        if len(pixels) + len(paths) > MOST_EXPLAINED:
-            raise TenfoldError(
-                f"{len(pixels) + len(paths):,} pictures are too many for one page; name at most "
-                f"{MOST_EXPLAINED}."
-            )
+        _require_few(len(pixels) + len(paths))
         pixels += list(read_pictures(paths, subject.model.image_size))
         ids += [printable(path) for path in paths]
         truths += [""] * len(paths)
     return _explained(subject, np.stack(pixels), ids, truths, ["asked for"] * len(pixels))
+
+
+def _require_few(number: int) -> None:
+    if number > MOST_EXPLAINED:
+        raise TenfoldError(
+            f"{number:,} pictures are too many for one page; name at most {MOST_EXPLAINED}."
+        )
 
 
 def _explained(
@@ -180,7 +184,9 @@ def errors(subject: Subject) -> Finding:
     features = features / np.maximum(lengths, 1e-12)
     number = min(NUM_GROUPS, max(len(wrong) // 5, 1))
     found = KMeans(number, n_init=4, random_state=subject.seed).fit(features)
-    order = np.argsort(-np.bincount(found.labels_, minlength=number), kind="stable")
+    # Features that are all alike make fewer groups than were asked for.
+    sizes = np.bincount(found.labels_)
+    order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
     for place, group in enumerate(order):
         members = np.flatnonzero(found.labels_ == group)
         away = np.linalg.norm(features[members] - found.cluster_centers_[group], axis=1)

@@ -50,6 +50,10 @@ class AuditOptions:
         )
 
 
+SOURCES = frozenset({"human", "corrupted", "new_test_set", "strange"})
+"""Options that name data: where one is given and can't be had, that is an error."""
+
+
 @dataclass(frozen=True)
 class FilledOptions:
     """AuditOptions with a number for each of its numbers."""

@@ -1,5 +1,6 @@
 """What each part of an audit computes: plain values for the page, and pictures to go with them."""
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from tenfold.audit.store import Arrays, Finding
 from tenfold.audit.subject import Subject
 from tenfold.data import Images
+from tenfold.data.sources.digits import CLASS_NAMES as DIGIT_NAMES
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import agreement as people
 from tenfold.evaluation import calibration as calibrating
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 ATTACKED_SHARE = 0.5
 """Of the pictures that are corrupted; an attack takes some thirty passes for each."""
+
+NUMERALS = {str(number) for number in range(10)} | set(DIGIT_NAMES)
+"""Names of classes that say that a model knows digits."""
 
 NUM_DOUBTFUL = 24
 """Pictures with a doubtful label that are kept to be shown."""
@@ -124,6 +129,7 @@ def robustness(subject: Subject, options: "FilledOptions") -> Finding:
                 subject.model, attacked, seed=options.seed, progress=subject.progress
             )
         ],
+        "num_shifted": len(images),
         "num_attacked": len(attacked),
     }
     arrays: Arrays = {"example": example, "corrupted": np.stack(shown)}
@@ -157,12 +163,13 @@ def novelty(subject: Subject, options: "FilledOptions") -> Finding:
     scores = novel.scores_of(subject.known_features, subject.known_labels)
     indices = subject.drawn(len(subject.measured), number)
     familiar = novel.Seen(subject.measured_predictions().logits[indices], subject.features[indices])
+    known = {label: score(familiar) for label, score in scores.items()}
     results: dict[str, list[dict[str, Any]]] = {}
     arrays: Arrays = {}
     for name, pixels in strange.items():
         seen = _seen(subject, pixels)
         results[name] = [
-            novel.compare(label, score(familiar), score(seen))._asdict()
+            novel.compare(label, known[label], score(seen))._asdict()
             for label, score in scores.items()
         ]
         arrays[name.replace(" ", "_")] = pixels[:6]
@@ -187,15 +194,14 @@ def _other_pictures(subject: Subject, number: int, named: str | None) -> dict[st
             )
         strange = load(named, image_size=height, progress=subject.progress)
         found[strange.name] = _of_other_classes(subject, strange.test or strange.train, number)
-    if subject.dataset.name != "digits" and height == width:
+    if height == width and not NUMERALS & set(subject.model.class_names):
         found["digits"] = subject.sample(load("digits", image_size=height).train, number).pixels
-    if subject.dataset.name != "cifar100" and (height, width) == (32, 32):
-        try:
+    if (height, width) == (32, 32):
+        # It may not be at hand, and the model may know all of its classes.
+        with contextlib.suppress(TenfoldError):
             others = get("cifar100", offline=True).test
-        except TenfoldError:
-            others = None
-        if others is not None:
-            found["CIFAR-100"] = _of_other_classes(subject, others, number)
+            if others is not None:
+                found["CIFAR-100"] = _of_other_classes(subject, others, number)
     return found
 
 
@@ -224,7 +230,8 @@ def agreement(subject: Subject, options: "FilledOptions") -> Finding:
     if not subject.is_of_cifar10:
         return _not_for("People's answers are known for the test pictures of CIFAR-10 alone.")
     answers = people.load_answers(options.human, progress=subject.progress)
-    found = people.compare_with_people(subject.measured_predictions(), answers)
+    calibrated = calibrating.with_temperature(subject.measured_predictions(), subject.temperature)
+    found = people.compare_with_people(calibrated, answers)
     values = found._asdict()
     arrays: Arrays = {}
     names = np.array(people.CLASS_NAMES)

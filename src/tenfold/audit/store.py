@@ -14,10 +14,11 @@ from tenfold.audit import PARTS
 from tenfold.audit.options import OPTIONS, AuditOptions, as_plain
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import UNREADABLE
+from tenfold.explain import has_captum
 from tenfold.files import atomic_file, read_json, write_json, write_text
 from tenfold.run import RunFolder
 
-FORMAT = 2
+FORMAT = 3
 """Of all parts; a change of what they compute or keep changes it."""
 
 Arrays = dict[str, NDArray[Any]]
@@ -27,7 +28,7 @@ class Finding(NamedTuple):
     """What a part found: plain JSON values, arrays of pictures and maps, and files of text by name.
 
     values has the key `missing`, a sentence, where the part had nothing to work on, and `for_good`
-    where that can't change.
+    where that can't change; `unavailable` holds sentences about what some of it lacked.
     """
 
     values: dict[str, Any]
@@ -37,7 +38,13 @@ class Finding(NamedTuple):
     @property
     def may_be_there_now(self) -> bool:
         """Whether something was missing that somebody may have brought since."""
-        return "missing" in self.values and not self.values.get("for_good")
+        is_missing = "missing" in self.values and not self.values.get("for_good")
+        return is_missing or bool(self.values.get("unavailable"))
+
+    @property
+    def is_there_now(self) -> bool:
+        """Whether what some of it lacked has been installed since."""
+        return bool(self.values.get("unavailable")) and has_captum()
 
 
 class Store:
@@ -108,6 +115,8 @@ def kept_findings(
     store, found = Store(run), {}
     for part in PARTS if wanted is None else wanted:
         kept = store.load(part, options=as_plain(options, OPTIONS.get(part, ())))
-        if kept is not None and (wanted is None or not kept.may_be_there_now):
+        if kept is None or kept.is_there_now:
+            continue
+        if wanted is None or not kept.may_be_there_now:
             found[part] = kept
     return found

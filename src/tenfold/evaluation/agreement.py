@@ -92,11 +92,12 @@ def compare_with_people(predictions: Predictions, answers: NDArray[np.float64]) 
     labels, everyone = predictions.labels, np.arange(len(model))
     model_entropy, human_entropy = _entropy(model), _entropy(people)
     disputed = people.max(axis=1) < 1
+    same_second = (_second(model) == _second(people))[disputed]
     return Agreement(
         soft_cross_entropy=float(-(people * np.log(np.maximum(model, 1e-300))).sum(axis=1).mean()),
         floor=float(human_entropy.mean()),
         majority=float((model.argmax(axis=1) == people.argmax(axis=1)).mean()),
-        second_best=float((_second(model) == _second(people))[disputed].mean()),
+        second_best=float(same_second.mean()) if len(same_second) else 1.0,
         human_accuracy=float(people[everyone, labels].mean()),
         majority_accuracy=float((people.argmax(axis=1) == labels).mean()),
         entropy_correlation=_rank_correlation(model_entropy, human_entropy),
@@ -116,6 +117,8 @@ def _second(shares: NDArray[np.float64]) -> NDArray[np.int64]:
 def _rank_correlation(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
     from scipy.stats import spearmanr
 
+    if min(np.ptp(ours), np.ptp(theirs)) == 0:  # All alike have no order.
+        return 0.0
     return float(spearmanr(ours, theirs).statistic)
 
 

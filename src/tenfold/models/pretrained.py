@@ -138,7 +138,8 @@ class Pretrained(nn.Module):
         """The backbone's modules that timm names as its levels of features.
 
         Where one token alone is asked for the answer, the last level is what the last block's
-        attention sees: nothing that the block does to the other tokens matters after it.
+        attention sees: nothing that the block does to the other tokens matters after it. Networks
+        whose blocks are built otherwise have none.
         """
         levels = getattr(self.backbone, "feature_info", None) or []
         names = [level["module"] for level in levels]
@@ -150,7 +151,10 @@ class Pretrained(nn.Module):
                 continue
             found.append(Layer(name, module, self._as_maps))
         if found and getattr(self.backbone, "global_pool", None) == "token":
-            last = self.backbone.blocks[-1].norm1
+            blocks = getattr(self.backbone, "blocks", None)
+            last = getattr(blocks[-1], "norm1", None) if blocks is not None else None
+            if last is None:
+                return ()
             found[-1] = Layer(f"{found[-1].name}.norm1", last, self._as_maps)
         return tuple(found)
 

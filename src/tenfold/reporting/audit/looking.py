@@ -41,7 +41,9 @@ def explanation(finding: Finding, charts: Charts) -> Section:
             "nothing in common."
         )
     if "grad-cam" not in arrays:
-        answer.append("A dense network has no sense of place, so there is no map from within it.")
+        answer.append(
+            "This network has no layer with a sense of place, so there is no map from within it."
+        )
     answer += values.get("unavailable", {}).values()
     columns = ("the picture", *(_METHODS[name] for name in methods), "its nearest in training")
     strips = [
@@ -51,7 +53,9 @@ def explanation(finding: Finding, charts: Charts) -> Section:
         strips.append(
             Strip(
                 "Its first filters",
-                "What the first layer looks for in every corner of a picture: edges and colours.",
+                "What the first layer looks for in every corner of a picture: edges and colours."
+                if "grad-cam" in arrays
+                else "What the first layer looks for, each in the picture as a whole.",
                 (Shown((png_data_uri(_sheet(arrays["filters"])),), ("first filters",), ()),),
             )
         )
@@ -67,8 +71,8 @@ def explanation(finding: Finding, charts: Charts) -> Section:
         strips.append(
             Strip(
                 "What its layers see in the first of these pictures",
-                "Bright is a strong answer. The deeper the layer, the coarser and the more about "
-                "things than about edges. Of each layer the maps that vary the most are shown.",
+                "Bright is a strong answer. The deeper the layer, the more it is about things and "
+                "the less about edges. Of each layer the maps that vary the most are shown.",
                 tuple(layers),
             )
         )

@@ -141,10 +141,11 @@ def robustness(finding: Finding, charts: Charts) -> Section:
         f"worst is "
         f"{_plain(worst)} ({percent(sum(worst['accuracies']) / 5)}), the mildest {_plain(best)} "
         f"({percent(sum(best['accuracies']) / 5)}).",
-        f"Moved by one pixel up, down, left and right, "
-        f"{percent(values['shift_consistency'])} of the pictures keep their answer.",
-        f"Changes that nobody sees, made to mislead it, leave {percent(pgd)} right at 8 of 255 "
-        "steps of brightness"
+        f"Moved by one pixel up, down, left and right, {percent(values['shift_consistency'])} of "
+        f"{counted(values['num_shifted'], 'picture')} keep their answer.",
+        "Small changes, made to mislead it, leave "
+        f"{percent(pgd)} of {counted(values['num_attacked'], 'picture')} right at 8 of 255 steps "
+        "of brightness, where it looks at each once"
         + (": like any network that was not trained against it, it can be fooled at will."
            if pgd < 0.1 else "."),
     )  # fmt: skip
