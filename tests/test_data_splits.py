@@ -235,6 +235,21 @@ def test_near_duplicates_stay_on_one_side_of_a_made_test_split(seed):
     assert [(part.exact, part.near) for part in report.across] == [(0, 0)]
 
 
+def test_pairs_of_nearly_the_same_photograph_in_a_small_folder():
+    """Two classes of ten pictures, every motif taken twice: validation can't keep pairs together,
+    for it is to have one picture of each class."""
+    motifs = noise(10, seed=3, num_classes=2)
+    data = dataset(joined(motifs, copies_of(motifs, np.random.default_rng(1))))
+    options = {"train_size": 0, "validation_size": 0.1, "seed": 0}
+    trained = training_data(data, **options)
+    assert sorted(trained.validation.labels.tolist()) == [0, 1]
+    assert any("chosen too hopefully" in note for note in trained.notes)
+    test = evaluation_split(data, "test", **options)
+    names = {name.split("/", 1)[1] for name in test.ids.tolist()}
+    others = [*trained.train.ids.tolist(), *trained.validation.ids.tolist()]
+    assert not names & {name.split("/", 1)[1] for name in others}
+
+
 def test_groups_of_one_split_like_no_groups():
     labels = np.arange(200) % 3
     plain = stratified_split(labels, size=50, seed=9)

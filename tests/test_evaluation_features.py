@@ -142,16 +142,26 @@ def test_a_cache_that_can_not_be_written_is_only_a_warning(cache, model, pixels,
 def test_what_was_not_used_for_the_longest_goes_first(cache, model, pixels, monkeypatch):
     import os
 
-    constants = [Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, value)) for value in (0.5, 0.25, 0.2)]
-    size = 0
-    for number, each in enumerate(constants[:2]):
-        features_of(model, pixels, each)
-        folders = sorted(cache.iterdir(), key=lambda folder: folder.stat().st_mtime)
-        size = sum(file.stat().st_size for file in folders[-1].iterdir())
-        os.utime(folders[-1], (number, number))
-    oldest = min(cache.iterdir(), key=lambda folder: folder.stat().st_mtime)
-    features_of(model, pixels, constants[0 if oldest.stat().st_mtime == 0 else 1])  # Used again.
-    monkeypatch.setattr(features, "MOST_BYTES", 2 * size)
-    features_of(model, pixels, constants[2])
-    assert len(list(cache.iterdir())) == 2
-    assert oldest.exists()
+    monkeypatch.setattr(features, "KEPT_TOGETHER", 2)
+    features_of(model, pixels, CONSTANTS)
+    files = sorted(cache.rglob("*.npy"))
+    assert len(files) == 4
+    for file in files:
+        os.utime(file, (1, 1))
+    (cache / "left over.tmp").write_bytes(b"x" * 1000)
+    os.utime(cache / "left over.tmp", (0, 0))
+    features_of(model, pixels[:4], CONSTANTS)  # Two of the four are used again.
+    recent = {file for file in files if file.stat().st_mtime > 1}
+    assert len(recent) == 2
+    size = max(file.stat().st_size for file in files)
+    monkeypatch.setattr(features, "MOST_BYTES", 3 * size)
+    features_of(model, pixels[:1], CONSTANTS)
+    kept = {file for file in cache.rglob("*") if file.is_file()}
+    assert recent < kept
+    assert len(kept) == 3
+
+
+def test_those_in_use_stay_even_if_they_are_too_many(cache, model, pixels, monkeypatch):
+    monkeypatch.setattr(features, "MOST_BYTES", 0)
+    features_of(model, pixels, CONSTANTS)
+    assert len(list(cache.rglob("*.npy"))) == 1

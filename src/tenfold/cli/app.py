@@ -48,6 +48,7 @@ from tenfold.console.summaries import (
 from tenfold.errors import TenfoldError
 
 if TYPE_CHECKING:
+    from tenfold.data import Dataset
     from tenfold.recipe import Recipe
 
 app = typer.Typer(
@@ -168,7 +169,9 @@ def train(
         chosen, dataset = timed.recipe, timed.dataset
         options = dataclasses.replace(options, closing=timed.closing, threads=timed.threads)
     else:
-        chosen = _chosen(output, recipe, changes, has_data=data is not None, skip=skip_broken)
+        chosen, dataset = _chosen(
+            output, recipe, changes, has_data=data is not None, skip=skip_broken
+        )
     with output.training() as reporter:
         outcome = train_recipe(
             chosen, options=options, dataset=dataset, reporter=reporter, progress=reporter
@@ -182,12 +185,15 @@ def train(
 
 def _chosen(
     output: Output, recipe: str | None, changes: list[str], *, has_data: bool, skip: bool
-) -> "Recipe":
-    """The recipe named, or one that fits the pictures; raises TenfoldError without either."""
+) -> "tuple[Recipe, Dataset | None]":
+    """The recipe named, or one that fits the pictures, and those where they are loaded already.
+
+    Raises TenfoldError without either.
+    """
     if recipe is not None:
         from tenfold.recipe import load_recipe
 
-        return load_recipe(recipe, changes)
+        return load_recipe(recipe, changes), None
     if not has_data:
         raise TenfoldError(
             "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), pictures of your "
@@ -199,7 +205,7 @@ def _chosen(
         choice = choose_recipe(changes, skip_broken=skip, progress=progress)
     output.record("choice", reason=choice.reason, recipe=choice.recipe.to_dict())
     output.say(choice.reason)
-    return choice.recipe
+    return choice.recipe, choice.dataset
 
 
 @app.command()

@@ -49,6 +49,7 @@ _LEAST_DETAIL = 0.005
 # connect all that belongs together.
 _MAX_CANDIDATES_EACH = 32
 _BLOCK = 2048
+_BLOCK_BYTES = 1 << 25
 _VERIFIED_AT_ONCE = 256
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -69,19 +70,41 @@ def exact_groups(parts: Sequence[NDArray[np.uint8]]) -> _Numbers:
     """For each picture the index of the first picture with the very same pixels.
 
     parts: arrays of `(N, H, W, 3)` uint8; indices count through all of them in order.
-    Takes about a second for 100,000 pictures of 32x32.
+    Takes about a fifth of a second for 100,000 pictures of 32x32.
     """
+    groups = np.arange(sum(map(len, parts)))
+    if not len(groups):
+        return groups
+    sums = np.concatenate([_sums(part) for part in parts])
+    _, inverse, counts = np.unique(sums, return_inverse=True, return_counts=True)
+    # Equal pictures have equal sums; whether those of equal sums are equal is looked at.
+    alike = counts[inverse] > 1
     first: dict[bytes, int] = {}
-    groups = np.empty(sum(map(len, parts)), dtype=np.int64)
-    index = 0
+    start = 0
     for part in parts:
         shape = repr(part.shape[1:]).encode()
-        for picture in part:
+        for position in np.flatnonzero(alike[start : start + len(part)]):
             # 128 bits: chance makes no two of a thousand million pictures equal.
-            key = hashlib.blake2b(picture.tobytes(), key=shape, digest_size=16).digest()
-            groups[index] = first.setdefault(key, index)
-            index += 1
+            content = part[position].tobytes()
+            key = hashlib.blake2b(content, key=shape, digest_size=16).digest()
+            groups[start + position] = first.setdefault(key, start + int(position))
+        start += len(part)
     return groups
+
+
+def _sums(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """For each picture a sum of its bytes, taken eight at a time, with weights drawn once."""
+    length = int(np.prod(pixels.shape[1:]))
+    words = -(-length // 8)
+    weights = np.random.default_rng(0).integers(0, 1 << 63, words, dtype=np.uint64) * 2 + 1
+    sums = np.empty(len(pixels), dtype=np.uint64)
+    block = max(1, _BLOCK_BYTES // max(length, 1))
+    for start in range(0, len(pixels), block):
+        some = np.ascontiguousarray(pixels[start : start + block]).reshape(-1, length)
+        if length % 8:
+            some = np.pad(some, ((0, 0), (0, 8 * words - length)))
+        sums[start : start + block] = (some.view(np.uint64) * weights).sum(axis=1)
+    return sums
 
 
 def near_pairs(
@@ -149,6 +172,12 @@ class _Gallery:
         self._parts = parts
         self._bounds = np.cumsum([0, *map(len, parts)])
 
+    @property
+    def at_once(self) -> int:
+        """How many pictures fit into a block of memory as floats."""
+        largest = max((int(np.prod(part.shape[1:])) for part in self._parts), default=0)
+        return max(1, _BLOCK_BYTES // max(4 * largest, 1))
+
     def reduced(self, indices: _Numbers, side: int) -> _Floats:
         """The pictures at `indices`, averaged to `(N, side, side, 3)`."""
         out = np.empty((len(indices), side, side, 3), dtype=np.float32)
@@ -188,11 +217,12 @@ def _coarse(gallery: _Gallery, indices: _Numbers) -> _Floats:
     """`(N, 8, 8, 3)` colours, of which each channel has mean 0 and the whole length 1 or less."""
     out = np.empty((len(indices), _COARSE, _COARSE, 3), dtype=np.float32)
     least = _LOWEST_DEVIATION * np.sqrt(out[0].size) if len(out) else 0.0
-    for start in range(0, len(indices), _BLOCK):
-        block = gallery.reduced(indices[start : start + _BLOCK], _COARSE)
+    at_once = gallery.at_once
+    for start in range(0, len(indices), at_once):
+        block = gallery.reduced(indices[start : start + at_once], _COARSE)
         block -= block.mean(axis=(1, 2), keepdims=True)
         lengths = np.sqrt(np.square(block).sum(axis=(1, 2, 3), keepdims=True))
-        out[start : start + _BLOCK] = block / np.maximum(lengths, least)
+        out[start : start + at_once] = block / np.maximum(lengths, least)
     return out
 
 

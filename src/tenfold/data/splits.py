@@ -88,10 +88,12 @@ def training_data(
     """What is trained and validated on, as `evaluation_split` sees it with the same arguments.
 
     The data set's own splits are used where it has them. Else a test split of `test_size` is first
-    held out from train, with near duplicates kept on one side (a note says so where so many are
-    alike that this can't be), then a validation split of `validation_size`, with exact duplicates
-    kept on one side; both a number or a share below 1 of what is there. Then `train_size` pictures
-    are drawn for training, or all for 0. With a `validation_size` of 0 there is no validation.
+    held out from train, with near duplicates kept on one side, then a validation split of
+    `validation_size`, with near duplicates kept on one side where they were looked for, and exact
+    ones otherwise; both a number or a share below 1 of what is there. Where so many pictures are
+    nearly alike that this can't be, exact ones are kept on one side and a note says so. Then
+    `train_size` pictures are drawn for training, or all for 0. With a `validation_size` of 0 there
+    is no validation.
 
     Raises TenfoldError for sizes that are not possible.
     """
@@ -174,13 +176,14 @@ def _make_partition(dataset: Dataset, sizes: _Sizes) -> _Partition:
     rest = np.arange(len(images))
     test, validation = None, None
     notes: tuple[str, ...] = ()
-    groups = None
+    groups, is_near = None, False
     if dataset.test is None and sizes.test != 0:
         groups = near_groups([images.pixels])
         draw = _Draw(images.labels, sizes.test, _generator(sizes.seed, _TEST), "test_size")
         apart = draw.is_possible(groups)
         if not apart:
             groups = exact_groups([images.pixels])
+        is_near = apart
         test = draw.held_out(groups)
         notes = (_note(len(test), len(images), apart=apart),)
         rest = np.setdiff1d(rest, test, assume_unique=True)
@@ -188,12 +191,21 @@ def _make_partition(dataset: Dataset, sizes: _Sizes) -> _Partition:
         groups = exact_groups([images.pixels]) if groups is None else groups
         generator = _generator(sizes.seed, _VALIDATION)
         draw = _Draw(images.labels[rest], sizes.validation, generator, "validation_size")
+        if is_near and not draw.is_possible(groups[rest]):
+            groups = exact_groups([images.pixels])
+            notes += (_VALIDATION_NOTE,)
         held_out = draw.held_out(groups[rest])
         rest, validation = np.delete(rest, held_out), rest[held_out]
     if sizes.train != 0:
         rest = rest[_training_draw(images.labels[rest], sizes)]
     own_validation = dataset.validation is not None and sizes.validation != 0
     return _Partition(rest, validation, test, own_validation, notes)
+
+
+_VALIDATION_NOTE = (
+    "So many pictures nearly equal each other that near duplicates of validation pictures are "
+    "trained on: what is chosen by validation may be chosen too hopefully."
+)
 
 
 def _note(number: int, total: int, *, apart: bool) -> str:
@@ -268,10 +280,11 @@ class _Draw:
         return np.sort(indices)
 
     def is_possible(self, groups: _Numbers) -> bool:
-        """Whether each class gives at least half of what it should with groups kept whole."""
+        """Whether each class gives at least half of what it should, and a picture if it should
+        give any, with groups kept whole."""
         indices = _whole_groups(self._labels, self._order, self._quotas, groups)
         given = np.bincount(self._labels[indices], minlength=len(self._quotas))
-        return bool((given >= self._quotas // 2).all())
+        return bool((given >= np.maximum(self._quotas // 2, np.minimum(self._quotas, 1))).all())
 
 
 def _drawn(labels: _Numbers, number: int, generator: np.random.Generator) -> _Numbers:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import shutil
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +41,12 @@ def features_of(
 ) -> NDArray[np.float32]:
     """Features `(N, D)` of pictures `(N, H, W, 3)` uint8, from the cache where they are there.
 
-    They depend on the backbone's weights, the pictures, how they are brought to it, torch and the
-    kind of device, and on nothing else, so any run that asks for the same gets the same.
+    They depend on the backbone's weights, the pictures, how they are brought to it, torch, timm and
+    the kind of device, and on nothing else, so any run that asks for the same gets the same.
     """
     features = np.empty((len(pixels), model.num_features), dtype=np.float32)
     folder = cache_folder() / "features" / _key_of_network(model, normalisation)
-    is_new = False
+    is_new, in_use = False, set[Path]()
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in normalisation)
     was_training = model.training
@@ -55,6 +55,7 @@ def features_of(
         part = pixels[first : first + KEPT_TOGETHER]
         path = folder / f"{_key_of_pictures(part)}.npy"
         found = _kept(path, (len(part), model.num_features))
+        in_use.add(path)
         if found is None:
             found = features[first : first + len(part)]
             for start in range(0, len(part), batch_size):
@@ -68,10 +69,8 @@ def features_of(
             is_new = True
         features[first : first + len(part)] = found
     model.train(was_training)
-    with contextlib.suppress(OSError):
-        folder.touch()
     if is_new:
-        _prune(folder)
+        _prune(folder.parent, in_use)
     return features
 
 
@@ -81,8 +80,11 @@ def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
         found: NDArray[np.float32] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    sound = found.shape == shape and found.dtype == np.float32
-    return found if sound else None
+    if found.shape != shape or found.dtype != np.float32:
+        return None
+    with contextlib.suppress(OSError):
+        path.touch()  # So that it is known when it was asked for.
+    return found
 
 
 def _keep(path: Path, features: NDArray[np.float32]) -> None:
@@ -95,20 +97,18 @@ def _keep(path: Path, features: NDArray[np.float32]) -> None:
         logger.warning("Features are not kept for another time: %s", error)
 
 
-def _prune(in_use: Path) -> None:
-    """Remove the features of networks that were not used for the longest, while there are more than
-    MOST_BYTES of all; never those of the folder `in_use`."""
+def _prune(folder: Path, in_use: set[Path]) -> None:
+    """Remove the files that were not asked for the longest, while there are more than MOST_BYTES of
+    all; never those `in_use`."""
     with contextlib.suppress(OSError):
-        sizes = {
-            folder: sum(file.stat().st_size for file in folder.iterdir())
-            for folder in in_use.parent.iterdir()
-        }
-        for folder in sorted(sizes, key=lambda folder: folder.stat().st_mtime):
-            if sum(sizes.values()) <= MOST_BYTES:
+        files = {file: file.stat() for file in folder.rglob("*") if file.is_file()}
+        total = sum(known.st_size for known in files.values())
+        for file in sorted(files, key=lambda file: files[file].st_mtime):
+            if total <= MOST_BYTES:
                 return
-            if folder != in_use:
-                shutil.rmtree(folder, ignore_errors=True)
-                del sizes[folder]
+            if file not in in_use:
+                file.unlink(missing_ok=True)
+                total -= files[file].st_size
 
 
 def _key_of_network(model: Pretrained, normalisation: Normalisation) -> str:
@@ -119,6 +119,7 @@ def _key_of_network(model: Pretrained, normalisation: Normalisation) -> str:
         "preprocessing": model.preprocessing,
         "normalisation": normalisation,
         "torch": torch.__version__,
+        "timm": metadata.version("timm"),
         "device": next(model.parameters()).device.type,
     }
     digest = hashlib.sha256(json.dumps(facts).encode())

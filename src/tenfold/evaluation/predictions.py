@@ -68,8 +68,9 @@ def predict_images(
     logits = (model.logits_by_features if cached else model.logits)(
         images.pixels, progress=progress
     )
-    seconds = max(time.perf_counter() - started, 1e-9)
-    return Predictions(logits, labels, images.ids, model.class_names, len(images) / seconds)
+    # What comes from a cache says nothing of the network's pace.
+    rate = None if cached else len(images) / max(time.perf_counter() - started, 1e-9)
+    return Predictions(logits, labels, images.ids, model.class_names, rate)
 
 
 def map_labels(images: Images, class_names: tuple[str, ...]) -> NDArray[np.int64]:

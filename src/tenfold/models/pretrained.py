@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tenfold.errors import TenfoldError, first_line, missing_extra
 from tenfold.models.blocks import ACTIVATIONS, Layer
@@ -111,18 +112,26 @@ class Pretrained(nn.Module):
         """As everywhere, but norms keep their statistics unless they are to learn them."""
         super().train(mode)
         for module in self.backbone.modules():
-            if isinstance(module, nn.BatchNorm2d) and not self._learns_statistics(module):
+            if isinstance(module, _BatchNorm) and not self._learns_statistics(module):
                 module.eval()
         return self
 
-    def _learns_statistics(self, norm: nn.BatchNorm2d) -> bool:
+    def _learns_statistics(self, norm: _BatchNorm) -> bool:
         own = next(norm.parameters(recurse=False), None)
         return self._norms == "learnt" and (own is None or own.requires_grad)
 
     def groups(self) -> list[list[nn.Parameter]]:
-        """All parameters by depth: timm's finest blocks from the input on, and the head."""
+        """All parameters by depth: timm's finest blocks from the input on, and the head.
+
+        Raises TenfoldError for a network whose blocks timm does not know.
+        """
         from timm.models import group_parameters
 
+        if not hasattr(self.backbone, "group_matcher"):
+            raise TenfoldError(
+                f"The blocks of {self.name} are not known to timm; train 'all', or such as 'last "
+                "30 layers', with layer_decay 1."
+            )
         named = dict(self.backbone.named_parameters())
         matcher = self.backbone.group_matcher(coarse=False)
         blocks: dict[int, list[str]] = group_parameters(self.backbone, matcher)
@@ -290,7 +299,7 @@ def _create(name: str, side: int) -> Any:
 def _checked(backbone: Any, name: str, side: int) -> Any:
     """`backbone` if it takes pictures of `side` pixels; raises TenfoldError where it doesn't."""
     device = next(backbone.parameters()).device
-    if device.type == "meta":
+    if device.type == "meta" or side == _configuration(name)["input_size"][1]:
         return backbone
     backbone.eval()
     try:
@@ -392,7 +401,9 @@ def _from_hub(model: Pretrained) -> str:
     from huggingface_hub import hf_hub_download
 
     try:
-        path = Path(hf_hub_download(identifier, "model.safetensors"))
+        # Some have another name for their file, which may be no safetensors one.
+        file = _configuration(model.name).get("hf_hub_filename") or "model.safetensors"
+        path = Path(hf_hub_download(identifier, file))
     except Exception as error:  # Network, permissions, disk: the hub's errors share no base.
         others = ", ".join(name for name in PACKAGES if _packaged(name) is not None)
         raise TenfoldError(

@@ -231,6 +231,9 @@ def _share_rules(path: str, shares: tuple[float, ...]) -> list[Rule]:
     return [Rule(path, ordered, "rising numbers from 0 to 1")]
 
 
+_OF_FEATURES = "0 where the head trains alone, on features that are computed before"
+
+
 def _stage_rules(recipe: Recipe) -> list[Rule]:
     stages, training = recipe.stages, recipe.training
     is_pretrained = isinstance(recipe.model, PretrainedOptions)
@@ -256,6 +259,11 @@ def _stage_rules(recipe: Recipe) -> list[Rule]:
             "0 where there are stages",
         ),
     ]
+    if stages and all(stage.trains == "head" for stage in stages):
+        rules += [
+            Rule(f"augmentation.{name}", not getattr(recipe.augmentation, name), _OF_FEATURES)
+            for name in ("cutout", "mixup", "cutmix")
+        ]
     for number, stage in enumerate(stages):
         rules += _rules_of_stage(stage, f"stages[{number}]")
     return rules

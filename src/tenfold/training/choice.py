@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from tenfold.data.splits import training_data
+import numpy as np
+
+from tenfold.data import Dataset
+from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import install_command
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
@@ -26,15 +29,19 @@ PASSES = 8_000
 
 MOST_EPOCHS = 6
 
+UNBALANCED = 3
+"""Times as many pictures that one class has as another, from which on it is said."""
+
 FEWEST_STEPS = 400
 """Of a network that begins with nothing, however few the pictures."""
 
 
 class Choice(NamedTuple):
-    """A recipe, and why it was chosen, in a sentence."""
+    """A recipe, why it was chosen, in a sentence, and its data where that is loaded already."""
 
     recipe: Recipe
     reason: str
+    dataset: Dataset | None = None
 
 
 def choose_recipe(
@@ -44,14 +51,24 @@ def choose_recipe(
 
     What they say is done; the rest is chosen. Raises TenfoldError as `load_data` does.
     """
-    asks_for_model = _says("model.", overrides)
-    is_there = asks_for_model or has_weights(_backbone())
+    is_there = _says("model.", overrides) or has_weights(_backbone())
     wanted = load_recipe(TRANSFER if is_there else SCRATCH, overrides)
     dataset = load_data(wanted, skip_broken=skip_broken, progress=progress)
     data = training_data(dataset, **splitting(wanted.data))
+    chosen = _chosen(wanted, data, overrides, is_there=is_there)
+    is_same = (chosen.recipe.data, chosen.recipe.model) == (wanted.data, wanted.model)
+    return chosen._replace(dataset=dataset if is_same else None)
+
+
+def _chosen(
+    wanted: Recipe, data: TrainingData, overrides: Sequence[str], *, is_there: bool
+) -> Choice:
+    """For `data`, beginning with the recipe `wanted`; is_there: a network that was trained."""
     number, side = len(data.train), min(data.train.size)
-    pictures = f"{number:,} pictures of {side} pixels in {data.train.num_classes} classes"
-    if side < SMALL and number >= ENOUGH and not asks_for_model:
+    pictures = (
+        f"{number:,} pictures of {side} pixels in {data.train.num_classes} classes{_balance(data)}"
+    )
+    if side < SMALL and number >= ENOUGH and not _says("model.", overrides):
         reason = f"{pictures}: {SCRATCH}, since so many small ones are best learnt from scratch."
         return _scratch(load_recipe(SCRATCH, overrides), side, reason)
     if not is_there:
@@ -67,6 +84,18 @@ def choose_recipe(
     if _says("stages", overrides) or _says("training.epochs", overrides):
         return Choice(wanted, f"{pictures}: {wanted.name}, with the stages and epochs asked for.")
     return _fine_tuned(wanted, number, pictures)
+
+
+def _balance(data: TrainingData) -> str:
+    """How many pictures the classes have, where some have many more than others."""
+    counts = np.bincount(data.train.labels, minlength=data.train.num_classes)
+    if counts.max() < UNBALANCED * counts.min():
+        return ""
+    names = data.train.class_names
+    return (
+        f", {counts.max():,} of {names[counts.argmax()]} and {counts.min():,} of "
+        f"{names[counts.argmin()]} (training.balance=true makes them count alike)"
+    )
 
 
 def _says(prefix: str, overrides: Sequence[str]) -> bool:

@@ -239,7 +239,9 @@ def _write_entry(
         for file in staging.iterdir():
             with open(file, "rb+") as opened:
                 os.fsync(opened.fileno())
-        if entry.exists():  # damaged, or written meanwhile by another process
+        if _read_entry(entry) is not None:  # Another process was faster.
+            return True
+        if entry.exists():  # damaged
             shutil.rmtree(entry, ignore_errors=True)
         os.replace(staging, entry)
     except OSError as error:
