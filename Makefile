@@ -31,7 +31,7 @@ demo: $(INSTALLED)  ## Train a dense and a convolutional network on CIFAR-10 and
 	$(BIN)/tenfold demo
 
 test: $(INSTALLED)  ## Run all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## Lint, check formatting, types, layers and that no recipe field is dead
 	$(BIN)/ruff check .

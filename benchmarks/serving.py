@@ -34,12 +34,18 @@ from tenfold.run import describe_environment, runs_of
 RECIPE = "fast-91"
 NUM_PICTURES = 1000
 
+TITLES = {
+    "one_view": "tenfold serve --one-view",
+    "tenfold": "tenfold serve, views as the run has",
+    "unbatched": "FastAPI without batching, one view",
+}
+
 UNBATCHED = """
 import sys
 import uvicorn
 from fastapi import Body, FastAPI
 from tenfold.deployment.predictor import Predictor
-predictor, app = Predictor(sys.argv[1]), FastAPI()
+predictor, app = Predictor(sys.argv[1], one_view=True), FastAPI()
 
 @app.post("/predict")
 def predict(content: bytes = Body(media_type="image/png")):
@@ -102,34 +108,78 @@ def serving(command: list[str], port: int | None = None) -> Iterator[int]:
         process.wait(30)
 
 
-async def one_client(
-    port: int, contents: list[bytes], first: int, end: float, seconds: list[float]
-) -> None:
-    """Ask over one connection, as fast as answers come, until `end`."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    number = first
-    while time.perf_counter() < end:
-        content = contents[number % len(contents)]
-        number += 1
-        head = (
-            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
-            f"Content-Length: {len(content)}\r\n\r\n"
-        )
-        started = time.perf_counter()
-        writer.write(head.encode() + content)
-        header = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(re.search(rb"content-length: (\d+)", header.lower())[1]))
+class Client(asyncio.Protocol):
+    """Asks over one connection, as fast as answers come, until `end`; then `done` is set.
+
+    As lean as Python allows, for it runs on the server's cores.
+    """
+
+    def __init__(self, requests: list[bytes], first: int, end: float, seconds: list[float]) -> None:
+        self._requests, self._number, self._end = requests, first, end
+        self._seconds, self._received = seconds, b""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The first question."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        """A part of an answer."""
+        self._received += data
+        header, found, body = self._received.partition(b"\r\n\r\n")
+        if not found:
+            return
+        place = header.index(b"content-length:") + len(b"content-length:")
+        if len(body) < int(header[place : place + 8].split(b"\r\n")[0]):
+            return
+        self._seconds.append(time.perf_counter() - self._started)
         if not header.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(header.split(b"\r\n")[0].decode())
-        seconds.append(time.perf_counter() - started)
-    writer.close()
+            self.done.set_exception(RuntimeError(header.split(b"\r\n")[0].decode()))
+        elif time.perf_counter() < self._end:
+            self._ask()
+        else:
+            self.done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The server has hung up."""
+        if not self.done.done():
+            self.done.set_exception(RuntimeError("The server closed a connection."))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._transport.close()
+
+    def _ask(self) -> None:
+        self._received = b""
+        self._number += 1
+        self._started = time.perf_counter()
+        self._transport.write(self._requests[self._number % len(self._requests)])
 
 
-async def load(port: int, contents: list[bytes], *, clients: int, seconds: float) -> list[float]:
+def request_of(content: bytes) -> bytes:
+    """The whole request that sends a picture."""
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+async def load(port: int, requests: list[bytes], *, clients: int, seconds: float) -> list[float]:
     """Seconds of each answer to so many clients at once."""
     found: list[float] = []
-    end = time.perf_counter() + seconds
-    await asyncio.gather(*(one_client(port, contents, 7 * i, end, found) for i in range(clients)))
+    end, loop = time.perf_counter() + seconds, asyncio.get_running_loop()
+    connected = [
+        await loop.create_connection(
+            lambda number=number: Client(requests, 7 * number, end, found), "127.0.0.1", port
+        )
+        for number in range(clients)
+    ]
+    await asyncio.gather(*(client.done for _, client in connected))
+    for _, client in connected:
+        client.close()
     return found
 
 
@@ -155,10 +205,11 @@ def free_port() -> int:
 
 def measure(port: int, contents: list[bytes], *, seconds: float) -> dict[str, float]:
     """Requests a second at 64 clients, and milliseconds at 8."""
+    requests = [request_of(content) for content in contents]
     asyncio.run(reachable(port))
-    asyncio.run(load(port, contents, clients=8, seconds=1.0))
-    many = asyncio.run(load(port, contents, clients=64, seconds=seconds))
-    few = asyncio.run(load(port, contents, clients=8, seconds=seconds))
+    asyncio.run(load(port, requests, clients=8, seconds=1.0))
+    many = asyncio.run(load(port, requests, clients=64, seconds=seconds))
+    few = asyncio.run(load(port, requests, clients=8, seconds=seconds))
     return {
         "rate": len(many) / seconds,
         "median_ms": 1000 * float(np.median(few)),
@@ -178,15 +229,16 @@ def main() -> None:
     found["onnxruntime"] = alone(model, batch_size=32, seconds=options.seconds)
     print(f"ONNX Runtime alone, batches of 32: {found['onnxruntime']:,.0f} pictures a second")
     own = [sys.executable, "-m", "tenfold", "serve", str(model), "--port", "0", "--json"]
-    with serving(own) as port:
-        found["tenfold"] = measure(port, contents, seconds=options.seconds)
+    for name, more in (("one_view", ["--one-view"]), ("tenfold", [])):
+        with serving([*own, *more]) as port:
+            found[name] = measure(port, contents, seconds=options.seconds)
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "unbatched.py"
         script.write_text(UNBATCHED)
         port = free_port()
         with serving([sys.executable, str(script), str(model), str(port)], port):
             found["unbatched"] = measure(port, contents, seconds=options.seconds)
-    for name, title in (("tenfold", "tenfold serve"), ("unbatched", "FastAPI without batching")):
+    for name, title in TITLES.items():
         values = found[name]
         print(
             f"{title}: {values['rate']:,.0f} requests a second at 64 clients "

@@ -28,6 +28,12 @@ GOALS = {"75": (0.7509, 3.0e12), "85": (0.85, 1.2e13), "91": (0.91, 4.5e13), "94
 
 PICTURE = "accuracy-against-time.svg"
 
+SERVED = {
+    "one_view": "`tenfold serve --one-view`",
+    "tenfold": "`tenfold serve`, unsure pictures in six views",
+    "unbatched": "FastAPI without batching, one view",
+}
+
 
 class Curve(NamedTuple):
     """A recipe's epochs, and whether it is one of the fast ones."""
@@ -106,7 +112,7 @@ def render_serving(found: dict[str, Any]) -> str:
             f"{found[key]['median_ms']:.1f} ms",
             f"{found[key]['p99_ms']:.1f} ms",
         ]
-        for key, name in (("tenfold", "`tenfold serve`"), ("unbatched", "FastAPI, one by one"))
+        for key, name in SERVED.items()
     ]
     heads = ["", "requests a second, 64 clients", "of ONNX Runtime alone", "median, 8 clients"]
     hardware = found["environment"]["hardware"]

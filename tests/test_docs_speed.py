@@ -68,15 +68,16 @@ def test_what_serving_costs_is_written_where_it_is_described(root, tmp_path):
         "recipe": "fast-91",
         "environment": {"hardware": {"cpu": "Some Processor", "cores": 2}},
         "onnxruntime": 1000.0,
-        "tenfold": served,
+        "one_view": served,
+        "tenfold": served | {"rate": 400.0},
         "unbatched": served | {"rate": 250.0},
     }
     (tmp_path / "bench/serving.json").write_text(json.dumps(values))
     (root / "docs/deploy.md").write_text(MARKED.replace("speed:", "serving:"))
     assert make(root, tmp_path / "bench") == 0
     text = (root / "docs/deploy.md").read_text()
-    assert "| `tenfold serve` | 500 | 50 % | 10.0 ms | 21.3 ms |" in text
-    assert "| FastAPI, one by one | 250 | 25 % |" in text
+    assert "| `tenfold serve --one-view` | 500 | 50 % | 10.0 ms | 21.3 ms |" in text
+    assert "| FastAPI without batching, one view | 250 | 25 % |" in text
     assert "1,000 pictures a second of `fast-91`" in text
 
 

@@ -128,6 +128,10 @@ def serve(
             "where they are likelier wrong than right."
         ),
     ] = None,
+    one_view: Annotated[
+        bool,
+        typer.Option("--one-view", help="Look at each picture once, whatever the recipe says."),
+    ] = False,
     max_bytes: Annotated[int, typer.Option(min=1, help="Of a request's body.")] = 20_000_000,
     max_pixels: Annotated[int, typer.Option(min=1, help="Of a picture that is decoded.")] = 1 << 23,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Until an answer has gone.")] = 30.0,
@@ -155,6 +159,7 @@ def serve(
         origins=tuple(origin or ()),
         threads=threads or 0,
         accuracy=accuracy / 100 if accuracy is not None else None,
+        one_view=one_view,
         limits=Limits(
             max_bytes=max_bytes,
             max_pixels=max_pixels,

@@ -59,7 +59,7 @@ class Batcher:
         *,
         most_waiting: int = 1024,
         most_together: int = 64,
-        patience_seconds: float = 0.002,
+        patience_seconds: float = 0.0005,
         on_death: Callable[[], None] = lambda: None,
         seen: Callable[[int, float], None] = lambda number, seconds: None,
     ) -> None:

@@ -63,20 +63,28 @@ class Predictor:
     """A model that `tenfold export` wrote.
 
     threads: of ONNX Runtime; 0 takes all cores. accuracy: 0.95 or 0.99 makes it decline to answer
-    where fewer of its answers would be right; None answers always. Raises TenfoldError where the
-    file is no such model.
+    where fewer of its answers would be right; None answers always. one_view: look at each picture
+    once, where the run looks at unsure ones several times. shares_cores: leave the cores to others
+    while there is nothing to compute, which costs a little when there is. Raises TenfoldError where
+    the file is no such model.
     """
 
     def __init__(
-        self, path: "str | os.PathLike[str]", *, threads: int = 0, accuracy: float | None = None
+        self,
+        path: "str | os.PathLike[str]",
+        *,
+        threads: int = 0,
+        accuracy: float | None = None,
+        one_view: bool = False,
+        shares_cores: bool = False,
     ) -> None:
         self.path = Path(path)
-        self._session = open_session(self.path, threads=threads)
+        self._session = open_session(self.path, threads=threads, spins=not shares_cores)
         facts = read_facts(self._session, self.path)
         self.facts = facts
         self.class_names: tuple[str, ...] = tuple(facts["class_names"])
         self.image_size: tuple[int, int] = tuple(facts["image_size"])
-        self._views: str = facts["views"]["kind"]
+        self._views: str = "one" if one_view else facts["views"]["kind"]
         self._views_below: float = facts["views"]["below"]
         self._temperature: float = facts["temperature"]
         self.threshold = _threshold(facts, accuracy)
@@ -195,15 +203,19 @@ class Predictor:
         if not len(places):
             return logits
         seen = pixels[places]
-        mean = (logits[places] + self._once(seen[:, :, ::-1])) / 2
+        views = [seen[:, :, ::-1]]
         if self._views == "six":
             height, width = seen.shape[1:3]
             padded = np.pad(seen, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-            total = np.zeros_like(mean)
             for corner in (0, 2):
                 shifted = padded[:, corner : corner + height, corner : corner + width]
-                total += self._once(shifted) + self._once(shifted[:, :, ::-1])
-            mean = mean / 2 + total / 8
+                views += [shifted, shifted[:, :, ::-1]]
+        mirrored, *others = self._once(np.concatenate(views)).reshape(
+            len(views), *seen.shape[:1], -1
+        )
+        mean = (logits[places] + mirrored) / 2
+        if others:
+            mean = mean / 2 + sum(others) / 8
         logits = logits.copy()
         logits[places] = mean
         return logits
@@ -221,8 +233,12 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
-def open_session(path: Path, *, threads: int = 0) -> "InferenceSession":
-    """ONNX Runtime on the processor with the file at `path`. Raises TenfoldError where it can't."""
+def open_session(path: Path, *, threads: int = 0, spins: bool = True) -> "InferenceSession":
+    """ONNX Runtime on the processor with the file at `path`.
+
+    spins: whether its threads keep their cores busy for a moment when they are done. Raises
+    TenfoldError where it can't be opened.
+    """
     try:
         import onnxruntime
     except ImportError:
@@ -232,6 +248,7 @@ def open_session(path: Path, *, threads: int = 0) -> "InferenceSession":
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # What a damaged file makes it raise has no common base.

@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,9 @@ DRAIN_SECONDS = 6.0
 STOP_SECONDS = 2.0
 """For the thread that computes, after that."""
 
+SWITCH_SECONDS = 0.0005
+"""After which a thread that computes in Python lets another go on: answers are not to wait."""
+
 MOST_CONNECTIONS = 2048
 
 SPARE_FILES = 128
@@ -46,7 +50,7 @@ class ServerOptions:
     others than this machine may connect, for which a key is needed. hosts: further names that the
     Host header may have. origins: sites whose pages may ask. threads: of ONNX Runtime, 0 for all
     cores. accuracy: call answers unsure where fewer would be right; None where they are likelier
-    wrong than right."""
+    wrong than right. one_view: look at each picture once."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -56,6 +60,7 @@ class ServerOptions:
     origins: tuple[str, ...] = ()
     threads: int = 0
     accuracy: float | None = None
+    one_view: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -152,7 +157,14 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
     model, where the port is taken, and where others could connect without a key.
     """
     _require_key(options)
-    predictor = Predictor(path, threads=options.threads, accuracy=options.accuracy)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    predictor = Predictor(
+        path,
+        threads=options.threads,
+        accuracy=options.accuracy,
+        one_view=options.one_view,
+        shares_cores=True,
+    )
     if options.accuracy is None:
         predictor.threshold = EVEN
     # It is part of addresses.
@@ -254,7 +266,8 @@ def _allow_many_files() -> None:
 
 def _listen(options: ServerOptions) -> socket.socket:
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol named, asyncio sends answers without waiting for more to send.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((options.host, options.port))
