@@ -6,7 +6,6 @@ class asked about.
 """
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -231,11 +230,6 @@ def randomisation_check(
         else:  # A map of nothing is like no other.
             found.append(0.0)
     return float(np.mean(found))
-
-
-def has_captum() -> bool:
-    """Whether what maps of what mattered need is installed."""
-    return importlib.util.find_spec("captum") is not None
 
 
 def _captum() -> Any:

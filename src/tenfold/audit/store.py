@@ -1,6 +1,7 @@
 """Where a run keeps what is known of it, and for which weights, data and options it holds."""
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ from tenfold.audit import PARTS
 from tenfold.audit.options import OPTIONS, AuditOptions, as_plain
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import UNREADABLE
-from tenfold.explain import has_captum
 from tenfold.files import atomic_file, read_json, write_json, write_text
 from tenfold.run import RunFolder
 
@@ -94,6 +94,11 @@ class Store:
     def path(self, part: str, ending: str) -> Path:
         """The file of `part` with this ending."""
         return self.folder / f"{part}.{ending}"
+
+
+def has_captum() -> bool:
+    """Whether what explanations need is installed; to know that, nothing is imported."""
+    return importlib.util.find_spec("captum") is not None
 
 
 def known_findings(run: RunFolder) -> dict[str, Finding]:
