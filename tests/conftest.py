@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tenfold.data.images import Images
 
@@ -25,6 +26,30 @@ def one_thread_for_each_worker():
     """Two workers that compute with two threads each would mostly wait for each other."""
     if "PYTEST_XDIST_WORKER" in os.environ and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """A function that gives a folder as `make(folder)` fills it, a copy for each who asks.
+
+    It is made by the first of all workers that asks; the others wait and copy. Absolute paths in
+    it are those of the original, which nobody may change.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def copy_of(make):
+        original = shared / f"once-{make.__name__}"
+        with FileLock(f"{original}.lock"):
+            if not (original / "made").exists():
+                shutil.rmtree(original, ignore_errors=True)
+                original.mkdir()
+                make(original)
+                (original / "made").touch()
+        place = tmp_path_factory.mktemp(make.__name__)
+        return shutil.copytree(original, place, dirs_exist_ok=True)
+
+    return copy_of
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ import httpx
 import commands
 
 NAME = "model"
+RUN = "runs/tiny/1"
+MODEL = f"{RUN}/export/model.onnx"
 
 
-def make_run(folder: Path) -> Path:
-    """`runs/tiny/1` in `folder`, trained so little that it makes mistakes."""
+def make_run(folder: Path) -> None:
+    """RUN in `folder`, trained so little that it makes mistakes."""
     commands.write_tiny_recipe(folder)
     data = commands.write_tiny_data(folder / "tiny.npz")
     changes = ["--set", "training.epochs=1", "--set", "optimizer.lr=0.003"]
@@ -23,15 +25,13 @@ def make_run(folder: Path) -> Path:
         ["train", "tiny.toml", "--data", str(data), "--no-report", *changes], folder=folder
     )
     assert command.wait() == 0, command.output
-    return folder / "runs/tiny/1"
 
 
-def make_model(folder: Path) -> Path:
-    """The ONNX file of such a run, with maps."""
-    run = make_run(folder)
-    command = commands.run(["export", str(run), "--maps", "--samples", "4"], folder=folder)
+def make_model(folder: Path) -> None:
+    """Such a run and MODEL, its ONNX file with maps."""
+    make_run(folder)
+    command = commands.run(["export", RUN, "--maps", "--samples", "4"], folder=folder)
     assert command.wait() == 0, command.output
-    return run / "export/model.onnx"
 
 
 class Server:

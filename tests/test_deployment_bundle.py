@@ -17,8 +17,8 @@ from tenfold.run import RunFolder
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return served.make_model(tmp_path_factory.mktemp("bundled"))
+def model(made_once):
+    return made_once(served.make_model) / served.MODEL
 
 
 def export(model):

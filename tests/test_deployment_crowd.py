@@ -26,15 +26,13 @@ SOAK_FLAT_BYTES = 30_000_000
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("crowd")
-    served.make_model(place)
-    return place
+def folder(made_once):
+    return made_once(served.make_model)
 
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return folder / "runs/tiny/1/export/model.onnx"
+    return folder / served.MODEL
 
 
 @pytest.fixture(scope="module", autouse=True)

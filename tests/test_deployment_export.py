@@ -17,8 +17,8 @@ from tenfold.run import RunFolder
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return RunFolder(served.make_run(tmp_path_factory.mktemp("exported")))
+def run(made_once):
+    return RunFolder(made_once(served.make_run) / served.RUN)
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,9 @@ RELAXED = settings(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    place = tmp_path_factory.mktemp("fuzzed")
-    model = served.make_model(place)
-    with served.serving(model, folder=place) as running:
+def server(made_once):
+    place = made_once(served.make_model)
+    with served.serving(place / served.MODEL, folder=place) as running:
         yield running
         assert httpx.get(running.address + "v2/health/ready").json() == {"ready": True}
 

@@ -13,10 +13,8 @@ from tenfold.evaluation.trained import load
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("hub")
-    served.make_run(place)
-    return place
+def folder(made_once):
+    return made_once(served.make_run)
 
 
 @pytest.fixture

@@ -13,15 +13,13 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("paged")
-    served.make_model(place)
-    return place
+def folder(made_once):
+    return made_once(served.make_model)
 
 
 @pytest.fixture(scope="module")
 def server(folder):
-    with served.serving(folder / "runs/tiny/1/export/model.onnx", folder=folder) as running:
+    with served.serving(folder / served.MODEL, folder=folder) as running:
         yield running
 
 
@@ -141,7 +139,7 @@ def test_what_is_no_picture_is_said(page):
 
 
 def test_a_key_is_asked_for_and_kept_for_the_session(folder, browser):
-    model = folder / "runs/tiny/1/export/model.onnx"
+    model = folder / served.MODEL
     (folder / "key").write_text("correct horse battery staple\n")
     extra = ["--host", "0.0.0.0", "--allow-remote", "--key-file", "key"]
     with served.serving(model, *extra, folder=folder) as running:
@@ -173,7 +171,7 @@ def test_classes_whose_names_are_numbers_keep_their_order(page):
 
 
 def test_a_server_that_has_gone_is_said(folder, browser):
-    model = folder / "runs/tiny/1/export/model.onnx"
+    model = folder / served.MODEL
     with served.serving(model, folder=folder) as running:
         opened = browser.new_page()
         opened.goto(running.address)

@@ -20,15 +20,13 @@ from tenfold.files import read_json
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("predicted")
-    served.make_model(place)
-    return place
+def folder(made_once):
+    return made_once(served.make_model)
 
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return folder / "runs/tiny/1/export/model.onnx"
+    return folder / served.MODEL
 
 
 def noise(height=40, width=30, *, seed=0):

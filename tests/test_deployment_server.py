@@ -22,15 +22,13 @@ from tenfold.deployment.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("served")
-    served.make_model(place)
-    return place
+def folder(made_once):
+    return made_once(served.make_model)
 
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return folder / "runs/tiny/1/export/model.onnx"
+    return folder / served.MODEL
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +307,63 @@ def test_row_41_a_body_without_end(server, known):
                 connection.sendall(part)
         with contextlib.suppress(OSError):
             assert b" 413 " in connection.recv(100)
+    healthy(server, known)
+
+
+GET = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        GET + b"X-Long: " + b"a" * 20_000 + b"\r\n\r\n",
+        GET + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 900) for i in range(20)) + b"\r\n",
+        GET + b"X-Endless: " + b"a" * 20_000,
+        b"GET /" + b"a" * 20_000,
+    ],
+    ids=["a long field", "many fields", "a field without end", "an address without end"],
+)
+def test_row_41_headers_that_are_too_long(server, known, request_bytes):
+    reply = server.send(request_bytes)
+    assert reply.startswith(b"HTTP/1.1 431 ")
+    assert b"Headers may have 16,384 bytes." in reply
+    healthy(server, known)
+
+
+def test_a_request_behind_a_large_body_is_answered(server, known):
+    body = b"\0" * 150_000
+    first = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    reply = server.send(first + body + GET + b"Connection: close\r\n\r\n")
+    assert reply.count(b"HTTP/1.1 ") == 2
+    assert b"HTTP/1.1 415 " in reply
+    assert reply.endswith(b'{"live":true}')
+
+
+def test_what_follows_a_body_in_parts_is_no_header(model, folder, known):
+    (folder / "key").write_text("correct horse battery staple\n")
+    with served.serving(model, "--key-file", "key", folder=folder) as running:
+        reply = running.send(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            b"Connection: close\r\n\r\n1\r\na\r\n0\r\n"
+            b"X-API-Key: correct horse battery staple\r\n\r\n"
+        )
+    assert reply.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Content-Length: 3\r\nContent-Length: 4\r\n",
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length : 3\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Content-Length: +3\r\n",
+        b"Folded: a\r\n b\r\nContent-Length: -1\r\n",
+    ],
+)
+def test_row_41_headers_that_can_be_read_in_two_ways(server, known, lines):
+    reply = server.send(b"POST /predict HTTP/1.1\r\nHost: localhost\r\n%s\r\nabc" % lines)
+    assert reply.startswith(b"HTTP/1.1 400 ")
     healthy(server, known)
 
 

@@ -75,12 +75,26 @@ def test_attacked_values_stay_colours():
 
 def test_a_shift_by_a_pixel_is_noticed_where_it_matters():
     x = images([100, 160, 127, 128])
-    assert robustness.shift_consistency(brightness_model(), x) == 1.0
+    assert robustness.shift_consistency(brightness_model(), x) == (1.0, ())
     # A bright column at the edge, that leaves with a shift, decides.
     pixels = np.full((2, 32, 32, 3), 127, dtype=np.uint8)
     pixels[0, :, 0] = 160
     edge = dataclasses.replace(images([127, 127]), pixels=pixels)
-    assert robustness.shift_consistency(brightness_model(), edge) == 0.5
+    found = robustness.shift_consistency(brightness_model(), edge)
+    assert found.consistency == 0.5
+    assert found.flips == (robustness.Flip(0, 1, 0, "left"),)
+
+
+def test_a_move_by_a_pixel_is_what_its_name_says():
+    x = np.arange(9, dtype=np.uint8).reshape(1, 3, 3, 1).repeat(3, axis=3)
+    expected = {
+        "up": [[3, 4, 5], [6, 7, 8], [6, 7, 8]],
+        "down": [[0, 1, 2], [0, 1, 2], [3, 4, 5]],
+        "left": [[1, 2, 2], [4, 5, 5], [7, 8, 8]],
+        "right": [[0, 0, 1], [3, 3, 4], [6, 6, 7]],
+    }
+    for direction, rows in expected.items():
+        assert robustness.shifted(x, direction)[0, :, :, 0].tolist() == rows
 
 
 def test_each_corruption_has_five_accuracies():

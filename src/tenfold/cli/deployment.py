@@ -7,7 +7,7 @@ import typer
 
 from tenfold.cli.options import JsonOption, RunArgument, RunsOption, ThreadsOption
 from tenfold.console.output import Output, percent
-from tenfold.errors import TenfoldError, missing_extra
+from tenfold.errors import TenfoldError, require_packages
 
 if TYPE_CHECKING:
     from tenfold.deployment.export import Export
@@ -140,11 +140,8 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Serve a model over HTTP, with a page for people and a protocol for programs."""
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise missing_extra("Serving needs FastAPI and uvicorn", "serve") from None
+    needed = ("fastapi", "uvicorn", "httptools")
+    require_packages(*needed, what="Serving needs FastAPI, uvicorn and httptools", extra="serve")
     from tenfold.deployment.guards import Limits
     from tenfold.deployment.server import ServerOptions
     from tenfold.deployment.server import serve as run_server

@@ -17,7 +17,7 @@ from tenfold.cli.options import (
     seconds_of,
 )
 from tenfold.console.output import Output, duration, percent
-from tenfold.errors import missing_extra
+from tenfold.errors import require_packages
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
@@ -96,7 +96,9 @@ def tune(
     from tenfold.studies.search.space import default_space, read_space
 
     ranges = read_space(space, chosen) if space is not None else default_space(chosen)
-    _require_extra()
+    require_packages(
+        "optuna", "tomli_w", what="`tenfold tune` needs Optuna and tomli-w", extra="search"
+    )
     from tenfold.studies.search.driver import SearchOptions, run_search
     from tenfold.studies.search.plan import SearchPlan
 
@@ -117,15 +119,6 @@ def tune(
         _write_page(output, where)
     if outcome.summary["best"] is None and not outcome.is_out_of_time:
         raise typer.Exit(1)
-
-
-def _require_extra() -> None:
-    try:
-        import optuna
-        import tomli_w
-    except ImportError:
-        raise missing_extra("`tenfold tune` needs Optuna", "search") from None
-    del optuna, tomli_w
 
 
 class _Display:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.errors import TenfoldError, first_line, missing_extra
+from tenfold.errors import TenfoldError, first_line, require_packages
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.parts import parts_of
 
@@ -102,13 +102,11 @@ def write_onnx(model: TrainedModel, path: Path, *, has_map: bool = False) -> int
 
 
 def _onnx() -> Any:
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401 -- torch.onnx needs it, and says so in a traceback.
-    except ImportError:
-        raise missing_extra("Exports need onnx, onnxscript and ONNX Runtime", "export") from None
-    del onnxruntime
+    # torch.onnx needs onnxscript, and says so in a traceback.
+    needed = ("onnx", "onnxruntime", "onnxscript")
+    require_packages(*needed, what="Exports need onnx, onnxscript and ONNX Runtime", extra="export")
+    import onnx
+
     return onnx
 
 

@@ -199,20 +199,57 @@ def _attacked(
 # -- a pixel to the side -------------------------------------------------------------------------
 
 
+DIRECTIONS = ("up", "down", "left", "right")
+
+
+class Flip(NamedTuple):
+    """A picture whose class changes with a move by one pixel: where it is among those given, its
+    class as it is and once moved, as indices, and which way."""
+
+    position: int
+    before: int
+    after: int
+    direction: str
+
+
+class Shifts(NamedTuple):
+    """The share of pictures whose class stays under all four moves, and those where it does not,
+    with the first move that changes it."""
+
+    consistency: float
+    flips: tuple[Flip, ...]
+
+
 def shift_consistency(
     model: TrainedModel, images: Images, *, progress: Progress | None = None
-) -> float:
-    """Share of pictures whose class stays when they are moved by a pixel in any of four ways.
+) -> Shifts:
+    """Whether pictures keep their class when they are moved by a pixel in any of four ways.
 
     The edge that comes in is the last row or column once more (Zhang 2019, arXiv 1904.11486, asks
     the same of two random shifts).
     """
-    padded = np.pad(images.pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    height, width = images.pixels.shape[1:3]
     guesses = []
-    for number, (down, right) in enumerate(((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))):
-        moved = padded[:, down : down + height, right : right + width]
-        guesses.append(model.logits(np.ascontiguousarray(moved)).argmax(axis=1))
+    for number, direction in enumerate((None, *DIRECTIONS)):
+        moved = images.pixels if direction is None else shifted(images.pixels, direction)
+        guesses.append(model.logits(moved).argmax(axis=1))
         if progress is not None:
-            progress("shifts", number + 1, 5)
-    return float((np.stack(guesses[1:]) == guesses[0]).all(axis=0).mean())
+            progress("shifts", number + 1, 1 + len(DIRECTIONS))
+    before, after = guesses[0], np.stack(guesses[1:])
+    differs = after != before
+    flips = tuple(
+        Flip(int(place), int(before[place]), int(after[way, place]), DIRECTIONS[way])
+        for place, way in zip(
+            np.flatnonzero(differs.any(axis=0)),
+            differs.argmax(axis=0)[differs.any(axis=0)],
+            strict=True,
+        )
+    )
+    return Shifts(float(1 - differs.any(axis=0).mean()), flips)
+
+
+def shifted(pixels: NDArray[np.uint8], direction: str) -> NDArray[np.uint8]:
+    """Pictures (N, H, W, 3) moved by one pixel; the edge that comes in is there twice."""
+    height, width = pixels.shape[1:3]
+    down, right = {"up": (2, 1), "down": (0, 1), "left": (1, 2), "right": (1, 0)}[direction]
+    padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    return np.ascontiguousarray(padded[:, down : down + height, right : right + width])

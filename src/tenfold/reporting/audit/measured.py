@@ -190,7 +190,10 @@ def robustness(finding: Finding, charts: Charts) -> Section:
                 ),
             ),
         ),
-        (Strip("What was done to the pictures", "As it is, and at severity 1, 3 and 5.", items),),
+        (
+            Strip("What was done to the pictures", "As it is, and at severity 1, 3 and 5.", items),
+            *_flips(finding),
+        ),
         (
             Source("Hendrycks and Dietterich 2019", "https://arxiv.org/abs/1903.12261"),
             Source("Zhang 2019, shifts", "https://arxiv.org/abs/1904.11486"),
@@ -198,6 +201,26 @@ def robustness(finding: Finding, charts: Charts) -> Section:
             Source("Madry et al. 2018, PGD", "https://arxiv.org/abs/1706.06083"),
         ),
     )
+
+
+def _flips(finding: Finding) -> tuple[Strip, ...]:
+    """Pictures that a move by one pixel makes into something else, if there are any."""
+    arrays = finding.arrays
+    items = tuple(
+        Shown(
+            (picture_uri(arrays["flipped"][number]), picture_uri(arrays["moved"][number])),
+            (f"as it is: {each['before']}", f"moved {each['direction']}: {each['after']}"),
+            (f"is {each['true']}",),
+        )
+        for number, each in enumerate(finding.values["flips"])
+    )
+    if not items:
+        return ()
+    caption = (
+        "The first of those whose answer changes, as they are and moved by one pixel. To us both "
+        "look the same; to the network every number in them is another one."
+    )
+    return (Strip("What one pixel changes", caption, items),)
 
 
 def _plain(result: Mapping[str, Any]) -> str:
