@@ -54,6 +54,7 @@ _SETTINGS: Any = {
     "axes.unicode_minus": True,
     "axes.formatter.use_mathtext": False,
     "xtick.color": LINE,
+    "xtick.major.pad": 6,  # the first label would touch that of the other axis
     "ytick.color": LINE,
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,

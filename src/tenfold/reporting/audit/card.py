@@ -9,7 +9,7 @@ from typing import Any
 from tenfold import __version__
 from tenfold.audit.store import Finding
 from tenfold.reporting.runs import Run
-from tenfold.reporting.words import counted, interval, percent
+from tenfold.reporting.words import counted, interval, percent, plain
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 """Data sets as the Hugging Face hub calls them."""
@@ -87,7 +87,7 @@ def _fails_at(run: Run, values: Mapping[str, Any]) -> tuple[str, ...]:
         found.append(
             f"Damaged pictures: {percent(robust['mean'])} right on average over fifteen kinds of "
             f"damage, {percent(sum(worst_kind['accuracies']) / 5)} under "
-            f"{worst_kind['corruption'].replace('_', ' ')}."
+            f"{plain(worst_kind['corruption'])}."
         )
     found.append("Anything else than its classes: it gives such a picture one of their names.")
     return tuple(found)

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tenfold.reporting.figures import draw_curve, new_chart, percent_ticks, short
 from tenfold.reporting.svg import ACCENT, MUTED, SERIES, styled
+from tenfold.reporting.words import plain
 
 Bins = Sequence[Mapping[str, Any]]
 
@@ -128,7 +129,7 @@ def by_corruption(results: Sequence[Mapping[str, Any]], *, clean: float) -> Figu
     """The mean accuracy over severities of each corruption, the worst on top."""
     ordered = sorted(results, key=lambda result: -sum(result["accuracies"]))
     figure, axes = new_chart(height=330)
-    names = [result["corruption"].replace("_", " ") for result in ordered]
+    names = [plain(result["corruption"]) for result in ordered]
     values = [sum(result["accuracies"]) / 5 for result in ordered]
     axes.barh(range(len(names)), values, height=0.62, color=SERIES[0])
     axes.axvline(clean, color=MUTED, linewidth=1, linestyle=":")

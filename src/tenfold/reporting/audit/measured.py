@@ -9,7 +9,7 @@ from tenfold.audit.store import Finding
 from tenfold.reporting.audit import figures
 from tenfold.reporting.audit.section import Section, Shown, Source, Strip, Table, picture_uri
 from tenfold.reporting.charts import Charts
-from tenfold.reporting.words import counted, interval, percent, points
+from tenfold.reporting.words import counted, interval, percent, plain, points
 
 
 def calibration(finding: Finding, charts: Charts) -> Section:
@@ -138,9 +138,8 @@ def robustness(finding: Finding, charts: Charts) -> Section:
     answer: tuple[str, ...] = (
         f"Of {counted(values['num_images'], 'picture')}{which} it gets {percent(clean)} right as "
         f"they are, and {percent(values['mean'])} on average over fifteen kinds of damage. The "
-        f"worst is "
-        f"{_plain(worst)} ({percent(sum(worst['accuracies']) / 5)}), the mildest {_plain(best)} "
-        f"({percent(sum(best['accuracies']) / 5)}).",
+        f"worst is {plain(worst['corruption'])} ({percent(sum(worst['accuracies']) / 5)}), "
+        f"the mildest {plain(best['corruption'])} ({percent(sum(best['accuracies']) / 5)}).",
         f"Moved by one pixel up, down, left and right, {percent(values['shift_consistency'])} of "
         f"{counted(values['num_shifted'], 'picture')} keep their answer.",
         "Small changes, made to mislead it, leave "
@@ -160,7 +159,7 @@ def robustness(finding: Finding, charts: Charts) -> Section:
                 picture_uri(each) for each in (arrays["example"][0], *arrays["corrupted"][number])
             ),
             ("as it is", "severity 1", "severity 3", "severity 5"),
-            (_plain(result),),
+            (plain(result["corruption"]),),
         )
         for number, result in enumerate(results)
     )
@@ -221,10 +220,6 @@ def _flips(finding: Finding) -> tuple[Strip, ...]:
         "look the same; to the network every number in them is another one."
     )
     return (Strip("What one pixel changes", caption, items),)
-
-
-def _plain(result: Mapping[str, Any]) -> str:
-    return str(result["corruption"]).replace("_", " ").replace("jpeg", "JPEG")
 
 
 # -- new pictures --------------------------------------------------------------------------------
