@@ -280,3 +280,14 @@ def test_an_export_to_an_npz_file_needs_no_format(folder):
     wanted = ["data", "export", "tiny.npz", "copy", "--format", "folder"]
     assert commands.run(wanted, folder=folder).wait() == 0
     assert (folder / "copy").is_dir()
+
+
+def test_garbage_is_looked_for_again_after_imports(run_python):
+    found = run_python(
+        "import gc\n"
+        "from tenfold.cli.imports import quick_imports\n"
+        "with quick_imports():\n"
+        "    print(gc.isenabled())\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    assert found.stdout.split() == ["False", "True", "True"], found.stderr

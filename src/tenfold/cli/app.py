@@ -26,6 +26,7 @@ from tenfold.cli.bench import bench
 from tenfold.cli.data import data_app
 from tenfold.cli.deployment import export, pull, push, serve
 from tenfold.cli.heads import heads
+from tenfold.cli.imports import quick_imports
 from tenfold.cli.options import (
     DataOption,
     JsonOption,
@@ -139,8 +140,10 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
-    from tenfold.training.train import TrainOptions
-    from tenfold.training.train import train as train_recipe
+    with quick_imports():
+        from tenfold.models.pretrained import import_timm
+        from tenfold.training.train import TrainOptions
+        from tenfold.training.train import train as train_recipe
 
     changes = [*(overrides or []), *data_override(data)]
     if seed is not None:
@@ -172,6 +175,9 @@ def train(
         chosen, dataset = _chosen(
             output, recipe, changes, has_data=data is not None, skip=skip_broken
         )
+    if chosen.model.name == "pretrained":
+        with quick_imports():
+            import_timm()
     with output.training() as reporter:
         outcome = train_recipe(
             chosen, options=options, dataset=dataset, reporter=reporter, progress=reporter

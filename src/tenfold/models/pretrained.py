@@ -257,7 +257,8 @@ def has_weights(name: str) -> bool:
     return importlib.util.find_spec("timm") is not None and _packaged(name) is not None
 
 
-def _timm() -> Any:
+def import_timm() -> Any:
+    """The package timm. Raises TenfoldError where it is not installed."""
     try:
         import timm
     except ImportError:
@@ -266,7 +267,7 @@ def _timm() -> Any:
 
 
 def _configuration(name: str) -> dict[str, Any]:
-    timm = _timm()
+    timm = import_timm()
     try:
         if not timm.is_model(name.partition(".")[0]):
             raise RuntimeError(name)
@@ -288,7 +289,7 @@ def _configuration(name: str) -> dict[str, Any]:
 
 def _create(name: str, side: int) -> Any:
     """The network without classifier, for pictures of `side` pixels."""
-    timm = _timm()
+    timm = import_timm()
     if side != _configuration(name)["input_size"][1]:
         # Only networks whose positions are learnt take, and must know, another size.
         with contextlib.suppress(TypeError):

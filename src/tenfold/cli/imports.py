@@ -1,0 +1,21 @@
+"""Large libraries, imported in less time."""
+
+import contextlib
+import gc
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quick_imports() -> Iterator[None]:
+    """Look for no garbage until the block ends, and never among what is there by then.
+
+    Importing PyTorch and timm makes some hundred thousand objects that stay until the process ends,
+    and Python looks through them again and again for some that don't: a fifth of four seconds. For
+    a process of our own; somebody else's may have garbage to lose.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
