@@ -4,8 +4,8 @@
 
 Exports the newest run of fast-91 in `--runs`, training one where there is none, serves it and asks
 it for pictures of the test set as PNG, with 64 clients and with 8. Client and server share the
-machine; everything goes over loopback and ends by itself. Beside it: ONNX Runtime in one process on
-batches of 32, and FastAPI that answers each request by itself.
+machine; everything goes over loopback and ends by itself. Beside it: the same in eight bits, ONNX
+Runtime in one process on batches of 32, and FastAPI that answers each request by itself.
 """
 
 import argparse
@@ -37,6 +37,7 @@ NUM_PICTURES = 1000
 TITLES = {
     "one_view": "tenfold serve --one-view",
     "tenfold": "tenfold serve, views as the run has",
+    "int8": "tenfold serve --one-view, in eight bits",
     "unbatched": "FastAPI without batching, one view",
 }
 
@@ -66,16 +67,20 @@ def pictures() -> list[bytes]:
     return found
 
 
-def exported(runs: Path) -> Path:
-    """The ONNX file of the newest finished run of the recipe in `runs`, made if need be."""
+def exported(runs: Path) -> tuple[Path, Path]:
+    """The ONNX files of the newest finished run of the recipe in `runs`, made if need be: in floats
+    and in eight bits."""
     finished = [run for run in runs_of(runs, RECIPE) if run.is_finished()]
     if not finished:
         tenfold("train", RECIPE, "--cpu", "--runs", str(runs))
         finished = runs_of(runs, RECIPE)
-    path = finished[0].path / "export/model.onnx"
-    if not path.exists():
-        tenfold("export", str(finished[0].path))
-    return path
+    found = []
+    for name, options in (("model.onnx", []), ("model-int8.onnx", ["--int8"])):
+        path = finished[0].path / "export" / name
+        if not path.exists():
+            tenfold("export", str(finished[0].path), *options)
+        found.append(path)
+    return found[0], found[1]
 
 
 def alone(model: Path, *, batch_size: int, seconds: float) -> float:
@@ -224,13 +229,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/serving.json"))
     options = parser.parse_args()
-    model, contents = exported(options.runs), pictures()
+    (model, int8), contents = exported(options.runs), pictures()
     found: dict[str, Any] = {"recipe": RECIPE, "environment": describe_environment()}
     found["onnxruntime"] = alone(model, batch_size=32, seconds=options.seconds)
     print(f"ONNX Runtime alone, batches of 32: {found['onnxruntime']:,.0f} pictures a second")
-    own = [sys.executable, "-m", "tenfold", "serve", str(model), "--port", "0", "--json"]
-    for name, more in (("one_view", ["--one-view"]), ("tenfold", [])):
-        with serving([*own, *more]) as port:
+    own = [sys.executable, "-m", "tenfold", "serve", "--port", "0", "--json"]
+    served = {"one_view": [model, "--one-view"], "tenfold": [model], "int8": [int8, "--one-view"]}
+    for name, arguments in served.items():
+        with serving([*own, *map(str, arguments)]) as port:
             found[name] = measure(port, contents, seconds=options.seconds)
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "unbatched.py"
