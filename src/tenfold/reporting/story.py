@@ -100,8 +100,6 @@ def compare_in_words(comparison: Comparison) -> str:
         f"{_accuracy_of(best)}, {_named(second)} on {percent(second.mean)}: "
         f"{points(best.mean - second.mean)} more{_at_what_cost(best.typical, second.typical)}."
     )
-    if best.label == best.runs[0].model_name in _KINDS:
-        sentence = _capital(sentence)
     sentence = f"{sentence} {_certainty(comparison, best, second)}".strip()
     if len(scored) > 2:
         sentence += (
@@ -156,19 +154,22 @@ def _one_group(group: Group) -> str:
 
 
 def _accuracy_of(group: Group) -> str:
+    """The beginning of a sentence; a label keeps its first letter as it is."""
+    name = _named(group)
     scores = group.typical.shown_scores
     assert scores is not None
     average = f" on average over {len(group.accuracies)} seeds" if group.deviation else ""
     return (
-        f"{_named(group)} is right on {percent(group.mean)} of the "
+        f"{name if name == group.label else _capital(name)} is right on {percent(group.mean)} of the "
         f"{counted(scores.num_images, f'{group.typical.shown_split} picture')}{average}"
     )
 
 
 def _named(group: Group) -> str:
-    """`the dense network (ann)` for a network that bears no other name, else the label."""
-    kind = _KINDS.get(group.runs[0].model_name)
-    if kind is None or group.label != group.runs[0].model_name:
+    """`the dense network (ann)` where the label begins with the network's name, else the label."""
+    model = group.runs[0].model_name
+    kind = _KINDS.get(model)
+    if kind is None or group.label.partition("-")[0] != model:
         return group.label
     return f"the {kind.removeprefix('a ')} ({group.label})"
 
