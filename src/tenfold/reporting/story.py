@@ -156,11 +156,12 @@ def _one_group(group: Group) -> str:
 def _accuracy_of(group: Group) -> str:
     """The beginning of a sentence; a label keeps its first letter as it is."""
     name = _named(group)
+    name = name if name == group.label else _capital(name)
     scores = group.typical.shown_scores
     assert scores is not None
     average = f" on average over {len(group.accuracies)} seeds" if group.deviation else ""
     return (
-        f"{name if name == group.label else _capital(name)} is right on {percent(group.mean)} of the "
+        f"{name} is right on {percent(group.mean)} of the "
         f"{counted(scores.num_images, f'{group.typical.shown_split} picture')}{average}"
     )
 
