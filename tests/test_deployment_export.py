@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 
 import commands
@@ -14,6 +15,13 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import load
 from tenfold.files import read_json
 from tenfold.run import RunFolder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_time_for_timing():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "TIMED_SECONDS", 0.05)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +148,16 @@ def test_what_is_no_model_is_refused(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(TenfoldError, match="no ONNX model that can be read"):
         Predictor(path)
+
+
+def test_pooling_in_eight_bits_comes_behind_the_relu_and_changes_no_answer(exported, tmp_path):
+    changed = tmp_path / "changed.onnx"
+    changed.write_bytes(exported.path.read_bytes())
+    exporting._cut_before_pooling(changed)
+    kinds = [node.op_type for node in onnx.load(changed).graph.node]
+    assert kinds.count("MaxPool") == 2
+    assert all(kinds[place - 1] == "Relu" for place, kind in enumerate(kinds) if kind == "MaxPool")
+    before, after = (
+        open_session(path).run(None, {"pixels": pixels()}) for path in (exported.path, changed)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -3,6 +3,7 @@
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -173,6 +174,7 @@ def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
             return None if batch is None else {INPUT: batch}
 
     prepared, small = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
+    _cut_before_pooling(path)
     # Folds the norms into the convolutions, so that each is one operation of eight bits.
     quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
     quantize_static(
@@ -188,6 +190,33 @@ def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
         per_channel=True,
     )
     return small
+
+
+def _cut_before_pooling(path: Path) -> None:
+    """Have every ReLU that follows a max pooling come before it, which changes no answer.
+
+    It then ends the convolution before, and the pooling has the same range before and after, as it
+    must for ONNX Runtime to do it in eight bits.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    nodes = list(model.graph.node)
+    readers = Counter(name for node in nodes for name in node.input)
+    pools = {node.output[0]: node for node in nodes if node.op_type == "MaxPool"}
+    for relu in [node for node in nodes if node.op_type == "Relu"]:
+        between = relu.input[0]
+        pool = pools.get(between)
+        if pool is None or readers[between] > 1 or len(pool.output) > 1:
+            continue
+        pool.output[0], relu.output[0] = relu.output[0], between
+        relu.input[0], pool.input[0] = pool.input[0], between
+        nodes.remove(relu)  # Nodes stand in the order in which they are computed.
+        nodes.insert(nodes.index(pool), relu)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    del model.graph.value_info[:]  # The shapes between them are others now.
+    onnx.save(model, str(path))
 
 
 def _last_sum(path: Path) -> list[str]:
