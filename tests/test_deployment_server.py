@@ -314,20 +314,53 @@ GET = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.mark.parametrize(
-    "request_bytes",
+    "begun",
     [
-        GET + b"X-Long: " + b"a" * 20_000 + b"\r\n\r\n",
-        GET + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 900) for i in range(20)) + b"\r\n",
-        GET + b"X-Endless: " + b"a" * 20_000,
-        b"GET /" + b"a" * 20_000,
+        GET + b"X-Endless: ",
+        b"GET /",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
     ],
-    ids=["a long field", "many fields", "a field without end", "an address without end"],
+    ids=["a field", "an address", "a field behind the body"],
 )
-def test_row_41_headers_that_are_too_long(server, known, request_bytes):
-    reply = server.send(request_bytes)
-    assert reply.startswith(b"HTTP/1.1 431 ")
-    assert b"Headers may have 16,384 bytes." in reply
+def test_row_41_lines_without_end(server, known, begun):
+    with socket.create_connection((server.host, server.port), timeout=20) as connection:
+        connection.sendall(begun)
+        number = 0
+        with contextlib.suppress(ConnectionError):  # It is closed before all of this has gone.
+            while number < 300:
+                connection.sendall(b"a" * 1000)
+                time.sleep(0.002)
+                number += 1
+    assert number < 300
     healthy(server, known)
+
+
+def test_requests_in_a_row_are_answered_one_by_one(server, known):
+    """Whoever asks faster than answers come fills no memory."""
+    before = served.figures(server)["process_resident_memory_bytes"]
+    stop = time.monotonic() + 2
+    with socket.create_connection((server.host, server.port), timeout=20) as connection:
+        connection.setblocking(False)
+        while time.monotonic() < stop:
+            with contextlib.suppress(BlockingIOError):
+                connection.send((GET + b"\r\n") * 1000)
+            with contextlib.suppress(BlockingIOError):
+                connection.recv(1 << 20)
+        assert served.figures(server)["process_resident_memory_bytes"] - before < 50e6
+    healthy(server, known)
+
+
+def test_who_offers_another_protocol_is_answered_in_this_one(server, known):
+    content, expected = known[0]
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+        b"Content-Length: %d\r\n\r\n"
+    )
+    inner = GET + b"Connection: close\r\n\r\n"  # As a body, it is no picture and no request.
+    reply = server.send(head % len(content) + content + head % len(inner) + inner + inner)
+    statuses = re.findall(rb"HTTP/1.1 (\d+) ", reply)
+    assert statuses == [b"200", b"415", b"200"]
+    assert expected.label.encode() in reply
 
 
 def test_a_request_behind_a_large_body_is_answered(server, known):
@@ -339,7 +372,7 @@ def test_a_request_behind_a_large_body_is_answered(server, known):
     assert reply.endswith(b'{"live":true}')
 
 
-def test_what_follows_a_body_in_parts_is_no_header(model, folder, known):
+def test_what_follows_a_body_in_parts_is_no_header(model, folder):
     (folder / "key").write_text("correct horse battery staple\n")
     with served.serving(model, "--key-file", "key", folder=folder) as running:
         reply = running.send(
@@ -358,7 +391,7 @@ def test_what_follows_a_body_in_parts_is_no_header(model, folder, known):
         b"Content-Length : 3\r\n",
         b"Transfer-Encoding: chunked, identity\r\n",
         b"Content-Length: +3\r\n",
-        b"Folded: a\r\n b\r\nContent-Length: -1\r\n",
+        b"Content-Length: -1\r\n",
     ],
 )
 def test_row_41_headers_that_can_be_read_in_two_ways(server, known, lines):

@@ -140,8 +140,7 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Serve a model over HTTP, with a page for people and a protocol for programs."""
-    needed = ("fastapi", "uvicorn", "httptools")
-    require_packages(*needed, what="Serving needs FastAPI, uvicorn and httptools", extra="serve")
+    require_packages("fastapi", "uvicorn", what="Serving needs FastAPI and uvicorn", extra="serve")
     from tenfold.deployment.guards import Limits
     from tenfold.deployment.server import ServerOptions
     from tenfold.deployment.server import serve as run_server

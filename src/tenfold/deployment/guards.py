@@ -199,6 +199,8 @@ class Guards:
             raise _Refusal(400, "Content-Length is not a number.")
         if int(declared) > self._limits.max_bytes:
             raise self._too_large()
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            raise _Refusal(400, "A body has a length or comes in chunks, not both.")
         has_body = int(declared) > 0 or b"transfer-encoding" in headers
         if has_body and (scope["method"] != "POST" or scope["path"] in OPEN_PATHS):
             raise _Refusal(400, f"A {scope['method'][:20]} of this path has no body.")

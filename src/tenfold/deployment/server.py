@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tenfold.deployment.application import Service, create_application
 from tenfold.deployment.guards import Guards, Limits
@@ -36,9 +36,6 @@ SWITCH_SECONDS = 0.0005
 """After which a thread that computes in Python lets another go on: answers are not to wait."""
 
 MOST_CONNECTIONS = 2048
-
-MOST_HEADER_BYTES = 16_384
-"""Of a request."""
 
 SPARE_FILES = 128
 """Open files that are no connections."""
@@ -67,15 +64,12 @@ class ServerOptions:
     limits: Limits = field(default_factory=Limits)
 
 
-class _ImpatientProtocol(HttpToolsProtocol):
-    """HTTP over a connection whose client must send each request's headers in time and in bounds,
-    and take what it gets."""
+class _ImpatientProtocol(H11Protocol):
+    """HTTP over a connection whose client must send each request's headers in time, and take what
+    it gets."""
 
     _deadline: asyncio.TimerHandle | None = None
     _reading_deadline: asyncio.TimerHandle | None = None
-    _num_begun = 0
-    _is_in_headers = _is_in_body = _is_too_long = False
-    _unfinished_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -100,42 +94,11 @@ class _ImpatientProtocol(HttpToolsProtocol):
         self._stop_waiting_for_reading()
         super().resume_writing()
 
-    def data_received(self, data: bytes) -> None:
-        own = self._num_begun if self._is_in_headers else self._num_begun + 1
-        was_in_body = self._is_in_body
-        super().data_received(data)
-        if self._is_in_headers and not was_in_body and self._num_begun == own:
-            # All of it is of one header that has not ended; the parser keeps a line until it does.
-            self._unfinished_bytes += len(data)
-            if self._unfinished_bytes > MOST_HEADER_BYTES and not self.transport.is_closing():
-                self._is_too_long = True
-                self.send_400_response("")
-
-    def on_message_begin(self) -> None:
-        """Called by the parser."""
-        super().on_message_begin()
-        self._num_begun += 1
-        self._is_in_headers, self._unfinished_bytes = True, 0
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser, also for what follows a body, which is no header."""
-        if self._is_in_headers:
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """Called by the parser. What it raises refuses the request."""
-        fields = sum(len(name) + len(value) for name, value in self.headers)
-        if fields + len(self.url) > MOST_HEADER_BYTES:
-            self._is_too_long = True
-            raise ValueError("The headers are too long.")
-        self._is_in_headers, self._is_in_body = False, True
-        self._stop_waiting()
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
-        self._is_in_body = False
-        super().on_message_complete()
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._stop_waiting()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -145,10 +108,7 @@ class _ImpatientProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in the form of all other refusals."""
-        if self._is_too_long:
-            self._write_and_close(431, f"Headers may have {MOST_HEADER_BYTES:,} bytes.")
-        else:
-            self._write_and_close(400, "This is no HTTP request that can be understood.")
+        self._write_and_close(400, "This is no HTTP request that can be understood.")
 
     def _write_and_close(self, status: int, reason: str, header: bytes = b"") -> None:
         body = json.dumps({"error": reason}).encode()
@@ -241,6 +201,7 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
             backlog=MOST_CONNECTIONS,
             timeout_keep_alive=round(HEADER_SECONDS),
             timeout_graceful_shutdown=round(DRAIN_SECONDS),
+            h11_max_incomplete_event_size=16_384,
         )
     )
     host, port = listening.getsockname()[:2]
