@@ -30,7 +30,8 @@ def one_thread_for_each_worker():
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
-    """A function that gives a folder as `make(folder)` fills it, a copy for each who asks.
+    """A function that gives a folder as `make(folder)` fills it, a copy for each who asks; of
+    several, each goes on from where the one before it ended.
 
     It is made by the first of all workers that asks; the others wait and copy. Absolute paths in
     it are those of the original, which nobody may change.
@@ -38,14 +39,18 @@ def made_once(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    def copy_of(make):
+    def copy_of(*makes):
+        *before, make = makes
         original = shared / f"once-{make.__name__}"
         with FileLock(f"{original}.lock"):
-            if not (original / "made").exists():
+            if not (original / f"{make.__name__} is done").exists():
                 shutil.rmtree(original, ignore_errors=True)
-                original.mkdir()
+                if before:
+                    shutil.copytree(copy_of(*before), original)
+                else:
+                    original.mkdir()
                 make(original)
-                (original / "made").touch()
+                (original / f"{make.__name__} is done").touch()
         place = tmp_path_factory.mktemp(make.__name__)
         return shutil.copytree(original, place, dirs_exist_ok=True)
 

@@ -28,8 +28,7 @@ def make_run(folder: Path) -> None:
 
 
 def make_model(folder: Path) -> None:
-    """Such a run and MODEL, its ONNX file with maps."""
-    make_run(folder)
+    """MODEL, the ONNX file of the run in `folder`, with maps."""
     command = commands.run(["export", RUN, "--maps", "--samples", "4"], folder=folder)
     assert command.wait() == 0, command.output
 

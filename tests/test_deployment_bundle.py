@@ -18,7 +18,7 @@ from tenfold.run import RunFolder
 
 @pytest.fixture(scope="module")
 def model(made_once):
-    return made_once(served.make_model) / served.MODEL
+    return made_once(served.make_run, served.make_model) / served.MODEL
 
 
 def export(model):

@@ -27,7 +27,7 @@ SOAK_FLAT_BYTES = 30_000_000
 
 @pytest.fixture(scope="module")
 def folder(made_once):
-    return made_once(served.make_model)
+    return made_once(served.make_run, served.make_model)
 
 
 @pytest.fixture(scope="module")

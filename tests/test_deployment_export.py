@@ -150,14 +150,27 @@ def test_what_is_no_model_is_refused(tmp_path):
         Predictor(path)
 
 
-def test_pooling_in_eight_bits_comes_behind_the_relu_and_changes_no_answer(exported, tmp_path):
-    changed = tmp_path / "changed.onnx"
-    changed.write_bytes(exported.path.read_bytes())
-    exporting._cut_before_pooling(changed)
-    kinds = [node.op_type for node in onnx.load(changed).graph.node]
+def test_a_relu_behind_a_pooling_comes_before_it_and_changes_no_answer(exported, tmp_path):
+    swapped = tmp_path / "swapped.onnx"
+    exporting._relu_before_pooling(exported.path, swapped)
+    kinds = [node.op_type for node in onnx.load(swapped).graph.node]
     assert kinds.count("MaxPool") == 2
     assert all(kinds[place - 1] == "Relu" for place, kind in enumerate(kinds) if kind == "MaxPool")
     before, after = (
-        open_session(path).run(None, {"pixels": pixels()}) for path in (exported.path, changed)
+        open_session(path).run(None, {"pixels": pixels()}) for path in (exported.path, swapped)
     )
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_pooling_in_eight_bits_has_one_range_before_and_after(exported, tmp_path):
+    path = tmp_path / "float.onnx"
+    path.write_bytes(exported.path.read_bytes())
+    graph = onnx.load(exporting.quantise(path, pixels())).graph
+    makers = {node.output[0]: node for node in graph.node}
+    readers = {node.input[0]: node for node in graph.node}
+    pools = [node for node in graph.node if node.op_type == "MaxPool"]
+    assert len(pools) == 2
+    for pool in pools:
+        before, after = makers[pool.input[0]], readers[pool.output[0]]
+        assert (before.op_type, after.op_type) == ("DequantizeLinear", "QuantizeLinear")
+        assert list(before.input[1:]) == list(after.input[1:])

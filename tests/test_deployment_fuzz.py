@@ -23,7 +23,7 @@ RELAXED = settings(
 
 @pytest.fixture(scope="module")
 def server(made_once):
-    place = made_once(served.make_model)
+    place = made_once(served.make_run, served.make_model)
     with served.serving(place / served.MODEL, folder=place) as running:
         yield running
         assert httpx.get(running.address + "v2/health/ready").json() == {"ready": True}

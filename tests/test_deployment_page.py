@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def folder(made_once):
-    return made_once(served.make_model)
+    return made_once(served.make_run, served.make_model)
 
 
 @pytest.fixture(scope="module")

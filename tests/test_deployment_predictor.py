@@ -21,7 +21,7 @@ from tenfold.files import read_json
 
 @pytest.fixture(scope="module")
 def folder(made_once):
-    return made_once(served.make_model)
+    return made_once(served.make_run, served.make_model)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tenfold.deployment.predictor import Predictor
 
 @pytest.fixture(scope="module")
 def folder(made_once):
-    return made_once(served.make_model)
+    return made_once(served.make_run, served.make_model)
 
 
 @pytest.fixture(scope="module")

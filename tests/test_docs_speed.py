@@ -68,6 +68,7 @@ def test_what_serving_costs_is_written_where_it_is_described(root, tmp_path):
         "recipe": "fast-91",
         "environment": {"hardware": {"cpu": "Some Processor", "cores": 2}},
         "onnxruntime": 1000.0,
+        "onnxruntime_int8": 2000.0,
         "one_view": served,
         "tenfold": served | {"rate": 400.0},
         "int8": served | {"rate": 800.0},
@@ -79,7 +80,8 @@ def test_what_serving_costs_is_written_where_it_is_described(root, tmp_path):
     text = (root / "docs/deploy.md").read_text()
     assert "| `tenfold serve --one-view` | 500 | 50 % | 10.0 ms | 21.3 ms |" in text
     assert "| FastAPI without batching, one view | 250 | 25 % |" in text
-    assert "1,000 pictures a second of `fast-91`" in text
+    assert "| `tenfold serve --one-view`, in eight bits | 800 | 40 % |" in text
+    assert "1,000 pictures a second of `fast-91` in floats, 2,000 in eight bits" in text
     assert (root / "README.md").read_text() == MARKED  # Of the recipes nothing was measured.
 
 

@@ -4,7 +4,7 @@ Every message is one sentence that names the file or value and says what to do. 
 prints it without a traceback; Python users catch `TenfoldError`.
 """
 
-import importlib.util
+import importlib
 
 
 class TenfoldError(Exception):
@@ -28,9 +28,12 @@ def missing_extra(what: str, extra: str) -> TenfoldError:
 
 
 def require_packages(*names: str, what: str, extra: str) -> None:
-    """Raise `missing_extra` unless all of the packages `names` are installed."""
-    if any(importlib.util.find_spec(name) is None for name in names):
-        raise missing_extra(what, extra)
+    """Import the packages `names`. Raises `missing_extra` unless all of them can be."""
+    try:
+        for name in names:
+            importlib.import_module(name)
+    except ImportError:
+        raise missing_extra(what, extra) from None
 
 
 def install_command(extra: str) -> str:

@@ -13,9 +13,11 @@ def quick_imports() -> Iterator[None]:
     and Python looks through them again and again for some that don't: a fifth of four seconds. For
     a process of our own; somebody else's may have garbage to lose.
     """
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()

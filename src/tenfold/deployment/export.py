@@ -173,10 +173,12 @@ def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
             batch = next(self._batches, None)
             return None if batch is None else {INPUT: batch}
 
-    prepared, small = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
-    _cut_before_pooling(path)
+    swapped, prepared, small = (
+        path.with_name(f"{name}.onnx") for name in ("swapped", "prepared", "int8")
+    )
+    _relu_before_pooling(path, swapped)
     # Folds the norms into the convolutions, so that each is one operation of eight bits.
-    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+    quant_pre_process(str(swapped), str(prepared), skip_symbolic_shape=True)
     quantize_static(
         str(prepared),
         str(small),
@@ -192,8 +194,8 @@ def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
     return small
 
 
-def _cut_before_pooling(path: Path) -> None:
-    """Have every ReLU that follows a max pooling come before it, which changes no answer.
+def _relu_before_pooling(path: Path, out: Path) -> None:
+    """Write `path` to `out`, every ReLU behind a max pooling before it, which changes no answer.
 
     It then ends the convolution before, and the pooling has the same range before and after, as it
     must for ONNX Runtime to do it in eight bits.
@@ -203,6 +205,7 @@ def _cut_before_pooling(path: Path) -> None:
     model = onnx.load(str(path))
     nodes = list(model.graph.node)
     readers = Counter(name for node in nodes for name in node.input)
+    readers.update(output.name for output in model.graph.output)
     pools = {node.output[0]: node for node in nodes if node.op_type == "MaxPool"}
     for relu in [node for node in nodes if node.op_type == "Relu"]:
         between = relu.input[0]
@@ -216,7 +219,7 @@ def _cut_before_pooling(path: Path) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     del model.graph.value_info[:]  # The shapes between them are others now.
-    onnx.save(model, str(path))
+    onnx.save(model, str(out))
 
 
 def _last_sum(path: Path) -> list[str]:

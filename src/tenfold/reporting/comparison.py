@@ -215,7 +215,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{key}.")
         else:
-            if isinstance(value, float) and value.is_integer():
+            if key.endswith("_size") and isinstance(value, float) and value.is_integer():
                 value = int(value)  # A number of pictures, where a share might have stood.
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             found[f"{prefix}{key}"] = text

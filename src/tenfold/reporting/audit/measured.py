@@ -209,7 +209,11 @@ def _flips(finding: Finding) -> tuple[Strip, ...]:
         Shown(
             (picture_uri(arrays["flipped"][number]), picture_uri(arrays["moved"][number])),
             (f"as it is: {each['before']}", f"moved {each['direction']}: {each['after']}"),
-            (f"is {each['true']}",),
+            (
+                f"is {each['true']}, called {each['before']}; moved {each['direction']} "
+                f"{each['after']}",
+                each["id"],
+            ),
         )
         for number, each in enumerate(finding.values["flips"])
     )
