@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tenfold.audit import PARTS, AuditOptions, audit
 from tenfold.audit.store import Store, known_findings
 from tenfold.audit.subject import Subject
 from tenfold.errors import TenfoldError
+from tenfold.evaluation import robustness
 from tenfold.evaluation.trained import load
 from tenfold.files import read_json
 from tenfold.reporting.page import write_report
@@ -299,3 +301,15 @@ def test_pictures_of_ones_own_are_explained(findings, folder):
     command = commands.run(["explain", "runs/tiny/1", "broken.png"], folder=folder)
     assert command.wait() == 2
     assert "broken.png can't be read" in command.output
+
+
+def test_pictures_that_a_shift_changes_are_shown(findings, run, tmp_path, monkeypatch):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "1"))
+    found = robustness.Shifts(0.9, (robustness.Flip(2, 0, 3, "left"),))
+    monkeypatch.setattr(robustness, "shift_consistency", lambda *_, **__: found)
+    finding = audit(copy, ["robustness"], options=AuditOptions(pictures=10, seed=5))["robustness"]
+    before, after = finding.arrays["flipped"][0], finding.arrays["moved"][0]
+    assert np.array_equal(after[:, :-1], before[:, 1:])
+    page = write_report([copy.path], tmp_path / "page.html").read_text()
+    assert "What one pixel changes" in page
+    assert "called red; moved left grey" in page
