@@ -297,6 +297,9 @@ def test_pictures_of_ones_own_are_explained(findings, folder):
     command = commands.run(["explain", "runs/tiny/1", "nowhere.png"], folder=folder)
     assert command.wait() == 2
     assert "There is no picture or folder nowhere.png" in command.output
+    command = commands.run(["explain", "runs/tiny/1", "test/9999"], folder=folder)
+    assert command.wait() == 2
+    assert "no picture test/9999 in the test split, whose ids are like test/1 and" in command.output
     (folder / "broken.png").write_bytes(b"nothing")
     command = commands.run(["explain", "runs/tiny/1", "broken.png"], folder=folder)
     assert command.wait() == 2

@@ -46,13 +46,16 @@ def test_its_script_gives_the_answers_of_the_predictor(model, tmp_path):
         [sys.executable, "-I", str(script), str(tmp_path / "a.png"), str(tmp_path / "b.png")],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         cwd=tmp_path,
     )
+    assert found.returncode == 1  # For the one that is broken.
     first, second = found.stdout.splitlines()
     expected = Predictor(model).predict(tmp_path / "a.png")
     assert first.endswith(f"{expected.label} ({expected.confidence:.1%})")
     assert "can't be read (cannot identify image file" in second
+    found = subprocess.run([sys.executable, "-I", str(script)], capture_output=True, check=False)
+    assert (found.returncode, found.stderr[:27]) == (1, b"Name what is on pictures: p")
 
 
 @pytest.mark.parametrize("kind", ["large", "turned", "grey16", "alpha", "cmyk", "palette"])

@@ -141,6 +141,19 @@ def test_the_command_writes_and_tells(run):
     assert (folder / "x.onnx").stat().st_size == line["size"]
 
 
+def test_a_bundle_leaves_what_the_run_exported_alone(run):
+    folder = run.path.parents[2]
+    assert commands.run(["export", "runs/tiny/1", "--maps"], folder=folder).wait() == 0
+    before = (run.path / "export/model.onnx").read_bytes()
+    known = read_json(run.path / "export/exports.json")
+    command = commands.run(["export", "runs/tiny/1", "--bundle", "away"], folder=folder)
+    assert command.wait() == 0, command.output
+    assert "away/model.onnx: " in command.output
+    assert (run.path / "export/model.onnx").read_bytes() == before
+    assert read_json(run.path / "export/exports.json") == known
+    assert not Predictor(folder / "away/model.onnx").has_map
+
+
 def test_what_is_no_model_is_refused(tmp_path):
     path = tmp_path / "model.onnx"
     with pytest.raises(TenfoldError, match="There is no model"):

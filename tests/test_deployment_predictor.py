@@ -15,6 +15,7 @@ import served
 from tenfold.data import load as load_data
 from tenfold.deployment.predictor import Predictor
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.thresholds import confidence_for
 from tenfold.evaluation.trained import load
 from tenfold.files import read_json
 
@@ -166,5 +167,13 @@ def test_it_declines_where_it_should(model):
     predictor.threshold = 0.5
     assert predictor.prediction(row).is_unsure
     assert not Predictor(model).prediction(row).is_unsure
-    with pytest.raises(TenfoldError, match=r"no threshold for 42 % .* 95 %, 99 %"):
+    with pytest.raises(TenfoldError, match=r"no threshold for 42 % .* 95 % and 99 %"):
         Predictor(model, accuracy=0.42)
+
+
+def test_a_threshold_that_can_not_be_had_is_no_silent_refusal():
+    assert confidence_for({0.95: 0.6}, 0.95) == 0.6
+    with pytest.raises(TenfoldError, match="held no validation pictures back; train with some"):
+        confidence_for({}, 0.95)
+    with pytest.raises(TenfoldError, match="No confidence is high enough for 95 % right answers"):
+        confidence_for({0.95: 1.0000000000000002}, 0.95)

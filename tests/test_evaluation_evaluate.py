@@ -163,6 +163,25 @@ def test_data_that_changed_since_the_training_is_refused(run, tmp_path, make_ima
     assert not run.predictions("test").exists()
 
 
+def test_what_it_was_trained_on_is_not_taken_for_other_data(run, tmp_path):
+    named = evaluate_run(run, split="validation", data=str(tmp_path / "insects.npz"))
+    assert named["num_images"] == evaluate_run(run, split="validation")["num_images"] < 60
+    assert set(json.loads(run.result.read_text())["splits"]) == {"validation"}
+
+
+def test_other_pictures_in_its_place_may_be_those_it_learnt_from(
+    run, tmp_path, make_images, caplog
+):
+    path = tmp_path / "insects.npz"
+    known = json.loads(run.provenance.read_text())
+    known["data"]["location"] = str(path)
+    run.provenance.write_text(json.dumps(known))
+    path.unlink()
+    write_npz(dataset_of(make_images(61, size=(16, 16)), name="insects"), path)
+    evaluate_run(run, data=str(path))
+    assert "may have learnt from some of these very pictures" in caplog.text
+
+
 def test_an_unfinished_run_says_what_to_do(run):
     run.result.unlink()
     with pytest.raises(TenfoldError, match="is not finished; run its `tenfold train` command"):

@@ -132,7 +132,7 @@ def test_opening_what_is_no_run_folder_says_what_to_give(tmp_path):
         open_run(tmp_path)
     (tmp_path / "recipe.json").write_text("{}")
     assert open_run(tmp_path) == RunFolder(tmp_path)
-    with pytest.raises(TenfoldError, match="no run folder"):
+    with pytest.raises(TenfoldError, match="is a file; name the run folder"):
         open_run(tmp_path / "recipe.json")
 
 

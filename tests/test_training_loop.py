@@ -97,7 +97,13 @@ def test_accumulated_parts_are_the_whole_batch(parts):
 
 
 def test_few_pictures_get_more_epochs():
-    fitted = fit(tiny("training.epochs=2", "training.min_steps=20"), data())
+    class Plans(Reporters):
+        def started(self, plan):
+            plans.append(plan)
+
+    plans = []
+    fitted = fit(tiny("training.epochs=2", "training.min_steps=20"), data(), reporter=Plans([]))
+    assert [plan.min_steps for plan in plans] == [20]
     assert [line["step"] for line in fitted.history.metrics] == [6, 12, 18, 24]
     assert fitted.history.metrics[-1]["learning_rate"] < 0.02
 

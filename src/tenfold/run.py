@@ -123,6 +123,10 @@ def _numbered(parent: Path) -> list[Path]:
 
 def open_run(path: Path) -> RunFolder:
     """The run folder at `path`. Raises TenfoldError where there is none."""
+    if path.is_file():
+        raise TenfoldError(
+            f"{path} is a file; name the run folder that it is from, like runs/cnn/1."
+        )
     if not path.is_dir():
         raise TenfoldError(f"There is no run folder {path}; `tenfold train` makes one.")
     run = RunFolder(path)

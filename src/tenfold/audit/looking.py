@@ -1,6 +1,8 @@
 """The parts of an audit that look into the network: where it looked, and what its errors share."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,11 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Finding:
             truths.append(subject.measured.class_names[subject.measured.labels[index]])
             _require_few(len(pixels))
             continue
+        if re.fullmatch(r"(train|validation|test)/-?\d+", name) and not Path(name).exists():
+            raise TenfoldError(
+                f"There is no picture {name} in the {subject.split} split, whose ids are like "
+                f"{subject.measured.ids[0]} and {subject.measured.ids[-1]}."
+            )
         paths = find_pictures([name])
         _require_few(len(pixels) + len(paths))
         pixels += list(read_pictures(paths, subject.model.image_size))

@@ -1,5 +1,6 @@
 """`tenfold export` and `tenfold serve`: a run as a file that runs anywhere, and as a service."""
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,6 +45,7 @@ def export(
     """Write a run as one ONNX file, if it says the same as the run on real pictures."""
     from tenfold.deployment.bundle import require_new, write_bundle
     from tenfold.deployment.export import LICENCE, export_run
+    from tenfold.reporting.page import card_text
     from tenfold.run import open_run
     from tenfold.training.process import prepare_process
 
@@ -52,7 +54,9 @@ def export(
     if bundle is not None:
         require_new(bundle)
     prepare_process(threads)
-    with output.progress() as progress:
+    with output.progress() as progress, tempfile.TemporaryDirectory() as apart:
+        if bundle is not None and out is None:  # What the run has exported stays as it is.
+            out = Path(apart) / "model.onnx"
         found = export_run(
             folder,
             out,
@@ -63,11 +67,11 @@ def export(
             licence=licence or LICENCE,
             progress=progress,
         )
+        if bundle is not None:
+            written = write_bundle(folder, found, bundle, card=card_text(folder.path))
+            found = found._replace(path=bundle / "model.onnx")
     _show_export(output, found)
     if bundle is not None:
-        from tenfold.reporting.page import card_text
-
-        written = write_bundle(folder, found, bundle, card=card_text(folder.path))
         output.record("bundle", files=[str(path) for path in written])
         output.say(f"{bundle} holds {', '.join(path.name for path in written)}.")
 
@@ -211,8 +215,9 @@ def _model_file(place: Path) -> Path:
     if not place.is_dir():
         return place
     for name in ("model.onnx", "model-int8.onnx"):
-        if (place / "export" / name).exists():
-            return place / "export" / name
+        for folder in (place / "export", place):  # A run, or a bundle.
+            if (folder / name).exists():
+                return folder / name
     raise TenfoldError(f"{place} was not exported yet; run `tenfold export {place}` first.")
 
 

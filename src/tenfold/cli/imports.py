@@ -1,5 +1,6 @@
 """Large libraries, imported in less time."""
 
+import atexit
 import contextlib
 import gc
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ def quick_imports() -> Iterator[None]:
     a process of our own; somebody else's may have garbage to lose.
     """
     was_enabled = gc.isenabled()
+    # Extension modules that are never freed complain of leaks when the process ends.
+    atexit.register(gc.unfreeze)
     gc.disable()
     try:
         yield

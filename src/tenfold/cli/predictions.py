@@ -305,7 +305,8 @@ def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["
 
         predictor = Predictor(run, threads=threads or 0, accuracy=share)
         return predictor, predictor.threshold
-    from tenfold.evaluation.calibration import confidence_for, fitted_of
+    from tenfold.evaluation.calibration import fitted_of
+    from tenfold.evaluation.thresholds import confidence_for
     from tenfold.evaluation.trained import load
     from tenfold.files import read_json
     from tenfold.run import open_run
@@ -323,7 +324,8 @@ def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["
     if share is None:
         return model, 0.0
     fitted = fitted_of(read_json(folder.result))
-    return model, confidence_for(fitted.thresholds if fitted else (), share)
+    thresholds = fitted.thresholds if fitted else ()
+    return model, confidence_for({each.accuracy: each.confidence for each in thresholds}, share)
 
 
 def _show_pictures(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:

@@ -219,7 +219,10 @@ def _describe_plan(plan: "Plan") -> str:
     resumed = (
         f"; resumed after step {plan.resumed_step:,}" if plan.resumed_step > plan.first_step else ""
     )
-    epochs = f"{plan.epochs} epochs of {plan.steps_per_epoch} steps"
+    steps = "1 step" if plan.steps_per_epoch == 1 else f"{plan.steps_per_epoch} steps"
+    epochs = f"{plan.epochs} epochs of {steps}"
+    if plan.min_steps:
+        epochs += f" (for training.min_steps = {plan.min_steps})"
     if plan.seconds_left is not None:
         epochs = f"{duration(plan.seconds_left)}, but at most {epochs},"
     learns = "" if plan.trains == "all" else f" that learn ({plan.trains})"

@@ -404,8 +404,10 @@ def _measure(function: Any) -> list[float]:
 
 
 def _remember(run: RunFolder, export: Export) -> None:
-    """Keep the figures in the run folder, where the page finds them."""
+    """Keep the figures of a file in the run folder there, where the page finds them."""
     path = run.path / "export" / "exports.json"
+    if path.parent != export.path.parent and path.exists():
+        return
     known = read_json(path) if path.exists() else {}
     kind = "int8" if export.is_int8 else "float"
     known[kind] = {

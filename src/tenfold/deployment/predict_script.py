@@ -14,26 +14,26 @@ def read(path: str, height: int, width: int) -> np.ndarray:
     picture = ImageOps.exif_transpose(Image.open(path))
     if picture.mode.startswith("I"):  # Sixteen bits become eight.
         picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
-    picture = picture.convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
-    picture = Image.alpha_composite(white, picture).convert("RGB")
+    picture = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
     return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC))
 
 
-def main() -> None:
-    """Print the class and the confidence of each picture that is named."""
-    model = str(Path(__file__).with_name("model.onnx"))
+def main(paths: list[str], status: int = 0) -> int:
+    """Print the class and the confidence of each picture; 1 if one of them can't be read."""
+    model = Path(__file__).with_name("model.onnx").read_bytes()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["tenfold"])
-    for path in sys.argv[1:]:
+    for path in paths:
         try:
-            pixels = read(path, *facts["image_size"])
+            pixels = read(path, *facts["image_size"])[None]
         except Exception as error:  # What a broken picture raises is without limits.
-            print(f"{path}: can't be read ({error})")
+            status = bool(sys.stdout.write(f"{path}: can't be read ({error})\n"))
             continue
-        [[shares]] = session.run(["probabilities"], {"pixels": pixels[None]})
+        [[shares]] = session.run(["probabilities"], {"pixels": pixels})
         print(f"{path}: {facts['class_names'][shares.argmax()]} ({shares.max():.1%})")
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]) if sys.argv[1:] else __doc__)

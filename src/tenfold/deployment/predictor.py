@@ -24,6 +24,7 @@ from tenfold.data.formats.pictures import (
     resize_pixels,
 )
 from tenfold.errors import TenfoldError, first_line, missing_extra
+from tenfold.evaluation.thresholds import confidence_for
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -296,10 +297,5 @@ def png_uri(pixels: NDArray[np.uint8]) -> str:
 def _threshold(facts: dict[str, Any], accuracy: float | None) -> float:
     if accuracy is None:
         return 0.0
-    known = {each["accuracy"]: each["confidence"] for each in facts["thresholds"]}
-    if accuracy not in known:
-        choices = ", ".join(f"{100 * value:g} %" for value in known) or "none"
-        raise TenfoldError(
-            f"There is no threshold for {100 * accuracy:g} % right answers; there are: {choices}."
-        )
-    return float(known[accuracy])
+    known = {each["accuracy"]: float(each["confidence"]) for each in facts["thresholds"]}
+    return confidence_for(known, accuracy)

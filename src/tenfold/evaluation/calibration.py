@@ -107,18 +107,6 @@ def fitted_of(result: Mapping[str, Any]) -> Fitted | None:
     )
 
 
-def confidence_for(thresholds: Sequence[Threshold], accuracy: float) -> float:
-    """The confidence from which on `accuracy` of the answers are right. Raises TenfoldError where
-    none was fitted for it."""
-    known = {threshold.accuracy: threshold.confidence for threshold in thresholds}
-    if accuracy not in known:
-        choices = ", ".join(f"{100 * value:g}" for value in known) or "none, for want of validation"
-        raise TenfoldError(
-            f"There is no threshold for {100 * accuracy:g} % right answers; there are: {choices}."
-        )
-    return known[accuracy]
-
-
 class PredictionSets(NamedTuple):
     """What sets of classes with a promised coverage do on pictures that they were not fitted on.
 

@@ -1,6 +1,8 @@
 """Evaluate a finished run on a split of its data or of other data, and write that down."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from tenfold.data import Dataset, Images, load
@@ -16,6 +18,8 @@ from tenfold.recipe import DataOptions
 from tenfold.run import RunFolder, now
 
 SPLITS = ("validation", "test", "train")
+
+logger = logging.getLogger("tenfold")
 
 
 class SplitOptions(TypedDict):
@@ -39,7 +43,8 @@ def evaluate_run(
     """Metrics of `run` on `split`, which are also written into the run folder.
 
     data: name or path of another data set than the run's; classes are matched by name, and the
-    result is kept beside the run's own, under `<split> of <data>`. skip_broken: leave out pictures
+    result is kept beside the run's own, under `<split> of <data>`. Where it is what the run was
+    trained on, its own splits count. skip_broken: leave out pictures
     that can't be read. Raises TenfoldError where the run is not finished, where its data is no
     longer what it was trained on, and where the data has no such split or classes.
     """
@@ -92,14 +97,38 @@ def open_split(
             skip_broken=skip_broken,
             progress=progress,
         )
-    images = split_of(dataset, split, options, own=data is None)
-    return OpenedSplit(model, split if data is None else f"{split} of {dataset.name}", images)
+    own = data is None or _is_trained_on(run, dataset)
+    if not own and _is_where_it_was(run, data):
+        logger.warning(
+            "%s has changed since %s was trained on it, and it may have learnt from some of these "
+            "very pictures; what it gets right of them says little.",
+            data,
+            run.path,
+        )
+    images = split_of(dataset, split, options, own=own)
+    return OpenedSplit(model, split if own else f"{split} of {dataset.name}", images)
+
+
+def _trained_on(run: RunFolder) -> dict[str, Any]:
+    """What the run remembers of its data."""
+    known: dict[str, Any] = read_json(run.provenance).get("data", {})
+    return known
+
+
+def _is_trained_on(run: RunFolder, dataset: Dataset) -> bool:
+    checksums = _trained_on(run).get("checksums")
+    return bool(checksums) and checksums == dict(dataset.checksums)
+
+
+def _is_where_it_was(run: RunFolder, data: str | None) -> bool:
+    location = _trained_on(run).get("location")
+    return bool(location and data) and Path(str(data)).resolve() == Path(str(location))
 
 
 def require_unchanged(run: RunFolder, dataset: Dataset) -> None:
     """Raise TenfoldError where the run was trained on other pictures: what was then in train may
     now be in test."""
-    trained_on = read_json(run.provenance).get("data", {}).get("checksums", {})
+    trained_on = _trained_on(run).get("checksums", {})
     now_there = dict(dataset.checksums)
     changed = [name for name, value in trained_on.items() if now_there.get(name) != value]
     if changed:

@@ -39,6 +39,11 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     elif path.suffix == ".json" and path.is_file():
         source, name = str(path), path.stem
         values = read_json(path)
+    elif path.suffix in (".toml", ".json"):
+        raise TenfoldError(
+            f"There is no file {path}; check the path, or name one of: "
+            f"{', '.join(sorted(shipped))}."
+        )
     else:
         raise TenfoldError(
             f"There is no recipe {str(name_or_path)!r}{nearest(str(name_or_path), shipped)}; "

@@ -15,7 +15,7 @@ class Plan:
     trains: what of the network learns, `all` where it is not pretrained. num_parameters: that
     learn. first_step: steps of the stages before; is_last: whether no stage follows. resumed_step:
     steps done, more than first_step where it is resumed. seconds_left: of the recipe's time limit,
-    or None.
+    or None. min_steps: of the recipe, where they take more epochs than it names, else 0.
     """
 
     recipe: str
@@ -33,6 +33,7 @@ class Plan:
     is_last: bool
     resumed_step: int
     seconds_left: float | None
+    min_steps: int = 0
 
 
 class Reporter(Protocol):

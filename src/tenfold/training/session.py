@@ -222,7 +222,7 @@ class Session:
 
 def describe_plan(session: Session) -> Plan:
     """What a reporter is told before the first step."""
-    history = session.state.history
+    history, options = session.state.history, session.recipe.training
     return Plan(
         recipe=session.recipe.name,
         model=session.recipe.model.name,
@@ -239,4 +239,5 @@ def describe_plan(session: Session) -> Plan:
         is_last=session.is_last,
         resumed_step=history.epoch * session.steps_per_epoch + history.step,
         seconds_left=max(session.clock.left(session.elapsed), 0.0) if session.clock else None,
+        min_steps=options.min_steps if session.num_epochs > options.epochs else 0,
     )

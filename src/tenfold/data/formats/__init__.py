@@ -149,9 +149,9 @@ def unknown_name(name: str, known: Iterable[str]) -> TenfoldError:
     """The error for a name that is neither one of the `known` data sets nor a path."""
     names = list(known)
     nearest = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    hint = f"did you mean {nearest[0]}?" if nearest else "check it, or where the pictures are now."
     return TenfoldError(
-        f"{name} is neither a path that exists nor one of {', '.join(names)}; {hint}Check the name."
+        f"{name} is neither a path that exists nor one of {', '.join(names)}; {hint}"
     )
 
 
