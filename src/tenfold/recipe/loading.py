@@ -39,15 +39,12 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     elif path.suffix == ".json" and path.is_file():
         source, name = str(path), path.stem
         values = read_json(path)
-    elif path.suffix in (".toml", ".json"):
-        raise TenfoldError(
-            f"There is no file {path}; check the path, or name one of: "
-            f"{', '.join(sorted(shipped))}."
-        )
     else:
+        known = ", ".join(sorted(shipped))
+        given = str(name_or_path)
+        wanted = "check the path, or name" if path.suffix == ".toml" else "give a .toml file, or"
         raise TenfoldError(
-            f"There is no recipe {str(name_or_path)!r}{nearest(str(name_or_path), shipped)}; "
-            f"give a path that ends in .toml, or one of: {', '.join(sorted(shipped))}."
+            f"There is no recipe {given!r}{nearest(given, shipped)}; {wanted} one of: {known}."
         )
     if not isinstance(values, dict):
         raise TenfoldError(f"{source} must hold a table of recipe fields.")
