@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import tenfold
+from tenfold.errors import TenfoldError, require_packages
 
 SOURCES = sorted(Path(tenfold.__file__).parent.rglob("*.py"))
 HEAVY = ("torch", "torchvision", "accelerate", "matplotlib", "sklearn", "pyarrow", "httpx", "PIL")
@@ -41,3 +42,12 @@ def test_only_the_command_line_prints(path):
         return
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
+
+
+def test_a_package_that_is_missing_or_broken_is_named_with_its_extra(tmp_path, monkeypatch):
+    (tmp_path / "broken_package.py").write_text("raise ImportError('a library is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    require_packages("json", what="Serving needs X", extra="serve")
+    for name in ("broken_package", "absent_package"):
+        with pytest.raises(TenfoldError, match=r"Serving needs X; .*pip install '.\[serve\]'"):
+            require_packages("json", name, what="Serving needs X", extra="serve")

@@ -27,11 +27,11 @@ def main(paths: list[str], status: int = 0) -> int:
     for path in paths:
         try:
             pixels = read(path, *facts["image_size"])[None]
+            [[shares]] = session.run(["probabilities"], {"pixels": pixels})
+            answer = f"{facts['class_names'][shares.argmax()]} ({shares.max():.1%})"
         except Exception as error:  # What a broken picture raises is without limits.
-            status = bool(sys.stdout.write(f"{path}: can't be read ({error})\n"))
-            continue
-        [[shares]] = session.run(["probabilities"], {"pixels": pixels})
-        print(f"{path}: {facts['class_names'][shares.argmax()]} ({shares.max():.1%})")
+            answer, status = f"can't be read ({error})", 1
+        print(f"{path}: {answer}")
     return status
 
 
