@@ -315,4 +315,4 @@ def test_pictures_that_a_shift_changes_are_shown(findings, run, tmp_path, monkey
     assert np.array_equal(after[:, :-1], before[:, 1:])
     page = write_report([copy.path], tmp_path / "page.html").read_text()
     assert "What one pixel changes" in page
-    assert "called red; moved left grey" in page
+    assert "called red; moved left: grey" in page

@@ -210,7 +210,7 @@ def _flips(finding: Finding) -> tuple[Strip, ...]:
             (picture_uri(arrays["flipped"][number]), picture_uri(arrays["moved"][number])),
             (f"as it is: {each['before']}", f"moved {each['direction']}: {each['after']}"),
             (
-                f"is {each['true']}, called {each['before']}; moved {each['direction']} "
+                f"is {each['true']}, called {each['before']}; moved {each['direction']}: "
                 f"{each['after']}",
                 each["id"],
             ),
@@ -221,7 +221,7 @@ def _flips(finding: Finding) -> tuple[Strip, ...]:
         return ()
     caption = (
         "The first of those whose answer changes, as they are and moved by one pixel. To us both "
-        "look the same; to the network every number in them is another one."
+        "look the same; to the network nearly every number is another one."
     )
     return (Strip("What one pixel changes", caption, items),)
 
