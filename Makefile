@@ -12,10 +12,10 @@ WORKERS ?= 2
 TO ?= 75 85 91 94
 SEEDS ?= 5
 
-.PHONY: help install demo test check format bench docs results clean
+.PHONY: help install demo test test-long check format bench docs results clean
 
 help:  ## Show what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 install: $(INSTALLED)  ## Install tenfold and everything it needs into .venv
 
@@ -30,8 +30,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## Train a dense and a convolutional network on CIFAR-10 and compare them
 	$(BIN)/tenfold demo
 
-test: $(INSTALLED)  ## Run all tests
+test: $(INSTALLED)  ## Run the tests, one of each kind
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-long: $(INSTALLED)  ## Run what takes long: repeats, kill loops, soaks
+	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## Lint, check formatting, types, layers and that no recipe field is dead
 	$(BIN)/ruff check .
