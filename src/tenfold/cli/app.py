@@ -47,6 +47,7 @@ from tenfold.console.summaries import (
     show_result,
 )
 from tenfold.errors import TenfoldError
+from tenfold.waiting import sharing_cores
 
 if TYPE_CHECKING:
     from tenfold.data import Dataset
@@ -342,7 +343,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # --debug may stand anywhere, since it is thought of after the rest has been typed.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    with _exit_status(debug=len(arguments) < len(sys.argv) - 1):
+    with _exit_status(debug=len(arguments) < len(sys.argv) - 1), sharing_cores():
         app(args=arguments)
 
 

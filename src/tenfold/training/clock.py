@@ -1,11 +1,16 @@
 """The clock of a training that is to end at a given time, whatever the machine does meanwhile."""
 
+import logging
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+logger = logging.getLogger("tenfold")
 
 LOOK_AT = 0.75
 """Share of the time after which the machine is measured once more."""
@@ -107,3 +112,32 @@ def forward_seconds(network: nn.Module, inputs: Tensor, *, seconds: float = LOOK
     took = time.perf_counter() - started
     network.train(was_training)
     return took / (number * len(inputs))
+
+
+class StepTimes:
+    """Says once that steps have become far slower than the first ones of the same image size."""
+
+    FEW = 20
+    """Steps that are compared, by their median."""
+    FAR = 3.0
+    """Times slower that is worth a word."""
+
+    def __init__(self) -> None:
+        self._seconds: defaultdict[int, list[float]] = defaultdict(list)
+        self._has_warned = False
+
+    def note(self, seconds: float, *, size: int) -> None:
+        """A step with images of `size` pixels took so long."""
+        times = self._seconds[size]
+        times.append(seconds)
+        if self._has_warned or len(times) % self.FEW or len(times) < 2 * self.FEW:
+            return
+        first, last = median(times[: self.FEW]), median(times[-self.FEW :])
+        if last > self.FAR * first:
+            self._has_warned = True
+            logger.warning(
+                "A step takes %.2g s now and took %.2g s at first; other programs on these "
+                "cores slow training down.",
+                last,
+                first,
+            )

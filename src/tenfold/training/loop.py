@@ -43,6 +43,7 @@ from tenfold.training.session import Session, describe_plan
 from tenfold.training.set_up import set_up
 from tenfold.training.stages import stages_of
 from tenfold.training.state import History, Sums, TrainingState
+from tenfold.waiting import sharing_cores
 
 CHECKPOINT_SECONDS = 120.0
 """Longest time between two checkpoints within an epoch."""
@@ -85,7 +86,7 @@ def fit(
     TenfoldError where data and recipe don't fit or memory runs out.
     """
     stages = stages_of(recipe)
-    with Interruption() as interruption:
+    with sharing_cores(), Interruption() as interruption:
         start = partial(
             set_up,
             data=data,
@@ -155,6 +156,7 @@ def _train_epoch(session: Session) -> None:
         seconds = time.perf_counter() - started
         history.step = step + 1
         history.training_seconds += seconds
+        session.step_times.note(seconds, size=session.size)
         session.reporter.stepped(
             epoch=history.epoch + 1,
             step=step + 1,
@@ -251,6 +253,7 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
     state, history = session.state, session.state.history
     position = _position(session, step)
     done = position / session.total_steps
+    session.size = _size(session, done)
     set_learning_rate(state.optimizer, _rate_factor(session, position))
     _freeze(session, done)
     for group in state.optimizer.param_groups:
@@ -267,7 +270,7 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
             step=step,
             batch_size=batch_size,
             number=number,
-            size=_size(session, done),
+            size=session.size,
         )
         is_last = index == len(share) - 1
         with contextlib.nullcontext() if is_last else accelerator.no_sync(session.network):

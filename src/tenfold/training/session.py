@@ -16,7 +16,7 @@ from tenfold.models import count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
 from tenfold.training.batches import TrainingInputs
-from tenfold.training.clock import Clock
+from tenfold.training.clock import Clock, StepTimes
 from tenfold.training.devices import on_first_process
 from tenfold.training.interruption import Interruption
 from tenfold.training.reporters import Plan, Reporter
@@ -39,9 +39,10 @@ class Session:
     an epoch, on the first process alone. least_pictures: that a batch must have. blocks: of the
     network, from its input on; the first num_frozen of them no longer learn. class_weights: (C,),
     or None where all pictures weigh the same. look: seconds of a forward pass a picture, measured
-    when it is called; clock: of a training that is to end in time. is_deferred: whether losses and
-    gradients are looked at some batches later, so that Python never waits for the device; spoilt: 1
-    where one of them was not finite since.
+    when it is called; clock: of a training that is to end in time. size: side in pixels of the
+    images of the present step. is_deferred: whether losses and gradients are looked at some batches
+    later, so that Python never waits for the device; spoilt: 1 where one of them was not finite
+    since.
     """
 
     recipe: Recipe
@@ -69,6 +70,8 @@ class Session:
     spoilt: Tensor
     look: Callable[[], float]
     num_frozen: int = 0
+    size: int = 0
+    step_times: StepTimes = field(default_factory=StepTimes)
     clock: Clock | None = None
     started: float = 0.0
     validation_seconds: float = 0.0

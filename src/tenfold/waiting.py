@@ -1,0 +1,138 @@
+"""Compute threads that wait as suits the cores: spinning while these are free, asleep while not.
+
+A thread of OpenMP that has done its share of an operation spins for some milliseconds before it
+sleeps. On idle cores that is fastest; beside other programs it burns the time in which the thread
+that it waits for could run, and steps take up to ten times as long. libgomp, which PyTorch uses on
+Linux, spins for a thousandth of that as long as it manages more threads than there are cores. So
+threads that do nothing are kept beside those that compute while the latter lack cores. It works at
+any moment, changes neither the environment nor the number of threads that compute, and no bit of
+any result.
+"""
+
+import contextlib
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+LOOK_SECONDS = 0.5
+"""Between two looks at the cores."""
+
+LACKING, ENOUGH = 0.15, 0.05
+"""Shares of the time that threads want in which they had no core: from the first on they wait
+asleep, below the second they spin again. Waking up costs some, too."""
+
+CALM_LOOKS = 4
+"""Looks in a row with enough cores before threads spin again."""
+
+_TASKS = Path("/proc/self/task")
+
+
+@contextlib.contextmanager
+def sharing_cores() -> Iterator[None]:
+    """A context in which the threads of OpenMP wait as suits what else the cores do.
+
+    Elsewhere than on Linux, and within itself, it does nothing.
+    """
+    watch = _Watch()
+    if not _entered.acquire(blocking=False):
+        yield
+        return
+    try:
+        if sys.platform.startswith("linux") and (_TASKS / f"{os.getpid()}/schedstat").exists():
+            watch.start()
+        yield
+    finally:
+        watch.end()
+        _entered.release()
+
+
+_entered = threading.Lock()
+
+
+class SleepyWaiting:
+    """While it is entered, threads of OpenMP that wait fall asleep almost at once."""
+
+    def __enter__(self) -> None:
+        self._over, ready = threading.Event(), threading.Event()
+        # Threads that are asked for belong to the asking one, and end with it.
+        self._thread = threading.Thread(target=self._hold, args=(ready,), daemon=True)
+        self._thread.start()
+        ready.wait()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _hold(self, ready: threading.Event) -> None:
+        nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)  # Of NULL, that is.
+        for path in _loaded_libgomps():
+            with contextlib.suppress(OSError, AttributeError):
+                parallel = ctypes.CDLL(path).GOMP_parallel
+                parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+                parallel.restype = None
+                parallel(nothing, None, (os.cpu_count() or 1) + 1, 0)
+        ready.set()
+        self._over.wait()
+
+
+class Balance:
+    """Decides how to wait, from what threads got and wanted; `is_sleepy` is the decision."""
+
+    def __init__(self) -> None:
+        self.is_sleepy = False
+        self._calm_looks = 0
+
+    def look(self, *, computed: float, waited: float) -> None:
+        """Seconds that all threads have computed, and waited for a core, since the last look."""
+        wanted = computed + waited
+        lacking = waited / wanted if wanted > LOOK_SECONDS / 10 else 0.0
+        self._calm_looks = self._calm_looks + 1 if lacking < ENOUGH else 0
+        if lacking > LACKING:
+            self.is_sleepy = True
+        elif self._calm_looks >= CALM_LOOKS:
+            self.is_sleepy = False
+
+
+class _Watch(threading.Thread):
+    """Looks at the cores twice a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True, name="tenfold-cores")
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        balance, before = Balance(), _schedules()
+        with contextlib.ExitStack() as stack:
+            while not self._over.wait(LOOK_SECONDS):
+                now, was_sleepy = _schedules(), balance.is_sleepy
+                changes = [(t, before.get(name, (0, 0))) for name, t in now.items()]
+                computed, waited = (sum(t[i] - b[i] for t, b in changes) / 1e9 for i in (0, 1))
+                balance.look(computed=computed, waited=waited)
+                before = now
+                if balance.is_sleepy and not was_sleepy:
+                    stack.enter_context(SleepyWaiting())
+                elif was_sleepy and not balance.is_sleepy:
+                    stack.close()
+
+    def end(self) -> None:
+        self._over.set()
+        if self.is_alive():
+            self.join()
+
+
+def _schedules() -> dict[str, tuple[int, int]]:
+    """Nanoseconds that each thread of this process has run, and has waited for a core."""
+    found = {}
+    for task in os.listdir(_TASKS):
+        with contextlib.suppress(OSError, ValueError):  # It may just have ended.
+            ran, waited, _ = (_TASKS / task / "schedstat").read_text().split()
+            found[task] = (int(ran), int(waited))
+    return found
+
+
+def _loaded_libgomps() -> set[str]:
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
+    return {line.split(maxsplit=5)[5] for line in maps.splitlines() if "libgomp" in line}
