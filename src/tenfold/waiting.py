@@ -12,7 +12,6 @@ any result.
 import contextlib
 import ctypes
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,14 +33,16 @@ _TASKS = Path("/proc/self/task")
 def sharing_cores() -> Iterator[None]:
     """A context in which the threads of OpenMP wait as suits what else the cores do.
 
-    Elsewhere than on Linux, and within itself, it does nothing.
+    Elsewhere than on Linux, within itself, and where the environment says how to wait, it does
+    nothing.
     """
     watch = _Watch()
     if not _entered.acquire(blocking=False):
         yield
         return
     try:
-        if sys.platform.startswith("linux") and (_TASKS / f"{os.getpid()}/schedstat").exists():
+        is_decided = any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"))
+        if not is_decided and (_TASKS / f"{os.getpid()}/schedstat").exists():
             watch.start()
         yield
     finally:
