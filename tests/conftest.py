@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,8 +18,14 @@ TIMEOUT_SECONDS = 60
 def pytest_addoption(parser):
     """Options of our own."""
     parser.addoption(
-        "--soak-seconds", type=float, default=60, help="how long the service is under load"
+        "--soak-seconds", type=float, default=60, help="how long a long test loads the service"
     )
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that no worker is left with one at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -83,10 +83,11 @@ def num_checkpoints_made(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_row_01_killed_at_thirty_random_moments(folder, reference):
+@pytest.mark.parametrize("number", [4, pytest.param(30, marks=pytest.mark.long)])
+def test_row_01_killed_at_random_moments(folder, reference, number):
     moments = random.Random(1)
     kills = 0
-    while kills < 30:
+    while kills < number:
         shutil.rmtree(folder / "runs", ignore_errors=True)
         for _ in range(6):
             command = commands.start(TRAIN, folder=folder)
@@ -159,7 +160,9 @@ class DieIn:
         checkpoint.write_bytes = write_half
 
 
-@pytest.mark.parametrize("call", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "call", [1, *(pytest.param(call, marks=pytest.mark.long) for call in (2, 3, 4))]
+)
 @pytest.mark.parametrize("target", ["write", "fsync", "replace"])
 def test_row_02_killed_while_saving_a_checkpoint(folder, reference, target, call):
     command = commands.start(TRAIN, folder=folder, before=DieIn(target, call))
