@@ -72,7 +72,9 @@ def fit(
 ) -> Fitted:
     """Train `recipe` on `data` and return the final weights with their history.
 
-    Runs on as many processes as the launcher started; each takes its share of every batch.
+    Runs on as many processes as the launcher started; each takes its share of every batch. While
+    it trains, threads wait for each other as suits what else the cores do (`tenfold.waiting`), and
+    steps that have become far slower than the first are said once.
 
     restore: called once with the fresh state, to bring it to where an earlier session stopped.
     save: called with the state after every epoch, at least every two minutes, and before an
