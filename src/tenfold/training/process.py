@@ -33,7 +33,7 @@ def prepare_process(threads: int | None = None) -> int:
     threads: None keeps what the environment says. The bits of a result depend on it.
     """
     keep_memory()
-    _adopt_slurm_ranks()
+    _adopt_ranks()
     if threads is not None and threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
@@ -46,16 +46,36 @@ def seconds_since_start() -> float:
     return time.time() - float(psutil.Process().create_time())
 
 
-def _adopt_slurm_ranks() -> None:
-    """Translate what `srun` sets into what torch.distributed reads."""
-    if int(os.environ.get("SLURM_NTASKS", "1")) < 2 or "RANK" in os.environ:
+def num_launched() -> int:
+    """The processes that a launcher started together, this one among them; 1 without a launcher."""
+    _adopt_ranks()
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+LAUNCHERS = (
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK"),
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),
+    ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+)
+"""Where those that torch doesn't know put the processes, this one's rank, and that on its machine:
+Open MPI, MVAPICH, MPICH and Intel MPI, Slurm."""
+
+
+def _adopt_ranks() -> None:
+    """Translate what `mpirun` and `srun` set into what torch.distributed reads."""
+    if "RANK" in os.environ:
         return
-    if "SLURM_PROCID" not in os.environ:
+    for size, rank, local_rank in LAUNCHERS:
+        if int(os.environ.get(size, "1")) > 1 and rank in os.environ:
+            os.environ["RANK"] = os.environ[rank]
+            os.environ["WORLD_SIZE"] = os.environ[size]
+            os.environ["LOCAL_RANK"] = os.environ.get(local_rank, "0")
+            break
+    else:
         return
-    os.environ["RANK"] = os.environ["SLURM_PROCID"]
-    os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
-    os.environ["LOCAL_RANK"] = os.environ.get("SLURM_LOCALID", "0")
-    os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
-    # Jobs on one machine must not meet; the job's number tells them apart.
-    port = 20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000
+    address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_ADDR", address)
+    # Jobs on one machine must not meet; the job's number or the launcher's tells them apart.
+    port = 20000 + int(os.environ.get("SLURM_JOB_ID", os.getppid())) % 20000
     os.environ.setdefault("MASTER_PORT", str(port))
