@@ -122,9 +122,10 @@ class Fail:
         from tenfold.training import set_up
         from tenfold.training.batches import TrainingPictures
 
-        owner, name = {"step": (TrainingPictures, "part"), "validation": (set_up, "predict_images")}[
-            self.place
-        ]
+        owner, name = {
+            "step": (TrainingPictures, "part"),
+            "validation": (set_up, "predict_images"),
+        }[self.place]
         real = getattr(owner, name)
 
         def failing(*arguments, **keywords):

@@ -99,7 +99,8 @@ def plan_run(
 ) -> Planned:
     """The best recipe for `dataset` whose run ends within `seconds`, evaluation included.
 
-    spent: seconds that are over already. recipe: what to train; None picks one of the fast recipes. overrides: what the user asks for.
+    spent: seconds that are over already. recipe: what to train; None picks one of the fast recipes.
+    overrides: what the user asks for.
     Measures this machine for a second or two, and leaves torch with as many threads as are best
     now, if it `may_set_threads`. Raises TenfoldError where the time is too short.
     """
