@@ -6,6 +6,7 @@ import platform
 import pytest
 import torch
 
+from tenfold.errors import TenfoldError
 from tenfold.training.process import keep_memory, num_launched, prepare_process
 
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -21,7 +22,7 @@ SLURM = {
 @pytest.fixture
 def environment(monkeypatch):
     """The environment without ranks, restored afterwards with whatever was set in it."""
-    for name in (*RANKS, *SLURM, *OPEN_MPI, *MPICH, *MVAPICH):
+    for name in (*RANKS, *SLURM, *OPEN_MPI, *MPICH, *MVAPICH, "OMPI_COMM_WORLD_LOCAL_SIZE"):
         # Set before it is deleted, so that pytest restores what the code under test sets.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -66,6 +67,14 @@ def test_mpirun_becomes_ranks_within_a_job_of_slurm_too(environment, launcher):
     assert (found["RANK"], found["WORLD_SIZE"], found["LOCAL_RANK"]) == ("2", "4", "1")
     assert found["MASTER_ADDR"] == launcher.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
     assert 1024 < int(found["MASTER_PORT"]) < 65536
+
+
+def test_several_machines_must_be_told_where_the_first_is(environment):
+    environment.update({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"})
+    with pytest.raises(TenfoldError, match="set MASTER_ADDR"):
+        num_launched()
+    environment["MASTER_ADDR"] = "10.0.0.7"
+    assert num_launched() == 4
 
 
 def test_two_jobs_on_one_machine_meet_at_different_ports(environment):
@@ -120,6 +129,7 @@ def test_threads_are_those_asked_for(environment):
 KEPT = """
 import os, sys
 import psutil, torch
+from tenfold.errors import TenfoldError
 from tenfold.training.process import keep_memory
 
 for keep in (True, False):

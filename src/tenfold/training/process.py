@@ -8,6 +8,8 @@ import time
 import psutil
 import torch
 
+from tenfold.errors import TenfoldError
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
@@ -53,27 +55,37 @@ def num_launched() -> int:
 
 
 LAUNCHERS = (
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK"),
-    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),
-    ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    *(
+        (f"{prefix}_SIZE", f"{prefix}_RANK", f"{prefix}_LOCAL_RANK", f"{prefix}_LOCAL_SIZE")
+        for prefix in ("OMPI_COMM_WORLD", "MV2_COMM_WORLD")
+    ),
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", ""),
 )
-"""Where those that torch doesn't know put the processes, this one's rank, and that on its machine:
-Open MPI, MVAPICH, MPICH and Intel MPI, Slurm."""
+"""Where those that torch doesn't know put the number of processes and this one's rank, among all
+and on its machine: Open MPI, MVAPICH, MPICH and Intel MPI, Slurm."""
 
 
 def _adopt_ranks() -> None:
-    """Translate what `mpirun` and `srun` set into what torch.distributed reads."""
-    if "RANK" in os.environ:
+    """Translate what `mpirun` and `srun` set into what torch.distributed reads.
+
+    Raises TenfoldError where the processes are on several machines that must be told of the first.
+    """
+    several = (n for n in LAUNCHERS if int(os.environ.get(n[0], "1")) > 1 and n[1] in os.environ)
+    names = next(several, None)
+    if names is None or "RANK" in os.environ:
         return
-    for size, rank, local_rank in LAUNCHERS:
-        if int(os.environ.get(size, "1")) > 1 and rank in os.environ:
-            os.environ["RANK"] = os.environ[rank]
-            os.environ["WORLD_SIZE"] = os.environ[size]
-            os.environ["LOCAL_RANK"] = os.environ.get(local_rank, "0")
-            break
-    else:
-        return
+    size, rank, local_rank, local_size = names
+    address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+    is_elsewhere = os.environ.get(local_size, os.environ[size]) != os.environ[size]
+    if is_elsewhere and not {"MASTER_ADDR", "SLURM_LAUNCH_NODE_IPADDR"} & set(os.environ):
+        raise TenfoldError(
+            "The processes are on several machines, and must find each other: set MASTER_ADDR to "
+            "the address of the first, and MASTER_PORT to a free port there."
+        )
+    os.environ["RANK"] = os.environ[rank]
+    os.environ["WORLD_SIZE"] = os.environ[size]
+    os.environ["LOCAL_RANK"] = os.environ.get(local_rank, "0")
     address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_ADDR", address)
     # Jobs on one machine must not meet; the job's number or the launcher's tells them apart.
