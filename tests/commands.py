@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -124,6 +125,30 @@ def run(arguments: Sequence[str], *, folder: Path, **options: Any) -> Command:
     command = start(arguments, folder=folder, **options)
     command.wait()
     return command
+
+
+def start_ranks(
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> list[Command]:
+    """Start `tenfold ARGUMENTS` as two processes that train together, as torchrun starts them."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    together |= {"OMP_NUM_THREADS": "1", **(environment or {})}
+    return [
+        start(
+            arguments,
+            folder=folder,
+            environment={**together, "RANK": rank, "LOCAL_RANK": rank},
+            before=before,
+        )
+        for rank in "01"
+    ]
 
 
 def run_cold(

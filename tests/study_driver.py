@@ -200,6 +200,12 @@ def chatter(recipe: Recipe, path: Path, **others: object) -> None:
     train_at_once(recipe, path)
 
 
+def note_gpu(recipe: Recipe, path: Path, **others: object) -> None:
+    """Train, and write down which GPU is there."""
+    train_at_once(recipe, path)
+    (path / "gpu").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+
+
 def never_end(recipe: Recipe, path: Path, **others: object) -> None:
     """Hear every signal and heed none."""
     with Interruption():
@@ -212,6 +218,7 @@ def never_end(recipe: Recipe, path: Path, **others: object) -> None:
 WAYS: dict[str, TrainTrial] = {
     "chatter": chatter,
     "never end": never_end,
+    "note GPU": note_gpu,
     "train at once": train_at_once,
     "wait and save": wait_and_save,
     "fail somehow": fail_somehow,

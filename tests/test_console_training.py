@@ -34,3 +34,10 @@ def test_a_run_within_a_time_promises_no_number_of_epochs(capsys):
     assert epoch.startswith("epoch 1  train loss 1.500")
     assert epoch.endswith("12 s left")
     assert ended == "Training ended by time limit."
+
+
+def test_the_end_of_a_stage_is_not_told_as_that_of_the_run(capsys):
+    # Two epochs of ten steps, and the first of them is the stage's only one.
+    stage = dataclasses.replace(PLAN, epochs=1, is_last=False)
+    assert lines_of(capsys, stage)[1].endswith("0.0 s left of this stage")
+    assert lines_of(capsys, dataclasses.replace(PLAN, epochs=1))[1].endswith("0.0 s left")

@@ -175,5 +175,5 @@ def test_a_thread_that_hangs_does_not_hold_the_end_up():
     submit(batcher, 0)
     started = time.monotonic()
     batcher.stop(seconds=0.3)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15  # And not the 20 that it hangs.
     gate.set()

@@ -1,6 +1,7 @@
 """Studies whose trials are trained in workers: rows 32, 33 and 34 hold for them too."""
 
 import contextlib
+import glob
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from study_driver import NAMES, callers_of, calls_of, drive, drive_jobs, records
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.run import RunFolder
+from tenfold.studies import pool
 from tenfold.studies.results import Record
 from tenfold.studies.running import threads_for
 
@@ -86,6 +88,34 @@ def test_each_trial_has_a_process_and_the_results_are_the_same(tmp_path: Path) -
     plans = [read_json(tmp_path / name / "study.json") for name in ("jobs", "alone")]
     assert plans[0] == plans[1]
     assert drive_jobs(tmp_path / "jobs", "train at once").num_run == 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "number", "expected"),
+    [
+        (None, 3, ["0", "1", "2"]),
+        ("4,GPU-7f,-1,5", 2, ["4", "GPU-7f"]),
+        ("3", 1, []),
+        (None, 1, []),
+        ("", 0, []),
+    ],
+)
+def test_the_gpus_that_can_be_shared_out(monkeypatch, visible, number, expected) -> None:
+    import torch
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+    monkeypatch.setattr(glob, "glob", lambda pattern: ["/dev/nvidia0", "/dev/nvidia1"])
+    assert pool._visible_gpus() == expected
+
+
+def test_workers_share_out_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_visible_gpus", lambda: ["4", "GPU-7f", "2"])
+    assert drive_jobs(tmp_path, "note GPU").num_finished == 4
+    # Two at once: the third is never needed.
+    assert {path.read_text() for path in tmp_path.glob("runs/*/gpu")} == {"4", "GPU-7f"}
 
 
 def test_what_a_library_prints_spoils_nothing_and_notices_arrive(

@@ -267,9 +267,9 @@ def test_equal_answers_give_equal_results_and_ignore_the_random_state_of_others(
 def test_ten_seeds_of_the_whole_test_set_take_little_time_and_memory() -> None:
     sides = simulate(np.random.default_rng(4), (10, 10), 10_000, gap=0.01, seed_sd=0.004)
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()  # Others may be at work too.
     bootstrap_difference(*sides)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert seconds < 5

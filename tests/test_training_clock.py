@@ -1,10 +1,16 @@
 """The clock of timed training, against cases by hand."""
 
+import os
+import signal
+
 import pytest
 import torch
 from torch import nn
 
+from tenfold.errors import InterruptedRunError
+from tenfold.training import train as training
 from tenfold.training.clock import Clock, Closing, forward_seconds, step_share
+from tiny_training import tiny
 
 
 def test_without_a_closing_time_is_a_straight_line():
@@ -55,3 +61,41 @@ def test_a_forward_pass_is_measured_and_the_network_left_as_it_was():
     assert 0 < found < 0.1
     assert network.training
     assert torch.equal(network[1].running_mean, before)
+
+
+class Stopping:
+    """Ends the run by a signal in its first step."""
+
+    def stepped(self, **others):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def started(self, plan):
+        pass
+
+    def epoch_ended(self, metrics, timings):
+        pass
+
+    def ended(self, reason):
+        pass
+
+
+def test_a_resumed_run_knows_what_was_left_for_evaluation_and_page(tmp_path, monkeypatch):
+    seen, fit = [], training.fit
+
+    def watched(*arguments, closing, **options):
+        seen.append(closing)
+        return fit(*arguments, closing=closing, **options)
+
+    monkeypatch.setattr(training, "fit", watched)
+    recipe = tiny("data.name=digits", "training.time_limit_seconds=300", "training.epochs=1")
+    options = {"folder": tmp_path, "threads": 1, "cpu": True}
+    closing = Closing(20.0, 4.0, picture_seconds=0.001)
+    for left in (closing, None):  # A session that is stopped at once hands it on, too.
+        with pytest.raises(InterruptedRunError):
+            training.train(
+                recipe,
+                options=training.TrainOptions(**options, closing=left),
+                reporter=Stopping(),
+            )
+    training.train(recipe, options=training.TrainOptions(**options))
+    assert seen == [closing] * 3

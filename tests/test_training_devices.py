@@ -4,14 +4,16 @@ The same code runs on the processor: only the choice of deferring is made by han
 """
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tenfold.errors import DivergedError, TenfoldError
 from tenfold.recipe import load_recipe
-from tenfold.training import compiling, session, set_up
+from tenfold.training import compiling, devices, session, set_up
 from tenfold.training.loop import fit
+from tenfold.training.resuming import identity_of
 from tiny_training import data, same, tiny, weights
 
 
@@ -165,6 +167,22 @@ def test_only_a_lone_process_with_a_device_defers():
     assert not can_defer(tiny("training.clip_norm=1.0"), Accelerator)
     Accelerator.num_processes = 2
     assert not can_defer(tiny(), Accelerator)
+
+
+def test_another_gpu_is_no_longer_the_same(monkeypatch):
+    gpu = SimpleNamespace(
+        device=torch.device("cuda"), num_processes=1, mixed_precision="no", is_main_process=True
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names.pop())
+    names = ["NVIDIA H100", "NVIDIA A100"]
+    first, second = (identity_of(tiny(), data(), gpu) for _ in range(2))
+    assert {name for name in first if first[name] != second[name]} == {"GPU"}
+
+
+def test_processes_that_do_not_find_each_other_are_not_taken_for_one(monkeypatch):
+    monkeypatch.setattr(devices, "num_launched", lambda: 2)
+    with pytest.raises(TenfoldError, match="started 2 processes, and 1 train together"):
+        devices.make_accelerator(tiny())
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """`fit`: what its options do to the weights, checked against references and hand-made cases."""
 
 import dataclasses
+import functools
 import inspect
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -272,7 +274,7 @@ def test_clipping_bounds_the_step():
 
 
 def test_moving_average_is_the_recursion():
-    decay = 0.7
+    decay = 0.3  # More than it may be for the first three steps.
     seen = []
 
     def save(state):
@@ -281,10 +283,53 @@ def test_moving_average_is_the_recursion():
     options = ["training.batch_size=192", "training.epochs=5", f"training.ema_decay={decay}"]
     fitted = fit(tiny(*options), data(), save=save)
     expected = seen[0]
-    for step in seen[1:]:
-        expected = {n: decay * expected[n] + (1 - decay) * step[n] for n in expected}
+    for number, step in enumerate(seen[1:], start=1):
+        kept = min(decay, (1 + number) / (10 + number))
+        expected = {n: kept * expected[n] + (1 - kept) * step[n] for n in expected}
     for name, parameter in fitted.model.module.named_parameters():
         torch.testing.assert_close(parameter.detach(), expected[name], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["training.ema_decay=0.999"],
+        ["training.ema_decay=0.9999", "schedule.name=plateau", "schedule.patience=0"],
+        ["training.ema_decay=0.99", "schedule.name=one_cycle"],
+        ["schedule.name=plateau", "schedule.patience=0"],
+        ["schedule.name=one_cycle"],
+    ],
+    ids=lambda changes: " ".join(change.split(".")[-1] for change in changes),
+)
+def test_row_57_few_steps_are_enough_for_averages_and_schedules(few_steps, changes):
+    assert few_steps(*changes) > few_steps() - 0.02
+
+
+@pytest.fixture(scope="module")
+def few_steps():
+    """A function that says how many of 300 new pictures are told right after twelve steps."""
+    some = TrainingData(pictures(192), pictures(300, seed=1), "tinted noise", "made for a test")
+
+    @functools.cache
+    def reached(*changes):
+        fitted = fit(tiny("optimizer.lr=0.1", "training.epochs=2", *changes), some)
+        return fitted.history.metrics[-1]["validation_accuracy"]
+
+    return reached
+
+
+def test_a_step_that_the_scaler_leaves_out_is_not_averaged(monkeypatch):
+    skipped = iter([False, True, True, False, True] + 100 * [True])
+    monkeypatch.setattr(
+        Accelerator, "optimizer_step_was_skipped", property(lambda self: next(skipped))
+    )
+    kept = []
+    fit(
+        tiny("training.batch_size=192", "training.epochs=5", "training.ema_decay=0.5"),
+        data(),
+        save=lambda state: kept.append(int(state.average.n_averaged)),
+    )
+    assert kept == [1, 1, 1, 2, 2]
 
 
 def test_early_stopping_returns_to_the_best_weights():

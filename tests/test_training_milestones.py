@@ -10,6 +10,7 @@ import commands
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import evaluate_run
 from tenfold.evaluation.trained import load_model
+from tenfold.files import write_json
 from tenfold.recipe import load_recipe
 from tenfold.run import RunFolder
 
@@ -103,3 +104,17 @@ def test_a_killed_run_has_its_milestones_after_all(folder):
 def test_milestones_that_say_nothing_are_refused(changes, message):
     with pytest.raises(TenfoldError, match=message):
         load_recipe("cnn", [*CHANGES, *changes])
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "left"),
+    [("lenet", 2, ()), ("lenet", 25, (10, 20)), ("cnn-dropout", 1, ()), ("lenet", 10, (10,))],
+)
+def test_milestones_beyond_fewer_epochs_fall_away(name, epochs, left):
+    assert load_recipe(name, [f"training.epochs={epochs}"]).training.milestones == left
+
+
+def test_those_of_a_run_that_is_trained_again_for_fewer_epochs_too(tmp_path):
+    write_json(tmp_path / "recipe.json", load_recipe("cnn", CHANGES).to_dict())
+    shorter = load_recipe(tmp_path / "recipe.json", ["training.epochs=2"])
+    assert shorter.training.milestones == (1,)

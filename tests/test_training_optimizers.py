@@ -12,6 +12,8 @@ from tenfold.training.optimizers import (
     set_learning_rate,
     update_of,
 )
+from tenfold.training.stages import depths_of
+from test_training_stages import recipe as pretrained_recipe
 
 LR, DECAY = 0.05, 0.1
 MODELS = {
@@ -44,6 +46,29 @@ def test_weights_decay_and_norms_biases_and_slopes_do_not(model, options):
             seen.append(id(parameter))
             assert group["weight_decay"] == (DECAY if id(parameter) in weights else 0.0)
     assert sorted(seen) == sorted(id(parameter) for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_vit2", "test_vit3", "test_vit_relpos"])
+def test_positions_and_tokens_do_not_decay(backbone):
+    timm = pytest.importorskip("timm")
+    recipe = pretrained_recipe({"trains": "all"}, model={"backbone": backbone, "input_size": 0})
+    options = options_of(recipe.model)
+    network = build("pretrained", num_classes=3, image_size=(32, 32), **options)
+    listed = timm.create_model(backbone).no_weight_decay()
+    spared = {id(p) for name, p in network.backbone.named_parameters() if name in listed}
+    depths = depths_of(network)
+    optimizer = build_optimizer(
+        network, AdamWOptions(lr=LR, weight_decay=DECAY), layer_decay=0.5, depths=depths
+    )
+    seen = []
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            seen.append(id(p))
+            decays = p.ndim >= 2 and id(p) not in spared
+            assert group["weight_decay"] == (DECAY if decays else 0.0)
+            assert group["lr"] == LR * 0.5 ** depths[p]
+    assert sorted(seen) == sorted(id(p) for p in network.parameters())
+    assert spared or backbone == "test_vit_relpos"
 
 
 def test_frozen_parameters_are_left_out():

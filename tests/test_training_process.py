@@ -6,7 +6,8 @@ import platform
 import pytest
 import torch
 
-from tenfold.training.process import keep_memory, prepare_process
+from tenfold.errors import TenfoldError
+from tenfold.training.process import keep_memory, num_launched, prepare_process
 
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 SLURM = {
@@ -21,7 +22,7 @@ SLURM = {
 @pytest.fixture
 def environment(monkeypatch):
     """The environment without ranks, restored afterwards with whatever was set in it."""
-    for name in (*RANKS, *SLURM):
+    for name in (*RANKS, *SLURM, *OPEN_MPI, *MPICH, *MVAPICH, "OMPI_COMM_WORLD_LOCAL_SIZE"):
         # Set before it is deleted, so that pytest restores what the code under test sets.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -43,6 +44,37 @@ def test_srun_becomes_ranks(environment):
     assert found["LOCAL_RANK"] == "1"
     assert found["MASTER_ADDR"] == "10.0.0.7"
     assert 1024 < int(found["MASTER_PORT"]) < 65536
+
+
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "2",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+}
+MPICH = {"PMI_SIZE": "4", "PMI_RANK": "2", "MPI_LOCALRANKID": "1"}
+MVAPICH = {
+    "MV2_COMM_WORLD_SIZE": "4",
+    "MV2_COMM_WORLD_RANK": "2",
+    "MV2_COMM_WORLD_LOCAL_RANK": "1",
+}
+
+
+@pytest.mark.parametrize("launcher", [OPEN_MPI, MPICH, MVAPICH, {**OPEN_MPI, **SLURM}])
+def test_mpirun_becomes_ranks_within_a_job_of_slurm_too(environment, launcher):
+    environment.update(launcher)
+    assert num_launched() == 4
+    found = ranks(environment)
+    assert (found["RANK"], found["WORLD_SIZE"], found["LOCAL_RANK"]) == ("2", "4", "1")
+    assert found["MASTER_ADDR"] == launcher.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+    assert 1024 < int(found["MASTER_PORT"]) < 65536
+
+
+def test_several_machines_must_be_told_where_the_first_is(environment):
+    environment.update({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"})
+    with pytest.raises(TenfoldError, match="set MASTER_ADDR"):
+        num_launched()
+    environment["MASTER_ADDR"] = "10.0.0.7"
+    assert num_launched() == 4
 
 
 def test_two_jobs_on_one_machine_meet_at_different_ports(environment):
@@ -97,6 +129,7 @@ def test_threads_are_those_asked_for(environment):
 KEPT = """
 import os, sys
 import psutil, torch
+from tenfold.errors import TenfoldError
 from tenfold.training.process import keep_memory
 
 for keep in (True, False):

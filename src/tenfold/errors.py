@@ -19,6 +19,16 @@ def first_line(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
+def sentence_of(error: BaseException) -> str:
+    """What a command says of any error: in a sentence where it is one of files or of ours."""
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; check the disk."
+    if isinstance(error, TenfoldError):
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
 def missing_extra(what: str, extra: str) -> TenfoldError:
     """The error where a package is not installed that the extra `extra` of tenfold brings.
 

@@ -46,7 +46,7 @@ from tenfold.console.summaries import (
     show_metrics,
     show_result,
 )
-from tenfold.errors import TenfoldError
+from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
 from tenfold.waiting import sharing_cores
 
 if TYPE_CHECKING:
@@ -354,7 +354,9 @@ def _exit_status(*, debug: bool) -> Iterator[None]:
     except TenfoldError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        # Whoever stops a run knows that it is no error.
+        prefix = "" if isinstance(error, InterruptedRunError) else "error: "
+        print(f"{prefix}{error}", file=sys.stderr)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
@@ -365,8 +367,7 @@ def _exit_status(*, debug: bool) -> Iterator[None]:
     except OSError as error:
         if debug:
             traceback.print_exc()
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}; check the disk.", file=sys.stderr)
+        print(f"error: {sentence_of(error)}", file=sys.stderr)
         sys.exit(TenfoldError.exit_status)
 
 

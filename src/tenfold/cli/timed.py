@@ -50,9 +50,9 @@ def recipe_within(
     from tenfold.recipe import load_recipe
     from tenfold.run import RunFolder, runs_of
     from tenfold.speed.planning import plan_run, unfinished_plan
-    from tenfold.training.process import prepare_process, seconds_since_start
+    from tenfold.training.process import num_launched, prepare_process, seconds_since_start
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if num_launched() > 1:
         raise TenfoldError(
             "--time plans for one process, and the launcher started several; start tenfold without "
             "it, or give epochs."
@@ -79,7 +79,8 @@ def recipe_within(
     planned = plan_run(
         asked,
         dataset,
-        seconds=seconds - seconds_since_start(),
+        seconds=seconds,
+        spent=seconds_since_start(),
         overrides=changes,
         device=torch.device("cuda" if has_gpu else "cpu"),
         evaluates_test=options.evaluate_test,

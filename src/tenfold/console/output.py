@@ -198,7 +198,7 @@ class _PlainProgress:
 
 
 class _TimeLeft:
-    """Seconds until the end of the run, from the pace of this session."""
+    """Time until the end of the run or of its stage, from the pace of this session."""
 
     def __init__(self, plan: "Plan") -> None:
         self._total = plan.epochs * plan.steps_per_epoch
@@ -206,12 +206,14 @@ class _TimeLeft:
         self._steps_per_epoch = plan.steps_per_epoch
         self._limit = plan.seconds_left if plan.seconds_left is not None else math.inf
         self._started = time.monotonic()
+        self._words = "left" if plan.is_last else "left of this stage"
 
-    def after(self, *, epoch: int, step: int) -> float:
+    def after(self, *, epoch: int, step: int) -> str:
         done = (epoch - 1) * self._steps_per_epoch + step
         worked = time.monotonic() - self._started
         pace = worked / max(done - self._first, 1)
-        return min(pace * (self._total - done), max(self._limit - worked, 0.0))
+        seconds = min(pace * (self._total - done), max(self._limit - worked, 0.0))
+        return f"{duration(seconds)} {self._words}"
 
 
 def _describe_plan(plan: "Plan") -> str:
@@ -295,11 +297,11 @@ class _LiveTraining:
         if time.monotonic() - self._shown < 0.1:
             return
         self._shown = time.monotonic()
-        left = duration(self._left.after(epoch=epoch, step=step))
+        left = self._left.after(epoch=epoch, step=step)
         self.bars.update(
             self._steps,
             completed=step,
-            note=f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left} left",
+            note=f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left}",
         )
 
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
@@ -329,17 +331,17 @@ class _PlainTraining(_PlainProgress):
         if time.monotonic() - self._last < self.STEP_SECONDS:
             return
         self._last = time.monotonic()
-        left = duration(self._left.after(epoch=epoch, step=step))
+        left = self._left.after(epoch=epoch, step=step)
         self._output.say(
             f"{_which_epoch(epoch, self._plan)}  step {step}/{self._plan.steps_per_epoch}  "
-            f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left} left"
+            f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left}"
         )
 
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         self._last = time.monotonic()
-        left = duration(self._left.after(epoch=metrics["epoch"], step=self._plan.steps_per_epoch))
+        left = self._left.after(epoch=metrics["epoch"], step=self._plan.steps_per_epoch)
         line = _describe_epoch(metrics, timings, self._plan)
-        self._output.say(f"{line}  {left} left")
+        self._output.say(f"{line}  {left}")
 
     def ended(self, reason: str) -> None:
         if reason != "finished":

@@ -97,7 +97,18 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         ):
             table.clear()
         table[keys[-1]] = value
+    changed = {".".join(keys) for keys, _ in parsed}
+    if "training.epochs" in changed and "training.milestones" not in changed:
+        _drop_later_milestones(result["training"])
     return result
+
+
+def _drop_later_milestones(training: dict[str, Any]) -> None:
+    """Let a recipe's own milestones be no hindrance to fewer epochs."""
+    last, milestones = training["epochs"], training.get("milestones")
+    if isinstance(last, int) and isinstance(milestones, list | tuple):
+        within = [epoch for epoch in milestones if not (isinstance(epoch, int) and epoch > last)]
+        training["milestones"] = within
 
 
 def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:

@@ -222,7 +222,7 @@ class SgdOptions:
     nesterov: bool = False
     """Look ahead along the momentum (Nesterov 1983)."""
     weight_decay: float = 0.0
-    """Not applied to norms and biases."""
+    """Not applied to norms, biases, and the positions and tokens of transformers."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class AdamOptions:
     betas: tuple[float, ...] = (0.9, 0.999)
     """Decay of the averages of the gradient and of its square."""
     weight_decay: float = 0.0
-    """Not applied to norms and biases."""
+    """Not applied to norms, biases, and the positions and tokens of transformers."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class AdamWOptions:
     betas: tuple[float, ...] = (0.9, 0.999)
     """Decay of the averages of the gradient and of its square."""
     weight_decay: float = 0.01
-    """Not applied to norms and biases."""
+    """Not applied to norms, biases, and the positions and tokens of transformers."""
 
 
 @dataclass(frozen=True)
@@ -384,7 +384,8 @@ class TrainingOptions:
     balance: bool = False
     """Weigh pictures by the rarity of their class, so that all classes count alike."""
     ema_decay: float = 0.0
-    """Decay a step of the moving average of the weights that is evaluated and saved; 0 for none."""
+    """Decay a step of the moving average of the weights that is evaluated and saved; 0 for none.
+    After n steps it is at most (1 + n) / (10 + n), so that few steps are not spent in vain."""
     early_stopping: int = 0
     """Epochs without a better validation accuracy before the run ends and returns to its best
     weights; 0 never stops early."""

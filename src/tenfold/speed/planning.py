@@ -90,19 +90,21 @@ def plan_run(
     dataset: Dataset,
     *,
     seconds: float,
+    spent: float = 0.0,
     overrides: Sequence[str] = (),
     device: torch.device,
     evaluates_test: bool = True,
     writes_page: bool = True,
     may_set_threads: bool = True,
 ) -> Planned:
-    """The best recipe for `dataset` whose run ends `seconds` from now, evaluation included.
+    """The best recipe for `dataset` whose run ends within `seconds`, evaluation included.
 
-    recipe: what to train; None picks one of the fast recipes. overrides: what the user asks for.
+    spent: seconds that are over already. recipe: what to train; None picks one of the fast recipes.
+    overrides: what the user asks for.
     Measures this machine for a second or two, and leaves torch with as many threads as are best
     now, if it `may_set_threads`. Raises TenfoldError where the time is too short.
     """
-    started = time.monotonic()
+    started = time.monotonic() - spent
     if device.type == "cpu" and may_set_threads:
         use_best_threads(recipe or load_recipe(LADDER[0].recipe))
     rate = product_rate(device, seconds=PROBE_SECONDS)
@@ -132,12 +134,13 @@ def plan_run(
 
 
 class _Fitted(NamedTuple):
-    """What a recipe makes of the time; seconds of training may be too few, or below 0.
+    """What a recipe makes of `seconds`; those of training, `limit`, may be too few, or below 0.
 
     epochs: those that fit. step_seconds: of one step of training.
     """
 
     recipe: Recipe
+    seconds: float
     limit: float
     closing: Closing
     epochs: float
@@ -147,10 +150,12 @@ class _Fitted(NamedTuple):
         """The plan. Raises TenfoldError where too little of the time is left for training."""
         shortest = max(SHORTEST_SECONDS, FEWEST_STEPS * self.step_seconds)
         if self.limit < shortest:
-            missing = math.ceil(shortest - self.limit)
+            missing = (shortest - self.limit) / (1 - MARGIN)
+            least = math.ceil(self.seconds + missing)
             raise TenfoldError(
-                f"--time is too short by {missing} s for starting, training for some steps and "
-                f"evaluating {self.recipe.name} here; give more time."
+                f"--time is too short by {math.ceil(missing)} s for starting, training for some "
+                f"steps and evaluating {self.recipe.name} here; the least run takes about {least} "
+                f"s, so give --time {least}s or more."
             )
         epochs = math.ceil(TOO_MANY_EPOCHS * self.epochs)
         return Planned(_timed(self.recipe, epochs, self.limit), expected, self.closing)
@@ -190,6 +195,7 @@ def _fit(
     limit = left - closing - MARGIN * seconds
     return _Fitted(
         recipe,
+        seconds,
         limit,
         Closing(looking, page_seconds, picture_seconds),
         epochs=max(limit, 0.0) / (len(data.train) * speed.training_seconds),
@@ -268,7 +274,7 @@ def expected_accuracy(operations: float) -> float:
     goes on below the first as between the first two. Nothing is known beyond the last.
     """
     errors = [(math.log(rung.cost), math.log(1 - rung.accuracy)) for rung in LADDER]
-    x = min(math.log(operations), errors[-1][0])
+    x = min(math.log(max(operations, 1.0)), errors[-1][0])
     (x0, y0), (x1, y1) = next(pair for pair in pairwise(errors) if x <= pair[1][0])
     return 1 - min(math.exp(y0 + (y1 - y0) * (x - x0) / (x1 - x0)), 0.9)
 

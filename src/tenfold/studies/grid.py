@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tenfold.errors import InterruptedRunError, TenfoldError
+from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
 from tenfold.files import read_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe
@@ -23,7 +23,6 @@ from tenfold.studies.running import (
     StudyReporter,
     TrainTrial,
     TrialReporter,
-    describe_failure,
     run_trial,
     threads_for,
     train_trial,
@@ -287,7 +286,7 @@ def _train_here(
         except Exception as error:
             # Whatever went wrong in this one, the others are worth having.
             logger.debug("%s failed", job.trial.name, exc_info=True)
-            failure = describe_failure(error)
+            failure = sentence_of(error)
         end(job, failure)
 
 
@@ -315,7 +314,7 @@ def _describe_run(folder: Path, trial: Trial, failure: str | None) -> Record:
         record["training_seconds"] = result["training"]["training_seconds"]
         record["reused"] = origin_of(run)
     except (TenfoldError, KeyError, TypeError) as error:
-        return {**record, "splits": {}, "error": describe_failure(error)}
+        return {**record, "splits": {}, "error": sentence_of(error)}
     return {**record, "status": "finished"}
 
 

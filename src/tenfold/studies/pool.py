@@ -1,8 +1,10 @@
 """Several trials at once, each in a worker process that ends when this one does."""
 
 import contextlib
+import glob
 import json
 import logging
+import os
 import queue
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -82,12 +85,16 @@ def _raise_if_stopped(number: signal.Signals | None, interrupted: Sequence[str])
 
 @dataclass
 class _Worker:
-    """A process that trains a job, what it has said, and what it wrote on standard error."""
+    """A process that trains a job, what it has said, and what it wrote on standard error.
+
+    gpu: the one that it has, by the name that CUDA knows.
+    """
 
     job: Job
     reporter: TrialReporter
     process: "subprocess.Popen[bytes]"
     errors: IO[bytes]
+    gpu: str | None = None
     events: "queue.Queue[dict[str, Any]]" = field(default_factory=queue.Queue)
     listener: threading.Thread | None = None
     ending: dict[str, Any] | None = None
@@ -161,6 +168,7 @@ class _Pool:
     def __init__(self, command: Sequence[str]) -> None:
         self.workers: list[_Worker] = []
         self._command = command
+        self._gpus = _visible_gpus()
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -181,16 +189,19 @@ class _Pool:
     def begin(self, job: Job, reporter: TrialReporter) -> None:
         """Start a worker."""
         errors = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the worker
+        taken = Counter(worker.gpu for worker in self.workers)
+        gpu = min(self._gpus, key=taken.__getitem__, default=None)
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else None,
             # Ctrl-C reaches all processes of a terminal; this one tells the workers itself.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        worker = _Worker(job, reporter, process, errors)
+        worker = _Worker(job, reporter, process, errors, gpu)
         self.workers.append(worker)
         worker.listener = threading.Thread(target=worker.listen, daemon=True)
         worker.listener.start()
@@ -232,3 +243,14 @@ class _Pool:
             self.workers.remove(worker)
             with worker.errors:
                 yield worker
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs that workers share out among them; none where there is one for all, or none."""
+    if sys.platform == "linux" and len(glob.glob("/dev/nvidia[0-9]*")) < 2:
+        return []  # Without the seconds that importing torch takes.
+    import torch
+
+    number = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(number))))
+    return named.split(",")[:number] if number > 1 else []

@@ -154,13 +154,6 @@ def _threads_at_first() -> int:
     return torch.get_num_threads()
 
 
-def describe_failure(error: Exception) -> str:
-    """Why a trial failed, in a sentence."""
-    if isinstance(error, TenfoldError):
-        return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
 def _wait_until_free(run: RunFolder) -> None:
     deadline = time.monotonic() + HELD_SECONDS
     while run.is_held() and time.monotonic() < deadline:

@@ -16,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tenfold.errors import InterruptedRunError
+from tenfold.errors import InterruptedRunError, sentence_of
 from tenfold.recipe import recipe_from_dict
 from tenfold.run import RunFolder
-from tenfold.studies.running import TrainTrial, describe_failure, run_trial, train_trial
+from tenfold.studies.running import TrainTrial, run_trial, train_trial
 from tenfold.training.reporters import Plan
 
 EVENT_SECONDS = 0.2
@@ -56,7 +56,7 @@ def serve(train: TrainTrial) -> None:
         events.send("end", status="interrupted", message=str(error))
     except Exception as error:
         logger.debug("Why it failed:", exc_info=True)
-        events.send("end", status="failed", message=describe_failure(error))
+        events.send("end", status="failed", message=sentence_of(error))
     else:
         events.send("end", status="finished", message=None)
 

@@ -1,25 +1,35 @@
 """The device, the precision and the processes that a run has."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, sentence_of
 from tenfold.recipe import Recipe
+from tenfold.training.process import num_launched
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(days=1)
+"""For processes that wait while the first one computes features or validates; whether it still
+lives is watched otherwise."""
 
 
 def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
     """The device, the precision and the processes that this run has.
 
     cpu: stay on the processor even where there is a GPU. Raises TenfoldError where the precision
-    isn't to be had on the device.
+    isn't to be had on the device, or the processes of the launcher don't find each other.
     """
+    launched = num_launched()
+    # Without a GPU Accelerate takes each of several processes for one that is alone, unless it is
+    # told to compute on the processor.
+    cpu = cpu or (launched > 1 and not torch.cuda.is_available())
     precision = available_precision(recipe.training.precision, cpu=cpu)
     if precision == "fp16" and (cpu or not torch.cuda.is_available()):
         raise TenfoldError(
@@ -29,7 +39,17 @@ def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
     # Accelerate keeps its first answer for the process; a second run may want another precision.
     alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=alone)
-    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "float32" else precision)
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision="no" if precision == "float32" else precision,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    if accelerator.num_processes != launched:
+        raise TenfoldError(
+            f"The launcher started {launched} processes, and {accelerator.num_processes} train "
+            "together; start them by torchrun, accelerate launch, srun or mpirun, or one alone."
+        )
+    return accelerator
 
 
 def available_precision(asked: str, *, cpu: bool = False) -> str:
@@ -45,21 +65,26 @@ def available_precision(asked: str, *, cpu: bool = False) -> str:
 
 
 def on_first_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """What `work` returns, or the TenfoldError that it raises, on every process.
+    """What `work` returns on every process, or a TenfoldError on all where it fails.
 
     `work` is done on the first process alone. The others, left without an answer, would wait for
     it in vain, and end with a traceback or not at all.
     """
-    outcome: list[Any] = [None]
+    if accelerator.num_processes == 1:
+        return work()
+    outcome: list[Any] = [None, None]
+    failure: Exception | None = None
     if accelerator.is_main_process:
         try:
-            outcome = [work()]
-        except TenfoldError as error:
-            outcome = [error]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(outcome)
-    if isinstance(outcome[0], TenfoldError):
-        raise outcome[0]
+            outcome[0] = work()
+        except Exception as error:
+            failure = error
+            outcome[1] = error if isinstance(error, TenfoldError) else sentence_of(error)
+    broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure
+    if outcome[1] is not None:
+        raise outcome[1] if isinstance(outcome[1], TenfoldError) else TenfoldError(outcome[1])
     answer: T = outcome[0]
     return answer
 

@@ -40,6 +40,8 @@ class Extractor:
     def __call__(self, pixels: NDArray[np.uint8], told: Progress) -> Tensor:
         """Raises InterruptedRunError where a signal came."""
         if self._accelerator.num_processes > 1:
+            # Some may find all features in a cache of their own, and must not be asked then.
+            told = self._alone
             on_first_process(self._accelerator, lambda: len(self._compute(pixels, self._alone)))
         found = self._compute(pixels, told)
         return torch.from_numpy(found).to(self._accelerator.device)

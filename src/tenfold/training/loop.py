@@ -5,7 +5,6 @@ the run, so what is not in `TrainingState` is the same again after a resume.
 """
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ def fit(
     TenfoldError where data and recipe don't fit or memory runs out.
     """
     stages = stages_of(recipe)
-    with sharing_cores(), Interruption() as interruption:
+    with _memory_errors(recipe), sharing_cores(), Interruption() as interruption:
         start = partial(
             set_up,
             data=data,
@@ -100,8 +99,7 @@ def fit(
             progress=progress,
             closing=closing,
         )
-        with _memory_errors(recipe):
-            session = start(recipe, stages[first_stage])
+        session = start(recipe, stages[first_stage])
         if restore is not None:
             session.restore(restore)
         _train_stage(session)
@@ -109,8 +107,7 @@ def fit(
             if history.ended == "time limit":
                 break
             session.finish_stage()
-            with _memory_errors(recipe):
-                session = start(recipe, stages[history.stage], previous=session.state)
+            session = start(recipe, stages[history.stage], previous=session.state)
             _train_stage(session)
     state = session.state
     final = state.evaluated_model
@@ -151,10 +148,9 @@ def _train_epoch(session: Session) -> None:
     last_saved = time.monotonic()
     for step in range(history.step, len(batches)):
         started = time.perf_counter()
-        with _memory_errors(session.recipe):
-            loss = _step(session, shares[step], step, batch_size=len(batches[step]))
-            if step + 1 == len(batches):  # The device catches up within the time of training.
-                session.settle()
+        loss = _step(session, shares[step], step, batch_size=len(batches[step]))
+        if step + 1 == len(batches):  # The device catches up within the time of training.
+            session.settle()
         seconds = time.perf_counter() - started
         history.step = step + 1
         history.training_seconds += seconds
@@ -196,7 +192,8 @@ def _time_is_up(session: Session, clock: Clock, step_seconds: float) -> bool:
     """Whether another step would end too late; the clock is corrected when it asks for it."""
     if clock.wants_look(session.elapsed):
         clock.correct(session.elapsed, session.look())
-    return clock.left(session.elapsed) <= step_seconds
+    # A slower process may find that the time is up where another does not.
+    return session.any_process(clock.left(session.elapsed) <= step_seconds)
 
 
 def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
@@ -279,7 +276,8 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
             loss_sum += _accumulate(session, part, indices)
     _require_finite(session)
     session.update()
-    if state.average is not None:
+    # In fp16 the scaler leaves out steps whose gradient overflowed.
+    if state.average is not None and not accelerator.optimizer_step_was_skipped:
         state.average.update_parameters(state.model)
     return loss_sum / sum(map(len, share)) if not session.is_deferred else session.known_loss()
 
@@ -432,9 +430,10 @@ def _end_epoch(session: Session) -> None:
     if history.ended is None and history.stage_epoch >= session.num_epochs:
         history.ended = "finished"
     # Another step would be followed by another validation.
-    left = session.clock.left(session.elapsed) if session.clock is not None else math.inf
-    if history.ended is None and left <= session.validation_seconds:
-        history.ended = "time limit"
+    if history.ended is None and session.clock is not None:
+        left = session.clock.left(session.elapsed)
+        if session.any_process(left <= session.validation_seconds):
+            history.ended = "time limit"
     # Before the checkpoint: a run that is killed between the two comes here again.
     session.keep_milestone()
     if history.ended or not session.saved_just_now():

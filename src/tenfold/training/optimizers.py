@@ -25,16 +25,25 @@ def build_optimizer(
 ) -> optim.Optimizer:
     """The recipe's optimiser over what learns in `model`, weight decay kept off norms and biases.
 
-    Norms and biases are the parameters of fewer than two dimensions. depths: how many blocks lie
+    Those are the parameters of fewer than two dimensions; and it is kept off what a network of timm
+    names in `no_weight_decay`, such as positions and class tokens. depths: how many blocks lie
     behind a parameter; for each of them its rate is multiplied by `layer_decay`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if isinstance(options, MuonOptions):
         return _build_muon(parameters, options)
+    spared = {
+        parameter
+        for module in model.modules()
+        if hasattr(module, "no_weight_decay")
+        for name, parameter in module.named_parameters()
+        if name in module.no_weight_decay()
+    }
     gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in parameters:
         depth = depths[parameter] if depths and layer_decay < 1 else 0
-        decay = options.weight_decay if parameter.ndim >= 2 else 0.0
+        decays = parameter.ndim >= 2 and parameter not in spared
+        decay = options.weight_decay if decays else 0.0
         gathered.setdefault((layer_decay**depth, decay), []).append(parameter)
     groups: list[dict[str, Any]] = []
     for (factor, decay), members in gathered.items():

@@ -14,6 +14,7 @@ from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe
 from tenfold.run import RunFolder, write_lines
 from tenfold.training.checkpoint import newest_good_checkpoint, save_checkpoint
+from tenfold.training.devices import on_first_process
 from tenfold.training.state import History, TrainingState
 
 logger = logging.getLogger("tenfold")
@@ -30,9 +31,14 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
         "threads": torch.get_num_threads(),
         "processes": accelerator.num_processes,
         "device": accelerator.device.type,
+        "GPU": on_first_process(accelerator, lambda: _gpu_of(accelerator.device)),
         "arithmetic": accelerator.mixed_precision,
         "torch": metadata.version("torch"),
     }
+
+
+def _gpu_of(device: torch.device) -> str | None:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 NEVER_CHANGED = ("class names", "image size", "stages")

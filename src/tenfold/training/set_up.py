@@ -91,7 +91,8 @@ def set_up(
     optimizer = build_optimizer(
         model, recipe.optimizer, layer_decay=stage.layer_decay, depths=depths
     )
-    average = _moving_average(model, recipe.training.ema_decay)
+    decay = recipe.training.ema_decay
+    average = _MovingAverage(model, decay) if decay else None
     network, prepared = _prepared(accelerator, learner, optimizer)
     state = TrainingState(model=model, optimizer=prepared, average=average, history=history)
     num_images = len(data.train)
@@ -143,7 +144,9 @@ def set_up(
         spoilt=torch.zeros((), device=accelerator.device),
         blocks=blocks_of(model),
         class_weights=_class_weights(data, accelerator.device) if recipe.training.balance else None,
-        look=lambda: forward_seconds(model, pictures.plain(LOOKED_AT)),
+        look=lambda: on_first_process(
+            accelerator, lambda: forward_seconds(model, pictures.plain(LOOKED_AT))
+        ),
         clock=Clock(limit, closing) if (limit := recipe.training.time_limit_seconds) else None,
         started=started,
     )
@@ -223,15 +226,21 @@ def _class_weights(data: TrainingData, device: torch.device) -> Tensor:
     return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
-def _moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
-    """Of weights and running statistics; None without a decay."""
-    if decay == 0:
-        return None
-    return AveragedModel(
-        model,
-        multi_avg_fn=get_ema_multi_avg_fn(decay),  # type: ignore[no-untyped-call]
-        use_buffers=True,
-    )
+class _MovingAverage(AveragedModel):
+    """Of weights and running statistics, over the last tenth of the run while that is young.
+
+    The decay rises to the one asked for as TensorFlow's ExponentialMovingAverage has it: after a
+    hundred steps 0.999 would keep 90 % of the weights that were drawn at first.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, multi_avg_fn=self._mix, use_buffers=True)
+        self._decay = decay
+
+    def _mix(self, averages: Any, values: Any, _: Any) -> None:
+        number = int(self.n_averaged)  # On the processor, where nobody waits for it.
+        decay = min(self._decay, (1 + number) / (10 + number))
+        get_ema_multi_avg_fn(decay)(averages, values, None)  # type: ignore[no-untyped-call]
 
 
 def _prepared(

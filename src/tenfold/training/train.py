@@ -6,8 +6,8 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +53,7 @@ from tenfold.training.process import prepare_process
 from tenfold.training.reporters import Reporter, Reporters, TensorBoardReporter
 from tenfold.training.resuming import Resumer, identity_of
 from tenfold.training.state import History, TrainingState
+from tenfold.training.together import ending_together
 
 logger = logging.getLogger("tenfold")
 
@@ -113,7 +114,7 @@ def train(
     started = _Clock()
     prepare_process(options.threads)
     accelerator = make_accelerator(recipe, cpu=options.cpu)
-    with contextlib.ExitStack() as stack:
+    with ending_together(accelerator), contextlib.ExitStack() as stack:
         stack.enter_context(leaving_at_once())
         run = RunFolder(
             on_first_process(accelerator, lambda: _take_folder(recipe, options, stack).path)
@@ -127,6 +128,7 @@ def train(
             )
         data = training_data(dataset, **splitting(recipe.data))
         test = _test_images(dataset, recipe) if accelerator.is_main_process else None
+        closing = options.closing or _closing(run)
         resumer = Resumer(
             run,
             identity_of(recipe, data, accelerator),
@@ -145,7 +147,7 @@ def train(
                 data,
                 test,
                 accelerator=accelerator,
-                options=options,
+                options=replace(options, closing=closing),
                 resumed_at_step=_steps_done(state.history),
             )
             on_first_process(accelerator, describe)
@@ -168,7 +170,7 @@ def train(
             reporter=Reporters(reporters),
             progress=progress if accelerator.is_main_process else None,
             first_stage=resumer.stage(),
-            closing=options.closing,
+            closing=closing,
         )
         if accelerator.is_main_process:
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
@@ -210,13 +212,32 @@ def _take_folder(recipe: Recipe, options: TrainOptions, stack: contextlib.ExitSt
     while True:
         run = choose_folder(recipe, options)
         try:
-            stack.enter_context(run.writer())
+            stack.enter_context(_held(run, is_new=not (options.folder and options.folder.exists())))
         except HeldError:
             # Another command may have taken it in this moment; there are more folders.
             if options.folder is not None or options.resume:
                 raise
         else:
             return run
+
+
+@contextlib.contextmanager
+def _held(run: RunFolder, *, is_new: bool) -> Iterator[None]:
+    """Hold `run`, and leave nothing of it where it is refused before anything was written.
+
+    is_new: whether the folder itself was made for it.
+    """
+    with run.writer():
+        try:
+            yield
+        except BaseException:
+            if _is_blank(run):
+                with contextlib.suppress(OSError):
+                    for path in run.path.iterdir():
+                        path.unlink()
+                    if is_new:
+                        run.path.rmdir()
+            raise
 
 
 def choose_folder(recipe: Recipe, options: TrainOptions) -> RunFolder:
@@ -295,6 +316,13 @@ def _threads(run: RunFolder, options: TrainOptions) -> int | None:
     return None
 
 
+def _closing(run: RunFolder) -> Closing | None:
+    """What the plan of a run that is resumed left for the time after training."""
+    with contextlib.suppress(TenfoldError, KeyError, TypeError):
+        return Closing(**read_json(run.provenance)["closing"])
+    return None
+
+
 def _test_images(dataset: Dataset, recipe: Recipe) -> Images | None:
     try:
         return split_of(dataset, "test", recipe.data)
@@ -338,6 +366,7 @@ def _describe_run(
             "processes": accelerator.num_processes,
             "threads": torch.get_num_threads(),
             "seed": recipe.seed,
+            "closing": options.closing._asdict() if options.closing else None,
             "data": {
                 "name": data.dataset_name,
                 "location": str(location.resolve()) if location else None,
