@@ -19,10 +19,11 @@ def cnn(
     activation: str,
     dropout: float,
     norm: str,
+    dropout_layers: int = 0,
 ) -> nn.Module:
     """(convolution, norm, activation, 2x2 max pool) for each of `widths`, then dense layers.
 
-    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises TenfoldError where there are
+    dropout_layers: the dense layers that dropout follows, from the first on; 0 for all. Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises TenfoldError where there are
     more blocks than the pictures can be halved.
     """
     height, width = image_size[0] >> len(widths), image_size[1] >> len(widths)
@@ -44,7 +45,14 @@ def cnn(
         )
         channels = block_width
     features = channels * height * width
-    hidden = dense_layers(features, dense, activation=activation, dropout=dropout, norm=norm)
+    hidden = dense_layers(
+        features,
+        dense,
+        activation=activation,
+        dropout=dropout,
+        norm=norm,
+        dropout_layers=dropout_layers,
+    )
     return nn.Sequential(
         *layers, nn.Flatten(), *hidden, nn.Linear(dense[-1] if dense else features, num_classes)
     )
