@@ -319,6 +319,7 @@ def test_an_impossible_value_is_named_with_what_was_expected(path, value):
         ({"data": {"normalisation": "given", "mean": [0.5, 0.5, 1.1]}}, "data.mean"),
         ({"data": {"normalisation": "given", "mean": [0.5] * 3, "std": [0.2] * 2}}, "data.std"),
         ({"data": {"normalisation": "given", "mean": [0.5] * 3, "std": [0, 1, 1]}}, "data.std"),
+        ({"evaluation": {"views": "six", "training_mode": True}}, "evaluation.training_mode"),
         ({"model": {"name": "ann", "widths": [0]}}, "model.widths"),
         ({"model": {"name": "speedrun", "widths": []}}, "model.widths"),
         ({"model": {"name": "speedrun", "depth": 0}}, "model.depth"),

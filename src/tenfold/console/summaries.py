@@ -25,6 +25,8 @@ def show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
         f"(95 % interval {percent(low)} to {percent(high)}), loss {metrics['loss']:.3f}",
         bold=split == "test",
     )
+    if (share := metrics.get("accuracy_in_training_mode")) is not None:
+        output.say(f"{split}, with the network in training mode: {percent(share, 2)} right")
 
 
 def show_comparison(output: Output, runs: list[Path]) -> None:

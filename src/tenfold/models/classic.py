@@ -23,8 +23,9 @@ def cnn(
 ) -> nn.Module:
     """(convolution, norm, activation, 2x2 max pool) for each of `widths`, then dense layers.
 
-    dropout_layers: the dense layers that dropout follows, from the first on; 0 for all. Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises TenfoldError where there are
-    more blocks than the pictures can be halved.
+    dropout_layers: the dense layers that dropout follows, from the first on; 0 for all. Shape:
+    `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises TenfoldError where there are more
+    blocks than the pictures can be halved.
     """
     height, width = image_size[0] >> len(widths), image_size[1] >> len(widths)
     if min(height, width) < 1:

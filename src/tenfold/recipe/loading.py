@@ -83,9 +83,8 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         key: dict(value) if isinstance(value, dict) else value for key, value in values.items()
     }
     parsed = [_parse_override(override) for override in overrides]
-    for keys, value in sorted(
-        parsed, key=lambda item: item[0][-1] not in ("name", "normalisation")
-    ):
+    first = ("name", "normalisation")
+    for keys, value in sorted(parsed, key=lambda item: item[0][-1] not in first):
         table = result
         for key in keys[:-1]:
             inner = table.setdefault(key, {})

@@ -230,7 +230,11 @@ def _training_rules(training: TrainingOptions) -> list[Rule]:
 
 def _evaluation_rules(evaluation: EvaluationOptions) -> list[Rule]:
     within = 0 < evaluation.views_below <= 1
-    return [Rule("evaluation.views_below", within, "above 0 and at most 1")]
+    plain = evaluation.views == "one" or not evaluation.training_mode
+    return [
+        Rule("evaluation.views_below", within, "above 0 and at most 1"),
+        Rule("evaluation.training_mode", plain, "false unless evaluation.views is 'one'"),
+    ]
 
 
 def _size_rules(training: TrainingOptions) -> list[Rule]:

@@ -437,6 +437,9 @@ class EvaluationOptions:
     """As it is; or with its mirror image; or both of them also shifted by a pixel each way."""
     views_below: float = 1.0
     """Pictures of which one view is surer than this are not looked at again."""
+    training_mode: bool = False
+    """Say beside the accuracy what it is as in training: with dropout, and batch norm on the
+    statistics of each batch. Some published results were measured so."""
 
 
 @dataclass(frozen=True)
