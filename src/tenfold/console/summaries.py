@@ -88,16 +88,20 @@ _STUDY_COLUMNS = (
 
 def _study_row(variant: dict[str, Any], point: dict[str, Any], *, split: str) -> list[str]:
     """What a variant reached on `split` at a milestone or at the end."""
+    from tenfold.reporting.study.summary import VERDICTS
+
     found, published, seconds = point[split], point["published"], variant["training_seconds"]
+    training_mode = point["training_mode"]
+    also = f", in training mode {percent(training_mode['mean'], 2)}" if training_mode else ""
     return [
         variant["label"],
         str(point["epoch"]),
         f"{len(variant['seeds'])} of {variant['planned_seeds']}",
-        percent(found["mean"], 2) if found else "-",
+        percent(found["mean"], 2) + also if found else "-",
         f"{100 * found['low']:.1f} to {percent(found['high'])}" if found else "-",
         duration(seconds["mean"]) if seconds and point["is_end"] else "-",
         percent(published["accuracy"], 2) if published else "-",
-        point["verdict"] or "-",
+        VERDICTS[point["verdict"]] if point["verdict"] else "-",
     ]
 
 

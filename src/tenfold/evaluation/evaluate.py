@@ -9,7 +9,7 @@ from tenfold.data import Dataset, Images, load
 from tenfold.data.splits import evaluation_split
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.loading import load_data
-from tenfold.evaluation.metrics import compute_metrics, cross_entropy
+from tenfold.evaluation.metrics import IN_TRAINING_MODE, compute_metrics, cross_entropy
 from tenfold.evaluation.predictions import map_labels, predict_images, save_predictions
 from tenfold.evaluation.trained import TrainedModel, load_model
 from tenfold.files import read_json, write_json
@@ -18,9 +18,6 @@ from tenfold.recipe import DataOptions
 from tenfold.run import RunFolder, now
 
 SPLITS = ("validation", "test", "train")
-
-IN_TRAINING_MODE = "accuracy_in_training_mode"
-"""The key of the accuracy that `evaluation.training_mode` asks for, beside `accuracy`."""
 
 logger = logging.getLogger("tenfold")
 

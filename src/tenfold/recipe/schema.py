@@ -8,6 +8,7 @@ Activation = Literal["relu", "leaky_relu", "prelu", "elu", "swish", "gelu", "sig
 Norm = Literal["batch", "none"]
 ConvolutionNorm = Literal["batch", "batch_after", "none"]
 Stem = Literal["cifar", "imagenet"]
+InitialWeights = Literal["pytorch", "keras"]
 Normalisation = Literal["standardise", "unit", "symmetric", "given", "pretrained"]
 Precision = Literal["float32", "bf16", "fp16", "auto"]
 Views = Literal["one", "mirror", "six"]
@@ -73,6 +74,8 @@ class CnnOptions:
     """Dense layers that dropout follows, from the first on; 0 for all of them."""
     norm: ConvolutionNorm = "batch"
     """Batch normalisation before each activation, after it (`batch_after`), or none."""
+    initial_weights: InitialWeights = "pytorch"
+    """Whose defaults they are."""
 
 
 @dataclass(frozen=True)
