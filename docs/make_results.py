@@ -16,7 +16,7 @@ from documents import plain, read, table, with_part
 from tenfold.errors import TenfoldError
 from tenfold.files import write_text
 from tenfold.reporting.study import story
-from tenfold.reporting.study.story import exact_percent, with_interval
+from tenfold.reporting.study.story import exact_percent, ours_of
 from tenfold.reporting.study.summary import BELOW, Estimate, Point, Study, Variant, read_study
 from tenfold.reporting.words import count, counted
 
@@ -43,7 +43,10 @@ last digits: the line below each table says how it was.
 
 Beside a published number, *beaten* means that our whole interval lies above it, *met* that our \
 mean reaches it, *within the interval* that only the upper part of the interval reaches it, and \
-**not reproduced** that the whole interval lies below it."""
+**not reproduced** that the whole interval lies below it although all settings are those of the \
+source. Where some of them are our guess, such a number is only *above ours*. A number that was \
+published in training mode, with dropout and on the statistics of each batch, is compared with \
+ours in that mode."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -129,7 +132,7 @@ def contents(studies: Sequence[Study]) -> str:
     rows = []
     for study in studies:
         claims = study.published
-        reached = sum(claim.point.verdict not in (None, BELOW) for claim in claims)
+        reached = sum(claim.point.is_reached for claim in claims)
         rows.append(
             [
                 f"[{escape(study.title)}](#{study.name})",
@@ -138,7 +141,7 @@ def contents(studies: Sequence[Study]) -> str:
                 f"{reached} of {len(claims)}" if claims else "–",
             ]
         )
-    return table(["study", "question", "runs finished", "published results reproduced"], rows)
+    return table(["study", "question", "runs finished", "published results reached"], rows)
 
 
 def section(study: Study) -> str:
@@ -179,7 +182,7 @@ def variants_table(study: Study) -> str:
         number = variant.num_parameters
         row = [
             escape(variant.label),
-            ours(variant.result) + ("" if epochs else after(variant)),
+            ours(variant.end) + ("" if epochs else after(variant)),
             seeds(variant),
             "–" if number is None else count(number),
             minutes(variant.training_seconds),
@@ -200,7 +203,7 @@ def milestones_table(study: Study) -> str:
         row = [str(epoch)]
         for variant in study.followed:
             point = next((point for point in variant.points if point.epoch == epoch), None)
-            cell = ours(point.ours) if point else "–"
+            cell = ours(point) if point else "–"
             if point and point.published is not None:
                 share = exact_percent(point.published)
                 cell += f"<br>published {share}: {verdict(point, with_ours=False)}"
@@ -238,13 +241,17 @@ def render_published(study: Study) -> str:
                 escape(point.source) or "–",
                 escape(variant.label) + when,
                 exact_percent(point.published or 0.0),
-                ours(point.ours),
+                ours(point),
+                "the source's" if point.is_of_source else "partly guessed",
                 seeds(variant),
                 time,
                 verdict(point, with_ours=False),
             ]
         )
-    heads = ["source", "network", "published", "ours (95 % interval)", "seeds", "training", ""]
+    heads = [
+        "source", "network", "published", "ours (95 % interval)", "settings", "seeds", "training",
+        "",
+    ]  # fmt: skip
     notes = [story.machine(study), story.cut_short(study)]
     said = " ".join(escape(note) for note in notes if note)
     return plain(
@@ -254,9 +261,9 @@ def render_published(study: Study) -> str:
     )
 
 
-def ours(estimate: Estimate | None) -> str:
-    """A share with its interval."""
-    return "not run" if estimate is None else with_interval(estimate)
+def ours(point: Point | None) -> str:
+    """A share with its interval, in both modes where both were measured."""
+    return "not run" if point is None else ours_of(point)
 
 
 def after(variant: Variant) -> str:
@@ -292,7 +299,7 @@ def verdict(point: Point, *, with_ours: bool) -> str:
     """The verdict, a miss in bold, with our number where it stands nowhere else in the line."""
     words = story.verdict_words(point.verdict)
     words = f"**{words}**" if point.verdict == BELOW else words
-    return f"{words}, {ours(point.ours)}" if with_ours and point.ours else words
+    return f"{words}, {ours(point)}" if with_ours and point.ours else words
 
 
 def bullets(texts: Sequence[str]) -> str:

@@ -112,7 +112,14 @@ def make_variant(
                 "is_end": epoch == epochs,
                 "test": test,
                 "validation": test,
-                "published": accuracy and {"accuracy": accuracy, "source": source},
+                "training_mode": None,
+                "published": accuracy
+                and {
+                    "accuracy": accuracy,
+                    "source": source,
+                    "settings": "source",
+                    "training_mode": False,
+                },
                 "verdict": verdict(test, accuracy) if test and accuracy else None,
             }
         )

@@ -104,9 +104,9 @@ def test_the_readme_has_a_row_for_each_published_result(make_results, root: Path
         "LeNet, Leaky ReLU, 10 epochs",
         "ResNet-18, 10 epochs",
     ]
-    assert rows[1][5] == "1.1 min for all 10 epochs (1.1 core-minutes)"
-    assert rows[2][6] == "**not reproduced**"
-    assert rows[3][3:] == ["not run", "0 of 3", "–", "not measured"]
+    assert rows[1][6] == "1.1 min for all 10 epochs (1.1 core-minutes)"
+    assert rows[2][7] == "**not reproduced**"
+    assert rows[3][3:] == ["not run", "the source's", "0 of 3", "–", "not measured"]
     assert "old" not in readme
 
 

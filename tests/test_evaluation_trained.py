@@ -1,11 +1,13 @@
 """A model as a file: the same answers after loading, and nothing hostile ever run or obeyed."""
 
 import contextlib
+import copy
 import json
 import math
 import pickle
 import resource
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,30 @@ def test_logits_are_those_of_the_network_on_normalised_pictures(pixels, kind):
     assert found.dtype == np.float32
     assert found.shape == (23, 3)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_in_training_mode_each_batch_has_its_own_statistics_and_dropout_its_share(pixels):
+    model = make_model("cnn")
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    state = torch.get_rng_state()
+    found = model.logits(pixels, batch_size=11, training_mode=True)  # of 11 and 12
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], v) for name, v in model.module.state_dict().items())
+    np.testing.assert_array_equal(found, model.logits(pixels, batch_size=11, training_mode=True))
+    assert not np.allclose(found, model.logits(pixels, batch_size=11), atol=1e-3)
+
+    plain = replace(model, module=copy.deepcopy(model.module))
+    for layer in plain.module.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    mean, std = (np.array(values) for values in NORMALISATION)
+    inputs = torch.from_numpy((pixels / 255 - mean) / std).float().permute(0, 3, 1, 2)
+    with torch.no_grad():
+        network = copy.deepcopy(plain.module).train()
+        expected = torch.cat([network(inputs[:11]), network(inputs[11:])])
+    without_dropout = plain.logits(pixels, batch_size=11, training_mode=True)
+    np.testing.assert_allclose(without_dropout, expected, atol=1e-5)
+    assert not np.allclose(found, expected, atol=1e-3)
 
 
 def test_the_size_of_batches_does_not_matter(pixels):

@@ -289,6 +289,13 @@ def test_sizes_are_those_of_the_literature(published):
     assert count_parameters(make(name, **changes)) == expected
 
 
+@pytest.mark.parametrize(("layers", "order"), [(0, "LDLDLDL"), (1, "LDLLL"), (2, "LDLDLL")])
+def test_dropout_follows_the_first_dense_layers(layers, order):
+    model = make("cnn", dense=(16, 12, 8), norm="none", dropout=0.5, dropout_layers=layers)
+    kinds = [type(layer).__name__[0] for layer in model]
+    assert "".join(kind for kind in kinds if kind in "LD") == order
+
+
 def test_the_dropout_network_of_the_thesis_by_hand():
     # conv 32, 64, 128 of 3x3 with pools, dense 512, 256, 10.
     convolutions = 28 * 32 + (32 * 9 + 1) * 64 + (64 * 9 + 1) * 128

@@ -178,6 +178,14 @@ def test_naming_the_variant_that_is_there_drops_nothing(tmp_path):
     assert load_recipe(unnamed, ["model.name=cnn"]).model.widths == (8,)
 
 
+def test_another_normalisation_drops_the_mean_and_deviation_that_were_given():
+    assert load_recipe("lenet").data.std == (0.2023, 0.1994, 0.2010)
+    assert load_recipe("lenet", ["data.normalisation=unit"]).data.mean == ()
+    given = ["data.std=[1, 1, 1]", "data.mean=[0, 0, 0]", "data.normalisation=given"]
+    assert load_recipe("cnn", given).data.std == (1.0, 1.0, 1.0)
+    assert load_recipe("lenet", given).data.mean == (0.0, 0.0, 0.0)
+
+
 def test_another_data_set_keeps_the_splits():
     overrides = ["data.validation_size=500", "data.name=digits"]
     data = load_recipe("cnn", overrides).data
@@ -249,10 +257,13 @@ IMPOSSIBLE = {
     "data.test_size": [0, -1],
     "data.split_seed": [-1],
     "data.image_size": [7, -1, 1025],
+    "data.mean": [[0.5], [0.5, 0.5, 0.5]],
+    "data.std": [[0.5, 0.5, 0.5]],
     "model.widths": [[], [0], [8, -8]],
     "model.dense": [[0]],
     "model.kernel_size": [0, 2, -3],
     "model.dropout": [-0.1, 1.0],
+    "model.dropout_layers": [-1, 2],
     "augmentation.translate": [-1],
     "augmentation.cutout": [-1],
     "augmentation.brightness": [-0.1, 1.1],
@@ -304,6 +315,11 @@ def test_an_impossible_value_is_named_with_what_was_expected(path, value):
         ({"schedule": {"name": "plateau", "patience": -1}}, "schedule.patience"),
         ({"schedule": {"name": "one_cycle", "peak": 1.1}}, "schedule.peak"),
         ({"schedule": {"name": "one_cycle", "initial": -0.1}}, "schedule.initial"),
+        ({"data": {"normalisation": "given"}}, "data.mean"),
+        ({"data": {"normalisation": "given", "mean": [0.5, 0.5, 1.1]}}, "data.mean"),
+        ({"data": {"normalisation": "given", "mean": [0.5] * 3, "std": [0.2] * 2}}, "data.std"),
+        ({"data": {"normalisation": "given", "mean": [0.5] * 3, "std": [0, 1, 1]}}, "data.std"),
+        ({"evaluation": {"views": "six", "training_mode": True}}, "evaluation.training_mode"),
         ({"model": {"name": "ann", "widths": [0]}}, "model.widths"),
         ({"model": {"name": "speedrun", "widths": []}}, "model.widths"),
         ({"model": {"name": "speedrun", "depth": 0}}, "model.depth"),

@@ -82,6 +82,7 @@ def test_numbers_come_out_as_the_summary_has_them(tmp_path: Path) -> None:
         ((0.601, 0.59, 0.612), "✓", "met"),
         ((0.598, 0.59, 0.606), "≈", "within the interval"),
         ((0.58, 0.57, 0.59), "▼", "not reproduced"),
+        ((0.58, 0.57, 0.59), "▽", "above ours, settings partly guessed"),
     ],
 )
 def test_a_verdict_is_a_sign_and_a_word(
@@ -91,11 +92,29 @@ def test_a_verdict_is_a_sign_and_a_word(
     point = summary["variants"][0]["points"][0]
     point["test"].update(zip(("mean", "low", "high"), test, strict=True))
     point["published"] = {"accuracy": 0.6, "source": "a thesis"}
-    point["verdict"] = fabricated_studies.verdict(point["test"], 0.6)
+    point["verdict"] = "lower" if sign == "▽" else fabricated_studies.verdict(point["test"], 0.6)
     page = show(tmp_path, summary)
     assert f"{sign} {words} published 60 %" in page.text
     missed = "1 of 2 published results did not reproduce: ANN, published 60 %, here 58.0 %"
     assert (missed in page.text) == (words == "not reproduced")
+
+
+def test_both_modes_are_shown_where_a_number_was_published_in_training_mode(
+    tmp_path: Path,
+) -> None:
+    summary = ALL["ann-vs-cnn"]()
+    point = summary["variants"][0]["points"][0]
+    point["test"].update(mean=0.62, low=0.61, high=0.63)
+    point["training_mode"] = {**point["test"], "mean": 0.58, "low": 0.57, "high": 0.59}
+    point["published"] = {
+        "accuracy": 0.6, "source": "a thesis", "settings": "source", "training_mode": True
+    }  # fmt: skip
+    point["verdict"] = "below"
+    page = show(tmp_path, summary)
+    both = "here 62.0 % (61.0 to 63.0); in training mode 58.0 % (57.0 to 59.0)"
+    assert f"▼ not reproduced published 60 %, {both}" in page.text
+    assert "ANN, published 60 %, here 58.0 % (57.0 to 59.0) in training mode." in page.text
+    assert "published in training mode, with dropout" in page.text
 
 
 def test_a_study_that_was_cut_short_says_what_is_missing(written: Callable[[str], Path]) -> None:

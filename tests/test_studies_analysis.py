@@ -151,7 +151,7 @@ def test_milestones_become_points_beside_what_was_published(tmp_path: Path) -> N
             {"accuracy": 0.50, "epoch": 5, "source": "a thesis"},
             {"accuracy": 0.62, "epoch": 10, "source": "a thesis"},
             {"accuracy": 0.30, "epoch": 20, "source": "a blog"},
-            {"accuracy": 0.6097, "epoch": None, "source": "a thesis"},
+            {"accuracy": 0.6097, "epoch": None, "source": "a thesis", "settings": "source"},
         ]
     }
     folder = make_study(tmp_path / "s", {"ReLU": runs}, published=published)
@@ -164,7 +164,9 @@ def test_milestones_become_points_beside_what_was_published(tmp_path: Path) -> N
     ]
     # The weights at the last epoch are those of the end, whatever the list of milestones says.
     assert points[2]["test"]["values"] == [0.59, 0.585, 0.58]
-    assert points[2]["published"] == {"accuracy": 0.6097, "source": "a thesis"}
+    assert points[2]["published"] == {
+        "accuracy": 0.6097, "source": "a thesis", "settings": "source", "training_mode": False
+    }  # fmt: skip
     assert the_finding(summary, "published results") == (
         "Of 3 published results, 1 is beaten, 1 is met and 1 is not reproduced."
     )
@@ -184,13 +186,52 @@ def test_milestones_become_points_beside_what_was_published(tmp_path: Path) -> N
 def test_one_seed_is_judged_by_the_interval_over_pictures(
     tmp_path: Path, published: float, verdict: str
 ) -> None:
-    entry = {"accuracy": published, "epoch": None, "source": "x"}
+    entry = {"accuracy": published, "epoch": None, "source": "x", "settings": "source"}
     folder = make_study(tmp_path / "s", {"ReLU": [Made(0)]}, published={"ReLU": [entry]})
     point = summarise_study(folder)["variants"][0]["points"][0]
     low, high = wilson_interval(600, NUM_PICTURES)
     assert (point["test"]["low"], point["test"]["high"]) == (low, high)
     assert (point["test"]["sd"], point["test"]["interval_over"]) == (None, "pictures")
     assert point["verdict"] == verdict
+
+
+@pytest.mark.parametrize("settings", [{}, {"settings": "guessed"}])
+def test_where_settings_are_guessed_nothing_is_said_not_to_reproduce(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    entry = {"accuracy": 0.64, "epoch": None, "source": "a blog", **settings}
+    folder = make_study(tmp_path / "s", {"ReLU": [Made(0)]}, published={"ReLU": [entry]})
+    summary = summarise_study(folder)
+    assert summary["variants"][0]["points"][0]["verdict"] == "lower"
+    assert "reproduce" not in " ".join(summary["findings"])
+    assert the_finding(summary, "The published result") == (
+        "The published result is above ours, whose settings are partly guessed."
+    )
+
+
+@pytest.mark.parametrize(
+    ("in_training_mode", "verdict"), [(0.55, "below"), (0.62, "met"), (None, None)]
+)
+def test_a_result_of_training_mode_is_compared_with_ours_in_that_mode(
+    tmp_path: Path, in_training_mode: float | None, verdict: str | None
+) -> None:
+    entry = {
+        "accuracy": 0.62, "epoch": None, "source": "x", "settings": "source", "training_mode": True
+    }  # fmt: skip
+    folder = make_study(tmp_path / "s", {"ReLU": [Made(0, 0.7)]}, published={"ReLU": [entry]})
+    (path,) = folder.rglob("result.json")
+    result = read_json(path)
+    if in_training_mode is not None:
+        result["splits"]["test"]["accuracy_in_training_mode"] = in_training_mode
+    write_json(path, result)
+    summary = summarise_study(folder)
+    (point,) = summary["variants"][0]["points"]
+    assert point["test"]["mean"] == 0.7
+    assert point["verdict"] == verdict
+    assert (point["training_mode"] or {}).get("mean") == in_training_mode
+    if verdict == "below":
+        assert "here it is 55.0 %" in the_finding(summary, "does not reproduce")
+        assert "in training mode" in the_finding(summary, "does not reproduce")
 
 
 @pytest.mark.parametrize(

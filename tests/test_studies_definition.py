@@ -42,6 +42,7 @@ seeds = 1
 accuracy = 0.61
 epoch = 10
 source = "a thesis"
+training_mode = true
 
 [[variants.published]]
 accuracy = 0.75
@@ -53,7 +54,9 @@ source = "a thesis"
 def path(tmp_path: Path) -> Path:
     """A study's file beside a recipe of its own."""
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "leaky.toml").write_text('[model]\nactivation = "leaky_relu"\n')
+    (tmp_path / "own" / "leaky.toml").write_text(
+        '[model]\nactivation = "leaky_relu"\n[evaluation]\ntraining_mode = true\n'
+    )
     (tmp_path / "activations.toml").write_text(STUDY)
     return tmp_path / "activations.toml"
 
@@ -66,7 +69,10 @@ def test_a_file_is_read_whole(path: Path) -> None:
         recipe=str(path.parent / "own/leaky.toml"),
         overrides=("training.batch_size=64",),
         seeds=1,
-        published=(Published(0.61, "a thesis", 10), Published(0.75, "a thesis")),
+        published=(
+            Published(0.61, "a thesis", 10, training_mode=True),
+            Published(0.75, "a thesis"),
+        ),
     )
     recipes = {trial.name: recipe for trial, recipe in load_recipes(study).items()}
     assert list(recipes) == ["ReLU,seed=0", "ReLU,seed=1", "ReLU,seed=2", "Leaky-ReLU,seed=0"]
@@ -80,6 +86,7 @@ def test_the_plan_has_what_reports_need(path: Path) -> None:
     folder = path.parent / "study"
     run_study(choose_study(str(path)), folder=folder, train=train_at_once)
     plan = read_json(folder / "study.json")
+    claim = {"source": "a thesis", "settings": "guessed", "training_mode": False}
     assert {key: plan[key] for key in plan if key != "trials"} == {
         "name": "activations",
         "title": "Which activation function?",
@@ -91,8 +98,8 @@ def test_the_plan_has_what_reports_need(path: Path) -> None:
             {
                 "label": "Leaky ReLU",
                 "published": [
-                    {"accuracy": 0.61, "epoch": 10, "source": "a thesis"},
-                    {"accuracy": 0.75, "epoch": None, "source": "a thesis"},
+                    {"accuracy": 0.61, "epoch": 10, **claim, "training_mode": True},
+                    {"accuracy": 0.75, "epoch": None, **claim},
                 ],
             },
         ],
@@ -156,6 +163,11 @@ def test_row_e_what_does_not_fit_is_named_with_the_file(
         ("own/leaky.toml", "own/leak.toml", "Leaky ReLU: There is no recipe '.*own/leak.toml'"),
         ("batch_size=64", "batch_sise=64", "Leaky ReLU: .*batch_sise"),
         ("epoch = 10", "epoch = 15", "Leaky ReLU: a result is published for epoch 15, which is"),
+        (
+            "training.batch_size=64",
+            "evaluation.training_mode=false",
+            "Leaky ReLU: a result is published in training mode, .*_mode = true",
+        ),
     ],
 )
 def test_row_e_every_recipe_is_loaded_before_anything_is_written(

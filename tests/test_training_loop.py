@@ -387,6 +387,8 @@ def test_plateau_cuts_the_rate_when_the_validation_loss_stalls():
         ["schedule.peak=0.5", "schedule.initial=0.2", "schedule.final=0.01"],
         ["data.normalisation=unit"],
         ["data.normalisation=symmetric"],
+        ["data.normalisation=given", "data.mean=[0.4, 0.5, 0.6]", "data.std=[0.1, 0.2, 0.3]"],
+        ["model.dropout=0.5", "model.dropout_layers=1"],
         ["model.kernel_size=5"],
     ],
 )

@@ -14,7 +14,10 @@ from tenfold.files import write_json
 from tenfold.recipe import load_recipe
 from tenfold.run import RunFolder
 
-CHANGES = ["schedule.name=constant", "training.epochs=4", "training.milestones=[1,3]"]
+CHANGES = [
+    *("schedule.name=constant", "training.epochs=4", "training.milestones=[1,3]"),
+    "evaluation.training_mode=true",
+]
 
 
 def arguments(*changes, folder):
@@ -55,7 +58,11 @@ def test_a_milestone_is_a_run_of_its_own_bit_for_bit(folder):
     scores = {m["epoch"]: m["splits"] for m in read_result(folder / "long")["milestones"]}
     assert list(scores) == [1, 3]
     for split, own in read_result(folder / "short")["splits"].items():
+        in_training_mode = scores[3][split].pop("accuracy_in_training_mode")
+        assert 0 < in_training_mode <= 1
         assert scores[3][split] == {"accuracy": own["accuracy"], "loss": own["loss"]}
+        assert "accuracy_in_training_mode" not in own
+        assert 0 < read_result(folder / "long")["splits"][split]["accuracy_in_training_mode"] <= 1
 
 
 def test_every_use_of_the_test_pictures_is_written_down(folder):

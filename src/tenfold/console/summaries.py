@@ -25,6 +25,8 @@ def show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
         f"(95 % interval {percent(low)} to {percent(high)}), loss {metrics['loss']:.3f}",
         bold=split == "test",
     )
+    if (share := metrics.get("accuracy_in_training_mode")) is not None:
+        output.say(f"{split}, with the network in training mode: {percent(share, 2)} right")
 
 
 def show_comparison(output: Output, runs: list[Path]) -> None:
@@ -86,16 +88,20 @@ _STUDY_COLUMNS = (
 
 def _study_row(variant: dict[str, Any], point: dict[str, Any], *, split: str) -> list[str]:
     """What a variant reached on `split` at a milestone or at the end."""
+    from tenfold.reporting.study.summary import VERDICTS
+
     found, published, seconds = point[split], point["published"], variant["training_seconds"]
+    training_mode = point["training_mode"]
+    also = f", in training mode {percent(training_mode['mean'], 2)}" if training_mode else ""
     return [
         variant["label"],
         str(point["epoch"]),
         f"{len(variant['seeds'])} of {variant['planned_seeds']}",
-        percent(found["mean"], 2) if found else "-",
+        percent(found["mean"], 2) + also if found else "-",
         f"{100 * found['low']:.1f} to {percent(found['high'])}" if found else "-",
         duration(seconds["mean"]) if seconds and point["is_end"] else "-",
         percent(published["accuracy"], 2) if published else "-",
-        point["verdict"] or "-",
+        VERDICTS[point["verdict"]] if point["verdict"] else "-",
     ]
 
 

@@ -9,8 +9,8 @@ from tenfold.data import Dataset, Images, load
 from tenfold.data.splits import evaluation_split
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.loading import load_data
-from tenfold.evaluation.metrics import compute_metrics, cross_entropy
-from tenfold.evaluation.predictions import predict_images, save_predictions
+from tenfold.evaluation.metrics import IN_TRAINING_MODE, compute_metrics, cross_entropy
+from tenfold.evaluation.predictions import map_labels, predict_images, save_predictions
 from tenfold.evaluation.trained import TrainedModel, load_model
 from tenfold.files import read_json, write_json
 from tenfold.progress import Progress
@@ -179,7 +179,21 @@ def score_images(
     """Predict, save the predictions in the run folder and return the metrics."""
     predictions = predict_images(model, images, progress=progress)
     save_predictions(run.predictions(split), predictions)
-    return compute_metrics(predictions)
+    return compute_metrics(predictions) | _in_training_mode(model, images, progress=progress)
+
+
+def _in_training_mode(
+    model: TrainedModel, images: Images, *, progress: Progress | None
+) -> dict[str, float]:
+    """The accuracy with dropout and on the statistics of each batch, where the recipe wants it."""
+    if not model.recipe.evaluation.training_mode or len(images) < 2:
+        return {}
+    batch_size = model.recipe.training.batch_size
+    logits = model.logits(
+        images.pixels, batch_size=batch_size, training_mode=True, progress=progress
+    )
+    right = logits.argmax(axis=1) == map_labels(images, model.class_names)
+    return {IN_TRAINING_MODE: float(right.mean())}
 
 
 def score_milestones(
@@ -208,6 +222,7 @@ def score_milestones(
             scores[split] = {
                 "accuracy": float(right.mean()),
                 "loss": cross_entropy(predictions),
+                **_in_training_mode(model, images, progress=progress),
             }
             record_use(result, split, scores[split]["accuracy"], purpose=f"after epoch {epoch}")
         result["milestones"].append({"epoch": epoch, "splits": scores})

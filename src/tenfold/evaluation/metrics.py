@@ -13,6 +13,9 @@ from tenfold.evaluation.predictions import Predictions
 CONFIDENCE_BINS = 20
 NUM_CONFUSED_PAIRS = 10
 
+IN_TRAINING_MODE = "accuracy_in_training_mode"
+"""The key of what `evaluation.training_mode` asks for, which stands beside `accuracy`."""
+
 
 class Interval(NamedTuple):
     """The two ends of a confidence interval."""

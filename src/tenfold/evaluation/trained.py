@@ -1,5 +1,6 @@
 """A trained model as a file: weights, and everything needed to use them on a picture."""
 
+import copy
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -50,26 +51,36 @@ class TrainedModel:
         pixels: NDArray[np.uint8],
         *,
         batch_size: int = 250,
+        training_mode: bool = False,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """Logits `(N, C)` of pictures `(N, H, W, 3)` uint8, computed in batches without gradients.
 
-        Raises TenfoldError where the pictures' size is not `image_size`.
+        training_mode: with dropout, the same for a seed, and batch norms on the statistics of each
+        batch. Raises TenfoldError where the pictures' size is not `image_size`.
         """
         self._require_size(pixels)
         device = next(self.module.parameters()).device
         mean, std = (torch.tensor(values, device=device) for values in self.normalisation)
         was_training = self.module.training
-        self.module.eval()
+        module = self.module.eval()
         logits = np.empty((len(pixels), len(self.class_names)), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(pixels), batch_size):
-                block = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
+        seeded = [device] if device.type == "cuda" else []
+        with torch.inference_mode(), torch.random.fork_rng(seeded, enabled=training_mode):
+            if training_mode:
+                torch.manual_seed(self.recipe.seed)
+                module = copy.deepcopy(module).train()  # Whose running statistics may move.
+            start = 0
+            while (left := len(pixels) - start) > 0:
+                # A batch norm has nothing to average over one picture, so none is left alone.
+                end = start + (batch_size if left > batch_size + 1 else left)
+                block = torch.from_numpy(np.array(pixels[start:end])).to(device)
                 inputs = batch_normalise(block, mean, std)
-                output = logits_of_views(self.module, inputs, self.recipe.evaluation)
-                logits[start : start + batch_size] = output.float().cpu().numpy()
+                output = logits_of_views(module, inputs, self.recipe.evaluation)
+                logits[start:end] = output.float().cpu().numpy()
+                start = end
                 if progress is not None:
-                    progress("evaluating", min(start + batch_size, len(pixels)), len(pixels))
+                    progress("evaluating", end, len(pixels))
         self.module.train(was_training)
         return logits
 

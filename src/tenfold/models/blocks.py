@@ -63,16 +63,25 @@ def pooled_block(
 
 
 def dense_layers(
-    inputs: int, widths: Sequence[int], *, activation: str, dropout: float, norm: str
+    inputs: int,
+    widths: Sequence[int],
+    *,
+    activation: str,
+    dropout: float,
+    norm: str,
+    dropout_layers: int = 0,
 ) -> list[nn.Module]:
-    """(linear, norm, activation, dropout) for each of `widths`, from `(N, inputs)`."""
+    """(linear, norm, activation, dropout) for each of `widths`, from `(N, inputs)`.
+
+    dropout_layers: how many of them have dropout, from the first on; 0 for all.
+    """
     layers: list[nn.Module] = []
-    for width in widths:
+    for index, width in enumerate(widths):
         layers.append(nn.Linear(inputs, width, bias=norm == "none"))
         if norm != "none":
             layers.append(nn.BatchNorm1d(width))
         layers.append(ACTIVATIONS[activation]())
-        if dropout > 0:
+        if dropout > 0 and index < (dropout_layers or len(widths)):
             layers.append(nn.Dropout(dropout))
         inputs = width
     return layers

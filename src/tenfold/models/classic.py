@@ -19,11 +19,14 @@ def cnn(
     activation: str,
     dropout: float,
     norm: str,
+    dropout_layers: int = 0,
+    initial_weights: str = "pytorch",
 ) -> nn.Module:
     """(convolution, norm, activation, 2x2 max pool) for each of `widths`, then dense layers.
 
-    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises TenfoldError where there are
-    more blocks than the pictures can be halved.
+    dropout_layers: the dense layers that dropout follows, from the first on; 0 for all. Shape:
+    `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises TenfoldError where there are more
+    blocks than the pictures can be halved.
     """
     height, width = image_size[0] >> len(widths), image_size[1] >> len(widths)
     if min(height, width) < 1:
@@ -44,10 +47,18 @@ def cnn(
         )
         channels = block_width
     features = channels * height * width
-    hidden = dense_layers(features, dense, activation=activation, dropout=dropout, norm=norm)
-    return nn.Sequential(
+    hidden = dense_layers(
+        features,
+        dense,
+        activation=activation,
+        dropout=dropout,
+        norm=norm,
+        dropout_layers=dropout_layers,
+    )
+    network = nn.Sequential(
         *layers, nn.Flatten(), *hidden, nn.Linear(dense[-1] if dense else features, num_classes)
     )
+    return _with_weights_of_keras(network) if initial_weights == "keras" else network
 
 
 def lenet(*, num_classes: int, image_size: tuple[int, int], activation: str) -> nn.Module:
@@ -73,10 +84,9 @@ def tutorial_cnn(*, num_classes: int, image_size: tuple[int, int], activation: s
     """The network of TensorFlow's tutorial on convolutional networks.
 
     3x3 convolutions of 32, 64 and 64 channels, unpadded, the first two pooled, and a dense layer of
-    64: 122,570 parameters for ten classes of 32x32. Initial weights are Keras's: uniform as Glorot
-    and Bengio (2010) have them, with biases of 0, which ends 3 points higher after ten epochs than
-    PyTorch's. Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises TenfoldError for
-    pictures of less than 18 pixels.
+    64: 122,570 parameters for ten classes of 32x32. Initial weights are Keras's, which ends 3
+    points higher after ten epochs than PyTorch's. Shape: `(N, 3, H, W)` float -> `(N, num_classes)`
+    logits. Raises TenfoldError for pictures of less than 18 pixels.
     """
     network = _unpadded(
         "tutorial_cnn",
@@ -88,11 +98,7 @@ def tutorial_cnn(*, num_classes: int, image_size: tuple[int, int], activation: s
         dense=(64,),
         activation=activation,
     )
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-    return network
+    return _with_weights_of_keras(network)
 
 
 def pyramid(
@@ -145,6 +151,16 @@ def growing_widths(depth: int, first: int, last: int) -> list[int]:
         return [last]
     widths = [first * (last / first) ** (i / (depth - 1)) for i in range(depth)]
     return [first, *(max(round(width / 8) * 8, 8) for width in widths[1:-1]), last]
+
+
+def _with_weights_of_keras(network: nn.Module) -> nn.Module:
+    """`network` with weights as Glorot and Bengio (2010) have them, uniform, and biases of 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
 
 
 def _unpadded(

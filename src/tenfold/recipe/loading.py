@@ -76,13 +76,15 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
     """A copy of nested `values` with `key=value` overrides set.
 
     Choosing another variant (`optimizer.name=adamw`) drops the table's other keys, which belonged
-    to the old one; overrides of the new one's fields may stand before or after it.
+    to the old one; overrides of the new one's fields may stand before or after it. So does another
+    `data.normalisation` with the mean and deviation that were given.
     """
     result = {
         key: dict(value) if isinstance(value, dict) else value for key, value in values.items()
     }
     parsed = [_parse_override(override) for override in overrides]
-    for keys, value in sorted(parsed, key=lambda item: item[0][-1] != "name"):
+    first = ("name", "normalisation")
+    for keys, value in sorted(parsed, key=lambda item: item[0][-1] not in first):
         table = result
         for key in keys[:-1]:
             inner = table.setdefault(key, {})
@@ -96,6 +98,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
             and table.get("name", _default_tag(keys[0])) != value
         ):
             table.clear()
+        if keys == ["data", "normalisation"] and table.get("normalisation") != value:
+            table.pop("mean", None)
+            table.pop("std", None)
         table[keys[-1]] = value
     changed = {".".join(keys) for keys, _ in parsed}
     if "training.epochs" in changed and "training.milestones" not in changed:

@@ -75,6 +75,24 @@ def _data_rules(data: DataOptions) -> list[Rule]:
             data.image_size == 0 or 8 <= data.image_size <= 1024,
             "0 or 8 to 1024",
         ),
+        *_given_rules(data),
+    ]
+
+
+def _given_rules(data: DataOptions) -> list[Rule]:
+    is_given = data.normalisation == "given"
+    wanted = "{} where data.normalisation is 'given', and [] elsewhere"
+    return [
+        Rule(
+            "data.mean",
+            len(data.mean) == 3 * is_given and all(0 <= mean <= 1 for mean in data.mean),
+            wanted.format("three numbers from 0 to 1"),
+        ),
+        Rule(
+            "data.std",
+            len(data.std) == 3 * is_given and all(std > 0 for std in data.std),
+            wanted.format("three numbers above 0"),
+        ),
     ]
 
 
@@ -92,6 +110,9 @@ def _model_rules(model: ModelOptions) -> list[Rule]:
     if hasattr(model, "kernel_size"):
         odd = model.kernel_size % 2 == 1 and model.kernel_size > 0
         rules.append(Rule("model.kernel_size", odd, "odd"))
+    if isinstance(model, CnnOptions):
+        fits = 0 <= model.dropout_layers <= len(model.dense)
+        rules.append(Rule("model.dropout_layers", fits, "from 0 to the length of model.dense"))
     if isinstance(model, CnnOptions | SpeedrunOptions):
         one = len(model.widths) > 0
         rules.append(Rule("model.widths", one, "a list with at least one number"))
@@ -209,7 +230,11 @@ def _training_rules(training: TrainingOptions) -> list[Rule]:
 
 def _evaluation_rules(evaluation: EvaluationOptions) -> list[Rule]:
     within = 0 < evaluation.views_below <= 1
-    return [Rule("evaluation.views_below", within, "above 0 and at most 1")]
+    plain = evaluation.views == "one" or not evaluation.training_mode
+    return [
+        Rule("evaluation.views_below", within, "above 0 and at most 1"),
+        Rule("evaluation.training_mode", plain, "false unless evaluation.views is 'one'"),
+    ]
 
 
 def _size_rules(training: TrainingOptions) -> list[Rule]:

@@ -8,7 +8,8 @@ Activation = Literal["relu", "leaky_relu", "prelu", "elu", "swish", "gelu", "sig
 Norm = Literal["batch", "none"]
 ConvolutionNorm = Literal["batch", "batch_after", "none"]
 Stem = Literal["cifar", "imagenet"]
-Normalisation = Literal["standardise", "unit", "symmetric", "pretrained"]
+InitialWeights = Literal["pytorch", "keras"]
+Normalisation = Literal["standardise", "unit", "symmetric", "given", "pretrained"]
 Precision = Literal["float32", "bf16", "fp16", "auto"]
 Views = Literal["one", "mirror", "six"]
 NormStatistics = Literal["kept", "learnt"]
@@ -31,8 +32,12 @@ class DataOptions:
     image_size: int = 0
     """Side of the square pictures in pixels; 0 chooses from the data."""
     normalisation: Normalisation = "standardise"
-    """Pixels to mean 0 and deviation 1, to [0, 1] (`unit`), to [-1, 1] (`symmetric`), or as a
-    `pretrained` network was given its own."""
+    """Pixels to mean 0 and deviation 1, to [0, 1] (`unit`), to [-1, 1] (`symmetric`), by a `given`
+    mean and deviation, or as a `pretrained` network was given its own."""
+    mean: tuple[float, ...] = ()
+    """Of red, green and blue scaled to [0, 1], where normalisation is `given`."""
+    std: tuple[float, ...] = ()
+    """The deviations that go with `mean`."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,12 @@ class CnnOptions:
     """The non-linearity after each layer."""
     dropout: float = 0.2
     """Share of dense units dropped in training."""
+    dropout_layers: int = 0
+    """Dense layers that dropout follows, from the first on; 0 for all of them."""
     norm: ConvolutionNorm = "batch"
     """Batch normalisation before each activation, after it (`batch_after`), or none."""
+    initial_weights: InitialWeights = "pytorch"
+    """Whose defaults they are."""
 
 
 @dataclass(frozen=True)
@@ -432,6 +441,9 @@ class EvaluationOptions:
     """As it is; or with its mirror image; or both of them also shifted by a pixel each way."""
     views_below: float = 1.0
     """Pictures of which one view is surer than this are not looked at again."""
+    training_mode: bool = False
+    """Say beside the accuracy what it is as in training: with dropout, and batch norm on the
+    statistics of each batch. Some published results were measured so."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tenfold.evaluation.metrics import IN_TRAINING_MODE
 from tenfold.files import write_json
 from tenfold.studies.comparisons import compare_with_baseline
 from tenfold.studies.findings import describe_findings
@@ -91,32 +92,51 @@ def _describe_point(variant: VariantRuns, epoch: int, *, split: str) -> dict[str
         key=lambda entry: float(entry["accuracy"]),
         default=None,
     )
+    in_training_mode = _summarise_split(variant, split, epoch, key=IN_TRAINING_MODE)
+    claim = None
     ours = summaries[split]
+    if published:
+        settings = published.get("settings", "guessed")
+        is_in_training_mode = bool(published.get("training_mode"))
+        ours = in_training_mode if is_in_training_mode else ours
+        claim = {
+            "accuracy": published["accuracy"],
+            "source": published.get("source", ""),
+            "settings": settings,
+            "training_mode": is_in_training_mode,
+        }
     return {
         "epoch": last if epoch == END else epoch,
         "is_end": epoch == END,
         "test": _as_json(summaries["test"]),
         "validation": _as_json(summaries["validation"]),
-        "published": published
-        and {"accuracy": published["accuracy"], "source": published.get("source", "")},
-        "verdict": judge(ours, published["accuracy"]) if ours and published else None,
+        "training_mode": _as_json(in_training_mode),
+        "published": claim,
+        "verdict": judge(ours, claim["accuracy"], settings=settings) if ours and claim else None,
     }
 
 
-def _summarise_split(variant: VariantRuns, split: str, epoch: int) -> Summary | None:
-    values = [*variant.accuracies(split, epoch=epoch).values()]
+def _summarise_split(
+    variant: VariantRuns, split: str, epoch: int, *, key: str = "accuracy"
+) -> Summary | None:
+    values = [*variant.accuracies(split, epoch=epoch, key=key).values()]
     if not values:
         return None
     return summarise(values, num_pictures=variant.num_pictures(split))
 
 
-def judge(ours: Summary, published: float) -> str:
-    """How a published accuracy stands to ours, in one of four verdicts."""
+def judge(ours: Summary, published: float, *, settings: str) -> str:
+    """How a published accuracy stands to ours, in one of five verdicts.
+
+    settings: whether they are the `source`'s; with others a lower result says nothing of it.
+    """
     if ours.low > published:
         return "beaten"
     if ours.mean >= published:
         return "met"
-    return "within the interval" if ours.high >= published else "below"
+    if ours.high >= published:
+        return "within the interval"
+    return "below" if settings == "source" else "lower"
 
 
 def _describe_curves(runs: Sequence[FinishedRun]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, load_recipe, shipped_recipes
@@ -29,6 +29,11 @@ class Published:
     """Who reported it, in a few words."""
     epoch: int = 0
     """Epochs after which it was reached: a milestone of the recipe; 0 is the end."""
+    settings: Literal["source", "guessed"] = "guessed"
+    """Whether the recipe has the `source`'s in everything; only then can it be said that a result
+    was not reproduced."""
+    training_mode: bool = False
+    """Whether it was measured with the network in training mode, as `evaluation.training_mode`."""
 
 
 @dataclass(frozen=True)

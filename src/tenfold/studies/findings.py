@@ -147,6 +147,7 @@ def _describe_published(study: StudyRuns, variants: Sequence[Mapping[str, Any]])
         "met": "met",
         "within the interval": "within the interval of ours",
         "below": "not reproduced",
+        "lower": "above ours, whose settings are partly guessed",
         None: "not measured",
     }
     parts = [
@@ -160,7 +161,11 @@ def _describe_published(study: StudyRuns, variants: Sequence[Mapping[str, Any]])
     return [
         head,
         *(
-            _describe_miss(variant, point, split=study.split)
+            _describe_miss(
+                variant,
+                point,
+                split="training_mode" if point["published"]["training_mode"] else study.split,
+            )
             for variant, point in claims
             if point["verdict"] == "below"
         ),
@@ -173,7 +178,8 @@ def _describe_miss(variant: Mapping[str, Any], point: Mapping[str, Any], *, spli
     exact = f"{100 * published['accuracy']:.2f}".rstrip("0").rstrip(".")
     return (
         f"The published {exact} % of {variant['label']} after {_count(point['epoch'], 'epoch')}"
-        f"{source} does not reproduce: here it is {_with_interval(point[split])}."
+        f"{source} does not reproduce: here it is {_with_interval(point[split])}"
+        f"{' in training mode' if split == 'training_mode' else ''}."
     )
 
 

@@ -40,7 +40,7 @@ def load_recipes(study: Study) -> dict[Trial, Recipe]:
         recipes[trial] = resolved
     of_variant = {trial.variant: recipe for trial, recipe in recipes.items()}
     for variant in study.variants:
-        _require_epochs(variant, of_variant[variant.label])
+        _require_evaluated(variant, of_variant[variant.label])
     return recipes
 
 
@@ -133,14 +133,19 @@ def _load(trial: Trial) -> Recipe:
         raise TenfoldError(f"{trial.variant}: {error}") from error
 
 
-def _require_epochs(variant: Variant, recipe: Recipe) -> None:
-    """Raise TenfoldError where a published result is of an epoch that is not evaluated."""
+def _require_evaluated(variant: Variant, recipe: Recipe) -> None:
+    """Raise TenfoldError where a published result is of an epoch or mode that isn't evaluated."""
     last, milestones = recipe.training.epochs, recipe.training.milestones
     for published in variant.published:
         if published.epoch not in (0, last, *milestones):
             raise TenfoldError(
                 f"{variant.label}: a result is published for epoch {published.epoch}, which is "
                 f"neither the last one ({last}) nor in training.milestones; add it there."
+            )
+        if published.training_mode and not recipe.evaluation.training_mode:
+            raise TenfoldError(
+                f"{variant.label}: a result is published in training mode, which this recipe does "
+                "not measure; set evaluation.training_mode = true."
             )
 
 
@@ -155,8 +160,7 @@ def _as_json(study: Study, recipes: Mapping[Trial, Recipe]) -> dict[str, Any]:
             {
                 "label": variant.label,
                 "published": [
-                    {"accuracy": p.accuracy, "epoch": p.epoch or None, "source": p.source}
-                    for p in variant.published
+                    {**dataclasses.asdict(p), "epoch": p.epoch or None} for p in variant.published
                 ],
             }
             for variant in study.variants

@@ -51,12 +51,12 @@ class FinishedRun:
         entries = self.result.get("milestones") or []
         return {int(entry["epoch"]): entry["splits"] for entry in entries}
 
-    def accuracy(self, split: str, *, epoch: int = END) -> float | None:
+    def accuracy(self, split: str, *, epoch: int = END, key: str = "accuracy") -> float | None:
         """The accuracy on `split` after `epoch`; None where it was not evaluated."""
         splits = self.result["splits"]
         if epoch not in (END, self.epochs):
             splits = self.milestones.get(epoch, {})
-        return finite(splits.get(split, {}).get("accuracy"))
+        return finite(splits.get(split, {}).get(key))
 
     def num_pictures(self, split: str) -> int | None:
         """How many pictures `split` has."""
@@ -79,7 +79,7 @@ class FinishedRun:
 class VariantRuns:
     """A variant of a study: what is published of it, what was planned and what is finished.
 
-    recipe: that of its first trial. published: mappings with accuracy, epoch and source. runs: by
+    recipe: that of its first trial. published: mappings with the fields of `Published`. runs: by
     seed, in rising order.
     """
 
@@ -102,9 +102,11 @@ class VariantRuns:
         epochs = {int(epoch) for epoch in planned}.union(*(run.milestones for run in self.runs))
         return sorted(epoch for epoch in epochs if epoch < self.last_epoch)
 
-    def accuracies(self, split: str, *, epoch: int = END) -> dict[int, float]:
+    def accuracies(
+        self, split: str, *, epoch: int = END, key: str = "accuracy"
+    ) -> dict[int, float]:
         """The accuracy on `split` after `epoch` of each seed that has one."""
-        found = {run.seed: run.accuracy(split, epoch=epoch) for run in self.runs}
+        found = {run.seed: run.accuracy(split, epoch=epoch, key=key) for run in self.runs}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def num_pictures(self, split: str) -> int | None:

@@ -157,6 +157,9 @@ def _normalisation(recipe: Recipe, data: TrainingData) -> Normalisation:
     if isinstance(recipe.model, PretrainedOptions) and recipe.data.normalisation == "pretrained":
         wanted = preprocessing_of(recipe.model.backbone)
         return Normalisation(wanted.mean, wanted.std)
+    if recipe.data.normalisation == "given":
+        (red, green, blue), std = recipe.data.mean, recipe.data.std
+        return Normalisation((red, green, blue), (std[0], std[1], std[2]))
     return normalisation_of(data.train, recipe.data.normalisation)
 
 

@@ -6,6 +6,7 @@ from tenfold.reporting.study.summary import (
     Difference,
     Estimate,
     Machine,
+    Point,
     Published,
     Study,
     Variant,
@@ -27,6 +28,14 @@ def with_interval(estimate: Estimate) -> str:
     if estimate.interval is None:
         return percent(estimate.mean)
     return f"{percent(estimate.mean)} {interval_in_brackets(estimate)}"
+
+
+def ours_of(point: Point) -> str:
+    """Our accuracy with its interval, and that in training mode, where it was measured."""
+    parts = [with_interval(point.ours)] if point.ours else []
+    if point.training_mode:
+        parts.append(f"in training mode {with_interval(point.training_mode)}")
+    return "; ".join(parts) or "not run"
 
 
 def interval_in_brackets(estimate: Estimate) -> str:
@@ -142,7 +151,13 @@ def how_to_read(study: Study) -> tuple[str, ...]:
         notes.append(
             "Beside a published number, beaten means that our whole interval lies above it, met "
             "that our mean reaches it, within the interval that only the upper part of the "
-            "interval reaches it, and not reproduced that the whole interval lies below it."
+            "interval reaches it, and not reproduced that the whole interval lies below it though "
+            "all settings are those of the source; where some are guessed, it is only above ours."
+        )
+    if any(claim.point.is_in_training_mode for claim in study.published):
+        notes.append(
+            "Where a number was published in training mode, with dropout and on the statistics of "
+            "each batch, ours in that mode is what it is compared with."
         )
     return tuple(notes)
 
@@ -237,9 +252,11 @@ def verdict_words(verdict: str | None) -> str:
 
 
 def _describe_miss(study: Study, claim: Published) -> str:
-    ours = claim.point.ours
+    point = claim.point
+    ours = point.training_mode if point.is_in_training_mode else point.ours
     when = f" after {counted(claim.point.epoch, 'epoch')}" if study.has_milestones else ""
     here = "not measured here" if ours is None else f"here {with_interval(ours)}"
+    here += " in training mode" if point.is_in_training_mode else ""
     share = exact_percent(claim.point.published or 0)
     return f"{claim.variant.label}{when}, published {share}, {here}"
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 
-BELOW = "below"
+BELOW, LOWER = "below", "lower"
 VERDICTS = {
     "beaten": "beaten",
     "met": "met",
     "within the interval": "within the interval",
     BELOW: "not reproduced",
+    LOWER: "above ours, settings partly guessed",
 }
 """What a summary calls each verdict, and what a reader is told."""
 
@@ -44,14 +45,24 @@ class Point:
     """What a variant came to after `epoch` epochs, beside what was published for that.
 
     ours: its accuracy on the test split, or on the validation split where the data has no test.
+    training_mode: the same with the network in training mode, where that was measured.
+    is_of_source: whether all settings are those of what was published.
     """
 
     epoch: int
     is_end: bool
     ours: Estimate | None
+    training_mode: Estimate | None
     published: float | None
     source: str
+    is_of_source: bool
+    is_in_training_mode: bool
     verdict: str | None
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether what was published is within our interval or below it."""
+        return self.verdict not in (None, BELOW, LOWER)
 
 
 @dataclass(frozen=True)
@@ -289,8 +300,11 @@ def _point(value: Mapping[str, Any], split: str) -> Point:
         epoch=int(value["epoch"]),
         is_end=bool(value["is_end"]),
         ours=_estimate(value[split]),
+        training_mode=_estimate(value.get("training_mode")),
         published=float(published["accuracy"]) if published else None,
         source=str(published.get("source") or "") if published else "",
+        is_of_source=bool(published) and published.get("settings") == "source",
+        is_in_training_mode=bool(published) and bool(published.get("training_mode")),
         verdict=verdict,
     )
 

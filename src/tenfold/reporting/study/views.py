@@ -8,8 +8,8 @@ from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.study import story
 from tenfold.reporting.study.charts import differences_chart, learning_multiples, result_charts
 from tenfold.reporting.study.marks import Mark
-from tenfold.reporting.study.story import exact_percent, with_interval
-from tenfold.reporting.study.summary import BELOW, Difference, Point, Study, Variant
+from tenfold.reporting.study.story import exact_percent
+from tenfold.reporting.study.summary import BELOW, LOWER, Difference, Point, Study, Variant
 from tenfold.reporting.views import Tile
 from tenfold.reporting.words import count, counted, duration, percent, signed_points
 
@@ -18,6 +18,7 @@ _SIGNS = {
     "met": ("✓", "good"),
     "within the interval": ("≈", "fair"),
     BELOW: ("▼", "bad"),
+    LOWER: ("▽", "fair"),
     None: ("–", "fair"),
 }
 
@@ -151,11 +152,11 @@ def _tiles(study: Study) -> tuple[Tile, ...]:
         best, variant = max(measured, key=lambda pair: pair[0].mean)
         tiles.append(Tile(percent(best.mean), "highest at the end", variant.label))
     if study.published:
-        reached = sum(c.point.verdict not in (None, BELOW) for c in study.published)
+        reached = sum(claim.point.is_reached for claim in study.published)
         tiles.append(
             Tile(
                 f"{reached} of {len(study.published)}",
-                "published results reproduced",
+                "published results reached",
                 "beaten, met or within the interval",
             )
         )
@@ -172,7 +173,7 @@ def _claim(study: Study, point: Point) -> Claim:
         sign=sign,
         kind=kind,
         verdict=story.verdict_words(point.verdict),
-        here=with_interval(point.ours) if point.ours and not point.is_end else "",
+        here=story.ours_of(point) if point.training_mode or not point.is_end else "",
     )
 
 
