@@ -8,6 +8,7 @@ import typer
 
 from tenfold.cli.options import JsonOption, RunArgument, ThreadsOption
 from tenfold.console.output import Output
+from tenfold.errors import counted
 
 if TYPE_CHECKING:
     from tenfold.audit import AuditOptions
@@ -116,5 +117,5 @@ def explain(
     page = write_explanation(folder.path, finding, out or folder.path / "explanation.html")
     for picture in finding.values["pictures"]:
         output.record("picture", **picture)
-    output.say(f"{page} shows {len(finding.values['pictures'])} pictures.")
+    output.say(f"{page} shows {counted(len(finding.values['pictures']), 'picture')}.")
     output.record("page", path=str(page))

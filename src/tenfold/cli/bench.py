@@ -7,6 +7,7 @@ import typer
 
 from tenfold.cli.options import JsonOption, RunsOption, ThreadsOption
 from tenfold.console.output import Output, duration, percent
+from tenfold.errors import counted
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +138,7 @@ def _show_accuracy(
     seconds = sum(one.cost.seconds for one in found) / len(found)
     operations = sum(one.cost.operations for one in found) / len(found)
     output.table(
-        f"{recipe.name} on {device}, {num_seeds} seeds",
+        f"{recipe.name} on {device}, {counted(num_seeds, 'seed')}",
         ["seed", "test accuracy", "time", "GFLOP/s", "cost in FLOP"],
         rows,
     )

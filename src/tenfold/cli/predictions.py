@@ -15,7 +15,7 @@ from tenfold.cli.options import (
 )
 from tenfold.console.output import Output, percent
 from tenfold.console.summaries import show_metrics
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 
 if TYPE_CHECKING:
     from tenfold.evaluation.picture_predictions import Model, PicturePrediction
@@ -129,8 +129,9 @@ def score(
     output.record("score", submission=str(submission), labels=str(labels), **metrics)
     low, high = metrics["accuracy_interval"]
     output.say(
-        f"{submission}: {percent(metrics['accuracy'], 2)} of {metrics['num_images']:,} pictures "
-        f"right (95 % interval {percent(low)} to {percent(high)})",
+        f"{submission}: {percent(metrics['accuracy'], 2)} of "
+        f"{counted(metrics['num_images'], 'picture')} right "
+        f"(95 % interval {percent(low)} to {percent(high)})",
         bold=True,
     )
     if metrics["num_missing"]:
@@ -211,7 +212,7 @@ def _write_split(
     if csv is not None:
         write_submission(csv, predictions.ids, guesses)
         output.record("written", csv=str(csv), num_images=len(guesses))
-        output.say(f"{len(guesses):,} predictions are in {csv}.")
+        output.say(f"{_predictions(len(guesses))} in {csv}.")
         if labels is not None:
             write_submission(labels, predictions.ids, [names[i] for i in predictions.labels])
             output.record("written", labels=str(labels), num_images=len(guesses))
@@ -266,7 +267,7 @@ def _predict_pictures(
         write_text(csv, _pictures_text(predictions, top=top))
         num_images = len(paths) - len(broken)
         output.record("written", csv=str(csv), num_images=num_images, num_broken=len(broken))
-        output.say(f"{num_images:,} predictions are in {csv}.")
+        output.say(f"{_predictions(num_images)} in {csv}.")
     if broken and not skip_broken:
         raise typer.Exit(1)
 
@@ -374,6 +375,10 @@ def _pictures_text(predictions: "list[PicturePrediction]", *, top: int) -> str:
         rows = [row[:unsure] + row[unsure + 1 :] for row in rows]
         header.remove("unsure")
     return table_text(header, rows)
+
+
+def _predictions(number: int) -> str:
+    return f"{counted(number, 'prediction')} {'is' if number == 1 else 'are'}"
 
 
 def _show_classes(output: Output, metrics: dict[str, Any]) -> None:

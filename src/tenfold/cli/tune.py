@@ -17,7 +17,7 @@ from tenfold.cli.options import (
     seconds_of,
 )
 from tenfold.console.output import Output, duration, percent
-from tenfold.errors import require_packages
+from tenfold.errors import counted, require_packages
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
@@ -194,7 +194,7 @@ def _show_end(output: Output, folder: Path, summary: "Summary", *, is_out_of_tim
     """What the search has found, and what to do with it."""
     counts = summary["counts"]
     states = ", ".join(f"{number} {state}" for state, number in counts.items())
-    output.say(f"{sum(counts.values())} trials: {states}.")
+    output.say(f"{counted(sum(counts.values()), 'trial')}: {states}.")
     if is_out_of_time:
         output.say("The time is up; the same command goes on from here.")
     best = summary["best"]

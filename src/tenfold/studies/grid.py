@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tenfold.errors import InterruptedRunError, TenfoldError
+from tenfold.errors import InterruptedRunError, TenfoldError, counted
 from tenfold.files import read_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe
@@ -102,7 +102,8 @@ def run_study(
             session.run(jobs, train=train, worker=worker)
         except InterruptedRunError as error:
             raise type(error)(
-                f"{error} Finished so far: {session.num_finished} of {len(recipes)} runs."
+                f"{error} Finished so far: {session.num_finished} of "
+                f"{counted(len(recipes), 'run')}."
             ) from None
         return session.outcome(num_run=len(jobs), num_reused=num_reused)
 
