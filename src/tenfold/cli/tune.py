@@ -14,6 +14,7 @@ from tenfold.cli.options import (
     SetOption,
     SkipBrokenOption,
     data_override,
+    require_data,
     seconds_of,
 )
 from tenfold.console.output import Output, duration, percent
@@ -90,6 +91,7 @@ def tune(
     if seed is not None:
         changes.append(f"seed={seed}")
     chosen = load_recipe(recipe, changes)
+    require_data(chosen.data.name)
     limit = seconds_of(time) if time is not None else None
     output = Output(as_json=as_json)
 

@@ -24,6 +24,7 @@ from tenfold.studies.running import (
     TrainTrial,
     TrialReporter,
     describe_failure,
+    note_other_threads,
     run_trial,
     threads_for,
     train_trial,
@@ -168,6 +169,7 @@ class _Session:
             if record is None or (record["status"] == "failed" and run.is_finished()):
                 record = self._record(trial, failure=None)
             self._pace.skip(trial, training_seconds=record["training_seconds"])
+        note_other_threads(jobs, [_run_of(self._folder, trial) for trial in self._recipes])
         return jobs
 
     def run(self, jobs: Sequence[Job], *, train: TrainTrial, worker: Sequence[str]) -> None:

@@ -216,8 +216,8 @@ def _open_queue(plan: SearchPlan, options: SearchOptions, worker: str) -> Queue:
 def _lost_trials(folder: Path, number: int, place: str) -> TenfoldError:
     return TenfoldError(
         f"{folder / 'trials.json'} has {counted(number, 'trial')} that can't be found in "
-        f"{place}; start the search where it was begun, since a relative --storage is seen from there, or give another "
-        "--folder."
+        f"{place}; start the search where it was begun, since a relative --storage is seen from "
+        "there, or give another --folder."
     )
 
 
