@@ -19,12 +19,11 @@ help:  ## Show what can be made
 
 install: $(INSTALLED)  ## Install tenfold and everything it needs into .venv
 
-$(INSTALLED): pyproject.toml constraints.txt
-	@echo "Installing tenfold and what it needs into $(VENV); the first time takes some minutes."
+$(INSTALLED): pyproject.toml constraints.txt scripts/install.py
+	@echo "Installing tenfold and what it needs into $(VENV); the first time takes half a minute or more."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tenfold needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" -c constraints.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --group dev -c constraints.txt -e ".[all]"
+	$(BIN)/python scripts/install.py
 	@touch $@
 
 demo: $(INSTALLED)  ## Train a dense and a convolutional network on CIFAR-10 and compare them

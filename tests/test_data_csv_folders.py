@@ -47,7 +47,7 @@ def test_kaggles_layout(tmp_path):
     assert dataset.train.ids.tolist() == ["train/1", "train/2", "train/3", "train/4"]
     assert_labels(dataset.train)
     assert dataset.test is None
-    assert dataset.notes == ("1 pictures are labelled in no CSV file and were left out.",)
+    assert dataset.notes == ("Left out: 1 picture that no CSV file labels.",)
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation"])

@@ -1,6 +1,7 @@
 """What a search by one process leaves, says and refuses."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -105,7 +106,7 @@ def test_best_toml_is_the_recipe_of_the_best_trial(searched: Path) -> None:
     trained = trained_recipe(searched, best)
     path = searched / "tunes/tiny/best.toml"
     said = "tiny with the values of a search"
-    assert load_recipe(path) == replace(trained, name="tiny-tuned", description=said)
+    assert load_recipe(path) == replace(trained, name="tiny-best", description=said)
     text = path.read_text()
     header = [line for line in text.splitlines() if line.startswith("#")]
     assert "The best of 10 trials" in header[0]
@@ -216,6 +217,40 @@ def test_changed_pictures_are_refused_and_other_words_are_not(tmp_path: Path) ->
     assert len(summary(folder)["trials"]) == 2
 
 
+STORAGES = {"data base": "sqlite:///trials.db", "driver": "sqlite+pysqlite:///trials.db"}
+
+
+@pytest.mark.parametrize("kind", ["data base", "driver", "journal", "emptied"])
+def test_the_record_of_trials_is_never_replaced_by_fewer(tmp_path: Path, kind: str) -> None:
+    folder = prepare(tmp_path / "begun", LR)
+    storage = ["--storage", STORAGES.get(kind, "trials.journal")]
+    if kind == "emptied":
+        storage = []
+    assert tune(folder, *storage, trials=3).wait() == 0
+    search = folder / "tunes/tiny"
+    before = {name: (search / name).read_bytes() for name in ("trials.json", "best.toml")}
+    elsewhere = prepare(tmp_path / "elsewhere", LR)
+    (elsewhere / "data.npz").unlink()
+    os.link(folder / "data.npz", elsewhere / "data.npz")
+    place = ["--folder", str(search), "--data", str(folder / "data.npz"), *storage]
+    if kind == "emptied":
+        (search / "trials.journal").unlink()
+    command = tune(elsewhere, *place, trials=1)
+    assert command.wait() == 2, command.output
+    assert re.search(r"has 3 trials that can't be found|keeps its trials in", command.output)
+    assert before == {name: (search / name).read_bytes() for name in before}
+    assert not list(elsewhere.glob("trials.*"))
+    if kind == "data base":  # A data base that has other trials of the same plan.
+        assert tune(elsewhere, "--data", place[3], *storage, trials=1).wait() == 0
+        again = tune(elsewhere, *place, trials=1)
+        assert again.wait() == 2
+        assert "has 2 trials that can't be found" in again.output
+        assert before == {name: (search / name).read_bytes() for name in before}
+    if kind != "emptied":
+        assert tune(folder, *storage, trials=4).wait() == 0
+        assert len(summary(folder)["trials"]) == 4
+
+
 @dataclass(frozen=True)
 class FailAfterTheFirst:
     """Let every trial but the first fail, with a sentence that names its run."""
@@ -278,6 +313,8 @@ def test_a_recipe_that_diverges_itself_is_searched_all_the_same(tmp_path: Path) 
         ("oracle99://name:secret@host/db", "can't be opened"),
         ("tiny.toml", "is not a journal of trials"),
         (".", "is a folder"),
+        ("postgres://name:secret@host/db", "write postgresql instead"),
+        ("postgres+psycopg2://name:secret@host/db", "write postgresql instead"),
     ],
 )
 def test_row_e_a_storage_that_is_none_is_named(tmp_path: Path, storage: str, sentence: str) -> None:

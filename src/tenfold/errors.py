@@ -29,6 +29,12 @@ def sentence_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, for sentences: `1 picture`, `2,000 pictures`, `2 classes`."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def missing_extra(what: str, extra: str) -> TenfoldError:
     """The error where a package is not installed that the extra `extra` of tenfold brings.
 

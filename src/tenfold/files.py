@@ -43,8 +43,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write `content` to `path` atomically, as UTF-8."""
-    write_bytes(path, content.encode())
+    """Write `content` to `path` atomically, as UTF-8.
+
+    Bytes of a path that are none, as which Python has lone surrogates, are written as `\\udcff`,
+    which JSON reads as what they were.
+    """
+    write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -137,6 +137,16 @@ def open_run(path: Path) -> RunFolder:
     return run
 
 
+def finished_run(path: Path) -> RunFolder:
+    """As `open_run`. Raises TenfoldError where the run is not finished."""
+    run = open_run(path)
+    if not run.is_finished():
+        raise TenfoldError(
+            f"{path} is not finished; run its `tenfold train` command again to finish it."
+        )
+    return run
+
+
 def write_lines(path: Path, records: Sequence[Any]) -> None:
     """Write `records` to `path` atomically, each as one line of JSON."""
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))

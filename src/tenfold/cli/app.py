@@ -3,6 +3,9 @@
 import contextlib
 import dataclasses
 import io
+import logging
+import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -36,6 +39,10 @@ from tenfold.cli.options import (
     SkipBrokenOption,
     ThreadsOption,
     data_override,
+    require_data,
+    require_place,
+    require_split,
+    seconds_of,
 )
 from tenfold.cli.predictions import predict, score
 from tenfold.cli.studies import studies, study
@@ -141,14 +148,15 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
+    changes = [*(overrides or []), *data_override(data)]
+    if seed is not None:
+        changes.append(f"seed={seed}")
+    _require_arguments(recipe, changes, data=data, time=time)
     with quick_imports():
         from tenfold.models.pretrained import import_timm
         from tenfold.training.train import TrainOptions
         from tenfold.training.train import train as train_recipe
 
-    changes = [*(overrides or []), *data_override(data)]
-    if seed is not None:
-        changes.append(f"seed={seed}")
     output = Output(as_json=as_json)
     options = TrainOptions(
         runs=runs,
@@ -190,6 +198,19 @@ def train(
         _write_report(output, [outcome.run.path], None)
 
 
+def _require_arguments(
+    recipe: str | None, changes: list[str], *, data: str | None, time: str | None
+) -> None:
+    """Raise TenfoldError for what is wrong however long one waits, before torch is imported."""
+    if time is not None:
+        seconds_of(time)
+    if recipe is not None:
+        from tenfold.recipe import load_recipe
+
+        data = load_recipe(recipe, changes).data.name
+    require_data(data)
+
+
 def _chosen(
     output: Output, recipe: str | None, changes: list[str], *, has_data: bool, skip: bool
 ) -> "tuple[Recipe, Dataset | None]":
@@ -225,11 +246,15 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score a finished run on a split; every use of the test split is written down."""
+    from tenfold.run import command_line, finished_run
+
+    require_split(split)
+    require_data(data)
+    folder = finished_run(run)
+
     from tenfold.evaluation.evaluate import evaluate_run
-    from tenfold.run import command_line, open_run
     from tenfold.training.process import prepare_process
 
-    folder = open_run(run)
     output = Output(as_json=as_json)
     prepare_process(threads)
     with output.progress() as progress:
@@ -264,10 +289,18 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a comparison, a study or a search."""
+    from tenfold.run import finished_run, open_run
+
+    require_place(out)
+    for folder in folders:
+        if not any((folder / name).exists() for name in ("study.json", "search.json")):
+            open_run(folder)
     output = Output(as_json=as_json)
     if full:
         from tenfold.audit import AuditOptions
 
+        for folder in folders:
+            finished_run(folder)
         options = AuditOptions(pictures, human, corrupted, new_test_set, strange)
         for folder in folders:
             audit_run(folder, output=output, options=options)
@@ -338,13 +371,42 @@ def models(as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """Run the command line; errors become a sentence and an exit status."""
+    _open_streams()
+    # A home that can't be written is no fault of the command; what matplotlib says of it is noise.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Names of classes may not be in its alphabet.
             stream.reconfigure(errors="backslashreplace")
     # --debug may stand anywhere, since it is thought of after the rest has been typed.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     with _exit_status(debug=len(arguments) < len(sys.argv) - 1), sharing_cores():
+        _require_working_folder()
         app(args=arguments)
+
+
+def _open_streams() -> None:
+    """Open to nowhere what was closed by whoever started this, as services and cron do.
+
+    The next file that is opened would otherwise get its number, and what is printed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _require_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise TenfoldError(
+            "The working folder has been deleted; change to one that exists, and run the command "
+            "there."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -364,6 +426,12 @@ def _exit_status(*, debug: bool) -> Iterator[None]:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except UnicodeEncodeError as error:
+        if debug or not re.search("[\udc80-\udcff]", str(error.object)):
+            raise
+        name = str(error.object)[max(error.start - 80, 0) : error.end + 80]
+        print(f"error: {name!a} is not UTF-8, as a library wants it; rename it.", file=sys.stderr)
+        sys.exit(TenfoldError.exit_status)
     except OSError as error:
         if debug:
             traceback.print_exc()

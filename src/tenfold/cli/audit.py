@@ -1,16 +1,25 @@
 """`tenfold audit` and `tenfold explain`: what one should know before trusting a model."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.options import JsonOption, RunArgument, ThreadsOption
+from tenfold.cli.options import (
+    JsonOption,
+    RunArgument,
+    ThreadsOption,
+    require_data,
+    require_place,
+)
 from tenfold.console.output import Output
+from tenfold.errors import TenfoldError, counted
 
 if TYPE_CHECKING:
     from tenfold.audit import AuditOptions
+    from tenfold.run import RunFolder
 
 HumanOption = Annotated[
     Path | None,
@@ -70,9 +79,15 @@ def audit_run(
     from tenfold.audit import PARTS
     from tenfold.audit.store import kept_findings
     from tenfold.console.audit import show_findings
-    from tenfold.run import open_run
+    from tenfold.run import finished_run
 
-    run, wanted = open_run(folder), parts or None
+    run, wanted = finished_run(folder), parts or None
+    if unknown := sorted(set(wanted or ()) - set(PARTS)):
+        raise TenfoldError(f"There is no part {unknown[0]!r}; there are: {', '.join(PARTS)}.")
+    for place in (options.human, options.corrupted, options.new_test_set):
+        if place is not None and not place.exists():
+            raise TenfoldError(f"{place} does not exist; check the path.")
+    require_data(options.strange)
     findings = kept_findings(run, wanted, options)
     if len(findings) < len(wanted or PARTS):
         from tenfold.audit import audit as compute
@@ -98,13 +113,17 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Show where a run looked on pictures, and which training pictures are most like them."""
+    from tenfold.run import finished_run
+
+    folder = finished_run(run)
+    require_place(out)
+    _require_pictures(folder, pictures or [])
+
     from tenfold.audit.looking import explain_pictures, explanation
     from tenfold.audit.subject import Subject
     from tenfold.reporting.audit.page import write_explanation
-    from tenfold.run import open_run
     from tenfold.training.process import prepare_process
 
-    folder = open_run(run)
     output = Output(as_json=as_json)
     prepare_process(threads)
     with output.progress() as progress:
@@ -116,5 +135,21 @@ def explain(
     page = write_explanation(folder.path, finding, out or folder.path / "explanation.html")
     for picture in finding.values["pictures"]:
         output.record("picture", **picture)
-    output.say(f"{page} shows {len(finding.values['pictures'])} pictures.")
+    output.say(f"{page} shows {counted(len(finding.values['pictures']), 'picture')}.")
     output.record("page", path=str(page))
+
+
+def _require_pictures(run: "RunFolder", wanted: Sequence[str]) -> None:
+    """Raise TenfoldError for what is neither a path nor an id that the run has predicted."""
+    from tenfold.evaluation.picture_predictions import find_pictures
+    from tenfold.evaluation.predictions import load_predictions
+
+    split = next((s for s in ("test", "validation") if run.predictions(s).exists()), None)
+    if split is None or not wanted:
+        return  # Only the pictures themselves tell which ids there are.
+    ids = set(load_predictions(run.predictions(split)).ids.tolist())
+    find_pictures(
+        name
+        for name in wanted
+        if name not in ids and not re.fullmatch(r"(train|validation|test)/-?\d+", name)
+    )

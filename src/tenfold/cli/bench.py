@@ -7,6 +7,8 @@ import typer
 
 from tenfold.cli.options import JsonOption, RunsOption, ThreadsOption
 from tenfold.console.output import Output, duration, percent
+from tenfold.errors import counted
+from tenfold.recipe import load_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +35,8 @@ def bench(
 ) -> None:
     """Measure this machine, the networks on it, or with --to the time to an accuracy."""
     output = Output(as_json=as_json)
+    for recipe in recipes or ():
+        load_recipe(recipe)
 
     import torch
 
@@ -137,7 +141,7 @@ def _show_accuracy(
     seconds = sum(one.cost.seconds for one in found) / len(found)
     operations = sum(one.cost.operations for one in found) / len(found)
     output.table(
-        f"{recipe.name} on {device}, {num_seeds} seeds",
+        f"{recipe.name} on {device}, {counted(num_seeds, 'seed')}",
         ["seed", "test accuracy", "time", "GFLOP/s", "cost in FLOP"],
         rows,
     )

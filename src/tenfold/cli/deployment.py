@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.options import JsonOption, RunArgument, RunsOption, ThreadsOption
+from tenfold.cli.options import (
+    JsonOption,
+    RunArgument,
+    RunsOption,
+    ThreadsOption,
+    require_place,
+)
 from tenfold.console.output import Output, percent
 from tenfold.errors import TenfoldError, require_packages
 
@@ -44,15 +50,18 @@ def export(
 ) -> None:
     """Write a run as one ONNX file, if it says the same as the run on real pictures."""
     from tenfold.deployment.bundle import require_new, write_bundle
-    from tenfold.deployment.export import LICENCE, export_run
-    from tenfold.reporting.page import card_text
-    from tenfold.run import open_run
-    from tenfold.training.process import prepare_process
+    from tenfold.run import finished_run
 
     output = Output(as_json=as_json)
-    folder = open_run(run)
+    folder = finished_run(run)
+    require_place(out)
     if bundle is not None:
         require_new(bundle)
+
+    from tenfold.deployment.export import LICENCE, export_run
+    from tenfold.reporting.page import card_text
+    from tenfold.training.process import prepare_process
+
     prepare_process(threads)
     with output.progress() as progress, tempfile.TemporaryDirectory() as apart:
         if bundle is not None and out is None:  # What the run has exported stays as it is.
@@ -145,6 +154,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP, with a page for people and a protocol for programs."""
     require_packages("fastapi", "uvicorn", what="Serving needs FastAPI and uvicorn", extra="serve")
+    file, key = _model_file(model), _read_key(key_file)
+
     from tenfold.deployment.guards import Limits
     from tenfold.deployment.server import ServerOptions
     from tenfold.deployment.server import serve as run_server
@@ -153,7 +164,7 @@ def serve(
     options = ServerOptions(
         host=host,
         port=port,
-        key=_read_key(key_file),
+        key=key,
         allow_remote=allow_remote,
         hosts=tuple(name or ()),
         origins=tuple(origin or ()),
@@ -172,7 +183,7 @@ def serve(
         output.record("serving", address=address)
         output.say(f"Serving at {address}; Ctrl-C ends it.")
 
-    status = run_server(_model_file(model), options, ready=ready)
+    status = run_server(file, options, ready=ready)
     if status:
         raise typer.Exit(status)
 
@@ -212,8 +223,10 @@ def pull(
 
 def _model_file(place: Path) -> Path:
     """The ONNX file that `place` names: itself, or what was exported from the run there."""
-    if not place.is_dir():
+    if place.is_file():
         return place
+    if not place.is_dir():
+        raise TenfoldError(f"There is no run or model {place}; check the path.")
     for name in ("model.onnx", "model-int8.onnx"):
         for folder in (place / "export", place):  # A run, or a bundle.
             if (folder / name).exists():

@@ -11,6 +11,7 @@ from tenfold.cli.options import (
     SkipBrokenOption,
     ThreadsOption,
     data_override,
+    require_data,
 )
 from tenfold.console.output import Output, duration, percent
 
@@ -30,17 +31,20 @@ def heads(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a linear head, an MLP, nearest neighbours and logistic regression on features."""
+    from tenfold.recipe import load_recipe
+
+    output = Output(as_json=as_json)
+    chosen = load_recipe(recipe, [*(overrides or []), *data_override(data)])
+    require_data(chosen.data.name)
+
     from tenfold.data.splits import training_data
     from tenfold.errors import TenfoldError
     from tenfold.evaluation.evaluate import split_of, splitting
     from tenfold.evaluation.loading import load_data
-    from tenfold.recipe import load_recipe
     from tenfold.training.devices import make_accelerator
     from tenfold.training.heads import compare_heads, require_pretrained
     from tenfold.training.process import prepare_process
 
-    output = Output(as_json=as_json)
-    chosen = load_recipe(recipe, [*(overrides or []), *data_override(data)])
     require_pretrained(chosen)
     prepare_process(threads)
     rows = []

@@ -10,6 +10,8 @@ import typer
 
 from tenfold.errors import TenfoldError
 
+SPLITS = ("test", "validation", "train")
+
 RecipeArgument = Annotated[
     str, typer.Argument(help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file.")
 ]
@@ -57,6 +59,33 @@ def data_override(name_or_path: str | None) -> list[str]:
         name_or_path = str(path.resolve())
     # TOML knows no surrogates, as which JSON would escape some characters.
     return [f"data.name={json.dumps(name_or_path, ensure_ascii=False)}"]
+
+
+def require_data(name_or_path: str | None) -> None:
+    """Raise TenfoldError where there is no such data set, before torch is imported for it."""
+    from tenfold.data.formats import unknown_name
+    from tenfold.data.sources import NAMES
+
+    if name_or_path is None or name_or_path in NAMES or Path(name_or_path).expanduser().exists():
+        return
+    raise unknown_name(name_or_path, NAMES)
+
+
+def require_split(split: str) -> None:
+    """Raise TenfoldError for a split of another name."""
+    if split not in SPLITS:
+        raise TenfoldError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+
+
+def require_place(file: Path | None) -> None:
+    """Raise TenfoldError where `file` can't be written, before anything is computed."""
+    if file is None:
+        return
+    from tenfold.files import require_writable
+
+    if file.is_dir():
+        raise TenfoldError(f"{file} is a folder; give the name of a file to write.")
+    require_writable(file.parent)
 
 
 def seconds_of(text: str) -> float:

@@ -12,10 +12,13 @@ from tenfold.cli.options import (
     ModelArgument,
     SkipBrokenOption,
     ThreadsOption,
+    require_data,
+    require_place,
+    require_split,
 )
 from tenfold.console.output import Output, percent
 from tenfold.console.summaries import show_metrics
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 
 if TYPE_CHECKING:
     from tenfold.evaluation.picture_predictions import Model, PicturePrediction
@@ -82,7 +85,7 @@ def predict(
             "--accuracy belongs to single pictures; leave it out, or leave out --split."
         )
     for file in (csv, labels):
-        _require_place(file)
+        require_place(file)
     output = Output(as_json=as_json)
     if split is None:
         _predict_pictures(
@@ -97,10 +100,14 @@ def predict(
         )
         return
 
-    from tenfold.run import open_run
+    from tenfold.run import finished_run
+
+    require_split(split)
+    require_data(data)
+    folder = finished_run(run)
+
     from tenfold.training.process import prepare_process
 
-    folder = open_run(run)
     prepare_process(threads)
     options = {"split": split, "data": data, "skip_broken": skip_broken}
     if csv is None and output.style == "rich":
@@ -129,8 +136,9 @@ def score(
     output.record("score", submission=str(submission), labels=str(labels), **metrics)
     low, high = metrics["accuracy_interval"]
     output.say(
-        f"{submission}: {percent(metrics['accuracy'], 2)} of {metrics['num_images']:,} pictures "
-        f"right (95 % interval {percent(low)} to {percent(high)})",
+        f"{submission}: {percent(metrics['accuracy'], 2)} of "
+        f"{counted(metrics['num_images'], 'picture')} right "
+        f"(95 % interval {percent(low)} to {percent(high)})",
         bold=True,
     )
     if metrics["num_missing"]:
@@ -163,17 +171,6 @@ def _require_one_task(
         raise TenfoldError("--labels goes with --csv, for `tenfold score`; add --csv FILE.")
     if labels is not None and csv is not None and labels.absolute() == csv.absolute():
         raise TenfoldError(f"--csv and --labels are both {csv}; give two files.")
-
-
-def _require_place(file: Path | None) -> None:
-    """Raise TenfoldError where `file` can't be written, before anything is computed."""
-    if file is None:
-        return
-    from tenfold.files import require_writable
-
-    if file.is_dir():
-        raise TenfoldError(f"{file} is a folder; give the name of a CSV file to write.")
-    require_writable(file.parent)
 
 
 def _show_split(output: Output, run: "RunFolder", options: dict[str, Any]) -> None:
@@ -211,7 +208,7 @@ def _write_split(
     if csv is not None:
         write_submission(csv, predictions.ids, guesses)
         output.record("written", csv=str(csv), num_images=len(guesses))
-        output.say(f"{len(guesses):,} predictions are in {csv}.")
+        output.say(f"{_predictions(len(guesses))} in {csv}.")
         if labels is not None:
             write_submission(labels, predictions.ids, [names[i] for i in predictions.labels])
             output.record("written", labels=str(labels), num_images=len(guesses))
@@ -244,6 +241,7 @@ def _predict_pictures(
         with_threshold,
     )
 
+    _require_model(run)
     paths = find_pictures(places)
     model, threshold = _load_model(run, accuracy, threads)
     top = min(top, len(model.class_names))
@@ -266,7 +264,7 @@ def _predict_pictures(
         write_text(csv, _pictures_text(predictions, top=top))
         num_images = len(paths) - len(broken)
         output.record("written", csv=str(csv), num_images=num_images, num_broken=len(broken))
-        output.say(f"{num_images:,} predictions are in {csv}.")
+        output.say(f"{_predictions(num_images)} in {csv}.")
     if broken and not skip_broken:
         raise typer.Exit(1)
 
@@ -297,6 +295,16 @@ def _watch(
             output.say(f"{prediction.path}: {unsure}{guesses or prediction.error}")
 
 
+def _require_model(run: Path) -> None:
+    """Raise TenfoldError where there is no run or file of a model, before torch is imported."""
+    if run.suffix not in (".onnx", ".safetensors"):
+        from tenfold.run import open_run
+
+        open_run(run)
+    elif not run.is_file():
+        raise TenfoldError(f"There is no model {run}; check the path.")
+
+
 def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["Model", float]:
     """The model of a run or of a file, and the confidence below which it had better not answer."""
     share = accuracy / 100 if accuracy is not None else None
@@ -319,13 +327,12 @@ def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["
                 f"{run} alone has no thresholds; name the run's folder, or leave out --accuracy."
             )
         return load(run), 0.0
-    folder = open_run(run)
-    model = load(folder.path)
-    if share is None:
-        return model, 0.0
-    fitted = fitted_of(read_json(folder.result))
-    thresholds = fitted.thresholds if fitted else ()
-    return model, confidence_for({each.accuracy: each.confidence for each in thresholds}, share)
+    folder, threshold = open_run(run), 0.0
+    if share is not None:
+        fitted = fitted_of(read_json(folder.result))
+        thresholds = fitted.thresholds if fitted else ()
+        threshold = confidence_for({each.accuracy: each.confidence for each in thresholds}, share)
+    return load(folder.path), threshold
 
 
 def _show_pictures(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:
@@ -374,6 +381,10 @@ def _pictures_text(predictions: "list[PicturePrediction]", *, top: int) -> str:
         rows = [row[:unsure] + row[unsure + 1 :] for row in rows]
         header.remove("unsure")
     return table_text(header, rows)
+
+
+def _predictions(number: int) -> str:
+    return f"{counted(number, 'prediction')} {'is' if number == 1 else 'are'}"
 
 
 def _show_classes(output: Output, metrics: dict[str, Any]) -> None:

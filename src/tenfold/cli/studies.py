@@ -12,6 +12,7 @@ from tenfold.cli.options import (
     SkipBrokenOption,
     ThreadsOption,
     data_override,
+    require_data,
 )
 from tenfold.console.output import Output
 from tenfold.console.studies import showing_study
@@ -67,6 +68,7 @@ def study(
     from tenfold.studies.grid import StudyOptions, run_study
 
     output = Output(as_json=as_json)
+    require_data(data)
     changes = [*(overrides or []), *data_override(data)]
     chosen = adjust(choose_study(study, grid or []), seeds=seeds, overrides=changes)
     where = folder or Path("studies") / chosen.name

@@ -14,10 +14,11 @@ from tenfold.cli.options import (
     SetOption,
     SkipBrokenOption,
     data_override,
+    require_data,
     seconds_of,
 )
 from tenfold.console.output import Output, duration, percent
-from tenfold.errors import require_packages
+from tenfold.errors import counted, require_packages
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
@@ -90,6 +91,7 @@ def tune(
     if seed is not None:
         changes.append(f"seed={seed}")
     chosen = load_recipe(recipe, changes)
+    require_data(chosen.data.name)
     limit = seconds_of(time) if time is not None else None
     output = Output(as_json=as_json)
 
@@ -194,7 +196,7 @@ def _show_end(output: Output, folder: Path, summary: "Summary", *, is_out_of_tim
     """What the search has found, and what to do with it."""
     counts = summary["counts"]
     states = ", ".join(f"{number} {state}" for state, number in counts.items())
-    output.say(f"{sum(counts.values())} trials: {states}.")
+    output.say(f"{counted(sum(counts.values()), 'trial')}: {states}.")
     if is_out_of_time:
         output.say("The time is up; the same command goes on from here.")
     best = summary["best"]

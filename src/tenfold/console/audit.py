@@ -5,6 +5,7 @@ from typing import Any
 
 from tenfold.audit.store import Finding
 from tenfold.console.output import Output, percent
+from tenfold.errors import counted
 
 
 def show_findings(output: Output, findings: Mapping[str, Finding]) -> None:
@@ -30,11 +31,12 @@ def _calibration(values: dict[str, Any]) -> str:
 
 def _explanation(values: dict[str, Any]) -> str:
     checks = ", ".join(f"{name} {value:.2f}" for name, value in values["checks"].items())
-    return f"{len(values['pictures'])} pictures; likeness to maps of random weights: {checks}"
+    pictures = counted(len(values["pictures"]), "picture")
+    return f"{pictures}; likeness to maps of random weights: {checks}"
 
 
 def _errors(values: dict[str, Any]) -> str:
-    return f"{values['num_wrong']:,} mistakes in {len(values['groups'])} groups"
+    return f"{counted(values['num_wrong'], 'mistake')} in {counted(len(values['groups']), 'group')}"
 
 
 def _robustness(values: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from tenfold.errors import counted
 from tenfold.progress import Progress
 
 if TYPE_CHECKING:
@@ -217,12 +218,11 @@ class _TimeLeft:
 
 
 def _describe_plan(plan: "Plan") -> str:
-    ranks = f", {plan.processes} processes" if plan.processes > 1 else ""
+    ranks = f", {counted(plan.processes, 'process')}" if plan.processes > 1 else ""
     resumed = (
         f"; resumed after step {plan.resumed_step:,}" if plan.resumed_step > plan.first_step else ""
     )
-    steps = "1 step" if plan.steps_per_epoch == 1 else f"{plan.steps_per_epoch} steps"
-    epochs = f"{plan.epochs} epochs of {steps}"
+    epochs = f"{counted(plan.epochs, 'epoch')} of {counted(plan.steps_per_epoch, 'step')}"
     if plan.min_steps:
         epochs += f" (for training.min_steps = {plan.min_steps})"
     if plan.seconds_left is not None:
@@ -230,8 +230,8 @@ def _describe_plan(plan: "Plan") -> str:
     learns = "" if plan.trains == "all" else f" that learn ({plan.trains})"
     return (
         f"{plan.recipe}: {plan.model} with {plan.num_parameters:,} parameters{learns}, "
-        f"{plan.num_train:,} training and {plan.num_validation:,} validation pictures, "
-        f"{epochs} on {plan.device} with {plan.threads} threads{ranks}{resumed}"
+        f"{plan.num_train:,} training and {counted(plan.num_validation, 'validation picture')}, "
+        f"{epochs} on {plan.device} with {counted(plan.threads, 'thread')}{ranks}{resumed}"
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tenfold.console.output import Output, duration, percent
+from tenfold.errors import counted
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -78,7 +79,7 @@ class _StudyLines(_Display):
         super().study_started(pace, jobs=jobs, total=total)
         self.last = time.monotonic()
         done = f", {total - len(jobs)} of them done before" if len(jobs) < total else ""
-        self._output.say(f"{total} runs{done}")
+        self._output.say(f"{counted(total, 'run')}{done}")
 
     def trial_started(self, job: "Job") -> "TrialReporter":
         self._begin(job)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.console.output import Output, duration, percent
+from tenfold.errors import counted
 
 
 def show_result(output: Output, run: Path) -> None:
@@ -21,7 +22,8 @@ def show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
     """The accuracy on a split, with its interval."""
     low, high = metrics["accuracy_interval"]
     output.say(
-        f"{split}: {percent(metrics['accuracy'], 2)} of {metrics['num_images']:,} pictures right "
+        f"{split}: {percent(metrics['accuracy'], 2)} of "
+        f"{counted(metrics['num_images'], 'picture')} right "
         f"(95 % interval {percent(low)} to {percent(high)}), loss {metrics['loss']:.3f}",
         bold=split == "test",
     )
@@ -72,7 +74,7 @@ def show_study(output: Output, summary: dict[str, Any]) -> None:
         columns, rows = columns[:-2], [row[:-2] for row in rows]
     planned, finished, failed = (summary[key] for key in ("planned", "finished", "failed"))
     lost = f", {failed} failed" if failed else ""
-    missing = f" (cut short: {finished} of {planned} runs finished{lost})"
+    missing = f" (cut short: {finished} of {counted(planned, 'run')} finished{lost})"
     title = summary["title"] + (missing if finished < planned else "")
     output.table(title, columns, rows)
     for finding in summary["findings"]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.duplicates import NearPairs, exact_groups, near_pairs
 from tenfold.data.images import Dataset, Images
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.progress import Progress
 
 MAX_LISTED_PAIRS = 1_000
@@ -121,10 +121,8 @@ def _refuse(report: DuplicateReport) -> None:
 
 def _sentence(overlap: Overlap) -> str:
     pair = overlap.pairs[0]
-    if overlap.exact == 1:
-        subject = f"1 picture of the {overlap.second} split is"
-    else:
-        subject = f"{overlap.exact:,} pictures of the {overlap.second} split are"
+    verb = "is" if overlap.exact == 1 else "are"
+    subject = f"{counted(overlap.exact, 'picture')} of the {overlap.second} split {verb}"
     return f"{subject} in the {overlap.first} split too ({pair.second} equals {pair.first})"
 
 

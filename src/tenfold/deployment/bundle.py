@@ -2,11 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tenfold.deployment.export import Export
 from tenfold.errors import TenfoldError
 from tenfold.files import require_writable, write_text
 from tenfold.run import RunFolder
+
+if TYPE_CHECKING:
+    from tenfold.deployment.export import Export
 
 SCRIPT = Path(__file__).with_name("predict_script.py")
 REQUIREMENTS = "numpy\nonnxruntime\npillow\n"
@@ -30,7 +33,7 @@ def require_new(folder: Path) -> None:
     require_writable(folder)
 
 
-def write_bundle(run: RunFolder, export: Export, folder: Path, *, card: str) -> list[Path]:
+def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -> list[Path]:
     """Write `model.onnx`, `predict.py`, `requirements.txt`, a `README.md` and the run's `card.md`
     into `folder`, and return them. Raises TenfoldError as `require_new` does."""
     require_new(folder)

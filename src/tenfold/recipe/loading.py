@@ -143,10 +143,17 @@ def read_text(path: Path) -> str:
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
     """The tables of `text`. Raises TenfoldError, naming `source`, where it is no TOML."""
+    # Bytes of a path that are no UTF-8, as `files.write_text` has written them.
+    text = re.sub(r"(?<!\\)\\u(d[c-f][0-9a-f]{2})", lambda found: chr(int(found[1], 16)), text)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TenfoldError(f"{source} is not valid TOML: {error}.") from error
+        place = re.search(r"at line (\d+)", str(error))
+        line = text.splitlines()[int(place[1]) - 1] if place else ""
+        hint = ""
+        if re.search(r"\"(\w:)?\\", line):
+            hint = "; put a Windows path into single quotes, or write / for each backslash"
+        raise TenfoldError(f"{source} is not valid TOML: {error}{hint}.") from error
 
 
 def _parse_override(override: str) -> tuple[list[str], Any]:
@@ -209,9 +216,10 @@ def _build_dataclass(kind: Any, value: Any, *, source: str, path: str) -> Any:
     for key in value:
         if key not in hints:
             place = f"{path}.{key}" if path else key
+            hint = _elsewhere(kind, str(key)) or nearest(str(key), hints)
+            hint = hint or _elsewhere(kind, str(key), cutoff=0.6)
             raise TenfoldError(
-                f"{source}: unknown key {place!r}{nearest(str(key), hints)}; "
-                f"the keys here are {', '.join(hints)}."
+                f"{source}: unknown key {place!r}{hint}; the keys here are {', '.join(hints)}."
             )
     prefix = f"{path}." if path else ""
     for field in fields(kind):
@@ -221,6 +229,26 @@ def _build_dataclass(kind: Any, value: Any, *, source: str, path: str) -> Any:
     return kind(
         **{k: build(hints[k], v, source=source, path=f"{prefix}{k}") for k, v in value.items()}
     )
+
+
+def _elsewhere(kind: Any, key: str, *, cutoff: float = 1.0) -> str:
+    """As `nearest`, among the keys of the recipe's other tables, if `kind` is one of a recipe's."""
+    tables = {"": {Recipe}} | {
+        name: {each for each in get_args(hint) or (hint,) if is_dataclass(each)}
+        for name, hint in get_type_hints(Recipe).items()
+        if get_origin(hint) is not tuple
+    }
+    if not any(kind in kinds for kinds in tables.values()):
+        return ""
+    keys = {
+        field.name: f"{table}.{field.name}" if table else field.name
+        for table, kinds in tables.items()
+        for each in kinds - {Recipe}
+        for field in fields(each)
+        if kind not in kinds and field.name != "name"
+    }
+    matches = difflib.get_close_matches(key, keys, n=1, cutoff=cutoff)
+    return f" (did you mean {keys[matches[0]]!r}?)" if matches else ""
 
 
 def _build_variant(variants: Sequence[Any], value: Any, *, source: str, path: str) -> Any:

@@ -66,6 +66,11 @@ def _names_a_folder(name: str) -> bool:
 def _data_rules(data: DataOptions) -> list[Rule]:
     return [
         Rule("data.name", bool(data.name), "the name or path of a data set"),
+        Rule(
+            "data.name",
+            not re.search("[\0-\x1f]", data.name),
+            "a name without control characters (in TOML, a Windows path goes into single quotes)",
+        ),
         Rule("data.train_size", data.train_size >= 0, "0 or more"),
         Rule("data.validation_size", data.validation_size >= 0, "0 or more"),
         Rule("data.test_size", data.test_size > 0, "more than 0"),

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from tenfold import errors
+
 _SPACE = "\N{NO-BREAK SPACE}"
 _MINUS = "\N{MINUS SIGN}"
 
@@ -35,7 +37,7 @@ def count(number: int) -> str:
 
 def counted(number: int, noun: str) -> str:
     """`3 pictures`, `1 picture`."""
-    return f"{count(number)}{_SPACE}{noun}{'' if number == 1 else 's'}"
+    return errors.counted(number, noun).replace(" ", _SPACE, 1)
 
 
 def duration(seconds: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tenfold.errors import counted
 from tenfold.studies.comparisons import Comparison
 from tenfold.studies.reuse import origin_of
 from tenfold.studies.statistics import has_fallen
@@ -43,7 +44,7 @@ def describe_findings(
     if num_reused := sum(origin_of(run.folder) is not None for run in study.runs):
         was_or_were = "was" if num_reused == 1 else "were"
         findings.append(
-            f"{num_reused:,} of {_count(len(study.runs), 'run')} {was_or_were} taken over from "
+            f"{num_reused:,} of {counted(len(study.runs), 'run')} {was_or_were} taken over from "
             "elsewhere, where recipe, seed and pictures were the same."
         )
     return findings
@@ -55,14 +56,14 @@ def _describe_gaps(study: StudyRuns) -> list[str]:
         return []
     short = [
         f"{variant.label} has {len(variant.runs) or 'none'} of "
-        f"{_count(variant.num_planned, 'planned seed')}"
+        f"{counted(variant.num_planned, 'planned seed')}"
         for variant in study.variants
         if len(variant.runs) < variant.num_planned
     ]
     is_or_are = "is" if len(study.runs) == 1 else "are"
     failed = f" and {len(study.failed)} failed" if study.failed else ""
     findings = [
-        f"This study was cut short: {len(study.runs)} of {_count(study.planned, 'planned run')} "
+        f"This study was cut short: {len(study.runs)} of {counted(study.planned, 'planned run')} "
         f"{is_or_are} finished{failed}. {'; '.join(short)}."
     ]
     by_error: dict[str | None, list[str]] = {}
@@ -105,7 +106,7 @@ def _describe_best(study: StudyRuns, variants: Sequence[Mapping[str, Any]]) -> l
         return []
     label, point = max(ends, key=lambda end: float(end[1][study.split]["mean"]))
     epochs = {end["epoch"] for _, end in ends}
-    after = f" after {_count(point['epoch'], 'epoch')}" if len(epochs) == 1 else ""
+    after = f" after {counted(point['epoch'], 'epoch')}" if len(epochs) == 1 else ""
     right = f"right on {_with_interval(point[study.split])} of the {study.split} pictures"
     if len(ends) == 1:
         return [f"{label} is {right}{after}."]
@@ -177,7 +178,7 @@ def _describe_miss(variant: Mapping[str, Any], point: Mapping[str, Any], *, spli
     source = f" ({published['source']})" if published["source"] else ""
     exact = f"{100 * published['accuracy']:.2f}".rstrip("0").rstrip(".")
     return (
-        f"The published {exact} % of {variant['label']} after {_count(point['epoch'], 'epoch')}"
+        f"The published {exact} % of {variant['label']} after {counted(point['epoch'], 'epoch')}"
         f"{source} does not reproduce: here it is {_with_interval(point[split])}"
         f"{' in training mode' if split == 'training_mode' else ''}."
     )
@@ -197,11 +198,10 @@ def _describe_peak(study: StudyRuns, variant: VariantRuns) -> str | None:
     means = values.mean(axis=1)
     peak, last = int(means.argmax()), variant.last_epoch
     if peak == len(epochs) - 1:
-        return (
-            f"{variant.label} is still at its best after {last} epochs, with {_percent(means[-1])}."
-        )
+        after = counted(last, "epoch")
+        return f"{variant.label} is still at its best after {after}, with {_percent(means[-1])}."
     at_peak = (
-        f"{variant.label} peaks at {_percent(means[peak])} after {_count(epochs[peak], 'epoch')}"
+        f"{variant.label} peaks at {_percent(means[peak])} after {counted(epochs[peak], 'epoch')}"
     )
     if not has_fallen(values, num_pictures=variant.num_pictures(study.split)):
         return f"{at_peak}; that it is at {_percent(means[-1])} after {last} may be chance."
@@ -246,10 +246,6 @@ def _with_interval(summary: Mapping[str, Any]) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _is(number: int) -> str:

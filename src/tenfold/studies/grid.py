@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
+from tenfold.errors import InterruptedRunError, TenfoldError, counted, sentence_of
 from tenfold.files import read_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe
@@ -23,6 +23,7 @@ from tenfold.studies.running import (
     StudyReporter,
     TrainTrial,
     TrialReporter,
+    note_other_threads,
     run_trial,
     threads_for,
     train_trial,
@@ -101,7 +102,8 @@ def run_study(
             session.run(jobs, train=train, worker=worker)
         except InterruptedRunError as error:
             raise type(error)(
-                f"{error} Finished so far: {session.num_finished} of {len(recipes)} runs."
+                f"{error} Finished so far: {session.num_finished} of "
+                f"{counted(len(recipes), 'run')}."
             ) from None
         return session.outcome(num_run=len(jobs), num_reused=num_reused)
 
@@ -166,6 +168,7 @@ class _Session:
             if record is None or (record["status"] == "failed" and run.is_finished()):
                 record = self._record(trial, failure=None)
             self._pace.skip(trial, training_seconds=record["training_seconds"])
+        note_other_threads(jobs, [_run_of(self._folder, trial) for trial in self._recipes])
         return jobs
 
     def run(self, jobs: Sequence[Job], *, train: TrainTrial, worker: Sequence[str]) -> None:

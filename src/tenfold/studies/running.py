@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import os
 import shutil
 import sys
@@ -20,6 +21,8 @@ from tenfold.studies.pace import Pace
 from tenfold.studies.results import Record
 from tenfold.studies.trials import Trial
 from tenfold.training.reporters import Reporter
+
+logger = logging.getLogger("tenfold")
 
 HELD_SECONDS = 60.0
 """How long a run folder may still be held by what a killed study left behind, while that saves."""
@@ -136,6 +139,28 @@ def threads_for(run: RunFolder, *, asked: int | None, num_jobs: int) -> int | No
     if num_jobs == 1 or "OMP_NUM_THREADS" in os.environ:
         return None
     return max(_num_cores() // num_jobs, 1)
+
+
+def note_other_threads(jobs: Sequence[Job], runs: Sequence[RunFolder]) -> None:
+    """Tell of it where `jobs` will compute with other threads than finished `runs` of the study."""
+    finished = set()
+    for run in runs if jobs else ():
+        if run.is_finished():
+            with contextlib.suppress(TenfoldError, KeyError, TypeError, ValueError):
+                finished.add(int(read_json(run.provenance)["threads"]))
+    if not finished:
+        return
+    to_come = {job.threads or _threads_at_first() for job in jobs}
+    if len(finished | to_come) > 1:
+        before, now = (" or ".join(map(str, sorted(numbers))) for numbers in (finished, to_come))
+        logger.warning(
+            "Finished runs of this study were computed with --threads %s, and the others will be "
+            "with %s, on which their results depend a little; repeat the command with --threads "
+            "%s to have all alike.",
+            before,
+            now,
+            before,
+        )
 
 
 def _num_cores() -> int:

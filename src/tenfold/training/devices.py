@@ -52,6 +52,12 @@ def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
     return accelerator
 
 
+def precision_of(accelerator: Accelerator) -> str:
+    """The precision that `accelerator` computes with, as recipes name it."""
+    precision: str = accelerator.mixed_precision
+    return "float32" if precision == "no" else precision
+
+
 def available_precision(asked: str, *, cpu: bool = False) -> str:
     """What `auto` is on this machine; anything else is what was asked for."""
     if asked != "auto":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tenfold.errors import missing_extra
+from tenfold.errors import TenfoldError, missing_extra
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,13 @@ class TensorBoardReporter:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise missing_extra("--tensorboard needs TensorBoard", "tensorboard") from None
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError:
+            raise TenfoldError(
+                f"--tensorboard can't write to {folder}, whose name is not UTF-8; train in another "
+                "folder, or leave it out."
+            ) from None
         self._make_writer, self._folder = SummaryWriter, folder
 
     def started(self, plan: Plan) -> None:

@@ -14,7 +14,7 @@ from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe
 from tenfold.run import RunFolder, write_lines
 from tenfold.training.checkpoint import newest_good_checkpoint, save_checkpoint
-from tenfold.training.devices import on_first_process
+from tenfold.training.devices import on_first_process, precision_of
 from tenfold.training.state import History, TrainingState
 
 logger = logging.getLogger("tenfold")
@@ -32,7 +32,7 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
         "processes": accelerator.num_processes,
         "device": accelerator.device.type,
         "GPU": on_first_process(accelerator, lambda: _gpu_of(accelerator.device)),
-        "arithmetic": accelerator.mixed_precision,
+        "arithmetic": precision_of(accelerator),
         "torch": metadata.version("torch"),
     }
 
@@ -111,6 +111,8 @@ class Resumer:
         write_lines(self._run.timings, history.timings)
 
     def _require_same(self, before: Mapping[str, Any], path: Path) -> None:
+        if before.get("arithmetic") == "no":  # As accelerate says, and older runs.
+            before = {**before, "arithmetic": "float32"}
         names = [n for n in {**before, **self._identity} if before.get(n) != self._identity.get(n)]
         if not names:
             return

@@ -46,7 +46,7 @@ from tenfold.run import (
     runs_of,
 )
 from tenfold.training.clock import Closing
-from tenfold.training.devices import make_accelerator, on_first_process
+from tenfold.training.devices import make_accelerator, on_first_process, precision_of
 from tenfold.training.interruption import leaving_at_once
 from tenfold.training.loop import Fitted, fit
 from tenfold.training.process import prepare_process
@@ -362,7 +362,7 @@ def _describe_run(
         {
             **describe_environment(),
             "device": str(accelerator.device),
-            "arithmetic": accelerator.mixed_precision,
+            "arithmetic": precision_of(accelerator),
             "processes": accelerator.num_processes,
             "threads": torch.get_num_threads(),
             "seed": recipe.seed,

@@ -63,14 +63,15 @@ class _BatchUnpickler(pickle.Unpickler):
 
 def unpickle_batch(content: bytes, where: str) -> dict[str, Any]:
     """The dictionary in a batch, its keys as text. Raises TenfoldError for any other content."""
+    file = io.BytesIO(content)
     try:
-        value = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
+        value = _BatchUnpickler(file, encoding="bytes").load()
     except MemoryError as error:
         raise TenfoldError(f"{where} claims more data than fits into memory.") from error
     except Exception as error:  # what a damaged pickle raises has no bounds
         raise TenfoldError(
-            f"{where} can't be read as a CIFAR batch ({error}); nothing in it was run: get it from "
-            "the official archive."
+            f"{where} can't be read as a CIFAR batch ({error}, at byte {file.tell():,} of "
+            f"{len(content):,}); nothing in it was run: get it from the official archive."
         ) from error
     if not isinstance(value, dict):
         raise TenfoldError(f"{where} holds a {type(value).__name__}, not a CIFAR batch.")

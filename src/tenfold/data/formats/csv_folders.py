@@ -32,7 +32,7 @@ from tenfold.data.formats.listings import (
 from tenfold.data.formats.output import new_folder
 from tenfold.data.formats.split_names import SPLITS, split_named
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images, numbered_ids
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.files import write_text
 from tenfold.progress import Progress
 
@@ -242,4 +242,4 @@ def _require_distinct(rows: Sequence[Row], values: Sequence[str], *, what: str) 
 def _notes(num_unlabelled: int) -> list[str]:
     if not num_unlabelled:
         return []
-    return [f"{num_unlabelled} pictures are labelled in no CSV file and were left out."]
+    return [f"Left out: {counted(num_unlabelled, 'picture')} that no CSV file labels."]

@@ -22,7 +22,7 @@ from tenfold.data.formats.listings import (
 )
 from tenfold.data.formats.split_names import SPLITS, split_named
 from tenfold.data.images import PHOTO_SIZE, Dataset
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.progress import Progress
 
 # Kinds that can't be read are among them, so that such files are reported and not passed over.
@@ -177,8 +177,8 @@ def _files_by_split(root: Path) -> tuple[dict[str | None, list[PictureFile]], li
         files[split] = [file for file in found if file.path.count("/") >= 2]
         if loose := len(found) - len(files[split]):
             notes.append(
-                f"{loose} pictures directly in {named[split]} are in no class folder and were left "
-                "out."
+                f"Left out: {counted(loose, 'picture')} directly in {named[split]}, in no class "
+                "folder."
             )
     others = [folder for folder in folders if folder not in named.values()]
     if others:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tenfold.data.formats.decoded_cache import decode_cached
 from tenfold.data.formats.decoding import Source
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
@@ -130,12 +130,13 @@ def _broken_note(broken: Mapping[str, str], num_all: int, *, place: Path, skip: 
     listed = "; ".join(f"{name} ({why})" for name, why in list(broken.items())[:MAX_SHOWN])
     if len(broken) > MAX_SHOWN:
         listed += f"; and {len(broken) - MAX_SHOWN} more, all of them listed in the log"
+    of_all = f"{len(broken)} of {counted(num_all, 'picture')}"
     if not skip:
         raise TenfoldError(
-            f"{len(broken)} of {num_all} pictures in {place} can't be read: {listed}; mend or "
+            f"{of_all} in {place} can't be read: {listed}; mend or "
             "remove them, or skip them with --skip-broken."
         )
-    return f"{len(broken)} of {num_all} pictures can't be read and were skipped: {listed}."
+    return f"{of_all} can't be read and were skipped: {listed}."
 
 
 def label_numbers(labels: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:

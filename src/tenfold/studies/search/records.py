@@ -1,11 +1,14 @@
 """All trials of a search as plain numbers: `trials.json`, for the page and for others."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tenfold.files import read_json
 from tenfold.recipe import Recipe
 from tenfold.studies.search.plan import OBJECTIVE, SearchPlan
 from tenfold.studies.search.queue import (
@@ -107,6 +110,22 @@ def records_of(trials: Sequence[FrozenTrial], plan: SearchPlan) -> list[TrialRec
         for trial in trials
         if SURPLUS not in trial.user_attrs
     ]
+
+
+def recorded_trials(folder: Path) -> list[TrialRecord]:
+    """The trials that `folder/trials.json` says have ended; none where there is no such file."""
+    path = folder / "trials.json"
+    records: list[TrialRecord] = read_json(path)["trials"] if path.exists() else []
+    return [record for record in records if record["state"] in ("complete", "pruned", "failed")]
+
+
+def is_same_trial(record: TrialRecord, held: Mapping[int, TrialRecord]) -> bool:
+    """Whether `held` has the trial of this record, as it is read from JSON."""
+    other = held.get(record["number"])
+    if other is None:
+        return False
+    kept = json.loads(json.dumps([other["params"], other["accuracy"]]))
+    return bool(kept == [record["params"], record["accuracy"]])
 
 
 def recipe_of(record: TrialRecord, recipe: Recipe) -> Recipe:

@@ -36,6 +36,11 @@ def open_storage(url_or_path: str) -> BaseStorage:
     Raises TenfoldError where it can't be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if re.match(r"postgres\b", url_or_path):
+        raise TenfoldError(
+            f"--storage {without_password(url_or_path)} begins with postgres, which Optuna does "
+            "not know; write postgresql instead."
+        )
     try:
         if "://" not in url_or_path:
             return _open_journal(Path(url_or_path))
@@ -63,6 +68,23 @@ def without_password(url_or_path: str) -> str:
         return make_url(url_or_path).render_as_string(hide_password=True)
     except ArgumentError:
         return url_or_path.partition("://")[0] + "://…"
+
+
+def missing_file(url_or_path: str) -> Path | None:
+    """The file of a journal or of SQLite where it does not exist; None for everything else."""
+    file: str | None = url_or_path
+    if "://" in url_or_path:
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            url = make_url(url_or_path)
+        except ArgumentError:
+            return None
+        file = url.database if url.get_backend_name() == "sqlite" else None
+    if not file or file == ":memory:" or file.startswith("file:") or Path(file).exists():
+        return None
+    return Path(file).resolve()
 
 
 @contextlib.contextmanager
