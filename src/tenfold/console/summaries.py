@@ -25,6 +25,10 @@ def show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
         f"(95 % interval {percent(low)} to {percent(high)}), loss {metrics['loss']:.3f}",
         bold=split == "test",
     )
+    if number := metrics.get("num_trained_on"):
+        output.say(
+            f"It was trained on {number:,} of them; what it gets right of those says little."
+        )
 
 
 def show_comparison(output: Output, runs: list[Path]) -> None:

@@ -30,6 +30,7 @@ from tenfold.evaluation.evaluate import (
 from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import save_model
+from tenfold.evaluation.trained_on import keep_sums
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
 from tenfold.models import count_parameters
@@ -327,6 +328,7 @@ def _describe_run(
         "command": command_line(),
         "resumed_at_step": resumed_at_step,
     }
+    keep_sums(run, data.train, goes_on=resumed_at_step > 0)
     location = None if recipe.data.name in NAMES else Path(recipe.data.name)
     write_json(run.recipe, recipe.to_dict())
     write_json(
