@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data import Images
+from tenfold.data import Images, export, load
 from tenfold.data.formats import read, read_npz, read_parquet
+from tenfold.data.images import Dataset
+from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError
 
 CLASSES = ("zebra", "cat", "ñandú 猫", "ant")
@@ -82,7 +84,7 @@ def test_parquet_with_numbers_and_no_names(tmp_path):
     train = make_split("train", 8, seed=5)
     write_hub_file(tmp_path / "some.parquet", train)
     assert read_parquet(tmp_path / "some.parquet").class_names == tuple(
-        str(number) for number in range(int(train.labels.max()) + 1)
+        str(number) for number in sorted(set(train.labels.tolist()))
     )
 
 
@@ -176,7 +178,7 @@ def test_npz_of_others(tmp_path, keys):
         ),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.zeros(3)}, "whole numbers"),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.zeros(4, int)}, "4 labels"),
-        ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.array([0, -1, 1])}, "label -1"),
+        ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.array([0, -1, 1])}, "label is -1"),
     ],
 )
 def test_row_22_wrong_npz(tmp_path, arrays, message):
@@ -200,3 +202,279 @@ def test_row_11_a_pickle_within_npz_is_never_executed(tmp_path):
     with pytest.raises(TenfoldError, match=r"a\.npz"):
         read_npz(tmp_path / "a.npz")
     assert not canary.exists()
+
+
+# -- numbers and names of classes ----------------------------------------------------------------
+
+
+def write_npz_of(path, labels, *, image_size=16, **more):
+    """Random images with `labels`; more: arrays besides them."""
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), image_size, image_size, 3))
+    np.savez(path, x_train=images.astype(np.uint8), y_train=labels, **more)
+    return path
+
+
+def named(images):
+    """The name of each image's class, in order."""
+    return [images.class_names[label] for label in images.labels]
+
+
+NUMBERS = [
+    ([1, 2, 3, 1, 2, 3], ("1", "2", "3")),
+    ([1990, 2010, 2000, 1990], ("1990", "2000", "2010")),
+    ([47219, 12, 48662, 12], ("12", "47219", "48662")),
+    ([0, 1, 255, 1], ("0", "1", "255")),
+    ([0, 2, 3, 2], ("0", "2", "3")),
+    ([3, 1, 0, 2, 2], ("0", "1", "2", "3")),
+]
+
+
+@pytest.mark.parametrize(("labels", "names"), NUMBERS)
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_f8_numbers_are_names_and_no_class_is_empty(tmp_path, kind, labels, names):
+    if kind == "npz":
+        path = write_npz_of(tmp_path / "a.npz", np.array(labels))
+    else:
+        path = tmp_path / "a.parquet"
+        write_hub_file(path, make_split("train", len(labels), seed=5), labels=labels)
+    dataset = read(path)
+    assert dataset.class_names == names
+    assert named(dataset.train) == [str(label) for label in labels]
+    assert bool(dataset.notes) == (255 in labels)
+
+
+def test_f8_a_class_that_is_declared_may_be_empty(tmp_path):
+    names = np.array(["cat", "dog", "crane", "bird"])
+    path = write_npz_of(tmp_path / "a.npz", np.array([0, 3, 0]), class_names=names)
+    assert named(read(path).train) == ["cat", "bird", "cat"]
+    assert read(path).class_names == tuple(names.tolist())
+    images = make_split("train", 3, seed=5)
+    write_hub_file(tmp_path / "a.parquet", images, names=list(names), labels=[0, 3, 0])
+    assert read(tmp_path / "a.parquet").class_names == tuple(names.tolist())
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint32, np.uint64])
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_f8_minus_one_is_no_class_with_or_without_its_sign(tmp_path, kind, dtype):
+    labels = np.array([0, 1, -1, 1]).astype(dtype)
+    shown = str(int(labels[2]))
+    if kind == "npz":
+        path, place = write_npz_of(tmp_path / "a.npz", labels), r"a\.npz: y_train\[2\]"
+    else:
+        path, place = tmp_path / "a.parquet", r"a\.parquet row 3"
+        write_hub_file(path, make_split("train", 4, seed=5), labels=labels)
+    with pytest.raises(TenfoldError, match=f"{place}: the label is {shown}"):
+        read(path)
+
+
+def test_f8_a_test_split_of_an_npz_file_without_labels(tmp_path):
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    more = {"x_test": images, "y_test": np.array([-1, -1]).astype(np.uint32)}
+    dataset = read(write_npz_of(tmp_path / "a.npz", np.array([4, 5]), **more))
+    assert dataset.test is None
+    assert "no labels" in dataset.notes[0]
+
+
+def test_f8_numbers_in_one_split_and_the_same_as_text_in_the_other(tmp_path):
+    for split, labels in (("train", [1, 2, 3]), ("test", ["3", "1 ", "2"])):
+        images = make_split(split, 3, seed=5)
+        write_hub_file(tmp_path / f"{split}.parquet", images, labels=labels)
+    dataset = read(tmp_path)
+    assert named(dataset.train) == ["1", "2", "3"]
+    assert named(dataset.test) == ["3", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "names"),
+    [
+        ([b"cat", b"dog", b"bird"], ("cat", "dog", "bird")),
+        (["ñandú 猫".encode(), b"dog", b"a b"], ("ñandú 猫", "dog", "a b")),
+        (["cat", "dog", "bird"], ("cat", "dog", "bird")),
+    ],
+)
+def test_f9_class_names_and_ids_as_bytes(tmp_path, declared, names):
+    labels, ids = np.array([0, 1, 2]), np.array(["ä/1".encode(), b"2", b"3"])
+    more = {"class_names": np.array(declared), "train_ids": ids}
+    dataset = read(write_npz_of(tmp_path / "a.npz", labels, **more))
+    assert dataset.class_names == names
+    assert dataset.train.ids.tolist() == ["ä/1", "2", "3"]
+
+
+def test_f9_names_that_are_not_utf_8(tmp_path):
+    more = {"class_names": np.array([b"caf\xe9", b"bar"])}
+    with pytest.raises(TenfoldError, match=r"a\.npz holds the name b'caf.*not UTF-8"):
+        read(write_npz_of(tmp_path / "a.npz", np.array([0, 1]), **more))
+
+
+@pytest.mark.parametrize("names", [["crane", "cat", "crane"], ["dog", "dog ", "cat"], ["", " "]])
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_f5_two_classes_of_one_name(tmp_path, kind, names):
+    labels = np.array([0, 1, 0])
+    if kind == "npz":
+        path = write_npz_of(tmp_path / "a.npz", labels, class_names=np.array(names))
+    else:
+        path = tmp_path / "a.parquet"
+        write_hub_file(path, make_split("train", 3, seed=5), names=names, labels=labels)
+    with pytest.raises(TenfoldError, match=rf"a\.{kind} calls 2 classes '{names[0]}'; give each"):
+        read(path)
+
+
+def test_f5_two_classes_of_one_name_in_arrays_of_a_program(make_images):
+    with pytest.raises(ValueError, match="no two classes"):
+        make_images(4, class_names=("crane", "cat", "crane"))
+
+
+# -- label columns of parquet --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([[2], [0], [2]], ["2", "0", "2"]),
+        ([["cat"], ["dog"], ["cat"]], ["cat", "dog", "cat"]),
+        ([1.0, 3.0, 2.0], ["1", "3", "2"]),
+        ([b"cat", "ñandú".encode(), b"cat"], ["cat", "ñandú", "cat"]),
+        ([True, False, True], ["1", "0", "1"]),
+        (["dog", "dog ", "cat"], ["dog", "dog", "cat"]),
+    ],
+)
+def test_f7_labels_that_can_be_read(tmp_path, labels, names):
+    write_hub_file(tmp_path / "a.parquet", make_split("train", 3, seed=5), labels=labels)
+    assert named(read(tmp_path / "a.parquet").train) == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([[0, 1], [1], [0]], r"column label holds list<.*such as \[0, 1\] in row 1"),
+        ([{"id": 0}, {"id": 1}, {"id": 0}], r"column label holds struct<id: int64>"),
+        ([0.0, 1.5, 1.0], r"column label holds double, such as 1\.5 in row 2"),
+        ([0.0, float("nan"), 1.0], r"row 2 has no label"),
+        ([[0], [None], [1]], r"row 2 has no label"),
+        ([b"caf\xe9", b"a", b"b"], r"holds the name b'caf.*not UTF-8"),
+        (["cat", " ", "dog"], r"row 2: the label is ' '"),
+    ],
+)
+def test_f7_labels_that_can_not_be_read(tmp_path, labels, words):
+    write_hub_file(tmp_path / "a.parquet", make_split("train", 3, seed=5), labels=labels)
+    with pytest.raises(TenfoldError, match=rf"a\.parquet.*{words}"):
+        read(tmp_path / "a.parquet")
+
+
+def test_f7_a_list_of_one_declared_class(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    features = {"labels": {"feature": {"_type": "ClassLabel", "names": ["cat", "dog"]}}}
+    table = pa.table({"image": [png(make_split("train", 1, seed=5).pixels[0])], "labels": [[1]]})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "a.parquet")
+    assert named(read(tmp_path / "a.parquet").train) == ["dog"]
+
+
+# -- pictures beside their table -----------------------------------------------------------------
+
+
+def write_paths(file, paths, *, form):
+    """A parquet file of `paths` and no bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = {
+        "text": paths,
+        "struct": [{"bytes": None, "path": path} for path in paths],
+        "path alone": [{"path": path} for path in paths],
+    }[form]
+    pq.write_table(pa.table({"image": images, "label": list(range(len(paths)))}), file)
+    return file
+
+
+@pytest.mark.parametrize("form", ["text", "struct", "path alone"])
+@pytest.mark.parametrize("above", ["", "images/", "images\\", "/somewhere/else/", "{}/images/"])
+def test_f20_paths_without_bytes_are_found_beside_the_table(tmp_path, form, above):
+    folder = tmp_path / "images" if "images" in above else tmp_path
+    folder.mkdir(exist_ok=True)
+    images = make_split("train", 3, seed=5)
+    for number, pixels in enumerate(images.pixels):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    paths = [f"{above.format(tmp_path)}{number}.png" for number in range(3)]
+    dataset = read(write_paths(tmp_path / "a.parquet", paths, form=form))
+    np.testing.assert_array_equal(dataset.train.pixels, images.pixels)
+
+
+@pytest.mark.parametrize("form", ["text", "struct", "path alone"])
+def test_f20_paths_of_images_that_are_not_there(tmp_path, form):
+    file = write_paths(tmp_path / "a.parquet", ["/somewhere/0.png", "1.png"], form=form)
+    with pytest.raises(
+        TenfoldError, match=r"a\.parquet: column image holds no bytes but the paths"
+    ):
+        read(file)
+    Image.fromarray(make_split("train", 1, seed=5).pixels[0]).save(tmp_path / "1.png")
+    with pytest.raises(TenfoldError, match=r"1 of 2 .*a\.parquet row 1"):
+        read(file)
+    assert named(read(file, skip_broken=True).train) == ["1"]
+
+
+# -- sizes and ids of several splits -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found"), [((32, 28), 32), ((20, 32), 32), ((100, 60), 64), ((16, 200), 32)]
+)
+def test_f18_splits_of_unequal_sizes_are_brought_to_one(tmp_path, sizes, found):
+    train, test = sizes
+    more = {"x_test": np.zeros((2, test, test), np.uint8), "y_test": np.array([0, 1])}
+    write_npz_of(tmp_path / "a.npz", np.array([0, 1, 0]), image_size=train, **more)
+    dataset = load(tmp_path / "a.npz")
+    assert dataset.train.size == dataset.test.size == (found, found)
+    assert "differ in size" in dataset.notes[0]
+    assert load(tmp_path / "a.npz", image_size=24).test.size == (24, 24)
+
+
+def test_f18_arrays_of_a_program_are_refused_before_training(make_images):
+    dataset = Dataset("mine", make_images(9), None, make_images(3, size=(9, 9)), "made up")
+    with pytest.raises(TenfoldError, match="test images of mine have 9x9 pixels"):
+        training_data(dataset, train_size=0, validation_size=0.2, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet", "folder"])
+def test_row_55_ids_that_splits_share_get_the_split_in_front(tmp_path, kind):
+    splits = [make_split(split, 4, seed=seed) for seed, split in enumerate(("train", "test"))]
+    same = np.array([f"img{number}" for number in range(4)])
+    train, test = (Images(own.pixels, own.labels, own.class_names, same) for own in splits)
+    path = tmp_path / ("a.npz" if kind == "npz" else "a")
+    if kind == "folder":
+        for split, images in (("train", train), ("test", test)):
+            for name, pixels, label in zip(images.ids, images.pixels, named(images), strict=True):
+                (path / split / label).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path / split / label / f"{name}.png")
+    else:
+        export(Dataset("a", train, None, test, "made up"), path, kind)
+    dataset = read(path)
+    for split, own in dataset.splits().items():
+        assert all(name.startswith(f"{split}/") for name in own.ids.tolist())
+        assert {name.rpartition("/")[2].removesuffix(".png") for name in own.ids.tolist()} == set(
+            same.tolist()
+        )
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_row_55_an_id_that_two_images_of_a_split_have(tmp_path, kind):
+    train = make_split("train", 4, seed=5)
+    ids = np.array(["a", "b", "a", "c"])
+    images = Images(train.pixels, train.labels, CLASSES, ids)
+    path = tmp_path / ("a.npz" if kind == "npz" else "a")
+    export(Dataset("a", images, None, None, "made up"), path, kind)
+    with pytest.raises(TenfoldError, match="2 images of the train split have the id 'a'"):
+        read(path)
+
+
+def test_parquet_of_which_some_files_have_no_ids(tmp_path):
+    images = make_split("train", 4, seed=5)
+    export(Dataset("a", images, None, None, "made up"), tmp_path / "a", "parquet")
+    file = next((tmp_path / "a").glob("*.parquet"))
+    file.rename(tmp_path / "a/train-00000-of-00002.parquet")
+    second = tmp_path / "a/train-00001-of-00002.parquet"
+    write_hub_file(second, images, names=list(CLASSES))
+    ids = read(tmp_path / "a").train.ids.tolist()
+    assert ids == [f"train/{number}" for number in range(1, 9)]

@@ -293,3 +293,21 @@ def test_row_30_out_of_memory_names_the_batch_size(folder):
     assert "training.batch_size = 448" in message
     assert "training.accumulate=2" in message
     assert not (folder / RUN / "result.json").exists()
+
+
+def test_a_run_of_a_version_with_fewer_options_goes_on(interrupted):
+    from tenfold.training.checkpoint import _checksum_of
+
+    for path in (interrupted / RUN / "checkpoint").glob("*.json"):
+        document = json.loads(path.read_text())
+        del document["sha256"]
+        for name in ("data.mean", "data.std", "model.dropout_layers", "GPU"):
+            del document["state"]["identity"][name]
+        path.write_text(json.dumps({**document, "sha256": _checksum_of(document)}))
+    recipe = interrupted / RUN / "recipe.json"
+    values = json.loads(recipe.read_text())
+    del values["data"]["mean"], values["model"]["dropout_layers"]
+    recipe.write_text(json.dumps(values))
+    command = commands.run(TRAIN, folder=interrupted)
+    assert command.wait() == 0, command.output
+    assert (interrupted / RUN / "result.json").exists()

@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "model.safetensors"
 
     @property
+    def trained_on(self) -> Path:
+        """Sums of the images that it was trained on, by which evaluation knows them again."""
+        return self.path / "trained-on.npz"
+
+    @property
     def result(self) -> Path:
         """Metrics by split; its presence says that the run is finished."""
         return self.path / "result.json"

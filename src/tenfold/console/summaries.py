@@ -29,6 +29,10 @@ def show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
     )
     if (share := metrics.get("accuracy_in_training_mode")) is not None:
         output.say(f"{split}, with the network in training mode: {percent(share, 2)} right")
+    if number := metrics.get("num_trained_on"):
+        output.say(
+            f"It was trained on {number:,} of them; what it gets right of those says little."
+        )
 
 
 def show_comparison(output: Output, runs: list[Path]) -> None:

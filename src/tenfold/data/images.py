@@ -1,10 +1,15 @@
 """The one form in which labelled pictures travel through tenfold."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tenfold.errors import TenfoldError
 
 PHOTO_SIZE = 64
 """Side in pixels to which photographs are brought where nobody asks for another."""
@@ -40,6 +45,8 @@ class Images:
             int(self.labels.min()) >= 0 and int(self.labels.max()) < len(self.class_names)
         ):
             raise ValueError("every label must be an index into class_names")
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("no two classes may have the same name")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -101,7 +108,39 @@ class Dataset:
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: images for name, images in named.items() if images is not None}
 
+    def with_splits(self, splits: Mapping[str, Images]) -> "Dataset":
+        """The data set with other images in its splits."""
+        return replace(
+            self,
+            train=splits["train"],
+            validation=splits.get("validation"),
+            test=splits.get("test"),
+        )
+
 
 def numbered_ids(split: str, num_images: int) -> NDArray[np.str_]:
     """`split/1` to `split/num_images`: the ids of pictures that have no name of their own."""
     return np.array([f"{split}/{number}" for number in range(1, num_images + 1)], dtype=np.str_)
+
+
+def with_distinct_ids(dataset: Dataset, place: Path) -> Dataset:
+    """The data set with the split before each id, as in `test/7`, if splits share ids.
+
+    Raises TenfoldError where two images of a split have the same id.
+    """
+    splits = dataset.splits()
+    for split, images in splits.items():
+        name, times = max(Counter(images.ids.tolist()).items(), key=itemgetter(1), default=("", 0))
+        if times > 1:
+            raise TenfoldError(
+                f"{place}: {times} images of the {split} split have the id {name!r}; give each its "
+                "own, or leave the ids out."
+            )
+    ids = np.concatenate([images.ids for images in splits.values()]).tolist()
+    if len(set(ids)) == len(ids):
+        return dataset
+    apart = {
+        split: replace(images, ids=np.array([f"{split}/{name}" for name in images.ids.tolist()]))
+        for split, images in splits.items()
+    }
+    return dataset.with_splits(apart)

@@ -95,8 +95,15 @@ def training_data(
     `train_size` pictures are drawn for training, or all for 0. With a `validation_size` of 0 there
     is no validation.
 
-    Raises TenfoldError for sizes that are not possible.
+    Raises TenfoldError for sizes that are not possible, and for splits of unequal image sizes.
     """
+    for split, images in dataset.splits().items():
+        if images.size != dataset.train.size:
+            (height, width), (own_height, own_width) = dataset.train.size, images.size
+            raise TenfoldError(
+                f"The {split} images of {dataset.name} have {own_height}x{own_width} pixels where "
+                f"those for training have {height}x{width}; bring them to one size."
+            )
     parts = _partition(dataset, _Sizes(train_size, validation_size, test_size, seed))
     return TrainingData(
         train=_take(dataset.train, parts.train),

@@ -12,6 +12,7 @@ from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.metrics import IN_TRAINING_MODE, compute_metrics, cross_entropy
 from tenfold.evaluation.predictions import map_labels, predict_images, save_predictions
 from tenfold.evaluation.trained import TrainedModel, load_model
+from tenfold.evaluation.trained_on import count_trained_on
 from tenfold.files import read_json, write_json
 from tenfold.progress import Progress
 from tenfold.recipe import DataOptions
@@ -98,7 +99,7 @@ def open_split(
             progress=progress,
         )
     own = data is None or _is_trained_on(run, dataset)
-    if not own and _is_where_it_was(run, data):
+    if not own and _is_where_it_was(run, data) and not run.trained_on.exists():
         logger.warning(
             "%s has changed since %s was trained on it, and it may have learnt from some of these "
             "very pictures; what it gets right of them says little.",
@@ -176,10 +177,16 @@ def score_images(
     split: str,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Predict, save the predictions in the run folder and return the metrics."""
+    """Predict, save the predictions in the run folder and return the metrics.
+
+    split: as in the run's results. `num_trained_on` is there if it was trained on some of them.
+    """
     predictions = predict_images(model, images, progress=progress)
     save_predictions(run.predictions(split), predictions)
-    return compute_metrics(predictions) | _in_training_mode(model, images, progress=progress)
+    metrics = compute_metrics(predictions) | _in_training_mode(model, images, progress=progress)
+    if number := count_trained_on(run, images, own=split in SPLITS):
+        metrics["num_trained_on"] = number
+    return metrics
 
 
 def _in_training_mode(

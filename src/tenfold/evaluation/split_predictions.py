@@ -9,6 +9,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import SPLITS, evaluate_run, open_split, record_metrics
 from tenfold.evaluation.metrics import compare_labels
 from tenfold.evaluation.predictions import Predictions, load_predictions, predict_images
+from tenfold.evaluation.trained_on import count_trained_on
 from tenfold.files import read_json, write_json
 from tenfold.progress import Progress
 from tenfold.run import RunFolder
@@ -34,6 +35,8 @@ def predict_split(
         logger.info("%s has the predictions already.", run.predictions(split))
         return saved
     opened = open_split(run, split=split, data=data, skip_broken=skip_broken, progress=progress)
+    if number := count_trained_on(run, opened.images, own=opened.key in SPLITS):
+        logger.warning("%s was trained on %d of the images of %s.", run.path, number, opened.key)
     return predict_images(opened.model, opened.images, progress=progress)
 
 

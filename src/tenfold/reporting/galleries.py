@@ -41,7 +41,11 @@ class Card:
 
 
 class Pictures:
-    """Pixels by id, from the data set that is loaded when the first picture is asked for."""
+    """Pixels by id, from the data set that is loaded when the first picture is asked for.
+
+    Only those of the run's shown split, which is the data set's own or was held out from its
+    training images.
+    """
 
     def __init__(self, run: Run, loader: Loader) -> None:
         self._run = run
@@ -55,11 +59,11 @@ class Pictures:
         if not ids or not self._is_loaded():
             return {}
         assert self._dataset is not None
-        wanted = np.array(ids)
-        found: dict[str, str] = {}
-        for images in self._dataset.splits().values():
-            for index in np.flatnonzero(np.isin(images.ids, wanted)):
-                found[str(images.ids[index])] = _small_uri(images.pixels[index])
+        images = self._dataset.splits().get(self._run.shown_split or "", self._dataset.train)
+        found = {
+            str(images.ids[index]): _small_uri(images.pixels[index])
+            for index in np.flatnonzero(np.isin(images.ids, np.array(ids)))
+        }
         if not found:
             self.problem = "The data set that was found now does not have these pictures."
         return found

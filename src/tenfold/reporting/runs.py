@@ -54,7 +54,8 @@ class Mistake:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The metrics of one split. confusion: `(C, C)` int64, rows are true classes."""
+    """The metrics of one split. confusion: `(C, C)` int64, rows are true classes. num_trained_on:
+    how many of its images the run was trained on, in an earlier session or elsewhere."""
 
     num_images: int
     accuracy: float
@@ -69,6 +70,12 @@ class Scores:
     confidence_right: tuple[int, ...]
     confidence_wrong: tuple[int, ...]
     images_per_second: float | None
+    num_trained_on: int = 0
+
+    @property
+    def unseen(self) -> str:
+        """Words about its images, where they are true of all."""
+        return "" if self.num_trained_on else " that it did not learn from"
 
 
 @dataclass(frozen=True)
@@ -363,6 +370,7 @@ def _scores_from(values: Mapping[str, Any]) -> Scores:
         confidence_right=tuple(confidence["right"]),
         confidence_wrong=tuple(confidence["wrong"]),
         images_per_second=values.get("images_per_second"),
+        num_trained_on=values.get("num_trained_on", 0),
     )
 
 

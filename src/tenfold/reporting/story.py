@@ -42,7 +42,7 @@ def describe_run(run: Run) -> str:
         return f"{learned}. It has not been tried on pictures that it did not learn from."
     return (
         f"{learned} and is right on {percent(scores.accuracy)} of "
-        f"{counted(scores.num_images, f'{run.shown_split} picture')} that it did not learn from "
+        f"{counted(scores.num_images, f'{run.shown_split} picture')}{scores.unseen} "
         f"(95 % interval {interval(*scores.interval)}). {_baseline(run)}"
     )
 
@@ -51,6 +51,16 @@ def notices(run: Run) -> tuple[Notice, ...]:
     """What a reader must know about this run before its figures."""
     found = [
         Notice(note, loud=_FALLBACK.search(note) is not None) for note in run.data_notes if note
+    ]
+    found += [
+        Notice(
+            f"The run {run.label} was trained on {count(scores.num_trained_on)} of the "
+            f"{counted(scores.num_images, 'image')} of {split}; what it gets right of them says "
+            "little.",
+            loud=True,
+        )
+        for split, scores in run.scores.items()
+        if scores.num_trained_on
     ]
     if run.training is None:
         found.append(

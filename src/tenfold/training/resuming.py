@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from tenfold.data.splits import TrainingData
 from tenfold.errors import TenfoldError
-from tenfold.recipe import Recipe
+from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.run import RunFolder, write_lines
 from tenfold.training.checkpoint import newest_good_checkpoint, save_checkpoint
 from tenfold.training.devices import on_first_process, precision_of
@@ -113,6 +113,7 @@ class Resumer:
     def _require_same(self, before: Mapping[str, Any], path: Path) -> None:
         if before.get("arithmetic") == "no":  # As accelerate says, and older runs.
             before = {**before, "arithmetic": "float32"}
+        before = {**self._unknown_then(), **before}
         names = [n for n in {**before, **self._identity} if before.get(n) != self._identity.get(n)]
         if not names:
             return
@@ -131,6 +132,12 @@ class Resumer:
             "folder"
         )
         raise TenfoldError(f"{path} can't be resumed: {differences}; {remedy}.")
+
+    def _unknown_then(self) -> dict[str, Any]:
+        """What a run of an older version says nothing of: what has become an option since."""
+        variants = ("model", "optimizer", "schedule")
+        chosen = {table: {"name": self._identity[f"{table}.name"]} for table in variants}
+        return {**_flatten(recipe_from_dict(chosen).to_dict()), "GPU": self._identity["GPU"]}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -30,11 +30,12 @@ from tenfold.evaluation.evaluate import (
 from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import save_model
+from tenfold.evaluation.trained_on import keep_sums
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
-from tenfold.recipe import Recipe
+from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.run import (
     RunFolder,
     command_line,
@@ -277,10 +278,9 @@ def _newest_unfinished(
 
 def _newest_of_same_recipe(earlier: Sequence[RunFolder], recipe: Recipe) -> RunFolder | None:
     """The newest run that the same command made, whatever was trained since; not one now held."""
-    wanted = _as_json(recipe)
     for run in earlier:
         with contextlib.suppress(TenfoldError):  # It has no recipe yet, or a damaged one.
-            if read_json(run.recipe) == wanted and not run.is_held():
+            if recipe_from_dict(read_json(run.recipe)) == recipe and not run.is_held():
                 return run
     return None
 
@@ -299,12 +299,6 @@ def _open_or_make(path: Path) -> RunFolder:
             )
         return run if _is_blank(run) else open_run(path)
     return RunFolder(path)
-
-
-def _as_json(recipe: Recipe) -> Any:
-    import json
-
-    return json.loads(json.dumps(recipe.to_dict()))
 
 
 def _threads(run: RunFolder, options: TrainOptions) -> int | None:
@@ -355,6 +349,7 @@ def _describe_run(
         "command": command_line(),
         "resumed_at_step": resumed_at_step,
     }
+    keep_sums(run, data.train, goes_on=resumed_at_step > 0)
     location = None if recipe.data.name in NAMES else Path(recipe.data.name)
     write_json(run.recipe, recipe.to_dict())
     write_json(

@@ -27,7 +27,7 @@ from tenfold.data.formats.label_tables import find_tables
 from tenfold.data.formats.npz_files import read_npz, write_npz
 from tenfold.data.formats.parquet_files import read_parquet, write_parquet
 from tenfold.data.formats.resizing import resize_dataset
-from tenfold.data.images import PHOTO_SIZE, Dataset
+from tenfold.data.images import PHOTO_SIZE, Dataset, with_distinct_ids
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -66,8 +66,8 @@ def read(
 
     image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
     chooses 32, or `photo_size` for photographs. skip_broken: leave broken pictures out, counted in
-    the notes. Raises TenfoldError where nothing is there, nothing is recognised, or what is there
-    is damaged.
+    the notes. Ids that occur in two splits get the split's name in front. Raises TenfoldError where
+    nothing is there, nothing is recognised, or what is there is damaged.
     """
     place = Path(path).expanduser()
     if image_size < 0:
@@ -76,14 +76,16 @@ def read(
         kind = detect(place)
         if kind in _ARRAY_READERS:
             dataset = _ARRAY_READERS[kind](place, progress=progress)
-            return resize_dataset(dataset, image_size=image_size) if image_size else dataset
-        return _PICTURE_READERS[kind](
-            place,
-            image_size=image_size,
-            photo_size=photo_size,
-            skip_broken=skip_broken,
-            progress=progress,
-        )
+            dataset = resize_dataset(dataset, image_size=image_size, photo_size=photo_size)
+        else:
+            dataset = _PICTURE_READERS[kind](
+                place,
+                image_size=image_size,
+                photo_size=photo_size,
+                skip_broken=skip_broken,
+                progress=progress,
+            )
+        return with_distinct_ids(dataset, place)
     except OSError as error:
         where = error.filename or place
         raise TenfoldError(

@@ -88,6 +88,11 @@ def choose_size(
             sizes += result
             if progress is not None:
                 progress("Measuring pictures", min(chunk.stop, len(sources)), len(sources))
+    return common_size(sizes, photo_size=photo_size)
+
+
+def common_size(sizes: Sequence[tuple[int, int]], *, photo_size: int = PHOTO_SIZE) -> int:
+    """As `choose_size`, of heights and widths."""
     if not sizes:
         return 32
     height, width = sizes[0]

@@ -3,7 +3,8 @@
 tenfold writes, for each split, `train_images`, `train_labels`, `train_ids` and, where pictures were
 resized, `train_original_sizes`; and `class_names`. It also reads the names that others use: `val`
 for the validation split, `x_train` and `y_train`, and for a single split `images` or `x`, `labels`
-or `y`; and grey pictures, `(N, H, W)` or `(N, H, W, 1)`.
+or `y`; and grey pictures, `(N, H, W)` or `(N, H, W, 1)`. Without `class_names` each number that
+occurs among the labels is a class.
 """
 
 import zipfile
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.data.formats.class_labels import as_text, names_declared, number_labels
 from tenfold.data.formats.output import require_free
-from tenfold.data.formats.resizing import resize_images
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file
@@ -53,7 +54,7 @@ _DAMAGE = (
 )
 
 
-def read_npz(path: Path, *, image_size: int = 0, progress: Progress | None = None) -> Dataset:
+def read_npz(path: Path, *, progress: Progress | None = None) -> Dataset:
     """The data set in an npz file; nothing pickled in it is touched.
 
     Raises TenfoldError where the file is damaged, where an array is missing or has another shape
@@ -71,31 +72,38 @@ def read_npz(path: Path, *, image_size: int = 0, progress: Progress | None = Non
             f"{path} holds {', '.join(arrays) or 'nothing'}, where train_images and train_labels "
             "(or x_train and y_train, or images and labels) were expected."
         )
-    labels = {split: _labels(arrays, pair[1], path) for split, pair in keys.items()}
-    class_names = _class_names(arrays, labels, path)
+    names = arrays.get("class_names")
+    class_names, labels, notes = number_labels(
+        {split: _labels(arrays, pair[1], path).tolist() for split, pair in keys.items()},
+        declared=None if names is None else names_declared(names.ravel().tolist(), path),
+        place=path,
+        where=lambda split, position: f"{path}: {keys[split][1]}[{position}]",
+    )
     splits = {}
-    for split, (key, _) in keys.items():
-        pixels = _pixels(arrays, key, path)
+    for split, own in labels.items():
+        pixels = _pixels(arrays, keys[split][0], path)
         ids = arrays.get(f"{split}_ids", numbered_ids(split, len(pixels)))
-        if not len(pixels) == len(labels[split]) == len(ids) or ids.ndim != 1:
+        if not len(pixels) == len(own) == len(ids) or ids.ndim != 1:
             raise TenfoldError(
-                f"{path}: the {split} split has {len(pixels)} pictures, {len(labels[split])} "
+                f"{path}: the {split} split has {len(pixels)} pictures, {len(own)} "
                 f"labels and {len(ids)} ids; they must be as many."
             )
-        images = Images(
+        splits[split] = Images(
             pixels,
-            labels[split],
+            own,
             class_names,
-            ids.astype(np.str_),
+            np.array([as_text(name, path) for name in ids.tolist()], dtype=np.str_),
             arrays.get(f"{split}_original_sizes"),
         )
-        splits[split] = resize_images(images, image_size=image_size)
+    if "train" not in splits:
+        raise TenfoldError(f"{path} holds no training pictures with labels; label them.")
     return Dataset(
         path.stem,
         splits["train"],
         splits.get("validation"),
         splits.get("test"),
         f"{path} (npz)",
+        notes=tuple(notes),
     )
 
 
@@ -148,7 +156,7 @@ def _pixels(arrays: Mapping[str, NDArray[Any]], key: str, path: Path) -> NDArray
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
 
 
-def _labels(arrays: Mapping[str, NDArray[Any]], key: str, path: Path) -> NDArray[np.int64]:
+def _labels(arrays: Mapping[str, NDArray[Any]], key: str, path: Path) -> NDArray[Any]:
     labels = arrays[key]
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -157,21 +165,4 @@ def _labels(arrays: Mapping[str, NDArray[Any]], key: str, path: Path) -> NDArray
             f"{path}: {key} is {labels.shape} {labels.dtype}, where (N,) whole numbers were "
             "expected; convert it."
         )
-    return labels.astype(np.int64)
-
-
-def _class_names(
-    arrays: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArray[np.int64]], path: Path
-) -> tuple[str, ...]:
-    lowest = min((int(own.min()) for own in labels.values() if len(own)), default=0)
-    highest = max((int(own.max()) for own in labels.values() if len(own)), default=-1)
-    if "class_names" in arrays:
-        names = tuple(str(name) for name in arrays["class_names"].ravel())
-    else:
-        names = tuple(str(number) for number in range(highest + 1))
-    if lowest < 0 or highest >= len(names):
-        wrong = lowest if lowest < 0 else highest
-        raise TenfoldError(
-            f"{path} holds the label {wrong}, where 0 to {len(names) - 1} are allowed."
-        )
-    return names
+    return labels

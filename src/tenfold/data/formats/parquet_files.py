@@ -1,23 +1,24 @@
 """Parquet as the Hugging Face hub lays it out: a picture file and a label in every row.
 
 One or several files a split, which their names tell: `train-00000-of-00001.parquet`. The picture
-column, `img` or `image`, holds bytes or a struct of `bytes` and `path`; the label column, `label`
-or `fine_label`, holds numbers or names. Class names come from the hub's own metadata if there.
+column, `img` or `image`, holds bytes or a struct of `bytes` and `path`, which without bytes names a
+file beside the table; the label column, `label` or `fine_label`, holds numbers or names. Class
+names come from the hub's own metadata if there; otherwise each number that occurs is a class.
 tenfold adds a column `id`.
 """
 
 import json
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tenfold.data.formats.class_labels import Label, as_text, names_declared, number_labels
+from tenfold.data.formats.decoding import Source
 from tenfold.data.formats.encoding import encode_all
-from tenfold.data.formats.listings import Listing, Settings, decode_listings, sorted_names
+from tenfold.data.formats.listings import Listing, Settings, decode_listings
 from tenfold.data.formats.output import new_folder
 from tenfold.data.formats.split_names import SPLITS, split_within
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images, numbered_ids
@@ -36,10 +37,10 @@ _ROWS_A_GROUP = 1000
 class _Rows:
     """The rows of one split; a label is a number or a name, as the file has it."""
 
-    pictures: list[bytes]
+    pictures: list[Source]
     shown: list[str]
-    labels: list[Any]
-    ids: list[str]
+    labels: list[Label]
+    ids: list[str | None]
 
 
 def read_parquet(
@@ -57,28 +58,24 @@ def read_parquet(
     """
     files = _files_by_split(path)
     splits: dict[str, _Rows] = {}
-    class_names: tuple[str, ...] | None = None
-    notes = []
+    declared: tuple[str, ...] | None = None
     for split in SPLITS:
         rows = _Rows([], [], [], [])
         for file in files.get(split, ()):
             names = _read_file(file, path, rows)
-            if names and class_names and names != class_names:
+            if names and declared and names != declared:
                 raise TenfoldError(f"{file} names other classes than the files before it.")
-            class_names = names or class_names
-        if rows.labels and all(label == -1 for label in rows.labels):
-            notes.append(f"The {split} split of {path} has no labels and was left out.")
-        elif rows.labels:
-            splits[split] = rows
-    class_names = class_names or _names_from_labels(splits)
+            declared = names or declared
+        splits[split] = rows
+    class_names, labels, notes = number_labels(
+        {split: rows.labels for split, rows in splits.items()},
+        declared=declared,
+        place=path,
+        where=lambda split, position: splits[split].shown[position],
+    )
     listings = {
-        split: Listing(
-            rows.pictures,
-            rows.shown,
-            _numbers(rows, class_names),
-            rows.ids or numbered_ids(split, len(rows.labels)).tolist(),
-        )
-        for split, rows in splits.items()
+        split: Listing(splits[split].pictures, splits[split].shown, own, _ids(splits[split], split))
+        for split, own in labels.items()
     }
     return decode_listings(
         listings,
@@ -189,17 +186,12 @@ def _read_file(file: Path, root: Path, rows: _Rows) -> tuple[str, ...] | None:
             f"{file} can't be read as parquet ({first_line(error)}); it may be damaged: get it "
             "again."
         ) from error
-    if table.column(label).null_count:
-        row = table.column(label).is_null().to_pylist().index(True)
-        raise TenfoldError(f"{file}: row {row + 1} has no {label}; add it or remove the row.")
-    rows.pictures += _contents(table.column(image), file, image)
-    rows.labels += table.column(label).to_pylist()
+    rows.pictures += _pictures(table.column(image), file, image)
+    rows.labels += _labels(table.column(label), file, label)
     rows.shown += [f"{name} row {row}" for row in range(1, len(table) + 1)]
-    if "id" in columns:
-        rows.ids += [str(value) for value in table.column("id").to_pylist()]
-        if len(set(rows.ids)) != len(rows.labels):
-            raise TenfoldError(f"{file}: column id names two pictures alike; make ids unique.")
-    return _class_names(features, label)
+    ids = table.column("id").to_pylist() if "id" in columns else [None] * len(table)
+    rows.ids += [None if value is None else as_text(value, file) for value in ids]
+    return _class_names(features, label, file)
 
 
 def _column(schema: "pa.Schema", file: Path, names: Sequence[str], *, what: str) -> str:
@@ -220,40 +212,80 @@ def _features(schema: "pa.Schema") -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
-def _class_names(features: dict[str, Any], label: str) -> tuple[str, ...] | None:
+def _class_names(features: dict[str, Any], label: str, file: Path) -> tuple[str, ...] | None:
     feature = features.get(label)
+    if isinstance(feature, dict):  # a list of labels has its items' names
+        feature = feature.get("feature", feature)
     names = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(map(str, names)) if isinstance(names, list) and names else None
+    return names_declared(names, file) if isinstance(names, list) and names else None
 
 
-def _contents(column: "pa.ChunkedArray", file: Path, name: str) -> list[bytes]:
+def _pictures(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source]:
+    """The contents of image files, and the paths of those that are not in the table."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kind = column.type
-    if pa.types.is_struct(kind) and any(field.name == "bytes" for field in kind):
-        column = pc.struct_field(column, "bytes")
-        kind = column.type
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    parts = {"bytes": column, "path": column}
+    if pa.types.is_struct(column.type):
+        parts = {field.name: pc.struct_field(column, field.name) for field in column.type}
+    binary = (pa.types.is_binary, pa.types.is_large_binary)
+    text = (pa.types.is_string, pa.types.is_large_string)
+    contents = _of_type(parts.get("bytes"), *binary)
+    paths = _of_type(parts.get("path"), *text)
+    if contents is None and paths is None:
         raise TenfoldError(
-            f"{file}: column {name} holds {kind}, where the bytes of picture files were expected."
+            f"{file}: column {name} holds {column.type}, where the bytes of picture files were "
+            "expected."
         )
-    return [content or b"" for content in column.to_pylist()]  # none: a broken picture
+    nothing = [None] * len(column)
+    pairs = list(zip(contents or nothing, paths or nothing, strict=True))
+    places = {path: _beside(file, path) for content, path in pairs if content is None and path}
+    if places and not any(os.path.exists(place) for place in places.values()):
+        path, place = next(iter(places.items()))
+        raise TenfoldError(
+            f"{file}: column {name} holds no bytes but the paths of {len(places):,} image files, "
+            f"such as {path}, and neither that nor {place} is there; put the files there, or their "
+            "bytes into the table."
+        )
+    # A row with neither is a broken image.
+    return [content or places.get(path, b"") for content, path in pairs]
 
 
-def _names_from_labels(splits: dict[str, _Rows]) -> tuple[str, ...]:
-    labels = {label for rows in splits.values() for label in rows.labels}
-    if labels and all(isinstance(label, int) for label in labels):
-        return tuple(str(number) for number in range(max(labels) + 1))
-    return sorted_names(str(label) for label in labels)
+def _of_type(
+    column: "pa.ChunkedArray | None", *kinds: "Callable[[pa.DataType], bool]"
+) -> list[Any] | None:
+    """The values of a column of one of these kinds, None for another column."""
+    if column is None or not any(is_kind(column.type) for is_kind in kinds):
+        return None
+    return list(column.to_pylist())
 
 
-def _numbers(rows: _Rows, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    number_of: dict[Any, int] = {name: number for number, name in enumerate(class_names)}
-    number_of |= {number: number for number in range(len(class_names))}
-    for shown, label in zip(rows.shown, rows.labels, strict=True):
-        if label not in number_of:
-            is_number = isinstance(label, int)
-            allowed = f"0 to {len(class_names) - 1}" if is_number else ", ".join(class_names[:20])
-            raise TenfoldError(f"{shown}: the label is {label!r}, and {allowed} are allowed.")
-    return np.array([number_of[label] for label in rows.labels], dtype=np.int64)
+def _beside(file: Path, path: str) -> str:
+    """Where the image file is that a table names: as it says, or beside the table."""
+    named = file.parent / path.replace("\\", "/")
+    return str(named if named.is_file() else file.parent / named.name)
+
+
+def _labels(column: "pa.ChunkedArray", file: Path, name: str) -> list[Label]:
+    labels: list[Label] = []
+    for row, value in enumerate(column.to_pylist(), start=1):
+        one = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if one is None or one != one:  # not a number
+            raise TenfoldError(f"{file}: row {row} has no {name}; add it or remove the row.")
+        if isinstance(one, bytes):
+            one = as_text(one, file)
+        if isinstance(one, int) or (isinstance(one, float) and one.is_integer()):
+            one = int(one)
+        if not isinstance(one, int | str):
+            raise TenfoldError(
+                f"{file}: column {name} holds {column.type}, such as {value!r} in row {row}, where "
+                "a whole number or a name was expected for each image; convert it."
+            )
+        labels.append(one)
+    return labels
+
+
+def _ids(rows: _Rows, split: str) -> list[str]:
+    """Those of the table, or the rows' numbers where a row has none."""
+    own = [name for name in rows.ids if name is not None]
+    return own if len(own) == len(rows.labels) else numbered_ids(split, len(rows.labels)).tolist()

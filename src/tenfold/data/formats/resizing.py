@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from tenfold.data.formats.decoding import common_size
 from tenfold.data.formats.pictures import resize_pixels
-from tenfold.data.images import Dataset, Images
+from tenfold.data.images import PHOTO_SIZE, Dataset, Images
 
 
 def resize_images(images: Images, *, image_size: int) -> Images:
@@ -19,15 +20,20 @@ def resize_images(images: Images, *, image_size: int) -> Images:
     return dataclasses.replace(images, pixels=pixels, original_sizes=sizes)
 
 
-def resize_dataset(dataset: Dataset, *, image_size: int) -> Dataset:
-    """Every split by `resize_images`."""
+def resize_dataset(dataset: Dataset, *, image_size: int, photo_size: int = PHOTO_SIZE) -> Dataset:
+    """Every split by `resize_images`; with 0, splits of unequal sizes are brought to a common one,
+    as picture files are, and a note says so."""
+    splits = dataset.splits()
+    notes = dataset.notes
+    if image_size == 0 and len({images.size for images in splits.values()}) > 1:
+        sizes = [images.size for images in splits.values() for _ in range(len(images))]
+        image_size = common_size(sizes, photo_size=photo_size)
+        found = ", ".join("{} {}x{}".format(split, *i.size) for split, i in splits.items())
+        notes += (
+            f"The images of the splits differ in size ({found}) and were brought to "
+            f"{image_size}x{image_size}.",
+        )
     splits = {
-        split: resize_images(images, image_size=image_size)
-        for split, images in dataset.splits().items()
+        split: resize_images(images, image_size=image_size) for split, images in splits.items()
     }
-    return dataclasses.replace(
-        dataset,
-        train=splits["train"],
-        validation=splits.get("validation"),
-        test=splits.get("test"),
-    )
+    return dataclasses.replace(dataset.with_splits(splits), notes=notes)

@@ -48,7 +48,7 @@ def _good_for(run: Run, values: Mapping[str, Any]) -> tuple[str, ...]:
     found = [
         f"Pictures like those of {run.data_name} that show one of {len(scores.per_class)} things: "
         f"{names}{more}. It is right on {percent(scores.accuracy)} of "
-        f"{counted(scores.num_images, 'picture')} that it did not learn from (95 % interval "
+        f"{counted(scores.num_images, 'picture')}{scores.unseen} (95 % interval "
         f"{interval(*scores.interval)})."
     ]
     seen = [score for score in scores.per_class if score.num_images]
