@@ -20,7 +20,7 @@ from typing import Any
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json, write_text
-from tenfold.recipe import Recipe
+from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.studies.search.recipe_text import to_inline_table
 from tenfold.studies.search.space import Space, flatten
 
@@ -128,7 +128,9 @@ def require_same_plan(
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """What tells two plans apart, in words; None where they are the same."""
-    old, new = flatten(before["recipe"]), flatten(now["recipe"])
+    # Read, so that it has the options too that have come since it was written.
+    then = recipe_from_dict(before["recipe"], source="the search's recipe")
+    old, new = flatten(_as_json(then.to_dict())), flatten(now["recipe"])
     old["description"] = new["description"]  # It changes no result.
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) != new.get(key):
