@@ -206,7 +206,7 @@ def test_row_23_a_class_missing_in_one_split_is_mapped_by_name(tmp_path, form, m
         },
     )
     dataset = formats.read(tree)
-    assert any(f"{split} split has no pictures of: {missing}" in note for note in dataset.notes)
+    assert any(f"{split} split has no images of: {missing}" in note for note in dataset.notes)
     if form != "images":
         target = tmp_path / ("out.npz" if form == "npz" else "out")
         formats.export(dataset, target, "folder" if form == "csv" else form)

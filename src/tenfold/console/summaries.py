@@ -33,6 +33,9 @@ def show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
         output.say(
             f"It was trained on {number:,} of them; what it gets right of those says little."
         )
+    if unseen := [row["name"] for row in metrics["per_class"] if not row["num_images"]]:
+        more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
+        output.say(f"{split}: no images of {', '.join(unseen[:20])}{more}")
 
 
 def show_comparison(output: Output, runs: list[Path]) -> None:
