@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from tenfold.data.formats import pictures
 from tenfold.deployment.export import Export
 from tenfold.errors import TenfoldError
 from tenfold.files import require_writable, write_text
@@ -31,7 +32,8 @@ def require_new(folder: Path) -> None:
 
 
 def write_bundle(run: RunFolder, export: Export, folder: Path, *, card: str) -> list[Path]:
-    """Write `model.onnx`, `predict.py`, `requirements.txt`, a `README.md` and the run's `card.md`
+    """Write `model.onnx`, `predict.py`, the `pictures.py` by whose rules tenfold reads files,
+    `requirements.txt`, a `README.md` and the run's `card.md`
     into `folder`, and return them. Raises TenfoldError as `require_new` does."""
     require_new(folder)
     gate = export.gate
@@ -41,7 +43,8 @@ def write_bundle(run: RunFolder, export: Export, folder: Path, *, card: str) -> 
         number=gate.num_images,
         split=gate.split,
     )
-    copies = {"model.onnx": export.path, "predict.py": SCRIPT}
+    rules = Path(pictures.__file__)
+    copies = {"model.onnx": export.path, "predict.py": SCRIPT, "pictures.py": rules}
     texts = {"requirements.txt": REQUIREMENTS, "README.md": readme, "card.md": card}
     for name, source in copies.items():
         shutil.copyfile(source, folder / name)
