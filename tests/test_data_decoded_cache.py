@@ -7,8 +7,12 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from tenfold.data.formats import read
+from tenfold.cli.app import app
+from tenfold.data.formats import read, resizing
+from tenfold.data.formats.pictures import resize_pixels
+from tenfold.data.formats.resizing import resize_images
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +82,123 @@ def test_any_change_of_the_folder_is_noticed(pictures, cache, change):
     shutil.rmtree(cache)
     assert dataset.train.same_as(read(pictures).train)
     assert len(entries(cache)) == 1  # what the folder held before is dropped
+
+
+@pytest.mark.parametrize("way", ["written over", "renamed onto", "copied onto"])
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_noticed(pictures, tmp_path, way):
+    for file in pictures.rglob("*.png"):  # Uncompressed, so that all have one size.
+        Image.open(file).save(file, "BMP")
+    file, new = pictures / "train/cat/2.png", tmp_path / "new.png"
+    Image.new("RGB", (24, 24), (9, 9, 9)).save(new, "BMP")
+    status = file.stat()
+    assert new.stat().st_size == status.st_size
+    os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
+    read(pictures)
+    if way == "written over":
+        file.write_bytes(new.read_bytes())
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif way == "renamed onto":
+        new.replace(file)
+    else:
+        shutil.copy2(new, file)
+    assert file.stat().st_mtime_ns == status.st_mtime_ns
+    assert (read(pictures).train.pixels[2] == 9).all()
+
+
+def test_the_cache_can_be_left_alone(pictures, cache, monkeypatch):
+    first = read(pictures)
+    [entry] = entries(cache)
+    np.save(entry / "pixels.npy", np.zeros((20, 24, 24, 3), np.uint8))  # What a stale one is.
+    assert not read(pictures).train.pixels.any()
+    monkeypatch.setenv("TENFOLD_NO_CACHE", "1")
+    assert read(pictures).train.same_as(read(pictures).train)
+    assert read(pictures).train.pixels.any()
+    assert not is_mapped(read(pictures).train.pixels)
+    assert len(first.train) == 10
+
+
+def test_no_cache_is_an_option_where_data_are_read(pictures, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENFOLD_NO_CACHE", "")  # So that it is put back.
+    out = tmp_path / "look"
+    for command in (["info"], ["eda", "--out", str(out)], ["export", str(tmp_path / "x.npz")]):
+        name, *more = command
+        arguments = ["data", name, str(pictures), *more, "--no-cache", "--json"]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        assert not entries(cache)
+    for command in ("train", "evaluate"):
+        assert "--no-cache" in CliRunner().invoke(app, [command, "--help"]).output
+
+
+def sixteen_bits(folder, level, *, number=12, kind="png", dark=False):
+    """Grey pictures by class whose values are at most `level`; the same ones for every level."""
+    random = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (folder / label).mkdir(parents=True)
+        for index in range(number):
+            grey = random.integers(0, 256, (24, 24)).astype(np.uint16)
+            values = (grey.astype(float) / 255 * level / (4 if dark else 1)).round()
+            Image.fromarray(values.astype(np.uint16)).save(folder / label / f"{index}.{kind}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("level", "kind"), [(255, "png"), (1023, "tif"), (4095, "png"), (16383, "tif"), (65535, "png")]
+)
+def test_files_that_use_few_of_sixteen_bits_are_no_darker(tmp_path, level, kind, caplog):
+    folder = sixteen_bits(tmp_path / "data", level, kind=kind)
+    full = read(sixteen_bits(tmp_path / "full", 65535), image_size=24)
+    for _ in range(2):  # The second time from the cache.
+        with caplog.at_level(logging.INFO, "tenfold"):
+            dataset = read(folder)
+        np.testing.assert_array_equal(dataset.train.pixels, full.train.pixels)
+        assert dataset.white_level == level
+        assert any(f"up to {level:,}" in note for note in dataset.notes) == (level < 65535)
+    assert (f"up to {level:,}" in caplog.text) == (level < 65535)
+
+
+def test_files_of_eight_bits_have_no_level(pictures):
+    assert (read(pictures).white_level, read(pictures).notes) == (0, ())
+
+
+def test_one_range_holds_for_all_files_of_a_data_set(tmp_path):
+    folder = sixteen_bits(tmp_path / "data", 4095)
+    sixteen_bits(tmp_path / "dark", 4095, dark=True)
+    for file in (tmp_path / "dark/cat").iterdir():
+        shutil.move(file, folder / "cat" / f"dark {file.name}")
+    dataset = read(folder, image_size=24)
+    assert dataset.white_level == 4095
+    dark = [i for i, name in enumerate(dataset.train.ids) if "dark" in name]
+    assert dataset.train.pixels[dark].max() == 64
+
+
+def test_the_range_of_other_data_can_be_asked_for(tmp_path, cache):
+    folder = sixteen_bits(tmp_path / "data", 1023)
+    for _ in range(2):
+        found = read(folder, white_level=4095)
+        assert found.train.pixels.max() == 64
+        assert found.white_level == 4095
+        assert read(folder).train.pixels.max() == 255
+    assert read(folder, white_level=1023).train.same_as(read(folder).train)
+    assert len(entries(cache)) == 1
+
+
+def test_many_pictures_are_resized_once(cache, make_images, monkeypatch):
+    monkeypatch.setattr(resizing, "MIN_KEPT", 40)
+    images = make_images(40, size=(12, 12))
+    calls = []
+    small = resize_images(images, image_size=8, progress=lambda *call: calls.append(call))
+    assert calls[-1] == ("Resizing pictures", 40, 40)
+    np.testing.assert_array_equal(small.pixels, resize_pixels(images.pixels, image_size=8))
+    assert (small.original_sizes == 12).all()
+    again = resize_images(images, image_size=8, progress=lambda *call: pytest.fail("resized"))
+    assert again.same_as(small)
+    assert is_mapped(again.pixels)
+    other = make_images(40, size=(12, 12), seed=1)
+    assert not resize_images(other, image_size=8).same_as(small)
+    assert resize_images(images, image_size=9).size == (9, 9)
+    assert len(entries(cache)) == 3
+    monkeypatch.setenv("TENFOLD_NO_CACHE", "1")
+    assert resize_images(images, image_size=8).same_as(small)
 
 
 def test_each_size_has_its_own_entry(pictures, cache):

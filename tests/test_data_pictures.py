@@ -7,13 +7,17 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tenfold.data.formats.pictures import (
     MAX_PIXELS,
     BrokenPictureError,
     decode_picture,
     measure_picture,
+    prepare_picture,
+    require_pixels,
     resize_pixels,
+    white_level_for,
 )
 
 RED, WHITE, BLUE = (255, 0, 0), (255, 255, 255), (0, 0, 255)
@@ -147,6 +151,98 @@ def test_row_38_exif_orientation_is_applied(kind, orientation):
     assert small.original_size == (32, 48)
     corners = small.pixels[[1, 1, -2, -2], [1, -2, 1, -2]].astype(int)
     assert np.abs(corners - expected).max() <= 24
+
+
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description '
+    'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+def turned_by_xmp(kind, image):
+    if kind == "PNG":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP)
+        return encoded(image, kind, pnginfo=info)
+    if kind == "TIFF":
+        return encoded(image, kind, tiffinfo={700: XMP.encode()})
+    return encoded(image, kind, xmp=XMP.encode(), quality=95)
+
+
+@pytest.mark.parametrize("size", [0, 16])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_an_orientation_in_xmp_is_applied_in_files_and_to_what_pillow_opened(kind, size):
+    upright = np.zeros((32, 48, 3), dtype=np.uint8)
+    upright[:16, :24] = RED
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright, 1)))
+    content = turned_by_xmp(kind, stored)
+    picture = decode_picture(content, image_size=size)
+    assert picture.original_size == (32, 48)
+    assert np.abs(picture.pixels[3, 3].astype(int) - RED).max() <= 24
+    assert picture.pixels[-3, 3].max() <= 24
+    opened = prepare_picture(Image.open(io.BytesIO(content)), size=(16, 16))
+    from_file = prepare_picture(content, size=(16, 16))
+    np.testing.assert_array_equal(opened, from_file)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("damage", [bytes(range(40, 140)), b"MM\0*\0\0\0\x08\0\x09", b""])
+def test_damaged_exif_leaves_a_picture_as_it_is_stored(kind, damage):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    image = Image.fromarray(noise(12, 20))
+    content = encoded(image, kind, exif=b"Exif\0\0" + damage, **options)
+    plain = encoded(image, kind, **options)
+    expected = decode_picture(plain).pixels
+    np.testing.assert_array_equal(decode_picture(content).pixels, expected)
+    opened = prepare_picture(Image.open(io.BytesIO(content)), size=(12, 20))
+    np.testing.assert_array_equal(opened, expected)
+
+
+@pytest.mark.parametrize("level", [255, 1023, 4095, 16383, 65535])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_files_that_use_few_of_sixteen_bits_are_as_bright_as_those_that_use_all(level, kind):
+    eight = np.arange(256).reshape(16, 16)
+    values = np.round(eight / 255 * level).astype(np.uint16)
+    picture = decode_picture(encoded(Image.fromarray(values), kind), white_level=level)
+    np.testing.assert_array_equal(picture.pixels[..., 1], eight)
+    assert white_level_for(picture.peak) == level
+    assert decode_picture(encoded(Image.fromarray(noise(8, 8)))).peak == 0
+
+
+@pytest.mark.parametrize(
+    ("peak", "level"), [(0, 0), (1, 255), (256, 1023), (4000, 4095), (5000, 16383), (60000, 65535)]
+)
+def test_the_level_is_the_least_that_holds_all_values(peak, level):
+    assert white_level_for(peak) == level
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_between_0_and_1_are_pictures(kind):
+    pixels = noise(9, 7)
+    np.testing.assert_array_equal(require_pixels(pixels), pixels)
+    np.testing.assert_array_equal(require_pixels((pixels / 255).astype(kind)), pixels)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        noise(9, 7).astype(np.float32),
+        noise(9, 7) / 127.5 - 1,
+        np.full((9, 7, 3), np.nan),
+        noise(9, 7) > 100,
+        noise(9, 7).astype(np.uint16) * 16,
+        noise(9, 7).astype(np.int64),
+        noise(9, 7).astype(object),
+        noise(9, 7).transpose(2, 0, 1) / 255,
+        [[1, 2, 3]],
+    ],
+)
+def test_other_arrays_have_no_known_range(wrong):
+    with pytest.raises(BrokenPictureError, match="expected"):
+        require_pixels(wrong)
+    with pytest.raises(BrokenPictureError, match="expected"):
+        prepare_picture(wrong, size=(9, 7))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])

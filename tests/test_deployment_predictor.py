@@ -148,7 +148,34 @@ def test_broken_pictures_stand_among_the_others(model):
     assert found[1].label == ""
     assert found[0] == predictor.predict(png(noise()))
     wrong = predictor.predict(np.zeros((4, 4), dtype=np.uint8))
-    assert "pixels (H, W, 3) of uint8 are expected" in wrong.error
+    assert "an array (H, W, 3) is expected" in wrong.error
+
+
+def test_arrays_of_floats_between_0_and_1_are_the_pictures_that_they_are_of(model):
+    predictor = Predictor(model)
+    pixels = noise(16, 16)
+    assert predictor.predict(pixels / 255) == predictor.predict(pixels)
+    several = np.stack([pixels, noise(16, 16, seed=1)])
+    np.testing.assert_array_equal(predictor.logits(several / 255), predictor.logits(several))
+
+
+@pytest.mark.parametrize("kind", ["uint16", "int32", "bool", "float64"])
+def test_arrays_whose_range_is_not_known_are_refused(model, kind):
+    predictor = Predictor(model)
+    wrong = noise(16, 16).astype(kind)
+    found = predictor.predict_many([wrong, noise(16, 16)])
+    assert f"is an array of {kind}" in found[0].error
+    assert found[1].label
+    with pytest.raises(TenfoldError, match=f"array of {kind}.* where uint8, or floats in"):
+        predictor.probabilities(wrong[None])
+
+
+def test_the_run_gives_the_same_answers_to_whatever_form(folder, model, tmp_path):
+    (tmp_path / "one.png").write_bytes(png(noise()))
+    forms = [tmp_path / "one.png", png(noise()), Image.fromarray(noise()), noise(), noise() / 255]
+    found = load(folder / "runs/tiny/1").predict_proba(forms)
+    expected = [each.confidence for each in Predictor(model).predict_many(forms)]
+    np.testing.assert_allclose(found.max(axis=1), expected, atol=1e-4)
 
 
 def test_a_folder_by_path(model, tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import json
 import math
 import pickle
@@ -13,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load, save
 
+from tenfold.data.formats.pictures import decode_picture
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.picture_predictions import predict_pictures
 from tenfold.evaluation.predictions import predict_images
 from tenfold.evaluation.trained import (
     TrainedModel,
@@ -123,6 +127,72 @@ def test_probabilities_and_names(pixels):
     expected = torch.from_numpy(logits).softmax(dim=1).numpy()
     np.testing.assert_allclose(model.predict_proba(pixels), expected, atol=1e-6)
     assert model.predict(pixels) == [NAMES[i] for i in expected.argmax(axis=1)]
+
+
+def photograph(height=40, width=30):
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def test_it_takes_paths_pillow_images_and_arrays_of_any_size_also_mixed(tmp_path):
+    model = make_model(size=(16, 16))
+    pixels = photograph()
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    forms = [path, str(path), path.read_bytes(), Image.open(path), pixels, pixels / 255]
+    expected = model.predict_proba(decode_picture(path, image_size=16).pixels[None])
+    np.testing.assert_allclose(model.predict_proba(forms), expected.repeat(6, axis=0), atol=1e-5)
+    assert model.predict(forms) == model.predict(pixels[None]) * 6
+    for form in forms:  # One alone is a list of one.
+        assert model.predict(form) == model.predict(pixels[None])
+    assert model.predict(tmp_path.glob("*.png")) == model.predict([path])
+    assert model.predict([]) == []
+    [grey] = model.pixels(Image.fromarray(pixels).convert("L"))
+    assert (grey[..., 0] == grey[..., 2]).all()
+
+
+def test_floats_between_0_and_1_are_the_pictures_that_they_are_of(pixels):
+    model = make_model()
+    expected = model.logits(pixels)
+    for kind in (np.float32, np.float64):
+        np.testing.assert_array_equal(model.logits((pixels / 255).astype(kind)), expected)
+    assert model.predict(pixels / 255) == model.predict(pixels)
+
+
+@pytest.mark.parametrize("kind", ["uint16", "int64", "bool", "float32"])
+def test_arrays_whose_range_is_not_known_are_refused(pixels, kind):
+    model = make_model()
+    wrong = pixels.astype(kind)
+    for predict in (model.predict, model.predict_proba, model.logits):
+        with pytest.raises(TenfoldError, match=f"array of {kind}.* where uint8, or floats in"):
+            predict(wrong)
+    with pytest.raises(TenfoldError, match="picture 2 can't be used: it is an array of"):
+        model.predict([pixels[0], wrong[0]])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nothing"])
+def test_a_picture_that_can_not_be_read_is_named(tmp_path, content):
+    path = tmp_path / "broken.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TenfoldError, match=r"broken\.png can't be used: it "):
+        make_model().predict([path])
+
+
+@pytest.mark.parametrize("level", [255, 4095, 16383])
+def test_files_of_few_bits_are_seen_as_those_of_the_training_data_were(tmp_path, level):
+    grey = photograph()[..., 0].astype(np.uint16)
+    Image.fromarray((grey / 255 * level).round().astype(np.uint16)).save(tmp_path / "few.png")
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "eight.png")
+    path = tmp_path / "model.safetensors"
+    save_model(path, dataclasses.replace(make_model(size=(16, 16)), white_level=level))
+    model = load_model(path)
+    assert model.white_level == level
+    few, eight = model.pixels([tmp_path / "few.png", tmp_path / "eight.png"]).astype(int)
+    assert np.abs(few - eight).max() <= 1
+    [found] = predict_pictures(model, [str(tmp_path / "few.png")], top=3)
+    expected = model.predict_proba(tmp_path / "eight.png").max()
+    assert found.guesses[0].probability == pytest.approx(expected, abs=1e-2)
 
 
 def test_progress_ends_at_the_total(pixels):

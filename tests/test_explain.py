@@ -40,6 +40,36 @@ def pictures(number=4, *, seed=0):
 CLASSES = np.array([0, 3, 3, 9])
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
+
+
+def test_features_are_computed_once_for_the_same_network_and_pictures():
+    model = trained("cnn")
+    first = explain.features_before_head(model, pictures())
+    calls = []
+    again = explain.features_before_head(model, pictures(), progress=lambda *c: calls.append(c))
+    assert not calls
+    np.testing.assert_array_equal(again, first)
+    others = [
+        (trained("cnn", seed=1), pictures()),
+        (trained("cnn", "model.activation=elu"), pictures()),
+        (dataclasses.replace(model, normalisation=Normalisation((0, 0, 0), (1, 1, 1))), pictures()),
+        (model, pictures(seed=1)),
+    ]
+    for other, pixels in others:
+        assert not np.array_equal(explain.features_before_head(other, pixels), first)
+
+
+def test_floats_between_0_and_1_are_explained_as_the_pictures_that_they_are_of():
+    model = trained("cnn")
+    expected = explain.grad_cam(model, pictures(), CLASSES)
+    np.testing.assert_array_equal(explain.grad_cam(model, pictures() / 255, CLASSES), expected)
+    with pytest.raises(TenfoldError, match="array of uint16"):
+        explain.grad_cam(model, pictures().astype(np.uint16), CLASSES)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_says_what_it_is_made_of(name):
     model = trained(name, "evaluation.views=one")
@@ -66,7 +96,7 @@ def test_grad_cam_is_that_of_captum(name):
     model = trained(name)
     layer = parts_of(model.module).last
     model.module.eval()
-    inputs = explain._inputs(model, pictures()).requires_grad_(True)
+    inputs = model.inputs(pictures()).requires_grad_(True)
     found = LayerGradCam(model.module, layer.module).attribute(
         inputs, target=torch.tensor(CLASSES), relu_attributions=True
     )

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from tenfold.augment import batch_normalise
 from tenfold.errors import TenfoldError, missing_extra
+from tenfold.evaluation.features import kept_features, key_of_network
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.blocks import Layer
 from tenfold.models.parts import gradient_batch, parts_of
@@ -73,29 +73,37 @@ def feature_maps(model: TrainedModel, pixels: _Pixels) -> list[FeatureMaps]:
     """What each layer with maps answers to a few pictures, from the input on."""
     layers = parts_of(model.module).layers
     with _evaluated(model), _recorded(layers) as outputs, torch.inference_mode():
-        model.module(_inputs(model, pixels))
+        model.module(model.inputs(pixels))
         return [FeatureMaps(layer.name, _as_maps(layer, outputs[layer.name])) for layer in layers]
 
 
 def features_before_head(
     model: TrainedModel, pixels: _Pixels, *, progress: Progress | None = None
 ) -> _Maps:
-    """(N, D): the vectors from which the last layer makes its logits."""
-    head, size = parts_of(model.module).head, _batch_size(model)
-    found = np.empty((len(pixels), head.in_features), dtype=np.float32)
-    seen: list[Tensor] = []
+    """(N, D): the vectors from which the last layer makes its logits; from the cache where they
+    were computed before."""
+    head, seen = parts_of(model.module).head, list[Tensor]()
+
+    def compute(block: _Pixels) -> Tensor:
+        seen.clear()
+        model.module(model.inputs(block))
+        return seen[0]
+
+    facts = {"features": "before the head", "model": model.recipe.to_dict()["model"]}
+    key = key_of_network(model.module, model.normalisation, **facts)
     handle = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     try:
-        with _evaluated(model), torch.inference_mode():
-            for start in range(0, len(pixels), size):
-                seen.clear()
-                model.module(_inputs(model, pixels[start : start + size]))
-                found[start : start + size] = seen[0].float().cpu().numpy()
-                if progress is not None:
-                    progress("features", min(start + size, len(pixels)), len(pixels))
+        with _evaluated(model):
+            return kept_features(
+                compute,
+                pixels,
+                key=key,
+                num_features=head.in_features,
+                batch_size=_batch_size(model),
+                progress=progress,
+            )
     finally:
         handle.remove()
-    return found
 
 
 def nearest(features: _Maps, others: _Maps, *, number: int = 5) -> Neighbours:
@@ -247,12 +255,6 @@ def _batch_size(model: TrainedModel) -> int:
     return gradient_batch(model.module, model.image_size)
 
 
-def _inputs(model: TrainedModel, pixels: _Pixels) -> Tensor:
-    device = next(model.module.parameters()).device
-    mean, std = (torch.tensor(values, device=device) for values in model.normalisation)
-    return batch_normalise(torch.from_numpy(np.array(pixels)).to(device), mean, std)
-
-
 def _as_maps(layer: Layer, output: Tensor) -> _Maps:
     maps = layer.as_maps(output) if layer.as_maps is not None else output
     return np.asarray(maps.float().cpu().numpy())
@@ -269,7 +271,7 @@ def _attributed(
     with _evaluated(model):
         size = _batch_size(model)
         for start in range(0, len(pixels), size):
-            inputs = _inputs(model, pixels[start : start + size])
+            inputs = model.inputs(pixels[start : start + size])
             target = torch.as_tensor(classes[start : start + size], device=inputs.device)
             found = attribute(inputs, target)
             parts.append(found.sum(dim=1).detach().float().cpu().numpy())

@@ -68,7 +68,7 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Finding:
             )
         paths = find_pictures([name])
         _require_few(len(pixels) + len(paths))
-        pixels += list(read_pictures(paths, subject.model.image_size))
+        pixels += list(read_pictures(paths, subject.model))
         ids += [printable(path) for path in paths]
         truths += [""] * len(paths)
     return _explained(subject, np.stack(pixels), ids, truths, ["asked for"] * len(pixels))

@@ -33,6 +33,7 @@ from tenfold.cli.imports import quick_imports
 from tenfold.cli.options import (
     DataOption,
     JsonOption,
+    NoCacheOption,
     RunArgument,
     RunsOption,
     SetOption,
@@ -136,6 +137,7 @@ def train(
         bool, typer.Option("--strict", help="Fail if a picture is in two splits.")
     ] = False,
     skip_broken: SkipBrokenOption = False,
+    no_cache: NoCacheOption = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write curves for TensorBoard too.")
     ] = False,
@@ -242,6 +244,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     data: DataOption = None,
     skip_broken: SkipBrokenOption = False,
+    no_cache: NoCacheOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:

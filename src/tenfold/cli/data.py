@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from tenfold.cli.options import DatasetArgument, JsonOption, SizeOption, SkipBrokenOption
+from tenfold.cli.options import (
+    DatasetArgument,
+    JsonOption,
+    NoCacheOption,
+    SizeOption,
+    SkipBrokenOption,
+)
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_dataset, show_sources
 
@@ -34,6 +40,7 @@ def data_info(
     dataset: DatasetArgument,
     size: SizeOption = 0,
     skip_broken: SkipBrokenOption = False,
+    no_cache: NoCacheOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Describe a data set: splits, classes, picture sizes, where it came from, checksums."""
@@ -57,6 +64,7 @@ def data_eda(
     ),
     size: SizeOption = 0,
     skip_broken: SkipBrokenOption = False,
+    no_cache: NoCacheOption = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if a picture is in two splits.")
     ] = False,
@@ -95,6 +103,7 @@ def data_export(
     ] = None,
     size: SizeOption = 0,
     skip_broken: SkipBrokenOption = False,
+    no_cache: NoCacheOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a data set as numbered PNG files with CSV labels, as parquet or as npz."""

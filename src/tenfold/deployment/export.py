@@ -345,6 +345,7 @@ def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> di
         "class_names": model.class_names,
         "image_size": model.image_size,
         "temperature": model.temperature,
+        "white_level": model.white_level,
         "thresholds": [
             {"accuracy": each.accuracy, "confidence": each.confidence}
             for each in (fitted.thresholds if fitted else ())

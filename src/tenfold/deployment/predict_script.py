@@ -4,19 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
-
-
-def read(path: str, height: int, width: int) -> np.ndarray:
-    """The middle of a picture, upright, in RGB on white, at the model's size."""
-    picture = ImageOps.exif_transpose(Image.open(path))
-    if picture.mode.startswith("I"):  # Sixteen bits become eight.
-        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
-    white = Image.new("RGBA", picture.size, "white")
-    picture = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-    return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC))
+from pictures import prepare_picture  # type: ignore[import-not-found]
 
 
 def main(paths: list[str], status: int = 0) -> int:
@@ -26,8 +15,9 @@ def main(paths: list[str], status: int = 0) -> int:
     facts = json.loads(session.get_modelmeta().custom_metadata_map["tenfold"])
     for path in paths:
         try:
-            pixels = read(path, *facts["image_size"])[None]
-            [[shares]] = session.run(["probabilities"], {"pixels": pixels})
+            size, white_level = tuple(facts["image_size"]), facts.get("white_level", 0)
+            pixels = prepare_picture(path, size=size, white_level=white_level)
+            [[shares]] = session.run(["probabilities"], {"pixels": pixels[None]})
             answer = f"{facts['class_names'][shares.argmax()]} ({shares.max():.1%})"
         except Exception as error:  # What a broken picture raises is without limits.
             answer, status = f"can't be read ({error})", 1

@@ -11,24 +11,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.formats.pictures import (
     MAX_PIXELS,
+    AnyPicture,
     BrokenPictureError,
-    convert_image,
-    decode_picture,
-    resize_pixels,
+    prepare_picture,
+    require_pixels,
 )
 from tenfold.errors import TenfoldError, first_line, missing_extra
 from tenfold.evaluation.thresholds import confidence_for
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-    from PIL.Image import Image
 
 METADATA_KEY = "tenfold"
 FORMAT = 1
@@ -39,8 +38,7 @@ FACTS = {
 }  # fmt: skip
 
 BATCH_SIZE = 64
-Picture = Union[str, "os.PathLike[str]", bytes, "Image", NDArray[np.uint8]]
-"""A path, a file's content, a Pillow image, or pixels (H, W, 3) uint8."""
+Picture = AnyPicture
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,7 @@ class Predictor:
         self.facts = facts
         self.class_names: tuple[str, ...] = tuple(facts["class_names"])
         self.image_size: tuple[int, int] = tuple(facts["image_size"])
+        self.white_level: int = facts.get("white_level", 0)
         self._views: str = "one" if one_view else facts["views"]["kind"]
         self._views_below: float = facts["views"]["below"]
         self._temperature: float = facts["temperature"]
@@ -112,26 +111,24 @@ class Predictor:
         )
 
     def pixels(self, picture: Picture, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-        """`picture` as the model sees it: (H, W, 3) uint8 of its own size.
+        """`picture` as the model sees it: (H, W, 3) uint8 of its own size. An array holds uint8, or
+        floats in [0, 1], which count as uint8 divided by 255.
 
         max_pixels: that may be decoded. Raises BrokenPictureError where it can't be read.
         """
-        height, width = self.image_size
-        if isinstance(picture, np.ndarray):
-            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-                raise BrokenPictureError(
-                    f"is an array of shape {picture.shape} and type {picture.dtype} where pixels "
-                    "(H, W, 3) of uint8 are expected"
-                )
-            return self._sized(picture)
-        side = height if height == width else 0
-        if not isinstance(picture, str | bytes | os.PathLike):
-            return self._sized(convert_image(picture, image_size=side).pixels)
-        source = picture if isinstance(picture, bytes) else Path(picture)
-        return self._sized(decode_picture(source, image_size=side, max_pixels=max_pixels).pixels)
+        return prepare_picture(
+            picture, size=self.image_size, max_pixels=max_pixels, white_level=self.white_level
+        )
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits (N, C) of pixels (N, H, W, 3) uint8, with as many views as the run has."""
+        """Logits (N, C) of pixels (N, H, W, 3) uint8, with as many views as the run has.
+
+        Floats in [0, 1] count as uint8 divided by 255. Raises TenfoldError for other types.
+        """
+        try:
+            pixels = require_pixels(pixels)
+        except BrokenPictureError as error:
+            raise TenfoldError(f"What the model is to look at {error}.") from error
         parts = [
             self._logits_of(pixels[start : start + BATCH_SIZE])
             for start in range(0, len(pixels), BATCH_SIZE)
@@ -180,18 +177,6 @@ class Predictor:
             Prediction("", 0.0, {}, each) if isinstance(each, str) else self.prediction(next(rows))
             for each in read
         ]
-
-    def _sized(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        height, width = self.image_size
-        if pixels.shape[:2] == (height, width):
-            return pixels
-        if height != width:
-            raise BrokenPictureError(
-                f"has {pixels.shape[1]}x{pixels.shape[0]} pixels where this model takes "
-                f"{width}x{height}"
-            )
-        [resized] = resize_pixels(pixels[None], image_size=height)
-        return np.asarray(resized)
 
     def _logits_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The mean of the views, for the pictures that one view leaves unsure."""

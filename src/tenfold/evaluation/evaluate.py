@@ -96,6 +96,7 @@ def open_split(
             data,
             image_size=height if height == width else 0,
             skip_broken=skip_broken,
+            white_level=model.white_level,
             progress=progress,
         )
     own = data is None or _is_trained_on(run, dataset)

@@ -1,15 +1,18 @@
-"""What a frozen network says of pictures, computed once and kept by what it depends on."""
+"""What a network says of pictures, computed once and kept by what it depends on."""
 
 import contextlib
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from tenfold.augment import batch_normalise
 from tenfold.data.cache_folder import cache_folder
@@ -44,31 +47,68 @@ def features_of(
     They depend on the backbone's weights, the pictures, how they are brought to it, torch, timm and
     the kind of device, and on nothing else, so any run that asks for the same gets the same.
     """
-    features = np.empty((len(pixels), model.num_features), dtype=np.float32)
-    folder = cache_folder() / "features" / _key_of_network(model, normalisation)
-    is_new, in_use = False, set[Path]()
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in normalisation)
+
+    def compute(block: NDArray[np.uint8]) -> torch.Tensor:
+        return model.features(
+            batch_normalise(torch.from_numpy(np.array(block)).to(device), mean, std)
+        )
+
+    key = key_of_network(
+        model.backbone,
+        normalisation,
+        name=model.name,
+        preprocessing=model.preprocessing,
+        timm=metadata.version("timm"),
+    )
     was_training = model.training
     model.eval()
+    features = kept_features(
+        compute,
+        pixels,
+        key=key,
+        num_features=model.num_features,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    model.train(was_training)
+    return features
+
+
+def kept_features(
+    compute: Callable[[NDArray[np.uint8]], torch.Tensor],
+    pixels: NDArray[np.uint8],
+    *,
+    key: str,
+    num_features: int,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Features `(N, num_features)` as `compute` has them of a batch of `pixels` `(N, H, W, 3)`
+    uint8, from the cache where they are there.
+
+    key: of all besides the pictures that they depend on, see `key_of_network`.
+    """
+    features = np.empty((len(pixels), num_features), dtype=np.float32)
+    folder = cache_folder() / "features" / key
+    is_new, in_use = False, set[Path]()
     for first in range(0, len(pixels), KEPT_TOGETHER):
         part = pixels[first : first + KEPT_TOGETHER]
         path = folder / f"{_key_of_pictures(part)}.npy"
-        found = _kept(path, (len(part), model.num_features))
+        found = _kept(path, (len(part), num_features))
         in_use.add(path)
         if found is None:
             found = features[first : first + len(part)]
             for start in range(0, len(part), batch_size):
-                block = torch.from_numpy(np.array(part[start : start + batch_size])).to(device)
                 with torch.inference_mode():
-                    seen = model.features(batch_normalise(block, mean, std))
-                found[start : start + len(block)] = seen.float().cpu().numpy()
+                    seen = compute(part[start : start + batch_size])
+                found[start : start + len(seen)] = seen.float().cpu().numpy()
                 if progress is not None:
-                    progress("features", first + start + len(block), len(pixels))
+                    progress("features", first + start + len(seen), len(pixels))
             _keep(path, found)
             is_new = True
         features[first : first + len(part)] = found
-    model.train(was_training)
     if is_new:
         _prune(folder.parent, in_use)
     return features
@@ -111,19 +151,16 @@ def _prune(folder: Path, in_use: set[Path]) -> None:
                 total -= files[file].st_size
 
 
-def _key_of_network(model: Pretrained, normalisation: Normalisation) -> str:
-    """A name for the network and what is done to its pictures."""
-    facts = {
+def key_of_network(network: nn.Module, normalisation: Normalisation, **facts: Any) -> str:
+    """A name for the network and what is done to its pictures. facts: what else decides."""
+    facts |= {
         "format": FORMAT,
-        "network": model.name,
-        "preprocessing": model.preprocessing,
         "normalisation": normalisation,
         "torch": torch.__version__,
-        "timm": metadata.version("timm"),
-        "device": next(model.parameters()).device.type,
+        "device": next(network.parameters()).device.type,
     }
     digest = hashlib.sha256(json.dumps(facts).encode())
-    for name, tensor in model.backbone.state_dict().items():
+    for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():  # And not how often a norm has seen a batch.
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

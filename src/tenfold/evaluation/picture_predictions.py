@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.formats.decoding import Chunk, decode_all
 from tenfold.data.formats.image_folders import picture_files, printable
-from tenfold.data.formats.pictures import BrokenPictureError, decode_picture
+from tenfold.data.formats.pictures import BrokenPictureError, prepare_picture
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -27,6 +27,10 @@ class Model(Protocol):
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels that it takes."""
+
+    @property
+    def white_level(self) -> int:
+        """The value at which files of sixteen bits are white; 0 where it is not known."""
 
     def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (N, C) of pictures (N, H, W, 3)."""
@@ -88,7 +92,7 @@ def predict_pictures(
     if top < 1:
         raise TenfoldError(f"The number of classes to show is {top}, where 1 or more is expected.")
     position = 0
-    with contextlib.closing(_decode(model.image_size, paths, progress=progress)) as chunks:
+    with contextlib.closing(_decode(model, paths, progress=progress)) as chunks:
         for chunk in chunks:
             probabilities = iter(_probabilities(model, chunk))
             for _ in range(len(chunk.pixels) + len(chunk.broken)):
@@ -132,8 +136,8 @@ def watch_folder(
         time.sleep(seconds)
 
 
-_State = tuple[int, float]
-"""Size and time of a file."""
+_State = tuple[int, int, int, int]
+"""Size and times of a file, and which it is."""
 
 
 def _states(folder: Path) -> dict[str, _State]:
@@ -144,17 +148,17 @@ def _states(folder: Path) -> dict[str, _State]:
             path = os.path.join(folder, file.path)
             with contextlib.suppress(OSError):
                 state = os.stat(path)
-                found[path] = state.st_size, state.st_mtime
+                found[path] = state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
     return found
 
 
-def read_pictures(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The pictures in `paths` as (N, H, W, 3) uint8, brought to `size` as for a prediction.
+def read_pictures(paths: Sequence[str], model: Model) -> NDArray[np.uint8]:
+    """The pictures in `paths` as (N, H, W, 3) uint8, as `model` sees them.
 
     Raises TenfoldError, naming it, for one that can't be read.
     """
     parts = []
-    with contextlib.closing(_decode(size, paths, progress=None)) as chunks:
+    with contextlib.closing(_decode(model, paths, progress=None)) as chunks:
         for chunk in chunks:
             if chunk.broken:
                 position, reason = next(iter(chunk.broken.items()))
@@ -164,27 +168,24 @@ def read_pictures(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uin
 
 
 def _decode(
-    size: tuple[int, int], paths: Sequence[str], *, progress: Progress | None
+    model: Model, paths: Sequence[str], *, progress: Progress | None
 ) -> Generator[Chunk, None, None]:
-    height, width = size
+    height, width = model.image_size
     if height == width:
-        yield from decode_all(paths, image_size=height, progress=progress)
+        yield from decode_all(
+            paths, image_size=height, white_level=model.white_level, progress=progress
+        )
         return
     for position, path in enumerate(paths):
         pixels = np.empty((0, height, width, 3), dtype=np.uint8)
         broken = {}
         try:
-            picture = decode_picture(path).pixels
-            if picture.shape == pixels.shape[1:]:
-                pixels = picture[None]
-            else:
-                broken[position] = (
-                    f"has {picture.shape[1]}x{picture.shape[0]} pixels where this model takes "
-                    f"{width}x{height}"
-                )
+            pixels = prepare_picture(path, size=(height, width), white_level=model.white_level)[
+                None
+            ]
         except BrokenPictureError as error:
             broken[position] = str(error)
-        yield Chunk(pixels, np.full((len(pixels), 2), size, dtype=np.int32), broken)
+        yield Chunk(pixels, np.full((len(pixels), 2), (height, width), dtype=np.int32), broken)
 
 
 def _probabilities(model: Model, chunk: Chunk) -> np.ndarray:

@@ -3,10 +3,11 @@
 import copy
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,13 @@ from safetensors.torch import save
 from torch import nn
 
 from tenfold.augment import batch_normalise
+from tenfold.data.formats.pictures import (
+    AnyPicture,
+    BrokenPictureError,
+    prepare_picture,
+    require_pixels,
+    resize_pixels,
+)
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.calibration import fitted_of
@@ -37,6 +45,7 @@ class TrainedModel:
     module: `(N, 3, H, W)` float32 -> `(N, C)` logits. class_names: one a logit, in order.
     image_size: height and width in pixels that the network expects. temperature: what logits are
     divided by before they become probabilities, fitted on validation pictures; no guess changes.
+    white_level: the value at which files of sixteen bits are white; 0 where it was trained on none.
     """
 
     module: nn.Module
@@ -45,6 +54,7 @@ class TrainedModel:
     normalisation: Normalisation
     image_size: tuple[int, int]
     temperature: float = 1.0
+    white_level: int = 0
 
     def logits(
         self,
@@ -56,12 +66,12 @@ class TrainedModel:
     ) -> NDArray[np.float32]:
         """Logits `(N, C)` of pictures `(N, H, W, 3)` uint8, computed in batches without gradients.
 
-        training_mode: with dropout, the same for a seed, and batch norms on the statistics of each
-        batch. Raises TenfoldError where the pictures' size is not `image_size`.
+        Floats in [0, 1] count as uint8 divided by 255. training_mode: with dropout, the same for a
+        seed, and batch norms on the statistics of each batch. Raises TenfoldError where the
+        pictures' size is not `image_size`, and for other types and ranges.
         """
-        self._require_size(pixels)
+        pixels = self._of_its_size(pixels)
         device = next(self.module.parameters()).device
-        mean, std = (torch.tensor(values, device=device) for values in self.normalisation)
         was_training = self.module.training
         module = self.module.eval()
         logits = np.empty((len(pixels), len(self.class_names)), dtype=np.float32)
@@ -73,9 +83,9 @@ class TrainedModel:
             start = 0
             while (left := len(pixels) - start) > 0:
                 # A batch norm has nothing to average over one picture, so none is left alone.
-                end = start + (batch_size if left > batch_size + 1 else left)
-                block = torch.from_numpy(np.array(pixels[start:end])).to(device)
-                inputs = batch_normalise(block, mean, std)
+                alone = training_mode and left == batch_size + 1
+                end = start + (left if alone else min(left, batch_size))
+                inputs = self.inputs(pixels[start:end])
                 output = logits_of_views(module, inputs, self.recipe.evaluation)
                 logits[start:end] = output.float().cpu().numpy()
                 start = end
@@ -83,6 +93,13 @@ class TrainedModel:
                     progress("evaluating", end, len(pixels))
         self.module.train(was_training)
         return logits
+
+    def inputs(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        """What `module` takes for pictures `(N, H, W, 3)` uint8, on its device."""
+        device = next(self.module.parameters()).device
+        mean, std = (torch.tensor(values, device=device) for values in self.normalisation)
+        pixels = np.array(_checked(pixels))  # A copy, for torch takes none that can't be written.
+        return batch_normalise(torch.from_numpy(pixels).to(device), mean, std)
 
     @property
     def is_head_alone(self) -> bool:
@@ -95,7 +112,7 @@ class TrainedModel:
         self, pixels: NDArray[np.uint8], *, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """As `logits`, of a pretrained network whose features of `pixels` are kept for others."""
-        self._require_size(pixels)
+        pixels = self._of_its_size(pixels)
         assert isinstance(self.module, Pretrained)
         features = features_of(self.module, pixels, self.normalisation, progress=progress)
         device = next(self.module.parameters()).device
@@ -107,22 +124,61 @@ class TrainedModel:
         found: NDArray[np.float32] = logits.float().cpu().numpy()
         return found
 
-    def _require_size(self, pixels: NDArray[np.uint8]) -> None:
+    def _of_its_size(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if pixels.ndim != 4 or pixels.shape[1:] != (*self.image_size, 3):
             raise TenfoldError(
                 f"This model takes pictures of {self.image_size[0]}x{self.image_size[1]} pixels as "
                 f"(N, H, W, 3) uint8, not an array of shape {pixels.shape}; resize them first."
             )
+        return _checked(pixels)
 
-    def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities `(N, C)` of pictures `(N, H, W, 3)` uint8."""
-        logits = self.logits(pixels) / np.float32(self.temperature)
+    def pixels(self, pictures: AnyPicture | Iterable[AnyPicture]) -> NDArray[np.uint8]:
+        """`(N, H, W, 3)` uint8: one or several pictures as the model sees them, of any size.
+
+        pictures: paths, contents of files, Pillow images and arrays `(H, W, 3)`, also mixed; or an
+        array `(N, H, W, 3)`. Arrays hold uint8 or floats in [0, 1], which count as uint8 divided by
+        255. Raises TenfoldError, naming it, for a picture that can't be read.
+        """
+        from PIL import Image
+
+        if isinstance(pictures, np.ndarray) and pictures.ndim == 4:
+            pixels, (height, width) = _checked(pictures), self.image_size
+            if height == width:
+                return resize_pixels(pixels, image_size=height)
+            return self._of_its_size(pixels)
+        is_one = isinstance(pictures, str | bytes | os.PathLike | np.ndarray | Image.Image)
+        found = [np.empty((0, *self.image_size, 3), dtype=np.uint8)]
+        several = cast("Iterable[AnyPicture]", [pictures] if is_one else pictures)
+        for number, picture in enumerate(several, start=1):
+            try:
+                pixels = prepare_picture(
+                    picture, size=self.image_size, white_level=self.white_level
+                )
+            except BrokenPictureError as error:
+                name = str(picture) if isinstance(picture, str | Path) else f"picture {number}"
+                raise TenfoldError(f"{name} can't be used: it {error}.") from error
+            found.append(pixels[None])
+        return np.concatenate(found)
+
+    def predict_proba(self, pictures: AnyPicture | Iterable[AnyPicture]) -> NDArray[np.float32]:
+        """Probabilities `(N, C)` of one or several pictures, which may be whatever `pixels` takes,
+        such as `(N, H, W, 3)` uint8."""
+        logits = self.logits(self.pixels(pictures)) / np.float32(self.temperature)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
-    def predict(self, pixels: NDArray[np.uint8]) -> list[str]:
-        """The most likely class name of each of the pictures `(N, H, W, 3)` uint8."""
-        return [self.class_names[index] for index in self.logits(pixels).argmax(axis=1)]
+    def predict(self, pictures: AnyPicture | Iterable[AnyPicture]) -> list[str]:
+        """The most likely class name of each of one or several pictures: paths, Pillow images,
+        arrays of uint8 or of floats in [0, 1], in short whatever `pixels` takes."""
+        logits = self.logits(self.pixels(pictures))
+        return [self.class_names[index] for index in logits.argmax(axis=1)]
+
+
+def _checked(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    try:
+        return require_pixels(pixels)
+    except BrokenPictureError as error:
+        raise TenfoldError(f"What the model is to look at {error}.") from error
 
 
 def build_network(recipe: Recipe, *, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
@@ -145,6 +201,7 @@ def save_model(path: Path, model: TrainedModel) -> None:
         "class_names": model.class_names,
         "normalisation": model.normalisation._asdict(),
         "image_size": model.image_size,
+        **({"white_level": model.white_level} if model.white_level else {}),
     }
     # One key, since the order of several would differ from process to process.
     write_bytes(path, save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
@@ -181,7 +238,8 @@ def load_model(path: Path) -> TrainedModel:
         class_names, size = tuple(header["class_names"]), tuple(header["image_size"])
         constants = header["normalisation"]
         normalisation = Normalisation(tuple(constants["mean"]), tuple(constants["std"]))
-        _require_sound(class_names, size, normalisation)
+        white_level = header.get("white_level", 0)
+        _require_sound(class_names, size, normalisation, white_level)
         # Without memory behind it, so that a header can't ask for more than the file has.
         with torch.device("meta"):
             expected = build_network(recipe, num_classes=len(class_names), image_size=size)
@@ -195,17 +253,22 @@ def load_model(path: Path) -> TrainedModel:
         module = build_network(recipe, num_classes=len(class_names), image_size=size)
     module.load_state_dict(tensors)
     module.eval()
-    return TrainedModel(module, recipe, class_names, normalisation, size)
+    return TrainedModel(module, recipe, class_names, normalisation, size, white_level=white_level)
 
 
 def _require_sound(
-    class_names: tuple[Any, ...], size: tuple[Any, ...], normalisation: Normalisation
+    class_names: tuple[Any, ...],
+    size: tuple[Any, ...],
+    normalisation: Normalisation,
+    white_level: Any,
 ) -> None:
     """Raise ValueError, naming it, for a value that no training writes."""
     if len(set(class_names)) < max(len(class_names), 1) or not _all_of(str, class_names):
         raise ValueError("class_names")
     if len(size) != 2 or not _all_of(int, size) or not all(0 < side <= 65536 for side in size):
         raise ValueError("image_size")
+    if type(white_level) is not int or not 0 <= white_level <= 65535:
+        raise ValueError("white_level")
     for constants in normalisation:
         if len(constants) != 3 or not all(math.isfinite(value) for value in constants):
             raise ValueError("normalisation")

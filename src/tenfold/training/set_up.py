@@ -114,7 +114,7 @@ def set_up(
 
     def trained(module: nn.Module) -> TrainedModel:
         names, size = data.train.class_names, data.train.size
-        return TrainedModel(module, full, names, normalisation, size)
+        return TrainedModel(module, full, names, normalisation, size, white_level=data.white_level)
 
     def validation() -> dict[str, float | None]:
         # The running statistics of batch norms differ between processes; the first one's count.

@@ -65,14 +65,16 @@ def read(
     image_size: int = 0,
     photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
+    white_level: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
     """The data set at `path`, whatever its format; see `detect`.
 
     image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
     chooses 32, or `photo_size` for photographs. skip_broken: leave broken pictures out, counted in
-    the notes. Ids that occur in two splits get the split's name in front. Raises TenfoldError where
-    nothing is there, nothing is recognised, or what is there is damaged.
+    the notes. Ids that occur in two splits get the split's name in front. white_level: of files of
+    sixteen bits, where it must be that of other data; 0 finds it. Raises TenfoldError where nothing
+    is there, nothing is recognised, or what is there is damaged.
     """
     place = Path(path).expanduser()
     if image_size < 0:
@@ -81,13 +83,16 @@ def read(
         kind = detect(place)
         if kind in _ARRAY_READERS:
             dataset = _ARRAY_READERS[kind](place, progress=progress)
-            dataset = resize_dataset(dataset, image_size=image_size, photo_size=photo_size)
+            dataset = resize_dataset(
+                dataset, image_size=image_size, photo_size=photo_size, progress=progress
+            )
         else:
             dataset = _PICTURE_READERS[kind](
                 place,
                 image_size=image_size,
                 photo_size=photo_size,
                 skip_broken=skip_broken,
+                white_level=white_level,
                 progress=progress,
             )
         gaps = class_gaps(dataset.splits()).values()

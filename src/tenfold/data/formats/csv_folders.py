@@ -48,6 +48,7 @@ def read_csv_folder(
     image_size: int = 0,
     photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
+    white_level: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
     """The pictures that CSV files in a folder name, or those that one CSV file names.
@@ -86,7 +87,7 @@ def read_csv_folder(
         place=path,
         class_names=class_names,
         source=f"{path} (CSV and pictures)",
-        settings=Settings(image_size, skip_broken, progress, photo_size),
+        settings=Settings(image_size, skip_broken, progress, photo_size, white_level),
         entry=entry_of(root, stamps, image_size=image_size, photo_size=photo_size),
         notes=(*notes, *_unlabelled(len(files) - len(pictures))),
     )

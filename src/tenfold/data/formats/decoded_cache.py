@@ -14,8 +14,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 
 from tenfold.data.cache_folder import cache_folder
 from tenfold.data.formats.decoding import (
+    Chunk,
     Source,
     UnequalSizesError,
     choose_size,
     decode_all,
     likely_size,
 )
-from tenfold.data.formats.pictures import RULES_VERSION
+from tenfold.data.formats.pictures import RULES_VERSION, WHITE_LEVELS, white_level_for
 from tenfold.data.images import PHOTO_SIZE
 from tenfold.progress import Progress
 
@@ -46,25 +47,34 @@ class Decoded:
     pixels: `(n, S, S, 3)` uint8 without the broken ones, read-only where mapped from the cache.
     sizes: `(n, 2)` int32, original heights and widths.
     broken: position in the listing -> why the picture there can't be read.
+    white_level: at which those of sixteen bits are white; 0 where there are none.
     """
 
     pixels: NDArray[np.uint8]
     sizes: NDArray[np.int32]
     broken: dict[int, str]
+    white_level: int = 0
 
 
 def entry_of(
     root: Path, stamps: Sequence[str], *, image_size: int, photo_size: int = PHOTO_SIZE
-) -> Path:
-    """Where the pictures of `root` belong in the cache.
+) -> Path | None:
+    """Where the pictures of `root` belong in the cache; None where TENFOLD_NO_CACHE is set.
 
-    stamps: for each picture, in order, its path with its file's size and time of change.
+    stamps: for each picture, in order, its path with what changes whenever its file does.
     """
+    size = str(image_size) if image_size else f"up to {photo_size}"
+    return entry_named(str(root.resolve()), size, stamps)
+
+
+def entry_named(name: str, size: str, stamps: Sequence[str] = ()) -> Path | None:
+    """Where the pictures of what has this name belong, at this size; as `entry_of`."""
     import PIL
 
-    size = str(image_size) if image_size else f"up to {photo_size}"
+    if os.environ.get("TENFOLD_NO_CACHE"):
+        return None
     rules = f"{RULES_VERSION} {PIL.__version__} {size}"
-    place = hashlib.sha256(f"{root.resolve()}\n{size}".encode(errors="surrogateescape"))
+    place = hashlib.sha256(f"{name}\n{size}".encode(errors="surrogateescape"))
     content = hashlib.sha256("\n".join((rules, *stamps)).encode(errors="surrogateescape"))
     return cache_folder() / "decoded" / place.hexdigest()[:24] / content.hexdigest()[:32]
 
@@ -76,60 +86,116 @@ def decode_cached(
     photo_size: int = PHOTO_SIZE,
     entry: Path | None,
     keep_broken: bool,
+    white_level: int = 0,
     progress: Progress | None = None,
 ) -> Decoded:
     """The decoded pictures, from the cache `entry` if it is there, which is written if it isn't.
 
     entry: None leaves the cache alone. keep_broken: whether a listing with broken pictures is
-    worth an entry. image_size: 0 chooses one, see `choose_size`.
+    worth an entry. image_size: 0 chooses one, see `choose_size`. white_level: of files of sixteen
+    bits; 0 takes the least of WHITE_LEVELS that holds them all.
     """
-    if entry is not None and (cached := _read_entry(entry)) is not None:
+    cached = read_entry(entry)
+    if cached is not None and (not white_level or cached.white_level in (0, white_level)):
         if progress is not None:
             progress("Reading the cache", len(sources), len(sources))
         return cached
-    options = _Options(entry, keep_broken, progress)
-    if image_size:
-        return _decode_into(sources, image_size, options)
-    if (likely := likely_size(sources)) is not None:
-        with contextlib.suppress(UnequalSizesError):
-            return _decode_into(sources, likely, options, all_alike=True)
-    chosen = choose_size(sources, photo_size=photo_size, progress=progress)
-    return _decode_into(sources, chosen, options)
+    if white_level:  # That of another data set; what this one has by itself is what is kept.
+        entry = None
+    options = _Options(entry, keep_broken, white_level, progress)
+    try:
+        return _decode(sources, image_size, photo_size, options)
+    except _OtherLevelError as found:
+        options = replace(options, white_level=found.level)
+        return _decode(sources, image_size, photo_size, options)
+
+
+class _OtherLevelError(Exception):
+    """The pictures use fewer bits than they were decoded for: up to `level`."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level
 
 
 @dataclass(frozen=True)
 class _Options:
     entry: Path | None
     keep_broken: bool
+    white_level: int
     progress: Progress | None
+
+
+def _decode(
+    sources: Sequence[Source], image_size: int, photo_size: int, options: _Options
+) -> Decoded:
+    if image_size:
+        return _decode_into(sources, image_size, options)
+    if (likely := likely_size(sources)) is not None:
+        with contextlib.suppress(UnequalSizesError):
+            return _decode_into(sources, likely, options, all_alike=True)
+    chosen = choose_size(sources, photo_size=photo_size, progress=options.progress)
+    return _decode_into(sources, chosen, options)
 
 
 def _decode_into(
     sources: Sequence[Source], size: int, options: _Options, *, all_alike: bool = False
 ) -> Decoded:
-    entry = options.entry
+    chunks = decode_all(
+        sources,
+        image_size=size,
+        all_alike=all_alike,
+        white_level=options.white_level,
+        progress=options.progress,
+    )
+    return collect(
+        chunks,
+        image_size=size,
+        entry=options.entry,
+        keep_broken=options.keep_broken,
+        white_level=options.white_level,
+    )
+
+
+def collect(
+    chunks: Generator[Chunk, None, None],
+    *,
+    image_size: int,
+    entry: Path | None,
+    keep_broken: bool = False,
+    white_level: int = 0,
+) -> Decoded:
+    """All `chunks`, of pictures `image_size` square, mapped from `entry` where that can be written.
+
+    Raises _OtherLevelError where no `white_level` is given and they use fewer bits than sixteen.
+    """
     with _staging(entry) as staging:
-        rows = _Rows(staging / "pixels.npy" if staging else None, shape=(size, size, 3))
+        shape = (image_size, image_size, 3)
+        rows = _Rows(staging / "pixels.npy" if staging else None, shape=shape)
         sizes: list[NDArray[np.int32]] = [np.empty((0, 2), dtype=np.int32)]
         broken: dict[int, str] = {}
-        with (
-            contextlib.closing(
-                decode_all(sources, image_size=size, all_alike=all_alike, progress=options.progress)
-            ) as chunks,
-            rows,
-        ):
+        peak = 0
+        with contextlib.closing(chunks), rows:
             for chunk in chunks:
                 rows.append(chunk.pixels)
                 sizes.append(chunk.sizes)
                 broken |= chunk.broken
+                peak = max(peak, chunk.peak)
+        level = white_level_for(peak)
+        if not white_level and 0 < level < WHITE_LEVELS[-1]:
+            raise _OtherLevelError(level)
+        level = white_level or level if peak else 0
         all_sizes = np.concatenate(sizes)
-        if entry is not None and rows.path is not None and (options.keep_broken or not broken):
-            described = {"shape": rows.shape, "broken": list(broken.items())}
+        if entry is not None and rows.path is not None and (keep_broken or not broken):
+            described = {
+                "shape": rows.shape,
+                "broken": list(broken.items()),
+                "white_level": level,
+            }
             if _write_entry(rows.path.parent, entry, sizes=all_sizes, described=described):
-                cached = _read_entry(entry)
+                cached = read_entry(entry)
                 if cached is not None:
                     return cached
-        return Decoded(rows.in_memory(), all_sizes, broken)
+        return Decoded(rows.in_memory(), all_sizes, broken, level)
 
 
 class _Rows:
@@ -239,7 +305,7 @@ def _write_entry(
         for file in staging.iterdir():
             with open(file, "rb+") as opened:
                 os.fsync(opened.fileno())
-        if _read_entry(entry) is not None:  # Another process was faster.
+        if read_entry(entry) is not None:  # Another process was faster.
             return True
         if entry.exists():  # damaged
             shutil.rmtree(entry, ignore_errors=True)
@@ -251,20 +317,22 @@ def _write_entry(
     return True
 
 
-def _read_entry(entry: Path) -> Decoded | None:
-    if not entry.is_dir():
+def read_entry(entry: Path | None) -> Decoded | None:
+    """What is in `entry`, mapped into memory; None where there is nothing sound."""
+    if entry is None or not entry.is_dir():
         return None
     try:
         described = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
         pixels = np.asarray(np.load(entry / "pixels.npy", mmap_mode="r", allow_pickle=False))
         sizes = np.load(entry / "sizes.npy", allow_pickle=False)
         broken = {int(position): str(reason) for position, reason in described["broken"]}
+        level = int(described["white_level"])
         if list(pixels.shape) != described["shape"] or sizes.shape != (len(pixels), 2):
             raise ValueError("arrays of other shapes than stated")
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         logger.warning("The cached pictures in %s are damaged and made anew (%s).", entry, error)
         return None
-    return Decoded(pixels, sizes, broken)
+    return Decoded(pixels, sizes, broken, level)
 
 
 def _remove_others(entry: Path) -> None:

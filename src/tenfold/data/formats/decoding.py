@@ -28,11 +28,13 @@ class Chunk:
 
     pixels: `(n, S, S, 3)` uint8; sizes: `(n, 2)` int32, original heights and widths;
     broken: position among all the sources -> why the picture there is missing from the two.
+    peak: the greatest value of those of sixteen bits, 0 where there are none.
     """
 
     pixels: NDArray[np.uint8]
     sizes: NDArray[np.int32]
     broken: dict[int, str]
+    peak: int = 0
 
 
 def decode_all(
@@ -40,19 +42,20 @@ def decode_all(
     *,
     image_size: int,
     all_alike: bool = False,
+    white_level: int = 0,
     progress: Progress | None = None,
 ) -> Generator[Chunk, None, None]:
     """The pictures in order, all `image_size` square, without the broken ones.
 
     Close the iterator if it isn't read to its end. all_alike: raise UnequalSizesError at the first
-    picture that hasn't that size by itself.
+    picture that hasn't that size by itself. white_level: see `decode_picture`.
     """
     chunks = chunks_of(len(sources))
-    tasks = [(list(sources[chunk]), image_size, all_alike) for chunk in chunks]
+    tasks = [(list(sources[chunk]), image_size, all_alike, white_level) for chunk in chunks]
     with closing(map_on_cores(_decode_some, tasks, num_items=len(sources))) as results:
         for chunk, result in zip(chunks, results, strict=True):
             broken = {chunk.start + position: why for position, why in result.broken.items()}
-            yield Chunk(result.pixels, result.sizes, broken)
+            yield Chunk(result.pixels, result.sizes, broken, result.peak)
             if progress is not None:
                 progress("Decoding pictures", min(chunk.stop, len(sources)), len(sources))
 
@@ -101,15 +104,15 @@ def common_size(sizes: Sequence[tuple[int, int]], *, photo_size: int = PHOTO_SIZ
     return 32 if float(np.median(np.min(sizes, axis=1))) <= 48 else photo_size
 
 
-def _decode_some(task: tuple[list[Source], int, bool]) -> Chunk:
-    sources, image_size, all_alike = task
+def _decode_some(task: tuple[list[Source], int, bool, int]) -> Chunk:
+    sources, image_size, all_alike, white_level = task
     pixels = np.empty((len(sources), image_size, image_size, 3), dtype=np.uint8)
     sizes = np.empty((len(sources), 2), dtype=np.int32)
     broken: dict[int, str] = {}
-    count = 0
+    count = peak = 0
     for position, source in enumerate(sources):
         try:
-            picture = decode_picture(source, image_size=image_size)
+            picture = decode_picture(source, image_size=image_size, white_level=white_level)
         except BrokenPictureError as error:
             broken[position] = str(error)
             continue
@@ -118,7 +121,8 @@ def _decode_some(task: tuple[list[Source], int, bool]) -> Chunk:
         pixels[count] = picture.pixels
         sizes[count] = picture.original_size
         count += 1
-    return Chunk(pixels[:count], sizes[:count], broken)
+        peak = max(peak, picture.peak)
+    return Chunk(pixels[:count], sizes[:count], broken, peak)
 
 
 def _measure_some(sources: list[Source]) -> list[tuple[int, int]]:

@@ -55,6 +55,7 @@ def read_image_folder(
     image_size: int = 0,
     photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
+    white_level: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
     """The pictures of a folder of class folders, with or without split folders above those.
@@ -95,7 +96,7 @@ def read_image_folder(
         place=path,
         class_names=class_names,
         source=f"{path} (image folder{said})",
-        settings=Settings(image_size, skip_broken, progress, photo_size),
+        settings=Settings(image_size, skip_broken, progress, photo_size, white_level),
         entry=entry_of(root, stamps, image_size=image_size, photo_size=photo_size),
         notes=(*layout.notes, *notes, *_empty_folders(root, layout, called)),
     )
@@ -151,12 +152,15 @@ def _walk(
 
 
 def stamp_of(path: str, entry: "os.DirEntry[str]") -> str:
-    """The path with its file's size and time of change; a dangling link has neither."""
+    """The path with its file's size, times and number; a dangling link has none.
+
+    A file that is replaced may have the size and the time of the one before.
+    """
     try:
         status = entry.stat()
     except OSError:
         return f"{path} -"
-    return f"{path} {status.st_size} {status.st_mtime_ns}"
+    return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 class _Split(NamedTuple):

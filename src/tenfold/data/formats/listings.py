@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.formats.decoded_cache import decode_cached
 from tenfold.data.formats.decoding import Source
+from tenfold.data.formats.pictures import WHITE_LEVELS
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images
 from tenfold.errors import TenfoldError, counted
 from tenfold.progress import Progress
@@ -41,12 +42,14 @@ class Settings:
 
     image_size: height and width to bring them to; 0 chooses, see `decoding.choose_size`.
     skip_broken: leave broken pictures out, counted in the notes, where an error is the rule.
+    white_level: of files of sixteen bits, where that of a model's data must hold; 0 finds it.
     """
 
     image_size: int = 0
     skip_broken: bool = False
     progress: Progress | None = None
     photo_size: int = PHOTO_SIZE
+    white_level: int = 0
 
 
 def decode_listings(
@@ -73,11 +76,17 @@ def decode_listings(
         photo_size=settings.photo_size,
         entry=entry,
         keep_broken=settings.skip_broken,
+        white_level=settings.white_level,
         progress=settings.progress,
     )
     shown = [name for listing in listings.values() for name in listing.shown]
     broken = {shown[position]: why for position, why in sorted(decoded.broken.items())}
     all_notes = list(notes)
+    if 0 < decoded.white_level < WHITE_LEVELS[-1]:
+        all_notes.append(
+            f"Files of sixteen bits use values up to {decoded.white_level:,}, which is white."
+        )
+        logger.info("%s: %s", place, all_notes[-1])
     if broken:
         all_notes.append(_broken_note(broken, len(shown), place=place, skip=settings.skip_broken))
     intact = np.ones(len(shown), dtype=np.bool_)
@@ -104,6 +113,7 @@ def decode_listings(
         splits.get("test"),
         source,
         notes=tuple(all_notes),
+        white_level=decoded.white_level,
     )
 
 

@@ -49,6 +49,7 @@ def read_parquet(
     image_size: int = 0,
     photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
+    white_level: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
     """The data set in a parquet file, or in a folder of them; one file without a split is train.
@@ -82,7 +83,7 @@ def read_parquet(
         place=path,
         class_names=class_names,
         source=f"{path} (parquet)",
-        settings=Settings(image_size, skip_broken, progress, photo_size),
+        settings=Settings(image_size, skip_broken, progress, photo_size, white_level),
         notes=notes,
     )
 

@@ -2,11 +2,12 @@
 
 - The kind of file is told by its content, not its name. Those in `FILE_KINDS` are read.
 - The first frame of an animation counts.
-- An EXIF orientation is applied.
+- The orientation that EXIF states is applied, or XMP where EXIF states none; damaged EXIF states
+  that the picture is upright.
 - Transparent pixels, however they are stored, are laid on white.
-- Sixteen bits a channel become eight, rounded; grey becomes three equal channels; CMYK and YCbCr
-  become RGB. Embedded colour profiles are ignored. Floating-point pictures are refused, for they
-  have no agreed range.
+- Sixteen bits a channel become eight, rounded, white being at a level that is named, since many
+  files use fewer of them; grey becomes three equal channels; CMYK and YCbCr become RGB. Embedded
+  colour profiles are ignored. Floating-point pictures are refused, for they have no agreed range.
 - To be brought to size, a picture is scaled (bicubic, antialiased) until its shorter side fits, and
   the middle of the longer side is kept. One that has the size already is left as it is.
 - A picture that is cut off, damaged, or has more than `MAX_PIXELS` pixels is broken.
@@ -16,11 +17,12 @@ Needs numpy and Pillow alone, so that whatever serves a model can follow the sam
 
 import contextlib
 import io
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +34,17 @@ FILE_KINDS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 # A phone's largest photographs have 108 million; Pillow itself refuses above 179 million.
 MAX_PIXELS = 1 << 27
 # Written into every key of the cache of decoded pictures: raise it when a rule above changes.
-RULES_VERSION = 1
+RULES_VERSION = 2
+# What sixteen bits hold of the cameras and detectors that fill eight, ten, twelve ... of them.
+WHITE_LEVELS = (255, 1023, 4095, 16383, 65535)
 
 _ORIENTATION_TAG = 0x0112
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _JPEG_END, _JPEG_SCAN, _JPEG_BARE = 0xD9, 0xDA, (0x01, 0xD8)
+
+
+AnyPicture = Union[str, "os.PathLike[str]", bytes, "Image.Image", NDArray[Any]]
+"""A path, a file's content, a Pillow image, or pixels (H, W, 3): uint8, or floats in [0, 1]."""
 
 
 class BrokenPictureError(Exception):
@@ -53,27 +61,33 @@ class Picture:
 
     pixels: `(H, W, 3)` uint8, RGB, C-contiguous.
     original_size: height and width before it was brought to size, upright.
+    peak: the greatest value of a file of sixteen bits, which tells how many are used; else 0.
     """
 
     pixels: NDArray[np.uint8]
     original_size: tuple[int, int]
+    peak: int = 0
 
 
 def decode_picture(
-    source: Path | str | bytes, *, image_size: int = 0, max_pixels: int = MAX_PIXELS
+    source: Path | str | bytes,
+    *,
+    image_size: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    white_level: int = 0,
 ) -> Picture:
     """The picture in a file, or in a file's content, by the rules atop this file.
 
     image_size: height and width of the result; 0 leaves the picture's own. max_pixels: that may be
-    decoded; of a JPEG in one scan that is to become small, most need not be. Raises
-    BrokenPictureError for a picture that can't be read.
+    decoded; of a JPEG in one scan that is to become small, most need not be. white_level: of a file
+    of sixteen bits; 0 takes 65,535. Raises BrokenPictureError for a picture that can't be read.
     """
     with _decoding(), _open(source) as image:
         # Of several scans libjpeg holds all coefficients, however small the picture is to become.
         is_layered = isinstance(source, bytes) and count_scans(source) > 1
         if (is_layered or "progressive" in image.info) and _area(image) > max_pixels:
             raise _too_large(image.size, max_pixels)
-        return _decode(image, image_size=image_size, max_pixels=max_pixels)
+        return _decode(image, image_size, white_level, max_pixels=max_pixels)
 
 
 def count_scans(content: bytes) -> int:
@@ -95,10 +109,67 @@ def count_scans(content: bytes) -> int:
     return scans
 
 
-def convert_image(image: "Image.Image", *, image_size: int = 0) -> Picture:
-    """The same of a picture that Pillow has opened, and that stays as it is."""
-    with _decoding():
-        return _decode(image.copy(), image_size=image_size)
+def prepare_picture(
+    picture: AnyPicture,
+    *,
+    size: tuple[int, int],
+    max_pixels: int = MAX_PIXELS,
+    white_level: int = 0,
+) -> NDArray[np.uint8]:
+    """`picture` as a model of height and width `size` sees it: (H, W, 3) uint8.
+
+    One that has another size is brought to it, by the rules atop this file, where `size` is a
+    square. Raises BrokenPictureError where that can't be, and as `decode_picture`.
+    """
+    from PIL import Image
+
+    height, width = size
+    side = height if height == width else 0
+    if isinstance(picture, str | bytes | os.PathLike):
+        source = picture if isinstance(picture, bytes) else Path(picture)
+        pixels = decode_picture(
+            source, image_size=side, max_pixels=max_pixels, white_level=white_level
+        ).pixels
+    elif isinstance(picture, Image.Image):
+        with _decoding():
+            pixels = _decode(picture.copy(), side, white_level).pixels
+    else:
+        pixels = require_pixels(picture)
+        if pixels.ndim != 3:
+            raise BrokenPictureError(f"has the shape {pixels.shape} where (H, W, 3) is expected")
+    if side:
+        [resized] = resize_pixels(pixels[None], image_size=side)
+        return np.asarray(resized)
+    if pixels.shape[:2] != size:
+        found = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise BrokenPictureError(f"has {found} pixels where this model takes {width}x{height}")
+    return pixels
+
+
+def require_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Pictures (..., H, W, 3) as uint8: floats in [0, 1] times 255 and rounded, uint8 as it is.
+
+    Raises BrokenPictureError for anything else, whose range can't be known.
+    """
+    kind = getattr(pixels, "dtype", type(pixels).__name__)
+    if not isinstance(pixels, np.ndarray) or pixels.ndim < 3 or pixels.shape[-1] != 3:
+        shape = f" of shape {pixels.shape}" if hasattr(pixels, "shape") else ""
+        raise BrokenPictureError(
+            f"is {kind}{shape} where a path, a Pillow image or an array (H, W, 3) is expected"
+        )
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind == "f" and (not pixels.size or (pixels.min() >= 0 and pixels.max() <= 1)):
+        return np.asarray(np.rint(pixels * 255), dtype=np.uint8)
+    found = f" from {pixels.min()} to {pixels.max()}" if pixels.dtype.kind in "fiu" else ""
+    raise BrokenPictureError(
+        f"is an array of {kind}{found} where uint8, or floats in [0, 1], are expected"
+    )
+
+
+def white_level_for(peak: int) -> int:
+    """The least of WHITE_LEVELS that holds `peak`, the greatest value of many pictures; 0 for 0."""
+    return next(level for level in (0, *WHITE_LEVELS) if peak <= level)
 
 
 def measure_picture(source: Path | str | bytes) -> tuple[int, int]:
@@ -150,15 +221,23 @@ def _too_large(size: tuple[int, int], most: int) -> TooLargePictureError:
     return TooLargePictureError(f"has {size[0]}x{size[1]} pixels where at most {most} are allowed")
 
 
-def _decode(image: "Image.Image", *, image_size: int, max_pixels: int = MAX_PIXELS) -> Picture:
+def _decode(
+    image: "Image.Image", image_size: int, white_level: int, *, max_pixels: int = MAX_PIXELS
+) -> Picture:
     width, height = image.size
     if image_size:
         # JPEG can be decoded at a half, a quarter or an eighth; twice the wanted size is enough.
         image.draft(None, (2 * image_size, 2 * image_size))
     if _area(image) > max_pixels:
         raise _too_large(image.size, max_pixels)
-    orientation = image.getexif().get(_ORIENTATION_TAG, 1) if "exif" in image.info else 1
-    upright = _to_rgb(image)
+    stored, peak = image.size, 0
+    if image.mode.startswith("I"):
+        upright, peak = _from_sixteen_bits(image, white_level or WHITE_LEVELS[-1])
+    else:
+        upright = _to_rgb(image)
+    if image.size != stored:  # TIFF turns itself upright when it is loaded.
+        width, height = height, width
+    orientation = _orientation(image)
     if image_size:
         upright = _fit(upright, image_size)
     transposition = _transpositions().get(orientation)
@@ -166,7 +245,13 @@ def _decode(image: "Image.Image", *, image_size: int, max_pixels: int = MAX_PIXE
         upright = upright.transpose(transposition)
         if orientation >= 5:
             width, height = height, width
-    return Picture(np.ascontiguousarray(upright, dtype=np.uint8), (height, width))
+    return Picture(np.ascontiguousarray(upright, dtype=np.uint8), (height, width), peak)
+
+
+def _orientation(image: "Image.Image") -> Any:
+    with contextlib.suppress(Exception):  # What damaged EXIF makes Pillow raise has no bounds.
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    return 1
 
 
 def _fit(image: "Image.Image", size: int) -> "Image.Image":
@@ -188,9 +273,6 @@ def _fit(image: "Image.Image", size: int) -> "Image.Image":
 def _to_rgb(image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
-    if image.mode.startswith("I"):
-        image.load()
-        return _from_sixteen_bits(image)
     if image.mode == "F":
         raise BrokenPictureError("holds floating-point numbers, which have no agreed range")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -203,11 +285,13 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
     return image.convert("RGB")
 
 
-def _from_sixteen_bits(image: "Image.Image") -> "Image.Image":
+def _from_sixteen_bits(image: "Image.Image", white_level: int) -> "tuple[Image.Image, int]":
     from PIL import Image
 
+    image.load()
     values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    eight_bits = (np.minimum(values, white_level) * 255 + white_level // 2) // white_level
+    return Image.fromarray(eight_bits.astype(np.uint8)).convert("RGB"), int(values.max())
 
 
 def _transpositions() -> "dict[int, Image.Transpose]":

@@ -103,5 +103,6 @@ def fingerprint(path: Path) -> str:
     marks = [str(path.resolve())]
     for file in files:
         status = file.stat()
-        marks.append(f"{file.name} {status.st_size} {status.st_mtime_ns}")
+        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+        marks.append(f"{file.name} {status.st_size} {times} {status.st_ino}")
     return hashlib.sha256("\n".join(marks).encode()).hexdigest()
