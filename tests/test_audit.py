@@ -9,12 +9,15 @@ import pytest
 
 import commands
 from tenfold.audit import PARTS, AuditOptions, audit
+from tenfold.audit.parts import _chosen_by_validation
 from tenfold.audit.store import Store, known_findings
 from tenfold.audit.subject import Subject
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import robustness
 from tenfold.evaluation.trained import load
-from tenfold.files import read_json
+from tenfold.files import read_json, write_json
+from tenfold.recipe import load_recipe
+from tenfold.reporting.audit.measured import reused
 from tenfold.reporting.page import write_report
 from tenfold.run import RunFolder
 
@@ -86,6 +89,41 @@ def test_the_temperature_is_kept_and_used(run):
     expected = np.exp(logits) / np.exp(logits).sum()
     assert np.allclose(model.predict_proba(pixels)[0], expected, atol=1e-6)
     assert load(run.model).temperature == 1.0  # The file alone knows nothing of it.
+
+
+def test_thresholds_of_an_older_version_are_fitted_anew(findings, run, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "1"))
+    result = read_json(copy.result)
+    for threshold in result["calibration"]["thresholds"]:
+        assert threshold.pop("num_images") == 64
+    write_json(copy.result, result)
+    shutil.rmtree(copy.path / "audit")
+    found = audit(copy, ["calibration"])["calibration"].values
+    assert [each["num_images"] for each in found["thresholds"]] == [64, 64]
+    kept = read_json(copy.result)["calibration"]["thresholds"]
+    assert [each["num_images"] for each in kept] == [64, 64]
+
+
+def test_page_and_card_say_that_nothing_can_be_promised(findings, run, tmp_path):
+    page = write_report([run.path], tmp_path / "page.html").read_text()
+    for text in (page, (run.path / "card.md").read_text()):
+        assert "No confidence can promise 99 % right answers from 64 validation images" in text
+        assert "299 that are all right are the fewest" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["training.early_stopping=3"], "chose the epoch whose weights are used, so"),
+        (["schedule.name=plateau"], "chose when the learning rate fell, so"),
+        ([], None),
+    ],
+)
+def test_it_is_said_what_else_went_by_the_validation_images(findings, run, changes, words):
+    chosen = _chosen_by_validation(load_recipe("cnn", changes))
+    sentences = reused({"chosen_by": chosen})
+    assert words in sentences[0] if words else sentences == []
+    assert findings["calibration"].values["chosen_by"] == ""
 
 
 def test_figures_agree_with_each_other(findings, run):

@@ -103,9 +103,10 @@ class Subject:
 
     def keep_fitted(self, fitted: Fitted) -> None:
         """Keep what was fitted on validation with the run, which speaks of confidence by it from
-        then on, unless it has some."""
+        then on, unless it has some of this version."""
         result = read_json(self.run.result)
-        if "calibration" not in result:
+        kept = fitted_of(result)
+        if kept is None or not all(each.num_images for each in kept.thresholds):
             result["calibration"] = fitted.to_dict()
             write_json(self.run.result, result)
 

@@ -17,7 +17,7 @@ from tenfold.data import Dataset, Images
 from tenfold.deployment.graph import INPUT, write_onnx
 from tenfold.deployment.predictor import FORMAT, METADATA_KEY, open_session, softmax
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.calibration import fitted_of
+from tenfold.evaluation.calibration import fitted_of, why_unfitted
 from tenfold.evaluation.evaluate import record_use, require_unchanged, split_of
 from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.predictions import map_labels
@@ -346,9 +346,10 @@ def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> di
         "image_size": model.image_size,
         "temperature": model.temperature,
         "thresholds": [
-            {"accuracy": each.accuracy, "confidence": each.confidence}
+            {name: getattr(each, name) for name in ("accuracy", "confidence", "num_images")}
             for each in (fitted.thresholds if fitted else ())
         ],
+        "unfitted": why_unfitted(result),
         "views": {"kind": evaluation.views, "below": evaluation.views_below},
         "accuracy": {gate.split: gate.accuracy}
         if int8
