@@ -195,7 +195,7 @@ def test_a_file_of_an_older_version_answers_but_promises_nothing(model, tmp_path
     old = {"accuracy": 0.95, "confidence": 0.6}
     file = with_facts(model, tmp_path / "m.onnx", thresholds=[old])
     assert Predictor(file).threshold == 0
-    with pytest.raises(TenfoldError, match="older tenfold, .* `tenfold audit RUN calibration`"):
+    with pytest.raises(TenfoldError, match=r"older tenfold, .* `tenfold audit RUN calibration`"):
         Predictor(file, accuracy=0.95)
 
 

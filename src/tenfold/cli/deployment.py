@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.options import JsonOption, RunArgument, RunsOption, ThreadsOption
+from tenfold.cli.options import JsonOption, PlaceOption, RunArgument, RunsOption, ThreadsOption
 from tenfold.console.output import Output, percent
 from tenfold.errors import TenfoldError, require_packages
 
@@ -26,6 +26,7 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
     ] = False,
+    data: PlaceOption = None,
     bundle: Annotated[
         Path | None,
         typer.Option(help="A new folder: model, card, and a script that needs no tenfold."),
@@ -63,6 +64,7 @@ def export(
             int8=int8,
             has_map=maps,
             force=force,
+            data=data,
             samples=samples,
             licence=licence or LICENCE,
             progress=progress,
