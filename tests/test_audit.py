@@ -1,20 +1,27 @@
 """Audits of real runs: what is found, what is kept, and when it is computed again."""
 
 import dataclasses
+import html
 import json
 import shutil
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import commands
 from tenfold.audit import PARTS, AuditOptions, audit
+from tenfold.audit.parts import _chosen_by_validation
 from tenfold.audit.store import Store, known_findings
 from tenfold.audit.subject import Subject
+from tenfold.cli.app import app
+from tenfold.deployment import export as exporting
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import robustness
-from tenfold.evaluation.trained import load
-from tenfold.files import read_json
+from tenfold.evaluation.trained import load, load_model, save_model
+from tenfold.files import read_json, write_json
+from tenfold.recipe import load_recipe
+from tenfold.reporting.audit.measured import reused
 from tenfold.reporting.page import write_report
 from tenfold.run import RunFolder
 
@@ -86,6 +93,41 @@ def test_the_temperature_is_kept_and_used(run):
     expected = np.exp(logits) / np.exp(logits).sum()
     assert np.allclose(model.predict_proba(pixels)[0], expected, atol=1e-6)
     assert load(run.model).temperature == 1.0  # The file alone knows nothing of it.
+
+
+def test_thresholds_of_an_older_version_are_fitted_anew(findings, run, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "1"))
+    result = read_json(copy.result)
+    for threshold in result["calibration"]["thresholds"]:
+        assert threshold.pop("num_images") == 64
+    write_json(copy.result, result)
+    shutil.rmtree(copy.path / "audit")
+    found = audit(copy, ["calibration"])["calibration"].values
+    assert [each["num_images"] for each in found["thresholds"]] == [64, 64]
+    kept = read_json(copy.result)["calibration"]["thresholds"]
+    assert [each["num_images"] for each in kept] == [64, 64]
+
+
+def test_page_and_card_say_that_nothing_can_be_promised(findings, run, tmp_path):
+    page = write_report([run.path], tmp_path / "page.html").read_text()
+    for text in (page, (run.path / "card.md").read_text()):
+        assert "No confidence can promise 99 % right answers from 64 validation images" in text
+        assert "299 that are all right are the fewest" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["training.early_stopping=3"], "chose the epoch whose weights are used, so"),
+        (["schedule.name=plateau"], "chose when the learning rate fell, so"),
+        ([], None),
+    ],
+)
+def test_it_is_said_what_else_went_by_the_validation_images(findings, run, changes, words):
+    chosen = _chosen_by_validation(load_recipe("cnn", changes))
+    sentences = reused({"chosen_by": chosen})
+    assert words in sentences[0] if words else sentences == []
+    assert findings["calibration"].values["chosen_by"] == ""
 
 
 def test_figures_agree_with_each_other(findings, run):
@@ -280,6 +322,75 @@ def test_the_command_says_what_it_found(findings, folder):
     parts = {line["part"]: line for line in lines if line["event"] == "part"}
     assert set(parts) == {"calibration", "labels"}
     assert parts["calibration"]["temperature"] > 0
+
+
+@pytest.fixture(scope="module")
+def moved(findings, run, tmp_path_factory):
+    """A copy of the run, whose images are at `there.npz` beside it and no longer where they were,
+    and others at `other.npz`."""
+    place = tmp_path_factory.mktemp("moved")
+    data = commands.write_tiny_data(place / "there.npz")
+    with np.load(data) as file:
+        arrays = dict(file)
+    name = next(each for each in arrays if arrays[each].ndim == 4)
+    np.savez(place / "other.npz", **(arrays | {name: 255 - arrays[name]}))
+    shutil.copytree(run.path, place / "1")
+    old = place / "gone.npz"
+    for file in ("recipe.json", "provenance.json"):
+        values = read_json(place / "1" / file)
+        values["data"] |= {"name": str(old)} if file == "recipe.json" else {"location": str(old)}
+        write_json(place / "1" / file, values)
+    model = load_model(place / "1/model.safetensors")
+    recipe = dataclasses.replace(
+        model.recipe, data=dataclasses.replace(model.recipe.data, name=str(old))
+    )
+    save_model(place / "1/model.safetensors", dataclasses.replace(model, recipe=recipe))
+    return place
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "1"],
+        ["audit", "1", "errors"],
+        ["explain", "1", "test/3", "--out", "e.html"],
+        ["export", "1", "--out", "model.onnx"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_row_60_a_moved_run_says_what_is_missing_and_takes_data(moved, arguments, monkeypatch):
+    monkeypatch.chdir(moved)
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, TenfoldError)
+    assert "gone.npz, where nothing is now; say with --data where" in str(result.exception)
+    if arguments[0] in ("audit", "explain"):  # The others take other data as well.
+        result = CliRunner().invoke(app, [*arguments, "--data", "other.npz"])
+        assert "other has changed since" in str(result.exception)
+    result = CliRunner().invoke(app, [*arguments, "--data", "there.npz"])
+    assert result.exit_code == 0, result.output
+
+
+def test_row_60_a_page_says_where_its_images_are_missed(moved, monkeypatch):
+    monkeypatch.chdir(moved)
+
+    def page(*arguments):
+        result = CliRunner().invoke(app, ["report", "1", "--out", "page.html", *arguments])
+        assert result.exit_code == 0, result.output
+        return html.unescape((moved / "page.html").read_text())
+
+    assert "gone.npz; say with --data where its images are." in page()
+    assert "other.npz has changed since the training" in page("--data", "other.npz")
+    whole = page("--data", "there.npz")
+    assert "could not be opened again" not in whole
+    assert whole.count("data:image/png") > page().count("data:image/png")
+
+
+def test_an_export_may_be_compared_on_other_images_of_its_classes(moved, monkeypatch):
+    monkeypatch.setattr(exporting, "TIMED_SECONDS", 0.01)
+    run = RunFolder(moved / "1")
+    found = exporting.export_run(run, moved / "o.onnx", data=str(moved / "other.npz"))
+    assert (found.gate.split, found.gate.num_images) == ("test of tiny", 128)
+    assert read_json(run.result)["test_uses"][-1]["split"] == "test of tiny"
 
 
 def test_pictures_of_ones_own_are_explained(findings, folder):

@@ -7,6 +7,7 @@ import subprocess
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -187,20 +188,53 @@ def test_a_folder_by_path(model, tmp_path):
     assert found["two.jpg"].error
 
 
-def test_it_declines_where_it_should(model):
-    predictor = Predictor(model, accuracy=0.95)
-    assert predictor.threshold > 0
+def kept_threshold(accuracy=0.95, confidence=0.6, num_images=400):
+    return {"accuracy": accuracy, "confidence": confidence, "num_images": num_images}
+
+
+def with_facts(model, place, **facts):
+    """A copy of the exported file that says these of itself."""
+    graph = onnx.load(str(model))
+    for entry in graph.metadata_props:
+        if entry.key == "tenfold":
+            entry.value = json.dumps(json.loads(entry.value) | facts)
+    onnx.save(graph, str(place))
+    return place
+
+
+def test_it_declines_where_it_should(model, tmp_path):
+    thresholds = [kept_threshold(), kept_threshold(0.99, 1.0000000000000002, 64)]
+    file = with_facts(model, tmp_path / "m.onnx", thresholds=thresholds)
+    predictor = Predictor(file, accuracy=0.95)
+    assert predictor.threshold == 0.6
     row = np.array([0.3, 0.3, 0.2, 0.2], dtype=np.float32)
-    predictor.threshold = 0.5
     assert predictor.prediction(row).is_unsure
-    assert not Predictor(model).prediction(row).is_unsure
+    assert not Predictor(file).prediction(row).is_unsure
     with pytest.raises(TenfoldError, match=r"no threshold for 42 % .* 95 % and 99 %"):
-        Predictor(model, accuracy=0.42)
+        Predictor(file, accuracy=0.42)
+    with pytest.raises(
+        TenfoldError, match=r"promise 99 % .* from 64 validation images, where 299 "
+    ):
+        Predictor(file, accuracy=0.99)
+
+
+def test_a_file_of_an_older_version_answers_but_promises_nothing(model, tmp_path):
+    old = {"accuracy": 0.95, "confidence": 0.6}
+    file = with_facts(model, tmp_path / "m.onnx", thresholds=[old])
+    assert Predictor(file).threshold == 0
+    with pytest.raises(TenfoldError, match=r"older tenfold, .* `tenfold audit RUN calibration`"):
+        Predictor(file, accuracy=0.95)
+
+
+def test_a_file_says_why_it_has_no_thresholds(model, tmp_path):
+    file = with_facts(model, tmp_path / "m.onnx", thresholds=[], unfitted="Ten are too few.")
+    with pytest.raises(TenfoldError, match="no threshold for 95 % right answers: Ten are too few"):
+        Predictor(file, accuracy=0.95)
 
 
 def test_a_threshold_that_can_not_be_had_is_no_silent_refusal():
-    assert confidence_for({0.95: 0.6}, 0.95) == 0.6
+    assert confidence_for([kept_threshold()], 0.95) == 0.6
     with pytest.raises(TenfoldError, match="held no validation pictures back; train with some"):
-        confidence_for({}, 0.95)
-    with pytest.raises(TenfoldError, match="No confidence is high enough for 95 % right answers"):
-        confidence_for({0.95: 1.0000000000000002}, 0.95)
+        confidence_for([], 0.95)
+    with pytest.raises(TenfoldError, match="promises 95 % right answers with 95 % certainty"):
+        confidence_for([kept_threshold(confidence=1.0000000000000002)], 0.95)

@@ -9,6 +9,7 @@ import pytest
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import calibration
 from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.thresholds import images_needed
 
 
 def from_probabilities(probabilities, labels):
@@ -119,28 +120,122 @@ def test_pictures_that_are_all_right_give_no_temperature():
         calibration.fit_temperature(from_probabilities([[0.9, 0.1]] * 3, [0, 0, 0]))
 
 
+@pytest.mark.parametrize("number", [3, 10, 49])
+def test_few_images_give_no_temperature_but_the_number_that_would(number):
+    with pytest.raises(TenfoldError, match=rf"fitted on {number} validation .* at least 50"):
+        calibration.fit(sampled(number))
+
+
+def test_a_temperature_at_its_bound_is_none():
+    wrong = from_probabilities([[0.9, 0.1]] * 60, [1] * 60)
+    flat = from_probabilities([[0.5001, 0.4999]] * 60, [0] * 59 + [1])
+    for found in (wrong, flat):
+        with pytest.raises(TenfoldError, match=r"No temperature from .* to 20 .* 60 validation"):
+            calibration.fit(found)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"unfitted": "too few"},
+        {"temperature": 20.0, "num_images": 400},
+        {"temperature": 0.05, "num_images": 400},
+        {"temperature": 1.2, "num_images": 10},
+    ],
+)
+def test_what_an_older_version_fitted_on_too_little_is_not_used(kept):
+    result = {"calibration": {"thresholds": [], "sets": [], **kept}}
+    assert calibration.fitted_of(result) is None
+    assert calibration.why_unfitted(result)
+    assert calibration.fitted_of({}) is None
+    assert calibration.why_unfitted({}) == ""
+
+
 # -- selective prediction ------------------------------------------------------------------------
 
 
+def surest(*right):
+    """Images from the surest to the least sure, of which these are predicted right."""
+    confidence = np.linspace(0.99, 0.51, len(right))
+    labels = [0 if each else 1 for each in right]
+    return from_probabilities(np.stack([confidence, 1 - confidence], axis=1), labels)
+
+
 def test_a_threshold_by_hand():
-    found = from_probabilities(
-        [[0.95, 0.05], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]], [0, 0, 1, 0, 1]
-    )
-    half = calibration.find_threshold(found, 0.75)
-    assert half.confidence == pytest.approx(0.7, abs=1e-6)
-    assert (half.coverage, half.reached) == (0.8, 0.75)
-    sure = calibration.find_threshold(found, 1.0)
-    assert sure.confidence == pytest.approx(0.9, abs=1e-6)
-    assert calibration.apply_threshold(found, sure)[2:] == (0.4, 1.0)
-    hopeless = calibration.find_threshold(from_probabilities([[0.9, 0.1]], [1]), 0.5)
-    assert hopeless.confidence > 1
+    # 0.95 ** 59 is the first power below 0.05: so many images that are all right show 95 %.
+    assert images_needed(0.95) == 59
+    assert images_needed(0.99) == 299
+    assert calibration.find_threshold(surest(*[True] * 58), 0.95).confidence > 1
+    found = surest(*[True] * 60, *[False] * 5)
+    threshold = calibration.find_threshold(found, 0.95)
+    assert (threshold.coverage, threshold.reached) == (60 / 65, 1.0)
+    assert threshold.confidence == pytest.approx(0.99 - 0.48 * 59 / 64, abs=1e-6)
+    assert calibration.apply_threshold(found, threshold)[2:4] == (60 / 65, 1.0)
+    hopeless = calibration.find_threshold(surest(False, *[True] * 60), 0.95)
     assert calibration.apply_threshold(found, hopeless).coverage == 0
 
 
+def test_the_bound_is_that_of_clopper_and_pearson():
+    from scipy.stats import binomtest
+
+    right = np.random.default_rng(1).random(200) < 0.99 - np.linspace(0, 0.4, 200) ** 2
+    threshold = calibration.find_threshold(surest(*right), 0.95)
+    shown = []
+    for count in range(59, 201):
+        tested = binomtest(int(right[:count].sum()), count, alternative="greater")
+        if tested.proportion_ci(0.95, method="exact").low < 0.95:
+            break
+        shown.append(count)
+    assert shown
+    assert threshold.coverage == shown[-1] / 200
+
+
 def test_pictures_of_one_confidence_are_taken_together():
-    found = from_probabilities([[0.9, 0.1]] * 4, [0, 0, 0, 1])
-    assert calibration.find_threshold(found, 0.8).coverage == 0
-    assert calibration.find_threshold(found, 0.75).coverage == 1
+    found = from_probabilities([[0.9, 0.1]] * 100, [0] * 100)
+    assert calibration.find_threshold(found, 0.95).coverage == 1
+    found = from_probabilities([[0.9, 0.1]] * 100, [0] * 90 + [1] * 10)
+    assert calibration.find_threshold(found, 0.95).coverage == 0
+
+
+def honest(number, generator):
+    """Two classes and confidences 1 - u ** 3 / 2, made too high, of which so many are right."""
+    confidence = 1 - generator.random(number) ** 3 / 2
+    logits = 2 * np.log(confidence / np.maximum(1 - confidence, 1e-12))
+    right = generator.random(number) < confidence
+    found = from_probabilities([[0.5, 0.5]] * number, np.where(right, 0, 1))
+    return found._replace(logits=np.stack([logits, 0 * logits], axis=1).astype(np.float32))
+
+
+@pytest.mark.parametrize(("number", "num_fits"), [(100, 300), (500, 200), (5000, 60)])
+def test_row_58_thresholds_hold_in_95_of_100_fits(number, num_fits):
+    generator = np.random.default_rng(number)
+    broken, coverages = np.zeros(2), np.empty((num_fits, 2))
+    for place in range(num_fits):
+        fitted = calibration.fit(honest(number, generator))
+        coverages[place] = [threshold.coverage for threshold in fitted.thresholds]
+        for asked, threshold in enumerate(fitted.thresholds):
+            if threshold.confidence < 1:
+                odds = threshold.confidence / (1 - threshold.confidence)
+                true = 1 / (1 + odds ** (-fitted.temperature / 2))
+                # The mean of 1 - u ** 3 / 2 for u below the cube root of 2 (1 - true).
+                broken[asked] += 1 - (1 - true) / 4 < threshold.accuracy
+    assert (broken <= 0.05 * num_fits).all()
+    if number == 5000:
+        best = (8 * (1 - np.array(calibration.ASKED_ACCURACIES))) ** (1 / 3)
+        assert (np.median(coverages, axis=0) > 0.75 * best).all()
+    if number == 100:
+        assert coverages[:, 0].max() > 0
+        assert coverages[:, 1].max() == 0
+
+
+@pytest.mark.parametrize("accuracy", [0.94, 0.949, 0.95 - 1e-6])
+def test_a_model_just_below_what_is_asked_is_rarely_promised(accuracy):
+    generator = np.random.default_rng(3)
+    found = [
+        calibration.find_threshold(surest(*(generator.random(1000) < accuracy)), 0.95).coverage
+        for _ in range(200)
+    ]
+    assert np.count_nonzero(found) <= 0.05 * 200
 
 
 def test_the_curve_of_the_surest():
@@ -164,8 +259,6 @@ def test_sets_by_hand():
     # The classes of 0.2 to 0.8 and 0.8 to 0.2 are both in, of 0.1 and 0.9 only the second.
     assert measured.mean_size == pytest.approx((2 * 7 + 2) / 9)
     assert measured.single == pytest.approx(2 / 9)
-    names = calibration.sets_of(np.array([[0.1, 0.2, 0.7]]), ("a", "b", "c"), least=0.15)
-    assert names == [("c", "b")]
 
 
 @pytest.mark.parametrize("promised", [0.9, 0.95, 0.99])

@@ -1,6 +1,8 @@
 """Evaluating a run: the right pictures, the right classes, and every use of the test on record."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import evaluate_run, record_metrics, split_of, splitting
 from tenfold.evaluation.predictions import load_predictions
-from tenfold.evaluation.trained import TrainedModel, build_network, save_model
+from tenfold.evaluation.trained import TrainedModel, build_network, load_model, save_model
 from tenfold.recipe import DataOptions, load_recipe
 from tenfold.run import RunFolder
 
@@ -161,6 +163,31 @@ def test_data_that_changed_since_the_training_is_refused(run, tmp_path, make_ima
     with pytest.raises(TenfoldError, match="insects has changed since"):
         evaluate_run(run)
     assert not run.predictions("test").exists()
+
+
+@pytest.mark.parametrize("where", ["moved.npz", "a/b/insects.npz", "größe 1.npz"])
+def test_images_that_have_moved_are_named_with_data(run, tmp_path, where):
+    before = evaluate_run(run)["confusion"]
+    (tmp_path / where).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "insects.npz").rename(tmp_path / where)
+    shutil.copytree(run.path, tmp_path / "elsewhere/1")
+    for folder in (run, RunFolder(tmp_path / "elsewhere/1")):
+        with pytest.raises(TenfoldError, match=r"insects.npz, where nothing is now; .* --data"):
+            evaluate_run(folder)
+        assert evaluate_run(folder, data=str(tmp_path / where))["confusion"] == before
+        assert set(json.loads(folder.result.read_text())["splits"]) == {"test"}
+
+
+def test_a_run_of_a_relative_path_finds_its_images_from_another_folder(run, tmp_path, monkeypatch):
+    known = json.loads(run.provenance.read_text())
+    known["data"]["location"] = str(tmp_path / "insects.npz")
+    run.provenance.write_text(json.dumps(known))
+    model = load_model(run.model)
+    data = replace(model.recipe.data, name="insects.npz")
+    save_model(run.model, replace(model, recipe=replace(model.recipe, data=data)))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert evaluate_run(run)["num_images"] == 30
 
 
 def test_what_it_was_trained_on_is_not_taken_for_other_data(run, tmp_path):

@@ -38,13 +38,15 @@ def audit(
     wanted: Sequence[str] | None = None,
     *,
     options: AuditOptions | None = None,
+    data: str | None = None,
     progress: Progress | None = None,
     told: Callable[[str], None] = lambda part: None,
 ) -> dict[str, Finding]:
     """What is known of `run` after the parts `wanted` were computed, or found as they were kept.
 
     wanted: None for all. A part for which something is missing says so in its values; it is tried
-    again when it is named, or when an option of it is given. told: is called with the name of each
+    again when it is named, or when an option of it is given. data: where the run's images are now,
+    if not where they were. told: is called with the name of each
     part that has to be computed.
 
     Raises TenfoldError where the run is not finished, where its data has changed since, for an
@@ -56,7 +58,7 @@ def audit(
     if unknown := sorted(set(wanted or ()) - set(PARTS)):
         raise TenfoldError(f"There is no part {unknown[0]!r}; there are: {', '.join(PARTS)}.")
     filled = options.filled()
-    subject = Subject(run, seed=filled.seed, progress=progress)
+    subject = Subject(run, seed=filled.seed, progress=progress, data=data)
     store, kept = Store(run), kept_findings(run, wanted, options)
     findings: dict[str, Finding] = {}
     is_recorded = False

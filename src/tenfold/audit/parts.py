@@ -23,6 +23,7 @@ from tenfold.evaluation.new_test_set import load_new_test_set
 from tenfold.evaluation.predictions import Predictions, map_labels, predict_images
 from tenfold.evaluation.submissions import table_text
 from tenfold.explain import features_before_head
+from tenfold.recipe import Recipe
 
 if TYPE_CHECKING:
     from tenfold.audit.options import FilledOptions
@@ -44,6 +45,14 @@ def calibration(subject: Subject, options: "FilledOptions") -> Finding:
     """How far confidence can be trusted, before and after a temperature fitted on validation."""
     measured = subject.measured_predictions()
     values: dict[str, Any] = {"split": subject.split, "before": _trust(measured)}
+    validation = subject.predictions("validation")
+    if validation is not None:
+        try:
+            fitted = calibrating.fit(validation)
+        except TenfoldError as error:
+            values["unfitted"] = str(error)
+            return Finding(values, {})
+        subject.keep_fitted(fitted)
     if subject.split != "test":
         # There is no test split, and the run has fitted a temperature on these very pictures.
         values["unfitted"] = (
@@ -51,23 +60,17 @@ def calibration(subject: Subject, options: "FilledOptions") -> Finding:
             "fitted on; give the data one, or set data.test_size."
         )
         return Finding(values, {})
-    validation = subject.predictions("validation")
     if validation is None:
         values["unfitted"] = (
             "There are no validation pictures besides those it is measured on, so no temperature, "
             "threshold or set could be fitted; train with --set data.validation_size=0.1."
         )
         return Finding(values, {})
-    try:
-        fitted = calibrating.fit(validation)
-    except TenfoldError as error:
-        values["unfitted"] = str(error)
-        return Finding(values, {})
-    subject.keep_fitted(fitted)
     after = calibrating.with_temperature(measured, fitted.temperature)
     values |= {
         "num_validation": fitted.num_images,
         "temperature": fitted.temperature,
+        "chosen_by": _chosen_by_validation(subject.model.recipe),
         "after": _trust(after),
         "thresholds": [
             calibrating.apply_threshold(after, each)._asdict() for each in fitted.thresholds
@@ -79,6 +82,13 @@ def calibration(subject: Subject, options: "FilledOptions") -> Finding:
         ],
     }
     return Finding(values, {})
+
+
+def _chosen_by_validation(recipe: Recipe) -> str:
+    """What else of the training went by the validation images, in words; empty for nothing."""
+    if recipe.training.early_stopping:
+        return "the epoch whose weights are used"
+    return "when the learning rate fell" if recipe.schedule.name == "plateau" else ""
 
 
 def _trust(predictions: Predictions) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tenfold.evaluation.predictions import UNREADABLE
 from tenfold.files import atomic_file, read_json, write_json, write_text
 from tenfold.run import RunFolder
 
-FORMAT = 4
+FORMAT = 5
 """Of all parts; a change of what they compute or keep changes it."""
 
 Arrays = dict[str, NDArray[Any]]

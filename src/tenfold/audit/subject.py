@@ -9,8 +9,7 @@ from tenfold.data import Dataset, Images
 from tenfold.data.sources.catalogue import CIFAR10
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import Fitted, fitted_of
-from tenfold.evaluation.evaluate import record_use, require_unchanged, split_of
-from tenfold.evaluation.loading import load_data
+from tenfold.evaluation.evaluate import open_data, record_use, require_unchanged, split_of
 from tenfold.evaluation.predictions import Predictions, map_labels, predict_images
 from tenfold.evaluation.split_predictions import saved_predictions
 from tenfold.evaluation.trained import TrainedModel, load_model
@@ -24,14 +23,16 @@ NUM_KNOWN = 10_000
 
 
 class Subject:
-    """A finished run, opened."""
+    """A finished run, opened. data: where its images are now, if not where they were."""
 
-    def __init__(self, run: RunFolder, *, seed: int, progress: Progress | None) -> None:
+    def __init__(
+        self, run: RunFolder, *, seed: int, progress: Progress | None, data: str | None = None
+    ) -> None:
         if not run.is_finished():
             raise TenfoldError(
                 f"{run.path} is not finished; run its `tenfold train` command again to finish it."
             )
-        self.run, self.seed, self.progress = run, seed, progress
+        self.run, self.seed, self.progress, self._place = run, seed, progress, data
         self._images: dict[str, Images | None] = {}
         self._predictions: dict[str, Predictions] = {}
         self._features: dict[str, NDArray[np.float32]] = {}
@@ -44,8 +45,11 @@ class Subject:
     @cached_property
     def dataset(self) -> Dataset:
         """What it was trained on. Raises TenfoldError where that is no longer there as it was."""
-        found = load_data(self.model.recipe, skip_broken=True, progress=self.progress)
-        require_unchanged(self.run, found)
+        found, own = open_data(
+            self.run, self.model, self._place, skip_broken=True, progress=self.progress
+        )
+        if not own:
+            require_unchanged(self.run, found)
         return found
 
     def images(self, split: str) -> Images | None:
@@ -103,9 +107,10 @@ class Subject:
 
     def keep_fitted(self, fitted: Fitted) -> None:
         """Keep what was fitted on validation with the run, which speaks of confidence by it from
-        then on, unless it has some."""
+        then on, unless it has some of this version."""
         result = read_json(self.run.result)
-        if "calibration" not in result:
+        kept = fitted_of(result)
+        if kept is None or not all(each.num_images for each in kept.thresholds):
             result["calibration"] = fitted.to_dict()
             write_json(self.run.result, result)
 

@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,7 @@ from tenfold.cli.options import (
     DataOption,
     JsonOption,
     NoCacheOption,
+    PlaceOption,
     RunArgument,
     RunsOption,
     SetOption,
@@ -289,6 +291,7 @@ def report(
     new_test_set: NewTestSetOption = None,
     strange: StrangeOption = None,
     pictures: PicturesOption = None,
+    data: PlaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a comparison, a study or a search."""
@@ -306,10 +309,10 @@ def report(
             finished_run(folder)
         options = AuditOptions(pictures, human, corrupted, new_test_set, strange)
         for folder in folders:
-            audit_run(folder, output=output, options=options)
+            audit_run(folder, output=output, options=options, data=data)
     elif any((human, corrupted, new_test_set, strange, pictures)):
         raise TenfoldError("These options are for an audit; add --full.")
-    page = _write_report(output, folders, out)
+    page = _write_report(output, folders, out, data=data)
     if open_page:
         typer.launch(str(page))
 
@@ -442,14 +445,19 @@ def _exit_status(*, debug: bool) -> Iterator[None]:
         sys.exit(TenfoldError.exit_status)
 
 
-def _write_report(output: Output, folders: list[Path], out: Path | None) -> Path:
-    page = _page_of_runs(folders, out) if len(folders) > 1 else _page_of(folders[0], out)
+def _write_report(
+    output: Output, folders: list[Path], out: Path | None, *, data: str | None = None
+) -> Path:
+    several = len(folders) > 1
+    page = _page_of_runs(folders, out, data) if several else _page_of(folders[0], out, data)
     _show_page(output, page)
     return page
 
 
-def _page_of(folder: Path, out: Path | None) -> Path:
+def _page_of(folder: Path, out: Path | None, data: str | None) -> Path:
     """The page about a study, a search or a run, whichever `folder` holds."""
+    if data is not None and not (folder / "recipe.json").exists():
+        raise TenfoldError(f"{folder} is no run, whose images --data could name; leave it out.")
     if (folder / "study.json").exists():
         from tenfold.reporting.study.page import write_study_page
         from tenfold.studies.analysis import summarise_study
@@ -462,17 +470,18 @@ def _page_of(folder: Path, out: Path | None) -> Path:
         return write_search_page(folder, out)
     from tenfold.reporting.page import write_figures
 
-    page = _page_of_runs([folder], out)
+    page = _page_of_runs([folder], out, data)
     write_figures(folder)
     return page
 
 
-def _page_of_runs(runs: list[Path], out: Path | None) -> Path:
+def _page_of_runs(runs: list[Path], out: Path | None, data: str | None) -> Path:
+    from tenfold.reporting.galleries import load_dataset
     from tenfold.reporting.page import write_report
 
     if out is None and len(runs) > 1:
         out = Path("report.html")
-    return write_report(runs, out)
+    return write_report(runs, out, loader=partial(load_dataset, place=data))
 
 
 def _show_page(output: Output, page: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from tenfold.cli.options import (
     JsonOption,
+    PlaceOption,
     RunArgument,
     ThreadsOption,
     require_data,
@@ -57,6 +58,7 @@ def audit(
     corrupted: CorruptedOption = None,
     new_test_set: NewTestSetOption = None,
     strange: StrangeOption = None,
+    data: PlaceOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,7 +66,8 @@ def audit(
     from tenfold.audit import AuditOptions
 
     options = AuditOptions(pictures, human, corrupted, new_test_set, strange)
-    audit_run(run, parts, output=Output(as_json=as_json), options=options, threads=threads)
+    output = Output(as_json=as_json)
+    audit_run(run, parts, output=output, options=options, data=data, threads=threads)
 
 
 def audit_run(
@@ -73,6 +76,7 @@ def audit_run(
     *,
     output: Output,
     options: "AuditOptions",
+    data: str | None = None,
     threads: int | None = None,
 ) -> None:
     """Compute the parts that are not known yet, and say what is known."""
@@ -95,7 +99,7 @@ def audit_run(
 
         prepare_process(threads)
         with output.progress() as progress:
-            findings = compute(run, wanted, options=options, progress=progress)
+            findings = compute(run, wanted, options=options, data=data, progress=progress)
     show_findings(output, findings)
 
 
@@ -109,6 +113,7 @@ def explain(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The HTML file to write.")] = None,
+    data: PlaceOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -127,7 +132,7 @@ def explain(
     output = Output(as_json=as_json)
     prepare_process(threads)
     with output.progress() as progress:
-        subject = Subject(folder, seed=0, progress=progress)
+        subject = Subject(folder, seed=0, progress=progress, data=data)
         finding = explain_pictures(subject, pictures) if pictures else explanation(subject)
     if not pictures or any(picture["true"] for picture in finding.values["pictures"]):
         with folder.writer():

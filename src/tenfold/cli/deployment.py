@@ -8,6 +8,7 @@ import typer
 
 from tenfold.cli.options import (
     JsonOption,
+    PlaceOption,
     RunArgument,
     RunsOption,
     ThreadsOption,
@@ -32,6 +33,7 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
     ] = False,
+    data: PlaceOption = None,
     bundle: Annotated[
         Path | None,
         typer.Option(help="A new folder: model, card, and a script that needs no tenfold."),
@@ -72,6 +74,7 @@ def export(
             int8=int8,
             has_map=maps,
             force=force,
+            data=data,
             samples=samples,
             licence=licence or LICENCE,
             progress=progress,

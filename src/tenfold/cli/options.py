@@ -30,6 +30,10 @@ DatasetArgument = Annotated[
 DataOption = Annotated[
     str | None, typer.Option("--data", help="Another data set, by name or path.")
 ]
+PlaceOption = Annotated[
+    str | None,
+    typer.Option("--data", help="Where the run's images are now, if not where they were."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),

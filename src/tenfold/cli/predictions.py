@@ -313,7 +313,7 @@ def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["
 
         predictor = Predictor(run, threads=threads or 0, accuracy=share)
         return predictor, predictor.threshold
-    from tenfold.evaluation.calibration import fitted_of
+    from tenfold.evaluation.calibration import fitted_of, why_unfitted
     from tenfold.evaluation.thresholds import confidence_for
     from tenfold.evaluation.trained import load
     from tenfold.files import read_json
@@ -329,9 +329,10 @@ def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["
         return load(run), 0.0
     folder, threshold = open_run(run), 0.0
     if share is not None:
-        fitted = fitted_of(read_json(folder.result))
-        thresholds = fitted.thresholds if fitted else ()
-        threshold = confidence_for({each.accuracy: each.confidence for each in thresholds}, share)
+        result = read_json(folder.result)
+        fitted = fitted_of(result)
+        known = [each._asdict() for each in (fitted.thresholds if fitted else ())]
+        threshold = confidence_for(known, share, unfitted=why_unfitted(result))
     return load(folder.path), threshold
 
 

@@ -15,6 +15,8 @@ def show_result(output: Output, run: Path) -> None:
     output.record("result", run=str(run), **result)
     for split, metrics in result["splits"].items():
         show_metrics(output, split, metrics)
+    if reason := result.get("calibration", {}).get("unfitted"):
+        output.say(f"Its confidence stays as trained. {reason}")
     output.say(f"The run is in {run}.")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,12 @@ def with_checksums(dataset: Dataset) -> Dataset:
             kind = np.dtype(np.uint8 if images.num_classes <= 256 else "<i8")
             sums[f"{split}-labels"] = sum_of(images.labels.astype(kind))
     return dataclasses.replace(dataset, checksums=sums)
+
+
+def changed_array(dataset: Dataset, known: Mapping[str, str]) -> str | None:
+    """The first of the `known` arrays that has another checksum in `dataset`; None where all are
+    the same."""
+    return next((name for name in known if dataset.checksums.get(name) != known[name]), None)
 
 
 def sum_of(array: NDArray[np.generic]) -> str:

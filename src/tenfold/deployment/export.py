@@ -17,9 +17,8 @@ from tenfold.data import Dataset, Images
 from tenfold.deployment.graph import INPUT, write_onnx
 from tenfold.deployment.predictor import FORMAT, METADATA_KEY, open_session, softmax
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.calibration import fitted_of
-from tenfold.evaluation.evaluate import record_use, require_unchanged, split_of
-from tenfold.evaluation.loading import load_data
+from tenfold.evaluation.calibration import fitted_of, why_unfitted
+from tenfold.evaluation.evaluate import open_data, record_use, split_of
 from tenfold.evaluation.predictions import map_labels
 from tenfold.evaluation.trained import TrainedModel, load
 from tenfold.files import read_json, write_bytes, write_json
@@ -98,6 +97,7 @@ def export_run(
     int8: bool = False,
     has_map: bool = False,
     force: bool = False,
+    data: str | None = None,
     samples: int | None = None,
     licence: str = LICENCE,
     progress: Progress | None = None,
@@ -106,8 +106,9 @@ def export_run(
 
     path: the file; `export/model.onnx` or `model-int8.onnx` in the run where None. has_map: with an
     output that says where it looked. force: write a file of eight bits even if it loses more than a
-    point. samples: pictures of the run's data that go into the file; None for some where the data
-    is public and none where it may not be. licence: of the weights, for whoever gets the file.
+    point. data: where the run's images are now, or others of its classes to compare it on. samples:
+    pictures of the data that go into the file; None for some where the data is public and none
+    where it may not be. licence: of the weights, for whoever gets the file.
 
     Raises TenfoldError where the file says something else than the run, and writes none; where the
     run is not finished, or its data is not what it was.
@@ -117,9 +118,8 @@ def export_run(
             f"{run.path} is not finished; run its `tenfold train` command again to finish it."
         )
     model = load(run.path)
-    dataset = load_data(model.recipe, skip_broken=True, progress=progress)
-    require_unchanged(run, dataset)
-    split, images = _compared(dataset, model)
+    dataset, own = open_data(run, model, data, skip_broken=True, progress=progress)
+    split, images = _compared(dataset, model, own=own)
     if samples is None:
         samples = NUM_SAMPLES if dataset.name in PUBLIC else 0
     path = path or run.path / "export" / ("model-int8.onnx" if int8 else "model.onnx")
@@ -127,7 +127,7 @@ def export_run(
         new = Path(folder) / "float.onnx"
         opset = write_onnx(model, new, has_map=has_map)
         if int8:
-            train = split_of(dataset, "train", model.recipe.data)
+            train = split_of(dataset, "train", model.recipe.data, own=own)
             new = quantise(new, _drawn(train, NUM_CALIBRATED).pixels)
         gate = compare(new, model, images, split=split, progress=progress)
         _require_parity(gate, int8=int8, force=force, path=path)
@@ -307,13 +307,14 @@ def _require_same(
         )
 
 
-def _compared(dataset: Dataset, model: TrainedModel) -> tuple[str, Images]:
+def _compared(dataset: Dataset, model: TrainedModel, *, own: bool) -> tuple[str, Images]:
     """Real pictures: of the test split, or of validation or training where there is none."""
     for split in ("test", "validation", "train"):
         try:
-            return split, _drawn(split_of(dataset, split, model.recipe.data), NUM_COMPARED)
+            images = split_of(dataset, split, model.recipe.data, own=own)
         except TenfoldError:
             continue
+        return split if own else f"{split} of {dataset.name}", _drawn(images, NUM_COMPARED)
     raise TenfoldError(f"{dataset.name} has no pictures to compare the export on.")
 
 
@@ -347,9 +348,10 @@ def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> di
         "temperature": model.temperature,
         "white_level": model.white_level,
         "thresholds": [
-            {"accuracy": each.accuracy, "confidence": each.confidence}
+            {name: getattr(each, name) for name in ("accuracy", "confidence", "num_images")}
             for each in (fitted.thresholds if fitted else ())
         ],
+        "unfitted": why_unfitted(result),
         "views": {"kind": evaluation.views, "below": evaluation.views_below},
         "accuracy": {gate.split: gate.accuracy}
         if int8

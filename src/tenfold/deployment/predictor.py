@@ -282,5 +282,4 @@ def png_uri(pixels: NDArray[np.uint8]) -> str:
 def _threshold(facts: dict[str, Any], accuracy: float | None) -> float:
     if accuracy is None:
         return 0.0
-    known = {each["accuracy"]: float(each["confidence"]) for each in facts["thresholds"]}
-    return confidence_for(known, accuracy)
+    return confidence_for(facts["thresholds"], accuracy, unfitted=facts.get("unfitted", ""))

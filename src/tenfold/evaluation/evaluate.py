@@ -1,11 +1,14 @@
 """Evaluate a finished run on a split of its data or of other data, and write that down."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from tenfold.data import Dataset, Images, load
+from tenfold.data.checksums import changed_array
+from tenfold.data.sources import NAMES
 from tenfold.data.splits import evaluation_split
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.loading import load_data
@@ -86,20 +89,7 @@ def open_split(
             f"{run.path} is not finished; run its `tenfold train` command again to finish it."
         )
     model = load_model(run.model)
-    options = model.recipe.data
-    height, width = model.image_size
-    if data is None:
-        dataset = load_data(model.recipe, skip_broken=skip_broken, progress=progress)
-        require_unchanged(run, dataset)
-    else:
-        dataset = load(
-            data,
-            image_size=height if height == width else 0,
-            skip_broken=skip_broken,
-            white_level=model.white_level,
-            progress=progress,
-        )
-    own = data is None or _is_trained_on(run, dataset)
+    dataset, own = open_data(run, model, data, skip_broken=skip_broken, progress=progress)
     if not own and _is_where_it_was(run, data) and not run.trained_on.exists():
         logger.warning(
             "%s has changed since %s was trained on it, and it may have learnt from some of these "
@@ -107,8 +97,52 @@ def open_split(
             data,
             run.path,
         )
-    images = split_of(dataset, split, options, own=own)
+    images = split_of(dataset, split, model.recipe.data, own=own)
     return OpenedSplit(model, split if own else f"{split} of {dataset.name}", images)
+
+
+class OpenedData(NamedTuple):
+    """Images for a run. own: whether they are those that it was trained on."""
+
+    dataset: Dataset
+    own: bool
+
+
+def open_data(
+    run: RunFolder,
+    model: TrainedModel,
+    place: str | None = None,
+    *,
+    skip_broken: bool = False,
+    progress: Progress | None = None,
+) -> OpenedData:
+    """What `run` was trained on, where it was then; or what is at `place`, which may be that too.
+
+    Raises TenfoldError, which asks for --data, where it is no longer there or has changed since.
+    """
+    trained_on = model.recipe.data.name
+    if place is None and (trained_on in NAMES or os.path.exists(os.path.expanduser(trained_on))):
+        dataset = load_data(model.recipe, skip_broken=skip_broken, progress=progress)
+        require_unchanged(run, dataset)
+        return OpenedData(dataset, True)
+    where = place or str(_trained_on(run).get("location") or trained_on)
+    if place is None and not os.path.exists(where):
+        raise TenfoldError(
+            f"{run.path} was trained on {where}, where nothing is now; say with --data where its "
+            "images are."
+        )
+    height, width = model.image_size
+    size = height if height == width else 0
+    dataset = load(
+        where,
+        image_size=size,
+        skip_broken=skip_broken,
+        white_level=model.white_level,
+        progress=progress,
+    )
+    if place is None:
+        require_unchanged(run, dataset)
+    return OpenedData(dataset, place is None or _is_trained_on(run, dataset))
 
 
 def _trained_on(run: RunFolder) -> dict[str, Any]:
@@ -130,13 +164,12 @@ def _is_where_it_was(run: RunFolder, data: str | None) -> bool:
 def require_unchanged(run: RunFolder, dataset: Dataset) -> None:
     """Raise TenfoldError where the run was trained on other pictures: what was then in train may
     now be in test."""
-    trained_on = _trained_on(run).get("checksums", {})
-    now_there = dict(dataset.checksums)
-    changed = [name for name, value in trained_on.items() if now_there.get(name) != value]
+    changed = changed_array(dataset, _trained_on(run).get("checksums", {}))
     if changed:
         raise TenfoldError(
-            f"{dataset.name} has changed since {run.path} was trained on it ({changed[0]} has "
-            "another checksum); restore it, or give it with --data to evaluate on it as other data."
+            f"{dataset.name} has changed since {run.path} was trained on it ({changed} has another "
+            "checksum); restore it, or say with --data where it is as it was (`tenfold evaluate` "
+            "and `tenfold export` take other data there as well)."
         )
 
 

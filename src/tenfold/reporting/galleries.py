@@ -1,13 +1,17 @@
 """Which pictures a report shows, and how their pixels come back."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.data.checksums import changed_array
 from tenfold.data.images import Dataset
+from tenfold.data.sources import NAMES
+from tenfold.errors import TenfoldError
 from tenfold.reporting.runs import Answers, Run
 
 NUM_PICTURES = 12
@@ -80,15 +84,26 @@ class Pictures:
         return self._dataset is not None
 
 
-def load_dataset(run: Run) -> Dataset:
-    """The run's data set, found again as the run found it. Raises TenfoldError where it can't."""
+def load_dataset(run: Run, *, place: str | None = None) -> Dataset:
+    """The run's data set, found again where the run found it or at `place`.
+
+    Raises TenfoldError, which asks for --data, where it isn't there or has changed since.
+    """
     from tenfold import data
 
-    place = run.data.get("location") or run.data_name
+    known = place or run.data.get("location") or run.data_name
+    if known not in NAMES and not os.path.exists(os.path.expanduser(known)):
+        raise TenfoldError(f"nothing is at {known}; say with --data where its images are")
     size = run.data.get("image_size")
-    side = size[0] if isinstance(size, list) and size else size
+    side = size[0] if isinstance(size, list) and len(set(size)) == 1 else 0
     # What could not be read while training has no answers to show now.
-    return data.load(place, image_size=int(side or 0), skip_broken=True)
+    dataset = data.load(known, image_size=side, skip_broken=True)
+    if changed := changed_array(dataset, run.data.get("checksums") or {}):
+        raise TenfoldError(
+            f"{known} has changed since the training ({changed} has another checksum); say with "
+            "--data where the images are as they were"
+        )
+    return dataset
 
 
 def right_cards(answers: Answers, label: str, pictures: Pictures) -> tuple[Card, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.calibration import fitted_of
 from tenfold.files import read_json
 
 SPLITS = ("test", "validation")
@@ -234,7 +235,7 @@ def read_run(folder: Path, *, label: str | None = None) -> Run:
     result_path = folder / "result.json"
     result = read_json(result_path) if result_path.exists() else {}
     try:
-        training = result.get("training")
+        training, fitted = result.get("training"), fitted_of(result)
         return Run(
             folder=folder,
             label=label or _recipe_name(recipe, folder),
@@ -254,7 +255,7 @@ def read_run(folder: Path, *, label: str | None = None) -> Run:
                 for use in result.get("test_uses") or ()
             ),
             answers={
-                split: _read_answers(path, temperature=_temperature(result))
+                split: _read_answers(path, temperature=fitted.temperature if fitted else 1.0)
                 for split in SPLITS
                 if (path := folder / f"predictions-{split}.npz").exists()
             },
@@ -372,11 +373,6 @@ def _scores_from(values: Mapping[str, Any]) -> Scores:
         images_per_second=values.get("images_per_second"),
         num_trained_on=values.get("num_trained_on", 0),
     )
-
-
-def _temperature(result: Mapping[str, Any]) -> float:
-    """By which the run divides its logits before it speaks of confidence."""
-    return float(_table(result, "calibration").get("temperature", 1.0))
 
 
 def _read_answers(path: Path, *, temperature: float) -> Answers:

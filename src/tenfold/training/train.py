@@ -427,10 +427,11 @@ def _finish(
             metrics = score_images(run, fitted.model, images, split=split, progress=progress)
             record_metrics(result, split, metrics, purpose="after training")
     if "validation" in result.get("splits", {}):
-        # All guesses right, as a tiny set may have it, say nothing about confidence.
-        with contextlib.suppress(TenfoldError):
-            validation = load_predictions(run.predictions("validation"))
+        validation = load_predictions(run.predictions("validation"))
+        try:
             result["calibration"] = calibration.fit(validation).to_dict()
+        except TenfoldError as error:  # As with few images, or with all of them right.
+            result["calibration"] = {"unfitted": str(error)}
     milestones = fitted.model.recipe.training.milestones
     parts = {"validation": data.validation, "test": test}
     reached = [epoch for epoch in milestones if epoch <= history.epoch]

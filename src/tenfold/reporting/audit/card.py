@@ -8,6 +8,7 @@ from typing import Any
 
 from tenfold import __version__
 from tenfold.audit.store import Finding
+from tenfold.reporting.audit.measured import reused, threshold_words
 from tenfold.reporting.runs import Run
 from tenfold.reporting.words import counted, interval, percent, plain
 
@@ -107,14 +108,8 @@ def _sure(values: Mapping[str, Any]) -> tuple[str, ...]:
         f"{percent(trust['after']['error_width'])} on average, on pictures that this was not "
         "fitted on."
     ]
-    for threshold in trust["thresholds"]:
-        if threshold["confidence"] <= 1 and threshold["coverage"] > 0:
-            found.append(
-                f"For {percent(threshold['accuracy'], digits=0)} right answers, let it decline "
-                f"below a confidence of {percent(threshold['confidence'])}: it then answered "
-                f"{percent(threshold['coverage'])} of the {trust['split']} pictures, and "
-                f"{percent(threshold['reached'])} of the answers were right."
-            )
+    found += [threshold_words(each, trust["split"]) for each in trust["thresholds"]]
+    found += reused(trust)
     return tuple(found)
 
 

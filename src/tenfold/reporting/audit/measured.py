@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.audit.store import Finding
+from tenfold.evaluation.thresholds import CERTAINTY, why_not_promised
 from tenfold.reporting.audit import figures
 from tenfold.reporting.audit.section import Section, Shown, Source, Strip, Table, picture_uri
 from tenfold.reporting.charts import Charts
@@ -44,7 +45,8 @@ def calibration(finding: Finding, charts: Charts) -> Section:
             f"{counted(values['num_validation'], 'validation picture')}, brings that to "
             f"{points(after['error_width'])}, and changes no answer."
         )
-        answer += [_threshold_words(each) for each in values["thresholds"]]
+        answer += [threshold_words(each, values["split"]) for each in values["thresholds"]]
+        answer += reused(values)
         drawn.append(
             charts.chart(
                 "If it may decline to answer",
@@ -112,14 +114,31 @@ def _gap(bins: Sequence[Mapping[str, Any]]) -> float:
     return float(sum((e["confidence"] - e["accuracy"]) * e["num_images"] for e in bins) / total)
 
 
-def _threshold_words(threshold: Mapping[str, Any]) -> str:
-    asked = percent(threshold["accuracy"], digits=0)
-    if threshold["confidence"] > 1 or threshold["coverage"] == 0:
-        return f"No confidence is high enough for {asked} of its answers to be right."
+def reused(values: Mapping[str, Any]) -> list[str]:
+    """A sentence where what was fitted on the validation images isn't all that went by them."""
+    if not values.get("chosen_by"):
+        return []
+    return [
+        f"The same validation images chose {values['chosen_by']}, so temperature, thresholds and "
+        "sets may promise a little too much; what they reached on other images counts."
+    ]
+
+
+def threshold_words(threshold: Mapping[str, Any], split: str) -> str:
+    """What a threshold promises, and what it came to on the pictures of `split`."""
+    if threshold["confidence"] > 1:
+        return why_not_promised(threshold["accuracy"], threshold["num_images"])
     return (
-        f"For {asked} right answers, take those of a confidence of "
-        f"{percent(threshold['confidence'])} and more: {percent(threshold['coverage'])} of the "
-        f"pictures, of which {percent(threshold['reached'])} were right."
+        f"For {percent(threshold['accuracy'], digits=0)} right answers, let it decline below a "
+        f"confidence of {percent(threshold['confidence'])}, as "
+        f"{counted(threshold['num_images'], 'validation image')} promise with "
+        f"{percent(CERTAINTY, digits=0)} certainty: "
+        + (
+            f"it then answered {percent(threshold['coverage'])} of the {split} pictures, and "
+            f"{percent(threshold['reached'])} of the answers were right."
+            if threshold["coverage"]
+            else f"none of the {split} pictures has it."
+        )
     )
 
 
