@@ -1,6 +1,9 @@
 """Exported files against the runs that they are of."""
 
 import json
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -9,11 +12,14 @@ import pytest
 import commands
 import served
 from tenfold.deployment import export as exporting
+from tenfold.deployment.bundle import write_bundle
 from tenfold.deployment.export import export_run
 from tenfold.deployment.predictor import Predictor, open_session
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import load
-from tenfold.files import read_json
+from tenfold.files import read_json, without_folders
+from tenfold.recipe import load_recipe, without_places
+from tenfold.reporting.page import card_text, write_report
 from tenfold.run import RunFolder
 
 
@@ -67,6 +73,44 @@ def test_the_file_says_what_it_is(exported, run):
     assert facts["samples"] == []  # Nobody has said that these pictures may be given away.
     assert facts["licence"]
     assert facts["recipe"]["model"]["name"] == "cnn"
+
+
+def test_row_56_nothing_that_leaves_says_where_it_was_made(exported, run, tmp_path):
+    write_bundle(run, exported, tmp_path / "bundle", card=card_text(run.path))
+    write_report([run.path], tmp_path / "page.html")
+    places = [read_json(run.provenance)["data"]["location"], run.path, Path.home(), sys.prefix]
+    places += [Path(exporting.__file__).parents[3], Path(places[0]).parent, tmp_path]
+    for file in [*tmp_path.glob("bundle/*"), tmp_path / "page.html", exported.path]:
+        for place in places:
+            assert str(place).encode() not in file.read_bytes(), (file, place)
+    known = (run.path / "export/exports.json").read_text()
+    assert not any(str(place) in known for place in places)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{at}/my.npz", "my.npz"),
+        ("tenfold train --data {at}/a/b.npz --seed 1", "tenfold train --data b.npz --seed 1"),
+        ("--data={at}/a/ and ({at}/b)", "--data=a/ and (b)"),
+        ("~/photos (image folder)", "photos (image folder)"),
+        ("/m/01g317 and/or https://a.org/b/c", "/m/01g317 and/or https://a.org/b/c"),
+        ("runs/cnn/1 / 2", "runs/cnn/1 / 2"),
+    ],
+)
+def test_row_56_texts_without_folders(tmp_path, text, expected):
+    assert without_folders(text.format(at=tmp_path)) == expected
+
+
+def test_row_56_recipes_without_places(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    recipe = load(run.path).recipe
+    for name, expected in (("/a/b c.npz", "b c.npz"), ("../x/y", "y"), (".", tmp_path.name)):
+        data = replace(recipe.data, name=name)
+        assert without_places(replace(recipe, data=data)).data.name == expected
+    pretrained = load_recipe("transfer-vit", ["model.weights=/home/a/w.pt"])
+    assert without_places(pretrained).model.weights == "w.pt"
+    assert without_places(pretrained).data.name == pretrained.data.name
 
 
 def test_a_file_that_says_something_else_is_not_written(run, tmp_path, monkeypatch):

@@ -5,12 +5,18 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from tenfold.errors import TenfoldError, UnwritableError
+
+_FOLDERS = re.compile(
+    r"""(?<![^\s"'=(\[])(~|(?:[A-Za-z]:)?[\\/][^\s"'\\/]+)"""
+    r"""(?:[\\/][^\s"'\\/]+)*[\\/](?=[^\s"'\\/])"""
+)
 
 
 @contextlib.contextmanager
@@ -87,6 +93,13 @@ def require_writable(folder: Path) -> None:
         with contextlib.suppress(OSError):
             probe.unlink()
         raise _write_error(folder, error) from error
+
+
+def without_folders(text: str) -> str:
+    """`text` to give away: of absolute paths on this machine in it no more than the last part."""
+    return _FOLDERS.sub(
+        lambda found: "" if Path(found[1]).expanduser().exists() else found[0], text
+    )
 
 
 def _sync_folder(folder: Path) -> None:

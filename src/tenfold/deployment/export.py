@@ -24,6 +24,7 @@ from tenfold.evaluation.predictions import map_labels
 from tenfold.evaluation.trained import TrainedModel, load
 from tenfold.files import read_json, write_bytes, write_json
 from tenfold.progress import Progress
+from tenfold.recipe import without_places
 from tenfold.run import RunFolder
 
 NUM_COMPARED = 10_000
@@ -355,7 +356,7 @@ def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> di
         else {split: metrics["accuracy"] for split, metrics in result.get("splits", {}).items()},
         "accuracy_of_one_view": gate.accuracy,
         "data": read_json(run.provenance).get("data", {}).get("name"),
-        "recipe": model.recipe.to_dict(),
+        "recipe": without_places(model.recipe).to_dict(),
     }
 
 
@@ -406,12 +407,12 @@ def _measure(function: Any) -> list[float]:
 def _remember(run: RunFolder, export: Export) -> None:
     """Keep the figures of a file in the run folder there, where the page finds them."""
     path = run.path / "export" / "exports.json"
-    if path.parent != export.path.parent and path.exists():
+    if path.parent.resolve() != export.path.parent.resolve():
         return
     known = read_json(path) if path.exists() else {}
     kind = "int8" if export.is_int8 else "float"
     known[kind] = {
-        "path": str(export.path),
+        "path": export.path.name,
         "opset": export.opset,
         "size": export.size,
         "gate": export.gate._asdict(),
