@@ -20,6 +20,7 @@ from PIL import Image
 
 import commands
 import served
+from tenfold.cli.deployment import _read_key
 from tenfold.deployment import application
 from tenfold.deployment.predictor import Predictor
 
@@ -603,6 +604,13 @@ def test_others_may_connect_only_with_a_key(model, folder, known):
         headers = {"X-API-Key": "correct horse battery staple"}
         reply = httpx.post(address + "predict", content=known[0][0], headers=headers)
         assert reply.json()["label"] == known[0][1].label
+
+
+@pytest.mark.parametrize("content", ["\ufeffKEY", "\ufeffKEY\r\n", " KEY\n", "KEY"])
+def test_a_key_is_that_of_its_file_whatever_wrote_it(tmp_path, content):
+    key = "a-key-of-seventeen"
+    (tmp_path / "key").write_bytes(content.replace("KEY", key).encode())
+    assert _read_key(tmp_path / "key") == key
 
 
 def test_a_run_that_was_not_exported_says_what_to_do(folder, tmp_path):

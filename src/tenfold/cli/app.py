@@ -263,7 +263,10 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a comparison, a study or a search."""
+    from tenfold.files import require_place
+
     output = Output(as_json=as_json)
+    require_place(out)
     if full:
         from tenfold.audit import AuditOptions
 

@@ -100,11 +100,13 @@ def explain(
     """Show where a run looked on pictures, and which training pictures are most like them."""
     from tenfold.audit.looking import explain_pictures, explanation
     from tenfold.audit.subject import Subject
+    from tenfold.files import require_place
     from tenfold.reporting.audit.page import write_explanation
     from tenfold.run import open_run
     from tenfold.training.process import prepare_process
 
     folder = open_run(run)
+    require_place(out)
     output = Output(as_json=as_json)
     prepare_process(threads)
     with output.progress() as progress:

@@ -23,6 +23,10 @@ def export(
     maps: Annotated[
         bool, typer.Option("--maps", help="With an output that says where the model looked.")
     ] = False,
+    opset: Annotated[
+        int | None,
+        typer.Option(help="Of ONNX, such as 21; else the lowest that the network needs."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
     ] = False,
@@ -45,6 +49,7 @@ def export(
     """Write a run as one ONNX file, if it says the same as the run on real pictures."""
     from tenfold.deployment.bundle import require_new, write_bundle
     from tenfold.deployment.export import LICENCE, export_run
+    from tenfold.files import require_place
     from tenfold.reporting.page import card_text
     from tenfold.run import open_run
     from tenfold.training.process import prepare_process
@@ -53,6 +58,7 @@ def export(
     folder = open_run(run)
     if bundle is not None:
         require_new(bundle)
+    require_place(out)
     prepare_process(threads)
     with output.progress() as progress, tempfile.TemporaryDirectory() as apart:
         if bundle is not None and out is None:  # What the run has exported stays as it is.
@@ -62,6 +68,7 @@ def export(
             out,
             int8=int8,
             has_map=maps,
+            opset=opset,
             force=force,
             samples=samples,
             licence=licence or LICENCE,
@@ -225,7 +232,7 @@ def _read_key(file: Path | None) -> str:
     if file is None:
         return ""
     try:
-        key = file.read_text(encoding="utf-8").strip()
+        key = file.read_text(encoding="utf-8-sig").strip()  # Some editors put a mark at the start.
     except (OSError, UnicodeDecodeError) as error:
         raise TenfoldError(f"The key can't be read from {file} ({error}).") from error
     if len(key) < 16:

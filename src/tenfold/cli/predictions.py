@@ -76,13 +76,15 @@ def predict(
         output = Output(as_json=as_json)
         _watch(output, run, watch, top=top, accuracy=accuracy, threads=threads)
         return
+    from tenfold.files import require_place
+
     _require_one_task(pictures, split, csv=csv, labels=labels, data=data, top=top)
     if split is not None and accuracy is not None:
         raise TenfoldError(
             "--accuracy belongs to single pictures; leave it out, or leave out --split."
         )
     for file in (csv, labels):
-        _require_place(file)
+        require_place(file)
     output = Output(as_json=as_json)
     if split is None:
         _predict_pictures(
@@ -163,17 +165,6 @@ def _require_one_task(
         raise TenfoldError("--labels goes with --csv, for `tenfold score`; add --csv FILE.")
     if labels is not None and csv is not None and labels.absolute() == csv.absolute():
         raise TenfoldError(f"--csv and --labels are both {csv}; give two files.")
-
-
-def _require_place(file: Path | None) -> None:
-    """Raise TenfoldError where `file` can't be written, before anything is computed."""
-    if file is None:
-        return
-    from tenfold.files import require_writable
-
-    if file.is_dir():
-        raise TenfoldError(f"{file} is a folder; give the name of a CSV file to write.")
-    require_writable(file.parent)
 
 
 def _show_split(output: Output, run: "RunFolder", options: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A folder to give away: the model, what is known of it, and a script that needs no tenfold."""
 
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 from tenfold.deployment.export import Export
@@ -9,7 +10,9 @@ from tenfold.files import require_writable, write_text
 from tenfold.run import RunFolder
 
 SCRIPT = Path(__file__).with_name("predict_script.py")
-REQUIREMENTS = "numpy\nonnxruntime\npillow\n"
+REQUIREMENTS = "numpy>=1.26\nonnxruntime>={onnxruntime}\npillow>=10.4\n"
+OLDEST_RUNTIME, ITS_OPSET = "1.20", 21
+"""Of ONNX Runtime that we are tested with, and the newest opset that it reads."""
 
 README = """# {name}
 
@@ -42,7 +45,9 @@ def write_bundle(run: RunFolder, export: Export, folder: Path, *, card: str) -> 
         split=gate.split,
     )
     copies = {"model.onnx": export.path, "predict.py": SCRIPT}
-    texts = {"requirements.txt": REQUIREMENTS, "README.md": readme, "card.md": card}
+    runtime = OLDEST_RUNTIME if export.opset <= ITS_OPSET else metadata.version("onnxruntime")
+    requirements = REQUIREMENTS.format(onnxruntime=runtime)
+    texts = {"requirements.txt": requirements, "README.md": readme, "card.md": card}
     for name, source in copies.items():
         shutil.copyfile(source, folder / name)
     for name, text in texts.items():
