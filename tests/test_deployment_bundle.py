@@ -3,11 +3,14 @@
 import dataclasses
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
+import bare_environment
 import served
 from tenfold.deployment.bundle import write_bundle
 from tenfold.deployment.export import Export, Gate
@@ -23,9 +26,9 @@ def model(made_once):
     return made_once(served.make_run, served.make_model) / served.MODEL
 
 
-def export(model):
-    gate = Gate(64, "test", 1.0, 0.0, 0.0, 0.75, 0.75)
-    return Export(model, 23, False, model.stat().st_size, gate, ())
+def export(model, opset=18):
+    gate = Gate(64, "test", 1.0, 0.0, 0.0, 0.75, 0.75, 64, 0, 0)
+    return Export(model, opset, False, model.stat().st_size, gate, ())
 
 
 def test_its_script_gives_the_answers_of_the_predictor(model, tmp_path):
@@ -120,6 +123,20 @@ def test_run_predictor_and_script_see_the_same_pixels(model, tmp_path, white_lev
     np.testing.assert_array_equal(np.load(tmp_path / "seen.npy"), seen)
     grey12 = seen[list(ODD).index("grey12.tif")]
     assert (grey12.mean() > 60) == (white_level == 4095)
+
+
+def test_its_requirements_are_what_reads_the_model(model, tmp_path):
+    lines = {}
+    for opset in (18, 25):
+        write_bundle(
+            RunFolder(model.parents[1]), export(model, opset), tmp_path / f"{opset}", card=""
+        )
+        lines[opset] = (tmp_path / f"{opset}/requirements.txt").read_text().splitlines()
+    project = tomllib.loads((bare_environment.SOURCE.parent / "pyproject.toml").read_text())
+    wanted = project["project"]["dependencies"]
+    wanted = [*wanted, *project["project"]["optional-dependencies"]["serve"]]
+    assert set(lines[18]) <= set(wanted)
+    assert lines[25][1] == f"onnxruntime>={onnxruntime.__version__}"
 
 
 def test_a_folder_with_something_in_it_is_left_alone(model, tmp_path):

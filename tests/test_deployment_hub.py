@@ -1,8 +1,10 @@
 """Runs pushed to and pulled from a hub, with the real client and real requests."""
 
+import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +65,12 @@ def test_a_run_comes_back_as_it_went(folder, hub, tmp_path):
 
 def test_nothing_is_said_of_the_machine(folder, hub):
     at = str(folder / "runs/tiny/1")
+    old = folder / "runs/tiny/1/export/model.onnx"
+    old.parent.mkdir()
+    old.write_bytes((folder / "runs/tiny/1/recipe.json").read_bytes())
+    status, output = run("push", at, "somebody/tiny", folder=folder)
+    assert status == 2
+    assert "export/model.onnx says where the data lies on this machine" in output
     for arguments in (["evaluate", at], ["export", at], ["push", at, "somebody/tiny"]):
         status, output = run(*arguments, folder=folder)
         assert status == 0, output
@@ -71,12 +79,17 @@ def test_nothing_is_said_of_the_machine(folder, hub):
     assert not {"hardware", "platform", "sessions"} & set(pushed)
     assert pushed["data"]["location"] is None
     assert pushed["data"]["checksums"]
-    processor = json.loads((folder / "runs/tiny/1/provenance.json").read_text())["hardware"]["cpu"]
-    # The recipe alone says where the data lay, for who pulls it must know what it was.
-    for name in set(files) - {"recipe.json"}:
+    known = json.loads((folder / "runs/tiny/1/provenance.json").read_text())
+    processor = known["hardware"]["cpu"]
+    places = [folder, Path(known["data"]["location"]).parent, Path.home(), Path(sys.prefix)]
+    assert {"export/model.onnx", "model.safetensors", "predictions-test.npz"} <= set(files)
+    for name in files:
         content = files[name] if isinstance(files[name], bytes) else files[name].encode()
+        if name.endswith(".npz"):  # Which is compressed.
+            content = b"".join(array.tobytes() for array in np.load(io.BytesIO(content)).values())
+        for place in places:  # Of texts in arrays, too, each letter of which has four bytes.
+            assert str(place).encode() not in content.replace(b"\0", b""), name
         if name.endswith((".json", ".jsonl", ".md")):
-            assert str(folder).encode() not in content, name
             assert b"--" not in content or name == "README.md", name
             assert processor.encode() not in content, name
 

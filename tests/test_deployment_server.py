@@ -1,5 +1,6 @@
 """A real server over real sockets: what it answers, what it refuses, and how it ends."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 import io
@@ -7,6 +8,7 @@ import json
 import re
 import socket
 import struct
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -18,6 +20,8 @@ from PIL import Image
 
 import commands
 import served
+from tenfold.cli.deployment import _read_key
+from tenfold.deployment import application
 from tenfold.deployment.predictor import Predictor
 
 
@@ -272,6 +276,74 @@ def test_row_39_pictures_as_large_as_may_be_stay_under_300_megabytes(model, fold
             reply = httpx.post(running.address + "predict", content=content, timeout=30)
             assert reply.status_code == 200
         assert peak_bytes(running) - before < 300e6
+
+
+FLOODS = {
+    "markers": b"\xff\x01",
+    "fill bytes": b"\xff",
+    "stuffed bytes": b"\xff\0",
+    "empty segments": b"\xff\xe0\0\0",
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_row_51_others_are_answered_while_a_long_body_is_looked_at(server, known, kind):
+    content = b"\xff\xd8" + FLOODS[kind] * (2_000_000 // len(FLOODS[kind]))
+    waited = []
+    with concurrent.futures.ThreadPoolExecutor(4) as pool, httpx.Client(timeout=30) as client:
+        address = server.address + "predict"
+        sent = [pool.submit(httpx.post, address, content=content, timeout=60) for _ in range(4)]
+        while not all(each.done() for each in sent) or len(waited) < 5:
+            started = time.perf_counter()
+            assert client.get(server.address + "v2/health/live").status_code == 200
+            waited.append(time.perf_counter() - started)
+    assert {each.result().status_code for each in sent} <= {413, 415}
+    assert np.median(waited) < 0.25  # 0.05 where nobody else computes.
+    healthy(server, known)
+
+
+def test_row_51_what_depends_on_a_body_is_never_done_where_others_are_answered(model, monkeypatch):
+    threads = []
+
+    def noting(place, name):
+        real = getattr(place, name)
+
+        def noted(*arguments, **options):
+            threads.append(threading.current_thread())
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(place, name, noted)
+
+    predictor = Predictor(model, threads=1)
+    service = application.Service(predictor, max_pixels=1 << 20, on_death=lambda: None)
+    noting(application, "count_scans")
+    noting(predictor, "pixels")
+    noting(application.protocol, "read_request")
+    noting(application.protocol, "write_reply")
+    app = application.create_application(service, name="m")
+    tensor = {"name": "pixels", "shape": [1, 16, 16, 3], "datatype": "UINT8", "data": [7] * 768}
+
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            assert (await client.post("/predict", content=progressive(64))).status_code == 200
+            reply = await client.post("/v2/models/m/infer", json={"inputs": [tensor]})
+            assert reply.status_code == 200
+
+    asyncio.run(ask())
+    service.stop(seconds=5)
+    assert len(threads) == 4
+    assert threading.current_thread() not in threads
+
+
+@pytest.mark.parametrize("part", ["[],", "{},", '"",', "0,"])
+def test_row_51_json_of_very_many_parts_is_refused_before_it_is_parsed(server, known, part):
+    body = '{"inputs": [' + part * (3_900_000 // len(part)) + "0]}"
+    address = f"{server.address}v2/models/{served.NAME}/infer"
+    reply = httpx.post(address, content=body.encode(), timeout=30)
+    assert reply.status_code == 400
+    assert "send the pixels in binary" in reply.json()["error"]
+    healthy(server, known)
 
 
 def test_a_film_behind_a_photograph_is_no_bomb(server):
@@ -532,6 +604,13 @@ def test_others_may_connect_only_with_a_key(model, folder, known):
         headers = {"X-API-Key": "correct horse battery staple"}
         reply = httpx.post(address + "predict", content=known[0][0], headers=headers)
         assert reply.json()["label"] == known[0][1].label
+
+
+@pytest.mark.parametrize("content", ["\ufeffKEY", "\ufeffKEY\r\n", " KEY\n", "KEY"])
+def test_a_key_is_that_of_its_file_whatever_wrote_it(tmp_path, content):
+    key = "a-key-of-seventeen"
+    (tmp_path / "key").write_bytes(content.replace("KEY", key).encode())
+    assert _read_key(tmp_path / "key") == key
 
 
 def test_a_run_that_was_not_exported_says_what_to_do(folder, tmp_path):

@@ -5,12 +5,18 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from tenfold.errors import TenfoldError, UnwritableError
+
+_FOLDERS = re.compile(
+    r"""(?<![^\s"'=(\[])(~|(?:[A-Za-z]:)?[\\/][^\s"'\\/]+)"""
+    r"""(?:[\\/][^\s"'\\/]+)*[\\/](?=[^\s"'\\/])"""
+)
 
 
 @contextlib.contextmanager
@@ -20,6 +26,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     If the block raises, the temporary file is removed and whatever stood at `path` stays. Raises
     TenfoldError where the disk is full or the folder can't be written.
     """
+    if path.is_dir():
+        raise UnwritableError(f"{path} is a folder; give the name of a file in it.")
     temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +99,22 @@ def require_writable(folder: Path) -> None:
         with contextlib.suppress(OSError):
             probe.unlink()
         raise _write_error(folder, error) from error
+
+
+def require_place(file: Path | None) -> None:
+    """Raise TenfoldError where `file` can't be written, before anything is computed."""
+    if file is None:
+        return
+    if file.is_dir():
+        raise TenfoldError(f"{file} is a folder; give the name of a file in it.")
+    require_writable(file.parent)
+
+
+def without_folders(text: str) -> str:
+    """`text` to give away: of absolute paths on this machine in it no more than the last part."""
+    return _FOLDERS.sub(
+        lambda found: "" if Path(found[1]).expanduser().exists() else found[0], text
+    )
 
 
 def _sync_folder(folder: Path) -> None:

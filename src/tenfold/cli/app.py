@@ -43,7 +43,6 @@ from tenfold.cli.options import (
     ThreadsOption,
     data_override,
     require_data,
-    require_place,
     require_split,
     seconds_of,
 )
@@ -295,6 +294,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a comparison, a study or a search."""
+    from tenfold.files import require_place
     from tenfold.run import finished_run, open_run
 
     require_place(out)

@@ -13,7 +13,6 @@ from tenfold.cli.options import (
     RunArgument,
     ThreadsOption,
     require_data,
-    require_place,
 )
 from tenfold.console.output import Output
 from tenfold.errors import TenfoldError, counted
@@ -118,6 +117,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Show where a run looked on pictures, and which training pictures are most like them."""
+    from tenfold.files import require_place
     from tenfold.run import finished_run
 
     folder = finished_run(run)

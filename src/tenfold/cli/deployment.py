@@ -12,7 +12,6 @@ from tenfold.cli.options import (
     RunArgument,
     RunsOption,
     ThreadsOption,
-    require_place,
 )
 from tenfold.console.output import Output, percent
 from tenfold.errors import TenfoldError, require_packages
@@ -30,6 +29,10 @@ def export(
     maps: Annotated[
         bool, typer.Option("--maps", help="With an output that says where the model looked.")
     ] = False,
+    opset: Annotated[
+        int | None,
+        typer.Option(help="Of ONNX, such as 21; else the lowest that the network needs."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
     ] = False,
@@ -52,6 +55,7 @@ def export(
 ) -> None:
     """Write a run as one ONNX file, if it says the same as the run on real pictures."""
     from tenfold.deployment.bundle import require_new, write_bundle
+    from tenfold.files import require_place
     from tenfold.run import finished_run
 
     output = Output(as_json=as_json)
@@ -73,6 +77,7 @@ def export(
             out,
             int8=int8,
             has_map=maps,
+            opset=opset,
             force=force,
             data=data,
             samples=samples,
@@ -241,7 +246,7 @@ def _read_key(file: Path | None) -> str:
     if file is None:
         return ""
     try:
-        key = file.read_text(encoding="utf-8").strip()
+        key = file.read_text(encoding="utf-8-sig").strip()  # Some editors put a mark at the start.
     except (OSError, UnicodeDecodeError) as error:
         raise TenfoldError(f"The key can't be read from {file} ({error}).") from error
     if len(key) < 16:

@@ -98,17 +98,6 @@ def require_split(split: str) -> None:
         raise TenfoldError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
 
 
-def require_place(file: Path | None) -> None:
-    """Raise TenfoldError where `file` can't be written, before anything is computed."""
-    if file is None:
-        return
-    from tenfold.files import require_writable
-
-    if file.is_dir():
-        raise TenfoldError(f"{file} is a folder; give the name of a file to write.")
-    require_writable(file.parent)
-
-
 def seconds_of(text: str) -> float:
     """`--time` in seconds: `90s`, `5m`, `2h`, or a bare number. Raises TenfoldError for others."""
     units = {"s": 1, "m": 60, "h": 3600}

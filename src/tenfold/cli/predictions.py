@@ -13,7 +13,6 @@ from tenfold.cli.options import (
     SkipBrokenOption,
     ThreadsOption,
     require_data,
-    require_place,
     require_split,
 )
 from tenfold.console.output import Output, percent
@@ -79,6 +78,8 @@ def predict(
         output = Output(as_json=as_json)
         _watch(output, run, watch, top=top, accuracy=accuracy, threads=threads)
         return
+    from tenfold.files import require_place
+
     _require_one_task(pictures, split, csv=csv, labels=labels, data=data, top=top)
     if split is not None and accuracy is not None:
         raise TenfoldError(

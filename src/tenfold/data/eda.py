@@ -19,6 +19,7 @@ from tenfold.data.images import Dataset, Images
 from tenfold.data.leaks import DuplicateReport, duplicates_across
 from tenfold.data.normalisation import ChannelStatistics, channel_statistics
 from tenfold.data.quality import QualityFlag, find_flags, measure
+from tenfold.files import without_folders
 from tenfold.progress import Progress
 
 NUM_BINS = 32
@@ -148,7 +149,7 @@ def explore(dataset: Dataset, *, progress: Progress | None = None) -> Exploratio
     num_pictures = sum(map(len, splits.values()))
     return Exploration(
         name=dataset.name,
-        source=dataset.source,
+        source=without_folders(dataset.source),
         notes=dataset.notes,
         class_names=dataset.class_names,
         image_size=dataset.train.size,

@@ -50,9 +50,12 @@ class Service:
 
     async def decode(self, content: bytes) -> NDArray[np.uint8]:
         """A picture's pixels at the model's size. Raises BrokenPictureError."""
-        if count_scans(content) > MOST_SCANS:
+        return await self.aside(lambda: self._decode(content))
+
+    def _decode(self, content: bytes) -> NDArray[np.uint8]:
+        if count_scans(content, most=MOST_SCANS) > MOST_SCANS:
             raise TooLargePictureError(f"has more than {MOST_SCANS} scans")
-        return await self.aside(lambda: self.predictor.pixels(content, max_pixels=self._max_pixels))
+        return self.predictor.pixels(content, max_pixels=self._max_pixels)
 
     async def aside(self, work: Callable[[], T]) -> T:
         """What `work` returns, on a thread that holds up neither the others nor the end."""

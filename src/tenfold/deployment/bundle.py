@@ -1,6 +1,7 @@
 """A folder to give away: the model, what is known of it, and a script that needs no tenfold."""
 
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from tenfold.deployment.export import Export
 
 SCRIPT = Path(__file__).with_name("predict_script.py")
-REQUIREMENTS = "numpy\nonnxruntime\npillow\n"
+REQUIREMENTS = "numpy>=1.26\nonnxruntime>={onnxruntime}\npillow>=10.4\n"
+OLDEST_RUNTIME, ITS_OPSET = "1.20", 21
+"""Of ONNX Runtime that we are tested with, and the newest opset that it reads."""
 
 README = """# {name}
 
@@ -48,7 +51,9 @@ def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -
     )
     rules = Path(pictures.__file__)
     copies = {"model.onnx": export.path, "predict.py": SCRIPT, "pictures.py": rules}
-    texts = {"requirements.txt": REQUIREMENTS, "README.md": readme, "card.md": card}
+    runtime = OLDEST_RUNTIME if export.opset <= ITS_OPSET else metadata.version("onnxruntime")
+    requirements = REQUIREMENTS.format(onnxruntime=runtime)
+    texts = {"requirements.txt": requirements, "README.md": readme, "card.md": card}
     for name, source in copies.items():
         shutil.copyfile(source, folder / name)
     for name, text in texts.items():

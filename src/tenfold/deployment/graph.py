@@ -77,25 +77,31 @@ class Exported(nn.Module):
         return torch.einsum("nc,nchw->nhw", weights, maps).relu()
 
 
-def write_onnx(model: TrainedModel, path: Path, *, has_map: bool = False) -> int:
-    """Write the graph with the newest opset that ONNX Runtime reads, and return that.
+def write_onnx(
+    model: TrainedModel, path: Path, *, has_map: bool = False, opset: int | None = None
+) -> int:
+    """Write the graph with `opset`, or the lowest that will do, and return that.
 
     Raises TenfoldError where no opset will do.
     """
-    onnx = _onnx()
+    newest = _onnx().defs.onnx_opset_version()
+    if opset is not None and not OLDEST_OPSET <= opset <= newest:
+        raise TenfoldError(
+            f"Opset {opset} can't be written here; choose one from {OLDEST_OPSET} to {newest}."
+        )
     exported = Exported(model, has_map=has_map).cpu().eval()
     height, width = model.image_size
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     names = [*OUTPUTS, *([MAP_OUTPUT] if has_map else [])]
     reason = ""
     try:
-        for opset in range(onnx.defs.onnx_opset_version(), OLDEST_OPSET - 1, -1):
+        for version in range(OLDEST_OPSET, newest + 1) if opset is None else (opset,):
             try:
-                _write(exported, example, names, path, opset)
+                _write(exported, example, names, path, version)
             except Exception as error:  # Whatever exporter or runtime can't do in this opset.
                 reason = f"{type(error).__name__}: {first_line(error)}"
                 continue
-            return opset
+            return version
     finally:
         exported.release()
     raise TenfoldError(f"{model.recipe.model.name} can't be written as ONNX ({reason}).")
@@ -132,7 +138,19 @@ def _write(exported: Exported, example: Tensor, names: list[str], path: Path, op
         )
     assert program is not None
     program.save(str(path))
-    written = {entry.domain: entry.version for entry in onnx.load(str(path)).opset_import}
-    if written[""] != opset:
-        raise ValueError(f"the exporter fell back to opset {written['']}")
+    written = onnx.load(str(path))
+    _forget_the_machine(written)
+    onnx.save(written, str(path))
+    if {entry.domain: entry.version for entry in written.opset_import}[""] != opset:
+        raise ValueError("the exporter fell back to another opset")
     onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _forget_the_machine(model: Any) -> None:
+    """Take out where in whose files each node was made, which the exporter notes beside it."""
+    graph, functions = model.graph, model.functions
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    inner = (node for function in functions for node in function.node)
+    for part in (model, graph, *graph.node, *values, *functions, *inner):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")

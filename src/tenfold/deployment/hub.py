@@ -1,11 +1,15 @@
 """Runs on the Hugging Face hub: pushed with the usual login, pulled by their name."""
 
+import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from tenfold.errors import TenfoldError, first_line
+from tenfold.evaluation.trained import load_model, save_model
 from tenfold.files import read_json, write_json, write_text
+from tenfold.recipe import without_places
 from tenfold.run import RunFolder, create_run
 
 FILES = (
@@ -92,6 +96,17 @@ def pull(name: str, runs: Path, *, revision: str | None = None) -> RunFolder:
 
 def _leave_out_the_machine(folder: Path) -> None:
     """Take out of the files in `folder` what they say of the machine, its folders and commands."""
+    model = load_model(folder / "model.safetensors")
+    place = json.dumps(model.recipe.data.name).strip('"').encode()
+    for file in folder.glob("export/*.onnx"):  # Of older versions of tenfold.
+        if Path(model.recipe.data.name).is_absolute() and place in file.read_bytes():
+            raise TenfoldError(
+                f"export/{file.name} says where the data lies on this machine; export the run "
+                "again, and push it then."
+            )
+    model = replace(model, recipe=without_places(model.recipe))
+    save_model(folder / "model.safetensors", model)
+    write_json(folder / "recipe.json", model.recipe.to_dict())
     known = read_json(folder / "provenance.json")
     known = {key: value for key, value in known.items() if key not in _PRIVATE}
     if isinstance(known.get("data"), dict):

@@ -21,6 +21,10 @@ MOST_JSON_BYTES = 4_000_000
 """Of the JSON part: a picture's number takes up to four letters and much of Python's time."""
 
 
+MOST_OF = {b"{": 1_000, b'"': 10_000, b"[": 65_536, b",": 1_000_000}
+"""What the JSON part may hold of each, for no other thread of Python runs while it is parsed."""
+
+
 class WrongRequestError(TenfoldError):
     """A request that isn't in the protocol's form, or about something else; says what is wrong."""
 
@@ -91,6 +95,12 @@ def _length_of_json(body: bytes, stated: str | None) -> int:
             f"The JSON part has {length:,} bytes where {MOST_JSON_BYTES:,} are allowed; send the "
             "pixels in binary."
         )
+    for sign, most in MOST_OF.items():
+        if body.count(sign, 0, length) > most:
+            raise WrongRequestError(
+                f"The JSON part has more than {most:,} of {sign.decode()}; send the pixels in "
+                "binary."
+            )
     return length
 
 

@@ -37,6 +37,10 @@ FACTS = {
     "class_names", "image_size", "temperature", "thresholds", "views", "accuracy", "data",
 }  # fmt: skip
 
+MOST_DRIFT = 0.03
+"""By which logits of made-up pictures may differ from those of the export, as a share of their
+range: other kinds of processors round otherwise, by far less."""
+
 BATCH_SIZE = 64
 Picture = AnyPicture
 
@@ -80,6 +84,11 @@ class Predictor:
         self.path = Path(path)
         self._session = open_session(self.path, threads=threads, spins=not shares_cores)
         facts = read_facts(self._session, self.path)
+        if "check" in facts:
+            _require_same_answers(self._session, facts, self.path)
+        else:  # By a version whose sums of eight-bit products are too large for some processors.
+            options = {"threads": threads, "spins": not shares_cores}
+            self._session = open_session(self.path, exact=True, **options)
         self.facts = facts
         self.class_names: tuple[str, ...] = tuple(facts["class_names"])
         self.image_size: tuple[int, int] = tuple(facts["image_size"])
@@ -219,11 +228,37 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
-def open_session(path: Path, *, threads: int = 0, spins: bool = True) -> "InferenceSession":
+def made_up_pictures(height: int, width: int) -> NDArray[np.uint8]:
+    """A few pictures (N, H, W, 3), the same on every machine, to try a file with: coarse noise and
+    fine. They are nobody's, and need not be kept."""
+    number = 4 if height * width <= 1 << 14 else 2
+    n, y, x, channel = np.indices((number, height, width, 3), dtype=np.uint32)
+    mixed = (y >> n) * 73856093 ^ (x >> n) * 19349663 ^ channel * 83492791 ^ n * 39916801
+    mixed = (mixed ^ mixed >> 13) * np.uint32(1274126177)
+    return (mixed >> 24).astype(np.uint8)
+
+
+def _require_same_answers(session: "InferenceSession", facts: dict[str, Any], path: Path) -> None:
+    """Raise TenfoldError where this machine computes something else than the one that exported."""
+    expected = np.array(facts["check"], dtype=np.float32)
+    found = session.run(["logits"], {"pixels": made_up_pictures(*facts["image_size"])})[0]
+    drift = float(np.abs(found - expected).mean() / max(float(np.ptp(expected)), 1e-3))
+    if not drift <= MOST_DRIFT:
+        raise TenfoldError(
+            f"{path} answers otherwise here than where it was exported (its logits by {drift:.0%} "
+            "of their range), so this processor or ONNX Runtime computes it wrongly; export the "
+            "run here, or in floats, without --int8."
+        )
+
+
+def open_session(
+    path: Path, *, threads: int = 0, spins: bool = True, exact: bool = False
+) -> "InferenceSession":
     """ONNX Runtime on the processor with the file at `path`.
 
-    spins: whether its threads keep their cores busy for a moment when they are done. Raises
-    TenfoldError where it can't be opened.
+    spins: whether its threads keep their cores busy for a moment when they are done. exact: add
+    products of eight-bit numbers in enough bits on every processor, which takes longer on some.
+    Raises TenfoldError where it can't be opened.
     """
     try:
         import onnxruntime
@@ -235,9 +270,15 @@ def open_session(path: Path, *, threads: int = 0, spins: bool = True) -> "Infere
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
+    options.add_session_config_entry("session.x64quantprecision", str(int(exact)))
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # What a damaged file makes it raise has no common base.
+        if "opset" in str(error):
+            raise TenfoldError(
+                f"{path} is newer than ONNX Runtime {onnxruntime.__version__} here can read "
+                f"({first_line(error)}); update that, or export with a lower --opset."
+            ) from error
         raise TenfoldError(
             f"{path} is no ONNX model that can be read ({first_line(error)}); export the run again."
         ) from error

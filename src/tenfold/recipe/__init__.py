@@ -1,6 +1,12 @@
 """Recipes: everything that decides what a run does."""
 
-from tenfold.recipe.loading import load_recipe, read_header, recipe_from_dict, shipped_recipes
+from tenfold.recipe.loading import (
+    load_recipe,
+    read_header,
+    recipe_from_dict,
+    shipped_recipes,
+    without_places,
+)
 from tenfold.recipe.schema import (
     AdamOptions,
     AdamWOptions,
@@ -67,4 +73,5 @@ __all__ = [
     "read_header",
     "recipe_from_dict",
     "shipped_recipes",
+    "without_places",
 ]

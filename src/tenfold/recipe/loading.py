@@ -12,14 +12,14 @@ import sys
 import tomllib
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.recipe.rules import broken_rule
-from tenfold.recipe.schema import Recipe
+from tenfold.recipe.schema import PretrainedOptions, Recipe
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -131,6 +131,15 @@ def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Re
             found = f"{len(found)} of them"
         raise _wrong(source, broken.path, broken.expected, found)
     return recipe
+
+
+def without_places(recipe: Recipe) -> Recipe:
+    """`recipe` to give away: of the files and folders in it no more than their names."""
+    data, model = recipe.data, recipe.model
+    data = replace(data, name=Path(data.name).resolve().name or data.name)
+    if isinstance(model, PretrainedOptions):
+        model = replace(model, weights=Path(model.weights).name)
+    return replace(recipe, data=data, model=model)
 
 
 def read_text(path: Path) -> str:

@@ -146,7 +146,7 @@ def _data_rows(data: Mapping[str, Any]) -> list[Row]:
     size = data.get("image_size")
     rows = [
         Row("Data set", _text(data.get("name"))),
-        Row("Data from", _text(data.get("location") or data.get("source"))),
+        Row("Data from", _text(data.get("source"))),
         Row("Pictures", sizes),
         Row("Picture size", f"{size[0]} × {size[1]} pixels" if size else ""),
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from tenfold.audit.store import known_findings
 from tenfold.errors import TenfoldError
-from tenfold.files import write_text
+from tenfold.files import without_folders, write_text
 from tenfold.reporting import figures
 from tenfold.reporting.audit.card import markdown, model_card
 from tenfold.reporting.charts import Charts
@@ -62,7 +62,7 @@ def card_text(run_folder: Path) -> str:
     card = model_card(run, known_findings(RunFolder(run.folder)))
     if card is None:
         raise TenfoldError(f"{run_folder} has no scores; run `tenfold evaluate` on it first.")
-    return markdown(run, card)
+    return without_folders(markdown(run, card))
 
 
 def _write_card(run: Run) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tenfold import __version__
+from tenfold.files import without_folders
 from tenfold.reporting import words
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def environment() -> "Environment":
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: without_folders(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -33,13 +33,17 @@ if TYPE_CHECKING:
 FILE_KINDS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 # A phone's largest photographs have 108 million; Pillow itself refuses above 179 million.
 MAX_PIXELS = 1 << 27
+# A photograph has some dozens; each costs whoever looks for the next one time.
+MOST_MARKERS = 4_000
+# Searched through in one go, in which no other thread of Python gets its turn.
+_SEARCHED_BYTES = 1 << 16
 # Written into every key of the cache of decoded pictures: raise it when a rule above changes.
 RULES_VERSION = 2
 # What sixteen bits hold of the cameras and detectors that fill eight, ten, twelve ... of them.
 WHITE_LEVELS = (255, 1023, 4095, 16383, 65535)
 
 _ORIENTATION_TAG = 0x0112
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_END, _JPEG_SCAN, _JPEG_BARE = 0xD9, 0xDA, (0x01, 0xD8)
 
 
@@ -84,25 +88,32 @@ def decode_picture(
     """
     with _decoding(), _open(source) as image:
         # Of several scans libjpeg holds all coefficients, however small the picture is to become.
-        is_layered = isinstance(source, bytes) and count_scans(source) > 1
+        is_layered = isinstance(source, bytes) and count_scans(source, most=1) > 1
         if (is_layered or "progressive" in image.info) and _area(image) > max_pixels:
             raise _too_large(image.size, max_pixels)
         return _decode(image, image_size, white_level, max_pixels=max_pixels)
 
 
-def count_scans(content: bytes) -> int:
+def count_scans(content: bytes, *, most: int) -> int:
     """How often a JPEG goes over its pixels until it is complete; 0 of what is no JPEG.
 
     Each scan takes a pass over all pixels. What follows the picture's end does not count, such as
-    the film that phones append to some.
+    the film that phones append to some. Above `most` the count ends. Raises TooLargePictureError
+    for more than `MOST_MARKERS`.
     """
     if not content.startswith(b"\xff\xd8"):
         return 0
-    place, scans = 2, 0
-    while match := _JPEG_MARKER.search(content, place):
-        marker, place = match[1][0], match.end()
+    place, scans, markers = 2, 0, 0
+    while scans <= most and place < len(content):
+        match = _JPEG_MARKER.search(content, place, place + _SEARCHED_BYTES)
+        if match is None:
+            place += _SEARCHED_BYTES - 1  # Its last byte may begin a marker.
+            continue
+        marker, place, markers = match[1][0], match.end(), markers + 1
         if marker == _JPEG_END:
             break
+        if markers > MOST_MARKERS:
+            raise TooLargePictureError(f"has more than {MOST_MARKERS:,} markers")
         if marker not in _JPEG_BARE:
             scans += marker == _JPEG_SCAN
             place += int.from_bytes(content[place : place + 2])
