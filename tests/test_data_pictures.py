@@ -1,5 +1,6 @@
 """The rules by which one picture file becomes pixels (row 38's kinds), and resizing."""
 
+import functools
 import io
 import struct
 import zlib
@@ -166,6 +167,10 @@ def turned_by_xmp(kind, image):
         return encoded(image, kind, pnginfo=info)
     if kind == "TIFF":
         return encoded(image, kind, tiffinfo={700: XMP.encode()})
+    if kind == "JPEG":
+        content, block = encoded(image, kind, quality=95), b"http://ns.adobe.com/xap/1.0/\0"
+        block += XMP.encode()
+        return content[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + content[2:]
     return encoded(image, kind, xmp=XMP.encode(), quality=95)
 
 
@@ -208,6 +213,59 @@ def test_files_that_use_few_of_sixteen_bits_are_as_bright_as_those_that_use_all(
     np.testing.assert_array_equal(picture.pixels[..., 1], eight)
     assert white_level_for(picture.peak) == level
     assert decode_picture(encoded(Image.fromarray(noise(8, 8)))).peak == 0
+
+
+def deep_png(values):
+    """Sixteen bits of each colour, which Pillow reads and does not write."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def deep_tiff(values, order="<", *, packed=False):
+    height, width, _ = values.shape
+    content = values.astype(f"{order}u2").tobytes()
+    content = zlib.compress(content) if packed else content
+    start = 8 + 2 + 12 * 9 + 4
+    tags = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, start),
+        (259, 3, 1, 1 + 7 * packed),
+    ]
+    tags += [(262, 3, 1, 2), (273, 4, 1, start + 6), (277, 3, 1, 3), (278, 4, 1, height)]
+    tags += [(279, 4, 1, len(content))]
+    file = b"II*\0" if order == "<" else b"MM\0*"
+    file += struct.pack(f"{order}IH", 8, 9)
+    for tag, kind, number, value in tags:
+        packing = "HHIHH" if (kind, number) == (3, 1) else "HHII"
+        file += struct.pack(order + packing, tag, kind, number, value, *[0] * (packing[-1] == "H"))
+    return file + struct.pack(f"{order}I3H", 0, 16, 16, 16) + content
+
+
+DEEP = {
+    "png": deep_png,
+    "tiff": deep_tiff,
+    "other order": functools.partial(deep_tiff, order=">"),
+    "packed": functools.partial(deep_tiff, packed=True),
+    "packed, other order": functools.partial(deep_tiff, order=">", packed=True),
+}
+
+
+@pytest.mark.parametrize("level", [255, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", DEEP)
+def test_colours_of_sixteen_bits_that_use_few_are_as_bright_too(kind, level, tmp_path):
+    eight = noise(9, 14)
+    eight[0, 0] = 255
+    content = DEEP[kind](np.round(eight / 255 * level).astype(np.uint16))
+    first = decode_picture(content)
+    assert white_level_for(first.peak) == level
+    (tmp_path / "file").write_bytes(content)
+    for source in (content, tmp_path / "file"):
+        found = decode_picture(source, white_level=level).pixels
+        np.testing.assert_array_equal(found, eight)
+    assert decode_picture(content, image_size=8, white_level=level).pixels.max() > 128
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 - The kind of file is told by its content, not its name. Those in `FILE_KINDS` are read.
 - The first frame of an animation counts.
-- The orientation that EXIF states is applied, or XMP where EXIF states none; damaged EXIF states
-  that the picture is upright.
+- The orientation that EXIF states is applied, or XMP where EXIF states none or is damaged.
 - Transparent pixels, however they are stored, are laid on white.
 - Sixteen bits a channel become eight, rounded, white being at a level that is named, since many
   files use fewer of them; grey becomes three equal channels; CMYK and YCbCr become RGB. Embedded
@@ -43,6 +42,7 @@ RULES_VERSION = 2
 WHITE_LEVELS = (255, 1023, 4095, 16383, 65535)
 
 _ORIENTATION_TAG = 0x0112
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_END, _JPEG_SCAN, _JPEG_BARE = 0xD9, 0xDA, (0x01, 0xD8)
 
@@ -242,7 +242,7 @@ def _decode(
     if _area(image) > max_pixels:
         raise _too_large(image.size, max_pixels)
     stored, peak = image.size, 0
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I") or _is_deep_colour(image):
         upright, peak = _from_sixteen_bits(image, white_level or WHITE_LEVELS[-1])
     else:
         upright = _to_rgb(image)
@@ -261,8 +261,12 @@ def _decode(
 
 def _orientation(image: "Image.Image") -> Any:
     with contextlib.suppress(Exception):  # What damaged EXIF makes Pillow raise has no bounds.
-        return image.getexif().get(_ORIENTATION_TAG, 1)
-    return 1
+        if (stated := image.getexif().get(_ORIENTATION_TAG)) is not None:
+            return stated
+    # Which older Pillow does not look at.
+    xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
+    match = _XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else xmp)
+    return int(match[1]) if match else 1
 
 
 def _fit(image: "Image.Image", size: int) -> "Image.Image":
@@ -296,13 +300,43 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
     return image.convert("RGB")
 
 
+def _is_deep_colour(image: "Image.Image") -> bool:
+    tiles = getattr(image, "tile", ())
+    is_deep = image.mode == "RGB" and any(";16" in str(tile[3]) for tile in tiles)
+    return is_deep and "transparency" not in image.info
+
+
 def _from_sixteen_bits(image: "Image.Image", white_level: int) -> "tuple[Image.Image, int]":
+    """In eight bits, and the greatest value; of colour's, which Pillow cuts to eight, at most."""
     from PIL import Image
 
+    is_cut = image.mode == "RGB"
+    low = _low_bytes(image) if is_cut and white_level < WHITE_LEVELS[-1] else None
     image.load()
     values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+    if is_cut and low is None:
+        return image, int(values.max()) * 256 + 255
+    if low is not None:
+        values = values * 256 + low
     eight_bits = (np.minimum(values, white_level) * 255 + white_level // 2) // white_level
     return Image.fromarray(eight_bits.astype(np.uint8)).convert("RGB"), int(values.max())
+
+
+def _low_bytes(image: Any) -> NDArray[np.uint8]:
+    """The lower byte of each value: Pillow, which gives the upper, is told the other order."""
+    from PIL import Image
+
+    def swapped(args: Any) -> Any:
+        mode = args if isinstance(args, str) else args[0]
+        other = mode[:-1] + ("L" if mode.endswith("B") else "B")
+        return other if isinstance(args, str) else (other, *args[1:])
+
+    image.fp.seek(0)
+    low: Any = Image.open(image.fp, formats=FILE_KINDS)
+    make = getattr(type(low.tile[0]), "_make", tuple)  # Of a name in newer Pillow.
+    low.tile = [make((*tile[:3], swapped(tile[3]))) for tile in low.tile]
+    low.load()
+    return np.asarray(low)
 
 
 def _transpositions() -> "dict[int, Image.Transpose]":
