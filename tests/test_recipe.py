@@ -311,6 +311,8 @@ def test_an_impossible_value_is_named_with_what_was_expected(path, value):
         ({"optimizer": {"name": "adamw", "betas": [0.9, 1.0]}}, "optimizer.betas"),
         ({"optimizer": {"momentum": 0, "nesterov": True}}, "optimizer.nesterov"),
         ({"schedule": {"name": "step", "every_epochs": 0}}, "schedule.every_epochs"),
+        ({"schedule": {"name": "step", "cuts": [0]}}, "schedule.cuts"),
+        ({"schedule": {"name": "step", "cuts": [9, 5]}}, "schedule.cuts"),
         ({"schedule": {"name": "step", "factor": 1.5}}, "schedule.factor"),
         ({"schedule": {"name": "plateau", "patience": -1}}, "schedule.patience"),
         ({"schedule": {"name": "one_cycle", "peak": 1.1}}, "schedule.peak"),

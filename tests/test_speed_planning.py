@@ -141,6 +141,9 @@ def test_what_a_schedule_tells_in_epochs_lasts_as_many_of_those_that_fit(slow_ma
     share = fitting / planned.training.epochs
     assert planned.schedule.every_epochs * share == pytest.approx(100, rel=0.01)
     assert planned.schedule.warmup_epochs * share == pytest.approx(20, rel=0.01)
+    cut = load_recipe("cnn", ["schedule.name=step", "schedule.cuts=[50, 80]"])
+    schedule = plan_run(cut, dataset(), seconds=100, device=CPU).recipe.schedule
+    assert [cut * share for cut in schedule.cuts] == pytest.approx([50, 80], rel=0.01)
 
 
 def test_without_a_recipe_the_time_decides(slow_machine):

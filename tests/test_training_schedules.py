@@ -14,6 +14,7 @@ from tenfold.recipe import (
     OneCycleSchedule,
     PlateauSchedule,
     StepSchedule,
+    load_recipe,
 )
 from tenfold.training.schedules import Plateau, multiplier
 
@@ -60,6 +61,24 @@ def test_steps_are_those_of_pytorch(every, factor):
 def test_steps_fall_where_they_should_whatever_the_rounding(every, per_epoch):
     found = ours(StepSchedule(every_epochs=every, factor=0.5), total=300, per_epoch=per_epoch)
     assert found == [0.5 ** (step // round(every * per_epoch)) for step in range(300)]
+
+
+def test_cuts_are_the_milestones_of_pytorch():
+    cuts = StepSchedule(cuts=(1.5, 4), factor=0.1)
+    assert ours(cuts) == pytest.approx(
+        theirs(
+            lambda o: lr_scheduler.MultiStepLR(o, [int(1.5 * PER_EPOCH), 4 * PER_EPOCH], gamma=0.1)
+        )
+    )
+
+
+def test_a_paper_s_network_is_trained_with_both_cuts_of_its_rate():
+    schedule = load_recipe("resnet20").schedule
+    rates = [
+        multiplier(schedule, step, total_steps=64_064, steps_per_epoch=352)
+        for step in (31_990, 32_010, 47_990, 48_020, 64_063)
+    ]
+    assert rates == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
 
 
 @pytest.mark.parametrize("final", [0.0, 0.2])

@@ -1,5 +1,6 @@
 """What a recipe's values must satisfy beyond their types."""
 
+import itertools
 import re
 from typing import NamedTuple
 
@@ -209,6 +210,8 @@ def _schedule_rules(schedule: ScheduleOptions) -> list[Rule]:
             rules.append(Rule(f"schedule.{key}", within, expected))
     if isinstance(schedule, StepSchedule):
         rules.append(Rule("schedule.every_epochs", schedule.every_epochs > 0, "more than 0"))
+        rising = all(a < b for a, b in itertools.pairwise((0, *schedule.cuts)))
+        rules.append(Rule("schedule.cuts", rising, "rising numbers above 0"))
     return rules
 
 

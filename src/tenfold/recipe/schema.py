@@ -295,13 +295,15 @@ class ConstantSchedule:
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """The rate is multiplied by `factor` every `every_epochs` epochs."""
+    """The rate is multiplied by `factor` every `every_epochs` epochs, or at `cuts`."""
 
     name: Literal["step"] = "step"
     warmup_epochs: float = 0.0
     """Epochs in which the rate rises to its full value in a straight line."""
     every_epochs: float = 10.0
     """Epochs between two cuts."""
+    cuts: tuple[float, ...] = ()
+    """Epochs after which the rate is cut, in place of `every_epochs`."""
     factor: float = 0.1
     """What a cut multiplies the rate by."""
 

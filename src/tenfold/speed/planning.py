@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -241,11 +241,13 @@ def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
         time_limit_seconds=limit,
     )
     # In a plan of too many epochs, what is told in epochs must be as many times longer.
-    stretched = {
+    stretched: dict[str, Any] = {
         name: TOO_MANY_EPOCHS * value
         for name, value in vars(recipe.schedule).items()
         if name in ("warmup_epochs", "every_epochs")
     }
+    if cuts := getattr(recipe.schedule, "cuts", ()):
+        stretched["cuts"] = tuple(TOO_MANY_EPOCHS * cut for cut in cuts)
     planned = replace(recipe, training=training, schedule=replace(recipe.schedule, **stretched))
     return recipe_from_dict(planned.to_dict(), source=recipe.name)
 

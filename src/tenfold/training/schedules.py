@@ -32,6 +32,8 @@ def multiplier(
     if isinstance(schedule, StepSchedule):
         # 1.1 epochs of 10 steps are 11.000000000000002 steps, and step 11 is still the first cut.
         num_cuts = math.floor(step / (schedule.every_epochs * steps_per_epoch) + 1e-9)
+        if schedule.cuts:
+            num_cuts = sum(step >= cut * steps_per_epoch - 1e-9 for cut in schedule.cuts)
         return schedule.factor**num_cuts
     if isinstance(schedule, CosineSchedule | LinearSchedule):
         done = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
