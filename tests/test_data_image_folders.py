@@ -240,6 +240,14 @@ def test_row_26_every_broken_picture_is_listed(tmp_path):
     assert all(name in str(caught.value) for name in broken)
 
 
+def test_row_26_empty_files_are_called_empty(tmp_path):
+    make_classes(tmp_path, ["cat", "dog"])
+    for name in ("cat/8.png", "dog/9.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(TenfoldError, match=r"2 of 6 .*: cat/8\.png, dog/9\.jpg \(is empty \(0 b"):
+        read(tmp_path)
+
+
 def test_row_26_broken_pictures_are_skipped_and_counted(tmp_path):
     for split in ("train", "test"):
         make_classes(tmp_path / split, ["cat", "dog"])
