@@ -227,6 +227,19 @@ def test_row_11_a_pickle_given_as_a_batch_is_never_executed(tmp_path, kind, prot
     assert not canary.exists()
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_row_22_a_pickle_that_is_cut_off_names_the_byte(tmp_path, share):
+    pixels, labels = make_arrays()
+    folder = tmp_path / "cifar-10-batches-py"
+    write_python10(folder, pixels, labels, dump=python2_pickle)
+    path = folder / "data_batch_1"
+    content = path.read_bytes()
+    cut = content[: int(len(content) * share)]
+    path.write_bytes(cut)
+    with pytest.raises(TenfoldError, match=rf"data_batch_1 .*at byte {len(cut):,} of {len(cut):,}"):
+        read_cifar_python(folder)
+
+
 def test_row_11_what_a_batch_may_use_can_not_be_altered_or_misused(tmp_path):
     attacks = {
         "encoding": b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00xX\x05\x00\x00\x00rot13\x86R.",

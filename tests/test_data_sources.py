@@ -352,17 +352,21 @@ def test_a_copy_is_found_through_the_environment(
 
 
 def test_a_bad_copy_of_the_users_own_is_left_alone_and_the_next_source_used(
-    server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "copy.tgz"
     own.write_bytes(archive_of_other_pictures())
     before = own.read_bytes()
     url = server.add("/good.tar.gz", Served(WHOLE))
-    assert fetch(description(url), location=own).source == "source 1"
+    monkeypatch.setenv("TENFOLD_DATA", str(own))
+    assert fetch(description(url)).source == "source 1"
     assert own.read_bytes() == before
+    # Whoever names it in the command wants that one, and not what the cache has.
+    with pytest.raises(TenfoldError, match=r"copy\.tgz holds no copy of miniature: the SHA-256"):
+        fetch(description(url), location=own)
     shutil.rmtree(sources.cache_folder())
     with pytest.raises(TenfoldError, match=r"copy\.tgz \(holds no copy of miniature: the SHA-256"):
-        fetch(description(), location=own)
+        fetch(description())
     with pytest.raises(TenfoldError, match=r"missing .* does not exist"):
         fetch(description(url), location=tmp_path / "missing")
 
@@ -373,7 +377,7 @@ def test_row_21_a_hostile_archive_of_the_users_own_is_refused(tmp_path: Path) ->
     own = tmp_path / "copy.tar"
     with tarfile.open(own, "w") as tar:
         tar.addfile(tarfile.TarInfo("../data_batch_1.bin"))
-    with pytest.raises(TenfoldError, match="miniature could not be had"):
+    with pytest.raises(TenfoldError, match="holds no copy of miniature"):
         fetch(description(), location=own)
     assert not (tmp_path.parent / "data_batch_1.bin").exists()
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -437,3 +438,31 @@ def test_recipes_are_values():
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipe.seed = 1
     assert hash(recipe) == hash(Recipe())
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("training.lr=0.1", "optimizer.lr"),
+        ("optimizer.epochs=3", "training.epochs"),
+        ("augmentation.widths=[8]", "model.widths"),
+        ("lr=0.1", "optimizer.lr"),
+        ("training.momentun=0.9", "optimizer.momentum"),
+        ("training.epoch=3", "epochs"),
+    ],
+)
+def test_a_key_in_the_wrong_table_is_found_in_the_right_one(override, meant):
+    with pytest.raises(TenfoldError, match=re.escape(f"(did you mean {meant!r}?)")):
+        load_recipe("cnn", [override])
+
+
+@pytest.mark.parametrize(
+    "name", [r"C:\Users\me\photos", r"D:\data", r"\\server\share", r"C:\new\table"]
+)
+def test_a_windows_path_in_double_quotes_says_how_to_write_it(tmp_path, name):
+    path = tmp_path / "own.toml"
+    path.write_text(f'[data]\nname = "{name}"\n[model]\nname = "cnn"\n')
+    with pytest.raises(TenfoldError, match=r"Windows path .*single quotes"):
+        load_recipe(path)
+    path.write_text(f"[data]\nname = '{name}'\n[model]\nname = \"cnn\"\n")
+    assert load_recipe(path).data.name == name

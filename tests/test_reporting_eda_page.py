@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from tenfold.data.eda import explore
+from tenfold.data.eda import OriginalSizes, SplitCounts, explore
 from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError
 from tenfold.reporting.eda.page import render_exploration, write_exploration_page
@@ -84,6 +84,26 @@ def test_uneven_and_missing_classes_are_named():
     assert "In train, classes are uneven: cat has 25, dog 5 pictures, 5 to 1." in words
     assert "No picture of train is of owl." in words
     assert "Judge a model by each class" in words
+
+
+@pytest.mark.parametrize(
+    ("many", "ratio"), [(7, "3.5"), (199, "99.5"), (249, "124"), (2630, "1,315"), (2000, "1,000")]
+)
+def test_how_uneven_classes_are_is_a_plain_number(many, ratio):
+    split = SplitCounts("train", many + 2, (many, 2), many / 2, ())
+    words = Outline(page_of(made(), splits=(split,))).words()
+    assert f"2 pictures, {ratio} to 1." in words
+
+
+def test_sizes_that_are_all_the_same_have_no_larger_half():
+    square, wide = (150, 150), (100, 200)
+    sizes = OriginalSizes(1, square, square, square, ((*square, 32),), 0)
+    words = Outline(page_of(made(), original_sizes=sizes)).words()
+    assert "Every picture came with 150×150 pixels" in words
+    assert "larger than" not in words
+    assert "median" not in words
+    sizes = OriginalSizes(2, square, square, wide, ((*square, 31), (*wide, 1)), 0)
+    assert "the median is 150 wide" in Outline(page_of(made(), original_sizes=sizes)).words()
 
 
 def test_the_page_asks_for_nothing_from_outside_and_runs_nothing():

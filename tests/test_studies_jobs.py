@@ -19,10 +19,12 @@ import study_driver
 from study_driver import NAMES, callers_of, calls_of, drive, drive_jobs, records_of
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import read_json, write_json
+from tenfold.recipe import load_recipe
 from tenfold.run import RunFolder
 from tenfold.studies import pool
 from tenfold.studies.results import Record
-from tenfold.studies.running import threads_for
+from tenfold.studies.running import Job, note_other_threads, threads_for
+from tenfold.studies.trials import Trial
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and kills as POSIX does")
 
@@ -291,6 +293,39 @@ def test_threads_are_shared_out_and_a_resumed_run_keeps_its_own(
         threads_for(begun, asked=4, num_jobs=1)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert threads_for(fresh, asked=None, num_jobs=2) is None
+
+
+@pytest.mark.parametrize(
+    ("finished", "asked", "said"),
+    [
+        ([2], 1, "with --threads 2, and the others will be with 1"),
+        ([1, 2], 2, "with --threads 1 or 2, and the others will be with 2"),
+        ([3], None, "with --threads 3, and the others will be with 7"),
+        ([4, 4], 4, None),
+        ([], 2, None),
+    ],
+)
+def test_other_threads_than_those_of_finished_runs_are_told_of(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    finished: list[int],
+    asked: int | None,
+    said: str | None,
+) -> None:
+    monkeypatch.setattr("tenfold.studies.running._threads_at_first", lambda: 7)
+    runs = [RunFolder(tmp_path / str(number)) for number in range(3)]
+    for run, threads in zip(runs, finished, strict=False):
+        run.path.mkdir()
+        write_json(run.result, {})
+        write_json(run.provenance, {"threads": threads})
+    job = Job(Trial("a", "ann", (), 0), load_recipe("ann"), runs[2], 1, 3, asked)
+    note_other_threads([job], runs)
+    assert (said or "--threads") in caplog.text or said is None
+    assert bool(caplog.text) == (said is not None)
+    caplog.clear()
+    note_other_threads([], runs)
+    assert not caplog.text
 
 
 REAL_RECIPE = """

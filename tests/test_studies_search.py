@@ -1,7 +1,6 @@
 """What a search by one process leaves, says and refuses."""
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -217,38 +216,35 @@ def test_changed_pictures_are_refused_and_other_words_are_not(tmp_path: Path) ->
     assert len(summary(folder)["trials"]) == 2
 
 
-STORAGES = {"data base": "sqlite:///trials.db", "driver": "sqlite+pysqlite:///trials.db"}
-
-
-@pytest.mark.parametrize("kind", ["data base", "driver", "journal", "emptied"])
-def test_the_record_of_trials_is_never_replaced_by_fewer(tmp_path: Path, kind: str) -> None:
-    folder = prepare(tmp_path / "begun", LR)
-    storage = ["--storage", STORAGES.get(kind, "trials.journal")]
-    if kind == "emptied":
-        storage = []
-    assert tune(folder, *storage, trials=3).wait() == 0
+def test_the_record_of_trials_is_never_replaced_by_fewer(tmp_path: Path) -> None:
+    folder, elsewhere = prepare(tmp_path / "begun", LR), prepare(tmp_path / "elsewhere", LR)
+    data = ["--data", str(folder / "data.npz"), "--storage", "sqlite:///trials.db"]
+    assert tune(folder, *data, trials=2).wait() == 0
     search = folder / "tunes/tiny"
     before = {name: (search / name).read_bytes() for name in ("trials.json", "best.toml")}
-    elsewhere = prepare(tmp_path / "elsewhere", LR)
-    (elsewhere / "data.npz").unlink()
-    os.link(folder / "data.npz", elsewhere / "data.npz")
-    place = ["--folder", str(search), "--data", str(folder / "data.npz"), *storage]
-    if kind == "emptied":
-        (search / "trials.journal").unlink()
-    command = tune(elsewhere, *place, trials=1)
-    assert command.wait() == 2, command.output
-    assert re.search(r"has 3 trials that can't be found|keeps its trials in", command.output)
-    assert before == {name: (search / name).read_bytes() for name in before}
-    assert not list(elsewhere.glob("trials.*"))
-    if kind == "data base":  # A data base that has other trials of the same plan.
-        assert tune(elsewhere, "--data", place[3], *storage, trials=1).wait() == 0
-        again = tune(elsewhere, *place, trials=1)
-        assert again.wait() == 2
-        assert "has 2 trials that can't be found" in again.output
+    # The relative path is that of another data base now: first of none, then of one with a trial.
+    for command in (
+        tune(elsewhere, *data, "--folder", str(search), trials=1),
+        tune(elsewhere, *data, trials=1),
+        tune(elsewhere, *data, "--folder", str(search), trials=1),
+    ):
+        is_refused = "can't be found in" in command.output
+        assert command.wait() == (2 if is_refused else 0), command.output
         assert before == {name: (search / name).read_bytes() for name in before}
-    if kind != "emptied":
-        assert tune(folder, *storage, trials=4).wait() == 0
-        assert len(summary(folder)["trials"]) == 4
+        assert is_refused or (elsewhere / "tunes/tiny/trials.json").exists()
+    assert is_refused
+    assert tune(folder, *data, trials=3).wait() == 0
+    assert len(summary(folder)["trials"]) == 3
+
+
+def test_a_journal_that_has_gone_takes_no_record_with_it(copied: Path) -> None:
+    before = summary(copied)
+    (copied / "tunes/tiny/trials.journal").unlink()
+    command = tune(copied, trials=1)
+    assert command.wait() == 2, command.output
+    assert "trials that can't be found in" in command.output
+    assert not (copied / "tunes/tiny/trials.journal").exists()
+    assert summary(copied) == before
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_of
 from safetensors.torch import save
 from torch import nn
 
@@ -298,8 +299,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     if not path.is_file():
         raise TenfoldError(f"There is no model file {path}; finish its training first.")
     try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no iterator
+        # Not by path, which safetensors wants to be UTF-8.
+        content = path.read_bytes()
+        tensors = tensors_of(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return header.get("__metadata__", {}), tensors
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise TenfoldError(
             f"{path} is not a sound safetensors file ({first_line(error)}); restore it from a "
