@@ -63,7 +63,7 @@ def find_tables(root: Path) -> dict[str | None, Path]:
     return {}
 
 
-def read_table(file: Path, *, split: str | None) -> Iterator[Row]:
+def read_table(file: Path, *, split: str | None, may_lack_labels: bool = False) -> Iterator[Row]:
     """The rows of a CSV file; `split` None takes it from a column, or has all for training.
 
     Commas, semicolons and tabs separate fields, as the first line shows. Raises TenfoldError with
@@ -86,7 +86,8 @@ def read_table(file: Path, *, split: str | None) -> Iterator[Row]:
                     f"{where} has {len(fields)} fields where the first line has {len(header)}; "
                     "mend the line."
                 )
-            if not fields[name_column].strip() or not fields[label_column]:
+            lacks_label = not fields[label_column] and not may_lack_labels
+            if not fields[name_column].strip() or lacks_label:
                 raise TenfoldError(f"{where} lacks a picture or a label; mend or remove the line.")
             yield Row(
                 file,
