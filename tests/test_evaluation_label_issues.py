@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.label_issues import measure, rank_labels
+from tenfold.evaluation.label_issues import count_judged, measure, rank_labels
 from tenfold.evaluation.predictions import Predictions
 
 
@@ -38,6 +38,24 @@ def test_flipped_labels_are_found():
     assert first.suggested == f"class {truth[first.position]}"
     qualities = [issue.quality for issue in ranked]
     assert qualities == sorted(qualities)
+
+
+@pytest.mark.parametrize(
+    ("labels", "guesses", "expected"),
+    [
+        (range(24), range(24), 0),  # Each the only one of its class.
+        ([0, 1, 2] * 8, [0] * 24, 0),  # A model that has learned nothing.
+        ([0] * 20 + [1] * 4, [0] * 24, 0),  # Right of 83 %, as by calling all the same.
+        ([0, 1, 2] * 8, [1, 2, 0] * 8, 0),
+        ([0, 1, 2] * 8, [0, 1, 2] * 8, 24),
+        ([0, 1] * 11 + [2, 3], [0, 1] * 12, 22),
+    ],
+)
+def test_it_is_counted_which_labels_can_be_judged(labels, guesses, expected):
+    logits = np.eye(24, dtype=np.float32)[list(guesses)]
+    names = tuple(f"class {i}" for i in range(24))
+    found = Predictions(logits, np.array(labels), np.array(names), names)
+    assert count_judged(found) == expected
 
 
 def test_the_first_are_those_of_cleanlab():

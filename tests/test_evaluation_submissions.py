@@ -211,6 +211,29 @@ def test_missing_predictions_are_an_error_or_wrong(tmp_path, truth):
     assert [row["recall"] for row in metrics["per_class"]] == [1 / 3, 1 / 3, 1 / 2]
 
 
+@pytest.mark.parametrize("extra", ["probability,error", "probability,unsure,error", "note"])
+@pytest.mark.parametrize("empty", [(2,), (1, 3, 8), tuple(range(1, 9))])
+def test_a_table_of_predict_with_broken_images_is_scored(tmp_path, truth, extra, empty):
+    rows = [
+        (n, "" if n in empty else label, *["x" for _ in extra.split(",")])
+        for n, label in numbered(GUESSED)
+    ]
+    table = submit(tmp_path, rows, header=f"id,label,{extra}")
+    text = sentence(table, truth)
+    assert f"submission.csv line {empty[0] + 1} lacks a picture or a label" in text
+    assert "--allow-missing" in text
+    metrics = score_submission(table, truth, allow_missing=True)
+    num_right = sum(
+        a == b for n, (a, b) in enumerate(zip(TRUE, GUESSED, strict=True), 1) if n not in empty
+    )
+    assert (metrics["num_missing"], metrics["accuracy"]) == (len(empty), num_right / 8)
+
+
+def test_a_broken_image_that_has_no_label_is_a_stranger_still(tmp_path, truth):
+    rows = [*numbered(GUESSED), (9, "")]
+    assert "1 id of" in sentence(submit(tmp_path, rows), truth, allow_missing=True)
+
+
 # -- classes as numbers --------------------------------------------------------------------------
 
 

@@ -289,12 +289,20 @@ def agreement(subject: Subject, options: "FilledOptions") -> Finding:
 
 def labels(subject: Subject, options: "FilledOptions") -> Finding:
     """Pictures whose label is probably wrong, among those that training did not see."""
-    ranked = label_issues.rank_labels(subject.measured_predictions())
+    predictions = subject.measured_predictions()
+    num_judged = label_issues.count_judged(predictions)
+    if not num_judged:
+        return _not_for(
+            f"None of the {len(predictions.labels):,} labels could be judged: each is the only one "
+            "of its class, or the model is right no more often than by chance."
+        )
+    ranked = label_issues.rank_labels(predictions)
     first = ranked[:NUM_DOUBTFUL]
     indices = np.array([issue.position for issue in first], dtype=np.int64)
     values = {
         "split": subject.split,
         "num_images": len(ranked),
+        "num_judged": num_judged,
         "num_likely": sum(issue.is_likely for issue in ranked),
         "first": [issue._asdict() for issue in first],
         "known": label_issues.measure(ranked, set(label_issues.WRONG_IN_CIFAR10))._asdict()

@@ -70,7 +70,10 @@ def _agreement(values: dict[str, Any]) -> str:
 
 
 def _labels(values: dict[str, Any]) -> str:
-    return f"{values['num_likely']} of {values['num_images']:,} labels are doubtful"
+    unjudged = values["num_images"] - values["num_judged"]
+    return f"{values['num_likely']} of {values['num_judged']:,} labels are doubtful" + (
+        f"; {unjudged:,} could not be judged" if unjudged else ""
+    )
 
 
 _SUMMARIES = {

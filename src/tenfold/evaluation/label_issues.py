@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import TenfoldError, missing_extra
+from tenfold.evaluation.metrics import wilson_interval
 from tenfold.evaluation.predictions import Predictions
 
 WRONG_IN_CIFAR10 = (
@@ -36,6 +37,16 @@ class LabelIssue(NamedTuple):
     suggested: str
     quality: float
     is_likely: bool
+
+
+def count_judged(predictions: Predictions) -> int:
+    """How many labels can be judged: not one that is the only one of its class, and none at all
+    where the model isn't better, beyond chance, than calling everything by the commonest one."""
+    labels, counts = predictions.labels, np.bincount(predictions.labels)
+    num_right = int((predictions.logits.argmax(axis=1) == labels).sum())
+    if wilson_interval(num_right, len(labels))[0] <= counts.max() / len(labels):
+        return 0
+    return int(counts[counts > 1].sum())
 
 
 def rank_labels(predictions: Predictions) -> list[LabelIssue]:

@@ -73,13 +73,20 @@ def score_submission(
     as `match_ids` says. Labels of a split (a column `split`) without any prediction don't count.
     Classes may be numbers on one side if `classes.txt` beside the labels has the names in order, or
     if they are those of CIFAR. `num_missing` counts the pictures without a prediction,
-    which `allow_missing` takes as wrong.
+    or with an empty one as `tenfold predict` writes of a broken picture, which `allow_missing`
+    takes as wrong.
 
     Raises TenfoldError with file and line for whatever is wrong in the tables, for a class that
     the labels lack, ids that are there twice, predictions without a label, and labels without a
     prediction unless they are allowed.
     """
-    predictions = _read(submission, split="test")
+    predictions = _read(submission, split="test", may_lack_labels=True)
+    unlabelled = next((row for row in predictions if not row.label.strip()), None)
+    if unlabelled and not allow_missing:
+        raise TenfoldError(
+            f"{unlabelled.place} lacks a picture or a label; mend or remove the line, or count it "
+            "as wrong with --allow-missing."
+        )
     truths = _read(labels, split=None)
     match = match_ids(predictions, truths)
     if len(match.strangers) == len(predictions):
@@ -93,24 +100,22 @@ def score_submission(
     ]
     used = {truth.split for truth, prediction in pairs if prediction is not None}
     pairs = [(truth, prediction) for truth, prediction in pairs if truth.split in used]
+    pairs = [(truth, row if row and row.label.strip() else None) for truth, row in pairs]
     missing = [truth for truth, prediction in pairs if prediction is None]
     strangers = [predictions[number] for number in match.strangers]
     _require_same_ids(
         strangers, [] if allow_missing else missing, submission=submission, labels=labels
     )
-    class_names = _class_names(labels, truths, predictions)
+    answered = [row for _, row in pairs if row is not None]
+    class_names = _class_names(labels, truths, answered)
     scored = _indices([truth for truth, _ in pairs], class_names, labels=labels)
     guesses = np.full(len(pairs), -1, dtype=np.int64)
-    guesses[[prediction is not None for _, prediction in pairs]] = _indices(
-        [prediction for _, prediction in pairs if prediction is not None],
-        class_names,
-        labels=labels,
-    )
+    guesses[[row is not None for _, row in pairs]] = _indices(answered, class_names, labels=labels)
     metrics = compare_labels(scored, guesses, class_names=class_names)
     return {**metrics, "num_missing": len(missing)}
 
 
-def _read(file: Path, *, split: str | None) -> list[Row]:
+def _read(file: Path, *, split: str | None, may_lack_labels: bool = False) -> list[Row]:
     """The rows, each id once. Raises TenfoldError, also where there are none."""
     if file.is_dir():
         tables = find_tables(file)
@@ -120,7 +125,7 @@ def _read(file: Path, *, split: str | None) -> list[Row]:
         raise TenfoldError(f"There is no file {file}; check the path.")
     if not text_of(file).strip():
         raise TenfoldError(f"{file} is empty; a first line id,label and rows were expected.")
-    rows = list(read_table(file, split=split))
+    rows = list(read_table(file, split=split, may_lack_labels=may_lack_labels))
     if not rows:
         raise TenfoldError(f"{file} has no rows below its first line; check the file.")
     if any(len({row.names[column] for row in rows}) == len(rows) for column in rows[0].names):
@@ -182,7 +187,7 @@ def _class_names(file: Path, truths: Sequence[Row], predictions: Sequence[Row]) 
         if own == set(known) or (own == numbers and guessed & set(known)):
             return known
     are_numbers = [all(map(_is_number, names)) for names in (own, guessed)]
-    if are_numbers[0] != are_numbers[1]:
+    if predictions and are_numbers[0] != are_numbers[1]:
         pair = truths[0], predictions[0]
         number, name = pair if are_numbers[0] else pair[::-1]
         raise TenfoldError(

@@ -102,7 +102,7 @@ def names_classes(file: Path, folders: Collection[str]) -> bool:
     )
 
 
-def read_table(file: Path, *, split: str | None) -> Iterator[Row]:
+def read_table(file: Path, *, split: str | None, may_lack_labels: bool = False) -> Iterator[Row]:
     """The rows of a CSV file; `split` None takes it from a column, or has all for training.
 
     Commas, semicolons and tabs separate fields, as the first line shows. Raises TenfoldError with
@@ -126,7 +126,8 @@ def read_table(file: Path, *, split: str | None) -> Iterator[Row]:
                     "mend the line."
                 )
             names = {column: fields[header.index(column)].strip() for column in name_columns}
-            if not any(names.values()) or not fields[label_column].strip():
+            lacks_label = not fields[label_column].strip() and not may_lack_labels
+            if not any(names.values()) or lacks_label:
                 raise TenfoldError(f"{where} lacks a picture or a label; mend or remove the line.")
             yield Row(
                 file,

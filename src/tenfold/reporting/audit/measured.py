@@ -401,7 +401,8 @@ def labels(finding: Finding, charts: Charts) -> Section:
         )
     return Section(
         (
-            f"Of the {counted(values['num_images'], values['split'] + ' picture')}, "
+            f"Of the {counted(values['num_judged'], values['split'] + ' picture')} whose label can "
+            "be judged, "
             f"{counted(values['num_likely'], 'label')} contradict what the model is sure of. Some "
             "are wrong, some are its own mistakes: look before you change any. All pictures, the "
             "most doubtful first, stand in audit/labels.csv.",
