@@ -32,13 +32,10 @@ def build_optimizer(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if isinstance(options, MuonOptions):
         return _build_muon(parameters, options)
-    spared = {
-        parameter
-        for module in model.modules()
-        if hasattr(module, "no_weight_decay")
-        for name, parameter in module.named_parameters()
-        if name in module.no_weight_decay()
-    }
+    spared: set[nn.Parameter] = set()
+    for module in model.modules():
+        if names := getattr(module, "no_weight_decay", set)():
+            spared.update(p for name, p in module.named_parameters() if name in names)
     gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in parameters:
         depth = depths[parameter] if depths and layer_decay < 1 else 0
