@@ -325,7 +325,7 @@ def test_the_command_says_what_it_found(findings, folder):
 
 
 @pytest.fixture(scope="module")
-def moved(findings, run, tmp_path_factory):
+def moved(run, tmp_path_factory):
     """A copy of the run, whose images are at `there.npz` beside it and no longer where they were,
     and others at `other.npz`."""
     place = tmp_path_factory.mktemp("moved")
@@ -389,8 +389,8 @@ def test_an_export_may_be_compared_on_other_images_of_its_classes(moved, monkeyp
     monkeypatch.setattr(exporting, "TIMED_SECONDS", 0.01)
     run = RunFolder(moved / "1")
     found = exporting.export_run(run, moved / "o.onnx", data=str(moved / "other.npz"))
-    assert (found.gate.split, found.gate.num_images) == ("test of tiny", 128)
-    assert read_json(run.result)["test_uses"][-1]["split"] == "test of tiny"
+    assert (found.gate.split, found.gate.num_images) == ("test of other", 128)
+    assert read_json(run.result)["test_uses"][-1]["split"] == "test of other"
 
 
 def test_pictures_of_ones_own_are_explained(findings, folder):
