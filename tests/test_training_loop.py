@@ -403,6 +403,15 @@ def test_every_option_changes_the_weights_and_still_trains(options):
     )
 
 
+def test_a_given_normalisation_is_kept_with_the_model(tmp_path):
+    given = ["data.normalisation=given", "data.mean=[0.4, 0.5, 0.6]", "data.std=[0.1, 0.2, 0.3]"]
+    fitted = fit(tiny("training.epochs=1", *given), data())
+    save_model(tmp_path / "model.safetensors", fitted.model)
+    loaded = load_model(tmp_path / "model.safetensors")
+    assert loaded.normalisation == ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3))
+    assert loaded.recipe == fitted.model.recipe
+
+
 def test_mixing_compares_with_both_labels():
     # With one class only, mixing must not change what is learnt about it.
     images = pictures(64)
