@@ -126,9 +126,7 @@ def test_names_that_are_not_utf_8_work_in_every_command(tenfold, tmp_path):
     for arguments in (
         ["data", "eda", data, "--out", odd(b"eda\xff")],
         trained,
-        ["evaluate", run],
         ["report", run],
-        ["explain", run, data + "/test/red/" + odd(b"x\xff0.png")],
         ["predict", run, data, "--csv", odd(b"p\xff.csv")],
         ["predict", run, "--split", "test", "--csv", "s.csv", "--labels", "l.csv"],
         ["score", "s.csv", "l.csv"],
@@ -151,7 +149,7 @@ def test_names_that_are_not_utf_8_work_in_every_command(tenfold, tmp_path):
 
 
 def test_what_only_a_library_cannot_name_is_a_sentence(tenfold, monkeypatch):
-    def export(*arguments):
+    def export(*arguments, **options):
         odd(b"name\xff").encode()
 
     monkeypatch.setattr("tenfold.data.formats.export", export)

@@ -8,7 +8,6 @@ import typer
 from tenfold.cli.options import JsonOption, RunsOption, ThreadsOption
 from tenfold.console.output import Output, duration, percent
 from tenfold.errors import counted
-from tenfold.recipe import load_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +33,8 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure this machine, the networks on it, or with --to the time to an accuracy."""
+    from tenfold.recipe import load_recipe
+
     output = Output(as_json=as_json)
     for recipe in recipes or ():
         load_recipe(recipe)
