@@ -37,7 +37,7 @@ FACTS = {
     "class_names", "image_size", "temperature", "thresholds", "views", "accuracy", "data",
 }  # fmt: skip
 
-MOST_DRIFT = 0.03
+MOST_DRIFT = 0.005
 """By which logits of made-up pictures may differ from those of the export, as a share of their
 range: other kinds of processors round otherwise, by far less."""
 
@@ -87,9 +87,8 @@ class Predictor:
         if "check" in facts:
             _require_same_answers(self._session, facts, self.path)
         else:  # By a version whose sums of eight-bit products are too large for some processors.
-            self._session = open_session(
-                self.path, threads=threads, spins=not shares_cores, exact=True
-            )
+            spins = not shares_cores
+            self._session = open_session(self.path, threads=threads, spins=spins, exact=True)
         self.facts = facts
         self.class_names: tuple[str, ...] = tuple(facts["class_names"])
         self.image_size: tuple[int, int] = tuple(facts["image_size"])
