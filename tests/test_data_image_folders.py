@@ -244,7 +244,7 @@ def test_row_26_empty_files_are_called_empty(tmp_path):
     make_classes(tmp_path, ["cat", "dog"])
     for name in ("cat/8.png", "dog/9.jpg"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(TenfoldError, match=r"2 of 6 .*: cat/8\.png, dog/9\.jpg \(is empty \(0 b"):
+    with pytest.raises(TenfoldError, match=r"2 of 6 .*: cat/8\.png \(is empty \(0 bytes\)\); "):
         read(tmp_path)
 
 

@@ -19,14 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny_training
 from tenfold.console.summaries import show_metrics
 from tenfold.data import formats
 from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import compare_labels
-from tenfold.files import read_json
-from tenfold.training.train import TrainOptions, train
 
 RECORD = 3073
 
@@ -483,30 +480,6 @@ def test_row_27_a_name_that_two_pictures_have(tmp_path):
     assert f"{tmp_path / 'labels.csv'} line 4 " in text
     assert "a/1.png" in text
     assert "b/1.png" in text
-
-
-@pytest.mark.parametrize(
-    ("missing", "said"),
-    [
-        (("train", "ant"), "The train split has no images of: ant. What only other splits have"),
-        (("test", "bee"), "The test split has no images of: bee."),
-    ],
-)
-def test_a_class_without_images_is_not_trained_for_in_silence(tmp_path, missing, said, caplog):
-    split, name = missing
-    for part in ("train", "validation", "test"):
-        for shade, own in enumerate(("ant", "bee", "cat"), start=1):
-            if (part, own) != missing:
-                own_shades = {f"{part}/{own}/{n}.png": 60 * shade + n for n in range(3)}
-                write(tmp_path / "data", own_shades)
-    recipe = tiny_training.tiny(f"data.name={tmp_path / 'data'}", "training.epochs=1")
-    with caplog.at_level(logging.WARNING, "tenfold"):
-        run = train(recipe, options=TrainOptions(folder=tmp_path / "run", cpu=True)).run
-    assert any(record.getMessage().startswith(said) for record in caplog.records)
-    assert [note.startswith(said) for note in read_json(run.provenance)["data"]["notes"]] == [True]
-    scores = read_json(run.result)["splits"]["test"]["per_class"]
-    unseen = [score["name"] for score in scores if score["f1"] is None]
-    assert unseen == ([name] if split == "test" else [])
 
 
 def test_a_class_without_images_is_named_beside_the_accuracy():

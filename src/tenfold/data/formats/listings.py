@@ -139,10 +139,7 @@ def _broken_note(broken: Mapping[str, str], num_all: int, *, place: Path, skip: 
     if len(broken) > MAX_SHOWN:
         for name, why in broken.items():
             logger.warning("Broken picture: %s (%s)", name, why)
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name, why in list(broken.items())[:MAX_SHOWN]:
-        alike[why].append(name)
-    listed = "; ".join(f"{', '.join(names)} ({why})" for why, names in alike.items())
+    listed = "; ".join(f"{name} ({why})" for name, why in list(broken.items())[:MAX_SHOWN])
     if len(broken) > MAX_SHOWN:
         listed += f"; and {len(broken) - MAX_SHOWN} more, all of them listed in the log"
     of_all = f"{len(broken)} of {counted(num_all, 'picture')}"
