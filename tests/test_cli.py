@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import commands
 import tenfold
@@ -187,6 +188,29 @@ def test_evaluate_records_each_use_of_the_test_split(folder):
     uses = json.loads((folder / RUN / "result.json").read_text())["test_uses"]
     assert [use["purpose"] for use in uses] == ["after training", "tenfold evaluate runs/tiny/1"]
     assert uses[0]["accuracy"] == uses[1]["accuracy"]
+
+
+def test_classes_without_images_are_said_before_training_and_beside_the_accuracy(folder):
+    commands.write_class_folders(folder / "own")
+    for split, colour in (("train", "grey"), ("test", "red"), ("test", "pink")):
+        (folder / "own" / split / colour).mkdir(parents=True)
+        picture = Image.new("RGB", (8, 8), colour)
+        picture.save(folder / "own" / split / colour / f"{split}.png")
+    (folder / "own/train/empty").mkdir()
+    few = ["--set", "data.validation_size=4", "--set", "training.epochs=1"]
+    command = commands.start(["train", "tiny.toml", "--data", "own", "--new", *few], folder=folder)
+    assert command.wait() == 0, command.output
+    before, _, after = command.output.partition("epoch 1/1")
+    assert "Class folders without images were left out: empty." in before
+    assert "warning: The train split has no images of: pink. What only other" in before
+    assert "warning: The test split has no images of: blue, grey." in before
+    assert "test: no images of blue, grey" in after
+    run = folder / "runs/tiny/2"
+    assert "The test split has no images of: blue, grey." in (run / "provenance.json").read_text()
+    scores = json.loads((run / "result.json").read_text())["splits"]["test"]["per_class"]
+    assert [score["name"] for score in scores if score["f1"] is None] == ["blue", "grey"]
+    page = (run / "report.html").read_text()
+    assert "There were no images of blue and grey to try it on." in page
 
 
 def test_no_test_leaves_the_split_alone(folder):

@@ -91,8 +91,8 @@ def test_one_csv_file_with_a_column_of_splits(tmp_path):
         "validation": 1,
         "test": 1,
     }
-    (tmp_path / "labels.csv").write_text("\n".join([*lines, "images/1.png,dev,cat"]))
-    with pytest.raises(TenfoldError, match=r"labels\.csv line 6 names the split 'dev'"):
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, "images/1.png,extra,cat"]))
+    with pytest.raises(TenfoldError, match=r"labels\.csv line 6 names the split 'extra'"):
         read(tmp_path)
 
 
@@ -215,3 +215,169 @@ def test_row_26_broken_pictures_are_named_by_their_file(tmp_path):
     dataset = read(tmp_path, skip_broken=True)
     assert dataset.train.ids.tolist() == ["train/1", "train/2", "train/4"]
     assert dataset.class_names == ("cat", "dog", "eel")
+
+
+def make_table(folder, header, rows, *, name="labels.csv"):
+    """A CSV file of `rows`, each a text of fields, and of every picture that `rows` maps to."""
+    for position, file in enumerate(rows.values(), start=1):
+        save(folder / file, position)
+    (folder / name).write_text("\n".join([header, *rows]))
+
+
+def pictures_of(folder):
+    """id -> class, of the training pictures."""
+    train = read(folder).train
+    return {
+        own: train.class_names[label]
+        for own, label in zip(train.ids.tolist(), train.labels.tolist(), strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("id,file_name,label", "{number},{file},{label}"),
+        ("image_id,label,path", "{number},{label},./pictures/{file}"),
+        ("id,filename,label", "{number}.0,{stem},{label}"),
+        ("file,image,label", "shot {number}.raw,{file},{label}"),
+        ("ID,File Name,Class", "{number},{file},{label}"),
+    ],
+)
+def test_the_column_that_names_files_wins_over_one_of_row_numbers(tmp_path, header, line):
+    wanted, lines = {}, {}
+    for number, other in enumerate([3, 0, 2, 1]):
+        file, label = f"{other}.png", ("cat", "dog")[other % 2]
+        wanted[f"pictures/{file}"] = label
+        fields = {"number": number, "file": file, "stem": other, "label": label}
+        lines[line.format(**fields)] = f"pictures/{file}"
+    make_table(tmp_path, header, lines, name="metadata.csv")
+    assert pictures_of(tmp_path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("columns", "fields"),
+    [
+        (("filename", "image"), ("0.png", "1.png")),
+        (("id", "path"), ("0", "1")),
+        (("image_id", "file_name"), ("1.png", "0.PNG")),
+    ],
+)
+def test_two_columns_that_name_different_files_are_an_error(tmp_path, columns, fields):
+    one, two = fields
+    lines = {f"{one},{two},cat": "0.png", f"{two},{one},dog": "1.png"}
+    make_table(tmp_path, ",".join([*columns, "label"]), lines)
+    with pytest.raises(TenfoldError) as caught:
+        read(tmp_path)
+    message = str(caught.value)
+    assert "labels.csv line 2" in message
+    assert all(f"in the column {columns[0]}" in message and name in message for name in columns)
+
+
+def test_two_columns_that_name_the_same_files_are_none(tmp_path):
+    lines = {f"{n},{n}.png,{label}": f"{n}.png" for n, label in enumerate(LABELS)}
+    make_table(tmp_path, "id,filename,label", lines)
+    assert list(pictures_of(tmp_path).values()) == list(LABELS)
+
+
+def test_a_missing_file_is_not_made_up_for_by_a_row_number(tmp_path):
+    lines = {f"{n},{3 - n}.png,{label}": f"{3 - n}.png" for n, label in enumerate(LABELS)}
+    make_table(tmp_path, "id,filename,label", lines)
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(TenfoldError, match=r"line 3 names the picture '2\.png', but there is no"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["images", "a/b"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_absolute_paths_are_read_also_where_the_folder_was_moved(tmp_path, place, moved):
+    root = tmp_path / "set"
+    files = {root / place / f"{n}.png": label for n, label in enumerate(LABELS)}
+    make_table(root, "path,label", {f"{path},{label}": path for path, label in files.items()})
+    if moved:
+        (tmp_path / "elsewhere").mkdir()
+        root = root.rename(tmp_path / "elsewhere" / "renamed")
+    assert list(pictures_of(root)) == [f"{place}/{n}.png" for n in range(4)]
+
+
+def test_absolute_paths_of_windows_and_of_pictures_elsewhere(tmp_path):
+    lines = {f"C:\\mine\\images\\{n}.png,{LABELS[n]}": f"images/{n}.png" for n in range(4)}
+    make_table(tmp_path / "set", "path,label", lines)
+    assert list(pictures_of(tmp_path / "set").values()) == list(LABELS)
+    save(tmp_path / "other" / "0.png", 9)
+    table = tmp_path / "set" / "labels.csv"
+    table.write_text(f"path,label\n{tmp_path}/other/0.png,cat\n{tmp_path}/other/1.png,dog\n")
+    with pytest.raises(TenfoldError, match=r"line 2 names the picture .*other/0\.png"):
+        read(tmp_path / "set")
+
+
+@pytest.mark.parametrize("folder", ["train_images", "images", "train", "Training_Set/deeper"])
+def test_train_csv_beside_a_folder_of_its_pictures(tmp_path, folder):
+    lines = {f"{n}.png,{label}": f"{folder}/{n}.png" for n, label in enumerate(LABELS)}
+    make_table(tmp_path, "image_id,label", lines, name="train.csv")
+    for number in range(4):
+        save(tmp_path / "test_images" / f"{number}.png", 10 + number)
+    dataset = read(tmp_path)
+    assert_labels(dataset.train)
+    assert dataset.train.ids[0] == "train/0.png"
+    assert dataset.test is None
+
+
+def test_a_training_picture_is_never_taken_from_the_test_folder(tmp_path):
+    make_kaggle(tmp_path)
+    (tmp_path / "train" / "3.png").rename(tmp_path / "moved.png")
+    save(tmp_path / "test" / "3.png", 3)
+    with pytest.raises(TenfoldError, match="line 4 names the picture '3', but there is no train/3"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["{}.jpg", "IMAGES/{}.Jpg", "{}"])
+def test_names_in_another_case(tmp_path, named):
+    lines = {f"{named.format(f'img{n}')},{LABELS[n]}": f"images/Img{n}.JPG" for n in range(4)}
+    make_table(tmp_path, "filename,label", lines)
+    assert list(pictures_of(tmp_path)) == [f"images/Img{n}.JPG" for n in range(4)]
+    save(tmp_path / "images" / "IMG2.JPG", 7)
+    with pytest.raises(TenfoldError, match=r"line 4 names .* which may be images/IMG2\.JPG and"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("Train", "validation", "test_set")])
+@pytest.mark.parametrize("name", ["metadata.csv", "labels.csv"])
+def test_a_table_in_the_folder_of_each_split(tmp_path, splits, name):
+    for split in splits:
+        lines = {f"{n}.png,{label}": f"{n}.png" for n, label in enumerate(LABELS)}
+        make_table(tmp_path / split, "file_name,label", lines, name=name)
+    dataset = read(tmp_path)
+    assert len(dataset.splits()) == len(splits)
+    for images in dataset.splits().values():
+        assert_labels(images)
+
+
+@pytest.mark.parametrize("places", [("",), ("train/", "test/"), ("seg_train/", "seg_test/")])
+@pytest.mark.parametrize(
+    "text",
+    ["ClassId,Name\n0,Speed 20\n1,Stop\n2,Yield\n", "id,label\n0,a\n1,b\n2,c\n", "Name\n0\n1\n2"],
+)
+def test_a_table_that_names_classes_alone_is_no_obstacle(tmp_path, places, text):
+    for place in places:
+        for name in "012":
+            save(tmp_path / place / name / "0.png", 1)
+    (tmp_path / "labels.csv").write_text(text)
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("0", "1", "2")
+    assert len(dataset.splits()) == len(places)
+
+
+@pytest.mark.parametrize("labels", [("1", "2", "3", "1"), ("1990", "2000", "2010", "2000")])
+def test_labels_that_are_numbers_are_names(tmp_path, labels):
+    make_kaggle(tmp_path, labels=labels)
+    assert read(tmp_path).class_names == tuple(sorted(set(labels)))
+    assert_labels(read(tmp_path).train, labels)
+
+
+def test_labels_in_two_spellings_are_one_class_where_no_split_has_both(tmp_path):
+    make_kaggle(tmp_path, labels=("cat", "dog ", "caf\u00e9", "dog"))
+    make_kaggle(tmp_path, split="test", labels=("Cat", "dog", "cafe\u0301", "dog"))
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("caf\u00e9", "cat", "dog")
+    assert_labels(dataset.test, ("cat", "dog", "caf\u00e9", "dog"))
+    assert dataset.notes == ("cat and Cat differ in case alone and are read as one class each.",)

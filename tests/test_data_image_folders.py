@@ -87,9 +87,10 @@ def test_row_23_a_class_missing_in_one_split_is_mapped_by_name(tmp_path):
         assert all(own.split("/")[1] == name for own, name in labelled(images).items())
         assert images.class_names == dataset.class_names
     assert dataset.notes == (
-        "The train split has no pictures of: dog.",
-        "The validation split has no pictures of: ant, dog.",
-        "The test split has no pictures of: ant, bee.",
+        "The train split has no images of: dog. What only other splits have can't be learned, and "
+        "counts as wrong.",
+        "The validation split has no images of: ant, dog.",
+        "The test split has no images of: ant, bee.",
     )
 
 
@@ -239,6 +240,14 @@ def test_row_26_every_broken_picture_is_listed(tmp_path):
     assert all(name in str(caught.value) for name in broken)
 
 
+def test_row_26_empty_files_are_called_empty(tmp_path):
+    make_classes(tmp_path, ["cat", "dog"])
+    for name in ("cat/8.png", "dog/9.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(TenfoldError, match=r"2 of 6 .*: cat/8\.png \(is empty \(0 bytes\)\); "):
+        read(tmp_path)
+
+
 def test_row_26_broken_pictures_are_skipped_and_counted(tmp_path):
     for split in ("train", "test"):
         make_classes(tmp_path / split, ["cat", "dog"])
@@ -295,3 +304,138 @@ def test_accents_written_in_two_ways_are_one_class(tmp_path):
     make_classes(tmp_path / "train", ["caf\u00e9", "dog"])
     make_classes(tmp_path / "test", ["cafe\u0301", "dog"])
     assert read(tmp_path).class_names == ("caf\u00e9", "dog")
+
+
+def labels_by_split(dataset):
+    return {split: set(labelled(images).values()) for split, images in dataset.splits().items()}
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        ({"training_set": "train", "test_set": "test"}, ("training_set", "test_set")),
+        (
+            {"seg_train/seg_train": "train", "seg_test/seg_test": "test"},
+            ("seg_train/seg_train", "seg_test/seg_test"),
+        ),
+        ({"Training": "train", "Testing": "test"}, ()),
+        ({"train": "train", "dev": "validation", "holdout": "test"}, ("dev", "holdout")),
+        ({"train_images": "train", "eval": "validation"}, ("train_images", "eval")),
+        ({"TRAIN": "train", "Hold-Out": "test"}, ("Hold-Out",)),
+        ({"": "train", "test": "test"}, ("test",)),
+        ({"": "train", "val": "validation", "testing_data": "test"}, ("val", "testing_data")),
+    ],
+)
+def test_folders_that_mean_splits_are_read_as_splits_and_it_is_said(
+    tmp_path, folders, said, caplog
+):
+    for folder in folders:
+        make_classes(tmp_path / folder, ["cat", "dog"])
+    with caplog.at_level(logging.INFO, "tenfold"):
+        dataset = read(tmp_path)
+    assert labels_by_split(dataset) == {split: {"cat", "dog"} for split in folders.values()}
+    told = [f"{folder} is the {folders[folder]} split" for folder in said]
+    told += ["the class folders beside it are the train split"] if "" in folders else []
+    for text in (dataset.source, caplog.text):
+        assert all(sentence in text for sentence in told)
+    assert (not caplog.text) == (not said)
+
+
+def test_a_folder_of_pictures_to_predict_is_left_out_beside_splits(tmp_path):
+    for folder in ("seg_train/seg_train", "seg_test/seg_test"):
+        make_classes(tmp_path / folder, ["forest", "sea"])
+    save(tmp_path / "seg_pred" / "seg_pred" / "1.png")
+    save(tmp_path / "seg_train" / "loose.png")
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("forest", "sea")
+    assert len(dataset.train) == 4
+    assert "seg_pred" in " ".join(dataset.notes)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("bicycle", "bus", "car", "train"),
+        ("valid", "invalid"),
+        ("dev", "ops", "sales"),
+        ("training", "rest"),
+    ],
+)
+def test_a_class_that_is_truly_called_as_a_split_is(tmp_path, names, caplog):
+    make_classes(tmp_path, names)
+    with caplog.at_level(logging.INFO, "tenfold"):
+        assert read(tmp_path).class_names == tuple(sorted(names))
+    assert " is a class." in caplog.text
+    assert read(tmp_path).test is None
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        # A test split without classes, or a class of tests.
+        (["cat", "dog", "test"], "test in .* may be a split or a class as cat and dog beside it"),
+        (["cat", "train", "val"], "train and val in .* may be a split or a class as cat"),
+        (["cat", "dog", "test/ant"], "test in .* may be a split or a class as cat and dog"),
+        (["cat", "dog", "val", "test/cat"], "val in .* may be a split or a class as cat and dog"),
+        (["part/cat", "part/dog", "test/cat"], "test in .* may be a split or a class as part"),
+        (["bus", "car", "train/steam", "train/diesel"], "train in .* may be the train split or a"),
+        (["A/cat", "A/dog", "B/cat", "B/dog"], "A and B in .* each hold cat and dog: if they are"),
+        (["cat/train", "cat/test", "dog/train", "dog/test"], "put the split first"),
+        (["train/cat", "train/dog", "training_set/cat"], "both mean the train split"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes_are_an_error(tmp_path, files, message):
+    make_classes(tmp_path, files)
+    with pytest.raises(TenfoldError, match=message):
+        read(tmp_path)
+
+
+def test_folders_within_classes_are_no_splits(tmp_path):
+    make_classes(tmp_path, ["cat/young", "cat/old", "dog/young", "eel"])
+    assert read(tmp_path).class_names == ("cat", "dog", "eel")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "expected", "notes"),
+    [
+        (
+            ("cat", "dog", "Eel"),
+            ("Cat", "Dog", "Eel"),
+            ("Eel", "cat", "dog"),
+            ("cat and Cat, dog and Dog differ in case alone and are read as one class each.",),
+        ),
+        (("cat", "dog"), ("cat ", "dog"), ("cat", "dog"), ()),
+        (
+            ("Cat", "Straße"),
+            ("CAT", "strasse"),
+            ("Cat", "Straße"),
+            (
+                "Cat and CAT, Straße and strasse differ in case alone and are read as one class "
+                "each.",
+            ),
+        ),
+        (
+            ("a", "A", "b"),
+            ("a", "A", "b"),
+            ("A", "a", "b"),
+            ("A and a differ in case alone and stay separate classes.",),
+        ),
+    ],
+)
+def test_spellings_of_a_class_in_two_splits_are_one_class(tmp_path, train, test, expected, notes):
+    make_classes(tmp_path / "train", train)
+    make_classes(tmp_path / "test", test)
+    dataset = read(tmp_path)
+    assert dataset.class_names == expected
+    assert labels_by_split(dataset)["test"] == set(expected)
+    assert dataset.notes == notes
+
+
+def test_empty_class_folders_are_no_classes_and_that_is_said(tmp_path):
+    make_classes(tmp_path / "train", ["cat", "dog"])
+    make_classes(tmp_path / "test", ["cat", "dog"])
+    for name in ("train/bird", "test/bird", "train/eel"):
+        (tmp_path / name).mkdir()
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.notes == ("Class folders without images were left out: bird and eel.",)

@@ -200,7 +200,13 @@ def test_a_class_that_never_appears_still_has_its_row():
     values = compute_metrics(from_confusion([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
     assert len(values["confusion"]) == len(values["per_class"]) == 3
     missing = values["per_class"][2]
-    assert missing == {"name": "class 2", "precision": 0, "recall": 0, "f1": 0, "num_images": 0}
+    assert missing == {
+        "name": "class 2",
+        "precision": 0,
+        "recall": None,
+        "f1": None,
+        "num_images": 0,
+    }
 
 
 def test_a_single_picture_and_a_single_class():

@@ -141,6 +141,14 @@ def test_a_number_that_could_mean_two_pictures_is_not_guessed_at(tmp_path):
     assert score_submission(clear, truth)["accuracy"] == 0
 
 
+@pytest.mark.parametrize("spell", ["{}", "train/{}", "./{}"])
+def test_row_numbers_beside_file_names_are_not_taken_for_ids(tmp_path, spell):
+    rows = [(0, "2.png", "ant"), (1, "0.png", "bee"), (2, "1.png", "cat")]
+    truth = write(tmp_path / "metadata.csv", rows, header="id,file_name,label")
+    submission = submit(tmp_path, [(spell.format(file), label) for _, file, label in rows])
+    assert score_submission(submission, truth)["accuracy"] == 1
+
+
 def test_labels_of_a_split_without_predictions_do_not_count(tmp_path):
     rows = [(f"a{n}", label, "train") for n, label in enumerate(TRUE)]
     rows += [(n, label, "test") for n, label in numbered(TRUE)]

@@ -13,14 +13,17 @@ import tarfile
 import unicodedata
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tenfold.console.summaries import show_metrics
 from tenfold.data import formats
 from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.metrics import compare_labels
 
 RECORD = 3073
 
@@ -206,7 +209,7 @@ def test_row_23_a_class_missing_in_one_split_is_mapped_by_name(tmp_path, form, m
         },
     )
     dataset = formats.read(tree)
-    assert any(f"{split} split has no pictures of: {missing}" in note for note in dataset.notes)
+    assert any(f"{split} split has no images of: {missing}" in note for note in dataset.notes)
     if form != "images":
         target = tmp_path / ("out.npz" if form == "npz" else "out")
         formats.export(dataset, target, "folder" if form == "csv" else form)
@@ -477,3 +480,11 @@ def test_row_27_a_name_that_two_pictures_have(tmp_path):
     assert f"{tmp_path / 'labels.csv'} line 4 " in text
     assert "a/1.png" in text
     assert "b/1.png" in text
+
+
+def test_a_class_without_images_is_named_beside_the_accuracy():
+    metrics = compare_labels(np.array([0, 0]), np.array([0, 2]), class_names=["ant", "bee", "cat"])
+    said = []
+    output = SimpleNamespace(say=lambda text, **_: said.append(text))
+    show_metrics(output, "test", {**metrics, "loss": 0.5})
+    assert said[1:] == ["test: no images of bee, cat"]

@@ -79,7 +79,9 @@ def test_confusion_figures_are_shares_of_the_row() -> None:
 def test_a_class_without_pictures_or_answers_is_drawn() -> None:
     scores = [ClassScore("seen", 0.9, 0.8, 0.85, 20), ClassScore("unseen", None, None, None, 0)]
     texts = texts_of(inline_svg(figures.per_class_bars(scores), prefix="", description=""))
-    assert {"seen", "unseen"} <= set(texts)
+    assert {"seen", "unseen", "no images"} <= set(texts)
+    earlier = [ClassScore("seen", 0.9, 0.8, 0.85, 20), ClassScore("unseen", 0.0, 0.0, 0.0, 0)]
+    assert texts == texts_of(inline_svg(figures.per_class_bars(earlier), prefix="", description=""))
     confusion = figures.confusion_matrix(np.array([[20, 0], [0, 0]]), ["seen", "unseen"])
     assert "nan" not in inline_svg(confusion, prefix="", description="")
 

@@ -11,6 +11,7 @@ from fabricated_runs import CIFAR10, Recipe, make_dataset, make_run, write_json
 from pages import Page
 from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError
+from tenfold.files import read_json
 from tenfold.reporting.page import write_figures, write_report
 from tenfold.reporting.runs import Run
 
@@ -51,6 +52,17 @@ def test_one_run_is_told_in_plain_words(tmp_path: Path) -> None:
     assert page.tags.count("img") == 36, "twelve right, twelve wrong, twelve unsure"
     assert page.tags.count("svg") == 5
     assert page.tags.count("figcaption") == 5, "each chart says how to read it"
+
+
+def test_a_class_without_test_images_is_said_and_not_drawn_as_zero(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "runs" / "cnn" / "1")
+    result = read_json(folder / "result.json")
+    for score in result["splits"]["test"]["per_class"][:2]:
+        score.update(recall=None, f1=None, num_images=0)
+    write_json(folder / "result.json", result)
+    page = report(folder)
+    assert "There were no images of airplane and automobile to try it on." in page.text
+    assert page.text.count("no images") == 3
 
 
 def test_a_comparison_of_ann_and_cnn_explains_itself(tmp_path: Path) -> None:

@@ -386,7 +386,7 @@ def _show_classes(output: Output, metrics: dict[str, Any]) -> None:
             [
                 row["name"],
                 f"{row['num_images']:,}",
-                percent(row["recall"]) if row["num_images"] else "-",
+                percent(row["recall"]) if row["num_images"] else "no images",
                 f"{number:,}",
                 percent(row["precision"]) if number else "-",
             ]

@@ -25,6 +25,9 @@ def show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
         f"(95 % interval {percent(low)} to {percent(high)}), loss {metrics['loss']:.3f}",
         bold=split == "test",
     )
+    if unseen := [row["name"] for row in metrics["per_class"] if not row["num_images"]]:
+        more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
+        output.say(f"{split}: no images of {', '.join(unseen[:20])}{more}")
 
 
 def show_comparison(output: Output, runs: list[Path]) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 PHOTO_SIZE = 64
 """Side in pixels to which photographs are brought where nobody asks for another."""
+MAX_LISTED_CLASSES = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,3 +106,18 @@ class Dataset:
 def numbered_ids(split: str, num_images: int) -> NDArray[np.str_]:
     """`split/1` to `split/num_images`: the ids of pictures that have no name of their own."""
     return np.array([f"{split}/{number}" for number in range(1, num_images + 1)], dtype=np.str_)
+
+
+def class_gaps(splits: Mapping[str, Images]) -> dict[str, str]:
+    """A sentence for each split that lacks images of some class, by split."""
+    names = next(iter(splits.values())).class_names
+    present = {split: set(images.labels.tolist()) for split, images in splits.items()}
+    gaps = {}
+    for split, own in present.items():
+        if missing := [number for number in range(len(names)) if number not in own]:
+            shown = [names[number] for number in missing[:MAX_LISTED_CLASSES]]
+            more = ", ..." if len(missing) > len(shown) else ""
+            gaps[split] = f"The {split} split has no images of: {', '.join(shown)}{more}."
+            if split == "train" and any(found & set(missing) for found in present.values()):
+                gaps[split] += " What only other splits have can't be learned, and counts as wrong."
+    return gaps

@@ -28,33 +28,36 @@ class Match(NamedTuple):
 def match_ids(predictions: Sequence[Row], labels: Sequence[Row]) -> Match:
     """Put each prediction beside the label with its id, whatever their order.
 
-    Ids are compared as they are, with the column `id` and with `original_id`; failing that, without
-    the split in front; then without the suffix of a picture file; then by the file's name alone.
-    The first way in which every prediction finds a label is taken, otherwise the one in which most
-    do. Raises TenfoldError where `id` and `original_id` fit equally well and mean different
+    Ids are compared as they are, with each column that may name a picture and with `original_id`;
+    failing that, without the split in front; then without the suffix of a picture file; then by the
+    file's name alone. The first way in which every prediction finds a label is taken, otherwise the
+    one in which most do. Raises TenfoldError where two columns fit equally well and mean different
     pictures.
     """
-    columns = {"id": [row.name for row in labels]}
+    columns = {column: [row.names[column] for row in labels] for column in labels[0].names}
     if all(row.original_id is not None for row in labels):
         columns[ORIGINAL_ID] = [row.original_id or "" for row in labels]
     wanted = [row.name for row in predictions]
     found = []
     for ways in _WAYS:
         matches = [
-            match
-            for column, spell in ways
-            if (match := _match(map(spell, wanted), map(spell, columns.get(column, ()))))
+            (match, column)
+            for kind, spell in ways
+            for column in columns
+            if (column == ORIGINAL_ID) == (kind == ORIGINAL_ID)
+            and (match := _match(map(spell, wanted), map(spell, columns[column])))
         ]
-        whole = [match for match in matches if not match.strangers]
-        if any(match != whole[0] for match in whole):
-            raise TenfoldError(
-                f"The ids in {predictions[0].file} may be those of the column id or of "
-                f"{ORIGINAL_ID} in {labels[0].file}, which mean different pictures; name the "
-                "column that is meant id, and remove the other."
-            )
+        whole = [(match, column) for match, column in matches if not match.strangers]
+        for match, column in whole:
+            if match != whole[0][0]:
+                raise TenfoldError(
+                    f"The ids in {predictions[0].file} may be those of the column {whole[0][1]} or "
+                    f"of {column} in {labels[0].file}, which mean different pictures; remove the "
+                    "one that isn't meant."
+                )
         if whole:
-            return whole[0]
-        found += matches
+            return whole[0][0]
+        found += [match for match, _ in matches]
     return min(found, key=lambda match: len(match.strangers))
 
 

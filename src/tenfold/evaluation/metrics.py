@@ -59,7 +59,8 @@ def compare_labels(
     """The part of `compute_metrics` that needs no logits.
 
     labels: `(N,)` true classes, indices into `class_names`; guesses: `(N,)` likewise, or -1 where
-    there is none, which is wrong and in no column of `confusion`. Raises ValueError for N = 0.
+    there is none, which is wrong and in no column of `confusion`. A class without images has
+    neither recall nor F1: None. Raises ValueError for N = 0.
     """
     from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recall_fscore_support
 
@@ -84,8 +85,8 @@ def compare_labels(
             {
                 "name": name,
                 "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
+                "recall": float(recall[i]) if support[i] else None,
+                "f1": float(f1[i]) if support[i] else None,
                 "num_images": int(support[i]),
             }
             for i, name in enumerate(class_names)

@@ -5,7 +5,6 @@ import difflib
 import io
 import itertools
 import logging
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
 from tenfold.data.formats.csv_folders import CLASSES_FILE, read_class_names
 from tenfold.data.formats.label_tables import Row, find_tables, read_table, text_of
-from tenfold.data.formats.listings import sorted_names
+from tenfold.data.formats.listings import plain_name, sorted_names
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.id_matching import is_picture_path, match_ids, without_split
 from tenfold.evaluation.metrics import compare_labels
@@ -124,6 +123,8 @@ def _read(file: Path, *, split: str | None) -> list[Row]:
     rows = list(read_table(file, split=split))
     if not rows:
         raise TenfoldError(f"{file} has no rows below its first line; check the file.")
+    if any(len({row.names[column] for row in rows}) == len(rows) for column in rows[0].names):
+        return rows
     first: dict[str, Row] = {}
     for row in rows:
         if first.setdefault(row.name, row) is not row:
@@ -172,9 +173,9 @@ def _class_names(file: Path, truths: Sequence[Row], predictions: Sequence[Row]) 
     """
     listed = read_class_names(file.parent)
     if listed is not None:
-        return tuple(_plain(name) for name in listed)
-    own = {_plain(row.label) for row in truths}
-    guessed = {_plain(row.label) for row in predictions}
+        return tuple(plain_name(name) for name in listed)
+    own = {plain_name(row.label) for row in truths}
+    guessed = {plain_name(row.label) for row in predictions}
     for known in (CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES):
         numbers = {str(number) for number in range(len(known))}
         # All of them: two of the names, as cat and dog, have another order among themselves.
@@ -195,7 +196,7 @@ def _class_names(file: Path, truths: Sequence[Row], predictions: Sequence[Row]) 
 def _indices(rows: Sequence[Row], class_names: Sequence[str], *, labels: Path) -> NDArray[np.int64]:
     """Each row's class as a position in `class_names`. Raises TenfoldError with its line."""
     position = {name: number for number, name in enumerate(class_names)}
-    names = [_plain(row.label) for row in rows]
+    names = [plain_name(row.label) for row in rows]
     if names and all(map(_is_number, names)) and not set(names) & set(position):
         logger.info(
             "The numbers in %s are taken as %s", rows[0].file, _numbered(class_names, NUM_SHOWN)
@@ -211,11 +212,6 @@ def _indices(rows: Sequence[Row], class_names: Sequence[str], *, labels: Path) -
                 f"without pictures there can be named in a {CLASSES_FILE} beside it.)"
             )
     return np.array([position[name] for name in names], dtype=np.int64)
-
-
-def _plain(label: str) -> str:
-    """Without spaces around it, and composed, because macOS takes letters and accents apart."""
-    return unicodedata.normalize("NFC", label.strip())
 
 
 def _is_number(label: str) -> bool:

@@ -73,8 +73,9 @@ def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -
 
 @styled
 def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
-    """F1 of each class as a bar, best first, with its precision and recall as marks."""
-    ordered = sorted(scores, key=lambda score: score.f1 or 0.0)
+    """F1 of each class as a bar, best first, with its precision and recall as marks; classes
+    without images come last, and have neither."""
+    ordered = sorted(scores, key=lambda score: (score.num_images > 0, score.f1 or 0.0))
     row_height = 17 if len(ordered) <= 30 else 13
     figure, axes = new_chart(height=70 + row_height * len(ordered))
     rows = np.arange(len(ordered))
@@ -82,7 +83,7 @@ def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
         rows, [score.f1 or 0.0 for score in ordered], 0.66, color=ACCENT, alpha=0.3, label="F1"
     )
     for name, marker, fill in (("precision", "D", "none"), ("recall", "o", INK)):
-        values = [getattr(score, name) for score in ordered]
+        values = [getattr(score, name) if score.num_images else None for score in ordered]
         axes.plot(
             [math.nan if value is None else value for value in values],
             rows,
@@ -94,6 +95,8 @@ def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
             markeredgewidth=1,
             clip_on=False,
         )
+    for row in range(sum(not score.num_images for score in ordered)):
+        axes.text(0.01, row, "no images", va="center_baseline", color=INK)
     axes.set_yticks(rows, [short(score.name) for score in ordered])
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xlim(0, 1)

@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 
 from tenfold.reporting.comparison import Comparison, Group
-from tenfold.reporting.runs import Run
+from tenfold.reporting.runs import Run, Scores
 from tenfold.reporting.words import (
     count,
     counted,
     duration,
     interval,
+    listed,
     percent,
     points,
     signed_points,
@@ -43,7 +44,7 @@ def describe_run(run: Run) -> str:
     return (
         f"{learned} and is right on {percent(scores.accuracy)} of "
         f"{counted(scores.num_images, f'{run.shown_split} picture')} that it did not learn from "
-        f"(95 % interval {interval(*scores.interval)}). {_baseline(run)}"
+        f"(95 % interval {interval(*scores.interval)}). {_baseline(run)}{_unseen(scores)}"
     )
 
 
@@ -139,6 +140,13 @@ def _baseline(run: Run) -> str:
     totals = run.shown_scores.confusion.sum(axis=1)
     share = float(totals.max() / max(totals.sum(), 1))
     return f"Always naming the commonest class would be right on {percent(share)}."
+
+
+def _unseen(scores: Scores) -> str:
+    names = [score.name for score in scores.per_class if not score.num_images]
+    more = [f"{len(names) - 5} others"] if len(names) > 6 else []
+    shown = names[:5] + more if more else names
+    return f" There were no images of {listed(shown)} to try it on." if names else ""
 
 
 def _one_group(group: Group) -> str:

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from tenfold.data import Dataset, Images
+from tenfold.data.images import class_gaps
 from tenfold.data.sources import NAMES
 from tenfold.data.splits import TrainingData, check_leaks, training_data
 from tenfold.errors import HeldError, TenfoldError
@@ -322,6 +323,9 @@ def _describe_run(
     parts = {"train": data.train, "validation": data.validation, "test": test}
     splits = {name: images for name, images in parts.items() if images is not None}
     leaks = check_leaks(splits, strict=options.strict)
+    gaps = [note for split, note in class_gaps(splits).items() if split != "validation"]
+    for note in dict.fromkeys([*data.notes, *gaps]):
+        logger.log(logging.WARNING if note in gaps else logging.INFO, "%s", note)
     session = {
         "started": now(),
         "command": command_line(),
@@ -343,7 +347,7 @@ def _describe_run(
                 "location": str(location.resolve()) if location else None,
                 "source": data.source,
                 "checksums": dict(data.checksums),
-                "notes": [*options.notes, *data.notes, *leaks],
+                "notes": list(dict.fromkeys([*options.notes, *data.notes, *gaps, *leaks])),
                 "class_names": list(data.train.class_names),
                 "image_size": list(data.train.size),
                 "splits": {name: len(images) for name, images in splits.items()},

@@ -1,9 +1,11 @@
 """What a path holds, found out by looking; reading it, and writing a data set out again."""
 
 import difflib
+import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tenfold.data.formats.archives import is_archive, read_members
@@ -18,16 +20,17 @@ from tenfold.data.formats.cifar_files import (
 )
 from tenfold.data.formats.csv_folders import read_csv_folder, write_folder
 from tenfold.data.formats.image_folders import (
+    class_folders,
     folder_within,
     is_litter,
     picture_files,
     read_image_folder,
 )
-from tenfold.data.formats.label_tables import find_tables
+from tenfold.data.formats.label_tables import find_tables, names_classes
 from tenfold.data.formats.npz_files import read_npz, write_npz
 from tenfold.data.formats.parquet_files import read_parquet, write_parquet
 from tenfold.data.formats.resizing import resize_dataset
-from tenfold.data.images import PHOTO_SIZE, Dataset
+from tenfold.data.images import PHOTO_SIZE, Dataset, class_gaps
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -46,6 +49,8 @@ __all__ = [
     "write_npz",
     "write_parquet",
 ]
+
+logger = logging.getLogger("tenfold")
 
 _LOOKED_FOR = (
     "CIFAR batches (data_batch_1.bin, data_batch_1, train.bin), parquet files, a CSV file of "
@@ -76,14 +81,16 @@ def read(
         kind = detect(place)
         if kind in _ARRAY_READERS:
             dataset = _ARRAY_READERS[kind](place, progress=progress)
-            return resize_dataset(dataset, image_size=image_size) if image_size else dataset
-        return _PICTURE_READERS[kind](
-            place,
-            image_size=image_size,
-            photo_size=photo_size,
-            skip_broken=skip_broken,
-            progress=progress,
-        )
+            dataset = resize_dataset(dataset, image_size=image_size) if image_size else dataset
+        else:
+            dataset = _PICTURE_READERS[kind](
+                place,
+                image_size=image_size,
+                photo_size=photo_size,
+                skip_broken=skip_broken,
+                progress=progress,
+            )
+        return replace(dataset, notes=(*dataset.notes, *class_gaps(dataset.splits()).values()))
     except OSError as error:
         where = error.filename or place
         raise TenfoldError(
@@ -160,8 +167,13 @@ def _detect_folder(path: Path) -> str | None:
         return "cifar-binary"
     if holds_cifar(path, PYTHON_LAYOUTS):
         return "cifar-python"
-    if find_tables(folder_within(path)):
-        return "csv"
+    root = folder_within(path)
+    if tables := find_tables(root).values():
+        folders = class_folders(root)
+        if len(folders) < 2 or not all(names_classes(file, folders) for file in tables):
+            return "csv"
+        passed = ", ".join(file.name for file in tables)
+        logger.info("In %s, %s names class folders and no pictures: passed over.", path, passed)
     if _holds_parquet(path):
         return "parquet"
     if any("/" in file.path for file in picture_files(path)):  # looks no further than the first

@@ -2,9 +2,9 @@
 
 `trainLabels.csv` with the columns `id` and `label` names the pictures in `train`: `1` stands for
 `train/1.png`; `validationLabels.csv` and `testLabels.csv` likewise, where they are there. Or one
-`labels.csv` whose first column names each file relative to itself, with a column `split` if it
-likes. tenfold adds `classes.txt`, a class name a line, which keeps their order, and a column
-`original_id` where pictures have ids of their own.
+`labels.csv` of which a column names each file, with a column `split` if it likes. Of several
+columns that may name files the one that does is taken. tenfold adds `classes.txt`, a class name a
+line, which keeps their order, and a column `original_id` where pictures have ids of their own.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import csv
 import difflib
 import io
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from tenfold.data.formats.listings import (
     Listing,
     Settings,
     decode_listings,
+    one_spelling,
+    plain_name,
     sorted_names,
 )
 from tenfold.data.formats.output import new_folder
@@ -56,11 +59,16 @@ def read_csv_folder(
     lacks; and for broken pictures unless they are to be skipped.
     """
     root, tables = _tables(path)
-    rows = [row for split, file in tables.items() for row in read_table(file, split=split)]
-    class_names = _class_names(root, rows)
-    labels = _labels(rows, class_names)
     files = list(picture_files(root))
-    pictures = _find_pictures(rows, files, folders=_split_folders(root), single=None in tables)
+    finder = _Finder(root, files, _split_folders(root), single=None in tables)
+    rows: list[Row] = []
+    pictures: list[PictureFile] = []
+    for split, file in tables.items():
+        named, found = _find_pictures(list(read_table(file, split=split)), finder)
+        rows += named
+        pictures += found
+    _require_distinct(rows, [file.path for file in pictures], what="picture")
+    class_names, labels, notes = _classes(root, rows)
     ids = _ids(rows, pictures, single=None in tables)
     listings, stamps = {}, []
     for split in SPLITS:
@@ -80,7 +88,7 @@ def read_csv_folder(
         source=f"{path} (CSV and pictures)",
         settings=Settings(image_size, skip_broken, progress, photo_size),
         entry=entry_of(root, stamps, image_size=image_size, photo_size=photo_size),
-        notes=_notes(len(files) - len(pictures)),
+        notes=(*notes, *_unlabelled(len(files) - len(pictures))),
     )
 
 
@@ -136,14 +144,24 @@ def _tables(path: Path) -> tuple[Path, dict[str | None, Path]]:
     return root, tables
 
 
-def _class_names(root: Path, rows: Sequence[Row]) -> tuple[str, ...]:
+def _classes(
+    root: Path, rows: Sequence[Row]
+) -> tuple[tuple[str, ...], NDArray[np.int64], list[str]]:
+    """Class names, each row's label as an index into them, and what a person must know of them."""
+    notes: list[str] = []
     names = read_class_names(root)
+    plain = [plain_name(row.label) for row in rows]
     if names is None:
-        names = sorted_names(row.label.strip() for row in rows)
+        splits: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for row, name in zip(rows, plain, strict=True):
+            splits[row.split].append(name)
+        called, notes = one_spelling(splits)
+        names = sorted_names(called.values())
+        plain = [called[name] for name in plain]
     if len(names) < 2:
         found = f"only the class {names[0]!r}" if names else "no classes"
         raise TenfoldError(f"{root} has {found}; at least two are needed.")
-    return names
+    return names, _labels(rows, plain, names), notes
 
 
 def read_class_names(folder: Path) -> tuple[str, ...] | None:
@@ -162,11 +180,14 @@ def read_class_names(folder: Path) -> tuple[str, ...] | None:
     return names
 
 
-def _labels(rows: Sequence[Row], class_names: Sequence[str]) -> NDArray[np.int64]:
-    number_of = {name: number for number, name in enumerate(class_names)}
+def _labels(
+    rows: Sequence[Row], plain: Sequence[str], class_names: Sequence[str]
+) -> NDArray[np.int64]:
+    number_of = {plain_name(name): number for number, name in enumerate(class_names)}
+    number_of |= {name: number for number, name in enumerate(class_names)}
     labels = np.empty(len(rows), dtype=np.int64)
-    for position, row in enumerate(rows):
-        number = number_of.get(row.label, number_of.get(row.label.strip()))
+    for position, (row, name) in enumerate(zip(rows, plain, strict=True)):
+        number = number_of.get(row.label, number_of.get(name))
         if number is None:
             nearest = difflib.get_close_matches(row.label, class_names, n=1, cutoff=0)
             raise TenfoldError(
@@ -183,47 +204,141 @@ def _split_folders(root: Path) -> dict[str, str]:
     return {split: name for name in folders if (split := split_named(name)) is not None}
 
 
-def _find_pictures(
-    rows: Sequence[Row],
-    files: Sequence[PictureFile],
-    *,
-    folders: Mapping[str, str],
-    single: bool,
-) -> list[PictureFile]:
-    """Each row's picture file. Raises TenfoldError for one that is missing, unclear or repeated."""
-    index: dict[str, list[PictureFile]] = defaultdict(list)
-    for file in files:
-        bare = file.path.rsplit("/", 1)[-1]
-        for name in {file.path, bare} if single else (file.path,):
-            index[name].append(file)
-            index[name.rpartition(".")[0]].append(file)
+class _Finder:
+    """Picture files below `root` by what tables may call them.
+
+    folders: of each split that has one. single: whether one table has the pictures of all splits.
+    """
+
+    def __init__(
+        self, root: Path, files: Sequence[PictureFile], folders: Mapping[str, str], *, single: bool
+    ) -> None:
+        self._root, self._folders, self._single = root, folders, single
+        # The sooner a table names pictures as one of these does, the surer it means them.
+        self._ways: list[dict[str, list[PictureFile]]] = [defaultdict(list) for _ in range(5)]
+        paths, bare_names, stems, bare_stems, folded = self._ways
+        for file in files:
+            bare = file.path.rpartition("/")[2]
+            names = (file.path, bare, file.path.rpartition(".")[0], bare.rpartition(".")[0])
+            for way, name in zip((paths, bare_names, stems, bare_stems), names, strict=True):
+                way[name].append(file)
+            for name in {name.casefold() for name in names}:
+                folded[name].append(file)
+
+    def find(self, name: str, split: str) -> list[PictureFile]:
+        """What a row of `split` may mean by `name`: none, one, or several."""
+        wanted = name.replace("\\", "/").removeprefix("./")
+        if is_absolute(wanted):
+            return self._find_absolute(wanted, split)
+        for way in self._ways:
+            for key in (self.place(wanted, split), wanted):
+                known = way.get(key.casefold() if way is self._ways[-1] else key, [])
+                if found := known if "/" in key else self._in_split(known, split):
+                    return found
+        return []
+
+    def place(self, wanted: str, split: str) -> str:
+        """Where a picture of that name and split is looked for first."""
+        return f"{self._folders[split]}/{wanted}" if split in self._folders else wanted
+
+    def _find_absolute(self, wanted: str, split: str) -> list[PictureFile]:
+        """By the end of its path, for the folder may have moved; a file that is there elsewhere
+        means another by more than its bare name."""
+        paths, bare_names = self._ways[:2]
+        parts = wanted.split("/")
+        for start in range(len(parts) - 1):
+            end = "/".join(parts[start:])
+            if found := paths.get(end) or paths.get(end.removeprefix(f"{self._root.name}/")):
+                return found
+        bare = [] if os.path.exists(wanted) else bare_names.get(parts[-1], [])
+        return self._in_split(bare, split)
+
+    def _in_split(self, files: list[PictureFile], split: str) -> list[PictureFile]:
+        """Those that a bare name may mean: never any in another split's folder."""
+        if self._single:
+            return files
+        own, others = self._folders.get(split), set(self._folders.values())
+        tops = [file.path.partition("/")[0] for file in files]
+        return [
+            file
+            for file, top in zip(files, tops, strict=True)
+            if (top == own if own else top not in others)
+        ]
+
+
+def is_absolute(name: str) -> bool:
+    """Whether it is an absolute path, here or on Windows."""
+    return re.match(r"/|[A-Za-z]:[/\\]", name) is not None
+
+
+def _find_pictures(rows: Sequence[Row], finder: _Finder) -> tuple[list[Row], list[PictureFile]]:
+    """The rows of one table, called by the column that names pictures, and each one's file.
+
+    Raises TenfoldError for a picture that is missing or unclear, and for columns that mean
+    different ones.
+    """
+    found = {
+        column: [finder.find(row.names[column], row.split) for row in rows]
+        for column in (rows[0].names if rows else ())
+    }
+    column = _column_of_pictures(rows, found)
+    named = [row._replace(name=row.names[column]) for row in rows]
     pictures: list[PictureFile] = []
-    missing: list[tuple[Row, str]] = []
-    for row in rows:
-        wanted = row.name.replace("\\", "/").removeprefix("./")
-        own = f"{folders[row.split]}/{wanted}" if row.split in folders else wanted
-        found = index.get(own) or index.get(wanted, [])
-        if len(found) > 1:
-            listed = " and ".join(printable(file.path) for file in found[:2])
+    missing: list[Row] = []
+    for row, files in zip(named, found.get(column, ()), strict=True):
+        if len(files) > 1:
+            listed = " and ".join(printable(file.path) for file in files[:2])
             raise TenfoldError(f"{row.place} names {row.name!r}, which may be {listed}; say which.")
-        pictures += found
-        if not found:
-            missing.append((row, own))
+        pictures += files
+        if not files:
+            missing.append(row)
     if missing:
-        row, own = missing[0]
+        row = missing[0]
+        place = finder.place(row.name, row.split)
         raise TenfoldError(
-            f"{row.place} names the picture {row.name!r}, but there is no {own} (nor that name "
-            f"with .png, .jpg and so on) in {row.file.parent}; {len(missing)} of {len(rows)} are "
-            "missing: restore them or remove their lines."
+            f"{row.place} names the picture {row.name!r}, but there is no {place} (nor "
+            f"that name with .png, .jpg and so on) in {row.file.parent}; {len(missing)} of "
+            f"{len(rows)} are missing: restore them or remove their lines."
         )
-    _require_distinct(rows, [file.path for file in pictures], what="picture")
-    return pictures
+    return named, pictures
+
+
+def _column_of_pictures(
+    rows: Sequence[Row], found: Mapping[str, Sequence[Sequence[PictureFile]]]
+) -> str:
+    """The column that names most files as they are called, failing that without their suffix.
+
+    Raises TenfoldError where two are as good and mean different ones.
+    """
+
+    def merit(column: str) -> tuple[int, int]:
+        pairs = zip(rows, found[column], strict=True)
+        whole = [
+            row.names[column].casefold().endswith(Path(files[0].path).suffix.casefold())
+            for row, files in pairs
+            if files
+        ]
+        return sum(whole), len(whole)
+
+    merits = {column: merit(column) for column in found}
+    best = max(merits.values(), default=(0, 0))
+    first, *others = [column for column in merits if merits[column] == best] or [""]
+    for other in others:
+        for row, one, two in zip(rows, found[first], found[other], strict=True):
+            if one and two and one != two:
+                raise TenfoldError(
+                    f"{row.place} names {printable(one[0].path)} in the column {first} and "
+                    f"{printable(two[0].path)} in {other}; remove or rename the column that isn't "
+                    "meant."
+                )
+    return first
 
 
 def _ids(rows: Sequence[Row], pictures: Sequence[PictureFile], *, single: bool) -> list[str]:
     ids = []
     for row, picture in zip(rows, pictures, strict=True):
-        own = printable(picture.path) if single else f"{row.split}/{row.name}"
+        by_path = single or is_absolute(row.name)
+        own = printable(picture.path) if by_path else f"{row.split}/{row.name}"
         ids.append(own if row.original_id is None else row.original_id)
     _require_distinct(rows, ids, what="id")
     return ids
@@ -239,7 +354,7 @@ def _require_distinct(rows: Sequence[Row], values: Sequence[str], *, what: str) 
             )
 
 
-def _notes(num_unlabelled: int) -> list[str]:
+def _unlabelled(num_unlabelled: int) -> list[str]:
     if not num_unlabelled:
         return []
     return [f"{num_unlabelled} pictures are labelled in no CSV file and were left out."]

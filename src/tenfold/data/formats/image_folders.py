@@ -1,29 +1,34 @@
 """Folders of picture files, one folder a class.
 
 `train/cat/tom.jpg`, beside `val`, `valid` or `validation`, and `test`; or `cat/tom.jpg` without
-splits, which is all training data. Folders and files whose names begin with a dot, and the litter
-of operating systems, are passed over. A class folder may hold folders of its own.
+splits, which is all training data but for a `test/cat/tim.jpg` beside it. `split_names` has more
+spellings. Folders and files whose names begin with a dot, and the litter of operating systems, are
+passed over. A class folder may hold folders of its own.
 """
 
+import logging
 import os
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tenfold.data.formats.decoded_cache import entry_of
 from tenfold.data.formats.listings import (
-    MAX_SHOWN,
     Listing,
     Settings,
     decode_listings,
     label_numbers,
+    one_spelling,
+    plain_name,
     sorted_names,
 )
-from tenfold.data.formats.split_names import SPLITS, split_named
+from tenfold.data.formats.split_names import PLAIN_NAMES, SPLITS, split_named
 from tenfold.data.images import PHOTO_SIZE, Dataset
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
+
+logger = logging.getLogger("tenfold")
 
 # Kinds that can't be read are among them, so that such files are reported and not passed over.
 PICTURE_SUFFIXES = (
@@ -56,41 +61,43 @@ def read_image_folder(
 
     Class names are the folders' names, sorted over all splits: by value where all of them are
     whole numbers, otherwise by code point. Ids are paths relative to the folder. Raises
-    TenfoldError for a folder without pictures or with fewer than two classes, for two spellings of
-    one split, and for broken pictures unless they are to be skipped.
+    TenfoldError for a folder without pictures or with fewer than two classes, for folders that
+    may be splits or classes, two spellings of one split, and for broken pictures unless they are
+    to be skipped.
     """
     root = folder_within(path)
-    files, notes = _files_by_split(root)
-    classes = {
-        split: [_class_of(file, has_split=split is not None) for file in own]
-        for split, own in files.items()
-    }
-    class_names = sorted_names(name for names in classes.values() for name in names)
+    layout = _find_layout(root)
+    found = {split: own.classes() for split, own in layout.splits.items()}
+    called, notes = one_spelling(found)
+    classes = {split: [called[name] for name in names] for split, names in found.items()}
+    class_names = sorted_names(called.values())
     if len(class_names) < 2:
-        found = f"only the class folder {class_names[0]}" if class_names else "no class folders"
+        what = f"only the class folder {class_names[0]}" if class_names else "no class folders"
         raise TenfoldError(
-            f"{path} holds {found} with pictures; at least two class folders are needed, as in "
+            f"{path} holds {what} with pictures; at least two class folders are needed, as in "
             "train/cat/1.jpg and train/dog/1.jpg."
         )
-    notes += _missing_classes(class_names, classes)
+    said = f": {', '.join(layout.said)}" if layout.said else ""
+    if said:
+        logger.info("%s%s.", path, said)
     listings = {
-        split or "train": Listing(
-            [os.path.join(root, file.path) for file in own],
-            [file.path for file in own],
+        split: Listing(
+            [os.path.join(root, file.path) for file in own.files],
+            [file.path for file in own.files],
             label_numbers(classes[split], class_names),
-            [printable(file.path) for file in own],
+            [printable(file.path) for file in own.files],
         )
-        for split, own in files.items()
+        for split, own in layout.splits.items()
     }
-    stamps = [file.stamp for own in files.values() for file in own]
+    stamps = [file.stamp for own in layout.splits.values() for file in own.files]
     return decode_listings(
         listings,
         place=path,
         class_names=class_names,
-        source=f"{path} (image folder)",
+        source=f"{path} (image folder{said})",
         settings=Settings(image_size, skip_broken, progress, photo_size),
         entry=entry_of(root, stamps, image_size=image_size, photo_size=photo_size),
-        notes=notes,
+        notes=(*layout.notes, *notes, *_empty_folders(root, layout, called)),
     )
 
 
@@ -152,52 +159,194 @@ def stamp_of(path: str, entry: "os.DirEntry[str]") -> str:
     return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
-def _files_by_split(root: Path) -> tuple[dict[str | None, list[PictureFile]], list[str]]:
-    """The files in class folders by split, or under None where there are no split folders."""
-    with os.scandir(root) as entries:
-        folders = sorted(e.name for e in entries if e.is_dir() and not is_litter(e.name))
-    named: dict[str, str] = {}
-    for folder in folders:
-        split = split_named(folder)
-        if split in named:
+class _Split(NamedTuple):
+    """folder: that the class folders of the split are in, empty for the root."""
+
+    folder: str
+    files: list[PictureFile]
+
+    def classes(self) -> list[str]:
+        """Each file's class folder."""
+        depth = self.folder.count("/") + 1 if self.folder else 0
+        return [plain_name(printable(file.path.split("/")[depth])) for file in self.files]
+
+
+class _Layout(NamedTuple):
+    """said: which folders are taken for what, where their names alone don't say it."""
+
+    splits: dict[str, _Split]
+    notes: list[str]
+    said: list[str]
+
+
+def class_folders(root: Path) -> set[str]:
+    """Names of what may be class folders: in `root`, and in folders there that mean splits."""
+    folders = subfolders(root)
+    inner = {name for each in folders if split_named(each) for name in subfolders(root / each)}
+    return inner | {name for name in folders if not split_named(name)}
+
+
+def subfolders(path: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without litter."""
+    with os.scandir(path) as entries:
+        return sorted(e.name for e in entries if not is_litter(e.name) and e.is_dir())
+
+
+def _find_layout(root: Path) -> _Layout:
+    """Which folders are splits and which are classes. Raises TenfoldError where it may be either.
+
+    A folder named as a split is one if it holds class folders itself.
+    """
+    files = {folder: list(picture_files(root, folder)) for folder in subfolders(root)}
+    named = [folder for folder in files if split_named(folder)]
+    splits: dict[str, _Split] = {}
+    for folder in named:
+        split, own = split_named(folder) or "", _split_in(root, folder, files[folder])
+        if not own.files:
+            continue
+        if split in splits:
+            both = f"{splits[split].folder} and {folder}"
             raise TenfoldError(
-                f"{root} holds {named[split]} and {folder}, which both mean the {split} split; "
-                "rename or remove one of them."
+                f"{root} holds {both}, which both mean the {split} split; rename or remove one of "
+                "them."
             )
-        if split is not None:
-            named[split] = folder
-    if "train" not in named and named and len(named) == len(folders):
+        splits[split] = own
+    tops = {split.folder.partition("/")[0] for split in splits.values()}
+    others = [folder for folder in files if files[folder] and folder not in tops]
+    if "train" in splits:
+        return _split_layout(root, splits, files, others)
+    if splits:
+        return _beside_layout(root, splits, files, others)
+    if named and len(named) == len(files) and "train" not in map(split_named, named):
+        raise TenfoldError(f"{root} holds {', '.join(named)} and no train folder; add one.")
+    return _plain_layout(root, files, others)
+
+
+def _split_in(root: Path, folder: str, files: Sequence[PictureFile]) -> _Split:
+    """The pictures in class folders of a split folder, or of one of its meaning alone in it."""
+    own, split = folder, split_named(folder)
+    while len(inner := subfolders(root / own)) == 1 and split_named(inner[0]) == split:
+        own = f"{own}/{inner[0]}"
+    start = f"{own}/"
+    return _Split(
+        own, [f for f in files if f.path.startswith(start) and "/" in f.path[len(start) :]]
+    )
+
+
+def _split_layout(
+    root: Path,
+    splits: dict[str, _Split],
+    files: Mapping[str, Sequence[PictureFile]],
+    others: Sequence[str],
+) -> _Layout:
+    """Folders of splits, train among them."""
+    flat = [name for name in others if any(file.path.count("/") == 1 for file in files[name])]
+    flat = [name for name in flat if split_named(name) is None]
+    if list(splits) == ["train"] and len(flat) > 1:
+        raise TenfoldError(
+            f"{splits['train'].folder} in {root} may be the train split or a class as "
+            f"{_listed(flat)} beside it; move those away, or rename {splits['train'].folder}."
+        )
+    notes, said = [], []
+    for split, (folder, own) in _ordered(splits).items():
+        if loose := len(files[folder.partition("/")[0]]) - len(own):
+            notes.append(_loose_note(loose, folder))
+        if folder.casefold() not in PLAIN_NAMES:
+            said.append(f"{folder} is the {split} split")
+    for name in (name for name in others if split_named(name)):
+        notes.append(_loose_note(len(files[name]), name))
+    if unknown := [name for name in others if not split_named(name)]:
+        notes.append(f"Folders beside the splits were left out: {', '.join(unknown)}.")
+    return _Layout(_ordered(splits), notes, said)
+
+
+def _ordered(splits: Mapping[str, _Split]) -> dict[str, _Split]:
+    return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def _loose_note(number: int, folder: str) -> str:
+    return f"{number} pictures directly in {folder} are in no class folder and were left out."
+
+
+def _beside_layout(
+    root: Path,
+    splits: dict[str, _Split],
+    files: Mapping[str, Sequence[PictureFile]],
+    others: Sequence[str],
+) -> _Layout:
+    """Folders of splits but none of train, which the class folders beside them are, if any."""
+    folders = [split.folder for split in splits.values()]
+    inner = {name for split in splits.values() for name in split.classes()}
+    unclear = [name for name in others if split_named(name) and name not in inner]
+    classes = [name for name in others if name not in unclear]
+    if not classes:
         raise TenfoldError(f"{root} holds {', '.join(folders)} and no train folder; add one.")
-    if "train" not in named:
-        return {None: [file for file in picture_files(root) if "/" in file.path]}, []
-    files: dict[str | None, list[PictureFile]] = {}
-    notes = []
-    for split in (split for split in SPLITS if split in named):
-        found = list(picture_files(root, named[split]))
-        files[split] = [file for file in found if file.path.count("/") >= 2]
-        if loose := len(found) - len(files[split]):
-            notes.append(
-                f"{loose} pictures directly in {named[split]} are in no class folder and were left "
-                "out."
-            )
-    others = [folder for folder in folders if folder not in named.values()]
-    if others:
-        notes.append(f"Folders beside the splits were left out: {', '.join(others)}.")
-    return files, notes
+    if unclear or not inner & set(map(plain_name, classes)):
+        raise TenfoldError(
+            f"{_listed(unclear or folders)} in {root} may be a split or a class as "
+            f"{_listed(classes)} beside it: put the training classes into a folder train, or "
+            "rename it if it is a class."
+        )
+    train = _Split("", [file for name in others for file in files[name]])
+    said = [f"{own.folder} is the {split} split" for split, own in splits.items()]
+    said.append("the class folders beside it are the train split")
+    return _Layout(_ordered({"train": train, **splits}), [], said)
 
 
-def _class_of(file: PictureFile, *, has_split: bool) -> str:
-    """The class folder's name; composed, because macOS takes letters and their accents apart."""
-    return unicodedata.normalize("NFC", printable(file.path.split("/")[1 if has_split else 0]))
+def _plain_layout(
+    root: Path, files: Mapping[str, Sequence[PictureFile]], others: Sequence[str]
+) -> _Layout:
+    """Class folders alone, one of which may be called as a split is."""
+    named = [name for name in others if split_named(name)]
+    if named and len(named) == len(others):
+        return _Layout({"train": _Split(named[0], [])}, [], [])
+    if len(named) > 1 or "test" in map(split_named, named):
+        classes = [name for name in others if name not in named]
+        raise TenfoldError(
+            f"{_listed(named)} in {root} may be a split or a class as {_listed(classes)} beside "
+            "it: move it away if it is a split without class folders, or rename it if it is a "
+            "class."
+        )
+    _refuse_unknown_splits(root, {name: files[name] for name in others})
+    train = _Split("", [file for name in others for file in files[name]])
+    return _Layout({"train": train}, [], [f"{name} is a class" for name in named])
 
 
-def _missing_classes(
-    class_names: tuple[str, ...], classes: dict[str | None, list[str]]
-) -> list[str]:
-    notes = []
-    for split, names in classes.items():
-        missing = [name for name in class_names if name not in set(names)]
-        if missing and names:
-            listed = ", ".join(missing[:MAX_SHOWN]) + (", ..." if len(missing) > MAX_SHOWN else "")
-            notes.append(f"The {split} split has no pictures of: {listed}.")
-    return notes
+def _refuse_unknown_splits(root: Path, files: Mapping[str, Sequence[PictureFile]]) -> None:
+    """Raise TenfoldError where each folder holds the same folders, or folders of splits alone."""
+    inner = [
+        {path[1] if len(path := file.path.split("/")) > 2 else "" for file in own}
+        for own in files.values()
+    ]
+    if len(inner) < 2 or not all(len(names) > 1 and "" not in names for names in inner):
+        return
+    if all(split_named(name) for names in inner for name in names):
+        raise TenfoldError(
+            f"Each of {_listed(list(files))} in {root} holds folders of splits "
+            f"({', '.join(sorted(inner[0]))}); put the split first, as in train/cat/1.jpg."
+        )
+    if all(names == inner[0] for names in inner):
+        raise TenfoldError(
+            f"{_listed(list(files))} in {root} each hold {_listed(sorted(inner[0]))}: if they are "
+            "splits, name them train, validation and test; if they are the classes, move their "
+            "pictures up into them."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = list(names[:5]) + ([f"{len(names) - 5} more"] if len(names) > 5 else [])
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def _empty_folders(root: Path, layout: _Layout, class_names: Collection[str]) -> list[str]:
+    """A sentence about class folders that hold no picture in any split."""
+    tops = {own.folder.partition("/")[0] for own in layout.splits.values()}
+    empty = {
+        name
+        for own in layout.splits.values()
+        for name in map(printable, subfolders(root / own.folder))
+        if plain_name(name) not in class_names and (own.folder or name not in tops)
+    }
+    return (
+        [f"Class folders without images were left out: {_listed(sorted(empty))}."] if empty else []
+    )

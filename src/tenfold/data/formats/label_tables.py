@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,10 @@ from tenfold.errors import TenfoldError
 
 ORIGINAL_ID = "original_id"
 SINGLE_FILES = ("labels.csv", "metadata.csv")
-ID_COLUMNS = ("id", "image_id", "filename", "file_name", "file", "image", "path")
+ID_COLUMNS = (
+    *("id", "image_id", "filename", "file_name", "file", "image", "path", "image_path", "img_path"),
+    *("file_path", "filepath", "image_name", "img"),
+)
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
 SPLIT_COLUMN = "split"
 
@@ -20,7 +23,8 @@ SPLIT_COLUMN = "split"
 class Row(NamedTuple):
     """A labelled picture as a line of a CSV file has it.
 
-    file and line: where it stands; name: of the picture; split: train, validation or test.
+    file and line: where it stands; names: what each column that may name the picture has, the
+    first of them being `name` until somebody knows better; split: train, validation or test.
     """
 
     file: Path
@@ -29,6 +33,7 @@ class Row(NamedTuple):
     label: str
     split: str
     original_id: str | None
+    names: Mapping[str, str]
 
     @property
     def place(self) -> str:
@@ -40,27 +45,61 @@ def find_tables(root: Path) -> dict[str | None, Path]:
     """The CSV files of labels in a folder by split, or under None the one for all splits.
 
     `trainLabels.csv`, `train_labels.csv`, `labels.csv` are taken at their word; `train.csv` and
-    `metadata.csv` only if their first line names columns for pictures and labels.
+    `metadata.csv` only if their first line names columns for pictures and labels. Failing those,
+    each split's folder may hold its own `metadata.csv`, as on the Hugging Face hub.
     """
-    found: dict[str | None, Path] = {}
-    for file in sorted(root.glob("*.[cC][sS][vV]")):
-        match = re.fullmatch(r"(.+?)([_-]?labels)?\.csv", file.name, re.IGNORECASE)
-        split = split_named(match[1]) if match else None
-        if split is None or match is None or not (match[2] or _has_columns(file)):
-            continue
-        if split in found:
-            raise TenfoldError(
-                f"{root} holds {found[split].name} and {file.name}, which both label the {split} "
-                "split; rename or remove one of them."
-            )
-        found[split] = file
+    found = _one_each(
+        root,
+        (
+            (split, file)
+            for file in sorted(root.glob("*.[cC][sS][vV]"))
+            if (match := re.fullmatch(r"(.+?)([_-]?labels)?\.csv", file.name, re.IGNORECASE))
+            and (split := split_named(match[1]))
+            and (match[2] or _has_columns(file))
+        ),
+    )
     if "train" in found:
         return found
     for name in SINGLE_FILES:
         file = root / name
         if file.is_file() and (name == "labels.csv" or _has_columns(file)):
             return {None: file}
-    return {}
+    inner = _one_each(
+        root,
+        (
+            (split, file)
+            for name in SINGLE_FILES
+            for file in sorted(root.glob(f"*/{name}"))
+            if (split := split_named(file.parent.name)) and _has_columns(file)
+        ),
+    )
+    return inner if "train" in inner else {}
+
+
+def _one_each(root: Path, tables: Iterable[tuple[str, Path]]) -> dict[str | None, Path]:
+    found: dict[str | None, Path] = {}
+    for split, file in tables:
+        if split in found:
+            names = [str(each.relative_to(root)) for each in (found[split], file)]
+            raise TenfoldError(
+                f"{root} holds {' and '.join(names)}, which both label the {split} split; rename "
+                "or remove one of them."
+            )
+        found[split] = file
+    return found
+
+
+def names_classes(file: Path, folders: Collection[str]) -> bool:
+    """Whether a CSV file is about the class `folders` and no pictures: a column of it has each."""
+    try:
+        text = text_of(file)
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=_delimiter(text)) if row]
+    except (csv.Error, TenfoldError):
+        return False
+    columns = [[field.strip() for field in column] for column in zip(*rows, strict=False)]
+    return any(
+        len(set(column)) == len(column) and set(folders) <= set(column) for column in columns
+    )
 
 
 def read_table(file: Path, *, split: str | None) -> Iterator[Row]:
@@ -73,8 +112,8 @@ def read_table(file: Path, *, split: str | None) -> Iterator[Row]:
     text = text_of(file)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     try:
-        header = [name.strip().casefold() for name in next(reader, [])]
-        name_column, label_column = _columns(header, file)
+        header = _header(next(reader, []))
+        name_columns, label_column = _columns(header, file)
         split_column = header.index(SPLIT_COLUMN) if SPLIT_COLUMN in header else None
         id_column = header.index(ORIGINAL_ID) if ORIGINAL_ID in header else None
         for fields in reader:
@@ -86,15 +125,17 @@ def read_table(file: Path, *, split: str | None) -> Iterator[Row]:
                     f"{where} has {len(fields)} fields where the first line has {len(header)}; "
                     "mend the line."
                 )
-            if not fields[name_column].strip() or not fields[label_column]:
+            names = {column: fields[header.index(column)].strip() for column in name_columns}
+            if not any(names.values()) or not fields[label_column].strip():
                 raise TenfoldError(f"{where} lacks a picture or a label; mend or remove the line.")
             yield Row(
                 file,
                 reader.line_num,
-                fields[name_column].strip(),
+                names[name_columns[0]],
                 fields[label_column],
                 split or _split_in(fields, split_column, where),
                 None if id_column is None else fields[id_column],
+                names,
             )
     except csv.Error as error:
         raise TenfoldError(
@@ -106,21 +147,26 @@ def _has_columns(file: Path) -> bool:
     try:
         with open(file, encoding="utf-8-sig") as opened:
             line = opened.readline(10_000)
-        _columns([name.strip().casefold() for name in line.split(_delimiter(line))], file)
+        _columns(_header(line.split(_delimiter(line))), file)
     except (OSError, UnicodeDecodeError, TenfoldError):
         return False
     return True
 
 
-def _columns(header: list[str], file: Path) -> tuple[int, int]:
-    name = next((column for column in ID_COLUMNS if column in header), None)
+def _header(names: Iterable[str]) -> list[str]:
+    return [re.sub(r"[ -]", "_", name.strip(' \t\r\n"').casefold()) for name in names]
+
+
+def _columns(header: list[str], file: Path) -> tuple[list[str], int]:
+    """Names of the columns that may name pictures, likelier ones first; where the labels are."""
+    names = [column for column in ID_COLUMNS if column in header]
     label = next((column for column in LABEL_COLUMNS if column in header), None)
-    if name is None or label is None:
+    if not names or label is None:
         raise TenfoldError(
             f"{file} line 1 names the columns {', '.join(header) or '(none)'}, where id or "
             "filename, and label, were expected; add such a line."
         )
-    return header.index(name), header.index(label)
+    return names, header.index(label)
 
 
 def _split_in(fields: list[str], column: int | None, where: str) -> str:

@@ -1,6 +1,8 @@
 """From lists of labelled picture files to Images: decoded, cached, and honest about broken ones."""
 
 import logging
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,3 +152,33 @@ def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     if all(name.isascii() and name.isdigit() for name in distinct):
         return tuple(sorted(distinct, key=lambda name: (int(name), name)))
     return tuple(sorted(distinct))
+
+
+def plain_name(label: str) -> str:
+    """Without spaces around it, and composed, because macOS takes letters and accents apart."""
+    return unicodedata.normalize("NFC", label.strip())
+
+
+def one_spelling(labels: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
+    """What to call the class of each label, and what a person must know of that.
+
+    labels: the plain names of each split's pictures. Two that differ in case alone are one class,
+    called as in the first split, where no split has both; else they are two, as in `a` and `A`.
+    """
+    own = {split: set(names) for split, names in labels.items()}
+    variants: dict[str, list[str]] = defaultdict(list)
+    for names in own.values():
+        for name in sorted(names):
+            if name not in variants[name.casefold()]:
+                variants[name.casefold()].append(name)
+    called: dict[str, str] = {}
+    told: dict[str, list[str]] = defaultdict(list)
+    for found in variants.values():
+        is_one = all(len(names.intersection(found)) < 2 for names in own.values())
+        called |= {name: found[0] if is_one else name for name in found}
+        if len(found) > 1:
+            outcome = "are read as one class each" if is_one else "stay separate classes"
+            told[outcome].append(" and ".join(found))
+    return called, [
+        f"{', '.join(pairs)} differ in case alone and {outcome}." for outcome, pairs in told.items()
+    ]

@@ -132,10 +132,15 @@ def resize_pixels(pixels: NDArray[np.uint8], *, image_size: int) -> NDArray[np.u
 
 
 def _open(source: Path | str | bytes) -> "Image.Image":
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    image = Image.open(file, formats=FILE_KINDS)
+    try:
+        image = Image.open(file, formats=FILE_KINDS)
+    except UnidentifiedImageError:
+        if not (source if isinstance(source, bytes) else Path(source).stat().st_size):
+            raise BrokenPictureError("is empty (0 bytes)") from None
+        raise
     if _area(image) > MAX_PIXELS:
         image.close()
         raise _too_large(image.size, MAX_PIXELS)
