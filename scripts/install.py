@@ -30,7 +30,7 @@ def main() -> int:
         settings = uv_settings(pip_settings(), os.environ)
         command = [str(uv), "pip", "install", "--python", sys.executable, "--compile-bytecode"]
         if not run(*command, *WANTED, **settings):
-            return 0
+            return run(sys.executable, "-m", "compileall", "-q", "src")
     sys.stdout.write("uv could not install it; pip does, which takes some minutes.\n")
     sys.stdout.flush()
     return run(*PIP, "install", *WANTED)
