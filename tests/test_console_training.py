@@ -30,7 +30,7 @@ def test_a_run_within_a_time_promises_no_number_of_epochs(capsys):
     # So many are planned that the clock ends the run and not the plan.
     plan = dataclasses.replace(PLAN, epochs=2000, seconds_left=12.0)
     started, epoch, ended = lines_of(capsys, plan)
-    assert "12 s, but at most 2000 epochs of 10 steps, on cpu" in started
+    assert "12 s, but at most 2,000 epochs of 10 steps, on cpu" in started
     assert epoch.startswith("epoch 1  train loss 1.500")
     assert epoch.endswith("12 s left")
     assert ended == "Training ended by time limit."

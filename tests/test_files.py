@@ -77,7 +77,7 @@ def test_a_value_that_is_not_json_changes_nothing(tmp_path, content):
 
 def test_a_folder_in_the_place_of_the_file_is_named(tmp_path):
     (tmp_path / "file").mkdir()
-    with pytest.raises(TenfoldError, match="file can't be written"):
+    with pytest.raises(TenfoldError, match="file is a folder; give the name of a file in it"):
         write_text(tmp_path / "file", "content")
     assert names_in(tmp_path) == ["file"]
 

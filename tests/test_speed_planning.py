@@ -191,10 +191,11 @@ def test_too_little_time_is_refused_with_what_is_missing(slow_machine):
         plan_run(load_recipe("cnn"), dataset(), seconds=3.0, device=CPU)
 
 
-@pytest.mark.parametrize("seconds", [1.0, 5.0, 20.0])
-@pytest.mark.parametrize("recipe", [None, "cnn"])
+@pytest.mark.parametrize(
+    ("recipe", "seconds"), [(None, 1.0), (None, 5.0), ("cnn", 1.0), ("cnn", 5.0), ("cnn", 20.0)]
+)
 def test_the_least_run_that_is_told_can_be_planned(slow_machine, seconds, recipe):
-    # 50 test pictures a thousand times: evaluation alone takes longer.
+    # 10,000 test pictures: evaluation alone takes 20 s, or less where views may be dropped.
     large = dataclasses.replace(dataset(side=32), name="cifar10")
     large = dataclasses.replace(large, test=repeated(large.test, 200))
     asked = load_recipe(recipe) if recipe else None
@@ -203,8 +204,9 @@ def test_the_least_run_that_is_told_can_be_planned(slow_machine, seconds, recipe
     least = int(re.search(r"give --time (\d+)s", str(refused.value))[1])
     planned = plan_run(asked, large, seconds=least + 1, spent=0.5, device=CPU)
     assert planned.recipe.training.time_limit_seconds >= 1
-    with pytest.raises(TenfoldError, match="too short"):
-        plan_run(asked, large, seconds=least - 2, spent=0.5, device=CPU)
+    if recipe is not None:
+        with pytest.raises(TenfoldError, match="too short"):
+            plan_run(asked, large, seconds=least - 2, spent=0.5, device=CPU)
 
 
 def repeated(images, times):
