@@ -32,10 +32,10 @@ WAYS = {
 }
 
 PARTS = {
-    "ann": ("ann", ["training.epochs=2", "data.train_size=25000"]),
-    "cnn": ("cnn", ["training.epochs=1", "data.train_size=15000"]),
-    "fast-75": ("fast-75", ["training.epochs=2", "data.train_size=20000"]),
-    "transfer": ("transfer-lite0-head", ["data.train_size=400", "data.validation_size=50"]),
+    "ann": ("ann", ["training.epochs=2", "data.train_size=10000"]),
+    "cnn": ("cnn", ["training.epochs=1", "data.train_size=6000"]),
+    "fast-75": ("fast-75", ["training.epochs=2", "data.train_size=8000"]),
+    "transfer": ("transfer-lite0-head", ["data.train_size=150", "data.validation_size=50"]),
 }
 
 
@@ -109,6 +109,8 @@ def busy_programs(number: int) -> Iterator[None]:
         for program in programs:
             program.kill()
             program.wait()
+        if programs:
+            time.sleep(3)
 
 
 def serve(model: Path, busy: list[int], rounds: int) -> dict[str, list[float]]:
