@@ -34,7 +34,8 @@ def build_optimizer(
         return _build_muon(parameters, options)
     spared: set[nn.Parameter] = set()
     for module in model.modules():
-        if names := getattr(module, "no_weight_decay", set)():
+        names: set[str] = getattr(module, "no_weight_decay", set)()
+        if names:
             spared.update(p for name, p in module.named_parameters() if name in names)
     gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in parameters:
