@@ -108,13 +108,13 @@ def folder(template, tmp_path):
 def finish(*processes: Command) -> str:
     """The output of all, once they have ended well."""
     for process in processes:
-        assert process.wait() == 0, process.output
+        assert process.wait(600) == 0, process.output
     return "".join(process.output for process in processes)
 
 
 def launch(command: list[str], folder: Path) -> None:
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=150, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -233,10 +233,10 @@ def test_two_processes_resume_exactly(folder, tmp_path):
     finish(*start_ranks(TRAIN, folder=whole))
     ranks = start_ranks(TRAIN, folder=folder, before=Record(seconds_a_step=0.05))
     log = folder / "steps-0.jsonl"
-    ranks[0].wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 20)
+    ranks[0].wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 20, seconds=600)
     for rank in ranks:
         rank.signal(signal.SIGTERM)
-    assert [rank.wait() for rank in ranks] == [75, 75]
+    assert [rank.wait(600) for rank in ranks] == [75, 75]
     assert all("everything is saved" in rank.output for rank in ranks)
     assert not (folder / RUN / "result.json").exists()
     finish(*start_ranks(TRAIN, folder=folder))
