@@ -42,7 +42,6 @@ def recipe_within(
     An unfinished run in `runs`, or in the folder of `options`, that the same command began keeps
     its plan, unless `options` ask for a new one. Raises TenfoldError under a launcher.
     """
-    from dataclasses import replace
 
     import torch
 
@@ -89,7 +88,7 @@ def recipe_within(
     )
     _tell(planned, output, time=time, writes_page=writes_page)
     threads = torch.get_num_threads() if options.threads is None else options.threads
-    return Timed(replace(planned.recipe, name=named), dataset, planned.closing, threads)
+    return Timed(planned.recipe.but(name=named), dataset, planned.closing, threads)
 
 
 def _tell(planned: "Planned", output: Output, *, time: str, writes_page: bool) -> None:

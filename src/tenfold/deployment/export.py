@@ -346,8 +346,8 @@ def _plain_logits(
     """Of one view, whatever the recipe's evaluation has."""
     from dataclasses import replace
 
-    evaluation = replace(model.recipe.evaluation, views="one")
-    plain = replace(model, recipe=replace(model.recipe, evaluation=evaluation))
+    evaluation = model.recipe.evaluation.but(views="one")
+    plain = replace(model, recipe=model.recipe.but(evaluation=evaluation))
     return plain.logits(pixels, progress=progress)
 
 

@@ -1,11 +1,13 @@
 """Parts that several networks are built from."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from tenfold.errors import TenfoldError
+from tenfold.registry import expected
 
 
 class Layer(NamedTuple):
@@ -14,6 +16,37 @@ class Layer(NamedTuple):
     name: str
     module: nn.Module
     as_maps: Callable[[Tensor], Tensor] | None = None
+
+
+# -- options that several networks have, as recipes know them
+
+Activation = Annotated[
+    Literal["relu", "leaky_relu", "prelu", "elu", "swish", "gelu", "sigmoid", "tanh"],
+    Field(description="The non-linearity after each layer."),
+]
+ConvolutionNorm = Annotated[
+    Literal["batch", "batch_after", "none"],
+    Field(description="Batch norm before each activation, after it (`batch_after`), or none."),
+]
+Depth = Annotated[int, Field(ge=1, le=100, description="Number of convolutions.")]
+
+
+def _odd(size: int) -> int:
+    if size < 1 or size % 2 == 0:
+        raise expected("odd")
+    return size
+
+
+KernelSize = Annotated[
+    int, AfterValidator(_odd), Field(description="Side of the convolutions in pixels; odd.")
+]
+Width = Annotated[int, Field(gt=0)]
+Dense = Annotated[
+    tuple[Width, ...], Field(description="Units of each dense layer before the output.")
+]
+Dropout = Annotated[
+    float, Field(ge=0, lt=1, description="Share of the dense units that training drops.")
+]
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

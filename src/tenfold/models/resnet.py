@@ -3,12 +3,14 @@
 Legend: N pictures, C channels, H and W pixels.
 """
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from tenfold.models.blocks import ACTIVATIONS
+from tenfold.models.blocks import ACTIVATIONS, Activation
+from tenfold.registry import rule
 
 
 class _Layout(NamedTuple):
@@ -26,7 +28,15 @@ _LAYOUTS = {
 
 
 def resnet(
-    *, num_classes: int, image_size: tuple[int, int], depth: int, stem: str, activation: str
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    depth: Annotated[Literal[18, 34, 50], Field(description="Number of layers.")] = 18,
+    stem: Annotated[
+        Literal["cifar", "imagenet"],
+        Field(description="A 3x3 convolution, or a 7x7 one of stride 2 and a max pool."),
+    ] = "cifar",
+    activation: Activation = "relu",
 ) -> nn.Module:
     """ResNet-18, 34 or 50: four stages of 64 to 512 channels (to 2,048 with bottlenecks).
 
@@ -61,8 +71,15 @@ def resnet(
     return _finish(layers, channels, num_classes)
 
 
+@rule("depth", "6 n + 2, such as 20, 32, 44, 56 or 110", lambda o: o.depth % 6 == 2)
 def cifar_resnet(
-    *, num_classes: int, image_size: tuple[int, int], depth: int, activation: str
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    depth: Annotated[
+        int, Field(ge=8, le=2000, description="Number of layers, 6 n + 2: 20, 32, 44, 56 or 110.")
+    ] = 20,
+    activation: Activation = "relu",
 ) -> nn.Module:
     """The paper's own network for CIFAR-10: three stages of 16, 32 and 64 channels.
 

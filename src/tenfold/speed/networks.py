@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold.evaluation.trained import build_network
 from tenfold.evaluation.views import num_views
-from tenfold.recipe import ModelOptions, PretrainedOptions, Recipe, load_recipe, shipped_recipes
+from tenfold.recipe import PartOptions, Recipe, load_recipe, shipped_recipes
 from tenfold.speed.rates import Rates, seconds_of_one
 from tenfold.training.devices import available_precision
 from tenfold.training.optimizers import build_optimizer, update_of
@@ -119,10 +119,10 @@ class Workbench:
 
 def distinct_networks() -> list[str]:
     """The shipped recipes without those whose network and precision another has too."""
-    seen: dict[tuple[ModelOptions, str], str] = {}
+    seen: dict[tuple[PartOptions, str], str] = {}
     for name in shipped_recipes():
         recipe = load_recipe(name)
-        if isinstance(recipe.model, PretrainedOptions):
+        if recipe.model.name == "pretrained":
             continue  # Its pictures are larger, and its time is told by its features.
         seen.setdefault((recipe.model, recipe.training.precision), name)
     return list(seen.values())

@@ -4,7 +4,6 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -189,7 +188,7 @@ def _fit(
     if may_drop_views and looking > VIEWS_SHARE * seconds:
         # How many pictures are seen again is a guess, and training longer is worth more.
         looking /= num_views(recipe.evaluation)
-        recipe = replace(recipe, evaluation=replace(recipe.evaluation, views="one"))
+        recipe = recipe.but(evaluation=recipe.evaluation.but(views="one"))
     closing = looking + page_seconds
     left = seconds - (time.monotonic() - started)
     limit = left - closing - MARGIN * seconds
@@ -232,8 +231,7 @@ def use_best_threads(recipe: Recipe) -> int:
 
 def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
     """`recipe` with the clock as its only end. Raises TenfoldError where its rules forbid that."""
-    training = replace(
-        recipe.training,
+    training = recipe.training.but(
         epochs=epochs,
         min_steps=0,
         milestones=(),
@@ -243,12 +241,12 @@ def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
     # In a plan of too many epochs, what is told in epochs must be as many times longer.
     stretched: dict[str, Any] = {
         name: TOO_MANY_EPOCHS * value
-        for name, value in vars(recipe.schedule).items()
+        for name, value in recipe.schedule
         if name in ("warmup_epochs", "every_epochs")
     }
     if cuts := getattr(recipe.schedule, "cuts", ()):
         stretched["cuts"] = tuple(TOO_MANY_EPOCHS * cut for cut in cuts)
-    planned = replace(recipe, training=training, schedule=replace(recipe.schedule, **stretched))
+    planned = recipe.but(training=training, schedule=recipe.schedule.but(**stretched))
     return recipe_from_dict(planned.to_dict(), source=recipe.name)
 
 
@@ -302,7 +300,7 @@ def unfinished_plan(
                 same = same and begun.data.name == wanted.data.name
             else:
                 planned = _timed(wanted, begun.training.epochs, begun.training.time_limit_seconds)
-                same = replace(planned, name=begun.name) == begun
+                same = planned.but(name=begun.name) == begun
             if same:
                 return begun
     return None

@@ -1,7 +1,6 @@
 """What a study is going to do, kept in its folder so that a resumed one does the same."""
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +73,7 @@ def agree_on_plan(
         before = read_plan(folder)
         for trial, resolved in recipes.items():
             if (old := _planned(before.get(trial.name))) is not None:
-                reworded = dataclasses.replace(resolved, description=old.description)
+                reworded = resolved.but(description=old.description)
                 agreed[trial] = old if reworded == old else resolved
         now = {trial.name: recipe.to_dict() for trial, recipe in agreed.items()}
         known = {name: _completed(values) for name, values in before.items()}
@@ -160,7 +159,7 @@ def _as_json(study: Study, recipes: Mapping[Trial, Recipe]) -> dict[str, Any]:
             {
                 "label": variant.label,
                 "published": [
-                    {**dataclasses.asdict(p), "epoch": p.epoch or None} for p in variant.published
+                    {**p.model_dump(), "epoch": p.epoch or None} for p in variant.published
                 ],
             }
             for variant in study.variants

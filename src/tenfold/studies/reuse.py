@@ -1,7 +1,6 @@
 """Finished runs of equal recipes, taken over from other folders instead of trained again."""
 
 import contextlib
-import dataclasses
 import logging
 import os
 import secrets
@@ -101,7 +100,7 @@ def _finished_runs(places: Sequence[Path]) -> dict[Recipe, RunFolder]:
 
 
 def _without_words(recipe: Recipe) -> Recipe:
-    return dataclasses.replace(recipe, name="", description="")
+    return recipe.but(name="", description="")
 
 
 def _is_made_with(run: RunFolder, data: _Data) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from tenfold.data.splits import TrainingData
 from tenfold.errors import (
@@ -24,7 +23,7 @@ from tenfold.errors import (
 )
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.progress import Progress
-from tenfold.recipe import PlateauSchedule, Recipe
+from tenfold.recipe import Recipe
 from tenfold.training.batches import (
     Part,
     derive_seed,
@@ -34,9 +33,9 @@ from tenfold.training.batches import (
 from tenfold.training.clock import Clock, Closing, step_share
 from tenfold.training.devices import make_accelerator
 from tenfold.training.interruption import Interruption
+from tenfold.training.losses import loss_of
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
-from tenfold.training.schedules import multiplier
 from tenfold.training.selection import begin_next_epoch, hardest, note
 from tenfold.training.session import Session, describe_plan
 from tenfold.training.set_up import set_up
@@ -285,8 +284,7 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
 def _rate_factor(session: Session, position: float) -> float:
     """What learning rates are multiplied by at `position`."""
     history, recipe = session.state.history, session.recipe
-    factor = multiplier(
-        recipe.schedule,
+    factor: float = recipe.schedule(
         position,
         total_steps=session.total_steps,
         steps_per_epoch=session.steps_per_epoch,
@@ -322,16 +320,17 @@ def _loss(session: Session, part: Part, indices: Tensor, logits: Tensor) -> Tens
     losses of its pictures are noted where they decide."""
     losses, weights = session.state.losses, session.class_weights
     alone = losses is None and weights is None
-    entropy = partial(
-        cross_entropy,
+    of_labels = partial(
+        loss_of,
+        session.recipe.loss,
         logits,
         weight=weights,
         label_smoothing=session.recipe.training.label_smoothing,
-        reduction="mean" if alone else "none",
+        mean=alone,
     )
-    loss = entropy(part.labels)
+    loss = of_labels(part.labels)
     if part.mix is not None:
-        other = entropy(part.labels[part.mix.partner])
+        other = of_labels(part.labels[part.mix.partner])
         loss = part.mix.share * loss + (1 - part.mix.share) * other
     if losses is not None:
         note(losses, indices, loss)
@@ -419,7 +418,7 @@ def _end_epoch(session: Session) -> None:
     }
     history.metrics.append(metrics)
     history.timings.append(timings)
-    if isinstance(recipe.schedule, PlateauSchedule):
+    if recipe.schedule.name == "plateau":
         history.plateau.update(recipe.schedule, metrics["validation_loss"])
     _keep_best(session, metrics["validation_accuracy"])
     if session.state.losses is not None:

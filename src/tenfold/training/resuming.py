@@ -12,6 +12,9 @@ from accelerate import Accelerator
 from tenfold.data.splits import TrainingData
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.recipe.models import KINDS
+from tenfold.recipe.own_code import own_code
+from tenfold.registry import sum_of
 from tenfold.run import RunFolder, write_lines
 from tenfold.training.checkpoint import newest_good_checkpoint, save_checkpoint
 from tenfold.training.devices import on_first_process, precision_of
@@ -24,6 +27,7 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
     """Everything that the bits of a result depend on, as flat JSON values by name."""
     return {
         **_flatten(recipe.to_dict()),
+        **{f"code of {name}": sum_of(path) for name, path in own_code(recipe).items()},
         "class names": list(data.train.class_names),
         "image size": list(data.train.size),
         "pictures for training": len(data.train),
@@ -135,8 +139,7 @@ class Resumer:
 
     def _unknown_then(self) -> dict[str, Any]:
         """What a run of an older version says nothing of: what has become an option since."""
-        variants = ("model", "optimizer", "schedule")
-        chosen = {table: {"name": self._identity[f"{table}.name"]} for table in variants}
+        chosen = {table: {"name": self._identity[f"{table}.name"]} for table in KINDS}
         return {**_flatten(recipe_from_dict(chosen).to_dict()), "GPU": self._identity["GPU"]}
 
 

@@ -20,7 +20,7 @@ from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.models import Pretrained, Speedrun, blocks_of
 from tenfold.models.pretrained import load_weights, preprocessing_of
 from tenfold.progress import Progress
-from tenfold.recipe import PlateauSchedule, PretrainedOptions, Recipe, StageOptions
+from tenfold.recipe import Recipe, StageOptions
 from tenfold.training.batches import TrainingInputs, TrainingPictures, batch_sizes, derive_seed
 from tenfold.training.clock import Clock, Closing, forward_seconds
 from tenfold.training.compiling import compile_network
@@ -154,7 +154,7 @@ def set_up(
 
 def _normalisation(recipe: Recipe, data: TrainingData) -> Normalisation:
     """What pixels become: computed from the training pictures, or as the network is used to."""
-    if isinstance(recipe.model, PretrainedOptions) and recipe.data.normalisation == "pretrained":
+    if recipe.model.name == "pretrained" and recipe.data.normalisation == "pretrained":
         wanted = preprocessing_of(recipe.model.backbone)
         return Normalisation(wanted.mean, wanted.std)
     if recipe.data.normalisation == "given":
@@ -174,7 +174,6 @@ def _build_model(
     if isinstance(model, Speedrun):
         model.whiten(pictures.plain(WHITENED_PICTURES))
     if isinstance(model, Pretrained):
-        assert isinstance(recipe.model, PretrainedOptions)
         return model, load_weights(model, recipe.model.weights)
     return model, None
 
@@ -312,7 +311,7 @@ def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> i
         _require_one_process(recipe)
     needs_validation = (
         "schedule.name = 'plateau'"
-        if isinstance(recipe.schedule, PlateauSchedule)
+        if recipe.schedule.name == "plateau"
         else "training.early_stopping"
         if recipe.training.early_stopping
         else None

@@ -37,6 +37,7 @@ from tenfold.locks import LOCK_FILES
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.recipe.own_code import keep_code
 from tenfold.run import (
     RunFolder,
     command_line,
@@ -355,11 +356,13 @@ def _describe_run(
     }
     keep_sums(run, data.train, goes_on=resumed_at_step > 0)
     location = None if recipe.data.name in NAMES else Path(recipe.data.name)
+    code = keep_code(recipe, run.path)
     write_json(run.recipe, recipe.to_dict())
     write_json(
         run.provenance,
         {
             **describe_environment(),
+            **({"code": code} if code else {}),
             "device": str(accelerator.device),
             "arithmetic": precision_of(accelerator),
             "processes": accelerator.num_processes,
