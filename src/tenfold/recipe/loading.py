@@ -20,6 +20,7 @@ from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.recipe.rules import broken_rule
 from tenfold.recipe.schema import PretrainedOptions, Recipe
+from tenfold.validation import nearest
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -176,12 +177,6 @@ def _parse_override(override: str) -> tuple[list[str], Any]:
         return keys, tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         return keys, text.strip()
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` with the one of `words` that is most like `word`, or nothing."""
-    matches = difflib.get_close_matches(word, list(words), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
 def build(kind: Any, value: Any, *, source: str, path: str = "") -> Any:

@@ -1,0 +1,123 @@
+"""What pydantic refuses, in one sentence that names the file, the field and the nearest match."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "a string",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "model": "a table",
+    "mapping": "a table",
+}
+_BOUNDS = {
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "too_short": "at least {min_length} long",
+    "too_long": "at most {max_length} long",
+}
+_LONGEST_VALUE = 80
+
+
+def sentence_of(error: ValidationError, source: str | Path, *, kind: Any = None) -> str:
+    """The first thing that `error` complains of, such as `x.toml: seed must be at least 0, not -1`.
+
+    source: how to call the file. kind: the model that was validated, from which the keys of an
+    unknown key's table are known, and which parts of a place are tags of a union.
+    """
+    detail = error.errors(include_url=False)[0]
+    place, table = _place(kind, detail["loc"])
+    if detail["type"] == "missing":
+        return f"{source}: {place} is missing; say what it is."
+    if detail["type"] == "extra_forbidden":
+        keys = [field.alias or name for name, field in getattr(table, "model_fields", {}).items()]
+        known = f"; the keys here are {', '.join(keys)}" if keys else "; leave it out"
+        hint = nearest(str(detail["loc"][-1]), keys)
+        return f"{source}: unknown key {place!r}{hint}{known}."
+    if detail["type"].startswith("union_tag"):
+        place = f"{place}.{detail['ctx']['discriminator'].strip(chr(39))}".removeprefix(".")
+    subject = f"{place} must" if place else "the whole must"
+    return f"{source}: {subject} be {_expected(detail)}, not {_found(detail)}."
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` with the one of `words` that is most like `word`, or nothing."""
+    matches = difflib.get_close_matches(word, list(words), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def _expected(detail: ErrorDetails) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind in _BOUNDS:
+        return _BOUNDS[kind].format(**context)
+    if kind == "value_error":
+        return str(context["error"])
+    if kind in ("literal_error", "union_tag_invalid", "union_tag_not_found"):
+        listed = str(context.get("expected") or context.get("expected_tags", "its names"))
+        words = listed.replace("'", "").replace(" or ", ", ").split(", ")
+        return f"one of {', '.join(words)}{nearest(_found(detail).strip(chr(39)), words)}"
+    return _EXPECTED.get(kind.partition("_")[0], detail["msg"])
+
+
+def _found(detail: ErrorDetails) -> str:
+    value = detail["input"]
+    if detail["type"].startswith("union_tag") and isinstance(value, dict):
+        value = value.get(detail["ctx"]["discriminator"].strip("'"))
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def _place(kind: Any, location: tuple[int | str, ...]) -> tuple[str, Any]:
+    """`location` as `a.b[0]`, and the model whose key its last part is."""
+    path, table = "", None
+    for part in location:
+        kinds = _alternatives(kind)
+        tagged = next((each for each in kinds if len(kinds) > 1 and _tag(each, part)), None)
+        if tagged is not None:
+            kind = tagged
+            continue
+        table = next((each for each in kinds if hasattr(each, "model_fields")), None)
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        if table is not None and isinstance(part, str):
+            field = table.model_fields.get(part)
+            kind = field.annotation if field else None
+        else:
+            items = [args[-1] for each in kinds if (args := _items(each))]
+            kind = items[0] if items else None
+    return path.removeprefix("."), table
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    """The types of a union without None, or `kind` alone."""
+    if get_origin(kind) is Annotated:
+        return _alternatives(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        inner = (each for arg in get_args(kind) for each in _alternatives(arg))
+        return [each for each in inner if each is not type(None)]
+    return [kind]
+
+
+def _items(kind: Any) -> list[Any]:
+    return [arg for arg in get_args(kind) if arg is not Ellipsis]
+
+
+def _tag(kind: Any, part: int | str) -> bool:
+    """Whether `part` is how pydantic calls the variant `kind` of a union."""
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return False
+    literals = (field.annotation for field in kind.model_fields.values())
+    tags = [arg for each in literals if get_origin(each) is Literal for arg in get_args(each)]
+    return part == kind.__name__ or (part in tags and part not in kind.model_fields)
