@@ -32,16 +32,20 @@ _BOUNDS = {
 _LONGEST_VALUE = 80
 
 
-def sentence_of(error: ValidationError, source: str | Path, *, kind: Any = None) -> str:
+def sentence_of(
+    error: ValidationError, source: str | Path, *, kind: Any = None, remedy: str = ""
+) -> str:
     """The first thing that `error` complains of, such as `x.toml: seed must be at least 0, not -1`.
 
     source: how to call the file. kind: the model that was validated, from which the keys of an
-    unknown key's table are known, and which parts of a place are tags of a union.
+    unknown key's table are known, and which parts of a place are tags of a union. remedy: what to
+    do, where it isn't to correct the value.
     """
     detail = error.errors(include_url=False)[0]
     place, table = _place(kind, detail["loc"])
+    end = f"; {remedy}." if remedy else "."
     if detail["type"] == "missing":
-        return f"{source}: {place} is missing; say what it is."
+        return f"{source}: {place} is missing; {remedy or 'say what it is'}."
     if detail["type"] == "extra_forbidden":
         keys = [field.alias or name for name, field in getattr(table, "model_fields", {}).items()]
         known = f"; the keys here are {', '.join(keys)}" if keys else "; leave it out"
@@ -50,7 +54,7 @@ def sentence_of(error: ValidationError, source: str | Path, *, kind: Any = None)
     if detail["type"].startswith("union_tag"):
         place = f"{place}.{detail['ctx']['discriminator'].strip(chr(39))}".removeprefix(".")
     subject = f"{place} must" if place else "the whole must"
-    return f"{source}: {subject} be {_expected(detail)}, not {_found(detail)}."
+    return f"{source}: {subject} be {_expected(detail)}, not {_found(detail)}{end}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

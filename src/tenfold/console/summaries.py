@@ -1,62 +1,64 @@
 """Results in a few lines: runs, metrics, studies and data sets, in every style of output."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenfold.console.output import Output, duration, percent
 from tenfold.errors import counted
 
+if TYPE_CHECKING:
+    from tenfold.results import Metrics
+
 
 def show_result(output: Output, run: Path) -> None:
     """What a finished run came to, split by split."""
-    from tenfold.files import read_json
+    from tenfold.results import Unfitted, read_result
 
-    result = read_json(run / "result.json")
-    output.record("result", run=str(run), **result)
-    for split, metrics in result["splits"].items():
+    result = read_result(run / "result.json")
+    output.record("result", run=str(run), **result.to_dict())
+    for split, metrics in result.splits.items():
         show_metrics(output, split, metrics)
-    if reason := result.get("calibration", {}).get("unfitted"):
-        output.say(f"Its confidence stays as trained. {reason}")
+    if isinstance(result.calibration, Unfitted):
+        output.say(f"Its confidence stays as trained. {result.calibration.unfitted}")
     output.say(f"The run is in {run}.")
 
 
-def show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
+def show_metrics(output: Output, split: str, metrics: "Metrics") -> None:
     """The accuracy on a split, with its interval."""
-    low, high = metrics["accuracy_interval"]
+    low, high = metrics.accuracy_interval
     output.say(
-        f"{split}: {percent(metrics['accuracy'], 2)} of "
-        f"{counted(metrics['num_images'], 'picture')} right "
-        f"(95 % interval {percent(low)} to {percent(high)}), loss {metrics['loss']:.3f}",
+        f"{split}: {percent(metrics.accuracy, 2)} of {counted(metrics.num_images, 'picture')} "
+        f"right (95 % interval {percent(low)} to {percent(high)}), loss {metrics.loss:.3f}",
         bold=split == "test",
     )
-    if (share := metrics.get("accuracy_in_training_mode")) is not None:
+    if (share := metrics.accuracy_in_training_mode) is not None:
         output.say(f"{split}, with the network in training mode: {percent(share, 2)} right")
-    if number := metrics.get("num_trained_on"):
+    if number := metrics.num_trained_on:
         output.say(
             f"It was trained on {number:,} of them; what it gets right of those says little."
         )
-    if unseen := [row["name"] for row in metrics["per_class"] if not row["num_images"]]:
+    if unseen := [row.name for row in metrics.per_class if not row.num_images]:
         more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
         output.say(f"{split}: no images of {', '.join(unseen[:20])}{more}")
 
 
 def show_comparison(output: Output, runs: list[Path]) -> None:
     """Finished runs as rows of a table."""
-    from tenfold.files import read_json
+    from tenfold.results import read_result
 
     rows = []
     for run in runs:
-        result = read_json(run / "result.json")
-        output.record("result", run=str(run), **result)
-        test = result["splits"]["test"]
-        low, high = test["accuracy_interval"]
+        result = read_result(run / "result.json")
+        output.record("result", run=str(run), **result.to_dict())
+        test = result.splits["test"]
+        low, high = test.accuracy_interval
         rows.append(
             [
-                result["model"]["name"],
-                percent(test["accuracy"]),
+                result.model.name,
+                percent(test.accuracy),
                 f"{percent(low)} to {percent(high)}",
-                f"{result['model']['num_parameters']:,}",
-                duration(result["training"]["training_seconds"]),
+                f"{result.model.num_parameters:,}",
+                duration(result.training.training_seconds or 0.0),
                 str(run),
             ]
         )

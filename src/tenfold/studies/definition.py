@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, load_recipe, shipped_recipes
-from tenfold.recipe.loading import build, nearest, parse_toml, read_text
+from tenfold.recipe.loading import build, parse_toml, read_text
 from tenfold.studies.trials import Trial, combine, describe_grid, folder_name
+from tenfold.validation import nearest
 
 logger = logging.getLogger("tenfold")
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, recipe_from_dict
-from tenfold.recipe.loading import nearest, parse_toml, read_text
+from tenfold.recipe.loading import parse_toml, read_text
+from tenfold.validation import nearest
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
