@@ -208,7 +208,7 @@ def test_missing_predictions_are_an_error_or_wrong(tmp_path, truth):
     assert "--allow-missing" in text
     metrics = score_submission(some, truth, allow_missing=True)
     assert (metrics.num_missing, metrics.accuracy) == (5, 3 / 8)
-    assert [row["recall"] for row in metrics["per_class"]] == [1 / 3, 1 / 3, 1 / 2]
+    assert [row.recall for row in metrics.per_class] == [1 / 3, 1 / 3, 1 / 2]
 
 
 @pytest.mark.parametrize("extra", ["probability,error", "probability,unsure,error", "note"])
@@ -242,7 +242,7 @@ def test_numbers_are_classes_in_the_order_of_classes_txt(tmp_path, truth):
     numbers = [(n, ("cat", "ant", "bee").index(label)) for n, label in numbered(GUESSED)]
     metrics = score_submission(submit(tmp_path, numbers), truth)
     assert metrics.accuracy == 5 / 8
-    assert [row["name"] for row in metrics["per_class"]] == ["cat", "ant", "bee"]
+    assert [row.name for row in metrics.per_class] == ["cat", "ant", "bee"]
     truths = [(n, ("cat", "ant", "bee").index(label)) for n, label in numbered(TRUE)]
     assert score_submission(submit(tmp_path), write(truth, truths)) == metrics
 
@@ -255,7 +255,7 @@ def test_the_order_of_cifar_is_known(tmp_path, numbers_in):
     truth = write(tmp_path / "labels.csv", pair[1])
     metrics = score_submission(submit(tmp_path, pair[0]), truth)
     assert metrics.accuracy == 1
-    assert [row["name"] for row in metrics["per_class"]] == list(CIFAR10_CLASS_NAMES)
+    assert [row.name for row in metrics.per_class] == list(CIFAR10_CLASS_NAMES)
 
 
 @pytest.mark.parametrize("numbers_in", ["submission", "labels"])
@@ -279,7 +279,7 @@ def test_numbers_on_both_sides_need_no_names(tmp_path):
     truth = write(tmp_path / "labels.csv", [(n, n % 12) for n in range(24)])
     metrics = score_submission(submit(tmp_path, [(n, n % 12) for n in range(24)]), truth)
     assert metrics.accuracy == 1
-    assert [row["name"] for row in metrics["per_class"]] == [str(n) for n in range(12)]
+    assert [row.name for row in metrics.per_class] == [str(n) for n in range(12)]
 
 
 # -- one sentence for what is wrong --------------------------------------------------------------
@@ -325,7 +325,7 @@ def test_a_class_without_pictures_may_be_predicted_where_it_is_listed(tmp_path, 
     (tmp_path / "classes.txt").write_text("ant\nbee\ncat\ndog\n")
     metrics = score_submission(submit(tmp_path, rows), truth)
     assert metrics.accuracy == 5 / 8
-    assert metrics["per_class"][3]["num_images"] == 0
+    assert metrics.per_class[3].num_images == 0
 
 
 def test_ids_on_one_side_only_are_counted_on_both(tmp_path, truth):

@@ -7,7 +7,7 @@ from tenfold.console.output import Output, duration, percent
 from tenfold.errors import counted
 
 if TYPE_CHECKING:
-    from tenfold.results import Metrics
+    from tenfold.results import Metrics, Point, StudySummary, VariantSummary
 
 
 def show_result(output: Output, run: Path) -> None:
@@ -66,32 +66,28 @@ def show_comparison(output: Output, runs: list[Path]) -> None:
     output.table("Comparison", columns, rows)
 
 
-def show_study(output: Output, summary: dict[str, Any]) -> None:
+def show_study(output: Output, summary: "StudySummary") -> None:
     """What a study came to: its variants beside published results, its findings, what is missing.
 
     Of a variant with milestones, those that there is a published result for are shown. The findings
     say which runs failed and why.
     """
-    output.record("summary", **summary)
-    points = [point for variant in summary["variants"] for point in variant["points"]]
-    has_test = any(point["test"] for point in points)
-    split = "test" if has_test or not any(point["validation"] for point in points) else "validation"
+    output.record("summary", **summary.to_dict())
     rows = []
-    for variant in summary["variants"]:
-        shown = [point for point in variant["points"] if point["is_end"] or point["published"]]
-        rows += [_study_row(variant, point, split=split) for point in shown]
-    columns = [name.replace("accuracy", f"{split} accuracy") for name in _STUDY_COLUMNS]
+    for variant in summary.variants:
+        shown = [point for point in variant.points if point.is_end or point.published]
+        rows += [_study_row(variant, point) for point in shown]
+    columns = [name.replace("accuracy", f"{summary.split} accuracy") for name in _STUDY_COLUMNS]
     if all(row[-1] == "-" for row in rows):
         columns, rows = columns[:-2], [row[:-2] for row in rows]
-    planned, finished, failed = (summary[key] for key in ("planned", "finished", "failed"))
-    lost = f", {failed} failed" if failed else ""
+    planned, finished = summary.planned, summary.finished
+    lost = f", {summary.failed} failed" if summary.failed else ""
     missing = f" (cut short: {finished} of {counted(planned, 'run')} finished{lost})"
-    title = summary["title"] + (missing if finished < planned else "")
-    output.table(title, columns, rows)
-    for finding in summary["findings"]:
+    output.table(summary.title + (missing if finished < planned else ""), columns, rows)
+    for finding in summary.findings:
         output.say(finding)
-    for comparison in summary["comparisons"]:
-        output.say(comparison["sentence"])
+    for comparison in summary.comparisons:
+        output.say(comparison.sentence)
 
 
 _STUDY_COLUMNS = (
@@ -99,22 +95,22 @@ _STUDY_COLUMNS = (
 )  # fmt: skip
 
 
-def _study_row(variant: dict[str, Any], point: dict[str, Any], *, split: str) -> list[str]:
-    """What a variant reached on `split` at a milestone or at the end."""
-    from tenfold.reporting.study.summary import VERDICTS
+def _study_row(variant: "VariantSummary", point: "Point") -> list[str]:
+    """What a variant reached at a milestone or at the end."""
+    from tenfold.results import VERDICTS
 
-    found, published, seconds = point[split], point["published"], variant["training_seconds"]
-    training_mode = point["training_mode"]
-    also = f", in training mode {percent(training_mode['mean'], 2)}" if training_mode else ""
+    found, published, seconds = point.ours, point.published, variant.training_seconds
+    training_mode = point.training_mode
+    also = f", in training mode {percent(training_mode.mean, 2)}" if training_mode else ""
     return [
-        variant["label"],
-        str(point["epoch"]),
-        f"{len(variant['seeds'])} of {variant['planned_seeds']}",
-        percent(found["mean"], 2) + also if found else "-",
-        f"{100 * found['low']:.1f} to {percent(found['high'])}" if found else "-",
-        duration(seconds["mean"]) if seconds and point["is_end"] else "-",
-        percent(published["accuracy"], 2) if published else "-",
-        VERDICTS[point["verdict"]] if point["verdict"] else "-",
+        variant.label,
+        str(point.epoch),
+        f"{len(variant.seeds)} of {variant.planned_seeds}",
+        percent(found.mean, 2) + also if found else "-",
+        f"{100 * found.low:.1f} to {percent(found.high)}" if found else "-",
+        duration(seconds.mean) if seconds and point.is_end else "-",
+        percent(published.accuracy, 2) if published else "-",
+        VERDICTS[point.verdict] if point.verdict else "-",
     ]
 
 

@@ -15,6 +15,7 @@ from tenfold.results import (
     Metrics,
     Provenance,
     Result,
+    Score,
     Training,
     UseOfTest,
     read_epochs,
@@ -24,6 +25,9 @@ from tenfold.results import (
 from tenfold.run import RunFolder
 
 SPLITS = ("test", "validation")
+
+END = 0
+"""Stands for the end of training where an epoch is meant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,28 @@ class Run:
     def data_name(self) -> str:
         """The data set's name."""
         return str(self.data.name or (self.recipe.get("data") or {}).get("name", "data"))
+
+    @property
+    def milestones(self) -> Mapping[int, Mapping[str, Score]]:
+        """Scores by split after each epoch that was evaluated on the way."""
+        return {each.epoch: each.splits for each in (self.result.milestones if self.result else ())}
+
+    def accuracy(
+        self, split: str, *, epoch: int = END, in_training_mode: bool = False
+    ) -> float | None:
+        """The accuracy on `split` after `epoch`; None where it was not evaluated."""
+        at_end = epoch == END or (self.training is not None and epoch == self.training.epochs)
+        splits: Mapping[str, Metrics | Score] = (
+            self.scores if at_end else self.milestones.get(epoch, {})
+        )
+        if (found := splits.get(split)) is None:
+            return None
+        return found.accuracy_in_training_mode if in_training_mode else found.accuracy
+
+    def num_images(self, split: str) -> int | None:
+        """How many images `split` has."""
+        scores = self.scores.get(split)
+        return scores.num_images if scores else self.data.splits.get(split)
 
     @property
     def shown_split(self) -> str | None:

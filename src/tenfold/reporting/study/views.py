@@ -9,9 +9,9 @@ from tenfold.reporting.study import story
 from tenfold.reporting.study.charts import differences_chart, learning_multiples, result_charts
 from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.study.story import exact_percent
-from tenfold.reporting.study.summary import BELOW, LOWER, Difference, Point, Study, Variant
 from tenfold.reporting.views import Tile
 from tenfold.reporting.words import count, counted, duration, percent, signed_points
+from tenfold.results import BELOW, LOWER, Comparison, Point, StudySummary, VariantSummary
 
 _SIGNS = {
     "beaten": ("▲", "good"),
@@ -85,7 +85,7 @@ class DifferenceRow:
 class StudyView:
     """Everything that a page says about a study."""
 
-    study: Study
+    study: StudySummary
     findings: tuple[str, ...]
     cut_short: str
     missing: tuple[str, ...]
@@ -109,7 +109,7 @@ class StudyView:
     command: str
 
 
-def view_study(study: Study) -> StudyView:
+def view_study(study: StudySummary) -> StudyView:
     """Prepare a study for its page."""
     charts = Charts()
     marks = {variant.label: Mark(number) for number, variant in enumerate(study.variants)}
@@ -130,19 +130,19 @@ def view_study(study: Study) -> StudyView:
         milestones=_milestones(study),
         accuracy_curves=learning_multiples(study, marks, charts, quantity="accuracy"),
         loss_curves=learning_multiples(study, marks, charts, quantity="loss"),
-        differences=tuple(_difference_row(one, marks) for one in study.differences),
-        differences_chart=differences_chart(study.differences, marks, charts),
-        tests_note=story.describe_tests(study.differences),
+        differences=tuple(_difference_row(one, marks) for one in study.comparisons),
+        differences_chart=differences_chart(study.comparisons, marks, charts),
+        tests_note=story.describe_tests(study.comparisons),
         how_to_read=story.how_to_read(study),
         how_it_was_run=(story.seeds(study), story.machine(study)),
-        command=study.command,
+        command=study.command or "",
     )
 
 
-def _tiles(study: Study) -> tuple[Tile, ...]:
+def _tiles(study: StudySummary) -> tuple[Tile, ...]:
     tiles = [
         Tile(
-            f"{study.num_finished} of {study.num_planned}",
+            f"{study.finished} of {study.planned}",
             "runs finished",
             counted(len(study.variants), "variant"),
         )
@@ -164,12 +164,13 @@ def _tiles(study: Study) -> tuple[Tile, ...]:
     return tuple(tiles)
 
 
-def _claim(study: Study, point: Point) -> Claim:
+def _claim(study: StudySummary, point: Point) -> Claim:
+    assert point.published is not None
     sign, kind = _SIGNS[point.verdict]
     return Claim(
-        published=exact_percent(point.published or 0),
-        when=f" at {counted(point.epoch, 'epoch')}" if study.has_milestones else "",
-        source=point.source,
+        published=exact_percent(point.published.accuracy),
+        when=f" at {counted(point.epoch, 'epoch')}" if study.followed else "",
+        source=point.published.source,
         sign=sign,
         kind=kind,
         verdict=story.verdict_words(point.verdict),
@@ -177,7 +178,7 @@ def _claim(study: Study, point: Point) -> Claim:
     )
 
 
-def _result_row(study: Study, variant: Variant, marks: dict[str, Mark]) -> ResultRow:
+def _result_row(study: StudySummary, variant: VariantSummary, marks: dict[str, Mark]) -> ResultRow:
     result = variant.result
     time = variant.training_seconds
     return ResultRow(
@@ -199,7 +200,7 @@ def _result_row(study: Study, variant: Variant, marks: dict[str, Mark]) -> Resul
     )
 
 
-def _milestones(study: Study) -> tuple[tuple[int, tuple[Cell, ...]], ...]:
+def _milestones(study: StudySummary) -> tuple[tuple[int, tuple[Cell, ...]], ...]:
     rows = []
     for epoch in study.milestones:
         found = [
@@ -212,7 +213,7 @@ def _milestones(study: Study) -> tuple[tuple[int, tuple[Cell, ...]], ...]:
     return tuple(rows)
 
 
-def _cell(study: Study, point: Point | None, highest: float | None) -> Cell:
+def _cell(study: StudySummary, point: Point | None, highest: float | None) -> Cell:
     test = point.ours if point else None
     return Cell(
         accuracy=percent(test.mean if test else None),
@@ -222,16 +223,13 @@ def _cell(study: Study, point: Point | None, highest: float | None) -> Cell:
     )
 
 
-def _difference_row(one: Difference, marks: dict[str, Mark]) -> DifferenceRow:
-    known = one.low is not None and one.high is not None
+def _difference_row(one: Comparison, marks: dict[str, Mark]) -> DifferenceRow:
     return DifferenceRow(
         label=one.variant,
         key=marks[one.variant].key if one.variant in marks else Markup(),
         epoch=one.epoch,
         difference=signed_points(one.difference),
-        interval=f"{signed_points(one.low or 0)} to {signed_points(one.high or 0)}"
-        if known
-        else "–",
+        interval=f"{signed_points(one.low)} to {signed_points(one.high)}",
         p_holm=story.probability(one.p_holm),
         mcnemar_p=story.probability(one.mcnemar_p),
         sentence=one.sentence,

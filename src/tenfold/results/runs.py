@@ -1,38 +1,18 @@
-"""What a run found, as the models that its files are written with and read by.
-
-Unknown fields are kept, so that a newer version's file can be read and written again; fields that
-came after version 0.1.0 have defaults. Accuracies are shares, times seconds.
-"""
+"""What a run found: `result.json`, `metrics.jsonl`, `timings.jsonl` and `provenance.json`."""
 
 import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from tenfold.errors import TenfoldError
-from tenfold.files import read_json, write_json
+from tenfold.results.facts import Fact, Gap, read_fact
 from tenfold.validation import sentence_of
-
-Model = TypeVar("Model", bound="Fact")
-
-
-class Fact(BaseModel):
-    """A model of a file, or of a part of one."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, without the fields that nobody set."""
-        return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
-
-    def write(self, path: Path) -> None:
-        """Write it to `path`, atomically."""
-        write_json(path, self.to_dict())
 
 
 class ClassScore(Fact):
@@ -228,8 +208,8 @@ class Epoch(Fact):
     number: int = Field(alias="epoch")
     step: int | None = None
     learning_rate: float | None = None
-    train_loss: float
-    train_accuracy: float
+    train_loss: Gap
+    train_accuracy: Gap
     validation_loss: float | None = None
     validation_accuracy: float | None = None
     training_seconds: float | None = None
@@ -258,12 +238,12 @@ class DataFacts(Fact):
     name: str | None = None
     location: str | None = None
     source: str | None = None
-    checksums: dict[str, str] = {}
+    checksums: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     image_size: tuple[int, int] | None = None
-    splits: dict[str, int] = {}
-    class_counts: dict[str, tuple[int, ...]] = {}
+    splits: dict[str, int] = Field(default_factory=dict)
+    class_counts: dict[str, tuple[int, ...]] = Field(default_factory=dict)
 
 
 class Session(Fact):
@@ -281,7 +261,7 @@ class Provenance(Fact):
     git: Git | None = None
     python: str | None = None
     platform: str | None = None
-    libraries: dict[str, str] = {}
+    libraries: dict[str, str] = Field(default_factory=dict)
     hardware: Hardware = Hardware()
     device: str | None = None
     arithmetic: str | None = None
@@ -291,17 +271,6 @@ class Provenance(Fact):
     closing: dict[str, Any] | None = None
     data: DataFacts = DataFacts()
     sessions: tuple[Session, ...] = ()
-
-
-def read_fact(path: Path, kind: type[Model], *, remedy: str) -> Model:
-    """The model in the JSON file at `path`.
-
-    Raises TenfoldError, naming the field and the `remedy`, where it is missing or of another form.
-    """
-    try:
-        return kind.model_validate(read_json(path))
-    except ValidationError as error:
-        raise TenfoldError(sentence_of(error, path, kind=kind, remedy=remedy)) from error
 
 
 def read_result(path: Path) -> Result:
