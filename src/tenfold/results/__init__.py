@@ -36,6 +36,12 @@ from tenfold.results.runs import (
     read_provenance,
     read_result,
 )
+from tenfold.results.searches import (
+    SearchSummary,
+    Setting,
+    Trial,
+    read_search,
+)
 from tenfold.results.studies import (
     BELOW,
     LOWER,
@@ -90,12 +96,15 @@ __all__ = [
     "PublishedResult",
     "Result",
     "Score",
+    "SearchSummary",
     "Session",
+    "Setting",
     "Stage",
     "StudyPlan",
     "StudySummary",
     "Threshold",
     "Training",
+    "Trial",
     "Unfitted",
     "UseOfTest",
     "VariantSummary",
@@ -105,5 +114,6 @@ __all__ = [
     "read_plan",
     "read_provenance",
     "read_result",
+    "read_search",
     "read_study",
 ]
