@@ -18,7 +18,7 @@ from tenfold.files import write_text
 from tenfold.reporting.study import story
 from tenfold.reporting.study.story import exact_percent, ours_of
 from tenfold.reporting.words import count, counted
-from tenfold.results import BELOW, Estimate, Point, StudySummary, VariantSummary, read_study
+from tenfold.results.studies import BELOW, Estimate, Point, StudySummary, VariantSummary, read_study
 
 ORDER = (
     "published", "tuned", "ann-vs-cnn", "epochs", "activations", "dropout", "depth", "augmentation",

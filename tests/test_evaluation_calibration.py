@@ -11,7 +11,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation import calibration
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.thresholds import images_needed
-from tenfold.results import Result
+from tenfold.results.runs import Result
 
 
 def from_probabilities(probabilities, labels):

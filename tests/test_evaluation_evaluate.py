@@ -19,7 +19,7 @@ from tenfold.evaluation.evaluate import evaluate_run, split_of, splitting, use_o
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import TrainedModel, build_network, load_model, save_model
 from tenfold.recipe import DataOptions, load_recipe
-from tenfold.results import Metrics, Result
+from tenfold.results.runs import Metrics, Result
 from tenfold.run import RunFolder
 
 NAMES = ("ant", "bee", "cat")

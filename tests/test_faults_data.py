@@ -24,7 +24,7 @@ from tenfold.data import formats
 from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import compare_labels
-from tenfold.results import Metrics
+from tenfold.results.runs import Metrics
 
 RECORD = 3073
 

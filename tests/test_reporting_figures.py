@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from tenfold.reporting import comparison_figures, figures
 from tenfold.reporting.comparison_figures import ClassGain, Point, Series
 from tenfold.reporting.svg import SERIES, inline_svg, light_palette, standalone_svg
-from tenfold.results import ClassScore, Epoch
+from tenfold.results.runs import ClassScore, Epoch
 
 
 def make_epochs(number: int, *, validation: bool = True) -> list[Epoch]:

@@ -10,7 +10,7 @@ import pytest
 from pages import Page
 from tenfold.errors import TenfoldError
 from tenfold.reporting.search.page import write_search_page
-from tenfold.results import read_search
+from tenfold.results.searches import read_search
 
 SPACE = [
     {"key": "optimizer.lr", "kind": "float", "low": 0.001, "high": 0.1, "log": True, "step": None},

@@ -12,7 +12,7 @@ from fabricated_study_runs import NUM_PICTURES, Made, answers, make_run, make_st
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.files import read_json, write_json
-from tenfold.results import read_study
+from tenfold.results.studies import read_study
 from tenfold.studies.analysis import summarise_study
 from tenfold.studies.statistics import bootstrap_difference, mcnemar_p
 

@@ -15,7 +15,7 @@ from tenfold.evaluation.split_predictions import saved_predictions
 from tenfold.evaluation.trained import TrainedModel, load_model
 from tenfold.explain import features_before_head
 from tenfold.progress import Progress
-from tenfold.results import Fitted, read_result
+from tenfold.results.runs import Fitted, read_result
 from tenfold.run import RunFolder
 
 NUM_KNOWN = 10_000

@@ -22,7 +22,7 @@ from tenfold.errors import TenfoldError, counted
 if TYPE_CHECKING:
     from tenfold.evaluation.picture_predictions import Model, PicturePrediction
     from tenfold.progress import Progress
-    from tenfold.results import LabelMetrics
+    from tenfold.results.runs import LabelMetrics
     from tenfold.run import RunFolder
 
 MAX_ROWS = 40
@@ -199,7 +199,7 @@ def _write_split(
     from tenfold.evaluation.calibration import fitted_of, with_temperature
     from tenfold.evaluation.split_predictions import predict_split
     from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
-    from tenfold.results import read_result
+    from tenfold.results.runs import read_result
 
     with output.progress() as bars:
         # Without a file, standard output is the file, and has no room for progress.
@@ -318,7 +318,7 @@ def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["
     from tenfold.evaluation.calibration import fitted_of, why_unfitted
     from tenfold.evaluation.thresholds import confidence_for
     from tenfold.evaluation.trained import load
-    from tenfold.results import read_result
+    from tenfold.results.runs import read_result
     from tenfold.run import open_run
     from tenfold.training.process import prepare_process
 

@@ -22,7 +22,7 @@ from tenfold.errors import counted, require_packages
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
-    from tenfold.results import SearchSummary, Trial
+    from tenfold.results.searches import SearchSummary, Trial
     from tenfold.studies.search.driver import SearchOptions
 
 DEFAULT_TRIALS = 30

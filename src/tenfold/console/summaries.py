@@ -7,12 +7,13 @@ from tenfold.console.output import Output, duration, percent
 from tenfold.errors import counted
 
 if TYPE_CHECKING:
-    from tenfold.results import Metrics, Point, StudySummary, VariantSummary
+    from tenfold.results.runs import Metrics
+    from tenfold.results.studies import Point, StudySummary, VariantSummary
 
 
 def show_result(output: Output, run: Path) -> None:
     """What a finished run came to, split by split."""
-    from tenfold.results import Unfitted, read_result
+    from tenfold.results.runs import Unfitted, read_result
 
     result = read_result(run / "result.json")
     output.record("result", run=str(run), **result.to_dict())
@@ -44,7 +45,7 @@ def show_metrics(output: Output, split: str, metrics: "Metrics") -> None:
 
 def show_comparison(output: Output, runs: list[Path]) -> None:
     """Finished runs as rows of a table."""
-    from tenfold.results import read_result
+    from tenfold.results.runs import read_result
 
     rows = []
     for run in runs:
@@ -97,7 +98,7 @@ _STUDY_COLUMNS = (
 
 def _study_row(variant: "VariantSummary", point: "Point") -> list[str]:
     """What a variant reached at a milestone or at the end."""
-    from tenfold.results import VERDICTS
+    from tenfold.results.studies import VERDICTS
 
     found, published, seconds = point.ours, point.published, variant.training_seconds
     training_mode = point.training_mode

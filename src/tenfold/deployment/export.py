@@ -31,7 +31,7 @@ from tenfold.evaluation.trained import TrainedModel, load
 from tenfold.files import read_json, write_bytes, write_json
 from tenfold.progress import Progress
 from tenfold.recipe import without_places
-from tenfold.results import read_provenance, read_result
+from tenfold.results.runs import read_provenance, read_result
 from tenfold.run import RunFolder
 
 NUM_COMPARED = 10_000

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.thresholds import CERTAINTY, images_needed
-from tenfold.results import Fitted, Result, Threshold, Unfitted
+from tenfold.results.runs import Fitted, Result, Threshold, Unfitted
 
 NUM_BINS = 15
 """Of confidences, as Guo et al. (2017) and most papers since have them."""

@@ -18,7 +18,7 @@ from tenfold.evaluation.trained import TrainedModel, load_model
 from tenfold.evaluation.trained_on import count_trained_on
 from tenfold.progress import Progress
 from tenfold.recipe import DataOptions
-from tenfold.results import (
+from tenfold.results.runs import (
     DataFacts,
     Metrics,
     Milestone,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.evaluation.predictions import Predictions
-from tenfold.results import ClassScore, ConfidenceHistogram, LabelMetrics, Metrics, Mistake
+from tenfold.results.runs import ClassScore, ConfidenceHistogram, LabelMetrics, Metrics, Mistake
 
 CONFIDENCE_BINS = 20
 NUM_CONFUSED_PAIRS = 10

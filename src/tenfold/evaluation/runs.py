@@ -9,7 +9,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import fitted_of, with_temperature
 from tenfold.evaluation.predictions import Predictions, load_predictions
 from tenfold.files import read_json
-from tenfold.results import (
+from tenfold.results.runs import (
     DataFacts,
     Epoch,
     Metrics,

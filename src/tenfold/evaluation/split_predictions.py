@@ -8,7 +8,7 @@ from tenfold.evaluation.metrics import compare_labels
 from tenfold.evaluation.predictions import Predictions, load_predictions, predict_images
 from tenfold.evaluation.trained_on import count_trained_on
 from tenfold.progress import Progress
-from tenfold.results import Metrics, read_result
+from tenfold.results.runs import Metrics, read_result
 from tenfold.run import RunFolder
 
 logger = logging.getLogger("tenfold")

@@ -20,7 +20,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.id_matching import is_picture_path, match_ids, without_split
 from tenfold.evaluation.metrics import compare_labels
 from tenfold.files import write_text
-from tenfold.results import LabelMetrics
+from tenfold.results.runs import LabelMetrics
 
 logger = logging.getLogger("tenfold")
 

@@ -34,7 +34,7 @@ from tenfold.files import write_bytes
 from tenfold.models import Pretrained, build
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, options_of, recipe_from_dict
-from tenfold.results import read_result
+from tenfold.results.runs import read_result
 
 FORMAT = "tenfold-model-1"
 HEADER_KEY = "tenfold"

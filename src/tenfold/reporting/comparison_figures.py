@@ -16,7 +16,7 @@ from tenfold.reporting.figures import (
     short,
 )
 from tenfold.reporting.svg import INK, MUTED, styled
-from tenfold.results import Epoch
+from tenfold.results.runs import Epoch
 
 _LETTER_WIDTH = 6.2
 _LABEL_HEIGHT = 12.0

@@ -15,7 +15,7 @@ from tenfold.reporting.words import (
     rate,
     signed_points,
 )
-from tenfold.results import Epoch
+from tenfold.results.runs import Epoch
 
 _TABLES = {
     "data": "the data",

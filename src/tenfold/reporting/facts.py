@@ -8,7 +8,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import Run
 from tenfold.reporting.comparison import flat
 from tenfold.reporting.words import count, counted, duration, memory, moment, percent, rate
-from tenfold.results import DataFacts, Git, Hardware, Stage
+from tenfold.results.runs import DataFacts, Git, Hardware, Stage
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, LINE, MUTED, light_palette, styled
-from tenfold.results import ClassScore, Epoch, Metrics
+from tenfold.results.runs import ClassScore, Epoch, Metrics
 
 WIDTH = 360
 HEIGHT = 240

@@ -16,7 +16,7 @@ from tenfold.reporting.words import (
     signed_points,
     times,
 )
-from tenfold.results import Metrics
+from tenfold.results.runs import Metrics
 
 _KINDS = {"ann": "a dense network", "cnn": "a convolutional network"}
 _FALLBACK = re.compile(r"could not be reached|fall(s|ing)?[ -]?back|instead of|in place of", re.I)

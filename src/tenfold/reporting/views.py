@@ -20,7 +20,7 @@ from tenfold.reporting.galleries import (
     wrong_cards,
 )
 from tenfold.reporting.words import count, counted, duration, interval, percent, rate
-from tenfold.results import Epoch, Metrics, Mistake
+from tenfold.results.runs import Epoch, Metrics, Mistake
 from tenfold.run import RunFolder
 
 

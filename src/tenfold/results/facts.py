@@ -14,7 +14,11 @@ Model = TypeVar("Model", bound="Fact")
 
 
 class Fact(BaseModel):
-    """A model of a file, or of a part of one."""
+    """A model of a file, or of a part of one.
+
+    Unknown fields are kept, so that a newer version's file can be read and written again; fields
+    that came after version 0.1.0 have defaults. Accuracies are shares, times seconds.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 

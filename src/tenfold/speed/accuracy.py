@@ -9,7 +9,7 @@ import torch
 
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, load_recipe
-from tenfold.results import read_result
+from tenfold.results.runs import read_result
 from tenfold.speed.cost import Cost, Meter
 from tenfold.speed.rates import product_rate
 from tenfold.training.reporters import Reporter, Reporters

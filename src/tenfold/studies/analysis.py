@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.evaluation.runs import END, Run
-from tenfold.results import (
+from tenfold.results.facts import finite
+from tenfold.results.runs import Epoch, Training
+from tenfold.results.studies import (
     Band,
     Curves,
-    Epoch,
     Estimate,
     Failure,
     Machine,
     Point,
     PublishedResult,
     StudySummary,
-    Training,
     VariantSummary,
-    finite,
+    Verdict,
 )
-from tenfold.results.studies import Verdict
 from tenfold.studies.comparisons import compare_with_baseline
 from tenfold.studies.findings import describe_findings
 from tenfold.studies.finished import StudyRuns, VariantRuns, read_study_runs

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.evaluation.predictions import load_predictions
-from tenfold.results import Comparison
+from tenfold.results.studies import Comparison
 from tenfold.run import RunFolder
 from tenfold.studies.finished import StudyRuns, VariantRuns
 from tenfold.studies.statistics import (

@@ -10,8 +10,7 @@ import numpy as np
 
 from tenfold.errors import counted
 from tenfold.evaluation.runs import END
-from tenfold.results import Comparison, Estimate, Point, VariantSummary
-from tenfold.results.studies import Verdict
+from tenfold.results.studies import Comparison, Estimate, Point, VariantSummary, Verdict
 from tenfold.run import RunFolder
 from tenfold.studies.finished import StudyRuns, VariantRuns
 from tenfold.studies.reuse import origin_of

@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.evaluation.runs import END, Run
-from tenfold.results import (
-    PlannedTrial,
-    PlannedVariant,
-    StudyPlan,
-    read_epochs,
-    read_plan,
-    read_provenance,
-    read_result,
-)
+from tenfold.results.runs import read_epochs, read_provenance, read_result
+from tenfold.results.studies import PlannedTrial, PlannedVariant, StudyPlan, read_plan
 from tenfold.run import RunFolder
 from tenfold.studies.results import Record, read_log
 

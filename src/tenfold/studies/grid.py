@@ -10,7 +10,7 @@ from typing import Any
 from tenfold.errors import InterruptedRunError, TenfoldError, counted, sentence_of
 from tenfold.locks import hold
 from tenfold.recipe import Recipe
-from tenfold.results import read_result
+from tenfold.results.runs import read_result
 from tenfold.run import RunFolder
 from tenfold.studies.definition import Study
 from tenfold.studies.pace import Pace

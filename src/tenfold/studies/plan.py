@@ -11,7 +11,7 @@ from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
-from tenfold.results import (
+from tenfold.results.studies import (
     PlannedTrial,
     PlannedVariant,
     PublishedResult,

@@ -15,7 +15,7 @@ from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, recipe_from_dict
-from tenfold.results import read_provenance, read_result
+from tenfold.results.runs import read_provenance, read_result
 from tenfold.run import RunFolder, describe_environment
 from tenfold.studies.trials import Trial
 

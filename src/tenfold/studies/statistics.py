@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.evaluation.metrics import wilson_interval
-from tenfold.results import Estimate
+from tenfold.results.studies import Estimate
 
 NUM_RESAMPLES = 10_000
 """Of the bootstrap. The smallest p that it can find is 2 in 10,001, below 0.001 even after Holm's

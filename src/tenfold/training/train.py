@@ -37,7 +37,7 @@ from tenfold.locks import LOCK_FILES
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, recipe_from_dict
-from tenfold.results import (
+from tenfold.results.runs import (
     DataFacts,
     Network,
     Provenance,
@@ -48,7 +48,7 @@ from tenfold.results import (
     Unfitted,
     read_provenance,
 )
-from tenfold.results import Fitted as Calibrated
+from tenfold.results.runs import Fitted as Calibrated
 from tenfold.run import (
     RunFolder,
     command_line,

@@ -20,7 +20,7 @@ from matplotlib.ticker import (
 from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks, short
 from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, MUTED, SERIES, SURFACE, styled
 from tenfold.reporting.words import in_words
-from tenfold.results import SearchSummary, Setting, Trial
+from tenfold.results.searches import SearchSummary, Setting, Trial
 
 OWN = SERIES[1]
 """The colour of the recipe as it is."""

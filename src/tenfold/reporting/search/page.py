@@ -5,7 +5,7 @@ from pathlib import Path
 from tenfold.files import write_text
 from tenfold.reporting.search.views import view_search
 from tenfold.reporting.templating import render_page
-from tenfold.results import SearchSummary, read_search
+from tenfold.results.searches import SearchSummary, read_search
 
 _STYLE_SHEETS = ("style.css", "report.css", "search.css")
 

@@ -17,8 +17,7 @@ from tenfold.reporting.words import (
     points,
     signed_points,
 )
-from tenfold.results import SearchSummary, Setting, Trial
-from tenfold.results.searches import State
+from tenfold.results.searches import SearchSummary, Setting, State, Trial
 
 NUM_RANKED = 10
 

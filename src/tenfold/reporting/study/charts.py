@@ -8,7 +8,7 @@ from tenfold.reporting.study.figures import Line, Row
 from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.study.story import exact_percent, with_interval
 from tenfold.reporting.words import counted, percent, points
-from tenfold.results import Band, Comparison, Curves, StudySummary, VariantSummary
+from tenfold.results.studies import Band, Comparison, Curves, StudySummary, VariantSummary
 
 # A validation line that ends lower than this below its best has turned.
 _CLEAR_FALL = 0.01

@@ -1,7 +1,7 @@
 """What a study shows, in sentences: for its page and for the document of all results."""
 
 from tenfold.reporting.words import counted, duration, listed, percent
-from tenfold.results import (
+from tenfold.results.studies import (
     BELOW,
     VERDICTS,
     Comparison,
@@ -11,8 +11,8 @@ from tenfold.results import (
     Published,
     StudySummary,
     VariantSummary,
+    Verdict,
 )
-from tenfold.results.studies import Verdict
 
 # Failures beyond this many are counted, not told.
 _MOST_FAILURES = 12

@@ -17,7 +17,7 @@ from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
 from tenfold.files import require_writable
 from tenfold.progress import Progress
-from tenfold.results import SearchSummary, Trial
+from tenfold.results.searches import SearchSummary, Trial
 from tenfold.studies.search.best import write_best
 from tenfold.studies.search.plan import (
     SearchPlan,

@@ -9,9 +9,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tenfold.recipe import Recipe
-from tenfold.results import SearchSummary, read_search
-from tenfold.results import Trial as SearchedTrial
-from tenfold.results.searches import State
+from tenfold.results.searches import SearchSummary, State, read_search
+from tenfold.results.searches import Trial as SearchedTrial
 from tenfold.studies.search.plan import OBJECTIVE, SearchPlan
 from tenfold.studies.search.queue import (
     BASELINE,
