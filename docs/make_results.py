@@ -17,8 +17,8 @@ from tenfold.errors import TenfoldError
 from tenfold.files import write_text
 from tenfold.reporting.study import story
 from tenfold.reporting.study.story import exact_percent, ours_of
-from tenfold.reporting.study.summary import BELOW, Estimate, Point, Study, Variant, read_study
 from tenfold.reporting.words import count, counted
+from tenfold.results.studies import BELOW, Estimate, Point, StudySummary, VariantSummary, read_study
 
 ORDER = (
     "published", "tuned", "ann-vs-cnn", "epochs", "activations", "dropout", "depth", "augmentation",
@@ -82,9 +82,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def read_studies(folders: Iterable[Path]) -> list[Study]:
+def read_studies(folders: Iterable[Path]) -> list[StudySummary]:
     """The studies of all folders that have a summary, in the order of the document."""
-    studies: dict[str, Study] = {}
+    studies: dict[str, StudySummary] = {}
     for folder in folders:
         if not (folder / "summary.json").exists():
             sys.stderr.write(f"{folder} has no summary.json and is left out.\n")
@@ -100,13 +100,13 @@ def read_studies(folders: Iterable[Path]) -> list[Study]:
     return sorted(studies.values(), key=place)
 
 
-def place(study: Study) -> tuple[int, str]:
+def place(study: StudySummary) -> tuple[int, str]:
     """Where a study stands in the document."""
     known = ORDER.index(study.name) if study.name in ORDER else len(ORDER)
     return known, study.name
 
 
-def render(studies: Sequence[Study], *, root: Path) -> dict[Path, str]:
+def render(studies: Sequence[StudySummary], *, root: Path) -> dict[Path, str]:
     """Both documents by path; raises TenfoldError where the README has no place for its table."""
     documents = {root / "docs" / "results.md": render_results(studies)}
     readme = root / "README.md"
@@ -121,13 +121,13 @@ def render(studies: Sequence[Study], *, root: Path) -> dict[Path, str]:
     return documents
 
 
-def render_results(studies: Sequence[Study]) -> str:
+def render_results(studies: Sequence[StudySummary]) -> str:
     """docs/results.md."""
     sections = [INTRODUCTION, contents(studies), *(section(study) for study in studies)]
     return plain("\n\n".join(sections)) + "\n"
 
 
-def contents(studies: Sequence[Study]) -> str:
+def contents(studies: Sequence[StudySummary]) -> str:
     """A line for each study, with a link to its section."""
     rows = []
     for study in studies:
@@ -137,14 +137,14 @@ def contents(studies: Sequence[Study]) -> str:
             [
                 f"[{escape(study.title)}](#{study.name})",
                 escape(study.question),
-                f"{study.num_finished} of {study.num_planned}",
+                f"{study.finished} of {study.planned}",
                 f"{reached} of {len(claims)}" if claims else "–",
             ]
         )
     return table(["study", "question", "runs finished", "published results reached"], rows)
 
 
-def section(study: Study) -> str:
+def section(study: StudySummary) -> str:
     """Everything about one study."""
     stop = "" if study.title.endswith("?") else "."
     parts = [f"## {study.name}", f"**{escape(study.title)}{stop}** {escape(study.question)}"]
@@ -156,10 +156,10 @@ def section(study: Study) -> str:
     parts += ["What it found:", bullets(story.findings(study)), variants_table(study)]
     if miss := story.not_reproduced(study):
         parts.append(escape(miss))
-    if study.has_milestones:
+    if study.followed:
         parts += ["After each number of epochs:", milestones_table(study)]
-    if study.differences:
-        parts += [f"Against {escape(study.differences[0].baseline)}:", differences_table(study)]
+    if study.comparisons:
+        parts += [f"Against {escape(study.comparisons[0].baseline)}:", differences_table(study)]
     if study.limits:
         parts += ["What it leaves open:", bullets(study.limits)]
     time = f"{story.total_time(study)} of training in all."
@@ -167,7 +167,7 @@ def section(study: Study) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def variants_table(study: Study) -> str:
+def variants_table(study: StudySummary) -> str:
     """A line for each variant: ours beside what was published."""
     epochs = story.ends_with(study)
     when = f" after {counted(epochs, 'epoch')}" if epochs else ""
@@ -196,7 +196,7 @@ def variants_table(study: Study) -> str:
     return table(heads, rows, numbers=(2, 3, 4, 5))
 
 
-def milestones_table(study: Study) -> str:
+def milestones_table(study: StudySummary) -> str:
     """Epochs by variants."""
     rows = []
     for epoch in study.milestones:
@@ -205,7 +205,7 @@ def milestones_table(study: Study) -> str:
             point = next((point for point in variant.points if point.epoch == epoch), None)
             cell = ours(point) if point else "–"
             if point and point.published is not None:
-                share = exact_percent(point.published)
+                share = exact_percent(point.published.accuracy)
                 cell += f"<br>published {share}: {verdict(point, with_ours=False)}"
             row.append(cell)
         rows.append(row)
@@ -213,7 +213,7 @@ def milestones_table(study: Study) -> str:
     return table(["epochs", *labels], rows, numbers=(0,))
 
 
-def differences_table(study: Study) -> str:
+def differences_table(study: StudySummary) -> str:
     """The comparisons at the end of training."""
     rows = [
         [
@@ -221,16 +221,16 @@ def differences_table(study: Study) -> str:
             story.probability(one.p_holm),
             story.probability(one.mcnemar_p),
         ]
-        for one in study.differences
+        for one in study.comparisons
     ]
     return table(["comparison", "p (Holm)", "McNemar's p, uncorrected"], rows, numbers=(1, 2))
 
 
-def render_published(study: Study) -> str:
+def render_published(study: StudySummary) -> str:
     """The README's table: a line for each published result, and what it rests on."""
     rows = []
-    for variant, point in study.published:
-        when = f", {counted(point.epoch, 'epoch')}" if study.has_milestones else ""
+    for variant, point, claim in study.published:
+        when = f", {counted(point.epoch, 'epoch')}" if study.followed else ""
         time = minutes(variant.training_seconds)
         if variant.training_seconds and variant.end and point.epoch != variant.end.epoch:
             time += f" for all {counted(variant.end.epoch, 'epoch')}"
@@ -238,11 +238,11 @@ def render_published(study: Study) -> str:
             time += f" ({story.core_minutes(variant.process_seconds)} core-minutes)"
         rows.append(
             [
-                escape(point.source) or "–",
+                escape(claim.source) or "–",
                 escape(variant.label) + when,
-                exact_percent(point.published or 0.0),
+                exact_percent(claim.accuracy),
                 ours(point),
-                "the source's" if point.is_of_source else "partly guessed",
+                "the source's" if claim.settings == "source" else "partly guessed",
                 seeds(variant),
                 time,
                 verdict(point, with_ours=False),
@@ -266,14 +266,14 @@ def ours(point: Point | None) -> str:
     return "not run" if point is None else ours_of(point)
 
 
-def after(variant: Variant) -> str:
+def after(variant: VariantSummary) -> str:
     """After how many epochs, where variants differ in that."""
     if variant.end is None or variant.end.ours is None:
         return ""
     return f", {counted(variant.end.epoch, 'epoch')}"
 
 
-def seeds(variant: Variant) -> str:
+def seeds(variant: VariantSummary) -> str:
     """The number of seeds, of how many if some are missing."""
     number = len(variant.seeds)
     text = str(number)
@@ -288,11 +288,13 @@ def minutes(seconds: Estimate | None) -> str:
     return "–" if seconds is None else f"{story.minutes_of(seconds.mean)} min"
 
 
-def published(variant: Variant, point: Point) -> str:
+def published(variant: VariantSummary, point: Point) -> str:
     """A published number with its source, and its epochs where there are several."""
+    claim = point.published
+    assert claim is not None
     when = f" at {counted(point.epoch, 'epoch')}" if len(variant.points) > 1 else ""
-    source = f" ({escape(point.source)})" if point.source else ""
-    return f"{exact_percent(point.published or 0.0)}{when}{source}"
+    source = f" ({escape(claim.source)})" if claim.source else ""
+    return f"{exact_percent(claim.accuracy)}{when}{source}"
 
 
 def verdict(point: Point, *, with_ours: bool) -> str:

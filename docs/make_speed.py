@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 
 from tenfold.console.output import duration
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.runs import read_run
 from tenfold.files import write_text
 from tenfold.recipe import shipped_recipes
 from tenfold.reporting.comparison_figures import time_axis
 from tenfold.reporting.figures import draw_curve, finish_curves, new_chart
-from tenfold.reporting.runs import Epoch, read_run
 from tenfold.reporting.svg import MUTED, SERIES, standalone_svg, styled
+from tenfold.results.runs import Epoch
 from tenfold.run import runs_of
 
 GOALS = {"75": (0.7509, 3.0e12), "85": (0.85, 1.2e13), "91": (0.91, 4.5e13), "94": (0.94, 1.8e14)}

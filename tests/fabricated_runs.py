@@ -16,6 +16,15 @@ CIFAR10 = (
 ALIKE = {3: (5,), 5: (3,), 0: (8, 2), 1: (9,), 9: (1,), 4: (7, 2), 7: (4,), 2: (0, 6), 6: (3,)}
 
 
+BARE_RESULT: dict[str, object] = {
+    "model": {"name": "cnn", "num_parameters": 10},
+    "training": {"epochs": 1, "steps": 1, "wall_seconds": 1.0},
+    "splits": {},
+    "test_uses": [],
+}
+"""The result of a run that was evaluated on nothing."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What to make up."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tenfold.evaluation.metrics import compute_metrics
+from tenfold.evaluation.predictions import Predictions, save_predictions
 from tenfold.files import write_json
 from tenfold.studies.results import append_record
 
@@ -127,27 +129,25 @@ def make_run(folder: Path, trial: str, run: Made) -> None:
     }
     write_json(path / "provenance.json", provenance)
     right = answers(run.accuracy, run.seed)
+    logits = np.zeros((NUM_PICTURES, 2), dtype=np.float32)
+    logits[np.arange(NUM_PICTURES), np.where(right, 1, 0)] = 1
+    ids = np.array([f"test/{run.first_picture + n}" for n in range(NUM_PICTURES)])
+    labels = np.ones(NUM_PICTURES, dtype=np.int64)
+    predictions = Predictions(logits, labels, ids, ("wrong", "right"))
     if run.predictions:
-        logits = np.zeros((NUM_PICTURES, 2), dtype=np.float32)
-        logits[np.arange(NUM_PICTURES), np.where(right, 1, 0)] = 1
-        np.savez_compressed(
-            path / f"predictions-{run.split}.npz",
-            logits=logits,
-            labels=np.ones(NUM_PICTURES, dtype=np.int64),
-            ids=np.array([f"test/{run.first_picture + n}" for n in range(NUM_PICTURES)]),
-            class_names=np.array(["wrong", "right"]),
-        )
-    scores = {"accuracy": float(right.mean()), "num_images": NUM_PICTURES, "loss": 1.0}
+        save_predictions(path / f"predictions-{run.split}.npz", predictions)
     write_json(
         path / "result.json",
         {
             "model": {"name": "lenet", "num_parameters": 62_006},
             "training": {
                 "epochs": run.epochs,
+                "steps": 10 * run.epochs,
+                "wall_seconds": run.seconds,
                 "training_seconds": run.seconds,
                 "process_seconds": 2 * run.seconds,
             },
-            "splits": {run.split: scores},
+            "splits": {run.split: compute_metrics(predictions).to_dict()},
             "milestones": [
                 {"epoch": epoch, "splits": {run.split: {"accuracy": accuracy, "loss": 1.0}}}
                 for epoch, accuracy in run.milestones.items()

@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 
+from fabricated_runs import BARE_RESULT
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import calibration
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.thresholds import images_needed
+from tenfold.results.runs import Result
 
 
 def from_probabilities(probabilities, labels):
@@ -144,11 +146,13 @@ def test_a_temperature_at_its_bound_is_none():
     ],
 )
 def test_what_an_older_version_fitted_on_too_little_is_not_used(kept):
-    result = {"calibration": {"thresholds": [], "sets": [], **kept}}
+    fitted = kept if "unfitted" in kept else {"thresholds": [], "sets": [], **kept}
+    result = Result.model_validate({**BARE_RESULT, "calibration": fitted})
     assert calibration.fitted_of(result) is None
     assert calibration.why_unfitted(result)
-    assert calibration.fitted_of({}) is None
-    assert calibration.why_unfitted({}) == ""
+    never = Result.model_validate(BARE_RESULT)
+    assert calibration.fitted_of(never) is None
+    assert calibration.why_unfitted(never) == ""
 
 
 # -- selective prediction ------------------------------------------------------------------------
@@ -170,7 +174,8 @@ def test_a_threshold_by_hand():
     threshold = calibration.find_threshold(found, 0.95)
     assert (threshold.coverage, threshold.reached) == (60 / 65, 1.0)
     assert threshold.confidence == pytest.approx(0.99 - 0.48 * 59 / 64, abs=1e-6)
-    assert calibration.apply_threshold(found, threshold)[2:4] == (60 / 65, 1.0)
+    applied = calibration.apply_threshold(found, threshold)
+    assert (applied.coverage, applied.reached) == (60 / 65, 1.0)
     hopeless = calibration.find_threshold(surest(False, *[True] * 60), 0.95)
     assert calibration.apply_threshold(found, hopeless).coverage == 0
 

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from fabricated_runs import BARE_RESULT
 from tenfold.data import load
 from tenfold.data.formats.npz_files import write_npz
 from tenfold.data.images import Dataset, Images
 from tenfold.data.normalisation import normalisation_of
 from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.evaluate import evaluate_run, record_metrics, split_of, splitting
+from tenfold.evaluation.evaluate import evaluate_run, split_of, splitting, use_of
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import TrainedModel, build_network, load_model, save_model
 from tenfold.recipe import DataOptions, load_recipe
+from tenfold.results.runs import Metrics, Result
 from tenfold.run import RunFolder
 
 NAMES = ("ant", "bee", "cat")
@@ -88,21 +90,22 @@ def test_an_unknown_split_is_named_with_those_there_are(make_images, own):
 
 
 def test_each_use_of_a_test_split_is_listed():
-    result = {"model": {"name": "cnn"}}
-    record_metrics(result, "validation", {"accuracy": 0.5}, purpose="after training")
-    assert result.get("test_uses", []) == []
-    record_metrics(result, "test", {"accuracy": 0.4}, purpose="after training")
-    record_metrics(result, "test", {"accuracy": 0.45}, purpose="tenfold evaluate")
-    record_metrics(result, "test of others", {"accuracy": 0.3}, purpose="tenfold evaluate")
-    assert result["model"] == {"name": "cnn"}
-    assert result["splits"]["test"] == {"accuracy": 0.45}
-    uses = [(use["split"], use["purpose"], use["accuracy"]) for use in result["test_uses"]]
-    assert uses == [
+    result = Result.model_validate(BARE_RESULT)
+    for split, accuracy, purpose in (
+        ("validation", 0.5, "after training"),
+        ("test", 0.4, "after training"),
+        ("test", 0.45, "tenfold evaluate"),
+        ("test of others", 0.3, "tenfold evaluate"),
+    ):
+        metrics = Metrics.model_construct(accuracy=accuracy)
+        result = result.with_metrics(metrics, use_of(split, accuracy, purpose=purpose))
+    assert result.splits["test"].accuracy == 0.45
+    assert [(use.split, use.purpose, use.accuracy) for use in result.test_uses] == [
         ("test", "after training", 0.4),
         ("test", "tenfold evaluate", 0.45),
         ("test of others", "tenfold evaluate", 0.3),
     ]
-    assert all(use["time"].endswith("+00:00") for use in result["test_uses"])
+    assert all(use.time.endswith("+00:00") for use in result.test_uses)
 
 
 @pytest.fixture
@@ -121,19 +124,19 @@ def run(tmp_path, make_images):
     checksums = dict(load(tmp_path / "insects.npz").checksums)
     assert checksums
     folder.provenance.write_text(json.dumps({"data": {"checksums": checksums}}))
-    folder.result.write_text('{"splits": {}, "test_uses": []}')  # its presence: it is finished
+    folder.result.write_text(json.dumps(BARE_RESULT))  # its presence: it is finished
     return folder
 
 
 def test_evaluation_writes_predictions_and_result(run):
     metrics = evaluate_run(run, split="test")
     result = json.loads(run.result.read_text())
-    assert result["splits"]["test"] == json.loads(json.dumps(metrics))
+    assert result["splits"]["test"] == metrics.to_dict()
     assert [use["purpose"] for use in result["test_uses"]] == ["tenfold evaluate"]
     predictions = load_predictions(run.predictions("test"))
-    assert len(predictions.ids) == metrics["num_images"] == 30
+    assert len(predictions.ids) == metrics.num_images == 30
     guesses = predictions.logits.argmax(axis=1)
-    assert metrics["accuracy"] == pytest.approx((guesses == predictions.labels).mean())
+    assert metrics.accuracy == pytest.approx((guesses == predictions.labels).mean())
     evaluate_run(run, split="validation")
     result = json.loads(run.result.read_text())
     assert set(result["splits"]) == {"test", "validation"}
@@ -149,8 +152,8 @@ def test_row_24_other_data_is_matched_by_class_name(run, tmp_path, make_images):
     turned = Images(test.pixels, labels, order, test.ids)
     write_npz(dataset_of(turned, name="turned"), tmp_path / "turned.npz")
     second = evaluate_run(run, split="test", data=str(tmp_path / "turned.npz"))
-    assert second["accuracy"] == first["accuracy"]
-    assert second["confusion"] == first["confusion"]
+    assert second.accuracy == first.accuracy
+    assert second.confusion == first.confusion
     result = json.loads(run.result.read_text())
     assert len(result["splits"]) == 2  # the run's own result is still there
     assert len(result["test_uses"]) == 2
@@ -167,14 +170,14 @@ def test_data_that_changed_since_the_training_is_refused(run, tmp_path, make_ima
 
 @pytest.mark.parametrize("where", ["moved.npz", "a/b/insects.npz", "größe 1.npz"])
 def test_images_that_have_moved_are_named_with_data(run, tmp_path, where):
-    before = evaluate_run(run)["confusion"]
+    before = evaluate_run(run).confusion
     (tmp_path / where).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "insects.npz").rename(tmp_path / where)
     shutil.copytree(run.path, tmp_path / "elsewhere/1")
     for folder in (run, RunFolder(tmp_path / "elsewhere/1")):
         with pytest.raises(TenfoldError, match=r"insects.npz, where nothing is now; .* --data"):
             evaluate_run(folder)
-        assert evaluate_run(folder, data=str(tmp_path / where))["confusion"] == before
+        assert evaluate_run(folder, data=str(tmp_path / where)).confusion == before
         assert set(json.loads(folder.result.read_text())["splits"]) == {"test"}
 
 
@@ -187,12 +190,12 @@ def test_a_run_of_a_relative_path_finds_its_images_from_another_folder(run, tmp_
     save_model(run.model, replace(model, recipe=model.recipe.but(data=data)))
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    assert evaluate_run(run)["num_images"] == 30
+    assert evaluate_run(run).num_images == 30
 
 
 def test_what_it_was_trained_on_is_not_taken_for_other_data(run, tmp_path):
     named = evaluate_run(run, split="validation", data=str(tmp_path / "insects.npz"))
-    assert named["num_images"] == evaluate_run(run, split="validation")["num_images"] < 60
+    assert named.num_images == evaluate_run(run, split="validation").num_images < 60
     assert set(json.loads(run.result.read_text())["splits"]) == {"validation"}
 
 

@@ -133,7 +133,7 @@ def test_ties_count_against_the_top_k():
 
 def test_shares_by_class_are_those_of_scikit_learn():
     found = random_predictions()
-    values = compute_metrics(found)
+    values = compute_metrics(found).to_dict()
     guesses = found.logits.argmax(axis=1)
     precision, recall, f1, support = reference.precision_recall_fscore_support(
         found.labels, guesses, zero_division=0
@@ -159,7 +159,7 @@ HAND_MADE = [[4, 1, 0], [2, 3, 0], [0, 0, 10]]
 
 
 def test_a_case_by_hand():
-    values = compute_metrics(from_confusion(HAND_MADE))
+    values = compute_metrics(from_confusion(HAND_MADE)).to_dict()
     assert values["confusion"] == HAND_MADE
     assert values["accuracy"] == pytest.approx(17 / 20)
     assert [c["precision"] for c in values["per_class"]] == pytest.approx([4 / 6, 3 / 4, 1])
@@ -190,14 +190,14 @@ def test_a_case_by_hand():
     ],
 )
 def test_perfect_useless_and_lopsided_predictions(confusion, accuracy, correlation):
-    values = compute_metrics(from_confusion(confusion))
+    values = compute_metrics(from_confusion(confusion)).to_dict()
     assert values["accuracy"] == accuracy
     assert values["matthews_correlation"] == pytest.approx(correlation)
     assert values["confusion"] == confusion
 
 
 def test_a_class_that_never_appears_still_has_its_row():
-    values = compute_metrics(from_confusion([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+    values = compute_metrics(from_confusion([[3, 1, 0], [0, 4, 0], [0, 0, 0]])).to_dict()
     assert len(values["confusion"]) == len(values["per_class"]) == 3
     missing = values["per_class"][2]
     assert missing == {
@@ -210,10 +210,10 @@ def test_a_class_that_never_appears_still_has_its_row():
 
 
 def test_a_single_picture_and_a_single_class():
-    one = compute_metrics(predictions([[0.1, 0.7, 0.2]], [1]))
+    one = compute_metrics(predictions([[0.1, 0.7, 0.2]], [1])).to_dict()
     assert (one["accuracy"], one["num_images"]) == (1.0, 1)
     assert one["accuracy_interval"] == pytest.approx([0.2065, 1.0], abs=1e-4)
-    assert compute_metrics(predictions([[0.3], [0.1]], [0, 0]))["loss"] == 0
+    assert compute_metrics(predictions([[0.3], [0.1]], [0, 0])).to_dict()["loss"] == 0
 
 
 def test_no_pictures_are_refused():
@@ -224,19 +224,19 @@ def test_no_pictures_are_refused():
 def test_only_the_ten_largest_confusions_are_listed_and_no_empty_one():
     generator = np.random.default_rng(3)
     confusion = generator.permutation(36).reshape(6, 6).tolist()
-    pairs = compute_metrics(from_confusion(confusion))["most_confused"]
+    pairs = compute_metrics(from_confusion(confusion)).to_dict()["most_confused"]
     errors = sorted((confusion[t][p] for t in range(6) for p in range(6) if t != p), reverse=True)
     assert [pair["count"] for pair in pairs] == errors[:10]
     for pair in pairs:
         row = confusion[int(pair["true"][-1])]
         assert row[int(pair["predicted"][-1])] == pair["count"]
         assert pair["share"] == pytest.approx(pair["count"] / sum(row))
-    assert compute_metrics(from_confusion([[2, 0], [0, 2]]))["most_confused"] == []
+    assert compute_metrics(from_confusion([[2, 0], [0, 2]])).to_dict()["most_confused"] == []
 
 
 def test_every_picture_is_in_one_bin_of_confidence():
     found = random_predictions()
-    bins = compute_metrics(found)["confidence"]
+    bins = compute_metrics(found).to_dict()["confidence"]
     assert bins["bin_edges"] == pytest.approx([i / 20 for i in range(21)])
     confidence = found.probabilities.max(axis=1)
     right = found.logits.argmax(axis=1) == found.labels
@@ -249,16 +249,18 @@ def test_every_picture_is_in_one_bin_of_confidence():
 
 
 def test_certainty_is_in_the_last_bin():
-    bins = compute_metrics(predictions([[1e3, 0], [0, 1e3], [1e3, 0]], [0, 1, 1]))["confidence"]
+    bins = compute_metrics(predictions([[1e3, 0], [0, 1e3], [1e3, 0]], [0, 1, 1])).to_dict()[
+        "confidence"
+    ]
     assert bins["right"][-1] == 2
     assert bins["wrong"][-1] == 1
 
 
 def test_top_five_is_left_out_where_it_says_nothing():
-    assert compute_metrics(random_predictions(20, 5))["top5_accuracy"] is None
-    assert compute_metrics(random_predictions(20, 6))["top5_accuracy"] is not None
+    assert compute_metrics(random_predictions(20, 5)).to_dict()["top5_accuracy"] is None
+    assert compute_metrics(random_predictions(20, 6)).to_dict()["top5_accuracy"] is not None
 
 
 def test_metrics_are_plain_json():
-    values = compute_metrics(random_predictions())
+    values = compute_metrics(random_predictions()).to_dict()
     assert json.loads(json.dumps(values, allow_nan=False)) == values

@@ -98,7 +98,7 @@ def test_predictions_match_what_data_export_writes(tmp_path, ids):
     export(dataset, tmp_path / "folder", "folder")
     write_submission(tmp_path / "s.csv", test.ids, list(GUESSED))
     metrics = score_submission(tmp_path / "s.csv", tmp_path / "folder/testLabels.csv")
-    assert metrics["accuracy"] == 5 / 8
+    assert metrics.accuracy == 5 / 8
     again = load(tmp_path / "folder").test  # and so does what was read back from there
     write_submission(tmp_path / "again.csv", again.ids, list(GUESSED))
     assert score_submission(tmp_path / "again.csv", tmp_path / "folder/testLabels.csv") == metrics
@@ -121,13 +121,13 @@ def test_ids_may_be_spelled_as_files_on_either_side(tmp_path, truth, spell, turn
     first = write(tmp_path / "a.csv", [(spell(n), label) for n, label in numbered(spelled)])
     second = write(tmp_path / "b.csv", numbered(plain))
     pair = (second, first) if turned else (first, second)
-    assert score_submission(*pair)["accuracy"] == 5 / 8
+    assert score_submission(*pair).accuracy == 5 / 8
 
 
 def test_equal_file_names_in_two_folders_are_not_taken_for_one(tmp_path):
     truth = write(tmp_path / "l.csv", [("ants/1.png", "ant"), ("bees/1.png", "bee")])
     right = submit(tmp_path, [("bees/1", "bee"), ("ants/1", "bee")])
-    assert score_submission(right, truth)["accuracy"] == 0.5
+    assert score_submission(right, truth).accuracy == 0.5
     unclear = submit(tmp_path, [("1", "bee"), ("2", "bee")])
     assert "No id of" in sentence(unclear, truth)
 
@@ -138,7 +138,7 @@ def test_a_number_that_could_mean_two_pictures_is_not_guessed_at(tmp_path):
     unclear = submit(tmp_path, [(1, "ant"), (2, "bee")])
     assert "may be those of the column id or of original_id" in sentence(unclear, truth)
     clear = submit(tmp_path, [("test/1", "ant"), ("test/2", "bee")])
-    assert score_submission(clear, truth)["accuracy"] == 0
+    assert score_submission(clear, truth).accuracy == 0
 
 
 @pytest.mark.parametrize("spell", ["{}", "train/{}", "./{}"])
@@ -146,7 +146,7 @@ def test_row_numbers_beside_file_names_are_not_taken_for_ids(tmp_path, spell):
     rows = [(0, "2.png", "ant"), (1, "0.png", "bee"), (2, "1.png", "cat")]
     truth = write(tmp_path / "metadata.csv", rows, header="id,file_name,label")
     submission = submit(tmp_path, [(spell.format(file), label) for _, file, label in rows])
-    assert score_submission(submission, truth)["accuracy"] == 1
+    assert score_submission(submission, truth).accuracy == 1
 
 
 def test_labels_of_a_split_without_predictions_do_not_count(tmp_path):
@@ -154,14 +154,14 @@ def test_labels_of_a_split_without_predictions_do_not_count(tmp_path):
     rows += [(n, label, "test") for n, label in numbered(TRUE)]
     truth = write(tmp_path / "labels.csv", rows, header="filename,class,split")
     metrics = score_submission(submit(tmp_path), truth)
-    assert (metrics["num_images"], metrics["accuracy"]) == (8, 5 / 8)
+    assert (metrics.num_images, metrics.accuracy) == (8, 5 / 8)
 
 
 # -- scores --------------------------------------------------------------------------------------
 
 
 def test_a_score_has_accuracy_interval_recalls_and_confusions(tmp_path, truth):
-    metrics = score_submission(submit(tmp_path), truth)
+    metrics = score_submission(submit(tmp_path), truth).to_dict()
     assert metrics["num_images"] == 8
     assert metrics["accuracy"] == 5 / 8
     assert metrics["accuracy_interval"] == list(wilson_interval(5, 8))
@@ -191,13 +191,13 @@ def test_the_order_of_rows_means_nothing(tmp_path, truth):
 def test_separators_marks_and_columns_of_spreadsheets(tmp_path, truth, separator, encoding, header):
     rows = [row[::-1] if header.startswith("label") else row for row in numbered(GUESSED)]
     options = {"separator": separator, "encoding": encoding, "header": header}
-    assert score_submission(submit(tmp_path, rows, **options), truth)["accuracy"] == 5 / 8
+    assert score_submission(submit(tmp_path, rows, **options), truth).accuracy == 5 / 8
 
 
 def test_accents_count_as_the_same_however_they_are_composed(tmp_path):
     truth = write(tmp_path / "labels.csv", [(1, "caf\u00e9"), (2, "th\u00e9")])
     rows = [(1, " cafe\u0301 "), (2, "the\u0301")]
-    assert score_submission(submit(tmp_path, rows), truth)["accuracy"] == 1
+    assert score_submission(submit(tmp_path, rows), truth).accuracy == 1
 
 
 def test_missing_predictions_are_an_error_or_wrong(tmp_path, truth):
@@ -207,8 +207,8 @@ def test_missing_predictions_are_an_error_or_wrong(tmp_path, truth):
     assert "labels.csv without a prediction ('4' in line 5, '5' in line 6" in text
     assert "--allow-missing" in text
     metrics = score_submission(some, truth, allow_missing=True)
-    assert (metrics["num_missing"], metrics["accuracy"]) == (5, 3 / 8)
-    assert [row["recall"] for row in metrics["per_class"]] == [1 / 3, 1 / 3, 1 / 2]
+    assert (metrics.num_missing, metrics.accuracy) == (5, 3 / 8)
+    assert [row.recall for row in metrics.per_class] == [1 / 3, 1 / 3, 1 / 2]
 
 
 @pytest.mark.parametrize("extra", ["probability,error", "probability,unsure,error", "note"])
@@ -226,7 +226,7 @@ def test_a_table_of_predict_with_broken_images_is_scored(tmp_path, truth, extra,
     num_right = sum(
         a == b for n, (a, b) in enumerate(zip(TRUE, GUESSED, strict=True), 1) if n not in empty
     )
-    assert (metrics["num_missing"], metrics["accuracy"]) == (len(empty), num_right / 8)
+    assert (metrics.num_missing, metrics.accuracy) == (len(empty), num_right / 8)
 
 
 def test_a_broken_image_that_has_no_label_is_a_stranger_still(tmp_path, truth):
@@ -241,8 +241,8 @@ def test_numbers_are_classes_in_the_order_of_classes_txt(tmp_path, truth):
     (tmp_path / "classes.txt").write_text("cat\nant\nbee\n")
     numbers = [(n, ("cat", "ant", "bee").index(label)) for n, label in numbered(GUESSED)]
     metrics = score_submission(submit(tmp_path, numbers), truth)
-    assert metrics["accuracy"] == 5 / 8
-    assert [row["name"] for row in metrics["per_class"]] == ["cat", "ant", "bee"]
+    assert metrics.accuracy == 5 / 8
+    assert [row.name for row in metrics.per_class] == ["cat", "ant", "bee"]
     truths = [(n, ("cat", "ant", "bee").index(label)) for n, label in numbered(TRUE)]
     assert score_submission(submit(tmp_path), write(truth, truths)) == metrics
 
@@ -254,8 +254,8 @@ def test_the_order_of_cifar_is_known(tmp_path, numbers_in):
     pair = (as_numbers, named) if numbers_in == "submission" else (named, as_numbers)
     truth = write(tmp_path / "labels.csv", pair[1])
     metrics = score_submission(submit(tmp_path, pair[0]), truth)
-    assert metrics["accuracy"] == 1
-    assert [row["name"] for row in metrics["per_class"]] == list(CIFAR10_CLASS_NAMES)
+    assert metrics.accuracy == 1
+    assert [row.name for row in metrics.per_class] == list(CIFAR10_CLASS_NAMES)
 
 
 @pytest.mark.parametrize("numbers_in", ["submission", "labels"])
@@ -278,8 +278,8 @@ def test_a_number_beyond_the_classes_is_named(tmp_path, truth):
 def test_numbers_on_both_sides_need_no_names(tmp_path):
     truth = write(tmp_path / "labels.csv", [(n, n % 12) for n in range(24)])
     metrics = score_submission(submit(tmp_path, [(n, n % 12) for n in range(24)]), truth)
-    assert metrics["accuracy"] == 1
-    assert [row["name"] for row in metrics["per_class"]] == [str(n) for n in range(12)]
+    assert metrics.accuracy == 1
+    assert [row.name for row in metrics.per_class] == [str(n) for n in range(12)]
 
 
 # -- one sentence for what is wrong --------------------------------------------------------------
@@ -324,8 +324,8 @@ def test_a_class_without_pictures_may_be_predicted_where_it_is_listed(tmp_path, 
     assert "classes.txt" in sentence(submit(tmp_path, rows), truth)
     (tmp_path / "classes.txt").write_text("ant\nbee\ncat\ndog\n")
     metrics = score_submission(submit(tmp_path, rows), truth)
-    assert metrics["accuracy"] == 5 / 8
-    assert metrics["per_class"][3]["num_images"] == 0
+    assert metrics.accuracy == 5 / 8
+    assert metrics.per_class[3].num_images == 0
 
 
 def test_ids_on_one_side_only_are_counted_on_both(tmp_path, truth):

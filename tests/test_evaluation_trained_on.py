@@ -14,10 +14,10 @@ from tenfold.console.summaries import show_metrics
 from tenfold.data import export, load
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import evaluate_run
+from tenfold.evaluation.runs import read_run
 from tenfold.evaluation.split_predictions import predict_split
 from tenfold.evaluation.trained_on import keep_sums, sums_of
 from tenfold.recipe import load_recipe
-from tenfold.reporting.runs import read_run
 from tenfold.reporting.story import describe_run, notices
 from tenfold.run import RunFolder
 from tenfold.training.train import TrainOptions, train
@@ -96,7 +96,7 @@ def test_f23_images_added_to_a_stopped_run_without_a_test_split(tmp_path, added)
     page = read_run(run.path)
     assert f"was trained on {expected['test']} of" in " ".join(n.text for n in notices(page))
     assert "did not learn from" not in describe_run(page)
-    assert evaluate_run(run)["num_trained_on"] == expected["test"]
+    assert evaluate_run(run).num_trained_on == expected["test"]
 
 
 def test_f23_a_run_stopped_before_its_first_step_learnt_from_nothing(tmp_path, make_images):
@@ -137,12 +137,12 @@ def test_f24_a_copy_of_what_it_was_trained_on(
     num_train = provenance["data"]["splits"]["train"]
     data = make(tmp_path.joinpath(provenance["data"]["location"]), tmp_path / "copy")
     metrics = evaluate_run(run, data=str(data))
-    assert metrics["num_trained_on"] in (num_train - 1, num_train)  # other_names lacks one image
+    assert metrics.num_trained_on in (num_train - 1, num_train)  # other_names lacks one image
     predict_split(run, split="test", data=str(data))
-    assert f"was trained on {metrics['num_trained_on']} of the images" in caplog.text
+    assert f"was trained on {metrics.num_trained_on} of the images" in caplog.text
     show_metrics(Output(), "test", metrics)
-    assert f"trained on {metrics['num_trained_on']} of them" in capsys.readouterr().out
-    assert f"was trained on {metrics['num_trained_on']} of" in " ".join(
+    assert f"trained on {metrics.num_trained_on} of them" in capsys.readouterr().out
+    assert f"was trained on {metrics.num_trained_on} of" in " ".join(
         notice.text for notice in notices(read_run(run.path))
     )
 
@@ -152,8 +152,8 @@ def test_f24_other_images_and_runs_without_sums_are_not_said_to_be_known(finishe
     for name in ("red", "blue"):
         (tmp_path / "new" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), (50, 60, 70)).save(tmp_path / "new" / name / "1.png")
-    assert "num_trained_on" not in evaluate_run(run, data=str(tmp_path / "new"))
+    assert not evaluate_run(run, data=str(tmp_path / "new")).num_trained_on
     location = json.loads(run.provenance.read_text())["data"]["location"]
     run.trained_on.write_bytes(b"damaged")
     data = one_more(tmp_path.joinpath(location), tmp_path / "copy")
-    assert "num_trained_on" not in evaluate_run(run, data=str(data))
+    assert not evaluate_run(run, data=str(data)).num_trained_on

@@ -24,6 +24,7 @@ from tenfold.data import formats
 from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import compare_labels
+from tenfold.results.runs import Metrics
 
 RECORD = 3073
 
@@ -486,5 +487,5 @@ def test_a_class_without_images_is_named_beside_the_accuracy():
     metrics = compare_labels(np.array([0, 0]), np.array([0, 2]), class_names=["ant", "bee", "cat"])
     said = []
     output = SimpleNamespace(say=lambda text, **_: said.append(text))
-    show_metrics(output, "test", {**metrics, "loss": 0.5})
+    show_metrics(output, "test", Metrics.model_construct(**dict(metrics), loss=0.5))
     assert said[1:] == ["test: no images of bee, cat"]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from fabricated_runs import Recipe, make_run
+from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.runs import Run, read_runs
 from tenfold.reporting import explanation, story
 from tenfold.reporting.comparison import compare, disagreement
-from tenfold.reporting.runs import Answers, Run, read_runs
 
 
 @pytest.fixture
@@ -28,7 +29,9 @@ def with_answers(run: Run, right: list[bool], *, ids: list[str], names: tuple[st
     probabilities = np.full((len(right), 2), 0.1, dtype=np.float32)
     answers = np.where(right, names.index("cat"), names.index("dog"))
     probabilities[np.arange(len(right)), answers] = 0.9
-    return replace(run, answers={"test": Answers(probabilities, labels, np.array(ids), names)})
+    return replace(
+        run, answers={"test": Predictions(np.log(probabilities), labels, np.array(ids), names)}
+    )
 
 
 def test_disagreement_is_matched_by_id_and_by_class_name(pair: tuple[Run, Run]) -> None:

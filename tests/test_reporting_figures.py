@@ -9,13 +9,21 @@ from matplotlib.figure import Figure
 
 from tenfold.reporting import comparison_figures, figures
 from tenfold.reporting.comparison_figures import ClassGain, Point, Series
-from tenfold.reporting.runs import ClassScore, Epoch
 from tenfold.reporting.svg import SERIES, inline_svg, light_palette, standalone_svg
+from tenfold.results.runs import ClassScore, Epoch
 
 
 def make_epochs(number: int, *, validation: bool = True) -> list[Epoch]:
     return [
-        Epoch(n, 0.1, 2 / n, 1 - 1 / (n + 1), *((2.1 / n, 0.5) if validation else (None, None)), n)
+        Epoch(
+            number=n,
+            learning_rate=0.1,
+            train_loss=2 / n,
+            train_accuracy=1 - 1 / (n + 1),
+            validation_loss=2.1 / n if validation else None,
+            validation_accuracy=0.5 if validation else None,
+            training_seconds=n,
+        )
         for n in range(1, number + 1)
     ]
 
@@ -44,7 +52,8 @@ def test_learning_curves_of_any_length(number: int, validation: bool) -> None:
 
 def test_a_loss_that_was_not_finite_leaves_a_gap() -> None:
     epochs = make_epochs(5)
-    epochs[2] = Epoch(3, 0.1, float("nan"), 0.5, float("inf"), 0.5)
+    gap = {"train_loss": float("nan"), "validation_loss": float("inf")}
+    epochs[2] = epochs[2].model_copy(update=gap)
     assert (
         inline_svg(
             figures.learning_curves(epochs, quantity="loss"), prefix="", description=""
@@ -77,10 +86,12 @@ def test_confusion_figures_are_shares_of_the_row() -> None:
 
 
 def test_a_class_without_pictures_or_answers_is_drawn() -> None:
-    scores = [ClassScore("seen", 0.9, 0.8, 0.85, 20), ClassScore("unseen", None, None, None, 0)]
+    seen = ClassScore(name="seen", precision=0.9, recall=0.8, f1=0.85, num_images=20)
+    unseen = ClassScore(name="unseen", precision=None, recall=None, f1=None, num_images=0)
+    scores = [seen, unseen]
     texts = texts_of(inline_svg(figures.per_class_bars(scores), prefix="", description=""))
     assert {"seen", "unseen", "no images"} <= set(texts)
-    earlier = [ClassScore("seen", 0.9, 0.8, 0.85, 20), ClassScore("unseen", 0.0, 0.0, 0.0, 0)]
+    earlier = [seen, unseen.model_copy(update={"precision": 0.0, "recall": 0.0, "f1": 0.0})]
     assert texts == texts_of(inline_svg(figures.per_class_bars(earlier), prefix="", description=""))
     confusion = figures.confusion_matrix(np.array([[20, 0], [0, 0]]), ["seen", "unseen"])
     assert "nan" not in inline_svg(confusion, prefix="", description="")

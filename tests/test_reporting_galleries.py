@@ -12,6 +12,8 @@ from PIL import Image
 from fabricated_runs import Recipe, make_dataset, make_run
 from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.runs import Run, read_run
 from tenfold.reporting.galleries import (
     Pictures,
     disputed_cards,
@@ -19,14 +21,13 @@ from tenfold.reporting.galleries import (
     unsure_cards,
     wrong_cards,
 )
-from tenfold.reporting.runs import Answers, Run, read_run
 
 NAMES = ("cat", "dog", "ship")
 
 
-def make_answers(probabilities: list[list[float]], labels: list[int]) -> Answers:
+def make_answers(probabilities: list[list[float]], labels: list[int]) -> Predictions:
     ids = np.array([f"test/{index}" for index in range(len(labels))])
-    return Answers(np.array(probabilities, np.float32), np.array(labels), ids, NAMES)
+    return Predictions(np.log(np.array(probabilities, np.float32)), np.array(labels), ids, NAMES)
 
 
 @pytest.fixture
@@ -59,7 +60,9 @@ def test_row_55_only_images_of_the_shown_split_are_shown(run: Run, shown: str) -
     validation = None if shown == "held out" else parts["validation"]
     dataset = Dataset("own", parts["train"], validation, parts["test"], "made up")
     score = run.scores["test"]
-    run = replace(run, scores={"test" if shown == "test" else "validation": score})
+    assert run.result is not None
+    splits = {"test" if shown == "test" else "validation": score}
+    run = replace(run, result=run.result.model_copy(update={"splits": splits}))
     uri = Pictures(run, lambda _: dataset).uris(["x"])["x"]
     assert (decode(uri) == {"test": 2, "validation": 1, "held out": 0}[shown]).all()
 

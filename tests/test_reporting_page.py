@@ -11,13 +11,13 @@ from fabricated_runs import CIFAR10, Recipe, make_dataset, make_run, write_json
 from pages import Page
 from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.runs import Run
 from tenfold.files import read_json
 from tenfold.reporting.page import write_figures, write_report
-from tenfold.reporting.runs import Run
 
 
 def load(run: Run) -> Dataset:
-    return make_dataset(tuple(run.data["class_names"]))
+    return make_dataset(tuple(run.data.class_names))
 
 
 def report(*folders: Path, out: Path | None = None) -> Page:

@@ -10,7 +10,7 @@ import pytest
 from pages import Page
 from tenfold.errors import TenfoldError
 from tenfold.reporting.search.page import write_search_page
-from tenfold.reporting.search.summary import read_search
+from tenfold.results.searches import read_search
 
 SPACE = [
     {"key": "optimizer.lr", "kind": "float", "low": 0.001, "high": 0.1, "log": True, "step": None},
@@ -248,7 +248,7 @@ def test_the_page_goes_where_it_is_asked_to(tmp_path: Path) -> None:
 
 def test_a_place_in_a_logarithmic_range_is_logarithmic(tmp_path: Path) -> None:
     (tmp_path / "trials.json").write_text(json.dumps(make_summary()))
-    rate, decay, dropout, _, flip, size = read_search(tmp_path).settings
+    rate, decay, dropout, _, flip, size = read_search(tmp_path).space
     assert rate.place(0.01) == pytest.approx(0.5)
     assert decay.place(0.0) == 0.0
     assert dropout.place(0.125) == 0.25

@@ -12,7 +12,7 @@ from fabricated_study_runs import NUM_PICTURES, Made, answers, make_run, make_st
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.files import read_json, write_json
-from tenfold.reporting.study.summary import read_study
+from tenfold.results.studies import read_study
 from tenfold.studies.analysis import summarise_study
 from tenfold.studies.statistics import bootstrap_difference, mcnemar_p
 
@@ -37,7 +37,7 @@ def activations(tmp_path: Path) -> Path:
 
 
 def test_a_summary_has_the_study_the_runs_and_their_intervals(activations: Path) -> None:
-    summary = summarise_study(activations)
+    summary = summarise_study(activations).to_dict()
     assert read_json(activations / "summary.json") == summary
     assert [*summary] == [
         "name", "title", "question", "limits", "command", "baseline", "planned", "finished",
@@ -76,7 +76,7 @@ def test_a_summary_has_the_study_the_runs_and_their_intervals(activations: Path)
 def test_each_variant_is_compared_with_the_baseline_on_the_same_pictures(
     activations: Path,
 ) -> None:
-    leaky, swish = summarise_study(activations)["comparisons"]
+    leaky, swish = summarise_study(activations).to_dict()["comparisons"]
     sides = [
         np.stack([answers(accuracy, seed) for seed, accuracy in enumerate(accuracies)])
         for accuracies in ((0.660, 0.662, 0.667), (0.600, 0.604, 0.608))
@@ -99,23 +99,23 @@ def test_the_report_reads_what_is_written(activations: Path) -> None:
     summarise_study(activations)
     study = read_study(activations)
     assert [variant.label for variant in study.variants] == ["ReLU", "Leaky ReLU", "Swish"]
-    assert study.differences[0].num_seeds == (3, 3)
+    assert study.comparisons[0].num_seeds == (3, 3)
     assert not study.was_cut_short
 
 
 def test_the_order_of_pictures_in_a_file_does_not_matter(activations: Path) -> None:
-    before = summarise_study(activations)["comparisons"]
+    before = summarise_study(activations).to_dict()["comparisons"]
     path = activations / "runs" / "Leaky ReLU,seed=1" / "predictions-test.npz"
     with np.load(path) as file:
         arrays = dict(file)
     order = np.random.default_rng(1).permutation(NUM_PICTURES)
     arrays |= {name: arrays[name][order] for name in ("logits", "labels", "ids")}
     np.savez_compressed(path, **arrays)
-    assert summarise_study(activations)["comparisons"] == before
+    assert summarise_study(activations).to_dict()["comparisons"] == before
 
 
 def test_what_ends_highest_is_said_first(activations: Path) -> None:
-    assert summarise_study(activations)["findings"][0] == (
+    assert summarise_study(activations).to_dict()["findings"][0] == (
         "Leaky ReLU ends highest after 20 epochs, right on 66.3 % (65.4 to 67.2 over 3 seeds) of "
         "the test pictures."
     )
@@ -127,7 +127,7 @@ def test_curves_have_the_mean_and_range_of_the_seeds_that_have_a_value(tmp_path:
         Made(1, train=(0.5, math.nan, None), validation=(0.3, None, None)),
         Made(2, train=(0.6,), validation=(0.4,)),
     ]
-    (variant,) = summarise_study(make_study(tmp_path / "s", {"ReLU": runs}))["variants"]
+    (variant,) = summarise_study(make_study(tmp_path / "s", {"ReLU": runs})).to_dict()["variants"]
     curves = variant["curves"]
     assert curves["epoch"] == [1, 2, 3]
     assert curves["train_accuracy"] == {
@@ -155,7 +155,7 @@ def test_milestones_become_points_beside_what_was_published(tmp_path: Path) -> N
         ]
     }
     folder = make_study(tmp_path / "s", {"ReLU": runs}, published=published)
-    summary = summarise_study(folder)
+    summary = summarise_study(folder).to_dict()
     points = summary["variants"][0]["points"]
     assert [(p["epoch"], p["is_end"], p["verdict"]) for p in points] == [
         (5, False, "beaten"),
@@ -188,7 +188,7 @@ def test_one_seed_is_judged_by_the_interval_over_pictures(
 ) -> None:
     entry = {"accuracy": published, "epoch": None, "source": "x", "settings": "source"}
     folder = make_study(tmp_path / "s", {"ReLU": [Made(0)]}, published={"ReLU": [entry]})
-    point = summarise_study(folder)["variants"][0]["points"][0]
+    point = summarise_study(folder).to_dict()["variants"][0]["points"][0]
     low, high = wilson_interval(600, NUM_PICTURES)
     assert (point["test"]["low"], point["test"]["high"]) == (low, high)
     assert (point["test"]["sd"], point["test"]["interval_over"]) == (None, "pictures")
@@ -201,7 +201,7 @@ def test_where_settings_are_guessed_nothing_is_said_not_to_reproduce(
 ) -> None:
     entry = {"accuracy": 0.64, "epoch": None, "source": "a blog", **settings}
     folder = make_study(tmp_path / "s", {"ReLU": [Made(0)]}, published={"ReLU": [entry]})
-    summary = summarise_study(folder)
+    summary = summarise_study(folder).to_dict()
     assert summary["variants"][0]["points"][0]["verdict"] == "lower"
     assert "reproduce" not in " ".join(summary["findings"])
     assert the_finding(summary, "The published result") == (
@@ -224,7 +224,7 @@ def test_a_result_of_training_mode_is_compared_with_ours_in_that_mode(
     if in_training_mode is not None:
         result["splits"]["test"]["accuracy_in_training_mode"] = in_training_mode
     write_json(path, result)
-    summary = summarise_study(folder)
+    summary = summarise_study(folder).to_dict()
     (point,) = summary["variants"][0]["points"]
     assert point["test"]["mean"] == 0.7
     assert point["verdict"] == verdict
@@ -249,7 +249,7 @@ def test_a_single_run_tells_less_of_where_it_peaks(
     tmp_path: Path, end: float, sentence: str
 ) -> None:
     runs = [Made(0, end, milestones={5: 0.5, 10: 0.61})]
-    summary = summarise_study(make_study(tmp_path / "s", {"ReLU": runs}))
+    summary = summarise_study(make_study(tmp_path / "s", {"ReLU": runs})).to_dict()
     assert any(sentence in finding for finding in summary["findings"])
 
 
@@ -260,7 +260,7 @@ def test_overfitting_is_told_by_variant_the_widest_gap_first(tmp_path: Path) -> 
         "dropout 0.5": three(0.6, 0.61, train=(0.5, 0.60), validation=(0.5, 0.62)),
         "unknown": three(0.6, 0.61, validation=(None, None)),
     }
-    summary = summarise_study(make_study(tmp_path / "s", variants))
+    summary = summarise_study(make_study(tmp_path / "s", variants)).to_dict()
     assert the_finding(summary, "Overfitting") == (
         "Overfitting: at the end training accuracy is above validation accuracy by 35.0 points "
         "with none and 10.0 points with dropout 0.2; by less than 5 points with dropout 0.5."
@@ -282,7 +282,7 @@ def test_a_study_that_was_cut_short_says_what_was_run(tmp_path: Path) -> None:
     )
     # A folder that somebody removed.
     (folder / "runs" / "GELU,seed=1" / "result.json").unlink()
-    summary = summarise_study(folder)
+    summary = summarise_study(folder).to_dict()
     assert (summary["planned"], summary["finished"], summary["failed"]) == (9, 5, 1)
     assert summary["failures"] == [{"trial": "Swish,seed=1", "error": diverged}]
     assert summary["findings"][:3] == [
@@ -306,7 +306,7 @@ def test_a_study_that_was_cut_short_says_what_was_run(tmp_path: Path) -> None:
 
 def test_failures_for_one_reason_are_one_finding(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "s", {"ReLU": three(0, 0, 0, status="No memory.")})
-    summary = summarise_study(folder)
+    summary = summarise_study(folder).to_dict()
     assert len(summary["failures"]) == 3
     assert summary["findings"][1] == "ReLU,seed=0 and 2 more failed: No memory."
 
@@ -316,14 +316,14 @@ def test_the_latest_record_of_a_trial_counts_and_a_torn_one_does_not(tmp_path: P
     make_run(folder, "ReLU,seed=0", Made(0, 0.7))
     with open(folder / "results.jsonl", "ab") as file:
         file.write(b'{"trial": "ReLU,seed=0", "status": "fai')
-    summary = summarise_study(folder)
+    summary = summarise_study(folder).to_dict()
     assert (summary["finished"], summary["failed"], summary["failures"]) == (1, 0, [])
     assert summary["variants"][0]["points"][0]["test"]["values"] == [0.7]
 
 
 def test_a_study_without_a_finished_run_has_a_summary_too(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "s", {"ReLU": [], "Swish": []}, planned={"ReLU": [0, 1]})
-    summary = summarise_study(folder)
+    summary = summarise_study(folder).to_dict()
     assert (summary["planned"], summary["finished"], summary["comparisons"]) == (2, 0, [])
     assert summary["machine"] is None
     assert summary["findings"][-1] == "No run is finished, so there is nothing to compare."
@@ -338,7 +338,7 @@ def test_own_pictures_without_a_test_are_judged_by_validation(tmp_path: Path) ->
             "Swish": three(0.80, 0.81, split="validation", milestones={10: 0.5}),
         },
     )
-    summary = summarise_study(folder)
+    summary = summarise_study(folder).to_dict()
     assert "no test split: every result here is of the validation pictures" in the_finding(
         summary, "no test split"
     )
@@ -353,7 +353,7 @@ def test_runs_of_other_pictures_are_named(tmp_path: Path) -> None:
     runs = three(0.7, 0.71)
     old = replace(runs[0], checksum="01d")
     folder = make_study(tmp_path / "s", {"ReLU": three(0.6, 0.61), "Swish": [old, *runs[1:]]})
-    assert the_finding(summarise_study(folder), "pictures of") == (
+    assert the_finding(summarise_study(folder).to_dict(), "pictures of") == (
         "Swish, seed 0 saw other pictures of cifar10 than ReLU, seed 0 and 2 more, so their "
         "results can't be compared; remove the folders of the older ones and repeat the study."
     )
@@ -361,14 +361,14 @@ def test_runs_of_other_pictures_are_named(tmp_path: Path) -> None:
 
 def test_without_a_baseline_nothing_is_compared(tmp_path: Path) -> None:
     variants = {"ReLU": three(0.6, 0.61), "Swish": three(0.7, 0.71)}
-    summary = summarise_study(make_study(tmp_path / "s", variants, baseline=None))
+    summary = summarise_study(make_study(tmp_path / "s", variants, baseline=None)).to_dict()
     assert (summary["baseline"], summary["comparisons"]) == (None, [])
     assert not any("compare" in finding for finding in summary["findings"])
 
 
 def test_a_baseline_that_never_ran_is_named(tmp_path: Path) -> None:
     variants = {"ReLU": [], "Swish": three(0.7, 0.71), "Tanh": three(0.7, 0.71)}
-    summary = summarise_study(make_study(tmp_path / "s", variants, planned={"ReLU": [0]}))
+    summary = summarise_study(make_study(tmp_path / "s", variants, planned={"ReLU": [0]})).to_dict()
     assert summary["comparisons"] == []
     assert the_finding(summary, "baseline") == (
         "ReLU, the baseline, has no finished run, so nothing is compared."
@@ -383,7 +383,7 @@ def test_what_cannot_be_matched_is_left_out_of_the_comparisons_and_named(tmp_pat
         "overlapping": three(0.7, 0.71, first_picture=400),
         "one lost": [Made(0, 0.7), Made(1, 0.7), Made(2, 0.7, predictions=False)],
     }
-    summary = summarise_study(make_study(tmp_path / "s", variants))
+    summary = summarise_study(make_study(tmp_path / "s", variants)).to_dict()
     assert [c["variant"] for c in summary["comparisons"]] == ["overlapping", "one lost"]
     assert summary["comparisons"][1]["n"] == [2, 2]
     assert the_finding(summary, "can't be compared") == (
@@ -398,14 +398,14 @@ def test_what_cannot_be_matched_is_left_out_of_the_comparisons_and_named(tmp_pat
 
 def test_seeds_that_are_not_shared_have_no_mcnemar(tmp_path: Path) -> None:
     variants = {"ReLU": [Made(0), Made(1)], "Swish": [Made(2, 0.7), Made(3, 0.7)]}
-    (comparison,) = summarise_study(make_study(tmp_path / "s", variants))["comparisons"]
+    (comparison,) = summarise_study(make_study(tmp_path / "s", variants)).to_dict()["comparisons"]
     assert comparison["mcnemar_p"] is None
     assert comparison["p"] < 0.05
 
 
 def test_several_machines_are_all_listed(tmp_path: Path) -> None:
     variants = {"ReLU": [Made(0), Made(1, device="cuda"), Made(2)]}
-    summary = summarise_study(make_study(tmp_path / "s", variants))
+    summary = summarise_study(make_study(tmp_path / "s", variants)).to_dict()
     assert summary["machine"] is None
     assert [machine["device"] for machine in summary["machines"]] == ["cpu", "cuda"]
 
@@ -421,7 +421,7 @@ def test_a_plan_of_an_earlier_version_has_a_variant_for_each_combination(tmp_pat
             trials.append({"trial": name, "overrides": overrides, "seed": seed, "recipe": recipe})
             make_run(folder, name, Made(seed, 0.6 + 0.01 * seed))
     write_json(folder / "study.json", {"recipe": "cnn", "trials": trials})
-    summary = summarise_study(folder)
+    summary = summarise_study(folder).to_dict()
     assert (summary["name"], summary["title"], summary["question"]) == ("lr", "lr", "")
     assert [(v["label"], v["seeds"]) for v in summary["variants"]] == [
         ("cnn", [0, 1]),
@@ -443,6 +443,6 @@ def test_row_e_what_is_no_study_or_damaged_is_named(tmp_path: Path, activations:
     with pytest.raises(TenfoldError, match=r"predictions-test.npz can't be read"):
         summarise_study(activations)
     (run / "result.json").write_text("{}")
-    with pytest.raises(TenfoldError, match="is not the result of a run"):
+    with pytest.raises(TenfoldError, match=r"result.json: model is missing"):
         summarise_study(activations)
     assert not (activations / "summary.json").exists()

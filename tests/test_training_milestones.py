@@ -73,8 +73,7 @@ def test_every_use_of_the_test_pictures_is_written_down(folder):
         "after epoch 3",
     ]
     assert (
-        evaluate_run(RunFolder(folder / "long"))["accuracy"]
-        == (result["splits"]["test"]["accuracy"])
+        evaluate_run(RunFolder(folder / "long")).accuracy == (result["splits"]["test"]["accuracy"])
     )
 
 

@@ -39,18 +39,20 @@ def sentence_of(
     kind: Any = None,
     options_of: Callable[[str], Any] | None = None,
     elsewhere: Mapping[str, Iterable[str]] | None = None,
+    remedy: str = "",
 ) -> str:
     """The first thing that `error` complains of, such as `x.toml: seed must be at least 0, not -1`.
 
     source: how to call the file. kind: the model that was validated, from which the keys of an
     unknown key's table are known, and which parts of a place are tags of a union. options_of:
     gives the model of a table that names a part. elsewhere: the tables in which a key may be that
-    is unknown where it stands.
+    is unknown where it stands. remedy: what to do, where it isn't to correct the value.
     """
     details = error.errors(include_url=False)
     # A key that is misspelt is missing too.
     detail = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
     place, table = _place(kind, detail["loc"], options_of)
+    end = f"; {remedy}." if remedy else "."
     if detail["type"] == "unusable":
         return (
             f"{source}: {place}.name {detail['ctx']['name']} can't be used: {detail['ctx']['why']}."
@@ -61,7 +63,7 @@ def sentence_of(
         place = place.rpartition("[")[0]
         return f"{source}: {place} must be a longer list, not {_found(detail)}."
     if detail["type"] == "missing":
-        return f"{source}: {place} is missing; say what it is."
+        return f"{source}: {place} is missing; {remedy or 'say what it is'}."
     if detail["type"] == "extra_forbidden":
         keys = [field.alias or name for name, field in getattr(table, "model_fields", {}).items()]
         known = f"; the keys here are {', '.join(keys)}" if keys else "; leave it out"
@@ -71,7 +73,7 @@ def sentence_of(
         place = f"{place}.{detail['ctx']['discriminator'].strip(chr(39))}".removeprefix(".")
     subject = f"{place} must" if place else "the whole must"
     wanted = _range_of(table, detail) or _expected(detail)
-    return f"{source}: {subject} be {wanted}, not {_found(detail)}."
+    return f"{source}: {subject} be {wanted}, not {_found(detail)}{end}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -107,22 +109,18 @@ def _range_of(table: Any, detail: ErrorDetails) -> str:
     bound: dict[str, Any] = {}
     for each in field.metadata:
         bound |= {key: getattr(each, key) for key in ("gt", "ge", "lt", "le") if hasattr(each, key)}
-    low = (
-        f"from {bound['ge']:,}"
-        if "ge" in bound
-        else f"above {bound['gt']:,}"
-        if "gt" in bound
-        else ""
-    )
-    if "le" in bound:
-        return (
-            f"{low} to {bound['le']:,}"
-            if "ge" in bound
-            else f"{low} and at most {bound['le']:,}".strip()
-        )
-    if "lt" in bound:
-        return f"{low} to below {bound['lt']:,}".strip()
-    return f"{bound['ge']:,} or more" if "ge" in bound else f"more than {bound['gt']:,}"
+    match bound:
+        case {"ge": low, "le": high}:
+            return f"from {low:,} to {high:,}"
+        case {"ge": low, "lt": high}:
+            return f"from {low:,} to below {high:,}"
+        case {"gt": low, "le": high}:
+            return f"above {low:,} and at most {high:,}"
+        case {"ge": low}:
+            return f"{low:,} or more"
+        case {"gt": low}:
+            return f"more than {low:,}"
+    return ""
 
 
 def _expected(detail: ErrorDetails) -> str:

@@ -73,7 +73,7 @@ def calibration(subject: Subject, options: "FilledOptions") -> Finding:
         "chosen_by": _chosen_by_validation(subject.model.recipe),
         "after": _trust(after),
         "thresholds": [
-            calibrating.apply_threshold(after, each)._asdict() for each in fitted.thresholds
+            calibrating.apply_threshold(after, each).to_dict() for each in fitted.thresholds
         ],
         "selective": [list(point) for point in calibrating.selective_curve(after)],
         "sets": [

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from tenfold.data import Dataset, Images
 from tenfold.data.sources.catalogue import CIFAR10
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.calibration import Fitted, fitted_of
-from tenfold.evaluation.evaluate import open_data, record_use, require_unchanged, split_of
+from tenfold.evaluation.calibration import fitted_of
+from tenfold.evaluation.evaluate import open_data, require_unchanged, split_of, use_of
 from tenfold.evaluation.predictions import Predictions, map_labels, predict_images
 from tenfold.evaluation.split_predictions import saved_predictions
 from tenfold.evaluation.trained import TrainedModel, load_model
 from tenfold.explain import features_before_head
-from tenfold.files import read_json, write_json
 from tenfold.progress import Progress
+from tenfold.results.runs import Fitted, read_result
 from tenfold.run import RunFolder
 
 NUM_KNOWN = 10_000
@@ -102,25 +102,22 @@ class Subject:
     @cached_property
     def temperature(self) -> float:
         """By which the run divides its logits before it speaks of confidence; 1 without one."""
-        fitted = fitted_of(read_json(self.run.result))
+        fitted = fitted_of(read_result(self.run.result))
         return fitted.temperature if fitted is not None else 1.0
 
     def keep_fitted(self, fitted: Fitted) -> None:
         """Keep what was fitted on validation with the run, which speaks of confidence by it from
         then on, unless it has some of this version."""
-        result = read_json(self.run.result)
+        result = read_result(self.run.result)
         kept = fitted_of(result)
         if kept is None or not all(each.num_images for each in kept.thresholds):
-            result["calibration"] = fitted.to_dict()
-            write_json(self.run.result, result)
+            result.model_copy(update={"calibration": fitted}).write(self.run.result)
 
     def record_use(self, purpose: str) -> None:
         """Write down that the pictures it is measured on were looked at, if they are a test."""
-        found = self.measured_predictions()
-        accuracy = float((found.logits.argmax(axis=1) == found.labels).mean())
-        result = read_json(self.run.result)
-        record_use(result, self.split, accuracy, purpose=purpose)
-        write_json(self.run.result, result)
+        accuracy = float(self.measured_predictions().right.mean())
+        use = use_of(self.split, accuracy, purpose=purpose)
+        read_result(self.run.result).with_use(use).write(self.run.result)
 
     def predictions(self, split: str) -> Predictions | None:
         """What the run says of `split`: as it was saved, or computed now; None without pictures."""

@@ -278,7 +278,7 @@ def evaluate(
             purpose=command_line(),
             progress=progress,
         )
-    output.record("metrics", split=split, **metrics)
+    output.record("metrics", split=split, **metrics.to_dict())
     show_metrics(output, split, metrics)
 
 

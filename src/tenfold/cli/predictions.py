@@ -22,6 +22,7 @@ from tenfold.errors import TenfoldError, counted
 if TYPE_CHECKING:
     from tenfold.evaluation.picture_predictions import Model, PicturePrediction
     from tenfold.progress import Progress
+    from tenfold.results.runs import LabelMetrics
     from tenfold.run import RunFolder
 
 MAX_ROWS = 40
@@ -134,16 +135,16 @@ def score(
 
     output = Output(as_json=as_json)
     metrics = score_submission(submission, labels, allow_missing=allow_missing)
-    output.record("score", submission=str(submission), labels=str(labels), **metrics)
-    low, high = metrics["accuracy_interval"]
+    output.record("score", submission=str(submission), labels=str(labels), **metrics.to_dict())
+    low, high = metrics.accuracy_interval
     output.say(
-        f"{submission}: {percent(metrics['accuracy'], 2)} of "
-        f"{counted(metrics['num_images'], 'picture')} right "
+        f"{submission}: {percent(metrics.accuracy, 2)} of "
+        f"{counted(metrics.num_images, 'picture')} right "
         f"(95 % interval {percent(low)} to {percent(high)})",
         bold=True,
     )
-    if metrics["num_missing"]:
-        output.say(f"{metrics['num_missing']:,} of them have no prediction and count as wrong.")
+    if metrics.num_missing:
+        output.say(f"{metrics.num_missing:,} of them have no prediction and count as wrong.")
     _show_classes(output, metrics)
 
 
@@ -198,7 +199,7 @@ def _write_split(
     from tenfold.evaluation.calibration import fitted_of, with_temperature
     from tenfold.evaluation.split_predictions import predict_split
     from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
-    from tenfold.files import read_json
+    from tenfold.results.runs import read_result
 
     with output.progress() as bars:
         # Without a file, standard output is the file, and has no room for progress.
@@ -217,7 +218,7 @@ def _write_split(
         return
     if output.style == "plain":
         output.say(submission_text(predictions.ids, guesses).rstrip("\n"))
-    if (fitted := fitted_of(read_json(run.result))) is not None:
+    if (fitted := fitted_of(read_result(run.result))) is not None:
         predictions = with_temperature(predictions, fitted.temperature)
     likelihoods = predictions.probabilities.max(axis=1).tolist()
     ids = submission_ids(predictions.ids)
@@ -317,7 +318,7 @@ def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["
     from tenfold.evaluation.calibration import fitted_of, why_unfitted
     from tenfold.evaluation.thresholds import confidence_for
     from tenfold.evaluation.trained import load
-    from tenfold.files import read_json
+    from tenfold.results.runs import read_result
     from tenfold.run import open_run
     from tenfold.training.process import prepare_process
 
@@ -330,9 +331,9 @@ def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["
         return load(run), 0.0
     folder, threshold = open_run(run), 0.0
     if share is not None:
-        result = read_json(folder.result)
+        result = read_result(folder.result)
         fitted = fitted_of(result)
-        known = [each._asdict() for each in (fitted.thresholds if fitted else ())]
+        known = [each.to_dict() for each in (fitted.thresholds if fitted else ())]
         threshold = confidence_for(known, share, unfitted=why_unfitted(result))
     return load(folder.path), threshold
 
@@ -389,29 +390,29 @@ def _predictions(number: int) -> str:
     return f"{counted(number, 'prediction')} {'is' if number == 1 else 'are'}"
 
 
-def _show_classes(output: Output, metrics: dict[str, Any]) -> None:
+def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
     """Recall and precision of each class, and what was most often taken for what."""
-    predicted = [sum(column) for column in zip(*metrics["confusion"], strict=True)]
+    predicted = [sum(column) for column in zip(*metrics.confusion, strict=True)]
     output.table(
         "By class",
         ["class", "pictures", "recall", "predicted", "precision"],
         [
             [
-                row["name"],
-                f"{row['num_images']:,}",
-                percent(row["recall"]) if row["num_images"] else "no images",
+                row.name,
+                f"{row.num_images:,}",
+                "no images" if row.recall is None else percent(row.recall),
                 f"{number:,}",
-                percent(row["precision"]) if number else "-",
+                percent(row.precision or 0.0) if number else "-",
             ]
-            for row, number in zip(metrics["per_class"], predicted, strict=True)
+            for row, number in zip(metrics.per_class, predicted, strict=True)
         ],
     )
-    if metrics["most_confused"]:
+    if metrics.most_confused:
         output.table(
             "Most often confused",
             ["true", "predicted", "pictures", "of the class"],
             [
-                [pair["true"], pair["predicted"], f"{pair['count']:,}", percent(pair["share"])]
-                for pair in metrics["most_confused"][:NUM_CONFUSIONS]
+                [pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)]
+                for pair in metrics.most_confused[:NUM_CONFUSIONS]
             ],
         )

@@ -109,11 +109,9 @@ def studies(as_json: JsonOption = False) -> None:
 
 
 def _summarise(output: Output, folder: Path, *, report: bool) -> None:
-    from tenfold.files import read_json
     from tenfold.studies.analysis import summarise_study
 
-    summarise_study(folder)
-    show_study(output, read_json(folder / "summary.json"))
+    show_study(output, summarise_study(folder))
     if not report:
         return
     from tenfold.reporting.study.page import write_study_page

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,8 +22,8 @@ from tenfold.errors import counted, require_packages
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
+    from tenfold.results.searches import SearchSummary, Trial
     from tenfold.studies.search.driver import SearchOptions
-    from tenfold.studies.search.records import Summary, TrialRecord
 
 DEFAULT_TRIALS = 30
 NUM_SHOWN = 5
@@ -119,7 +119,7 @@ def tune(
     _show_end(output, where, outcome.summary, is_out_of_time=outcome.is_out_of_time)
     if report:
         _write_page(output, where)
-    if outcome.summary["best"] is None and not outcome.is_out_of_time:
+    if outcome.summary.best is None and not outcome.is_out_of_time:
         raise typer.Exit(1)
 
 
@@ -146,30 +146,30 @@ class _Display:
         self._bar.close()
         return self._bar.enter_context(self._output.progress())
 
-    def began(self, record: "TrialRecord", summary: "Summary") -> "Progress | None":
+    def began(self, record: "Trial", summary: "SearchSummary") -> "Progress | None":
         """See SearchWatcher."""
         self._bar.close()
-        kind = "the recipe as it is" if record["is_baseline"] else _values(record, summary)
-        again = f", which goes on with trial {record['resumes']}" if _is_resumed(record) else ""
-        states = summary["counts"]
+        kind = "the recipe as it is" if record.is_baseline else _values(record, summary)
+        again = f", which goes on with trial {record.resumes}" if record.resumes is not None else ""
+        states = summary.counts
         num_taken = sum(states.get(s, 0) for s in ("complete", "pruned", "failed", "running"))
-        self._output.record("trial_started", **record)
-        self._output.say(f"trial {record['number']} ({num_taken}{self._of}){again}: {kind}")
+        self._output.record("trial_started", **record.to_dict())
+        self._output.say(f"trial {record.number} ({num_taken}{self._of}){again}: {kind}")
         return self.new_bar()
 
-    def ended(self, record: "TrialRecord", summary: "Summary") -> None:
+    def ended(self, record: "Trial", summary: "SearchSummary") -> None:
         """See SearchWatcher."""
         self._bar.close()
-        self._output.record("trial", **record, best=summary["best"])
+        self._output.record("trial", **record.to_dict(), best=summary.best)
         best = ""
-        if summary["best"] is not None and summary["best"] != record["number"]:
-            accuracy = _trial(summary, summary["best"])["accuracy"]
-            best = f"; best {percent(accuracy or 0.0, 2)} (trial {summary['best']})"
-        elif record["accuracy"] is not None:
+        first = summary.best_trial
+        if first is not None and first.number != record.number:
+            best = f"; best {percent(first.accuracy or 0.0, 2)} (trial {first.number})"
+        elif record.accuracy is not None:
             best = "; the best so far"
-        self._output.say(f"trial {record['number']}: {_outcome(record)}{best}")
-        taken = record["seconds"] or 0.0
-        if record["is_baseline"] and self._seconds and self._seconds < FEW_TRIALS * taken:
+        self._output.say(f"trial {record.number}: {_outcome(record)}{best}")
+        taken = record.seconds or 0.0
+        if record.is_baseline and self._seconds and self._seconds < FEW_TRIALS * taken:
             self._output.say(
                 f"A trial takes {duration(taken)}, so there will be few in "
                 f"{duration(self._seconds)}; a search with fewer epochs, by "
@@ -192,26 +192,26 @@ class _Once(logging.Filter):
         return is_new
 
 
-def _show_end(output: Output, folder: Path, summary: "Summary", *, is_out_of_time: bool) -> None:
+def _show_end(
+    output: Output, folder: Path, summary: "SearchSummary", *, is_out_of_time: bool
+) -> None:
     """What the search has found, and what to do with it."""
-    counts = summary["counts"]
+    counts = summary.counts
     states = ", ".join(f"{number} {state}" for state, number in counts.items())
     output.say(f"{counted(sum(counts.values()), 'trial')}: {states}.")
     if is_out_of_time:
         output.say("The time is up; the same command goes on from here.")
-    best = summary["best"]
+    best = summary.best_trial
     if best is None:
         output.say("No trial has come to its end, so there is no best one yet.")
     else:
-        complete = [r for r in summary["trials"] if r["state"] == "complete"]
-        ranked = sorted(complete, key=lambda r: (-(r["accuracy"] or 0.0), r["number"]))
         rows = [
-            [str(r["number"]), percent(r["accuracy"] or 0.0, 2), _values(r, summary)]
-            for r in ranked[:NUM_SHOWN]
+            [str(r.number), percent(r.accuracy or 0.0, 2), _values(r, summary)]
+            for r in summary.ranked[:NUM_SHOWN]
         ]
         output.table("Best trials", ["trial", "validation", "values"], rows)
         output.say(_gain(summary), bold=True)
-        seed = summary["recipe"]["seed"] + 1
+        seed = summary.seed + 1
         output.say(
             f"The best recipe is {folder / 'best.toml'}; the best of many trials is partly luck, "
             f"so measure it with new seeds: tenfold train {folder / 'best.toml'} --seed {seed}"
@@ -220,8 +220,11 @@ def _show_end(output: Output, folder: Path, summary: "Summary", *, is_out_of_tim
         "search",
         folder=str(folder),
         is_out_of_time=is_out_of_time,
-        **{key: summary[key] for key in ("counts", "best", "baseline", "importances")},
-        best_accuracy=_trial(summary, best)["accuracy"] if best is not None else None,
+        counts=summary.counts,
+        best=summary.best,
+        baseline=summary.baseline,
+        importances=summary.importances,
+        best_accuracy=best.accuracy if best is not None else None,
         recipe=str(folder / "best.toml") if best is not None else None,
     )
 
@@ -234,49 +237,35 @@ def _write_page(output: Output, folder: Path) -> None:
     output.say(f"The page is {page.resolve()}", bold=True)
 
 
-def _gain(summary: "Summary") -> str:
-    assert summary["best"] is not None
-    best = _trial(summary, summary["best"])["accuracy"] or 0.0
-    found = f"Trial {summary['best']} is right on {percent(best, 2)} of the validation pictures"
-    if summary["baseline"] is None:
+def _gain(summary: "SearchSummary") -> str:
+    best, own = summary.best_trial, summary.own_trial
+    assert best is not None
+    accuracy = percent(best.accuracy or 0.0, 2)
+    found = f"Trial {best.number} is right on {accuracy} of the validation pictures"
+    if own is None:
         return f"{found}; the recipe itself has no result yet."
-    if summary["baseline"] == summary["best"]:
+    if own is best:
         return f"{found}: it is the recipe as it is, and no other trial was better."
-    own = _trial(summary, summary["baseline"])["accuracy"] or 0.0
-    return f"{found}, {100 * (best - own):.2f} points more than the recipe's {percent(own, 2)}."
+    recipe = percent(own.accuracy or 0.0, 2)
+    return f"{found}, {100 * (summary.gain or 0.0):.2f} points more than the recipe's {recipe}."
 
 
-def _outcome(record: "TrialRecord") -> str:
-    seconds = f" in {duration(record['seconds'])}" if record["seconds"] is not None else ""
-    if record["state"] == "complete":
-        return f"{percent(record['accuracy'] or 0.0, 2)} right on validation{seconds}"
-    if record["state"] == "pruned":
-        last = record["values"][-1] or 0.0
-        return f"pruned after epoch {len(record['values'])} with {percent(last, 2)}{seconds}"
-    if record["state"] == "failed":
-        return f"failed: {record['error']}"
+def _outcome(record: "Trial") -> str:
+    seconds = f" in {duration(record.seconds)}" if record.seconds is not None else ""
+    if record.state == "complete":
+        return f"{percent(record.accuracy or 0.0, 2)} right on validation{seconds}"
+    if record.state == "pruned":
+        last = record.values[-1] or 0.0
+        return f"pruned after epoch {len(record.values)} with {percent(last, 2)}{seconds}"
+    if record.state == "failed":
+        return f"failed: {record.error}"
     return "left to another process"
 
 
-def _is_resumed(record: "TrialRecord") -> bool:
-    return record["resumes"] is not None
-
-
-def _values(record: "TrialRecord", summary: "Summary") -> str:
+def _values(record: "Trial", summary: "SearchSummary") -> str:
     """The trial's values in short: the last part of each key, unless two keys share it."""
-    shorts = [entry["key"].rpartition(".")[2] for entry in summary["space"]]
-    parts = []
-    for key, value in record["params"].items():
-        short = key.rpartition(".")[2]
-        parts.append(f"{short if shorts.count(short) == 1 else key} {_in_words(value)}")
-    return ", ".join(parts)
+    from tenfold.reporting.words import in_words
 
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _trial(summary: "Summary", number: int) -> "TrialRecord":
-    return next(record for record in summary["trials"] if record["number"] == number)
+    return ", ".join(
+        f"{summary.short_name(key)} {in_words(value)}" for key, value in record.params.items()
+    )

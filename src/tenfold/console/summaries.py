@@ -1,62 +1,65 @@
 """Results in a few lines: runs, metrics, studies and data sets, in every style of output."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenfold.console.output import Output, duration, percent
 from tenfold.errors import counted
 
+if TYPE_CHECKING:
+    from tenfold.results.runs import Metrics
+    from tenfold.results.studies import Point, StudySummary, VariantSummary
+
 
 def show_result(output: Output, run: Path) -> None:
     """What a finished run came to, split by split."""
-    from tenfold.files import read_json
+    from tenfold.results.runs import Unfitted, read_result
 
-    result = read_json(run / "result.json")
-    output.record("result", run=str(run), **result)
-    for split, metrics in result["splits"].items():
+    result = read_result(run / "result.json")
+    output.record("result", run=str(run), **result.to_dict())
+    for split, metrics in result.splits.items():
         show_metrics(output, split, metrics)
-    if reason := result.get("calibration", {}).get("unfitted"):
-        output.say(f"Its confidence stays as trained. {reason}")
+    if isinstance(result.calibration, Unfitted):
+        output.say(f"Its confidence stays as trained. {result.calibration.unfitted}")
     output.say(f"The run is in {run}.")
 
 
-def show_metrics(output: Output, split: str, metrics: dict[str, Any]) -> None:
+def show_metrics(output: Output, split: str, metrics: "Metrics") -> None:
     """The accuracy on a split, with its interval."""
-    low, high = metrics["accuracy_interval"]
+    low, high = metrics.accuracy_interval
     output.say(
-        f"{split}: {percent(metrics['accuracy'], 2)} of "
-        f"{counted(metrics['num_images'], 'picture')} right "
-        f"(95 % interval {percent(low)} to {percent(high)}), loss {metrics['loss']:.3f}",
+        f"{split}: {percent(metrics.accuracy, 2)} of {counted(metrics.num_images, 'picture')} "
+        f"right (95 % interval {percent(low)} to {percent(high)}), loss {metrics.loss:.3f}",
         bold=split == "test",
     )
-    if (share := metrics.get("accuracy_in_training_mode")) is not None:
+    if (share := metrics.accuracy_in_training_mode) is not None:
         output.say(f"{split}, with the network in training mode: {percent(share, 2)} right")
-    if number := metrics.get("num_trained_on"):
+    if number := metrics.num_trained_on:
         output.say(
             f"It was trained on {number:,} of them; what it gets right of those says little."
         )
-    if unseen := [row["name"] for row in metrics["per_class"] if not row["num_images"]]:
+    if unseen := [row.name for row in metrics.per_class if not row.num_images]:
         more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
         output.say(f"{split}: no images of {', '.join(unseen[:20])}{more}")
 
 
 def show_comparison(output: Output, runs: list[Path]) -> None:
     """Finished runs as rows of a table."""
-    from tenfold.files import read_json
+    from tenfold.results.runs import read_result
 
     rows = []
     for run in runs:
-        result = read_json(run / "result.json")
-        output.record("result", run=str(run), **result)
-        test = result["splits"]["test"]
-        low, high = test["accuracy_interval"]
+        result = read_result(run / "result.json")
+        output.record("result", run=str(run), **result.to_dict())
+        test = result.splits["test"]
+        low, high = test.accuracy_interval
         rows.append(
             [
-                result["model"]["name"],
-                percent(test["accuracy"]),
+                result.model.name,
+                percent(test.accuracy),
                 f"{percent(low)} to {percent(high)}",
-                f"{result['model']['num_parameters']:,}",
-                duration(result["training"]["training_seconds"]),
+                f"{result.model.num_parameters:,}",
+                duration(result.training.training_seconds or 0.0),
                 str(run),
             ]
         )
@@ -64,32 +67,28 @@ def show_comparison(output: Output, runs: list[Path]) -> None:
     output.table("Comparison", columns, rows)
 
 
-def show_study(output: Output, summary: dict[str, Any]) -> None:
+def show_study(output: Output, summary: "StudySummary") -> None:
     """What a study came to: its variants beside published results, its findings, what is missing.
 
     Of a variant with milestones, those that there is a published result for are shown. The findings
     say which runs failed and why.
     """
-    output.record("summary", **summary)
-    points = [point for variant in summary["variants"] for point in variant["points"]]
-    has_test = any(point["test"] for point in points)
-    split = "test" if has_test or not any(point["validation"] for point in points) else "validation"
+    output.record("summary", **summary.to_dict())
     rows = []
-    for variant in summary["variants"]:
-        shown = [point for point in variant["points"] if point["is_end"] or point["published"]]
-        rows += [_study_row(variant, point, split=split) for point in shown]
-    columns = [name.replace("accuracy", f"{split} accuracy") for name in _STUDY_COLUMNS]
+    for variant in summary.variants:
+        shown = [point for point in variant.points if point.is_end or point.published]
+        rows += [_study_row(variant, point) for point in shown]
+    columns = [name.replace("accuracy", f"{summary.split} accuracy") for name in _STUDY_COLUMNS]
     if all(row[-1] == "-" for row in rows):
         columns, rows = columns[:-2], [row[:-2] for row in rows]
-    planned, finished, failed = (summary[key] for key in ("planned", "finished", "failed"))
-    lost = f", {failed} failed" if failed else ""
+    planned, finished = summary.planned, summary.finished
+    lost = f", {summary.failed} failed" if summary.failed else ""
     missing = f" (cut short: {finished} of {counted(planned, 'run')} finished{lost})"
-    title = summary["title"] + (missing if finished < planned else "")
-    output.table(title, columns, rows)
-    for finding in summary["findings"]:
+    output.table(summary.title + (missing if finished < planned else ""), columns, rows)
+    for finding in summary.findings:
         output.say(finding)
-    for comparison in summary["comparisons"]:
-        output.say(comparison["sentence"])
+    for comparison in summary.comparisons:
+        output.say(comparison.sentence)
 
 
 _STUDY_COLUMNS = (
@@ -97,22 +96,22 @@ _STUDY_COLUMNS = (
 )  # fmt: skip
 
 
-def _study_row(variant: dict[str, Any], point: dict[str, Any], *, split: str) -> list[str]:
-    """What a variant reached on `split` at a milestone or at the end."""
-    from tenfold.reporting.study.summary import VERDICTS
+def _study_row(variant: "VariantSummary", point: "Point") -> list[str]:
+    """What a variant reached at a milestone or at the end."""
+    from tenfold.results.studies import VERDICTS
 
-    found, published, seconds = point[split], point["published"], variant["training_seconds"]
-    training_mode = point["training_mode"]
-    also = f", in training mode {percent(training_mode['mean'], 2)}" if training_mode else ""
+    found, published, seconds = point.ours, point.published, variant.training_seconds
+    training_mode = point.training_mode
+    also = f", in training mode {percent(training_mode.mean, 2)}" if training_mode else ""
     return [
-        variant["label"],
-        str(point["epoch"]),
-        f"{len(variant['seeds'])} of {variant['planned_seeds']}",
-        percent(found["mean"], 2) + also if found else "-",
-        f"{100 * found['low']:.1f} to {percent(found['high'])}" if found else "-",
-        duration(seconds["mean"]) if seconds and point["is_end"] else "-",
-        percent(published["accuracy"], 2) if published else "-",
-        VERDICTS[point["verdict"]] if point["verdict"] else "-",
+        variant.label,
+        str(point.epoch),
+        f"{len(variant.seeds)} of {variant.planned_seeds}",
+        percent(found.mean, 2) + also if found else "-",
+        f"{100 * found.low:.1f} to {percent(found.high)}" if found else "-",
+        duration(seconds.mean) if seconds and point.is_end else "-",
+        percent(published.accuracy, 2) if published else "-",
+        VERDICTS[point.verdict] if point.verdict else "-",
     ]
 
 

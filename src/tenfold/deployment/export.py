@@ -25,12 +25,13 @@ from tenfold.deployment.predictor import (
 )
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import fitted_of, why_unfitted
-from tenfold.evaluation.evaluate import open_data, record_use, split_of
+from tenfold.evaluation.evaluate import open_data, split_of, use_of
 from tenfold.evaluation.predictions import map_labels
 from tenfold.evaluation.trained import TrainedModel, load
 from tenfold.files import read_json, write_bytes, write_json
 from tenfold.progress import Progress
 from tenfold.recipe import without_places
+from tenfold.results.runs import read_provenance, read_result
 from tenfold.run import RunFolder
 
 NUM_COMPARED = 10_000
@@ -178,10 +179,9 @@ def _keep(run: RunFolder, export: Export, content: bytes) -> None:
     with run.writer():
         write_bytes(export.path, content)
         _remember(run, export)
-        result = read_json(run.result)
         gate = export.gate
-        record_use(result, gate.split, gate.accuracy_before, purpose="tenfold export")
-        write_json(run.result, result)
+        use = use_of(gate.split, gate.accuracy_before, purpose="tenfold export")
+        read_result(run.result).with_use(use).write(run.result)
 
 
 def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
@@ -416,7 +416,7 @@ def _samples(images: Images, number: int) -> list[str]:
 
 def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> dict[str, Any]:
     """What a user of the file needs besides the graph."""
-    result = read_json(run.result)
+    result = read_result(run.result)
     fitted = fitted_of(result)
     evaluation = model.recipe.evaluation
     return {
@@ -434,9 +434,9 @@ def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> di
         "views": {"kind": evaluation.views, "below": evaluation.views_below},
         "accuracy": {gate.split: gate.accuracy}
         if int8
-        else {split: metrics["accuracy"] for split, metrics in result.get("splits", {}).items()},
+        else {split: metrics.accuracy for split, metrics in result.splits.items()},
         "accuracy_of_one_view": gate.accuracy,
-        "data": read_json(run.provenance).get("data", {}).get("name"),
+        "data": read_provenance(run.provenance).data.name,
         "recipe": without_places(model.recipe).to_dict(),
     }
 

@@ -5,8 +5,7 @@ Everything that is fitted is fitted on validation pictures and measured on other
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.thresholds import CERTAINTY, images_needed
+from tenfold.results.runs import Fitted, Result, Threshold, Unfitted
 
 NUM_BINS = 15
 """Of confidences, as Guo et al. (2017) and most papers since have them."""
@@ -47,45 +47,6 @@ class Bin(NamedTuple):
     accuracy: float
 
 
-class Threshold(NamedTuple):
-    """A confidence from which on a model answers.
-
-    accuracy: what is asked of the answers. confidence: the threshold; above 1 where none promises
-    that accuracy. coverage, reached: the share of pictures that are answered, and that of right
-    answers among them, where the threshold was chosen. num_images: validation images that it was
-    fitted on; 0 for one of an older version, which promised what half of the fits didn't hold.
-    """
-
-    accuracy: float
-    confidence: float
-    coverage: float
-    reached: float
-    num_images: int = 0
-
-
-class Fitted(NamedTuple):
-    """What was fitted on validation pictures, for predictions of others.
-
-    temperature: what logits are divided by. thresholds: confidences from which on answers are as
-    accurate as asked. sets: for each promised coverage, the probability from which on a class
-    belongs to a set. num_images: how many pictures it was fitted on.
-    """
-
-    temperature: float
-    thresholds: tuple[Threshold, ...]
-    sets: tuple[tuple[float, float], ...]
-    num_images: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
-            "temperature": self.temperature,
-            "thresholds": [threshold._asdict() for threshold in self.thresholds],
-            "sets": [list(each) for each in self.sets],
-            "num_images": self.num_images,
-        }
-
-
 def fit(validation: Predictions) -> Fitted:
     """Temperature, thresholds and sets from `validation` pictures, which training did not see.
 
@@ -98,10 +59,10 @@ def fit(validation: Predictions) -> Fitted:
         raise TenfoldError(doubt)
     scaled = with_temperature(validation, temperature)
     return Fitted(
-        temperature,
-        tuple(find_threshold(scaled, asked) for asked in ASKED_ACCURACIES),
-        tuple((promised, fit_sets(scaled, promised)) for promised in PROMISED_COVERAGES),
-        num_images,
+        temperature=temperature,
+        thresholds=tuple(find_threshold(scaled, asked) for asked in ASKED_ACCURACIES),
+        sets=tuple((promised, fit_sets(scaled, promised)) for promised in PROMISED_COVERAGES),
+        num_images=num_images,
     )
 
 
@@ -121,25 +82,18 @@ def _doubt(temperature: float, num_images: int) -> str:
     return ""
 
 
-def why_unfitted(result: Mapping[str, Any]) -> str:
+def why_unfitted(result: Result) -> str:
     """Why a run's result has nothing of it that may be used, where validation images were there."""
-    kept = result.get("calibration")
-    if not kept:
-        return ""
-    return str(kept.get("unfitted") or _doubt(kept["temperature"], kept["num_images"]))
+    kept = result.calibration
+    if isinstance(kept, Unfitted):
+        return kept.unfitted
+    return _doubt(kept.temperature, kept.num_images) if kept else ""
 
 
-def fitted_of(result: Mapping[str, Any]) -> Fitted | None:
+def fitted_of(result: Result) -> Fitted | None:
     """What a run's result keeps of it; None where nothing was fitted that may be used."""
-    kept = result.get("calibration")
-    if not kept or why_unfitted(result):
-        return None
-    return Fitted(
-        kept["temperature"],
-        tuple(Threshold(**each) for each in kept["thresholds"]),
-        tuple((promised, least) for promised, least in kept["sets"]),
-        kept["num_images"],
-    )
+    kept = result.calibration
+    return kept if isinstance(kept, Fitted) and not why_unfitted(result) else None
 
 
 class PredictionSets(NamedTuple):
@@ -286,10 +240,17 @@ def find_threshold(predictions: Predictions, accuracy: float) -> Threshold:
         if tested:
             best = max(best, first + int(tested) - 1)
     if best < 0:
-        return Threshold(accuracy, math.nextafter(1.0, 2.0), 0.0, 1.0, number)
-    count = int(ends[best]) + 1
-    lowest, reached = float(confidence[order[count - 1]]), float(num_right[best]) / count
-    return Threshold(accuracy, lowest, count / number, reached, number)
+        lowest, count, reached = math.nextafter(1.0, 2.0), 0, 1.0
+    else:
+        count = int(ends[best]) + 1
+        lowest, reached = float(confidence[order[count - 1]]), float(num_right[best]) / count
+    return Threshold(
+        accuracy=accuracy,
+        confidence=lowest,
+        coverage=count / number,
+        reached=reached,
+        num_images=number,
+    )
 
 
 def apply_threshold(predictions: Predictions, threshold: Threshold) -> Threshold:
@@ -297,7 +258,7 @@ def apply_threshold(predictions: Predictions, threshold: Threshold) -> Threshold
     confidence, right = _confidence_and_right(predictions)
     answered = confidence >= threshold.confidence
     reached = float(right[answered].mean()) if answered.any() else 1.0
-    return threshold._replace(coverage=float(answered.mean()), reached=reached)
+    return threshold.model_copy(update={"coverage": float(answered.mean()), "reached": reached})
 
 
 class SelectivePoint(NamedTuple):

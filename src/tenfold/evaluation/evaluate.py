@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 from tenfold.data import Dataset, Images, load
 from tenfold.data.checksums import changed_array
@@ -16,9 +16,18 @@ from tenfold.evaluation.metrics import IN_TRAINING_MODE, compute_metrics, cross_
 from tenfold.evaluation.predictions import map_labels, predict_images, save_predictions
 from tenfold.evaluation.trained import TrainedModel, load_model
 from tenfold.evaluation.trained_on import count_trained_on
-from tenfold.files import read_json, write_json
 from tenfold.progress import Progress
 from tenfold.recipe import DataOptions
+from tenfold.results.runs import (
+    DataFacts,
+    Metrics,
+    Milestone,
+    Result,
+    Score,
+    UseOfTest,
+    read_provenance,
+    read_result,
+)
 from tenfold.run import RunFolder, now
 
 SPLITS = ("validation", "test", "train")
@@ -43,7 +52,7 @@ def evaluate_run(
     skip_broken: bool = False,
     purpose: str = "tenfold evaluate",
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Metrics of `run` on `split`, which are also written into the run folder.
 
     data: name or path of another data set than the run's; classes are matched by name, and the
@@ -57,9 +66,8 @@ def evaluate_run(
     )
     with run.writer():
         metrics = score_images(run, model, images, split=key, progress=progress)
-        result = read_json(run.result)
-        record_metrics(result, key, metrics, purpose=purpose)
-        write_json(run.result, result)
+        use = use_of(key, metrics.accuracy, purpose=purpose)
+        read_result(run.result).with_metrics(metrics, use).write(run.result)
     return metrics
 
 
@@ -125,7 +133,7 @@ def open_data(
         dataset = load_data(model.recipe, skip_broken=skip_broken, progress=progress)
         require_unchanged(run, dataset)
         return OpenedData(dataset, True)
-    where = place or str(_trained_on(run).get("location") or trained_on)
+    where = place or _trained_on(run).location or trained_on
     if place is None and not os.path.exists(where):
         raise TenfoldError(
             f"{run.path} was trained on {where}, where nothing is now; say with --data where its "
@@ -145,26 +153,25 @@ def open_data(
     return OpenedData(dataset, place is None or _is_trained_on(run, dataset))
 
 
-def _trained_on(run: RunFolder) -> dict[str, Any]:
+def _trained_on(run: RunFolder) -> DataFacts:
     """What the run remembers of its data."""
-    known: dict[str, Any] = read_json(run.provenance).get("data", {})
-    return known
+    return read_provenance(run.provenance).data
 
 
 def _is_trained_on(run: RunFolder, dataset: Dataset) -> bool:
-    checksums = _trained_on(run).get("checksums")
+    checksums = _trained_on(run).checksums
     return bool(checksums) and checksums == dict(dataset.checksums)
 
 
 def _is_where_it_was(run: RunFolder, data: str | None) -> bool:
-    location = _trained_on(run).get("location")
+    location = _trained_on(run).location
     return bool(location and data) and Path(str(data)).resolve() == Path(str(location))
 
 
 def require_unchanged(run: RunFolder, dataset: Dataset) -> None:
     """Raise TenfoldError where the run was trained on other pictures: what was then in train may
     now be in test."""
-    changed = changed_array(dataset, _trained_on(run).get("checksums", {}))
+    changed = changed_array(dataset, _trained_on(run).checksums)
     if changed:
         raise TenfoldError(
             f"{dataset.name} has changed since {run.path} was trained on it ({changed} has another "
@@ -210,17 +217,17 @@ def score_images(
     *,
     split: str,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Predict, save the predictions in the run folder and return the metrics.
 
-    split: as in the run's results. `num_trained_on` is there if it was trained on some of them.
+    split: as in the run's results.
     """
     predictions = predict_images(model, images, progress=progress)
     save_predictions(run.predictions(split), predictions)
-    metrics = compute_metrics(predictions) | _in_training_mode(model, images, progress=progress)
+    more: dict[str, float] = _in_training_mode(model, images, progress=progress)
     if number := count_trained_on(run, images, own=split in SPLITS):
-        metrics["num_trained_on"] = number
-    return metrics
+        more["num_trained_on"] = number
+    return compute_metrics(predictions).model_copy(update=more)
 
 
 def _in_training_mode(
@@ -239,46 +246,34 @@ def _in_training_mode(
 
 def score_milestones(
     run: RunFolder,
-    result: dict[str, Any],
+    result: Result,
     parts: Mapping[str, Images | None],
     *,
     epochs: Sequence[int],
     progress: Progress | None = None,
-) -> None:
-    """Put accuracy and loss of the weights after each of `epochs` into `result`, for each split.
+) -> Result:
+    """`result` with accuracy and loss of the weights after each of `epochs`, for each split.
 
     Each use of a test split is listed as such.
     """
-    if not epochs:
-        return
-    result["milestones"] = []
+    milestones = []
     for epoch in epochs:
         model = load_model(run.milestone(epoch))
-        scores: dict[str, dict[str, float]] = {}
+        scores: dict[str, Score] = {}
         for split, images in parts.items():
             if images is None or not len(images):
                 continue
             predictions = predict_images(model, images, progress=progress)
-            right = predictions.logits.argmax(axis=1) == predictions.labels
-            scores[split] = {
-                "accuracy": float(right.mean()),
-                "loss": cross_entropy(predictions),
+            score = scores[split] = Score(
+                accuracy=float(predictions.right.mean()),
+                loss=cross_entropy(predictions),
                 **_in_training_mode(model, images, progress=progress),
-            }
-            record_use(result, split, scores[split]["accuracy"], purpose=f"after epoch {epoch}")
-        result["milestones"].append({"epoch": epoch, "splits": scores})
+            )
+            result = result.with_use(use_of(split, score.accuracy, purpose=f"after epoch {epoch}"))
+        milestones.append(Milestone(epoch=epoch, splits=scores))
+    return result.model_copy(update={"milestones": tuple(milestones)}) if milestones else result
 
 
-def record_metrics(
-    result: dict[str, Any], split: str, metrics: dict[str, Any], *, purpose: str
-) -> None:
-    """Put metrics into `result`; each use of a test split is listed with its purpose."""
-    result.setdefault("splits", {})[split] = metrics
-    record_use(result, split, metrics["accuracy"], purpose=purpose)
-
-
-def record_use(result: dict[str, Any], split: str, accuracy: float, *, purpose: str) -> None:
-    """List a look at the test pictures in `result`, with its time; other splits are not listed."""
-    if split.startswith("test"):
-        use = {"time": now(), "split": split, "purpose": purpose, "accuracy": accuracy}
-        result.setdefault("test_uses", []).append(use)
+def use_of(split: str, accuracy: float, *, purpose: str) -> UseOfTest:
+    """A look at the images of `split` now."""
+    return UseOfTest(time=now(), split=split, purpose=purpose, accuracy=accuracy)

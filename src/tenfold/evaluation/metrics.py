@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.evaluation.predictions import Predictions
+from tenfold.results.runs import ClassScore, ConfidenceHistogram, LabelMetrics, Metrics, Mistake
 
 CONFIDENCE_BINS = 20
 NUM_CONFUSED_PAIRS = 10
@@ -39,26 +40,26 @@ def wilson_interval(successes: int, trials: int, *, z: float = 1.959963984540054
     return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
-def compute_metrics(predictions: Predictions) -> dict[str, Any]:
-    """Everything that a run keeps of a split, as plain JSON values.
+def compute_metrics(predictions: Predictions) -> Metrics:
+    """Everything that a run keeps of a split.
 
     Shares lie in [0, 1]; the loss is the mean cross-entropy in nats; `confusion` has a row for
     each true and a column for each predicted class. Raises ValueError where there are no pictures.
     """
     logits, labels, names = predictions.logits, predictions.labels, predictions.class_names
     guesses = logits.argmax(axis=1)
-    return {
-        **compare_labels(labels, guesses, class_names=names),
-        "top5_accuracy": top_k_accuracy(predictions, 5) if len(names) > 5 else None,
-        "loss": cross_entropy(predictions),
-        "confidence": _confidence_histogram(predictions, guesses == labels),
-        "images_per_second": predictions.images_per_second,
-    }
+    return Metrics(
+        **dict(compare_labels(labels, guesses, class_names=names)),
+        top5_accuracy=top_k_accuracy(predictions, 5) if len(names) > 5 else None,
+        loss=cross_entropy(predictions),
+        confidence=_confidence_histogram(predictions, guesses == labels),
+        images_per_second=predictions.images_per_second,
+    )
 
 
 def compare_labels(
     labels: NDArray[np.int64], guesses: NDArray[np.int64], *, class_names: Sequence[str]
-) -> dict[str, Any]:
+) -> LabelMetrics:
     """The part of `compute_metrics` that needs no logits.
 
     labels: `(N,)` true classes, indices into `class_names`; guesses: `(N,)` likewise, or -1 where
@@ -79,24 +80,24 @@ def compare_labels(
         warnings.filterwarnings("ignore", message="A single label was found")
         confusion = confusion_matrix(labels, guesses, labels=indices)
         correlation = float(matthews_corrcoef(labels, guesses))
-    return {
-        "num_images": len(labels),
-        "accuracy": float(right.mean()),
-        "accuracy_interval": list(wilson_interval(int(right.sum()), len(labels))),
-        "matthews_correlation": correlation,
-        "per_class": [
-            {
-                "name": name,
-                "precision": float(precision[i]),
-                "recall": float(recall[i]) if support[i] else None,
-                "f1": float(f1[i]) if support[i] else None,
-                "num_images": int(support[i]),
-            }
+    return LabelMetrics(
+        num_images=len(labels),
+        accuracy=float(right.mean()),
+        accuracy_interval=wilson_interval(int(right.sum()), len(labels)),
+        matthews_correlation=correlation,
+        per_class=tuple(
+            ClassScore(
+                name=name,
+                precision=float(precision[i]),
+                recall=float(recall[i]) if support[i] else None,
+                f1=float(f1[i]) if support[i] else None,
+                num_images=int(support[i]),
+            )
             for i, name in enumerate(class_names)
-        ],
-        "confusion": confusion.tolist(),
-        "most_confused": _most_confused(confusion, class_names, num_images=support),
-    }
+        ),
+        confusion=confusion.tolist(),
+        most_confused=_most_confused(confusion, class_names, num_images=support),
+    )
 
 
 def cross_entropy(predictions: Predictions) -> float:
@@ -115,31 +116,29 @@ def top_k_accuracy(predictions: Predictions, k: int) -> float:
     return float((at_least_as_likely <= k).mean())
 
 
-def _most_confused(
-    confusion: Any, names: Sequence[str], *, num_images: Any
-) -> list[dict[str, Any]]:
+def _most_confused(confusion: Any, names: Sequence[str], *, num_images: Any) -> tuple[Mistake, ...]:
     """The largest entries off the diagonal; `share` is of the pictures of the true class."""
     errors = confusion.copy()
     np.fill_diagonal(errors, 0)
     order = np.argsort(-errors, axis=None, kind="stable")[:NUM_CONFUSED_PAIRS]
     pairs = [divmod(int(flat), len(names)) for flat in order]
-    return [
-        {
-            "true": names[true],
-            "predicted": names[guess],
-            "count": int(errors[true, guess]),
-            "share": float(errors[true, guess] / num_images[true]),
-        }
+    return tuple(
+        Mistake(
+            true=names[true],
+            predicted=names[guess],
+            count=int(errors[true, guess]),
+            share=float(errors[true, guess] / num_images[true]),
+        )
         for true, guess in pairs
         if errors[true, guess] > 0
-    ]
+    )
 
 
-def _confidence_histogram(predictions: Predictions, right: Any) -> dict[str, list[float]]:
+def _confidence_histogram(predictions: Predictions, right: Any) -> ConfidenceHistogram:
     confidence = predictions.probabilities.max(axis=1)
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
-    return {
-        "bin_edges": edges.tolist(),
-        "right": np.histogram(confidence[right], bins=edges)[0].tolist(),
-        "wrong": np.histogram(confidence[~right], bins=edges)[0].tolist(),
-    }
+    return ConfidenceHistogram(
+        bin_edges=edges.tolist(),
+        right=np.histogram(confidence[right], bins=edges)[0].tolist(),
+        wrong=np.histogram(confidence[~right], bins=edges)[0].tolist(),
+    )

@@ -46,6 +46,16 @@ class Predictions(NamedTuple):
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """(N,) int64, the class given the highest probability."""
+        return np.asarray(self.logits.argmax(axis=1))
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(N,) bool, whether that class is the true one."""
+        return np.asarray(self.predicted == self.labels)
+
 
 def predict_images(
     model: "TrainedModel",
@@ -106,7 +116,12 @@ def load_predictions(path: Path) -> Predictions:
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             names = tuple(str(name) for name in file["class_names"])
-            return Predictions(file["logits"], file["labels"], file["ids"], names)
+            logits, labels, ids = file["logits"], file["labels"], file["ids"]
+            if logits.shape != (len(labels), len(names)) or ids.shape != labels.shape:
+                raise ValueError(
+                    f"logits {logits.shape}, labels {labels.shape} and ids {ids.shape} don't fit"
+                )
+            return Predictions(logits, labels, ids, names)
     except FileNotFoundError:
         raise TenfoldError(f"There is no {path}; run `tenfold evaluate` first.") from None
     except UNREADABLE as error:

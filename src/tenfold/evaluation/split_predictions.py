@@ -1,17 +1,14 @@
 """A run's predictions of a split: those that it saved if they are its own, else new ones."""
 
 import logging
-from typing import Any
-
-import numpy as np
 
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.evaluate import SPLITS, evaluate_run, open_split, record_metrics
+from tenfold.evaluation.evaluate import SPLITS, evaluate_run, open_split, use_of
 from tenfold.evaluation.metrics import compare_labels
 from tenfold.evaluation.predictions import Predictions, load_predictions, predict_images
 from tenfold.evaluation.trained_on import count_trained_on
-from tenfold.files import read_json, write_json
 from tenfold.progress import Progress
+from tenfold.results.runs import Metrics, read_result
 from tenfold.run import RunFolder
 
 logger = logging.getLogger("tenfold")
@@ -48,7 +45,7 @@ def recall_or_evaluate(
     skip_broken: bool = False,
     purpose: str,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Metrics as `evaluate_run` gives them, without computing again what the run has saved.
 
     Whoever asks for them sees them, so each use of a test split is written down here too.
@@ -58,10 +55,10 @@ def recall_or_evaluate(
             run, split=split, data=data, skip_broken=skip_broken, purpose=purpose, progress=progress
         )
     with run.writer():
-        result = read_json(run.result)
-        metrics: dict[str, Any] = result["splits"][split]
-        record_metrics(result, split, metrics, purpose=purpose)
-        write_json(run.result, result)
+        result = read_result(run.result)
+        metrics = result.splits[split]
+        use = use_of(split, metrics.accuracy, purpose=purpose)
+        result.with_use(use).write(run.result)
     return metrics
 
 
@@ -74,14 +71,12 @@ def saved_predictions(run: RunFolder, split: str) -> Predictions | None:
         return None
     try:
         predictions = load_predictions(run.predictions(split))
-        recorded = read_json(run.result)["splits"][split]
-        names = [row["name"] for row in recorded["per_class"]]
-        compared = compare_labels(
-            predictions.labels, predictions.logits.argmax(axis=1), class_names=names
-        )
+        recorded = read_result(run.result).splits[split]
+        names = [score.name for score in recorded.per_class]
+        compared = compare_labels(predictions.labels, predictions.predicted, class_names=names)
         same = list(predictions.class_names) == names
-        same = same and np.array_equal(compared["confusion"], recorded["confusion"])
-        same = same and len(predictions.ids) == recorded["num_images"]
+        same = same and compared.confusion == recorded.confusion
+        same = same and len(predictions.ids) == recorded.num_images
     except (TenfoldError, KeyError, TypeError, ValueError, IndexError):
         same = False
     if not same:

@@ -20,6 +20,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.id_matching import is_picture_path, match_ids, without_split
 from tenfold.evaluation.metrics import compare_labels
 from tenfold.files import write_text
+from tenfold.results.runs import LabelMetrics
 
 logger = logging.getLogger("tenfold")
 
@@ -63,9 +64,15 @@ def submission_ids(ids: NDArray[np.str_]) -> list[str]:
     return short if ascend else names
 
 
+class SubmissionMetrics(LabelMetrics):
+    """What a table of predictions is worth. num_missing: images without a prediction."""
+
+    num_missing: int
+
+
 def score_submission(
     submission: Path, labels: Path, *, allow_missing: bool = False
-) -> dict[str, Any]:
+) -> SubmissionMetrics:
     """How right a table of predictions is, by a table of labels; see `compare_labels`.
 
     Both are CSV files with a column for the picture (`id`, `filename` ...) and one for the class
@@ -112,7 +119,7 @@ def score_submission(
     guesses = np.full(len(pairs), -1, dtype=np.int64)
     guesses[[row is not None for _, row in pairs]] = _indices(answered, class_names, labels=labels)
     metrics = compare_labels(scored, guesses, class_names=class_names)
-    return {**metrics, "num_missing": len(missing)}
+    return SubmissionMetrics(**dict(metrics), num_missing=len(missing))
 
 
 def _read(file: Path, *, split: str | None, may_lack_labels: bool = False) -> list[Row]:

@@ -30,11 +30,12 @@ from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.calibration import fitted_of
 from tenfold.evaluation.features import features_of
 from tenfold.evaluation.views import logits_of_views
-from tenfold.files import read_json, write_bytes
+from tenfold.files import write_bytes
 from tenfold.models import Pretrained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.registry import code_of_run
+from tenfold.results.runs import read_result
 
 FORMAT = "tenfold-model-1"
 HEADER_KEY = "tenfold"
@@ -213,7 +214,7 @@ def load(run: str | Path) -> TrainedModel:
     if path.suffix == ".safetensors":
         return load_model(path)
     model = load_model(path / "model.safetensors")
-    kept = fitted_of(read_json(path / "result.json")) if (path / "result.json").exists() else None
+    kept = fitted_of(read_result(path / "result.json")) if (path / "result.json").exists() else None
     return model if kept is None else replace(model, temperature=kept.temperature)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.runs import Run
 from tenfold.reporting.comparison_figures import ClassGain
-from tenfold.reporting.runs import Answers, Run
 
 _Z = 1.959963984540054  # 95 % of a normal distribution lies within this many deviations
 
@@ -228,12 +229,11 @@ def _badness(run: Run) -> float:
 
 def _recipe_without_seed(run: Run) -> str:
     recipe = {key: value for key, value in run.recipe.items() if key != "seed"}
-    return json.dumps([recipe, run.data.get("name"), _test_checksum(run)], sort_keys=True)
+    return json.dumps([recipe, run.data.name, _test_checksum(run)], sort_keys=True)
 
 
 def _test_checksum(run: Run) -> str:
-    checksums = run.data.get("checksums")
-    return json.dumps(checksums, sort_keys=True) if isinstance(checksums, Mapping) else ""
+    return json.dumps(run.data.checksums, sort_keys=True) if run.data.checksums else ""
 
 
 def _group_labels(firsts: Sequence[Run]) -> list[str]:
@@ -255,6 +255,6 @@ def _group_labels(firsts: Sequence[Run]) -> list[str]:
     return labels
 
 
-def _answer_names(answers: Answers) -> NDArray[np.str_]:
+def _answer_names(answers: Predictions) -> NDArray[np.str_]:
     names: NDArray[np.str_] = np.array(answers.class_names)[answers.predicted]
     return names

@@ -15,8 +15,8 @@ from tenfold.reporting.figures import (
     percent_ticks,
     short,
 )
-from tenfold.reporting.runs import Epoch
 from tenfold.reporting.svg import INK, MUTED, styled
+from tenfold.results.runs import Epoch
 
 _LETTER_WIDTH = 6.2
 _LABEL_HEIGHT = 12.0

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tenfold.evaluation.runs import Run
 from tenfold.reporting import comparison_figures, explanation, story
 from tenfold.reporting.audit import Section, compare_trust
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.comparison import Comparison, Disagreement, Setting, class_gains, compare
 from tenfold.reporting.comparison_figures import ClassGain, Point, Series
 from tenfold.reporting.galleries import Loader, Pictures, disputed_cards
-from tenfold.reporting.runs import Run
 from tenfold.reporting.svg import SERIES
 from tenfold.reporting.views import Gallery, RunView, view_run
 from tenfold.reporting.words import (
@@ -157,7 +157,7 @@ def _run_row(run: Run, colour: str, *, is_member: bool) -> TableRow:
         is_group=False,
         is_member=is_member,
         accuracy=percent(scores.accuracy, digits=2) if scores else "not evaluated",
-        detail=f"{interval(*scores.interval)}, {run.shown_split}" if scores else "",
+        detail=f"{interval(*scores.accuracy_interval)}, {run.shown_split}" if scores else "",
         share=scores.accuracy if scores else None,
         parameters=count(run.num_parameters) if run.num_parameters is not None else "–",
         time=duration(training.wall_seconds if training else None),
@@ -238,7 +238,7 @@ def _points(comparison: Comparison, colours: dict[Path, int], cost: str) -> tupl
                         SERIES[colours[run.folder]],
                         float(value),
                         run.shown_scores.accuracy,
-                        run.shown_scores.interval,
+                        run.shown_scores.accuracy_interval,
                     )
                 )
     return tuple(placed)

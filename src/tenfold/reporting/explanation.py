@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from tenfold.evaluation.runs import Run
 from tenfold.reporting.comparison import Comparison, Disagreement, Group, class_gains
-from tenfold.reporting.runs import Epoch, Run
 from tenfold.reporting.words import (
     count,
     counted,
@@ -15,6 +15,7 @@ from tenfold.reporting.words import (
     rate,
     signed_points,
 )
+from tenfold.results.runs import Epoch
 
 _TABLES = {
     "data": "the data",
@@ -75,7 +76,7 @@ def _dense_and_convolutional(comparison: Comparison) -> tuple[Group, Group] | No
 
 
 def _what_they_see(dense: Run, convolutional: Run) -> str:
-    size = dense.data.get("image_size")
+    size = dense.data.image_size
     numbers = f"one long list of {count(math.prod(size) * 3)} numbers" if size else "one long list"
     kernel = (convolutional.recipe.get("model") or {}).get("kernel_size")
     window = f"a window of {kernel} by {kernel} pixels" if kernel else "a small window"
@@ -94,7 +95,7 @@ def _weights(dense: Run, convolutional: Run) -> tuple[Paragraph, ...]:
         f"{dense.label} has {count(dense.num_parameters)} parameters, {convolutional.label} "
         f"{count(convolutional.num_parameters)}."
     )
-    size = dense.data.get("image_size")
+    size = dense.data.image_size
     dense_model = dense.recipe.get("model") or {}
     windows = convolutional.recipe.get("model") or {}
     widths, channels = dense_model.get("widths"), windows.get("widths")

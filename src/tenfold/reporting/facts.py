@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.runs import Run
 from tenfold.reporting.comparison import flat
-from tenfold.reporting.runs import Run, Stage
 from tenfold.reporting.words import count, counted, duration, memory, moment, percent, rate
+from tenfold.results.runs import DataFacts, Git, Hardware, Stage
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,14 @@ def training_rows(run: Run) -> tuple[Row, ...]:
 
 def _stage_rows(run: Run, stages: Sequence[Stage]) -> list[Row]:
     """Where a pretrained network began, and what each stage added."""
-    rows = [Row("Weights at the start", run.weights)] if run.weights else []
+    weights = run.result.model.weights if run.result else None
+    rows = [Row("Weights at the start", weights)] if weights else []
     if len(stages) == 1 and stages[0].trains == "all":
         return rows
     for number, stage in enumerate(stages, start=1):
         learned = f"{counted(stage.epochs, 'epoch')}, {count(stage.num_trained)} parameters learned"
-        if stage.accuracy is not None:
-            learned += f", {percent(stage.accuracy)} of validation right"
+        if stage.validation_accuracy is not None:
+            learned += f", {percent(stage.validation_accuracy)} of validation right"
         rows.append(Row(f"Stage {number}: {stage.trains}", learned))
     return rows
 
@@ -62,7 +64,7 @@ def score_rows(run: Run) -> tuple[Row, ...]:
     rows = []
     for split, scores in run.scores.items():
         name = split.capitalize()
-        low, high = scores.interval
+        low, high = scores.accuracy_interval
         rows.append(
             Row(
                 f"{name}: right answers",
@@ -113,45 +115,38 @@ def recipe_rows(run: Run) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
 def provenance_rows(run: Run) -> tuple[Row, ...]:
     """Where the run comes from: software, machine, data, and the commands that made it."""
     known = run.provenance
-    hardware = known.get("hardware") or {}
+    hardware = known.hardware
     rows = [
         Row("Run folder", str(run.folder)),
-        Row("tenfold", " ".join(filter(None, [_text(known.get("tenfold")), _git(known)]))),
-        Row("Python", _text(known.get("python"))),
-        Row("Libraries", ", ".join(f"{k} {v}" for k, v in (known.get("libraries") or {}).items())),
-        Row("System", _text(known.get("platform"))),
-        Row("Processor", _text(hardware.get("cpu"))),
+        Row("tenfold", " ".join(filter(None, [known.tenfold, _git(known.git)]))),
+        Row("Python", known.python or ""),
+        Row("Libraries", ", ".join(f"{k} {v}" for k, v in known.libraries.items())),
+        Row("System", known.platform or ""),
+        Row("Processor", hardware.cpu or ""),
         Row("Cores and memory", _machine(hardware)),
-        Row("Device", _text(known.get("device") or hardware.get("device"))),
-        Row("Processes", _text(known.get("processes"))),
-        Row("Threads", _text(known.get("threads"))),
+        Row("Device", known.device or hardware.device or ""),
+        Row("Processes", _text(known.processes)),
+        Row("Threads", _text(known.threads)),
         Row("Seed", _text(run.seed)),
         *_data_rows(run.data),
     ]
-    for session in known.get("sessions") or ():
-        step = session.get("resumed_at_step")
-        rows.append(
-            Row(
-                f"Started {moment(str(session.get('started', '')))}",
-                f"{session.get('command', '')}"
-                + (f" (resumed at step {count(step)})" if step else ""),
-            )
-        )
+    for session in known.sessions:
+        step = session.resumed_at_step
+        resumed = f" (resumed at step {count(step)})" if step else ""
+        rows.append(Row(f"Started {moment(session.started)}", f"{session.command}{resumed}"))
     return tuple(row for row in rows if row.value)
 
 
-def _data_rows(data: Mapping[str, Any]) -> list[Row]:
-    splits = data.get("splits") or {}
-    sizes = ", ".join(f"{count(number)} {split}" for split, number in splits.items() if number)
-    size = data.get("image_size")
+def _data_rows(data: DataFacts) -> list[Row]:
+    sizes = ", ".join(f"{count(number)} {split}" for split, number in data.splits.items() if number)
+    size = data.image_size
     rows = [
-        Row("Data set", _text(data.get("name"))),
-        Row("Data from", _text(data.get("source"))),
+        Row("Data set", data.name or ""),
+        Row("Data from", data.source or ""),
         Row("Pictures", sizes),
         Row("Picture size", f"{size[0]} × {size[1]} pixels" if size else ""),
     ]
-    checksums = data.get("checksums") or {}
-    return rows + [Row(f"SHA-256 of {name}", str(sum_)) for name, sum_ in checksums.items()]
+    return rows + [Row(f"SHA-256 of {name}", sum_) for name, sum_ in data.checksums.items()]
 
 
 def _defaults(recipe: Mapping[str, Any]) -> dict[str, str]:
@@ -177,16 +172,15 @@ def _ending(ended: str) -> str:
     }.get(ended, ended)
 
 
-def _git(known: Mapping[str, Any]) -> str:
-    git = known.get("git")
-    if not isinstance(git, Mapping):
+def _git(git: Git | None) -> str:
+    if git is None:
         return ""
-    changes = ", with uncommitted changes" if git.get("dirty") else ""
-    return f"(commit {str(git.get('commit', ''))[:12]}{changes})"
+    changes = ", with uncommitted changes" if git.dirty else ""
+    return f"(commit {git.commit[:12]}{changes})"
 
 
-def _machine(hardware: Mapping[str, Any]) -> str:
-    cores, size = hardware.get("cores"), hardware.get("memory_bytes")
+def _machine(hardware: Hardware) -> str:
+    cores, size = hardware.cores, hardware.memory_bytes
     parts = [counted(cores, "core") if cores else "", memory(size) if size else ""]
     return ", ".join(filter(None, parts))
 

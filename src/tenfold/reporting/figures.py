@@ -16,8 +16,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from tenfold.reporting.runs import ClassScore, Epoch, Scores
 from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, LINE, MUTED, light_palette, styled
+from tenfold.results.runs import ClassScore, Epoch, Metrics
 
 WIDTH = 360
 HEIGHT = 240
@@ -111,11 +111,11 @@ def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
 
 
 @styled
-def confidence_histogram(scores: Scores) -> Figure:
+def confidence_histogram(scores: Metrics) -> Figure:
     """How many answers were given with which confidence: right ones below, wrong ones on top."""
     figure, axes = new_chart()
-    edges = np.array(scores.confidence_edges)
-    right, wrong = np.array(scores.confidence_right), np.array(scores.confidence_wrong)
+    edges = np.array(scores.confidence.bin_edges)
+    right, wrong = np.array(scores.confidence.right), np.array(scores.confidence.wrong)
     widths = np.diff(edges) * 0.86
     axes.bar(edges[:-1], right, widths, align="edge", color=GOOD, alpha=0.75, label="right")
     axes.bar(

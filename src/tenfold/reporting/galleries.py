@@ -12,7 +12,8 @@ from tenfold.data.checksums import changed_array
 from tenfold.data.images import Dataset
 from tenfold.data.sources import NAMES
 from tenfold.errors import TenfoldError
-from tenfold.reporting.runs import Answers, Run
+from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.runs import Run
 
 NUM_PICTURES = 12
 # What is shown is at most this many pixels high or wide; a page of large photographs would
@@ -91,14 +92,14 @@ def load_dataset(run: Run, *, place: str | None = None) -> Dataset:
     """
     from tenfold import data
 
-    known = place or run.data.get("location") or run.data_name
+    known = place or run.data.location or run.data_name
     if known not in NAMES and not os.path.exists(os.path.expanduser(known)):
         raise TenfoldError(f"nothing is at {known}; say with --data where its images are")
-    size = run.data.get("image_size")
-    side = size[0] if isinstance(size, list) and len(set(size)) == 1 else 0
+    size = run.data.image_size
+    side = size[0] if size and size[0] == size[1] else 0
     # What could not be read while training has no answers to show now.
     dataset = data.load(known, image_size=side, skip_broken=True)
-    if changed := changed_array(dataset, run.data.get("checksums") or {}):
+    if changed := changed_array(dataset, run.data.checksums):
         raise TenfoldError(
             f"{known} has changed since the training ({changed} has another checksum); say with "
             "--data where the images are as they were"
@@ -106,12 +107,12 @@ def load_dataset(run: Run, *, place: str | None = None) -> Dataset:
     return dataset
 
 
-def right_cards(answers: Answers, label: str, pictures: Pictures) -> tuple[Card, ...]:
+def right_cards(answers: Predictions, label: str, pictures: Pictures) -> tuple[Card, ...]:
     """Right answers at even distances, so that they are neither the best nor the worst."""
     return cards(_evenly(np.flatnonzero(answers.right)), {label: answers}, pictures)
 
 
-def wrong_cards(answers: Answers, label: str, pictures: Pictures) -> tuple[Card, ...]:
+def wrong_cards(answers: Predictions, label: str, pictures: Pictures) -> tuple[Card, ...]:
     """The mistakes that the model was surest of, at most two of a true class while there are
     others."""
     wrong = np.flatnonzero(~answers.right)
@@ -119,7 +120,7 @@ def wrong_cards(answers: Answers, label: str, pictures: Pictures) -> tuple[Card,
     return cards(_varied(surest, answers.labels), {label: answers}, pictures)
 
 
-def unsure_cards(answers: Answers, label: str, pictures: Pictures) -> tuple[Card, ...]:
+def unsure_cards(answers: Predictions, label: str, pictures: Pictures) -> tuple[Card, ...]:
     """The pictures whose two best guesses lie closest together."""
     if answers.probabilities.shape[1] < 2:
         return ()
@@ -144,7 +145,7 @@ def disputed_cards(
 
 
 def cards(
-    indices: NDArray[np.int64], answers: Mapping[str, Answers], pictures: Pictures
+    indices: NDArray[np.int64], answers: Mapping[str, Predictions], pictures: Pictures
 ) -> tuple[Card, ...]:
     """Cards for the pictures at `indices` of the first answers, with everybody's guesses."""
     first = next(iter(answers.values()))
@@ -165,7 +166,7 @@ def cards(
     )
 
 
-def _guesses(answers: Answers, index: int) -> tuple[Guess, ...]:
+def _guesses(answers: Predictions, index: int) -> tuple[Guess, ...]:
     probabilities = answers.probabilities[index]
     return tuple(
         Guess(

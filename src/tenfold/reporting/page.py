@@ -6,13 +6,13 @@ from typing import Any
 
 from tenfold.audit.store import known_findings
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.runs import Run, read_run, read_runs
 from tenfold.files import without_folders, write_text
 from tenfold.reporting import figures
 from tenfold.reporting.audit.card import markdown, model_card
 from tenfold.reporting.charts import Charts
 from tenfold.reporting.comparison_views import view_comparison
 from tenfold.reporting.galleries import Loader, load_dataset
-from tenfold.reporting.runs import Run, read_run, read_runs
 from tenfold.reporting.svg import standalone_svg
 from tenfold.reporting.templating import render_page
 from tenfold.reporting.views import view_run
@@ -85,7 +85,7 @@ def write_figures(run_folder: Path) -> list[Path]:
             )
     for split, scores in run.scores.items():
         names = [score.name for score in scores.per_class]
-        drawn[f"confusion-{split}"] = figures.confusion_matrix(scores.confusion, names)
+        drawn[f"confusion-{split}"] = figures.confusion_matrix(scores.matrix, names)
         drawn[f"classes-{split}"] = figures.per_class_bars(scores.per_class)
         drawn[f"confidence-{split}"] = figures.confidence_histogram(scores)
     paths = []

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from tenfold.evaluation.runs import Run
 from tenfold.reporting.comparison import Comparison, Group
-from tenfold.reporting.runs import Run, Scores
 from tenfold.reporting.words import (
     count,
     counted,
@@ -16,6 +16,7 @@ from tenfold.reporting.words import (
     signed_points,
     times,
 )
+from tenfold.results.runs import Metrics
 
 _KINDS = {"ann": "a dense network", "cnn": "a convolutional network"}
 _FALLBACK = re.compile(r"could not be reached|fall(s|ing)?[ -]?back|instead of|in place of", re.I)
@@ -44,14 +45,14 @@ def describe_run(run: Run) -> str:
     return (
         f"{learned} and is right on {percent(scores.accuracy)} of "
         f"{counted(scores.num_images, f'{run.shown_split} picture')}{scores.unseen} "
-        f"(95 % interval {interval(*scores.interval)}). {_baseline(run)}{_unseen(scores)}"
+        f"(95 % interval {interval(*scores.accuracy_interval)}). {_baseline(run)}{_unseen(scores)}"
     )
 
 
 def notices(run: Run) -> tuple[Notice, ...]:
     """What a reader must know about this run before its figures."""
     found = [
-        Notice(note, loud=_FALLBACK.search(note) is not None) for note in run.data_notes if note
+        Notice(note, loud=_FALLBACK.search(note) is not None) for note in run.data.notes if note
     ]
     found += [
         Notice(
@@ -120,7 +121,7 @@ def compare_in_words(comparison: Comparison) -> str:
 
 
 def _training_pictures(run: Run) -> str:
-    splits = run.data.get("splits") or {}
+    splits = run.data.splits
     number = splits.get("train")
     return f"{counted(number, 'picture')} of " if number else ""
 
@@ -147,12 +148,12 @@ def _progress(run: Run) -> str:
 
 def _baseline(run: Run) -> str:
     assert run.shown_scores is not None
-    totals = run.shown_scores.confusion.sum(axis=1)
+    totals = run.shown_scores.matrix.sum(axis=1)
     share = float(totals.max() / max(totals.sum(), 1))
     return f"Always naming the commonest class would be right on {percent(share)}."
 
 
-def _unseen(scores: Scores) -> str:
+def _unseen(scores: Metrics) -> str:
     names = [score.name for score in scores.per_class if not score.num_images]
     more = [f"{len(names) - 5} others"] if len(names) > 6 else []
     shown = names[:5] + more if more else names

@@ -44,5 +44,6 @@ def environment() -> "Environment":
         "count": words.count,
         "counted": words.counted,
         "duration": words.duration,
+        "signed_points": words.signed_points,
     }
     return templates

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tenfold.audit.store import known_findings
+from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.runs import Run
 from tenfold.reporting import facts, figures, story
 from tenfold.reporting.audit import ModelCard, Section, model_card, view_audit
 from tenfold.reporting.charts import Chart, Charts
@@ -17,8 +19,8 @@ from tenfold.reporting.galleries import (
     unsure_cards,
     wrong_cards,
 )
-from tenfold.reporting.runs import Answers, Epoch, Mistake, Run, Scores
 from tenfold.reporting.words import count, counted, duration, interval, percent, rate
+from tenfold.results.runs import Epoch, Metrics, Mistake
 from tenfold.run import RunFolder
 
 
@@ -122,7 +124,7 @@ def learning_charts(
     )
 
 
-def _answer_charts(scores: Scores, charts: Charts) -> tuple[Chart, ...]:
+def _answer_charts(scores: Metrics, charts: Charts) -> tuple[Chart, ...]:
     names = [score.name for score in scores.per_class]
     bitmap = len(names) > figures.MAX_CLASSES_WITH_FIGURES
     key = (
@@ -133,7 +135,7 @@ def _answer_charts(scores: Scores, charts: Charts) -> tuple[Chart, ...]:
     return (
         charts.chart(
             "Which class is taken for which",
-            figures.confusion_matrix(scores.confusion, names),
+            figures.confusion_matrix(scores.matrix, names),
             "Each row holds the pictures of one class, each column one answer. Blue cells are "
             f"right answers, red ones mistakes. {key}",
             wide=bitmap,
@@ -161,7 +163,7 @@ def _tiles(run: Run) -> tuple[Tile, ...]:
             Tile(
                 percent(scores.accuracy),
                 f"right on {run.shown_split} pictures",
-                f"95 % interval {interval(*scores.interval)}, "
+                f"95 % interval {interval(*scores.accuracy_interval)}, "
                 f"{counted(scores.num_images, 'picture')}",
             )
         )
@@ -203,7 +205,7 @@ def _galleries(run: Run, pictures: Pictures) -> tuple[Gallery, ...]:
     if answers is None:
         return ()
     kinds: tuple[
-        tuple[str, Callable[[Answers, str, Pictures], tuple[Card, ...]], str, str], ...
+        tuple[str, Callable[[Predictions, str, Pictures], tuple[Card, ...]], str, str], ...
     ] = (
         (
             "Its surest mistakes",

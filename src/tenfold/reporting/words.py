@@ -1,6 +1,7 @@
 """Numbers as people read them. A no-break space keeps a number and its unit on one line."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from tenfold import errors
 
@@ -100,3 +101,13 @@ def times(ratio: float) -> str:
 def plain(name: str) -> str:
     """The name of a corruption in words."""
     return name.replace("_", " ").replace("jpeg", "JPEG")
+
+
+def in_words(value: Any) -> str:
+    """A value of a recipe as it is shown: `true`, `64`, `0.0123`, `5.72e-5`."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, float):
+        return str(value)
+    digits, exponent, power = f"{value:.4g}".partition("e")
+    return f"{digits}e{int(power)}" if exponent else digits

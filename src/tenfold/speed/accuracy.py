@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 
 from tenfold.errors import TenfoldError
-from tenfold.files import read_json
 from tenfold.recipe import Recipe, load_recipe
+from tenfold.results.runs import read_result
 from tenfold.speed.cost import Cost, Meter
 from tenfold.speed.rates import product_rate
 from tenfold.training.reporters import Reporter, Reporters
@@ -67,13 +67,13 @@ def reach(
             reporter=reporters,
         )
         meter.mark()
-        result = read_json(outcome.run.result)
-        compiling = result["training"]["compile_seconds"]
+        result = read_result(outcome.run.result)
+        compiling = result.training.compile_seconds
         yield Reached(
             seed,
-            result["splits"]["test"]["accuracy"],
+            result.splits["test"].accuracy,
             meter.cost.without(compiling),
             compiling,
-            result["training"]["training_seconds"],
+            result.training.training_seconds or 0.0,
             outcome.run.path,
         )

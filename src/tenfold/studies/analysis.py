@@ -1,182 +1,181 @@
 """A study's runs summed up in one file, summary.json: what tables, figures and pages read."""
 
-import dataclasses
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tenfold.evaluation.metrics import IN_TRAINING_MODE
-from tenfold.files import write_json
+from tenfold.evaluation.runs import END, Run
+from tenfold.results.facts import finite
+from tenfold.results.runs import Epoch, Training
+from tenfold.results.studies import (
+    Band,
+    Curves,
+    Estimate,
+    Failure,
+    Machine,
+    Point,
+    PublishedResult,
+    StudySummary,
+    VariantSummary,
+    Verdict,
+)
 from tenfold.studies.comparisons import compare_with_baseline
 from tenfold.studies.findings import describe_findings
+from tenfold.studies.finished import StudyRuns, VariantRuns, read_study_runs
 from tenfold.studies.plan import command_of
-from tenfold.studies.statistics import Summary, summarise
-from tenfold.studies.study_runs import (
-    END,
-    FinishedRun,
-    StudyRuns,
-    VariantRuns,
-    finite,
-    read_study_runs,
-)
-
-CURVES = ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss")
+from tenfold.studies.statistics import summarise
 
 
-def summarise_study(folder: Path) -> dict[str, Any]:
+def summarise_study(folder: Path) -> StudySummary:
     """What the runs in the study's `folder` show by now, also written to `folder/summary.json`.
 
-    Accuracies are shares, times seconds. Each summary of values over seeds has their mean, sd,
-    low, high, n and values; curves have the mean, lowest and highest value of each epoch. Results
-    are those on the test split, or on the validation split where the data has no test. Raises
-    TenfoldError where there is no study in `folder`, or where a file of it is damaged.
+    Curves have the mean, lowest and highest value of each epoch. Results are those on the test
+    split, or on the validation split where the data has no test. Raises TenfoldError where there
+    is no study in `folder`, or where a file of it is damaged.
     """
     study = read_study_runs(folder)
-    variants = [_describe_variant(variant, split=study.split) for variant in study.variants]
     comparisons = compare_with_baseline(study)
-    summary = {
-        "name": study.name,
-        "title": study.title,
-        "question": study.question,
-        "limits": list(study.limits),
-        "command": command_of(folder),
-        "baseline": study.baseline,
-        "planned": study.planned,
-        "finished": len(study.runs),
-        "failed": len(study.failed),
-        "failures": [{"trial": r["trial"], "error": r["error"]} for r in study.failed],
+    summary = StudySummary(
+        name=study.plan.name,
+        title=study.plan.title,
+        question=study.plan.question,
+        limits=study.plan.limits,
+        command=command_of(folder),
+        baseline=study.plan.baseline or None,
+        planned=len(study.plan.trials),
+        finished=len(study.runs),
+        failed=len(study.failed),
+        failures=tuple(Failure(trial=r["trial"], error=r["error"]) for r in study.failed),
         **_describe_machines(study),
-        "variants": variants,
-        "comparisons": [comparison.to_dict() for comparison in comparisons],
-        "findings": describe_findings(study, variants, comparisons),
-    }
-    write_json(folder / "summary.json", summary)
+        variants=tuple(_describe_variant(v, split=study.split) for v in study.variants),
+        comparisons=tuple(comparisons),
+        findings=(),
+    )
+    findings = describe_findings(study, summary.variants, comparisons)
+    summary = summary.model_copy(update={"findings": tuple(findings)})
+    summary.write(folder / "summary.json")
     return summary
 
 
-def _describe_variant(variant: VariantRuns, *, split: str) -> dict[str, Any]:
-    results = [run.result for run in variant.runs]
-    parameters = [result.get("model", {}).get("num_parameters") for result in results]
-    return {
-        "label": variant.label,
-        "recipe": variant.recipe.get("name"),
-        "model": variant.recipe.get("model", {}).get("name"),
-        "num_parameters": next((number for number in parameters if number is not None), None),
-        "planned_seeds": variant.num_planned,
-        "seeds": [run.seed for run in variant.runs],
-        "training_seconds": _summarise_times(results, "training_seconds"),
-        "process_seconds": _summarise_times(results, "process_seconds"),
-        "points": [
+def _describe_variant(variant: VariantRuns, *, split: str) -> VariantSummary:
+    runs = [*variant.runs.values()]
+    return VariantSummary(
+        label=variant.label,
+        recipe=variant.recipe.get("name"),
+        model=variant.recipe.get("model", {}).get("name"),
+        num_parameters=next((run.num_parameters for run in runs), None),
+        planned_seeds=variant.num_planned,
+        seeds=tuple(variant.runs),
+        training_seconds=_summarise_times(runs, lambda training: training.training_seconds),
+        process_seconds=_summarise_times(runs, lambda training: training.process_seconds),
+        points=(
             *(_describe_point(variant, epoch, split=split) for epoch in variant.milestones),
             _describe_point(variant, END, split=split),
-        ],
-        "curves": _describe_curves(variant.runs),
-    }
+        ),
+        curves=_describe_curves(runs),
+    )
 
 
-def _summarise_times(results: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any] | None:
-    found = [finite(result.get("training", {}).get(key)) for result in results]
+def _summarise_times(
+    runs: Sequence[Run], seconds: Callable[[Training], float | None]
+) -> Estimate | None:
+    found = [finite(seconds(run.training)) for run in runs if run.training]
     values = [value for value in found if value is not None]
-    return _as_json(summarise(values)) if values else None
+    return summarise(values) if values else None
 
 
-def _describe_point(variant: VariantRuns, epoch: int, *, split: str) -> dict[str, Any]:
+def _describe_point(variant: VariantRuns, epoch: int, *, split: str) -> Point:
     """A variant after `epoch`; beside it what is published for that, the highest if several."""
-    summaries = {name: _summarise_split(variant, name, epoch) for name in ("validation", "test")}
+    test, validation = (_summarise_split(variant, name, epoch) for name in ("test", "validation"))
     last = variant.last_epoch
     wanted = {None, END, last} if epoch == END else {epoch}
     published = max(
-        (entry for entry in variant.published if entry.get("epoch") in wanted),
-        key=lambda entry: float(entry["accuracy"]),
+        (entry for entry in variant.planned.published if entry.epoch in wanted),
+        key=lambda entry: entry.accuracy,
         default=None,
     )
-    in_training_mode = _summarise_split(variant, split, epoch, key=IN_TRAINING_MODE)
-    claim = None
-    ours = summaries[split]
-    if published:
-        settings = published.get("settings", "guessed")
-        is_in_training_mode = bool(published.get("training_mode"))
-        ours = in_training_mode if is_in_training_mode else ours
-        claim = {
-            "accuracy": published["accuracy"],
-            "source": published.get("source", ""),
-            "settings": settings,
-            "training_mode": is_in_training_mode,
-        }
-    return {
-        "epoch": last if epoch == END else epoch,
-        "is_end": epoch == END,
-        "test": _as_json(summaries["test"]),
-        "validation": _as_json(summaries["validation"]),
-        "training_mode": _as_json(in_training_mode),
-        "published": claim,
-        "verdict": judge(ours, claim["accuracy"], settings=settings) if ours and claim else None,
-    }
+    point = Point(
+        epoch=last if epoch == END else epoch,
+        is_end=epoch == END,
+        test=test,
+        validation=validation,
+        training_mode=_summarise_split(variant, split, epoch, in_training_mode=True),
+        published=published
+        and PublishedResult(
+            accuracy=published.accuracy,
+            source=published.source,
+            settings=published.settings,
+            training_mode=published.training_mode,
+        ),
+        verdict=None,
+    )
+    ours = test if split == "test" else validation
+    ours = point.training_mode if published and published.training_mode else ours
+    return point.model_copy(update={"verdict": judge(ours, published)})
 
 
 def _summarise_split(
-    variant: VariantRuns, split: str, epoch: int, *, key: str = "accuracy"
-) -> Summary | None:
-    values = [*variant.accuracies(split, epoch=epoch, key=key).values()]
-    if not values:
-        return None
-    return summarise(values, num_pictures=variant.num_pictures(split))
+    variant: VariantRuns, split: str, epoch: int, *, in_training_mode: bool = False
+) -> Estimate | None:
+    found = variant.accuracies(split, epoch=epoch, in_training_mode=in_training_mode)
+    return summarise([*found.values()], num_pictures=variant.num_images(split)) if found else None
 
 
-def judge(ours: Summary, published: float, *, settings: str) -> str:
-    """How a published accuracy stands to ours, in one of five verdicts.
+def judge(ours: Estimate | None, published: PublishedResult | None) -> Verdict | None:
+    """How a published accuracy stands to ours, in one of five verdicts; None without the two.
 
-    settings: whether they are the `source`'s; with others a lower result says nothing of it.
+    Where not all settings are the source's, a lower result says nothing of it.
     """
-    if ours.low > published:
-        return "beaten"
-    if ours.mean >= published:
-        return "met"
-    if ours.high >= published:
-        return "within the interval"
-    return "below" if settings == "source" else "lower"
-
-
-def _describe_curves(runs: Sequence[FinishedRun]) -> dict[str, Any] | None:
-    """The runs' logs epoch by epoch, over the seeds that have a value; None without a log."""
-    logs = [{int(line["epoch"]): line for line in run.metrics} for run in runs]
-    epochs = sorted({epoch for log in logs for epoch in log})
-    if not epochs:
+    if ours is None or published is None:
         return None
-    curves: dict[str, Any] = {"epoch": epochs}
-    for key in CURVES:
-        found = ([finite(log.get(epoch, {}).get(key)) for log in logs] for epoch in epochs)
+    if ours.low > published.accuracy:
+        return "beaten"
+    if ours.mean >= published.accuracy:
+        return "met"
+    if ours.high >= published.accuracy:
+        return "within the interval"
+    return "below" if published.settings == "source" else "lower"
+
+
+def _describe_curves(runs: Sequence[Run]) -> Curves | None:
+    """The runs' logs epoch by epoch, over the seeds that have a value; None without a log."""
+    logs = [{epoch.number: epoch for epoch in run.epochs} for run in runs]
+    numbers = sorted({number for log in logs for number in log})
+
+    def band(value_of: Callable[[Epoch], float | None]) -> Band:
+        found = [[finite(value_of(log[n])) for log in logs if n in log] for n in numbers]
         known = [[value for value in values if value is not None] for values in found]
-        curves[key] = {
-            "mean": [math.fsum(values) / len(values) if values else None for values in known],
-            "low": [min(values, default=None) for values in known],
-            "high": [max(values, default=None) for values in known],
-        }
-    return curves
+        return Band(
+            mean=tuple(math.fsum(v) / len(v) if v else math.nan for v in known),
+            low=tuple(min(v, default=math.nan) for v in known),
+            high=tuple(max(v, default=math.nan) for v in known),
+        )
+
+    if not numbers:
+        return None
+    return Curves(
+        epoch=tuple(numbers),
+        train_accuracy=band(lambda epoch: epoch.train_accuracy),
+        validation_accuracy=band(lambda epoch: epoch.validation_accuracy),
+        train_loss=band(lambda epoch: epoch.train_loss),
+        validation_loss=band(lambda epoch: epoch.validation_loss),
+    )
 
 
 def _describe_machines(study: StudyRuns) -> dict[str, Any]:
-    """`machine`, or None and a list of `machines` where there were several."""
-    distinct: dict[str, dict[str, Any]] = {}
+    """`machine`, or None and `machines` where there were several."""
+    found = []
     for run in study.runs:
-        hardware = run.provenance.get("hardware", {})
-        machine = {
-            "cpu": hardware.get("cpu"),
-            "cores": hardware.get("cores"),
-            "device": run.provenance.get("device") or hardware.get("device"),
-            "threads": run.provenance.get("threads"),
-        }
-        if any(value is not None for value in machine.values()):
-            distinct[json.dumps(machine)] = machine
-    machines = [*distinct.values()]
-    if len(machines) > 1:
-        return {"machine": None, "machines": machines}
-    return {"machine": machines[0] if machines else None}
-
-
-def _as_json(summary: Summary | None) -> dict[str, Any] | None:
-    if summary is None:
-        return None
-    return {**dataclasses.asdict(summary), "values": list(summary.values)}
+        known = run.provenance
+        machine = Machine(
+            cpu=known.hardware.cpu,
+            cores=known.hardware.cores,
+            device=known.device or known.hardware.device,
+            threads=known.threads,
+        )
+        if machine not in found and machine != Machine(**dict.fromkeys(Machine.model_fields)):
+            found.append(machine)
+    if len(found) > 1:
+        return {"machine": None, "machines": tuple(found)}
+    return {"machine": found[0] if found else None}

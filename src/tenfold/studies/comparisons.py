@@ -3,10 +3,15 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tenfold.evaluation.predictions import load_predictions
+from tenfold.results.studies import Comparison
+from tenfold.run import RunFolder
+from tenfold.studies.finished import StudyRuns, VariantRuns
 from tenfold.studies.statistics import (
     Difference,
     bootstrap_difference,
@@ -14,42 +19,13 @@ from tenfold.studies.statistics import (
     holm,
     mcnemar_p,
 )
-from tenfold.studies.study_runs import Answers, StudyRuns, VariantRuns
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A variant against the baseline at the end of training.
+class Answers(NamedTuple):
+    """Which images a run got right: ids (N,), sorted and distinct, and right (N,) bool."""
 
-    mcnemar_p: of the runs with the first seed that both have, None where they share none.
-    num_pictures, num_own: how many pictures all runs answered, and the most that one did.
-    """
-
-    variant: str
-    baseline: str
-    epoch: int
-    found: Difference
-    p_holm: float
-    mcnemar_p: float | None
-    num_pictures: int
-    num_own: int
-    sentence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in summary.json."""
-        return {
-            "variant": self.variant,
-            "baseline": self.baseline,
-            "epoch": self.epoch,
-            "difference": self.found.difference,
-            "low": self.found.low,
-            "high": self.found.high,
-            "p": self.found.p,
-            "p_holm": self.p_holm,
-            "mcnemar_p": self.mcnemar_p,
-            "n": list(self.found.num_seeds),
-            "sentence": self.sentence,
-        }
+    ids: NDArray[np.str_]
+    right: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -58,7 +34,7 @@ class _Test:
 
     found: Difference
     mcnemar_p: float | None
-    num_pictures: int
+    num_images: int
     num_own: int
 
 
@@ -67,7 +43,7 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
 
     Raises TenfoldError where predictions can't be read.
     """
-    baseline = next((v for v in study.variants if v.label == study.baseline), None)
+    baseline = next((v for v in study.variants if v.label == study.plan.baseline), None)
     theirs = _answers(baseline, study.split) if baseline else {}
     if baseline is None or not theirs:
         return []
@@ -84,11 +60,13 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
             variant=label,
             baseline=baseline.label,
             epoch=variant.last_epoch,
-            found=test.found,
+            difference=test.found.difference,
+            low=test.found.low,
+            high=test.found.high,
+            p=test.found.p,
             p_holm=p_holm,
             mcnemar_p=test.mcnemar_p,
-            num_pictures=test.num_pictures,
-            num_own=test.num_own,
+            n=test.found.num_seeds,
             sentence=describe_difference(
                 test.found,
                 variant=label,
@@ -96,6 +74,8 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
                 p_holm=p_holm,
                 num_comparisons=len(tests),
             ),
+            num_images=test.num_images,
+            num_own=test.num_own,
         )
         for (label, (variant, test)), p_holm in zip(tests.items(), corrected, strict=True)
     ]
@@ -103,8 +83,14 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
 
 def _answers(variant: VariantRuns, split: str) -> dict[int, Answers]:
     """The answers of each seed whose run kept some."""
-    found = {run.seed: run.answers(split) for run in variant.runs}
-    return {seed: answers for seed, answers in found.items() if answers is not None}
+    found = {}
+    for seed, run in variant.runs.items():
+        path = RunFolder(run.folder).predictions(split)
+        if path.exists():
+            predictions = load_predictions(path)
+            ids, first = np.unique(predictions.ids, return_index=True)
+            found[seed] = Answers(ids, predictions.right[first])
+    return found
 
 
 def _test(ours: Mapping[int, Answers], theirs: Mapping[int, Answers]) -> _Test | None:
@@ -121,7 +107,7 @@ def _test(ours: Mapping[int, Answers], theirs: Mapping[int, Answers]) -> _Test |
     return _Test(
         found=bootstrap_difference(np.stack([*first.values()]), np.stack([*second.values()])),
         mcnemar_p=mcnemar_p(first[shared[0]], second[shared[0]]) if shared else None,
-        num_pictures=len(ids),
+        num_images=len(ids),
         num_own=max(len(answers.ids) for answers in everyone),
     )
 

@@ -3,30 +3,27 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tenfold.errors import counted
-from tenfold.studies.comparisons import Comparison
+from tenfold.evaluation.runs import END
+from tenfold.results.studies import Comparison, Estimate, Point, VariantSummary, Verdict
+from tenfold.run import RunFolder
+from tenfold.studies.finished import StudyRuns, VariantRuns
 from tenfold.studies.reuse import origin_of
 from tenfold.studies.statistics import has_fallen
-from tenfold.studies.study_runs import END, StudyRuns, VariantRuns, finite
 
 OVERFITTING = 0.05
 """How far training accuracy must be above validation accuracy to be called overfitting."""
 
 
 def describe_findings(
-    study: StudyRuns,
-    variants: Sequence[Mapping[str, Any]],
-    comparisons: Sequence[Comparison],
+    study: StudyRuns, variants: Sequence[VariantSummary], comparisons: Sequence[Comparison]
 ) -> list[str]:
-    """Sentences on what was run, what came out best, what was published, epochs and overfitting.
-
-    variants: as they stand in summary.json.
-    """
+    """Sentences on what was run, what came out best, what was published, epochs and overfitting."""
     findings = [*_describe_gaps(study)]
     if not study.runs:
         return [*findings, "No run is finished, so there is nothing to compare."]
@@ -38,10 +35,10 @@ def describe_findings(
     findings += _describe_mixed_pictures(study)
     findings += _describe_best(study, variants)
     findings += _describe_missing_comparisons(study, comparisons)
-    findings += _describe_published(study, variants)
+    findings += _describe_published(variants)
     findings += [text for variant in study.variants if (text := _describe_peak(study, variant))]
     findings += _describe_overfitting(study)
-    if num_reused := sum(origin_of(run.folder) is not None for run in study.runs):
+    if num_reused := sum(origin_of(RunFolder(run.folder)) is not None for run in study.runs):
         was_or_were = "was" if num_reused == 1 else "were"
         findings.append(
             f"{num_reused:,} of {counted(len(study.runs), 'run')} {was_or_were} taken over from "
@@ -52,7 +49,8 @@ def describe_findings(
 
 def _describe_gaps(study: StudyRuns) -> list[str]:
     """What was run of a study that is not whole, and what failed why."""
-    if len(study.runs) == study.planned:
+    planned = len(study.plan.trials)
+    if len(study.runs) == planned:
         return []
     short = [
         f"{variant.label} has {len(variant.runs) or 'none'} of "
@@ -63,7 +61,7 @@ def _describe_gaps(study: StudyRuns) -> list[str]:
     is_or_are = "is" if len(study.runs) == 1 else "are"
     failed = f" and {len(study.failed)} failed" if study.failed else ""
     findings = [
-        f"This study was cut short: {len(study.runs)} of {counted(study.planned, 'planned run')} "
+        f"This study was cut short: {len(study.runs)} of {counted(planned, 'planned run')} "
         f"{is_or_are} finished{failed}. {'; '.join(short)}."
     ]
     by_error: dict[str | None, list[str]] = {}
@@ -82,13 +80,12 @@ def _describe_mixed_pictures(study: StudyRuns) -> list[str]:
     """Which runs were trained before or after their data were changed."""
     kinds: dict[tuple[Any, Any], dict[str, list[str]]] = {}
     for variant in study.variants:
-        for run in variant.runs:
-            data = run.provenance.get("data", {})
-            if checksums := data.get("checksums"):
+        for seed, run in variant.runs.items():
+            if checksums := run.data.checksums:
                 chosen = variant.recipe.get("data", {})
                 seen = kinds.setdefault((chosen.get("name"), chosen.get("image_size")), {})
                 key = json.dumps(checksums, sort_keys=True)
-                seen.setdefault(key, []).append(f"{variant.label}, seed {run.seed}")
+                seen.setdefault(key, []).append(f"{variant.label}, seed {seed}")
     findings = []
     for (name, _), seen in kinds.items():
         *others, most = sorted(seen.values(), key=len)
@@ -100,14 +97,14 @@ def _describe_mixed_pictures(study: StudyRuns) -> list[str]:
     return findings
 
 
-def _describe_best(study: StudyRuns, variants: Sequence[Mapping[str, Any]]) -> list[str]:
-    ends = [(v["label"], v["points"][-1]) for v in variants if v["points"][-1][study.split]]
+def _describe_best(study: StudyRuns, variants: Sequence[VariantSummary]) -> list[str]:
+    ends = [(v.label, end, end.ours) for v in variants if (end := v.end) and end.ours]
     if not ends:
         return []
-    label, point = max(ends, key=lambda end: float(end[1][study.split]["mean"]))
-    epochs = {end["epoch"] for _, end in ends}
-    after = f" after {counted(point['epoch'], 'epoch')}" if len(epochs) == 1 else ""
-    right = f"right on {_with_interval(point[study.split])} of the {study.split} pictures"
+    label, point, ours = max(ends, key=lambda end: end[2].mean)
+    epochs = {end.epoch for _, end, _ in ends}
+    after = f" after {counted(point.epoch, 'epoch')}" if len(epochs) == 1 else ""
+    right = f"right on {_with_interval(ours)} of the {study.split} pictures"
     if len(ends) == 1:
         return [f"{label} is {right}{after}."]
     return [f"{label} ends highest{after}, {right}."]
@@ -116,34 +113,35 @@ def _describe_best(study: StudyRuns, variants: Sequence[Mapping[str, Any]]) -> l
 def _describe_missing_comparisons(study: StudyRuns, comparisons: Sequence[Comparison]) -> list[str]:
     """Which differences could not be tested, or not on all pictures, and why."""
     partial = [
-        f"{c.variant} and {c.baseline} are compared on the {c.num_pictures:,} pictures that all "
+        f"{c.variant} and {c.baseline} are compared on the {c.num_images:,} pictures that all "
         f"their runs answered, of {c.num_own:,}."
         for c in comparisons
-        if c.num_pictures < c.num_own
+        if c.num_images < c.num_own
     ]
     finished = [variant for variant in study.variants if variant.runs]
-    if study.baseline is None or len(finished) < 2:
+    expected = study.plan.baseline
+    if expected is None or len(finished) < 2:
         return partial
-    baseline = next((v for v in finished if v.label == study.baseline), None)
+    baseline = next((v for v in finished if v.label == expected), None)
     if baseline is None:
-        return [f"{study.baseline}, the baseline, has no finished run, so nothing is compared."]
-    compared = {study.baseline, *(comparison.variant for comparison in comparisons)}
+        return [f"{expected}, the baseline, has no finished run, so nothing is compared."]
+    compared = {study.plan.baseline, *(comparison.variant for comparison in comparisons)}
     left_out = [variant.label for variant in finished if variant.label not in compared]
     if left_out:
         partial.append(
-            f"{_listed(left_out)} can't be compared with {study.baseline}: their runs kept no "
+            f"{_listed(left_out)} can't be compared with {expected}: their runs kept no "
             f"predictions of the same {study.split} pictures."
         )
     return partial
 
 
-def _describe_published(study: StudyRuns, variants: Sequence[Mapping[str, Any]]) -> list[str]:
+def _describe_published(variants: Sequence[VariantSummary]) -> list[str]:
     """How many published results are reached, and each one that is not."""
-    claims = [(v, point) for v in variants for point in v["points"] if point["published"]]
+    claims = [(v, point) for v in variants for point in v.points if point.published]
     if not claims:
         return []
-    verdicts = Counter(point["verdict"] for _, point in claims)
-    words = {
+    verdicts = Counter(point.verdict for _, point in claims)
+    words: dict[Verdict | None, str] = {
         "beaten": "beaten",
         "met": "met",
         "within the interval": "within the interval of ours",
@@ -158,29 +156,23 @@ def _describe_published(study: StudyRuns, variants: Sequence[Mapping[str, Any]])
     ]
     head = f"Of {len(claims)} published results, {_listed(parts)}."
     if len(claims) == 1:
-        head = f"The published result is {words[claims[0][1]['verdict']]}."
+        head = f"The published result is {words[claims[0][1].verdict]}."
     return [
         head,
-        *(
-            _describe_miss(
-                variant,
-                point,
-                split="training_mode" if point["published"]["training_mode"] else study.split,
-            )
-            for variant, point in claims
-            if point["verdict"] == "below"
-        ),
+        *(_describe_miss(variant, point) for variant, point in claims if point.verdict == "below"),
     ]
 
 
-def _describe_miss(variant: Mapping[str, Any], point: Mapping[str, Any], *, split: str) -> str:
-    published = point["published"]
-    source = f" ({published['source']})" if published["source"] else ""
-    exact = f"{100 * published['accuracy']:.2f}".rstrip("0").rstrip(".")
+def _describe_miss(variant: VariantSummary, point: Point) -> str:
+    published, ours = point.published, point.compared
+    assert published is not None
+    assert ours is not None
+    source = f" ({published.source})" if published.source else ""
+    exact = f"{100 * published.accuracy:.2f}".rstrip("0").rstrip(".")
     return (
-        f"The published {exact} % of {variant['label']} after {counted(point['epoch'], 'epoch')}"
-        f"{source} does not reproduce: here it is {_with_interval(point[split])}"
-        f"{' in training mode' if split == 'training_mode' else ''}."
+        f"The published {exact} % of {variant.label} after {counted(point.epoch, 'epoch')}"
+        f"{source} does not reproduce: here it is {_with_interval(ours)}"
+        f"{' in training mode' if published.training_mode else ''}."
     )
 
 
@@ -203,7 +195,7 @@ def _describe_peak(study: StudyRuns, variant: VariantRuns) -> str | None:
     at_peak = (
         f"{variant.label} peaks at {_percent(means[peak])} after {counted(epochs[peak], 'epoch')}"
     )
-    if not has_fallen(values, num_pictures=variant.num_pictures(study.split)):
+    if not has_fallen(values, num_pictures=variant.num_images(study.split)):
         return f"{at_peak}; that it is at {_percent(means[-1])} after {last} may be chance."
     one = " in the one run there is" if len(seeds) == 1 else ""
     return f"{at_peak} and has fallen to {_percent(means[-1])} after {last}{one}: more epochs hurt."
@@ -229,19 +221,19 @@ def _describe_overfitting(study: StudyRuns) -> list[str]:
 def _gap(variant: VariantRuns) -> float | None:
     """Training less validation accuracy in the last epoch, as the mean over seeds."""
     gaps = []
-    for run in variant.runs:
-        line = run.metrics[-1] if run.metrics else {}
-        train, validation = (finite(line.get(f"{s}_accuracy")) for s in ("train", "validation"))
-        if train is not None and validation is not None:
-            gaps.append(train - validation)
+    for run in variant.runs.values():
+        last = run.epochs[-1] if run.epochs else None
+        if last and last.validation_accuracy is not None:
+            gap = last.train_accuracy - last.validation_accuracy
+            gaps += [gap] if math.isfinite(gap) else []
     return math.fsum(gaps) / len(gaps) if gaps else None
 
 
-def _with_interval(summary: Mapping[str, Any]) -> str:
+def _with_interval(found: Estimate) -> str:
     """`61.3 % (60.9 to 61.7 over 3 seeds)`."""
-    over = f"{summary['n']} seeds" if summary["interval_over"] == "seeds" else "pictures, one seed"
-    low, high = (f"{100 * summary[end]:.1f}" for end in ("low", "high"))
-    return f"{_percent(summary['mean'])} ({low} to {high} over {over})"
+    over = f"{found.n} seeds" if found.interval_over == "seeds" else "pictures, one seed"
+    low, high = f"{100 * found.low:.1f}", f"{100 * found.high:.1f}"
+    return f"{_percent(found.mean)} ({low} to {high} over {over})"
 
 
 def _percent(share: float) -> str:

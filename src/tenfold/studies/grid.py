@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.errors import InterruptedRunError, TenfoldError, counted, sentence_of
-from tenfold.files import read_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe
+from tenfold.results.runs import read_result
 from tenfold.run import RunFolder
 from tenfold.studies.definition import Study
 from tenfold.studies.pace import Pace
@@ -310,13 +310,11 @@ def _describe_run(folder: Path, trial: Trial, failure: str | None) -> Record:
         return record
     run = _run_of(folder, trial)
     try:
-        result = read_json(run.result)
-        record["splits"] = {
-            name: {"accuracy": m["accuracy"]} for name, m in result["splits"].items()
-        }
-        record["training_seconds"] = result["training"]["training_seconds"]
+        result = read_result(run.result)
+        record["splits"] = {name: {"accuracy": m.accuracy} for name, m in result.splits.items()}
+        record["training_seconds"] = result.training.training_seconds
         record["reused"] = origin_of(run)
-    except (TenfoldError, KeyError, TypeError) as error:
+    except TenfoldError as error:
         return {**record, "splits": {}, "error": sentence_of(error)}
     return {**record, "status": "finished"}
 
@@ -327,7 +325,7 @@ def _results(folder: Path) -> Path:
 
 def _is_readable(result: Path) -> bool:
     with contextlib.suppress(TenfoldError):
-        return isinstance(read_json(result), dict)
+        return bool(read_result(result))
     return False
 
 

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.errors import TenfoldError
-from tenfold.files import read_json, write_json
+from tenfold.files import read_json
 from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
+from tenfold.results.studies import (
+    PlannedTrial,
+    PlannedVariant,
+    PublishedResult,
+    StudyPlan,
+    read_plan,
+)
 from tenfold.studies.definition import (
     Study,
     Variant,
@@ -70,7 +77,7 @@ def agree_on_plan(
     path = folder / "study.json"
     agreed = dict(recipes)
     if path.exists():
-        before = read_plan(folder)
+        before = _recipes_of(read_plan(folder))
         for trial, resolved in recipes.items():
             if (old := _planned(before.get(trial.name))) is not None:
                 reworded = resolved.but(description=old.description)
@@ -82,36 +89,26 @@ def agree_on_plan(
                 f"The study in {folder} is another one: {difference}; give another --folder, or "
                 "repeat the command that began it."
             )
-    plan = _as_json(study, agreed)
-    if not path.exists() or read_json(path) != json.loads(json.dumps(plan)):
-        write_json(path, plan)
+    plan = _plan_of(study, agreed)
+    if not path.exists() or read_json(path) != plan.to_dict():
+        plan.write(path)
     return agreed
 
 
-def read_plan(folder: Path) -> dict[str, dict[str, Any]]:
-    """The resolved recipe of each planned trial, as JSON values, by the trial's name.
-
-    Raises TenfoldError where `folder` has no plan.
-    """
-    path = folder / "study.json"
-    if not path.exists():
-        raise TenfoldError(f"There is no study in {folder}; `tenfold study` makes one.")
-    try:
-        return {entry["trial"]: dict(entry["recipe"]) for entry in read_json(path)["trials"]}
-    except (KeyError, TypeError, ValueError):
-        raise TenfoldError(
-            f"{path} is not the plan of a study; restore it, or give another --folder."
-        ) from None
+def _recipes_of(plan: StudyPlan) -> dict[str, dict[str, Any]]:
+    """The resolved recipe of each planned trial, as JSON values, by the trial's name."""
+    return {trial.trial: trial.recipe for trial in plan.trials}
 
 
 def command_of(folder: Path) -> str | None:
     """The command that repeats the study in `folder`, where that is a shipped one unchanged."""
-    name = read_json(folder / "study.json").get("name")
+    plan = read_plan(folder)
+    name = plan.name
     if name not in shipped_studies():
         return None
-    planned = {trial: _without_words(values) for trial, values in read_plan(folder).items()}
+    planned = {trial: _without_words(values) for trial, values in _recipes_of(plan).items()}
     most = 1 + max((int(values.get("seed", 0)) for values in planned.values()), default=0)
-    shipped = choose_study(str(name))
+    shipped = choose_study(name)
     for flags, study in (("", shipped), (f" --seeds {most}", adjust(shipped, seeds=most))):
         recipes = {trial.name: recipe.to_dict() for trial, recipe in load_recipes(study).items()}
         if planned == {trial: _without_words(values) for trial, values in recipes.items()}:
@@ -148,33 +145,34 @@ def _require_evaluated(variant: Variant, recipe: Recipe) -> None:
             )
 
 
-def _as_json(study: Study, recipes: Mapping[Trial, Recipe]) -> dict[str, Any]:
-    return {
-        "name": study.name,
-        "title": study.title,
-        "question": study.question,
-        "limits": study.limits,
-        "baseline": study.baseline or None,
-        "variants": [
-            {
-                "label": variant.label,
-                "published": [
-                    {**p.model_dump(), "epoch": p.epoch or None} for p in variant.published
-                ],
-            }
+def _plan_of(study: Study, recipes: Mapping[Trial, Recipe]) -> StudyPlan:
+    return StudyPlan(
+        name=study.name,
+        title=study.title,
+        question=study.question,
+        limits=study.limits,
+        baseline=study.baseline or None,
+        variants=tuple(
+            PlannedVariant(
+                label=variant.label,
+                published=tuple(
+                    PublishedResult(**{**p.model_dump(), "epoch": p.epoch or None})
+                    for p in variant.published
+                ),
+            )
             for variant in study.variants
-        ],
-        "trials": [
-            {
-                "trial": trial.name,
-                "variant": trial.variant,
-                "overrides": trial.overrides,
-                "seed": trial.seed,
-                "recipe": resolved.to_dict(),
-            }
+        ),
+        trials=tuple(
+            PlannedTrial(
+                trial=trial.name,
+                variant=trial.variant,
+                overrides=trial.overrides,
+                seed=trial.seed,
+                recipe=resolved.to_dict(),
+            )
             for trial, resolved in recipes.items()
-        ],
-    }
+        ),
+    )
 
 
 def _planned(values: Mapping[str, Any] | None) -> Recipe | None:

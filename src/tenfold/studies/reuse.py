@@ -14,6 +14,7 @@ from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.results.runs import read_provenance, read_result
 from tenfold.run import RunFolder, describe_environment
 from tenfold.studies.trials import Trial
 
@@ -106,9 +107,9 @@ def _without_words(recipe: Recipe) -> Recipe:
 def _is_made_with(run: RunFolder, data: _Data) -> bool:
     """Whether `run` saw these pictures, and was evaluated on the test split if there is one."""
     try:
-        checksums = read_json(run.provenance)["data"].get("checksums")
-        splits = read_json(run.result)["splits"]
-    except (TenfoldError, KeyError, TypeError):
+        checksums = read_provenance(run.provenance).data.checksums
+        splits = read_result(run.result).splits
+    except TenfoldError:
         return False
     return checksums == data.checksums and ("test" in splits or not data.has_test)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.evaluation.metrics import wilson_interval
+from tenfold.results.studies import Estimate
 
 NUM_RESAMPLES = 10_000
 """Of the bootstrap. The smallest p that it can find is 2 in 10,001, below 0.001 even after Holm's
@@ -18,24 +19,6 @@ LEVEL = 0.05
 """The share of false alarms that a p is held against; intervals cover 1 less this."""
 
 _CHUNK = 1_000_000  # Numbers held at once while resampling: 8 MB.
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Values of several seeds, with a 95 % interval.
-
-    sd: the sample standard deviation, None for one value. interval_over: what the interval lets
-    vary. Over `seeds`, it is where the mean of ever more seeds would settle on these pictures;
-    over `pictures`, where this one network's accuracy would settle on ever more pictures.
-    """
-
-    mean: float
-    sd: float | None
-    low: float
-    high: float
-    n: int
-    values: tuple[float, ...]
-    interval_over: Literal["seeds", "pictures"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +38,7 @@ class Difference:
     over: Literal["seeds and pictures", "pictures"]
 
 
-def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Summary:
+def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Estimate:
     """Mean, deviation and interval of `values`, one a seed.
 
     num_pictures: says that the values are shares of so many pictures. The interval is Student's
@@ -75,7 +58,9 @@ def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Su
     elif num_pictures:
         low, high = wilson_interval(round(mean * num_pictures), num_pictures)
     over: Literal["seeds", "pictures"] = "pictures" if n == 1 and num_pictures else "seeds"
-    return Summary(mean, sd, low, high, n, tuple(float(value) for value in values), over)
+    return Estimate(
+        mean=mean, sd=sd, low=low, high=high, n=n, values=tuple(values), interval_over=over
+    )
 
 
 def student_quantile(degrees: float, *, share: float = 1 - LEVEL / 2) -> float:

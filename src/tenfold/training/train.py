@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -22,11 +22,11 @@ from tenfold.data.splits import TrainingData, check_leaks, training_data
 from tenfold.errors import HeldError, TenfoldError
 from tenfold.evaluation import calibration
 from tenfold.evaluation.evaluate import (
-    record_metrics,
     score_images,
     score_milestones,
     split_of,
     splitting,
+    use_of,
 )
 from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.predictions import load_predictions
@@ -38,6 +38,18 @@ from tenfold.models import count_parameters
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.recipe.own_code import keep_code
+from tenfold.results.runs import (
+    DataFacts,
+    Network,
+    Provenance,
+    Result,
+    Session,
+    Stage,
+    Training,
+    Unfitted,
+    read_provenance,
+)
+from tenfold.results.runs import Fitted as Calibrated
 from tenfold.run import (
     RunFolder,
     command_line,
@@ -307,15 +319,16 @@ def _threads(run: RunFolder, options: TrainOptions) -> int | None:
     """The threads asked for; else, when resuming and the environment is silent, those of before."""
     if options.threads is not None or "OMP_NUM_THREADS" in os.environ:
         return options.threads
-    with contextlib.suppress(TenfoldError, KeyError, TypeError, ValueError):
-        return int(read_json(run.provenance)["threads"])
+    with contextlib.suppress(TenfoldError):
+        return read_provenance(run.provenance).threads
     return None
 
 
 def _closing(run: RunFolder) -> Closing | None:
     """What the plan of a run that is resumed left for the time after training."""
-    with contextlib.suppress(TenfoldError, KeyError, TypeError):
-        return Closing(**read_json(run.provenance)["closing"])
+    with contextlib.suppress(TenfoldError, TypeError):
+        closing = read_provenance(run.provenance).closing
+        return Closing(**closing) if closing else None
     return None
 
 
@@ -342,52 +355,45 @@ def _describe_run(
     resumed_at_step: int,
 ) -> None:
     """Write recipe and provenance; the latter lists every session that worked on the run."""
-    sessions = read_json(run.provenance)["sessions"] if run.provenance.exists() else []
+    sessions = read_provenance(run.provenance).sessions
     parts = {"train": data.train, "validation": data.validation, "test": test}
     splits = {name: images for name, images in parts.items() if images is not None}
     leaks = check_leaks(splits, strict=options.strict)
     gaps = [note for split, note in class_gaps(splits).items() if split != "validation"]
     for note in dict.fromkeys([*data.notes, *gaps]):
         logger.log(logging.WARNING if note in gaps else logging.INFO, "%s", note)
-    session = {
-        "started": now(),
-        "command": command_line(),
-        "resumed_at_step": resumed_at_step,
-    }
+    session = Session(started=now(), command=command_line(), resumed_at_step=resumed_at_step)
     keep_sums(run, data.train, goes_on=resumed_at_step > 0)
     location = None if recipe.data.name in NAMES else Path(recipe.data.name)
     code = keep_code(recipe, run.path)
     write_json(run.recipe, recipe.to_dict())
-    write_json(
-        run.provenance,
-        {
-            **describe_environment(),
-            **({"code": code} if code else {}),
-            "device": str(accelerator.device),
-            "arithmetic": precision_of(accelerator),
-            "processes": accelerator.num_processes,
-            "threads": torch.get_num_threads(),
-            "seed": recipe.seed,
-            "closing": options.closing._asdict() if options.closing else None,
-            "data": {
-                "name": data.dataset_name,
-                "location": str(location.resolve()) if location else None,
-                "source": data.source,
-                "checksums": dict(data.checksums),
-                "notes": list(dict.fromkeys([*options.notes, *data.notes, *gaps, *leaks])),
-                "class_names": list(data.train.class_names),
-                "image_size": list(data.train.size),
-                "splits": {name: len(images) for name, images in splits.items()},
-                "class_counts": {name: _counts(images) for name, images in splits.items()},
-            },
-            "sessions": [*sessions, session],
-        },
-    )
+    Provenance(
+        **describe_environment(),
+        code=code,
+        device=str(accelerator.device),
+        arithmetic=precision_of(accelerator),
+        processes=accelerator.num_processes,
+        threads=torch.get_num_threads(),
+        seed=recipe.seed,
+        closing=options.closing._asdict() if options.closing else None,
+        data=DataFacts(
+            name=data.dataset_name,
+            location=str(location.resolve()) if location else None,
+            source=data.source,
+            checksums=dict(data.checksums),
+            notes=tuple(dict.fromkeys([*options.notes, *data.notes, *gaps, *leaks])),
+            class_names=data.train.class_names,
+            image_size=data.train.size,
+            splits={name: len(images) for name, images in splits.items()},
+            class_counts={name: _counts(images) for name, images in splits.items()},
+        ),
+        sessions=(*sessions, session),
+    ).write(run.provenance)
 
 
-def _counts(images: Images) -> list[int]:
+def _counts(images: Images) -> tuple[int, ...]:
     counts = Counter(images.labels.tolist())
-    return [counts[label] for label in range(images.num_classes)]
+    return tuple(counts[label] for label in range(images.num_classes))
 
 
 def _finish(
@@ -401,45 +407,47 @@ def _finish(
     """Save the weights, evaluate them, and write the result, whose presence ends the run."""
     history = fitted.history
     save_model(run.model, fitted.model)
-    result: dict[str, Any] = {
-        "model": {
-            "name": fitted.model.recipe.model.name,
-            "num_parameters": count_parameters(fitted.model.module),
-            "weights": history.weights,
-        },
-        "training": {
-            "epochs": history.epoch,
-            "steps": history.metrics[-1]["step"],
-            "training_seconds": history.training_seconds,
-            "compile_seconds": history.compile_seconds,
-            "wall_seconds": history.wall_seconds,
-            "process_seconds": history.process_seconds,
-            "images_per_second": _median(
+    result = Result(
+        model=Network(
+            name=fitted.model.recipe.model.name,
+            num_parameters=count_parameters(fitted.model.module),
+            weights=history.weights,
+        ),
+        training=Training(
+            epochs=history.epoch,
+            steps=history.metrics[-1]["step"],
+            training_seconds=history.training_seconds,
+            compile_seconds=history.compile_seconds,
+            wall_seconds=history.wall_seconds,
+            process_seconds=history.process_seconds,
+            images_per_second=_median(
                 [t["images_per_second"] for t in history.timings[history.first_epoch :]]
             ),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "ended": history.ended,
-            "best_epoch": history.best_epoch,
-            "stages": history.stages,
-        },
-        "splits": {},
-        "test_uses": [],
-    }
+            peak_memory_bytes=peak_memory_bytes(),
+            ended=history.ended or "finished",
+            best_epoch=history.best_epoch,
+            stages=tuple(Stage(**stage) for stage in history.stages),
+        ),
+        splits={},
+        test_uses=(),
+    )
     for split, images in (("validation", data.validation), ("test", test)):
         if images is not None and len(images):
             metrics = score_images(run, fitted.model, images, split=split, progress=progress)
-            record_metrics(result, split, metrics, purpose="after training")
-    if "validation" in result.get("splits", {}):
+            use = use_of(split, metrics.accuracy, purpose="after training")
+            result = result.with_metrics(metrics, use)
+    if "validation" in result.splits:
         validation = load_predictions(run.predictions("validation"))
+        found: Calibrated | Unfitted
         try:
-            result["calibration"] = calibration.fit(validation).to_dict()
+            found = calibration.fit(validation)
         except TenfoldError as error:  # As with few images, or with all of them right.
-            result["calibration"] = {"unfitted": str(error)}
+            found = Unfitted(unfitted=str(error))
+        result = result.model_copy(update={"calibration": found})
     milestones = fitted.model.recipe.training.milestones
     parts = {"validation": data.validation, "test": test}
     reached = [epoch for epoch in milestones if epoch <= history.epoch]
-    score_milestones(run, result, parts, epochs=reached, progress=progress)
-    write_json(run.result, result)
+    score_milestones(run, result, parts, epochs=reached, progress=progress).write(run.result)
 
 
 def _median(values: Sequence[float]) -> float:

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenfold.audit.store import known_findings
+from tenfold.evaluation.runs import Run
 from tenfold.reporting.audit import figures
 from tenfold.reporting.audit.section import Section, Table
 from tenfold.reporting.charts import Charts
-from tenfold.reporting.runs import Run
 from tenfold.reporting.words import counted, percent
 from tenfold.run import RunFolder
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from tenfold import __version__
 from tenfold.audit.store import Finding
+from tenfold.evaluation.runs import Run
 from tenfold.reporting.audit.measured import reused, threshold_words
-from tenfold.reporting.runs import Run
 from tenfold.reporting.words import counted, interval, percent, plain
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -50,7 +50,7 @@ def _good_for(run: Run, values: Mapping[str, Any]) -> tuple[str, ...]:
         f"Pictures like those of {run.data_name} that show one of {len(scores.per_class)} things: "
         f"{names}{more}. It is right on {percent(scores.accuracy)} of "
         f"{counted(scores.num_images, 'picture')}{scores.unseen} (95 % interval "
-        f"{interval(*scores.interval)})."
+        f"{interval(*scores.accuracy_interval)})."
     ]
     seen = [score for score in scores.per_class if score.num_images]
     best = sorted(seen, key=lambda score: -(score.recall or 0))[:3]

@@ -18,8 +18,9 @@ from matplotlib.ticker import (
 )
 
 from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks, short
-from tenfold.reporting.search.summary import Search, Setting, Trial, in_words
 from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, MUTED, SERIES, SURFACE, styled
+from tenfold.reporting.words import in_words
+from tenfold.results.searches import SearchSummary, Setting, Trial
 
 OWN = SERIES[1]
 """The colour of the recipe as it is."""
@@ -36,7 +37,7 @@ _LEGEND: Any = {
 
 
 @styled
-def history(search: Search) -> Figure:
+def history(search: SearchSummary) -> Figure:
     """Each trial's accuracy in the order of the trials, the best so far, and the recipe's own."""
     figure, axes = new_chart()
     floor = _floor(search)
@@ -61,19 +62,19 @@ def history(search: Search) -> Figure:
 
 
 @styled
-def curves(search: Search) -> Figure:
+def curves(search: SearchSummary) -> Figure:
     """Accuracy by epoch of every trial; the best and the recipe's own stand out."""
     figure, axes = new_chart()
     drawn = [t for t in search.trials if any(value is not None for value in t.values)]
     for trial in drawn:
-        if trial not in (search.best, search.baseline):
+        if trial not in (search.best_trial, search.own_trial):
             pruned = trial.state == "pruned"
             _draw_line(axes, trial, colour=MUTED if pruned else ACCENT, width=0.9, faint=True)
-    if search.baseline is not None and search.baseline is not search.best:
-        _draw_line(axes, search.baseline, colour=OWN, width=2.0, label="the recipe")
-    if search.best is not None:
-        label = "the best, the recipe as it is" if search.best.is_baseline else "the best"
-        _draw_line(axes, search.best, colour=GOOD, width=2.2, label=label)
+    if search.own_trial is not None and search.own_trial is not search.best_trial:
+        _draw_line(axes, search.own_trial, colour=OWN, width=2.0, label="the recipe")
+    if search.best_trial is not None:
+        label = "the best, the recipe as it is" if search.best_trial.is_baseline else "the best"
+        _draw_line(axes, search.best_trial, colour=GOOD, width=2.2, label=label)
     axes.plot([], [], color=ACCENT, linewidth=0.9, alpha=0.7, label="complete")
     axes.plot([], [], color=MUTED, linewidth=0.9, alpha=0.7, label="pruned")
     finish_curves(axes, quantity="accuracy")
@@ -84,7 +85,7 @@ def curves(search: Search) -> Figure:
 
 
 @styled
-def importances(search: Search) -> Figure:
+def importances(search: SearchSummary) -> Figure:
     """The share of each setting in the spread of the accuracies, as bars, largest first."""
     assert search.importances is not None
     items = list(search.importances.items())[::-1]
@@ -113,7 +114,7 @@ def importances(search: Search) -> Figure:
 
 
 @styled
-def slice_of(search: Search, setting: Setting) -> Figure:
+def slice_of(search: SearchSummary, setting: Setting) -> Figure:
     """The accuracy of each trial over its value of one setting."""
     figure, axes = new_chart(height=190)
     floor = _floor(search)
@@ -140,7 +141,7 @@ def slice_of(search: Search, setting: Setting) -> Figure:
 
 
 def _draw_trials(
-    axes: Axes, placed: Sequence[tuple[float, Trial]], search: Search, *, floor: float
+    axes: Axes, placed: Sequence[tuple[float, Trial]], search: SearchSummary, *, floor: float
 ) -> None:
     """Trials as marks by their state; those below `floor` as triangles on it."""
 
@@ -153,7 +154,7 @@ def _draw_trials(
             marks = {**marks, "marker": "v", "label": None if inside else label}
             axes.plot(below, [floor] * len(below), linestyle="", clip_on=False, **marks)
 
-    own, best = search.baseline, search.best
+    own, best = search.own_trial, search.best_trial
     plain = [(x, t) for x, t in placed if t is not own and t is not best]
     for state, colours in (
         ("pruned", {"markerfacecolor": SURFACE, "markeredgecolor": MUTED}),
@@ -200,9 +201,11 @@ def _draw_line(
     )
 
 
-def _draw_own_line(axes: Axes, search: Search) -> None:
-    if search.baseline is not None and search.baseline.accuracy is not None:
-        axes.axhline(search.baseline.accuracy, color=OWN, linewidth=1.2, linestyle="--", zorder=1.5)
+def _draw_own_line(axes: Axes, search: SearchSummary) -> None:
+    if search.own_trial is not None and search.own_trial.accuracy is not None:
+        axes.axhline(
+            search.own_trial.accuracy, color=OWN, linewidth=1.2, linestyle="--", zorder=1.5
+        )
 
 
 def _finish_accuracy(axes: Axes, floor: float) -> None:
@@ -214,7 +217,7 @@ def _finish_accuracy(axes: Axes, floor: float) -> None:
     axes.set_ylabel("right on validation")
 
 
-def _judged(search: Search) -> list[Trial]:
+def _judged(search: SearchSummary) -> list[Trial]:
     """The trials that have an accuracy to show."""
     return [t for t in search.of_state("complete", "pruned") if t.last_value is not None]
 
@@ -224,7 +227,7 @@ def _height(trial: Trial) -> float:
     return value if value is not None else 0.0
 
 
-def _floor(search: Search) -> float:
+def _floor(search: SearchSummary) -> float:
     """The lowest accuracy that is drawn to scale: a few bad trials must not press the good ones
     together."""
     heights = [_height(trial) for trial in _judged(search)]
@@ -247,8 +250,9 @@ def _x(setting: Setting, trial: Trial) -> float:
 
 def _linear_ticks(setting: Setting) -> Locator:
     """At the values themselves where there are few, else at round numbers."""
-    if setting.step and (setting.high - setting.low) / setting.step < _MOST_TICKS:
-        values = np.arange(setting.low, setting.high + setting.step / 2, setting.step)
+    step = setting.step or (1 if setting.kind == "int" else None)
+    if step and (setting.high - setting.low) / step < _MOST_TICKS:
+        values = np.arange(setting.low, setting.high + step / 2, step)
         return FixedLocator(values.tolist())
     return MaxNLocator(_MOST_TICKS - 1, steps=[1, 2, 5, 10])
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from tenfold.files import write_text
-from tenfold.reporting.search.summary import Search, read_search
 from tenfold.reporting.search.views import view_search
 from tenfold.reporting.templating import render_page
+from tenfold.results.searches import SearchSummary, read_search
 
 _STYLE_SHEETS = ("style.css", "report.css", "search.css")
 
@@ -19,10 +19,11 @@ def write_search_page(folder: Path, out: Path | None = None) -> Path:
     written.
     """
     path = Path(folder) / "report.html" if out is None else Path(out)
-    write_text(path, render_search(read_search(Path(folder))))
+    write_text(path, render_search(read_search(Path(folder)), Path(folder)))
     return path
 
 
-def render_search(search: Search) -> str:
-    """The page about `search` as HTML that refers to nothing outside itself."""
-    return render_page("search.html", style_sheets=_STYLE_SHEETS, view=view_search(search))
+def render_search(search: SearchSummary, folder: Path) -> str:
+    """The page about the search in `folder` as HTML that refers to nothing outside itself."""
+    view = view_search(search, folder)
+    return render_page("search.html", style_sheets=_STYLE_SHEETS, view=view)

@@ -1,13 +1,23 @@
 """What the page about a search shows: sentences, tables and charts."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
 
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.search import figures
-from tenfold.reporting.search.summary import STATES, Search, Setting, Trial, in_words
 from tenfold.reporting.story import Notice
 from tenfold.reporting.views import Tile
-from tenfold.reporting.words import counted, duration, listed, percent, points, signed_points
+from tenfold.reporting.words import (
+    counted,
+    duration,
+    in_words,
+    listed,
+    percent,
+    points,
+    signed_points,
+)
+from tenfold.results.searches import SearchSummary, Setting, State, Trial
 
 NUM_RANKED = 10
 
@@ -56,7 +66,7 @@ class Line:
 class SearchView:
     """Everything that the page says."""
 
-    search: Search
+    search: SearchSummary
     title: str
     lead: str
     notices: tuple[Notice, ...]
@@ -73,8 +83,8 @@ class SearchView:
     limits: tuple[str, ...]
 
 
-def view_search(search: Search) -> SearchView:
-    """Prepare a search for its page."""
+def view_search(search: SearchSummary, folder: Path) -> SearchView:
+    """Prepare the search in `folder` for its page."""
     charts = Charts()
     judged = any(t.last_value is not None for t in search.of_state("complete", "pruned"))
     return SearchView(
@@ -84,7 +94,7 @@ def view_search(search: Search) -> SearchView:
         notices=_notices(search),
         tiles=_tiles(search),
         changes=_changes(search),
-        commands=_commands(search),
+        commands=_commands(search, folder),
         course=_course(search, charts) if judged else (),
         importances=_importances(search, charts),
         importances_note=_importances_note(search),
@@ -96,22 +106,22 @@ def view_search(search: Search) -> SearchView:
     )
 
 
-def _lead(search: Search) -> str:
-    if search.best is None:
+def _lead(search: SearchSummary) -> str:
+    if search.best_trial is None:
         return "No trial has come to its end yet."
-    found = f"right on {percent(search.best.accuracy, digits=2)} of the validation pictures"
+    found = f"right on {percent(search.best_trial.accuracy, digits=2)} of the validation pictures"
     if search.gain is None:
-        return f"Trial {search.best.number} is {found}; the recipe itself has no result yet."
-    if search.best is search.baseline:
+        return f"Trial {search.best_trial.number} is {found}; the recipe itself has no result yet."
+    if search.best_trial is search.own_trial:
         return f"No trial was better than the recipe as it is, which is {found}."
-    own = percent(search.baseline.accuracy if search.baseline else None, digits=2)
+    own = percent(search.own_trial.accuracy if search.own_trial else None, digits=2)
     return (
-        f"Trial {search.best.number} is {found}, {points(search.gain, digits=2)} more than the "
-        f"recipe as it is, which has {own}."
+        f"Trial {search.best} is {found}, {points(search.gain, digits=2)} more than the recipe "
+        f"as it is, which has {own}."
     )
 
 
-def _notices(search: Search) -> tuple[Notice, ...]:
+def _notices(search: SearchSummary) -> tuple[Notice, ...]:
     found = []
     unfinished = [t for t in search.trials if t.state in ("running", "waiting")]
     if unfinished:
@@ -133,13 +143,15 @@ def _notices(search: Search) -> tuple[Notice, ...]:
     return tuple(found)
 
 
-def _tiles(search: Search) -> tuple[Tile, ...]:
+def _tiles(search: SearchSummary) -> tuple[Tile, ...]:
     tiles = []
-    if search.best is not None:
-        number = f"trial {search.best.number}"
-        tiles.append(Tile(percent(search.best.accuracy, digits=2), "best on validation", number))
-    if search.baseline is not None:
-        own = percent(search.baseline.accuracy, digits=2)
+    if search.best_trial is not None:
+        number = f"trial {search.best_trial.number}"
+        tiles.append(
+            Tile(percent(search.best_trial.accuracy, digits=2), "best on validation", number)
+        )
+    if search.own_trial is not None:
+        own = percent(search.own_trial.accuracy, digits=2)
         tiles.append(Tile(own, "the recipe as it is", "validation"))
     if search.gain is not None:
         tiles.append(Tile(signed_points(search.gain, digits=2), "gain", "percentage points"))
@@ -150,13 +162,13 @@ def _tiles(search: Search) -> tuple[Tile, ...]:
     return tuple(tiles)
 
 
-def _counts(search: Search) -> str:
-    numbers = {state: len(search.of_state(state)) for state in STATES}
+def _counts(search: SearchSummary) -> str:
+    numbers = {state: len(search.of_state(state)) for state in get_args(State)}
     return ", ".join(f"{number} {state}" for state, number in numbers.items() if number)
 
 
-def _changes(search: Search) -> tuple[Change, ...]:
-    best = search.best
+def _changes(search: SearchSummary) -> tuple[Change, ...]:
+    best = search.best_trial
     return tuple(
         Change(
             key=setting.key,
@@ -165,7 +177,7 @@ def _changes(search: Search) -> tuple[Change, ...]:
             searched=_range(setting),
             is_changed=best is not None and best.params[setting.key] != setting.own,
         )
-        for setting in search.settings
+        for setting in search.space
     )
 
 
@@ -176,15 +188,15 @@ def _range(setting: Setting) -> str:
     return f"{in_words(setting.low)} to {in_words(setting.high)}{log}"
 
 
-def _commands(search: Search) -> tuple[str, ...]:
-    if search.best is None:
+def _commands(search: SearchSummary, folder: Path) -> tuple[str, ...]:
+    if search.best_trial is None:
         return ()
-    path = (search.folder / "best.toml").as_posix()
+    path = (folder / "best.toml").as_posix()
     quoted = f'"{path}"' if " " in path else path
     return tuple(f"tenfold train {quoted} --seed {search.seed + n}" for n in (1, 2, 3))
 
 
-def _course(search: Search, charts: Charts) -> tuple[Chart, ...]:
+def _course(search: SearchSummary, charts: Charts) -> tuple[Chart, ...]:
     return (
         charts.chart(
             "Trial by trial",
@@ -201,7 +213,7 @@ def _course(search: Search, charts: Charts) -> tuple[Chart, ...]:
     )
 
 
-def _importances(search: Search, charts: Charts) -> Chart | None:
+def _importances(search: SearchSummary, charts: Charts) -> Chart | None:
     if search.importances is None:
         return None
     return charts.chart(
@@ -212,7 +224,7 @@ def _importances(search: Search, charts: Charts) -> Chart | None:
     )
 
 
-def _importances_note(search: Search) -> str:
+def _importances_note(search: SearchSummary) -> str:
     if search.importances is not None:
         return ""
     num_complete = len(search.of_state("complete"))
@@ -222,10 +234,10 @@ def _importances_note(search: Search) -> str:
     )
 
 
-def _slices(search: Search, charts: Charts) -> tuple[Chart, ...]:
+def _slices(search: SearchSummary, charts: Charts) -> tuple[Chart, ...]:
     order = list(search.importances or ())
     settings = sorted(
-        search.settings, key=lambda s: order.index(s.key) if s.key in order else len(order)
+        search.space, key=lambda s: order.index(s.key) if s.key in order else len(order)
     )
     return tuple(
         charts.chart(
@@ -245,12 +257,12 @@ def _slice_note(setting: Setting) -> str:
     return f"logarithmic{edge}"
 
 
-def _ranked(search: Search) -> Ranked | None:
+def _ranked(search: SearchSummary) -> Ranked | None:
     best = search.ranked[:NUM_RANKED]
     if not best:
         return None
     rows = []
-    for setting in search.settings:
+    for setting in search.space:
         cells = tuple(
             Cell(in_words(trial.params[setting.key]), _place(setting, trial)) for trial in best
         )
@@ -290,7 +302,7 @@ def _line(trial: Trial) -> Line:
     )
 
 
-def _limits(search: Search) -> tuple[str, ...]:
+def _limits(search: SearchSummary) -> tuple[str, ...]:
     epochs = f" for {counted(search.epochs, 'epoch')}" if search.epochs else ""
     found = [
         f"Every trial trained{epochs} with seed {search.seed} on the same pictures, and is judged "

@@ -7,8 +7,8 @@ from tenfold.reporting.study import figures
 from tenfold.reporting.study.figures import Line, Row
 from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.study.story import exact_percent, with_interval
-from tenfold.reporting.study.summary import Band, Curves, Difference, Study, Variant
 from tenfold.reporting.words import counted, percent, points
+from tenfold.results.studies import Band, Comparison, Curves, StudySummary, VariantSummary
 
 # A validation line that ends lower than this below its best has turned.
 _CLEAR_FALL = 0.01
@@ -20,7 +20,7 @@ _END_CAPTION = (
 _PUBLISHED_CAPTION = " A hollow diamond is a published number, tied to ours by a stem."
 
 
-def result_charts(study: Study, marks: dict[str, Mark], charts: Charts) -> tuple[Chart, ...]:
+def result_charts(study: StudySummary, marks: dict[str, Mark], charts: Charts) -> tuple[Chart, ...]:
     """The variants at the end of training, and on the way there."""
     found = []
     if any(variant.result for variant in study.variants):
@@ -58,7 +58,7 @@ def result_charts(study: Study, marks: dict[str, Mark], charts: Charts) -> tuple
     return tuple(found)
 
 
-def _validation_lines(study: Study, marks: dict[str, Mark]) -> list[Line]:
+def _validation_lines(study: StudySummary, marks: dict[str, Mark]) -> list[Line]:
     return [
         Line(marks[v.label], v.curves.epochs, v.curves.validation_accuracy)
         for v in study.variants
@@ -66,28 +66,28 @@ def _validation_lines(study: Study, marks: dict[str, Mark]) -> list[Line]:
     ]
 
 
-def _interval_row(variant: Variant, mark: Mark) -> Row:
+def _interval_row(variant: VariantSummary, mark: Mark) -> Row:
     result, end = variant.result, variant.end
     return Row(
         label=variant.label,
         mark=mark,
         mean=result.mean if result else None,
-        interval=result.interval if result else None,
+        interval=(result.low, result.high) if result else None,
         values=result.values if result else (),
-        published=(end.published,) if end and end.published is not None else (),
+        published=(end.published.accuracy,) if end and end.published else (),
     )
 
 
-def _milestone_lines(study: Study, marks: dict[str, Mark]) -> list[Line]:
+def _milestone_lines(study: StudySummary, marks: dict[str, Mark]) -> list[Line]:
     lines = []
     for variant in study.followed:
         known = [(point, point.ours) for point in variant.points if point.ours]
         band = Band(
             mean=tuple(test.mean for _, test in known),
-            low=tuple(test.mean if test.low is None else test.low for _, test in known),
-            high=tuple(test.mean if test.high is None else test.high for _, test in known),
+            low=tuple(test.low for _, test in known),
+            high=tuple(test.high for _, test in known),
         )
-        published = tuple((p.epoch, p.published) for p in variant.points if p.published is not None)
+        published = tuple((p.epoch, p.published.accuracy) for p in variant.points if p.published)
         if known or published:
             epochs = [point.epoch for point, _ in known]
             lines.append(Line(marks[variant.label], epochs, band, published))
@@ -95,7 +95,7 @@ def _milestone_lines(study: Study, marks: dict[str, Mark]) -> list[Line]:
 
 
 def learning_multiples(
-    study: Study, marks: dict[str, Mark], charts: Charts, *, quantity: str
+    study: StudySummary, marks: dict[str, Mark], charts: Charts, *, quantity: str
 ) -> tuple[Chart, ...]:
     """Training against validation, a small chart for each variant, on the same scale."""
     known = [
@@ -152,7 +152,7 @@ def _describe_curves(curves: Curves) -> str:
 
 
 def differences_chart(
-    differences: Sequence[Difference], marks: dict[str, Mark], charts: Charts
+    differences: Sequence[Comparison], marks: dict[str, Mark], charts: Charts
 ) -> Chart | None:
     """Differences from one baseline; None where there are several, or none."""
     if len({one.baseline for one in differences}) != 1:
@@ -162,7 +162,7 @@ def differences_chart(
             label=one.variant,
             mark=marks.get(one.variant, Mark(0)),
             mean=one.difference,
-            interval=None if one.low is None or one.high is None else (one.low, one.high),
+            interval=(one.low, one.high),
         )
         for one in differences
     ]
@@ -175,10 +175,10 @@ def differences_chart(
     )
 
 
-def _describe_rows(study: Study) -> str:
+def _describe_rows(study: StudySummary) -> str:
     told = [
         f"{v.label}: {with_interval(v.result) if v.result else 'not run'}"
-        + (f", published {exact_percent(v.end.published)}" if v.end and v.end.published else "")
-        for v in study.variants
+        + (f", published {exact_percent(end.published.accuracy)}" if end and end.published else "")
+        for v, end in ((variant, variant.end) for variant in study.variants)
     ]
     return f"Accuracy on {study.split} pictures with 95 % intervals. " + "; ".join(told) + "."

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from tenfold.files import write_text
-from tenfold.reporting.study.summary import Study, read_study
 from tenfold.reporting.study.views import view_study
 from tenfold.reporting.templating import render_page
+from tenfold.results.studies import StudySummary, read_study
 
 _STYLE_SHEETS = ("style.css", "report.css", "study.css")
 
@@ -23,6 +23,6 @@ def write_study_page(folder: Path, out: Path | None = None) -> Path:
     return path
 
 
-def render_study(study: Study) -> str:
+def render_study(study: StudySummary) -> str:
     """The page about `study` as HTML that refers to nothing outside itself."""
-    return render_page("study.html", style_sheets=_STYLE_SHEETS, view=view_study(study))
+    return render_page("study.html", style_sheets=_STYLE_SHEETS, **view_study(study))

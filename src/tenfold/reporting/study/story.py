@@ -1,17 +1,18 @@
 """What a study shows, in sentences: for its page and for the document of all results."""
 
-from tenfold.reporting.study.summary import (
+from tenfold.reporting.words import counted, duration, listed, percent
+from tenfold.results.studies import (
     BELOW,
     VERDICTS,
-    Difference,
+    Comparison,
     Estimate,
     Machine,
     Point,
     Published,
-    Study,
-    Variant,
+    StudySummary,
+    VariantSummary,
+    Verdict,
 )
-from tenfold.reporting.words import counted, duration, listed, percent
 
 # Failures beyond this many are counted, not told.
 _MOST_FAILURES = 12
@@ -25,8 +26,6 @@ def exact_percent(share: float) -> str:
 
 def with_interval(estimate: Estimate) -> str:
     """`61.3 % (60.9 to 61.7)`."""
-    if estimate.interval is None:
-        return percent(estimate.mean)
     return f"{percent(estimate.mean)} {interval_in_brackets(estimate)}"
 
 
@@ -39,11 +38,8 @@ def ours_of(point: Point) -> str:
 
 
 def interval_in_brackets(estimate: Estimate) -> str:
-    """`(60.9 to 61.7)`; empty where there is no interval."""
-    if estimate.interval is None:
-        return ""
-    low, high = estimate.interval
-    return f"({100 * low:.1f} to {100 * high:.1f})"
+    """`(60.9 to 61.7)`."""
+    return f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def probability(p: float | None) -> str:
@@ -53,7 +49,7 @@ def probability(p: float | None) -> str:
     return f"{p:.3f}" if p >= 0.0005 else "<\N{NO-BREAK SPACE}0.001"
 
 
-def findings(study: Study) -> tuple[str, ...]:
+def findings(study: StudySummary) -> tuple[str, ...]:
     """What the study found; where its summary says nothing, which variant ended best.
 
     What `cut_short`, `failures` and `not_reproduced` say is left out.
@@ -75,24 +71,24 @@ def findings(study: Study) -> tuple[str, ...]:
     )
 
 
-def cut_short(study: Study) -> str:
+def cut_short(study: StudySummary) -> str:
     """What was run of a study that is not whole; empty for one that is."""
     if not study.was_cut_short:
         return ""
     parts = []
-    if study.num_failed:
-        parts.append(f"{study.num_failed} failed")
+    if study.failed:
+        parts.append(f"{study.failed} failed")
     if study.num_missing:
         parts.append(f"{study.num_missing} {_were(study.num_missing)} not run to the end")
     return (
-        f"This study was cut short: {study.num_finished} of "
-        f"{counted(study.num_planned, 'planned run')} "
-        f"{'is' if study.num_finished == 1 else 'are'} finished, {listed(parts)}. The numbers "
+        f"This study was cut short: {study.finished} of "
+        f"{counted(study.planned, 'planned run')} "
+        f"{'is' if study.finished == 1 else 'are'} finished, {listed(parts)}. The numbers "
         "rest on the finished ones alone."
     )
 
 
-def missing_parts(study: Study) -> tuple[str, ...]:
+def missing_parts(study: StudySummary) -> tuple[str, ...]:
     """Each variant that has fewer seeds than planned, in a few words."""
     return tuple(
         f"{variant.label}: "
@@ -106,15 +102,15 @@ def missing_parts(study: Study) -> tuple[str, ...]:
     )
 
 
-def failures(study: Study) -> tuple[str, ...]:
+def failures(study: StudySummary) -> tuple[str, ...]:
     """Each failed trial with its reason, and how many more there are."""
-    told = [f"{trial} failed: {error}" for trial, error in study.failures[:_MOST_FAILURES]]
+    told = [f"{one.trial} failed: {one.error}" for one in study.failures[:_MOST_FAILURES]]
     if len(study.failures) > _MOST_FAILURES:
         told.append(f"{len(study.failures) - _MOST_FAILURES} more failed.")
     return tuple(told)
 
 
-def not_reproduced(study: Study) -> str:
+def not_reproduced(study: StudySummary) -> str:
     """Which published numbers lie above our interval; empty where none does."""
     claims = [claim for claim in study.published if claim.point.verdict == BELOW]
     if not claims:
@@ -129,7 +125,7 @@ def not_reproduced(study: Study) -> str:
     return head + "; ".join(_describe_miss(study, claim) for claim in claims) + "."
 
 
-def how_to_read(study: Study) -> tuple[str, ...]:
+def how_to_read(study: StudySummary) -> tuple[str, ...]:
     """What the intervals are over, and what the words beside published numbers mean."""
     notes = []
     kinds = study.kinds_of_interval
@@ -154,7 +150,7 @@ def how_to_read(study: Study) -> tuple[str, ...]:
             "interval reaches it, and not reproduced that the whole interval lies below it though "
             "all settings are those of the source; where some are guessed, it is only above ours."
         )
-    if any(claim.point.is_in_training_mode for claim in study.published):
+    if any(claim.result.training_mode for claim in study.published):
         notes.append(
             "Where a number was published in training mode, with dropout and on the statistics of "
             "each batch, ours in that mode is what it is compared with."
@@ -162,7 +158,7 @@ def how_to_read(study: Study) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def seeds(study: Study) -> str:
+def seeds(study: StudySummary) -> str:
     """How many seeds each variant has."""
     run = [variant for variant in study.variants if variant.seeds]
     if not run:
@@ -177,11 +173,11 @@ def seeds(study: Study) -> str:
     )
 
 
-def machine(study: Study) -> str:
+def machine(study: StudySummary) -> str:
     """Where it was trained, in a sentence."""
-    if not study.machines:
+    if not study.all_machines:
         return "The runs don't say on which machine they were trained."
-    described = [describe_machine(one) for one in study.machines]
+    described = [describe_machine(one) for one in study.all_machines]
     if len(described) == 1:
         return f"Trained on {described[0]}."
     return (
@@ -215,13 +211,13 @@ def minutes_of(seconds: float) -> str:
     return f"{minutes:.1f}" if minutes < 99.95 else f"{minutes:,.0f}"
 
 
-def total_time(study: Study) -> str:
+def total_time(study: StudySummary) -> str:
     """The training time of all finished runs together."""
     values = [s for v in study.variants if v.training_seconds for s in v.training_seconds.values]
     return duration(sum(values)) if values else "–"
 
 
-def describe_tests(differences: tuple[Difference, ...]) -> str:
+def describe_tests(differences: tuple[Comparison, ...]) -> str:
     """What the two p values of the comparisons are."""
     number = len(differences)
     corrected = (
@@ -240,28 +236,28 @@ def describe_tests(differences: tuple[Difference, ...]) -> str:
     )
 
 
-def ends_with(study: Study) -> int | None:
+def ends_with(study: StudySummary) -> int | None:
     """The number of epochs that every variant ends with; None where they differ."""
     ends = {variant.end.epoch for variant in study.variants if variant.end}
     return ends.pop() if len(ends) == 1 else None
 
 
-def verdict_words(verdict: str | None) -> str:
+def verdict_words(verdict: Verdict | None) -> str:
     """A verdict as a reader is told it."""
     return "not measured" if verdict is None else VERDICTS[verdict]
 
 
-def _describe_miss(study: Study, claim: Published) -> str:
-    point = claim.point
-    ours = point.training_mode if point.is_in_training_mode else point.ours
-    when = f" after {counted(claim.point.epoch, 'epoch')}" if study.has_milestones else ""
+def _describe_miss(study: StudySummary, claim: Published) -> str:
+    _, point, published = claim
+    ours = point.compared
+    when = f" after {counted(point.epoch, 'epoch')}" if study.followed else ""
     here = "not measured here" if ours is None else f"here {with_interval(ours)}"
-    here += " in training mode" if point.is_in_training_mode else ""
-    share = exact_percent(claim.point.published or 0)
+    here += " in training mode" if published.training_mode else ""
+    share = exact_percent(published.accuracy)
     return f"{claim.variant.label}{when}, published {share}, {here}"
 
 
-def _is_told(study: Study, finding: str) -> bool:
+def _is_told(study: StudySummary, finding: str) -> bool:
     """Whether a sentence of the summary repeats what is said elsewhere, with its signs."""
     if finding.startswith("This study was cut short"):
         return study.was_cut_short
@@ -269,7 +265,7 @@ def _is_told(study: Study, finding: str) -> bool:
     return is_miss and bool(not_reproduced(study))
 
 
-def _is_over_pictures(variant: Variant) -> bool:
+def _is_over_pictures(variant: VariantSummary) -> bool:
     return any(p.ours and p.ours.interval_over == "pictures" for p in variant.points)
 
 

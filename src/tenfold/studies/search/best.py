@@ -6,16 +6,17 @@ from typing import Any
 from tenfold.errors import counted
 from tenfold.files import write_text
 from tenfold.recipe import Options, Recipe
+from tenfold.results.searches import SearchSummary, Trial
 from tenfold.studies.search.plan import SearchPlan
 from tenfold.studies.search.recipe_text import to_toml
-from tenfold.studies.search.records import Summary, TrialRecord, recipe_of
+from tenfold.studies.search.summary import recipe_of
 
 
-def write_best(folder: Path, plan: SearchPlan, summary: Summary) -> None:
+def write_best(folder: Path, plan: SearchPlan, summary: SearchSummary) -> None:
     """Write `folder/best.toml`, a recipe for `load_recipe`; nothing where no trial is complete."""
-    if summary["best"] is None:
+    best = summary.best_trial
+    if best is None:
         return
-    best = _record(summary, summary["best"])
     recipe = tuned(recipe_of(best, plan.recipe), plan)
     values = to_toml(_differences(recipe))
     write_text(folder / "best.toml", f"{_header(folder, plan, summary, best)}\n{values}")
@@ -28,16 +29,16 @@ def tuned(recipe: Recipe, plan: SearchPlan) -> Recipe:
     return recipe.but(name=f"{name}-best", description=f"{name} with the values of a search")
 
 
-def _header(folder: Path, plan: SearchPlan, summary: Summary, best: TrialRecord) -> str:
-    accuracy = best["accuracy"] or 0.0
-    counts = summary["counts"]
+def _header(folder: Path, plan: SearchPlan, summary: SearchSummary, best: Trial) -> str:
+    accuracy = best.accuracy or 0.0
+    counts = summary.counts
     num_trained = counts.get("complete", 0) + counts.get("pruned", 0) + counts.get("failed", 0)
     path = folder / "best.toml"
     seeds = [plan.recipe.seed + number for number in (1, 2, 3)]
     lines = [
         f"The best of {counted(num_trained, 'trial')} of a search around the recipe {plan.source}.",
         "",
-        f"  found by    trial {best['number']} of the search in {folder.as_posix()}",
+        f"  found by    trial {best.number} of the search in {folder.as_posix()}",
         f"  validation  {100 * accuracy:.2f} % after the last epoch, with seed {plan.recipe.seed}",
         f"  {_gain(summary, accuracy)}",
         "",
@@ -50,18 +51,14 @@ def _header(folder: Path, plan: SearchPlan, summary: Summary, best: TrialRecord)
     return "".join(f"# {_printable(line)}".rstrip() + "\n" for line in lines)
 
 
-def _gain(summary: Summary, accuracy: float) -> str:
-    if summary["baseline"] is None:
+def _gain(summary: SearchSummary, accuracy: float) -> str:
+    if summary.own_trial is None:
         return "the recipe  has no result of its own in this search yet"
-    if summary["baseline"] == summary["best"]:
+    if summary.baseline == summary.best:
         return "the recipe  is this one: no trial was better"
-    own = _record(summary, summary["baseline"])["accuracy"] or 0.0
+    own = summary.own_trial.accuracy or 0.0
     gain = 100 * (accuracy - own)
     return f"the recipe  has {100 * own:.2f} %, so this is {gain:.2f} points better"
-
-
-def _record(summary: Summary, number: int) -> TrialRecord:
-    return next(record for record in summary["trials"] if record["number"] == number)
 
 
 def _quoted(path: Path) -> str:

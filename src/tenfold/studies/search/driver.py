@@ -15,8 +15,9 @@ from tenfold.data.splits import training_data
 from tenfold.errors import DivergedError, OutOfMemoryError, TenfoldError, counted
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
-from tenfold.files import require_writable, write_json
+from tenfold.files import require_writable
 from tenfold.progress import Progress
+from tenfold.results.searches import SearchSummary, Trial
 from tenfold.studies.search.best import write_best
 from tenfold.studies.search.plan import (
     SearchPlan,
@@ -27,14 +28,6 @@ from tenfold.studies.search.plan import (
     require_search_folder,
 )
 from tenfold.studies.search.queue import Queue, working_in
-from tenfold.studies.search.records import (
-    Summary,
-    TrialRecord,
-    is_same_trial,
-    recorded_trials,
-    records_of,
-    summarise,
-)
 from tenfold.studies.search.storage import (
     alone,
     missing_file,
@@ -42,6 +35,12 @@ from tenfold.studies.search.storage import (
     quiet,
     storage_errors,
     without_password,
+)
+from tenfold.studies.search.summary import (
+    is_same_trial,
+    recorded_trials,
+    records_of,
+    summarise,
 )
 from tenfold.studies.search.trial import TimeIsUpError, Trainer, baseline_params
 from tenfold.training.interruption import leaving_at_once
@@ -58,10 +57,10 @@ FAILURES_ALIKE = 3
 class SearchWatcher(Protocol):
     """Told of the trials of this process."""
 
-    def began(self, record: TrialRecord, summary: Summary) -> Progress | None:
+    def began(self, record: Trial, summary: SearchSummary) -> Progress | None:
         """A trial is about to be trained; what is returned is told of its steps."""
 
-    def ended(self, record: TrialRecord, summary: Summary) -> None:
+    def ended(self, record: Trial, summary: SearchSummary) -> None:
         """It is over; `summary` has it already."""
 
 
@@ -86,7 +85,7 @@ class SearchOptions:
 class SearchOutcome(NamedTuple):
     """A search as it is now, and whether this process stopped because its time was up."""
 
-    summary: Summary
+    summary: SearchSummary
     is_out_of_time: bool
 
 
@@ -156,7 +155,7 @@ def _train_trials(
             watcher.ended(record, summary)
         # These are the fault of a trial's values, and tell nothing of the next one.
         own = isinstance(failure, DivergedError | OutOfMemoryError)
-        failures = [] if failure is None or own else [*failures, str(record["error"])]
+        failures = [] if failure is None or own else [*failures, str(record.error)]
         _require_progress(failures)
     return True
 
@@ -206,7 +205,7 @@ def _open_queue(plan: SearchPlan, options: SearchOptions, worker: str) -> Queue:
         require_same_plan(
             study.user_attrs["plan"], plan, where=f"The search in {shown}", remedy="--storage"
         )
-        held = {record["number"]: record for record in records_of(study.get_trials(), plan)}
+        held = {record.number: record for record in records_of(study.get_trials(), plan)}
         lost = [record for record in recorded if not is_same_trial(record, held)]
         if lost:
             raise _lost_trials(options.folder, len(lost), shown)
@@ -221,17 +220,17 @@ def _lost_trials(folder: Path, number: int, place: str) -> TenfoldError:
     )
 
 
-def _write(queue: Queue, plan: SearchPlan, *, is_end: bool = False) -> Summary:
+def _write(queue: Queue, plan: SearchPlan, *, is_end: bool = False) -> SearchSummary:
     """Write what is known now; alone, so that nothing older is written after it."""
     with alone(queue.folder):
         summary = summarise(queue.study, plan, with_importances=is_end)
-        write_json(queue.folder / "trials.json", summary)
+        summary.write(queue.folder / "trials.json")
         write_best(queue.folder, plan, summary)
     return summary
 
 
-def _record(summary: Summary, number: int) -> TrialRecord:
-    return next(record for record in summary["trials"] if record["number"] == number)
+def _record(summary: SearchSummary, number: int) -> Trial:
+    return next(record for record in summary.trials if record.number == number)
 
 
 def _require_single_process() -> None:

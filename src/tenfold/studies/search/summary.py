@@ -1,15 +1,16 @@
 """All trials of a search as plain numbers: `trials.json`, for the page and for others."""
 
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from tenfold.files import read_json
 from tenfold.recipe import Recipe
+from tenfold.results.searches import SearchSummary, State, read_search
+from tenfold.results.searches import Trial as SearchedTrial
 from tenfold.studies.search.plan import OBJECTIVE, SearchPlan
 from tenfold.studies.search.queue import (
     BASELINE,
@@ -30,63 +31,21 @@ EPOCHS, NUM_VALIDATION = "epochs", "num_validation"
 ENOUGH_FOR_IMPORTANCES = 12
 """Complete trials; with fewer, the shares change from trial to trial."""
 
-State = Literal["complete", "pruned", "failed", "interrupted", "running", "waiting"]
 
-
-class TrialRecord(TypedDict):
-    """What is known of a trial.
-
-    accuracy: on validation after the last epoch, None where it didn't come to that. values: the
-    same after each epoch, None where it is missing. run: its folder, seen from the search's.
-    resumes, resumed_as: the number of the interrupted trial that it does again, and of the one
-    that did it again.
-    """
-
-    number: int
-    state: State
-    is_baseline: bool
-    params: dict[str, Any]
-    accuracy: float | None
-    values: list[float | None]
-    seconds: float | None
-    error: str | None
-    run: str | None
-    resumes: int | None
-    resumed_as: int | None
-
-
-class Summary(TypedDict):
-    """A whole search. best, baseline: numbers of trials. importances: shares that add up to 1."""
-
-    name: str
-    source: str
-    objective: str
-    recipe: dict[str, Any]
-    space: list[dict[str, Any]]
-    epochs: int | None
-    num_validation: int | None
-    counts: dict[str, int]
-    best: int | None
-    baseline: int | None
-    importances: dict[str, float] | None
-    trials: list[TrialRecord]
-
-
-def summarise(study: optuna.Study, plan: SearchPlan, *, with_importances: bool = False) -> Summary:
+def summarise(
+    study: optuna.Study, plan: SearchPlan, *, with_importances: bool = False
+) -> SearchSummary:
     """All that the storage knows; the importances, which take a second, only if asked for."""
     trials = study.get_trials(deepcopy=False)
     records = records_of(trials, plan)
-    complete = [record for record in records if record["state"] == "complete"]
-    states: dict[str, int] = {}
-    for record in records:
-        states[record["state"]] = states.get(record["state"], 0) + 1
+    complete = [record for record in records if record.state == "complete"]
     known: dict[str, Any] = {}
     for trial in trials:
         known |= {k: v for k, v in trial.user_attrs.items() if k in (EPOCHS, NUM_VALIDATION)}
     settings = plan.to_dict()
-    best = max(complete, key=lambda r: (r["accuracy"] or 0.0, -r["number"]), default=None)
-    own = next((record for record in complete if record["is_baseline"]), None)
-    return Summary(
+    best = max(complete, key=lambda r: (r.accuracy or 0.0, -r.number), default=None)
+    own = next((record for record in complete if record.is_baseline), None)
+    return SearchSummary(
         name=plan.recipe.name,
         source=plan.source,
         objective=OBJECTIVE,
@@ -94,15 +53,15 @@ def summarise(study: optuna.Study, plan: SearchPlan, *, with_importances: bool =
         space=settings["space"],
         epochs=known.get(EPOCHS),
         num_validation=known.get(NUM_VALIDATION),
-        counts=states,
-        best=best["number"] if best else None,
-        baseline=own["number"] if own else None,
+        counts=dict(Counter(record.state for record in records)),
+        best=best.number if best else None,
+        baseline=own.number if own else None,
         importances=_importances(study, plan.space) if with_importances else None,
-        trials=records,
+        trials=tuple(records),
     )
 
 
-def records_of(trials: Sequence[FrozenTrial], plan: SearchPlan) -> list[TrialRecord]:
+def records_of(trials: Sequence[FrozenTrial], plan: SearchPlan) -> list[SearchedTrial]:
     """The record of each trial that counts or was interrupted, in their order."""
     successors = resumed_by(trials)
     return [
@@ -112,28 +71,29 @@ def records_of(trials: Sequence[FrozenTrial], plan: SearchPlan) -> list[TrialRec
     ]
 
 
-def recorded_trials(folder: Path) -> list[TrialRecord]:
+def recorded_trials(folder: Path) -> list[SearchedTrial]:
     """The trials that `folder/trials.json` says have ended; none where there is no such file."""
-    path = folder / "trials.json"
-    records: list[TrialRecord] = read_json(path)["trials"] if path.exists() else []
-    return [record for record in records if record["state"] in ("complete", "pruned", "failed")]
+    if not (folder / "trials.json").exists():
+        return []
+    return [*read_search(folder).of_state("complete", "pruned", "failed")]
 
 
-def is_same_trial(record: TrialRecord, held: Mapping[int, TrialRecord]) -> bool:
+def is_same_trial(record: SearchedTrial, held: Mapping[int, SearchedTrial]) -> bool:
     """Whether `held` has the trial of this record, as it is read from JSON."""
-    other = held.get(record["number"])
-    if other is None:
-        return False
-    kept = json.loads(json.dumps([other["params"], other["accuracy"]]))
-    return bool(kept == [record["params"], record["accuracy"]])
+    other = held.get(record.number)
+    return (
+        other is not None
+        and other.accuracy == record.accuracy
+        and other.to_dict()["params"] == record.params
+    )
 
 
-def recipe_of(record: TrialRecord, recipe: Recipe) -> Recipe:
+def recipe_of(record: SearchedTrial, recipe: Recipe) -> Recipe:
     """The recipe that a trial around `recipe` trained."""
-    return with_values(recipe, record["params"], source=f"trial {record['number']}")
+    return with_values(recipe, record.params, source=f"trial {record.number}")
 
 
-def _record(trial: FrozenTrial, plan: SearchPlan, *, resumed_as: int | None) -> TrialRecord:
+def _record(trial: FrozenTrial, plan: SearchPlan, *, resumed_as: int | None) -> SearchedTrial:
     attributes = trial.user_attrs
     epochs = trial.intermediate_values
     states: dict[TrialState, State] = {
@@ -145,13 +105,13 @@ def _record(trial: FrozenTrial, plan: SearchPlan, *, resumed_as: int | None) -> 
     }
     state = states[trial.state]
     seconds = trial.duration.total_seconds() if trial.duration is not None else None
-    return TrialRecord(
+    return SearchedTrial(
         number=trial.number,
         state=state,
         is_baseline=BASELINE in attributes,
         params=_params(trial, plan),
         accuracy=trial.value if state == "complete" else None,
-        values=[epochs.get(epoch) for epoch in range(1, max(epochs, default=0) + 1)],
+        values=tuple(epochs.get(n) for n in range(1, max(epochs, default=0) + 1)),
         seconds=seconds,
         error=attributes.get(ERROR),
         run=f"runs/{attributes[RUN]}" if RUN in attributes else None,

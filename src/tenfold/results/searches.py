@@ -1,0 +1,171 @@
+"""What a search found: `trials.json`."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import PrivateAttr, field_validator, model_validator
+
+from tenfold.errors import TenfoldError
+from tenfold.results.facts import Fact, read_fact
+
+State = Literal["complete", "pruned", "failed", "interrupted", "running", "waiting"]
+
+
+class Setting(Fact):
+    """A field that was searched: between `low` and `high`, or among `choices` where there are any.
+
+    step: between two values, None for any number.
+    """
+
+    key: str
+    kind: str
+    low: int | float = 0
+    high: int | float = 0
+    log: bool = False
+    step: int | float | None = None
+    choices: tuple[Any, ...] = ()
+    _own: Any = PrivateAttr(None)
+
+    @property
+    def own(self) -> Any:
+        """Its value in the recipe as it is."""
+        return self._own
+
+    def place(self, value: Any) -> float:
+        """Where in the range `value` is, from 0 to 1."""
+        if self.choices:
+            return self.choices.index(value) / (len(self.choices) - 1)
+        low, high, at = float(self.low), float(self.high), float(value)
+        if self.log:
+            low, high, at = math.log(low), math.log(high), math.log(max(at, low))
+        return min(max((at - low) / (high - low), 0.0), 1.0)
+
+
+class Trial(Fact):
+    """A trial; accuracies are shares of the validation images.
+
+    accuracy: after the last epoch, None where it was not reached. values: after each epoch. run:
+    its folder, seen from the search's. resumes, resumed_as: the number of the interrupted trial
+    that it does again, and of the one that did it again.
+    """
+
+    number: int
+    state: State
+    is_baseline: bool
+    params: dict[str, Any]
+    accuracy: float | None
+    values: tuple[float | None, ...]
+    seconds: float | None
+    error: str | None
+    run: str | None
+    resumes: int | None
+    resumed_as: int | None
+
+    @property
+    def last_value(self) -> float | None:
+        """Its accuracy after the last epoch that it had."""
+        return self.values[-1] if self.values else None
+
+
+class SearchSummary(Fact):
+    """A whole search. best, baseline: numbers of trials.
+
+    importances: shares that add up to 1, largest first.
+    """
+
+    name: str
+    source: str
+    objective: str
+    recipe: dict[str, Any]
+    space: tuple[Setting, ...]
+    epochs: int | None
+    num_validation: int | None
+    counts: dict[str, int]
+    best: int | None
+    baseline: int | None
+    importances: dict[str, float] | None
+    trials: tuple[Trial, ...]
+
+    @field_validator("importances")
+    @classmethod
+    def _largest_first(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
+        return dict(sorted(shares.items(), key=lambda item: -item[1])) if shares else None
+
+    @model_validator(mode="after")
+    def _with_own_values(self) -> Self:
+        numbers = {trial.number for trial in self.trials}
+        if not {self.best, self.baseline} - {None} <= numbers:
+            raise ValueError("a search that has its best trial and its baseline")
+        for setting in self.space:
+            own: Any = self.recipe
+            for part in setting.key.split("."):
+                if not isinstance(own, dict) or part not in own:
+                    raise ValueError(f"a search whose recipe has {setting.key}")
+                own = own[part]
+            setting._own = own
+        return self
+
+    def trial(self, number: int | None) -> Trial | None:
+        """The trial of that number."""
+        return next((trial for trial in self.trials if trial.number == number), None)
+
+    @property
+    def best_trial(self) -> Trial | None:
+        """The complete trial with the highest accuracy."""
+        return self.trial(self.best)
+
+    @property
+    def own_trial(self) -> Trial | None:
+        """The recipe as it is."""
+        return self.trial(self.baseline)
+
+    @property
+    def seed(self) -> int:
+        """What every trial was trained with."""
+        return int(self.recipe["seed"])
+
+    def of_state(self, *states: State) -> tuple[Trial, ...]:
+        """The trials in these states, in their order."""
+        return tuple(trial for trial in self.trials if trial.state in states)
+
+    def short_name(self, key: str) -> str:
+        """The last part of a key, where no other setting has the same."""
+        lasts = [setting.key.rpartition(".")[2] for setting in self.space]
+        last = key.rpartition(".")[2]
+        return last if lasts.count(last) == 1 else key
+
+    @property
+    def ranked(self) -> tuple[Trial, ...]:
+        """The complete trials, best first; of equals the earlier one."""
+        complete = self.of_state("complete")
+        return tuple(sorted(complete, key=lambda t: (-(t.accuracy or 0.0), t.number)))
+
+    @property
+    def gain(self) -> float | None:
+        """What the best trial has more than the recipe as it is; None where one is missing."""
+        best, own = self.best_trial, self.own_trial
+        return (best.accuracy or 0.0) - (own.accuracy or 0.0) if best and own else None
+
+    @property
+    def chance(self) -> float | None:
+        """A difference of two accuracies that chance alone exceeds once in twenty times.
+
+        Twice a standard error of a difference of two binomial shares, as if the images were
+        others each time; for the same images it is an upper estimate.
+        """
+        if self.best_trial is None or not self.num_validation:
+            return None
+        share = self.best_trial.accuracy or 0.0
+        return 1.96 * math.sqrt(2 * share * (1 - share) / self.num_validation)
+
+
+def read_search(folder: Path) -> SearchSummary:
+    """What `folder/trials.json` says. Raises TenfoldError where it is missing or damaged."""
+    path = folder / "trials.json"
+    if not path.exists():
+        raise TenfoldError(f"There is no search in {folder}; `tenfold tune` makes one.")
+    remedy = (
+        "it does not hold the trials of a search: the `tenfold tune` that made it writes it again"
+    )
+    return read_fact(path, SearchSummary, remedy=remedy)

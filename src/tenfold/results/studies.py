@@ -1,0 +1,324 @@
+"""What a study plans and found: `study.json` and `summary.json`."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+
+from tenfold.errors import TenfoldError
+from tenfold.results.facts import Fact, Gap, read_fact
+
+Verdict = Literal["beaten", "met", "within the interval", "below", "lower"]
+BELOW: Verdict = "below"
+LOWER: Verdict = "lower"
+VERDICTS: dict[Verdict, str] = {
+    "beaten": "beaten",
+    "met": "met",
+    "within the interval": "within the interval",
+    BELOW: "not reproduced",
+    LOWER: "above ours, settings partly guessed",
+}
+"""What a summary calls each verdict, and what a reader is told."""
+
+
+class PublishedResult(Fact):
+    """What somebody else reported for a variant, after `epoch` epochs or at the end of training.
+
+    settings: `source` where the recipe has all of the source's. training_mode: whether it was
+    measured with the network in training mode.
+    """
+
+    accuracy: float
+    source: str = ""
+    epoch: int | None = None
+    settings: str = "guessed"
+    training_mode: bool = False
+
+
+class PlannedTrial(Fact):
+    """A run of a study. recipe: resolved, of whatever version planned it."""
+
+    trial: str
+    variant: str = ""
+    overrides: tuple[str, ...] = ()
+    seed: int
+    recipe: dict[str, Any]
+
+
+class PlannedVariant(Fact):
+    """A variant of a study, and what is published of it."""
+
+    label: str
+    published: tuple[PublishedResult, ...] = ()
+
+
+class StudyPlan(Fact):
+    """A study's `study.json`."""
+
+    name: str = ""
+    title: str = ""
+    question: str = ""
+    limits: tuple[str, ...] = ()
+    baseline: str | None = None
+    variants: tuple[PlannedVariant, ...] = ()
+    trials: tuple[PlannedTrial, ...]
+
+
+class Estimate(Fact):
+    """The mean of `values`, one a seed, with a 95 % interval.
+
+    sd: the sample standard deviation, None for one value. interval_over: what the interval lets
+    vary. Over `seeds`, it is where the mean of ever more seeds would settle on these images;
+    over `pictures`, where this one network's accuracy would settle on ever more images.
+    """
+
+    mean: float
+    sd: float | None
+    low: float
+    high: float
+    n: int
+    values: tuple[float, ...]
+    interval_over: Literal["seeds", "pictures"]
+
+
+class Point(Fact):
+    """What a variant came to after `epoch` epochs, beside what was published for that.
+
+    training_mode: as `test` or `validation` with the network in training mode, where measured.
+    """
+
+    epoch: int
+    is_end: bool
+    test: Estimate | None
+    validation: Estimate | None
+    training_mode: Estimate | None = None
+    published: PublishedResult | None
+    verdict: Verdict | None
+    _split: str = PrivateAttr("test")
+
+    @property
+    def ours(self) -> Estimate | None:
+        """The accuracy on the split that the study is judged by."""
+        return self.test if self._split == "test" else self.validation
+
+    @property
+    def compared(self) -> Estimate | None:
+        """What the published result is held against."""
+        in_training_mode = self.published is not None and self.published.training_mode
+        return self.training_mode if in_training_mode else self.ours
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether what was published is within our interval or below it."""
+        return self.verdict not in (None, BELOW, LOWER)
+
+
+class Band(Fact):
+    """A value for each epoch with its range over seeds."""
+
+    mean: tuple[Gap, ...]
+    low: tuple[Gap, ...]
+    high: tuple[Gap, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no value at all."""
+        return all(math.isnan(value) for value in self.mean)
+
+
+class Curves(Fact):
+    """How a variant learned, epoch by epoch."""
+
+    epochs: tuple[int, ...] = Field(alias="epoch")
+    train_accuracy: Band
+    validation_accuracy: Band
+    train_loss: Band
+    validation_loss: Band
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_values(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            gaps = (None,) * len(info.data.get("epochs", ()))
+            return {"mean": gaps, "low": gaps, "high": gaps}
+        return value
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        bands = (self.train_accuracy, self.validation_accuracy, self.train_loss)
+        sides = [side for b in (*bands, self.validation_loss) for side in (b.mean, b.low, b.high)]
+        if any(len(side) != len(self.epochs) for side in sides):
+            raise ValueError(f"curves with {len(self.epochs)} values, one an epoch")
+        return self
+
+
+class VariantSummary(Fact):
+    """One of the things that a study sets side by side; without a run it has no seeds."""
+
+    label: str
+    recipe: str | None
+    model: str | None
+    num_parameters: int | None
+    planned_seeds: int
+    seeds: tuple[int, ...]
+    training_seconds: Estimate | None
+    process_seconds: Estimate | None
+    points: tuple[Point, ...]
+    curves: Curves | None
+
+    @property
+    def end(self) -> Point | None:
+        """The point at the end of training."""
+        return next((point for point in reversed(self.points) if point.is_end), None)
+
+    @property
+    def result(self) -> Estimate | None:
+        """The accuracy at the end of training."""
+        return self.end.ours if self.end else None
+
+
+class Comparison(Fact):
+    """A variant against the baseline at the end of training: accuracies subtracted.
+
+    p: two-sided, of no difference; p_holm: the same corrected for there being other comparisons.
+    mcnemar_p: of the runs with the first seed that both have, None where they share none.
+    num_images, num_own: how many images all runs predicted, and the most that one did.
+    """
+
+    variant: str
+    baseline: str
+    epoch: int | None = None
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    mcnemar_p: float | None = None
+    num_seeds: tuple[int, ...] = Field((), alias="n")
+    sentence: str
+    num_images: int = Field(0, exclude=True)
+    num_own: int = Field(0, exclude=True)
+
+
+class Machine(Fact):
+    """Where the runs were trained; threads are those of one run."""
+
+    cpu: str | None = None
+    cores: int | None = None
+    device: str | None = None
+    threads: int | None = None
+
+
+class Failure(Fact):
+    """A trial that ended with an error, in one sentence."""
+
+    trial: str
+    error: str | None
+
+
+class Published(NamedTuple):
+    """A published result, the variant that stands for it and the point it belongs to."""
+
+    variant: VariantSummary
+    point: Point
+    result: PublishedResult
+
+
+class StudySummary(Fact):
+    """A study's `summary.json`.
+
+    command: what carries it out again; None where no short one does. planned, finished, failed:
+    numbers of runs. machine: None where there were several `machines`.
+    """
+
+    name: str
+    title: str
+    question: str
+    limits: tuple[str, ...]
+    command: str | None = None
+    baseline: str | None
+    planned: int
+    finished: int
+    failed: int
+    failures: tuple[Failure, ...]
+    machine: Machine | None = None
+    machines: tuple[Machine, ...] = ()
+    variants: tuple[VariantSummary, ...]
+    comparisons: tuple[Comparison, ...]
+    findings: tuple[str, ...]
+
+    def model_post_init(self, _: Any) -> None:
+        for point in self._points():
+            point._split = self.split
+
+    @property
+    def split(self) -> str:
+        """What its accuracies are of: `validation` where that alone was measured, else `test`."""
+        has_test = any(point.test for point in self._points())
+        measured = has_test or not any(point.validation for point in self._points())
+        return "test" if measured else "validation"
+
+    @property
+    def all_machines(self) -> tuple[Machine, ...]:
+        """The one machine, or all of several."""
+        return self.machines or ((self.machine,) if self.machine else ())
+
+    @property
+    def num_missing(self) -> int:
+        """How many planned runs have neither finished nor failed."""
+        return max(self.planned - self.finished - self.failed, 0)
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether a planned run has no result."""
+        return self.num_missing > 0 or self.failed > 0
+
+    @property
+    def followed(self) -> tuple[VariantSummary, ...]:
+        """The variants that were measured on the way as well, not only at the end."""
+        return tuple(variant for variant in self.variants if len(variant.points) > 1)
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """Every epoch that one of them was measured at, in order."""
+        return tuple(sorted({point.epoch for v in self.followed for point in v.points}))
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        """Every published result, reproduced or not, in the order of variants and epochs."""
+        return tuple(
+            Published(variant, point, point.published)
+            for variant in self.variants
+            for point in variant.points
+            if point.published
+        )
+
+    @property
+    def kinds_of_interval(self) -> set[str]:
+        """What the intervals of the accuracies are over: `seeds`, `pictures`, or both."""
+        return {point.ours.interval_over for point in self._points() if point.ours}
+
+    def _points(self) -> list[Point]:
+        return [point for variant in self.variants for point in variant.points]
+
+
+def read_plan(folder: Path) -> StudyPlan:
+    """The plan of the study in `folder`. Raises TenfoldError where there is none, or a damaged."""
+    path = folder / "study.json"
+    if not path.exists():
+        raise TenfoldError(f"There is no study in {folder}; `tenfold study` makes one.")
+    remedy = "it is not the plan of a study: restore it, or give another --folder"
+    return read_fact(path, StudyPlan, remedy=remedy)
+
+
+def read_study(folder: Path) -> StudySummary:
+    """What `folder/summary.json` says. Raises TenfoldError where it is missing or damaged."""
+    path = folder / "summary.json"
+    if not path.exists():
+        raise TenfoldError(
+            f"There is no summary of a study in {folder}: {path.name} is missing; `tenfold study` "
+            "writes it there."
+        )
+    remedy = "it is not the summary of a study: remove it and repeat the command of the study"
+    return read_fact(path, StudySummary, remedy=remedy)

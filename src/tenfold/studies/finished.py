@@ -1,0 +1,141 @@
+"""The finished runs of a study, by variant and seed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tenfold.evaluation.runs import END, Run
+from tenfold.results.runs import read_epochs, read_provenance, read_result
+from tenfold.results.studies import PlannedTrial, PlannedVariant, StudyPlan, read_plan
+from tenfold.run import RunFolder
+from tenfold.studies.results import Record, read_log
+
+
+@dataclass(frozen=True, eq=False)
+class VariantRuns:
+    """A variant of a study, what was planned and what is finished; recipe: its first trial's."""
+
+    planned: PlannedVariant
+    recipe: Mapping[str, Any]
+    num_planned: int
+    runs: Mapping[int, Run]
+
+    @property
+    def label(self) -> str:
+        """What tables and charts call it."""
+        return self.planned.label
+
+    @property
+    def last_epoch(self) -> int:
+        """How many epochs its longest run was trained for, or is to be."""
+        known = [run.training.epochs for run in self.runs.values() if run.training]
+        return max(known) if known else int(self.recipe.get("training", {}).get("epochs", 0))
+
+    @property
+    def milestones(self) -> list[int]:
+        """The epochs on the way after which a run was evaluated, or is to be."""
+        planned = self.recipe.get("training", {}).get("milestones") or []
+        epochs = {int(epoch) for epoch in planned}
+        epochs.update(*(run.milestones for run in self.runs.values()))
+        return sorted(epoch for epoch in epochs if epoch < self.last_epoch)
+
+    def accuracies(
+        self, split: str, *, epoch: int = END, in_training_mode: bool = False
+    ) -> dict[int, float]:
+        """The accuracy on `split` after `epoch` of each seed that has one."""
+        found = {
+            seed: run.accuracy(split, epoch=epoch, in_training_mode=in_training_mode)
+            for seed, run in self.runs.items()
+        }
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def num_images(self, split: str) -> int | None:
+        """How many images `split` has, as its first run that knows says."""
+        return next((n for run in self.runs.values() if (n := run.num_images(split))), None)
+
+
+@dataclass(frozen=True, eq=False)
+class StudyRuns:
+    """A study as it stands.
+
+    failed: the records of the trials that failed. missing: names of trials that are recorded as
+    finished but have no result any more.
+    """
+
+    plan: StudyPlan
+    variants: tuple[VariantRuns, ...]
+    failed: tuple[Record, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All finished runs, variant by variant."""
+        return [run for variant in self.variants for run in variant.runs.values()]
+
+    @cached_property
+    def split(self) -> str:
+        """The split that results are of: test, or validation where no run has a test."""
+        has_test = any("test" in run.scores for run in self.runs)
+        return "test" if has_test or not self.runs else "validation"
+
+
+def read_study_runs(folder: Path) -> StudyRuns:
+    """The study in `folder`, with the runs that are finished by now.
+
+    Plans without variants, as tenfold 0.1 wrote them, have one for each combination of overrides.
+    Raises TenfoldError where there is no study, or where a file of it is damaged.
+    """
+    plan = read_plan(folder)
+    labels = {trial.trial: _label(trial) for trial in plan.trials}
+    planned = plan.variants or [PlannedVariant(label=v) for v in dict.fromkeys(labels.values())]
+    latest = {record["trial"]: record for record in read_log(folder / "results.jsonl").records}
+    recorded = [latest[name] for name in labels if name in latest]
+    finished = [record["trial"] for record in recorded if record["status"] == "finished"]
+    runs: dict[str, Run] = {}
+    for trial in plan.trials:
+        if trial.trial in finished:
+            run = RunFolder(folder / latest[trial.trial]["run"])
+            if run.is_finished():
+                runs[trial.trial] = _read_run(run, trial)
+    name = plan.name or folder.resolve().name
+    return StudyRuns(
+        plan=plan.model_copy(update={"name": name, "title": plan.title or name}),
+        variants=tuple(
+            _variant(v, [t for t in plan.trials if labels[t.trial] == v.label], runs)
+            for v in planned
+        ),
+        failed=tuple(record for record in recorded if record["status"] == "failed"),
+        missing=tuple(trial for trial in finished if trial not in runs),
+    )
+
+
+def _label(trial: PlannedTrial) -> str:
+    overrides = ", ".join(trial.overrides)
+    return trial.variant or overrides or str(trial.recipe.get("name") or "the recipe")
+
+
+def _variant(
+    planned: PlannedVariant, trials: Sequence[PlannedTrial], runs: Mapping[str, Run]
+) -> VariantRuns:
+    own = sorted((trial for trial in trials if trial.trial in runs), key=lambda trial: trial.seed)
+    return VariantRuns(
+        planned=planned,
+        recipe=trials[0].recipe if trials else {},
+        num_planned=len(trials),
+        runs={trial.seed: runs[trial.trial] for trial in own},
+    )
+
+
+def _read_run(run: RunFolder, trial: PlannedTrial) -> Run:
+    """Without its predictions, which are read where they are compared."""
+    return Run(
+        folder=run.path,
+        label=trial.trial,
+        recipe=trial.recipe,
+        provenance=read_provenance(run.provenance),
+        epochs=read_epochs(run.metrics, run.timings),
+        result=read_result(run.result),
+        answers={},
+    )
