@@ -13,12 +13,12 @@ from pathlib import Path
 
 from documents import plain, read, table, with_part
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.files import write_text
+from tenfold.formatting import count
 from tenfold.reporting.study import story
 from tenfold.reporting.study.story import exact_percent, ours_of
 from tenfold.reporting.study.summary import BELOW, Estimate, Point, Study, Variant, read_study
-from tenfold.reporting.words import count, counted
 
 ORDER = (
     "published", "tuned", "ann-vs-cnn", "epochs", "activations", "dropout", "depth", "augmentation",

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -74,12 +73,6 @@ def read_json(path: Path) -> Any:
         raise TenfoldError(
             f"{path} can't be read as JSON ({error}); restore it or remove it."
         ) from error
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_writable(folder: Path) -> None:

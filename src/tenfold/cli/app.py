@@ -49,13 +49,14 @@ from tenfold.cli.options import (
 from tenfold.cli.predictions import predict, score
 from tenfold.cli.studies import studies, study
 from tenfold.cli.tune import tune
-from tenfold.console.output import Output, duration
+from tenfold.console.output import Output
 from tenfold.console.summaries import (
     show_comparison,
     show_metrics,
     show_result,
 )
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
+from tenfold.formatting import duration
 from tenfold.waiting import sharing_cores
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tenfold.cli.options import seconds_of
-from tenfold.console.output import Output, duration, percent
+from tenfold.console.output import Output
 from tenfold.errors import TenfoldError
+from tenfold.formatting import duration, percent
 
 if TYPE_CHECKING:
     from tenfold.data import Dataset

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +17,9 @@ from tenfold.cli.options import (
     require_data,
     seconds_of,
 )
-from tenfold.console.output import Output, duration, percent
+from tenfold.console.output import Output
 from tenfold.errors import counted, require_packages
+from tenfold.formatting import duration, in_words, percent, short_key
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
@@ -264,18 +265,9 @@ def _is_resumed(record: "TrialRecord") -> bool:
 
 def _values(record: "TrialRecord", summary: "Summary") -> str:
     """The trial's values in short: the last part of each key, unless two keys share it."""
-    shorts = [entry["key"].rpartition(".")[2] for entry in summary["space"]]
-    parts = []
-    for key, value in record["params"].items():
-        short = key.rpartition(".")[2]
-        parts.append(f"{short if shorts.count(short) == 1 else key} {_in_words(value)}")
-    return ", ".join(parts)
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    keys = [entry["key"] for entry in summary["space"]]
+    params = record["params"].items()
+    return ", ".join(f"{short_key(key, keys)} {in_words(value)}" for key, value in params)
 
 
 def _trial(summary: "Summary", number: int) -> "TrialRecord":

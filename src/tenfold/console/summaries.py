@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from tenfold.console.output import Output, duration, percent
+from tenfold.console.output import Output
 from tenfold.errors import counted
+from tenfold.formatting import duration, percent
 
 
 def show_result(output: Output, run: Path) -> None:

@@ -30,6 +30,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.data.images import LUMA
 from tenfold.progress import Progress
 
 _Floats = NDArray[np.float32]
@@ -51,7 +52,6 @@ _MAX_CANDIDATES_EACH = 32
 _BLOCK = 2048
 _BLOCK_BYTES = 1 << 25
 _VERIFIED_AT_ONCE = 256
-_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,7 +311,7 @@ def _similarity(ours: _Floats, theirs: _Floats) -> _Floats:
 
 def _gradients(pictures: _Floats) -> tuple[_Floats, _Floats]:
     """Horizontal and vertical differences of the softened luminance, `(N, 31, 31)` each."""
-    grey = np.pad(pictures @ _LUMINANCE, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    grey = np.pad(pictures @ LUMA, ((0, 0), (1, 1), (1, 1)), mode="edge")
     grey = (grey[:, :-2] + 2 * grey[:, 1:-1] + grey[:, 2:]) / 4
     grey = (grey[:, :, :-2] + 2 * grey[:, :, 1:-1] + grey[:, :, 2:]) / 4
     return np.diff(grey, axis=2)[:, :-1], np.diff(grey, axis=1)[:, :, :-1]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import fitted_of
+from tenfold.evaluation.probabilities import softmax
 from tenfold.files import read_json
 
 SPLITS = ("test", "validation")
@@ -392,5 +393,4 @@ def _read_answers(path: Path, *, temperature: float) -> Answers:
             f"{labels.shape}, ids {ids.shape}); evaluate the run again."
         )
     logits /= temperature
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    return Answers(exponentials / exponentials.sum(axis=1, keepdims=True), labels, ids, class_names)
+    return Answers(softmax(logits), labels, ids, class_names)

@@ -3,11 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from tenfold.reporting.comparison import Comparison, Group
-from tenfold.reporting.runs import Run, Scores
-from tenfold.reporting.words import (
+from tenfold.errors import counted
+from tenfold.formatting import (
     count,
-    counted,
     duration,
     interval,
     listed,
@@ -16,6 +14,8 @@ from tenfold.reporting.words import (
     signed_points,
     times,
 )
+from tenfold.reporting.comparison import Comparison, Group
+from tenfold.reporting.runs import Run, Scores
 
 _KINDS = {"ann": "a dense network", "cnn": "a convolutional network"}
 _FALLBACK = re.compile(r"could not be reached|fall(s|ing)?[ -]?back|instead of|in place of", re.I)

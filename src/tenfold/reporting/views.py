@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tenfold.audit.store import known_findings
+from tenfold.errors import counted
+from tenfold.formatting import count, duration, interval, percent, rate
 from tenfold.reporting import facts, figures, story
 from tenfold.reporting.audit import ModelCard, Section, model_card, view_audit
 from tenfold.reporting.charts import Chart, Charts
@@ -18,7 +20,6 @@ from tenfold.reporting.galleries import (
     wrong_cards,
 )
 from tenfold.reporting.runs import Answers, Epoch, Mistake, Run, Scores
-from tenfold.reporting.words import count, counted, duration, interval, percent, rate
 from tenfold.run import RunFolder
 
 

@@ -17,8 +17,9 @@ from matplotlib.ticker import (
     NullFormatter,
 )
 
+from tenfold.formatting import in_words
 from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks, short
-from tenfold.reporting.search.summary import Search, Setting, Trial, in_words
+from tenfold.reporting.search.summary import Search, Setting, Trial
 from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, MUTED, SERIES, SURFACE, styled
 
 OWN = SERIES[1]
@@ -93,7 +94,7 @@ def importances(search: Search) -> Figure:
     axes.barh(rows, [share for _, share in items], 0.62, color=ACCENT, alpha=0.55)
     for row, (_, share) in zip(rows, items, strict=True):
         axes.annotate(
-            f"{100 * share:.0f}\N{NO-BREAK SPACE}%",
+            f"{100 * share:.0f} %",
             (share, row),
             (4, 0),
             textcoords="offset points",

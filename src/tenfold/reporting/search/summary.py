@@ -8,6 +8,7 @@ from typing import Any
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
+from tenfold.formatting import short_key
 
 STATES = ("complete", "pruned", "failed", "interrupted", "running", "waiting")
 
@@ -84,9 +85,7 @@ class Search:
 
     def short_name(self, key: str) -> str:
         """The last part of a key, where no other setting has the same."""
-        lasts = [setting.key.rpartition(".")[2] for setting in self.settings]
-        last = key.rpartition(".")[2]
-        return last if lasts.count(last) == 1 else key
+        return short_key(key, [setting.key for setting in self.settings])
 
     @property
     def ranked(self) -> tuple[Trial, ...]:
@@ -112,16 +111,6 @@ class Search:
             return None
         share = self.best.accuracy or 0.0
         return 1.96 * math.sqrt(2 * share * (1 - share) / self.num_validation)
-
-
-def in_words(value: Any) -> str:
-    """A value of a recipe as it is shown: `true`, `64`, `0.0123`, `5.72e-5`."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, float):
-        return str(value)
-    digits, exponent, power = f"{value:.4g}".partition("e")
-    return f"{digits}e{int(power)}" if exponent else digits
 
 
 def read_search(folder: Path) -> Search:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from tenfold.errors import counted
+from tenfold.formatting import duration, in_words, listed, percent, points, signed_points
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.search import figures
-from tenfold.reporting.search.summary import STATES, Search, Setting, Trial, in_words
+from tenfold.reporting.search.summary import STATES, Search, Setting, Trial
 from tenfold.reporting.story import Notice
 from tenfold.reporting.views import Tile
-from tenfold.reporting.words import counted, duration, listed, percent, points, signed_points
 
 NUM_RANKED = 10
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from tenfold.errors import counted
+from tenfold.formatting import count, duration, percent, signed_points
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.study import story
 from tenfold.reporting.study.charts import differences_chart, learning_multiples, result_charts
@@ -11,7 +13,6 @@ from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.study.story import exact_percent
 from tenfold.reporting.study.summary import BELOW, LOWER, Difference, Point, Study, Variant
 from tenfold.reporting.views import Tile
-from tenfold.reporting.words import count, counted, duration, percent, signed_points
 
 _SIGNS = {
     "beaten": ("▲", "good"),

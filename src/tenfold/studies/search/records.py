@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tenfold.files import read_json
 from tenfold.recipe import Recipe
+from tenfold.recipe.dotted import flatten
 from tenfold.studies.search.plan import OBJECTIVE, SearchPlan
 from tenfold.studies.search.queue import (
     BASELINE,
@@ -21,7 +22,7 @@ from tenfold.studies.search.queue import (
     requested,
     resumed_by,
 )
-from tenfold.studies.search.space import Space, flatten, with_values
+from tenfold.studies.search.space import Space, with_values
 from tenfold.studies.search.storage import quiet
 
 EPOCHS, NUM_VALIDATION = "epochs", "num_validation"
