@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-_BEFORE_UNIT = re.compile(r"(?<=\d) (?=[%A-Za-z])")
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|(?:s|min|h|MB|GB|points?|times)\b)")
 
 
 def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) -> str:
