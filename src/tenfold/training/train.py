@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from tenfold.data import Dataset, Images
 from tenfold.data.images import class_gaps
 from tenfold.data.sources import NAMES
-from tenfold.data.splits import TrainingData, check_leaks, training_data
+from tenfold.data.leaks import check_leaks
+from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import HeldError, TenfoldError
 from tenfold.evaluation import calibration
 from tenfold.evaluation.evaluate import (
