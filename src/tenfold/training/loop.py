@@ -275,7 +275,7 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
         with contextlib.nullcontext() if is_last else accelerator.no_sync(session.network):
             loss_sum += _accumulate(session, part, indices)
     _require_finite(session)
-    session.update()
+    session.state.optimizer.step()
     # In fp16 the scaler leaves out steps whose gradient overflowed.
     if state.average is not None and not accelerator.optimizer_step_was_skipped:
         state.average.update_parameters(state.model)

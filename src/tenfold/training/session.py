@@ -34,7 +34,7 @@ class Session:
     """What the functions of the loop share; `state` is all that changes from step to step.
 
     trains: what learns in this stage. is_last: whether no stage follows. network: `state.model`,
-    wrapped for the processes and the precision. update: a step of `state.optimizer`. validation:
+    wrapped for the processes and the precision. validation:
     the values of an epoch's log. write: puts a checkpoint on the disk, and milestone the weights of
     an epoch, on the first process alone. least_pictures: that a batch must have. blocks: of the
     network, from its input on; the first num_frozen of them no longer learn. class_weights: (C,),
@@ -51,7 +51,6 @@ class Session:
     accelerator: Accelerator
     network: nn.Module
     state: TrainingState
-    update: Callable[[], object]
     pictures: TrainingInputs
     num_validation: int
     validation: Callable[[], dict[str, float | None]]

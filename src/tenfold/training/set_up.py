@@ -27,7 +27,7 @@ from tenfold.training.compiling import compile_network
 from tenfold.training.devices import can_defer, on_first_process
 from tenfold.training.feature_batches import Extractor, TrainingFeatures
 from tenfold.training.interruption import Interruption
-from tenfold.training.optimizers import build_optimizer, update_of
+from tenfold.training.optimizers import build_optimizer
 from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.selection import num_selected, unseen_losses
 from tenfold.training.session import Session
@@ -127,7 +127,6 @@ def set_up(
         accelerator=accelerator,
         network=network,
         state=state,
-        update=update_of(prepared),
         pictures=inputs,
         num_validation=len(data.validation) if data.validation is not None else 0,
         validation=validation,
