@@ -183,7 +183,7 @@ def train(
             time, recipe, changes, output=output, runs=runs, options=options, writes_page=report
         )
         chosen, dataset = timed.recipe, timed.dataset
-        options = dataclasses.replace(options, closing=timed.closing, threads=timed.threads)
+        options = dataclasses.replace(options, threads=timed.threads)
     else:
         chosen, dataset = _chosen(
             output, recipe, changes, has_data=data is not None, skip=skip_broken
