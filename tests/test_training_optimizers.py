@@ -9,7 +9,6 @@ from tenfold.training.optimizers import (
     all_finite,
     build_optimizer,
     set_learning_rate,
-    update_of,
 )
 from tenfold.training.stages import depths_of
 from test_training_stages import recipe as pretrained_recipe
@@ -170,51 +169,6 @@ def test_the_learning_rate_is_set_for_every_group():
     optimizer.step()
     for old, parameter in zip(before, network.parameters(), strict=True):
         torch.testing.assert_close(parameter.detach(), old - 0.5)
-
-
-def gradients(network, step):
-    generator = torch.Generator().manual_seed(step)
-    for parameter in network.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator)
-
-
-@pytest.mark.parametrize("decay", [0.0, DECAY])
-@pytest.mark.parametrize("kind", [sgd, adam, adamw])
-def test_an_update_has_the_bits_of_a_step(kind, decay):
-    def train(*, updates, pause=None):
-        network = make(MODELS["cnn"])
-        optimizer = build_optimizer(network, kind(lr=LR, weight_decay=decay))
-        take = update_of(optimizer) if updates else optimizer.step
-        for step in range(8):
-            if step == pause:  # As after a resume.
-                take = update_of(optimizer)
-            gradients(network, step)
-            if step == 5:  # As of a layer that this step does not use.
-                next(network.parameters()).grad = None
-            set_learning_rate(optimizer, 1 / (step + 1))
-            take()
-        tensors = [t for state in optimizer.state.values() for t in state.values() if t is not None]
-        return [*network.parameters(), *tensors]
-
-    expected = train(updates=False)
-    for found in (train(updates=True), train(updates=True, pause=4)):
-        assert len(found) == len(expected)
-        assert all(map(torch.equal, found, expected))
-
-
-def test_a_parameter_whose_first_gradient_comes_late():
-    def train(*, updates):
-        network = make(MODELS["cnn"])
-        optimizer = build_optimizer(network, adam(lr=LR))
-        take = update_of(optimizer) if updates else optimizer.step
-        for step in range(4):
-            gradients(network, step)
-            if step < 2:
-                next(network.parameters()).grad = None
-            take()
-        return list(network.parameters())
-
-    assert all(map(torch.equal, train(updates=True), train(updates=False)))
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])

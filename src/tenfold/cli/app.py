@@ -49,13 +49,14 @@ from tenfold.cli.options import (
 from tenfold.cli.predictions import predict, score
 from tenfold.cli.studies import studies, study
 from tenfold.cli.tune import tune
-from tenfold.console.output import Output, duration
+from tenfold.console.output import Output
 from tenfold.console.summaries import (
     show_comparison,
     show_metrics,
     show_result,
 )
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
+from tenfold.formatting import duration
 from tenfold.waiting import sharing_cores
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def train(
             time, recipe, changes, output=output, runs=runs, options=options, writes_page=report
         )
         chosen, dataset = timed.recipe, timed.dataset
-        options = dataclasses.replace(options, closing=timed.closing, threads=timed.threads)
+        options = dataclasses.replace(options, threads=timed.threads)
     else:
         chosen, dataset = _chosen(
             output, recipe, changes, has_data=data is not None, skip=skip_broken

@@ -29,6 +29,7 @@ from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.calibration import fitted_of
 from tenfold.evaluation.features import features_of
+from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.views import logits_of_views
 from tenfold.files import write_bytes
 from tenfold.models import Pretrained
@@ -166,9 +167,7 @@ class TrainedModel:
     def predict_proba(self, pictures: AnyPicture | Iterable[AnyPicture]) -> NDArray[np.float32]:
         """Probabilities `(N, C)` of one or several pictures, which may be whatever `pixels` takes,
         such as `(N, H, W, 3)` uint8."""
-        logits = self.logits(self.pixels(pictures)) / np.float32(self.temperature)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+        return softmax(self.logits(self.pixels(pictures)) / np.float32(self.temperature))
 
     def predict(self, pictures: AnyPicture | Iterable[AnyPicture]) -> list[str]:
         """The most likely class name of each of one or several pictures: paths, Pillow images,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tenfold.evaluation.runs import Run
+from tenfold.formatting import count, duration, interval, percent, points, rate, signed_points
 from tenfold.reporting import comparison_figures, explanation, story
 from tenfold.reporting.audit import Section, compare_trust
 from tenfold.reporting.charts import Chart, Charts
@@ -12,15 +13,6 @@ from tenfold.reporting.comparison_figures import ClassGain, Point, Series
 from tenfold.reporting.galleries import Loader, Pictures, disputed_cards
 from tenfold.reporting.svg import SERIES
 from tenfold.reporting.views import Gallery, RunView, view_run
-from tenfold.reporting.words import (
-    count,
-    duration,
-    interval,
-    percent,
-    points,
-    rate,
-    signed_points,
-)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tenfold.evaluation.views import num_views
 from tenfold.recipe import PartOptions, Recipe, load_recipe, shipped_recipes
 from tenfold.speed.rates import Rates, seconds_of_one
 from tenfold.training.devices import available_precision
-from tenfold.training.optimizers import build_optimizer, update_of
+from tenfold.training.optimizers import build_optimizer
 
 SIDE, NUM_CLASSES = 32, 10
 
@@ -76,7 +76,7 @@ class Workbench:
                 recipe, num_classes=num_classes, image_size=(image_size, image_size)
             ).to(device)
             self._labels = torch.randint(num_classes, (batch_size,), device=device)
-        self._take_step = update_of(build_optimizer(self._network, recipe.optimizer))
+        self._optimizer = build_optimizer(self._network, recipe.optimizer)
 
     def operations(self, side: int) -> float:
         """FLOP a picture of a forward and a backward pass."""
@@ -91,7 +91,7 @@ class Workbench:
 
         def step() -> None:
             self._backward(inputs)
-            self._take_step()
+            self._optimizer.step()
 
         return seconds_of_one(step, self._device, seconds=seconds) / self._batch_size
 

@@ -19,7 +19,6 @@ from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.run import RunFolder
 from tenfold.speed.networks import speed_of_run, step_seconds
 from tenfold.speed.rates import product_rate
-from tenfold.training.clock import Closing
 from tenfold.training.growing import with_sizes_for
 
 
@@ -76,12 +75,12 @@ where the machine was busy when it was measured."""
 class Planned(NamedTuple):
     """recipe: what to train. expected: accuracy on test, where the data set is a known one.
 
-    closing: evaluation and page, for which the recipe's time limit leaves time.
+    closing_seconds: for evaluation and page, which the recipe's time limit leaves.
     """
 
     recipe: Recipe
     expected: float | None
-    closing: Closing
+    closing_seconds: float
 
 
 def plan_run(
@@ -141,7 +140,7 @@ class _Fitted(NamedTuple):
     recipe: Recipe
     seconds: float
     limit: float
-    closing: Closing
+    closing_seconds: float
     epochs: float
     step_seconds: float
 
@@ -157,7 +156,7 @@ class _Fitted(NamedTuple):
                 f"s, so give --time {least}s or more."
             )
         epochs = math.ceil(TOO_MANY_EPOCHS * self.epochs)
-        return Planned(_timed(self.recipe, epochs, self.limit), expected, self.closing)
+        return Planned(_timed(self.recipe, epochs, self.limit), expected, self.closing_seconds)
 
 
 def _fit(
@@ -183,7 +182,6 @@ def _fit(
     # Validation pictures are seen when the clock has stopped training, and for the result.
     number = 2 * len(data.validation) if data.validation is not None else 0
     number += _num_tested(dataset, recipe) if evaluates_test else 0
-    picture_seconds = speed.evaluation_seconds / num_views(recipe.evaluation)
     looking = number * speed.evaluation_seconds
     if may_drop_views and looking > VIEWS_SHARE * seconds:
         # How many pictures are seen again is a guess, and training longer is worth more.
@@ -196,7 +194,7 @@ def _fit(
         recipe,
         seconds,
         limit,
-        Closing(looking, page_seconds, picture_seconds),
+        closing,
         epochs=max(limit, 0.0) / (len(data.train) * speed.training_seconds),
         step_seconds=speed.training_seconds * min(recipe.training.batch_size, len(data.train)),
     )

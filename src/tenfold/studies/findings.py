@@ -10,6 +10,7 @@ import numpy as np
 
 from tenfold.errors import counted
 from tenfold.evaluation.runs import END
+from tenfold.formatting import listed, percent
 from tenfold.results.studies import Comparison, Estimate, Point, VariantSummary, Verdict
 from tenfold.run import RunFolder
 from tenfold.studies.finished import StudyRuns, VariantRuns
@@ -129,7 +130,7 @@ def _describe_missing_comparisons(study: StudyRuns, comparisons: Sequence[Compar
     left_out = [variant.label for variant in finished if variant.label not in compared]
     if left_out:
         partial.append(
-            f"{_listed(left_out)} can't be compared with {expected}: their runs kept no "
+            f"{listed(left_out)} can't be compared with {expected}: their runs kept no "
             f"predictions of the same {study.split} pictures."
         )
     return partial
@@ -154,7 +155,7 @@ def _describe_published(variants: Sequence[VariantSummary]) -> list[str]:
         for key, text in words.items()
         if verdicts[key]
     ]
-    head = f"Of {len(claims)} published results, {_listed(parts)}."
+    head = f"Of {len(claims)} published results, {listed(parts)}."
     if len(claims) == 1:
         head = f"The published result is {words[claims[0][1].verdict]}."
     return [
@@ -191,14 +192,14 @@ def _describe_peak(study: StudyRuns, variant: VariantRuns) -> str | None:
     peak, last = int(means.argmax()), variant.last_epoch
     if peak == len(epochs) - 1:
         after = counted(last, "epoch")
-        return f"{variant.label} is still at its best after {after}, with {_percent(means[-1])}."
+        return f"{variant.label} is still at its best after {after}, with {percent(means[-1])}."
     at_peak = (
-        f"{variant.label} peaks at {_percent(means[peak])} after {counted(epochs[peak], 'epoch')}"
+        f"{variant.label} peaks at {percent(means[peak])} after {counted(epochs[peak], 'epoch')}"
     )
     if not has_fallen(values, num_pictures=variant.num_images(study.split)):
-        return f"{at_peak}; that it is at {_percent(means[-1])} after {last} may be chance."
+        return f"{at_peak}; that it is at {percent(means[-1])} after {last} may be chance."
     one = " in the one run there is" if len(seeds) == 1 else ""
-    return f"{at_peak} and has fallen to {_percent(means[-1])} after {last}{one}: more epochs hurt."
+    return f"{at_peak} and has fallen to {percent(means[-1])} after {last}{one}: more epochs hurt."
 
 
 def _describe_overfitting(study: StudyRuns) -> list[str]:
@@ -211,10 +212,10 @@ def _describe_overfitting(study: StudyRuns) -> list[str]:
         return []
     told = [f"{100 * gaps[label]:.1f} points with {label}" for label in reversed(wide)]
     rest = [label for label in gaps if label not in wide]
-    less = f"; by less than {100 * OVERFITTING:.0f} points with {_listed(rest)}" if rest else ""
+    less = f"; by less than {100 * OVERFITTING:.0f} points with {listed(rest)}" if rest else ""
     return [
         f"Overfitting: at the end training accuracy is above validation accuracy by "
-        f"{_listed(told)}{less}."
+        f"{listed(told)}{less}."
     ]
 
 
@@ -233,11 +234,7 @@ def _with_interval(found: Estimate) -> str:
     """`61.3 % (60.9 to 61.7 over 3 seeds)`."""
     over = f"{found.n} seeds" if found.interval_over == "seeds" else "pictures, one seed"
     low, high = f"{100 * found.low:.1f}", f"{100 * found.high:.1f}"
-    return f"{_percent(found.mean)} ({low} to {high} over {over})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{percent(found.mean)} ({low} to {high} over {over})"
 
 
 def _is(number: int) -> str:
@@ -246,9 +243,3 @@ def _is(number: int) -> str:
 
 def _first_of(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _listed(words: Sequence[str]) -> str:
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"

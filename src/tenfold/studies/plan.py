@@ -10,6 +10,7 @@ from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
+from tenfold.recipe.dotted import flatten
 from tenfold.results.studies import (
     PlannedTrial,
     PlannedVariant,
@@ -197,7 +198,7 @@ def _describe_difference(
     if missing := [name for name in before if name not in now]:
         return f"it has {_first_of(missing)}, which was not asked for now"
     for name in before:
-        old, new = _flatten(before[name]), _flatten(now[name])
+        old, new = flatten(before[name]), flatten(now[name])
         for key in [*old, *(key for key in new if key not in old)]:
             if old.get(key) != new.get(key):
                 return f"in {name}, {key} was {old.get(key)!r} and is {new.get(key)!r} now"
@@ -207,14 +208,3 @@ def _describe_difference(
 def _first_of(names: Sequence[str]) -> str:
     others = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"the trial {names[0]}{others}"
-
-
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            flat.update(_flatten(inner, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = inner
-    return flat

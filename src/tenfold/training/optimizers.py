@@ -1,6 +1,6 @@
 """Optimisers and the groups of parameters that they treat differently."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -163,66 +163,6 @@ def set_learning_rate(optimizer: optim.Optimizer, factor: float) -> None:
     """Give every group `factor` times the learning rate that it was made with."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["full_lr"]
-
-
-def update_of(optimizer: optim.Optimizer) -> Callable[[], object]:
-    """What `optimizer.step` does, without its overhead where that can be had."""
-    if isinstance(optimizer, optim.Adam) and optimizer.defaults["fused"]:
-        return _FusedAdamUpdate(optimizer)
-    return optimizer.step
-
-
-class _FusedAdamUpdate:
-    """A step of a fused Adam or AdamW that keeps its lists of tensors from step to step.
-
-    Gathering them anew and checking them takes longer than the arithmetic where the network is
-    small: 0.3 ms a step of `tutorial-cnn`, of 7.5. The bits are those of `Adam.step`.
-    """
-
-    def __init__(self, optimizer: optim.Adam) -> None:
-        self._optimizer = optimizer
-        self._groups: list[tuple[dict[str, Any], list[Tensor], list[list[Tensor]]]] = []
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        if not self._groups:
-            self._optimizer.step()
-            self._keep_lists()
-            return
-        grads = [[p.grad for p in parameters] for _, parameters, _ in self._groups]
-        if any(grad is None for group in grads for grad in group):
-            self._optimizer.step()
-            return
-        for (group, parameters, state), own in zip(self._groups, grads, strict=True):
-            averages, squares, steps = state
-            kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-            torch._foreach_add_(steps, 1)
-            kernel(
-                parameters,
-                own,  # type: ignore[arg-type]
-                averages,
-                squares,
-                [],
-                steps,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-            )
-
-    def _keep_lists(self) -> None:
-        for group in self._optimizer.param_groups:
-            parameters = group["params"]
-            states = [self._optimizer.state[p] for p in parameters]
-            if all(states):
-                names = ("exp_avg", "exp_avg_sq", "step")
-                tensors = [[state[name] for state in states] for name in names]
-                self._groups.append((group, parameters, tensors))
-        if len(self._groups) < len(self._optimizer.param_groups):
-            self._groups = []  # Some parameter has had no gradient yet.
 
 
 def all_finite(gradients: list[Tensor]) -> bool:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from tenfold.data.splits import TrainingData
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.recipe.dotted import flatten
 from tenfold.recipe.models import KINDS
 from tenfold.recipe.own_code import own_code
 from tenfold.registry import sum_of
@@ -26,7 +27,7 @@ logger = logging.getLogger("tenfold")
 def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> dict[str, Any]:
     """Everything that the bits of a result depend on, as flat JSON values by name."""
     return {
-        **_flatten(recipe.to_dict()),
+        **flatten(recipe.to_dict()),
         **{f"code of {name}": sum_of(path) for name, path in own_code(recipe).items()},
         "class names": list(data.train.class_names),
         "image size": list(data.train.size),
@@ -140,18 +141,7 @@ class Resumer:
     def _unknown_then(self) -> dict[str, Any]:
         """What a run of an older version says nothing of: what has become an option since."""
         chosen = {table: {"name": self._identity[f"{table}.name"]} for table in KINDS}
-        return {**_flatten(recipe_from_dict(chosen).to_dict()), "GPU": self._identity["GPU"]}
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted names, tuples as lists, as JSON gives them back."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
+        return {**flatten(recipe_from_dict(chosen).to_dict()), "GPU": self._identity["GPU"]}
 
 
 def _shorten(value: Any) -> str:

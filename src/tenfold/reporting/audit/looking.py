@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.audit.store import Finding
-from tenfold.reporting.audit.section import Section, Shown, Source, Strip, picture_uri
+from tenfold.data.formats.encoding import png_data_uri
+from tenfold.data.images import LUMA
+from tenfold.errors import counted
+from tenfold.formatting import listed, percent
+from tenfold.reporting.audit.section import Section, Shown, Source, Strip
 from tenfold.reporting.charts import Charts
-from tenfold.reporting.pictures import png_data_uri
-from tenfold.reporting.words import counted, percent
+from tenfold.reporting.pictures import picture_uri
 
 HEAT_STRENGTH = 0.75
 """Of the colour over the picture where it mattered the most."""
@@ -47,7 +50,7 @@ def explanation(finding: Finding, charts: Charts) -> Section:
     answer += values.get("unavailable", {}).values()
     columns = ("the picture", *(_METHODS[name] for name in methods), "its nearest in training")
     strips = [
-        Strip("Where it looked", f"In each row: {_listed(columns)}.", _looked_at(finding, methods)),
+        Strip("Where it looked", f"In each row: {listed(columns)}.", _looked_at(finding, methods)),
     ]
     if "filters" in arrays:
         strips.append(
@@ -106,16 +109,10 @@ def _looked_at(finding: Finding, methods: Sequence[str]) -> tuple[Shown, ...]:
                     *(_METHODS[name] for name in methods),
                     *(f"alike: {label}" for _, label in alike),
                 ),
-                (_said_of(picture), f"{picture['id']}; most like {_listed(picture['neighbours'])}"),
+                (_said_of(picture), f"{picture['id']}; most like {listed(picture['neighbours'])}"),
             )
         )
     return tuple(rows)
-
-
-def _listed(words: Sequence[str]) -> str:
-    """`a, b and c`."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _said_of(picture: Mapping[str, Any]) -> str:
@@ -133,7 +130,7 @@ def heated(pixels: NDArray[np.uint8], values: NDArray[Any]) -> NDArray[np.uint8]
     # A coarse map is high almost everywhere, and then only differences say something.
     low, high = (float(np.percentile(strength, share)) for share in (10, 99))
     share = np.clip((strength - low) / max(high - low, 1e-12), 0, 1)[..., None]
-    grey = (pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
+    grey = (pixels @ LUMA)[..., None]
     grey = np.repeat(0.75 * grey + 40, 3, axis=2)
     red = np.array([235, 40, 30], dtype=np.float32)
     mixed = grey * (1 - HEAT_STRENGTH * share) + red * HEAT_STRENGTH * share
