@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from tenfold.errors import TenfoldError
@@ -85,6 +86,71 @@ def dense_layers(
             layers.append(nn.Dropout(dropout))
         inputs = width
     return layers
+
+
+class Residual(nn.Module):
+    """body(x) + shortcut(x); `drop` is the share of images that the body is left out for."""
+
+    def __init__(
+        self, body: nn.Module, shortcut: nn.Module | None = None, *, drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut or nn.Identity()
+        self.drop = drop
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.body(inputs)
+        if self.training and self.drop > 0:
+            kept = torch.rand(len(outputs), 1, 1, 1, device=outputs.device) >= self.drop
+            outputs = outputs * kept / (1 - self.drop)
+        return outputs + self.shortcut(inputs)
+
+
+def he_convolution(
+    channels: int, width: int, kernel_size: int, *, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """A padded convolution without bias, its initial weights by He et al. (2015)."""
+    convolution = nn.Conv2d(
+        channels,
+        width,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=False,
+    )
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
+
+
+def normed_convolution(
+    channels: int, width: int, kernel_size: int, *, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    """`he_convolution` and its batch norm."""
+    convolution = he_convolution(channels, width, kernel_size, stride=stride, groups=groups)
+    return [convolution, nn.BatchNorm2d(width)]
+
+
+def averaged_classifier(
+    channels: int, num_classes: int, *, dropout: float = 0.0
+) -> list[nn.Module]:
+    """From (N, C, H, W) maps to logits: the mean over each map, dropout, a linear layer."""
+    dropouts = [nn.Dropout(dropout)] if dropout > 0 else []
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), *dropouts, nn.Linear(channels, num_classes)]
+
+
+def blocks_per_stage(depth: int) -> int:
+    """n of the 6 n + 4 layers that DenseNet-BC and wide ResNets have in three stages.
+
+    Raises TenfoldError for another depth.
+    """
+    if (depth - 4) % 6:
+        raise TenfoldError(
+            f"model.depth is {depth}; this network has 6 n + 4 layers, such as "
+            f"{depth - (depth - 4) % 6}."
+        )
+    return (depth - 4) // 6
 
 
 def too_small(name: str, image_size: tuple[int, int]) -> TenfoldError:
