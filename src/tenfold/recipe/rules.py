@@ -161,6 +161,16 @@ def _augmentation_rules(a: AugmentationOptions) -> list[Rule]:
         Rule("augmentation.zoom", 0 <= a.zoom < 1, "from 0 to below 1"),
         *[Rule(f"augmentation.{s}", 0 <= getattr(a, s) <= 1, "from 0 to 1") for s in strengths],
         Rule("augmentation.hue", 0 <= a.hue <= 0.5, "from 0 to 0.5"),
+        Rule("augmentation.randaugment_ops", 0 <= a.randaugment_ops <= 10, "from 0 to 10"),
+        Rule(
+            "augmentation.randaugment_magnitude", 0 <= a.randaugment_magnitude <= 30, "from 0 to 30"
+        ),
+        Rule(
+            "augmentation.trivialaugment",
+            not (a.trivialaugment and a.randaugment_ops),
+            "false where randaugment_ops is above 0",
+        ),
+        Rule("augmentation.random_erasing", 0 <= a.random_erasing <= 1, "from 0 to 1"),
         Rule("augmentation.mixup", a.mixup >= 0, "0 or more"),
         Rule("augmentation.cutmix", a.cutmix >= 0, "0 or more"),
     ]
@@ -295,7 +305,7 @@ def _stage_rules(recipe: Recipe) -> list[Rule]:
     if stages and all(stage.trains == "head" for stage in stages):
         rules += [
             Rule(f"augmentation.{name}", not getattr(recipe.augmentation, name), _OF_FEATURES)
-            for name in ("cutout", "mixup", "cutmix")
+            for name in ("cutout", "random_erasing", "mixup", "cutmix")
         ]
     for number, stage in enumerate(stages):
         rules += _rules_of_stage(stage, f"stages[{number}]")

@@ -213,6 +213,14 @@ class AugmentationOptions:
     """Rotation of the hue by up to this share of the colour circle (0.5 is half way round)."""
     zoom: float = 0.0
     """Enlarge a square part, whose side is from 1 - z to 1 of the picture's, to the whole."""
+    randaugment_ops: int = 0
+    """Operations for each image of RandAugment (Cubuk et al. 2020)."""
+    randaugment_magnitude: int = 9
+    """Their strength, from 0 to 30."""
+    trivialaugment: bool = False
+    """One operation of random strength for each image (Müller and Hutter 2021)."""
+    random_erasing: float = 0.0
+    """Probability that a rectangle of an image becomes 0 (Zhong et al. 2020)."""
     mixup: float = 0.0
     """Beta parameter of mixup (Zhang et al. 2018)."""
     cutmix: float = 0.0
