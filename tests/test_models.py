@@ -49,14 +49,14 @@ OPTIONS = {
 }
 NETWORKS = {name: partial(build, name, **options_of(options)) for name, options in OPTIONS.items()}
 NETWORKS |= {
-    "densenet": partial(densenet, depth=16, growth=4),
+    "densenet": partial(densenet, depth=16, growth=8),
     "vgg": partial(vgg, depth=11),
     "wide_resnet": partial(wide_resnet, widen=1),
     "mobilenet": partial(mobilenet, width=0.25),
     "vit": partial(vit, depth=2, width=48),
 }
 NORMS = ("batch", "none")
-SMALLEST = {"lenet": 16, "tutorial_cnn": 18, "speedrun": 9, "vgg": 32}
+SMALLEST = {"lenet": 16, "tutorial_cnn": 18, "speedrun": 9, "vgg": 16}
 
 
 def choices_of(name, field):
@@ -178,7 +178,7 @@ def test_every_parameter_of_every_variant_learns(name, changes):
     check_that_all_learn(make(name, num_classes=7, **changes))
 
 
-@pytest.mark.parametrize("name", ["densenet", "wide_resnet", "mobilenet", "vit"])
+@pytest.mark.parametrize("name", ["densenet", "vgg", "wide_resnet", "mobilenet", "vit"])
 def test_an_exported_network_gives_the_logits_of_torch(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     model, inputs, path = trained_a_little(name), pictures(3), tmp_path / "model.onnx"
@@ -347,7 +347,7 @@ PUBLISHED_SIZES = {
     "DenseNet-BC-100-12": ("densenet", {"depth": 100, "growth": 12}, 769_162),
     "DenseNet-BC-250-24": ("densenet", {"depth": 250, "growth": 24}, 15_324_406),
     "DenseNet-BC-190-40": ("densenet", {"depth": 190, "growth": 40}, 25_624_430),
-    # Zagoruyko and Komodakis 2016, tables 4 and 9: 2.7 and 36.5 million.
+    # Zagoruyko and Komodakis 2016, and as reimplementations (objax) count them.
     "WRN-16-4": ("wide_resnet", {"depth": 16, "widen": 4}, 2_748_890),
     "WRN-28-10": ("wide_resnet", {"depth": 28, "widen": 10}, 36_479_194),
     # Touvron et al. 2021 (arXiv 2012.12877), table 1, DeiT-Ti: timm's 5,717,416, less the class
@@ -417,6 +417,30 @@ def test_a_wide_residual_block_is_that_of_the_paper():
         torch.testing.assert_close(changed(inputs), expected)
         kept.body[-1].weight.zero_()
         assert torch.equal(kept(inputs), inputs)
+
+
+def test_a_wide_resnet_drops_values_in_training_alone():
+    model, without, inputs = (
+        make("wide_resnet", dropout=0.3).train(),
+        make("wide_resnet", dropout=0.0),
+        pictures(4),
+    )
+    with torch.no_grad():
+        assert not torch.equal(model(inputs), model(inputs))
+        torch.testing.assert_close(
+            make("wide_resnet", dropout=0.3).eval()(inputs), without.eval()(inputs)
+        )
+
+
+def test_the_last_pool_of_vgg_is_2x2_for_images_of_32_pixels():
+    model, inputs = trained_a_little("vgg"), pictures(2)
+    head = model[-1]
+    with torch.no_grad():
+        maps = model[: len(model) - 3](inputs)
+        assert maps.shape == (2, 512, 2, 2)
+        torch.testing.assert_close(
+            head(nn.functional.max_pool2d(maps, 2).flatten(1)), model(inputs)
+        )
 
 
 def test_a_vision_transformer_tells_positions_apart_and_knows_no_other_order():

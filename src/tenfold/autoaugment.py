@@ -104,12 +104,11 @@ def _apply(pixels: Tensor, operations: Tensor, amounts: Tensor) -> Tensor:
     # A GPU is waited for this once, to learn how many images each operation has.
     counts = torch.bincount(operations, minlength=len(OPERATIONS)).tolist()
     results = pixels.clone()
-    identity, geometric, *others = order.split(
-        [counts[0], sum(counts[1 : 1 + _NUM_GEOMETRIC]), *counts[1 + _NUM_GEOMETRIC :]]
-    )
-    del identity
+    sizes = [counts[0], sum(counts[1 : 1 + _NUM_GEOMETRIC]), *counts[1 + _NUM_GEOMETRIC :]]
+    _, geometric, *others = torch.split(order, sizes)
     if len(geometric):
-        matrices = _matrices(operations[geometric], amounts[geometric], pixels.shape[1:3])
+        height, width = pixels.shape[1:3]
+        matrices = _matrices(operations[geometric], amounts[geometric], height, width)
         results[geometric] = _batch_affine(pixels[geometric], matrices)
     for chosen, function in zip(others, _FUNCTIONS, strict=True):
         if len(chosen):
@@ -117,9 +116,8 @@ def _apply(pixels: Tensor, operations: Tensor, amounts: Tensor) -> Tensor:
     return results
 
 
-def _matrices(operations: Tensor, amounts: Tensor, image_size: tuple[int, int]) -> Tensor:
+def _matrices(operations: Tensor, amounts: Tensor, height: int, width: int) -> Tensor:
     """(B, 2, 3): from where in the image, in pixels, the place (x, y) of the result comes."""
-    height, width = image_size
 
     def only(name: str) -> Tensor:
         return torch.where(operations == OPERATIONS.index(name), amounts, 0)

@@ -104,7 +104,8 @@ class Residual(nn.Module):
         if self.training and self.drop > 0:
             kept = torch.rand(len(outputs), 1, 1, 1, device=outputs.device) >= self.drop
             outputs = outputs * kept / (1 - self.drop)
-        return outputs + self.shortcut(inputs)
+        total: Tensor = outputs + self.shortcut(inputs)
+        return total
 
 
 def he_convolution(
@@ -132,12 +133,9 @@ def normed_convolution(
     return [convolution, nn.BatchNorm2d(width)]
 
 
-def averaged_classifier(
-    channels: int, num_classes: int, *, dropout: float = 0.0
-) -> list[nn.Module]:
-    """From (N, C, H, W) maps to logits: the mean over each map, dropout, a linear layer."""
-    dropouts = [nn.Dropout(dropout)] if dropout > 0 else []
-    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), *dropouts, nn.Linear(channels, num_classes)]
+def averaged_classifier(channels: int, num_classes: int) -> list[nn.Module]:
+    """From (N, C, H, W) maps to logits: the mean over each map and a linear layer."""
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
 
 
 def blocks_per_stage(depth: int) -> int:

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.errors import TenfoldError
-from tenfold.models.blocks import convolution_block, dense_layers, pooled_block, too_small
+from tenfold.models.blocks import (
+    averaged_classifier,
+    convolution_block,
+    dense_layers,
+    pooled_block,
+    too_small,
+)
 
 
 def cnn(
@@ -136,9 +142,7 @@ def pyramid(
         channels = width
     if dropout > 0:
         layers.append(nn.Dropout(dropout))
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
-    )
+    return nn.Sequential(*layers, *averaged_classifier(channels, num_classes))
 
 
 def growing_widths(depth: int, first: int, last: int) -> list[int]:

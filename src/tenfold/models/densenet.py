@@ -15,9 +15,6 @@ def densenet(
     image_size: tuple[int, int],
     depth: Annotated[int, Field(ge=10, le=250, description="Layers: 6 n + 4, such as 100.")] = 100,
     growth: Annotated[int, Field(ge=4, le=48, description="Channels that a layer adds.")] = 12,
-    dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Share of a layer's new channels that is dropped.")
-    ] = 0.0,
 ) -> nn.Module:
     """DenseNet-BC: three blocks, in which each layer sees the outputs of all before it.
 
@@ -32,7 +29,7 @@ def densenet(
             layers.append(_transition(channels))
             channels //= 2
         for _ in range(blocks_per_stage(depth)):
-            layers.append(_Layer(channels, growth, dropout=dropout))
+            layers.append(_Layer(channels, growth))
             channels += growth
     layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, *averaged_classifier(channels, num_classes))
@@ -41,7 +38,7 @@ def densenet(
 class _Layer(nn.Module):
     """`growth` new channels behind those that come in, by way of four times as many (the B)."""
 
-    def __init__(self, channels: int, growth: int, *, dropout: float) -> None:
+    def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.BatchNorm2d(channels),
@@ -50,7 +47,6 @@ class _Layer(nn.Module):
             nn.BatchNorm2d(4 * growth),
             nn.ReLU(inplace=True),
             he_convolution(4 * growth, growth, 3),
-            nn.Dropout(dropout),
         )
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -17,9 +17,6 @@ def mobilenet(
     num_classes: int,
     image_size: tuple[int, int],
     width: Annotated[float, Field(ge=0.1, le=2, description="Factor of all channels.")] = 1.0,
-    dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Share of features dropped before the classifier.")
-    ] = 0.0,
 ) -> nn.Module:
     """Inverted residual blocks: expand, filter each channel by itself, project without activation.
 
@@ -38,7 +35,7 @@ def mobilenet(
             channels = outputs
     last = _scaled(1280, max(width, 1.0))
     layers += [*normed_convolution(channels, last, 1), nn.ReLU6(inplace=True)]
-    return nn.Sequential(*layers, *averaged_classifier(last, num_classes, dropout=dropout))
+    return nn.Sequential(*layers, *averaged_classifier(last, num_classes))
 
 
 def _inverted(channels: int, outputs: int, *, expansion: int, stride: int) -> nn.Module:

@@ -38,7 +38,7 @@ def parts_of(model: nn.Module) -> Parts:
     # Ours are sequences: what comes before pictures are made vectors has maps.
     layers: list[Layer] = []
     for module in model.children():
-        if isinstance(module, nn.Flatten | nn.AdaptiveAvgPool2d):
+        if isinstance(module, nn.Flatten | nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
             break
         layers.append(Layer("", module))
     return Parts(_by_resolution(layers), _last_linear(model))
