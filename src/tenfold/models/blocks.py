@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, NamedTuple
 
+import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
@@ -118,6 +119,56 @@ def dense_layers(
             layers.append(nn.Dropout(dropout))
         inputs = width
     return layers
+
+
+class Residual(nn.Module):
+    """body(x) + shortcut(x); `drop` is the share of images that the body is left out for."""
+
+    def __init__(
+        self, body: nn.Module, shortcut: nn.Module | None = None, *, drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut or nn.Identity()
+        self.drop = drop
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.body(inputs)
+        if self.training and self.drop > 0:
+            kept = torch.rand(len(outputs), 1, 1, 1, device=outputs.device) >= self.drop
+            outputs = outputs * kept / (1 - self.drop)
+        total: Tensor = outputs + self.shortcut(inputs)
+        return total
+
+
+def he_convolution(
+    channels: int, width: int, kernel_size: int, *, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """A padded convolution without bias, its initial weights by He et al. (2015)."""
+    convolution = nn.Conv2d(
+        channels,
+        width,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=False,
+    )
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
+
+
+def normed_convolution(
+    channels: int, width: int, kernel_size: int, *, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    """`he_convolution` and its batch norm."""
+    convolution = he_convolution(channels, width, kernel_size, stride=stride, groups=groups)
+    return [convolution, nn.BatchNorm2d(width)]
+
+
+def averaged_classifier(channels: int, num_classes: int) -> list[nn.Module]:
+    """From (N, C, H, W) maps to logits: the mean over each map and a linear layer."""
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
 
 
 def too_small(name: str, image_size: tuple[int, int]) -> TenfoldError:

@@ -16,6 +16,7 @@ from tenfold.models.blocks import (
     Dropout,
     KernelSize,
     Width,
+    averaged_classifier,
     convolution_block,
     dense_layers,
     pooled_block,
@@ -176,9 +177,7 @@ def pyramid(
         channels = width
     if dropout > 0:
         layers.append(nn.Dropout(dropout))
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
-    )
+    return nn.Sequential(*layers, *averaged_classifier(channels, num_classes))
 
 
 def growing_widths(depth: int, first: int, last: int) -> list[int]:

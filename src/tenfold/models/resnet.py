@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from tenfold.models.blocks import ACTIVATIONS, Activation
+from tenfold.models.blocks import ACTIVATIONS, Activation, averaged_classifier, normed_convolution
 from tenfold.registry import rule
 
 
@@ -48,10 +48,10 @@ def resnet(
     layout = _LAYOUTS[depth]
     layers: list[nn.Module]
     if stem == "imagenet":
-        layers = [*_convolution(3, 64, 7, stride=2), ACTIVATIONS[activation]()]
+        layers = [*normed_convolution(3, 64, 7, stride=2), ACTIVATIONS[activation]()]
         layers.append(nn.MaxPool2d(3, stride=2, padding=1))
     else:
-        layers = [*_convolution(3, 64, 3), ACTIVATIONS[activation]()]
+        layers = [*normed_convolution(3, 64, 3), ACTIVATIONS[activation]()]
     channels = 64
     for stage, num_blocks in enumerate(layout.blocks):
         width = 64 << stage
@@ -65,10 +65,10 @@ def resnet(
             )
             shortcut: nn.Module = nn.Identity()
             if stride > 1 or channels != outputs:
-                shortcut = nn.Sequential(*_convolution(channels, outputs, 1, stride=stride))
+                shortcut = nn.Sequential(*normed_convolution(channels, outputs, 1, stride=stride))
             layers.append(_Residual(body, shortcut, activation=activation))
             channels = outputs
-    return _finish(layers, channels, num_classes)
+    return nn.Sequential(*layers, *averaged_classifier(channels, num_classes))
 
 
 @rule("depth", "6 n + 2, such as 20, 32, 44, 56 or 110", lambda o: o.depth % 6 == 2)
@@ -86,7 +86,7 @@ def cifar_resnet(
     depth: 6 n + 2, as 20, 32, 44, 56 or 110. Shortcuts have no parameters (the paper's option A).
     Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of picture will do.
     """
-    layers: list[nn.Module] = [*_convolution(3, 16, 3), ACTIVATIONS[activation]()]
+    layers: list[nn.Module] = [*normed_convolution(3, 16, 3), ACTIVATIONS[activation]()]
     channels = 16
     for stage in range(3):
         width = 16 << stage
@@ -96,7 +96,7 @@ def cifar_resnet(
             shortcut = _Subsample(width - channels) if stride > 1 else nn.Identity()
             layers.append(_Residual(body, shortcut, activation=activation))
             channels = width
-    return _finish(layers, channels, num_classes)
+    return nn.Sequential(*layers, *averaged_classifier(channels, num_classes))
 
 
 class _Residual(nn.Module):
@@ -127,34 +127,17 @@ class _Subsample(nn.Module):
 
 def _basic(channels: int, width: int, *, stride: int, activation: str) -> nn.Module:
     return nn.Sequential(
-        *_convolution(channels, width, 3, stride=stride),
+        *normed_convolution(channels, width, 3, stride=stride),
         ACTIVATIONS[activation](),
-        *_convolution(width, width, 3),
+        *normed_convolution(width, width, 3),
     )
 
 
 def _bottleneck(channels: int, width: int, *, stride: int, activation: str) -> nn.Module:
     return nn.Sequential(
-        *_convolution(channels, width, 1),
+        *normed_convolution(channels, width, 1),
         ACTIVATIONS[activation](),
-        *_convolution(width, width, 3, stride=stride),
+        *normed_convolution(width, width, 3, stride=stride),
         ACTIVATIONS[activation](),
-        *_convolution(width, 4 * width, 1),
-    )
-
-
-def _convolution(
-    channels: int, width: int, kernel_size: int, *, stride: int = 1
-) -> list[nn.Module]:
-    """A convolution with He et al.'s initial weights, and its batch norm."""
-    convolution = nn.Conv2d(
-        channels, width, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
-    )
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return [convolution, nn.BatchNorm2d(width)]
-
-
-def _finish(layers: list[nn.Module], channels: int, num_classes: int) -> nn.Module:
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
+        *normed_convolution(width, 4 * width, 1),
     )

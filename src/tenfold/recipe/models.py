@@ -135,15 +135,26 @@ class AugmentationOptions(Options):
     """Rotation of the hue by up to this share of the colour circle (0.5 is half way round)."""
     zoom: ShareBelowOne = 0.0
     """Enlarge a square part, whose side is from 1 - z to 1 of the image's, to the whole."""
+    randaugment_ops: Annotated[int, Field(ge=0, le=10)] = 0
+    """Operations for each image of RandAugment (Cubuk et al. 2020)."""
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Their strength, from 0 to 30."""
+    trivialaugment: bool = False
+    """One operation of random strength for each image (Müller and Hutter 2021)."""
+    random_erasing: Share = 0.0
+    """Probability that a rectangle of an image becomes 0 (Zhong et al. 2020)."""
     mixup: NotNegative = 0.0
     """Beta parameter of mixup (Zhang et al. 2018)."""
     cutmix: NotNegative = 0.0
     """Beta parameter of CutMix (Yun et al. 2019); with mixup too, each batch takes one of them."""
 
     @model_validator(mode="after")
-    def _alternates_what_is_flipped(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.alternate and not self.flip:
             raise expected("false where flip is false", key="alternate", found=True)
+        if self.trivialaugment and self.randaugment_ops:
+            words = "false where randaugment_ops is above 0"
+            raise expected(words, key="trivialaugment", found=True)
         return self
 
 
@@ -324,7 +335,7 @@ def _combinations(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         "0 where there are stages",
     )
     if stages and all(stage.trains == "head" for stage in stages):
-        for name in ("cutout", "mixup", "cutmix"):
+        for name in ("cutout", "random_erasing", "mixup", "cutmix"):
             yield f"augmentation.{name}", not getattr(recipe.augmentation, name), _OF_FEATURES
     yield (
         "optimizer.name",
