@@ -1,6 +1,7 @@
 """Where pictures come from: sources, formats, splits and a look at them."""
 
 import os
+from pathlib import Path
 
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images
 from tenfold.progress import Progress
@@ -17,7 +18,11 @@ def load(
     white_level: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
-    """A data set by name (`cifar10`, `cifar100`, `digits`), or whatever is at a path.
+    """A data set by name, or whatever is at a path.
+
+    Names are `cifar10`, `cifar100` and `digits`; `hf:OWNER/NAME`, any data set of images on the
+    Hugging Face hub; `mnist`, `fashion-mnist`, `svhn`, `stl10` and `eurosat`, by torchvision; and
+    `my.py:function`, which returns a `Dataset`, or arrays by split.
 
     image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
     chooses 32, or `photo_size` for photographs. skip_broken: leave broken pictures out, counted in
@@ -30,10 +35,16 @@ def load(
     from tenfold.data import formats, sources
     from tenfold.data.checksums import with_checksums
     from tenfold.data.formats.resizing import resize_dataset
+    from tenfold.data.sources.named import find, is_elsewhere
 
+    found: Dataset | Path | None = None
     if name_or_path in sources.NAMES:
-        dataset = sources.get(str(name_or_path), progress=progress)
-        dataset = resize_dataset(dataset, image_size=image_size, progress=progress)
+        found = sources.get(str(name_or_path), progress=progress)
+    elif is_elsewhere(str(name_or_path)):
+        found = find(str(name_or_path))
+        name_or_path = found if isinstance(found, Path) else name_or_path
+    if isinstance(found, Dataset):
+        dataset = resize_dataset(found, image_size=image_size, progress=progress)
     elif os.path.exists(os.path.expanduser(name_or_path)):
         dataset = formats.read(
             name_or_path,

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypedDict
 
 from tenfold.data import Dataset, Images, load
 from tenfold.data.checksums import changed_array
-from tenfold.data.sources import NAMES
+from tenfold.data.sources import is_known
 from tenfold.data.splits import evaluation_split
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.loading import load_data
@@ -129,7 +129,8 @@ def open_data(
     Raises TenfoldError, which asks for --data, where it is no longer there or has changed since.
     """
     trained_on = model.recipe.data.name
-    if place is None and (trained_on in NAMES or os.path.exists(os.path.expanduser(trained_on))):
+    is_there = is_known(trained_on) or os.path.exists(os.path.expanduser(trained_on))
+    if place is None and is_there:
         dataset = load_data(model.recipe, skip_broken=skip_broken, progress=progress)
         require_unchanged(run, dataset)
         return OpenedData(dataset, True)

@@ -167,7 +167,8 @@ def _places() -> dict[str, set[str]]:
 def without_places(recipe: Recipe) -> Recipe:
     """`recipe` to give away: of the files and folders in it no more than their names."""
     data, model = recipe.data, recipe.model
-    data = data.but(name=Path(data.name).resolve().name or data.name)
+    if not data.name.startswith("hf:"):
+        data = data.but(name=Path(data.name).resolve().name or data.name)
     if model.name == "pretrained":
         model = model.but(weights=Path(model.weights).name)
     named = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.checksums import changed_array
 from tenfold.data.images import Dataset
-from tenfold.data.sources import NAMES
+from tenfold.data.sources import is_known
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
@@ -91,7 +91,7 @@ def load_dataset(run: Run, *, place: str | None = None) -> Dataset:
     from tenfold import data
 
     known = place or run.data.location or run.data_name
-    if known not in NAMES and not os.path.exists(os.path.expanduser(known)):
+    if not is_known(known) and not os.path.exists(os.path.expanduser(known)):
         raise TenfoldError(f"nothing is at {known}; say with --data where its images are")
     size = run.data.image_size
     side = size[0] if size and size[0] == size[1] else 0

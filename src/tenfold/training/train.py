@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from tenfold.data import Dataset, Images
 from tenfold.data.images import class_gaps
 from tenfold.data.leaks import check_leaks
-from tenfold.data.sources import NAMES
+from tenfold.data.sources import is_known
 from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import HeldError, TenfoldError
 from tenfold.evaluation import calibration
@@ -352,7 +352,7 @@ def _describe_run(
         logger.log(logging.WARNING if note in gaps else logging.INFO, "%s", note)
     session = Session(started=now(), command=command_line(), resumed_at_step=resumed_at_step)
     keep_sums(run, data.train, goes_on=resumed_at_step > 0)
-    location = None if recipe.data.name in NAMES else Path(recipe.data.name)
+    location = None if is_known(recipe.data.name) else Path(recipe.data.name)
     code = keep_code(recipe, run.path)
     write_json(run.recipe, recipe.to_dict())
     Provenance(

@@ -1,9 +1,10 @@
 """Parquet as the Hugging Face hub lays it out: a picture file and a label in every row.
 
-One or several files a split, which their names tell: `train-00000-of-00001.parquet`. The picture
-column, `img` or `image`, holds bytes or a struct of `bytes` and `path`, which without bytes names a
-file beside the table; the label column, `label` or `fine_label`, holds numbers or names. Class
-names come from the hub's own metadata if there; otherwise each number that occurs is a class.
+One or several files a split, which their names tell: `train-00000-of-00001.parquet`. The image
+column, `img`, `image` or what the hub's metadata call one, holds bytes or a struct of `bytes` and
+`path`, which without bytes names a file beside the table; the label column, `label`, `fine_label`
+or another of the metadata, holds numbers or names. Class names come from the hub's own metadata if
+there; otherwise each number that occurs is a class.
 tenfold adds a column `id`.
 """
 
@@ -170,8 +171,10 @@ def _read_file(file: Path, root: Path, rows: _Rows) -> tuple[str, ...] | None:
         with pq.ParquetFile(file) as opened:
             schema = opened.schema_arrow
             features = _features(schema)
-            image = _column(schema, file, IMAGE_COLUMNS, what="picture")
-            label = _column(schema, file, LABEL_COLUMNS, what="label")
+            image = _column(schema, file, [*_of_kind(features, "Image"), *IMAGE_COLUMNS], "image")
+            known = [name for name in LABEL_COLUMNS if name in schema.names]
+            others = _of_kind(features, "ClassLabel")
+            label = _column(schema, file, [*known, *others, *LABEL_COLUMNS], "label")
             columns = [image, label, *(["id"] if "id" in schema.names else [])]
             table = opened.read(columns=columns)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -187,12 +190,18 @@ def _read_file(file: Path, root: Path, rows: _Rows) -> tuple[str, ...] | None:
     return _class_names(features, label, file)
 
 
-def _column(schema: "pa.Schema", file: Path, names: Sequence[str], *, what: str) -> str:
+def _of_kind(features: dict[str, Any], kind: str) -> list[str]:
+    """The columns that the hub's metadata say are images, or labels."""
+    described = {name: each for name, each in features.items() if isinstance(each, dict)}
+    return [name for name, each in described.items() if each.get("_type") == kind]
+
+
+def _column(schema: "pa.Schema", file: Path, names: Sequence[str], what: str) -> str:
     found = next((name for name in names if name in schema.names), None)
     if found is None:
         raise TenfoldError(
-            f"{file} has no {what} column: {' or '.join(names)} was expected, and there are "
-            f"{', '.join(schema.names) or 'no columns'}."
+            f"{file} has no {what} column: {' or '.join(dict.fromkeys(names))} was expected, and "
+            f"there are {', '.join(schema.names) or 'no columns'}."
         )
     return found
 

@@ -18,6 +18,7 @@ from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.data.sources import cache
 from tenfold.data.sources.catalogue import FETCHABLE, Description
 from tenfold.data.sources.download import Limits, SlowSourceError, SourceError
+from tenfold.data.sources.named import is_elsewhere
 from tenfold.data.sources.origins import Origin
 from tenfold.data.sources.published_forms import candidates, fingerprint
 from tenfold.errors import TenfoldError
@@ -32,6 +33,7 @@ __all__ = [
     "describe_sources",
     "fetch",
     "get",
+    "is_known",
     "verify_cached",
 ]
 
@@ -52,6 +54,11 @@ class SourceState:
 
 
 NAMES = (*FETCHABLE, "digits")
+
+
+def is_known(name: str) -> bool:
+    """Whether `name` names a data set, wherever it comes from, rather than a place."""
+    return name in NAMES or is_elsewhere(name)
 
 
 def get(
