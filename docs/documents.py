@@ -33,8 +33,3 @@ def table(
     """A Markdown table; columns of `numbers` are flush right."""
     rules = ["---:" if column in numbers else "---" for column in range(len(heads))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rules, *rows))
-
-
-def plain(text: str) -> str:
-    """Ordinary spaces, which a diff of the document shows as what they are."""
-    return text.replace("\N{NO-BREAK SPACE}", " ")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from documents import plain, read, table, with_part
+from documents import read, table, with_part
 
 from tenfold.errors import TenfoldError, counted
 from tenfold.files import write_text
@@ -124,7 +124,7 @@ def render(studies: Sequence[StudySummary], *, root: Path) -> dict[Path, str]:
 def render_results(studies: Sequence[StudySummary]) -> str:
     """docs/results.md."""
     sections = [INTRODUCTION, contents(studies), *(section(study) for study in studies)]
-    return plain("\n\n".join(sections)) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
 def contents(studies: Sequence[StudySummary]) -> str:
@@ -254,7 +254,7 @@ def render_published(study: StudySummary) -> str:
     ]  # fmt: skip
     notes = [story.machine(study), story.cut_short(study)]
     said = " ".join(escape(note) for note in notes if note)
-    return plain(
+    return (
         f"{table(heads, rows)}\n\n{said} What the words mean, and the other studies that "
         "were run: "
         f"[docs/results.md](docs/results.md)."

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from documents import plain, table, with_part
+from documents import table, with_part
 from matplotlib.figure import Figure
 
 from tenfold.errors import TenfoldError
@@ -57,14 +57,14 @@ def main(arguments: Sequence[str]) -> int:
         if not reached and not served.exists():
             raise TenfoldError(f"{options.folder} holds no measurements; `make bench` makes some.")
         if reached:
-            text = plain(f"{render(reached)}\n\n{machine(reached)}")
+            text = f"{render(reached)}\n\n{machine(reached)}"
             for name in ("README.md", "docs/speed.md"):
                 write_text(options.root / name, with_part(options.root / name, "speed", text))
             goals = ", ".join(f"{one['target']} %" for one in reached)
             sys.stdout.write(f"README.md and docs/speed.md written, for {goals}.\n")
         if served.exists():
             path = options.root / "docs/deploy.md"
-            text = plain(render_serving(json.loads(served.read_text(encoding="utf-8"))))
+            text = render_serving(json.loads(served.read_text(encoding="utf-8")))
             write_text(path, with_part(path, "serving", text))
             sys.stdout.write("docs/deploy.md written.\n")
         curves = read_curves(options.folder / "curves")

@@ -7,12 +7,22 @@ import os
 import re
 import secrets
 import shutil
+import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from tenfold.errors import TenfoldError, UnwritableError
+
+DAMAGED = (
+    *(AttributeError, EOFError, KeyError, MemoryError, OSError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What NumPy and zipfile raise for files that are damaged, hold something else, or claim absurd
+shapes."""
 
 _FOLDERS = re.compile(
     r"""(?<![^\s"'=(\[])(~|(?:[A-Za-z]:)?[\\/][^\s"'\\/]+)"""

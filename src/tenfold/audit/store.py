@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from tenfold.audit import PARTS
 from tenfold.audit.options import OPTIONS, AuditOptions, as_plain
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.predictions import UNREADABLE
-from tenfold.files import atomic_file, read_json, write_json, write_text
+from tenfold.files import DAMAGED, atomic_file, read_json, write_json, write_text
 from tenfold.run import RunFolder
 
 FORMAT = 5
@@ -79,7 +78,7 @@ class Store:
                 return None
             with np.load(self.path(part, "npz"), allow_pickle=False) as file:
                 return Finding(kept["values"], {name: file[name] for name in file.files})
-        except (TenfoldError, *UNREADABLE):
+        except (TenfoldError, *DAMAGED):
             return None
 
     def save(self, part: str, finding: Finding, *, options: Mapping[str, Any]) -> None:

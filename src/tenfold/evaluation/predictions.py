@@ -1,9 +1,6 @@
 """Logits, labels and ids of one split: computed once, saved, and the input of every metric."""
 
-import struct
 import time
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,17 +10,11 @@ from numpy.typing import NDArray
 from tenfold.data import Images
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.probabilities import softmax
-from tenfold.files import atomic_file
+from tenfold.files import DAMAGED, atomic_file
 from tenfold.progress import Progress
 
 if TYPE_CHECKING:
     from tenfold.evaluation.trained import TrainedModel
-
-UNREADABLE = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-)
-"""What NumPy raises for an npz file that is damaged or holds something else."""
 
 
 class Predictions(NamedTuple):
@@ -123,7 +114,7 @@ def load_predictions(path: Path) -> Predictions:
             return Predictions(logits, labels, ids, names)
     except FileNotFoundError:
         raise TenfoldError(f"There is no {path}; run `tenfold evaluate` first.") from None
-    except UNREADABLE as error:
+    except DAMAGED as error:
         raise TenfoldError(
             f"{path} can't be read ({error}); run `tenfold evaluate` to write it again."
         ) from error

@@ -19,8 +19,9 @@ from tenfold.data import Images
 from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.corruptions import FAMILIES, SEVERITIES, corrupt
-from tenfold.evaluation.predictions import UNREADABLE, map_labels
+from tenfold.evaluation.predictions import map_labels
 from tenfold.evaluation.trained import TrainedModel
+from tenfold.files import DAMAGED
 from tenfold.models.parts import gradient_batch
 from tenfold.progress import Progress
 
@@ -104,7 +105,7 @@ def _read_array(path: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8]:
             f"There is no {path}; unpack CIFAR-10-C there, or leave it to tenfold to corrupt the "
             "pictures."
         ) from None
-    except UNREADABLE as error:
+    except DAMAGED as error:
         raise TenfoldError(f"{path} can't be read ({error}); download it again.") from error
     expected = (len(SEVERITIES) * OFFICIAL_TEST_SIZE, *shape)
     if found.shape != expected:

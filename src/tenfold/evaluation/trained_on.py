@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data import Images
-from tenfold.evaluation.predictions import UNREADABLE
-from tenfold.files import atomic_file
+from tenfold.files import DAMAGED, atomic_file
 from tenfold.run import RunFolder
 
 _Sums = NDArray[np.uint64]
@@ -49,5 +48,5 @@ def _kept(path: Path, name: str) -> _Sums | None:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             kept: _Sums = file[name].astype(np.uint64)
             return kept
-    except UNREADABLE:  # An earlier version kept none; or it is damaged, and no result needs it.
+    except DAMAGED:  # An earlier version kept none; or it is damaged, and no result needs it.
         return None

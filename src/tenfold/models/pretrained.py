@@ -357,13 +357,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise TenfoldError(f"There is no file {path} for model.weights.")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        from timm.models import load_state_dict
 
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = found.get("state_dict", found.get("model", found))
-        return {str(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
+        found = load_state_dict(str(path), use_ema=False, weights_only=True)
+        return {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
     except Exception as error:  # What a damaged or hostile file raises is without limits.
         raise TenfoldError(
             f"{path} holds no weights that can be read safely "
@@ -378,18 +375,12 @@ def _take(model: Pretrained, found: dict[str, Tensor], *, source: str) -> None:
     as their authors published them.
     """
     wanted = model.backbone.state_dict()
-    for candidate in (found, _filtered(model, found)):
-        if set(wanted) <= set(candidate) and _fits(candidate, wanted):
+    for candidate in (found, _filtered(model, found), _in_order(wanted, found)):
+        if set(wanted) <= set(candidate) and all(
+            candidate[name].shape == tensor.shape for name, tensor in wanted.items()
+        ):
             model.backbone.load_state_dict({name: candidate[name] for name in wanted})
             return
-    # The same network under other names, as in other libraries, has the same tensors in a row:
-    # weight, bias and statistics of a norm must at least be called that.
-    in_order = dict(zip(wanted, list(found.values())[: len(wanted)], strict=False))
-    extra = len(found) - len(wanted)
-    alike = all(a.split(".")[-1] == b.split(".")[-1] for a, b in zip(wanted, found, strict=False))
-    if set(in_order) == set(wanted) and alike and 0 <= extra <= 2 and _fits(in_order, wanted):
-        model.backbone.load_state_dict(in_order)
-        return
     missing = sorted(set(wanted) - set(found))
     example = (
         missing[0] if missing else next(n for n in wanted if found[n].shape != wanted[n].shape)
@@ -401,8 +392,12 @@ def _take(model: Pretrained, found: dict[str, Tensor], *, source: str) -> None:
     )
 
 
-def _fits(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
-    return all(found[name].shape == tensor.shape for name, tensor in wanted.items())
+def _in_order(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`found` under the names of `wanted`, if it has the same in a row, as the same network has in
+    other libraries: weight, bias and statistics of a norm must at least be called that."""
+    alike = all(a.split(".")[-1] == b.split(".")[-1] for a, b in zip(wanted, found, strict=False))
+    alike = alike and 0 <= len(found) - len(wanted) <= 2
+    return dict(zip(wanted, found.values(), strict=False)) if alike else {}
 
 
 def _filtered(model: Pretrained, found: dict[str, Tensor]) -> dict[str, Tensor]:

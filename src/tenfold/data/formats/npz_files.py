@@ -8,7 +8,6 @@ occurs among the labels is a class.
 """
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from tenfold.data.formats.class_labels import as_text, names_declared, number_la
 from tenfold.data.formats.output import require_free
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
-from tenfold.files import atomic_file
+from tenfold.files import DAMAGED, atomic_file
 from tenfold.progress import Progress
 
 _KEYS = {
@@ -36,22 +35,6 @@ _KEYS = {
     }.items()
 }
 _KEYS["train"] += [("images", "labels"), ("x", "y")]
-
-# What numpy and zipfile raise for damaged files, pickled objects and claims of absurd shapes.
-_DAMAGE = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def read_npz(path: Path, *, progress: Progress | None = None) -> Dataset:
@@ -137,7 +120,7 @@ def _load(path: Path, *, progress: Progress | None) -> dict[str, NDArray[Any]]:
                 if progress is not None:
                     progress("Reading arrays", done, len(opened.files))
             return arrays
-    except _DAMAGE as error:
+    except DAMAGED as error:
         raise TenfoldError(
             f"{path} can't be read as npz ({str(error) or type(error).__name__}); it may be "
             "damaged, or hold objects where arrays of numbers were expected."
