@@ -44,6 +44,7 @@ def environment() -> "Environment":
         "count": words.count,
         "counted": words.counted,
         "duration": words.duration,
+        "in_words": words.in_words,
         "signed_points": words.signed_points,
     }
     return templates

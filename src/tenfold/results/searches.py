@@ -35,7 +35,8 @@ class Setting(Fact):
     def place(self, value: Any) -> float:
         """Where in the range `value` is, from 0 to 1."""
         if self.choices:
-            return self.choices.index(value) / (len(self.choices) - 1)
+            known = value in self.choices
+            return self.choices.index(value) / (len(self.choices) - 1) if known else 0.0
         low, high, at = float(self.low), float(self.high), float(value)
         if self.log:
             low, high, at = math.log(low), math.log(high), math.log(max(at, low))
@@ -66,6 +67,11 @@ class Trial(Fact):
     def last_value(self) -> float | None:
         """Its accuracy after the last epoch that it had."""
         return self.values[-1] if self.values else None
+
+    @property
+    def reached(self) -> float | None:
+        """Its accuracy at the end, or where it was stopped."""
+        return self.last_value if self.accuracy is None else self.accuracy
 
 
 class SearchSummary(Fact):
