@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fabricated_runs import Recipe, make_run
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, listed
 from tenfold.evaluation.runs import read_run, read_runs
 from tenfold.reporting import words
 
@@ -106,7 +106,7 @@ def test_numbers_read_as_people_write_them() -> None:
         words.counted(45000, "picture"),
         words.memory(1_130_000_000),
         words.moment("2026-11-21T04:28:04+00:00"),
-        words.listed(["a", "b", "c"]),
+        listed(["a", "b", "c"]),
         words.signed_points(-0.0314),
     ]
     assert [text.replace("\N{NO-BREAK SPACE}", " ") for text in plain] == [

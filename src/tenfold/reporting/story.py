@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from tenfold.errors import listed
 from tenfold.evaluation.runs import Run
 from tenfold.reporting.comparison import Comparison, Group
 from tenfold.reporting.words import (
@@ -10,7 +11,6 @@ from tenfold.reporting.words import (
     counted,
     duration,
     interval,
-    listed,
     percent,
     points,
     signed_points,

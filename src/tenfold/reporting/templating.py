@@ -45,6 +45,9 @@ def environment() -> "Environment":
         "counted": words.counted,
         "duration": words.duration,
         "in_words": words.in_words,
+        "interval": words.interval,
+        "points": words.points,
+        "rate": words.rate,
         "signed_points": words.signed_points,
     }
     return templates

@@ -1,6 +1,5 @@
 """Numbers as people read them. A no-break space keeps a number and its unit on one line."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from tenfold import errors
@@ -83,13 +82,6 @@ def moment(iso_time: str) -> str:
         return iso_time
     zone = time.tzname() or ""
     return f"{time:%Y-%m-%d %H:%M} {zone}".strip()
-
-
-def listed(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def times(ratio: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.errors import counted
+from tenfold.errors import counted, listed
 from tenfold.evaluation.runs import END
 from tenfold.results.studies import Comparison, Estimate, Point, VariantSummary, Verdict
 from tenfold.run import RunFolder
@@ -129,7 +129,7 @@ def _describe_missing_comparisons(study: StudyRuns, comparisons: Sequence[Compar
     left_out = [variant.label for variant in finished if variant.label not in compared]
     if left_out:
         partial.append(
-            f"{_listed(left_out)} can't be compared with {expected}: their runs kept no "
+            f"{listed(left_out)} can't be compared with {expected}: their runs kept no "
             f"predictions of the same {study.split} pictures."
         )
     return partial
@@ -154,7 +154,7 @@ def _describe_published(variants: Sequence[VariantSummary]) -> list[str]:
         for key, text in words.items()
         if verdicts[key]
     ]
-    head = f"Of {len(claims)} published results, {_listed(parts)}."
+    head = f"Of {len(claims)} published results, {listed(parts)}."
     if len(claims) == 1:
         head = f"The published result is {words[claims[0][1].verdict]}."
     return [
@@ -211,10 +211,10 @@ def _describe_overfitting(study: StudyRuns) -> list[str]:
         return []
     told = [f"{100 * gaps[label]:.1f} points with {label}" for label in reversed(wide)]
     rest = [label for label in gaps if label not in wide]
-    less = f"; by less than {100 * OVERFITTING:.0f} points with {_listed(rest)}" if rest else ""
+    less = f"; by less than {100 * OVERFITTING:.0f} points with {listed(rest)}" if rest else ""
     return [
         f"Overfitting: at the end training accuracy is above validation accuracy by "
-        f"{_listed(told)}{less}."
+        f"{listed(told)}{less}."
     ]
 
 
@@ -246,9 +246,3 @@ def _is(number: int) -> str:
 
 def _first_of(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _listed(words: Sequence[str]) -> str:
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"

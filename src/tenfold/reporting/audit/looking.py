@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.audit.store import Finding
+from tenfold.errors import listed
 from tenfold.reporting.audit.section import Section, Shown, Source, Strip, picture_uri
 from tenfold.reporting.charts import Charts
 from tenfold.reporting.pictures import png_data_uri
@@ -47,7 +48,7 @@ def explanation(finding: Finding, charts: Charts) -> Section:
     answer += values.get("unavailable", {}).values()
     columns = ("the picture", *(_METHODS[name] for name in methods), "its nearest in training")
     strips = [
-        Strip("Where it looked", f"In each row: {_listed(columns)}.", _looked_at(finding, methods)),
+        Strip("Where it looked", f"In each row: {listed(columns)}.", _looked_at(finding, methods)),
     ]
     if "filters" in arrays:
         strips.append(
@@ -106,16 +107,10 @@ def _looked_at(finding: Finding, methods: Sequence[str]) -> tuple[Shown, ...]:
                     *(_METHODS[name] for name in methods),
                     *(f"alike: {label}" for _, label in alike),
                 ),
-                (_said_of(picture), f"{picture['id']}; most like {_listed(picture['neighbours'])}"),
+                (_said_of(picture), f"{picture['id']}; most like {listed(picture['neighbours'])}"),
             )
         )
     return tuple(rows)
-
-
-def _listed(words: Sequence[str]) -> str:
-    """`a, b and c`."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _said_of(picture: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from tenfold.data.eda import ClassLook, Exploration, OriginalSizes, SplitCounts
 from tenfold.data.leaks import DuplicateReport, Overlap
 from tenfold.data.quality import QualityFlag
-from tenfold.reporting.words import count, counted, listed, percent, times
+from tenfold.errors import listed
+from tenfold.reporting.words import count, counted, percent, times
 
 _BALANCED = 1.1
 _VERY_UNEVEN = 5.0

@@ -1,6 +1,7 @@
 """What a study shows, in sentences: for its page and for the document of all results."""
 
-from tenfold.reporting.words import counted, duration, listed, percent
+from tenfold.errors import listed
+from tenfold.reporting.words import counted, duration, percent
 from tenfold.results.studies import (
     BELOW,
     VERDICTS,
