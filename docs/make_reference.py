@@ -3,15 +3,15 @@
 The schema's docstrings are the one source; this turns them into tables.
 """
 
-import ast
 import inspect
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Literal, get_args, get_origin
 
-from tenfold.recipe import schema
+from tenfold.recipe import Options, PartOptions, Recipe
+from tenfold.recipe.models import KINDS
+from tenfold.registry import SHIPPED, find_part
 
 COMMANDS = (
     "demo", "data get", "data info", "data eda", "data export", "train", "evaluate", "report",
@@ -20,50 +20,37 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def field_docs(kind: type) -> dict[str, str]:
-    """The string that follows each field of a dataclass."""
-    body = ast.parse(inspect.getsource(kind)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    docs = {}
-    for field, after in zip(body.body, body.body[1:], strict=False):
-        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-            docs[field.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
-    return docs
-
-
-def table(kind: Any) -> str:
-    """A Markdown table of a dataclass's fields."""
-    docs, defaults = field_docs(kind), kind()
+def table(kind: type[Options]) -> str:
+    """A Markdown table of the fields of a table of the recipe."""
     rows = ["| field | default | meaning |", "| --- | --- | --- |"]
-    hints = get_type_hints(kind)
-    for field in fields(kind):
-        if kind is not schema.DataOptions and field.name == "name":
+    for key, field in kind.model_fields.items():
+        if issubclass(kind, PartOptions) and key == "name":
             continue  # The tag, which stands above the table.
-        choices = get_args(hints[field.name]) if "Literal" in str(hints[field.name]) else ()
-        meaning = docs.get(field.name, "")
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        meaning = " ".join((field.description or "").split())
         if len(choices) > 1:
             meaning = f"{meaning} One of {', '.join(map(str, choices))}.".strip()
-        default = getattr(defaults, field.name)
-        shown = list(default) if isinstance(default, tuple) else default
-        shown = str(shown).lower() if isinstance(shown, bool) else shown
-        rows.append(f"| `{field.name}` | `{shown}` | {meaning} |")
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        shown = str(default).lower() if isinstance(default, bool) else default
+        rows.append(f"| `{key}` | `{shown}` | {meaning} |")
     return "\n".join(rows)
 
 
 def recipe_sections() -> list[str]:
-    """A section for each table of a recipe, with one part for each of its variants."""
+    """A section for each table of a recipe, with one part for each of its parts."""
     sections = []
-    hints = get_type_hints(schema.Recipe)
-    for field in fields(schema.Recipe):
-        kinds = get_args(hints[field.name]) or (hints[field.name],)
-        is_list = kinds[-1] is Ellipsis
-        kinds = kinds[:1] if is_list else kinds
-        if not all(hasattr(kind, "__dataclass_fields__") for kind in kinds):
+    for name, field in Recipe.model_fields.items():
+        kinds = [field.annotation]
+        if name in KINDS:
+            kinds = [find_part(KINDS[name], part).options for part in SHIPPED[KINDS[name]]]
+        elif is_list := get_origin(field.annotation) is tuple:
+            kinds = [get_args(field.annotation)[0]]
+        if not all(hasattr(kind, "model_fields") for kind in kinds):
             continue
-        sections.append(f"### [[{field.name}]]" if is_list else f"### [{field.name}]")
+        sections.append(f"### [[{name}]]" if name not in KINDS and is_list else f"### [{name}]")
         for kind in kinds:
-            tag = f'`name = "{kind().name}"`: ' if len(kinds) > 1 else ""
+            assert kind is not None
+            tag = f'`name = "{kind().name}"`: ' if name in KINDS else ""
             sections += [f"{tag}{' '.join((inspect.getdoc(kind) or '').split())}", table(kind)]
     return sections
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from documents import plain, read, table, with_part
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.files import write_text
+from tenfold.formatting import count
 from tenfold.reporting.study import story
 from tenfold.reporting.study.story import exact_percent, ours_of
-from tenfold.reporting.words import count, counted
 from tenfold.results.studies import BELOW, Estimate, Point, StudySummary, VariantSummary, read_study
 
 ORDER = (

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from documents import plain, table, with_part
 from matplotlib.figure import Figure
 
-from tenfold.console.output import duration
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import read_run
 from tenfold.files import write_text
+from tenfold.formatting import duration
 from tenfold.recipe import shipped_recipes
 from tenfold.reporting.comparison_figures import time_axis
 from tenfold.reporting.figures import draw_curve, finish_curves, new_chart

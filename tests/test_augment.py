@@ -12,6 +12,7 @@ from tenfold.augment import (
     EpochDraws,
     batch_colour,
     batch_cutout,
+    batch_erase,
     batch_gather,
     batch_mix,
     batch_normalise,
@@ -42,7 +43,12 @@ EVERYTHING = {
     "saturation": 0.4,
     "hue": 0.1,
     "zoom": 0.2,
+    "random_erasing": 0.5,
 }
+
+
+def present(draws):
+    return [draw for draw in draws if draw is not None]
 
 
 def test_draws_cover_their_range_evenly():
@@ -78,12 +84,13 @@ def test_what_is_off_is_not_drawn():
     for name, value in EVERYTHING.items():
         draws = draw_epoch(10, (8, 8), generator=generator(), **{name: value})
         drawn = [field for field, draw in draws._asdict().items() if draw is not None]
-        assert drawn == [{"translate": "shift"}.get(name, name)]
+        assert drawn == [{"translate": "shift", "random_erasing": "erase"}.get(name, name)]
 
 
 def test_draws_are_a_function_of_the_generator():
     first, again, other = (
-        draw_epoch(50, (8, 8), generator=generator(seed), **EVERYTHING) for seed in (1, 1, 2)
+        present(draw_epoch(50, (8, 8), generator=generator(seed), **EVERYTHING))
+        for seed in (1, 1, 2)
     )
     for one, same, different in zip(first, again, other, strict=True):
         assert torch.equal(one, same)
@@ -99,7 +106,7 @@ def test_a_shift_is_limited_to_what_reflection_can_fill():
 def test_draws_of_a_batch_are_those_of_its_pictures():
     draws = draw_epoch(50, (8, 8), generator=generator(), **EVERYTHING)
     indices = torch.tensor([7, 3, 3, 49])
-    for of_batch, of_all in zip(draws.of(indices), draws, strict=True):
+    for of_batch, of_all in zip(present(draws.of(indices)), present(draws), strict=True):
         assert torch.equal(of_batch, torch.stack([of_all[i] for i in indices]))
     assert NOTHING.of(indices) == NOTHING
 
@@ -258,6 +265,35 @@ def test_a_square_of_the_asked_size_is_covered(size):
     assert torch.equal(inputs, before)
     inside = size * size if size <= 8 else 12 * 15
     assert (found[0, 0] == 0).sum() == inside
+
+
+def test_random_erasing_is_that_of_the_paper():
+    number, height, width = 20_000, 32, 48
+    draws = draw_epoch(number, (height, width), generator=generator(), random_erasing=0.25)
+    erased = draws.erase[draws.erase[:, 2] > 0]
+    assert len(erased) / number == pytest.approx(0.25, abs=0.01)
+    top, left, tall, wide = erased.double().unbind(dim=1)
+    assert ((top >= 0) & (top + tall <= height) & (left >= 0) & (left + wide <= width)).all()
+    assert top.min() == left.min() == 0
+    assert (top + tall).max() == height
+    assert (left + wide).max() == width
+    area, ratio = tall * wide / (height * width), tall / wide
+    # Whole pixels miss the limits a little.
+    assert 0.01 < area.min() < 0.03
+    assert 0.31 < area.max() < 0.36
+    assert area.mean() == pytest.approx(0.175, abs=0.02)
+    assert ratio.log().mean().abs() < 0.1
+    assert 0.2 < ratio.min() < 0.4
+    assert 2.5 < ratio.max() < 4.5
+
+
+def test_a_rectangle_is_erased_and_nothing_else():
+    inputs = torch.rand(3, 3, 12, 15) + 1
+    rectangles = torch.tensor([[2, 3, 4, 5], [0, 0, 0, 0], [11, 14, 1, 1]])
+    expected = inputs.clone()
+    expected[0, :, 2:6, 3:8] = 0
+    expected[2, :, 11, 14] = 0
+    assert torch.equal(batch_erase(inputs, rectangles), expected)
 
 
 # -- mixing --------------------------------------------------------------------------------------

@@ -292,6 +292,13 @@ def test_a_known_data_set_is_checked_again_and_its_sources_are_listed(tmp_path):
     assert "needs no network" in described.output
 
 
+def test_a_run_with_trivialaugment(tmp_path):
+    changes = ["augmentation.trivialaugment=true", "training.epochs=1", "training.min_steps=0"]
+    options = [part for change in changes for part in ("--set", change)]
+    run = commands.run(["train", "cnn", "--data", "digits", *options], folder=tmp_path)
+    assert run.wait() == 0, run.output
+
+
 def test_recipes_and_models_are_listed(tmp_path):
     recipes = commands.run(["recipes", "--json"], folder=tmp_path)
     listed = {line["name"]: line for line in map(json.loads, recipes.output.splitlines())}

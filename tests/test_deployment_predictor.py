@@ -179,15 +179,6 @@ def test_the_run_gives_the_same_answers_to_whatever_form(folder, model, tmp_path
     np.testing.assert_allclose(found.max(axis=1), expected, atol=1e-4)
 
 
-def test_a_folder_by_path(model, tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/one.png").write_bytes(png(noise()))
-    (tmp_path / "two.jpg").write_bytes(b"nothing")
-    found = Predictor(model).predict_folder(tmp_path)
-    assert set(found) == {"a/one.png", "two.jpg"}
-    assert found["two.jpg"].error
-
-
 def kept_threshold(accuracy=0.95, confidence=0.6, num_images=400):
     return {"accuracy": accuracy, "confidence": confidence, "num_images": num_images}
 

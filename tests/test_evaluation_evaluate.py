@@ -186,8 +186,8 @@ def test_a_run_of_a_relative_path_finds_its_images_from_another_folder(run, tmp_
     known["data"]["location"] = str(tmp_path / "insects.npz")
     run.provenance.write_text(json.dumps(known))
     model = load_model(run.model)
-    data = replace(model.recipe.data, name="insects.npz")
-    save_model(run.model, replace(model, recipe=replace(model.recipe, data=data)))
+    data = model.recipe.data.but(name="insects.npz")
+    save_model(run.model, replace(model, recipe=model.recipe.but(data=data)))
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     assert evaluate_run(run).num_images == 30

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from parts import build
 from tenfold.data.normalisation import Normalisation
 from tenfold.evaluation import features
 from tenfold.evaluation.features import features_of
-from tenfold.models import build
 
 pytest.importorskip("timm")
 

@@ -1,6 +1,5 @@
 """Files are written whole or not at all, on disks and folders that do and don't cooperate."""
 
-import hashlib
 import json
 import os
 import signal
@@ -14,7 +13,6 @@ from tenfold.files import (
     atomic_file,
     read_json,
     require_writable,
-    sha256_of,
     write_bytes,
     write_json,
     write_text,
@@ -267,17 +265,6 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
         read_json(tmp_path / "absent")
     with pytest.raises(TenfoldError, match="can't be read as JSON"):
         read_json(tmp_path)
-
-
-def test_sha256_matches_the_published_vectors(tmp_path):
-    # FIPS 180-4 examples: the empty message, "abc", and a million times "a".
-    for content, digest in (
-        (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
-        (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-        (b"a" * 10**6, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
-    ):
-        (tmp_path / "file").write_bytes(content)
-        assert sha256_of(tmp_path / "file") == digest == hashlib.sha256(content).hexdigest()
 
 
 def test_the_proof_of_writability_leaves_nothing_behind(tmp_path):

@@ -1,54 +1,68 @@
 """One contract for every network, and the sizes that hand calculation and publications give."""
 
-import dataclasses
-from typing import get_args, get_type_hints
+import contextlib
+import warnings
+from functools import partial
+from typing import get_args
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
-from tenfold.errors import TenfoldError
-from tenfold.models import MODELS, build, count_parameters
-from tenfold.models.blocks import ACTIVATIONS
-from tenfold.models.classic import growing_widths
-from tenfold.recipe import (
-    AnnOptions,
-    CifarResnetOptions,
-    CnnOptions,
-    LenetOptions,
-    PretrainedOptions,
-    PyramidOptions,
-    ResnetOptions,
-    SpeedrunOptions,
-    TutorialCnnOptions,
-    options_of,
+from parts import (
+    ann,
+    build,
+    cifar_resnet,
+    cnn,
+    lenet,
+    pretrained,
+    pyramid,
+    resnet,
+    speedrun,
+    tutorial_cnn,
 )
+from tenfold.errors import TenfoldError
+from tenfold.models import blocks_of, count_parameters
+from tenfold.models.blocks import ACTIVATIONS, Residual
+from tenfold.models.classic import growing_widths
+from tenfold.models.parts import parts_of
+from tenfold.registry import SHIPPED
 
 OPTIONS = {
-    "ann": AnnOptions(),
-    "cnn": CnnOptions(),
-    "lenet": LenetOptions(),
-    "tutorial_cnn": TutorialCnnOptions(),
-    "pyramid": PyramidOptions(first_width=8, last_width=32),
-    "resnet": ResnetOptions(stem="imagenet"),
-    "cifar_resnet": CifarResnetOptions(depth=8),
-    "speedrun": SpeedrunOptions(widths=(16, 32, 32)),
-    "pretrained": PretrainedOptions(
+    "ann": ann(),
+    "cnn": cnn(),
+    "lenet": lenet(),
+    "tutorial_cnn": tutorial_cnn(),
+    "pyramid": pyramid(first_width=8, last_width=32),
+    "resnet": resnet(stem="imagenet"),
+    "cifar_resnet": cifar_resnet(depth=8),
+    "speedrun": speedrun(widths=(16, 32, 32)),
+    "pretrained": pretrained(
         backbone="test_efficientnet", weights="none", input_size=32, head=(16,)
     ),
 }
+OTHERS = {
+    "densenet": {"depth": 16, "growth": 8},
+    "vgg": {"depth": 11},
+    "wide_resnet": {"widen": 1},
+    "mobilenet": {"width": 0.25},
+    "vit": {"depth": 2, "width": 48},
+}
+NETWORKS = {name: partial(build, **options.options()) for name, options in OPTIONS.items()}
+NETWORKS |= {name: partial(build, **options) for name, options in OTHERS.items()}
 NORMS = ("batch", "none")
-SMALLEST = {"lenet": 16, "tutorial_cnn": 18, "speedrun": 9}
+SMALLEST = {"lenet": 16, "tutorial_cnn": 18, "speedrun": 9, "vgg": 16}
 
 
 def choices_of(name, field):
     """The values that a recipe may give `field` of the model; none where it has no such field."""
-    hints = get_type_hints(type(OPTIONS[name]))
-    return get_args(hints[field]) if field in hints else ()
+    fields = type(OPTIONS[name]).model_fields
+    return get_args(fields[field].annotation) if field in fields else ()
 
 
 def variants(activations=ACTIVATIONS):
-    for name in MODELS:
+    for name in OPTIONS:
         for activation in activations:
             for norm in choices_of(name, "norm") or (None,):
                 for stem in choices_of(name, "stem") or (None,):
@@ -59,36 +73,38 @@ def variants(activations=ACTIVATIONS):
 
 def make(name, *, num_classes=10, image_size=(32, 32), seed=0, **changes):
     torch.manual_seed(seed)
-    options = {**options_of(OPTIONS[name]), **changes}
-    return build(name, num_classes=num_classes, image_size=image_size, **options)
+    return NETWORKS[name](name, num_classes=num_classes, image_size=image_size, **changes)
 
 
 def pictures(number, *, size=(32, 32), seed=0):
     return torch.randn(number, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
-every_model = pytest.mark.parametrize("name", MODELS)
+every_model = pytest.mark.parametrize("name", NETWORKS)
 every_variant = pytest.mark.parametrize(("name", "changes"), list(variants()))
-some_variants = pytest.mark.parametrize(("name", "changes"), list(variants(["relu", "gelu"])))
 every_model_with_dropout = pytest.mark.parametrize(
-    "name", [name for name in MODELS if "dropout" in options_of(OPTIONS[name])]
+    "name", [name for name in OPTIONS if "dropout" in OPTIONS[name].options()]
 )
 
 
 def test_recipes_and_models_offer_the_same():
-    assert set(MODELS) == set(OPTIONS)
-    for name, options in OPTIONS.items():
-        hints = get_type_hints(type(options))
-        assert get_args(hints["name"]) == (name,)
-        assert set(get_args(hints["activation"])) == set(ACTIVATIONS)
+    assert set(NETWORKS) == set(SHIPPED["network"])
+    for name in OPTIONS:
+        assert set(choices_of(name, "activation")) == set(ACTIVATIONS)
 
 
 # -- the contract --------------------------------------------------------------------------------
 
 
-@every_variant
-def test_every_variant_gives_finite_logits_and_every_parameter_learns(name, changes):
-    model = make(name, num_classes=7, **changes)
+def trained_a_little(name, **changes):
+    """In evaluation mode, with running statistics that are not those of the start."""
+    model = make(name, **changes).train()
+    with torch.no_grad():
+        model(pictures(32, seed=1))
+    return model.eval()
+
+
+def check_that_all_learn(model):
     inputs = pictures(16).to(memory_format=torch.channels_last)
     logits = model.train()(inputs)
     assert logits.shape == (16, 7)
@@ -96,11 +112,84 @@ def test_every_variant_gives_finite_logits_and_every_parameter_learns(name, chan
     assert logits.isfinite().all()
     nn.functional.cross_entropy(logits, torch.arange(16) % 7).backward()
     assert count_parameters(model) > 0
-    learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    for parameter_name, parameter in learning.items():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.isfinite().all(), parameter_name
-        assert parameter.grad.any(), parameter_name
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+
+
+@every_model
+def test_the_contract_of_every_network(name):
+    check_that_all_learn(make(name, num_classes=7))
+    # The seed decides the weights.
+    first, again, other = (make(name, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+    # Evaluation is deterministic, and no image depends on the rest of its batch.
+    model, inputs = trained_a_little(name), pictures(64)
+    with torch.no_grad():
+        whole = model(inputs)
+        assert torch.equal(model(inputs), whole)
+        for number in (1, 2, 7, 63):
+            torch.testing.assert_close(model(inputs[:number]), whole[:number], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(model(inputs.flip(0)).flip(0), whole, atol=1e-5, rtol=1e-4)
+        # Weights survive the state dict.
+        loaded = make(name, seed=2)
+        loaded.load_state_dict(model.state_dict())
+        assert torch.equal(loaded.eval()(inputs), whole)
+
+
+@every_model
+def test_every_network_can_be_looked_into(name):
+    model, sides, features = trained_a_little(name), [], []
+    parts, blocks = parts_of(model), blocks_of(model)
+    assert bool(parts.layers) == (name != "ann")
+    assert len({layer.name for layer in parts.layers}) == len(parts.layers)
+    learning = {id(p) for p in model.parameters() if p.requires_grad}
+    in_blocks = {id(p) for block in blocks for p in block.parameters() if p.requires_grad}
+    # Blocks can be frozen from the input on; all that learns but the head is in one of them.
+    assert learning - in_blocks >= {id(p) for p in parts.head.parameters()}
+    with contextlib.ExitStack() as hooks:
+        for layer in parts.layers:
+            as_maps = layer.as_maps or (lambda output: output)
+
+            def record(module, inputs, output, as_maps=as_maps):
+                sides.append(as_maps(output).shape[2:])
+                assert as_maps(output).shape[0] == 3
+
+            hooks.enter_context(layer.module.register_forward_hook(record))
+        hook = parts.head.register_forward_pre_hook(lambda module, inputs: features.append(inputs))
+        hooks.enter_context(hook)
+        model(pictures(3))
+    assert len(sides) == len(parts.layers)
+    assert sides == sorted(sides, reverse=True)
+    assert features[0][0].shape == (3, parts.head.in_features)
+
+
+@every_variant
+def test_every_parameter_of_every_variant_learns(name, changes):
+    check_that_all_learn(make(name, num_classes=7, **changes))
+
+
+@pytest.mark.parametrize("name", ["densenet", "vgg", "wide_resnet", "mobilenet", "vit"])
+def test_an_exported_network_gives_the_logits_of_torch(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, inputs, path = trained_a_little(name), pictures(3), tmp_path / "model.onnx"
+    batch = torch.export.Dim("batch", min=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model, (pictures(2),), path, dynamo=True, opset_version=18, verbose=False,
+            input_names=["images"], dynamic_shapes=({0: batch},),
+        )  # fmt: skip
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        for number in (1, 3):
+            [logits] = session.run(None, {"images": inputs[:number].numpy()})
+            torch.testing.assert_close(
+                torch.from_numpy(logits), model(inputs[:number]), atol=1e-4, rtol=1e-3
+            )
 
 
 @every_model
@@ -113,26 +202,6 @@ def test_any_number_of_classes_and_any_size(name, size, num_classes):
         return
     model = make(name, num_classes=num_classes, image_size=size).eval()
     assert model(pictures(2, size=size)).shape == (2, num_classes)
-
-
-@some_variants
-def test_an_answer_does_not_depend_on_the_rest_of_the_batch(name, changes):
-    model = make(name, **changes)
-    model.train()(pictures(32, seed=1))  # so that running statistics are not at their start
-    model.eval()
-    inputs = pictures(64)
-    with torch.no_grad():
-        whole = model(inputs)
-        for number in (0, 1, 2, 7, 63):
-            torch.testing.assert_close(model(inputs[:number]), whole[:number], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(model(inputs.flip(0)).flip(0), whole, atol=1e-5, rtol=1e-4)
-
-
-@every_model
-def test_seeds_reproduce_weights(name):
-    first, again, other = (make(name, seed=seed).state_dict() for seed in (1, 1, 2))
-    assert all(torch.equal(first[key], again[key]) for key in first)
-    assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
 @every_model_with_dropout
@@ -169,7 +238,7 @@ def test_the_asked_share_of_units_is_dropped(name, share):
 
 @every_model
 def test_a_network_learns_a_handful_of_pictures_by_heart(name):
-    model = make(name, **({"dropout": 0.0} if "dropout" in options_of(OPTIONS[name]) else {}))
+    model = make(name, **({"dropout": 0.0} if "dropout" in NETWORKS[name].keywords else {}))
     inputs, labels = pictures(16), torch.arange(16) % 10
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
     for _ in range(40):
@@ -177,19 +246,6 @@ def test_a_network_learns_a_handful_of_pictures_by_heart(name):
         nn.functional.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
     assert (model(inputs).argmax(dim=1) == labels).all()
-
-
-@every_model
-def test_weights_survive_the_state_dict(name):
-    model, other = make(name, seed=1), make(name, seed=2)
-    model.train()(pictures(8))
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(model.eval()(pictures(3)), other.eval()(pictures(3)))
-
-
-def test_an_unknown_model_is_named_with_those_there_are():
-    with pytest.raises(TenfoldError, match=r"no model 'vit'.*ann.*tutorial_cnn"):
-        build("vit", num_classes=10, image_size=(32, 32))
 
 
 # -- pictures that are too small -----------------------------------------------------------------
@@ -276,6 +332,20 @@ PUBLISHED_SIZES = {
     "ResNet-18 for CIFAR": ("resnet", {"depth": 18, "stem": "cifar"}, 11_173_962),
     "ResNet-34 for CIFAR": ("resnet", {"depth": 34, "stem": "cifar"}, 21_282_122),
     "ResNet-50 for CIFAR": ("resnet", {"depth": 50, "stem": "cifar"}, 23_520_842),
+    # Huang et al. 2017, table 2: 0.8, 15.3 and 25.6 million, the first as their code prints it.
+    "DenseNet-BC-100-12": ("densenet", {"depth": 100, "growth": 12}, 769_162),
+    "DenseNet-BC-250-24": ("densenet", {"depth": 250, "growth": 24}, 15_324_406),
+    "DenseNet-BC-190-40": ("densenet", {"depth": 190, "growth": 40}, 25_624_430),
+    # Zagoruyko and Komodakis 2016, and as reimplementations (objax) count them.
+    "WRN-16-4": ("wide_resnet", {"depth": 16, "widen": 4}, 2_748_890),
+    "WRN-28-10": ("wide_resnet", {"depth": 28, "widen": 10}, 36_479_194),
+    # Touvron et al. 2021 (arXiv 2012.12877), table 1, DeiT-Ti: timm's 5,717,416, less the class
+    # token of 192 and the 197 learned positions that ours has none of.
+    "ViT-Ti/16": (
+        "vit",
+        {"patch": 16, "depth": 12, "width": 192, "num_classes": 1000, "image_size": (224, 224)},
+        5_717_416 - 192 - 197 * 192,
+    ),
     # torchvision's, for the 1,000 classes of ImageNet.
     "ResNet-18": ("resnet", {"depth": 18, "stem": "imagenet", "num_classes": 1000}, 11_689_512),
     "ResNet-34": ("resnet", {"depth": 34, "stem": "imagenet", "num_classes": 1000}, 21_797_672),
@@ -287,6 +357,100 @@ PUBLISHED_SIZES = {
 def test_sizes_are_those_of_the_literature(published):
     name, changes, expected = PUBLISHED_SIZES[published]
     assert count_parameters(make(name, **changes)) == expected
+
+
+@pytest.mark.parametrize("depth", [11, 13, 16, 19])
+def test_vgg_has_the_convolutions_of_torchvision(depth):
+    theirs = torchvision.models.get_model(f"vgg{depth}_bn", init_weights=False).features
+    # A bias before a batch norm does nothing, so that ours has none.
+    biases = sum(len(m.bias) for m in theirs if isinstance(m, nn.Conv2d))
+    expected = sum(p.numel() for p in theirs.parameters()) - biases + 512 * 10 + 10
+    assert count_parameters(make("vgg", depth=depth)) == expected
+
+
+@pytest.mark.parametrize("width", [0.35, 0.5, 1.0, 1.4])
+def test_mobilenet_has_the_size_of_torchvision(width):
+    theirs = torchvision.models.mobilenet_v2(num_classes=10, width_mult=width)
+    ours = count_parameters(make("mobilenet", width=width))
+    assert ours == sum(p.numel() for p in theirs.parameters())
+    # Sandler et al. 2018, table 4, for 1,000 classes: 3.4 million, with the exact 3,504,872.
+    assert width != 1 or ours == 3_504_872 - 990 * 1281
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("densenet", {"depth": 101}, "model.depth is 101.*6 n.* 100"),
+        ("wide_resnet", {"depth": 27}, "model.depth is 27.*6 n.* 22"),
+        ("vit", {"width": 50}, "model.width is 50.*multiple of 4.*heads, which is 3"),
+        ("vit", {"patch": 64}, "too small for vit"),
+    ],
+)
+def test_options_that_no_network_can_have_are_refused(name, options, message):
+    with pytest.raises(TenfoldError, match=message):
+        make(name, **options)
+
+
+def test_a_wide_residual_block_is_that_of_the_paper():
+    """Pre-activation: the sum is not activated, and a shortcut of 1x1 sees the activation."""
+    model = make("wide_resnet", depth=10, widen=2).eval()
+    changed, kept = (
+        model[1],
+        NETWORKS["wide_resnet"](num_classes=10, image_size=(32, 32), depth=16, widen=1).eval()[2],
+    )
+    inputs = torch.randn(2, 16, 8, 8)
+    with torch.no_grad():
+        norm, _, residual = changed
+        residual.body[-1].weight.zero_()
+        expected = nn.functional.conv2d(norm(inputs).relu(), residual.shortcut.weight)
+        torch.testing.assert_close(changed(inputs), expected)
+        kept.body[-1].weight.zero_()
+        assert torch.equal(kept(inputs), inputs)
+
+
+def test_a_wide_resnet_drops_values_in_training_alone():
+    model, without, inputs = (
+        make("wide_resnet", dropout=0.3).train(),
+        make("wide_resnet", dropout=0.0),
+        pictures(4),
+    )
+    with torch.no_grad():
+        assert not torch.equal(model(inputs), model(inputs))
+        torch.testing.assert_close(
+            make("wide_resnet", dropout=0.3).eval()(inputs), without.eval()(inputs)
+        )
+
+
+def test_the_last_pool_of_vgg_is_2x2_for_images_of_32_pixels():
+    model, inputs = trained_a_little("vgg"), pictures(2)
+    head = model[-1]
+    with torch.no_grad():
+        maps = model[: len(model) - 3](inputs)
+        assert maps.shape == (2, 512, 2, 2)
+        torch.testing.assert_close(
+            head(nn.functional.max_pool2d(maps, 2).flatten(1)), model(inputs)
+        )
+
+
+def test_a_vision_transformer_tells_positions_apart_and_knows_no_other_order():
+    model = make("vit").eval()
+    inputs = pictures(2)
+    moved = inputs.roll(8, dims=3)
+    with torch.no_grad():
+        assert not torch.allclose(model(moved), model(inputs), atol=1e-4)
+        # Without positions, patches in another order give the same mean.
+        model[0].forward = model[0].projection.forward
+        torch.testing.assert_close(model(moved), model(inputs), atol=1e-5, rtol=1e-4)
+
+
+def test_dropped_paths_keep_the_mean_and_leave_evaluation_alone():
+    torch.manual_seed(0)
+    residual = Residual(nn.Identity(), drop=0.25)
+    inputs = torch.ones(4_000, 1, 1, 1)
+    outputs = residual.train()(inputs)
+    assert (outputs == 1).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert outputs.mean().item() == pytest.approx(2, abs=0.05)
+    assert torch.equal(residual.eval()(inputs), 2 * inputs)
 
 
 @pytest.mark.parametrize(("layers", "order"), [(0, "LDLDLDL"), (1, "LDLLL"), (2, "LDLDLL")])
@@ -415,13 +579,6 @@ def test_the_ann_is_a_product_of_matrices():
     with torch.no_grad():
         hidden = (inputs.reshape(3, -1) @ first.weight.T + first.bias).clamp(min=0)
         torch.testing.assert_close(model(inputs), hidden @ last.weight.T + last.bias)
-
-
-def test_options_are_the_fields_of_the_recipe():
-    for name, options in OPTIONS.items():
-        names = {f.name for f in dataclasses.fields(options)} - {"name"}
-        assert names == set(options_of(options))
-        assert make(name, **options_of(options)) is not None
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

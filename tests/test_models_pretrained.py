@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from parts import build
 from tenfold.errors import TenfoldError
-from tenfold.models import Pretrained, build
+from tenfold.models import Pretrained
 from tenfold.models.pretrained import (
     ORDINARY,
     _packaged,

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.nn.functional import unfold
 
-from tenfold.models import blocks_of, build, count_parameters
-from tenfold.recipe import SpeedrunOptions, options_of
+from parts import build, speedrun
+from tenfold.models import blocks_of, count_parameters
 
 
 def make(**changes):
     torch.manual_seed(0)
-    options = SpeedrunOptions(**{"widths": (16, 32), **changes})
-    model = build("speedrun", num_classes=5, image_size=(32, 32), **options_of(options))
+    options = speedrun(**{"widths": (16, 32), **changes})
+    model = build("speedrun", num_classes=5, image_size=(32, 32), **options.options())
     return model.to(memory_format=torch.channels_last)
 
 

@@ -2,45 +2,43 @@
 
 import ast
 import contextlib
-import dataclasses
 import inspect
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_origin
 
 import pytest
 
 import tenfold
-from tenfold.recipe import load_recipe, schema, shipped_recipes
+from tenfold.recipe import Recipe, StageOptions, TrainingOptions, load_recipe, shipped_recipes
+from tenfold.recipe.models import KINDS
+from tenfold.registry import SHIPPED, PartOptions, find_part
 
 SOURCES = Path(tenfold.__file__).parent
 TESTS = Path(__file__).parent
-OPTIONS = [
-    kind
-    for _, kind in inspect.getmembers(schema, dataclasses.is_dataclass)
-    if kind is not schema.Recipe
-]
+
+
+def tables_of(name: str, annotation: Any) -> tuple[type, ...]:
+    """The models of a table of the recipe: of every part that it can name, if it names one."""
+    if name in KINDS:
+        return tuple(find_part(KINDS[name], part).options for part in SHIPPED[KINDS[name]])
+    kind = get_args(annotation)[0] if get_origin(annotation) is tuple else annotation
+    return (kind,) if hasattr(kind, "model_fields") else ()
+
+
 SECTIONS = {
-    "data": (schema.DataOptions,),
-    "model": get_args(schema.ModelOptions),
-    "augmentation": (schema.AugmentationOptions,),
-    "optimizer": get_args(schema.OptimizerOptions),
-    "schedule": tuple(kind for kind in OPTIONS if kind.__name__.endswith("Schedule")),
-    "training": (schema.TrainingOptions,),
-    "evaluation": (schema.EvaluationOptions,),
-    "stages": (schema.StageOptions,),
+    name: tables
+    for name, field in Recipe.model_fields.items()
+    if (tables := tables_of(name, field.annotation))
 }
 FIELDS = [
-    pytest.param(kind, field.name, id=f"{kind.__name__}.{field.name}")
-    for kind in OPTIONS
-    for field in dataclasses.fields(kind)
-    if not (field.name == "name" and kind is not schema.DataOptions)  # the tag of a variant
+    pytest.param(kind, field, id=f"{kind.__name__}.{field}")
+    for kinds in SECTIONS.values()
+    for kind in kinds
+    for field in kind.model_fields
+    if not (field == "name" and issubclass(kind, PartOptions))
 ]
-
-
-def test_every_options_class_belongs_to_a_section():
-    assert {kind for kinds in SECTIONS.values() for kind in kinds} == set(OPTIONS)
 
 
 # -- read by the code ----------------------------------------------------------------------------
@@ -48,30 +46,22 @@ def test_every_options_class_belongs_to_a_section():
 
 def attributes_read() -> set[str]:
     """Every attribute that the code reads, except where recipes are defined and checked."""
-    own = {SOURCES / "recipe" / name for name in ("schema.py", "rules.py")}
     return {
         node.attr
         for path in SOURCES.rglob("*.py")
-        if path not in own
+        if path != SOURCES / "recipe" / "models.py"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
 
 
-def parameters_used(function: ast.FunctionDef) -> set[str]:
+def parameters_used(call: Any) -> set[str]:
     """The parameters of a function that its body reads."""
+    [function] = ast.parse(inspect.getsource(call)).body
+    assert isinstance(function, ast.FunctionDef)
     names = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
     body = [node for statement in function.body for node in ast.walk(statement)]
     return {node.id for node in body if isinstance(node, ast.Name) and node.id in names}
-
-
-def builder_parameters(model: str) -> set[str]:
-    """What the function that builds a model does with the options that it is given."""
-    for path in (SOURCES / "models").glob("*.py"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and node.name == model:
-                return parameters_used(node)
-    raise AssertionError(f"no function in tenfold.models builds {model}")
 
 
 READ = attributes_read()
@@ -79,10 +69,8 @@ READ = attributes_read()
 
 @pytest.mark.parametrize(("kind", "field"), FIELDS)
 def test_every_field_is_read(kind: type, field: str) -> None:
-    if kind in SECTIONS["model"]:
-        assert field in builder_parameters(kind().name)
-    else:
-        assert field in READ
+    used = parameters_used(kind.part.call) if issubclass(kind, PartOptions) else READ
+    assert field in used
 
 
 # -- set by a recipe or a test -------------------------------------------------------------------
@@ -95,7 +83,7 @@ class Setting(NamedTuple):
     field: str
 
 
-FLAGS = {"--time": Setting(schema.TrainingOptions, "time_limit_seconds")}
+FLAGS = {"--time": Setting(TrainingOptions, "time_limit_seconds")}
 """Flags of the command line that stand for a field."""
 
 
@@ -107,7 +95,7 @@ def settings_in_shipped_recipes() -> Iterator[Setting]:
             for options in found if isinstance(found, tuple) else (found,):
                 for kind in kinds:
                     if type(options) is kind:
-                        yield from _differences(kind, vars(options))
+                        yield from _differences(kind, dict(options))
 
 
 def settings_in_tests() -> Iterator[Setting]:
@@ -128,10 +116,12 @@ def settings_in_tests() -> Iterator[Setting]:
 
 
 def _in_call(node: ast.Call, name: str) -> Iterator[Setting]:
-    kind = getattr(schema, name, None)
-    if kind in OPTIONS:
-        values = {keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg}
-        yield from _differences(kind, values)
+    values = {keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg}
+    for kinds in SECTIONS.values():
+        for kind in kinds:
+            short = kind.part.name if issubclass(kind, PartOptions) else kind.__name__
+            if name.removesuffix("_schedule") == short:
+                yield from _differences(kind, values)
 
 
 def _in_text(text: str) -> Iterator[Setting]:
@@ -153,7 +143,7 @@ def _in_dict(node: ast.Dict) -> Iterator[Setting]:
     """`{"training": {"epochs": 3}}`, as `recipe_from_dict` takes it, or one of its stages."""
     if "trains" in map(_value, node.keys):
         values = dict(zip(map(_value, node.keys), map(_value, node.values), strict=True))
-        yield from _differences(schema.StageOptions, values)
+        yield from _differences(StageOptions, values)
     for key, inner in zip(node.keys, node.values, strict=True):
         section = _value(key)
         if isinstance(section, str) and section in SECTIONS and isinstance(inner, ast.Dict):
@@ -164,13 +154,13 @@ def _in_dict(node: ast.Dict) -> Iterator[Setting]:
 
 def _in_section(section: str, values: dict[Any, Any]) -> Iterator[Setting]:
     for kind in SECTIONS[section]:
-        if section == "data" or "name" not in values or values["name"] == kind().name:
+        if section not in KINDS or values.get("name", kind().name) == kind().name:
             yield from _differences(kind, values)
 
 
 def _differences(kind: type, values: dict[Any, Any]) -> Iterator[Setting]:
     """The fields that get another value than their default."""
-    default = vars(kind())
+    default = dict(kind())
     for field, value in values.items():
         if field in default and value != default[field]:
             yield Setting(kind, field)

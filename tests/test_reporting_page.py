@@ -37,7 +37,7 @@ def test_one_run_is_told_in_plain_words(tmp_path: Path) -> None:
         "cnn on cifar10",
         "A convolutional network with 357,706 parameters learned from 45,000 pictures of cifar10",
         "95 % interval",
-        "78 s",
+        "1 min 18 s",
         "Always naming the commonest class would be right on 10.0 %.",
         "looked at once",
         "2026-11-21 04:31 UTC",

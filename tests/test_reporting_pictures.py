@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.reporting.pictures import png_data_uri, sprite, thumbnails
+from tenfold.data.formats.encoding import png_data_uri
+from tenfold.reporting.pictures import sprite, thumbnails
 from tenfold.reporting.templating import TEMPLATES
 
 STYLE = (TEMPLATES / "style.css").read_text()

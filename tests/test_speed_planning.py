@@ -96,7 +96,7 @@ def slow_machine(monkeypatch):
 def test_evaluation_page_and_margin_are_taken_out_of_the_time(slow_machine):
     planned = plan_run(load_recipe("cnn"), dataset(), seconds=100, device=CPU)
     # 20 validation pictures, after the last epoch and for the result, and 50 test pictures.
-    assert planned.closing.seconds == pytest.approx(0.18 + 4)
+    assert planned.closing_seconds == pytest.approx(0.18 + 4)
     limit = planned.recipe.training.time_limit_seconds
     assert limit == pytest.approx(100 * 0.95 - 4.18, abs=1)
     # An epoch of 180 pictures takes 0.18 s; more are planned than fit, so that the clock decides.
@@ -114,7 +114,7 @@ def test_what_is_not_done_takes_no_time(slow_machine):
         evaluates_test=False,
         writes_page=False,
     )
-    assert planned.closing.seconds == pytest.approx(0.08)
+    assert planned.closing_seconds == pytest.approx(0.08)
 
 
 def test_the_clock_is_the_only_end(slow_machine):
@@ -327,5 +327,5 @@ def test_views_that_would_take_too_much_of_the_time_are_left_out(monkeypatch, sl
     monkeypatch.setattr(planning, "speed_of_run", lambda recipe, **others: Speed(0.001, 0.1))
     planned = plan_run(None, pictures, seconds=60, device=CPU)
     assert planned.recipe.evaluation.views == "one"
-    assert planned.closing.seconds < 4 + 5 / 2
+    assert planned.closing_seconds < 4 + 5 / 2
     assert plan_run(None, pictures, seconds=200, device=CPU).recipe.evaluation.views == "six"

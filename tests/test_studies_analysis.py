@@ -14,7 +14,7 @@ from tenfold.evaluation.metrics import wilson_interval
 from tenfold.files import read_json, write_json
 from tenfold.results.studies import read_study
 from tenfold.studies.analysis import summarise_study
-from tenfold.studies.statistics import bootstrap_difference, mcnemar_p
+from tenfold.studies.statistics import mcnemar_p, welch_difference
 
 
 def the_finding(summary: dict[str, Any], words: str) -> str:
@@ -81,7 +81,7 @@ def test_each_variant_is_compared_with_the_baseline_on_the_same_pictures(
         np.stack([answers(accuracy, seed) for seed, accuracy in enumerate(accuracies)])
         for accuracies in ((0.660, 0.662, 0.667), (0.600, 0.604, 0.608))
     ]
-    expected = bootstrap_difference(sides[0], sides[1])
+    expected = welch_difference(sides[0], sides[1])
     assert (leaky["variant"], leaky["baseline"], leaky["epoch"]) == ("Leaky ReLU", "ReLU", 20)
     assert leaky["difference"] == pytest.approx(0.059)
     assert (leaky["low"], leaky["high"]) == (expected.low, expected.high)

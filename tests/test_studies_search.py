@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def test_best_toml_is_the_recipe_of_the_best_trial(searched: Path) -> None:
     trained = trained_recipe(searched, best)
     path = searched / "tunes/tiny/best.toml"
     said = "tiny with the values of a search"
-    assert load_recipe(path) == replace(trained, name="tiny-best", description=said)
+    assert load_recipe(path) == trained.but(name="tiny-best", description=said)
     text = path.read_text()
     header = [line for line in text.splitlines() if line.startswith("#")]
     assert "The best of 10 trials" in header[0]

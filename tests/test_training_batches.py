@@ -24,7 +24,15 @@ from tenfold.training.batches import (
 CPU = torch.device("cpu")
 UNIT = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 EVERYTHING = AugmentationOptions(
-    flip=True, translate=2, cutout=4, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1
+    flip=True,
+    translate=2,
+    cutout=4,
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.2,
+    hue=0.1,
+    trivialaugment=True,
+    random_erasing=0.5,
 )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tenfold.recipe import MuonOptions
+from parts import muon
 from tenfold.training.muon import orthogonalise
 from tenfold.training.optimizers import build_optimizer, set_learning_rate
 
@@ -49,7 +49,7 @@ def test_a_gradient_of_zero_gives_no_step():
 @pytest.mark.parametrize("iterations", [1, 4])
 def test_convolutions_take_orthogonal_steps_from_their_full_length(iterations):
     model = network()
-    options = MuonOptions(lr=0.2, momentum=0.5, iterations=iterations)
+    options = muon(lr=0.2, momentum=0.5, iterations=iterations)
     optimizer = build_optimizer(model, options)
     weight = model[2].weight
     expected = weight.detach().clone()
@@ -71,7 +71,7 @@ def test_convolutions_take_orthogonal_steps_from_their_full_length(iterations):
 
 def test_the_rest_takes_the_steps_of_nesterov_sgd():
     model, other = network(), network()
-    options = MuonOptions(head_lr=0.3, bias_lr=0.7, sgd_momentum=0.8, weight_decay=0.01)
+    options = muon(head_lr=0.3, bias_lr=0.7, sgd_momentum=0.8, weight_decay=0.01)
     optimizer = build_optimizer(model, options)
     linear, *rest = other[5].weight, *(p for p in other.parameters() if p.ndim == 1)
     reference = torch.optim.SGD(
@@ -95,7 +95,7 @@ def test_the_rest_takes_the_steps_of_nesterov_sgd():
 def test_frozen_parameters_and_those_without_a_gradient_stay():
     model = network()
     model[0].requires_grad_(False)
-    optimizer = build_optimizer(model, MuonOptions())
+    optimizer = build_optimizer(model, muon())
     give_gradients(model, 0)
     model[5].weight.grad = None
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -105,6 +105,6 @@ def test_frozen_parameters_and_those_without_a_gradient_stay():
 
 
 def test_it_takes_no_closure():
-    optimizer = build_optimizer(network(), MuonOptions())
+    optimizer = build_optimizer(network(), muon())
     with pytest.raises(ValueError, match="closure"):
         optimizer.step(lambda: 0.0)

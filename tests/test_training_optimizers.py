@@ -4,33 +4,31 @@ import pytest
 import torch
 from torch import nn
 
-from tenfold.models import build
-from tenfold.recipe import AdamOptions, AdamWOptions, AnnOptions, CnnOptions, SgdOptions, options_of
+from parts import adam, adamw, ann, build, cnn, sgd
 from tenfold.training.optimizers import (
     all_finite,
     build_optimizer,
     set_learning_rate,
-    update_of,
 )
 from tenfold.training.stages import depths_of
 from test_training_stages import recipe as pretrained_recipe
 
 LR, DECAY = 0.05, 0.1
 MODELS = {
-    "ann": AnnOptions(widths=(9, 5), activation="prelu"),
-    "ann without norm": AnnOptions(widths=(9,), norm="none"),
-    "cnn": CnnOptions(widths=(4, 6), dense=(7,), activation="prelu"),
-    "cnn without norm": CnnOptions(widths=(4,), dense=(), norm="none"),
+    "ann": ann(widths=(9, 5), activation="prelu"),
+    "ann without norm": ann(widths=(9,), norm="none"),
+    "cnn": cnn(widths=(4, 6), dense=(7,), activation="prelu"),
+    "cnn without norm": cnn(widths=(4,), dense=(), norm="none"),
 }
 
 
 def make(options):
     torch.manual_seed(0)
-    return build(options.name, num_classes=3, image_size=(8, 8), **options_of(options))
+    return build(options.name, num_classes=3, image_size=(8, 8), **options.options())
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
-@pytest.mark.parametrize("options", [SgdOptions, AdamOptions, AdamWOptions])
+@pytest.mark.parametrize("options", [sgd, adam, adamw])
 def test_weights_decay_and_norms_biases_and_slopes_do_not(model, options):
     network = make(model)
     optimizer = build_optimizer(network, options(lr=LR, weight_decay=DECAY))
@@ -52,13 +50,13 @@ def test_weights_decay_and_norms_biases_and_slopes_do_not(model, options):
 def test_positions_and_tokens_do_not_decay(backbone):
     timm = pytest.importorskip("timm")
     recipe = pretrained_recipe({"trains": "all"}, model={"backbone": backbone, "input_size": 0})
-    options = options_of(recipe.model)
+    options = recipe.model.options()
     network = build("pretrained", num_classes=3, image_size=(32, 32), **options)
     listed = timm.create_model(backbone).no_weight_decay()
     spared = {id(p) for name, p in network.backbone.named_parameters() if name in listed}
     depths = depths_of(network)
     optimizer = build_optimizer(
-        network, AdamWOptions(lr=LR, weight_decay=DECAY), layer_decay=0.5, depths=depths
+        network, adamw(lr=LR, weight_decay=DECAY), layer_decay=0.5, depths=depths
     )
     seen = []
     for group in optimizer.param_groups:
@@ -74,10 +72,10 @@ def test_positions_and_tokens_do_not_decay(backbone):
 def test_frozen_parameters_are_left_out():
     network = make(MODELS["ann without norm"])
     network[1].requires_grad_(False)
-    groups = build_optimizer(network, SgdOptions()).param_groups
+    groups = build_optimizer(network, sgd()).param_groups
     assert {id(p) for g in groups for p in g["params"]} == {id(p) for p in network[-1].parameters()}
     network[-1].weight.requires_grad_(False)  # nothing is left that decays
-    groups = build_optimizer(network, AdamWOptions()).param_groups
+    groups = build_optimizer(network, adamw()).param_groups
     assert [p.shape for g in groups for p in g["params"]] == [network[-1].bias.shape]
 
 
@@ -131,16 +129,16 @@ def test_sgd_by_hand(momentum, nesterov):
         memory["v"] = momentum * memory.get("v", 0.0) + gradient
         return value - LR * (gradient + momentum * memory["v"] if nesterov else memory["v"])
 
-    options = SgdOptions(lr=LR, momentum=momentum, nesterov=nesterov, weight_decay=DECAY)
+    options = sgd(lr=LR, momentum=momentum, nesterov=nesterov, weight_decay=DECAY)
     for found, expected in zip(steps_of(options), by_hand(rule), strict=True):
         assert found == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.95)])
-@pytest.mark.parametrize("kind", [AdamOptions, AdamWOptions])
+@pytest.mark.parametrize("kind", [adam, adamw])
 def test_adam_by_hand(kind, betas):
     def rule(value, gradient, decay, step, memory):
-        if kind is AdamOptions:
+        if kind is adam:
             gradient += decay * value
         else:
             value -= LR * decay * value
@@ -150,9 +148,9 @@ def test_adam_by_hand(kind, betas):
         return value - LR * mean / (square**0.5 + 1e-8)
 
     options = (
-        AdamOptions(lr=LR, betas=betas, weight_decay=DECAY)
-        if kind is AdamOptions
-        else AdamWOptions(lr=LR, betas=betas, weight_decay=DECAY)
+        adam(lr=LR, betas=betas, weight_decay=DECAY)
+        if kind is adam
+        else adamw(lr=LR, betas=betas, weight_decay=DECAY)
     )
     for found, expected in zip(steps_of(options), by_hand(rule), strict=True):
         assert found == pytest.approx(expected, abs=1e-9)
@@ -160,7 +158,7 @@ def test_adam_by_hand(kind, betas):
 
 def test_the_learning_rate_is_set_for_every_group():
     network = make(MODELS["cnn"])
-    optimizer = build_optimizer(network, SgdOptions(lr=0.1, momentum=0.0))
+    optimizer = build_optimizer(network, sgd(lr=0.1, momentum=0.0))
     before = [parameter.detach().clone() for parameter in network.parameters()]
     set_learning_rate(optimizer, 0.0)
     for parameter in network.parameters():
@@ -171,51 +169,6 @@ def test_the_learning_rate_is_set_for_every_group():
     optimizer.step()
     for old, parameter in zip(before, network.parameters(), strict=True):
         torch.testing.assert_close(parameter.detach(), old - 0.5)
-
-
-def gradients(network, step):
-    generator = torch.Generator().manual_seed(step)
-    for parameter in network.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator)
-
-
-@pytest.mark.parametrize("decay", [0.0, DECAY])
-@pytest.mark.parametrize("kind", [SgdOptions, AdamOptions, AdamWOptions])
-def test_an_update_has_the_bits_of_a_step(kind, decay):
-    def train(*, updates, pause=None):
-        network = make(MODELS["cnn"])
-        optimizer = build_optimizer(network, kind(lr=LR, weight_decay=decay))
-        take = update_of(optimizer) if updates else optimizer.step
-        for step in range(8):
-            if step == pause:  # As after a resume.
-                take = update_of(optimizer)
-            gradients(network, step)
-            if step == 5:  # As of a layer that this step does not use.
-                next(network.parameters()).grad = None
-            set_learning_rate(optimizer, 1 / (step + 1))
-            take()
-        tensors = [t for state in optimizer.state.values() for t in state.values() if t is not None]
-        return [*network.parameters(), *tensors]
-
-    expected = train(updates=False)
-    for found in (train(updates=True), train(updates=True, pause=4)):
-        assert len(found) == len(expected)
-        assert all(map(torch.equal, found, expected))
-
-
-def test_a_parameter_whose_first_gradient_comes_late():
-    def train(*, updates):
-        network = make(MODELS["cnn"])
-        optimizer = build_optimizer(network, AdamOptions(lr=LR))
-        take = update_of(optimizer) if updates else optimizer.step
-        for step in range(4):
-            gradients(network, step)
-            if step < 2:
-                next(network.parameters()).grad = None
-            take()
-        return list(network.parameters())
-
-    assert all(map(torch.equal, train(updates=True), train(updates=False)))
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])

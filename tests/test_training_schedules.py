@@ -7,25 +7,15 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from tenfold.recipe import (
-    ConstantSchedule,
-    CosineSchedule,
-    LinearSchedule,
-    OneCycleSchedule,
-    PlateauSchedule,
-    StepSchedule,
-    load_recipe,
-)
-from tenfold.training.schedules import Plateau, multiplier
+from parts import constant, cosine, linear, one_cycle, plateau, step_schedule
+from tenfold.recipe import load_recipe
+from tenfold.training.schedules import Plateau
 
 TOTAL, PER_EPOCH = 60, 12
 
 
 def ours(schedule, *, total=TOTAL, per_epoch=PER_EPOCH):
-    return [
-        multiplier(schedule, step, total_steps=total, steps_per_epoch=per_epoch)
-        for step in range(total)
-    ]
+    return [schedule(step, total_steps=total, steps_per_epoch=per_epoch) for step in range(total)]
 
 
 def theirs(make, *, total=TOTAL):
@@ -42,29 +32,29 @@ def theirs(make, *, total=TOTAL):
 
 @pytest.mark.parametrize("final", [0.0, 0.05, 1.0])
 def test_cosine_and_linear_are_those_of_pytorch(final):
-    assert ours(CosineSchedule(final=final)) == pytest.approx(
+    assert ours(cosine(final=final)) == pytest.approx(
         theirs(lambda o: lr_scheduler.CosineAnnealingLR(o, TOTAL, eta_min=final)), abs=1e-9
     )
-    assert ours(LinearSchedule(final=final)) == pytest.approx(
+    assert ours(linear(final=final)) == pytest.approx(
         theirs(lambda o: lr_scheduler.LinearLR(o, 1.0, final, TOTAL)), abs=1e-9
     )
 
 
 @pytest.mark.parametrize(("every", "factor"), [(1, 0.5), (2, 0.1), (10, 0.1), (0.25, 0.9)])
 def test_steps_are_those_of_pytorch(every, factor):
-    assert ours(StepSchedule(every_epochs=every, factor=factor)) == pytest.approx(
+    assert ours(step_schedule(every_epochs=every, factor=factor)) == pytest.approx(
         theirs(lambda o: lr_scheduler.StepLR(o, int(every * PER_EPOCH), gamma=factor))
     )
 
 
 @pytest.mark.parametrize(("every", "per_epoch"), [(0.1, 30), (1.1, 10), (0.55, 20), (2.3, 100)])
 def test_steps_fall_where_they_should_whatever_the_rounding(every, per_epoch):
-    found = ours(StepSchedule(every_epochs=every, factor=0.5), total=300, per_epoch=per_epoch)
+    found = ours(step_schedule(every_epochs=every, factor=0.5), total=300, per_epoch=per_epoch)
     assert found == [0.5 ** (step // round(every * per_epoch)) for step in range(300)]
 
 
 def test_cuts_are_the_milestones_of_pytorch():
-    cuts = StepSchedule(cuts=(1.5, 4), factor=0.1)
+    cuts = step_schedule(cuts=(1.5, 4), factor=0.1)
     assert ours(cuts) == pytest.approx(
         theirs(
             lambda o: lr_scheduler.MultiStepLR(o, [int(1.5 * PER_EPOCH), 4 * PER_EPOCH], gamma=0.1)
@@ -75,7 +65,7 @@ def test_cuts_are_the_milestones_of_pytorch():
 def test_a_paper_s_network_is_trained_with_both_cuts_of_its_rate():
     schedule = load_recipe("resnet20").schedule
     rates = [
-        multiplier(schedule, step, total_steps=64_064, steps_per_epoch=352)
+        schedule(step, total_steps=64_064, steps_per_epoch=352)
         for step in (31_990, 32_010, 47_990, 48_020, 64_063)
     ]
     assert rates == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
@@ -92,7 +82,7 @@ def test_warm_up_then_cosine_is_that_of_pytorch(final):
         ]
         return lr_scheduler.SequentialLR(optimizer, parts, [steps])
 
-    found = ours(CosineSchedule(warmup_epochs=2, final=final))
+    found = ours(cosine(warmup_epochs=2, final=final))
     assert found == pytest.approx(theirs(make), abs=1e-6)
 
 
@@ -112,25 +102,23 @@ def test_one_cycle_is_that_of_pytorch(peak, initial, final):
             cycle_momentum=False,
         )
     )
-    found = ours(OneCycleSchedule(peak=peak, initial=initial, final=final))
+    found = ours(one_cycle(peak=peak, initial=initial, final=final))
     assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_one_cycle_by_hand():
-    found = ours(OneCycleSchedule(peak=0.5, initial=0.2, final=0.0), total=4, per_epoch=2)
+    found = ours(one_cycle(peak=0.5, initial=0.2, final=0.0), total=4, per_epoch=2)
     assert found == pytest.approx([0.2, 0.6, 1.0, 0.5])
-    assert ours(OneCycleSchedule(peak=0, final=0.5), total=4) == pytest.approx(
-        [1, 0.875, 0.75, 0.625]
-    )
-    assert ours(OneCycleSchedule(peak=1, initial=0), total=4) == pytest.approx([0, 0.25, 0.5, 0.75])
+    assert ours(one_cycle(peak=0, final=0.5), total=4) == pytest.approx([1, 0.875, 0.75, 0.625])
+    assert ours(one_cycle(peak=1, initial=0), total=4) == pytest.approx([0, 0.25, 0.5, 0.75])
 
 
 SCHEDULES = {
-    "constant": ConstantSchedule,
-    "step": StepSchedule,
-    "cosine": CosineSchedule,
-    "linear": LinearSchedule,
-    "plateau": PlateauSchedule,
+    "constant": constant,
+    "step": step_schedule,
+    "cosine": cosine,
+    "linear": linear,
+    "plateau": plateau,
 }
 
 
@@ -156,11 +144,11 @@ def test_a_warm_up_as_long_as_the_run_never_reaches_the_full_rate(name, epochs):
 
 
 def test_a_constant_rate_is_constant():
-    assert ours(ConstantSchedule()) == [1.0] * TOTAL
-    assert ours(PlateauSchedule()) == [1.0] * TOTAL
+    assert ours(constant()) == [1.0] * TOTAL
+    assert ours(plateau()) == [1.0] * TOTAL
 
 
-@pytest.mark.parametrize("schedule", [c() for c in SCHEDULES.values()] + [OneCycleSchedule()])
+@pytest.mark.parametrize("schedule", [c() for c in SCHEDULES.values()] + [one_cycle()])
 def test_a_run_of_one_step_has_a_rate(schedule):
     (rate,) = ours(schedule, total=1, per_epoch=1)
     assert 0 < rate <= 1
@@ -178,18 +166,18 @@ def test_the_plateau_is_that_of_pytorch(patience, losses):
     reference = lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.5, patience=patience, threshold=0.0, eps=0.0
     )
-    plateau = Plateau()
+    state = Plateau()
     for loss in losses:
-        plateau.update(PlateauSchedule(factor=0.5, patience=patience), loss)
+        state.update(plateau(factor=0.5, patience=patience), loss)
         reference.step(loss)
-        assert plateau.factor == optimizer.param_groups[0]["lr"]
+        assert state.factor == optimizer.param_groups[0]["lr"]
 
 
 def test_the_plateau_by_hand():
-    plateau, schedule = Plateau(), PlateauSchedule(factor=0.1, patience=2)
+    state, schedule = Plateau(), plateau(factor=0.1, patience=2)
     factors = []
     for loss in (1.0, 0.9, 0.9, 0.91, 0.95, 0.9, 0.9, 0.9, 0.8):
-        plateau.update(schedule, loss)
-        factors.append(plateau.factor)
+        state.update(schedule, loss)
+        factors.append(state.factor)
     assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
-    assert plateau.best_loss == 0.8
+    assert state.best_loss == 0.8

@@ -35,7 +35,7 @@ class Whole(Strict):
     [
         ({}, "seed is missing; say what it is."),
         ({"seed": "1"}, "seed must be a whole number, not '1'."),
-        ({"seed": 1, "rate": -1}, "rate must be more than 0.0, not -1."),
+        ({"seed": 1, "rate": -1}, "rate must be more than 0, not -1."),
         ({"seed": 1, "rate": float("inf")}, "rate must be a finite number, not inf."),
         ({"seed": 1, "flip": 1}, "flip must be true or false, not 1."),
         ({"seed": 1, "network": 3}, "network must be a table, not 3."),
@@ -45,7 +45,7 @@ class Whole(Strict):
         ),
         (
             {"seed": 1, "network": {"name": "convolutional", "kernel": 9}},
-            "network.kernel must be at most 7, not 9.",
+            "network.kernel must be from 1 to 7, not 9.",
         ),
         (
             {"seed": 1, "network": {"name": "dense", "widths": [1, "2x"]}},

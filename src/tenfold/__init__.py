@@ -9,6 +9,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Classifier": "tenfold.estimator",
     "Dataset": "tenfold.data",
     "Images": "tenfold.data",
     "Recipe": "tenfold.recipe",

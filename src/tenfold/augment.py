@@ -7,6 +7,7 @@ the seed, the epoch and the picture's index alone: not on batch size, on the num
 or on whether the run was interrupted.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey, from ITU-R BT.601."""
+
+ERASING_TRIES = 10
 
 SHRUNK_AT_ONCE = 5000
 """Pictures, so that little memory is taken beside what they and the result take."""
@@ -26,7 +29,9 @@ class EpochDraws(NamedTuple):
     flip: (N,) bool. shift: (N, 2) int64, down and right in pixels. cutout: (N, 2) int64, the
     centre's row and column. brightness, contrast, saturation: (N,) float factors. hue: (N,) float
     share of the colour circle. zoom: (N, 3) float, the side of what is seen as a share of the
-    picture's, and its place from top and left as a share of what is left out.
+    picture's, and its place from top and left as a share of what is left out. erase: (N, 4) int64,
+    a rectangle's top, left, height and width, 0 high where none is erased. operations, amounts:
+    (N, K), see `autoaugment.draw_operations`.
     """
 
     flip: Tensor | None
@@ -37,6 +42,9 @@ class EpochDraws(NamedTuple):
     saturation: Tensor | None
     hue: Tensor | None
     zoom: Tensor | None = None
+    erase: Tensor | None = None
+    operations: Tensor | None = None
+    amounts: Tensor | None = None
 
     def of(self, indices: Tensor) -> "EpochDraws":
         """The draws of the pictures at `indices`, (B,) int64."""
@@ -44,11 +52,11 @@ class EpochDraws(NamedTuple):
 
     def scaled(self, factor: float) -> "EpochDraws":
         """The draws for pictures whose sides are `factor` times as long, to the nearest pixel."""
-        shift, cutout = (
+        shift, cutout, erase = (
             None if draw is None else (draw * factor).round().to(torch.int64)
-            for draw in (self.shift, self.cutout)
+            for draw in (self.shift, self.cutout, self.erase)
         )
-        return self._replace(shift=shift, cutout=cutout)
+        return self._replace(shift=shift, cutout=cutout, erase=erase)
 
     def to(self, device: torch.device) -> "EpochDraws":
         """The same draws on `device`."""
@@ -80,6 +88,7 @@ def draw_epoch(
     saturation: float = 0.0,
     hue: float = 0.0,
     zoom: float = 0.0,
+    random_erasing: float = 0.0,
 ) -> EpochDraws:
     """Draw one epoch's changes for `num_images` pictures of `image_size` from `generator` (CPU).
 
@@ -116,7 +125,33 @@ def draw_epoch(
             if zoom > 0
             else None
         ),
+        erase=(
+            _draw_rectangles(num_images, image_size, random_erasing, generator)
+            if random_erasing > 0
+            else None
+        ),
     )
+
+
+def _draw_rectangles(
+    num_images: int, image_size: tuple[int, int], probability: float, generator: torch.Generator
+) -> Tensor:
+    """(N, 4) int64: top, left, height, width (Zhong et al. 2020, arXiv 1708.04896).
+
+    From 2 to 33 % of the image, sides of ratios from 0.3 to 3.3: the first of ten draws that fits.
+    """
+    height, width = image_size
+    area, ratio = torch.rand(2, num_images, ERASING_TRIES, generator=generator)
+    area = (0.02 + 0.31 * area) * height * width
+    ratio = (math.log(0.3) + math.log(3.3 / 0.3) * ratio).exp()
+    tall, wide = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (tall > 0) & (tall < height) & (wide > 0) & (wide < width)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    chosen, top, left = torch.rand(3, num_images, generator=generator)
+    erased = fits.any(dim=1) & (chosen < probability)
+    tall, wide = (torch.where(erased, side.gather(1, first)[:, 0], 0) for side in (tall, wide))
+    top, left = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
+    return torch.stack([top, left, tall, wide], dim=1).to(torch.int64)
 
 
 def alternating_flips(num_images: int, *, epoch: int, generator: torch.Generator) -> Tensor:
@@ -203,17 +238,17 @@ def batch_colour(pixels: Tensor, draws: EpochDraws) -> Tensor:
     if draws.brightness is not None:
         images = (images * draws.brightness[:, None, None, None]).clamp_(0, 1)
     if draws.contrast is not None:
-        grey = _grey(images).mean(dim=(1, 2), keepdim=True)
+        grey = batch_grey(images).mean(dim=(1, 2), keepdim=True)
         images = _blend(images, grey, draws.contrast)
     if draws.saturation is not None:
-        images = _blend(images, _grey(images), draws.saturation)
+        images = _blend(images, batch_grey(images), draws.saturation)
     if draws.hue is not None:
         images = _shift_hue(images, draws.hue)
     return images.mul_(255).round_().to(torch.uint8)
 
 
-def _grey(images: Tensor) -> Tensor:
-    """(B, H, W, 3) to (B, H, W, 1)."""
+def batch_grey(images: Tensor) -> Tensor:
+    """Luma of (B, H, W, 3) float images, (B, H, W, 1)."""
     return (images * images.new_tensor(LUMA)).sum(dim=3, keepdim=True)
 
 
@@ -246,11 +281,21 @@ def batch_cutout(inputs: Tensor, centres: Tensor, *, size: int) -> Tensor:
     the mean colour of standardised pictures; it may reach over the edge. Changes `inputs`, whose
     memory stays as it is laid out, and returns it.
     """
+    sizes = torch.full_like(centres, size)
+    return batch_erase(inputs, torch.cat([centres - size // 2, sizes], dim=1))
+
+
+def batch_erase(inputs: Tensor, rectangles: Tensor) -> Tensor:
+    """Cover a rectangle of each image with 0, as `batch_cutout` does.
+
+    rectangles: (B, 4) int64, top, left, height and width.
+    """
     height, width = inputs.shape[2:]
-    rows = torch.arange(height, device=inputs.device) - (centres[:, :1] - size // 2)
-    columns = torch.arange(width, device=inputs.device) - (centres[:, 1:] - size // 2)
-    inside_rows = (rows >= 0) & (rows < size)
-    inside_columns = (columns >= 0) & (columns < size)
+    top, left, tall, wide = rectangles[:, :, None].unbind(dim=1)
+    rows = torch.arange(height, device=inputs.device) - top
+    columns = torch.arange(width, device=inputs.device) - left
+    inside_rows = (rows >= 0) & (rows < tall)
+    inside_columns = (columns >= 0) & (columns < wide)
     inside = (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
     return inputs.masked_fill_(inside, 0.0)
 

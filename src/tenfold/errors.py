@@ -5,7 +5,6 @@ prints it without a traceback; Python users catch `TenfoldError`.
 """
 
 import importlib
-from collections.abc import Sequence
 
 
 class TenfoldError(Exception):
@@ -34,13 +33,6 @@ def counted(number: int, noun: str) -> str:
     """A number with its noun, for sentences: `1 picture`, `2,000 pictures`, `2 classes`."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
-
-
-def listed(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def missing_extra(what: str, extra: str) -> TenfoldError:

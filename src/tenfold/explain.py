@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 
 from tenfold.errors import TenfoldError, missing_extra
 from tenfold.evaluation.features import kept_features, key_of_network
+from tenfold.evaluation.novelty import unit
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.blocks import Layer
 from tenfold.models.parts import gradient_batch, parts_of
@@ -109,12 +110,12 @@ def features_before_head(
 def nearest(features: _Maps, others: _Maps, *, number: int = 5) -> Neighbours:
     """For each row of `features` (N, D) the rows of `others` (M, D) at the smallest angle."""
     number = min(number, len(others))
-    unit, of = _unit(features), _unit(others)
-    indices = np.empty((len(unit), number), dtype=np.int64)
-    similarity = np.empty((len(unit), number), dtype=np.float32)
-    for start in range(0, len(unit), COMPARED_AT_ONCE):
+    ours, of = unit(features), unit(others)
+    indices = np.empty((len(ours), number), dtype=np.int64)
+    similarity = np.empty((len(ours), number), dtype=np.float32)
+    for start in range(0, len(ours), COMPARED_AT_ONCE):
         rows = slice(start, start + COMPARED_AT_ONCE)
-        cosines = unit[rows] @ of.T
+        cosines = ours[rows] @ of.T
         best = np.argpartition(-cosines, number - 1, axis=1)[:, :number]
         values = np.take_along_axis(cosines, best, axis=1)
         order = np.argsort(-values, axis=1, kind="stable")
@@ -329,8 +330,3 @@ def _randomised(module: nn.Module, *, seed: int) -> Iterator[None]:
         yield
     finally:
         module.load_state_dict(kept)
-
-
-def _unit(features: _Maps) -> _Maps:
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)

@@ -2,11 +2,12 @@
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -20,28 +21,35 @@ _FOLDERS = re.compile(
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file under a temporary name beside `path`, renamed to it once it is on the disk.
+def replacing(path: Path) -> Iterator[Path]:
+    """A free name beside `path`, renamed to it at the end; if the block raises, what is there is
+    removed and whatever stood at `path` stays."""
+    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            (shutil.rmtree if temporary.is_dir() else os.unlink)(temporary)
 
-    If the block raises, the temporary file is removed and whatever stood at `path` stays. Raises
-    TenfoldError where the disk is full or the folder can't be written.
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that replaces `path` once it is on the disk; see `replacing`.
+
+    Raises TenfoldError where the disk is full or the folder can't be written.
     """
     if os.path.isdir(path):  # Which asks no leave.
         raise UnwritableError(f"{path} is a folder; give the name of a file in it.")
-    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise _write_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -76,28 +84,18 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def require_writable(folder: Path) -> None:
     """Create `folder` if need be and prove that a file can be written in it.
 
     Raises TenfoldError where it can't, so that hours of work are not lost at the end.
     """
-    probe = folder / f".{secrets.token_hex(6)}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(probe, "wb") as file:
-            file.write(b"tenfold")
-            file.flush()
-            os.fsync(file.fileno())
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"tenfold")
+            probe.flush()
+            os.fsync(probe.fileno())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            probe.unlink()
         raise _write_error(folder, error) from error
 
 

@@ -1,7 +1,7 @@
 """What pydantic refuses, in one sentence that names the file, the field and the nearest match."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -33,28 +33,47 @@ _LONGEST_VALUE = 80
 
 
 def sentence_of(
-    error: ValidationError, source: str | Path, *, kind: Any = None, remedy: str = ""
+    error: ValidationError,
+    source: str | Path,
+    *,
+    kind: Any = None,
+    options_of: Callable[[str], Any] | None = None,
+    elsewhere: Mapping[str, Iterable[str]] | None = None,
+    remedy: str = "",
 ) -> str:
     """The first thing that `error` complains of, such as `x.toml: seed must be at least 0, not -1`.
 
     source: how to call the file. kind: the model that was validated, from which the keys of an
-    unknown key's table are known, and which parts of a place are tags of a union. remedy: what to
-    do, where it isn't to correct the value.
+    unknown key's table are known, and which parts of a place are tags of a union. options_of:
+    gives the model of a table that names a part. elsewhere: the tables in which a key may be that
+    is unknown where it stands. remedy: what to do, where it isn't to correct the value.
     """
-    detail = error.errors(include_url=False)[0]
-    place, table = _place(kind, detail["loc"])
+    details = error.errors(include_url=False)
+    # A key that is misspelt is missing too.
+    detail = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
+    place, table = _place(kind, detail["loc"], options_of)
     end = f"; {remedy}." if remedy else "."
+    if detail["type"] == "unusable":
+        return (
+            f"{source}: {place}.name {detail['ctx']['name']} can't be used: {detail['ctx']['why']}."
+        )
+    if detail["type"] == "expected":
+        place = ".".join(filter(None, (place, detail["ctx"]["key"])))
+    if detail["type"] == "missing" and isinstance(detail["loc"][-1], int):
+        place = place.rpartition("[")[0]
+        return f"{source}: {place} must be a longer list, not {_found(detail)}."
     if detail["type"] == "missing":
         return f"{source}: {place} is missing; {remedy or 'say what it is'}."
     if detail["type"] == "extra_forbidden":
         keys = [field.alias or name for name, field in getattr(table, "model_fields", {}).items()]
         known = f"; the keys here are {', '.join(keys)}" if keys else "; leave it out"
-        hint = nearest(str(detail["loc"][-1]), keys)
+        hint = _nearest_key(str(detail["loc"][-1]), keys, place, elsewhere or {})
         return f"{source}: unknown key {place!r}{hint}{known}."
     if detail["type"].startswith("union_tag"):
         place = f"{place}.{detail['ctx']['discriminator'].strip(chr(39))}".removeprefix(".")
     subject = f"{place} must" if place else "the whole must"
-    return f"{source}: {subject} be {_expected(detail)}, not {_found(detail)}{end}"
+    wanted = _range_of(table, detail) or _expected(detail)
+    return f"{source}: {subject} be {wanted}, not {_found(detail)}{end}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -63,8 +82,51 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
+def _nearest_key(
+    key: str, keys: Sequence[str], place: str, elsewhere: Mapping[str, Iterable[str]]
+) -> str:
+    """The key that is meant: one of another table that has this very name, or the most similar."""
+    own = place.rpartition(".")[0]
+    others = {
+        name: f"{table}.{name}".removeprefix(".")
+        for name, tables in elsewhere.items()
+        if own not in tables
+        for table in tables
+    }
+    if key in others:
+        return f" (did you mean {others[key]!r}?)"
+    if hint := nearest(key, keys):
+        return hint
+    matches = difflib.get_close_matches(key, others, n=1)
+    return f" (did you mean {others[matches[0]]!r}?)" if matches else ""
+
+
+def _range_of(table: Any, detail: ErrorDetails) -> str:
+    """Both bounds of a number that broke one, in words."""
+    field = getattr(table, "model_fields", {}).get(detail["loc"][-1]) if detail["loc"] else None
+    if detail["type"] not in _BOUNDS or field is None:
+        return ""
+    bound: dict[str, Any] = {}
+    for each in field.metadata:
+        bound |= {key: getattr(each, key) for key in ("gt", "ge", "lt", "le") if hasattr(each, key)}
+    match bound:
+        case {"ge": low, "le": high}:
+            return f"from {low:,} to {high:,}"
+        case {"ge": low, "lt": high}:
+            return f"from {low:,} to below {high:,}"
+        case {"gt": low, "le": high}:
+            return f"above {low:,} and at most {high:,}"
+        case {"ge": low}:
+            return f"{low:,} or more"
+        case {"gt": low}:
+            return f"more than {low:,}"
+    return ""
+
+
 def _expected(detail: ErrorDetails) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "expected":
+        return str(context["words"])
     if kind in _BOUNDS:
         return _BOUNDS[kind].format(**context)
     if kind == "value_error":
@@ -78,13 +140,17 @@ def _expected(detail: ErrorDetails) -> str:
 
 def _found(detail: ErrorDetails) -> str:
     value = detail["input"]
+    if detail["type"] == "expected" and detail["ctx"]["key"]:
+        value = detail["ctx"]["found"]
     if detail["type"].startswith("union_tag") and isinstance(value, dict):
         value = value.get(detail["ctx"]["discriminator"].strip("'"))
     text = repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
-def _place(kind: Any, location: tuple[int | str, ...]) -> tuple[str, Any]:
+def _place(
+    kind: Any, location: tuple[int | str, ...], options_of: Callable[[str], Any] | None
+) -> tuple[str, Any]:
     """`location` as `a.b[0]`, and the model whose key its last part is."""
     path, table = "", None
     for part in location:
@@ -98,6 +164,12 @@ def _place(kind: Any, location: tuple[int | str, ...]) -> tuple[str, Any]:
         if table is not None and isinstance(part, str):
             field = table.model_fields.get(part)
             kind = field.annotation if field else None
+            if (
+                options_of is not None
+                and len(location) > 1
+                and getattr(kind, "names_a_part", False)
+            ):
+                kind = options_of(part)
         else:
             items = [args[-1] for each in kinds if (args := _items(each))]
             kind = items[0] if items else None

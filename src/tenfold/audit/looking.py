@@ -15,6 +15,7 @@ from tenfold.data.formats.image_folders import printable
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.picture_predictions import find_pictures, read_pictures
 from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.probabilities import softmax
 
 NUM_OF_A_KIND = 6
 """Pictures that are explained: the surest errors and the least sure."""
@@ -91,8 +92,7 @@ def _explained(
     model = subject.model
     logits = model.logits(pixels).astype(np.float64) / subject.temperature
     guesses = logits.argmax(axis=1)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    confidence = 1 / exponentials.sum(axis=1)
+    confidence = softmax(logits).max(axis=1)
     arrays: Arrays = {"pixels": pixels}
     checks = {}
     some = subject.measured.pixels[subject.drawn(len(subject.measured), NUM_CHECKED)]

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,13 +49,14 @@ from tenfold.cli.options import (
 from tenfold.cli.predictions import predict, score
 from tenfold.cli.studies import studies, study
 from tenfold.cli.tune import tune
-from tenfold.console.output import Output, duration
+from tenfold.console.output import Output
 from tenfold.console.summaries import (
     show_comparison,
     show_metrics,
     show_result,
 )
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
+from tenfold.formatting import duration
 from tenfold.waiting import sharing_cores
 
 if TYPE_CHECKING:
@@ -79,6 +80,14 @@ def _options(
         bool, typer.Option("--version", is_eager=True, help="Show the version and leave.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--trust-code",
+            help="Import the code that a run came with, such as a network of its author's; may "
+            "stand anywhere in the command.",
+        ),
+    ] = False,
 ) -> None:
     if version:
         print(__version__)
@@ -182,7 +191,7 @@ def train(
             time, recipe, changes, output=output, runs=runs, options=options, writes_page=report
         )
         chosen, dataset = timed.recipe, timed.dataset
-        options = dataclasses.replace(options, closing=timed.closing, threads=timed.threads)
+        options = dataclasses.replace(options, threads=timed.threads)
     else:
         chosen, dataset = _chosen(
             output, recipe, changes, has_data=data is not None, skip=skip_broken
@@ -353,25 +362,20 @@ def recipes(as_json: JsonOption = False) -> None:
 @app.command()
 def models(as_json: JsonOption = False) -> None:
     """List the networks, with their parameters for ten classes of 32x32 pictures."""
-    from dataclasses import fields
-    from typing import get_args
-
-    from tenfold.models import MODELS, build, count_parameters
-    from tenfold.recipe import ModelOptions, options_of
+    from tenfold.models import count_parameters
+    from tenfold.registry import SHIPPED, find_part
 
     output = Output(as_json=as_json)
     rows = []
-    for options in sorted((kind() for kind in get_args(ModelOptions)), key=lambda o: o.name):
-        assert options.name in MODELS
+    for name in sorted(SHIPPED["network"]):
+        options = find_part("network", name).options
         count = None
         with contextlib.suppress(TenfoldError):  # What it needs may not be installed.
-            shape: dict[str, Any] = {"num_classes": 10, "image_size": (32, 32)}
-            count = count_parameters(build(options.name, **shape, **options_of(options)))
-        names = ", ".join(f.name for f in fields(options) if f.name != "name")
-        purpose = (type(options).__doc__ or "").partition("\n")[0]
-        output.record("model", name=options.name, num_parameters=count, options=names)
-        shown = "–" if count is None else f"{count:,}"
-        rows.append([options.name, shown, purpose, names])
+            count = count_parameters(options()(num_classes=10, image_size=(32, 32)))
+        names = ", ".join(key for key in options.model_fields if key != "name")
+        purpose = (options.__doc__ or "").partition("\n")[0]
+        output.record("model", name=name, num_parameters=count, options=names)
+        rows.append([name, "–" if count is None else f"{count:,}", purpose, names])
     output.table("Models", ["model", "parameters", "what it is", "options"], rows)
 
 
@@ -383,9 +387,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Names of classes may not be in its alphabet.
             stream.reconfigure(errors="backslashreplace")
-    # --debug may stand anywhere, since it is thought of after the rest has been typed.
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    with _exit_status(debug=len(arguments) < len(sys.argv) - 1), sharing_cores():
+    # Both may stand anywhere, since they are thought of after the rest has been typed.
+    arguments = [each for each in sys.argv[1:] if each not in ("--debug", "--trust-code")]
+    if "--trust-code" in sys.argv:
+        os.environ["TENFOLD_TRUST_CODE"] = "1"  # Of processes that this one starts, too.
+    with _exit_status(debug="--debug" in sys.argv), sharing_cores():
         _require_working_folder()
         app(args=arguments)
 

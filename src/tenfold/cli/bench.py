@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenfold.cli.options import JsonOption, RunsOption, ThreadsOption
-from tenfold.console.output import Output, duration, percent
+from tenfold.console.output import Output
 from tenfold.errors import counted
+from tenfold.formatting import duration, percent
 
 if TYPE_CHECKING:
     import torch

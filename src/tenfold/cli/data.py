@@ -73,7 +73,7 @@ def data_eda(
     """Explore a data set: classes, colours, quality, duplicates; as JSON and as a page."""
     from tenfold.data import load
     from tenfold.data.eda import explore
-    from tenfold.data.splits import check_leaks
+    from tenfold.data.leaks import check_leaks
     from tenfold.files import write_json
     from tenfold.reporting.eda.page import write_exploration_page
 

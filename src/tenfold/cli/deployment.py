@@ -13,8 +13,9 @@ from tenfold.cli.options import (
     RunsOption,
     ThreadsOption,
 )
-from tenfold.console.output import Output, percent
+from tenfold.console.output import Output
 from tenfold.errors import TenfoldError, require_packages
+from tenfold.formatting import percent
 
 if TYPE_CHECKING:
     from tenfold.deployment.export import Export

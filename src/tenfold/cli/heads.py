@@ -13,7 +13,8 @@ from tenfold.cli.options import (
     data_override,
     require_data,
 )
-from tenfold.console.output import Output, duration, percent
+from tenfold.console.output import Output
+from tenfold.formatting import duration, percent
 
 
 def heads(

@@ -15,9 +15,10 @@ from tenfold.cli.options import (
     require_data,
     require_split,
 )
-from tenfold.console.output import Output, percent
+from tenfold.console.output import Output
 from tenfold.console.summaries import show_metrics
 from tenfold.errors import TenfoldError, counted
+from tenfold.formatting import percent
 
 if TYPE_CHECKING:
     from tenfold.evaluation.picture_predictions import Model, PicturePrediction

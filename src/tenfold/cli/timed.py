@@ -6,24 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tenfold.cli.options import seconds_of
-from tenfold.console.output import Output, duration, percent
+from tenfold.console.output import Output
 from tenfold.errors import TenfoldError
+from tenfold.formatting import duration, percent
 
 if TYPE_CHECKING:
     from tenfold.data import Dataset
     from tenfold.recipe import Recipe
     from tenfold.speed.planning import Planned
-    from tenfold.training.clock import Closing
     from tenfold.training.train import TrainOptions
 
 
 class Timed(NamedTuple):
-    """What to train, with the data set, what was left for evaluation, and the threads that are best
-    where a plan was made."""
+    """What to train, with the data set, and the threads that are best where a plan was made."""
 
     recipe: "Recipe"
     dataset: "Dataset | None" = None
-    closing: "Closing | None" = None
     threads: int | None = None
 
 
@@ -42,7 +40,6 @@ def recipe_within(
     An unfinished run in `runs`, or in the folder of `options`, that the same command began keeps
     its plan, unless `options` ask for a new one. Raises TenfoldError under a launcher.
     """
-    from dataclasses import replace
 
     import torch
 
@@ -89,7 +86,7 @@ def recipe_within(
     )
     _tell(planned, output, time=time, writes_page=writes_page)
     threads = torch.get_num_threads() if options.threads is None else options.threads
-    return Timed(replace(planned.recipe, name=named), dataset, planned.closing, threads)
+    return Timed(planned.recipe.but(name=named), dataset, threads)
 
 
 def _tell(planned: "Planned", output: Output, *, time: str, writes_page: bool) -> None:
@@ -101,7 +98,7 @@ def _tell(planned: "Planned", output: Output, *, time: str, writes_page: bool) -
         recipe=recipe.to_dict(),
         expected=planned.expected,
         training_seconds=limit,
-        closing_seconds=planned.closing.seconds,
+        closing_seconds=planned.closing_seconds,
     )
     expected = ""
     if planned.expected is not None:
@@ -109,5 +106,5 @@ def _tell(planned: "Planned", output: Output, *, time: str, writes_page: bool) -
     closing = "evaluation and page" if writes_page else "evaluation"
     output.say(
         f"Within {time}: {recipe.name}, {duration(limit)} of training and "
-        f"{duration(planned.closing.seconds)} for {closing}.{expected}"
+        f"{duration(planned.closing_seconds)} for {closing}.{expected}"
     )

@@ -17,8 +17,9 @@ from tenfold.cli.options import (
     require_data,
     seconds_of,
 )
-from tenfold.console.output import Output, duration, percent
+from tenfold.console.output import Output
 from tenfold.errors import counted, require_packages
+from tenfold.formatting import duration, in_words, percent
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
@@ -264,8 +265,6 @@ def _outcome(record: "Trial") -> str:
 
 def _values(record: "Trial", summary: "SearchSummary") -> str:
     """The trial's values in short: the last part of each key, unless two keys share it."""
-    from tenfold.reporting.words import in_words
-
     return ", ".join(
         f"{summary.short_name(key)} {in_words(value)}" for key, value in record.params.items()
     )

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tenfold.audit.store import Finding
-from tenfold.console.output import Output, percent
+from tenfold.console.output import Output
 from tenfold.errors import counted
+from tenfold.formatting import percent
 
 
 def show_findings(output: Output, findings: Mapping[str, Finding]) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tenfold.errors import counted
+from tenfold.formatting import duration, percent
 from tenfold.progress import Progress
 
 if TYPE_CHECKING:
@@ -116,21 +117,6 @@ class Output:
             yield _PlainTraining(self)
         else:
             yield _JsonTraining(self)
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """0.7512 as `75.1 %`."""
-    return f"{100 * share:.{digits}f} %"
-
-
-def duration(seconds: float) -> str:
-    """`8.4 s`, `2 min 05 s` or `3 h 07 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _looks_numeric(text: str) -> bool:

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tenfold.console.output import Output, duration, percent
+from tenfold.console.output import Output
 from tenfold.errors import counted
+from tenfold.formatting import duration, percent
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenfold.console.output import Output, duration, percent
+from tenfold.console.output import Output
 from tenfold.errors import counted
+from tenfold.formatting import duration, percent
 
 if TYPE_CHECKING:
     from tenfold.results.runs import Metrics

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.images import Dataset, Images
 from tenfold.data.leaks import DuplicateReport, duplicates_across
-from tenfold.data.normalisation import ChannelStatistics, channel_statistics
+from tenfold.data.normalisation import Normalisation, channel_statistics
 from tenfold.data.quality import QualityFlag, find_flags, measure
 from tenfold.files import without_folders
 from tenfold.progress import Progress
@@ -117,7 +117,7 @@ class Exploration:
     original_sizes: OriginalSizes | None
     quality: tuple[QualityFlag, ...]
     duplicates: DuplicateReport
-    normalisation: ChannelStatistics
+    normalisation: Normalisation
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers, without NaN."""

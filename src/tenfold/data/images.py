@@ -14,6 +14,8 @@ from tenfold.errors import TenfoldError
 PHOTO_SIZE = 64
 """Side in pixels to which photographs are brought where nobody asks for another."""
 MAX_LISTED_CLASSES = 20
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""Weights of red, green and blue in grey, from ITU-R BT.601."""
 
 
 @dataclass(frozen=True, eq=False)

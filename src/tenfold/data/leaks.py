@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import combinations_with_replacement, pairwise
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -131,13 +131,17 @@ class _Finder:
 
     def __init__(self, splits: Mapping[str, Images], groups: _Numbers) -> None:
         self._names = list(splits)
-        self._images = list(splits.values())
-        self._bounds = np.cumsum([0, *map(len, self._images)])
+        self._ids = [name for images in splits.values() for name in images.ids.tolist()]
+        self._labels = [label for images in splits.values() for label in images.labels.tolist()]
         self._groups = groups
-        # Row s, column g: how many pictures of split s are in group g.
-        self._counts = np.stack(
-            [np.bincount(groups[low:high], minlength=len(groups)) for low, high in self._spans()]
-        )
+        ends = np.cumsum([len(images) for images in splits.values()])[:-1]
+        self._members = np.split(np.arange(len(groups)), ends)
+        # Row s, column g: the first picture of split s in group g or -1, and how many there are.
+        shape = (len(splits), len(groups))
+        self._firsts, self._counts = np.full(shape, -1), np.zeros(shape, dtype=np.int64)
+        for split, members in enumerate(self._members):
+            self._firsts[split, groups[members][::-1]] = members[::-1]
+            self._counts[split] = np.bincount(groups[members], minlength=len(groups))
 
     def overlaps(self, near: NearPairs | None) -> tuple[Overlap, ...]:
         numbers = range(len(self._names))
@@ -147,73 +151,33 @@ class _Finder:
         )
 
     def _overlap(self, first: int, second: int, near: NearPairs | None) -> Overlap:
-        low, high = self._spans()[second]
-        mine = self._groups[low:high]
+        members = self._members[second]
+        mine = self._groups[members]
         equals = self._counts[first, mine] > (1 if first == second else 0)
-        pairs = self._exact_pairs(first, low + np.flatnonzero(equals))
-        num_pairs = len(pairs)
+        copies, originals = members[equals], self._firsts[first, mine[equals]]
+        others = originals != copies
+        table = [(*pair, 1.0) for pair in zip(originals[others], copies[others], strict=True)]
         num_near = None
         if near is not None:
-            has_near = self._has_near(first, near)[mine]
+            here, there = np.append(near.first, near.second), np.append(near.second, near.first)
+            ours, theirs = self._firsts[first, here], self._firsts[second, there]
+            has_near = np.isin(mine, there[ours >= 0])
             num_near = int(np.count_nonzero(has_near & ~equals))
-            found = self._near_pairs(first, second, near)
-            num_pairs += len(found)
-            pairs += found
+            both = (ours >= 0) & (theirs >= 0)
+            pairs = np.sort(np.stack([ours[both], theirs[both]], axis=1), axis=1)
+            pairs, places = np.unique(pairs, axis=0, return_index=True)
+            similarity = np.append(near.similarity, near.similarity)[both][places]
+            order = np.argsort(-similarity, kind="stable")
+            table += [(*pairs[place], float(similarity[place])) for place in order]
         return Overlap(
             self._names[first],
             self._names[second],
             int(np.count_nonzero(equals)),
             num_near,
-            tuple(pairs[:MAX_LISTED_PAIRS]),
-            num_pairs,
+            tuple(self._pair(*row) for row in table[:MAX_LISTED_PAIRS]),
+            len(table),
         )
 
-    def _exact_pairs(self, first: int, indices: _Numbers) -> list[DuplicatePair]:
-        """Each of `indices` with the first picture of split `first` that equals it."""
-        low, high = self._spans()[first]
-        groups, positions = np.unique(self._groups[low:high], return_index=True)
-        originals = low + positions[np.searchsorted(groups, self._groups[indices])]
-        others = originals != indices
-        return [
-            self._pair(original, index, 1.0)
-            for original, index in zip(originals[others], indices[others], strict=True)
-        ]
-
-    def _has_near(self, split: int, near: NearPairs) -> NDArray[np.bool_]:
-        """For each group whether split `split` has a picture that nearly equals it."""
-        there = self._counts[split] > 0
-        found = np.zeros(len(self._groups), dtype=np.bool_)
-        found[near.second[there[near.first]]] = True
-        found[near.first[there[near.second]]] = True
-        return found
-
-    def _near_pairs(self, first: int, second: int, near: NearPairs) -> list[DuplicatePair]:
-        """The first picture that each split has of the two groups, by falling similarity."""
-        ours, theirs = self._first_of(first), self._first_of(second)
-        found: dict[tuple[int, int], float] = {}
-        for one, other, similarity in zip(near.first, near.second, near.similarity, strict=True):
-            for left, right in ((one, other), (other, one)):
-                if ours[left] >= 0 and theirs[right] >= 0:
-                    low, high = sorted((int(ours[left]), int(theirs[right])))
-                    found[low, high] = float(similarity)
-        ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-        return [self._pair(*indices, similarity) for indices, similarity in ordered]
-
-    def _first_of(self, split: int) -> _Numbers:
-        """For each group the first picture of the split that is in it, or -1."""
-        low, high = self._spans()[split]
-        firsts = np.full(len(self._groups), -1, dtype=np.int64)
-        firsts[self._groups[low:high][::-1]] = np.arange(low, high)[::-1]
-        return firsts
-
     def _pair(self, first: int, second: int, similarity: float) -> DuplicatePair:
-        (one, one_label), (other, other_label) = self._identity(first), self._identity(second)
-        return DuplicatePair(one, other, round(similarity, 4), one_label == other_label)
-
-    def _identity(self, index: int) -> tuple[str, int]:
-        split = int(np.searchsorted(self._bounds, index, side="right")) - 1
-        images, position = self._images[split], index - self._bounds[split]
-        return str(images.ids[position]), int(images.labels[position])
-
-    def _spans(self) -> list[tuple[int, int]]:
-        return list(pairwise(self._bounds.tolist()))
+        same_class = self._labels[first] == self._labels[second]
+        return DuplicatePair(self._ids[first], self._ids[second], round(similarity, 4), same_class)

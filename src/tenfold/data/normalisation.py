@@ -7,13 +7,6 @@ import numpy as np
 from tenfold.data.images import Images
 
 
-class ChannelStatistics(NamedTuple):
-    """Mean and standard deviation of each channel, of pixels scaled to [0, 1]."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
 class Normalisation(NamedTuple):
     """`(pixel / 255 - mean) / std` for red, green and blue."""
 
@@ -21,7 +14,7 @@ class Normalisation(NamedTuple):
     std: tuple[float, float, float]
 
 
-def channel_statistics(images: Images) -> ChannelStatistics:
+def channel_statistics(images: Images) -> Normalisation:
     """Exact mean and (population) standard deviation over all pixels of all pictures.
 
     Counted through a histogram of the 256 values a channel, so nothing is rounded.
@@ -37,7 +30,7 @@ def channel_statistics(images: Images) -> ChannelStatistics:
     variance = counts @ values**2 / total - mean**2
     red, green, blue = (float(m) for m in mean)
     deviations = np.sqrt(np.maximum(variance, 0))
-    return ChannelStatistics(
+    return Normalisation(
         (red, green, blue), (float(deviations[0]), float(deviations[1]), float(deviations[2]))
     )
 

@@ -16,14 +16,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.images import Images
+from tenfold.data.images import LUMA, Images
 from tenfold.progress import Progress
 
 NUM_EXAMPLES = 12
 
 _Floats = NDArray[np.float32]
 
-_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _ENTROPY_BINS = 32
 _BLOCK_VALUES = 12_000_000
 
@@ -103,7 +102,7 @@ def measure(images: Images, *, progress: Progress | None = None) -> Measures:
     step = max(1, _BLOCK_VALUES // (height * width * 3))
     for start in range(0, number, step):
         part = slice(start, start + step)
-        grey = images.pixels[part] @ _LUMINANCE
+        grey = images.pixels[part] @ LUMA
         luminance[part] = grey.mean(axis=(1, 2))
         sharpness[part] = _sharpness(grey)
         entropy[part] = _entropy(grey)

@@ -16,23 +16,12 @@ from numpy.typing import NDArray
 
 from tenfold.data.duplicates import exact_groups, near_groups
 from tenfold.data.images import Dataset, Images
-from tenfold.data.leaks import check_leaks, duplicates_across
 from tenfold.errors import TenfoldError
-
-__all__ = [
-    "TrainingData",
-    "check_leaks",
-    "duplicates_across",
-    "evaluation_split",
-    "stratified_split",
-    "subset",
-    "training_data",
-]
 
 _Numbers = NDArray[np.int64]
 
 # Each draw has a stream of its own, so that one seed doesn't put like-ordered pictures together.
-_TEST, _VALIDATION, _TRAIN, _ANY = range(4)
+_TEST, _VALIDATION, _TRAIN = range(3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,36 +35,6 @@ class TrainingData:
     notes: tuple[str, ...] = ()
     checksums: Mapping[str, str] = field(default_factory=dict)
     white_level: int = 0
-
-
-def stratified_split(
-    labels: _Numbers, *, size: float, seed: int, groups: _Numbers | None = None
-) -> tuple[_Numbers, _Numbers]:
-    """Sorted indices of those that stay, and of those held out.
-
-    labels: `(N,)` int64. size: how many to hold out, as a number or as a share below 1 of all. The
-    total is met exactly, and each class gives its share by largest remainder, but never its last
-    picture. groups: `(N,)` int64, equal for pictures that must stay on one side; the total may
-    then be missed by less than the largest group of each class.
-
-    Raises TenfoldError for a size that is not possible.
-    """
-    held_out = _Draw(labels, size, _generator(seed, _ANY), "size").held_out(groups)
-    return np.delete(np.arange(len(labels)), held_out), held_out
-
-
-def subset(images: Images, size: float, *, seed: int) -> Images:
-    """`size` pictures, as a number or as a share below 1, drawn evenly over the classes.
-
-    Every class keeps its share by largest remainder, and at least one picture where `size` allows
-    it. The order is that of `images`. Raises TenfoldError if there aren't as many pictures.
-    """
-    number = _number(size, len(images), "size")
-    if number > len(images):
-        raise TenfoldError(
-            f"size is {number:,}, but there are only {len(images):,} pictures; make it smaller."
-        )
-    return _take(images, _drawn(images.labels, number, _generator(seed, _ANY)))
 
 
 def training_data(
@@ -105,13 +64,15 @@ def training_data(
                 f"The {split} images of {dataset.name} have {own_height}x{own_width} pixels where "
                 f"those for training have {height}x{width}; bring them to one size."
             )
-    parts = _partition(dataset, _Sizes(train_size, validation_size, test_size, seed))
+    sizes = _Sizes(train_size, validation_size, test_size, seed)
+    train = _images(dataset, "train", sizes)
+    assert train is not None
     return TrainingData(
-        train=_take(dataset.train, parts.train),
-        validation=_validation(dataset, parts),
+        train=train,
+        validation=_images(dataset, "validation", sizes),
         dataset_name=dataset.name,
         source=dataset.source,
-        notes=(*dataset.notes, *parts.notes),
+        notes=(*dataset.notes, *_partition(dataset, sizes).notes),
         checksums=dataset.checksums,
         white_level=dataset.white_level,
     )
@@ -130,19 +91,11 @@ def evaluation_split(
 
     Raises TenfoldError where there is no such split, and for sizes that are not possible.
     """
-    parts = _partition(dataset, _Sizes(train_size, validation_size, test_size, seed))
-    images: Images | None
-    match split_name:
-        case "train":
-            images = _take(dataset.train, parts.train)
-        case "validation":
-            images = _validation(dataset, parts)
-        case "test":
-            images = _test(dataset, parts)
-        case _:
-            raise TenfoldError(
-                f"There is no split {split_name!r}; choose one of train, validation, test."
-            )
+    if split_name not in ("train", "validation", "test"):
+        raise TenfoldError(
+            f"There is no split {split_name!r}; choose one of train, validation, test."
+        )
+    images = _images(dataset, split_name, _Sizes(train_size, validation_size, test_size, seed))
     if images is None:
         raise TenfoldError(
             f"There is no {split_name} split of {dataset.name}, because {split_name}_size is 0 and "
@@ -165,8 +118,18 @@ class _Partition(NamedTuple):
     train: _Numbers
     validation: _Numbers | None
     test: _Numbers | None
-    own_validation: bool
     notes: tuple[str, ...]
+
+
+def _images(dataset: Dataset, split: str, sizes: _Sizes) -> Images | None:
+    """One of the splits; its own where the data set has it."""
+    own = {"validation": dataset.validation if sizes.validation else None, "test": dataset.test}
+    if (images := own.get(split)) is not None:
+        return images
+    indices = getattr(_partition(dataset, sizes), split)
+    if indices is None or len(indices) == len(dataset.train):
+        return None if indices is None else dataset.train  # Without a copy.
+    return dataset.train.take(indices)
 
 
 # Training and evaluation ask the same of one data set, and looking for duplicates takes a while.
@@ -176,39 +139,31 @@ _known: WeakKeyDictionary[Dataset, dict[_Sizes, _Partition]] = WeakKeyDictionary
 def _partition(dataset: Dataset, sizes: _Sizes) -> _Partition:
     known = _known.setdefault(dataset, {})
     if sizes not in known:
-        known[sizes] = _make_partition(dataset, sizes)
+        known[sizes] = _make_partition(dataset.train, dataset, sizes)
     return known[sizes]
 
 
-def _make_partition(dataset: Dataset, sizes: _Sizes) -> _Partition:
-    images = dataset.train
+def _make_partition(images: Images, dataset: Dataset, sizes: _Sizes) -> _Partition:
     rest = np.arange(len(images))
-    test, validation = None, None
-    notes: tuple[str, ...] = ()
-    groups, is_near = None, False
-    if dataset.test is None and sizes.test != 0:
-        groups = near_groups([images.pixels])
-        draw = _Draw(images.labels, sizes.test, _generator(sizes.seed, _TEST), "test_size")
-        apart = draw.is_possible(groups)
-        if not apart:
-            groups = exact_groups([images.pixels])
-        is_near = apart
-        test = draw.held_out(groups)
-        notes = (_note(len(test), len(images), apart=apart),)
+    test, validation, near = None, None, None
+    notes: list[str] = []
+    makes_test = dataset.test is None and sizes.test != 0
+    makes_validation = dataset.validation is None and sizes.validation != 0
+    exact = exact_groups([images.pixels]) if makes_test or makes_validation else rest
+    if makes_test:
+        near = near_groups([images.pixels])
+        test, apart = _hold_out(images, rest, (near, exact), "test", sizes)
+        near = near if apart else None
+        notes.append(_note(len(test), len(images), apart=apart))
         rest = np.setdiff1d(rest, test, assume_unique=True)
-    if dataset.validation is None and sizes.validation != 0:
-        groups = exact_groups([images.pixels]) if groups is None else groups
-        generator = _generator(sizes.seed, _VALIDATION)
-        draw = _Draw(images.labels[rest], sizes.validation, generator, "validation_size")
-        if is_near and not draw.is_possible(groups[rest]):
-            groups = exact_groups([images.pixels])
-            notes += (_VALIDATION_NOTE,)
-        held_out = draw.held_out(groups[rest])
-        rest, validation = np.delete(rest, held_out), rest[held_out]
-    if sizes.train != 0:
+    if makes_validation:
+        validation, apart = _hold_out(images, rest, (near, exact), "validation", sizes)
+        if near is not None and not apart:
+            notes.append(_VALIDATION_NOTE)
+        rest = np.setdiff1d(rest, validation, assume_unique=True)
+    if sizes.train:
         rest = rest[_training_draw(images.labels[rest], sizes)]
-    own_validation = dataset.validation is not None and sizes.validation != 0
-    return _Partition(rest, validation, test, own_validation, notes)
+    return _Partition(rest, validation, test, tuple(notes))
 
 
 _VALIDATION_NOTE = (
@@ -227,83 +182,65 @@ def _note(number: int, total: int, *, apart: bool) -> str:
     )
 
 
+def _generator(seed: int, purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, purpose]))
+
+
+def _hold_out(
+    images: Images,
+    rest: _Numbers,
+    groups: tuple[_Numbers | None, _Numbers],
+    split: str,
+    sizes: _Sizes,
+) -> tuple[_Numbers, bool]:
+    """Sorted indices of `rest` that are held out for `split`, its size met class by class.
+
+    groups: near duplicates, where they were looked for, and exact ones. The first are kept whole
+    if each class can then give at least half of what it should, and a picture if it should give
+    any; else the second are. The bool says whether the first were.
+    """
+    labels, what = images.labels[rest], f"{split}_size"
+    counts = np.bincount(labels)
+    number = _number(getattr(sizes, split), len(labels), what)
+    most = np.maximum(counts - 1, 0)
+    if number > most.sum():
+        raise TenfoldError(
+            f"{what} is {number:,} of {len(labels):,} pictures, which leaves no picture of "
+            f"some class to train on; {most.sum():,} can be held out at most."
+        )
+    quotas = _quotas(counts, number, least=np.zeros_like(counts), most=most)
+    generator = _generator(sizes.seed, _TEST if split == "test" else _VALIDATION)
+    order = np.argsort(generator.random(len(labels)), kind="stable")
+    near, exact = groups
+    if near is not None:
+        chosen = _whole_groups(labels, order, quotas, near[rest])
+        given = np.bincount(labels[chosen], minlength=len(quotas))
+        if (given >= np.maximum(quotas // 2, np.minimum(quotas, 1))).all():
+            return np.sort(rest[chosen]), True
+    chosen = _whole_groups(labels, order, quotas, exact[rest])
+    if not len(chosen):
+        raise TenfoldError(
+            f"None of the {len(labels):,} pictures can be held out for {what}, because those of "
+            "each class equal each other; supply that split yourself."
+        )
+    return np.sort(rest[chosen]), False
+
+
 def _training_draw(labels: _Numbers, sizes: _Sizes) -> _Numbers:
+    """Sorted indices of `train_size` pictures, at least one of each class if that is possible."""
     number = _number(sizes.train, len(labels), "train_size")
     if number > len(labels):
         raise TenfoldError(
             f"train_size is {number:,}, but there are only {len(labels):,} pictures left to train "
             "on; make it smaller, or 0 for all of them."
         )
-    return _drawn(labels, number, _generator(sizes.seed, _TRAIN))
-
-
-def _validation(dataset: Dataset, parts: _Partition) -> Images | None:
-    if parts.own_validation:
-        return dataset.validation
-    return None if parts.validation is None else _take(dataset.train, parts.validation)
-
-
-def _test(dataset: Dataset, parts: _Partition) -> Images | None:
-    if dataset.test is not None:
-        return dataset.test
-    return None if parts.test is None else _take(dataset.train, parts.test)
-
-
-def _take(images: Images, indices: _Numbers) -> Images:
-    """As `Images.take`, but without a copy where all are wanted."""
-    return images if len(indices) == len(images) else images.take(indices)
-
-
-def _generator(seed: int, purpose: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64([seed, purpose]))
-
-
-class _Draw:
-    """Pictures held out of `labels`: an order drawn once, and how many of each class."""
-
-    def __init__(
-        self, labels: _Numbers, size: float, generator: np.random.Generator, what: str
-    ) -> None:
-        self._labels, self._what = labels, what
-        counts = np.bincount(labels)
-        number = _number(size, len(labels), what)
-        most = np.maximum(counts - 1, 0)
-        if number > most.sum():
-            raise TenfoldError(
-                f"{what} is {number:,} of {len(labels):,} pictures, which leaves no picture of "
-                f"some class to train on; {most.sum():,} can be held out at most."
-            )
-        self._quotas = _quotas(counts, number, least=np.zeros_like(counts), most=most)
-        self._order = np.argsort(generator.random(len(labels)), kind="stable")
-
-    def held_out(self, groups: _Numbers | None) -> _Numbers:
-        """Sorted indices, with groups kept whole."""
-        if groups is None:
-            return np.sort(_first_of_each(self._labels, self._order, self._quotas))
-        indices = _whole_groups(self._labels, self._order, self._quotas, groups)
-        if not len(indices):
-            raise TenfoldError(
-                f"None of the {len(self._labels):,} pictures can be held out for {self._what}, "
-                "because those of each class equal each other; supply that split yourself."
-            )
-        return np.sort(indices)
-
-    def is_possible(self, groups: _Numbers) -> bool:
-        """Whether each class gives at least half of what it should, and a picture if it should
-        give any, with groups kept whole."""
-        indices = _whole_groups(self._labels, self._order, self._quotas, groups)
-        given = np.bincount(self._labels[indices], minlength=len(self._quotas))
-        return bool((given >= np.maximum(self._quotas // 2, np.minimum(self._quotas, 1))).all())
-
-
-def _drawn(labels: _Numbers, number: int, generator: np.random.Generator) -> _Numbers:
-    """Sorted indices of `number` pictures, at least one of each class if that is possible."""
     counts = np.bincount(labels)
     present = np.minimum(counts, 1)
     least = present if number >= present.sum() else np.zeros_like(counts)
     quotas = _quotas(counts, number, least=least, most=counts)
-    order = np.argsort(generator.random(len(labels)), kind="stable")
-    return np.sort(_first_of_each(labels, order, quotas))
+    order = np.argsort(_generator(sizes.seed, _TRAIN).random(len(labels)), kind="stable")
+    chosen = [order[labels[order] == label][:quota] for label, quota in enumerate(quotas)]
+    return np.sort(np.concatenate(chosen))
 
 
 def _number(size: float, available: int, what: str) -> int:
@@ -327,15 +264,11 @@ def _quotas(counts: _Numbers, total: int, *, least: _Numbers, most: _Numbers) ->
     return quotas
 
 
-def _first_of_each(labels: _Numbers, order: _Numbers, quotas: _Numbers) -> _Numbers:
-    chosen = [order[labels[order] == label][:quota] for label, quota in enumerate(quotas)]
-    return np.concatenate([np.empty(0, dtype=np.int64), *chosen])
-
-
 def _whole_groups(
     labels: _Numbers, order: _Numbers, quotas: _Numbers, groups: _Numbers
 ) -> _Numbers:
-    """As `_first_of_each`, taking all pictures of a group or none; one that won't fit is passed."""
+    """The first of each class in `order` up to its quota, taking all pictures of a group or none;
+    one that won't fit is passed over."""
     members: dict[int, list[int]] = {}
     for index in order.tolist():
         members.setdefault(int(groups[index]), []).append(index)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from tenfold import __version__
+from tenfold.data.formats.encoding import png_data_uri
 from tenfold.data.formats.pictures import (
     BrokenPictureError,
     TooLargePictureError,
@@ -21,7 +22,7 @@ from tenfold.deployment import inference_protocol as protocol
 from tenfold.deployment.aside import Aside
 from tenfold.deployment.batching import Batcher, FullError, StoppedError
 from tenfold.deployment.measuring import Measures
-from tenfold.deployment.predictor import Predictor, png_uri
+from tenfold.deployment.predictor import Predictor
 
 PAGE = Path(__file__).with_name("page.html")
 OUTPUTS = ("probabilities", "logits")
@@ -161,7 +162,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             "probabilities": prediction.probabilities,
         }
         if request.query_params.get("details", "").lower() in ("1", "true"):
-            reply["seen"] = await service.aside(lambda: png_uri(pixels))
+            reply["seen"] = await service.aside(lambda: png_data_uri(pixels))
             if predictor.has_map:
                 reply["where"] = await service.where(pixels)
         return JSONResponse(reply)

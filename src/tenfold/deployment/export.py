@@ -21,12 +21,12 @@ from tenfold.deployment.predictor import (
     METADATA_KEY,
     made_up_pictures,
     open_session,
-    softmax,
 )
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import fitted_of, why_unfitted
 from tenfold.evaluation.evaluate import open_data, split_of, use_of
 from tenfold.evaluation.predictions import map_labels
+from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.trained import TrainedModel, load
 from tenfold.files import read_json, write_bytes, write_json
 from tenfold.progress import Progress
@@ -346,8 +346,8 @@ def _plain_logits(
     """Of one view, whatever the recipe's evaluation has."""
     from dataclasses import replace
 
-    evaluation = replace(model.recipe.evaluation, views="one")
-    plain = replace(model, recipe=replace(model.recipe, evaluation=evaluation))
+    evaluation = model.recipe.evaluation.but(views="one")
+    plain = replace(model, recipe=model.recipe.but(evaluation=evaluation))
     return plain.logits(pixels, progress=progress)
 
 
@@ -406,12 +406,12 @@ def _drawn(images: Images, number: int) -> Images:
 
 def _samples(images: Images, number: int) -> list[str]:
     """Pictures of as many classes as there are, as PNG in data URIs, for those who want to try."""
-    from tenfold.deployment.predictor import png_uri
+    from tenfold.data.formats.encoding import png_data_uri
 
     first = np.array([np.flatnonzero(images.labels == label)[0] for label in set(images.labels)])
     others = np.setdiff1d(np.arange(len(images)), first)
     chosen = np.concatenate([np.sort(first), others])[:number]
-    return [png_uri(images.pixels[index]) for index in chosen]
+    return [png_data_uri(images.pixels[index]) for index in chosen]
 
 
 def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from tenfold.run import RunFolder, create_run
 
 FILES = (
     "model.safetensors", "recipe.json", "provenance.json", "result.json", "metrics.jsonl",
-    "timings.jsonl", "predictions-*.npz", "export/*.onnx", "export/exports.json",
+    "timings.jsonl", "predictions-*.npz", "export/*.onnx", "export/exports.json", "code/*.py",
 )  # fmt: skip
-"""Of a run folder that are pushed and pulled: nothing that has to be executed to be read. The page
+"""Of a run folder that are pushed and pulled; code isn't imported without `--trust-code`. The page
 is not among them: it speaks of the machine, and is written anew from these."""
 
 REQUIRED = ("model.safetensors", "recipe.json", "result.json")

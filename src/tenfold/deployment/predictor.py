@@ -24,6 +24,7 @@ from tenfold.data.formats.pictures import (
     require_pixels,
 )
 from tenfold.errors import TenfoldError, first_line, missing_extra
+from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.thresholds import confidence_for
 
 if TYPE_CHECKING:
@@ -110,15 +111,6 @@ class Predictor:
             found += self._predict_batch(pictures[start : start + BATCH_SIZE])
         return found
 
-    def predict_folder(self, folder: "str | os.PathLike[str]") -> dict[str, Prediction]:
-        """What it says of each picture file in `folder` at any depth, by its path in it."""
-        from tenfold.data.formats.image_folders import picture_files
-
-        paths = [file.path for file in picture_files(Path(folder))]
-        return dict(
-            zip(paths, self.predict_many([Path(folder) / path for path in paths]), strict=True)
-        )
-
     def pixels(self, picture: Picture, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """`picture` as the model sees it: (H, W, 3) uint8 of its own size. An array holds uint8, or
         floats in [0, 1], which count as uint8 divided by 255.
@@ -192,8 +184,7 @@ class Predictor:
         logits = self._once(pixels)
         if self._views == "one":
             return logits
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        confidence = 1 / exponentials.sum(axis=1)
+        confidence = softmax(logits).max(axis=1)
         places = np.flatnonzero(confidence < self._views_below)
         if not len(places):
             return logits
@@ -220,12 +211,6 @@ class Predictor:
             ["logits"], {"pixels": np.ascontiguousarray(pixels)}
         )[0]
         return found
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of logits, both (N, C)."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def made_up_pictures(height: int, width: int) -> NDArray[np.uint8]:
@@ -306,18 +291,6 @@ def read_facts(session: "InferenceSession", path: Path) -> dict[str, Any]:
             "export the run again."
         )
     return facts
-
-
-def png_uri(pixels: NDArray[np.uint8]) -> str:
-    """Pixels (H, W, 3) as a PNG picture in a data URI."""
-    import base64
-    import io
-
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def _threshold(facts: dict[str, Any], accuracy: float | None) -> float:

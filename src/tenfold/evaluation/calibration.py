@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.thresholds import CERTAINTY, images_needed
 from tenfold.results.runs import Fitted, Result, Threshold, Unfitted
 
@@ -185,7 +186,6 @@ def fit_temperature(predictions: Predictions) -> float:
     from scipy.optimize import brentq
 
     logits = predictions.logits.astype(np.float64)
-    logits = logits - logits.max(axis=1, keepdims=True)
     right = float((predictions.logits.argmax(axis=1) == predictions.labels).mean())
     if right == 1:
         raise TenfoldError(
@@ -195,7 +195,7 @@ def fit_temperature(predictions: Predictions) -> float:
 
     def excess(log_temperature: float) -> float:
         """Mean confidence less the share that is right; it falls with the temperature."""
-        confidence = 1 / np.exp(logits * math.exp(-log_temperature)).sum(axis=1)
+        confidence = softmax(logits * math.exp(-log_temperature)).max(axis=1)
         return float(confidence.mean()) - right
 
     low, high = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from tenfold.data.images import LUMA
+
 SEVERITIES = (1, 2, 3, 4, 5)
 
 FAMILIES = {
@@ -149,7 +151,7 @@ def _snow(x: Floats, level: int, generator: np.random.Generator) -> Floats:
     flakes[flakes < least] = 0
     angles = generator.uniform(-135, -45, len(x))
     flakes = _moved(flakes.clip(0, 1), angles, radius=radius, deviation=blur)
-    grey = (x @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
+    grey = (x @ LUMA)[..., None]
     faded = share * x + (1 - share) * np.maximum(x, grey * 1.5 + 0.5)
     return np.asarray(faded + flakes + np.rot90(flakes, 2, axes=(1, 2)), dtype=np.float32)
 

@@ -4,7 +4,7 @@ from tenfold.data import Dataset, load
 from tenfold.data.images import PHOTO_SIZE
 from tenfold.models.pretrained import preprocessing_of
 from tenfold.progress import Progress
-from tenfold.recipe import PretrainedOptions, Recipe
+from tenfold.recipe import Recipe
 
 
 def load_data(
@@ -27,6 +27,6 @@ def load_data(
 def photo_size(recipe: Recipe) -> int:
     """The side in pixels that photographs are brought to: the input size of a pretrained network,
     or 64 for one that learns from these pictures alone."""
-    if isinstance(recipe.model, PretrainedOptions):
+    if recipe.model.name == "pretrained":
         return preprocessing_of(recipe.model.backbone, recipe.model.input_size).side
     return PHOTO_SIZE

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.probabilities import log_sum_exp
 from tenfold.results.runs import ClassScore, ConfidenceHistogram, LabelMetrics, Metrics, Mistake
 
 CONFIDENCE_BINS = 20
@@ -103,9 +104,7 @@ def compare_labels(
 def cross_entropy(predictions: Predictions) -> float:
     """Mean negative log-likelihood of the true classes, in nats."""
     logits = predictions.logits.astype(np.float64)
-    highest = logits.max(axis=1)
-    log_sum = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
-    return float((log_sum - logits[np.arange(len(logits)), predictions.labels]).mean())
+    return float((log_sum_exp(logits) - logits[np.arange(len(logits)), predictions.labels]).mean())
 
 
 def top_k_accuracy(predictions: Predictions, k: int) -> float:

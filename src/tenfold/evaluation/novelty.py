@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.evaluation.probabilities import log_sum_exp, softmax
+
 Floats = NDArray[np.float32]
 
 MOST_KNOWN = 10_000
@@ -39,15 +41,12 @@ class NoveltyResult(NamedTuple):
 
 def maximum_softmax(seen: Seen) -> NDArray[np.float64]:
     """The confidence (Hendrycks and Gimpel 2017, arXiv 1610.02136)."""
-    logits = seen.logits.astype(np.float64)
-    return np.asarray(1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1))
+    return np.asarray(softmax(seen.logits.astype(np.float64)).max(axis=1))
 
 
 def energy(seen: Seen) -> NDArray[np.float64]:
     """log sum exp of the logits (Liu et al. 2020, arXiv 2010.03759)."""
-    logits = seen.logits.astype(np.float64)
-    highest = logits.max(axis=1)
-    return np.asarray(highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1)))
+    return log_sum_exp(seen.logits.astype(np.float64))
 
 
 class Neighbourhood:
@@ -55,12 +54,12 @@ class Neighbourhood:
     2204.06507): features of length 1."""
 
     def __init__(self, known: Floats) -> None:
-        self._known = _unit(known[:MOST_KNOWN])
+        self._known = unit(known[:MOST_KNOWN])
         self._rank = max(len(self._known) // PICTURES_A_NEIGHBOUR, 1) - 1
 
     def __call__(self, seen: Seen) -> NDArray[np.float64]:
         found = np.empty(len(seen.features))
-        features = _unit(seen.features)
+        features = unit(seen.features)
         for start in range(0, len(features), 500):
             cosines = features[start : start + 500] @ self._known.T
             nearest = np.partition(-cosines, self._rank, axis=1)[:, self._rank]
@@ -74,7 +73,7 @@ class Ellipsoids:
     2505.18032): else a picture with little in it lies near to all means."""
 
     def __init__(self, known: Floats, labels: NDArray[np.int64]) -> None:
-        features = _unit(known).astype(np.float64)
+        features = unit(known).astype(np.float64)
         present = np.unique(labels)
         self._means = np.stack([features[labels == label].mean(axis=0) for label in present])
         centred = features - self._means[np.searchsorted(present, labels)]
@@ -87,7 +86,7 @@ class Ellipsoids:
 
     def __call__(self, seen: Seen) -> NDArray[np.float64]:
         distances = []
-        features = _unit(seen.features).astype(np.float64)
+        features = unit(seen.features).astype(np.float64)
         for mean in self._means:
             away = features - mean
             distances.append(np.einsum("nd,de,ne->n", away, self._precision, away, optimize=True))
@@ -151,6 +150,7 @@ def textures(number: int, size: tuple[int, int], *, seed: int = 0) -> NDArray[np
     return found
 
 
-def _unit(features: Floats) -> Floats:
+def unit(features: Floats) -> Floats:
+    """Features (N, D) with length 1."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tenfold.data import Images
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.probabilities import softmax
 from tenfold.files import atomic_file
 from tenfold.progress import Progress
 
@@ -42,9 +43,7 @@ class Predictions(NamedTuple):
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """(N, C) float64, the softmax of the logits."""
-        logits = self.logits.astype(np.float64)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+        return softmax(self.logits.astype(np.float64))
 
     @property
     def predicted(self) -> NDArray[np.int64]:

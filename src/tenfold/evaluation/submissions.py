@@ -4,25 +4,23 @@ import csv
 import difflib
 import io
 import itertools
-import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
 from tenfold.data.formats.csv_folders import CLASSES_FILE, read_class_names
-from tenfold.data.formats.label_tables import Row, find_tables, read_table, text_of
+from tenfold.data.formats.image_folders import PICTURE_SUFFIXES
+from tenfold.data.formats.label_tables import ORIGINAL_ID, Row, find_tables, read_table, text_of
 from tenfold.data.formats.listings import plain_name, sorted_names
+from tenfold.data.formats.split_names import SPLITS
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.id_matching import is_picture_path, match_ids, without_split
 from tenfold.evaluation.metrics import compare_labels
 from tenfold.files import write_text
 from tenfold.results.runs import LabelMetrics
-
-logger = logging.getLogger("tenfold")
 
 NUM_SHOWN = 5
 
@@ -54,9 +52,9 @@ def submission_ids(ids: NDArray[np.str_]) -> list[str]:
     other numbers.
     """
     names: list[str] = ids.tolist()
-    short = [without_split(name) for name in names]
+    short = [_without_split(name) for name in names]
     splits = {name.partition("/")[0] for name in names}
-    shortened = all(s != n and not is_picture_path(s) for s, n in zip(short, names, strict=True))
+    shortened = all(s != n and not _is_picture_path(s) for s, n in zip(short, names, strict=True))
     if not shortened or len(splits) > 1:
         return names
     numbers = [int(name) for name in short if name.isascii() and name.isdigit()]
@@ -76,10 +74,10 @@ def score_submission(
     """How right a table of predictions is, by a table of labels; see `compare_labels`.
 
     Both are CSV files with a column for the picture (`id`, `filename` ...) and one for the class
-    (`label`, `class` ...), in any order of rows; other columns are passed over. Ids may be spelled
-    as `match_ids` says. Labels of a split (a column `split`) without any prediction don't count.
-    Classes may be numbers on one side if `classes.txt` beside the labels has the names in order, or
-    if they are those of CIFAR. `num_missing` counts the pictures without a prediction,
+    (`label`, `class` ...), in any order of rows; other columns are passed over. Ids are joined as
+    `match_ids` says. Labels of a split (a column `split`) without any prediction don't count.
+    Classes may be numbers on one side if `classes.txt` beside the labels has the names in order.
+    `num_missing` counts the pictures without a prediction,
     or with an empty one as `tenfold predict` writes of a broken picture, which `allow_missing`
     takes as wrong.
 
@@ -95,31 +93,94 @@ def score_submission(
             "as wrong with --allow-missing."
         )
     truths = _read(labels, split=None)
-    match = match_ids(predictions, truths)
-    if len(match.strangers) == len(predictions):
+    matched = match_ids(predictions, truths)
+    known = set(matched)
+    strangers = [row for number, row in enumerate(predictions) if number not in known]
+    if len(strangers) == len(predictions):
         raise TenfoldError(
             f"No id of {submission} ({_some(predictions)}) is in {labels} ({_some(truths)}); give "
             "the labels of the same pictures."
         )
     pairs = [
         (truth, None if number is None else predictions[number])
-        for truth, number in zip(truths, match.predictions, strict=True)
+        for truth, number in zip(truths, matched, strict=True)
     ]
     used = {truth.split for truth, prediction in pairs if prediction is not None}
     pairs = [(truth, prediction) for truth, prediction in pairs if truth.split in used]
     pairs = [(truth, row if row and row.label.strip() else None) for truth, row in pairs]
     missing = [truth for truth, prediction in pairs if prediction is None]
-    strangers = [predictions[number] for number in match.strangers]
     _require_same_ids(
         strangers, [] if allow_missing else missing, submission=submission, labels=labels
     )
     answered = [row for _, row in pairs if row is not None]
-    class_names = _class_names(labels, truths, answered)
-    scored = _indices([truth for truth, _ in pairs], class_names, labels=labels)
+    listed = read_class_names(labels.parent)
+    class_names = listed or sorted_names(plain_name(row.label) for row in truths)
+    indices = partial(
+        _indices, class_names=class_names, labels=labels, are_ordered=listed is not None
+    )
+    scored = indices([truth for truth, _ in pairs])
     guesses = np.full(len(pairs), -1, dtype=np.int64)
-    guesses[[row is not None for _, row in pairs]] = _indices(answered, class_names, labels=labels)
+    guesses[[row is not None for _, row in pairs]] = indices(answered)
     metrics = compare_labels(scored, guesses, class_names=class_names)
     return SubmissionMetrics(**dict(metrics), num_missing=len(missing))
+
+
+def match_ids(predictions: Sequence[Row], labels: Sequence[Row]) -> list[int | None]:
+    """For each label the position of the prediction with its id, or None.
+
+    Ids are compared as they are; failing that, without the split in front; then without the suffix
+    of a picture file; then by the file's name alone. Each column of the labels that may name a
+    picture is tried, and `original_id`, which an exported table has beside its numbers. The first
+    way in which every prediction finds a label is taken, otherwise the one in which most do.
+    Raises TenfoldError where two columns fit equally well and mean different pictures.
+    """
+    columns = [(column, [row.names[column] for row in labels]) for column in labels[0].names]
+    if all(row.original_id is not None for row in labels):
+        originals = [row.original_id or "" for row in labels]
+        columns += [(ORIGINAL_ID, originals), (ORIGINAL_ID, [*map(_without_split, originals)])]
+    best: list[int | None] = [None] * len(labels)
+    for spell in (str, _without_split, _stem, _file_name):
+        own = [spell(row.name) for row in predictions]
+        numbers = {name: number for number, name in enumerate(own)}
+        whole: list[tuple[str, list[int | None]]] = []
+        for column, names in columns:
+            keys = [spell(name) for name in names]
+            # A spelling that takes two ids for one says nothing.
+            if len(numbers) == len(own) and len(set(keys)) == len(keys):
+                found = [numbers.get(key) for key in keys]
+                best = max(best, found, key=lambda match: len(match) - match.count(None))
+                if set(own) <= set(keys):
+                    whole.append((column, found))
+        for column, found in whole:
+            if found != whole[0][1]:
+                raise TenfoldError(
+                    f"The ids in {predictions[0].file} may be those of the column {whole[0][0]} or "
+                    f"of {column} in {labels[0].file}, which mean different pictures; remove the "
+                    "one that isn't meant."
+                )
+        if whole:
+            return whole[0][1]
+    return best
+
+
+def _without_split(name: str) -> str:
+    """`17` for `test/17`; paths with more folders stay as they are."""
+    plain = name.replace("\\", "/").removeprefix("./")
+    split, _, rest = plain.partition("/")
+    return rest if split in SPLITS and rest and "/" not in rest else plain
+
+
+def _is_picture_path(name: str) -> bool:
+    return name.lower().endswith(PICTURE_SUFFIXES)
+
+
+def _stem(name: str) -> str:
+    plain = _without_split(name)
+    return plain.rpartition(".")[0] if _is_picture_path(plain) else plain
+
+
+def _file_name(name: str) -> str:
+    return _stem(name).rpartition("/")[2]
 
 
 def _read(file: Path, *, split: str | None, may_lack_labels: bool = False) -> list[Row]:
@@ -178,41 +239,16 @@ def _some(rows: Sequence[Row]) -> str:
     return f"{shown} and so on" if len(rows) > NUM_SHOWN else shown
 
 
-def _class_names(file: Path, truths: Sequence[Row], predictions: Sequence[Row]) -> tuple[str, ...]:
-    """All classes in their order: those of `classes.txt`, of CIFAR, or those that occur.
+def _indices(
+    rows: Sequence[Row], class_names: Sequence[str], *, labels: Path, are_ordered: bool
+) -> NDArray[np.int64]:
+    """Each row's class as a position in `class_names`, by number where those `are_ordered`.
 
-    Raises TenfoldError where one table has numbers, the other names, and nothing says the order.
+    Raises TenfoldError with the line of another class.
     """
-    listed = read_class_names(file.parent)
-    if listed is not None:
-        return tuple(plain_name(name) for name in listed)
-    own = {plain_name(row.label) for row in truths}
-    guessed = {plain_name(row.label) for row in predictions}
-    for known in (CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES):
-        numbers = {str(number) for number in range(len(known))}
-        # All of them: two of the names, as cat and dog, have another order among themselves.
-        if own == set(known) or (own == numbers and guessed & set(known)):
-            return known
-    are_numbers = [all(map(_is_number, names)) for names in (own, guessed)]
-    if predictions and are_numbers[0] != are_numbers[1]:
-        pair = truths[0], predictions[0]
-        number, name = pair if are_numbers[0] else pair[::-1]
-        raise TenfoldError(
-            f"{number.file} has numbers as classes ({number.label!r} in line {number.line}) and "
-            f"{name.file} has names ({name.label!r} in line {name.line}); put the names into "
-            f"{file.parent / CLASSES_FILE}, a line each, in the order of the numbers from 0."
-        )
-    return sorted_names(own)
-
-
-def _indices(rows: Sequence[Row], class_names: Sequence[str], *, labels: Path) -> NDArray[np.int64]:
-    """Each row's class as a position in `class_names`. Raises TenfoldError with its line."""
-    position = {name: number for number, name in enumerate(class_names)}
+    position = {plain_name(name): number for number, name in enumerate(class_names)}
     names = [plain_name(row.label) for row in rows]
-    if names and all(map(_is_number, names)) and not set(names) & set(position):
-        logger.info(
-            "The numbers in %s are taken as %s", rows[0].file, _numbered(class_names, NUM_SHOWN)
-        )
+    if are_ordered and all(map(_is_number, names)) and not set(names) & set(position):
         position = {str(number): number for number in range(len(class_names))}
         names = [str(int(name)) for name in names]
     for row, name in zip(rows, names, strict=True):
@@ -228,8 +264,3 @@ def _indices(rows: Sequence[Row], class_names: Sequence[str], *, labels: Path) -
 
 def _is_number(label: str) -> bool:
     return label.isascii() and label.isdigit()
-
-
-def _numbered(class_names: Sequence[str], count: int) -> str:
-    shown = ", ".join(f"{number} {name}" for number, name in enumerate(class_names[:count]))
-    return f"{shown}{', and so on' if len(class_names) > count else ''}."

@@ -29,11 +29,13 @@ from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.calibration import fitted_of
 from tenfold.evaluation.features import features_of
+from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.views import logits_of_views
 from tenfold.files import write_bytes
-from tenfold.models import Pretrained, build
+from tenfold.models import Pretrained
 from tenfold.progress import Progress
-from tenfold.recipe import Recipe, options_of, recipe_from_dict
+from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.registry import code_of_run
 from tenfold.results.runs import read_result
 
 FORMAT = "tenfold-model-1"
@@ -165,9 +167,7 @@ class TrainedModel:
     def predict_proba(self, pictures: AnyPicture | Iterable[AnyPicture]) -> NDArray[np.float32]:
         """Probabilities `(N, C)` of one or several pictures, which may be whatever `pixels` takes,
         such as `(N, H, W, 3)` uint8."""
-        logits = self.logits(self.pixels(pictures)) / np.float32(self.temperature)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+        return softmax(self.logits(self.pixels(pictures)) / np.float32(self.temperature))
 
     def predict(self, pictures: AnyPicture | Iterable[AnyPicture]) -> list[str]:
         """The most likely class name of each of one or several pictures: paths, Pillow images,
@@ -185,12 +185,7 @@ def _checked(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def build_network(recipe: Recipe, *, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
     """The recipe's network with fresh weights, in channels_last memory."""
-    module = build(
-        recipe.model.name,
-        num_classes=num_classes,
-        image_size=image_size,
-        **options_of(recipe.model),
-    )
+    module: nn.Module = recipe.model(num_classes=num_classes, image_size=image_size)
     return module.to(memory_format=torch.channels_last)
 
 
@@ -236,7 +231,8 @@ def load_model(path: Path) -> TrainedModel:
                 f"{path} has the format {header['format']!r}, and this version reads {FORMAT!r}; "
                 "use the version of tenfold that wrote it."
             )
-        recipe = recipe_from_dict(header["recipe"], source=str(path))
+        with code_of_run(path.parent):
+            recipe = recipe_from_dict(header["recipe"], source=str(path))
         class_names, size = tuple(header["class_names"]), tuple(header["image_size"])
         constants = header["normalisation"]
         normalisation = Normalisation(tuple(constants["mean"]), tuple(constants["std"]))

@@ -1,11 +1,14 @@
 """Parts that several networks are built from."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from tenfold.errors import TenfoldError
+from tenfold.registry import expected
 
 
 class Layer(NamedTuple):
@@ -14,6 +17,37 @@ class Layer(NamedTuple):
     name: str
     module: nn.Module
     as_maps: Callable[[Tensor], Tensor] | None = None
+
+
+# -- options that several networks have, as recipes know them
+
+Activation = Annotated[
+    Literal["relu", "leaky_relu", "prelu", "elu", "swish", "gelu", "sigmoid", "tanh"],
+    Field(description="The non-linearity after each layer."),
+]
+ConvolutionNorm = Annotated[
+    Literal["batch", "batch_after", "none"],
+    Field(description="Batch norm before each activation, after it (`batch_after`), or none."),
+]
+Depth = Annotated[int, Field(ge=1, le=100, description="Number of convolutions.")]
+
+
+def _odd(size: int) -> int:
+    if size < 1 or size % 2 == 0:
+        raise expected("odd")
+    return size
+
+
+KernelSize = Annotated[
+    int, AfterValidator(_odd), Field(description="Side of the convolutions in pixels; odd.")
+]
+Width = Annotated[int, Field(gt=0)]
+Dense = Annotated[
+    tuple[Width, ...], Field(description="Units of each dense layer before the output.")
+]
+Dropout = Annotated[
+    float, Field(ge=0, lt=1, description="Share of the dense units that training drops.")
+]
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -85,6 +119,56 @@ def dense_layers(
             layers.append(nn.Dropout(dropout))
         inputs = width
     return layers
+
+
+class Residual(nn.Module):
+    """body(x) + shortcut(x); `drop` is the share of images that the body is left out for."""
+
+    def __init__(
+        self, body: nn.Module, shortcut: nn.Module | None = None, *, drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut or nn.Identity()
+        self.drop = drop
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.body(inputs)
+        if self.training and self.drop > 0:
+            kept = torch.rand(len(outputs), 1, 1, 1, device=outputs.device) >= self.drop
+            outputs = outputs * kept / (1 - self.drop)
+        total: Tensor = outputs + self.shortcut(inputs)
+        return total
+
+
+def he_convolution(
+    channels: int, width: int, kernel_size: int, *, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """A padded convolution without bias, its initial weights by He et al. (2015)."""
+    convolution = nn.Conv2d(
+        channels,
+        width,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=False,
+    )
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
+
+
+def normed_convolution(
+    channels: int, width: int, kernel_size: int, *, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    """`he_convolution` and its batch norm."""
+    convolution = he_convolution(channels, width, kernel_size, stride=stride, groups=groups)
+    return [convolution, nn.BatchNorm2d(width)]
+
+
+def averaged_classifier(channels: int, num_classes: int) -> list[nn.Module]:
+    """From (N, C, H, W) maps to logits: the mean over each map and a linear layer."""
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
 
 
 def too_small(name: str, image_size: tuple[int, int]) -> TenfoldError:

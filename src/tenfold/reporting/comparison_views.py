@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.evaluation.runs import Run
+from tenfold.formatting import count, percent
 from tenfold.reporting import comparison_figures, explanation, story
 from tenfold.reporting.audit import compare_trust
 from tenfold.reporting.charts import Chart, Charts
@@ -12,10 +13,6 @@ from tenfold.reporting.comparison_figures import ClassGain, Point, Series
 from tenfold.reporting.galleries import Loader, Pictures, disputed_cards
 from tenfold.reporting.svg import SERIES
 from tenfold.reporting.views import Gallery, view_run
-from tenfold.reporting.words import (
-    count,
-    percent,
-)
 
 
 def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from tenfold.errors import listed
+from tenfold.errors import counted
 from tenfold.evaluation.runs import Run
+from tenfold.formatting import count, duration, listed, percent, points, rate, signed_points
 from tenfold.reporting.comparison import Comparison, Disagreement, Group, class_gains
-from tenfold.reporting.words import count, counted, duration, percent, points, rate, signed_points
 from tenfold.results.runs import Epoch
 
 _TABLES = {

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.files import read_json
+from tenfold.formatting import percent
 from tenfold.reporting.audit.section import Section, Source, Table
-from tenfold.reporting.words import counted, percent
 
 NAMES = {"float": "in floats", "int8": "in eight bits"}
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.evaluation.runs import Run
-from tenfold.reporting.comparison import flat
-from tenfold.reporting.words import count, counted, duration, memory, moment, percent, rate
+from tenfold.formatting import count, duration, memory, moment, percent, rate
+from tenfold.reporting.comparison import as_texts
 from tenfold.results.runs import DataFacts, Git, Hardware, Stage
 
 
@@ -96,7 +96,7 @@ def use_rows(run: Run) -> tuple[Row, ...]:
 
 def recipe_rows(run: Run) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """What the recipe sets, and what stands at its default."""
-    resolved = flat(run.recipe)
+    resolved = as_texts(run.recipe)
     defaults = _defaults(run.recipe)
     tags = {f"{table}.name" for table in run.recipe} | {"name", "description", "seed"}
     ours = tuple(
@@ -159,7 +159,7 @@ def _defaults(recipe: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(values, Mapping) and "name" in values and table != "data"
     }
     try:
-        return flat(recipe_from_dict(tags).to_dict())
+        return as_texts(recipe_from_dict(tags).to_dict())
     except TenfoldError:
         return {}  # a recipe of another version of tenfold: everything is shown as set
 

@@ -181,7 +181,7 @@ def percent_ticks() -> FuncFormatter:
     """0.5 as `50 %`, with a decimal only where neighbouring ticks need it."""
 
     def text(value: float, _: int | None) -> str:
-        return f"{round(100 * value, 1):g}\N{NO-BREAK SPACE}%"
+        return f"{round(100 * value, 1):g} %"
 
     return FuncFormatter(text)
 

@@ -14,11 +14,9 @@ from tenfold.data.sources import NAMES
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
+from tenfold.reporting.pictures import picture_uri
 
 NUM_PICTURES = 12
-# What is shown is at most this many pixels high or wide; a page of large photographs would
-# otherwise grow by megabytes.
-MAX_SIDE = 96
 
 logger = logging.getLogger("tenfold")
 
@@ -66,7 +64,7 @@ class Pictures:
         assert self._dataset is not None
         images = self._dataset.splits().get(self._run.shown_split or "", self._dataset.train)
         found = {
-            str(images.ids[index]): _small_uri(images.pixels[index])
+            str(images.ids[index]): picture_uri(images.pixels[index])
             for index in np.flatnonzero(np.isin(images.ids, np.array(ids)))
         }
         if not found:
@@ -197,15 +195,3 @@ def _varied(ordered: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np
         (chosen if seen[label] <= 2 else passed_over).append(int(index))
     missing = NUM_PICTURES - len(chosen)
     return np.array(chosen + passed_over[:missing], dtype=np.int64)
-
-
-def _small_uri(pixels: NDArray[np.uint8]) -> str:
-    from tenfold.reporting.pictures import png_data_uri
-
-    if max(pixels.shape[:2]) > MAX_SIDE:
-        from PIL import Image
-
-        picture = Image.fromarray(pixels)
-        picture.thumbnail((MAX_SIDE, MAX_SIDE))
-        pixels = np.asarray(picture)
-    return png_data_uri(pixels)

@@ -1,26 +1,18 @@
-"""Pictures inside a page: PNG as data URIs, and many small ones joined into one sprite.
+"""Pictures inside a page: thumbnails as data URIs, and many small ones joined into one sprite.
 
 Shape letters: N pictures of H by W pixels, RGB.
 """
 
-import base64
-import io
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.data.formats.encoding import png_data_uri
 
-def png_data_uri(pixels: NDArray[np.uint8]) -> str:
-    """One `(H, W, 3)` uint8 picture as a `data:image/png;base64,` URI, without loss."""
-    from PIL import Image
-
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise ValueError(f"pixels must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
-    content = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(content, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+MAX_SIDE = 96
+"""Pixels; a page of large photographs would otherwise grow by megabytes."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +73,17 @@ def thumbnails(pixels: NDArray[np.uint8], *, max_side: int = 64) -> NDArray[np.u
     """`(N, H, W, 3)` uint8 pictures no larger than `max_side`; small ones stay as they are."""
     from PIL import Image
 
-    height, width = pixels.shape[1:3]
-    scale = max_side / max(height, width)
-    if scale >= 1 or len(pixels) == 0:
+    if max(pixels.shape[1:3]) <= max_side or len(pixels) == 0:
         return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.stack(
-        [
-            np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
-            for picture in pixels
-        ]
-    )
+    pictures = [Image.fromarray(np.ascontiguousarray(each)) for each in pixels]
+    for picture in pictures:
+        picture.thumbnail((max_side, max_side))
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def picture_uri(pixels: NDArray[np.uint8]) -> str:
+    """A picture as it stands in a page, a large one brought to MAX_SIDE pixels."""
+    return png_data_uri(thumbnails(pixels[None], max_side=MAX_SIDE)[0])
 
 
 def _position(cell: int, num_cells: int, side: int) -> float:

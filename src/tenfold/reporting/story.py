@@ -3,19 +3,19 @@
 import re
 from dataclasses import dataclass
 
-from tenfold.errors import listed
+from tenfold.errors import counted
 from tenfold.evaluation.runs import Run
-from tenfold.reporting.comparison import Comparison, Group
-from tenfold.reporting.words import (
+from tenfold.formatting import (
     count,
-    counted,
     duration,
     interval,
+    listed,
     percent,
     points,
     signed_points,
     times,
 )
+from tenfold.reporting.comparison import Comparison, Group
 from tenfold.results.runs import Metrics
 
 _KINDS = {"ann": "a dense network", "cnn": "a convolutional network"}

@@ -1,17 +1,19 @@
 """The templates and style sheets of all pages: `render_page`."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenfold import __version__
+from tenfold import __version__, formatting
+from tenfold.errors import counted
 from tenfold.files import without_folders
-from tenfold.reporting import words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|(?:s|min|h|MB|GB|points?|times)\b)")
 
 
 def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) -> str:
@@ -28,26 +30,31 @@ def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) 
 
 @cache
 def environment() -> "Environment":
-    """The templates, which escape what they are given and know the words of numbers."""
+    """The templates, which escape what they are given and format numbers."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: without_folders(value) if type(value) is str else value,
+        finalize=lambda value: _for_page(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     templates.filters |= {
-        "percent": words.percent,
-        "count": words.count,
-        "counted": words.counted,
-        "duration": words.duration,
-        "in_words": words.in_words,
-        "interval": words.interval,
-        "points": words.points,
-        "rate": words.rate,
-        "signed_points": words.signed_points,
+        "percent": formatting.percent,
+        "count": formatting.count,
+        "counted": counted,
+        "duration": formatting.duration,
+        "in_words": formatting.in_words,
+        "interval": formatting.interval,
+        "points": formatting.points,
+        "rate": formatting.rate,
+        "signed_points": formatting.signed_points,
     }
     return templates
+
+
+def _for_page(text: str) -> str:
+    """`text` without folders of this machine; a number and its unit stay on one line."""
+    return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", without_folders(text))

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenfold.audit.store import known_findings
+from tenfold.errors import counted
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
+from tenfold.formatting import count, duration, interval, percent, rate
 from tenfold.reporting import facts, figures, story
 from tenfold.reporting.audit import model_card, view_audit
 from tenfold.reporting.charts import Chart, Charts
@@ -19,7 +21,6 @@ from tenfold.reporting.galleries import (
     unsure_cards,
     wrong_cards,
 )
-from tenfold.reporting.words import count, counted, duration, interval, percent, rate
 from tenfold.results.runs import Epoch, Metrics
 from tenfold.run import RunFolder
 

@@ -266,6 +266,8 @@ class Provenance(Fact):
     python: str | None = None
     platform: str | None = None
     libraries: dict[str, str] = Field(default_factory=dict)
+    code: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the files that parts of one's own are from."""
     hardware: Hardware = Hardware()
     device: str | None = None
     arithmetic: str | None = None

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import PrivateAttr, field_validator, model_validator
 
 from tenfold.errors import TenfoldError
+from tenfold.formatting import short_key
 from tenfold.results.facts import Fact, read_fact
 
 State = Literal["complete", "pruned", "failed", "interrupted", "running", "waiting"]
@@ -137,9 +138,7 @@ class SearchSummary(Fact):
 
     def short_name(self, key: str) -> str:
         """The last part of a key, where no other setting has the same."""
-        lasts = [setting.key.rpartition(".")[2] for setting in self.space]
-        last = key.rpartition(".")[2]
-        return last if lasts.count(last) == 1 else key
+        return short_key(key, [setting.key for setting in self.space])
 
     @property
     def ranked(self) -> tuple[Trial, ...]:

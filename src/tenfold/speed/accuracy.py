@@ -1,7 +1,6 @@
 """Time to an accuracy: a fast recipe trained over several seeds, as a user would wait for it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +62,7 @@ def reach(
         meter = Meter(lambda: product_rate(device))
         reporters = Reporters([meter] if reporter is None else [meter, reporter])
         outcome = train(
-            replace(recipe, seed=seed),
+            recipe.but(seed=seed),
             options=TrainOptions(runs=runs, new=True, cpu=device.type == "cpu"),
             reporter=reporters,
         )

@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold.evaluation.trained import build_network
 from tenfold.evaluation.views import num_views
-from tenfold.recipe import ModelOptions, PretrainedOptions, Recipe, load_recipe, shipped_recipes
+from tenfold.recipe import PartOptions, Recipe, load_recipe, shipped_recipes
 from tenfold.speed.rates import Rates, seconds_of_one
 from tenfold.training.devices import available_precision
-from tenfold.training.optimizers import build_optimizer, update_of
+from tenfold.training.optimizers import build_optimizer
 
 SIDE, NUM_CLASSES = 32, 10
 
@@ -76,7 +76,7 @@ class Workbench:
                 recipe, num_classes=num_classes, image_size=(image_size, image_size)
             ).to(device)
             self._labels = torch.randint(num_classes, (batch_size,), device=device)
-        self._take_step = update_of(build_optimizer(self._network, recipe.optimizer))
+        self._optimizer = build_optimizer(self._network, recipe.optimizer)
 
     def operations(self, side: int) -> float:
         """FLOP a picture of a forward and a backward pass."""
@@ -91,7 +91,7 @@ class Workbench:
 
         def step() -> None:
             self._backward(inputs)
-            self._take_step()
+            self._optimizer.step()
 
         return seconds_of_one(step, self._device, seconds=seconds) / self._batch_size
 
@@ -119,10 +119,10 @@ class Workbench:
 
 def distinct_networks() -> list[str]:
     """The shipped recipes without those whose network and precision another has too."""
-    seen: dict[tuple[ModelOptions, str], str] = {}
+    seen: dict[tuple[PartOptions, str], str] = {}
     for name in shipped_recipes():
         recipe = load_recipe(name)
-        if isinstance(recipe.model, PretrainedOptions):
+        if recipe.model.name == "pretrained":
             continue  # Its pictures are larger, and its time is told by its features.
         seen.setdefault((recipe.model, recipe.training.precision), name)
     return list(seen.values())

@@ -4,7 +4,6 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -20,7 +19,6 @@ from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.run import RunFolder
 from tenfold.speed.networks import speed_of_run, step_seconds
 from tenfold.speed.rates import product_rate
-from tenfold.training.clock import Closing
 from tenfold.training.growing import with_sizes_for
 
 
@@ -77,12 +75,12 @@ where the machine was busy when it was measured."""
 class Planned(NamedTuple):
     """recipe: what to train. expected: accuracy on test, where the data set is a known one.
 
-    closing: evaluation and page, for which the recipe's time limit leaves time.
+    closing_seconds: for evaluation and page, which the recipe's time limit leaves.
     """
 
     recipe: Recipe
     expected: float | None
-    closing: Closing
+    closing_seconds: float
 
 
 def plan_run(
@@ -142,7 +140,7 @@ class _Fitted(NamedTuple):
     recipe: Recipe
     seconds: float
     limit: float
-    closing: Closing
+    closing_seconds: float
     epochs: float
     step_seconds: float
 
@@ -158,7 +156,7 @@ class _Fitted(NamedTuple):
                 f"s, so give --time {least}s or more."
             )
         epochs = math.ceil(TOO_MANY_EPOCHS * self.epochs)
-        return Planned(_timed(self.recipe, epochs, self.limit), expected, self.closing)
+        return Planned(_timed(self.recipe, epochs, self.limit), expected, self.closing_seconds)
 
 
 def _fit(
@@ -184,12 +182,11 @@ def _fit(
     # Validation pictures are seen when the clock has stopped training, and for the result.
     number = 2 * len(data.validation) if data.validation is not None else 0
     number += _num_tested(dataset, recipe) if evaluates_test else 0
-    picture_seconds = speed.evaluation_seconds / num_views(recipe.evaluation)
     looking = number * speed.evaluation_seconds
     if may_drop_views and looking > VIEWS_SHARE * seconds:
         # How many pictures are seen again is a guess, and training longer is worth more.
         looking /= num_views(recipe.evaluation)
-        recipe = replace(recipe, evaluation=replace(recipe.evaluation, views="one"))
+        recipe = recipe.but(evaluation=recipe.evaluation.but(views="one"))
     closing = looking + page_seconds
     left = seconds - (time.monotonic() - started)
     limit = left - closing - MARGIN * seconds
@@ -197,7 +194,7 @@ def _fit(
         recipe,
         seconds,
         limit,
-        Closing(looking, page_seconds, picture_seconds),
+        closing,
         epochs=max(limit, 0.0) / (len(data.train) * speed.training_seconds),
         step_seconds=speed.training_seconds * min(recipe.training.batch_size, len(data.train)),
     )
@@ -232,8 +229,7 @@ def use_best_threads(recipe: Recipe) -> int:
 
 def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
     """`recipe` with the clock as its only end. Raises TenfoldError where its rules forbid that."""
-    training = replace(
-        recipe.training,
+    training = recipe.training.but(
         epochs=epochs,
         min_steps=0,
         milestones=(),
@@ -243,12 +239,12 @@ def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
     # In a plan of too many epochs, what is told in epochs must be as many times longer.
     stretched: dict[str, Any] = {
         name: TOO_MANY_EPOCHS * value
-        for name, value in vars(recipe.schedule).items()
+        for name, value in recipe.schedule
         if name in ("warmup_epochs", "every_epochs")
     }
     if cuts := getattr(recipe.schedule, "cuts", ()):
         stretched["cuts"] = tuple(TOO_MANY_EPOCHS * cut for cut in cuts)
-    planned = replace(recipe, training=training, schedule=replace(recipe.schedule, **stretched))
+    planned = recipe.but(training=training, schedule=recipe.schedule.but(**stretched))
     return recipe_from_dict(planned.to_dict(), source=recipe.name)
 
 
@@ -302,7 +298,7 @@ def unfinished_plan(
                 same = same and begun.data.name == wanted.data.name
             else:
                 planned = _timed(wanted, begun.training.epochs, begun.training.time_limit_seconds)
-                same = replace(planned, name=begun.name) == begun
+                same = planned.but(name=begun.name) == begun
             if same:
                 return begun
     return None

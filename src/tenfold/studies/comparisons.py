@@ -14,10 +14,10 @@ from tenfold.run import RunFolder
 from tenfold.studies.finished import StudyRuns, VariantRuns
 from tenfold.studies.statistics import (
     Difference,
-    bootstrap_difference,
     describe_difference,
     holm,
     mcnemar_p,
+    welch_difference,
 )
 
 
@@ -105,7 +105,7 @@ def _test(ours: Mapping[int, Answers], theirs: Mapping[int, Answers]) -> _Test |
     )
     shared = sorted(set(first) & set(second))
     return _Test(
-        found=bootstrap_difference(np.stack([*first.values()]), np.stack([*second.values()])),
+        found=welch_difference(np.stack([*first.values()]), np.stack([*second.values()])),
         mcnemar_p=mcnemar_p(first[shared[0]], second[shared[0]]) if shared else None,
         num_images=len(ids),
         num_own=max(len(answers.ids) for answers in everyone),

@@ -6,27 +6,49 @@ A study is a TOML file with a table for each variant, or a recipe with a grid of
 import importlib.resources
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
 
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, load_recipe, shipped_recipes
-from tenfold.recipe.loading import build, parse_toml, read_text
+from tenfold.recipe.load import checked, parse_toml, read_text
+from tenfold.registry import Options, expected
 from tenfold.studies.trials import Trial, combine, describe_grid, folder_name
 from tenfold.validation import nearest
 
 logger = logging.getLogger("tenfold")
 
 
-@dataclass(frozen=True)
-class Published:
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise expected("text that says who reported it")
+    return text
+
+
+def _label(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise expected("printable text")
+    return text
+
+
+def _without_seed(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    if sets_seed(overrides):
+        raise expected("without the seed (say how many there are with seeds)")
+    return overrides
+
+
+Overrides = Annotated[tuple[str, ...], AfterValidator(_without_seed)]
+
+
+class Published(Options):
     """A result that somebody else reported for a variant."""
 
-    accuracy: float
-    """Share of the test pictures that were right, from 0 to 1."""
-    source: str
+    accuracy: Annotated[float, Field(gt=0, le=1)]
+    """Share of the test images that were right, from 0 to 1."""
+    source: Annotated[str, AfterValidator(_not_blank)]
     """Who reported it, in a few words."""
     epoch: int = 0
     """Epochs after which it was reached: a milestone of the recipe; 0 is the end."""
@@ -37,40 +59,70 @@ class Published:
     """Whether it was measured with the network in training mode, as `evaluation.training_mode`."""
 
 
-@dataclass(frozen=True)
-class Variant:
+def _once_an_epoch(published: tuple[Published, ...]) -> tuple[Published, ...]:
+    for epoch, count in Counter(each.epoch for each in published).items():
+        if count > 1:
+            raise expected(
+                f"results of different epochs (the epoch {epoch} is there {count} times)"
+            )
+    return published
+
+
+class Variant(Options):
     """One of the things that a study compares."""
 
-    label: str
+    label: Annotated[str, AfterValidator(_label)]
     """What tables and charts call it."""
     recipe: str
     """A shipped recipe, or the path of one, seen from the study's file."""
-    overrides: tuple[str, ...] = ()
+    overrides: Overrides = ()
     """Changes to the recipe, as `key=value`."""
-    seeds: int = 0
+    seeds: Annotated[int, Field(ge=0)] = 0
     """Runs of this variant; 0 is as many as the study has."""
-    published: tuple[Published, ...] = ()
+    published: Annotated[tuple[Published, ...], AfterValidator(_once_an_epoch)] = ()
 
 
-@dataclass(frozen=True)
-class Study:
+def _told_apart(variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+    if not variants:
+        raise expected("at least one table")
+    by_folder: dict[str, str] = {}
+    for label in (variant.label for variant in variants):
+        other = by_folder.setdefault(folder_name(label).casefold(), label)
+        if sum(variant.label == label for variant in variants) > 1:
+            raise expected(f"tables with different labels ({label!r} is there twice)")
+        if other != label:
+            raise expected(
+                f"tables whose labels make different folders than {other!r} and {label!r}"
+            )
+    return variants
+
+
+class Study(Options):
     """Variants that are each trained with several seeds, and the question that they answer."""
 
     title: str
     """A heading."""
     question: str
     """What the study is to find out, in a sentence."""
-    variants: tuple[Variant, ...]
+    variants: Annotated[tuple[Variant, ...], AfterValidator(_told_apart)]
     name: str = ""
     """Name of the folder that its runs lie in; that of the file unless given."""
-    seeds: int = 1
+    seeds: Annotated[int, Field(ge=1)] = 1
     """Runs of each variant, with the seeds 0, 1 and so on."""
     baseline: str = ""
     """The label of the variant that the others are compared with; none if empty."""
-    overrides: tuple[str, ...] = ()
+    overrides: Overrides = ()
     """Changes to the recipes of all variants, ahead of their own."""
     limits: tuple[str, ...] = ()
     """What the study does not show, a sentence each."""
+
+    @model_validator(mode="after")
+    def _has_its_baseline(self) -> Self:
+        labels = [variant.label for variant in self.variants]
+        if self.baseline and self.baseline not in labels:
+            words = f"the label of a variant{nearest(self.baseline, labels)}"
+            raise expected(words, key="baseline", found=self.baseline)
+        return self
 
     def trials(self) -> list[Trial]:
         """Every variant with each of its seeds."""
@@ -81,7 +133,7 @@ class Study:
         ]
 
 
-_TELLING_KEYS = {f.name for f in fields(Study)} - {f.name for f in fields(Recipe)}
+_TELLING_KEYS = set(Study.model_fields) - set(Recipe.model_fields)
 
 
 def shipped_studies() -> dict[str, str]:
@@ -129,21 +181,22 @@ def grid_study(recipe: str, grid: Sequence[str] = ()) -> Study:
     another form.
     """
     name = Path(recipe).stem
-    variants = tuple(
-        Variant(label or name, recipe, overrides) for label, overrides in combine(grid)
-    )
+    variants = [
+        {"label": label or name, "recipe": recipe, "overrides": overrides}
+        for label, overrides in combine(grid)
+    ]
     keys = " and ".join(item.partition("=")[0].strip() for item in grid)
-    study = Study(
-        title=f"{name} by {describe_grid(grid)}" if grid else name,
-        question=f"How does the accuracy of {name} depend on {keys}?"
+    asked = f"How does the accuracy of {name} depend on {keys}?"
+    values = {
+        "title": f"{name} by {describe_grid(grid)}" if grid else name,
+        "question": asked
         if grid
         else f"How accurate is {name}, and how much does the seed change it?",
-        variants=variants,
-        name=name,
-        baseline=variants[0].label if len(variants) > 1 else "",
-    )
-    _require_sound(study, source="--grid")
-    return study
+        "variants": variants,
+        "name": name,
+        "baseline": variants[0]["label"] if len(variants) > 1 else "",
+    }
+    return checked(Study, values, source="--grid")
 
 
 def adjust(study: Study, *, seeds: int | None = None, overrides: Sequence[str] = ()) -> Study:
@@ -153,11 +206,11 @@ def adjust(study: Study, *, seeds: int | None = None, overrides: Sequence[str] =
     could not be compared. Raises TenfoldError where a recipe can't be loaded.
     """
     if seeds is not None:
-        variants = tuple(replace(v, seeds=0) for v in study.variants)
-        study = replace(study, seeds=seeds, variants=variants)
+        variants = tuple(v.but(seeds=0) for v in study.variants)
+        study = study.but(seeds=seeds, variants=variants)
     if not overrides:
         return study
-    if _sets_seed(overrides):
+    if sets_seed(overrides):
         raise TenfoldError("--set can't choose the seed of a study; say how many with --seeds.")
     variants = tuple(_changed(v, study.overrides, overrides) for v in study.variants)
     dropped = [
@@ -170,17 +223,17 @@ def adjust(study: Study, *, seeds: int | None = None, overrides: Sequence[str] =
             "With other recipes than the published ones, the published results of %s are left out.",
             ", ".join(dropped),
         )
-    return replace(study, variants=variants)
+    return study.but(variants=variants)
 
 
 def _changed(variant: Variant, shared: Sequence[str], overrides: Sequence[str]) -> Variant:
     own = (*variant.overrides, *overrides)
     before = load_recipe(variant.recipe, [*shared, *variant.overrides])
     is_same = load_recipe(variant.recipe, [*shared, *own]) == before
-    return replace(variant, overrides=own, published=variant.published if is_same else ())
+    return variant.but(overrides=own, published=variant.published if is_same else ())
 
 
-def _sets_seed(overrides: Sequence[str]) -> bool:
+def sets_seed(overrides: Sequence[str]) -> bool:
     return any(override.partition("=")[0].strip() == "seed" for override in overrides)
 
 
@@ -198,59 +251,12 @@ def _require_recipe(name_or_path: str, shipped: Mapping[str, str]) -> None:
 
 def _build_study(values: Mapping[str, Any], *, source: str, folder: Path | None) -> Study:
     """The study that a file holds; paths of recipes are seen from `folder`, if it has one."""
-    study: Study = build(Study, {"name": Path(source).stem, **values}, source=source)
-    variants = tuple(replace(v, recipe=_find_recipe(v.recipe, folder)) for v in study.variants)
-    study = replace(study, variants=variants)
-    _require_sound(study, source=source)
-    return study
+    study = checked(Study, {"name": Path(source).stem, **values}, source=source)
+    variants = tuple(v.but(recipe=_find_recipe(v.recipe, folder)) for v in study.variants)
+    return study.but(variants=variants)
 
 
 def _find_recipe(name_or_path: str, folder: Path | None) -> str:
     if folder is None or name_or_path in shipped_recipes():
         return name_or_path
     return str(folder / name_or_path) if Path(name_or_path).suffix else name_or_path
-
-
-def _require_sound(study: Study, *, source: str) -> None:
-    """Raise TenfoldError for the first thing about `study` that makes no sense."""
-    for complaint in _complaints(study):
-        raise TenfoldError(f"{source}: {complaint}")
-
-
-def _complaints(study: Study) -> Iterator[str]:
-    labels = [variant.label for variant in study.variants]
-    if not labels:
-        yield "variants must have at least one table."
-    if study.seeds < 1:
-        yield f"seeds must be 1 or more, not {study.seeds}."
-    if study.baseline and study.baseline not in labels:
-        yield (
-            f"baseline must be the label of a variant{nearest(study.baseline, labels)}, not "
-            f"{study.baseline!r}."
-        )
-    if _sets_seed([*study.overrides, *(o for v in study.variants for o in v.overrides)]):
-        yield "overrides can't choose the seed; say how many there are with seeds."
-    by_folder: dict[str, str] = {}
-    for label in labels:
-        other = by_folder.setdefault(folder_name(label).casefold(), label)
-        if labels.count(label) > 1:
-            yield f"the label {label!r} is there {labels.count(label)} times; once will do."
-        elif other != label:
-            yield f"the labels {other!r} and {label!r} are too alike for folders; change one."
-    for place, variant in enumerate(study.variants):
-        yield from (f"variants[{place}].{text}" for text in _variant_complaints(variant))
-
-
-def _variant_complaints(variant: Variant) -> Iterator[str]:
-    if not variant.label.strip() or not variant.label.isprintable():
-        yield f"label must be printable text, not {variant.label!r}."
-    if variant.seeds < 0:
-        yield f"seeds must be 1 or more, not {variant.seeds}."
-    for published in variant.published:
-        if not 0 < published.accuracy <= 1:
-            yield f"published.accuracy must be a share from 0 to 1, not {published.accuracy!r}."
-        if not published.source.strip():
-            yield "published.source must say who reported it."
-    for epoch, count in Counter(p.epoch for p in variant.published).items():
-        if count > 1:
-            yield f"published has the epoch {epoch} {count} times; once will do."

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.errors import counted, listed
+from tenfold.errors import counted
 from tenfold.evaluation.runs import END
+from tenfold.formatting import listed, percent
 from tenfold.results.studies import Comparison, Estimate, Point, VariantSummary, Verdict
 from tenfold.run import RunFolder
 from tenfold.studies.finished import StudyRuns, VariantRuns
@@ -191,14 +192,14 @@ def _describe_peak(study: StudyRuns, variant: VariantRuns) -> str | None:
     peak, last = int(means.argmax()), variant.last_epoch
     if peak == len(epochs) - 1:
         after = counted(last, "epoch")
-        return f"{variant.label} is still at its best after {after}, with {_percent(means[-1])}."
+        return f"{variant.label} is still at its best after {after}, with {percent(means[-1])}."
     at_peak = (
-        f"{variant.label} peaks at {_percent(means[peak])} after {counted(epochs[peak], 'epoch')}"
+        f"{variant.label} peaks at {percent(means[peak])} after {counted(epochs[peak], 'epoch')}"
     )
     if not has_fallen(values, num_pictures=variant.num_images(study.split)):
-        return f"{at_peak}; that it is at {_percent(means[-1])} after {last} may be chance."
+        return f"{at_peak}; that it is at {percent(means[-1])} after {last} may be chance."
     one = " in the one run there is" if len(seeds) == 1 else ""
-    return f"{at_peak} and has fallen to {_percent(means[-1])} after {last}{one}: more epochs hurt."
+    return f"{at_peak} and has fallen to {percent(means[-1])} after {last}{one}: more epochs hurt."
 
 
 def _describe_overfitting(study: StudyRuns) -> list[str]:
@@ -233,11 +234,7 @@ def _with_interval(found: Estimate) -> str:
     """`61.3 % (60.9 to 61.7 over 3 seeds)`."""
     over = f"{found.n} seeds" if found.interval_over == "seeds" else "pictures, one seed"
     low, high = f"{100 * found.low:.1f}", f"{100 * found.high:.1f}"
-    return f"{_percent(found.mean)} ({low} to {high} over {over})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{percent(found.mean)} ({low} to {high} over {over})"
 
 
 def _is(number: int) -> str:

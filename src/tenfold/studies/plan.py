@@ -1,7 +1,6 @@
 """What a study is going to do, kept in its folder so that a resumed one does the same."""
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
+from tenfold.recipe.dotted import flatten
 from tenfold.results.studies import (
     PlannedTrial,
     PlannedVariant,
@@ -81,7 +81,7 @@ def agree_on_plan(
         before = _recipes_of(read_plan(folder))
         for trial, resolved in recipes.items():
             if (old := _planned(before.get(trial.name))) is not None:
-                reworded = dataclasses.replace(resolved, description=old.description)
+                reworded = resolved.but(description=old.description)
                 agreed[trial] = old if reworded == old else resolved
         now = {trial.name: recipe.to_dict() for trial, recipe in agreed.items()}
         known = {name: _completed(values) for name, values in before.items()}
@@ -157,7 +157,7 @@ def _plan_of(study: Study, recipes: Mapping[Trial, Recipe]) -> StudyPlan:
             PlannedVariant(
                 label=variant.label,
                 published=tuple(
-                    PublishedResult(**{**dataclasses.asdict(p), "epoch": p.epoch or None})
+                    PublishedResult(**{**p.model_dump(), "epoch": p.epoch or None})
                     for p in variant.published
                 ),
             )
@@ -198,7 +198,7 @@ def _describe_difference(
     if missing := [name for name in before if name not in now]:
         return f"it has {_first_of(missing)}, which was not asked for now"
     for name in before:
-        old, new = _flatten(before[name]), _flatten(now[name])
+        old, new = flatten(before[name]), flatten(now[name])
         for key in [*old, *(key for key in new if key not in old)]:
             if old.get(key) != new.get(key):
                 return f"in {name}, {key} was {old.get(key)!r} and is {new.get(key)!r} now"
@@ -208,14 +208,3 @@ def _describe_difference(
 def _first_of(names: Sequence[str]) -> str:
     others = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"the trial {names[0]}{others}"
-
-
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            flat.update(_flatten(inner, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = inner
-    return flat

@@ -1,10 +1,8 @@
 """Finished runs of equal recipes, taken over from other folders instead of trained again."""
 
 import contextlib
-import dataclasses
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.errors import TenfoldError
-from tenfold.files import read_json, write_json
+from tenfold.files import read_json, replacing, write_json
 from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.results.runs import read_provenance, read_result
@@ -102,7 +100,7 @@ def _finished_runs(places: Sequence[Path]) -> dict[Recipe, RunFolder]:
 
 
 def _without_words(recipe: Recipe) -> Recipe:
-    return dataclasses.replace(recipe, name="", description="")
+    return recipe.but(name="", description="")
 
 
 def _is_made_with(run: RunFolder, data: _Data) -> bool:
@@ -136,22 +134,19 @@ def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
 def _copy(run: RunFolder, target: RunFolder) -> None:
     """Put the run in its new place, whole or not at all."""
     target.path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.path.with_name(f".{secrets.token_hex(6)}.tmp")
     ignored = shutil.ignore_patterns(*LOCK_FILES, "*.tmp", ORIGIN)
     try:
         # Files of a run are never changed in place, so links are as good as copies.
-        shutil.copytree(run.path, temporary, ignore=ignored, copy_function=_link_or_copy)
-        write_json(temporary / ORIGIN, {"from": str(run.path)})
-        if target.path.exists():
-            shutil.rmtree(target.path)  # An unfinished run of the same recipe.
-        os.replace(temporary, target.path)
+        with replacing(target.path) as temporary:
+            shutil.copytree(run.path, temporary, ignore=ignored, copy_function=_link_or_copy)
+            write_json(temporary / ORIGIN, {"from": str(run.path)})
+            if target.path.exists():
+                shutil.rmtree(target.path)  # An unfinished run of the same recipe.
     except OSError as error:
         raise TenfoldError(
             f"{run.path} can't be copied to {target.path} ({error}); leave out --reuse, or mend "
             "that."
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _link_or_copy(source: str, target: str) -> None:

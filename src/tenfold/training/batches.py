@@ -20,12 +20,19 @@ from tenfold.augment import (
     alternating_flips,
     batch_colour,
     batch_cutout,
+    batch_erase,
     batch_gather,
     batch_mix,
     batch_normalise,
     batch_zoom,
     draw_epoch,
     shrink,
+)
+from tenfold.autoaugment import (
+    WIDE_RANGES,
+    batch_operations,
+    draw_operations,
+    randaugment_ranges,
 )
 from tenfold.data import Images
 from tenfold.data.normalisation import Normalisation
@@ -202,12 +209,27 @@ class TrainingPictures:
             saturation=options.saturation,
             hue=options.hue,
             zoom=options.zoom,
+            random_erasing=options.random_erasing,
         ).to(self._store)
         if options.flip and options.alternate:
             flips = alternating_flips(
                 len(self), epoch=epoch, generator=seeded_generator(self._seed, "flips")
             )
             self._draws = self._draws._replace(flip=flips.to(self._store))
+        if options.trivialaugment or options.randaugment_ops:
+            size = (self._pixels.shape[1], self._pixels.shape[2])
+            wide = options.trivialaugment
+            operations, amounts = draw_operations(
+                len(self),
+                size,
+                num_operations=1 if wide else options.randaugment_ops,
+                magnitude=None if wide else options.randaugment_magnitude,
+                ranges=WIDE_RANGES if wide else randaugment_ranges(size),
+                generator=seeded_generator(self._seed, "operations", epoch),
+            )
+            self._draws = self._draws._replace(
+                operations=operations.to(self._store), amounts=amounts.to(self._store)
+            )
 
     def plain(self, count: int) -> Tensor:
         """`count` pictures from all over the set, or all: (N, 3, H, W) float32, normalised."""
@@ -262,7 +284,7 @@ class TrainingPictures:
         blocks = []
         for indices in torch.split(torch.arange(len(self), device=self._store), 1000):
             draws = self._draws.of(indices)
-            pixels = batch_colour(batch_gather(self._pixels, indices, draws), draws)
+            pixels = _altered(batch_gather(self._pixels, indices, draws), draws)
             if draws.zoom is not None:
                 planes = batch_zoom(pixels.permute(0, 3, 1, 2).float(), draws.zoom)
                 pixels = planes.round().to(torch.uint8).permute(0, 2, 3, 1)
@@ -279,12 +301,13 @@ class TrainingPictures:
             cutout = max(round(cutout * size / self.side), 1)
         pixels = batch_gather(self._pixels_of(size), stored, draws).to(self._device)
         draws = draws.to(self._device)
-        pixels = batch_colour(pixels, draws)
-        inputs = batch_normalise(pixels, self._mean, self._std)
+        inputs = batch_normalise(_altered(pixels, draws), self._mean, self._std)
         if draws.zoom is not None:
             inputs = batch_zoom(inputs, draws.zoom)
         if draws.cutout is not None:
             inputs = batch_cutout(inputs, draws.cutout, size=cutout)
+        if draws.erase is not None:
+            inputs = batch_erase(inputs, draws.erase)
         return inputs, self._labels[indices]
 
     def _pixels_of(self, size: int) -> Tensor:
@@ -294,3 +317,11 @@ class TrainingPictures:
         if self._shrunk[0] != size:
             self._shrunk = (size, shrink(self._pixels, size))
         return self._shrunk[1]
+
+
+def _altered(pixels: Tensor, draws: EpochDraws) -> Tensor:
+    """What changes pixels while they are uint8: (B, H, W, 3) in and out."""
+    pixels = batch_colour(pixels, draws)
+    if draws.operations is None or draws.amounts is None:
+        return pixels
+    return batch_operations(pixels, draws.operations, draws.amounts)

@@ -1,7 +1,6 @@
 """A recipe for pictures of one's own, from how many there are and how large."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
 from tenfold.models.pretrained import has_weights
 from tenfold.progress import Progress
-from tenfold.recipe import PretrainedOptions, Recipe, load_recipe
+from tenfold.recipe import Recipe, load_recipe
 from tenfold.training.growing import with_sizes_for
 
 TRANSFER, SCRATCH = "transfer-lite0", "fast-91"
@@ -79,7 +78,7 @@ def _chosen(
         reason = f"{pictures}: {SCRATCH}, since {why}."
         chosen = wanted
         if not _says("training.min_steps", overrides):
-            chosen = replace(chosen, training=replace(chosen.training, min_steps=FEWEST_STEPS))
+            chosen = chosen.but(training=chosen.training.but(min_steps=FEWEST_STEPS))
         return _scratch(chosen, side, reason)
     if _says("stages", overrides) or _says("training.epochs", overrides):
         return Choice(wanted, f"{pictures}: {wanted.name}, with the stages and epochs asked for.")
@@ -103,9 +102,7 @@ def _says(prefix: str, overrides: Sequence[str]) -> bool:
 
 
 def _backbone() -> str:
-    model = load_recipe(TRANSFER).model
-    assert isinstance(model, PretrainedOptions)
-    return model.backbone
+    return str(load_recipe(TRANSFER).model.backbone)
 
 
 def _scratch(recipe: Recipe, side: int, reason: str) -> Choice:
@@ -119,10 +116,10 @@ def _fine_tuned(recipe: Recipe, number: int, pictures: str) -> Choice:
     head, *others = recipe.stages
     why = "a network that has seen a million photographs needs few of yours"
     if epochs == 0:
-        chosen = replace(recipe, stages=(head,))
+        chosen = recipe.but(stages=(head,))
         return Choice(chosen, f"{pictures}: the head of {recipe.name} alone, since {why}.")
-    stages = (head, *(replace(stage, epochs=epochs) for stage in others))
+    stages = (head, *(stage.but(epochs=epochs) for stage in others))
     return Choice(
-        replace(recipe, stages=stages),
+        recipe.but(stages=stages),
         f"{pictures}: {recipe.name}, its head and then all of it for {epochs} epochs, since {why}.",
     )

@@ -1,75 +1,11 @@
-"""The clock of a training that is to end at a given time, whatever the machine does meanwhile."""
+"""Training that ends at a given time: how far it is, and whether the machine has slowed down."""
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
-from typing import NamedTuple
-
-import torch
-from torch import Tensor, nn
 
 logger = logging.getLogger("tenfold")
-
-LOOK_AT = 0.75
-"""Share of the time after which the machine is measured once more."""
-
-LOOK_SECONDS = 0.5
-
-MOST_CHANGE = 3.0
-"""Times faster or slower than planned that a measurement is believed to be."""
-
-
-class Closing(NamedTuple):
-    """What a plan left for evaluation and for the page, and the seconds of a forward pass a picture
-    from which the first was told."""
-
-    evaluation_seconds: float
-    page_seconds: float
-    picture_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        """All that follows training."""
-        return self.evaluation_seconds + self.page_seconds
-
-
-class Clock:
-    """How much of the time is over, from 0 to 1.
-
-    limit: seconds of training, from its set-up on. closing: what follows, if that should be
-    corrected on the way: a machine that was busy when the plan was made may be idle now.
-    """
-
-    def __init__(self, limit: float, closing: Closing | None = None) -> None:
-        self._limit, self._closing = limit, closing
-        self._since, self._share = 0.0, 0.0
-
-    def share(self, elapsed: float) -> float:
-        """The share that is over after `elapsed` seconds; it never falls."""
-        rest = (elapsed - self._since) / max(self._limit - self._since, 1e-9)
-        return min(self._share + (1 - self._share) * max(rest, 0.0), 1.0)
-
-    def left(self, elapsed: float) -> float:
-        """Seconds that are left; below 0 where it is over."""
-        return self._limit - elapsed
-
-    def wants_look(self, elapsed: float) -> bool:
-        """Whether it is time for `correct`."""
-        return self._closing is not None and self.share(elapsed) >= LOOK_AT
-
-    def correct(self, elapsed: float, picture_seconds: float) -> None:
-        """Give to training what evaluation will not need, or the other way round, once.
-
-        picture_seconds: of a forward pass a picture, as measured now.
-        """
-        assert self._closing is not None, "wants_look comes first"
-        ratio = picture_seconds / self._closing.picture_seconds
-        ratio = min(max(ratio, 1 / MOST_CHANGE), MOST_CHANGE)
-        self._share, self._since = self.share(elapsed), elapsed
-        self._limit = max(self._limit + self._closing.evaluation_seconds * (1 - ratio), elapsed)
-        self._closing = None
 
 
 def step_share(
@@ -94,24 +30,6 @@ def step_share(
             return done + steps * left / cost
         done, left = done + steps, left - cost
     return 1.0
-
-
-def forward_seconds(network: nn.Module, inputs: Tensor, *, seconds: float = LOOK_SECONDS) -> float:
-    """Of a forward pass a picture, measured for about `seconds` on `inputs` (N, 3, H, W)."""
-    was_training = network.training
-    network.eval()
-    with torch.inference_mode():
-        network(inputs)
-        started = time.perf_counter()
-        number = 0
-        while number < 2 or time.perf_counter() - started < seconds:
-            network(inputs)
-            number += 1
-            if inputs.device.type == "cuda":
-                torch.cuda.synchronize()
-    took = time.perf_counter() - started
-    network.train(was_training)
-    return took / (number * len(inputs))
 
 
 class StepTimes:

@@ -1,7 +1,5 @@
 """Pictures that grow while training goes on: sizes for pictures of other sizes."""
 
-from dataclasses import replace
-
 from tenfold.recipe import Recipe
 
 SMALLEST = 12
@@ -12,4 +10,4 @@ def with_sizes_for(recipe: Recipe, side: int) -> Recipe:
     """`recipe` with its sizes, which are those for pictures of 32 pixels, scaled to `side`."""
     training = recipe.training
     sizes = tuple(min(max(round(size * side / 64) * 2, SMALLEST), side) for size in training.sizes)
-    return replace(recipe, training=replace(training, sizes=sizes))
+    return recipe.but(training=training.but(sizes=sizes))

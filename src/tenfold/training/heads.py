@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from tenfold.evaluation.predictions import map_labels, predict_images
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models import Pretrained
 from tenfold.progress import Progress
-from tenfold.recipe import PretrainedOptions, Recipe, StageOptions
+from tenfold.recipe import Recipe, StageOptions
 from tenfold.training.loop import fit
 
 NEIGHBOURS = (1, 5, 10, 20, 50)
@@ -91,7 +90,7 @@ def compare_heads(
 
 def require_pretrained(recipe: Recipe) -> None:
     """Raise TenfoldError where `recipe` has no pretrained network."""
-    if not isinstance(recipe.model, PretrainedOptions):
+    if recipe.model.name != "pretrained":
         raise TenfoldError(
             f"{recipe.name} has no pretrained network (its model is {recipe.model.name}); name a "
             "recipe such as transfer-lite0."
@@ -99,16 +98,15 @@ def require_pretrained(recipe: Recipe) -> None:
 
 
 def _with_head(recipe: Recipe, units: tuple[int, ...]) -> Recipe:
-    assert isinstance(recipe.model, PretrainedOptions)
     heads = [stage for stage in recipe.stages if stage.trains == "head"]
     stage = heads[0] if heads else StageOptions(trains="head")
-    return replace(recipe, model=replace(recipe.model, head=units), stages=(stage,))
+    return recipe.but(model=recipe.model.but(head=units), stages=(stage,))
 
 
 def _shortest(recipe: Recipe) -> Recipe:
     [stage] = recipe.stages
-    training = replace(recipe.training, min_steps=0)
-    return replace(recipe, training=training, stages=(replace(stage, epochs=1),))
+    training = recipe.training.but(min_steps=0)
+    return recipe.but(training=training, stages=(stage.but(epochs=1),))
 
 
 def _right(model: TrainedModel, images: Images | None) -> float | None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from tenfold.data.splits import TrainingData
 from tenfold.errors import (
@@ -24,19 +23,19 @@ from tenfold.errors import (
 )
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.progress import Progress
-from tenfold.recipe import PlateauSchedule, Recipe
+from tenfold.recipe import Recipe
 from tenfold.training.batches import (
     Part,
     derive_seed,
     epoch_batches,
     seed_generators,
 )
-from tenfold.training.clock import Clock, Closing, step_share
+from tenfold.training.clock import step_share
 from tenfold.training.devices import make_accelerator
 from tenfold.training.interruption import Interruption
+from tenfold.training.losses import loss_of
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
-from tenfold.training.schedules import multiplier
 from tenfold.training.selection import begin_next_epoch, hardest, note
 from tenfold.training.session import Session, describe_plan
 from tenfold.training.set_up import set_up
@@ -67,7 +66,6 @@ def fit(
     reporter: Reporter | None = None,
     progress: Progress | None = None,
     first_stage: int = 0,
-    closing: Closing | None = None,
 ) -> Fitted:
     """Train `recipe` on `data` and return the final weights with their history.
 
@@ -80,7 +78,6 @@ def fit(
     interrupted run leaves. On the first process alone, milestone is called with the number of
     epochs and the weights at each of the recipe's milestones, and reporter is told how it goes.
     first_stage: the one that `restore` goes on with. progress: for features that take a while.
-    closing: what a plan with a time limit left for the time after training.
 
     Raises DivergedError before a step with a loss or gradient that is not finite;
     InterruptedRunError after saving, on SIGTERM or SIGUSR1, and StoppedByUserError on Ctrl-C;
@@ -97,7 +94,6 @@ def fit(
             milestone=milestone,
             interruption=interruption,
             progress=progress,
-            closing=closing,
         )
         session = start(recipe, stages[first_stage])
         if restore is not None:
@@ -162,7 +158,7 @@ def _train_epoch(session: Session) -> None:
             images_per_second=len(batches[step]) / seconds,
         )
         _leave_if_asked(session)
-        if session.clock is not None and _time_is_up(session, session.clock, seconds):
+        if _time_is_up(session, seconds):
             history.ended = "time limit"
             return
         if session.any_process(time.monotonic() - last_saved > CHECKPOINT_SECONDS):
@@ -188,12 +184,11 @@ def _chosen(session: Session) -> Tensor | None:
     return hardest(losses, session.num_images, seed=session.recipe.seed, epoch=epoch)
 
 
-def _time_is_up(session: Session, clock: Clock, step_seconds: float) -> bool:
-    """Whether another step would end too late; the clock is corrected when it asks for it."""
-    if clock.wants_look(session.elapsed):
-        clock.correct(session.elapsed, session.look())
+def _time_is_up(session: Session, seconds: float) -> bool:
+    """Whether what takes `seconds` would end too late."""
+    left = session.seconds_left
     # A slower process may find that the time is up where another does not.
-    return session.any_process(clock.left(session.elapsed) <= step_seconds)
+    return left is not None and session.any_process(left <= seconds)
 
 
 def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
@@ -212,11 +207,11 @@ def _position(session: Session, step: int) -> float:
     count as done as would have been by then, if the last of them came at the limit.
     """
     before = float(session.state.history.stage_epoch * session.steps_per_epoch + step)
-    if session.clock is None:
-        return before
     options = session.recipe.training
+    if not options.time_limit_seconds:
+        return before
     share = step_share(
-        session.clock.share(session.elapsed),
+        min(session.elapsed / options.time_limit_seconds, 1.0),
         sizes=options.sizes,
         until=options.sizes_until,
         side=session.pictures.side,
@@ -275,7 +270,7 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
         with contextlib.nullcontext() if is_last else accelerator.no_sync(session.network):
             loss_sum += _accumulate(session, part, indices)
     _require_finite(session)
-    session.update()
+    session.state.optimizer.step()
     # In fp16 the scaler leaves out steps whose gradient overflowed.
     if state.average is not None and not accelerator.optimizer_step_was_skipped:
         state.average.update_parameters(state.model)
@@ -285,8 +280,7 @@ def _step(session: Session, share: Sequence[Tensor], step: int, *, batch_size: i
 def _rate_factor(session: Session, position: float) -> float:
     """What learning rates are multiplied by at `position`."""
     history, recipe = session.state.history, session.recipe
-    factor = multiplier(
-        recipe.schedule,
+    factor: float = recipe.schedule(
         position,
         total_steps=session.total_steps,
         steps_per_epoch=session.steps_per_epoch,
@@ -322,16 +316,17 @@ def _loss(session: Session, part: Part, indices: Tensor, logits: Tensor) -> Tens
     losses of its pictures are noted where they decide."""
     losses, weights = session.state.losses, session.class_weights
     alone = losses is None and weights is None
-    entropy = partial(
-        cross_entropy,
+    of_labels = partial(
+        loss_of,
+        session.recipe.loss,
         logits,
         weight=weights,
         label_smoothing=session.recipe.training.label_smoothing,
-        reduction="mean" if alone else "none",
+        mean=alone,
     )
-    loss = entropy(part.labels)
+    loss = of_labels(part.labels)
     if part.mix is not None:
-        other = entropy(part.labels[part.mix.partner])
+        other = of_labels(part.labels[part.mix.partner])
         loss = part.mix.share * loss + (1 - part.mix.share) * other
     if losses is not None:
         note(losses, indices, loss)
@@ -419,7 +414,7 @@ def _end_epoch(session: Session) -> None:
     }
     history.metrics.append(metrics)
     history.timings.append(timings)
-    if isinstance(recipe.schedule, PlateauSchedule):
+    if recipe.schedule.name == "plateau":
         history.plateau.update(recipe.schedule, metrics["validation_loss"])
     _keep_best(session, metrics["validation_accuracy"])
     if session.state.losses is not None:
@@ -430,10 +425,8 @@ def _end_epoch(session: Session) -> None:
     if history.ended is None and history.stage_epoch >= session.num_epochs:
         history.ended = "finished"
     # Another step would be followed by another validation.
-    if history.ended is None and session.clock is not None:
-        left = session.clock.left(session.elapsed)
-        if session.any_process(left <= session.validation_seconds):
-            history.ended = "time limit"
+    if history.ended is None and _time_is_up(session, session.validation_seconds):
+        history.ended = "time limit"
     # Before the checkpoint: a run that is killed between the two comes here again.
     session.keep_milestone()
     if history.ended or not session.saved_just_now():

@@ -1,24 +1,127 @@
 """Optimisers and the groups of parameters that they treat differently."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn, optim
 
-from tenfold.recipe import (
-    AdamOptions,
-    AdamWOptions,
-    MuonOptions,
-    OptimizerOptions,
-    SgdOptions,
-)
+from tenfold.registry import PartOptions, rule
 from tenfold.training.muon import Muon
+
+Groups = list[dict[str, Any]]
+LearningRate = Annotated[
+    float, Field(gt=0, description="Learning rate that the schedule multiplies.")
+]
+Momentum = Annotated[
+    float, Field(ge=0, lt=1, description="Share of the last step that goes into the next one.")
+]
+Betas = Annotated[
+    tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
+    Field(description="Decay of the averages of the gradient and of its square."),
+]
+WeightDecay = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="Not applied to norms, biases, and the positions and tokens of transformers.",
+    ),
+]
+
+
+@rule("nesterov", "false where momentum is 0", lambda o: o.momentum > 0 or not o.nesterov)
+def sgd(
+    groups: Groups,
+    *,
+    lr: LearningRate = 0.1,
+    momentum: Momentum = 0.9,
+    nesterov: Annotated[
+        bool, Field(description="Look ahead along the momentum (Nesterov 1983).")
+    ] = False,
+    weight_decay: WeightDecay = 0.0,
+) -> optim.Optimizer:
+    """Stochastic gradient descent with momentum."""
+    del weight_decay  # Of each group.
+    return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+
+
+def adam(
+    groups: Groups,
+    *,
+    lr: LearningRate = 0.001,
+    betas: Betas = (0.9, 0.999),
+    weight_decay: WeightDecay = 0.0,
+) -> optim.Optimizer:
+    """Adam (Kingma and Ba 2015); weight decay is added to the gradient."""
+    del weight_decay
+    # Fused, a step goes through memory once: a third of the time on two cores.
+    return optim.Adam(groups, lr=lr, betas=betas, fused=True)
+
+
+def adamw(
+    groups: Groups,
+    *,
+    lr: LearningRate = 0.001,
+    betas: Betas = (0.9, 0.999),
+    weight_decay: WeightDecay = 0.01,
+) -> optim.Optimizer:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    del weight_decay
+    return optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
+def muon(
+    groups: Groups,
+    *,
+    lr: Annotated[
+        float,
+        Field(gt=0, description="Learning rate of convolutions, that the schedule multiplies."),
+    ] = 0.24,
+    momentum: Annotated[float, Field(ge=0, lt=1, description="As of SGD, for convolutions.")] = 0.6,
+    head_lr: Annotated[float, Field(gt=0, description="Learning rate of linear layers.")] = 300.0,
+    bias_lr: Annotated[float, Field(gt=0, description="Learning rate of norms and biases.")] = 25.0,
+    sgd_momentum: Annotated[
+        float, Field(ge=0, lt=1, description="As of SGD, for what isn't a convolution.")
+    ] = 0.85,
+    weight_decay: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="What a step at the full rate takes away of what isn't a convolution.",
+        ),
+    ] = 0.0,
+    iterations: Annotated[
+        int,
+        Field(ge=1, le=20, description="Newton-Schulz iterations that make a step orthogonal."),
+    ] = 3,
+) -> optim.Optimizer:
+    """Muon (Jordan 2024) for convolutions, Nesterov SGD for everything else."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    return Muon(
+        [p for p in parameters if p.ndim == 4],
+        [
+            {
+                "params": [p for p in parameters if 2 <= p.ndim < 4],
+                "lr": head_lr,
+                "weight_decay": weight_decay,
+            },
+            {
+                "params": [p for p in parameters if p.ndim < 2],
+                "lr": bias_lr,
+                "weight_decay": weight_decay,
+            },
+        ],
+        lr=lr,
+        momentum=momentum,
+        sgd_momentum=sgd_momentum,
+        iterations=iterations,
+    )
 
 
 def build_optimizer(
     model: nn.Module,
-    options: OptimizerOptions,
+    options: PartOptions,
     *,
     layer_decay: float = 1.0,
     depths: Mapping[nn.Parameter, int] | None = None,
@@ -30,8 +133,9 @@ def build_optimizer(
     behind a parameter; for each of them its rate is multiplied by `layer_decay`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if isinstance(options, MuonOptions):
-        return _build_muon(parameters, options)
+    if options.name == "muon":  # Which groups them by their dimensions.
+        chosen: optim.Optimizer = options([{"params": parameters}])
+        return chosen
     spared: set[nn.Parameter] = set()
     for module in model.modules():
         names: set[str] = getattr(module, "no_weight_decay", set)()
@@ -41,111 +145,24 @@ def build_optimizer(
     for parameter in parameters:
         depth = depths[parameter] if depths and layer_decay < 1 else 0
         decays = parameter.ndim >= 2 and parameter not in spared
-        decay = options.weight_decay if decays else 0.0
+        decay = getattr(options, "weight_decay", 0.0) if decays else 0.0
         gathered.setdefault((layer_decay**depth, decay), []).append(parameter)
-    groups: list[dict[str, Any]] = []
+    groups: Groups = []
     for (factor, decay), members in gathered.items():
         # Weights first, as it always was: the order is that of a checkpoint.
         members.sort(key=lambda p: p.ndim < 2)
         lr = factor * options.lr
         groups.append({"params": members, "lr": lr, "full_lr": lr, "weight_decay": decay})
-    if isinstance(options, SgdOptions):
-        return optim.SGD(
-            groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov
-        )
-    assert isinstance(options, AdamOptions | AdamWOptions)
-    kind = optim.Adam if isinstance(options, AdamOptions) else optim.AdamW
-    # Fused, a step of Adam goes through memory once: a third of the time on two cores.
-    return kind(groups, lr=options.lr, betas=(options.betas[0], options.betas[1]), fused=True)
-
-
-def _build_muon(parameters: list[nn.Parameter], options: MuonOptions) -> Muon:
-    decay = options.weight_decay
-    return Muon(
-        [p for p in parameters if p.ndim == 4],
-        [
-            {
-                "params": [p for p in parameters if 2 <= p.ndim < 4],
-                "lr": options.head_lr,
-                "weight_decay": decay,
-            },
-            {
-                "params": [p for p in parameters if p.ndim < 2],
-                "lr": options.bias_lr,
-                "weight_decay": decay,
-            },
-        ],
-        lr=options.lr,
-        momentum=options.momentum,
-        sgd_momentum=options.sgd_momentum,
-        iterations=options.iterations,
-    )
+    found: optim.Optimizer = options(groups)
+    for group in found.param_groups:
+        group.setdefault("full_lr", group["lr"])
+    return found
 
 
 def set_learning_rate(optimizer: optim.Optimizer, factor: float) -> None:
     """Give every group `factor` times the learning rate that it was made with."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["full_lr"]
-
-
-def update_of(optimizer: optim.Optimizer) -> Callable[[], object]:
-    """What `optimizer.step` does, without its overhead where that can be had."""
-    if isinstance(optimizer, optim.Adam) and optimizer.defaults["fused"]:
-        return _FusedAdamUpdate(optimizer)
-    return optimizer.step
-
-
-class _FusedAdamUpdate:
-    """A step of a fused Adam or AdamW that keeps its lists of tensors from step to step.
-
-    Gathering them anew and checking them takes longer than the arithmetic where the network is
-    small: 0.3 ms a step of `tutorial-cnn`, of 7.5. The bits are those of `Adam.step`.
-    """
-
-    def __init__(self, optimizer: optim.Adam) -> None:
-        self._optimizer = optimizer
-        self._groups: list[tuple[dict[str, Any], list[Tensor], list[list[Tensor]]]] = []
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        if not self._groups:
-            self._optimizer.step()
-            self._keep_lists()
-            return
-        grads = [[p.grad for p in parameters] for _, parameters, _ in self._groups]
-        if any(grad is None for group in grads for grad in group):
-            self._optimizer.step()
-            return
-        for (group, parameters, state), own in zip(self._groups, grads, strict=True):
-            averages, squares, steps = state
-            kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-            torch._foreach_add_(steps, 1)
-            kernel(
-                parameters,
-                own,  # type: ignore[arg-type]
-                averages,
-                squares,
-                [],
-                steps,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-            )
-
-    def _keep_lists(self) -> None:
-        for group in self._optimizer.param_groups:
-            parameters = group["params"]
-            states = [self._optimizer.state[p] for p in parameters]
-            if all(states):
-                names = ("exp_avg", "exp_avg_sq", "step")
-                tensors = [[state[name] for state in states] for name in names]
-                self._groups.append((group, parameters, tensors))
-        if len(self._groups) < len(self._optimizer.param_groups):
-            self._groups = []  # Some parameter has had no gradient yet.
 
 
 def all_finite(gradients: list[Tensor]) -> bool:

@@ -12,6 +12,10 @@ from accelerate import Accelerator
 from tenfold.data.splits import TrainingData
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.recipe.dotted import flatten
+from tenfold.recipe.models import KINDS
+from tenfold.recipe.own_code import own_code
+from tenfold.registry import sum_of
 from tenfold.run import RunFolder, write_lines
 from tenfold.training.checkpoint import newest_good_checkpoint, save_checkpoint
 from tenfold.training.devices import on_first_process, precision_of
@@ -23,7 +27,8 @@ logger = logging.getLogger("tenfold")
 def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> dict[str, Any]:
     """Everything that the bits of a result depend on, as flat JSON values by name."""
     return {
-        **_flatten(recipe.to_dict()),
+        **flatten(recipe.to_dict()),
+        **{f"code of {name}": sum_of(path) for name, path in own_code(recipe).items()},
         "class names": list(data.train.class_names),
         "image size": list(data.train.size),
         "pictures for training": len(data.train),
@@ -135,20 +140,8 @@ class Resumer:
 
     def _unknown_then(self) -> dict[str, Any]:
         """What a run of an older version says nothing of: what has become an option since."""
-        variants = ("model", "optimizer", "schedule")
-        chosen = {table: {"name": self._identity[f"{table}.name"]} for table in variants}
-        return {**_flatten(recipe_from_dict(chosen).to_dict()), "GPU": self._identity["GPU"]}
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted names, tuples as lists, as JSON gives them back."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
+        chosen = {table: {"name": self._identity[f"{table}.name"]} for table in KINDS}
+        return {**flatten(recipe_from_dict(chosen).to_dict()), "GPU": self._identity["GPU"]}
 
 
 def _shorten(value: Any) -> str:

@@ -16,7 +16,7 @@ from tenfold.models import count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
 from tenfold.training.batches import TrainingInputs
-from tenfold.training.clock import Clock, StepTimes
+from tenfold.training.clock import StepTimes
 from tenfold.training.devices import on_first_process
 from tenfold.training.interruption import Interruption
 from tenfold.training.reporters import Plan, Reporter
@@ -34,15 +34,13 @@ class Session:
     """What the functions of the loop share; `state` is all that changes from step to step.
 
     trains: what learns in this stage. is_last: whether no stage follows. network: `state.model`,
-    wrapped for the processes and the precision. update: a step of `state.optimizer`. validation:
-    the values of an epoch's log. write: puts a checkpoint on the disk, and milestone the weights of
-    an epoch, on the first process alone. least_pictures: that a batch must have. blocks: of the
-    network, from its input on; the first num_frozen of them no longer learn. class_weights: (C,),
-    or None where all pictures weigh the same. look: seconds of a forward pass a picture, measured
-    when it is called; clock: of a training that is to end in time. size: side in pixels of the
-    images of the present step. is_deferred: whether losses and gradients are looked at some batches
-    later, so that Python never waits for the device; spoilt: 1 where one of them was not finite
-    since.
+    wrapped for the processes and the precision. validation: the values of an epoch's log. write:
+    puts a checkpoint on the disk, and milestone the weights of an epoch, on the first process
+    alone. least_pictures: that a batch must have. blocks: of the network, from its input on; the
+    first num_frozen of them no longer learn. class_weights: (C,), or None where all pictures weigh
+    the same. size: side in pixels of the images of the present step. is_deferred: whether losses
+    and gradients are looked at some batches later, so that Python never waits for the device;
+    spoilt: 1 where one of them was not finite since.
     """
 
     recipe: Recipe
@@ -51,7 +49,6 @@ class Session:
     accelerator: Accelerator
     network: nn.Module
     state: TrainingState
-    update: Callable[[], object]
     pictures: TrainingInputs
     num_validation: int
     validation: Callable[[], dict[str, float | None]]
@@ -68,11 +65,9 @@ class Session:
     class_weights: Tensor | None
     is_deferred: bool
     spoilt: Tensor
-    look: Callable[[], float]
     num_frozen: int = 0
     size: int = 0
     step_times: StepTimes = field(default_factory=StepTimes)
-    clock: Clock | None = None
     started: float = 0.0
     validation_seconds: float = 0.0
     last_saved: float = -math.inf
@@ -90,6 +85,12 @@ class Session:
     def total_steps(self) -> int:
         """Steps of the whole stage."""
         return self.steps_per_epoch * self.num_epochs
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the time limit, where there is one."""
+        limit = self.recipe.training.time_limit_seconds
+        return max(limit - self.elapsed, 0.0) if limit else None
 
     @property
     def elapsed(self) -> float:
@@ -241,6 +242,6 @@ def describe_plan(session: Session) -> Plan:
         first_step=history.first_epoch * session.steps_per_epoch,
         is_last=session.is_last,
         resumed_step=history.epoch * session.steps_per_epoch + history.step,
-        seconds_left=max(session.clock.left(session.elapsed), 0.0) if session.clock else None,
+        seconds_left=session.seconds_left,
         min_steps=options.min_steps if session.num_epochs > options.epochs else 0,
     )

@@ -20,22 +20,18 @@ from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.models import Pretrained, Speedrun, blocks_of
 from tenfold.models.pretrained import load_weights, preprocessing_of
 from tenfold.progress import Progress
-from tenfold.recipe import PlateauSchedule, PretrainedOptions, Recipe, StageOptions
+from tenfold.recipe import Recipe, StageOptions
 from tenfold.training.batches import TrainingInputs, TrainingPictures, batch_sizes, derive_seed
-from tenfold.training.clock import Clock, Closing, forward_seconds
 from tenfold.training.compiling import compile_network
 from tenfold.training.devices import can_defer, on_first_process
 from tenfold.training.feature_batches import Extractor, TrainingFeatures
 from tenfold.training.interruption import Interruption
-from tenfold.training.optimizers import build_optimizer, update_of
+from tenfold.training.optimizers import build_optimizer
 from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.selection import num_selected, unseen_losses
 from tenfold.training.session import Session
 from tenfold.training.stages import depths_of, recipe_of, stages_of
 from tenfold.training.state import History, TrainingState
-
-LOOKED_AT = 100
-"""Pictures with which the machine is measured where a clock ends the training."""
 
 WHITENED_PICTURES = 2000
 """From which the first layer of a fast network is computed."""
@@ -52,13 +48,11 @@ def set_up(
     milestone: Callable[[int, TrainedModel], None] | None,
     interruption: Interruption,
     progress: Progress | None,
-    closing: Closing | None,
     previous: TrainingState | None = None,
 ) -> Session:
     """Build everything that `stage` of `recipe` needs to train on `data`, the same for a seed.
 
-    closing: what a plan with a time limit left for the time after training. previous: where the
-    stage before it ended.
+    previous: where the stage before it ended.
     """
     started = time.monotonic()
     full, recipe = recipe, recipe_of(recipe, stage)
@@ -127,7 +121,6 @@ def set_up(
         accelerator=accelerator,
         network=network,
         state=state,
-        update=update_of(prepared),
         pictures=inputs,
         num_validation=len(data.validation) if data.validation is not None else 0,
         validation=validation,
@@ -144,17 +137,13 @@ def set_up(
         spoilt=torch.zeros((), device=accelerator.device),
         blocks=blocks_of(model),
         class_weights=_class_weights(data, accelerator.device) if recipe.training.balance else None,
-        look=lambda: on_first_process(
-            accelerator, lambda: forward_seconds(model, pictures.plain(LOOKED_AT))
-        ),
-        clock=Clock(limit, closing) if (limit := recipe.training.time_limit_seconds) else None,
         started=started,
     )
 
 
 def _normalisation(recipe: Recipe, data: TrainingData) -> Normalisation:
     """What pixels become: computed from the training pictures, or as the network is used to."""
-    if isinstance(recipe.model, PretrainedOptions) and recipe.data.normalisation == "pretrained":
+    if recipe.model.name == "pretrained" and recipe.data.normalisation == "pretrained":
         wanted = preprocessing_of(recipe.model.backbone)
         return Normalisation(wanted.mean, wanted.std)
     if recipe.data.normalisation == "given":
@@ -174,7 +163,6 @@ def _build_model(
     if isinstance(model, Speedrun):
         model.whiten(pictures.plain(WHITENED_PICTURES))
     if isinstance(model, Pretrained):
-        assert isinstance(recipe.model, PretrainedOptions)
         return model, load_weights(model, recipe.model.weights)
     return model, None
 
@@ -312,7 +300,7 @@ def _require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> i
         _require_one_process(recipe)
     needs_validation = (
         "schedule.name = 'plateau'"
-        if isinstance(recipe.schedule, PlateauSchedule)
+        if recipe.schedule.name == "plateau"
         else "training.early_stopping"
         if recipe.training.early_stopping
         else None

@@ -1,7 +1,5 @@
 """A training in stages: each is a recipe of its own on the same network, of which a part learns."""
 
-from dataclasses import replace
-
 from torch import nn
 
 from tenfold.models import Pretrained
@@ -18,11 +16,9 @@ def stages_of(recipe: Recipe) -> tuple[StageOptions, ...]:
 
 def recipe_of(recipe: Recipe, stage: StageOptions) -> Recipe:
     """`recipe` with the epochs and the rate of `stage`."""
-    return replace(
-        recipe,
-        training=replace(recipe.training, epochs=stage.epochs or recipe.training.epochs),
-        optimizer=replace(recipe.optimizer, lr=stage.lr or recipe.optimizer.lr),
-    )
+    training = recipe.training.but(epochs=stage.epochs or recipe.training.epochs)
+    optimizer = recipe.optimizer.but(lr=stage.lr) if stage.lr else recipe.optimizer
+    return recipe.but(training=training, optimizer=optimizer)
 
 
 def depths_of(model: nn.Module) -> dict[nn.Parameter, int]:

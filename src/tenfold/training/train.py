@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +17,9 @@ from accelerate import Accelerator
 
 from tenfold.data import Dataset, Images
 from tenfold.data.images import class_gaps
+from tenfold.data.leaks import check_leaks
 from tenfold.data.sources import NAMES
-from tenfold.data.splits import TrainingData, check_leaks, training_data
+from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import HeldError, TenfoldError
 from tenfold.evaluation import calibration
 from tenfold.evaluation.evaluate import (
@@ -37,6 +38,7 @@ from tenfold.locks import LOCK_FILES
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.recipe.own_code import keep_code
 from tenfold.results.runs import (
     DataFacts,
     Network,
@@ -59,7 +61,6 @@ from tenfold.run import (
     peak_memory_bytes,
     runs_of,
 )
-from tenfold.training.clock import Closing
 from tenfold.training.devices import make_accelerator, on_first_process, precision_of
 from tenfold.training.interruption import leaving_at_once
 from tenfold.training.loop import Fitted, fit
@@ -82,7 +83,6 @@ class TrainOptions:
     data changed. threads: for torch; None takes what the environment says. cpu: ignore GPUs.
     strict: fail where a picture is in two splits. skip_broken: leave out pictures that can't be
     read. tensorboard: write curves for it too. evaluate_test: open the test split at the end.
-    closing: what a plan with a time limit left for what follows training.
     notes: what a reader of the report must know besides what the data set says.
     """
 
@@ -98,7 +98,6 @@ class TrainOptions:
     tensorboard: bool = False
     evaluate_test: bool = True
     notes: tuple[str, ...] = ()
-    closing: Closing | None = None
 
 
 class Trained(NamedTuple):
@@ -142,7 +141,6 @@ def train(
             )
         data = training_data(dataset, **splitting(recipe.data))
         test = _test_images(dataset, recipe) if accelerator.is_main_process else None
-        closing = options.closing or _closing(run)
         resumer = Resumer(
             run,
             identity_of(recipe, data, accelerator),
@@ -161,7 +159,7 @@ def train(
                 data,
                 test,
                 accelerator=accelerator,
-                options=replace(options, closing=closing),
+                options=options,
                 resumed_at_step=_steps_done(state.history),
             )
             on_first_process(accelerator, describe)
@@ -184,7 +182,6 @@ def train(
             reporter=Reporters(reporters),
             progress=progress if accelerator.is_main_process else None,
             first_stage=resumer.stage(),
-            closing=closing,
         )
         if accelerator.is_main_process:
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
@@ -323,14 +320,6 @@ def _threads(run: RunFolder, options: TrainOptions) -> int | None:
     return None
 
 
-def _closing(run: RunFolder) -> Closing | None:
-    """What the plan of a run that is resumed left for the time after training."""
-    with contextlib.suppress(TenfoldError, TypeError):
-        closing = read_provenance(run.provenance).closing
-        return Closing(**closing) if closing else None
-    return None
-
-
 def _test_images(dataset: Dataset, recipe: Recipe) -> Images | None:
     try:
         return split_of(dataset, "test", recipe.data)
@@ -364,15 +353,16 @@ def _describe_run(
     session = Session(started=now(), command=command_line(), resumed_at_step=resumed_at_step)
     keep_sums(run, data.train, goes_on=resumed_at_step > 0)
     location = None if recipe.data.name in NAMES else Path(recipe.data.name)
+    code = keep_code(recipe, run.path)
     write_json(run.recipe, recipe.to_dict())
     Provenance(
         **describe_environment(),
+        code=code,
         device=str(accelerator.device),
         arithmetic=precision_of(accelerator),
         processes=accelerator.num_processes,
         threads=torch.get_num_threads(),
         seed=recipe.seed,
-        closing=options.closing._asdict() if options.closing else None,
         data=DataFacts(
             name=data.dataset_name,
             location=str(location.resolve()) if location else None,

@@ -19,6 +19,7 @@ from tenfold.data.formats.cifar_files import (
     read_cifar_python,
 )
 from tenfold.data.formats.csv_folders import read_csv_folder, write_folder
+from tenfold.data.formats.decoding import Settings
 from tenfold.data.formats.image_folders import (
     class_folders,
     folder_within,
@@ -87,14 +88,8 @@ def read(
                 dataset, image_size=image_size, photo_size=photo_size, progress=progress
             )
         else:
-            dataset = _PICTURE_READERS[kind](
-                place,
-                image_size=image_size,
-                photo_size=photo_size,
-                skip_broken=skip_broken,
-                white_level=white_level,
-                progress=progress,
-            )
+            settings = Settings(image_size, skip_broken, progress, photo_size, white_level)
+            dataset = _PICTURE_READERS[kind](place, settings)
         gaps = class_gaps(dataset.splits()).values()
         return with_distinct_ids(replace(dataset, notes=(*dataset.notes, *gaps)), place)
     except OSError as error:
@@ -151,7 +146,7 @@ _ARRAY_READERS: dict[str, Callable[..., Dataset]] = {
     "cifar-python": read_cifar_python,
     "npz": read_npz,
 }
-_PICTURE_READERS: dict[str, Callable[..., Dataset]] = {
+_PICTURE_READERS: dict[str, Callable[[Path, Settings], Dataset]] = {
     "parquet": read_parquet,
     "csv": read_csv_folder,
     "images": read_image_folder,

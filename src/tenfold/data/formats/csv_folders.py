@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.formats.decoded_cache import entry_of
+from tenfold.data.formats.decoding import DEFAULT_SETTINGS, Settings
 from tenfold.data.formats.encoding import encode_all
 from tenfold.data.formats.image_folders import PictureFile, folder_within, picture_files, printable
 from tenfold.data.formats.label_tables import ORIGINAL_ID, Row, find_tables, read_table, text_of
 from tenfold.data.formats.listings import (
     Listing,
-    Settings,
     decode_listings,
     one_spelling,
     plain_name,
@@ -34,7 +34,7 @@ from tenfold.data.formats.listings import (
 )
 from tenfold.data.formats.output import new_folder
 from tenfold.data.formats.split_names import SPLITS, split_named
-from tenfold.data.images import PHOTO_SIZE, Dataset, Images, numbered_ids
+from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError, counted
 from tenfold.files import write_text
 from tenfold.progress import Progress
@@ -42,15 +42,7 @@ from tenfold.progress import Progress
 CLASSES_FILE = "classes.txt"
 
 
-def read_csv_folder(
-    path: Path,
-    *,
-    image_size: int = 0,
-    photo_size: int = PHOTO_SIZE,
-    skip_broken: bool = False,
-    white_level: int = 0,
-    progress: Progress | None = None,
-) -> Dataset:
+def read_csv_folder(path: Path, settings: Settings = DEFAULT_SETTINGS) -> Dataset:
     """The pictures that CSV files in a folder name, or those that one CSV file names.
 
     Class names are those of `classes.txt` in its order, otherwise those that occur, sorted. Ids
@@ -87,8 +79,8 @@ def read_csv_folder(
         place=path,
         class_names=class_names,
         source=f"{path} (CSV and pictures)",
-        settings=Settings(image_size, skip_broken, progress, photo_size, white_level),
-        entry=entry_of(root, stamps, image_size=image_size, photo_size=photo_size),
+        settings=settings,
+        entry=entry_of(root, stamps, settings),
         notes=(*notes, *_unlabelled(len(files) - len(pictures))),
     )
 

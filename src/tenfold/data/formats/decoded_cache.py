@@ -7,7 +7,6 @@ written costs a warning, never the result: the pixels are then held in memory.
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
 import os
@@ -17,7 +16,6 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 from tenfold.data.cache_folder import cache_folder
 from tenfold.data.formats.decoding import (
     Chunk,
+    Settings,
     Source,
     UnequalSizesError,
     choose_size,
@@ -32,8 +31,6 @@ from tenfold.data.formats.decoding import (
     likely_size,
 )
 from tenfold.data.formats.pictures import RULES_VERSION, WHITE_LEVELS, white_level_for
-from tenfold.data.images import PHOTO_SIZE
-from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
 
@@ -56,14 +53,12 @@ class Decoded:
     white_level: int = 0
 
 
-def entry_of(
-    root: Path, stamps: Sequence[str], *, image_size: int, photo_size: int = PHOTO_SIZE
-) -> Path | None:
+def entry_of(root: Path, stamps: Sequence[str], settings: Settings) -> Path | None:
     """Where the pictures of `root` belong in the cache; None where TENFOLD_NO_CACHE is set.
 
     stamps: for each picture, in order, its path with what changes whenever its file does.
     """
-    size = str(image_size) if image_size else f"up to {photo_size}"
+    size = str(settings.image_size) if settings.image_size else f"up to {settings.photo_size}"
     return entry_named(str(root.resolve()), size, stamps)
 
 
@@ -79,35 +74,23 @@ def entry_named(name: str, size: str, stamps: Sequence[str] = ()) -> Path | None
     return cache_folder() / "decoded" / place.hexdigest()[:24] / content.hexdigest()[:32]
 
 
-def decode_cached(
-    sources: Sequence[Source],
-    *,
-    image_size: int,
-    photo_size: int = PHOTO_SIZE,
-    entry: Path | None,
-    keep_broken: bool,
-    white_level: int = 0,
-    progress: Progress | None = None,
-) -> Decoded:
+def decode_cached(sources: Sequence[Source], settings: Settings, *, entry: Path | None) -> Decoded:
     """The decoded pictures, from the cache `entry` if it is there, which is written if it isn't.
 
-    entry: None leaves the cache alone. keep_broken: whether a listing with broken pictures is
-    worth an entry. image_size: 0 chooses one, see `choose_size`. white_level: of files of sixteen
-    bits; 0 takes the least of WHITE_LEVELS that holds them all.
+    entry: None leaves the cache alone, and so do broken pictures unless they are to be skipped.
+    Without a white level, the least of WHITE_LEVELS is taken that holds all files of sixteen bits.
     """
-    cached = read_entry(entry)
-    if cached is not None and (not white_level or cached.white_level in (0, white_level)):
-        if progress is not None:
-            progress("Reading the cache", len(sources), len(sources))
+    cached, level = read_entry(entry), settings.white_level
+    if cached is not None and (not level or cached.white_level in (0, level)):
+        if settings.progress is not None:
+            settings.progress("Reading the cache", len(sources), len(sources))
         return cached
-    if white_level:  # That of another data set; what this one has by itself is what is kept.
+    if level:  # That of another data set; what this one has by itself is what is kept.
         entry = None
-    options = _Options(entry, keep_broken, white_level, progress)
     try:
-        return _decode(sources, image_size, photo_size, options)
+        return _decode(sources, settings, entry)
     except _OtherLevelError as found:
-        options = replace(options, white_level=found.level)
-        return _decode(sources, image_size, photo_size, options)
+        return _decode(sources, replace(settings, white_level=found.level), entry)
 
 
 class _OtherLevelError(Exception):
@@ -117,48 +100,44 @@ class _OtherLevelError(Exception):
         self.level = level
 
 
-@dataclass(frozen=True)
-class _Options:
-    entry: Path | None
-    keep_broken: bool
-    white_level: int
-    progress: Progress | None
-
-
-def _decode(
-    sources: Sequence[Source], image_size: int, photo_size: int, options: _Options
-) -> Decoded:
-    if image_size:
-        return _decode_into(sources, image_size, options)
-    if (likely := likely_size(sources)) is not None:
+def _decode(sources: Sequence[Source], settings: Settings, entry: Path | None) -> Decoded:
+    size, photo_size, progress = settings.image_size, settings.photo_size, settings.progress
+    if not size and (likely := likely_size(sources)) is not None:
         with contextlib.suppress(UnequalSizesError):
-            return _decode_into(sources, likely, options, all_alike=True)
-    chosen = choose_size(sources, photo_size=photo_size, progress=options.progress)
-    return _decode_into(sources, chosen, options)
+            return _decode_into(sources, likely, settings, entry, all_alike=True)
+    size = size or choose_size(sources, photo_size=photo_size, progress=progress)
+    return _decode_into(sources, size, settings, entry)
 
 
 def _decode_into(
-    sources: Sequence[Source], size: int, options: _Options, *, all_alike: bool = False
+    sources: Sequence[Source],
+    size: int,
+    settings: Settings,
+    entry: Path | None,
+    *,
+    all_alike: bool = False,
 ) -> Decoded:
     chunks = decode_all(
         sources,
         image_size=size,
         all_alike=all_alike,
-        white_level=options.white_level,
-        progress=options.progress,
+        white_level=settings.white_level,
+        progress=settings.progress,
     )
     return collect(
         chunks,
+        num_images=len(sources),
         image_size=size,
-        entry=options.entry,
-        keep_broken=options.keep_broken,
-        white_level=options.white_level,
+        entry=entry,
+        keep_broken=settings.skip_broken,
+        white_level=settings.white_level,
     )
 
 
 def collect(
     chunks: Generator[Chunk, None, None],
     *,
+    num_images: int,
     image_size: int,
     entry: Path | None,
     keep_broken: bool = False,
@@ -166,17 +145,18 @@ def collect(
 ) -> Decoded:
     """All `chunks`, of pictures `image_size` square, mapped from `entry` where that can be written.
 
-    Raises _OtherLevelError where no `white_level` is given and they use fewer bits than sixteen.
+    num_images: that there are at most. Raises _OtherLevelError where no `white_level` is given and
+    they use fewer bits than sixteen.
     """
     with _staging(entry) as staging:
-        shape = (image_size, image_size, 3)
-        rows = _Rows(staging / "pixels.npy" if staging else None, shape=shape)
+        pixels = _room(staging, (num_images, image_size, image_size, 3))
         sizes: list[NDArray[np.int32]] = [np.empty((0, 2), dtype=np.int32)]
         broken: dict[int, str] = {}
-        peak = 0
-        with contextlib.closing(chunks), rows:
+        count = peak = 0
+        with contextlib.closing(chunks):
             for chunk in chunks:
-                rows.append(chunk.pixels)
+                pixels[count : count + len(chunk.pixels)] = chunk.pixels
+                count += len(chunk.pixels)
                 sizes.append(chunk.sizes)
                 broken |= chunk.broken
                 peak = max(peak, chunk.peak)
@@ -185,94 +165,30 @@ def collect(
             raise _OtherLevelError(level)
         level = white_level or level if peak else 0
         all_sizes = np.concatenate(sizes)
-        if entry is not None and rows.path is not None and (keep_broken or not broken):
-            described = {
-                "shape": rows.shape,
-                "broken": list(broken.items()),
-                "white_level": level,
-            }
-            if _write_entry(rows.path.parent, entry, sizes=all_sizes, described=described):
+        is_mapped = isinstance(pixels, np.memmap)
+        if entry is not None and staging is not None and is_mapped and (keep_broken or not broken):
+            shape = [count, *pixels.shape[1:]]
+            described = {"shape": shape, "broken": list(broken.items()), "white_level": level}
+            if _write_entry(staging, entry, sizes=all_sizes, described=described):
                 cached = read_entry(entry)
                 if cached is not None:
                     return cached
-        return Decoded(rows.in_memory(), all_sizes, broken, level)
+        return Decoded(np.array(pixels[:count]), all_sizes, broken, level)
 
 
-class _Rows:
-    """Grows by rows of pixels: a .npy file, or memory where there is no file or the disk fills up.
-
-    The file is written, not mapped: a mapped file that finds the disk full kills the process.
-    """
-
-    def __init__(self, path: Path | None, *, shape: tuple[int, ...]) -> None:
-        self.path = path
-        self._row_shape = shape
-        self._count = 0
-        self._memory: list[NDArray[np.uint8]] = []
-        self._file: IO[bytes] | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self._count, *self._row_shape)
-
-    def __enter__(self) -> "_Rows":
-        if self.path is not None:
-            try:
-                self._file = open(self.path, "wb")
-                self._file.write(self._header())
-            except OSError as error:
-                self._give_up(error)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            try:
-                self._file.seek(0)
-                self._file.write(self._header())
-                self._file.close()
-            except OSError as error:
-                self._give_up(error)
-
-    def append(self, rows: NDArray[np.uint8]) -> None:
-        if self._file is not None:
-            try:
-                self._file.write(rows.data)
-                self._file.flush()
-                self._count += len(rows)
-                return
-            except OSError as error:
-                self._give_up(error)
-        self._memory.append(rows)
-        self._count += len(rows)
-
-    def in_memory(self) -> NDArray[np.uint8]:
-        if self.path is not None:
-            array: NDArray[np.uint8] = np.load(self.path, allow_pickle=False)
-            return array
-        return np.concatenate([np.empty((0, *self._row_shape), dtype=np.uint8), *self._memory])
-
-    def _header(self) -> bytes:
-        """Always of one length, because numpy leaves room for the first dimension to grow."""
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            header,
-            {"shape": self.shape, "fortran_order": False, "descr": "|u1"},
-        )
-        return header.getvalue()
-
-    def _give_up(self, error: OSError) -> None:
-        """Take what the file holds into memory, and go on there."""
-        _warn(error)
-        if self._count and self.path is not None:
-            offset = len(self._header())
-            count = int(np.prod(self.shape))
-            rows = np.fromfile(self.path, dtype=np.uint8, count=count, offset=offset)
-            self._memory.append(rows.reshape(self.shape))
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-        self._file = None
-        self.path = None
+def _room(staging: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """An array to be filled: mapped from a file of `staging`, or in memory where the disk lacks
+    room for it, which must be known before, for a mapped file that finds none kills the process."""
+    if staging is not None and hasattr(os, "posix_fallocate"):
+        try:
+            path = staging / "pixels.npy"
+            mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+            with open(path, "rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            return mapped
+        except OSError as error:
+            _warn(error)
+    return np.empty(shape, dtype=np.uint8)
 
 
 @contextlib.contextmanager
@@ -327,7 +243,8 @@ def read_entry(entry: Path | None) -> Decoded | None:
         sizes = np.load(entry / "sizes.npy", allow_pickle=False)
         broken = {int(position): str(reason) for position, reason in described["broken"]}
         level = int(described["white_level"])
-        if list(pixels.shape) != described["shape"] or sizes.shape != (len(pixels), 2):
+        pixels = pixels[: described["shape"][0]]
+        if sizes.shape != (len(pixels), 2):
             raise ValueError("arrays of other shapes than stated")
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         logger.warning("The cached pictures in %s are damaged and made anew (%s).", entry, error)

@@ -18,6 +18,26 @@ Source = str | bytes
 LARGEST_NATIVE_SIZE = 96
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How to read pictures: the options that every reader of picture files has.
+
+    image_size: height and width to bring them to; 0 chooses, see `choose_size`, and then
+    photo_size is that of photographs. skip_broken: leave broken pictures out, counted in the
+    notes, where an error is the rule. white_level: of files of sixteen bits, where that of a
+    model's data must hold; 0 finds it.
+    """
+
+    image_size: int = 0
+    skip_broken: bool = False
+    progress: Progress | None = None
+    photo_size: int = PHOTO_SIZE
+    white_level: int = 0
+
+
+DEFAULT_SETTINGS = Settings()
+
+
 class UnequalSizesError(Exception):
     """Some pictures are not of the size that all were supposed to have."""
 

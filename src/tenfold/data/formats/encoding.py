@@ -1,5 +1,6 @@
-"""Arrays of pixels to PNG files, on all cores."""
+"""Arrays of pixels to PNG files, on all cores, and to data URIs."""
 
+import base64
 import io
 from collections.abc import Generator
 from contextlib import closing
@@ -28,11 +29,20 @@ def encode_all(
 
 
 def _encode_some(pixels: NDArray[np.uint8]) -> list[bytes]:
+    return [_png(picture) for picture in pixels]
+
+
+def png_data_uri(pixels: NDArray[np.uint8]) -> str:
+    """One `(H, W, 3)` uint8 picture as a `data:image/png;base64,` URI, without loss."""
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise ValueError(f"pixels must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
+    content = _png(np.ascontiguousarray(pixels), optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def _png(pixels: NDArray[np.uint8], *, optimize: bool = False) -> bytes:
     from PIL import Image
 
-    contents = []
-    for picture in pixels:
-        content = io.BytesIO()
-        Image.fromarray(picture).save(content, "PNG")
-        contents.append(content.getvalue())
-    return contents
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG", optimize=optimize)
+    return content.getvalue()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tenfold.data.formats.decoded_cache import entry_of
+from tenfold.data.formats.decoding import DEFAULT_SETTINGS, Settings
 from tenfold.data.formats.listings import (
     Listing,
-    Settings,
     decode_listings,
     label_numbers,
     one_spelling,
@@ -24,9 +24,8 @@ from tenfold.data.formats.listings import (
     sorted_names,
 )
 from tenfold.data.formats.split_names import PLAIN_NAMES, SPLITS, split_named
-from tenfold.data.images import PHOTO_SIZE, Dataset
+from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError, counted
-from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
 
@@ -49,15 +48,7 @@ class PictureFile:
     stamp: str
 
 
-def read_image_folder(
-    path: Path,
-    *,
-    image_size: int = 0,
-    photo_size: int = PHOTO_SIZE,
-    skip_broken: bool = False,
-    white_level: int = 0,
-    progress: Progress | None = None,
-) -> Dataset:
+def read_image_folder(path: Path, settings: Settings = DEFAULT_SETTINGS) -> Dataset:
     """The pictures of a folder of class folders, with or without split folders above those.
 
     Class names are the folders' names, sorted over all splits: by value where all of them are
@@ -96,8 +87,8 @@ def read_image_folder(
         place=path,
         class_names=class_names,
         source=f"{path} (image folder{said})",
-        settings=Settings(image_size, skip_broken, progress, photo_size, white_level),
-        entry=entry_of(root, stamps, image_size=image_size, photo_size=photo_size),
+        settings=settings,
+        entry=entry_of(root, stamps, settings),
         notes=(*layout.notes, *notes, *_empty_folders(root, layout, called)),
     )
 

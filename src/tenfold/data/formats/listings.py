@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.formats.decoded_cache import decode_cached
-from tenfold.data.formats.decoding import Source
+from tenfold.data.formats.decoding import Settings, Source
 from tenfold.data.formats.pictures import WHITE_LEVELS
-from tenfold.data.images import PHOTO_SIZE, Dataset, Images
+from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError, counted
-from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
 
@@ -34,22 +33,6 @@ class Listing:
     shown: Sequence[str]
     labels: NDArray[np.int64]
     ids: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to read pictures: the options that every reader of picture files has.
-
-    image_size: height and width to bring them to; 0 chooses, see `decoding.choose_size`.
-    skip_broken: leave broken pictures out, counted in the notes, where an error is the rule.
-    white_level: of files of sixteen bits, where that of a model's data must hold; 0 finds it.
-    """
-
-    image_size: int = 0
-    skip_broken: bool = False
-    progress: Progress | None = None
-    photo_size: int = PHOTO_SIZE
-    white_level: int = 0
 
 
 def decode_listings(
@@ -72,12 +55,8 @@ def decode_listings(
         raise TenfoldError(f"{place} holds no training pictures; check the path.")
     decoded = decode_cached(
         [source for listing in listings.values() for source in listing.sources],
-        image_size=settings.image_size,
-        photo_size=settings.photo_size,
+        settings,
         entry=entry,
-        keep_broken=settings.skip_broken,
-        white_level=settings.white_level,
-        progress=settings.progress,
     )
     shown = [name for listing in listings.values() for name in listing.shown]
     broken = {shown[position]: why for position, why in sorted(decoded.broken.items())}

@@ -1,14 +1,11 @@
 """Folders that are written whole or not at all."""
 
 import contextlib
-import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from tenfold.errors import TenfoldError
-from tenfold.files import require_writable
+from tenfold.files import replacing, require_writable
 
 
 @contextlib.contextmanager
@@ -20,20 +17,17 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     require_free(path)
     require_writable(path.parent)
-    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
     try:
-        temporary.mkdir()
-        yield temporary
-        if path.is_dir():
-            path.rmdir()  # empty; somebody who filled it meanwhile gets an error, not a loss
-        os.rename(temporary, path)
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            yield temporary
+            if path.is_dir():
+                path.rmdir()  # empty; somebody who filled it meanwhile gets an error, not a loss
     except OSError as error:
         raise TenfoldError(
             f"{path} could not be written ({error.strerror or error}); free some space or choose "
             "another folder, and run the same command again."
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_free(path: Path) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tenfold.data.formats.class_labels import Label, as_text, names_declared, number_labels
-from tenfold.data.formats.decoding import Source
+from tenfold.data.formats.decoding import DEFAULT_SETTINGS, Settings, Source
 from tenfold.data.formats.encoding import encode_all
-from tenfold.data.formats.listings import Listing, Settings, decode_listings
+from tenfold.data.formats.listings import Listing, decode_listings
 from tenfold.data.formats.output import new_folder
 from tenfold.data.formats.split_names import SPLITS, split_within
-from tenfold.data.images import PHOTO_SIZE, Dataset, Images, numbered_ids
+from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError, first_line
 from tenfold.progress import Progress
 
@@ -43,15 +43,7 @@ class _Rows:
     ids: list[str | None]
 
 
-def read_parquet(
-    path: Path,
-    *,
-    image_size: int = 0,
-    photo_size: int = PHOTO_SIZE,
-    skip_broken: bool = False,
-    white_level: int = 0,
-    progress: Progress | None = None,
-) -> Dataset:
+def read_parquet(path: Path, settings: Settings = DEFAULT_SETTINGS) -> Dataset:
     """The data set in a parquet file, or in a folder of them; one file without a split is train.
 
     Raises TenfoldError where a file is damaged or lacks a picture or label column, where a label
@@ -83,7 +75,7 @@ def read_parquet(
         place=path,
         class_names=class_names,
         source=f"{path} (parquet)",
-        settings=Settings(image_size, skip_broken, progress, photo_size, white_level),
+        settings=settings,
         notes=notes,
     )
 

@@ -38,7 +38,7 @@ def resize_images(
     kept = read_entry(entry)
     if kept is None:
         chunks = _resize_all(images.pixels, sizes, image_size=image_size, progress=progress)
-        kept = collect(chunks, image_size=image_size, entry=entry)
+        kept = collect(chunks, num_images=len(images), image_size=image_size, entry=entry)
     return dataclasses.replace(images, pixels=kept.pixels, original_sizes=sizes)
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tenfold.data.formats.archives import is_archive, iterate_members
 from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
+from tenfold.data.formats.decoding import Settings
 from tenfold.data.images import Dataset
 from tenfold.data.sources import npm
 from tenfold.errors import TenfoldError
@@ -42,7 +43,7 @@ def read_parquet(path: Path, *, progress: Progress | None = None) -> Dataset:
     """The parquet files of the Hugging Face hub, in one folder."""
     from tenfold.data.formats.parquet_files import read_parquet
 
-    return read_parquet(path, progress=progress)
+    return read_parquet(path, Settings(progress=progress))
 
 
 read_npm_package = partial(npm.read_package, class_names=CIFAR10_CLASS_NAMES)

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenfold.audit.store import known_findings
+from tenfold.errors import counted
 from tenfold.evaluation.runs import Run
+from tenfold.formatting import percent
 from tenfold.reporting.audit import figures
 from tenfold.reporting.audit.section import Section, Table
 from tenfold.reporting.charts import Charts
-from tenfold.reporting.words import counted, percent
 from tenfold.run import RunFolder
 
 Found = Mapping[str, Mapping[str, Any]]

@@ -8,9 +8,10 @@ from typing import Any
 
 from tenfold import __version__
 from tenfold.audit.store import Finding
+from tenfold.errors import counted
 from tenfold.evaluation.runs import Run
+from tenfold.formatting import interval, percent, plain
 from tenfold.reporting.audit.measured import reused, threshold_words
-from tenfold.reporting.words import counted, interval, percent, plain
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 """Data sets as the Hugging Face hub calls them."""

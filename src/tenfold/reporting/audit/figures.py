@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tenfold.formatting import plain
 from tenfold.reporting.figures import draw_curve, new_chart, percent_ticks, short
 from tenfold.reporting.svg import ACCENT, MUTED, SERIES, styled
-from tenfold.reporting.words import plain
 
 Bins = Sequence[Mapping[str, Any]]
 

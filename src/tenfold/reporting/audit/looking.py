@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.audit.store import Finding
-from tenfold.errors import listed
-from tenfold.reporting.audit.section import Section, Shown, Source, Strip, picture_uri
+from tenfold.data.formats.encoding import png_data_uri
+from tenfold.data.images import LUMA
+from tenfold.errors import counted
+from tenfold.formatting import listed, percent
+from tenfold.reporting.audit.section import Section, Shown, Source, Strip
 from tenfold.reporting.charts import Charts
-from tenfold.reporting.pictures import png_data_uri
-from tenfold.reporting.words import counted, percent
+from tenfold.reporting.pictures import picture_uri
 
 HEAT_STRENGTH = 0.75
 """Of the colour over the picture where it mattered the most."""
@@ -128,7 +130,7 @@ def heated(pixels: NDArray[np.uint8], values: NDArray[Any]) -> NDArray[np.uint8]
     # A coarse map is high almost everywhere, and then only differences say something.
     low, high = (float(np.percentile(strength, share)) for share in (10, 99))
     share = np.clip((strength - low) / max(high - low, 1e-12), 0, 1)[..., None]
-    grey = (pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
+    grey = (pixels @ LUMA)[..., None]
     grey = np.repeat(0.75 * grey + 40, 3, axis=2)
     red = np.array([235, 40, 30], dtype=np.float32)
     mixed = grey * (1 - HEAT_STRENGTH * share) + red * HEAT_STRENGTH * share

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from tenfold.audit.store import Finding
+from tenfold.errors import counted
 from tenfold.evaluation.thresholds import CERTAINTY, why_not_promised
+from tenfold.formatting import interval, percent, plain, points
 from tenfold.reporting.audit import figures
-from tenfold.reporting.audit.section import Section, Shown, Source, Strip, Table, picture_uri
+from tenfold.reporting.audit.section import Section, Shown, Source, Strip, Table
 from tenfold.reporting.charts import Charts
-from tenfold.reporting.words import counted, interval, percent, plain, points
+from tenfold.reporting.pictures import picture_uri
 
 
 def calibration(finding: Finding, charts: Charts) -> Section:

@@ -2,13 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tenfold.reporting.charts import Chart
-from tenfold.reporting.pictures import png_data_uri
-
-MAX_SIDE = 96
 
 
 @dataclass(frozen=True)
@@ -60,14 +54,3 @@ class Section:
     sources: tuple[Source, ...] = ()
     name: str = ""
     question: str = ""
-
-
-def picture_uri(pixels: NDArray[np.uint8]) -> str:
-    """A small picture as it stands in a page; a large one brought to MAX_SIDE pixels."""
-    from PIL import Image
-
-    if max(pixels.shape[:2]) > MAX_SIDE:
-        smaller = Image.fromarray(np.ascontiguousarray(pixels))
-        smaller.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
-        pixels = np.asarray(smaller)
-    return png_data_uri(np.ascontiguousarray(pixels))

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tenfold.data.eda import ClassLook, Exploration, OriginalSizes, SplitCounts
+from tenfold.data.images import LUMA
 from tenfold.data.leaks import DuplicateReport, Overlap
 from tenfold.data.quality import QualityFlag
-from tenfold.errors import listed
-from tenfold.reporting.words import count, counted, percent, times
+from tenfold.errors import counted
+from tenfold.formatting import count, listed, percent, times
 
 _BALANCED = 1.1
 _VERY_UNEVEN = 5.0
@@ -17,7 +18,6 @@ _VERY_UNEVEN = 5.0
 _NOTABLE_TINT = 5.0
 # Beyond this share near duplicates are hardly one photograph twice.
 _TOO_MANY = 0.2
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
 class Findings(NamedTuple):
@@ -54,7 +54,7 @@ def balance(split: SplitCounts) -> str:
 
 def luminance(look: ClassLook) -> float:
     """Mean brightness of a class in [0, 255]."""
-    return float(np.asarray(look.mean_rgb) @ _LUMINANCE)
+    return float(np.asarray(look.mean_rgb) @ LUMA)
 
 
 def flagged_share(flag: QualityFlag, exploration: Exploration) -> float:
@@ -138,7 +138,7 @@ def _shapes(looks: Sequence[ClassLook]) -> str:
     looks = [look for look in looks if look.num_pictures > 1]
     if len(looks) < 2:
         return ""
-    contrast = [float((look.mean_image @ _LUMINANCE).std()) for look in looks]
+    contrast = [float((look.mean_image @ LUMA).std()) for look in looks]
     clearest, vaguest = int(np.argmax(contrast)), int(np.argmin(contrast))
     return (
         "A mean image that still shows something means that a class is mostly seen from one side "

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.eda import ClassLook, Exploration
+from tenfold.data.formats.encoding import png_data_uri
 from tenfold.data.images import Dataset, Images
 from tenfold.data.leaks import DuplicatePair, DuplicateReport, Overlap
 from tenfold.data.quality import QualityFlag
 from tenfold.files import write_text
 from tenfold.reporting.eda import findings
-from tenfold.reporting.pictures import Sprite, png_data_uri, sprite, thumbnails
+from tenfold.reporting.pictures import Sprite, sprite, thumbnails
 from tenfold.reporting.templating import render_page
 
 _STYLE_SHEETS = ("style.css", "eda.css")

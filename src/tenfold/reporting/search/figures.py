@@ -17,9 +17,9 @@ from matplotlib.ticker import (
     NullFormatter,
 )
 
+from tenfold.formatting import in_words
 from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks, short
 from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, MUTED, SERIES, SURFACE, styled
-from tenfold.reporting.words import in_words
 from tenfold.results.searches import SearchSummary, Setting, Trial
 
 OWN = SERIES[1]
@@ -94,7 +94,7 @@ def importances(search: SearchSummary) -> Figure:
     axes.barh(rows, [share for _, share in items], 0.62, color=ACCENT, alpha=0.55)
     for row, (_, share) in zip(rows, items, strict=True):
         axes.annotate(
-            f"{100 * share:.0f}\N{NO-BREAK SPACE}%",
+            f"{100 * share:.0f} %",
             (share, row),
             (4, 0),
             textcoords="offset points",

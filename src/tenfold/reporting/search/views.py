@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any, get_args
 
-from tenfold.errors import listed
+from tenfold.errors import counted
+from tenfold.formatting import duration, in_words, listed, percent, points, signed_points
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.search import figures
 from tenfold.reporting.story import Notice
 from tenfold.reporting.views import Tile
-from tenfold.reporting.words import counted, duration, in_words, percent, points, signed_points
 from tenfold.results.searches import SearchSummary, Setting, State, Trial
 
 NUM_RANKED = 10

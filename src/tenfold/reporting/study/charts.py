@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from tenfold.errors import counted
+from tenfold.formatting import percent, points
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.study import figures
 from tenfold.reporting.study.figures import Line, Row
 from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.study.story import exact_percent, with_interval
-from tenfold.reporting.words import counted, percent, points
 from tenfold.results.studies import Band, Comparison, Curves, StudySummary, VariantSummary
 
 # A validation line that ends lower than this below its best has turned.

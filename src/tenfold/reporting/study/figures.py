@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from tenfold.formatting import percent, signed_points
 from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks
 from tenfold.reporting.study.marks import PUBLISHED, Mark
 from tenfold.reporting.svg import BAD, INK, LINE, MUTED, styled
-from tenfold.reporting.words import percent, signed_points
 from tenfold.results.studies import Band
 
 _LINE_HEIGHT = 14

@@ -1,7 +1,7 @@
 """What a study shows, in sentences: for its page and for the document of all results."""
 
-from tenfold.errors import listed
-from tenfold.reporting.words import counted, duration, percent
+from tenfold.errors import counted
+from tenfold.formatting import duration, listed, percent
 from tenfold.results.studies import (
     BELOW,
     VERDICTS,
@@ -22,7 +22,7 @@ _MOST_FAILURES = 12
 def exact_percent(share: float) -> str:
     """A published share with the decimals that it was published with, up to two: `57.97 %`."""
     number = f"{100 * share:.2f}".rstrip("0").rstrip(".")
-    return f"{number}\N{NO-BREAK SPACE}%"
+    return f"{number} %"
 
 
 def with_interval(estimate: Estimate) -> str:
@@ -47,7 +47,7 @@ def probability(p: float | None) -> str:
     """A p value as `0.034` or `< 0.001`; a dash for None."""
     if p is None:
         return "–"
-    return f"{p:.3f}" if p >= 0.0005 else "<\N{NO-BREAK SPACE}0.001"
+    return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
 
 
 def findings(study: StudySummary) -> tuple[str, ...]:

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from tenfold.errors import counted
+from tenfold.formatting import percent
 from tenfold.reporting.charts import Charts
 from tenfold.reporting.study import story
 from tenfold.reporting.study.charts import differences_chart, learning_multiples, result_charts
 from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.views import Tile
-from tenfold.reporting.words import counted, percent
 from tenfold.results.studies import BELOW, LOWER, Point, StudySummary
 
 _SIGNS = {

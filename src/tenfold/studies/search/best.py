@@ -1,12 +1,11 @@
 """The best recipe of a search as a file: what it sets, and what its accuracy is worth."""
 
-from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tenfold.errors import counted
 from tenfold.files import write_text
-from tenfold.recipe import Recipe
+from tenfold.recipe import Options, Recipe
 from tenfold.results.searches import SearchSummary, Trial
 from tenfold.studies.search.plan import SearchPlan
 from tenfold.studies.search.recipe_text import to_toml
@@ -27,7 +26,7 @@ def tuned(recipe: Recipe, plan: SearchPlan) -> Recipe:
     """`recipe` under the name that it has in `best.toml`, so that its runs are a series of their
     own and no shipped recipe's; what the recipe says of itself is no longer so."""
     name = plan.recipe.name
-    return replace(recipe, name=f"{name}-best", description=f"{name} with the values of a search")
+    return recipe.but(name=f"{name}-best", description=f"{name} with the values of a search")
 
 
 def _header(folder: Path, plan: SearchPlan, summary: SearchSummary, best: Trial) -> str:
@@ -76,17 +75,16 @@ def _plain(value: Any) -> Any:
     """A tuple as a list, and tables in it as what differs from their defaults."""
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return _differences(value) if is_dataclass(value) else value
+    return _differences(value) if isinstance(value, Options) else value
 
 
-def _differences(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass that differ from their defaults, in the order of the schema."""
+def _differences(table: Options) -> dict[str, Any]:
+    """The fields of a table that differ from their defaults, in the order of the schema."""
     chosen: dict[str, Any] = {}
-    for entry in fields(value):
-        own = getattr(value, entry.name)
-        if is_dataclass(own):
+    for key, own in table:
+        if isinstance(own, Options):
             if inner := _differences(own):
-                chosen[entry.name] = inner
-        elif entry.name == "name" or entry.default is MISSING or own != entry.default:
-            chosen[entry.name] = _plain(own)
+                chosen[key] = inner
+        elif key == "name" or own != type(table).model_fields[key].default:
+            chosen[key] = _plain(own)
     return chosen

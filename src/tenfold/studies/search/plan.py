@@ -21,8 +21,9 @@ from typing import Any
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json, write_text
 from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.recipe.dotted import flatten
 from tenfold.studies.search.recipe_text import to_inline_table
-from tenfold.studies.search.space import Space, flatten
+from tenfold.studies.search.space import Space
 
 OBJECTIVE = "validation accuracy after the last epoch"
 OWN_FILES = ("search.lock", "workers", "space.toml")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, recipe_from_dict
-from tenfold.recipe.loading import parse_toml, read_text
+from tenfold.recipe.dotted import flatten
+from tenfold.recipe.load import parse_toml, read_text
 from tenfold.validation import nearest
 
 if TYPE_CHECKING:
@@ -174,17 +175,6 @@ def with_values(recipe: Recipe, values: Mapping[str, Any], *, source: str = "rec
             table.clear()
         table[field] = values[key]
     return recipe_from_dict(tables, source=source)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with dotted keys; tuples become lists, as JSON has them."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def _flat_specs(

@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tenfold.recipe import Recipe
+from tenfold.recipe.dotted import flatten
 from tenfold.results.searches import SearchSummary, State, read_search
 from tenfold.results.searches import Trial as SearchedTrial
 from tenfold.studies.search.plan import OBJECTIVE, SearchPlan
@@ -22,7 +23,7 @@ from tenfold.studies.search.queue import (
     requested,
     resumed_by,
 )
-from tenfold.studies.search.space import Space, flatten, with_values
+from tenfold.studies.search.space import Space, with_values
 from tenfold.studies.search.storage import quiet
 
 EPOCHS, NUM_VALIDATION = "epochs", "num_validation"

@@ -16,10 +16,11 @@ from optuna.trial import Trial, TrialState
 
 from tenfold.errors import DivergedError, InterruptedRunError, TenfoldError, UnwritableError
 from tenfold.progress import Progress
+from tenfold.recipe.dotted import flatten
 from tenfold.run import RunFolder
 from tenfold.studies.search.plan import SearchPlan
 from tenfold.studies.search.queue import BASELINE, BEAT, BEAT_SECONDS, ERROR, RUN, Queue
-from tenfold.studies.search.space import flatten, with_values
+from tenfold.studies.search.space import with_values
 from tenfold.studies.search.summary import EPOCHS, NUM_VALIDATION
 from tenfold.training.reporters import Plan
 from tenfold.training.train import TrainOptions, train

@@ -4,23 +4,24 @@ An unknown key, a wrong type or an impossible value is named with its file, its 
 nearest match. There are no includes and no interpolation.
 """
 
-import difflib
+import contextlib
 import importlib.resources
 import itertools
 import re
-import sys
 import tomllib
-import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
-from tenfold.recipe.rules import broken_rule
-from tenfold.recipe.schema import PretrainedOptions, Recipe
-from tenfold.validation import nearest
+from tenfold.recipe.models import DEFAULTS, KINDS, Recipe
+from tenfold.registry import SHIPPED, Options, PartOptions, code_of_run, find_part, frozen
+from tenfold.validation import nearest, sentence_of
+
+M = TypeVar("M", bound=Options)
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -50,7 +51,9 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     if not isinstance(values, dict):
         raise TenfoldError(f"{source} must hold a table of recipe fields.")
     values.setdefault("name", name)
-    return recipe_from_dict(apply_overrides(values, overrides), source=source)
+    came_with = code_of_run(path.parent) if path.suffix == ".json" else contextlib.nullcontext()
+    with came_with:
+        return recipe_from_dict(apply_overrides(values, overrides), source=source)
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -96,7 +99,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
             keys[-1] == "name"
             and len(keys) > 1
             and keys[0] != "data"
-            and table.get("name", _default_tag(keys[0])) != value
+            and table.get("name", DEFAULTS.get(keys[0])) != value
         ):
             table.clear()
         if keys == ["data", "normalisation"] and table.get("normalisation") != value:
@@ -120,27 +123,59 @@ def _drop_later_milestones(training: dict[str, Any]) -> None:
 def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
     """The recipe that nested plain values describe; missing fields take their defaults.
 
-    source: how errors call the place that the values came from.
+    source: how errors call the place that the values came from. Raises TenfoldError for whatever
+    doesn't fit.
     """
-    recipe: Recipe = build(Recipe, values, source=source, path="")
-    if (broken := broken_rule(recipe)) is not None:
-        found: Any = recipe
-        for key, place in re.findall(r"(\w+)(?:\[(\d+)\])?", broken.path):
-            found = getattr(found, key)
-            found = found[int(place)] if place else found
-        if isinstance(found, tuple) and any(map(is_dataclass, found)):
-            found = f"{len(found)} of them"
-        raise _wrong(source, broken.path, broken.expected, found)
-    return recipe
+    return checked(Recipe, values, source=source)
+
+
+def checked(kind: type[M], values: Any, *, source: str) -> M:
+    """Plain `values`, such as those of a TOML file, as the model `kind`.
+
+    Raises TenfoldError with a sentence that names `source`, the key and the nearest match.
+    """
+    values = frozen(values)
+
+    def options_of(table: str) -> type[PartOptions]:
+        name = values[table].get("name", DEFAULTS[table])
+        return find_part(KINDS[table], name).options
+
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        elsewhere = _places() if kind is Recipe else {}
+        sentence = sentence_of(error, source, kind=kind, options_of=options_of, elsewhere=elsewhere)
+        raise TenfoldError(sentence) from None
+
+
+def _places() -> dict[str, set[str]]:
+    """Every key of a recipe, with the tables that may have it."""
+    tables: dict[str, list[type[Options]]] = {"": [Recipe]}
+    for name, field in Recipe.model_fields.items():
+        if name in KINDS:
+            kind = KINDS[name]
+            tables[name] = [find_part(kind, part).options for part in SHIPPED[kind]]
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Options):
+            tables[name] = [field.annotation]
+    found: dict[str, set[str]] = {}
+    for table, kinds in tables.items():
+        for key in {key for kind in kinds for key in kind.model_fields} - {"name"}:
+            found.setdefault(key, set()).add(table)
+    return found
 
 
 def without_places(recipe: Recipe) -> Recipe:
     """`recipe` to give away: of the files and folders in it no more than their names."""
     data, model = recipe.data, recipe.model
-    data = replace(data, name=Path(data.name).resolve().name or data.name)
-    if isinstance(model, PretrainedOptions):
-        model = replace(model, weights=Path(model.weights).name)
-    return replace(recipe, data=data, model=model)
+    data = data.but(name=Path(data.name).resolve().name or data.name)
+    if model.name == "pretrained":
+        model = model.but(weights=Path(model.weights).name)
+    named = {
+        table: part.but(name=Path(part.name).name)
+        for table, part in recipe
+        if isinstance(part, PartOptions) and part.part.code is not None
+    }
+    return recipe.but(**{"data": data, "model": model, **named})
 
 
 def read_text(path: Path) -> str:
@@ -177,101 +212,3 @@ def _parse_override(override: str) -> tuple[list[str], Any]:
         return keys, tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         return keys, text.strip()
-
-
-def build(kind: Any, value: Any, *, source: str, path: str = "") -> Any:
-    """A plain `value` as the annotated type `kind`, strictly; dataclasses are tables.
-
-    source, path: how errors call the file and the place in it. Raises TenfoldError for an unknown
-    key, a missing one that has no default, and a value of another type.
-    """
-    if is_dataclass(kind):
-        return _build_dataclass(kind, value, source=source, path=path)
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        return _build_variant(get_args(kind), value, source=source, path=path)
-    if origin is Literal:
-        choices = get_args(kind)
-        if value not in choices:
-            expected = f"one of {', '.join(map(str, choices))}{nearest(str(value), choices)}"
-            raise _wrong(source, path, expected, value)
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise _wrong(source, path, "a list", value)
-        item = get_args(kind)[0]
-        return tuple(
-            build(item, v, source=source, path=f"{path}[{i}]") for i, v in enumerate(value)
-        )
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not abs(value) <= sys.float_info.max:
-            raise _wrong(source, path, "a finite number", value)
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-        raise _wrong(source, path, words[kind], value)
-    return value
-
-
-def _build_dataclass(kind: Any, value: Any, *, source: str, path: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise _wrong(source, path, "a table", value)
-    hints = get_type_hints(kind)
-    for key in value:
-        if key not in hints:
-            place = f"{path}.{key}" if path else key
-            hint = _elsewhere(kind, str(key)) or nearest(str(key), hints)
-            hint = hint or _elsewhere(kind, str(key), cutoff=0.6)
-            raise TenfoldError(
-                f"{source}: unknown key {place!r}{hint}; the keys here are {', '.join(hints)}."
-            )
-    prefix = f"{path}." if path else ""
-    for field in fields(kind):
-        has_default = field.default is not MISSING or field.default_factory is not MISSING
-        if not has_default and field.name not in value:
-            raise TenfoldError(f"{source}: {prefix}{field.name} is missing; say what it is.")
-    return kind(
-        **{k: build(hints[k], v, source=source, path=f"{prefix}{k}") for k, v in value.items()}
-    )
-
-
-def _elsewhere(kind: Any, key: str, *, cutoff: float = 1.0) -> str:
-    """As `nearest`, among the keys of the recipe's other tables, if `kind` is one of a recipe's."""
-    tables = {"": {Recipe}} | {
-        name: {each for each in get_args(hint) or (hint,) if is_dataclass(each)}
-        for name, hint in get_type_hints(Recipe).items()
-        if get_origin(hint) is not tuple
-    }
-    if not any(kind in kinds for kinds in tables.values()):
-        return ""
-    keys = {
-        field.name: f"{table}.{field.name}" if table else field.name
-        for table, kinds in tables.items()
-        for each in kinds - {Recipe}
-        for field in fields(each)
-        if kind not in kinds and field.name != "name"
-    }
-    matches = difflib.get_close_matches(key, keys, n=1, cutoff=cutoff)
-    return f" (did you mean {keys[matches[0]]!r}?)" if matches else ""
-
-
-def _build_variant(variants: Sequence[Any], value: Any, *, source: str, path: str) -> Any:
-    """A union of dataclasses, told apart by their `name`."""
-    if not isinstance(value, Mapping):
-        raise _wrong(source, path, "a table", value)
-    tags = {get_args(get_type_hints(variant)["name"])[0]: variant for variant in variants}
-    tag = value.get("name", _default_tag(path))
-    if not isinstance(tag, str) or tag not in tags:
-        expected = f"one of {', '.join(tags)}{nearest(str(tag), tags)}"
-        raise _wrong(source, f"{path}.name", expected, tag)
-    return _build_dataclass(tags[tag], value, source=source, path=path)
-
-
-def _default_tag(section: str) -> str | None:
-    """The `name` of the variant that a section has where nothing is said."""
-    default = {f.name: f.default_factory for f in fields(Recipe)}.get(section)
-    return getattr(default(), "name", None) if callable(default) else None
-
-
-def _wrong(source: str, path: str, expected: str, found: Any) -> TenfoldError:
-    return TenfoldError(f"{source}: {path} must be {expected}, not {found!r}.")

@@ -1,22 +1,19 @@
-"""Numbers as people read them. A no-break space keeps a number and its unit on one line."""
+"""Numbers and lists as people read them."""
 
-from typing import Any
+from collections.abc import Sequence
 
-from tenfold import errors
-
-_SPACE = "\N{NO-BREAK SPACE}"
 _MINUS = "\N{MINUS SIGN}"
 
 
-def percent(share: float | None, *, digits: int = 1) -> str:
+def percent(share: float | None, digits: int = 1) -> str:
     """`0.781` as `78.1 %`; a dash for None."""
-    return "–" if share is None else f"{100 * share:.{digits}f}{_SPACE}%"
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def points(difference: float, *, digits: int = 1) -> str:
     """A difference of two shares in percentage points, without its sign: `25.8 points`."""
     size = f"{100 * abs(difference):.{digits}f}"
-    return f"{size}{_SPACE}{'point' if float(size) == 1 else 'points'}"
+    return f"{size} {'point' if float(size) == 1 else 'points'}"
 
 
 def signed_points(difference: float, *, digits: int = 1) -> str:
@@ -35,25 +32,20 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def counted(number: int, noun: str) -> str:
-    """`3 pictures`, `1 picture`."""
-    return errors.counted(number, noun).replace(" ", _SPACE, 1)
-
-
 def duration(seconds: float | None) -> str:
-    """Seconds as `0.4 s`, `61 s`, `12 min 5 s` or `3 h 20 min`."""
+    """Seconds as `0.4 s`, `41 s`, `12 min 5 s` or `3 h 20 min`."""
     if seconds is None:
         return "–"
     if seconds < 10:
-        return f"{seconds:.1f}{_SPACE}s"
+        return f"{seconds:.1f} s"
     whole = round(seconds)
-    if whole < 120:
-        return f"{whole}{_SPACE}s"
+    if whole < 60:
+        return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     if minutes < 60:
-        return f"{minutes}{_SPACE}min" + (f" {rest}{_SPACE}s" if rest else "")
+        return f"{minutes} min" + (f" {rest} s" if rest else "")
     hours, minutes = divmod(round(whole / 60), 60)
-    return f"{hours}{_SPACE}h" + (f" {minutes}{_SPACE}min" if minutes else "")
+    return f"{hours} h" + (f" {minutes} min" if minutes else "")
 
 
 def memory(num_bytes: float | None) -> str:
@@ -61,8 +53,8 @@ def memory(num_bytes: float | None) -> str:
     if num_bytes is None:
         return "–"
     if num_bytes < 1e9:
-        return f"{num_bytes / 1e6:.0f}{_SPACE}MB"
-    return f"{num_bytes / 1e9:.1f}{_SPACE}GB"
+        return f"{num_bytes / 1e6:.0f} MB"
+    return f"{num_bytes / 1e9:.1f} GB"
 
 
 def rate(per_second: float | None) -> str:
@@ -84,10 +76,17 @@ def moment(iso_time: str) -> str:
     return f"{time:%Y-%m-%d %H:%M} {zone}".strip()
 
 
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def times(ratio: float) -> str:
     """A ratio as `1.3 times`, `12 times`."""
     text = f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
-    return f"{text}{_SPACE}times"
+    return f"{text} times"
 
 
 def plain(name: str) -> str:
@@ -95,7 +94,7 @@ def plain(name: str) -> str:
     return name.replace("_", " ").replace("jpeg", "JPEG")
 
 
-def in_words(value: Any) -> str:
+def in_words(value: object) -> str:
     """A value of a recipe as it is shown: `true`, `64`, `0.0123`, `5.72e-5`."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -103,3 +102,9 @@ def in_words(value: Any) -> str:
         return str(value)
     digits, exponent, power = f"{value:.4g}".partition("e")
     return f"{digits}e{int(power)}" if exponent else digits
+
+
+def short_key(key: str, keys: Sequence[str]) -> str:
+    """The last part of a dotted key, where no other of `keys` has the same."""
+    last = key.rpartition(".")[2]
+    return last if [other.rpartition(".")[2] for other in keys].count(last) == 1 else key

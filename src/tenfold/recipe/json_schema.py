@@ -1,0 +1,26 @@
+"""The schema of recipes as JSON Schema, by which editors complete and check them."""
+
+from typing import Any
+
+from tenfold.recipe.models import DEFAULTS, KINDS, Recipe
+from tenfold.registry import OWN, SHIPPED, find_part
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a recipe's TOML file."""
+    schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    schema |= Recipe.model_json_schema()
+    schema["$defs"].pop("PartOptions", None)
+    for table, kind in KINDS.items():
+        parts = []
+        for name in SHIPPED[kind]:
+            part = find_part(kind, name).options.model_json_schema()
+            schema["$defs"] |= part.pop("$defs", {})
+            if name != DEFAULTS[table]:
+                part["required"] = ["name"]
+            parts.append(part)
+        own = {"properties": {"name": {"type": "string", "pattern": f"^({OWN})$"}}}
+        schema["properties"][table] = {
+            "anyOf": [*parts, {"type": "object", **own, "required": ["name"]}],
+        }
+    return schema

@@ -1,0 +1,381 @@
+"""The schema of a recipe: every field, its meaning, its range and the one home of its default.
+
+Tables that name a part (model, optimizer, schedule, loss) have the fields of the part's signature.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from tenfold.registry import SHIPPED, Options, PartOptions, expected, find_part
+
+Normalisation = Literal["standardise", "unit", "symmetric", "given", "pretrained"]
+Precision = Literal["float32", "bf16", "fp16", "auto"]
+Views = Literal["one", "mirror", "six"]
+NormStatistics = Literal["kept", "learnt"]
+Count = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+Side = Annotated[int, Field(ge=8, le=1024)]
+DEFAULTS = {"model": "cnn", "optimizer": "sgd", "schedule": "cosine", "loss": "cross_entropy"}
+"""The part that a table names where it says nothing."""
+KINDS = {"model": "network", "optimizer": "optimizer", "schedule": "schedule", "loss": "loss"}
+
+
+def part_of(table: str, value: Any) -> PartOptions:
+    """The options that a table of the recipe is: `value` as it is, or checked against the part it
+    names. Raises PydanticCustomError where it names none, and ValidationError."""
+    if isinstance(value, PartOptions):
+        return value
+    if not isinstance(value, Mapping):
+        raise expected("a table", found=value)
+    name = value.get("name", DEFAULTS.get(table))
+    if not isinstance(name, str):
+        words = f"one of {', '.join(SHIPPED[KINDS[table]])}"
+        raise expected(words, key="name", found=name)
+    return find_part(KINDS[table], name).options.model_validate(value)
+
+
+def _part(table: str) -> Any:
+    return BeforeValidator(lambda value: part_of(table, value))
+
+
+def _rising(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if list(shares) != sorted(shares) or not all(0 <= share <= 1 for share in shares):
+        raise expected("rising numbers from 0 to 1")
+    return shares
+
+
+def _data_name(name: str) -> str:
+    if not name:
+        raise expected("the name or path of a data set")
+    if re.search("[\0-\x1f]", name):
+        raise expected(
+            "a name without control characters (in TOML, a Windows path goes into single quotes)"
+        )
+    return name
+
+
+def _folder_name(name: str) -> str:
+    """A name that `runs/<name>` can have on every platform."""
+    if not name.isprintable() or not name.strip(" .") or set(name) & set('/\\:*?"<>|'):
+        raise expected("the name that a folder may have")
+    return name
+
+
+def _zero_or_side(side: int) -> int:
+    if side and not 8 <= side <= 1024:
+        raise expected("0 or 8 to 1024")
+    return side
+
+
+def _stage(trains: str) -> str:
+    if not re.fullmatch(r"head|all|last [1-9]\d* (block|layer)s?", trains):
+        raise expected("'head', 'all', or such as 'last 3 blocks' and 'last 30 layers'")
+    return trains
+
+
+class DataOptions(Options):
+    """Which images are trained on."""
+
+    name: Annotated[str, AfterValidator(_data_name)] = "cifar10"
+    """A known data set (`cifar10`, `cifar100`, `digits`) or the path of a folder or file."""
+    train_size: Count = 0
+    """Number of training images, drawn evenly over the classes; 0 takes all."""
+    validation_size: NotNegative = 0.1
+    """Share (below 1) or number of training images held out, where the data has no such split."""
+    test_size: Annotated[float, Field(gt=0)] = 0.2
+    """Share (below 1) or number of images kept for the test, where the data has no such split."""
+    split_seed: Count = 0
+    """Seed of the splits; the same for every seed of a run, so that seeds can be compared."""
+    image_size: Annotated[int, AfterValidator(_zero_or_side)] = 0
+    """Side of the square images in pixels; 0 chooses from the data."""
+    normalisation: Normalisation = "standardise"
+    """Pixels to mean 0 and deviation 1, to [0, 1] (`unit`), to [-1, 1] (`symmetric`), by a `given`
+    mean and deviation, or as a `pretrained` network was given its own."""
+    mean: tuple[float, ...] = ()
+    """Of red, green and blue scaled to [0, 1], where normalisation is `given`."""
+    std: tuple[float, ...] = ()
+    """The deviations that go with `mean`."""
+
+    @model_validator(mode="after")
+    def _is_given(self) -> Self:
+        number = 3 * (self.normalisation == "given")
+        wanted = "{} where data.normalisation is 'given', and [] elsewhere"
+        if len(self.mean) != number or not all(0 <= mean <= 1 for mean in self.mean):
+            words = wanted.format("three numbers from 0 to 1")
+            raise expected(words, key="mean", found=self.mean)
+        if len(self.std) != number or not all(std > 0 for std in self.std):
+            raise expected(wanted.format("three numbers above 0"), key="std", found=self.std)
+        return self
+
+
+class AugmentationOptions(Options):
+    """Random changes to training images; 0 or false switches one off."""
+
+    flip: bool = False
+    """Mirror half of the images."""
+    alternate: bool = False
+    """Mirror a image in every second epoch, half of them in the first (Jordan 2024)."""
+    translate: Count = 0
+    """Shift by up to this many pixels each way, the edge filled by reflection."""
+    cutout: Count = 0
+    """Side in pixels of a square that becomes 0, the mean colour of standardised images."""
+    brightness: Share = 0.0
+    """Factor drawn from 1 - b to 1 + b."""
+    contrast: Share = 0.0
+    """Factor drawn from 1 - c to 1 + c."""
+    saturation: Share = 0.0
+    """Factor drawn from 1 - s to 1 + s."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Rotation of the hue by up to this share of the colour circle (0.5 is half way round)."""
+    zoom: ShareBelowOne = 0.0
+    """Enlarge a square part, whose side is from 1 - z to 1 of the image's, to the whole."""
+    randaugment_ops: Annotated[int, Field(ge=0, le=10)] = 0
+    """Operations for each image of RandAugment (Cubuk et al. 2020)."""
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Their strength, from 0 to 30."""
+    trivialaugment: bool = False
+    """One operation of random strength for each image (Müller and Hutter 2021)."""
+    random_erasing: Share = 0.0
+    """Probability that a rectangle of an image becomes 0 (Zhong et al. 2020)."""
+    mixup: NotNegative = 0.0
+    """Beta parameter of mixup (Zhang et al. 2018)."""
+    cutmix: NotNegative = 0.0
+    """Beta parameter of CutMix (Yun et al. 2019); with mixup too, each batch takes one of them."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.alternate and not self.flip:
+            raise expected("false where flip is false", key="alternate", found=True)
+        if self.trivialaugment and self.randaugment_ops:
+            words = "false where randaugment_ops is above 0"
+            raise expected(words, key="trivialaugment", found=True)
+        return self
+
+
+class TrainingOptions(Options):
+    """How long and in what steps."""
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    """Times that every training image is seen."""
+    min_steps: Count = 0
+    """Fewest steps of a run: with few images, epochs are added until there are as many."""
+    batch_size: Annotated[int, Field(ge=2, le=10**6)] = 256
+    """Images a step, over all processes and accumulated parts together."""
+    accumulate: int = 1
+    """Parts in which a batch is computed, one after the other, to save memory."""
+    sizes: tuple[Side, ...] = ()
+    """Sides in pixels to which images are shrunk at first, one after the other."""
+    sizes_until: Annotated[tuple[float, ...], AfterValidator(_rising)] = ()
+    """Shares of the steps at which each of `sizes` ends; after the last, images are whole."""
+    select: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the images that an epoch trains on: once each was seen, those that had the highest
+    loss; 1 for all."""
+    freeze_from: Annotated[tuple[float, ...], AfterValidator(_rising)] = ()
+    """Shares of the steps from which the first block of the network, the first two and so on stay
+    as they are."""
+    clip_norm: NotNegative = 0.0
+    """Longest gradient that a step may use; 0 does not clip."""
+    label_smoothing: ShareBelowOne = 0.0
+    """Share of the target that is spread evenly over all classes; 0 for none."""
+    balance: bool = False
+    """Weigh images by the rarity of their class, so that all classes count alike."""
+    ema_decay: ShareBelowOne = 0.0
+    """Decay a step of the moving average of the weights that is evaluated and saved; 0 for none.
+    After n steps it is at most (1 + n) / (10 + n), so that few steps are not spent in vain."""
+    early_stopping: Count = 0
+    """Epochs without a better validation accuracy before the run ends and returns to its best
+    weights; 0 never stops early."""
+    time_limit_seconds: NotNegative = 0.0
+    """Training ends within this time, and where that comes before the last step, rates and sizes
+    follow the clock; 0 for no limit."""
+    milestones: tuple[int, ...] = ()
+    """Epochs after which the weights are evaluated as if training ended there, which a constant
+    rate makes the same as separate runs."""
+    precision: Precision = "float32"
+    """Arithmetic of the network: float32, or bf16 or fp16 with float32 weights; `auto` takes bf16
+    where the processor computes in it, and float32 elsewhere."""
+    compile: bool = False
+    """Compile the network's forward and backward pass before the first step, for half a minute or
+    more: for GPUs, and long trainings."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not 1 <= self.accumulate <= self.batch_size // 2:
+            words = "1 or more, and at most half the batch size"
+            raise expected(words, key="accumulate", found=self.accumulate)
+        if len(self.sizes_until) != len(self.sizes):
+            words = f"as many numbers as training.sizes, which has {len(self.sizes)}"
+            raise expected(words, key="sizes_until", found=self.sizes_until)
+        return self
+
+
+class StageOptions(Options):
+    """A part of the training of a pretrained network, in which some of it stays as it is."""
+
+    trains: Annotated[str, AfterValidator(_stage)] = "all"
+    """`head` alone, on features that are computed once; the head and `last 3 blocks` or `last 30
+    layers` of the network, whose other norms keep their statistics; or `all`."""
+    epochs: Count = 0
+    """Times that every training image is seen; 0 for training.epochs."""
+    lr: NotNegative = 0.0
+    """Learning rate of the head; 0 for optimizer.lr."""
+    layer_decay: float = 1.0
+    """What the rate is multiplied by from each block of the network to the one before it."""
+    norms: NormStatistics = "kept"
+    """Whether batch norms that learn keep the means and deviations that the network came with, on
+    which all its weights rely, or learn those of these images too."""
+    views: Annotated[int, Field(ge=1)] = 1
+    """Versions of each image that features are computed of where the head trains alone: one is
+    the image as it is, and each further one is mirrored, shifted, coloured and enlarged."""
+
+    @model_validator(mode="after")
+    def _fits_what_trains(self) -> Self:
+        head = self.trains == "head"
+        if self.layer_decay != 1 and (head or not 0 < self.layer_decay < 1):
+            words = "above 0 and at most 1, and 1 where the head trains alone"
+            raise expected(words, key="layer_decay", found=self.layer_decay)
+        if self.views > 1 and not head:
+            raise expected("1, or more where trains is 'head'", key="views", found=self.views)
+        return self
+
+
+class EvaluationOptions(Options):
+    """How a trained network looks at a image."""
+
+    views: Views = "one"
+    """As it is; or with its mirror image; or both of them also shifted by a pixel each way."""
+    views_below: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Images of which one view is surer than this are not looked at again."""
+    training_mode: bool = False
+    """Say beside the accuracy what it is as in training: with dropout, and batch norm on the
+    statistics of each batch. Some published results were measured so."""
+
+    @model_validator(mode="after")
+    def _has_one_view(self) -> Self:
+        if self.training_mode and self.views != "one":
+            words = "false unless evaluation.views is 'one'"
+            raise expected(words, key="training_mode", found=True)
+        return self
+
+
+class Recipe(Options):
+    """Everything that decides what a run does. Equal recipes and seeds give equal weights."""
+
+    name: Annotated[str, AfterValidator(_folder_name)] = "custom"
+    """Name of the folder that its runs lie in; that of the file unless given."""
+    description: str = ""
+    """What it is, in a few words."""
+    seed: Count = 0
+    """Seed of the weights, the order, the augmentation and everything else that is random."""
+    data: DataOptions = DataOptions()
+    model: Annotated[PartOptions, _part("model")] = Field(
+        default_factory=lambda: part_of("model", {})
+    )
+    augmentation: AugmentationOptions = AugmentationOptions()
+    optimizer: Annotated[PartOptions, _part("optimizer")] = Field(
+        default_factory=lambda: part_of("optimizer", {})
+    )
+    schedule: Annotated[PartOptions, _part("schedule")] = Field(
+        default_factory=lambda: part_of("schedule", {})
+    )
+    loss: Annotated[PartOptions, _part("loss")] = Field(default_factory=lambda: part_of("loss", {}))
+    training: TrainingOptions = TrainingOptions()
+    stages: tuple[StageOptions, ...] = ()
+    """Parts of the training of a pretrained network, one after the other; none trains all of it."""
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values; `recipe_from_dict` reads them back."""
+        return self.model_dump(mode="json", serialize_as_any=True)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for path, holds, words in _combinations(self):
+            if not holds:
+                found: Any = self
+                for key in path.split("."):
+                    found = getattr(found, key)
+                shown = f"{len(found)} of them" if path == "stages" else found
+                raise expected(words, key=path, found=shown)
+        return self
+
+
+_OF_FEATURES = "0 where the head trains alone, on features that are computed before"
+
+
+def _combinations(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
+    """What one table asks of another: a field, whether it holds there, and what is expected."""
+    model, training, stages = recipe.model, recipe.training, recipe.stages
+    is_pretrained = model.name == "pretrained"
+    has_norms = getattr(model, "norm", "batch") != "none"
+    yield (
+        "data.normalisation",
+        is_pretrained or recipe.data.normalisation != "pretrained",
+        "another than 'pretrained' unless model.name is 'pretrained'",
+    )
+    yield (
+        "stages",
+        is_pretrained or not stages,
+        "[] (--set stages=[]) unless model.name is 'pretrained'",
+    )
+    yield (
+        "training.milestones",
+        not (stages and training.milestones),
+        "empty where there are stages",
+    )
+    yield (
+        "training.time_limit_seconds",
+        not (stages and training.time_limit_seconds),
+        "0 where there are stages",
+    )
+    if stages and all(stage.trains == "head" for stage in stages):
+        for name in ("cutout", "random_erasing", "mixup", "cutmix"):
+            yield f"augmentation.{name}", not getattr(recipe.augmentation, name), _OF_FEATURES
+    yield (
+        "optimizer.name",
+        recipe.optimizer.name != "muon" or (has_norms and model.part.muon),
+        "another than muon, which is for convolutions that a norm follows",
+    )
+    yield (
+        "training.sizes",
+        model.name != "speedrun"
+        or all((size - model.whitening_size + 1) >> len(model.widths) for size in training.sizes),
+        "sizes that the model can halve as often as it has widths",
+    )
+    yield (
+        "training.sizes",
+        model.part.any_size or not training.sizes,
+        f"empty with the model {model.name}, which takes images of one size",
+    )
+    yield (
+        "training.label_smoothing",
+        recipe.loss.name == "cross_entropy" or not training.label_smoothing,
+        "0 unless loss.name is 'cross_entropy'",
+    )
+    if training.milestones:
+        yield from _of_milestones(recipe)
+
+
+def _of_milestones(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
+    training, schedule = recipe.training, recipe.schedule
+    milestones = training.milestones
+    rising = all(a < b for a, b in itertools.pairwise((0, *milestones)))
+    yield (
+        "training.milestones",
+        rising and milestones[-1] <= training.epochs,
+        f"rising numbers from 1 to training.epochs, which is {training.epochs}",
+    )
+    constant = schedule.name == "constant" and schedule.warmup_epochs <= milestones[0]
+    yield (
+        "training.milestones",
+        constant and training.early_stopping == 0 and training.time_limit_seconds == 0,
+        "empty unless schedule.name is 'constant', with no warm-up after the first milestone, and "
+        "early_stopping and the time limit are 0, since only then is a milestone the same as a run "
+        "of its own",
+    )

@@ -1,0 +1,39 @@
+"""The code of parts of one's own, which a run keeps beside its weights."""
+
+import shutil
+from pathlib import Path
+
+from tenfold.errors import TenfoldError
+from tenfold.recipe.models import KINDS, Recipe
+from tenfold.registry import sum_of
+
+FOLDER = "code"
+"""Where a run keeps it."""
+
+
+def own_code(recipe: Recipe) -> dict[str, Path]:
+    """The files that the parts of `recipe` are from, by name.
+
+    Raises TenfoldError where two of them have the same name and are not the same.
+    """
+    found: dict[str, Path] = {}
+    for table in KINDS:
+        path = getattr(recipe, table).part.code
+        if path is not None:
+            other = found.setdefault(path.name, path)
+            if sum_of(other) != sum_of(path):
+                raise TenfoldError(
+                    f"{other} and {path} have the same name, and a run keeps both; rename one."
+                )
+    return found
+
+
+def keep_code(recipe: Recipe, run: Path) -> dict[str, str]:
+    """Copy the code of `recipe` into the folder of a run; its SHA-256 by file name."""
+    found = own_code(recipe)
+    for name, path in found.items():
+        kept = run / FOLDER / name
+        kept.parent.mkdir(exist_ok=True)
+        if not kept.exists() or sum_of(kept) != sum_of(path):
+            shutil.copyfile(path, kept)
+    return {name: sum_of(path) for name, path in found.items()}

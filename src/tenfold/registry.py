@@ -1,0 +1,412 @@
+"""Parts of a training by name: a part is a callable, and its keyword arguments are its options.
+
+A part is named by what it is shipped as (`resnet`), by a file (`my.py:net`) or by an installed
+module (`package.module:net`). Types, defaults and ranges (`Annotated`) of its signature are the
+schema of its options, so that a new one is one function, and one line below where it is shipped.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Self,
+    TypeVar,
+    get_type_hints,
+)  # fmt: skip
+
+from platformdirs import user_state_path
+from pydantic import BaseModel, ConfigDict, create_model, model_validator
+from pydantic_core import PydanticCustomError
+
+from tenfold.validation import nearest
+
+SHIPPED: dict[str, dict[str, str]] = {
+    "network": {
+        "ann": "tenfold.models.dense:ann",
+        "cnn": "tenfold.models.classic:cnn",
+        "lenet": "tenfold.models.classic:lenet",
+        "tutorial_cnn": "tenfold.models.classic:tutorial_cnn",
+        "pyramid": "tenfold.models.classic:pyramid",
+        "resnet": "tenfold.models.resnet:resnet",
+        "cifar_resnet": "tenfold.models.resnet:cifar_resnet",
+        "densenet": "tenfold.models.densenet:densenet",
+        "vgg": "tenfold.models.vgg:vgg",
+        "wide_resnet": "tenfold.models.wide_resnet:wide_resnet",
+        "mobilenet": "tenfold.models.mobilenet:mobilenet",
+        "vit": "tenfold.models.vit:vit",
+        "speedrun": "tenfold.models.speedrun:speedrun",
+        "pretrained": "tenfold.models.pretrained:pretrained",
+    },
+    "optimizer": {
+        "sgd": "tenfold.training.optimizers:sgd",
+        "adam": "tenfold.training.optimizers:adam",
+        "adamw": "tenfold.training.optimizers:adamw",
+        "muon": "tenfold.training.optimizers:muon",
+    },
+    "schedule": {
+        "constant": "tenfold.training.schedules:constant",
+        "step": "tenfold.training.schedules:step",
+        "cosine": "tenfold.training.schedules:cosine",
+        "linear": "tenfold.training.schedules:linear",
+        "one_cycle": "tenfold.training.schedules:one_cycle",
+        "plateau": "tenfold.training.schedules:plateau",
+    },
+    "loss": {
+        "cross_entropy": "tenfold.training.losses:cross_entropy",
+        "focal": "tenfold.training.losses:focal",
+    },
+    "augmentation": {},
+    "reader": {},
+    "question": {},
+}
+"""Where the parts are that come with tenfold, by kind and name."""
+
+OWN = r".*\.py:\w+|\w+(\.\w+)*:\w+"
+"""The form of a name of somebody's own part."""
+
+TRUST_CODE = "TENFOLD_TRUST_CODE"
+"""The variable of the environment that `--trust-code` sets."""
+
+GIVEN = {
+    "network": {"num_classes", "image_size"},
+    "optimizer": {"groups"},
+    "schedule": {"done", "total_steps", "steps_per_epoch"},
+    "loss": {"logits", "labels", "weight", "label_smoothing", "reduction"},
+    "augmentation": {"images", "generator"},
+    "reader": set[str](),
+    "question": {"subject"},
+}
+"""Arguments that are no options: tenfold gives them."""
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Rule(NamedTuple):
+    """What options must satisfy together: `holds(options)`, and else what is expected of `key`."""
+
+    key: str
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def rule(key: str, expected: str, holds: Callable[[Any], bool]) -> Callable[[F], F]:
+    """Decorator: one more condition on a part's options, beyond the ranges in its signature."""
+
+    def added(call: F) -> F:
+        call.__dict__.setdefault("rules", []).insert(0, Rule(key, expected, holds))
+        return call
+
+    return added
+
+
+class Options(BaseModel):
+    """A table of a recipe: strict, unchangeable, and without keys of its own invention."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with other values, which are not checked."""
+        return self.model_copy(update=changes)
+
+
+class PartOptions(Options):
+    """A table that names a part, with the part's options."""
+
+    names_a_part: ClassVar[bool] = True
+    part: ClassVar["Part"]
+    name: str = ""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @model_validator(mode="after")
+    def _satisfies_rules(self) -> "PartOptions":
+        for each in self.part.rules:
+            if not each.holds(self):
+                raise expected(each.expected, key=each.key, found=getattr(self, each.key))
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PartOptions) and dict(self) == dict(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __reduce__(self) -> Any:
+        return _unpickled, (self.part.kind, dict(self))
+
+    def options(self) -> dict[str, Any]:
+        """The part's keyword arguments."""
+        return {key: value for key, value in self if key != "name"}
+
+    def __call__(self, *args: Any, **given: Any) -> Any:
+        """What the part makes of its options and of what tenfold gives it."""
+        return self.part.call(*args, **given, **self.options())
+
+
+def _unpickled(kind: str, values: Mapping[str, Any]) -> PartOptions:
+    return find_part(kind, values["name"]).options.model_validate(values)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A callable that a recipe can name.
+
+    options: the model of the table that names it. any_size, muon: of a network, whether it takes
+    images of other sizes than it was built for, and whether each convolution has a norm behind it.
+    code: the file of one's own that it is from.
+    """
+
+    kind: str
+    name: str
+    call: Callable[..., Any]
+    rules: Sequence[Rule] = ()
+    any_size: bool = True
+    muon: bool = True
+    code: Path | None = None
+
+    @cached_property
+    def options(self) -> type[PartOptions]:
+        """The model of this part's table, made from its signature."""
+        fields: dict[str, Any] = {"name": (Literal[self.name], self.name)}
+        for key, (kind, default) in parameters(self.call, GIVEN[self.kind]).items():
+            fields[key] = (kind, default)
+        doc = (inspect.getdoc(self.call) or "").partition("\n\n")[0]
+        made = create_model(f"{self.name}_{self.kind}", __base__=PartOptions, __doc__=doc, **fields)
+        made.part = self
+        return made
+
+
+def traits(**found: bool) -> Callable[[F], F]:
+    """Decorator: what a `Part` of this callable has other than the default."""
+
+    def marked(call: F) -> F:
+        call.__dict__["traits"] = found
+        return call
+
+    return marked
+
+
+def parameters(call: Callable[..., Any], given: Container[str]) -> dict[str, tuple[Any, Any]]:
+    """Type and default of each option of `call`; `...` is the default of one that has none.
+
+    An argument without a type has that of its default.
+    """
+    function = call.__init__ if inspect.isclass(call) else call
+    hints = get_type_hints(function, include_extras=True)
+    found = {}
+    for key, each in inspect.signature(call).parameters.items():
+        if key in given or each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
+            continue
+        if key == "name":
+            raise unusable(call.__qualname__, "it has an option `name`; call that otherwise")
+        missing = each.default is each.empty
+        default = frozen(... if missing else each.default)
+        found[key] = (hints.get(key, Any if missing else _type_of(default)), default)
+    return found
+
+
+def _type_of(default: Any) -> Any:
+    return tuple if isinstance(default, tuple) else Any if default is None else type(default)
+
+
+def frozen(value: Any) -> Any:
+    """Lists as tuples, all the way down."""
+    if isinstance(value, Mapping):
+        return {key: frozen(inner) for key, inner in value.items()}
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def find_part(kind: str, name: str) -> Part:
+    """The part of `kind` that `name` means: a shipped one, or somebody's own.
+
+    Raises PydanticCustomError, which recipes make a sentence of, where there is none and where
+    code would have to be imported that isn't trusted (see `code_of_run`).
+    """
+    shipped = SHIPPED[kind]
+    if name in shipped:
+        return _imported(kind, name, shipped[name])
+    if not is_own(name):
+        words = f"one of {', '.join(shipped)}{nearest(name, shipped)}, or such as my.py:{kind}"
+        raise expected(words, key="name", found=name)
+    return _own_part(kind, name)
+
+
+@cache
+def _imported(kind: str, name: str, place: str) -> Part:
+    module, _, function = place.partition(":")
+    return _made(kind, name, getattr(importlib.import_module(module), function))
+
+
+@cache
+def _made(kind: str, name: str, call: Any, *, code: Path | None = None) -> Part:
+    found: dict[str, Any] = getattr(call, "__dict__", {})
+    marked: dict[str, bool] = found.get("traits", {})
+    return Part(kind, name, call, rules=tuple(found.get("rules", ())), code=code, **marked)
+
+
+def is_own(name: str) -> bool:
+    """Whether `name` has the form of somebody's own part, `my.py:net` or `package.module:net`."""
+    return re.fullmatch(OWN, name) is not None
+
+
+def _own_part(kind: str, name: str) -> Part:
+    place, _, function = name.rpartition(":")
+    origin = _ORIGIN.get()
+    if place.endswith(".py"):
+        path = Path(place)
+        if origin is not None and (kept := origin.folder / path.name).is_file():
+            path = kept
+        if not path.is_file():
+            raise unusable(name, f"there is no file {path}")
+        if origin is not None:
+            origin.require_trust(name, sum_of(path))
+        module: ModuleType = _loaded(path.resolve(), sum_of(path))
+    else:
+        if origin is not None:
+            origin.require_trust(name, place)
+        path, module = None, _module(place)
+    call = getattr(module, function, None)
+    if not callable(call):
+        callables = [key for key, each in vars(module).items() if callable(each)]
+        raise unusable(name, f"{place} has no function {function!r}{nearest(function, callables)}")
+    if origin is None:
+        trust(sum_of(path) if path is not None else place)
+    return _made(kind, name, call, code=path)
+
+
+@cache
+def _loaded(path: Path, _: str) -> ModuleType:
+    """The module that the file at `path` is, imported anew when it has changed."""
+    name = f"tenfold_part_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # So that its classes can be pickled.
+    with _beside(path.parent):
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            said = f"{path} raises {type(error).__name__}: {error}"
+            raise unusable(path.name, said) from error
+    return module
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[None]:
+    """With modules that lie in `folder` importable."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _module(place: str) -> ModuleType:
+    try:
+        with _beside(Path.cwd()):
+            return importlib.import_module(place)
+    except ImportError as error:
+        said = f"{place} can't be imported ({error}); install it, or check its name"
+        raise unusable(place, said) from error
+
+
+# -- code that came with a run -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A run whose recipe is being read: where it keeps the code of its parts."""
+
+    folder: Path
+
+    def require_trust(self, name: str, key: str) -> None:
+        """Raise TenfoldError unless this user has run the code `key` before, or trusts any."""
+        if os.environ.get(TRUST_CODE) or key in _trusted():
+            return
+        raise unusable(
+            name,
+            f"its code came with {self.folder.parent} and would be run; read it first, and then "
+            "give --trust-code",
+        )
+
+
+_ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)
+
+
+@contextlib.contextmanager
+def code_of_run(folder: Path) -> Iterator[None]:
+    """Within this, files of parts are those that the run in `folder` keeps, and only code that
+    this user has named in a recipe before is imported."""
+    token = _ORIGIN.set(Origin(folder / "code"))
+    try:
+        yield
+    finally:
+        _ORIGIN.reset(token)
+
+
+def sum_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def trust(key: str) -> None:
+    """Remember that this user named a part with this code: a file's sum or a module's name."""
+    if key in _trusted():
+        return
+    with contextlib.suppress(OSError):  # A home that can't be written: --trust-code will do.
+        path = _trust_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{key}\n")
+
+
+def _trusted() -> set[str]:
+    try:
+        return set(_trust_file().read_text(encoding="utf-8").split())
+    except OSError:
+        return set()
+
+
+def _trust_file() -> Path:
+    return user_state_path("tenfold") / "trusted-code"
+
+
+def unusable(name: str, why: str) -> PydanticCustomError:
+    """The error where somebody's own part can't be had."""
+    return PydanticCustomError(
+        "unusable", "{name} can't be used: {why}.", {"name": name, "why": why}
+    )
+
+
+def expected(words: str, *, key: str = "", found: Any = None) -> PydanticCustomError:
+    """An error that says what `key` of the table in hand must be; for validators."""
+    context = {"words": words, "key": key, "found": found}
+    return PydanticCustomError("expected", "must be {words}", context)

@@ -1,0 +1,219 @@
+"""Parts of one's own: their signature is their schema, and code that came with a run is not run."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pytest
+import torch
+from pydantic import Field
+from torch import nn
+
+from tenfold import registry
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.trained import load
+from tenfold.recipe import load_recipe, recipe_from_dict
+from tenfold.recipe.json_schema import json_schema
+from tenfold.training.train import TrainOptions, train
+
+NETWORK = """
+from torch import nn
+
+def net(*, num_classes, image_size, width: int = 8, depth: int = 1):
+    layers, channels = [], 3
+    for _ in range(depth):
+        layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(4 * width, num_classes))
+"""
+
+BLACK = np.zeros((2, 8, 8, 3), np.uint8)
+QUICK = ["data.name=digits", "data.image_size=8", "training.epochs=2", "data.train_size=200"]
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    """A folder with a network of one's own, and a home where no code is trusted yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv(registry.TRUST_CODE, raising=False)
+    (tmp_path / "my_net.py").write_text(NETWORK)
+    return tmp_path
+
+
+def recipe(*overrides):
+    return load_recipe("cnn", ["model.name=my_net.py:net", *QUICK, *overrides])
+
+
+def trained(chosen):
+    return train(chosen, options=TrainOptions(runs=Path("runs"))).run
+
+
+def forget():
+    """What another user's machine knows: none of this code."""
+    registry._trust_file().unlink()
+
+
+def test_a_signature_is_the_schema_of_its_options():
+    def part(
+        num_classes,
+        image_size,
+        width: Annotated[int, Field(ge=2, le=9, description="Channels.")] = 4,
+        kind: Literal["a", "b"] = "a",
+        sizes: tuple[int, ...] = (1, 2),
+        rate=0.5,
+        *rest,
+        **more,
+    ):
+        """What it is.
+
+        And more.
+        """
+
+    options = registry.Part("network", "mine", part).options
+    assert set(options.model_fields) == {"name", "width", "kind", "sizes", "rate"}
+    assert options.__doc__ == "What it is."
+    assert options().options() == {"width": 4, "kind": "a", "sizes": (1, 2), "rate": 0.5}
+    assert options.model_fields["width"].description == "Channels."
+    assert options(rate=1).rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.widht=3", "unknown key 'model.widht' (did you mean 'width'?)"),
+        ("model.width=wide", "model.width must be a whole number, not 'wide'"),
+        ("model.name=my_net.py:nett", "no function 'nett' (did you mean 'net'?)"),
+        ("model.name=other.py:net", "there is no file other.py"),
+        ("model.name=no.such.module:net", "can't be imported"),
+        ("model.name=broken.py:net", "broken.py raises ZeroDivisionError: division by zero"),
+        ("model.name=resnett", "(did you mean 'resnet'?)"),
+    ],
+)
+def test_row_e_what_does_not_fit_is_one_sentence(workplace, override, said):
+    (workplace / "broken.py").write_text("1 / 0")
+    with pytest.raises(TenfoldError) as raised:
+        recipe(override)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_a_class_and_an_installed_module_can_be_named(workplace, monkeypatch):
+    (workplace / "installed.py").write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n"
+        "    def __init__(self, num_classes, image_size, width: int = 4):\n"
+        "        layers = nn.LazyLinear(width), nn.Linear(width, num_classes)\n"
+        "        super().__init__(nn.Flatten(), *layers)\n"
+    )
+    monkeypatch.syspath_prepend(workplace)
+    for name in ("installed.py:Net", "installed:Net", str(workplace / "installed.py:Net")):
+        chosen = load_recipe("cnn", [f"model.name={name}", "model.width=5"]).model
+        network = chosen(num_classes=3, image_size=(8, 8))
+        assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+        assert network[1].out_features == 5
+    sys.modules.pop("installed", None)
+
+
+def test_optimizers_schedules_and_losses_of_ones_own_train(workplace):
+    (workplace / "parts.py").write_text(
+        "import torch\n"
+        "def signs(groups, *, lr: float = 0.01, momentum: float = 0.9):\n"
+        "    return torch.optim.SGD(groups, lr=lr, momentum=momentum)\n"
+        "def halved(done, *, total_steps, steps_per_epoch, by: float = 0.5):\n"
+        "    return by\n"
+        "def hinge(logits, labels, *, margin: float = 1.0):\n"
+        "    own = logits.gather(1, labels[:, None])\n"
+        "    return (logits - own + margin).clamp(min=0).sum(dim=1) - margin\n"
+    )
+    own = [f"{table}.name=parts.py:{name}" for table, name in [
+        ("optimizer", "signs"), ("schedule", "halved"), ("loss", "hinge"),
+    ]]  # fmt: skip
+    chosen = recipe(*own, "schedule.by=0.25", "training.label_smoothing=0")
+    run = trained(chosen)
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
+    assert {path.name for path in (run.path / "code").iterdir()} == {"my_net.py", "parts.py"}
+
+
+def test_focal_loss_is_cross_entropy_where_gamma_is_0_and_less_for_the_easy():
+    from tenfold.training.losses import cross_entropy, focal
+
+    logits, labels = torch.randn(20, 5), torch.arange(20) % 5
+    plain = cross_entropy(logits, labels)
+    torch.testing.assert_close(focal(logits, labels, gamma=0.0), plain)
+    probabilities = torch.exp(-plain)
+    torch.testing.assert_close(focal(logits, labels, gamma=2.0), (1 - probabilities) ** 2 * plain)
+
+
+@pytest.fixture
+def run(workplace):
+    return trained(recipe())
+
+
+def test_a_run_keeps_the_code_and_says_its_sum(run, workplace):
+    kept = run.path / "code/my_net.py"
+    assert kept.read_text() == NETWORK
+    known = json.loads(run.provenance.read_text())
+    assert known["code"] == {"my_net.py": registry.sum_of(kept)}
+
+
+def test_a_run_is_evaluated_by_the_code_that_it_was_trained_with(run, workplace):
+    before = load(run.path).predict_proba(BLACK)
+    (workplace / "my_net.py").write_text(NETWORK.replace("nn.ReLU()", "nn.Tanh()"))
+    np.testing.assert_array_equal(load(run.path).predict_proba(BLACK), before)
+    (workplace / "my_net.py").unlink()
+    assert load(run.path).predict(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_row_61_code_that_came_with_a_run_is_not_imported_unless_trusted(
+    run, workplace, monkeypatch
+):
+    copied = workplace / "elsewhere"
+    shutil.copytree(run.path, copied)
+    (copied / "code/my_net.py").write_text(f"{NETWORK}\nopen('was-run', 'w').close()\n")
+    for _ in range(2):
+        with pytest.raises(TenfoldError, match="--trust-code") as raised:
+            load(copied)
+        assert "my_net.py" in str(raised.value)
+        assert not (workplace / "was-run").exists()
+    with pytest.raises(TenfoldError, match="--trust-code"):
+        load_recipe(copied / "recipe.json")
+    monkeypatch.setenv(registry.TRUST_CODE, "1")
+    assert load(copied).predict(np.zeros((8, 8, 3), np.uint8))
+    assert (workplace / "was-run").exists()
+
+
+def test_row_61_the_same_run_on_another_machine_is_not_imported(run, workplace):
+    assert load(run.path)
+    forget()
+    with pytest.raises(TenfoldError, match="read it first, and then give --trust-code"):
+        load(run.path)
+    assert recipe()  # Whoever names the file means it.
+    assert load(run.path)
+
+
+def test_changed_code_is_said_before_a_run_goes_on(run, workplace):
+    run.result.unlink()  # As if it had been killed after its last checkpoint.
+    (workplace / "my_net.py").write_text(NETWORK.replace("nn.ReLU()", "nn.GELU()"))
+    with pytest.raises(TenfoldError, match=r"code of my_net.py was .* and is now"):
+        trained(recipe())
+
+
+def test_the_json_schema_knows_every_table_and_part():
+    schema = json_schema()
+    parts = schema["properties"]["model"]["anyOf"]
+    names = [each["properties"]["name"].get("const") for each in parts]
+    assert {"cnn", "resnet", "speedrun"} <= set(names)
+    cnn = parts[names.index("cnn")]
+    assert cnn["properties"]["kernel_size"]["description"].startswith("Side of the convolutions")
+    training = schema["$defs"]["TrainingOptions"]["properties"]
+    assert training["batch_size"]["maximum"] == 10**6
+    assert recipe_from_dict({}).to_dict().keys() == schema["properties"].keys()
+
+
+def test_networks_are_modules():
+    assert isinstance(recipe().model(num_classes=2, image_size=(8, 8)), nn.Module)
