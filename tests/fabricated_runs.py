@@ -25,6 +25,21 @@ BARE_RESULT: dict[str, object] = {
 """The result of a run that was evaluated on nothing."""
 
 
+def bare_metrics(accuracy: float) -> dict[str, object]:
+    """Metrics of one class of a hundred images."""
+    return {
+        "num_images": 100,
+        "accuracy": accuracy,
+        "accuracy_interval": [0.0, 1.0],
+        "loss": 1.0,
+        "matthews_correlation": 0.0,
+        "per_class": [],
+        "confusion": [],
+        "most_confused": [],
+        "confidence": {"bin_edges": [], "right": [], "wrong": []},
+    }
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What to make up."""

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fabricated_runs import BARE_RESULT, bare_metrics
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import write_json
 from tenfold.recipe import Recipe
+from tenfold.results.studies import read_plan
 from tenfold.run import RunFolder
 from tenfold.studies.definition import Study, adjust, grid_study
 from tenfold.studies.grid import StudyOptions, StudyOutcome, run_study
-from tenfold.studies.plan import read_plan
 from tenfold.studies.results import Record, read_log
 from tenfold.studies.running import TrainTrial
 from tenfold.training.interruption import Interruption
@@ -47,10 +48,11 @@ def train_at_once(recipe: Recipe, path: Path, **others: object) -> None:
         write_json(
             run.result,
             {
-                "training": {"training_seconds": 1.5},
+                **BARE_RESULT,
+                "training": {"epochs": 1, "steps": 1, "wall_seconds": 2.0, "training_seconds": 1.5},
                 "splits": {
-                    "validation": {"accuracy": accuracy, "loss": 1.0},
-                    "test": {"accuracy": accuracy - 0.01, "loss": 1.0},
+                    "validation": bare_metrics(accuracy),
+                    "test": bare_metrics(accuracy - 0.01),
                 },
             },
         )
@@ -76,7 +78,7 @@ def drive_jobs(folder: Path, kind: str, **options: Any) -> StudyOutcome:
 def records_of(folder: Path) -> list[Record]:
     """The latest record of each trial of the study in `folder`, in their order."""
     latest = {record["trial"]: record for record in read_log(folder / "results.jsonl").records}
-    return [latest[name] for name in read_plan(folder) if name in latest]
+    return [latest[t.trial] for t in read_plan(folder).trials if t.trial in latest]
 
 
 def callers_of(folder: Path) -> dict[str, list[int]]:

@@ -19,6 +19,7 @@ import fabricated_studies
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_study
 from tenfold.files import read_json
+from tenfold.results.studies import StudySummary
 
 STUDY = """
 title = "How wide?"
@@ -263,7 +264,7 @@ def test_without_a_test_split_the_table_has_the_validation(
     for variant in summary["variants"]:
         for point in variant["points"]:
             point["validation"], point["test"] = point["test"], None
-    show_study(Output(as_json=False), summary)
+    show_study(Output(as_json=False), StudySummary.model_validate(summary))
     shown = capsys.readouterr().out
     assert "validation accuracy" in shown
     assert " - " not in shown.splitlines()[2]

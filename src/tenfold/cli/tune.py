@@ -19,7 +19,7 @@ from tenfold.cli.options import (
 )
 from tenfold.console.output import Output
 from tenfold.errors import counted, require_packages
-from tenfold.formatting import duration, in_words, percent, short_key
+from tenfold.formatting import duration, in_words, percent
 
 if TYPE_CHECKING:
     from tenfold.progress import Progress
@@ -265,7 +265,6 @@ def _outcome(record: "Trial") -> str:
 
 def _values(record: "Trial", summary: "SearchSummary") -> str:
     """The trial's values in short: the last part of each key, unless two keys share it."""
-    keys = [entry.key for entry in summary.space]
     return ", ".join(
-        f"{short_key(key, keys)} {in_words(value)}" for key, value in record.params.items()
+        f"{summary.short_name(key)} {in_words(value)}" for key, value in record.params.items()
     )

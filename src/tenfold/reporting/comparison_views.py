@@ -1,65 +1,22 @@
 """What the templates show of several runs: tables, common charts and disputed pictures."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tenfold.evaluation.runs import Run
-from tenfold.formatting import count, duration, interval, percent, points, rate, signed_points
+from tenfold.formatting import count, percent
 from tenfold.reporting import comparison_figures, explanation, story
-from tenfold.reporting.audit import Section, compare_trust
+from tenfold.reporting.audit import compare_trust
 from tenfold.reporting.charts import Chart, Charts
-from tenfold.reporting.comparison import Comparison, Disagreement, Setting, class_gains, compare
+from tenfold.reporting.comparison import Comparison, Disagreement, class_gains, compare
 from tenfold.reporting.comparison_figures import ClassGain, Point, Series
 from tenfold.reporting.galleries import Loader, Pictures, disputed_cards
 from tenfold.reporting.svg import SERIES
-from tenfold.reporting.views import Gallery, RunView, view_run
+from tenfold.reporting.views import Gallery, view_run
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """A line of the comparison: a group of seeds (`is_group`), or one run."""
-
-    label: str
-    colour: str
-    is_group: bool
-    is_member: bool
-    accuracy: str
-    detail: str
-    share: float | None
-    parameters: str
-    time: str
-    rate: str
-    data: str
-
-
-@dataclass(frozen=True)
-class ComparisonView:
-    """Everything that a page says about several runs."""
-
-    title: str
-    lead: str
-    notices: tuple[story.Notice, ...]
-    legend: tuple[tuple[str, str], ...]
-    table: tuple[TableRow, ...]
-    same_data: bool
-    explanation: tuple[explanation.Paragraph, ...]
-    curves: tuple[Chart, ...]
-    costs: tuple[Chart, ...]
-    gains: Chart | None
-    gains_table: tuple[tuple[str, str, str, str], ...]
-    pair: Disagreement | None
-    pair_text: str
-    disputed: tuple[Gallery, ...]
-    pictures_note: str
-    matrix: tuple[tuple[str, tuple[str, ...]], ...]
-    settings: tuple[Setting, ...]
-    group_labels: tuple[str, ...]
-    runs: tuple[RunView, ...]
-    trust: Section | None
-
-
-def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> ComparisonView:
-    """Prepare several runs for the page."""
+def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> dict[str, Any]:
+    """The values of the template for several runs."""
     charts = Charts()
     comparison = compare(runs)
     colours = {
@@ -70,35 +27,31 @@ def view_comparison(runs: tuple[Run, ...], *, loader: Loader) -> ComparisonView:
     pair = comparison.pair
     gains = class_gains(pair.first, pair.second) if pair else ()
     pictures = Pictures(pair.first, loader) if pair else None
-    return ComparisonView(
-        title=explanation.title(comparison),
-        lead=story.compare_in_words(comparison),
-        notices=_notices(comparison),
-        legend=tuple(
-            (group.label, _variable(number)) for number, group in enumerate(comparison.groups)
-        ),
-        table=_table(comparison),
-        same_data=len({run.data_name for run in runs}) == 1,
-        explanation=explanation.explain(comparison),
-        curves=_curves(comparison, colours, charts),
-        costs=_costs(comparison, colours, charts),
-        gains=_gains(pair, gains, colours, charts) if pair and gains else None,
-        gains_table=_gains_table(gains),
-        pair=pair,
-        pair_text=_pair_text(pair) if pair else "",
-        disputed=_disputed(pair, pictures) if pair and pictures else (),
-        pictures_note=(pictures.problem or "") if pictures else "",
-        matrix=_matrix(comparison),
-        settings=comparison.settings,
-        group_labels=tuple(group.label for group in comparison.groups),
-        runs=tuple(
+    return {
+        "title": explanation.title(comparison),
+        "lead": story.compare_in_words(comparison),
+        "notices": _notices(comparison),
+        "groups": [(group, _variable(n)) for n, group in enumerate(comparison.groups)],
+        "same_data": len({run.data_name for run in runs}) == 1,
+        "explanation": explanation.explain(comparison),
+        "curves": _curves(comparison, colours, charts),
+        "costs": _costs(comparison, colours, charts),
+        "gains": _gains(pair, gains, colours, charts) if pair and gains else None,
+        "class_gains": gains,
+        "pair": pair,
+        "pair_text": _pair_text(pair) if pair else "",
+        "disputed": _disputed(pair, pictures) if pair and pictures else (),
+        "pictures_note": (pictures.problem or "") if pictures else "",
+        "matrix": comparison.matrix if len(comparison.runs) > 2 else (),
+        "settings": comparison.settings,
+        "runs": [
             view_run(run, charts=charts, loader=None, with_curves=not run.finished)
             for run in comparison.runs
-        ),
-        trust=compare_trust(
+        ],
+        "trust": compare_trust(
             comparison.runs, [SERIES[colours[run.folder]] for run in comparison.runs], charts
         ),
-    )
+    }
 
 
 def _variable(number: int) -> str:
@@ -109,53 +62,6 @@ def _notices(comparison: Comparison) -> tuple[story.Notice, ...]:
     """Each notice once, though every run may have it."""
     found = (notice for run in comparison.runs for notice in story.notices(run))
     return tuple(dict.fromkeys(found))
-
-
-def _table(comparison: Comparison) -> tuple[TableRow, ...]:
-    rows = []
-    for number, group in enumerate(comparison.groups):
-        several = len(group.runs) > 1
-        if several:
-            rows.append(
-                TableRow(
-                    label=group.label,
-                    colour=_variable(number),
-                    is_group=True,
-                    is_member=False,
-                    accuracy=percent(group.mean, digits=2),
-                    detail=f"mean of {len(group.accuracies)} seeds"
-                    + (
-                        f", standard deviation {points(group.deviation, digits=2)}"
-                        if group.deviation
-                        else ""
-                    ),
-                    share=group.mean,
-                    parameters="",
-                    time="",
-                    rate="",
-                    data=group.runs[0].data_name,
-                )
-            )
-        rows += [_run_row(run, _variable(number), is_member=several) for run in group.runs]
-    return tuple(rows)
-
-
-def _run_row(run: Run, colour: str, *, is_member: bool) -> TableRow:
-    scores, training = run.shown_scores, run.training
-    label = f"seed {run.seed}" if is_member and run.seed is not None else run.label
-    return TableRow(
-        label=f"{label} ({run.label})" if is_member and label != run.label else label,
-        colour=colour,
-        is_group=False,
-        is_member=is_member,
-        accuracy=percent(scores.accuracy, digits=2) if scores else "not evaluated",
-        detail=f"{interval(*scores.accuracy_interval)}, {run.shown_split}" if scores else "",
-        share=scores.accuracy if scores else None,
-        parameters=count(run.num_parameters) if run.num_parameters is not None else "–",
-        time=duration(training.wall_seconds if training else None),
-        rate=rate(training.images_per_second if training else None),
-        data=run.data_name,
-    )
 
 
 def _curves(comparison: Comparison, colours: dict[Path, int], charts: Charts) -> tuple[Chart, ...]:
@@ -252,13 +158,6 @@ def _gains(
     )
 
 
-def _gains_table(gains: tuple[ClassGain, ...]) -> tuple[tuple[str, str, str, str], ...]:
-    return tuple(
-        (gain.name, percent(gain.after), percent(gain.before), signed_points(gain.gain))
-        for gain in gains
-    )
-
-
 def _pair_text(pair: Disagreement) -> str:
     return (
         f"{pair.first.label} and {pair.second.label} give different answers to "
@@ -283,13 +182,4 @@ def _disputed(pair: Disagreement, pictures: Pictures) -> tuple[Gallery, ...]:
             f"There is no picture that only {winner.label} gets right.",
         )
         for winner, loser, ids in sides
-    )
-
-
-def _matrix(comparison: Comparison) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    if len(comparison.runs) < 3:
-        return ()
-    return tuple(
-        (run.label, tuple("" if share is None else percent(share) for share in shares))
-        for run, shares in zip(comparison.runs, comparison.matrix, strict=True)
     )

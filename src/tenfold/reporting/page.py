@@ -103,6 +103,6 @@ def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
         values: dict[str, Any] = {"view": view, "comparison": None}
     else:
         comparison = view_comparison(runs, loader=loader)
-        title = comparison.title
+        title = comparison["title"]
         values = {"view": None, "comparison": comparison}
     return render_page("template.html", style_sheets=_STYLE_SHEETS, title=title, **values)

@@ -46,6 +46,10 @@ def environment() -> "Environment":
         "count": formatting.count,
         "counted": counted,
         "duration": formatting.duration,
+        "in_words": formatting.in_words,
+        "interval": formatting.interval,
+        "points": formatting.points,
+        "rate": formatting.rate,
         "signed_points": formatting.signed_points,
     }
     return templates

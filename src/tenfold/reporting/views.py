@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tenfold.audit.store import known_findings
 from tenfold.errors import counted
@@ -9,10 +10,9 @@ from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
 from tenfold.formatting import count, duration, interval, percent, rate
 from tenfold.reporting import facts, figures, story
-from tenfold.reporting.audit import ModelCard, Section, model_card, view_audit
+from tenfold.reporting.audit import model_card, view_audit
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.exports import exports_section
-from tenfold.reporting.facts import Row
 from tenfold.reporting.galleries import (
     Card,
     Loader,
@@ -21,7 +21,7 @@ from tenfold.reporting.galleries import (
     unsure_cards,
     wrong_cards,
 )
-from tenfold.results.runs import Epoch, Metrics, Mistake
+from tenfold.results.runs import Epoch, Metrics
 from tenfold.run import RunFolder
 
 
@@ -44,63 +44,39 @@ class Gallery:
     empty: str
 
 
-@dataclass(frozen=True)
-class RunView:
-    """Everything that a page says about one run."""
-
-    run: Run
-    lead: str
-    notices: tuple[story.Notice, ...]
-    tiles: tuple[Tile, ...]
-    curves: tuple[Chart, ...]
-    curves_note: str
-    answers: tuple[Chart, ...]
-    mistakes: tuple[Mistake, ...]
-    galleries: tuple[Gallery, ...]
-    pictures_note: str
-    training: tuple[Row, ...]
-    scores: tuple[Row, ...]
-    uses: tuple[Row, ...]
-    recipe: tuple[Row, ...]
-    recipe_defaults: tuple[Row, ...]
-    provenance: tuple[Row, ...]
-    epochs: tuple[Epoch, ...]
-    trust: ModelCard | None
-    audit: tuple[Section, ...]
-
-
 def view_run(
     run: Run, *, charts: Charts, loader: Loader | None, with_curves: bool = True
-) -> RunView:
-    """Prepare one run for the page; without a loader there are no pictures."""
+) -> dict[str, Any]:
+    """The values of the template for one run; without a loader there are no pictures."""
     recipe, defaults = facts.recipe_rows(run)
     pictures = Pictures(run, loader) if loader else None
+    scores = run.shown_scores
     galleries = _galleries(run, pictures) if pictures else ()
     findings = known_findings(RunFolder(run.folder)) if loader else {}
     exports = exports_section(run.folder) if loader else None
-    return RunView(
-        run=run,
-        lead=story.describe_run(run),
-        notices=story.notices(run),
-        tiles=_tiles(run),
-        curves=learning_charts(run.epochs, charts, stage_ends=run.stage_ends)
+    return {
+        "run": run,
+        "lead": story.describe_run(run),
+        "notices": story.notices(run),
+        "tiles": _tiles(run),
+        "curves": learning_charts(run.epochs, charts, stage_ends=run.stage_ends)
         if with_curves
         else (),
-        curves_note=_curves_note(run),
-        answers=_answer_charts(run.shown_scores, charts) if run.shown_scores else (),
-        mistakes=run.shown_scores.most_confused[:10] if run.shown_scores else (),
-        galleries=galleries,
-        pictures_note=(pictures.problem or "") if pictures else "",
-        training=facts.training_rows(run),
-        scores=facts.score_rows(run),
-        uses=facts.use_rows(run),
-        recipe=recipe,
-        recipe_defaults=defaults,
-        provenance=facts.provenance_rows(run),
-        epochs=run.epochs,
-        trust=model_card(run, findings) if findings else None,
-        audit=(*view_audit(findings, charts), *([exports] if exports else [])),
-    )
+        "curves_note": _curves_note(run),
+        "answers": _answer_charts(scores, charts) if scores else (),
+        "mistakes": scores.most_confused[:10] if scores else (),
+        "galleries": galleries,
+        "pictures_note": (pictures.problem or "") if pictures else "",
+        "training": facts.training_rows(run),
+        "scores": facts.score_rows(run),
+        "uses": facts.use_rows(run),
+        "recipe": recipe,
+        "recipe_defaults": defaults,
+        "provenance": facts.provenance_rows(run),
+        "epochs": run.epochs,
+        "trust": model_card(run, findings) if findings else None,
+        "audit": (*view_audit(findings, charts), *([exports] if exports else [])),
+    }
 
 
 def learning_charts(

@@ -4,15 +4,17 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from tenfold.errors import TenfoldError
 from tenfold.results.facts import Fact, Gap, read_fact
 from tenfold.validation import sentence_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class ClassScore(Fact):
@@ -57,8 +59,10 @@ class LabelMetrics(Fact):
     most_confused: tuple[Mistake, ...]
 
     @property
-    def matrix(self) -> NDArray[np.int64]:
+    def matrix(self) -> "NDArray[np.int64]":
         """The confusion matrix as `(C, C)` int64."""
+        import numpy as np
+
         return np.array(self.confusion, dtype=np.int64)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import PrivateAttr, field_validator, model_validator
 
 from tenfold.errors import TenfoldError
+from tenfold.formatting import short_key
 from tenfold.results.facts import Fact, read_fact
 
 State = Literal["complete", "pruned", "failed", "interrupted", "running", "waiting"]
@@ -35,7 +36,8 @@ class Setting(Fact):
     def place(self, value: Any) -> float:
         """Where in the range `value` is, from 0 to 1."""
         if self.choices:
-            return self.choices.index(value) / (len(self.choices) - 1)
+            known = value in self.choices
+            return self.choices.index(value) / (len(self.choices) - 1) if known else 0.0
         low, high, at = float(self.low), float(self.high), float(value)
         if self.log:
             low, high, at = math.log(low), math.log(high), math.log(max(at, low))
@@ -66,6 +68,11 @@ class Trial(Fact):
     def last_value(self) -> float | None:
         """Its accuracy after the last epoch that it had."""
         return self.values[-1] if self.values else None
+
+    @property
+    def reached(self) -> float | None:
+        """Its accuracy at the end, or where it was stopped."""
+        return self.last_value if self.accuracy is None else self.accuracy
 
 
 class SearchSummary(Fact):
@@ -131,9 +138,7 @@ class SearchSummary(Fact):
 
     def short_name(self, key: str) -> str:
         """The last part of a key, where no other setting has the same."""
-        lasts = [setting.key.rpartition(".")[2] for setting in self.space]
-        last = key.rpartition(".")[2]
-        return last if lasts.count(last) == 1 else key
+        return short_key(key, [setting.key for setting in self.space])
 
     @property
     def ranked(self) -> tuple[Trial, ...]:

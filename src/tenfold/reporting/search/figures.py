@@ -223,8 +223,7 @@ def _judged(search: SearchSummary) -> list[Trial]:
 
 
 def _height(trial: Trial) -> float:
-    value = trial.accuracy if trial.accuracy is not None else trial.last_value
-    return value if value is not None else 0.0
+    return trial.reached or 0.0
 
 
 def _floor(search: SearchSummary) -> float:

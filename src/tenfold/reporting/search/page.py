@@ -25,5 +25,4 @@ def write_search_page(folder: Path, out: Path | None = None) -> Path:
 
 def render_search(search: SearchSummary, folder: Path) -> str:
     """The page about the search in `folder` as HTML that refers to nothing outside itself."""
-    view = view_search(search, folder)
-    return render_page("search.html", style_sheets=_STYLE_SHEETS, view=view)
+    return render_page("search.html", style_sheets=_STYLE_SHEETS, **view_search(search, folder))

@@ -1,8 +1,7 @@
 """What the page about a search shows: sentences, tables and charts."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from tenfold.errors import counted
 from tenfold.formatting import duration, in_words, listed, percent, points, signed_points
@@ -15,88 +14,26 @@ from tenfold.results.searches import SearchSummary, Setting, State, Trial
 NUM_RANKED = 10
 
 
-@dataclass(frozen=True)
-class Change:
-    """A setting: in the recipe, in the best trial, and what was searched."""
-
-    key: str
-    own: str
-    best: str
-    searched: str
-    is_changed: bool
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value, and where in its range it is, from 0 to 1."""
-
-    text: str
-    place: float
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """The best trials side by side: a heading and an accuracy for each, a row for each setting."""
-
-    headings: tuple[str, ...]
-    accuracies: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Line:
-    """A trial in the list of all of them."""
-
-    number: int
-    state: str
-    accuracy: str
-    epochs: str
-    seconds: str
-    note: str
-
-
-@dataclass(frozen=True)
-class SearchView:
-    """Everything that the page says."""
-
-    search: SearchSummary
-    title: str
-    lead: str
-    notices: tuple[Notice, ...]
-    tiles: tuple[Tile, ...]
-    changes: tuple[Change, ...]
-    commands: tuple[str, ...]
-    course: tuple[Chart, ...]
-    importances: Chart | None
-    importances_note: str
-    slices: tuple[Chart, ...]
-    ranked: Ranked | None
-    lines: tuple[Line, ...]
-    counts: str
-    limits: tuple[str, ...]
-
-
-def view_search(search: SearchSummary, folder: Path) -> SearchView:
-    """Prepare the search in `folder` for its page."""
+def view_search(search: SearchSummary, folder: Path) -> dict[str, Any]:
+    """The values of the template for the search in `folder`."""
     charts = Charts()
     judged = any(t.last_value is not None for t in search.of_state("complete", "pruned"))
-    return SearchView(
-        search=search,
-        title=f"A better {search.name}?",
-        lead=_lead(search),
-        notices=_notices(search),
-        tiles=_tiles(search),
-        changes=_changes(search),
-        commands=_commands(search, folder),
-        course=_course(search, charts) if judged else (),
-        importances=_importances(search, charts),
-        importances_note=_importances_note(search),
-        slices=_slices(search, charts) if judged else (),
-        ranked=_ranked(search),
-        lines=tuple(_line(trial) for trial in search.trials),
-        counts=_counts(search),
-        limits=_limits(search),
-    )
+    return {
+        "search": search,
+        "title": f"A better {search.name}?",
+        "lead": _lead(search),
+        "notices": _notices(search),
+        "tiles": _tiles(search),
+        "searched": _range,
+        "commands": _commands(search, folder),
+        "course": _course(search, charts) if judged else (),
+        "importances": _importances(search, charts),
+        "slices": _slices(search, charts) if judged else (),
+        "ranked": search.ranked[:NUM_RANKED],
+        "note": _note,
+        "counts": _counts(search),
+        "limits": _limits(search),
+    }
 
 
 def _lead(search: SearchSummary) -> str:
@@ -160,20 +97,6 @@ def _counts(search: SearchSummary) -> str:
     return ", ".join(f"{number} {state}" for state, number in numbers.items() if number)
 
 
-def _changes(search: SearchSummary) -> tuple[Change, ...]:
-    best = search.best_trial
-    return tuple(
-        Change(
-            key=setting.key,
-            own=in_words(setting.own),
-            best=in_words(best.params[setting.key]) if best is not None else "–",
-            searched=_range(setting),
-            is_changed=best is not None and best.params[setting.key] != setting.own,
-        )
-        for setting in search.space
-    )
-
-
 def _range(setting: Setting) -> str:
     if setting.choices:
         return listed([in_words(choice) for choice in setting.choices]).replace(" and ", " or ")
@@ -217,16 +140,6 @@ def _importances(search: SearchSummary, charts: Charts) -> Chart | None:
     )
 
 
-def _importances_note(search: SearchSummary) -> str:
-    if search.importances is not None:
-        return ""
-    num_complete = len(search.of_state("complete"))
-    return (
-        "How much each setting matters is estimated at the end of a search, from twelve complete "
-        f"trials on; here are {num_complete}."
-    )
-
-
 def _slices(search: SearchSummary, charts: Charts) -> tuple[Chart, ...]:
     order = list(search.importances or ())
     settings = sorted(
@@ -250,31 +163,7 @@ def _slice_note(setting: Setting) -> str:
     return f"logarithmic{edge}"
 
 
-def _ranked(search: SearchSummary) -> Ranked | None:
-    best = search.ranked[:NUM_RANKED]
-    if not best:
-        return None
-    rows = []
-    for setting in search.space:
-        cells = tuple(
-            Cell(in_words(trial.params[setting.key]), _place(setting, trial)) for trial in best
-        )
-        rows.append((search.short_name(setting.key), cells))
-    return Ranked(
-        headings=tuple("the recipe" if t.is_baseline else f"trial {t.number}" for t in best),
-        accuracies=tuple(percent(t.accuracy, digits=2) for t in best),
-        rows=tuple(rows),
-    )
-
-
-def _place(setting: Setting, trial: Trial) -> float:
-    value = trial.params[setting.key]
-    if setting.choices and value not in setting.choices:
-        return 0.0
-    return setting.place(value)
-
-
-def _line(trial: Trial) -> Line:
+def _note(trial: Trial) -> str:
     notes = []
     if trial.is_baseline:
         notes.append("the recipe as it is")
@@ -284,15 +173,7 @@ def _line(trial: Trial) -> Line:
         notes.append(f"its process ended; done again as trial {trial.resumed_as}")
     if trial.error is not None:
         notes.append(trial.error)
-    value = trial.accuracy if trial.accuracy is not None else trial.last_value
-    return Line(
-        number=trial.number,
-        state=trial.state,
-        accuracy=percent(value, digits=2),
-        epochs=str(len(trial.values)),
-        seconds=duration(trial.seconds),
-        note="; ".join(notes),
-    )
+    return "; ".join(notes)
 
 
 def _limits(search: SearchSummary) -> tuple[str, ...]:
