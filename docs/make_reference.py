@@ -14,9 +14,9 @@ from typing import Any, get_args, get_type_hints
 from tenfold.recipe import schema
 
 COMMANDS = (
-    "demo", "data get", "data info", "data eda", "data export", "train", "evaluate", "report",
-    "audit", "explain", "predict", "export", "serve", "push", "pull", "score", "study", "studies",
-    "tune", "heads", "bench", "recipes", "models",
+    "demo", "data get", "data info", "data eda", "data export", "train", "runs", "evaluate",
+    "report", "audit", "explain", "doctor", "predict", "export", "serve", "push", "pull", "score",
+    "study", "studies", "tune", "heads", "bench", "recipes", "models",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tenfold.errors import counted
@@ -112,10 +113,8 @@ class Output:
             live = _LiveTraining(self.console)
             with live.bars:
                 yield live
-        elif self.style == "plain":
-            yield _PlainTraining(self)
         else:
-            yield _JsonTraining(self)
+            yield _PlainTraining(self)
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -319,12 +318,13 @@ class _LiveTraining:
 
 
 class _PlainTraining(_PlainProgress):
-    """A line an epoch, and one every thirty seconds within long epochs."""
+    """A line an epoch, and one every thirty seconds within long epochs; JSON without the latter."""
 
     STEP_SECONDS = 30.0
 
     def started(self, plan: "Plan") -> None:
         self._plan, self._left = plan, _TimeLeft(plan)
+        self._output.record("started", **asdict(plan))
         self._output.say(_describe_plan(plan))
 
     def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
@@ -340,29 +340,11 @@ class _PlainTraining(_PlainProgress):
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         self._last = time.monotonic()
         left = self._left.after(epoch=metrics["epoch"], step=self._plan.steps_per_epoch)
+        self._output.record("epoch", **{**timings, **metrics})
         line = _describe_epoch(metrics, timings, self._plan)
         self._output.say(f"{line}  {left}")
 
     def ended(self, reason: str) -> None:
+        self._output.record("ended", reason=reason)
         if reason != "finished":
             self._output.say(_describe_end(reason, self._plan))
-
-
-class _JsonTraining(_PlainProgress):
-    """An object for the start, each epoch and the end."""
-
-    def started(self, plan: "Plan") -> None:
-        from dataclasses import asdict
-
-        self._output.record("started", **asdict(plan))
-
-    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        pass
-
-    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
-        self._output.record(
-            "epoch", **metrics, **{k: v for k, v in timings.items() if k != "epoch"}
-        )
-
-    def ended(self, reason: str) -> None:
-        self._output.record("ended", reason=reason)
