@@ -44,7 +44,7 @@ from tenfold.console.summaries import show_comparison, show_metrics
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
 from tenfold.waiting import sharing_cores
 
-UsageError = typer.BadParameter.__bases__[0]
+UsageError: Any = typer.BadParameter.__bases__[0]
 """Of Click, or of the copy of it that newer versions of Typer bring."""
 
 app = new_app(

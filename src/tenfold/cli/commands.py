@@ -16,7 +16,8 @@ class Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """See TyperGroup."""
         groups: dict[str, list[tuple[str, str]]] = {}
-        for name, command in self.commands.items():
+        commands: dict[str, Any] = dict(self.commands)
+        for name, command in commands.items():
             first = " ".join((command.help or "").partition("\n\n")[0].split())
             panel = command.rich_help_panel
             groups.setdefault(panel if isinstance(panel, str) else "Commands", []).append(
@@ -50,7 +51,7 @@ def add_commands(app: typer.Typer, *commands: Callable[..., None], panel: str | 
 
 def _by_fields(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
-    kinds = {
+    kinds: dict[str, Any] = {
         p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)
     }
     flat: list[inspect.Parameter] = []

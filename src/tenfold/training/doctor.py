@@ -104,7 +104,7 @@ def examine(
     with torch.random.fork_rng([]), _Watch(network) as watch:
         torch.manual_seed(0)  # Of dropout.
         loss = cross_entropy(network(inputs), labels)
-    loss.backward()
+    torch.autograd.backward(loss)
     weights = {
         f"{name}.{kind} {type(layer).__name__}".replace(".weight ", " ").lstrip("."): p
         for name, layer in network.named_modules()

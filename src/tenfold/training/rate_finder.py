@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -97,7 +98,9 @@ def _search(
     )
     session.pictures.prepare(session.progress)
     session.network.train()
-    rates, losses, smoothed = [], [], []
+    rates: list[float] = []
+    losses: list[float] = []
+    smoothed: list[float] = []
     average = 0.0
     for step, batch in enumerate(itertools.islice(_batches(session), NUM_STEPS)):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (NUM_STEPS - 1))
@@ -142,6 +145,6 @@ def _step(session: Session, batch: Tensor, step: int, *, factor: float) -> float
     seed_generators(derive_seed(session.recipe.seed, "rate", step), device)
     part = session.pictures.part(batch, step=step, batch_size=len(batch), number=0)
     loss = loss_of(session, part, batch, session.network(part.inputs).float())
-    loss.backward()
+    torch.autograd.backward(loss)
     optimizer.step()
     return float(loss.detach())
