@@ -65,7 +65,7 @@ def runs(
     output = Output(as_json=as_json)
     found = folders or [path.parent for path in sorted(runs.glob("*/*/recipe.json"))]
     rows = [row for row in map(_describe, map(open_run, found)) if wanted.admits(row)]
-    rows.sort(key=lambda row: row[sort.value] or type(row[sort.value] or 0)(), reverse=True)
+    rows.sort(key=lambda row: (row[sort.value] is not None, row[sort.value]), reverse=True)
     _show(output, rows, runs)
     chosen = [Path(row["run"]) for row in rows]
     if compare and rows:
