@@ -182,7 +182,7 @@ def recipes(as_json: JsonOption = False) -> None:
 
 
 def models(as_json: JsonOption = False) -> None:
-    """List the networks, with their parameters for ten classes of 32x32 pictures."""
+    """List the networks, with their parameters for ten classes of 32x32 images."""
     from dataclasses import fields
     from typing import get_args
 

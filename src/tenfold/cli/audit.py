@@ -118,7 +118,7 @@ def explain(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where a run looked on pictures, and which training pictures are most like them."""
+    """Show where a run looked on images, and which training images are most like them."""
     from tenfold.files import require_place
     from tenfold.run import finished_run
 

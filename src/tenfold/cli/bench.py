@@ -87,13 +87,13 @@ def _show_networks(output: Output, device: "torch.device", recipes: list[str] | 
                 ]
             )
     output.table(
-        "Networks on pictures of 32x32",
+        "Networks on images of 32x32",
         [
             "recipe",
             "precision",
             "forward/s",
             "training/s",
-            "MFLOP a picture",
+            "MFLOP an image",
             "share of the rate",
         ],
         rows,

@@ -36,7 +36,7 @@ def data_info(
     reading: Reading,
     as_json: JsonOption = False,
 ) -> None:
-    """Describe a data set: splits, classes, picture sizes, where it came from, checksums."""
+    """Describe a data set: splits, classes, image sizes, where it came from, checksums."""
     from tenfold.data import load, sources
 
     output = Output(as_json=as_json)

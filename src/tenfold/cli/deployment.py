@@ -62,7 +62,7 @@ def export(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run as one ONNX file, if it says the same as the run on real pictures."""
+    """Write a run as one ONNX file, if it says the same as the run on real images."""
     from tenfold.deployment.bundle import require_new, write_bundle
     from tenfold.files import require_place
     from tenfold.run import finished_run

@@ -1,4 +1,4 @@
-"""`tenfold predict` and `tenfold score`: pictures to labels, and labels to a score."""
+"""`tenfold predict` and `tenfold score`: images to labels, and labels to a score."""
 
 import logging
 from dataclasses import dataclass
@@ -61,13 +61,13 @@ def predict(
     run: ModelArgument,
     pictures: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="IMAGE|FOLDER", help="Picture files, or folders of them."),
+        typer.Argument(metavar="IMAGE|FOLDER", help="Image files, or folders of them."),
     ] = None,
     *,
     task: Task,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the class of pictures, or of a whole split as id,label for `tenfold score`.
+    """Name the class of images, or of a whole split as id,label for `tenfold score`.
 
     A split's file has the ids that `tenfold data export` gives, and no accuracy is shown. Without
     --csv a terminal shows the accuracy, and a use of the test split is written down; a pipe gets
@@ -253,7 +253,7 @@ def _predict_pictures(output: Output, run: Path, places: list[Path], task: Task)
 
 
 def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
-    """A line for each picture that comes into `folder`, until somebody ends it."""
+    """A line for each image that comes into `folder`, until somebody ends it."""
     import contextlib
 
     from tenfold.evaluation.picture_predictions import watch_folder, with_threshold
