@@ -14,9 +14,9 @@ from tenfold.recipe.models import KINDS
 from tenfold.registry import SHIPPED, find_part
 
 COMMANDS = (
-    "demo", "data get", "data info", "data eda", "data export", "train", "evaluate", "report",
-    "audit", "explain", "predict", "export", "serve", "push", "pull", "score", "study", "studies",
-    "tune", "heads", "bench", "recipes", "models",
+    "demo", "data get", "data info", "data eda", "data export", "train", "runs", "evaluate",
+    "report", "audit", "explain", "doctor", "predict", "export", "serve", "push", "pull", "score",
+    "study", "studies", "tune", "heads", "bench", "recipes", "models",
 )  # fmt: skip
 
 

@@ -61,7 +61,10 @@ def test_help_waits_for_no_large_library(run_python):
 
 
 def test_version(tmp_path):
-    assert commands.run_cold(["--version"], folder=tmp_path).stdout.strip() == tenfold.__version__
+    assert (
+        commands.run_cold(["--version"], folder=tmp_path).stdout
+        == f"tenfold {tenfold.__version__}\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -301,10 +304,10 @@ def test_a_run_with_trivialaugment(tmp_path):
 
 def test_recipes_and_models_are_listed(tmp_path):
     recipes = commands.run(["recipes", "--json"], folder=tmp_path)
-    listed = {line["name"]: line for line in map(json.loads, recipes.output.splitlines())}
-    assert {"ann", "cnn"} <= set(listed)
-    assert listed["cnn"]["header"]["command"] == "tenfold train cnn"
-    assert listed["cnn"]["header"]["measured"].startswith("80.9 %")
+    shipped = {line["name"]: line for line in map(json.loads, recipes.output.splitlines())}
+    assert {"ann", "cnn"} <= set(shipped)
+    assert shipped["cnn"]["header"]["command"] == "tenfold train cnn"
+    assert shipped["cnn"]["header"]["measured"].startswith("80.9 %")
     models = commands.run(["models", "--json"], folder=tmp_path)
     counts = {m["name"]: m["num_parameters"] for m in map(json.loads, models.output.splitlines())}
     assert counts["cnn"] == 357_162
@@ -343,3 +346,83 @@ def test_garbage_is_looked_for_again_after_imports(run_python):
     )
     # And in the end all of it is let go, or extension modules would complain of leaks.
     assert found.stdout.split() == ["False", "True", "True", "0"], found.stderr
+
+
+def test_help_is_whole_and_in_groups_and_completion_is_offered(tmp_path):
+    short, whole = (commands.run([flag], folder=tmp_path).output for flag in ("-h", "--help"))
+    assert short == whole
+    assert re.findall(r"^(\w[\w ]+):$", short, re.M)[1:] == [
+        "Start here", "Train and compare", "Look at runs", "Deploy",
+    ]  # fmt: skip
+    assert "..." not in re.sub(r"\[ARGS\]\.\.\.", "", short)
+    assert "--install-completion" in short
+    assert "Commands:" in commands.run(["data", "-h"], folder=tmp_path).output
+    shell = {"_TENFOLD_COMPLETE": "complete_bash", "COMP_WORDS": "tenfold stu", "COMP_CWORD": "1"}
+    found = commands.run([], folder=tmp_path, environment=shell).output
+    assert found.split() == ["study", "studies"]
+
+
+def test_short_forms_are_those_of_set(folder):
+    short = ["--epochs", "1", "--lr", "0.01", "--batch-size", "64", "--device", "cpu"]
+    command = commands.run([*TRAIN, "--new", "--no-report", *short], folder=folder)
+    assert command.wait() == 0, command.output
+    recipe = json.loads((folder / "runs/tiny/2/recipe.json").read_text())
+    assert (recipe["training"]["epochs"], recipe["training"]["batch_size"]) == (1, 64)
+    assert recipe["optimizer"]["lr"] == 0.01
+    assert json.loads((folder / "runs/tiny/2/provenance.json").read_text())["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "cnn", "--set", "lr=0.1"], "did you mean 'optimizer.lr'?"),
+        (["train", "tiny.toml", "--data", "tiny.npz", "--device", "mps"], "no mps device"),
+        (["train", "cnn", "--device", "gpu"], "must be cpu, cuda, cuda:1 or mps"),
+        (
+            ["train", "transfer-lite0", "--set", 'stages=[{trains="head", lr=0.1}]', "--lr", "0.2"],
+            "has lr of its own",
+        ),
+        (["train", "cnn", "--track", "tensorbord"], "did you mean 'tensorboard'?"),
+        (["train", "cnn", "--seed", "one"], "--seed"),
+        (["trian"], "train"),
+    ],
+)
+def test_errors_are_objects_with_json(folder, arguments, named):
+    command = commands.run([*arguments, "--json"], folder=folder)
+    assert command.wait() == 2, command.output
+    (error,) = map(json.loads, command.output.splitlines())
+    assert (error["event"], error["status"]) == ("error", 2)
+    assert named in error["message"]
+
+
+def listed(folder, *arguments):
+    command = commands.run(["runs", *arguments, "--json"], folder=folder)
+    assert command.wait() == 0, command.output
+    rows = [json.loads(line) for line in command.output.splitlines()]
+    return [row["run"] for row in rows if row["event"] == "run"]
+
+
+def test_runs_are_listed_sorted_compared_and_deleted(folder):
+    poor = [*TRAIN, "--no-report", "--epochs", "1", "--lr", "0.0001", "--folder", "runs/poor/1"]
+    assert commands.run(poor, folder=folder).wait() == 0
+    (folder / "runs/begun/1").mkdir(parents=True)
+    shutil.copy(folder / RUN / "recipe.json", folder / "runs/begun/1")
+    assert listed(folder) == ["runs/poor/1", "runs/tiny/1", "runs/begun/1"]
+    assert listed(folder, "--sort", "accuracy") == ["runs/tiny/1", "runs/poor/1", "runs/begun/1"]
+    assert listed(folder, "--state", "unfinished") == ["runs/begun/1"]
+    assert len(listed(folder, "--recipe", "tiny", "--data", "tiny")) == 2
+    assert listed(folder, "--data", "cifar10") == []
+    compared = commands.run(["runs", "--state", "finished", "--compare"], folder=folder)
+    assert compared.wait() == 0, compared.output
+    assert (folder / "report.html").exists()
+    assert commands.run(["runs", "runs/begun/1", "--delete"], folder=folder).wait() == 2
+    assert (folder / "runs/begun/1").exists()
+    done = commands.run(["runs", "runs/begun/1", "--delete", "--yes"], folder=folder)
+    assert done.wait() == 0, done.output
+    assert listed(folder) == ["runs/poor/1", "runs/tiny/1"]
+
+
+def test_recipes_are_in_groups(tmp_path):
+    found = commands.run(["recipes"], folder=tmp_path).output
+    groups = re.findall(r"^Recipes: (.+)$", found, re.M)
+    assert groups == ["start here", "fast", "published", "transfer", "GPU"]

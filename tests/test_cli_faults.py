@@ -144,8 +144,8 @@ def test_names_that_are_not_utf_8_work_in_every_command(tenfold, tmp_path):
     wrong = r"(?<![\d.,/])1 (pictures|epochs|steps|threads|predictions|runs|seeds|parameters)\b"
     assert not re.search(wrong, "".join(said))
     status, output = tenfold(*trained, "--new", "--tensorboard")
-    assert status == 2
-    assert "--tensorboard can't write to" in output
+    assert status == 0
+    assert "tensorboard failed, and training goes on without it" in output
 
 
 def test_what_only_a_library_cannot_name_is_a_sentence(tenfold, monkeypatch):

@@ -284,8 +284,8 @@ def test_scoring_loads_no_torch(run_python):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([*PREDICT], "Neither pictures nor --split"),
-        ([*PREDICT, "a.png", "--split", "test"], "Both pictures and --split"),
+        ([*PREDICT], "Neither images nor --split"),
+        ([*PREDICT, "a.png", "--split", "test"], "Both images and --split"),
         ([*PREDICT, "a.png"], "a.png"),
         ([*PREDICT, "tiny.toml", "runs/empty"], "runs/empty holds no pictures"),
         ([*PREDICT, "tiny.toml", "--data", "tiny.npz"], "--data"),

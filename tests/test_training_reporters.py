@@ -1,11 +1,18 @@
-"""Reporters: each is told everything, and TensorBoard gets curves that it can read."""
+"""Reporters: each is told everything, and trackers get curves that they can read."""
 
-import builtins
+import importlib
+import json
+import subprocess
+import sys
 
 import pytest
+from accelerate import PartialState
 
+import bare_environment
 from tenfold.errors import TenfoldError
-from tenfold.training.reporters import Plan, Reporters, TensorBoardReporter
+from tenfold.recipe import load_recipe
+from tenfold.training.reporters import Plan, Reporters
+from tenfold.training.trackers import TRACKERS, TrackerReporter, require_trackers
 
 PLAN = Plan(
     recipe="cnn",
@@ -78,7 +85,10 @@ def test_tensorboard_reads_the_curves(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    tell(TensorBoardReporter(tmp_path / "tensorboard"))
+    PartialState()
+    reporter = TrackerReporter("tensorboard", tmp_path, load_recipe("cnn"))
+    tell(reporter)
+    reporter.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     curves = {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
@@ -89,14 +99,104 @@ def test_tensorboard_reads_the_curves(tmp_path):
     assert curves["images/per_second"] == [(10, 1000.0), (20, 1200.0)]
 
 
-def test_without_tensorboard_the_remedy_is_named(tmp_path, monkeypatch):
-    real = builtins.__import__
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("tensorboard", r"pip install '\.\[track\]'"), ("mlflow", "pip install mlflow")],
+)
+def test_a_tracker_that_is_not_installed_is_named_with_the_remedy(monkeypatch, name, remedy):
+    real = importlib.import_module
 
-    def without(name, *arguments, **keywords):
-        if name.startswith(("tensorboard", "torch.utils.tensorboard")):
-            raise ImportError(name)
-        return real(name, *arguments, **keywords)
+    def without(wanted):
+        if wanted in TRACKERS:
+            raise ImportError(wanted)
+        return real(wanted)
 
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(TenfoldError, match=r"pip install '\.\[tensorboard\]'"):
-        TensorBoardReporter(tmp_path)
+    monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(TenfoldError, match=remedy):
+        require_trackers((name,))
+
+
+def test_a_tracker_of_another_name_is_refused():
+    with pytest.raises(TenfoldError, match="did you mean 'tensorboard'"):
+        require_trackers(("tensorbord",))
+
+
+def test_a_tracker_that_fails_is_said_once_and_ends_nothing(tmp_path, caplog):
+    (tmp_path / "tensorboard").write_text("a file where a folder should be")
+    reporter = TrackerReporter("tensorboard", tmp_path, load_recipe("cnn"))
+    tell(reporter)
+    reporter.close()
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == [
+        "tensorboard failed, and training goes on without it"
+    ]
+
+
+READ_BACK = {
+    "mlflow": """
+import mlflow
+mlflow.set_tracking_uri("sqlite:///runs/fast/1/mlflow.db")
+(run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "validation/accuracy")
+print([m.value for m in history], run.data.params["model.name"])
+""",
+    "wandb": """
+import glob
+print(glob.glob("runs/fast/1/wandb/offline-run-*/run-*.wandb"))
+""",
+    "trackio": """
+import os, pathlib
+print([str(path) for path in pathlib.Path(os.environ["TRACKIO_DIR"]).rglob("fast*")])
+""",
+}
+RECIPE = """
+[model]
+name = "cnn"
+widths = [8, 8]
+dense = [8]
+
+[training]
+epochs = 2
+"""
+
+
+@pytest.mark.network
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [
+        ("mlflow", ["mlflow-skinny", "sqlalchemy", "alembic"]),
+        ("wandb", ["wandb"]),
+        ("trackio", ["trackio"]),
+    ],
+)
+def test_each_tracker_in_an_environment_of_its_own(tmp_path, name, packages):
+    """Their pins conflict with ours and with each other, so ours come after theirs on the path."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "own"], check=True)
+    python = tmp_path / "own/bin/python"
+    install = [python, "-m", "pip", "install", "-q", *packages]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"it can't be had here: {done.stderr.strip().splitlines()[-1]}")
+    (place,) = (tmp_path / "own").glob("lib/python*/site-packages")
+    ours = [str(bare_environment.SOURCE), *(p for p in sys.path if p.endswith("site-packages"))]
+    (place / "ours.pth").write_text("\n".join(ours))
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "fast.toml").write_text(RECIPE)
+    own = {"TRACKIO_DIR": str(work / "trackio"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    train = ["-m", "tenfold", "train", "fast.toml", "--data", "digits", "--track", name, "--json"]
+    done = subprocess.run(
+        [python, *train], cwd=work, env=own, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]  # And nothing else.
+    assert not [event for event in events if event["event"] == "warning"]
+    found = subprocess.run(
+        [python, "-c", READ_BACK[name]], cwd=work, env=own, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() != "[]"
+    if name == "mlflow":
+        curve = [e["validation_accuracy"] for e in events if e["event"] == "epoch"]
+        assert found.stdout.strip() == f"{curve} cnn"

@@ -18,6 +18,7 @@ _HOMES = {
     "TrainedModel": "tenfold.evaluation.trained",
     "compute_metrics": "tenfold.evaluation.metrics",
     "evaluate_run": "tenfold.evaluation.evaluate",
+    "find_lr": "tenfold.training.rate_finder",
     "fit": "tenfold.training.loop",
     "load": "tenfold.evaluation.trained",
     "load_data": "tenfold.data",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,26 +22,30 @@ if TYPE_CHECKING:
     from tenfold.audit import AuditOptions
     from tenfold.run import RunFolder
 
-HumanOption = Annotated[
-    Path | None,
-    typer.Option("--human", help="cifar10h-probs.npy, people's answers to CIFAR-10's test set."),
-]
-CorruptedOption = Annotated[
-    Path | None,
-    typer.Option("--cifar-10-c", help="A folder with the published files of CIFAR-10-C."),
-]
-PicturesOption = Annotated[
-    int | None,
-    typer.Option("--pictures", min=1, help="How many are damaged and attacked; 1000 by default."),
-]
-StrangeOption = Annotated[
-    str | None,
-    typer.Option("--strange", help="A data set or folder of other things than it knows."),
-]
-NewTestSetOption = Annotated[
-    Path | None,
-    typer.Option("--cifar-10-1", help="A folder with the files of CIFAR-10.1, version 6."),
-]
+
+@dataclass(frozen=True)
+class AuditFlags:
+    """What an audit may be told, as AuditOptions has it."""
+
+    human: Annotated[
+        Path | None,
+        typer.Option(help="cifar10h-probs.npy, people's answers to CIFAR-10's test set."),
+    ] = None
+    corrupted: Annotated[
+        Path | None,
+        typer.Option("--cifar-10-c", help="A folder with the published files of CIFAR-10-C."),
+    ] = None
+    new_test_set: Annotated[
+        Path | None,
+        typer.Option("--cifar-10-1", help="A folder with the files of CIFAR-10.1, version 6."),
+    ] = None
+    strange: Annotated[
+        str | None, typer.Option(help="A data set or folder of other things than it knows.")
+    ] = None
+    pictures: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many are damaged and attacked; 1000 by default."),
+    ] = None
 
 
 def audit(
@@ -52,11 +57,8 @@ def audit(
             "labels; all where none is named."
         ),
     ] = None,
-    pictures: PicturesOption = None,
-    human: HumanOption = None,
-    corrupted: CorruptedOption = None,
-    new_test_set: NewTestSetOption = None,
-    strange: StrangeOption = None,
+    *,
+    flags: AuditFlags,
     data: PlaceOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -64,7 +66,7 @@ def audit(
     """Find out what one should know before trusting a run; `tenfold report` shows it."""
     from tenfold.audit import AuditOptions
 
-    options = AuditOptions(pictures, human, corrupted, new_test_set, strange)
+    options = AuditOptions(**vars(flags))
     output = Output(as_json=as_json)
     audit_run(run, parts, output=output, options=options, data=data, threads=threads)
 
@@ -116,7 +118,7 @@ def explain(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where a run looked on pictures, and which training pictures are most like them."""
+    """Show where a run looked on images, and which training images are most like them."""
     from tenfold.files import require_place
     from tenfold.run import finished_run
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.options import JsonOption, RunsOption, ThreadsOption
+from tenfold.cli.options import JsonOption, Machine, RunsOption
 from tenfold.console.output import Output
 from tenfold.errors import counted
 from tenfold.formatting import duration, percent
@@ -29,8 +29,8 @@ def bench(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of --to.")] = 5,
     runs: RunsOption = Path("runs"),
-    threads: ThreadsOption = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    *,
+    machine: Machine,
     as_json: JsonOption = False,
 ) -> None:
     """Measure this machine, the networks on it, or with --to the time to an accuracy."""
@@ -44,9 +44,8 @@ def bench(
 
     from tenfold.training.process import prepare_process
 
-    prepare_process(threads)
-    has_gpu = torch.cuda.is_available() and not cpu
-    device = torch.device("cuda" if has_gpu else "cpu")
+    prepare_process(machine.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if to is None:
         _show_networks(output, device, recipes)
     else:
@@ -89,13 +88,13 @@ def _show_networks(output: Output, device: "torch.device", recipes: list[str] | 
                 ]
             )
     output.table(
-        "Networks on pictures of 32x32",
+        "Networks on images of 32x32",
         [
             "recipe",
             "precision",
             "forward/s",
             "training/s",
-            "MFLOP a picture",
+            "MFLOP an image",
             "share of the rate",
         ],
         rows,

@@ -5,20 +5,14 @@ from typing import Annotated
 
 import typer
 
-from tenfold.cli.options import (
-    DatasetArgument,
-    JsonOption,
-    NoCacheOption,
-    SizeOption,
-    SkipBrokenOption,
-)
+from tenfold.cli.commands import add_commands, new_app
+from tenfold.cli.options import DatasetArgument, JsonOption, Reading, SizeOption, StrictOption
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_dataset, show_sources
 
-data_app = typer.Typer(help="Fetch, describe, explore and convert data sets.", no_args_is_help=True)
+data_app = new_app(help="Fetch, describe, explore and convert data sets.")
 
 
-@data_app.command("get")
 def data_get(
     name: Annotated[str, typer.Argument(help="cifar10, cifar100 or digits.")],
     source: Annotated[
@@ -35,20 +29,19 @@ def data_get(
     show_dataset(output, dataset)
 
 
-@data_app.command("info")
 def data_info(
     dataset: DatasetArgument,
     size: SizeOption = 0,
-    skip_broken: SkipBrokenOption = False,
-    no_cache: NoCacheOption = False,
+    *,
+    reading: Reading,
     as_json: JsonOption = False,
 ) -> None:
-    """Describe a data set: splits, classes, picture sizes, where it came from, checksums."""
+    """Describe a data set: splits, classes, image sizes, where it came from, checksums."""
     from tenfold.data import load, sources
 
     output = Output(as_json=as_json)
     with output.progress() as progress:
-        loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
+        loaded = load(dataset, image_size=size, skip_broken=reading.skip_broken, progress=progress)
     show_dataset(output, loaded)
     if dataset in sources.NAMES:
         sources.verify_cached(dataset)
@@ -56,18 +49,15 @@ def data_info(
         show_sources(output, sources.describe_sources(dataset))
 
 
-@data_app.command("eda")
 def data_eda(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for eda.json and eda.html.")] = Path(
         "eda"
     ),
     size: SizeOption = 0,
-    skip_broken: SkipBrokenOption = False,
-    no_cache: NoCacheOption = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Fail if a picture is in two splits.")
-    ] = False,
+    *,
+    reading: Reading,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Explore a data set: classes, colours, quality, duplicates; as JSON and as a page."""
@@ -79,7 +69,7 @@ def data_eda(
 
     output = Output(as_json=as_json)
     with output.progress() as progress:
-        loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
+        loaded = load(dataset, image_size=size, skip_broken=reading.skip_broken, progress=progress)
         if strict:
             check_leaks(loaded.splits(), strict=True)
         exploration = explore(loaded, progress=progress)
@@ -90,7 +80,6 @@ def data_eda(
     output.say(f"The page is {(out / 'eda.html').resolve()}", bold=True)
 
 
-@data_app.command("export")
 def data_export(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Argument(help="A new folder, or an .npz file.")],
@@ -102,8 +91,8 @@ def data_export(
         ),
     ] = None,
     size: SizeOption = 0,
-    skip_broken: SkipBrokenOption = False,
-    no_cache: NoCacheOption = False,
+    *,
+    reading: Reading,
     as_json: JsonOption = False,
 ) -> None:
     """Write a data set as numbered PNG files with CSV labels, as parquet or as npz."""
@@ -113,7 +102,10 @@ def data_export(
     output = Output(as_json=as_json)
     layout = layout or ("npz" if out.suffix == ".npz" else "folder")
     with output.progress() as progress:
-        loaded = load(dataset, image_size=size, skip_broken=skip_broken, progress=progress)
+        loaded = load(dataset, image_size=size, skip_broken=reading.skip_broken, progress=progress)
         export(loaded, out, layout, progress=progress)
     output.record("written", path=str(out), format=layout)
     output.say(f"{loaded.name} is in {out}.")
+
+
+add_commands(data_app, data_get, data_info, data_eda, data_export, panel=None)

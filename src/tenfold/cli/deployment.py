@@ -1,6 +1,7 @@
 """`tenfold export` and `tenfold serve`: a run as a file that runs anywhere, and as a service."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,32 +22,40 @@ if TYPE_CHECKING:
     from tenfold.deployment.export import Export
 
 
-def export(
-    run: RunArgument,
-    out: Annotated[Path | None, typer.Option("--out", help="The file to write.")] = None,
+@dataclass(frozen=True)
+class ExportFlags:
+    """How a model is exported, as `export_run` has it."""
+
     int8: Annotated[
         bool, typer.Option("--int8", help="Compute in eight bits, and lose at most a point.")
-    ] = False,
-    maps: Annotated[
+    ] = False
+    has_map: Annotated[
         bool, typer.Option("--maps", help="With an output that says where the model looked.")
-    ] = False,
+    ] = False
     opset: Annotated[
         int | None,
         typer.Option(help="Of ONNX, such as 21; else the lowest that the network needs."),
-    ] = None,
+    ] = None
     force: Annotated[
         bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
-    ] = False,
-    data: PlaceOption = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="A new folder: model, card, and a script that needs no tenfold."),
-    ] = None,
+    ] = False
+    data: PlaceOption = None
     samples: Annotated[
         int | None,
         typer.Option(
-            min=0, max=50, help="Test pictures to put into the file; 8 of public data, else none."
+            min=0, max=50, help="Test images to put into the file; 8 of public data, else none."
         ),
+    ] = None
+
+
+def export(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write.")] = None,
+    *,
+    flags: ExportFlags,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="A new folder: model, card, and a script that needs no tenfold."),
     ] = None,
     licence: Annotated[
         str | None, typer.Option(help="Of the weights, for whoever gets the file.")
@@ -54,7 +63,7 @@ def export(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run as one ONNX file, if it says the same as the run on real pictures."""
+    """Write a run as one ONNX file, if it says the same as the run on real images."""
     from tenfold.deployment.bundle import require_new, write_bundle
     from tenfold.files import require_place
     from tenfold.run import finished_run
@@ -74,16 +83,7 @@ def export(
         if bundle is not None and out is None:  # What the run has exported stays as it is.
             out = Path(apart) / "model.onnx"
         found = export_run(
-            folder,
-            out,
-            int8=int8,
-            has_map=maps,
-            opset=opset,
-            force=force,
-            data=data,
-            samples=samples,
-            licence=licence or LICENCE,
-            progress=progress,
+            folder, out, **vars(flags), licence=licence or LICENCE, progress=progress
         )
         if bundle is not None:
             written = write_bundle(folder, found, bundle, card=card_text(folder.path))
@@ -127,13 +127,37 @@ def _show_export(output: Output, found: "Export") -> None:
     )
 
 
-def serve(
-    model: Annotated[Path, typer.Argument(help="A run, or a file that `tenfold export` wrote.")],
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
+@dataclass(frozen=True)
+class Place:
+    """Where a service listens, as ServerOptions has it."""
+
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Let others than this machine connect.")
-    ] = False,
+    ] = False
+    one_view: Annotated[
+        bool,
+        typer.Option("--one-view", help="Use one view of each image, whatever the recipe has."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Most:
+    """What a request may ask for, as Limits has it."""
+
+    max_bytes: Annotated[int, typer.Option(min=1, help="Of a request's body.")] = 20_000_000
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of an image that is decoded.")] = 1 << 23
+    answer_seconds: Annotated[
+        float, typer.Option("--max-seconds", min=0.1, help="Until an answer has gone.")
+    ] = 30.0
+    max_requests: Annotated[int, typer.Option(min=1, help="That are worked on at once.")] = 1024
+
+
+def serve(
+    model: Annotated[Path, typer.Argument(help="A run, or a file that `tenfold export` wrote.")],
+    *,
+    place: Place,
     key_file: Annotated[
         Path | None, typer.Option(help="A file with the key that X-API-Key must say.")
     ] = None,
@@ -146,18 +170,11 @@ def serve(
     accuracy: Annotated[
         int | None,
         typer.Option(
-            help="95 or 99: call answers unsure where fewer in a hundred would be right; otherwise "
-            "where they are likelier wrong than right."
+            help="95 or 99: call predictions unsure where fewer in a hundred would be right; "
+            "otherwise where they are likelier wrong than right."
         ),
     ] = None,
-    one_view: Annotated[
-        bool,
-        typer.Option("--one-view", help="Look at each picture once, whatever the recipe says."),
-    ] = False,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Of a request's body.")] = 20_000_000,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Of a picture that is decoded.")] = 1 << 23,
-    max_seconds: Annotated[float, typer.Option(min=0.1, help="Until an answer has gone.")] = 30.0,
-    max_requests: Annotated[int, typer.Option(min=1, help="That are worked on at once.")] = 1024,
+    most: Most,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -171,21 +188,13 @@ def serve(
 
     output = Output(as_json=as_json)
     options = ServerOptions(
-        host=host,
-        port=port,
+        **vars(place),
         key=key,
-        allow_remote=allow_remote,
         hosts=tuple(name or ()),
         origins=tuple(origin or ()),
         threads=threads or 0,
         accuracy=accuracy / 100 if accuracy is not None else None,
-        one_view=one_view,
-        limits=Limits(
-            max_bytes=max_bytes,
-            max_pixels=max_pixels,
-            answer_seconds=max_seconds,
-            max_requests=max_requests,
-        ),
+        limits=Limits(**vars(most)),
     )
 
     def ready(address: str) -> None:

@@ -7,9 +7,9 @@ import typer
 from tenfold.cli.options import (
     DataOption,
     JsonOption,
+    Machine,
     SetOption,
     SkipBrokenOption,
-    ThreadsOption,
     data_override,
     require_data,
 )
@@ -23,8 +23,8 @@ def heads(
     ],
     data: DataOption = None,
     overrides: SetOption = None,
-    threads: ThreadsOption = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    *,
+    machine: Machine,
     skip_broken: SkipBrokenOption = False,
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Score the test split too, once a head.")
@@ -47,7 +47,7 @@ def heads(
     from tenfold.training.process import prepare_process
 
     require_pretrained(chosen)
-    prepare_process(threads)
+    prepare_process(machine.threads)
     rows = []
     with output.progress() as progress:
         dataset = load_data(chosen, skip_broken=skip_broken, progress=progress)
@@ -61,7 +61,7 @@ def heads(
             chosen,
             training_data(dataset, **splitting(chosen.data)),
             images,
-            accelerator=make_accelerator(chosen, cpu=cpu),
+            accelerator=make_accelerator(chosen),
             progress=progress,
         ):
             output.record("head", **found._asdict())

@@ -4,12 +4,17 @@ import contextlib
 import json
 import math
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tenfold.errors import TenfoldError
+
+if TYPE_CHECKING:
+    from tenfold.recipe import Recipe
 
 SPLITS = ("test", "validation", "train")
 
@@ -46,7 +51,7 @@ ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads to compute with; results depend on it.")
 ]
 SkipBrokenOption = Annotated[
-    bool, typer.Option("--skip-broken", help="Leave out pictures that can't be read.")
+    bool, typer.Option("--skip-broken", help="Leave out images that can't be read.")
 ]
 
 
@@ -61,12 +66,97 @@ NoCacheOption = Annotated[
     typer.Option(
         "--no-cache",
         callback=_without_cache,
-        help="Read every picture file anew, whatever the cache of decoded pictures holds.",
+        help="Read every image file anew, whatever the cache of decoded images holds.",
     ),
 ]
 SizeOption = Annotated[
-    int, typer.Option("--size", min=0, help="Side in pixels to bring pictures to; 0 chooses.")
+    int, typer.Option("--size", min=0, help="Side in pixels to bring images to; 0 chooses.")
 ]
+
+
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if an image is in two splits.")]
+ReportOption = Annotated[
+    bool, typer.Option("--report/--no-report", help="Write report.html at the end.")
+]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of the run.")]
+TimeOption = Annotated[
+    str | None, typer.Option("--time", help="Be done, evaluation and all, in 90s, 5m or 2h.")
+]
+
+
+def _choose_device(name: str | bool | None) -> str | bool | None:
+    """Let every part, and the processes that it starts, see the device asked for and no other."""
+    if name is None or name is False:
+        return name
+    found = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", "cpu" if name is True else str(name))
+    if found is None or (found[2] and found[1] != "cuda"):
+        raise TenfoldError(f"--device {name!r} must be cpu, cuda, cuda:1 or mps.")
+    os.environ["TENFOLD_DEVICE"] = found[1]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if found[1] != "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif found[2]:
+        number = int(found[2])
+        os.environ["CUDA_VISIBLE_DEVICES"] = (
+            found[2] if visible == [""] else visible[number] if number < len(visible) else ""
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the command line changes in a recipe."""
+
+    data: DataOption = None
+    epochs: Annotated[int | None, typer.Option(min=1, help="Short for --set training.epochs=.")] = (
+        None
+    )
+    lr: Annotated[float | None, typer.Option(help="Short for --set optimizer.lr=.")] = None
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Short for --set training.batch_size=.")
+    ] = None
+    overrides: SetOption = None
+
+    def listed(self, seed: int | None = None) -> list[str]:
+        """All of them as `key=value`."""
+        changes = [*(self.overrides or []), *data_override(self.data)]
+        short = {
+            "training.epochs": self.epochs,
+            "optimizer.lr": self.lr,
+            "training.batch_size": self.batch_size,
+            "seed": seed,
+        }
+        return changes + [f"{key}={value}" for key, value in short.items() if value is not None]
+
+    def require_effect(self, recipe: "Recipe") -> None:
+        """Raise TenfoldError for --epochs or --lr that every stage of `recipe` overrules."""
+        for option in ("epochs", "lr"):
+            stages = [getattr(stage, option) for stage in recipe.stages]
+            if getattr(self, option) is not None and stages and all(stages):
+                raise TenfoldError(
+                    f"Each stage of {recipe.name} has {option} of its own, so --{option} would "
+                    "change nothing; change them in a copy of the recipe."
+                )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a training computes with."""
+
+    threads: ThreadsOption = None
+    device: Annotated[
+        str | None,
+        typer.Option(callback=_choose_device, help="cpu, cuda, cuda:1 or mps; the best otherwise."),
+    ] = None
+    cpu: Annotated[bool, typer.Option("--cpu", callback=_choose_device, hidden=True)] = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How image files are read."""
+
+    skip_broken: SkipBrokenOption = False
+    no_cache: NoCacheOption = False
 
 
 def data_override(name_or_path: str | None) -> list[str]:

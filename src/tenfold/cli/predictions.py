@@ -1,6 +1,7 @@
-"""`tenfold predict` and `tenfold score`: pictures to labels, and labels to a score."""
+"""`tenfold predict` and `tenfold score`: images to labels, and labels to a score."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,92 +32,84 @@ NUM_CONFUSIONS = 5
 
 logger = logging.getLogger("tenfold")
 
-CsvOption = Annotated[
-    Path | None, typer.Option("--csv", help="Write the predictions to this file.")
-]
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted, and where it goes."""
+
+    split: Annotated[
+        str | None, typer.Option(help="Predict the run's test, validation or train instead.")
+    ] = None
+    csv: Annotated[Path | None, typer.Option(help="Write the predictions to this file.")] = None
+    labels: Annotated[
+        Path | None, typer.Option(help="With --csv: write the split's true labels there.")
+    ] = None
+    data: DataOption = None
+    top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 1
+    accuracy: Annotated[
+        int | None,
+        typer.Option(
+            help="95 or 99: mark as unsure what keeps so many in a hundred from being right."
+        ),
+    ] = None
+    watch: Annotated[
+        Path | None, typer.Option(help="Predict what comes into this folder, until Ctrl-C.")
+    ] = None
+    skip_broken: SkipBrokenOption = False
+    threads: ThreadsOption = None
 
 
 def predict(
     run: ModelArgument,
     pictures: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="IMAGE|FOLDER", help="Picture files, or folders of them."),
+        typer.Argument(metavar="IMAGE|FOLDER", help="Image files, or folders of them."),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Predict the run's test, validation or train instead.")
-    ] = None,
-    csv: CsvOption = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="With --csv: write the split's true labels there.")
-    ] = None,
-    data: DataOption = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes to name for each picture.")] = 1,
-    accuracy: Annotated[
-        int | None,
-        typer.Option(
-            help="95 or 99: mark as unsure what keeps so many in a hundred from being right."
-        ),
-    ] = None,
-    watch: Annotated[
-        Path | None, typer.Option(help="Predict what comes into this folder, until Ctrl-C.")
-    ] = None,
-    skip_broken: SkipBrokenOption = False,
-    threads: ThreadsOption = None,
+    *,
+    task: Task,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the class of pictures, or of a whole split as id,label for `tenfold score`.
+    """Name the class of images, or of a whole split as id,label for `tenfold score`.
 
     A split's file has the ids that `tenfold data export` gives, and no accuracy is shown. Without
     --csv a terminal shows the accuracy, and a use of the test split is written down; a pipe gets
     the lines of the file. Broken pictures are named and the others predicted; the exit status is
     then 1 unless they are to be skipped.
     """
-    if watch is not None:
-        if pictures or split or csv or labels or data or skip_broken:
+    output = Output(as_json=as_json)
+    if task.watch is not None:
+        if pictures or task != Task(
+            watch=task.watch, top=task.top, accuracy=task.accuracy, threads=task.threads
+        ):
             raise TenfoldError(
-                "--watch predicts what comes into its folder and writes lines; leave out pictures, "
+                "--watch predicts what comes into its folder and writes lines; leave out images, "
                 "--split, --csv, --labels, --data and --skip-broken."
             )
-        output = Output(as_json=as_json)
-        _watch(output, run, watch, top=top, accuracy=accuracy, threads=threads)
+        _watch(output, run, task.watch, task)
         return
     from tenfold.files import require_place
 
-    _require_one_task(pictures, split, csv=csv, labels=labels, data=data, top=top)
-    if split is not None and accuracy is not None:
-        raise TenfoldError(
-            "--accuracy belongs to single pictures; leave it out, or leave out --split."
-        )
-    for file in (csv, labels):
+    _require_one_task(pictures, task)
+    for file in (task.csv, task.labels):
         require_place(file)
-    output = Output(as_json=as_json)
-    if split is None:
-        _predict_pictures(
-            output,
-            run,
-            pictures or [],
-            csv=csv,
-            top=top,
-            accuracy=accuracy,
-            skip_broken=skip_broken,
-            threads=threads,
-        )
+    if task.split is None:
+        _predict_pictures(output, run, pictures or [], task)
         return
 
     from tenfold.run import finished_run
 
-    require_split(split)
-    require_data(data)
+    require_split(task.split)
+    require_data(task.data)
     folder = finished_run(run)
 
     from tenfold.training.process import prepare_process
 
-    prepare_process(threads)
-    options = {"split": split, "data": data, "skip_broken": skip_broken}
-    if csv is None and output.style == "rich":
+    prepare_process(task.threads)
+    options = {name: getattr(task, name) for name in ("split", "data", "skip_broken")}
+    if task.csv is None and output.style == "rich":
         _show_split(output, folder, options)
     else:
-        _write_split(output, folder, options, csv=csv, labels=labels)
+        _write_split(output, folder, options, csv=task.csv, labels=task.labels)
 
 
 def score(
@@ -149,31 +142,30 @@ def score(
     _show_classes(output, metrics)
 
 
-def _require_one_task(
-    pictures: list[Path] | None,
-    split: str | None,
-    *,
-    csv: Path | None,
-    labels: Path | None,
-    data: str | None,
-    top: int,
-) -> None:
-    if pictures and split is not None:
-        raise TenfoldError("Both pictures and --split were given; leave one of them out.")
-    if not pictures and split is None:
-        raise TenfoldError(
-            "Neither pictures nor --split were given; name picture files or folders, or a split "
-            "of the run's data such as --split test."
-        )
-    if split is None and (data is not None or labels is not None):
-        option = "--data" if data is not None else "--labels"
-        raise TenfoldError(f"{option} belongs to a split; add --split test, or leave it out.")
-    if split is not None and top > 1:
-        raise TenfoldError("--top belongs to single pictures; leave it out, or leave out --split.")
-    if labels is not None and csv is None:
-        raise TenfoldError("--labels goes with --csv, for `tenfold score`; add --csv FILE.")
-    if labels is not None and csv is not None and labels.absolute() == csv.absolute():
-        raise TenfoldError(f"--csv and --labels are both {csv}; give two files.")
+def _require_one_task(pictures: list[Path] | None, task: Task) -> None:
+    has_split, csv, labels = task.split is not None, task.csv, task.labels
+    wrong = {
+        "Both images and --split were given; leave one of them out.": pictures and has_split,
+        "Neither images nor --split were given; name image files or folders, or a split of the "
+        "run's data such as --split test.": not pictures and not has_split,
+        "--data belongs to a split; add --split test, or leave it out.": (
+            task.data is not None and not has_split
+        ),
+        "--labels belongs to a split; add --split test, or leave it out.": labels and not has_split,
+        "--top belongs to single images; leave it out, or leave out --split.": (
+            has_split and task.top > 1
+        ),
+        "--labels goes with --csv, for `tenfold score`; add --csv FILE.": labels and not csv,
+        f"--csv and --labels are both {csv}; give two files.": (
+            labels and csv and labels.absolute() == csv.absolute()
+        ),
+        "--accuracy belongs to single images; leave it out, or leave out --split.": (
+            has_split and task.accuracy is not None
+        ),
+    }
+    for sentence, is_wrong in wrong.items():
+        if is_wrong:
+            raise TenfoldError(sentence)
 
 
 def _show_split(output: Output, run: "RunFolder", options: dict[str, Any]) -> None:
@@ -227,17 +219,7 @@ def _write_split(
         output.record("prediction", id=name, label=guess, probability=likelihood)
 
 
-def _predict_pictures(
-    output: Output,
-    run: Path,
-    places: list[Path],
-    *,
-    csv: Path | None,
-    top: int,
-    accuracy: int | None,
-    skip_broken: bool,
-    threads: int | None,
-) -> None:
+def _predict_pictures(output: Output, run: Path, places: list[Path], task: Task) -> None:
     from tenfold.evaluation.picture_predictions import (
         find_pictures,
         predict_pictures,
@@ -246,8 +228,8 @@ def _predict_pictures(
 
     _require_model(run)
     paths = find_pictures(places)
-    model, threshold = _load_model(run, accuracy, threads)
-    top = min(top, len(model.class_names))
+    model, threshold = _load_model(run, task.accuracy, task.threads)
+    csv, top = task.csv, min(task.top, len(model.class_names))
     with output.progress() as bars:
         progress = bars if csv is not None or output.style == "rich" else None
         predictions = [
@@ -257,7 +239,7 @@ def _predict_pictures(
     broken = [prediction for prediction in predictions if prediction.error is not None]
     for prediction in broken:
         logger.warning("%s can't be read as a picture: %s", prediction.path, prediction.error)
-    if skip_broken:
+    if task.skip_broken:
         predictions = [prediction for prediction in predictions if prediction.error is None]
     if csv is None:
         _show_pictures(output, predictions, top=top)
@@ -268,27 +250,20 @@ def _predict_pictures(
         num_images = len(paths) - len(broken)
         output.record("written", csv=str(csv), num_images=num_images, num_broken=len(broken))
         output.say(f"{_predictions(num_images)} in {csv}.")
-    if broken and not skip_broken:
+    if broken and not task.skip_broken:
         raise typer.Exit(1)
 
 
-def _watch(
-    output: Output,
-    run: Path,
-    folder: Path,
-    *,
-    top: int,
-    accuracy: int | None,
-    threads: int | None,
-) -> None:
-    """A line for each picture that comes into `folder`, until somebody ends it."""
+def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
+    """A line for each image that comes into `folder`, until somebody ends it."""
     import contextlib
 
     from tenfold.evaluation.picture_predictions import watch_folder, with_threshold
 
-    model, threshold = _load_model(run, accuracy, threads)
+    model, threshold = _load_model(run, task.accuracy, task.threads)
+    top = min(task.top, len(model.class_names))
     with contextlib.suppress(KeyboardInterrupt):
-        for prediction in watch_folder(model, folder, top=min(top, len(model.class_names))):
+        for prediction in watch_folder(model, folder, top=top):
             prediction = with_threshold(prediction, threshold)
             _record(output, prediction, top=top)
             guesses = ", ".join(

@@ -1,22 +1,42 @@
 """The commands about studies: `tenfold study` carries one out, `tenfold studies` lists them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tenfold.cli.options import (
-    DataOption,
+    Changes,
     JsonOption,
-    SetOption,
+    Machine,
+    ReportOption,
     SkipBrokenOption,
-    ThreadsOption,
-    data_override,
     require_data,
 )
+from tenfold.cli.pages import show_page
 from tenfold.console.output import Output
 from tenfold.console.studies import showing_study
 from tenfold.console.summaries import show_study
+
+
+@dataclass(frozen=True)
+class StudyFlags:
+    """How a study is carried out."""
+
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at once, each with its share of the cores.")
+    ] = 1
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Take over equal finished runs from this study or run; repeatable.",
+        ),
+    ] = None
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = (
+        False
+    )
 
 
 def study(
@@ -34,33 +54,15 @@ def study(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Runs of each variant; more can be added later.")
     ] = None,
-    data: DataOption = None,
-    overrides: SetOption = None,
+    *,
+    changes: Changes,
     folder: Annotated[
         Path | None, typer.Option(help="The study's folder; studies/<name> if not given.")
     ] = None,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs", min=1, help="Runs at once, each in a process with its share of the cores."
-        ),
-    ] = 1,
-    threads: ThreadsOption = None,
+    flags: StudyFlags,
+    machine: Machine,
     skip_broken: SkipBrokenOption = False,
-    reuse: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--reuse",
-            metavar="FOLDER",
-            help="Take over equal finished runs from this study or run; repeatable.",
-        ),
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try failed runs again.")
-    ] = False,
-    report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write report.html at the end.")
-    ] = True,
+    report: ReportOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train every variant with several seeds and compare; run again, it does what is missing."""
@@ -68,16 +70,15 @@ def study(
     from tenfold.studies.grid import StudyOptions, run_study
 
     output = Output(as_json=as_json)
-    require_data(data)
-    changes = [*(overrides or []), *data_override(data)]
-    chosen = adjust(choose_study(study, grid or []), seeds=seeds, overrides=changes)
+    require_data(changes.data)
+    chosen = adjust(choose_study(study, grid or []), seeds=seeds, overrides=changes.listed())
     where = folder or Path("studies") / chosen.name
     options = StudyOptions(
-        num_jobs=jobs,
-        threads=threads,
-        retry_failed=retry_failed,
+        num_jobs=flags.jobs,
+        threads=machine.threads,
+        retry_failed=flags.retry_failed,
         skip_broken=skip_broken,
-        reuse=tuple(reuse or ()),
+        reuse=tuple(flags.reuse or ()),
     )
     with showing_study(output) as reporter:
         outcome = run_study(chosen, folder=where, options=options, reporter=reporter)
@@ -116,6 +117,4 @@ def _summarise(output: Output, folder: Path, *, report: bool) -> None:
         return
     from tenfold.reporting.study.page import write_study_page
 
-    page = write_study_page(folder)
-    output.record("page", path=str(page))
-    output.say(f"The page is {page.resolve()}", bold=True)
+    show_page(output, write_study_page(folder))

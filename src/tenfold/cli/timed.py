@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tenfold.cli.options import seconds_of
@@ -31,13 +30,12 @@ def recipe_within(
     changes: Sequence[str],
     *,
     output: Output,
-    runs: Path,
     options: "TrainOptions",
     writes_page: bool,
 ) -> "Timed":
     """The recipe `name`, or the best of the fast ones, so that its run ends within `time`.
 
-    An unfinished run in `runs`, or in the folder of `options`, that the same command began keeps
+    An unfinished run where `options` say that the same command began keeps
     its plan, unless `options` ask for a new one. Raises TenfoldError under a launcher.
     """
 
@@ -65,7 +63,7 @@ def recipe_within(
     wanted = asked or load_recipe("fast-91", changes)
     if not options.new:
         folder = options.folder
-        earlier = [RunFolder(folder)] if folder is not None else runs_of(runs, named)
+        earlier = [RunFolder(folder)] if folder is not None else runs_of(options.runs, named)
         begun = unfinished_plan(earlier, wanted, changes, own_network=asked is None)
         if begun is not None:
             return Timed(begun)

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenfold.cli.options import (
-    DataOption,
+    Changes,
     JsonOption,
+    Machine,
     RecipeArgument,
-    SetOption,
+    ReportOption,
     SkipBrokenOption,
-    data_override,
     require_data,
     seconds_of,
 )
+from tenfold.cli.pages import show_page
 from tenfold.console.output import Output
 from tenfold.errors import counted, require_packages
 from tenfold.formatting import duration, in_words, percent
@@ -61,23 +62,14 @@ def tune(
     folder: Annotated[
         Path | None, typer.Option(help="The search's folder; tunes/<recipe> if not given.")
     ] = None,
-    data: DataOption = None,
+    *,
+    changes: Changes,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of every trial, and of what is tried.")
     ] = None,
-    overrides: SetOption = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Threads to compute with; for several processes at once, a share of the cores "
-            "for each.",
-        ),
-    ] = None,
+    machine: Machine,
     skip_broken: SkipBrokenOption = False,
-    report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write report.html at the end.")
-    ] = True,
+    report: ReportOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Search for a better recipe; started several times, the processes share the trials.
@@ -88,10 +80,8 @@ def tune(
     from tenfold.recipe import load_recipe
 
     # Milestones say nothing of a search, and would keep it from fewer epochs.
-    changes = ["training.milestones=[]", *(overrides or []), *data_override(data)]
-    if seed is not None:
-        changes.append(f"seed={seed}")
-    chosen = load_recipe(recipe, changes)
+    chosen = load_recipe(recipe, ["training.milestones=[]", *changes.listed(seed)])
+    changes.require_effect(chosen)
     require_data(chosen.data.name)
     limit = seconds_of(time) if time is not None else None
     output = Output(as_json=as_json)
@@ -111,7 +101,7 @@ def tune(
         storage=storage,
         num_trials=trials or (DEFAULT_TRIALS if limit is None else None),
         seconds=limit,
-        threads=threads,
+        threads=machine.threads,
         skip_broken=skip_broken,
     )
     plan = SearchPlan(chosen, ranges, recipe)
@@ -119,7 +109,9 @@ def tune(
         outcome = run_search(plan, options=options, watcher=display, progress=display.new_bar())
     _show_end(output, where, outcome.summary, is_out_of_time=outcome.is_out_of_time)
     if report:
-        _write_page(output, where)
+        from tenfold.reporting.search.page import write_search_page
+
+        show_page(output, write_search_page(where))
     if outcome.summary.best is None and not outcome.is_out_of_time:
         raise typer.Exit(1)
 
@@ -228,14 +220,6 @@ def _show_end(
         best_accuracy=best.accuracy if best is not None else None,
         recipe=str(folder / "best.toml") if best is not None else None,
     )
-
-
-def _write_page(output: Output, folder: Path) -> None:
-    from tenfold.reporting.search.page import write_search_page
-
-    page = write_search_page(folder)
-    output.record("page", path=str(page))
-    output.say(f"The page is {page.resolve()}", bold=True)
 
 
 def _gain(summary: "SearchSummary") -> str:

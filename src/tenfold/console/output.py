@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tenfold.errors import counted
@@ -15,7 +16,7 @@ from tenfold.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, TaskID
 
     from tenfold.training.reporters import Plan, Reporter
 
@@ -110,13 +111,11 @@ class Output:
     def training(self) -> Iterator["TrainingReporter"]:
         """What shows training, and the work around it, in this style."""
         if self.style == "rich":
-            live = _LiveTraining(self.console)
-            with live.bars:
-                yield live
-        elif self.style == "plain":
-            yield _PlainTraining(self)
+            training = _LiveTraining(self.console)
+            with training.live:
+                yield training
         else:
-            yield _JsonTraining(self)
+            yield _PlainTraining(self)
 
 
 def _looks_numeric(text: str) -> bool:
@@ -144,17 +143,17 @@ class _LogHandler(logging.Handler):
 
 
 class _Bars:
-    """One bar for each label."""
+    """One bar for each label, while it lasts; `last` is the column after the count."""
 
-    def __init__(self, console: "Console") -> None:
+    def __init__(self, console: "Console", last: "ProgressColumn | None" = None) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
         self.live = RichProgress(
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description:<6}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            last or TimeRemainingColumn(),
             console=console,
             transient=True,
         )
@@ -162,8 +161,10 @@ class _Bars:
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
         if label not in self._tasks:
-            self._tasks[label] = self.live.add_task(label, total=total)
+            self._tasks[label] = self.live.add_task(label, total=total, note="")
         self.live.update(self._tasks[label], completed=done, total=total)
+        if done == total:
+            self.live.remove_task(self._tasks.pop(label))
 
 
 class _PlainProgress:
@@ -244,38 +245,23 @@ def _describe_epoch(metrics: dict[str, Any], timings: dict[str, Any], plan: "Pla
     return "  ".join(parts)
 
 
-class _LiveTraining:
+class _LiveTraining(_Bars):
     """Bars for epochs and steps, with loss, accuracy, speed and time left; a line an epoch."""
 
     def __init__(self, console: "Console") -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TextColumn
 
+        super().__init__(console, TextColumn("{task.fields[note]}", markup=False))
         self._console = console
-        self.bars = Progress(
-            TextColumn("{task.description:<6}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=console,
-            transient=True,
-        )
         self._shown = 0.0
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, label: str, done: int, total: int | None) -> None:
-        if label not in self._tasks:
-            self._tasks[label] = self.bars.add_task(label, total=total, note="")
-        self.bars.update(self._tasks[label], completed=done, total=total)
-        if done == total:
-            self.bars.remove_task(self._tasks.pop(label))
 
     def started(self, plan: "Plan") -> None:
         self._console.print(_describe_plan(plan), style="bold", markup=False)
         self._plan, self._left = plan, _TimeLeft(plan)
         done, step = divmod(plan.resumed_step, plan.steps_per_epoch)
         total = plan.epochs if plan.seconds_left is None else None
-        self._epochs = self.bars.add_task("epochs", total=total, completed=done, note="")
-        self._steps = self.bars.add_task(
+        self._epochs = self.live.add_task("epochs", total=total, completed=done, note="")
+        self._steps = self.live.add_task(
             "steps", total=plan.steps_per_epoch, completed=step, note=""
         )
 
@@ -284,7 +270,7 @@ class _LiveTraining:
             return
         self._shown = time.monotonic()
         left = self._left.after(epoch=epoch, step=step)
-        self.bars.update(
+        self.live.update(
             self._steps,
             completed=step,
             note=f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left}",
@@ -294,23 +280,24 @@ class _LiveTraining:
         self._console.print(_describe_epoch(metrics, timings, self._plan))
         accuracy = metrics["validation_accuracy"]
         note = f"validation accuracy {percent(accuracy)}" if accuracy is not None else ""
-        self.bars.update(self._epochs, completed=metrics["epoch"], note=note)
-        self.bars.update(self._steps, completed=0)
+        self.live.update(self._epochs, completed=metrics["epoch"], note=note)
+        self.live.update(self._steps, completed=0)
 
     def ended(self, reason: str) -> None:
         for task in (self._epochs, self._steps):
-            self.bars.remove_task(task)
+            self.live.remove_task(task)
         if reason != "finished":
             self._console.print(_describe_end(reason, self._plan))
 
 
 class _PlainTraining(_PlainProgress):
-    """A line an epoch, and one every thirty seconds within long epochs."""
+    """A line an epoch, and one every thirty seconds within long epochs; JSON without the latter."""
 
     STEP_SECONDS = 30.0
 
     def started(self, plan: "Plan") -> None:
         self._plan, self._left = plan, _TimeLeft(plan)
+        self._output.record("started", **asdict(plan))
         self._output.say(_describe_plan(plan))
 
     def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
@@ -326,29 +313,11 @@ class _PlainTraining(_PlainProgress):
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         self._last = time.monotonic()
         left = self._left.after(epoch=metrics["epoch"], step=self._plan.steps_per_epoch)
+        self._output.record("epoch", **{**timings, **metrics})
         line = _describe_epoch(metrics, timings, self._plan)
         self._output.say(f"{line}  {left}")
 
     def ended(self, reason: str) -> None:
+        self._output.record("ended", reason=reason)
         if reason != "finished":
             self._output.say(_describe_end(reason, self._plan))
-
-
-class _JsonTraining(_PlainProgress):
-    """An object for the start, each epoch and the end."""
-
-    def started(self, plan: "Plan") -> None:
-        from dataclasses import asdict
-
-        self._output.record("started", **asdict(plan))
-
-    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        pass
-
-    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
-        self._output.record(
-            "epoch", **metrics, **{k: v for k, v in timings.items() if k != "epoch"}
-        )
-
-    def ended(self, reason: str) -> None:
-        self._output.record("ended", reason=reason)

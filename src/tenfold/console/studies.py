@@ -26,10 +26,8 @@ def showing_study(output: Output) -> Iterator["StudyReporter"]:
         bars = _StudyBars(output)
         with bars.live:
             yield bars
-    elif output.style == "plain":
-        yield _StudyLines(output)
     else:
-        yield _StudyRecords(output)
+        yield _StudyLines(output)
 
 
 def _describe_end(job: "Job", record: "Record", seconds: float) -> str:
@@ -55,11 +53,11 @@ class _Display:
     """What all styles know: the pace, and when each trial began."""
 
     def __init__(self, output: Output) -> None:
-        self._output = output
+        self.output = output
         self._began: dict[int, float] = {}
 
     def study_started(self, pace: "Pace", *, jobs: Sequence["Job"], total: int) -> None:
-        self._pace = pace
+        self.pace = pace
         self._num_left = len(jobs)
 
     def _begin(self, job: "Job") -> None:
@@ -72,34 +70,49 @@ class _Display:
 
 
 class _StudyLines(_Display):
-    """A line when a run starts and when it ends, and one every minute between."""
+    """A line when a run starts and when it ends, and one every minute between; in JSON an object
+    for the start of the study, and for each start, epoch and end of a run."""
 
     SECONDS = 60.0
 
     def study_started(self, pace: "Pace", *, jobs: Sequence["Job"], total: int) -> None:
         super().study_started(pace, jobs=jobs, total=total)
         self.last = time.monotonic()
+        names, epochs = [job.trial.name for job in jobs], pace.total_epochs
+        self.output.record("study", total=total, to_train=names, total_epochs=epochs)
         done = f", {total - len(jobs)} of them done before" if len(jobs) < total else ""
-        self._output.say(f"{counted(total, 'run')}{done}")
+        self.output.say(f"{counted(total, 'run')}{done}")
 
     def trial_started(self, job: "Job") -> "TrialReporter":
         self._begin(job)
-        self._output.say(f"Run {job.number} of {job.total}: {job.trial.title}")
+        trial, number, total = job.trial, job.number, job.total
+        self.output.record(
+            "training", trial=trial.name, variant=trial.variant, number=number, total=total
+        )
+        self.output.say(f"Run {number} of {total}: {trial.title}")
         return _TrialLines(self, job)
 
     def trial_ended(self, job: "Job", record: "Record") -> None:
-        line = _describe_end(job, record, self._finish(job))
-        self._output.say(f"{line}  {_describe_left(self._pace)}" if self._num_left else line)
+        seconds = self._finish(job)
+        self.output.record(
+            "trial_ended",
+            **record,
+            seconds=seconds,
+            done_epochs=self.pace.done_epochs,
+            seconds_left=self.pace.seconds_left(),
+        )
+        line = _describe_end(job, record, seconds)
+        self.output.say(f"{line}  {_describe_left(self.pace)}" if self._num_left else line)
 
     def say_now_and_then(self, line: str) -> None:
         if time.monotonic() - self.last >= self.SECONDS:
             self.last = time.monotonic()
-            share = percent(self._pace.done_epochs / self._pace.total_epochs, 0)
-            self._output.say(f"{line}  {share} of the study, {_describe_left(self._pace)}")
+            share = percent(self.pace.done_epochs / self.pace.total_epochs, 0)
+            self.output.say(f"{line}  {share} of the study, {_describe_left(self.pace)}")
 
 
 class _TrialLines:
-    """One trial of a study in a pipe."""
+    """One trial of a study in a pipe, or for machines."""
 
     def __init__(self, study: _StudyLines, job: "Job") -> None:
         self._study, self._job = study, job
@@ -108,7 +121,11 @@ class _TrialLines:
     def __call__(self, label: str, done: int, total: int | None) -> None:
         self._study.say_now_and_then(f"{self._job.trial.title}: {label}")
 
+    def _record(self, event: str, **values: Any) -> None:
+        self._study.output.record(event, trial=self._job.trial.name, **values)
+
     def started(self, plan: "Plan") -> None:
+        self._record("started", **asdict(plan))
         self._epochs = plan.epochs
 
     def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
@@ -118,12 +135,14 @@ class _TrialLines:
         )
 
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
+        left = self._study.pace.seconds_left()
+        self._record("epoch", **{**timings, **metrics}, seconds_left=left)
         accuracy = metrics["validation_accuracy"]
         if accuracy is not None:
             self._note = f"  validation accuracy {percent(accuracy)}"
 
     def ended(self, reason: str) -> None:
-        pass
+        self._record("ended", reason=reason)
 
 
 class _StudyBars(_Display):
@@ -168,19 +187,19 @@ class _StudyBars(_Display):
         seconds = self._finish(job)
         self._num_failed += record["error"] is not None
         self.live.remove_task(self._tasks.pop(job.number))
-        self._output.say(_describe_end(job, record, seconds))
+        self.output.say(_describe_end(job, record, seconds))
         self.update()
 
     def update(self) -> None:
         """Bring the bar of the whole study up to date."""
-        done, total = self._pace.done_epochs, self._pace.total_epochs
+        done, total = self.pace.done_epochs, self.pace.total_epochs
         failed = f", {self._num_failed} failed" if self._num_failed else ""
         self.live.update(
             self._whole,
             completed=done,
             total=total,
             epochs=f"{int(done):,}/{int(total):,} epochs",
-            note=f"{_describe_left(self._pace)}, {self._total - self._num_left} of {self._total} "
+            note=f"{_describe_left(self.pace)}, {self._total - self._num_left} of {self._total} "
             f"runs done{failed}",
         )
 
@@ -230,55 +249,3 @@ class _TrialBar:
             return False
         self._shown = time.monotonic()
         return True
-
-
-class _StudyRecords(_Display):
-    """An object for the start of the study, and for each start, epoch and end of a run."""
-
-    def study_started(self, pace: "Pace", *, jobs: Sequence["Job"], total: int) -> None:
-        super().study_started(pace, jobs=jobs, total=total)
-        names = [job.trial.name for job in jobs]
-        epochs = pace.total_epochs
-        self._output.record("study", total=total, to_train=names, total_epochs=epochs)
-
-    def trial_started(self, job: "Job") -> "TrialReporter":
-        self._begin(job)
-        trial, number, total = job.trial, job.number, job.total
-        self._output.record(
-            "training", trial=trial.name, variant=trial.variant, number=number, total=total
-        )
-        return _TrialRecords(self._output, job, self._pace)
-
-    def trial_ended(self, job: "Job", record: "Record") -> None:
-        seconds = self._finish(job)
-        self._output.record(
-            "trial_ended",
-            **record,
-            seconds=seconds,
-            done_epochs=self._pace.done_epochs,
-            seconds_left=self._pace.seconds_left(),
-        )
-
-
-class _TrialRecords:
-    """One trial of a study for machines."""
-
-    def __init__(self, output: Output, job: "Job", pace: "Pace") -> None:
-        self._output, self._trial, self._pace = output, job.trial.name, pace
-
-    def __call__(self, label: str, done: int, total: int | None) -> None:
-        pass
-
-    def started(self, plan: "Plan") -> None:
-        self._output.record("started", trial=self._trial, **asdict(plan))
-
-    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        pass
-
-    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
-        others = {k: v for k, v in timings.items() if k != "epoch"}
-        left = self._pace.seconds_left()
-        self._output.record("epoch", trial=self._trial, **metrics, **others, seconds_left=left)
-
-    def ended(self, reason: str) -> None:
-        self._output.record("ended", trial=self._trial, reason=reason)

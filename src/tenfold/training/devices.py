@@ -1,5 +1,6 @@
 """The device, the precision and the processes that a run has."""
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -29,7 +30,8 @@ def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
     launched = num_launched()
     # Without a GPU Accelerate takes each of several processes for one that is alone, unless it is
     # told to compute on the processor.
-    cpu = cpu or (launched > 1 and not torch.cuda.is_available())
+    wanted = os.environ.get("TENFOLD_DEVICE", "")
+    cpu = cpu or wanted == "cpu" or (launched > 1 and not torch.cuda.is_available())
     precision = available_precision(recipe.training.precision, cpu=cpu)
     if precision == "fp16" and (cpu or not torch.cuda.is_available()):
         raise TenfoldError(
@@ -44,6 +46,11 @@ def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
         mixed_precision="no" if precision == "float32" else precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
+    if wanted and accelerator.device.type != wanted:
+        raise TenfoldError(
+            f"There is no {wanted} device that PyTorch can use here, or not the one asked for; "
+            "choose another with --device, or leave it out."
+        )
     if accelerator.num_processes != launched:
         raise TenfoldError(
             f"The launcher started {launched} processes, and {accelerator.num_processes} train "

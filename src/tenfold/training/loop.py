@@ -294,7 +294,7 @@ def _accumulate(session: Session, part: Part, indices: Tensor) -> float:
     with session.accelerator.autocast():
         logits = session.network(part.inputs)
     logits = logits.float()
-    loss = _loss(session, part, indices, logits)
+    loss = batch_loss(session, part, indices, logits)
     value = 0.0
     if not session.is_deferred:
         value = float(loss.detach())
@@ -311,7 +311,7 @@ def _accumulate(session: Session, part: Part, indices: Tensor) -> float:
     return value * len(part.labels)
 
 
-def _loss(session: Session, part: Part, indices: Tensor, logits: Tensor) -> Tensor:
+def batch_loss(session: Session, part: Part, indices: Tensor, logits: Tensor) -> Tensor:
     """The mean loss of a part, each picture with the weight of its class if they are balanced; the
     losses of its pictures are noted where they decide."""
     losses, weights = session.state.losses, session.class_weights

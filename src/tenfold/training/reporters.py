@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
-
-from tenfold.errors import TenfoldError, missing_extra
 
 
 @dataclass(frozen=True)
@@ -77,41 +74,3 @@ class Reporters:
         """See Reporter."""
         for reporter in self._reporters:
             reporter.ended(reason)
-
-
-class TensorBoardReporter:
-    """Writes the curves for TensorBoard. Raises TenfoldError where it is not installed."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise missing_extra("--tensorboard needs TensorBoard", "tensorboard") from None
-        try:
-            str(folder).encode()
-        except UnicodeEncodeError:
-            raise TenfoldError(
-                f"--tensorboard can't write to {folder}, whose name is not UTF-8; train in another "
-                "folder, or leave it out."
-            ) from None
-        self._make_writer, self._folder = SummaryWriter, folder
-
-    def started(self, plan: Plan) -> None:
-        """See Reporter."""
-        self._writer: Any = self._make_writer(str(self._folder))
-
-    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        """See Reporter."""
-
-    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
-        """See Reporter."""
-        step = metrics["step"]
-        for name, value in {**metrics, **timings}.items():
-            if name not in ("epoch", "step") and value is not None:
-                group, _, rest = name.partition("_")
-                self._writer.add_scalar(f"{group}/{rest}" if rest else name, value, step)
-        self._writer.flush()
-
-    def ended(self, reason: str) -> None:
-        """See Reporter."""
-        self._writer.close()

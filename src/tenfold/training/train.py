@@ -65,10 +65,11 @@ from tenfold.training.devices import make_accelerator, on_first_process, precisi
 from tenfold.training.interruption import leaving_at_once
 from tenfold.training.loop import Fitted, fit
 from tenfold.training.process import prepare_process
-from tenfold.training.reporters import Reporter, Reporters, TensorBoardReporter
+from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.resuming import Resumer, identity_of
 from tenfold.training.state import History, TrainingState
 from tenfold.training.together import ending_together
+from tenfold.training.trackers import TrackerReporter, require_trackers
 
 logger = logging.getLogger("tenfold")
 
@@ -82,7 +83,7 @@ class TrainOptions:
     even if an unfinished run could be resumed. allow_changes: resume although recipe, threads or
     data changed. threads: for torch; None takes what the environment says. cpu: ignore GPUs.
     strict: fail where a picture is in two splits. skip_broken: leave out pictures that can't be
-    read. tensorboard: write curves for it too. evaluate_test: open the test split at the end.
+    read. track: trackers that get the curves too. evaluate_test: open the test split at the end.
     notes: what a reader of the report must know besides what the data set says.
     """
 
@@ -95,7 +96,7 @@ class TrainOptions:
     cpu: bool = False
     strict: bool = False
     skip_broken: bool = False
-    tensorboard: bool = False
+    track: tuple[str, ...] = ()
     evaluate_test: bool = True
     notes: tuple[str, ...] = ()
 
@@ -124,6 +125,7 @@ def train(
     Raises TenfoldError and its kinds as `fit` does; whatever was saved before stays.
     """
     options = options or TrainOptions()
+    require_trackers(options.track)
     started = _Clock()
     prepare_process(options.threads)
     accelerator = make_accelerator(recipe, cpu=options.cpu)
@@ -170,8 +172,10 @@ def train(
             resumer.save(state)
 
         reporters = [reporter] if reporter is not None else []
-        if options.tensorboard and accelerator.is_main_process:
-            reporters.append(TensorBoardReporter(run.path / "tensorboard"))
+        if accelerator.is_main_process:
+            for tracker in [TrackerReporter(name, run.path, recipe) for name in options.track]:
+                stack.callback(tracker.close)
+                reporters.append(tracker)
         fitted = fit(
             recipe,
             data,

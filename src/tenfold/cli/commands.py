@@ -1,0 +1,79 @@
+"""How functions become commands: dataclasses of options field by field, help in groups."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+
+class Commands(TyperGroup):
+    """Commands in groups, each with its whole first sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """See TyperGroup."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        commands: dict[str, Any] = dict(self.commands)
+        for name, command in commands.items():
+            first = " ".join((command.help or "").partition("\n\n")[0].split())
+            panel = command.rich_help_panel
+            groups.setdefault(panel if isinstance(panel, str) else "Commands", []).append(
+                (name, first)
+            )
+        for panel, rows in groups.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+
+def new_app(**settings: Any) -> typer.Typer:
+    """A Typer that helps by -h too, and quickly: without Rich, which takes long to import."""
+    return typer.Typer(
+        cls=Commands,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **settings,
+    )
+
+
+def add_commands(app: typer.Typer, *commands: Callable[..., None], panel: str | None) -> None:
+    """Give `app` the functions `commands`; of a parameter that is a dataclass, every field is an
+    option of its own."""
+    for command in commands:
+        app.command(name=command.__name__.rpartition("_")[2], rich_help_panel=panel)(
+            _by_fields(command)
+        )
+
+
+def _by_fields(command: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(command, eval_str=True)
+    kinds: dict[str, Any] = {
+        p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)
+    }
+    flat: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.name not in kinds:
+            flat.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        kind = kinds[parameter.name]
+        hints = get_type_hints(kind, include_extras=True)
+        flat += [
+            inspect.Parameter(
+                f.name, parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]
+            )
+            for f in fields(kind)
+        ]
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        for name, kind in kinds.items():
+            values[name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+        command(**values)
+
+    call.__annotations__ = {p.name: p.annotation for p in flat}
+    call.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
+    return call

@@ -1,0 +1,131 @@
+"""`tenfold runs`: what has been trained, how good it is, and away with what is not wanted."""
+
+import shutil
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tenfold.cli.options import JsonOption, RunsOption
+from tenfold.cli.pages import write_page
+from tenfold.console.output import Output
+from tenfold.errors import TenfoldError, counted
+from tenfold.files import read_json
+from tenfold.formatting import duration, percent
+from tenfold.run import RunFolder, open_run
+
+
+class State(StrEnum):
+    """How far a run has come."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    UNFINISHED = "unfinished"
+
+
+class Order(StrEnum):
+    """What runs are sorted by."""
+
+    DATE = "date"
+    ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which runs are meant."""
+
+    recipe: Annotated[str | None, typer.Option(help="Of this recipe.")] = None
+    data: Annotated[str | None, typer.Option(help="On this data set.")] = None
+    state: Annotated[State | None, typer.Option(help="That have come so far.")] = None
+
+    def admits(self, row: dict[str, Any]) -> bool:
+        """Whether the run that `row` describes is meant."""
+        return all(value in (None, row[name]) for name, value in vars(self).items())
+
+
+def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="These runs; all in --runs if none is named.")
+    ] = None,
+    *,
+    wanted: Filter,
+    sort: Annotated[Order, typer.Option(help="Best or newest first.")] = Order.DATE,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Write the page that compares them.")
+    ] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete what is listed, after a question.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without the question.")] = False,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """List runs, the newest or the best first; compare or delete them."""
+    output = Output(as_json=as_json)
+    found = folders or [path.parent for path in sorted(runs.glob("*/*/recipe.json"))]
+    rows = [row for row in map(_describe, map(open_run, found)) if wanted.admits(row)]
+    rows.sort(key=lambda row: (row[sort.value] is not None, row[sort.value]), reverse=True)
+    _show(output, rows, runs)
+    chosen = [Path(row["run"]) for row in rows]
+    if compare and rows:
+        write_page(output, chosen, None)
+    if delete and rows:
+        _delete(output, rows, yes=yes)
+
+
+def _describe(run: RunFolder) -> dict[str, Any]:
+    """What a row of the list says, missing values as None."""
+    recipe = read_json(run.recipe)
+    provenance = read_json(run.provenance) if run.provenance.exists() else {}
+    result = read_json(run.result) if run.is_finished() else {}
+    splits = result.get("splits", {})
+    split = next((name for name in ("test", "validation") if name in splits), None)
+    held = State.RUNNING if run.is_held() else State.UNFINISHED
+    sessions = provenance.get("sessions") or [{}]
+    return {
+        "run": str(run.path),
+        "recipe": recipe.get("name"),
+        "data": provenance.get("data", {}).get("name") or recipe.get("data", {}).get("name"),
+        "state": (State.FINISHED if result else held).value,
+        "split": split,
+        "accuracy": splits[split]["accuracy"] if split else None,
+        "seconds": result.get("training", {}).get("training_seconds"),
+        "date": sessions[-1].get("started"),
+    }
+
+
+def _show(output: Output, rows: list[dict[str, Any]], place: Path) -> None:
+    for row in rows:
+        output.record("run", **row)
+    cells = [
+        [
+            row["run"],
+            str(row["data"]),
+            row["state"],
+            f"{percent(row['accuracy'], 2)} {row['split']}" if row["split"] else "-",
+            duration(row["seconds"]) if row["seconds"] is not None else "-",
+            (row["date"] or "-")[:16].replace("T", " "),
+        ]
+        for row in rows
+    ]
+    if rows:
+        output.table("Runs", ["run", "data", "state", "accuracy", "training", "date"], cells)
+    else:
+        output.say(f"There is no such run in {place}; `tenfold train` makes one.")
+
+
+def _delete(output: Output, rows: list[dict[str, Any]], *, yes: bool) -> None:
+    """Delete the runs of `rows`. Raises TenfoldError where one of them is being written."""
+    if held := [row["run"] for row in rows if row["state"] == State.RUNNING]:
+        raise TenfoldError(f"{held[0]} is running; stop it first, or leave it out.")
+    if not yes:
+        if output.style != "rich":
+            raise TenfoldError("--delete asks nobody in a pipe; add --yes.")
+        typer.confirm(f"Delete {counted(len(rows), 'run')} for good?", abort=True)
+    for row in rows:
+        with RunFolder(Path(row["run"])).writer():
+            shutil.rmtree(row["run"])
+        output.record("deleted", run=row["run"])
+    output.say(f"{counted(len(rows), 'run')} deleted.")

@@ -1,0 +1,190 @@
+"""`tenfold train`: one run, from a recipe, from images alone, or from the time that there is."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tenfold.cli.imports import quick_imports
+from tenfold.cli.options import (
+    Changes,
+    JsonOption,
+    Machine,
+    Reading,
+    ReportOption,
+    RunsOption,
+    SeedOption,
+    StrictOption,
+    TimeOption,
+    require_data,
+    seconds_of,
+)
+from tenfold.cli.pages import write_page
+from tenfold.console.output import Output
+from tenfold.console.summaries import show_result
+from tenfold.errors import TenfoldError
+
+if TYPE_CHECKING:
+    from tenfold.data import Dataset
+    from tenfold.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a run goes, as TrainOptions has it."""
+
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest unfinished run, or fail.")
+    ] = False
+    new: Annotated[
+        bool, typer.Option("--new", help="Start afresh, even beside an unfinished run.")
+    ] = False
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Resume although something has changed.")
+    ] = False
+    folder: Annotated[Path | None, typer.Option(help="Train in this run folder, or resume it.")] = (
+        None
+    )
+    runs: RunsOption = Path("runs")
+    strict: StrictOption = False
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --data "
+            "or --time it may be left out."
+        ),
+    ] = None,
+    *,
+    changes: Changes,
+    seed: SeedOption = None,
+    time: TimeOption = None,
+    where: Where,
+    machine: Machine,
+    reading: Reading,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Curves for tensorboard, wandb, mlflow or trackio; repeatable."
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Short for --track tensorboard.")
+    ] = False,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Try learning rates on a copy, name one, and leave.")
+    ] = False,
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Evaluate on the test split at the end.")
+    ] = True,
+    report: ReportOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
+    wanted = changes.listed(seed)
+    _require_arguments(recipe, changes, wanted, time)
+    with quick_imports():
+        from tenfold.models.pretrained import import_timm
+        from tenfold.training.train import TrainOptions
+        from tenfold.training.train import train as train_recipe
+
+    output = Output(as_json=as_json)
+    options = TrainOptions(
+        **vars(where),
+        threads=machine.threads,
+        skip_broken=reading.skip_broken,
+        track=tuple(dict.fromkeys([*(track or []), *["tensorboard"] * tensorboard])),
+        evaluate_test=test,
+    )
+    if time is not None:
+        from tenfold.cli.timed import recipe_within
+
+        timed = recipe_within(
+            time, recipe, wanted, output=output, options=options, writes_page=report
+        )
+        chosen, dataset = timed.recipe, timed.dataset
+        options = replace(options, threads=timed.threads)
+    else:
+        chosen, dataset = _chosen(output, recipe, wanted, changes.data, reading.skip_broken)
+    if chosen.model.name == "pretrained":
+        with quick_imports():
+            import_timm()
+    if find_lr:
+        _find_rate(output, chosen, dataset, threads=machine.threads)
+        return
+    with output.training() as reporter:
+        outcome = train_recipe(
+            chosen, options=options, dataset=dataset, reporter=reporter, progress=reporter
+        )
+    if not outcome.writes:
+        return
+    show_result(output, outcome.run.path)
+    if report:
+        write_page(output, [outcome.run.path], None)
+
+
+def _require_arguments(
+    recipe: str | None, changes: Changes, wanted: list[str], time: str | None
+) -> None:
+    """Raise TenfoldError for what is wrong however long one waits, before torch is imported."""
+    if time is not None:
+        seconds_of(time)
+    data = changes.data
+    if recipe is not None:
+        from tenfold.recipe import load_recipe
+
+        loaded = load_recipe(recipe, wanted)
+        changes.require_effect(loaded)
+        data = loaded.data.name
+    require_data(data)
+
+
+def _chosen(
+    output: Output, recipe: str | None, changes: list[str], data: str | None, skip_broken: bool
+) -> "tuple[Recipe, Dataset | None]":
+    """The recipe named, or one that fits the images, and those where they are loaded already.
+
+    Raises TenfoldError without either.
+    """
+    if recipe is not None:
+        from tenfold.recipe import load_recipe
+
+        return load_recipe(recipe, changes), None
+    if data is None:
+        raise TenfoldError(
+            "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), images of your "
+            "own with --data, or the time that there is, such as `tenfold train --time 5m`."
+        )
+    from tenfold.training.choice import choose_recipe
+
+    with output.progress() as progress:
+        choice = choose_recipe(changes, skip_broken=skip_broken, progress=progress)
+    output.record("choice", reason=choice.reason, recipe=choice.recipe.to_dict())
+    output.say(choice.reason)
+    return choice.recipe, choice.dataset
+
+
+def _find_rate(
+    output: Output, recipe: "Recipe", dataset: "Dataset | None", *, threads: int | None
+) -> None:
+    """Try learning rates, draw them, and say which to use and how."""
+    from tenfold.files import write_text
+    from tenfold.reporting.diagnostics import rate_curve
+    from tenfold.reporting.svg import standalone_svg
+    from tenfold.training.process import prepare_process
+    from tenfold.training.rate_finder import find_lr
+
+    figure = Path("lr.svg")
+    prepare_process(threads)
+    with output.progress() as progress:
+        found = find_lr(recipe, dataset, progress=progress)
+    write_text(figure, standalone_svg(rate_curve(found)))
+    output.record("rate", **vars(found), figure=str(figure))
+    output.say(
+        f"The loss is lowest at {found.lowest:.2g}; a tenth of that is a good rate: --lr "
+        f"{found.lr:g}. The curve is in {figure}.",
+        bold=True,
+    )

@@ -1,0 +1,73 @@
+"""Figures about how a network trains: loss against learning rate, and gradients by layer."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+from tenfold.reporting.figures import draw_curve, new_chart
+from tenfold.reporting.svg import ACCENT, GOOD, LINE, MUTED, styled
+from tenfold.training.doctor import Diagnosis
+from tenfold.training.rate_finder import FoundRate
+
+ROW_HEIGHT = 17
+
+
+@styled
+def rate_curve(found: FoundRate) -> Figure:
+    """Loss against learning rate on a logarithmic axis; lines at the lowest and the named one."""
+    figure, axes = new_chart(width=480, height=280)
+    draw_curve(axes, found.rates, found.losses, label="loss of each batch", colour=LINE)
+    draw_curve(axes, found.rates, found.smoothed, label="smoothed", colour=ACCENT)
+    axes.axvline(found.lowest, color=MUTED, linestyle=":", label=f"lowest at {found.lowest:.2g}")
+    axes.axvline(found.lr, color=GOOD, linestyle="--", label=f"rate to use: {found.lr:g}")
+    _logarithmic(axes)
+    low, high = min(found.smoothed), max(found.smoothed[0], found.losses[0])
+    axes.set_ylim(max(low - 0.3 * (high - low), 0), high + 0.5 * (high - low))
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.grid(axis="y")
+    axes.tick_params(length=0)
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1.6, borderpad=0)
+    return figure
+
+
+@styled
+def layer_chart(found: Diagnosis) -> Figure:
+    """Gradient and update of each layer, from the input on top to the output, and dead units."""
+    figure, _ = new_chart(width=720, height=90 + ROW_HEIGHT * max(len(found.layers), 3))
+    figure.clear()
+    panels = figure.subplots(1, 3, width_ratios=[3, 3, 2])
+    names = [layer.name for layer in found.layers]
+    values: Sequence[tuple[str, list[str], list[float]]] = (
+        ("gradient (root mean square)", names, [layer.gradient for layer in found.layers]),
+        ("update over weight", names, [layer.update for layer in found.layers]),
+        (
+            "dead units, %",
+            [a.name for a in found.activations],
+            [100 * a.dead for a in found.activations],
+        ),
+    )
+    for number, (axes, (title, rows, numbers)) in enumerate(zip(panels, values, strict=True)):
+        places = range(len(rows))
+        if number < 2:
+            axes.plot(numbers, places, "o", color=ACCENT, markersize=5)
+            _logarithmic(axes)
+        else:
+            axes.barh(places, numbers, 0.66, color=ACCENT)
+            axes.set_xlim(0, 100)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.set_yticks(places, rows if number != 1 else [""] * len(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel(title)
+        axes.grid(axis="x")
+        axes.tick_params(length=0)
+    return figure
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_xscale("log", nonpositive="mask")
+    axes.minorticks_off()
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
