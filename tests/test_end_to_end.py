@@ -10,7 +10,7 @@ import pytest
 import commands
 from tenfold.audit import AuditOptions, audit
 from tenfold.data import load
-from tenfold.data.sources import published_files
+from tenfold.data.sources import published as published_files
 from tenfold.evaluation import agreement, new_test_set
 from tenfold.evaluation.corruptions import FAMILIES
 from tenfold.evaluation.predictions import load_predictions

@@ -59,7 +59,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -106,7 +106,7 @@ def require_writable(folder: Path) -> None:
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        raise _write_error(folder, error) from error
+        raise write_error(folder, error) from error
 
 
 def require_place(file: Path | None) -> None:
@@ -139,7 +139,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _write_error(path: Path, error: OSError) -> UnwritableError:
+def write_error(path: Path, error: OSError) -> UnwritableError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UnwritableError(
             f"The disk is full: {path} could not be written; free some space and run the same "

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data import Dataset, Images
-from tenfold.data.sources.catalogue import CIFAR10
+from tenfold.data.sources.origins import CIFAR10
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import fitted_of
 from tenfold.evaluation.evaluate import open_data, require_unchanged, split_of, use_of

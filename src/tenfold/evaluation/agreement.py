@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.sources.published_files import PublishedFile, obtain
+from tenfold.data.sources.published import PublishedFile, obtain
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.progress import Progress
@@ -20,7 +20,6 @@ from tenfold.progress import Progress
 ANSWERS = PublishedFile(
     "https://github.com/jcpeterson/cifar-10h/raw/master/data/cifar10h-probs.npy",
     "436ae98620e00073f9d08585ac870573b588853e7af9f54eb1647408114af77d",
-    max_bytes=2_000_000,
 )
 
 CLASS_NAMES = (

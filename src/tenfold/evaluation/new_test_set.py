@@ -8,7 +8,7 @@ import numpy as np
 from tenfold.data import Images
 from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
 from tenfold.data.images import numbered_ids
-from tenfold.data.sources.published_files import PublishedFile, obtain
+from tenfold.data.sources.published import PublishedFile, obtain
 from tenfold.progress import Progress
 
 _PLACE = "https://github.com/modestyachts/CIFAR-10.1/raw/master/datasets"
@@ -16,12 +16,10 @@ _PLACE = "https://github.com/modestyachts/CIFAR-10.1/raw/master/datasets"
 PICTURES = PublishedFile(
     f"{_PLACE}/cifar10.1_v6_data.npy",
     "2997188e5816f5bd545dc77771b6227828c28146049fcecf3fa10775474cacc6",
-    max_bytes=10_000_000,
 )
 LABELS = PublishedFile(
     f"{_PLACE}/cifar10.1_v6_labels.npy",
     "ae40beda001693674edc94d925ee8268cfe68905f8f9aff800c8dcdfcd6c9448",
-    max_bytes=100_000,
 )
 
 

@@ -6,18 +6,10 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from tenfold.data.formats.archives import is_archive, read_members
-from tenfold.data.formats.cifar_files import (
-    BINARY_LAYOUTS,
-    PYTHON_LAYOUTS,
-    holds_cifar,
-    is_cifar_binary,
-    named_as_batch,
-    read_cifar_binary,
-    read_cifar_python,
-)
+from tenfold.data.formats.archives import is_archive
+from tenfold.data.formats.cifar import is_cifar, read_cifar
 from tenfold.data.formats.csv_folders import read_csv_folder, write_folder
 from tenfold.data.formats.decoding import Settings
 from tenfold.data.formats.image_folders import (
@@ -40,8 +32,7 @@ __all__ = [
     "detect",
     "export",
     "read",
-    "read_cifar_binary",
-    "read_cifar_python",
+    "read_cifar",
     "read_csv_folder",
     "read_image_folder",
     "read_npz",
@@ -102,8 +93,8 @@ def read(
 def detect(path: Path) -> str:
     """The format at `path`, by content and names, not by suffix alone.
 
-    One of `cifar-binary`, `cifar-python`, `parquet`, `npz`, `csv`, `images`. Raises TenfoldError,
-    naming what was looked for, where it is none of these.
+    One of `cifar`, `parquet`, `npz`, `csv`, `images`. Raises TenfoldError, naming what was looked
+    for, where it is none of these.
     """
     if path.is_dir():
         kind = _detect_folder(path)
@@ -142,8 +133,7 @@ EXPORT_FORMATS: dict[str, Callable[..., None]] = {
 }
 
 _ARRAY_READERS: dict[str, Callable[..., Dataset]] = {
-    "cifar-binary": read_cifar_binary,
-    "cifar-python": read_cifar_python,
+    "cifar": read_cifar,
     "npz": read_npz,
 }
 _PICTURE_READERS: dict[str, Callable[[Path, Settings], Dataset]] = {
@@ -164,10 +154,8 @@ def unknown_name(name: str, known: Iterable[str]) -> TenfoldError:
 
 
 def _detect_folder(path: Path) -> str | None:
-    if holds_cifar(path, BINARY_LAYOUTS):
-        return "cifar-binary"
-    if holds_cifar(path, PYTHON_LAYOUTS):
-        return "cifar-python"
+    if is_cifar(path):
+        return "cifar"
     root = folder_within(path)
     if tables := find_tables(root).values():
         folders = class_folders(root)
@@ -197,14 +185,16 @@ def _detect_file(path: Path) -> str | None:
         return "parquet"
     if start == b"PK\x03\x04" and _is_npz(path):
         return "npz"
-    if is_archive(path) or path.suffix.lower() in _ARCHIVE_SUFFIXES:
-        return _detect_archive(path)
+    if is_archive(path):
+        if is_cifar(path):
+            return "cifar"
+        raise TenfoldError(
+            f"{path} is an archive without CIFAR batches; unpack it, and give the folder."
+        )
     if path.suffix.lower() == ".csv":
         return "csv"
-    if start[:1] == b"\x80" or start == b"(dp1" or named_as_batch(path, PYTHON_LAYOUTS):
-        return "cifar-python"
-    if named_as_batch(path, BINARY_LAYOUTS) or is_cifar_binary(path):
-        return "cifar-binary"
+    if is_cifar(path):
+        return "cifar"
     return _BY_SUFFIX.get(path.suffix.lower())
 
 
@@ -216,28 +206,5 @@ def _is_npz(path: Path) -> bool:
         return False
 
 
-class _Recognised(Exception):
-    """Ends the reading of an archive as soon as a member tells its format."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-
-def _detect_archive(path: Path) -> str:
-    def look(member: str) -> None:
-        for kind, layouts in (("cifar-binary", BINARY_LAYOUTS), ("cifar-python", PYTHON_LAYOUTS)):
-            if named_as_batch(PurePosixPath(member), layouts):
-                raise _Recognised(kind)
-
-    try:
-        read_members(path, look)
-    except _Recognised as recognised:
-        return recognised.kind
-    raise TenfoldError(
-        f"{path} is an archive without CIFAR batches; unpack it, and give the folder."
-    )
-
-
-_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
 # For damaged files, so that their reader says what is wrong.
-_BY_SUFFIX = {".parquet": "parquet", ".npz": "npz", ".bin": "cifar-binary"}
+_BY_SUFFIX = {".parquet": "parquet", ".npz": "npz", ".bin": "cifar"}

