@@ -86,7 +86,7 @@ def test_other_pictures_are_refused():
 
 def test_answers_of_another_file_are_refused(tmp_path):
     path = tmp_path / "answers.npy"
-    with pytest.raises(TenfoldError, match="can't be read"):
+    with pytest.raises(TenfoldError, match="can't be used"):
         agreement.load_answers(path)
     np.save(path, PEOPLE)
     with pytest.raises(TenfoldError, match="checksum is another"):

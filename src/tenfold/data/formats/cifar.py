@@ -41,6 +41,10 @@ class _Layout(NamedTuple):
     beside: str
     key: Any = None
 
+    @property
+    def num_batches(self) -> int:
+        return 5 if self.name == "cifar10" else 1
+
     def is_train(self, file: str) -> bool:
         return re.fullmatch(self.train, file) is not None
 
@@ -78,9 +82,8 @@ def read_cifar(path: Path, *, progress: Progress | None = None) -> Dataset:
     a pickle asks for more than arrays need; and where there are no batches, or two data sets.
     """
     layout, files = _find(path)
-    is_single = path.is_file() and path.name in files
-    train = [path.name] if is_single else sorted(filter(layout.is_train, files), key=_by_number)
-    test = [layout.test] if layout.test in files and not is_single else []
+    train = [path.name] if path.name in files else sorted(filter(layout.is_train, files), key=_rank)
+    test = [layout.test] if layout.test in files and layout.test not in train else []
     if not train:
         raise TenfoldError(
             f"{path} holds no training batch, only {layout.test}; give that file to read it alone."
@@ -88,36 +91,33 @@ def read_cifar(path: Path, *, progress: Progress | None = None) -> Dataset:
     where, splits = layout.beside, {}
     try:
         class_names = _class_names(layout, files)
-        for split, names in {"train": train, "test": test}.items() if test else [("train", train)]:
-            batches: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
+        for split, names in (("train", train), ("test", test)):
+            parts: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
             for where in names:
                 pixels, values = _READERS[layout.kind](files[where], layout.key)
                 if layout.kind == "PNG":
-                    where, start = f"{split}{layout.beside}", sum(len(each) for _, each in batches)
+                    where, start = f"{split}{layout.beside}", sum(len(each) for _, each in parts)
                     values = json.loads(files[where])[start : start + len(pixels)]
-                labels = _checked(values, layout, len(pixels), num_classes=len(class_names))
-                batches.append((pixels, labels))
+                parts.append((pixels, _labels(values, layout, len(pixels), len(class_names))))
                 if progress:
-                    done = len(batches) + (len(train) if split == "test" else 0)
+                    done = len(parts) + len(splits) * len(train)
                     progress("Reading CIFAR batches", done, len(train + test))
-            pixels, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-            splits[split] = Images(pixels, labels, class_names, numbered_ids(split, len(labels)))
+            if parts:
+                pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+                ids = numbered_ids(split, len(labels))
+                splits[split] = Images(pixels, labels, class_names, ids)
     except (ValueError, KeyError, RecursionError) as error:
-        place = str(path) if is_single else f"{path}: {where}"
+        place = path if path.name == where else f"{path}: {where}"
         raise TenfoldError(
             f"{place}: {error}; the file is damaged or no CIFAR batch: get it again."
         ) from error
-    num_batches, note = 5 if layout.name == "cifar10" else 1, ""
-    if is_single:
-        note = f"Only the batch {path.name} was given; its images stand as train."
-    elif len(train) < num_batches:
-        note = f"{path} holds {len(train)} of the {num_batches} training batches."
+    is_whole = len(train) >= layout.num_batches and layout.is_train(train[0])
+    notes = () if is_whole else (f"The train split is made of {', '.join(train)} alone.",)
     source = f"{path} (CIFAR {layout.kind} batches)"
-    notes = (note,) if note else ()
     return Dataset(layout.name, splits["train"], None, splits.get("test"), source, notes=notes)
 
 
-def _by_number(name: str) -> tuple[int, str]:
+def _rank(name: str) -> tuple[int, str]:
     return len(name), name
 
 
@@ -145,17 +145,16 @@ def _find(path: Path) -> tuple[_Layout, dict[str, bytes]]:
             beside = path.parent.glob(f"*{layout.beside}")
             return layout, {file.name: file.read_bytes() for file in (path, *beside)}
     elif path.exists():
-        files = dict(_files(path))
+        files = list(_files(path))
         for layout in _LAYOUTS:
-            folders = sorted({file.parent for file in files if layout.is_batch(file.name)})
+            folders = sorted({file.parent for file, _ in files if layout.is_batch(file.name)})
             if len(folders) > 1:
                 raise TenfoldError(
                     f"{path} holds CIFAR batches in {folders[0]} and in {folders[1]}; give the "
                     "folder of the one that is meant."
                 )
             if folders:
-                own = {file: read for file, read in files.items() if file.parent == folders[0]}
-                return layout, {file.name: read() for file, read in own.items()}
+                return layout, {f.name: read() for f, read in files if f.parent == folders[0]}
     raise TenfoldError(
         f"{path} holds no CIFAR batches; data_batch_1.bin and so on, data_batch_1, or train.bin "
         "were expected, with whole records of 3073 or 3074 bytes and labels in range."
@@ -168,11 +167,7 @@ def _layout_of(path: Path) -> _Layout | None:
         return named[0]
     content = path.read_bytes() if path.stat().st_size < MAX_BYTES else b""
     if content.startswith((b"\x80", b"(dp1")):
-        try:
-            keys = _unpickled(content)
-        except ValueError as error:
-            raise TenfoldError(f"{path}: {error}; get it again.") from error
-        return next((layout for layout in _LAYOUTS[3:1:-1] if layout.key in keys), None)
+        return _LAYOUTS[3] if b"fine_labels" in content else _LAYOUTS[2]
     for layout in _LAYOUTS[:2]:
         labels = content[layout.key :: layout.key + 1 + _NUM_VALUES]
         is_whole = len(content) == len(labels) * (layout.key + 1 + _NUM_VALUES)
@@ -204,10 +199,11 @@ def _read_binary(content: bytes, key: int) -> tuple[NDArray[np.uint8], Any]:
 def _read_python(content: bytes, key: str) -> tuple[NDArray[np.uint8], Any]:
     batch = _unpickled(content)
     planes = batch.get("data")
-    is_array = isinstance(planes, np.ndarray)
-    if not is_array or planes.dtype != np.uint8 or planes.shape[1:] != (_NUM_VALUES,):
-        found = f"{planes.shape} {planes.dtype}" if is_array else type(planes).__name__
-        raise ValueError(f"key 'data' holds {found} where (n, {_NUM_VALUES}) uint8 was expected")
+    found = type(planes).__name__
+    if isinstance(planes, np.ndarray):
+        found = f"{planes.shape[1:]} {planes.dtype}"
+    if planes is None or found != f"({_NUM_VALUES},) uint8":
+        raise ValueError(f"key 'data' holds {found} where ({_NUM_VALUES},) uint8 was expected")
     return _images(planes), batch.get(key)
 
 
@@ -230,7 +226,7 @@ def _images(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def _checked(values: Any, layout: _Layout, num_images: int, *, num_classes: int) -> NDArray[Any]:
+def _labels(values: Any, layout: _Layout, num_images: int, num_classes: int) -> NDArray[np.int64]:
     key = "" if layout.key is None else f" of key {layout.key!r}"
     try:
         labels = np.array([index(value) for value in values], dtype=np.int64)
