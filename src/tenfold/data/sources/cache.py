@@ -55,13 +55,13 @@ def load(name: str, *, sums: Mapping[str, str] | None = None) -> Dataset | None:
         return None
 
 
-def store(dataset: Dataset, *, progress: Progress | None = None) -> None:
-    """Write the train and test split of a checked data set, replacing any entry of its name.
+def store(dataset: Dataset, *, progress: Progress | None = None) -> Dataset:
+    """The train and test split of a checked data set as the cache now holds them, memory-mapped.
 
-    The caller holds `lock(dataset.name)`. Raises TenfoldError where the disk is full or the cache
-    can't be written.
+    The caller holds `lock(dataset.name)`; the downloads are removed. Raises TenfoldError where the
+    disk is full or the cache can't be written.
     """
-    staging = downloads(dataset.name) / "entry"
+    staging = downloads(f"{dataset.name}.entry")
     shutil.rmtree(staging, ignore_errors=True)
     arrays = {}
     for split, images in dataset.splits().items():
@@ -84,11 +84,13 @@ def store(dataset: Dataset, *, progress: Progress | None = None) -> None:
     }
     write_json(staging / "manifest.json", manifest)
     entry = cache_folder() / dataset.name
-    shutil.rmtree(entry, ignore_errors=True)
+    for old in (downloads(dataset.name), entry):
+        shutil.rmtree(old, ignore_errors=True)
     try:
         os.replace(staging, entry)
     except OSError as error:
         raise write_error(entry, error) from error
+    return load(dataset.name) or dataset
 
 
 def verify(name: str) -> dict[str, str]:
@@ -122,26 +124,21 @@ def lock(name: str, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
     folder = cache_folder()
     require_writable(folder)
     guard = filelock.FileLock(folder / f"{name}.lock")
-    try:
-        guard.acquire(timeout=wait_seconds, poll_interval=0.1)
-    except filelock.Timeout:
+    for seconds in (0, wait_seconds):
+        try:
+            held = guard.acquire(timeout=seconds, poll_interval=0.1)
+            break
+        except filelock.Timeout:
+            logger.info("Another process is fetching %s; waiting for it.", name)
+    else:
         raise TenfoldError(
-            f"Another process has held {folder / f'{name}.lock'} for {wait_seconds:.0f} s; end "
-            "it, or wait for it, and run the same command again."
-        ) from None
-    try:
+            f"Another process has held {guard.lock_file} for {wait_seconds:.0f} s; end it, or wait "
+            "for it, and run the same command again."
+        )
+    with held:
         yield
-    finally:
-        guard.release()
 
 
 def downloads(name: str) -> Path:
     """Where what is incomplete or unchecked of `name` is kept."""
     return cache_folder() / "downloads" / name
-
-
-def tidy(name: str) -> None:
-    """Remove what a process left that was killed once its entry was complete, if nobody works."""
-    if downloads(name).exists():
-        with contextlib.suppress(TenfoldError), lock(name, wait_seconds=0):
-            shutil.rmtree(downloads(name), ignore_errors=True)

