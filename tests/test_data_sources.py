@@ -291,16 +291,16 @@ def test_a_damaged_entry_is_replaced(server: Server, folder: Path, damage: objec
 
 def test_verification_finds_one_flipped_byte(server: Server, folder: Path) -> None:
     with pytest.raises(TenfoldError, match="holds no complete copy of miniature"):
-        cache.verify("miniature")
+        sources.verify_cached("miniature")
     dataset = fetch(description(server.add("/data.tar.gz", Served(WHOLE))))
-    assert cache.verify("miniature") == dict(dataset.checksums)
+    assert sources.verify_cached("miniature") == dict(dataset.checksums)
     assert cache.load("miniature", sums={**dataset.checksums, "test-labels": "0"}) is None
     path = folder / "miniature" / "test-images.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(TenfoldError, match=r"test-images\.npy in .* changed since"):
-        cache.verify("miniature")
+        sources.verify_cached("miniature")
 
 
 HUB = """

@@ -42,10 +42,11 @@ def read_archive(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
         for name, size, is_plain, read in (_zip if _is_zip(path) else _tar)(path):
             total += size
             place = PureWindowsPath(name)  # Splits at both kinds of slash, and knows drives.
-            leads_out = place.drive or place.root or ".." in place.parts
-            if leads_out or not is_plain or total > MAX_BYTES:
-                reason = "leads out of it" if leads_out else "is a link or a device"
-                reason = reason if leads_out or not is_plain else f"makes it {total:,} bytes"
+            reason = f"makes it more than {MAX_BYTES:,} bytes" if total > MAX_BYTES else ""
+            reason = reason if is_plain else "is a link or a device"
+            if place.drive or place.root or ".." in place.parts:
+                reason = "leads out of it"
+            if reason:
                 raise TenfoldError(
                     f"{path} was refused, because its member {name!r} {reason}; get the archive "
                     "from a place you trust."

@@ -82,12 +82,9 @@ def read_cifar(path: Path, *, progress: Progress | None = None) -> Dataset:
     a pickle asks for more than arrays need; and where there are no batches, or two data sets.
     """
     layout, files = _find(path)
-    train = [path.name] if path.name in files else sorted(filter(layout.is_train, files), key=_rank)
-    test = [layout.test] if layout.test in files and layout.test not in train else []
-    if not train:
-        raise TenfoldError(
-            f"{path} holds no training batch, only {layout.test}; give that file to read it alone."
-        )
+    train = sorted(filter(layout.is_train, files), key=lambda name: (len(name), name))
+    train = [path.name] if path.name in files else train or [layout.test]
+    test = [name for name in files if name == layout.test and name not in train]
     where, splits = layout.beside, dict[str, Images]()
     try:
         class_names = _class_names(layout, files)
@@ -115,10 +112,6 @@ def read_cifar(path: Path, *, progress: Progress | None = None) -> Dataset:
     notes = () if is_whole else (f"The train split is made of {', '.join(train)} alone.",)
     source = f"{path} (CIFAR {layout.kind} batches)"
     return Dataset(layout.name, splits["train"], None, splits.get("test"), source, notes=notes)
-
-
-def _rank(name: str) -> tuple[int, str]:
-    return len(name), name
 
 
 def _files(path: Path) -> Iterator[tuple[PurePath, Callable[[], bytes]]]:

