@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import Run
+from tenfold.evaluation.trained import build_network
 from tenfold.formatting import count, duration
 from tenfold.models import count_parameters
 from tenfold.recipe import Recipe, load_recipe, shipped_recipes
 from tenfold.results.measured import Accuracy, Measured, MeasuredFile
 from tenfold.results.runs import Provenance
 from tenfold.results.studies import Estimate, Machine
-from tenfold.speed.networks import SIDE, training_flop
+from tenfold.speed.networks import NUM_CLASSES, SIDE
 
 T = TypeVar("T")
 
@@ -95,7 +97,7 @@ def measured_by(
         "seconds": mean([each.training_seconds for each in times]),
         "core_seconds": mean([each.process_seconds for each in times]),
         "flop": rounded(flop),
-        "machine": shared([machine_of(each) for each in made]) or Machine(),
+        "machine": shared([Machine.of(each) for each in made]) or Machine(),
         "precision": shared([each.arithmetic for each in made]),
         "torch": shared([each.libraries.get("torch") for each in made]),
         "commit": shared([commit_of(each) for each in made]),
@@ -111,14 +113,23 @@ def accuracy_of(found: Estimate) -> Accuracy:
     return Accuracy(mean=mean, low=low, high=high, n=found.n, interval=over)
 
 
-def machine_of(made: Provenance) -> Machine:
-    """Where a run was trained."""
-    return Machine(
-        cpu=made.hardware.cpu,
-        cores=made.hardware.cores,
-        device=made.device or made.hardware.device,
-        threads=made.threads,
-    )
+def training_flop(recipe: Recipe, *, num_images: int, epochs: float) -> float | None:
+    """FLOP of training on `num_images` of 32x32: three forward passes for each image seen.
+
+    Convolutions and matrix products alone, a multiplication and an addition each. None where
+    there are stages, some of which compute the features of an image once.
+    """
+    if recipe.stages:
+        return None
+    flop, begun = 0.0, 0.0
+    network = build_network(recipe, num_classes=NUM_CLASSES, image_size=(SIDE, SIDE)).eval()
+    sizes = (*recipe.training.sizes, SIDE)
+    for side, until in zip(sizes, (*recipe.training.sizes_until, 1.0), strict=True):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network(torch.ones(1, 3, side, side))
+        flop += (until - begun) * counter.get_total_flops()
+        begun = until
+    return 3 * flop * num_images * recipe.training.select * epochs
 
 
 def commit_of(made: Provenance) -> str | None:
@@ -151,7 +162,9 @@ def count_parameters_of_recipes() -> dict[str, int]:
         recipe = load_recipe(name)
         side = recipe.data.image_size or SIDE
         with torch.device("meta"):
-            counts[name] = count_parameters(recipe.model(num_classes=10, image_size=(side, side)))
+            counts[name] = count_parameters(
+                recipe.model(num_classes=NUM_CLASSES, image_size=(side, side))
+            )
     return counts
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 
 from tenfold.errors import TenfoldError, counted
 from tenfold.results.facts import Fact, Gap, read_fact
+from tenfold.results.runs import Provenance
 
 Verdict = Literal["beaten", "met", "within the interval", "below", "lower"]
 BELOW: Verdict = "below"
@@ -208,6 +209,12 @@ class Machine(Fact):
     cores: int | None = None
     device: str | None = None
     threads: int | None = None
+
+    @classmethod
+    def of(cls, made: Provenance) -> Self:
+        """That of one run."""
+        hardware, device = made.hardware, made.device or made.hardware.device
+        return cls(cpu=hardware.cpu, cores=hardware.cores, device=device, threads=made.threads)
 
     @property
     def in_words(self) -> str:

@@ -158,25 +158,6 @@ def measure_network(
     )
 
 
-def training_flop(recipe: Recipe, *, num_images: int, epochs: float) -> float | None:
-    """FLOP of training on `num_images` of 32x32: three forward passes for each image seen.
-
-    Convolutions and matrix products alone, a multiplication and an addition each. None where
-    there are stages, some of which compute the features of an image once.
-    """
-    if recipe.stages:
-        return None
-    flop, begun = 0.0, 0.0
-    network = build_network(recipe, num_classes=NUM_CLASSES, image_size=(SIDE, SIDE)).eval()
-    sizes = (*recipe.training.sizes, SIDE)
-    for side, until in zip(sizes, (*recipe.training.sizes_until, 1.0), strict=True):
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            network(torch.ones(1, 3, side, side))
-        flop += (until - begun) * counter.get_total_flops()
-        begun = until
-    return 3 * flop * num_images * recipe.training.select * epochs
-
-
 def _batch_size(recipe: Recipe, most: int, device: torch.device) -> int:
     """The recipe's, but `most` on a processor, whose speed a larger one hardly changes."""
     size = recipe.training.batch_size
