@@ -341,9 +341,7 @@ def moved(run, tmp_path_factory):
         values["data"] |= {"name": str(old)} if file == "recipe.json" else {"location": str(old)}
         write_json(place / "1" / file, values)
     model = load_model(place / "1/model.safetensors")
-    recipe = dataclasses.replace(
-        model.recipe, data=dataclasses.replace(model.recipe.data, name=str(old))
-    )
+    recipe = model.recipe.but(data=model.recipe.data.but(name=str(old)))
     save_model(place / "1/model.safetensors", dataclasses.replace(model, recipe=recipe))
     return place
 

@@ -256,7 +256,7 @@ def test_pictures_too_small_for_the_blocks_are_refused(num_blocks, size):
     with pytest.raises(TenfoldError) as raised:
         make("cnn", widths=(4,) * num_blocks, image_size=size)
     message = str(raised.value)
-    assert f"{num_blocks} blocks halve {size[0]}x{size[1]} pictures to nothing" in message
+    assert f"{num_blocks} blocks halve {size[0]}x{size[1]} images to nothing" in message
     assert "model.widths" in message
     assert "data.image_size" in message
 

@@ -106,6 +106,6 @@ def test_another_optimizer_brings_its_own_defaults() -> None:
     assert recipe.to_dict()["optimizer"] == {
         "name": "adamw",
         "lr": 0.002,
-        "betas": (0.9, 0.999),
+        "betas": [0.9, 0.999],
         "weight_decay": 0.01,
     }

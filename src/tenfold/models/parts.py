@@ -1,4 +1,4 @@
-"""Where to look into a network: the layers that see the picture, and the vector before the head."""
+"""Where to look into a network: the layers that see the image, and the vector before the head."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ from tenfold.models.pretrained import Pretrained
 from tenfold.models.speedrun import Speedrun
 
 GRADIENT_PIXELS = 250 * 32 * 32
-"""Of all pictures that go through a network at once, at the size that it sees them in."""
+"""Of all images that go through a network at once, at the size that it sees them in."""
 
 
 class Parts(NamedTuple):
     """What a network is made of, for those who explain it.
 
     layers: from the input on, with maps of features; empty for a network that has none. head: the
-    last linear layer, whose input (N, D) are the features of a picture.
+    last linear layer, whose input (N, D) are the features of an image.
     """
 
     layers: tuple[Layer, ...]
@@ -35,7 +35,7 @@ def parts_of(model: nn.Module) -> Parts:
         return Parts((Layer("whitening", model.whitening), *groups), model.head)
     if isinstance(model, Pretrained):
         return Parts(model.layers_with_maps(), _last_linear(model.head))
-    # Ours are sequences: what comes before pictures are made vectors has maps.
+    # Ours are sequences: what comes before images are made vectors has maps.
     layers: list[Layer] = []
     for module in model.children():
         if isinstance(module, nn.Flatten | nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
@@ -45,9 +45,9 @@ def parts_of(model: nn.Module) -> Parts:
 
 
 def gradient_batch(model: nn.Module, image_size: tuple[int, int]) -> int:
-    """How many pictures go through `model` at once where its gradients are kept in memory.
+    """How many images go through `model` at once where its gradients are kept in memory.
 
-    image_size: height and width of the pictures, which a pretrained network enlarges.
+    image_size: height and width of the images, which a pretrained network enlarges.
     """
     height, width = image_size
     if isinstance(model, Pretrained):

@@ -120,7 +120,7 @@ class AugmentationOptions(Options):
     flip: bool = False
     """Mirror half of the images."""
     alternate: bool = False
-    """Mirror a image in every second epoch, half of them in the first (Jordan 2024)."""
+    """Mirror an image in every second epoch, half of them in the first (Jordan 2024)."""
     translate: Count = 0
     """Shift by up to this many pixels each way, the edge filled by reflection."""
     cutout: Count = 0
@@ -246,7 +246,7 @@ class StageOptions(Options):
 
 
 class EvaluationOptions(Options):
-    """How a trained network looks at a image."""
+    """How a trained network looks at an image."""
 
     views: Views = "one"
     """As it is; or with its mirror image; or both of them also shifted by a pixel each way."""
