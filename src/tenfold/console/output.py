@@ -76,25 +76,39 @@ class Output:
             print(json.dumps({"event": event, **values}), flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Rows of text under headings; columns of numbers are aligned to the right."""
+        """Rows of text under headings; columns of numbers are aligned to the right.
+
+        A row of one cell where there are more columns heads a group of rows.
+        """
+        whole = [row for row in rows if len(row) == len(columns)]
+        cells = list(zip(*whole, strict=True)) if whole else [() for _ in columns]
+        numeric = [bool(whole) and all(map(_looks_numeric, column)) for column in cells]
         if self.style == "rich":
             from rich.table import Table
             from rich.text import Text
 
             table = Table(title=title, title_justify="left")
-            for index, column in enumerate(columns):
-                numeric = bool(rows) and all(_looks_numeric(row[index]) for row in rows)
-                table.add_column(column, justify="right" if numeric else "left")
+            for column, is_numeric in zip(columns, numeric, strict=True):
+                table.add_column(column, justify="right" if is_numeric else "left")
             for row in rows:
-                table.add_row(*(Text(cell) for cell in row))
+                if len(row) < len(columns):
+                    table.add_section()
+                    table.add_row(Text(row[0], style="bold"))
+                else:
+                    table.add_row(*(Text(cell) for cell in row))
             self.console.print(table)
         elif self.style == "plain":
             widths = [
-                max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)
+                max(map(len, (column, *found)))
+                for column, found in zip(columns, cells, strict=True)
             ]
             print(title)
             for row in (columns, *rows):
-                print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+                if len(row) < len(columns):
+                    print(f"\n{row[0]}")
+                    continue
+                placed = zip(row, widths, numeric, strict=True)
+                print("  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in placed).rstrip())
             sys.stdout.flush()
 
     @contextmanager
@@ -119,7 +133,7 @@ class Output:
 
 
 def _looks_numeric(text: str) -> bool:
-    return text[:1].isdigit() or text in ("", "-")
+    return (text[:1].isdigit() and "(" not in text) or text in ("", "-", "–")
 
 
 class _LogHandler(logging.Handler):

@@ -2,7 +2,6 @@
 
 from tenfold.recipe.load import (
     load_recipe,
-    read_header,
     recipe_from_dict,
     shipped_recipes,
     without_places,
@@ -27,7 +26,6 @@ __all__ = [
     "StageOptions",
     "TrainingOptions",
     "load_recipe",
-    "read_header",
     "recipe_from_dict",
     "shipped_recipes",
     "without_places",

@@ -6,7 +6,6 @@ nearest match. There are no includes and no interpolation.
 
 import contextlib
 import importlib.resources
-import itertools
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,21 +58,9 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 def shipped_recipes() -> dict[str, str]:
     """The text of every recipe that comes with tenfold, by name."""
     folder = importlib.resources.files("tenfold") / "recipes"
-    return {
-        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".toml")
-    }
-
-
-def read_header(text: str) -> dict[str, str]:
-    """What the header of a shipped recipe's `text` states: command, machine, time and so on.
-
-    Those are comments of the form `#   measured   80.9 % on test`.
-    """
-    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
-    facts = (re.fullmatch(r"# {3}(\w+) +(.+)", line) for line in lines)
-    return {fact[1]: fact[2] for fact in facts if fact}
+    files = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    texts = {e.name.removesuffix(".toml"): e.read_text(encoding="utf-8") for e in files}
+    return dict(sorted(texts.items()))
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
