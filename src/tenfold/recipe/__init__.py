@@ -1,6 +1,7 @@
 """Recipes: everything that decides what a run does."""
 
 from tenfold.recipe.load import (
+    from_keywords,
     load_recipe,
     read_header,
     recipe_from_dict,
@@ -26,6 +27,7 @@ __all__ = [
     "Recipe",
     "StageOptions",
     "TrainingOptions",
+    "from_keywords",
     "load_recipe",
     "read_header",
     "recipe_from_dict",
