@@ -64,7 +64,7 @@ class TrainedModel:
         self,
         pixels: NDArray[np.uint8],
         *,
-        batch_size: int = 250,
+        batch_size: int | None = None,
         training_mode: bool = False,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
@@ -78,6 +78,8 @@ class TrainedModel:
         device = next(self.module.parameters()).device
         was_training = self.module.training
         module = self.module.eval()
+        if batch_size is None:
+            batch_size = module.batch_size(250) if isinstance(module, Pretrained) else 250
         logits = np.empty((len(pixels), len(self.class_names)), dtype=np.float32)
         seeded = [device] if device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(seeded, enabled=training_mode):

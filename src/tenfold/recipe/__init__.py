@@ -5,6 +5,7 @@ from tenfold.recipe.load import (
     load_recipe,
     read_header,
     recipe_from_dict,
+    require_effect,
     shipped_recipes,
     without_places,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "load_recipe",
     "read_header",
     "recipe_from_dict",
+    "require_effect",
     "shipped_recipes",
     "without_places",
 ]

@@ -68,6 +68,17 @@ def _read_values(path: Path, given: str) -> tuple[dict[str, Any], str]:
     )
 
 
+def require_effect(recipe: Recipe, **changed: float | None) -> None:
+    """Raise TenfoldError where every stage of `recipe` overrules what was changed in it for all."""
+    for name, value in changed.items():
+        own = [getattr(stage, name) for stage in recipe.stages]
+        if value is not None and own and all(own):
+            raise TenfoldError(
+                f"Each stage of {recipe.name} has {name} of its own, so another {name} for all "
+                "would change nothing; change them in a copy of the recipe."
+            )
+
+
 def shipped_recipes() -> dict[str, str]:
     """The text of every recipe that comes with tenfold, by name."""
     folder = importlib.resources.files("tenfold") / "recipes"

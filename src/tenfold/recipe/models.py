@@ -191,6 +191,9 @@ class TrainingOptions(Options):
     early_stopping: Count = 0
     """Epochs without a better validation accuracy before the run ends and returns to its best
     weights; 0 never stops early."""
+    stop_at_head: bool = True
+    """Leave out the stages after the head's where validation couldn't show that they help: at
+    least 100 images, 99 % of them right, and no more errors than a network without any may make."""
     time_limit_seconds: NotNegative = 0.0
     """Training ends within this time, and where that comes before the last step, rates and sizes
     follow the clock; 0 for no limit."""
