@@ -33,7 +33,12 @@ from tenfold.training.train import train as train_in_folder
 class Run:
     """A training run in its folder, which is read anew at each question.
 
-    path: the folder, such as `runs/cnn/1`. `train` and `open_run` make these.
+    path: the folder, such as `runs/cnn/1`. `train` and `open_run` make these. Raises TenfoldError
+    where a file in it is damaged.
+
+    >>> run = train("ann", data="digits", epochs=1, training__min_steps=0, progress=False)
+    >>> run.path.as_posix(), sorted(run.metrics), run.model.image_size
+    ('runs/ann/1', ['test', 'validation'], (32, 32))
     """
 
     path: Path
@@ -158,8 +163,8 @@ def train(
     """
     short = {"training.epochs": epochs, "optimizer.lr": lr}
     short |= {"training.batch_size": batch_size, "seed": seed}
-    changes = {key: value for key, value in short.items() if value is not None}
-    changes |= from_keywords(overrides)
+    given = {key: value for key, value in short.items() if value is not None}
+    changes = from_keywords({**given, **overrides})
     if data is not None:
         changes["data.name"] = data.name if isinstance(data, Dataset) else full_name(data)
     wanted = load_recipe(recipe, changes)
@@ -178,8 +183,8 @@ def train(
 def open_run(path: str | Path) -> Run:
     """The run in a folder, finished or not. Raises TenfoldError where there is none.
 
-    >>> _ = train("ann", data="digits", epochs=2, model__widths=(32,), progress=False)
-    >>> open_run("runs/ann/1").recipe.model.widths
-    (32,)
+    >>> run = train("ann", data="digits", epochs=1, training__min_steps=0, progress=False)
+    >>> open_run("runs/ann/1") == run
+    True
     """
     return Run(open_folder(Path(path)).path)

@@ -268,7 +268,11 @@ class EvaluationOptions(Options):
 
 
 class Recipe(Options):
-    """Everything that decides what a run does. Equal recipes and seeds give equal weights."""
+    """Everything that decides what a run does. Equal recipes and seeds give equal weights.
+
+    >>> Recipe(seed=3, training=TrainingOptions(epochs=2))
+    Recipe(seed=3, training=TrainingOptions(epochs=2))
+    """
 
     name: Annotated[str, AfterValidator(_folder_name)] = "custom"
     """Name of the folder that its runs lie in; that of the file unless given."""

@@ -64,6 +64,11 @@ def find_lr(
     recipe: also a shipped one's name or a path. data: what the recipe names, if not given; of it
     training images alone are used. Nothing is written. Raises TenfoldError where no rate lowers
     the loss, and as `tenfold.train` does.
+
+    >>> from tenfold import load_data
+    >>> found = find_lr("ann", load_data("digits"))
+    >>> 0 < found.lr < found.lowest
+    True
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     # A compiled network would take longer to compile than to try, and a clock would end it.
