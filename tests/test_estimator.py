@@ -83,11 +83,6 @@ def test_params_clone_and_pickle(fitted):
     assert clone(whole).fit(X[:60], Y[:60]).predict(X[:1]).shape == (1,)
 
 
-def test_another_part_brings_its_own_defaults():
-    chosen = Classifier("cnn", optimizer__name="adamw", optimizer__weight_decay=0.1)._resolved()
-    assert (chosen.optimizer.name, chosen.optimizer.lr) == ("adamw", 0.001)
-
-
 def test_scikit_learns_tools_take_it():
     assert cross_val_score(quick(), X[:120], Y[:120] % 2, cv=2).shape == (2,)
     search = GridSearchCV(quick(), {"optimizer__lr": [1e-6, 0.05]}, cv=2)

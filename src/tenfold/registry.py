@@ -132,6 +132,11 @@ class Options(BaseModel):
         """A copy with other values, which are not checked."""
         return self.model_copy(update=changes)
 
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        for key, own in self:
+            if own != type(self).model_fields[key].get_default(call_default_factory=True):
+                yield key, own
+
 
 class PartOptions(Options):
     """A table that names a part, with the part's options."""

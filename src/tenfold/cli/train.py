@@ -134,10 +134,10 @@ def _require_arguments(
         seconds_of(time)
     data = changes.data
     if recipe is not None:
-        from tenfold.recipe import load_recipe
+        from tenfold.recipe import load_recipe, require_effect
 
         loaded = load_recipe(recipe, wanted)
-        changes.require_effect(loaded)
+        require_effect(loaded, epochs=changes.epochs, lr=changes.lr)
         data = loaded.data.name
     require_data(data)
 

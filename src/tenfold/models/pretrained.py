@@ -149,6 +149,13 @@ class Pretrained(nn.Module):
         own = next(norm.parameters(recurse=False), None)
         return self._norms == "learnt" and (own is None or own.requires_grad)
 
+    def batch_size(self, most: int) -> int:
+        """Images of a forward pass without gradients: `most`, or on a processor as many as take
+        some 300 MB with a small network."""
+        if next(self.parameters()).device.type != "cpu":
+            return most
+        return max(1, min(most, 40 * 160**2 // self.preprocessing.side**2))
+
     def groups(self) -> list[list[nn.Parameter]]:
         """All parameters by depth: timm's finest blocks from the input on, and the head.
 

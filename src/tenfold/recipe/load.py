@@ -23,36 +23,59 @@ from tenfold.validation import nearest, sentence_of
 M = TypeVar("M", bound=Options)
 
 
-def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe by name, or one from a `.toml` file or a run's `recipe.json`.
+def load_recipe(
+    recipe: str | Path | Recipe, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Recipe:
+    """A shipped recipe by name, or one from a `.toml` file or a run's `recipe.json`, changed.
 
-    overrides: `key=value` with dotted keys, such as `optimizer.lr=0.1`; values are written as in
-    TOML, and a bare word is a string. Raises TenfoldError for anything that doesn't fit.
+    overrides: `key=value` with dotted keys, such as `optimizer.lr=0.1`, values written as in TOML
+    and a bare word being a string; or a mapping of such keys. Raises TenfoldError for anything
+    that doesn't fit.
+
+    >>> load_recipe("cnn", {"training.epochs": 3, "optimizer.lr": 0.01}).training.epochs
+    3
     """
-    path = Path(name_or_path)
-    shipped = shipped_recipes()
-    if str(name_or_path) in shipped:
-        source, text = f"{name_or_path}.toml", shipped[str(name_or_path)]
-        values, name = parse_toml(text, source), str(name_or_path)
-    elif path.suffix == ".toml" and path.is_file():
-        source, name = str(path), path.stem
-        values = parse_toml(read_text(path), source)
-    elif path.suffix == ".json" and path.is_file():
-        source, name = str(path), path.stem
-        values = read_json(path)
+    came_with: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if isinstance(recipe, Recipe):
+        values, source = recipe.to_dict(), f"recipe {recipe.name}"
     else:
-        known = ", ".join(sorted(shipped))
-        given = str(name_or_path)
-        wanted = "check the path, or name" if path.suffix == ".toml" else "give a .toml file, or"
-        raise TenfoldError(
-            f"There is no recipe {given!r}{nearest(given, shipped)}; {wanted} one of: {known}."
-        )
-    if not isinstance(values, dict):
-        raise TenfoldError(f"{source} must hold a table of recipe fields.")
-    values.setdefault("name", name)
-    came_with = code_of_run(path.parent) if path.suffix == ".json" else contextlib.nullcontext()
+        path = Path(recipe)
+        values, source = _read_values(path, str(recipe))
+        values.setdefault("name", path.stem)
+        if path.suffix == ".json":
+            came_with = code_of_run(path.parent)
     with came_with:
         return recipe_from_dict(apply_overrides(values, overrides), source=source)
+
+
+def _read_values(path: Path, given: str) -> tuple[dict[str, Any], str]:
+    """The tables of the recipe that `given` names, and what errors call the place."""
+    shipped = shipped_recipes()
+    if given in shipped:
+        return parse_toml(shipped[given], f"{given}.toml"), f"{given}.toml"
+    if path.suffix == ".toml" and path.is_file():
+        return parse_toml(read_text(path), given), given
+    if path.suffix == ".json" and path.is_file():
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise TenfoldError(f"{given} must hold a table of recipe fields.")
+        return values, given
+    wanted = "check the path, or name" if path.suffix == ".toml" else "give a .toml file, or"
+    raise TenfoldError(
+        f"There is no recipe {given!r}{nearest(given, shipped)}; {wanted} one of: "
+        f"{', '.join(sorted(shipped))}."
+    )
+
+
+def require_effect(recipe: Recipe, **changed: float | None) -> None:
+    """Raise TenfoldError where every stage of `recipe` overrules what was changed in it for all."""
+    for name, value in changed.items():
+        own = [getattr(stage, name) for stage in recipe.stages]
+        if value is not None and own and all(own):
+            raise TenfoldError(
+                f"Each stage of {recipe.name} has {name} of its own, so another {name} for all "
+                "would change nothing; change them in a copy of the recipe."
+            )
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -63,8 +86,10 @@ def shipped_recipes() -> dict[str, str]:
     return dict(sorted(texts.items()))
 
 
-def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of nested `values` with `key=value` overrides set.
+def apply_overrides(
+    values: Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any]
+) -> dict[str, Any]:
+    """A copy of nested `values` with overrides set, `key=value` or a mapping of dotted keys.
 
     Choosing another variant (`optimizer.name=adamw`) drops the table's other keys, which belonged
     to the old one; overrides of the new one's fields may stand before or after it. So does another
@@ -73,7 +98,10 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
     result = {
         key: dict(value) if isinstance(value, dict) else value for key, value in values.items()
     }
-    parsed = [_parse_override(override) for override in overrides]
+    if isinstance(overrides, Mapping):
+        parsed = [(key.split("."), value) for key, value in overrides.items()]
+    else:
+        parsed = [_parse_override(override) for override in overrides]
     first = ("name", "normalisation")
     for keys, value in sorted(parsed, key=lambda item: item[0][-1] not in first):
         table = result
@@ -105,6 +133,15 @@ def _drop_later_milestones(training: dict[str, Any]) -> None:
     if isinstance(last, int) and isinstance(milestones, list | tuple):
         within = [epoch for epoch in milestones if not (isinstance(epoch, int) and epoch > last)]
         training["milestones"] = within
+
+
+def from_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys of Python's keywords, `optimizer__lr` being `optimizer.lr`; NumPy's numbers as
+    Python's."""
+    return {
+        key.replace("__", "."): value.tolist() if hasattr(value, "tolist") else value
+        for key, value in keywords.items()
+    }
 
 
 def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:

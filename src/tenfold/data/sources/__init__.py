@@ -32,6 +32,7 @@ __all__ = [
     "cache_folder",
     "describe_sources",
     "fetch",
+    "full_name",
     "get",
     "is_known",
     "verify_cached",
@@ -59,6 +60,12 @@ NAMES = (*FETCHABLE, "digits")
 def is_known(name: str) -> bool:
     """Whether `name` names a data set, wherever it comes from, rather than a place."""
     return name in NAMES or is_elsewhere(name)
+
+
+def full_name(name_or_path: str | os.PathLike[str]) -> str:
+    """A path as an absolute one, so that a run can be resumed anywhere; a name as it is."""
+    name, path = os.fspath(name_or_path), Path(name_or_path).expanduser()
+    return str(path.resolve()) if name not in NAMES and path.exists() else name
 
 
 def get(
