@@ -8,13 +8,12 @@ Each part reads a finished run and writes `audit/<part>.json`, with its pictures
 
 from typing import Any
 
+from tenfold.registry import SHIPPED
+
 __all__ = ["PARTS", "AuditOptions", "audit"]
 
-PARTS = (
-    "calibration", "explanation", "errors", "robustness", "new-pictures", "novelty", "agreement",
-    "labels",
-)  # fmt: skip
-"""In the order of the page."""
+PARTS = tuple(SHIPPED["question"])
+"""In the order of the page, which those of one's own follow."""
 
 
 def __getattr__(name: str) -> Any:

@@ -128,6 +128,12 @@ class Changes:
         }
         return changes + [f"{key}={value}" for key, value in short.items() if value is not None]
 
+    @property
+    def names_network(self) -> bool:
+        """Whether a network is named that a recipe's defaults can train."""
+        keys = [each.partition("=") for each in self.overrides or []]
+        return any(k.strip() == "model.name" and "pretrained" not in v for k, _, v in keys)
+
     def require_effect(self, recipe: "Recipe") -> None:
         """Raise TenfoldError for --epochs or --lr that every stage of `recipe` overrules."""
         for option in ("epochs", "lr"):

@@ -24,12 +24,17 @@ from tenfold.validation import nearest, sentence_of
 M = TypeVar("M", bound=Options)
 
 
-def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe by name, or one from a `.toml` file or a run's `recipe.json`.
+def load_recipe(name_or_path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """A shipped recipe by name, or one from a `.toml` file or a run's `recipe.json`; None for the
+    defaults of every field.
 
     overrides: `key=value` with dotted keys, such as `optimizer.lr=0.1`; values are written as in
     TOML, and a bare word is a string. Raises TenfoldError for anything that doesn't fit.
     """
+    if name_or_path is None:
+        values = apply_overrides({}, overrides)
+        network = str(values.get("model", {}).get("name", "custom"))
+        return recipe_from_dict({"name": network.rpartition(":")[2]} | values, source="--set")
     path = Path(name_or_path)
     shipped = shipped_recipes()
     if str(name_or_path) in shipped:
@@ -83,12 +88,18 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
     to the old one; overrides of the new one's fields may stand before or after it. So does another
     `data.normalisation` with the mean and deviation that were given.
     """
+    return with_keys(values, [_parse_override(override) for override in overrides])
+
+
+def with_keys(
+    values: Mapping[str, Any], changes: Sequence[tuple[list[str], Any]]
+) -> dict[str, Any]:
+    """A copy of nested `values` with the value at each path of keys set; see `apply_overrides`."""
     result = {
         key: dict(value) if isinstance(value, dict) else value for key, value in values.items()
     }
-    parsed = [_parse_override(override) for override in overrides]
     first = ("name", "normalisation")
-    for keys, value in sorted(parsed, key=lambda item: item[0][-1] not in first):
+    for keys, value in sorted(changes, key=lambda item: item[0][-1] not in first):
         table = result
         for key in keys[:-1]:
             inner = table.setdefault(key, {})
@@ -106,7 +117,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
             table.pop("mean", None)
             table.pop("std", None)
         table[keys[-1]] = value
-    changed = {".".join(keys) for keys, _ in parsed}
+    changed = {".".join(keys) for keys, _ in changes}
     if "training.epochs" in changed and "training.milestones" not in changed:
         _drop_later_milestones(result["training"])
     return result
@@ -136,9 +147,12 @@ def checked(kind: type[M], values: Any, *, source: str) -> M:
     """
     values = frozen(values)
 
-    def options_of(table: str) -> type[PartOptions]:
-        name = values[table].get("name", DEFAULTS[table])
-        return find_part(KINDS[table], name).options
+    def options_of(location: tuple[int | str, ...]) -> type[PartOptions]:
+        table, found = str(location[-1]), values
+        for key in location:
+            found = found[key]
+        name = found.get("name", DEFAULTS.get(table))
+        return find_part(KINDS.get(table, "augmentation"), name).options
 
     try:
         return kind.model_validate(values)
@@ -171,12 +185,13 @@ def without_places(recipe: Recipe) -> Recipe:
         data = data.but(name=Path(data.name).resolve().name or data.name)
     if model.name == "pretrained":
         model = model.but(weights=Path(model.weights).name)
-    named = {
-        table: part.but(name=Path(part.name).name)
-        for table, part in recipe
-        if isinstance(part, PartOptions) and part.part.code is not None
-    }
-    return recipe.but(**{"data": data, "model": model, **named})
+    augmentation = recipe.augmentation.but(also=tuple(map(_by_file, recipe.augmentation.also)))
+    recipe = recipe.but(data=data, model=model, augmentation=augmentation)
+    return recipe.but(**{table: _by_file(getattr(recipe, table)) for table in KINDS})
+
+
+def _by_file(part: PartOptions) -> PartOptions:
+    return part if part.part.code is None else part.but(name=Path(part.name).name)
 
 
 def read_text(path: Path) -> str:
