@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic_core import PydanticCustomError
 
-from tenfold.audit import PARTS
+from tenfold.audit import PARTS, require_parts
 from tenfold.audit.options import SOURCES, AuditOptions, as_plain
 from tenfold.audit.store import Arrays, Finding, Store, kept_findings
 from tenfold.audit.subject import Subject
@@ -40,6 +40,7 @@ def audit(
     options = options or AuditOptions()
     if options.pictures is not None and options.pictures < 1:
         raise TenfoldError(f"An audit needs at least one picture, not {options.pictures}.")
+    require_parts(wanted or ())
     questions = {name: _question(name) for name in (PARTS if wanted is None else wanted)}
     subject = Subject(run, seed=options.seed or 0, progress=progress, data=data)
     store, kept = Store(run), kept_findings(run, wanted, options)
@@ -69,10 +70,7 @@ def _question(name: str) -> Part:
     try:
         part = find_part("question", name)
     except PydanticCustomError as error:
-        if error.type == "unusable":
-            raise TenfoldError(error.message()) from None
-        words = (error.context or {})["words"]
-        raise TenfoldError(f"A part of an audit must be {words}, not {name!r}.") from None
+        raise TenfoldError(error.message()) from None
     if needed := [key for key, field in part.options.model_fields.items() if field.is_required()]:
         raise TenfoldError(f"{name} can't be used: its option {needed[0]} needs a default.")
     return part
@@ -101,7 +99,8 @@ def _shown(part: Part, found: Any) -> Finding:
     rows, figure = found if isinstance(found, tuple) else (found, None)
     if isinstance(rows, dict):
         rows = [{"": key, "value": value} for key, value in rows.items()]
-    if not rows or not all(isinstance(row, dict) for row in rows):
+    is_list = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    if not rows or not is_list:
         raise TenfoldError(f"{part.name} must give a dict or a list of dicts, not {rows!r:.80}.")
     title = (inspect.getdoc(part.call) or part.name).partition("\n")[0]
     plain = json.loads(json.dumps(rows, default=lambda v: getattr(v, "tolist", v.__str__)()))
@@ -109,7 +108,7 @@ def _shown(part: Part, found: Any) -> Finding:
     if figure is not None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
         arrays["figure"] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
     return Finding({"own": part.name, "title": title, "rows": plain}, arrays)

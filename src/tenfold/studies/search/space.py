@@ -114,10 +114,11 @@ class Spec(Options):
         differ = len(set(map(json.dumps, found))) == len(found) > 1
         if words in ({"choices"}, {"times"}) and not differ:
             raise expected("a list of two or more different values", key=min(words), found=found)
-        is_number = isinstance(info.context, int | float) and not isinstance(info.context, bool)
-        if words != {"choices"} and not (is_number and (between or info.context > 0)):
+        value: Any = info.context
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if words != {"choices"} and not (is_number and (between or value > 0)):
             other = "low and high, or choices" if is_number else "choices"
-            raise expected(f"given by {other}, since the recipe has {info.context!r}")
+            raise expected(f"given by {other}, since the recipe has {value!r}")
         return self
 
     @model_validator(mode="after")
@@ -243,7 +244,8 @@ def _of_signatures(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
             elif kind is bool:
                 yield f"{table}.{key}", {"choices": [False, True]}
             elif len(bounds) == 2 and kind in (int, float):
-                low, high = (bounds.get(a, bounds.get(b)) for a, b in (("ge", "gt"), ("le", "lt")))
+                low: Any = bounds.get("ge", bounds.get("gt"))
+                high: Any = bounds.get("le", bounds.get("lt"))
                 inset = 1 if kind is int else (high - low) / 100  # From an open end.
                 low, high = low + inset * ("gt" in bounds), high - inset * ("lt" in bounds)
                 yield f"{table}.{key}", {"low": low, "high": high, "log": 0 < 100 * low <= high}
