@@ -108,8 +108,8 @@ def known_findings(run: RunFolder) -> dict[str, Finding]:
         return {}
     store = Store(run)
     own = sorted({path.stem for path in store.folder.glob("*.json")} - set(PARTS))
-    found = {part: store.load(part) for part in (*PARTS, *own)}
-    return {part: finding for part, finding in found.items() if finding is not None}
+    found = ((part, store.load(part)) for part in (*PARTS, *own))
+    return {part: each for part, each in found if each and (part in PARTS or "own" in each.values)}
 
 
 def kept_findings(
