@@ -143,7 +143,7 @@ def test_the_contract_of_every_network(name):
 @every_model
 def test_every_network_can_be_looked_into(name):
     model, sides, features = trained_a_little(name), [], []
-    parts, blocks = parts_of(model), blocks_of(model)
+    parts, blocks = parts_of(model, (32, 32)), blocks_of(model)
     assert bool(parts.layers) == (name != "ann")
     assert len({layer.name for layer in parts.layers}) == len(parts.layers)
     learning = {id(p) for p in model.parameters() if p.requires_grad}

@@ -70,7 +70,7 @@ class Run:
         """The trained model. Raises TenfoldError until there is one."""
         return load(self.path)
 
-    def plot(self) -> Figure:
+    def plot(self) -> "_Curves":
         """Loss and accuracy by epoch, of training and validation."""
         figure, curves = _Curves(figsize=(8, 3), layout="constrained"), self.curves
         for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):

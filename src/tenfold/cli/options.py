@@ -125,6 +125,12 @@ class Changes:
         }
         return changes + [f"{key}={value}" for key, value in short.items() if value is not None]
 
+    @property
+    def names_network(self) -> bool:
+        """Whether a network is named that a recipe's defaults can train."""
+        keys = [each.partition("=") for each in self.overrides or []]
+        return any(k.strip() == "model.name" and "pretrained" not in v for k, _, v in keys)
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -24,9 +24,10 @@ M = TypeVar("M", bound=Options)
 
 
 def load_recipe(
-    recipe: str | Path | Recipe, overrides: Sequence[str] | Mapping[str, Any] = ()
+    recipe: str | Path | Recipe | None, overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> Recipe:
-    """A shipped recipe by name, or one from a `.toml` file or a run's `recipe.json`, changed.
+    """A shipped recipe by name, or one from a `.toml` file or a run's `recipe.json`, changed; None
+    stands for the defaults of every field.
 
     overrides: `key=value` with dotted keys, such as `optimizer.lr=0.1`, values written as in TOML
     and a bare word being a string; or a mapping of such keys. Raises TenfoldError for anything
@@ -36,6 +37,10 @@ def load_recipe(
     3
     """
     came_with: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if recipe is None:
+        values, source = apply_overrides({}, overrides), "--set"
+        network = str(values.get("model", {}).get("name", "custom"))
+        return recipe_from_dict({"name": network.rpartition(":")[2]} | values, source=source)
     if isinstance(recipe, Recipe):
         values, source = recipe.to_dict(), f"recipe {recipe.name}"
     else:
@@ -95,15 +100,20 @@ def apply_overrides(
     to the old one; overrides of the new one's fields may stand before or after it. So does another
     `data.normalisation` with the mean and deviation that were given.
     """
+    if isinstance(overrides, Mapping):
+        return with_keys(values, [(key.split("."), value) for key, value in overrides.items()])
+    return with_keys(values, [_parse_override(override) for override in overrides])
+
+
+def with_keys(
+    values: Mapping[str, Any], changes: Sequence[tuple[list[str], Any]]
+) -> dict[str, Any]:
+    """A copy of nested `values` with the value at each path of keys set; see `apply_overrides`."""
     result = {
         key: dict(value) if isinstance(value, dict) else value for key, value in values.items()
     }
-    if isinstance(overrides, Mapping):
-        parsed = [(key.split("."), value) for key, value in overrides.items()]
-    else:
-        parsed = [_parse_override(override) for override in overrides]
     first = ("name", "normalisation")
-    for keys, value in sorted(parsed, key=lambda item: item[0][-1] not in first):
+    for keys, value in sorted(changes, key=lambda item: item[0][-1] not in first):
         table = result
         for key in keys[:-1]:
             inner = table.setdefault(key, {})
@@ -121,7 +131,7 @@ def apply_overrides(
             table.pop("mean", None)
             table.pop("std", None)
         table[keys[-1]] = value
-    changed = {".".join(keys) for keys, _ in parsed}
+    changed = {".".join(keys) for keys, _ in changes}
     if "training.epochs" in changed and "training.milestones" not in changed:
         _drop_later_milestones(result["training"])
     return result
@@ -160,9 +170,12 @@ def checked(kind: type[M], values: Any, *, source: str) -> M:
     """
     values = frozen(values)
 
-    def options_of(table: str) -> type[PartOptions]:
-        name = values[table].get("name", DEFAULTS[table])
-        return find_part(KINDS[table], name).options
+    def options_of(location: tuple[int | str, ...]) -> type[PartOptions]:
+        table, found = str(location[-1]), values
+        for key in location:
+            found = found[key]
+        name = found.get("name", DEFAULTS.get(table))
+        return find_part(KINDS.get(table, "augmentation"), name).options
 
     try:
         return kind.model_validate(values)
@@ -195,12 +208,13 @@ def without_places(recipe: Recipe) -> Recipe:
         data = data.but(name=Path(data.name).resolve().name or data.name)
     if model.name == "pretrained":
         model = model.but(weights=Path(model.weights).name)
-    named = {
-        table: part.but(name=Path(part.name).name)
-        for table, part in recipe
-        if isinstance(part, PartOptions) and part.part.code is not None
-    }
-    return recipe.but(**{"data": data, "model": model, **named})
+    augmentation = recipe.augmentation.but(also=tuple(map(_by_file, recipe.augmentation.also)))
+    recipe = recipe.but(data=data, model=model, augmentation=augmentation)
+    return recipe.but(**{table: _by_file(getattr(recipe, table)) for table in KINDS})
+
+
+def _by_file(part: PartOptions) -> PartOptions:
+    return part if part.part.code is None else part.but(name=Path(part.name).name)
 
 
 def read_text(path: Path) -> str:

@@ -33,11 +33,11 @@ def part_of(table: str, value: Any) -> PartOptions:
         return value
     if not isinstance(value, Mapping):
         raise expected("a table", found=value)
-    name = value.get("name", DEFAULTS.get(table))
+    kind, name = KINDS.get(table, table), value.get("name", DEFAULTS.get(table))
     if not isinstance(name, str):
-        words = f"one of {', '.join(SHIPPED[KINDS[table]])}"
+        words = f"one of {', '.join(SHIPPED[kind])}" if SHIPPED[kind] else f"such as my.py:{kind}"
         raise expected(words, key="name", found=name)
-    return find_part(KINDS[table], name).options.model_validate(value)
+    return find_part(kind, name).options.model_validate(value)
 
 
 def _part(table: str) -> Any:
@@ -147,6 +147,9 @@ class AugmentationOptions(Options):
     """Beta parameter of mixup (Zhang et al. 2018)."""
     cutmix: NotNegative = 0.0
     """Beta parameter of CutMix (Yun et al. 2019); with mixup too, each batch takes one of them."""
+    also: tuple[Annotated[PartOptions, _part("augmentation")], ...] = ()
+    """Augmentations of one's own, one after the other, such as `{name = "my.py:invert"}`: after
+    those above, and before mixup and CutMix."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -297,6 +300,11 @@ class Recipe(Options):
     """Parts of the training of a pretrained network, one after the other; none trains all of it."""
     evaluation: EvaluationOptions = EvaluationOptions()
 
+    @property
+    def parts(self) -> tuple[PartOptions, ...]:
+        """Every part that it names."""
+        return (*(getattr(self, table) for table in KINDS), *self.augmentation.also)
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON values; `recipe_from_dict` reads them back."""
         return self.model_dump(mode="json", serialize_as_any=True)
@@ -313,7 +321,7 @@ class Recipe(Options):
         return self
 
 
-_OF_FEATURES = "0 where the head trains alone, on features that are computed before"
+_OF_FEATURES = "where the head trains alone, on features that are computed before"
 
 
 def _combinations(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
@@ -342,8 +350,9 @@ def _combinations(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         "0 where there are stages",
     )
     if stages and all(stage.trains == "head" for stage in stages):
-        for name in ("cutout", "random_erasing", "mixup", "cutmix"):
-            yield f"augmentation.{name}", not getattr(recipe.augmentation, name), _OF_FEATURES
+        for name in ("cutout", "random_erasing", "mixup", "cutmix", "also"):
+            words = f"{'[]' if name == 'also' else 0} {_OF_FEATURES}"
+            yield f"augmentation.{name}", not getattr(recipe.augmentation, name), words
     yield (
         "optimizer.name",
         recipe.optimizer.name != "muon" or (has_norms and model.part.muon),
