@@ -120,7 +120,7 @@ def _in_call(node: ast.Call, name: str) -> Iterator[Setting]:
     for kinds in SECTIONS.values():
         for kind in kinds:
             short = kind.part.name if issubclass(kind, PartOptions) else kind.__name__
-            if name.removesuffix("_schedule") == short:
+            if short in (name.removesuffix("_schedule"), *map(_value, node.args[:2])):
                 yield from _differences(kind, values)
 
 
