@@ -382,7 +382,7 @@ def test_mobilenet_has_the_size_of_torchvision(width):
     [
         ("densenet", {"depth": 101}, "depth .*6 n . 4"),
         ("wide_resnet", {"depth": 27}, "depth .*6 n . 4"),
-        ("vit", {"width": 50}, "width .*multiple of 4 and of model.heads"),
+        ("vit", {"width": 64, "heads": 5}, "width .*multiple of 4 and of model.heads"),
         ("vit", {"patch": 64}, "too small for vit"),
     ],
 )

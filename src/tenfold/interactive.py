@@ -70,9 +70,9 @@ class Run:
         """The trained model. Raises TenfoldError until there is one."""
         return load(self.path)
 
-    def plot(self) -> "_Curves":
+    def plot(self) -> "Curves":
         """Loss and accuracy by epoch, of training and validation."""
-        figure, curves = _Curves(figsize=(8, 3), layout="constrained"), self.curves
+        figure, curves = Curves(figsize=(8, 3), layout="constrained"), self.curves
         for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             for split in ("train", "validation"):
                 values = curves[f"{split}_{quantity}"]
@@ -123,7 +123,7 @@ class Run:
         return f"<p>{escape(repr(self))}</p>{table}{self.plot()._repr_svg_()}"
 
 
-class _Curves(Figure):
+class Curves(Figure):
     """A figure that a notebook shows without pyplot."""
 
     def _repr_svg_(self) -> str:
