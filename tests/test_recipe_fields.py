@@ -135,7 +135,8 @@ def _in_call(node: ast.Call, name: str) -> Iterator[Setting]:
 def _in_tuple(node: ast.Tuple) -> Iterator[Setting]:
     """`("vit", {"depth": 2})`, as tests of networks have it."""
     for name, options in itertools.pairwise(node.elts):
-        if isinstance(options, ast.Dict) and _value(name) in SHIPPED["network"]:
+        known = isinstance(name, ast.Constant) and name.value in SHIPPED["network"]
+        if known and isinstance(options, ast.Dict):
             keys = [_value(key) for key in options.keys]
             values = dict(zip(keys, map(_value, options.values), strict=True))
             yield from _in_section("model", {"name": _value(name), **values})
