@@ -90,6 +90,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if side:
             pixels = resize_pixels(pixels, image_size=side)
         labels = column_or_1d(y, warn=True)
+        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+            raise ValueError("Input y contains NaN or infinity.")
         check_classification_targets(labels)
         if len(pixels) != len(labels):
             raise ValueError(f"X has {len(pixels)} images and y {len(labels)} labels.")

@@ -138,6 +138,8 @@ def _named(
     if time is not None:
         seconds_of(time)
     named, data = None, changes.data
+    if data is not None:
+        require_data(data)
     if recipe is not None or changes.names_network:
         from tenfold.recipe import load_recipe, require_effect
 
