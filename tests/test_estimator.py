@@ -13,6 +13,8 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import tenfold
+from tenfold.data.sources import fetch
+from tenfold.data.sources.catalogue import FETCHABLE
 from tenfold.errors import TenfoldError
 from tenfold.estimator import Classifier
 from tenfold.recipe import load_recipe
@@ -139,3 +141,18 @@ def test_scikit_learns_own_checks_pass():
     failed = {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
     assert failed == {}
     assert sum(r["status"] == "passed" for r in results) > 40
+
+
+def test_fast_75_is_cross_validated_on_digits():
+    found = cross_val_score(Classifier("fast-75"), DIGITS.images / 16, DIGITS.target, cv=2)
+    assert found.min() > 0.25  # A tenth would be chance; its one epoch has five steps here.
+
+
+@pytest.mark.slow
+def test_fast_75_is_cross_validated_on_cifar10():
+    try:
+        images = fetch(FETCHABLE["cifar10"], offline=True).train
+    except TenfoldError as error:
+        pytest.skip(str(error))
+    found = cross_val_score(Classifier("fast-75"), images.pixels[:2000], images.labels[:2000], cv=2)
+    assert found.min() > 0.15
