@@ -46,16 +46,16 @@ format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED)  ## Time the loop, the fast recipes and the service (3 h; TO=75 SEEDS=3 for less), write the tables
+bench: $(INSTALLED)  ## Time the loop, the fast recipes and the service (3 h; TO=75 SEEDS=3 for less), write measured.json and the tables
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/accuracy.py --to $(TO) --seeds $(SEEDS) --out runs/bench
 	$(BIN)/python benchmarks/serving.py --runs runs/bench/runs --out runs/bench/serving.json
 	$(BIN)/python docs/make_speed.py runs/bench
 
-docs: $(INSTALLED)  ## Write docs/reference.md from the code: commands, recipe fields, models
+docs: $(INSTALLED)  ## Write the reference, the recipes' schema and what quotes measured.json
 	$(BIN)/python docs/make_reference.py
 
-results: $(INSTALLED)  ## Write docs/results.md and the README's table from the studies that were run
+results: $(INSTALLED)  ## Write docs/results.md, measured.json and the README from the studies that were run
 	$(BIN)/python docs/make_results.py studies/*
 
 clean:  ## Remove the virtual environment and caches; runs are kept

@@ -1,9 +1,37 @@
 """What the scripts share that write documents from measurements."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.runs import Run
+from tenfold.evaluation.trained import build_network
+from tenfold.formatting import count, duration
+from tenfold.models import count_parameters
+from tenfold.recipe import Recipe, load_recipe, shipped_recipes
+from tenfold.results.measured import Accuracy, Measured, MeasuredFile
+from tenfold.results.runs import Provenance
+from tenfold.results.studies import Estimate, Machine
+from tenfold.speed.networks import NUM_CLASSES, SIDE
+
+T = TypeVar("T")
+
+MEASURED = "src/tenfold/measured.json"
+
+GOALS = {"75": (0.7509, 3.0e12), "85": (0.85, 1.2e13), "91": (0.91, 4.5e13), "94": (0.94, 1.8e14)}
+"""Accuracy on test and cost in FLOP of a matrix product, by the name of the goal."""
+
+QUICK = {
+    "ann": "dense, 3072-512-256-10",
+    "cnn-quick": "three convolutions, Muon, bf16",
+    "cnn": "the same, plain SGD, float32",
+}
+"""The recipes of the demo, and what their networks are."""
 
 
 def read(path: Path) -> str | None:
@@ -11,18 +39,16 @@ def read(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.exists() else None
 
 
-def with_part(path: Path, part: str, text: str) -> str:
-    """The document at `path` with `text` between the lines `<!-- part:begin -->` and `:end`.
+def with_part(document: str, part: str, text: str, *, name: str) -> str:
+    """`document` with `text` between the lines `<!-- part:begin -->` and `:end`.
 
-    Raises TenfoldError where it has no such lines.
+    Raises TenfoldError, which calls the document `name`, where it has no such lines.
     """
-    document = read(path) or ""
     first, last = f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
     begin, end = document.find(first), document.find(last)
     if begin < 0 or end < begin:
         raise TenfoldError(
-            f"{path.name} has no table to replace: put the lines {first} and {last} where it "
-            "belongs."
+            f"{name} has no table to replace: put the lines {first} and {last} where it belongs."
         )
     return f"{document[:begin]}{first}\n{text}\n{document[end:]}"
 
@@ -33,3 +59,190 @@ def table(
     """A Markdown table; columns of `numbers` are flush right."""
     rules = ["---:" if column in numbers else "---" for column in range(len(heads))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rules, *rows))
+
+
+# -- measured.json -------------------------------------------------------------------------------
+
+
+def measured_in(root: Path) -> MeasuredFile:
+    """The figures of the checkout at `root`; none where it has no such file yet."""
+    return MeasuredFile.model_validate_json(read(root / MEASURED) or "{}")
+
+
+def measured_text(measured: MeasuredFile) -> str:
+    """The text of measured.json."""
+    recipes = dict(sorted(measured.recipes.items()))
+    values = measured.model_copy(update={"recipes": recipes}).model_dump(mode="json")
+    return json.dumps(values, indent=1) + "\n"
+
+
+def with_figures(measured: MeasuredFile, found: Mapping[str, Measured]) -> MeasuredFile:
+    """`measured` with what was `found` by recipe; figures of changed recipes stay beside it."""
+    recipes = dict(measured.recipes)
+    for name, new in found.items():
+        recipes[name] = (new, *(old for old in recipes.get(name, ()) if "--set" in old.command))
+    return measured.model_copy(update={"recipes": recipes})
+
+
+def measured_by(
+    recipe: Recipe, runs: Sequence[Run], accuracy: Accuracy, *, command: str, **known: Any
+) -> Measured:
+    """What `runs` of `recipe` reached; None where they don't agree or don't say."""
+    times = [run.training for run in runs if run.training]
+    made = [run.provenance for run in runs]
+    epochs = mean([each.epochs for each in times])
+    images = shared([each.data.splits.get("train") for each in made])
+    flop = training_flop(recipe, num_images=images, epochs=epochs) if images and epochs else None
+    values: dict[str, Any] = {
+        "seconds": mean([each.training_seconds for each in times]),
+        "core_seconds": mean([each.process_seconds for each in times]),
+        "flop": rounded(flop),
+        "machine": shared([Machine.of(each) for each in made]) or Machine(),
+        "precision": shared([each.arithmetic for each in made]),
+        "torch": shared([each.libraries.get("torch") for each in made]),
+        "commit": shared([commit_of(each) for each in made]),
+        "date": max((one.started[:10] for each in made for one in each.sessions), default=None),
+    }
+    return Measured(command=command, accuracy=accuracy, **values | known)
+
+
+def accuracy_of(found: Estimate) -> Accuracy:
+    """An estimate over seeds, or over images where there is one, as measured.json has it."""
+    mean, low, high = (round(share, 6) for share in (found.mean, found.low, found.high))
+    over: Any = "images" if found.interval_over == "pictures" else "seeds"
+    return Accuracy(mean=mean, low=low, high=high, n=found.n, interval=over)
+
+
+def training_flop(recipe: Recipe, *, num_images: int, epochs: float) -> float | None:
+    """FLOP of training on `num_images` of 32x32: three forward passes for each image seen.
+
+    Convolutions and matrix products alone, a multiplication and an addition each. None where
+    there are stages, some of which compute the features of an image once.
+    """
+    if recipe.stages:
+        return None
+    flop, begun = 0.0, 0.0
+    network = build_network(recipe, num_classes=NUM_CLASSES, image_size=(SIDE, SIDE)).eval()
+    sizes = (*recipe.training.sizes, SIDE)
+    for side, until in zip(sizes, (*recipe.training.sizes_until, 1.0), strict=True):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network(torch.ones(1, 3, side, side))
+        flop += (until - begun) * counter.get_total_flops()
+        begun = until
+    return 3 * flop * num_images * recipe.training.select * epochs
+
+
+def commit_of(made: Provenance) -> str | None:
+    """The commit that a run was made with, marked as git does where files were changed."""
+    if made.git is None or not made.git.commit:
+        return None
+    return made.git.commit[:7] + ("-dirty" if made.git.dirty else "")
+
+
+def shared(values: Sequence[T]) -> T | None:
+    """The value that all have, or None."""
+    return values[0] if values and all(value == values[0] for value in values) else None
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean to a tenth; None where there are none, or one is not known."""
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 1) if known and len(known) == len(values) else None
+
+
+def rounded(value: float | None) -> float | None:
+    """To four digits."""
+    return None if value is None else float(f"{value:.4g}")
+
+
+def count_parameters_of_recipes() -> dict[str, int]:
+    """Of the shipped recipes' networks, for the ten classes and 32x32 pixels of CIFAR-10."""
+    counts = {}
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        side = recipe.data.image_size or SIDE
+        with torch.device("meta"):
+            counts[name] = count_parameters(
+                recipe.model(num_classes=NUM_CLASSES, image_size=(side, side))
+            )
+    return counts
+
+
+# -- what quotes it ------------------------------------------------------------------------------
+
+
+def quoting(root: Path, measured: MeasuredFile) -> dict[Path, str]:
+    """The documents that quote `measured`, with their new text."""
+    parts = {"speed": speed, "demo": demo, "transfer": transfer}
+    documents = {}
+    for name in ("README.md", "docs/speed.md"):
+        if (text := read(root / name)) is None:
+            continue
+        for part, render in parts.items():
+            if f"<!-- {part}:begin -->" in text and (rendered := render(measured)):
+                text = with_part(text, part, rendered, name=name)
+        documents[root / name] = text
+    return documents
+
+
+def speed(measured: MeasuredFile) -> str:
+    """A line for each goal: accuracy and cost beside what they were to be."""
+    rows, found = [], []
+    for target, (accuracy, cost) in GOALS.items():
+        if (one := measured.first(f"fast-{target}")) is None:
+            continue
+        found.append(one)
+        spread = ", range" if one.accuracy.interval == "range" else ""
+        row = [f"`fast-{target}`", f"{100 * accuracy:g} %", one.accuracy.with_interval(2) + spread]
+        costs = (one.product_flop, cost, one.flop)
+        row += [str(one.accuracy.n), duration(one.seconds), *map(short_power, costs)]
+        rows.append(row)
+    if not found:
+        return ""
+    rates = [e.product_flop / e.seconds / 1e9 for e in found if e.product_flop and e.seconds]
+    versions = sorted({f"PyTorch {one.torch}" for one in found if one.torch})
+    machines = dict.fromkeys(one.machine.in_words for one in found)
+    told = f"; float32 matrix products ran at {min(rates):.0f} to {max(rates):.0f} GFLOP/s "
+    heads = ["recipe", "goal", "test accuracy (95 % interval)", "seeds", "time", "cost in FLOP"]
+    return (
+        f"{table([*heads, 'goal', 'counted FLOP'], rows)}\n\n"
+        f"Measured on {'; '.join([*machines, *versions])}"
+        f"{told + 'meanwhile, as means over the runs of a recipe' if rates else ''}."
+    )
+
+
+def demo(measured: MeasuredFile) -> str:
+    """The recipes of the demo."""
+    rows = []
+    for name, network in QUICK.items():
+        if (one := measured.first(name)) is None:
+            continue
+        spread = ", range" if one.accuracy.interval == "range" else ""
+        low, high = one.seconds_range or (None, None)
+        seconds = "" if low is None else f" ({low:.0f} to {high:.0f})"
+        time = f"{one.seconds:.0f} s{seconds}" if one.seconds else "–"
+        row = [f"`{name}`", network, count(measured.num_parameters[name])]
+        row += [str(load_recipe(name).training.epochs), one.accuracy.with_interval() + spread]
+        rows.append([*row, str(one.accuracy.n), time])
+    heads = ["recipe", "network", "parameters", "epochs", "test accuracy", "seeds", "training"]
+    return table(heads, rows) if rows else ""
+
+
+def transfer(measured: MeasuredFile) -> str:
+    """A line for each command that was measured of the recipes for pretrained networks."""
+    rows = [
+        [f"`{one.command}`", duration(one.seconds), one.accuracy.with_interval()]
+        for name, found in sorted(measured.recipes.items(), reverse=True)
+        if name.startswith("transfer-")
+        for one in found
+    ]
+    rows.sort(key=lambda row: "--set" not in row[0])
+    return table(["command", "time", "test accuracy (95 % interval)"], rows) if rows else ""
+
+
+def short_power(value: float | None) -> str:
+    """2.5e12, as people write it; a dash for None."""
+    if value is None:
+        return "–"
+    digits, power = f"{value:.2e}".split("e")
+    return f"{digits}e{int(power)}"

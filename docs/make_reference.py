@@ -1,15 +1,20 @@
-"""Write docs/reference.md from the code: commands, recipe fields and models.
+"""Write what follows from the code: docs/reference.md, the schema that editors complete recipes by,
+numbers of parameters, and the parts of documents that quote measured.json.
 
 The schema's docstrings are the one source; this turns them into tables.
 """
 
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from documents import MEASURED, count_parameters_of_recipes, measured_in, measured_text, quoting
+
 from tenfold.recipe import Options, PartOptions, Recipe
+from tenfold.recipe.json_schema import json_schema
 from tenfold.recipe.models import KINDS
 from tenfold.registry import SHIPPED, find_part
 
@@ -66,8 +71,8 @@ def command_sections() -> list[str]:
     return sections
 
 
-def main() -> None:
-    """Write the page."""
+def reference() -> str:
+    """docs/reference.md."""
     parts = [
         "# Reference",
         "Written by `make docs` from the code; change it there.",
@@ -76,12 +81,31 @@ def main() -> None:
         "## Recipe fields",
         "A recipe is a TOML file that lists only what differs from these defaults. "
         "`--set table.field=value` changes a field from the command line. Beside the tables below "
-        "stand `name`, `description` and `seed`.",
+        "stand `name`, `description` and `seed`. The line `#:schema PATH` at its top, with what "
+        "`tenfold recipes --schema` prints in that file, lets editors such as those with Taplo "
+        "complete and check it.",
         *recipe_sections(),
     ]
-    path = Path(__file__).with_name("reference.md")
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{path.name} is written.\n")
+    return "\n\n".join(parts) + "\n"
+
+
+def from_code(root: Path) -> dict[Path, str]:
+    """All files but the reference, which takes long, with their text."""
+    counts = {"num_parameters": count_parameters_of_recipes()}
+    measured = measured_in(root).model_copy(update=counts)
+    return quoting(root, measured) | {
+        root / MEASURED: measured_text(measured),
+        root / "src/tenfold/recipes/recipe.schema.json": json.dumps(json_schema(), indent=1) + "\n",
+    }
+
+
+def main() -> None:
+    """Write the files."""
+    root = Path(__file__).parent.parent
+    documents = from_code(root) | {root / "docs/reference.md": reference()}
+    for path, text in documents.items():
+        path.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{', '.join(path.name for path in documents)} are written.\n")
 
 
 if __name__ == "__main__":

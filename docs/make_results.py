@@ -1,4 +1,4 @@
-"""Write docs/results.md and the README's table from the summaries of studies.
+"""Write docs/results.md, measured.json and what quotes it, and the README's table, from studies.
 
     python docs/make_results.py [--check] studies/*
 
@@ -8,17 +8,33 @@ The same summaries give the same bytes, in whatever order their folders are name
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from documents import read, table, with_part
+from documents import (
+    MEASURED,
+    accuracy_of,
+    measured_by,
+    measured_in,
+    measured_text,
+    quoting,
+    read,
+    table,
+    with_figures,
+    with_part,
+)
 
 from tenfold.errors import TenfoldError, counted
 from tenfold.files import write_text
 from tenfold.formatting import count
+from tenfold.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes
 from tenfold.reporting.study import story
 from tenfold.reporting.study.story import exact_percent, ours_of
+from tenfold.results.measured import Measured
 from tenfold.results.studies import BELOW, Estimate, Point, StudySummary, VariantSummary, read_study
+from tenfold.studies.finished import read_study_runs
+from tenfold.studies.statistics import summarise
 
 ORDER = (
     "published", "tuned", "ann-vs-cnn", "epochs", "activations", "dropout", "depth", "augmentation",
@@ -50,11 +66,11 @@ ours in that mode."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write or check both documents; the exit status."""
+    """Write or check all documents; the exit status."""
     options = parse(arguments)
     try:
         studies = read_studies(options.folders)
-        documents = render(studies, root=options.root)
+        documents = render(studies, figures(options.folders, studies), root=options.root)
     except TenfoldError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -106,17 +122,65 @@ def place(study: StudySummary) -> tuple[int, str]:
     return known, study.name
 
 
-def render(studies: Sequence[StudySummary], *, root: Path) -> dict[Path, str]:
-    """Both documents by path; raises TenfoldError where the README has no place for its table."""
+def figures(folders: Iterable[Path], studies: Sequence[StudySummary]) -> dict[str, Measured]:
+    """What the runs in `folders` reached with recipes as they are shipped now, by recipe."""
+    commands = {study.name: study.command for study in studies}
+    found: dict[str, Measured] = {}
+    for folder in folders:
+        if not all((folder / name).exists() for name in ("summary.json", "study.json")):
+            continue
+        study = read_study_runs(folder)
+        for variant in study.variants:
+            name = str(variant.recipe.get("name"))
+            shares = list(variant.accuracies("test").values())
+            if not shares or name not in shipped_recipes():
+                continue
+            recipe = load_recipe(name)
+            if not is_same(variant.recipe, recipe):
+                continue
+            new = measured_by(
+                recipe,
+                list(variant.runs.values()),
+                accuracy_of(summarise(shares, num_pictures=variant.num_images("test"))),
+                command=commands.get(study.plan.name) or f"tenfold study {study.plan.name}",
+            )
+            if name not in found or found[name].accuracy.n < new.accuracy.n:
+                found[name] = new
+    return found
+
+
+def is_same(planned: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a study's recipe, of whatever version, trains as `recipe` does but for its seed."""
+    try:
+        found = recipe_from_dict(planned)
+    except TenfoldError:
+        return False
+    mine, its = (
+        each.but(seed=0, description="", training=each.training.but(milestones=()))
+        for each in (recipe, found)
+    )
+    return mine == its
+
+
+def render(
+    studies: Sequence[StudySummary], found: Mapping[str, Measured], *, root: Path
+) -> dict[Path, str]:
+    """All documents by path; raises TenfoldError where the README has no place for its table."""
     documents = {root / "docs" / "results.md": render_results(studies)}
+    if found:
+        measured = with_figures(measured_in(root), found)
+        documents |= quoting(root, measured) | {root / MEASURED: measured_text(measured)}
     readme = root / "README.md"
     chosen = [study for study in studies if study.name == README_STUDY]
-    published = with_part(readme, "results", render_published(chosen[0]) if chosen else "")
+    text = documents.get(readme, read(readme)) or ""
+    published = with_part(
+        text, "results", render_published(chosen[0]) if chosen else "", name=readme.name
+    )
     if chosen:
         documents[readme] = published
     else:
         sys.stderr.write(
-            f"The study {README_STUDY} is not among the folders; README.md stays as it is.\n"
+            f"The study {README_STUDY} is not among the folders; its table stays as it is.\n"
         )
     return documents
 

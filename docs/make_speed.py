@@ -1,4 +1,4 @@
-"""Write what `make bench` measured: docs/speed.md, docs/deploy.md, the README, and a picture.
+"""Write what `make bench` measured: measured.json and what quotes it, docs/deploy.md, a figure.
 
 python docs/make_speed.py [--root ROOT] runs/bench
 """
@@ -10,22 +10,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from documents import table, with_part
+from documents import (
+    GOALS,
+    MEASURED,
+    measured_by,
+    measured_in,
+    measured_text,
+    quoting,
+    read,
+    rounded,
+    table,
+    with_figures,
+    with_part,
+)
 from matplotlib.figure import Figure
 
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import read_run
 from tenfold.files import write_text
-from tenfold.formatting import duration
-from tenfold.recipe import shipped_recipes
+from tenfold.recipe import load_recipe, shipped_recipes
 from tenfold.reporting.comparison_figures import time_axis
 from tenfold.reporting.figures import draw_curve, finish_curves, new_chart
 from tenfold.reporting.svg import MUTED, SERIES, standalone_svg, styled
+from tenfold.results.measured import Accuracy, Measured
 from tenfold.results.runs import Epoch
+from tenfold.results.studies import Machine
 from tenfold.run import runs_of
-
-GOALS = {"75": (0.7509, 3.0e12), "85": (0.85, 1.2e13), "91": (0.91, 4.5e13), "94": (0.94, 1.8e14)}
-"""Accuracy on test and cost in FLOP of a matrix product, by the name of the goal."""
 
 PICTURE = "accuracy-against-time.svg"
 
@@ -52,20 +62,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent)
     options = parser.parse_args(arguments)
     try:
-        reached = read_reached(options.folder)
+        found = {one["summary"]["recipe"]: measured_of(one) for one in read_reached(options.folder)}
         served = options.folder / "serving.json"
-        if not reached and not served.exists():
+        if not found and not served.exists():
             raise TenfoldError(f"{options.folder} holds no measurements; `make bench` makes some.")
-        if reached:
-            text = f"{render(reached)}\n\n{machine(reached)}"
-            for name in ("README.md", "docs/speed.md"):
-                write_text(options.root / name, with_part(options.root / name, "speed", text))
-            goals = ", ".join(f"{one['target']} %" for one in reached)
-            sys.stdout.write(f"README.md and docs/speed.md written, for {goals}.\n")
+        if found:
+            measured = with_figures(measured_in(options.root), found)
+            documents = quoting(options.root, measured)
+            documents[options.root / MEASURED] = measured_text(measured)
+            for path, text in documents.items():
+                write_text(path, text)
+            names = " and ".join(path.name for path in documents)
+            sys.stdout.write(f"{names} written, for {', '.join(found)}.\n")
         if served.exists():
             path = options.root / "docs/deploy.md"
             text = render_serving(json.loads(served.read_text(encoding="utf-8")))
-            write_text(path, with_part(path, "serving", text))
+            write_text(path, with_part(read(path) or "", "serving", text, name=path.name))
             sys.stdout.write("docs/deploy.md written.\n")
         curves = read_curves(options.folder / "curves")
         if curves:
@@ -82,26 +94,28 @@ def read_reached(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
-def render(reached: Sequence[dict[str, Any]]) -> str:
-    """A line for each goal: accuracy and cost beside what they were to be."""
-    rows = []
-    for one in reached:
-        accuracy, cost = GOALS[one["target"]]
-        found = [seed["accuracy"] for seed in one["seeds"]]
-        summary = one["summary"]
-        rows.append(
-            [
-                f"`{summary['recipe']}`",
-                f"{100 * accuracy:g} %",
-                f"{100 * summary['mean']:.2f} % ({100 * min(found):.2f} to {100 * max(found):.2f})",
-                str(len(found)),
-                duration(summary["seconds"]),
-                short_power(summary["operations"]),
-                short_power(cost),
-            ]
-        )
-    heads = ["recipe", "goal", "test accuracy (range)", "seeds", "time", "cost in FLOP", "goal"]
-    return table(heads, rows)
+def measured_of(one: dict[str, Any]) -> Measured:
+    """What `tenfold bench --to` reached, as benchmarks/accuracy.py wrote it."""
+    summary, hardware = one["summary"], one["environment"]["hardware"]
+    mean, low, high = (round(summary[key], 6) for key in ("mean", "low", "high"))
+    accuracy = Accuracy(
+        mean=mean,
+        low=low,
+        high=high,
+        n=len(one["seeds"]),
+        interval="images" if len(one["seeds"]) == 1 else "seeds",
+    )
+    runs = [read_run(Path(seed["run"])) for seed in one["seeds"] if Path(seed["run"]).is_dir()]
+    known: dict[str, Any] = {
+        "seconds": round(summary["seconds"], 1),
+        "seconds_of": "run",
+        "product_flop": rounded(summary["operations"]),
+    }
+    if not runs:
+        known["machine"] = Machine(cpu=hardware["cpu"], cores=hardware["cores"])
+        known["torch"] = one["environment"]["libraries"]["torch"]
+    recipe, command = load_recipe(summary["recipe"]), f"tenfold bench --to {one['target']}"
+    return measured_by(recipe, runs, accuracy, command=command, **known)
 
 
 def render_serving(found: dict[str, Any]) -> str:
@@ -125,24 +139,6 @@ def render_serving(found: dict[str, Any]) -> str:
         f"{found['onnxruntime']:,.0f} pictures a second of `{found['recipe']}` in floats, "
         f"{found['onnxruntime_int8']:,.0f} in eight bits. Measured on {hardware['cpu']}, "
         f"{hardware['cores']} cores, which clients and server share."
-    )
-
-
-def short_power(value: float) -> str:
-    """2.5e12, as people write it."""
-    digits, power = f"{value:.2e}".split("e")
-    return f"{digits}e{int(power)}"
-
-
-def machine(reached: Sequence[dict[str, Any]]) -> str:
-    """What it was measured on."""
-    hardware = reached[0]["environment"]["hardware"]
-    libraries = reached[0]["environment"]["libraries"]
-    rates = [seed["product_rate"] for one in reached for seed in one["seeds"]]
-    return (
-        f"Measured on {hardware['cpu']}, {hardware['cores']} cores, PyTorch {libraries['torch']}; "
-        f"its float32 matrix products ran at {min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f} "
-        "GFLOP/s meanwhile."
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+import hub_stand_in
 from tenfold.data.images import Images
 
 TIMEOUT_SECONDS = 60
@@ -130,3 +131,15 @@ def browser():
         opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub on loopback, and an environment in which it is the hub."""
+    with hub_stand_in.hub() as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.address)
+        monkeypatch.setenv("HF_TOKEN", hub_stand_in.TOKEN)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+        yield found

@@ -179,19 +179,27 @@ def test_changed_data_is_not_taken_for_what_it_was_trained_on(findings, run, fol
 def test_a_part_that_lacks_something_says_so_and_is_tried_again(findings, run, monkeypatch):
     from tenfold.audit import auditing
 
-    def fail(subject, options):
+    def fail(subject):
         raise TenfoldError("There is no such thing here.")
 
-    real = auditing._PARTS["labels"]
+    real = auditing.find_part
+
+    def lacking(kind, name):
+        return (
+            dataclasses.replace(real(kind, name), call=fail)
+            if name == "labels"
+            else real(kind, name)
+        )
+
     store = Store(run)
     store.path("labels", "json").unlink()
-    monkeypatch.setitem(auditing._PARTS, "labels", dataclasses.replace(real, compute=fail))
+    monkeypatch.setattr(auditing, "find_part", lacking)
     found = audit(run)
     assert found["labels"].values == {"missing": "There is no such thing here."}
     assert audit(run)["labels"].values == found["labels"].values
     with pytest.raises(TenfoldError, match="no such thing"):
         audit(run, ["labels"])
-    monkeypatch.setitem(auditing._PARTS, "labels", real)
+    monkeypatch.setattr(auditing, "find_part", real)
     again = audit(run, ["labels"])["labels"].values
     assert again["num_images"] == findings["labels"].values["num_images"]
 
@@ -341,9 +349,7 @@ def moved(run, tmp_path_factory):
         values["data"] |= {"name": str(old)} if file == "recipe.json" else {"location": str(old)}
         write_json(place / "1" / file, values)
     model = load_model(place / "1/model.safetensors")
-    recipe = dataclasses.replace(
-        model.recipe, data=dataclasses.replace(model.recipe.data, name=str(old))
-    )
+    recipe = model.recipe.but(data=model.recipe.data.but(name=str(old)))
     save_model(place / "1/model.safetensors", dataclasses.replace(model, recipe=recipe))
     return place
 
@@ -427,3 +433,51 @@ def test_pictures_that_a_shift_changes_are_shown(findings, run, tmp_path, monkey
     page = write_report([copy.path], tmp_path / "page.html").read_text()
     assert "What one pixel changes" in page
     assert "called red; moved left: grey" in page
+
+
+OWN_QUESTION = """
+from matplotlib.figure import Figure
+
+def sure(subject, *, above: float = 0.5):
+    \"\"\"How often is it sure?
+
+    By class.
+    \"\"\"
+    figure = Figure((2, 1))
+    figure.subplots().plot([0, 1])
+    found = subject.measured_predictions()
+    rows = [{"class": name, "share": (found.logits[:, i] > 0).mean()}
+            for i, name in enumerate(found.class_names)]
+    return rows, figure
+"""
+
+
+def test_a_question_of_ones_own_is_a_section_of_the_page(findings, run, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "my.py").write_text(OWN_QUESTION)
+    found = audit(run, ["my.py:sure"])["my.py:sure"]
+    assert [row["class"] for row in found.values["rows"]] == ["red", "green", "blue", "grey"]
+    assert found.arrays["figure"].shape[2] == 3
+    page = write_report([run.path]).read_text()
+    assert "<h2>How often is it sure?</h2>" in page
+    assert "As my.py:sure measures it." in page
+    kept = Store(run).path("my.py:sure", "json")
+    assert read_json(kept)["options"] == {"seed": 0, "above": 0.5}
+    for path in kept.parent.glob(f"{kept.stem}.*"):
+        path.unlink()  # As the other tests expect it.
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("my.py:sur", "def sure(subject): ...", "did you mean 'sure'"),
+        ("my.py:sure", "def sure(subject): return 3", "must give a dict or a list of dicts, not 3"),
+        ("my.py:sure", "def sure(subject, above): ...", "its option above needs a default"),
+        ("sure", "", "no part 'sure'; .* such as my.py:question"),
+    ],
+)
+def test_a_question_that_is_none_is_a_sentence(run, folder, monkeypatch, name, code, said):
+    monkeypatch.chdir(folder)
+    (folder / "my.py").write_text(code)
+    with pytest.raises(TenfoldError, match=said):
+        audit(run, [name])

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -306,11 +307,48 @@ def test_recipes_and_models_are_listed(tmp_path):
     recipes = commands.run(["recipes", "--json"], folder=tmp_path)
     shipped = {line["name"]: line for line in map(json.loads, recipes.output.splitlines())}
     assert {"ann", "cnn"} <= set(shipped)
-    assert shipped["cnn"]["header"]["command"] == "tenfold train cnn"
-    assert shipped["cnn"]["header"]["measured"].startswith("80.9 %")
+    assert shipped["cnn"]["model"]["name"] == "cnn"
+    assert shipped["cnn"]["num_parameters"] == 357_162
+    assert shipped["cnn"]["measured"][0]["accuracy"]["median"] == 0.809
+    assert shipped["vgg"]["measured"] == []
+    assert "published" in shipped["vgg"]["text"]
     models = commands.run(["models", "--json"], folder=tmp_path)
     counts = {m["name"]: m["num_parameters"] for m in map(json.loads, models.output.splitlines())}
     assert counts["cnn"] == 357_162
+
+
+def test_recipes_fit_a_terminal_and_need_no_torch(run_python, tmp_path):
+    listed = commands.run(["recipes"], folder=tmp_path)
+    assert listed.wait() == 0, listed.output
+    assert max(map(len, listed.output.splitlines())) <= 100
+    assert re.search(
+        r"^cnn-10k-tuned +357,162 +80.0 % ± 0.7 \(3\) +5 min 24 s +C$", listed.output, re.M
+    )
+    assert re.search(r"^vgg +14,724,042 +– +–$", listed.output, re.M)
+    assert "  C  AMD EPYC with AVX-512, 2 cores, 1 thread a run" in listed.output
+    script = """
+import sys
+from tenfold.cli.app import main
+sys.argv = ["tenfold", "recipes"]
+try:
+    main()
+finally:
+    assert not {"torch", "rich", "numpy"} & set(sys.modules)
+"""
+    done = run_python(script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_shown_recipe_is_one_to_start_from(tmp_path):
+    shown = commands.run(["recipes", "transfer-lite0"], folder=tmp_path)
+    assert shown.wait() == 0, shown.output
+    assert tomllib.loads(shown.output)["model"]["backbone"] == "tf_efficientnet_lite0"
+    assert "#   test accuracy  94.5 % (94.1 to 94.9), one seed, 95 % interval" in shown.output
+    schema = json.loads(commands.run(["recipes", "--schema"], folder=tmp_path).output)
+    assert schema["properties"]["seed"]["minimum"] == 0
+    wrong = commands.run(["recipes", "fast-9"], folder=tmp_path)
+    assert wrong.wait() == 2
+    assert "did you mean 'fast-94'?" in wrong.output
 
 
 def test_debug_may_stand_anywhere(folder):
@@ -424,5 +462,5 @@ def test_runs_are_listed_sorted_compared_and_deleted(folder):
 
 def test_recipes_are_in_groups(tmp_path):
     found = commands.run(["recipes"], folder=tmp_path).output
-    groups = re.findall(r"^Recipes: (.+)$", found, re.M)
+    groups = re.findall(r"^\n(.+)$", found.partition("\n±")[0], re.M)
     assert groups == ["start here", "fast", "published", "transfer", "GPU"]

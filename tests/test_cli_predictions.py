@@ -262,7 +262,7 @@ def test_a_score_reads_well_in_a_pipe(folder):
     succeed([*PREDICT, "--split", "test", "--csv", "s.csv"], folder)
     output = succeed(["score", "s.csv", "exported/testLabels.csv"], folder)
     assert "of 128 pictures right (95 % interval" in output.splitlines()[0]
-    assert "class  pictures  recall" in output
+    assert "class  pictures   recall" in output
     assert "Most often confused" in output
     lines = (folder / "s.csv").read_text().splitlines()
     (folder / "s.csv").write_text("\n".join(lines[:101]) + "\n")

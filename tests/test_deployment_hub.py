@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import hub_stand_in
 import served
 from tenfold.evaluation.trained import load
 
@@ -17,17 +16,6 @@ from tenfold.evaluation.trained import load
 @pytest.fixture(scope="module")
 def folder(made_once):
     return made_once(served.make_run)
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with hub_stand_in.hub() as found:
-        monkeypatch.setenv("HF_ENDPOINT", found.address)
-        monkeypatch.setenv("HF_TOKEN", hub_stand_in.TOKEN)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-        monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-        yield found
 
 
 def run(*arguments, folder):

@@ -118,8 +118,8 @@ def test_views_are_those_of_the_run(folder, model, views):
     import dataclasses
 
     trained = load(folder / "runs/tiny/1")
-    evaluation = dataclasses.replace(trained.recipe.evaluation, views=views, views_below=0.6)
-    recipe = dataclasses.replace(trained.recipe, evaluation=evaluation)
+    evaluation = trained.recipe.evaluation.but(views=views, views_below=0.6)
+    recipe = trained.recipe.but(evaluation=evaluation)
     trained = dataclasses.replace(trained, recipe=recipe)
     predictor = Predictor(model)
     predictor._views, predictor._views_below = views, 0.6

@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import documents
+import make_reference
 import pytest
+
+from tenfold.recipe import shipped_recipes
+from tenfold.results.measured import read_measured
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,9 +33,54 @@ def test_links_in_the_documents_lead_somewhere():
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
-def test_every_recipe_says_its_command_machine_and_result():
+def test_every_recipe_names_its_schema_its_command_and_what_was_published():
     for recipe in (ROOT / "src/tenfold/recipes").glob("*.toml"):
         header = recipe.read_text().split("\n\n")[0]
-        for word in ("command", "machine", "time", "published", "measured"):
+        assert header.startswith("#:schema ./recipe.schema.json\n"), recipe.name
+        for word in ("command", "published"):
             assert f"#   {word}" in header, f"{recipe.name}: {word}"
+        assert not re.search("#   (measured|time)", header), "measured.json has the figures"
         assert f"tenfold train {recipe.stem}" in header
+
+
+def test_what_follows_from_the_code_and_from_measured_json_is_up_to_date():
+    for path, text in make_reference.from_code(ROOT).items():
+        assert path.read_text() == text, f"run `make docs` and commit {path.name}"
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"<!-- {part}:begin -->" in readme for part in ("speed", "demo", "transfer"))
+
+
+def test_a_figure_that_changes_changes_what_quotes_it():
+    measured = read_measured()
+    one = measured.first("fast-75")
+    better = one.model_copy(update={"accuracy": one.accuracy.model_copy(update={"mean": 0.7777})})
+    changed = documents.with_figures(measured, {"fast-75": better})
+    assert len(changed.recipes["fast-75"]) == 1
+    for name in ("README.md", "docs/speed.md"):
+        assert "77.77 % (76.14 to 76.85), range" in documents.quoting(ROOT, changed)[ROOT / name]
+
+
+def test_figures_of_changed_recipes_stay_beside_new_ones():
+    measured = read_measured()
+    old = measured.recipes["transfer-lite0"]
+    new = old[0].model_copy(update={"command": "tenfold study transfer"})
+    found = documents.with_figures(measured, {"transfer-lite0": new}).recipes["transfer-lite0"]
+    assert found == (new, *(one for one in old if "--set" in one.command))
+    assert len(found) == 2
+
+
+def test_measured_json_is_about_shipped_recipes_and_says_how_to_repeat_each_figure():
+    measured = read_measured()
+    assert set(measured.recipes) <= set(shipped_recipes())
+    for name, found in measured.recipes.items():
+        for one in found:
+            assert one.command.startswith("tenfold "), name
+            assert one.accuracy.low <= one.accuracy.center <= one.accuracy.high, name
+            assert (one.accuracy.n == 1) == (one.accuracy.interval == "images"), name
+
+
+def test_the_counted_flop_are_those_of_the_layers():
+    products = 3072 * 512 + 512 * 256 + 256 * 10
+    assert read_measured().first("ann").flop == pytest.approx(
+        3 * 2 * products * 45_000 * 6, rel=1e-3
+    )

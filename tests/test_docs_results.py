@@ -10,6 +10,11 @@ from typing import NamedTuple
 import pytest
 
 from fabricated_studies import ALL, make_published, write_study
+from fabricated_study_runs import Made as MadeRun
+from fabricated_study_runs import make_study
+from tenfold.recipe import load_recipe
+from tenfold.results.measured import MeasuredFile
+from tenfold.studies.analysis import summarise_study
 
 SCRIPT = Path(__file__).parent.parent / "docs/make_results.py"
 README = "# project\n\n<!-- results:begin -->\nold\n<!-- results:end -->\n\nThe end.\n"
@@ -149,9 +154,41 @@ def test_studies_that_are_missing_are_left_out(make_results, root: Path):
     made = make_results(root, folders=folders)
     assert made.returncode == 0
     assert made.stderr.count("has no summary.json and is left out") == 2
-    assert "README.md stays as it is" in made.stderr
+    assert "its table stays as it is" in made.stderr
     assert (root / "README.md").read_text() == README
     assert "## ann-vs-cnn" in (root / "docs/results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_shipped"),
+    [
+        ({}, True),
+        ({"milestones": [10, 20]}, True),
+        ({"batch_size": 99}, False),
+        ({"of": "an older version"}, False),
+    ],
+)
+def test_runs_of_shipped_recipes_alone_get_into_measured_json(
+    make_results, root: Path, changed: dict[str, object], is_shipped: bool
+):
+    folder = root / "studies" / "lenets"
+    make_study(folder, {"LeNet": [MadeRun(0, 0.60), MadeRun(1, 0.62)]}, title="LeNets")
+    path = folder / "study.json"
+    plan = json.loads(path.read_text())
+    for trial in plan["trials"]:
+        recipe = load_recipe("lenet", [f"seed={trial['seed']}"]).to_dict()
+        trial["recipe"] = recipe | {"training": recipe["training"] | changed}
+    path.write_text(json.dumps(plan))
+    summarise_study(folder)
+    assert make_results(root).returncode == 0
+    path = root / "src/tenfold/measured.json"
+    assert path.exists() == is_shipped
+    if is_shipped:
+        one = MeasuredFile.model_validate_json(path.read_text()).first("lenet")
+        assert (one.accuracy.mean, one.accuracy.n, one.accuracy.interval) == (0.61, 2, "seeds")
+        assert one.command == "tenfold study lenets"
+        assert one.machine.cpu == "Xeon"
+        assert make_results(root, "--check").returncode == 0
 
 
 @pytest.mark.parametrize(

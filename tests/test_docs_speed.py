@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fabricated_runs import Recipe, make_run
+from tenfold.results.measured import MeasuredFile, read_measured
 
 SCRIPT = Path(__file__).parent.parent / "docs/make_speed.py"
 MARKED = "before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter\n"
@@ -28,10 +29,15 @@ def measure(folder: Path, target: str, accuracies: list[float]) -> None:
             "hardware": {"cpu": "Some Processor", "cores": 2},
             "libraries": {"torch": "2.15.0"},
         },
-        "seeds": [{"accuracy": a, "product_rate": 1.5e11 + i} for i, a in enumerate(accuracies)],
+        "seeds": [
+            {"accuracy": a, "run": str(folder / f"runs/fast-{target}/{i}")}
+            for i, a in enumerate(accuracies, start=1)
+        ],
         "summary": {
             "recipe": f"fast-{target}",
             "mean": sum(accuracies) / len(accuracies),
+            "low": 0.75,
+            "high": 0.87,
             "seconds": 83.0,
             "operations": 1.234e13,
             "num_seeds": len(accuracies),
@@ -53,12 +59,35 @@ def test_both_documents_get_a_row_for_each_goal_and_keep_the_rest(root, tmp_path
         assert (lines[0], lines[-1]) == ("before", "after")
         rows = [line for line in lines if line.startswith("| `")]
         assert rows == [
-            "| `fast-75` | 75.09 % | 76.00 % (76.00 to 76.00) | 1 | 1 min 23 s | 1.23e13 | "
-            "3.00e12 |",
-            "| `fast-85` | 85 % | 86.30 % (86.10 to 86.50) | 2 | 1 min 23 s | 1.23e13 | 1.20e13 |",
+            "| `fast-75` | 75.09 % | 76.00 % (75.00 to 87.00) | 1 | 1 min 23 s | 1.23e13 | "
+            "3.00e12 | – |",
+            "| `fast-85` | 85 % | 86.30 % (75.00 to 87.00) | 2 | 1 min 23 s | 1.23e13 | "
+            "1.20e13 | – |",
         ]
         assert "old" not in lines
-        assert "Some Processor, 2 cores, PyTorch 2.15.0" in (root / document).read_text()
+        text = (root / document).read_text()
+        assert "Some Processor, 2 cores; PyTorch 2.15.0; float32 matrix products ran at 149" in text
+
+
+def test_the_runs_say_what_measured_json_states(root, tmp_path):
+    bench = tmp_path / "bench"
+    measure(bench, "75", [0.761, 0.765])
+    path = root / "src/tenfold/measured.json"
+    path.parent.mkdir(parents=True)
+    others = {"recipes": {"cnn": read_measured().to_dict()["recipes"]["cnn"]}}
+    path.write_text(json.dumps(others))
+    for number in (1, 2):
+        make_run(bench / f"runs/fast-75/{number}", Recipe(name="fast-75", seconds=12.0))
+    assert make(root, bench) == 0
+    found = MeasuredFile.model_validate_json(path.read_text())
+    assert found.recipes["cnn"] == read_measured().recipes["cnn"]
+    one = found.first("fast-75")
+    assert one.command == "tenfold bench --to 75"
+    assert (one.accuracy.mean, one.accuracy.n, one.accuracy.interval) == (0.763, 2, "seeds")
+    assert (one.seconds, one.seconds_of, one.product_flop) == (83.0, "run", 1.234e13)
+    assert (one.commit, one.machine.threads) == ("2119441-dirty", 2)
+    share = 45_000 * 8 / 50_000  # As the runs say, which have 8 epochs where fast-75 has one.
+    assert one.flop == pytest.approx(share * read_measured().first("fast-75").flop, rel=1e-3)
 
 
 def test_what_serving_costs_is_written_where_it_is_described(root, tmp_path):

@@ -11,8 +11,10 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from sklearn.utils.estimator_checks import check_estimator
+from tenfold.data.sources.catalogue import FETCHABLE
 
 import tenfold
+from tenfold.data.sources import fetch
 from tenfold.errors import TenfoldError
 from tenfold.estimator import Classifier
 from tenfold.recipe import load_recipe
@@ -83,11 +85,6 @@ def test_params_clone_and_pickle(fitted):
     assert clone(whole).fit(X[:60], Y[:60]).predict(X[:1]).shape == (1,)
 
 
-def test_another_part_brings_its_own_defaults():
-    chosen = Classifier("cnn", optimizer__name="adamw", optimizer__weight_decay=0.1)._resolved()
-    assert (chosen.optimizer.name, chosen.optimizer.lr) == ("adamw", 0.001)
-
-
 def test_scikit_learns_tools_take_it():
     assert cross_val_score(quick(), X[:120], Y[:120] % 2, cv=2).shape == (2,)
     search = GridSearchCV(quick(), {"optimizer__lr": [1e-6, 0.05]}, cv=2)
@@ -144,3 +141,18 @@ def test_scikit_learns_own_checks_pass():
     failed = {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
     assert failed == {}
     assert sum(r["status"] == "passed" for r in results) > 40
+
+
+def test_fast_75_is_cross_validated_on_digits():
+    found = cross_val_score(Classifier("fast-75"), DIGITS.images / 16, DIGITS.target, cv=2)
+    assert found.min() > 0.25  # A tenth would be chance; its one epoch has five steps here.
+
+
+@pytest.mark.slow
+def test_fast_75_is_cross_validated_on_cifar10():
+    try:
+        images = fetch(FETCHABLE["cifar10"], offline=True).train
+    except TenfoldError as error:
+        pytest.skip(str(error))
+    found = cross_val_score(Classifier("fast-75"), images.pixels[:2000], images.labels[:2000], cv=2)
+    assert found.min() > 0.15

@@ -52,7 +52,7 @@ def counted(model, monkeypatch):
 
 
 def test_they_are_what_the_network_says_of_each_picture(cache, model, pixels):
-    found = features_of(model, pixels, CONSTANTS, batch_size=3)
+    found = features_of(model, pixels, CONSTANTS)
     model.eval()
     inputs = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     with torch.inference_mode():
@@ -110,11 +110,10 @@ def test_a_training_network_stays_one_and_learns_nothing(cache, model, pixels):
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
-def test_progress_is_told(cache, model, pixels):
+def test_progress_is_told(cache, model, pixels, monkeypatch):
     told = []
-    features_of(
-        model, pixels, CONSTANTS, batch_size=3, progress=lambda *arguments: told.append(arguments)
-    )
+    monkeypatch.setattr(type(model), "batch_size", lambda self, most: 3)
+    features_of(model, pixels, CONSTANTS, progress=lambda *arguments: told.append(arguments))
     assert told == [("features", 3, 7), ("features", 6, 7), ("features", 7, 7)]
 
 

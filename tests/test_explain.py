@@ -73,7 +73,7 @@ def test_floats_between_0_and_1_are_explained_as_the_pictures_that_they_are_of()
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_says_what_it_is_made_of(name):
     model = trained(name, "evaluation.views=one")
-    parts = parts_of(model.module)
+    parts = parts_of(model.module, model.image_size)
     assert parts.head.out_features == 10
     maps = explain.feature_maps(model, pictures())
     assert bool(maps) == (name in WITH_MAPS)
@@ -94,7 +94,7 @@ def test_grad_cam_is_that_of_captum(name):
     from captum.attr import LayerAttribution, LayerGradCam
 
     model = trained(name)
-    layer = parts_of(model.module).last
+    layer = parts_of(model.module, model.image_size).last
     model.module.eval()
     inputs = model.inputs(pictures()).requires_grad_(True)
     found = LayerGradCam(model.module, layer.module).attribute(

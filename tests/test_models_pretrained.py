@@ -88,7 +88,7 @@ def test_a_network_that_timm_lacks_gives_the_choices():
 
 
 def test_a_size_that_a_network_can_not_take_is_said():
-    with pytest.raises(TenfoldError, match=r"not take pictures of 100 pixels.*model.input_size"):
+    with pytest.raises(TenfoldError, match=r"not take images of 100 pixels.*model.input_size"):
         make("test_vit", input_size=100)
 
 

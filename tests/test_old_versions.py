@@ -28,7 +28,7 @@ def tenfold(*arguments):
 
 
 def test_a_run_is_evaluated_as_it_was_and_reported(old):
-    kept = json.loads((old / "run/result.json").read_text())["metrics"]["test"]["accuracy"]
+    kept = json.loads((old / "run/result.json").read_text())["splits"]["test"]["accuracy"]
     assert f"{100 * kept:.2f} %" in tenfold("evaluate", "run")
     tenfold("report", "run")
     assert f"{100 * kept:.1f}" in (old / "run/report.html").read_text()

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import inspect
+import itertools
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,15 +114,32 @@ def settings_in_tests() -> Iterator[Setting]:
                 yield from _in_text(node.value)
             elif isinstance(node, ast.Dict):
                 yield from _in_dict(node)
+            elif isinstance(node, ast.Tuple):
+                yield from _in_tuple(node)
 
 
 def _in_call(node: ast.Call, name: str) -> Iterator[Setting]:
     values = {keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg}
+    for keyword in node.keywords:
+        if keyword.arg in SECTIONS and isinstance(keyword.value, ast.Dict):
+            own = [_value(key) for key in keyword.value.keys]
+            inner = dict(zip(own, map(_value, keyword.value.values), strict=True))
+            yield from _in_section(keyword.arg, inner)
     for kinds in SECTIONS.values():
         for kind in kinds:
             short = kind.part.name if issubclass(kind, PartOptions) else kind.__name__
-            if name.removesuffix("_schedule") == short:
+            if short in (name.removesuffix("_schedule"), *map(_value, node.args[:2])):
                 yield from _differences(kind, values)
+
+
+def _in_tuple(node: ast.Tuple) -> Iterator[Setting]:
+    """`("vit", {"depth": 2})`, as tests of networks have it."""
+    for name, options in itertools.pairwise(node.elts):
+        known = isinstance(name, ast.Constant) and name.value in SHIPPED["network"]
+        if known and isinstance(options, ast.Dict):
+            keys = [_value(key) for key in options.keys]
+            values = dict(zip(keys, map(_value, options.values), strict=True))
+            yield from _in_section("model", {"name": _value(name), **values})
 
 
 def _in_text(text: str) -> Iterator[Setting]:

@@ -120,10 +120,8 @@ def test_what_is_not_done_takes_no_time(slow_machine):
 def test_the_clock_is_the_only_end(slow_machine):
     asked = load_recipe("cnn-dropout")
     assert asked.training.milestones
-    early = dataclasses.replace(asked.training, early_stopping=3)
-    planned = plan_run(
-        dataclasses.replace(asked, training=early), dataset(side=32), seconds=100, device=CPU
-    )
+    early = asked.training.but(early_stopping=3)
+    planned = plan_run(asked.but(training=early), dataset(side=32), seconds=100, device=CPU)
     assert planned.recipe.training.milestones == ()
     assert planned.recipe.training.early_stopping == 0
     assert planned.recipe.training.min_steps == 0
@@ -225,8 +223,8 @@ def repeated(images, times):
 
 def test_an_unfinished_plan_is_gone_on_with(tmp_path):
     wanted = load_recipe("cnn", ["seed=2"])
-    training = dataclasses.replace(wanted.training, epochs=77, min_steps=0, time_limit_seconds=41.5)
-    begun = dataclasses.replace(wanted, name="cnn-in-1m", training=training)
+    training = wanted.training.but(epochs=77, min_steps=0, time_limit_seconds=41.5)
+    begun = wanted.but(name="cnn-in-1m", training=training)
     run = create_run(tmp_path, "cnn-in-1m")
     write_json(run.recipe, begun.to_dict())
 

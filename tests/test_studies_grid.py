@@ -109,7 +109,7 @@ def test_commas_in_brackets_and_quotes_separate_nothing(
         (["model.widths=[1},2"], "must have the form"),
         (['description="a,b'], "must have the form"),
         (["seed=1,2"], "--seeds"),
-        (["model.activation='relu',\"relu\""], "label 'activation relu' is there 2 times"),
+        (["model.activation='relu',\"relu\""], "tables with different labels .'activation relu'"),
         (["optimizer.lr=1,2,1"], "has 1 2 times"),
         (["optimizer.lr=1", "model.dropout=0", "optimizer.lr=2"], "optimizer.lr 2 times"),
     ],

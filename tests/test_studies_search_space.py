@@ -16,22 +16,37 @@ from tenfold.studies.search.space import Range, default_space, read_space, with_
         ("", "has no ranges"),
         ("x = ", "is not valid TOML"),
         ('"optimizer.lrr" = {low = 1, high = 2}', "optimizer.lrr.*did you mean 'optimizer.lr'"),
-        ('"optimizer.lr" = 0.1', "optimizer.lr must be a range"),
-        ("[optimizer]\nlr = 0.1", "optimizer.lr must be a range"),
-        ('"optimizer.lr" = {lo = 1, high = 2}', "optimizer.lr has an unknown word 'lo'"),
+        ('"optimizer.lr" = 0.1', "optimizer.lr must be a table"),
+        ("[optimizer]\nlr = 0.1", "optimizer.lr must be a table"),
+        (
+            '"optimizer.lr" = {lo = 1, high = 2}',
+            "unknown key 'optimizer.lr.lo' .did you mean 'low'",
+        ),
         ('"optimizer.lr" = {low = 0.1}', "optimizer.lr must be a range"),
-        ('"optimizer.lr" = {low = 0.1, high = 0.01}', "optimizer.lr: low must be below high"),
-        ('"optimizer.lr" = {low = 0.0, high = 0.1, log = true}', "log needs a low above 0"),
+        (
+            '"optimizer.lr" = {low = 0.1, high = 0.01}',
+            "optimizer.lr.low must be below high, which is 0.01",
+        ),
+        (
+            '"optimizer.lr" = {low = 0.0, high = 0.1, log = true}',
+            "optimizer.lr.log must be false unless low is above 0",
+        ),
         ('"optimizer.lr" = {low = "a", high = 0.1}', "low must be a number, not 'a'"),
         ('"optimizer.lr" = {low = -1.0, high = 0.1}', "optimizer.lr must be more than 0"),
         ('"model.dropout" = {low = 0.0, high = 1.0}', "model.dropout must be from 0 to below 1"),
-        ('"model.dropout" = {low = 0.0, high = 0.5, step = 0.7}', "step must be above 0"),
-        ('"training.batch_size" = {low = 16.5, high = 64}', "a whole number, so low must be"),
+        (
+            '"model.dropout" = {low = 0.0, high = 0.5, step = 0.7}',
+            "step must be at most high less low",
+        ),
+        ('"training.batch_size" = {low = 16.5, high = 64}', "low must be a whole number"),
         ('"training.batch_size" = {choices = [32]}', "two or more different values"),
         ('"training.batch_size" = {choices = [32, 32]}', "two or more different values"),
-        ('"augmentation.cutout" = {factor = 2.0}', "no multiples"),
-        ('"optimizer.lr" = {factor = 0.5}', "factor must be a number above 1"),
-        ('"model.widths" = {low = 1, high = 2}', "give its choices"),
+        (
+            '"augmentation.cutout" = {factor = 2.0}',
+            "given by low and high, or choices, since the recipe has 0",
+        ),
+        ('"optimizer.lr" = {factor = 0.5}', "factor must be more than 1"),
+        ('"model.widths" = {low = 1, high = 2}', "given by choices, since the recipe has"),
         ('"optimizer.name" = {choices = ["sgd", "adan"]}', "optimizer.name must be one of"),
         ("seed = {low = 0, high = 9}", "seed is luck"),
         ('"data.validation_size" = {low = 0.1, high = 0.2}', "decides what is judged on"),
@@ -70,11 +85,13 @@ def test_ranges_say_what_a_field_may_be(tmp_path: Path) -> None:
     recipe = load_recipe(write_tiny_recipe(tmp_path))
     space = {chosen.key: chosen for chosen in read_space(path, recipe)}
     assert space == {
-        "optimizer.lr": Range("optimizer.lr", "float", low=0.005, high=0.5, log=True),
-        "training.batch_size": Range("training.batch_size", "choice", choices=(16, 64)),
-        "training.epochs": Range("training.epochs", "int", low=2, high=8, step=3),
-        "model.widths": Range("model.widths", "choice", choices=([8, 16], [16, 32])),
-        "model.dropout": Range("model.dropout", "float", low=0.0, high=0.5),
+        "optimizer.lr": Range(
+            key="optimizer.lr", kind="float", low=0.005, high=0.5, log=True, step=None
+        ),
+        "training.batch_size": Range(key="training.batch_size", kind="choice", choices=(16, 64)),
+        "training.epochs": Range(key="training.epochs", kind="int", low=2, high=8, step=3),
+        "model.widths": Range(key="model.widths", kind="choice", choices=([8, 16], [16, 32])),
+        "model.dropout": Range(key="model.dropout", kind="float", low=0.0, high=0.5),
     }
     assert with_values(recipe, {"model.widths": [8, 16]}).model.widths == (8, 16)
     assert space["optimizer.lr"].restored(0.0123456) == 0.0123
@@ -106,6 +123,6 @@ def test_another_optimizer_brings_its_own_defaults() -> None:
     assert recipe.to_dict()["optimizer"] == {
         "name": "adamw",
         "lr": 0.002,
-        "betas": (0.9, 0.999),
+        "betas": [0.9, 0.999],
         "weight_decay": 0.01,
     }

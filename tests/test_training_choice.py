@@ -37,6 +37,13 @@ def test_some_photographs_are_fine_tuned_on(pictures):
     assert (chosen.data.name, chosen.seed) == ("pictures", 3)
 
 
+def test_batches_of_the_whole_network_are_in_parts_that_bound_its_memory(pictures):
+    assert pictures(3000, 160).recipe.training.accumulate == 4
+    assert pictures(3000, 160, "model.input_size=96").recipe.training.accumulate == 2
+    assert pictures(3000, 160, "training.accumulate=1").recipe.training.accumulate == 1
+    assert pictures(3, 160).recipe.training.accumulate == 1
+
+
 def test_classes_of_unlike_sizes_are_named(pictures):
     assert "make them count alike" not in pictures(900, 64).reason
     pixels = np.zeros((1000, 64, 64, 3), dtype=np.uint8)

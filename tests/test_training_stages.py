@@ -1,19 +1,23 @@
 """Training in stages: the head on features, then more of the network, as one run."""
 
+import copy
 import itertools
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from tenfold.data import Images
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.evaluation.predictions import predict_images
 from tenfold.evaluation.trained import load_model, save_model
 from tenfold.recipe import recipe_from_dict
 from tenfold.training.loop import fit
 from tenfold.training.reporters import Reporters
+from tenfold.training.stages import why_stop
 from tenfold.training.state import History
 from tiny_training import data, same, tiny
 
@@ -332,3 +336,65 @@ def test_every_pair_of_stages_can_follow():
     for first, second in itertools.permutations([HEAD, LAST, ALL], 2):
         fitted = fit(recipe({**first, "epochs": 1}, {**second, "epochs": 1}), data())
         assert len(fitted.history.metrics) == 2
+
+
+def separable(number, *, seed):
+    """Images of one colour a class: a head on any features has them all right."""
+    labels = np.arange(number, dtype=np.int64) % 3
+    pixels = np.zeros((number, 16, 16, 3), dtype=np.uint8)
+    pixels[np.arange(number), ..., labels] = 255
+    ids = np.array([f"{seed}/{index}" for index in range(number)])
+    return Images(pixels, labels, ("red", "green", "blue"), ids)
+
+
+def trivial(validation=120):
+    return replace(data(), train=separable(90, seed=0), validation=separable(validation, seed=1))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_training_stops_where_the_head_alone_is_as_good(killed, caplog):
+    wanted = recipe({**HEAD, "epochs": 25}, LAST, ALL)
+    saved = []
+    if killed:  # Before it was decided, and so it is decided again.
+        fit(wanted, trivial(), save=lambda state: saved.append(copy.deepcopy(state)))
+    with caplog.at_level("INFO"):
+        fitted = fit(wanted, trivial(), restore=lambda state: taken(state, saved))
+    assert "120 validation images, too many to show that more training helps" in caplog.text
+    head, *others = fitted.history.stages
+    assert (head["trains"], head["epochs"], head["validation_accuracy"]) == ("head", 25, 1.0)
+    assert [stage["trains"] for stage in others] == ["last 2 blocks", "all"]
+    assert all(stage["epochs"] == 0 and stage["skipped"] for stage in others)
+    alone = fit(recipe({**HEAD, "epochs": 25}), trivial())
+    assert same(fitted.model.module.state_dict(), alone.model.module.state_dict())
+
+
+def taken(state, saved):
+    if saved:
+        state.load_tensors(saved[-1].tensors(), source="the one before")
+        state.history = saved[-1].history
+
+
+@pytest.mark.parametrize(
+    ("stop", "validation"), [(False, 120), (True, 99)], ids=["not wanted", "too few to tell"]
+)
+def test_training_goes_on_after_the_head_otherwise(stop, validation):
+    wanted = recipe({**HEAD, "epochs": 25}, ALL, training={"stop_at_head": stop})
+    fitted = fit(wanted, trivial(validation))
+    assert [stage["epochs"] for stage in fitted.history.stages] == [25, 1]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "number", "stops"),
+    [
+        (0.9925, 400, True),
+        (0.99, 400, False),
+        (1.0, 100, True),
+        (0.9, 10_000, False),
+        (None, 0, False),
+    ],
+)
+def test_the_head_is_good_enough_where_a_faultless_network_could_not_be_told_from_it(
+    accuracy, number, stops
+):
+    found = why_stop(recipe(HEAD), trains="head", accuracy=accuracy, num_images=number)
+    assert bool(found) == stops

@@ -1,9 +1,9 @@
-"""Augmentation as batched tensor functions that run where the pictures are.
+"""Augmentation as batched tensor functions that run where the images are.
 
-Shapes: N all pictures, B a batch, C = 3 channels, H height, W width.
+Shapes: N all images, B a batch, C = 3 channels, H height, W width.
 
-What happens to a picture is drawn once an epoch for all of them (`draw_epoch`), so it depends on
-the seed, the epoch and the picture's index alone: not on batch size, on the number of processes,
+What happens to an image is drawn once an epoch for all of them (`draw_epoch`), so it depends on
+the seed, the epoch and the image's index alone: not on batch size, on the number of processes,
 or on whether the run was interrupted.
 """
 
@@ -20,16 +20,16 @@ LUMA = (0.299, 0.587, 0.114)
 ERASING_TRIES = 10
 
 SHRUNK_AT_ONCE = 5000
-"""Pictures, so that little memory is taken beside what they and the result take."""
+"""Images, so that little memory is taken beside what they and the result take."""
 
 
 class EpochDraws(NamedTuple):
-    """What to do to each of the N pictures in one epoch; None where nothing of the kind is done.
+    """What to do to each of the N images in one epoch; None where nothing of the kind is done.
 
     flip: (N,) bool. shift: (N, 2) int64, down and right in pixels. cutout: (N, 2) int64, the
     centre's row and column. brightness, contrast, saturation: (N,) float factors. hue: (N,) float
     share of the colour circle. zoom: (N, 3) float, the side of what is seen as a share of the
-    picture's, and its place from top and left as a share of what is left out. erase: (N, 4) int64,
+    image's, and its place from top and left as a share of what is left out. erase: (N, 4) int64,
     a rectangle's top, left, height and width, 0 high where none is erased. operations, amounts:
     (N, K), see `autoaugment.draw_operations`.
     """
@@ -47,11 +47,11 @@ class EpochDraws(NamedTuple):
     amounts: Tensor | None = None
 
     def of(self, indices: Tensor) -> "EpochDraws":
-        """The draws of the pictures at `indices`, (B,) int64."""
+        """The draws of the images at `indices`, (B,) int64."""
         return EpochDraws(*(None if draw is None else draw[indices] for draw in self))
 
     def scaled(self, factor: float) -> "EpochDraws":
-        """The draws for pictures whose sides are `factor` times as long, to the nearest pixel."""
+        """The draws for images whose sides are `factor` times as long, to the nearest pixel."""
         shift, cutout, erase = (
             None if draw is None else (draw * factor).round().to(torch.int64)
             for draw in (self.shift, self.cutout, self.erase)
@@ -67,7 +67,7 @@ class Mix(NamedTuple):
     """A batch mixed with a permutation of itself.
 
     inputs: (B, C, H, W). partner: (B,) int64 positions in the batch. share: how much of each
-    picture is its own; the loss is weighted alike.
+    image is its own; the loss is weighted alike.
     """
 
     inputs: Tensor
@@ -90,9 +90,9 @@ def draw_epoch(
     zoom: float = 0.0,
     random_erasing: float = 0.0,
 ) -> EpochDraws:
-    """Draw one epoch's changes for `num_images` pictures of `image_size` from `generator` (CPU).
+    """Draw one epoch's changes for `num_images` images of `image_size` from `generator` (CPU).
 
-    translate is limited to what reflection can fill, one pixel less than the picture's side.
+    translate is limited to what reflection can fill, one pixel less than the image's side.
     """
     height, width = image_size
     reach = min(translate, height - 1, width - 1)
@@ -155,9 +155,9 @@ def _draw_rectangles(
 
 
 def alternating_flips(num_images: int, *, epoch: int, generator: torch.Generator) -> Tensor:
-    """(N,) bool: half of the pictures, drawn from `generator`, and the others in odd epochs.
+    """(N,) bool: half of the images, drawn from `generator`, and the others in odd epochs.
 
-    So a picture is seen from both sides in any two epochs (Jordan 2024, arXiv 2404.00498). The
+    So an image is seen from both sides in any two epochs (Jordan 2024, arXiv 2404.00498). The
     generator must start from the same seed in every epoch.
     """
     first = torch.rand(num_images, generator=generator) < 0.5
@@ -181,17 +181,17 @@ def shrink(pixels: Tensor, size: int) -> Tensor:
 
 
 def shrunk_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Height and width of a picture whose shorter side is brought to `shorter` pixels."""
+    """Height and width of an image whose shorter side is brought to `shorter` pixels."""
     height, width = size
     least = min(height, width)
     return round(height * shorter / least), round(width * shorter / least)
 
 
 def batch_gather(pixels: Tensor, indices: Tensor, draws: EpochDraws) -> Tensor:
-    """Pick, mirror and shift pictures in one pass over memory.
+    """Pick, mirror and shift images in one pass over memory.
 
     pixels: (N, H, W, 3) uint8. indices: (B,) int64. draws: those of the batch, (B,) each.
-    Returns (B, H, W, 3) uint8. A shift by +1 moves the picture down or right; the uncovered edge
+    Returns (B, H, W, 3) uint8. A shift by +1 moves the image down or right; the uncovered edge
     is filled by reflection, and mirroring comes after shifting.
     """
     if draws.flip is None and draws.shift is None:
@@ -205,7 +205,7 @@ def batch_gather(pixels: Tensor, indices: Tensor, draws: EpochDraws) -> Tensor:
         rows = _reflect(rows - draws.shift[:, :1], height)
         columns = _reflect(columns - draws.shift[:, 1:], width)
     # Whole pixels picked from the flat data measure three times faster than indexing by
-    # (picture, row, column).
+    # (image, row, column).
     offsets = (indices * height)[:, None] + rows
     flat = offsets[:, :, None] * width + columns[:, None, :]
     picked = pixels.view(num_images * height * width, channels).index_select(0, flat.view(-1))
@@ -278,7 +278,7 @@ def batch_cutout(inputs: Tensor, centres: Tensor, *, size: int) -> Tensor:
     """Cover a square of `size` pixels around each centre (DeVries and Taylor 2017).
 
     inputs: (B, C, H, W) float, normalised. centres: (B, 2) int64. The square becomes 0, which is
-    the mean colour of standardised pictures; it may reach over the edge. Changes `inputs`, whose
+    the mean colour of standardised images; it may reach over the edge. Changes `inputs`, whose
     memory stays as it is laid out, and returns it.
     """
     sizes = torch.full_like(centres, size)
@@ -301,12 +301,12 @@ def batch_erase(inputs: Tensor, rectangles: Tensor) -> Tensor:
 
 
 def batch_zoom(inputs: Tensor, zoom: Tensor) -> Tensor:
-    """A square part of each picture, enlarged to the whole, bilinear.
+    """A square part of each image, enlarged to the whole, bilinear.
 
     inputs: (B, C, H, W) float. zoom: (B, 3), see `EpochDraws`. Returns the same shape.
     """
     share, places = zoom[:, 0], zoom[:, 1:]
-    # In the coordinates of affine_grid the picture reaches from -1 to 1.
+    # In the coordinates of affine_grid the image reaches from -1 to 1.
     centres = (2 * places - 1) * (1 - share)[:, None]
     matrices = inputs.new_zeros(len(inputs), 2, 3)
     matrices[:, 0, 0] = matrices[:, 1, 1] = share

@@ -17,7 +17,7 @@ from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.trained import TrainedModel
-from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
+from tenfold.recipe import Recipe, from_keywords, load_recipe
 from tenfold.training.loop import fit
 from tenfold.training.state import History
 
@@ -84,12 +84,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         if y is None:
             raise ValueError("Classifier requires y to be passed, but the target y is None.")
-        recipe = self._resolved()
+        recipe = load_recipe(self.recipe, from_keywords(self._overrides))
         pixels = self._pixels(X, recipe, is_first=True)
         side = recipe.data.image_size or (SIDE if min(pixels.shape[1:3]) < TINY else 0)
         if side:
             pixels = resize_pixels(pixels, image_size=side)
         labels = column_or_1d(y, warn=True)
+        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+            raise ValueError("Input y contains NaN or infinity.")
         check_classification_targets(labels)
         if len(pixels) != len(labels):
             raise ValueError(f"X has {len(pixels)} images and y {len(labels)} labels.")
@@ -130,21 +132,6 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.string = True
         return tags
 
-    def _resolved(self) -> Recipe:
-        values = {key.replace("__", ".", 1): value for key, value in self._overrides.items()}
-        if isinstance(self.recipe, Recipe):
-            base = self.recipe
-        else:
-            base = load_recipe(self.recipe, _names(values))
-        tables = base.to_dict()
-        for key, value in values.items():
-            *path, field = key.split(".")
-            table = tables
-            for part in path:
-                table = table.setdefault(part, {})
-            table[field] = value.tolist() if isinstance(value, np.generic) else value
-        return recipe_from_dict(tables, source="Classifier")
-
     def _pixels(self, X: Any, recipe: Recipe, *, is_first: bool = False) -> NDArray[np.uint8]:
         """X as `(N, H, W, 3)` uint8, and what scikit-learn wants to know of it."""
         if _are_files(X):
@@ -165,11 +152,6 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return pixels
 
     _of_rows = staticmethod(_squared)
-
-
-def _names(values: dict[str, Any]) -> list[str]:
-    """Overrides that choose another part, which brings its own defaults with it."""
-    return [f"{key}={value}" for key, value in values.items() if key.endswith(".name")]
 
 
 def _read(path: str | Path, side: int) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ class asked about.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -58,11 +59,14 @@ def first_filters(model: TrainedModel) -> _Maps | None:
     None where it is no convolution of the colours. For a dense network its first layer's weights,
     as pictures.
     """
-    first = next(m for m in model.module.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    kinds = (nn.Conv2d, nn.Linear)
+    first = next((m for m in model.module.modules() if isinstance(m, kinds)), None)
+    if first is None:
+        return None
     weights = first.weight.detach().float().cpu().numpy()
-    if isinstance(first, nn.Linear):
+    if isinstance(first, nn.Linear) and first.in_features == 3 * math.prod(model.image_size):
         weights = weights.reshape(len(weights), 3, *model.image_size)
-    if weights.shape[1] != 3:
+    if weights.ndim != 4 or weights.shape[1] != 3:
         return None
     low = weights.min(axis=(1, 2, 3), keepdims=True)
     high = weights.max(axis=(1, 2, 3), keepdims=True)
@@ -72,7 +76,7 @@ def first_filters(model: TrainedModel) -> _Maps | None:
 
 def feature_maps(model: TrainedModel, pixels: _Pixels) -> list[FeatureMaps]:
     """What each layer with maps answers to a few pictures, from the input on."""
-    layers = parts_of(model.module).layers
+    layers = parts_of(model.module, model.image_size).layers
     with _evaluated(model), _recorded(layers) as outputs, torch.inference_mode():
         model.module(model.inputs(pixels))
         return [FeatureMaps(layer.name, _as_maps(layer, outputs[layer.name])) for layer in layers]
@@ -81,30 +85,30 @@ def feature_maps(model: TrainedModel, pixels: _Pixels) -> list[FeatureMaps]:
 def features_before_head(
     model: TrainedModel, pixels: _Pixels, *, progress: Progress | None = None
 ) -> _Maps:
-    """(N, D): the vectors from which the last layer makes its logits; from the cache where they
-    were computed before."""
-    head, seen = parts_of(model.module).head, list[Tensor]()
+    """(N, D): the vectors from which the last layer makes its logits, or these where it is no
+    linear one; from the cache where they were computed before."""
+    head, seen = parts_of(model.module, model.image_size).head, list[Tensor]()
 
     def compute(block: _Pixels) -> Tensor:
         seen.clear()
-        model.module(model.inputs(block))
-        return seen[0]
+        logits: Tensor = model.module(model.inputs(block))
+        return seen[0] if seen else logits
 
     facts = {"features": "before the head", "model": model.recipe.to_dict()["model"]}
     key = key_of_network(model.module, model.normalisation, **facts)
-    handle = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    try:
-        with _evaluated(model):
-            return kept_features(
-                compute,
-                pixels,
-                key=key,
-                num_features=head.in_features,
-                batch_size=_batch_size(model),
-                progress=progress,
-            )
-    finally:
-        handle.remove()
+    hooks = contextlib.ExitStack()
+    if head is not None:
+        hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        hooks.callback(hook.remove)
+    with hooks, _evaluated(model):
+        return kept_features(
+            compute,
+            pixels,
+            key=key,
+            num_features=len(model.class_names) if head is None else head.in_features,
+            batch_size=_batch_size(model),
+            progress=progress,
+        )
 
 
 def nearest(features: _Maps, others: _Maps, *, number: int = 5) -> Neighbours:
@@ -134,7 +138,7 @@ def grad_cam(model: TrainedModel, pixels: _Pixels, classes: _Classes) -> _Maps:
     class's logit, where they are positive; enlarged to the picture. Raises TenfoldError for a
     network without maps, such as a dense one.
     """
-    layer = parts_of(model.module).last
+    layer = parts_of(model.module, model.image_size).last
     if layer is None:
         raise TenfoldError(
             f"A {model.recipe.model.name} network has no maps of where something is; ask for "
@@ -214,7 +218,7 @@ METHODS: dict[str, Method] = {
 
 def methods_for(model: TrainedModel) -> dict[str, Method]:
     """Those of METHODS that have something to say about the model: a dense one has no maps."""
-    has_maps = parts_of(model.module).last is not None
+    has_maps = parts_of(model.module, model.image_size).last is not None
     return {name: method for name, method in METHODS.items() if has_maps or name != "grad-cam"}
 
 

@@ -73,7 +73,16 @@ SHIPPED: dict[str, dict[str, str]] = {
     },
     "augmentation": {},
     "reader": {},
-    "question": {},
+    "question": {
+        "calibration": "tenfold.audit.parts:calibration",
+        "explanation": "tenfold.audit.looking:explanation",
+        "errors": "tenfold.audit.looking:errors",
+        "robustness": "tenfold.audit.parts:robustness",
+        "new-pictures": "tenfold.audit.parts:new_pictures",
+        "novelty": "tenfold.audit.parts:novelty",
+        "agreement": "tenfold.audit.parts:agreement",
+        "labels": "tenfold.audit.parts:labels",
+    },
 }
 """Where the parts are that come with tenfold, by kind and name."""
 
@@ -132,6 +141,11 @@ class Options(BaseModel):
         """A copy with other values, which are not checked."""
         return self.model_copy(update=changes)
 
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        for key, own in self:
+            if own != type(self).model_fields[key].get_default(call_default_factory=True):
+                yield key, own
+
 
 class PartOptions(Options):
     """A table that names a part, with the part's options."""
@@ -179,6 +193,7 @@ class Part:
 
     options: the model of the table that names it. any_size, muon: of a network, whether it takes
     images of other sizes than it was built for, and whether each convolution has a norm behind it.
+    images: of a question, whether it looks at the images or at predictions alone.
     code: the file of one's own that it is from.
     """
 
@@ -188,6 +203,7 @@ class Part:
     rules: Sequence[Rule] = ()
     any_size: bool = True
     muon: bool = True
+    images: bool = True
     code: Path | None = None
 
     @cached_property
@@ -252,7 +268,8 @@ def find_part(kind: str, name: str) -> Part:
     if name in shipped:
         return _imported(kind, name, shipped[name])
     if not is_own(name):
-        words = f"one of {', '.join(shipped)}{nearest(name, shipped)}, or such as my.py:{kind}"
+        ours = f"one of {', '.join(shipped)}{nearest(name, shipped)}, or " if shipped else ""
+        words = f"{ours}such as my.py:{kind}"
         raise expected(words, key="name", found=name)
     return _own_part(kind, name)
 

@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 _EXPECTED = {
@@ -37,7 +38,7 @@ def sentence_of(
     source: str | Path,
     *,
     kind: Any = None,
-    options_of: Callable[[str], Any] | None = None,
+    options_of: Callable[[tuple[int | str, ...]], Any] | None = None,
     elsewhere: Mapping[str, Iterable[str]] | None = None,
     remedy: str = "",
 ) -> str:
@@ -45,8 +46,8 @@ def sentence_of(
 
     source: how to call the file. kind: the model that was validated, from which the keys of an
     unknown key's table are known, and which parts of a place are tags of a union. options_of:
-    gives the model of a table that names a part. elsewhere: the tables in which a key may be that
-    is unknown where it stands. remedy: what to do, where it isn't to correct the value.
+    gives the model of the table at a place that names a part. elsewhere: the tables in which a key
+    may be that is unknown where it stands. remedy: what to do, where it isn't to correct the value.
     """
     details = error.errors(include_url=False)
     # A key that is misspelt is missing too.
@@ -106,10 +107,7 @@ def _range_of(table: Any, detail: ErrorDetails) -> str:
     field = getattr(table, "model_fields", {}).get(detail["loc"][-1]) if detail["loc"] else None
     if detail["type"] not in _BOUNDS or field is None:
         return ""
-    bound: dict[str, Any] = {}
-    for each in field.metadata:
-        bound |= {key: getattr(each, key) for key in ("gt", "ge", "lt", "le") if hasattr(each, key)}
-    match bound:
+    match bounds_of(field):
         case {"ge": low, "le": high}:
             return f"from {low:,} to {high:,}"
         case {"ge": low, "lt": high}:
@@ -121,6 +119,12 @@ def _range_of(table: Any, detail: ErrorDetails) -> str:
         case {"gt": low}:
             return f"more than {low:,}"
     return ""
+
+
+def bounds_of(field: FieldInfo) -> dict[str, Any]:
+    """The limits of a number, by `gt`, `ge`, `lt` and `le`."""
+    keys = ("gt", "ge", "lt", "le")
+    return {k: getattr(each, k) for each in field.metadata for k in keys if hasattr(each, k)}
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -149,11 +153,13 @@ def _found(detail: ErrorDetails) -> str:
 
 
 def _place(
-    kind: Any, location: tuple[int | str, ...], options_of: Callable[[str], Any] | None
+    kind: Any,
+    location: tuple[int | str, ...],
+    options_of: Callable[[tuple[int | str, ...]], Any] | None,
 ) -> tuple[str, Any]:
     """`location` as `a.b[0]`, and the model whose key its last part is."""
     path, table = "", None
-    for part in location:
+    for number, part in enumerate(location, 1):
         kinds = _alternatives(kind)
         tagged = next((each for each in kinds if len(kinds) > 1 and _tag(each, part)), None)
         if tagged is not None:
@@ -164,15 +170,12 @@ def _place(
         if table is not None and isinstance(part, str):
             field = table.model_fields.get(part)
             kind = field.annotation if field else None
-            if (
-                options_of is not None
-                and len(location) > 1
-                and getattr(kind, "names_a_part", False)
-            ):
-                kind = options_of(part)
         else:
             items = [args[-1] for each in kinds if (args := _items(each))]
             kind = items[0] if items else None
+        names = any(getattr(each, "names_a_part", False) for each in _alternatives(kind))
+        if names and options_of is not None and number < len(location):
+            kind = options_of(location[:number])
     return path.removeprefix("."), table
 
 

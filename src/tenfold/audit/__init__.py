@@ -6,15 +6,25 @@ Each part reads a finished run and writes `audit/<part>.json`, with its pictures
 `audit/<part>.npz`; a part whose weights, data and options have not changed is not computed again.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["PARTS", "AuditOptions", "audit"]
+from tenfold.errors import TenfoldError
+from tenfold.registry import SHIPPED, is_own
 
-PARTS = (
-    "calibration", "explanation", "errors", "robustness", "new-pictures", "novelty", "agreement",
-    "labels",
-)  # fmt: skip
-"""In the order of the page."""
+__all__ = ["PARTS", "AuditOptions", "audit", "require_parts"]
+
+PARTS = tuple(SHIPPED["question"])
+"""In the order of the page, which those of one's own follow."""
+
+
+def require_parts(wanted: Iterable[str]) -> None:
+    """Raise TenfoldError for a name that is no part's, and not in the form of one's own."""
+    if unknown := [part for part in wanted if part not in PARTS and not is_own(part)]:
+        raise TenfoldError(
+            f"There is no part {unknown[0]!r}; there are: {', '.join(PARTS)}, and those of your "
+            "own, such as my.py:question."
+        )
 
 
 def __getattr__(name: str) -> Any:

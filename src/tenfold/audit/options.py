@@ -1,21 +1,9 @@
-"""What an audit may be told, and which part asks for what."""
+"""What an audit may be told."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "calibration": (),
-    "explanation": ("seed",),
-    "errors": ("seed",),
-    "robustness": ("seed", "pictures", "corrupted"),
-    "new-pictures": ("new_test_set",),
-    "novelty": ("seed", "pictures", "strange"),
-    "agreement": ("human",),
-    "labels": (),
-}
-"""Of each part, by name: what it depends on besides weights and data."""
 
 
 @dataclass(frozen=True)
@@ -38,35 +26,15 @@ class AuditOptions:
     strange: str | None = None
     seed: int | None = None
 
-    def filled(self) -> "FilledOptions":
-        """The same with the usual values in the place of None."""
-        return FilledOptions(
-            pictures=1000 if self.pictures is None else self.pictures,
-            human=self.human,
-            corrupted=self.corrupted,
-            new_test_set=self.new_test_set,
-            strange=self.strange,
-            seed=0 if self.seed is None else self.seed,
-        )
+    def given(self) -> dict[str, Any]:
+        """Those that are not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 SOURCES = frozenset({"human", "corrupted", "new_test_set", "strange"})
 """Options that name data: where one is given and can't be had, that is an error."""
 
 
-@dataclass(frozen=True)
-class FilledOptions:
-    """AuditOptions with a number for each of its numbers."""
-
-    pictures: int
-    human: Path | None
-    corrupted: Path | None
-    new_test_set: Path | None
-    strange: str | None
-    seed: int
-
-
-def as_plain(options: AuditOptions | FilledOptions, names: Sequence[str]) -> Mapping[str, Any]:
-    """What `names` are in `options`, as JSON has it."""
-    values = {name: getattr(options, name) for name in names}
-    return {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in values.items()}
+def as_plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` as JSON has them."""
+    return {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in options.items()}

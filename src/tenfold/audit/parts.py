@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from tenfold.audit.store import Arrays, Finding
 from tenfold.audit.subject import Subject
@@ -24,9 +26,9 @@ from tenfold.evaluation.predictions import Predictions, map_labels, predict_imag
 from tenfold.evaluation.submissions import table_text
 from tenfold.explain import features_before_head
 from tenfold.recipe import Recipe
+from tenfold.registry import traits
 
-if TYPE_CHECKING:
-    from tenfold.audit.options import FilledOptions
+Pictures = Annotated[int, Field(ge=1, description="How many are damaged and attacked.")]
 
 ATTACKED_SHARE = 0.5
 """Of the pictures that are corrupted; an attack takes some thirty passes for each."""
@@ -41,7 +43,8 @@ NUM_DOUBTFUL = 24
 """Pictures with a doubtful label that are kept to be shown."""
 
 
-def calibration(subject: Subject, options: "FilledOptions") -> Finding:
+@traits(images=False)
+def calibration(subject: Subject) -> Finding:
     """How far confidence can be trusted, before and after a temperature fitted on validation."""
     measured = subject.measured_predictions()
     values: dict[str, Any] = {"split": subject.split, "before": _trust(measured)}
@@ -101,22 +104,24 @@ def _trust(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def robustness(subject: Subject, options: "FilledOptions") -> Finding:
+def robustness(
+    subject: Subject, *, pictures: Pictures = 1000, corrupted: Path | None = None
+) -> Finding:
     """What is left of the accuracy on corrupted, shifted and attacked pictures."""
-    images = subject.sample(subject.measured, options.pictures)
-    attacked = subject.sample(images, max(round(options.pictures * ATTACKED_SHARE), 1))
+    images = subject.sample(subject.measured, pictures)
+    attacked = subject.sample(images, max(round(pictures * ATTACKED_SHARE), 1))
     # The published files are of all test pictures.
     compared = (
         subject.measured_predictions()
-        if options.corrupted is not None
+        if corrupted is not None
         else predict_images(subject.model, images, progress=subject.progress)
     )
     results = list(
         robust.corruption_accuracies(
             subject.model,
             images,
-            official=options.corrupted,
-            seed=options.seed,
+            official=corrupted,
+            seed=subject.seed,
             progress=subject.progress,
         )
     )
@@ -124,7 +129,7 @@ def robustness(subject: Subject, options: "FilledOptions") -> Finding:
     flips = shifts.flips[:NUM_FLIPPED]
     example = images.pixels[:1]
     shown = [
-        np.concatenate([corrupt(example, name, severity=s, seed=options.seed) for s in (1, 3, 5)])
+        np.concatenate([corrupt(example, name, severity=s, seed=subject.seed) for s in (1, 3, 5)])
         for names in FAMILIES.values()
         for name in names
     ]
@@ -132,7 +137,7 @@ def robustness(subject: Subject, options: "FilledOptions") -> Finding:
         "split": subject.split,
         "num_images": len(compared.labels),
         "side": min(subject.model.image_size),
-        "official": options.corrupted is not None,
+        "official": corrupted is not None,
         "clean": float((compared.logits.argmax(axis=1) == compared.labels).mean()),
         "corruptions": [result._asdict() for result in results],
         "mean": float(np.mean([result.accuracies for result in results])),
@@ -141,7 +146,7 @@ def robustness(subject: Subject, options: "FilledOptions") -> Finding:
         "attacks": [
             result._asdict()
             for result in robust.attack_accuracies(
-                subject.model, attacked, seed=options.seed, progress=subject.progress
+                subject.model, attacked, seed=subject.seed, progress=subject.progress
             )
         ],
         "num_shifted": len(images),
@@ -167,11 +172,11 @@ def _flip_in_words(flip: robust.Flip, images: Images, names: Sequence[str]) -> d
     }
 
 
-def new_pictures(subject: Subject, options: "FilledOptions") -> Finding:
+def new_pictures(subject: Subject, *, new_test_set: Path | None = None) -> Finding:
     """Accuracy on CIFAR-10.1 beside that on the test set."""
     if not subject.is_of_cifar10:
         return _not_for("New pictures of the same kind are known for CIFAR-10 alone.")
-    images = load_new_test_set(options.new_test_set, progress=subject.progress)
+    images = load_new_test_set(new_test_set, progress=subject.progress)
     guesses = subject.model.logits(images.pixels).argmax(axis=1)
     right = guesses == map_labels(images, subject.model.class_names)
     known = subject.measured_predictions()
@@ -184,20 +189,20 @@ def new_pictures(subject: Subject, options: "FilledOptions") -> Finding:
     return Finding(values, {})
 
 
-def novelty(subject: Subject, options: "FilledOptions") -> Finding:
+def novelty(subject: Subject, *, pictures: Pictures = 1000, strange: str | None = None) -> Finding:
     """Whether it notices pictures of nothing that it knows."""
-    size, number = subject.model.image_size, options.pictures
-    strange = {
-        "noise": novel.noise(number, size, seed=options.seed),
-        "textures": novel.textures(number, size, seed=options.seed),
-    } | _other_pictures(subject, number, options.strange)
+    size, number = subject.model.image_size, pictures
+    others = {
+        "noise": novel.noise(number, size, seed=subject.seed),
+        "textures": novel.textures(number, size, seed=subject.seed),
+    } | _other_pictures(subject, number, strange)
     scores = novel.scores_of(subject.known_features, subject.known_labels)
     indices = subject.drawn(len(subject.measured), number)
     familiar = novel.Seen(subject.measured_predictions().logits[indices], subject.features[indices])
     known = {label: score(familiar) for label, score in scores.items()}
     results: dict[str, list[dict[str, Any]]] = {}
     arrays: Arrays = {}
-    for name, pixels in strange.items():
+    for name, pixels in others.items():
         seen = _seen(subject, pixels)
         results[name] = [
             novel.compare(label, known[label], score(seen))._asdict()
@@ -256,11 +261,11 @@ def _seen(subject: Subject, pixels: Any) -> novel.Seen:
     )
 
 
-def agreement(subject: Subject, options: "FilledOptions") -> Finding:
+def agreement(subject: Subject, *, human: Path | None = None) -> Finding:
     """The model beside people, for CIFAR-10."""
     if not subject.is_of_cifar10:
         return _not_for("People's answers are known for the test pictures of CIFAR-10 alone.")
-    answers = people.load_answers(options.human, progress=subject.progress)
+    answers = people.load_answers(human, progress=subject.progress)
     calibrated = calibrating.with_temperature(subject.measured_predictions(), subject.temperature)
     found = people.compare_with_people(calibrated, answers)
     values = found._asdict()
@@ -287,7 +292,7 @@ def agreement(subject: Subject, options: "FilledOptions") -> Finding:
     return Finding(values, arrays)
 
 
-def labels(subject: Subject, options: "FilledOptions") -> Finding:
+def labels(subject: Subject) -> Finding:
     """Pictures whose label is probably wrong, among those that training did not see."""
     predictions = subject.measured_predictions()
     num_judged = label_issues.count_judged(predictions)

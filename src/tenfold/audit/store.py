@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.audit import PARTS
-from tenfold.audit.options import OPTIONS, AuditOptions, as_plain
+from tenfold.audit.options import AuditOptions, as_plain
 from tenfold.errors import TenfoldError
 from tenfold.files import DAMAGED, atomic_file, read_json, write_json, write_text
 from tenfold.run import RunFolder
@@ -67,14 +68,14 @@ class Store:
     def load(self, part: str, *, options: Mapping[str, Any] | None = None) -> Finding | None:
         """What is kept of `part`; None where nothing is, or where it is of other weights or data.
 
-        options: what else it must have been computed with, but for those that are None.
+        options: what else it must have been computed with, where it depends on that.
         """
-        asked = {name: value for name, value in (options or {}).items() if value is not None}
         try:
             kept = read_json(self.path(part, "json"))
             if kept["content"] != self.content():
                 return None
-            if any(kept["options"].get(name) != value for name, value in asked.items()):
+            asked = kept["options"] | dict(options or {})
+            if any(asked[name] != value for name, value in kept["options"].items()):
                 return None
             with np.load(self.path(part, "npz"), allow_pickle=False) as file:
                 return Finding(kept["values"], {name: file[name] for name in file.files})
@@ -92,7 +93,8 @@ class Store:
 
     def path(self, part: str, ending: str) -> Path:
         """The file of `part` with this ending."""
-        return self.folder / f"{part}.{ending}"
+        stem = re.sub(r"[^-\w]+", "-", part)
+        return self.folder / f"{stem}.{ending}"
 
 
 def has_captum() -> bool:
@@ -105,20 +107,22 @@ def known_findings(run: RunFolder) -> dict[str, Finding]:
     if not run.is_finished() or not (run.path / "audit").is_dir():
         return {}
     store = Store(run)
-    found = {part: store.load(part) for part in PARTS}
-    return {part: finding for part, finding in found.items() if finding is not None}
+    own = sorted({path.stem for path in store.folder.glob("*.json")} - set(PARTS))
+    found = ((part, store.load(part)) for part in (*PARTS, *own))
+    return {part: each for part, each in found if each and (part in PARTS or "own" in each.values)}
 
 
 def kept_findings(
     run: RunFolder, wanted: Sequence[str] | None, options: AuditOptions
 ) -> dict[str, Finding]:
-    """The parts of `wanted`, None for all, that need not be computed, by name.
+    """The parts of `wanted`, None for all, that need not be computed, by name; one's own, whose
+    code may have changed, always are.
 
     Where something was missing that may be there now, a part that is named is tried again.
     """
     store, found = Store(run), {}
-    for part in PARTS if wanted is None else wanted:
-        kept = store.load(part, options=as_plain(options, OPTIONS.get(part, ())))
+    for part in PARTS if wanted is None else [part for part in PARTS if part in wanted]:
+        kept = store.load(part, options=as_plain(options.given()))
         if kept is None or kept.is_there_now:
             continue
         if wanted is None or not kept.may_be_there_now:

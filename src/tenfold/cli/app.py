@@ -35,6 +35,7 @@ from tenfold.cli.options import (
 )
 from tenfold.cli.pages import show_page, write_page
 from tenfold.cli.predictions import predict, score
+from tenfold.cli.recipes import recipes
 from tenfold.cli.runs import runs
 from tenfold.cli.studies import studies, study
 from tenfold.cli.train import train
@@ -162,32 +163,6 @@ def report(
     page = write_page(output, folders, out, data=data)
     if open_page:
         typer.launch(str(page))
-
-
-RECIPE_GROUPS = {
-    "start here": r"ann|cnn|cnn-quick",
-    "fast": r"fast-.*",
-    "published": r"(?!transfer-|gpu-).*",
-    "transfer": r"transfer-.*",
-    "GPU": r"gpu-.*",
-}
-"""Patterns of the names; a recipe is in the first group that it matches."""
-
-
-def recipes(as_json: JsonOption = False) -> None:
-    """List the shipped recipes, with what was published and measured of each."""
-    from tenfold.recipe import load_recipe, read_header, shipped_recipes
-
-    output = Output(as_json=as_json)
-    left = shipped_recipes()
-    for group, pattern in RECIPE_GROUPS.items():
-        rows = []
-        for name in [name for name in left if re.fullmatch(pattern, name)]:
-            recipe, header = load_recipe(name), read_header(left.pop(name))
-            output.record("recipe", group=group, **recipe.to_dict(), header=header)
-            rows.append([name, recipe.description, header["measured"], header["time"]])
-        output.table(f"Recipes: {group}", ["recipe", "description", "measured", "time"], rows)
-    output.say("Train one with `tenfold train NAME`.")
 
 
 def models(as_json: JsonOption = False) -> None:

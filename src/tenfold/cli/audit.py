@@ -54,7 +54,7 @@ def audit(
         list[str] | None,
         typer.Argument(
             help="calibration, explanation, errors, robustness, new-pictures, novelty, agreement, "
-            "labels; all where none is named."
+            "labels, all where none is named; or one of your own, such as my.py:question."
         ),
     ] = None,
     *,
@@ -81,14 +81,13 @@ def audit_run(
     threads: int | None = None,
 ) -> None:
     """Compute the parts that are not known yet, and say what is known."""
-    from tenfold.audit import PARTS
+    from tenfold.audit import PARTS, require_parts
     from tenfold.audit.store import kept_findings
     from tenfold.console.audit import show_findings
     from tenfold.run import finished_run
 
     run, wanted = finished_run(folder), parts or None
-    if unknown := sorted(set(wanted or ()) - set(PARTS)):
-        raise TenfoldError(f"There is no part {unknown[0]!r}; there are: {', '.join(PARTS)}.")
+    require_parts(wanted or ())
     for place in (options.human, options.corrupted, options.new_test_set):
         if place is not None and not place.exists():
             raise TenfoldError(f"{place} does not exist; check the path.")

@@ -7,14 +7,11 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tenfold.errors import TenfoldError
-
-if TYPE_CHECKING:
-    from tenfold.recipe import Recipe
 
 SPLITS = ("test", "validation", "train")
 
@@ -128,15 +125,11 @@ class Changes:
         }
         return changes + [f"{key}={value}" for key, value in short.items() if value is not None]
 
-    def require_effect(self, recipe: "Recipe") -> None:
-        """Raise TenfoldError for --epochs or --lr that every stage of `recipe` overrules."""
-        for option in ("epochs", "lr"):
-            stages = [getattr(stage, option) for stage in recipe.stages]
-            if getattr(self, option) is not None and stages and all(stages):
-                raise TenfoldError(
-                    f"Each stage of {recipe.name} has {option} of its own, so --{option} would "
-                    "change nothing; change them in a copy of the recipe."
-                )
+    @property
+    def names_network(self) -> bool:
+        """Whether a network is named that a recipe's defaults can train."""
+        keys = [each.partition("=") for each in self.overrides or []]
+        return any(k.strip() == "model.name" and "pretrained" not in v for k, _, v in keys)
 
 
 @dataclass(frozen=True)
@@ -160,16 +153,13 @@ class Reading:
 
 
 def data_override(name_or_path: str | None) -> list[str]:
-    """`--data` as an override; paths become absolute, so that a run can be resumed anywhere."""
+    """`--data` as an override."""
     if name_or_path is None:
         return []
-    from tenfold.data.sources import NAMES
+    from tenfold.data.sources import full_name
 
-    path = Path(name_or_path).expanduser()
-    if name_or_path not in NAMES and path.exists():
-        name_or_path = str(path.resolve())
     # TOML knows no surrogates, as which JSON would escape some characters.
-    return [f"data.name={json.dumps(name_or_path, ensure_ascii=False)}"]
+    return [f"data.name={json.dumps(full_name(name_or_path), ensure_ascii=False)}"]
 
 
 def require_data(name_or_path: str | None) -> None:

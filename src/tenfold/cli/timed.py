@@ -26,14 +26,14 @@ class Timed(NamedTuple):
 
 def recipe_within(
     time: str,
-    name: str | None,
+    asked: "Recipe | None",
     changes: Sequence[str],
     *,
     output: Output,
     options: "TrainOptions",
     writes_page: bool,
 ) -> "Timed":
-    """The recipe `name`, or the best of the fast ones, so that its run ends within `time`.
+    """The recipe `asked`, or the best of the fast ones, so that its run ends within `time`.
 
     An unfinished run where `options` say that the same command began keeps
     its plan, unless `options` ask for a new one. Raises TenfoldError under a launcher.
@@ -53,7 +53,6 @@ def recipe_within(
             "it, or give epochs."
         )
     seconds = seconds_of(time)
-    asked = load_recipe(name, changes) if name is not None else None
     if asked is not None and asked.stages:
         raise TenfoldError(
             f"--time can't divide its time over the stages of {asked.name}; leave it out, and give "

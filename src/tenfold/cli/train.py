@@ -54,8 +54,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --data "
-            "or --time it may be left out."
+            help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --data, "
+            "--time or --set model.name= it may be left out."
         ),
     ] = None,
     *,
@@ -85,7 +85,7 @@ def train(
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
     wanted = changes.listed(seed)
-    _require_arguments(recipe, changes, wanted, time)
+    named = _named(recipe, changes, wanted, time)
     with quick_imports():
         from tenfold.models.pretrained import import_timm
         from tenfold.training.train import TrainOptions
@@ -103,12 +103,14 @@ def train(
         from tenfold.cli.timed import recipe_within
 
         timed = recipe_within(
-            time, recipe, wanted, output=output, options=options, writes_page=report
+            time, named, wanted, output=output, options=options, writes_page=report
         )
         chosen, dataset = timed.recipe, timed.dataset
         options = replace(options, threads=timed.threads)
     else:
-        chosen, dataset = _chosen(output, recipe, wanted, changes.data, reading.skip_broken)
+        chosen, dataset = (
+            (named, None) if named else _fitting(output, wanted, changes.data, reading.skip_broken)
+        )
     if chosen.model.name == "pretrained":
         with quick_imports():
             import_timm()
@@ -126,37 +128,37 @@ def train(
         write_page(output, [outcome.run.path], None)
 
 
-def _require_arguments(
+def _named(
     recipe: str | None, changes: Changes, wanted: list[str], time: str | None
-) -> None:
-    """Raise TenfoldError for what is wrong however long one waits, before torch is imported."""
+) -> "Recipe | None":
+    """The recipe that is named, or made by naming a network.
+
+    Raises TenfoldError for what is wrong however long one waits, before torch is imported.
+    """
     if time is not None:
         seconds_of(time)
-    data = changes.data
-    if recipe is not None:
-        from tenfold.recipe import load_recipe
+    named, data = None, changes.data
+    if data is not None:
+        require_data(data)
+    if recipe is not None or changes.names_network:
+        from tenfold.recipe import load_recipe, require_effect
 
-        loaded = load_recipe(recipe, wanted)
-        changes.require_effect(loaded)
-        data = loaded.data.name
+        named = load_recipe(recipe, wanted)
+        require_effect(named, epochs=changes.epochs, lr=changes.lr)
+        data = named.data.name
     require_data(data)
+    return named
 
 
-def _chosen(
-    output: Output, recipe: str | None, changes: list[str], data: str | None, skip_broken: bool
+def _fitting(
+    output: Output, changes: list[str], data: str | None, skip_broken: bool
 ) -> "tuple[Recipe, Dataset | None]":
-    """The recipe named, or one that fits the images, and those where they are loaded already.
-
-    Raises TenfoldError without either.
-    """
-    if recipe is not None:
-        from tenfold.recipe import load_recipe
-
-        return load_recipe(recipe, changes), None
+    """A recipe that fits the images, and those where they are loaded already."""
     if data is None:
         raise TenfoldError(
             "Name a recipe, such as `tenfold train cnn` (see `tenfold recipes`), images of your "
-            "own with --data, or the time that there is, such as `tenfold train --time 5m`."
+            "own with --data, a network with --set model.name=my.py:net, or the time that there "
+            "is, such as `tenfold train --time 5m`."
         )
     from tenfold.training.choice import choose_recipe
 

@@ -77,11 +77,11 @@ def tune(
     Every trial trains the recipe with other values and is judged by its validation accuracy after
     the last epoch; the first is the recipe as it is. Run again, the command goes on.
     """
-    from tenfold.recipe import load_recipe
+    from tenfold.recipe import load_recipe, require_effect
 
     # Milestones say nothing of a search, and would keep it from fewer epochs.
     chosen = load_recipe(recipe, ["training.milestones=[]", *changes.listed(seed)])
-    changes.require_effect(chosen)
+    require_effect(chosen, epochs=changes.epochs, lr=changes.lr)
     require_data(chosen.data.name)
     limit = seconds_of(time) if time is not None else None
     output = Output(as_json=as_json)

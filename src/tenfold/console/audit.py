@@ -16,7 +16,7 @@ def show_findings(output: Output, findings: Mapping[str, Finding]) -> None:
         values = finding.values
         output.record("part", part=name, **values)
         missing = values.get("missing")
-        rows.append([name, missing if missing else _SUMMARIES[name](values)])
+        rows.append([name, missing if missing else _SUMMARIES.get(name, _own)(values)])
     output.table("What is known of it", ["part", "found"], rows)
 
 
@@ -75,6 +75,10 @@ def _labels(values: dict[str, Any]) -> str:
     return f"{values['num_likely']} of {values['num_judged']:,} labels are doubtful" + (
         f"; {unjudged:,} could not be judged" if unjudged else ""
     )
+
+
+def _own(values: dict[str, Any]) -> str:
+    return f"{values['title']} {counted(len(values['rows']), 'row')}"
 
 
 _SUMMARIES = {

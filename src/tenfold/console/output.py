@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tenfold.errors import counted
-from tenfold.formatting import duration, percent
+from tenfold.formatting import duration, memory, percent
 from tenfold.progress import Progress
 
 if TYPE_CHECKING:
@@ -31,12 +32,15 @@ class Output:
     """Where a command's results go, in one of three styles.
 
     `rich` on a terminal: tables, colours and live bars. `plain` in a pipe or a log: one line an
-    event. `json`: one JSON object a line on standard output, and nothing else there.
+    event. `json`: one JSON object a line on standard output, and nothing else there. logs: show
+    the library's notices, too.
     """
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, logs: bool = True) -> None:
         self.style: Style = "json" if as_json else "rich" if sys.stdout.isatty() else "plain"
         self._console: Console | None = None
+        if not logs:
+            return
         logger = logging.getLogger("tenfold")
         logger.handlers = [_LogHandler(self)]
         logger.setLevel(logging.INFO)
@@ -51,8 +55,8 @@ class Output:
             self._console = Console(highlight=False)
         return self._console
 
-    def say(self, text: str, *, bold: bool = False) -> None:
-        """A line for people; nothing in JSON."""
+    def say(self, text: str, *, bold: bool = False, passing: bool = False) -> None:
+        """A line for people; nothing in JSON. passing: until the next, where that can be shown."""
         if self.style == "rich":
             from rich.text import Text
 
@@ -76,25 +80,39 @@ class Output:
             print(json.dumps({"event": event, **values}), flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Rows of text under headings; columns of numbers are aligned to the right."""
+        """Rows of text under headings; columns of numbers are aligned to the right.
+
+        A row of one cell where there are more columns heads a group of rows.
+        """
+        whole = [row for row in rows if len(row) == len(columns)]
+        cells = list(zip(*whole, strict=True)) if whole else [() for _ in columns]
+        numeric = [bool(whole) and all(map(_looks_numeric, column)) for column in cells]
         if self.style == "rich":
             from rich.table import Table
             from rich.text import Text
 
             table = Table(title=title, title_justify="left")
-            for index, column in enumerate(columns):
-                numeric = bool(rows) and all(_looks_numeric(row[index]) for row in rows)
-                table.add_column(column, justify="right" if numeric else "left")
+            for column, is_numeric in zip(columns, numeric, strict=True):
+                table.add_column(column, justify="right" if is_numeric else "left")
             for row in rows:
-                table.add_row(*(Text(cell) for cell in row))
+                if len(row) < len(columns):
+                    table.add_section()
+                    table.add_row(Text(row[0], style="bold"))
+                else:
+                    table.add_row(*(Text(cell) for cell in row))
             self.console.print(table)
         elif self.style == "plain":
             widths = [
-                max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)
+                max(map(len, (column, *found)))
+                for column, found in zip(columns, cells, strict=True)
             ]
             print(title)
             for row in (columns, *rows):
-                print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+                if len(row) < len(columns):
+                    print(f"\n{row[0]}")
+                    continue
+                placed = zip(row, widths, numeric, strict=True)
+                print("  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in placed).rstrip())
             sys.stdout.flush()
 
     @contextmanager
@@ -119,7 +137,7 @@ class Output:
 
 
 def _looks_numeric(text: str) -> bool:
-    return text[:1].isdigit() or text in ("", "-")
+    return (text[:1].isdigit() and "(" not in text) or text in ("", "-", "–")
 
 
 class _LogHandler(logging.Handler):
@@ -181,7 +199,7 @@ class _PlainProgress:
             return
         self._last = time.monotonic()
         share = f"{percent(done / total, 0)} of {total:,}" if total else f"{done:,}"
-        self._output.say(f"{label}: {share}")
+        self._output.say(f"{label}: {share}", passing=True)
         self._output.record("progress", label=label, done=done, total=total)
 
 
@@ -214,11 +232,12 @@ def _describe_plan(plan: "Plan") -> str:
         epochs += f" (for training.min_steps = {plan.min_steps})"
     if plan.seconds_left is not None:
         epochs = f"{duration(plan.seconds_left)}, but at most {epochs},"
+    needs = f", in some {memory(plan.memory_bytes)} of memory" if plan.memory_bytes else ""
     learns = "" if plan.trains == "all" else f" that learn ({plan.trains})"
     return (
         f"{plan.recipe}: {plan.model} with {plan.num_parameters:,} parameters{learns}, "
         f"{plan.num_train:,} training and {counted(plan.num_validation, 'validation picture')}, "
-        f"{epochs} on {plan.device} with {counted(plan.threads, 'thread')}{ranks}{resumed}"
+        f"{epochs} on {plan.device} with {counted(plan.threads, 'thread')}{ranks}{needs}{resumed}"
     )
 
 
@@ -307,7 +326,8 @@ class _PlainTraining(_PlainProgress):
         left = self._left.after(epoch=epoch, step=step)
         self._output.say(
             f"{_which_epoch(epoch, self._plan)}  step {step}/{self._plan.steps_per_epoch}  "
-            f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left}"
+            f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left}",
+            passing=True,
         )
 
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
@@ -321,3 +341,37 @@ class _PlainTraining(_PlainProgress):
         self._output.record("ended", reason=reason)
         if reason != "finished":
             self._output.say(_describe_end(reason, self._plan))
+
+
+class NotebookOutput(Output):
+    """One output of a notebook's cell, which is written anew as training goes on."""
+
+    NUM_LINES = 12
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        super().__init__(logs=False)
+        self.style = "plain"
+        self._lines: list[str] = []
+        self._passes = False
+        self._handle = display(self, display_id=True)
+
+    def say(self, text: str, *, bold: bool = False, passing: bool = False) -> None:
+        """A line below the others, in the place of the one before if that was passing."""
+        if self._passes:
+            self._lines.pop()
+        self._lines.append(text)
+        self._passes = passing
+        self._handle.update(self)
+
+    @contextmanager
+    def training(self) -> Iterator["TrainingReporter"]:
+        """As everywhere, every second."""
+        training = _PlainTraining(self)
+        training.SECONDS = training.STEP_SECONDS = 1.0
+        yield training
+
+    def _repr_html_(self) -> str:
+        first, others = self._lines[:1], self._lines[1:][-self.NUM_LINES :]
+        return f"<pre>{escape(chr(10).join([*first, *others]))}</pre>"

@@ -31,6 +31,9 @@ def load(
     65,535 that holds all of them. The result has checksums of its arrays. Raises TenfoldError where
     neither a data set of that name nor a path is there, and whatever `sources.get` and
     `formats.read` raise.
+
+    >>> load("digits").train.pixels.shape[1:]
+    (32, 32, 3)
     """
     from tenfold.data import formats, sources
     from tenfold.data.checksums import with_checksums

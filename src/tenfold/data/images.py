@@ -29,6 +29,13 @@ class Images:
         `train/cats/tom.jpg`; they survive every format and every split.
     original_sizes: `(N, 2)` int32 height and width before resizing, or None where every picture
         already had its present size.
+
+    Raises ValueError where the arrays are not of these forms.
+
+    >>> ids = np.array(["a", "b"])
+    >>> images = Images(np.zeros((2, 32, 32, 3), np.uint8), np.array([0, 1]), ("cat", "dog"), ids)
+    >>> len(images), images.size, images.num_classes
+    (2, (32, 32), 2)
     """
 
     pixels: NDArray[np.uint8]
@@ -92,6 +99,11 @@ class Dataset:
     checksums: name of an array or file -> SHA-256, for the provenance of a run.
     notes: what a reader of a report must know, such as skipped files or a fallback data set.
     white_level: the value at which its files of sixteen bits are white; 0 where it has none.
+
+    >>> from tenfold import load_data
+    >>> dataset = load_data("digits")
+    >>> {split: len(images) for split, images in dataset.splits().items()}
+    {'train': 1442, 'test': 355}
     """
 
     name: str

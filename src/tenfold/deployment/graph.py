@@ -37,15 +37,14 @@ class Exported(nn.Module):
         self._maps: list[Tensor] = []
         self.has_map = has_map
         if has_map:
-            layer = parts_of(model.module).last
-            if layer is None:
+            parts = parts_of(model.module, model.image_size)
+            if parts.last is None:
                 raise TenfoldError(
                     f"A {model.recipe.model.name} network has no maps of where something is; "
                     "export it without --maps."
                 )
-            self._layer = layer
-            self._head = parts_of(model.module).head
-            self._handle = layer.module.register_forward_hook(self._record)
+            self._layer, self._head = parts.last, parts.head
+            self._handle = parts.last.module.register_forward_hook(self._record)
 
     def release(self) -> None:
         """Leave the network as it was."""
@@ -71,7 +70,7 @@ class Exported(nn.Module):
         """What each place adds to the guess, where the head sees the maps' channels; otherwise how
         strongly the layer answers there."""
         [maps] = self._maps
-        if self._head.in_features != maps.shape[1]:
+        if self._head is None or self._head.in_features != maps.shape[1]:
             return maps.abs().mean(dim=1)
         weights = self._head.weight[logits.argmax(dim=1)]
         return torch.einsum("nc,nchw->nhw", weights, maps).relu()

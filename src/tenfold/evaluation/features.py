@@ -39,7 +39,6 @@ def features_of(
     pixels: NDArray[np.uint8],
     normalisation: Normalisation,
     *,
-    batch_size: int = 100,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Features `(N, D)` of pictures `(N, H, W, 3)` uint8, from the cache where they are there.
@@ -69,7 +68,7 @@ def features_of(
         pixels,
         key=key,
         num_features=model.num_features,
-        batch_size=batch_size,
+        batch_size=model.batch_size(100),
         progress=progress,
     )
     model.train(was_training)

@@ -46,6 +46,12 @@ def compute_metrics(predictions: Predictions) -> Metrics:
 
     Shares lie in [0, 1]; the loss is the mean cross-entropy in nats; `confusion` has a row for
     each true and a column for each predicted class. Raises ValueError where there are no pictures.
+
+    >>> from tenfold.evaluation.predictions import Predictions
+    >>> ids, logits = np.array(["a", "b"]), np.eye(2, dtype=np.float32)
+    >>> metrics = compute_metrics(Predictions(logits, np.array([0, 0]), ids, ("cat", "dog")))
+    >>> metrics.accuracy, metrics.confusion
+    (0.5, ((1, 1), (0, 0)))
     """
     logits, labels, names = predictions.logits, predictions.labels, predictions.class_names
     guesses = logits.argmax(axis=1)

@@ -42,7 +42,7 @@ FORMAT = "tenfold-model-1"
 HEADER_KEY = "tenfold"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainedModel:
     """A network with what it was trained for.
 
@@ -50,6 +50,11 @@ class TrainedModel:
     image_size: height and width in pixels that the network expects. temperature: what logits are
     divided by before they become probabilities, fitted on validation pictures; no guess changes.
     white_level: the value at which files of sixteen bits are white; 0 where it was trained on none.
+
+    >>> from tenfold import load_data, train
+    >>> run = train("ann", data="digits", epochs=1, training__min_steps=0, progress=False)
+    >>> run.model.predict_proba(load_data("digits").train.pixels[:5]).shape
+    (5, 10)
     """
 
     module: nn.Module
@@ -60,11 +65,19 @@ class TrainedModel:
     temperature: float = 1.0
     white_level: int = 0
 
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        number = sum(parameter.numel() for parameter in self.module.parameters())
+        classes = f"{len(self.class_names)} classes"
+        return (
+            f"TrainedModel({self.recipe.name}, {classes}, {height}x{width}, {number:,} parameters)"
+        )
+
     def logits(
         self,
         pixels: NDArray[np.uint8],
         *,
-        batch_size: int = 250,
+        batch_size: int | None = None,
         training_mode: bool = False,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
@@ -78,6 +91,8 @@ class TrainedModel:
         device = next(self.module.parameters()).device
         was_training = self.module.training
         module = self.module.eval()
+        if batch_size is None:
+            batch_size = module.batch_size(250) if isinstance(module, Pretrained) else 250
         logits = np.empty((len(pixels), len(self.class_names)), dtype=np.float32)
         seeded = [device] if device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(seeded, enabled=training_mode):
@@ -208,6 +223,11 @@ def load(run: str | Path) -> TrainedModel:
     """The trained model of a run folder, with its temperature, or of a `model.safetensors`.
 
     Raises TenfoldError where there is no finished run or the file is damaged.
+
+    >>> from tenfold import train
+    >>> run = train("ann", data="digits", epochs=1, training__min_steps=0, progress=False)
+    >>> load(run.path).class_names[:2]
+    ('zero', 'one')
     """
     path = Path(run)
     if path.suffix == ".safetensors":

@@ -172,8 +172,8 @@ def averaged_classifier(channels: int, num_classes: int) -> list[nn.Module]:
 
 
 def too_small(name: str, image_size: tuple[int, int]) -> TenfoldError:
-    """What to raise where the network `name` can't halve pictures as often as it would."""
+    """What to raise where the network `name` can't halve images as often as it would."""
     return TenfoldError(
-        f"Pictures of {image_size[0]}x{image_size[1]} pixels are too small for {name}; "
+        f"Images of {image_size[0]}x{image_size[1]} pixels are too small for {name}; "
         "choose a larger data.image_size, such as --set data.image_size=32."
     )

@@ -61,7 +61,7 @@ def cnn(
     height, width = image_size[0] >> len(widths), image_size[1] >> len(widths)
     if min(height, width) < 1:
         raise TenfoldError(
-            f"{len(widths)} blocks halve {image_size[0]}x{image_size[1]} pictures to nothing; "
+            f"{len(widths)} blocks halve {image_size[0]}x{image_size[1]} images to nothing; "
             "give model.widths fewer entries or choose a larger data.image_size."
         )
     layers: list[nn.Module] = []
@@ -95,11 +95,11 @@ def cnn(
 def lenet(
     *, num_classes: int, image_size: tuple[int, int], activation: Activation = "relu"
 ) -> nn.Module:
-    """LeNet-5 (LeCun et al. 1998) for colour pictures, with max pools.
+    """LeNet-5 (LeCun et al. 1998) for colour images, with max pools.
 
     5x5 convolutions of 6 and 16 channels, each pooled, dense layers of 120 and 84: 62,006
     parameters for ten classes of 32x32. Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits.
-    Raises TenfoldError for pictures of less than 16 pixels.
+    Raises TenfoldError for images of less than 16 pixels.
     """
     return _unpadded(
         "lenet",
@@ -122,7 +122,7 @@ def tutorial_cnn(
     3x3 convolutions of 32, 64 and 64 channels, unpadded, the first two pooled, and a dense layer of
     64: 122,570 parameters for ten classes of 32x32. Initial weights are Keras's, which ends 3
     points higher after ten epochs than PyTorch's. Shape: `(N, 3, H, W)` float -> `(N, num_classes)`
-    logits. Raises TenfoldError for pictures of less than 18 pixels.
+    logits. Raises TenfoldError for images of less than 18 pixels.
     """
     network = _unpadded(
         "tutorial_cnn",
@@ -154,7 +154,7 @@ def pyramid(
     ] = 0.0,
     norm: ConvolutionNorm = "batch",
 ) -> nn.Module:
-    """Convolutions whose channels grow while the resolution falls, then the mean over the picture.
+    """Convolutions whose channels grow while the resolution falls, then the mean over the image.
 
     `depth` convolutions, from `first_width` to `last_width` channels by equal ratios; max pools
     between them, evenly spread, while 4 pixels or more are left. Shape: `(N, 3, H, W)` float ->
@@ -245,7 +245,7 @@ def _unpadded(
 
 
 class _Cropped(nn.Sequential):
-    """Layers that look at no more than the `used` (height, width) of a picture, from its top left.
+    """Layers that look at no more than the `used` (height, width) of an image, from its top left.
 
     A 2x2 pool of 13 rows drops the last one. Neither that nor what led to it need be computed,
     which saves 8 % of a step of `tutorial_cnn` and changes nothing that it answers.

@@ -28,7 +28,7 @@ def ann(
 
     Flatten, (linear, norm, activation, dropout) for each of `widths`, linear.
 
-    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; 3,072 inputs for 32x32 pictures.
+    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; 3,072 inputs for 32x32 images.
     """
     inputs = 3 * image_size[0] * image_size[1]
     hidden = dense_layers(inputs, widths, activation=activation, dropout=dropout, norm=norm)

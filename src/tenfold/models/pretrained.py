@@ -1,4 +1,4 @@
-"""Networks of timm that were trained on other pictures, with a head for ours. Only timm user."""
+"""Networks of timm that were trained on other images, with a head for ours. Only timm user."""
 
 import contextlib
 import re
@@ -27,7 +27,7 @@ ORDINARY = (
 
 
 class Preprocessing(NamedTuple):
-    """How a network wants its pictures: side in pixels, interpolation, and constants of pixels in
+    """How a network wants its images: side in pixels, interpolation, and constants of pixels in
     [0, 1] for red, green and blue."""
 
     side: int
@@ -77,7 +77,7 @@ def pretrained(
     """A network of timm without its classifier, and dense layers of `head` units on its features.
 
     Its weights are random until `load_weights`, which `weights` is for. image_size is what the
-    pictures have; they are brought to `input_size`, or the network's own size for 0, before it.
+    images have; they are brought to `input_size`, or the network's own size for 0, before it.
     Shape: `(N, 3, H, W)` float, normalised as `preprocessing_of` says -> `(N, num_classes)`
     logits. Raises TenfoldError where there is no such network.
     """
@@ -124,7 +124,7 @@ class Pretrained(nn.Module):
         return logits
 
     def features(self, inputs: Tensor) -> Tensor:
-        """What the head sees of `inputs`: (N, D), one vector a picture."""
+        """What the head sees of `inputs`: (N, D), one vector an image."""
         side = self.preprocessing.side
         if inputs.shape[2:] != (side, side):
             inputs = interpolate(
@@ -148,6 +148,13 @@ class Pretrained(nn.Module):
     def _learns_statistics(self, norm: _BatchNorm) -> bool:
         own = next(norm.parameters(recurse=False), None)
         return self._norms == "learnt" and (own is None or own.requires_grad)
+
+    def batch_size(self, most: int) -> int:
+        """Images of a forward pass without gradients: `most`, or on a processor as many as take
+        some 300 MB with a small network."""
+        if next(self.parameters()).device.type != "cpu":
+            return most
+        return max(1, min(most, 40 * 160**2 // self.preprocessing.side**2))
 
     def groups(self) -> list[list[nn.Parameter]]:
         """All parameters by depth: timm's finest blocks from the input on, and the head.
@@ -239,7 +246,7 @@ def parse_trains(trains: str) -> tuple[int, str]:
 
 
 def preprocessing_of(name: str, input_size: int = 0) -> Preprocessing:
-    """How the network `name` wants its pictures, at `input_size` pixels unless that is 0.
+    """How the network `name` wants its images, at `input_size` pixels unless that is 0.
 
     Raises TenfoldError where timm has no such network.
     """
@@ -317,7 +324,7 @@ def _configuration(name: str) -> dict[str, Any]:
 
 
 def _create(name: str, side: int) -> Any:
-    """The network without classifier, for pictures of `side` pixels."""
+    """The network without classifier, for images of `side` pixels."""
     timm = import_timm()
     if side != _configuration(name)["input_size"][1]:
         # Only networks whose positions are learnt take, and must know, another size.
@@ -327,7 +334,7 @@ def _create(name: str, side: int) -> Any:
 
 
 def _checked(backbone: Any, name: str, side: int) -> Any:
-    """`backbone` if it takes pictures of `side` pixels; raises TenfoldError where it doesn't."""
+    """`backbone` if it takes images of `side` pixels; raises TenfoldError where it doesn't."""
     device = next(backbone.parameters()).device
     if device.type == "meta" or side == _configuration(name)["input_size"][1]:
         return backbone
@@ -337,7 +344,7 @@ def _checked(backbone: Any, name: str, side: int) -> Any:
             backbone(torch.zeros(1, 3, side, side, device=device))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise TenfoldError(
-            f"{name} does not take pictures of {side} pixels ({str(error).rstrip('.')}); set "
+            f"{name} does not take images of {side} pixels ({str(error).rstrip('.')}); set "
             "model.input_size to 0, or to a multiple of 32 or of its patches."
         ) from error
     return backbone.train()
@@ -401,7 +408,7 @@ def _in_order(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, 
 
 
 def _filtered(model: Pretrained, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`found` as timm brings files of others to its own names and to another picture size."""
+    """`found` as timm brings files of others to its own names and to another image size."""
     import sys
 
     module = sys.modules[type(model.backbone).__module__]

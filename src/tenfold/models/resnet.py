@@ -1,6 +1,6 @@
 """Residual networks (He et al. 2016, arXiv 1512.03385).
 
-Legend: N pictures, C channels, H and W pixels.
+Legend: N images, C channels, H and W pixels.
 """
 
 from typing import Annotated, Literal, NamedTuple
@@ -41,9 +41,9 @@ def resnet(
     """ResNet-18, 34 or 50: four stages of 64 to 512 channels (to 2,048 with bottlenecks).
 
     stem: `imagenet` is a 7x7 convolution of stride 2 and a max pool, which leave 8x8 of a 32x32
-    picture; `cifar` is a 3x3 convolution, which leaves all of it, at 16 times the cost. A stride
+    image; `cifar` is a 3x3 convolution, which leaves all of it, at 16 times the cost. A stride
     of a bottleneck is in its 3x3 convolution. Shape: `(N, 3, H, W)` float -> `(N, num_classes)`
-    logits; any size of picture will do.
+    logits; any size of image will do.
     """
     layout = _LAYOUTS[depth]
     layers: list[nn.Module]
@@ -84,7 +84,7 @@ def cifar_resnet(
     """The paper's own network for CIFAR-10: three stages of 16, 32 and 64 channels.
 
     depth: 6 n + 2, as 20, 32, 44, 56 or 110. Shortcuts have no parameters (the paper's option A).
-    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of picture will do.
+    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of image will do.
     """
     layers: list[nn.Module] = [*normed_convolution(3, 16, 3), ACTIVATIONS[activation]()]
     channels = 16

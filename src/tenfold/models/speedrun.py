@@ -4,7 +4,7 @@ Everything in it serves to learn more in a step: a first layer that whitens and 
 convolutions that begin as the identity, norms whose scale is fixed, a global max pool, and a head
 whose outputs are scaled down.
 
-Legend: N pictures, C channels, H and W pixels, K side of the whitening patches.
+Legend: N images, C channels, H and W pixels, K side of the whitening patches.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ NORM_MOMENTUM = 0.4
 WHITENING_EPSILON = 5e-4
 """Added to the variances of patches, which are nearly 0 for fine detail."""
 
-PICTURES_AT_ONCE = 500
+IMAGES_AT_ONCE = 500
 
 
 @rule("widths", "a list with at least one number", lambda o: len(o.widths) > 0)
@@ -68,7 +68,7 @@ def speedrun(
     norm, activation), around which a shortcut leads where there are two or more of them.
     pool_first: pool ahead of the first convolution of every group but the first. whitening_size:
     side K of the patches that the first layer decorrelates, in pixels; it has 6 K^2 channels.
-    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of picture will do that the
+    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of image will do that the
     groups can halve. Raises TenfoldError where they can't.
     """
     if (min(image_size) - whitening_size + 1) >> len(widths) < 1:
@@ -84,7 +84,7 @@ def speedrun(
 
 
 class Speedrun(nn.Module):
-    """See `speedrun`; `whiten` must see pictures before the first step of training."""
+    """See `speedrun`; `whiten` must see images before the first step of training."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Speedrun(nn.Module):
         # Not every device has float64, or eigenvectors.
         covariance = torch.zeros(width, width, dtype=torch.float64)
         num_patches = 0
-        for block in torch.split(inputs, PICTURES_AT_ONCE):
+        for block in torch.split(inputs, IMAGES_AT_ONCE):
             # Patches side by side: those that overlap would say little more.
             patches = unfold(block, size, stride=size).transpose(0, 1).reshape(width, -1)
             covariance += (patches @ patches.T).cpu()

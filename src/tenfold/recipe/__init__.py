@@ -1,9 +1,10 @@
 """Recipes: everything that decides what a run does."""
 
 from tenfold.recipe.load import (
+    from_keywords,
     load_recipe,
-    read_header,
     recipe_from_dict,
+    require_effect,
     shipped_recipes,
     without_places,
 )
@@ -26,9 +27,10 @@ __all__ = [
     "Recipe",
     "StageOptions",
     "TrainingOptions",
+    "from_keywords",
     "load_recipe",
-    "read_header",
     "recipe_from_dict",
+    "require_effect",
     "shipped_recipes",
     "without_places",
 ]

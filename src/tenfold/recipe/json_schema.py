@@ -10,7 +10,8 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a recipe's TOML file."""
     schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     schema |= Recipe.model_json_schema()
-    schema["$defs"].pop("PartOptions", None)
+    own = {"properties": {"name": {"type": "string", "pattern": f"^({OWN})$"}}}
+    schema["$defs"]["PartOptions"] = {"type": "object", **own, "required": ["name"]}
     for table, kind in KINDS.items():
         parts = []
         for name in SHIPPED[kind]:
@@ -19,8 +20,5 @@ def json_schema() -> dict[str, Any]:
             if name != DEFAULTS[table]:
                 part["required"] = ["name"]
             parts.append(part)
-        own = {"properties": {"name": {"type": "string", "pattern": f"^({OWN})$"}}}
-        schema["properties"][table] = {
-            "anyOf": [*parts, {"type": "object", **own, "required": ["name"]}],
-        }
+        schema["properties"][table] = {"anyOf": [*parts, {"$ref": "#/$defs/PartOptions"}]}
     return schema

@@ -6,7 +6,6 @@ nearest match. There are no includes and no interpolation.
 
 import contextlib
 import importlib.resources
-import itertools
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,71 +23,97 @@ from tenfold.validation import nearest, sentence_of
 M = TypeVar("M", bound=Options)
 
 
-def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe by name, or one from a `.toml` file or a run's `recipe.json`.
+def load_recipe(
+    recipe: str | Path | Recipe | None, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Recipe:
+    """A shipped recipe by name, or one from a `.toml` file or a run's `recipe.json`, changed; None
+    stands for the defaults of every field.
 
-    overrides: `key=value` with dotted keys, such as `optimizer.lr=0.1`; values are written as in
-    TOML, and a bare word is a string. Raises TenfoldError for anything that doesn't fit.
+    overrides: `key=value` with dotted keys, such as `optimizer.lr=0.1`, values written as in TOML
+    and a bare word being a string; or a mapping of such keys. Raises TenfoldError for anything
+    that doesn't fit.
+
+    >>> load_recipe("cnn", {"training.epochs": 3, "optimizer.lr": 0.01}).training.epochs
+    3
     """
-    path = Path(name_or_path)
-    shipped = shipped_recipes()
-    if str(name_or_path) in shipped:
-        source, text = f"{name_or_path}.toml", shipped[str(name_or_path)]
-        values, name = parse_toml(text, source), str(name_or_path)
-    elif path.suffix == ".toml" and path.is_file():
-        source, name = str(path), path.stem
-        values = parse_toml(read_text(path), source)
-    elif path.suffix == ".json" and path.is_file():
-        source, name = str(path), path.stem
-        values = read_json(path)
+    came_with: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if recipe is None:
+        values, source = apply_overrides({}, overrides), "--set"
+        network = str(values.get("model", {}).get("name", "custom"))
+        return recipe_from_dict({"name": network.rpartition(":")[2]} | values, source=source)
+    if isinstance(recipe, Recipe):
+        values, source = recipe.to_dict(), f"recipe {recipe.name}"
     else:
-        known = ", ".join(sorted(shipped))
-        given = str(name_or_path)
-        wanted = "check the path, or name" if path.suffix == ".toml" else "give a .toml file, or"
-        raise TenfoldError(
-            f"There is no recipe {given!r}{nearest(given, shipped)}; {wanted} one of: {known}."
-        )
-    if not isinstance(values, dict):
-        raise TenfoldError(f"{source} must hold a table of recipe fields.")
-    values.setdefault("name", name)
-    came_with = code_of_run(path.parent) if path.suffix == ".json" else contextlib.nullcontext()
+        path = Path(recipe)
+        values, source = _read_values(path, str(recipe))
+        values.setdefault("name", path.stem)
+        if path.suffix == ".json":
+            came_with = code_of_run(path.parent)
     with came_with:
         return recipe_from_dict(apply_overrides(values, overrides), source=source)
+
+
+def _read_values(path: Path, given: str) -> tuple[dict[str, Any], str]:
+    """The tables of the recipe that `given` names, and what errors call the place."""
+    shipped = shipped_recipes()
+    if given in shipped:
+        return parse_toml(shipped[given], f"{given}.toml"), f"{given}.toml"
+    if path.suffix == ".toml" and path.is_file():
+        return parse_toml(read_text(path), given), given
+    if path.suffix == ".json" and path.is_file():
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise TenfoldError(f"{given} must hold a table of recipe fields.")
+        return values, given
+    wanted = "check the path, or name" if path.suffix == ".toml" else "give a .toml file, or"
+    raise TenfoldError(
+        f"There is no recipe {given!r}{nearest(given, shipped)}; {wanted} one of: "
+        f"{', '.join(sorted(shipped))}."
+    )
+
+
+def require_effect(recipe: Recipe, **changed: float | None) -> None:
+    """Raise TenfoldError where every stage of `recipe` overrules what was changed in it for all."""
+    for name, value in changed.items():
+        own = [getattr(stage, name) for stage in recipe.stages]
+        if value is not None and own and all(own):
+            raise TenfoldError(
+                f"Each stage of {recipe.name} has {name} of its own, so another {name} for all "
+                "would change nothing; change them in a copy of the recipe."
+            )
 
 
 def shipped_recipes() -> dict[str, str]:
     """The text of every recipe that comes with tenfold, by name."""
     folder = importlib.resources.files("tenfold") / "recipes"
-    return {
-        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".toml")
-    }
+    files = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    texts = {e.name.removesuffix(".toml"): e.read_text(encoding="utf-8") for e in files}
+    return dict(sorted(texts.items()))
 
 
-def read_header(text: str) -> dict[str, str]:
-    """What the header of a shipped recipe's `text` states: command, machine, time and so on.
-
-    Those are comments of the form `#   measured   80.9 % on test`.
-    """
-    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
-    facts = (re.fullmatch(r"# {3}(\w+) +(.+)", line) for line in lines)
-    return {fact[1]: fact[2] for fact in facts if fact}
-
-
-def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of nested `values` with `key=value` overrides set.
+def apply_overrides(
+    values: Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any]
+) -> dict[str, Any]:
+    """A copy of nested `values` with overrides set, `key=value` or a mapping of dotted keys.
 
     Choosing another variant (`optimizer.name=adamw`) drops the table's other keys, which belonged
     to the old one; overrides of the new one's fields may stand before or after it. So does another
     `data.normalisation` with the mean and deviation that were given.
     """
+    if isinstance(overrides, Mapping):
+        return with_keys(values, [(key.split("."), value) for key, value in overrides.items()])
+    return with_keys(values, [_parse_override(override) for override in overrides])
+
+
+def with_keys(
+    values: Mapping[str, Any], changes: Sequence[tuple[list[str], Any]]
+) -> dict[str, Any]:
+    """A copy of nested `values` with the value at each path of keys set; see `apply_overrides`."""
     result = {
         key: dict(value) if isinstance(value, dict) else value for key, value in values.items()
     }
-    parsed = [_parse_override(override) for override in overrides]
     first = ("name", "normalisation")
-    for keys, value in sorted(parsed, key=lambda item: item[0][-1] not in first):
+    for keys, value in sorted(changes, key=lambda item: item[0][-1] not in first):
         table = result
         for key in keys[:-1]:
             inner = table.setdefault(key, {})
@@ -106,7 +131,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
             table.pop("mean", None)
             table.pop("std", None)
         table[keys[-1]] = value
-    changed = {".".join(keys) for keys, _ in parsed}
+    changed = {".".join(keys) for keys, _ in changes}
     if "training.epochs" in changed and "training.milestones" not in changed:
         _drop_later_milestones(result["training"])
     return result
@@ -118,6 +143,15 @@ def _drop_later_milestones(training: dict[str, Any]) -> None:
     if isinstance(last, int) and isinstance(milestones, list | tuple):
         within = [epoch for epoch in milestones if not (isinstance(epoch, int) and epoch > last)]
         training["milestones"] = within
+
+
+def from_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys of Python's keywords, `optimizer__lr` being `optimizer.lr`; NumPy's numbers as
+    Python's."""
+    return {
+        key.replace("__", "."): value.tolist() if hasattr(value, "tolist") else value
+        for key, value in keywords.items()
+    }
 
 
 def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
@@ -136,9 +170,12 @@ def checked(kind: type[M], values: Any, *, source: str) -> M:
     """
     values = frozen(values)
 
-    def options_of(table: str) -> type[PartOptions]:
-        name = values[table].get("name", DEFAULTS[table])
-        return find_part(KINDS[table], name).options
+    def options_of(location: tuple[int | str, ...]) -> type[PartOptions]:
+        table, found = str(location[-1]), values
+        for key in location:
+            found = found[key]
+        name = found.get("name", DEFAULTS.get(table))
+        return find_part(KINDS.get(table, "augmentation"), name).options
 
     try:
         return kind.model_validate(values)
@@ -171,12 +208,13 @@ def without_places(recipe: Recipe) -> Recipe:
         data = data.but(name=Path(data.name).resolve().name or data.name)
     if model.name == "pretrained":
         model = model.but(weights=Path(model.weights).name)
-    named = {
-        table: part.but(name=Path(part.name).name)
-        for table, part in recipe
-        if isinstance(part, PartOptions) and part.part.code is not None
-    }
-    return recipe.but(**{"data": data, "model": model, **named})
+    augmentation = recipe.augmentation.but(also=tuple(map(_by_file, recipe.augmentation.also)))
+    recipe = recipe.but(data=data, model=model, augmentation=augmentation)
+    return recipe.but(**{table: _by_file(getattr(recipe, table)) for table in KINDS})
+
+
+def _by_file(part: PartOptions) -> PartOptions:
+    return part if part.part.code is None else part.but(name=Path(part.name).name)
 
 
 def read_text(path: Path) -> str:

@@ -33,11 +33,11 @@ def part_of(table: str, value: Any) -> PartOptions:
         return value
     if not isinstance(value, Mapping):
         raise expected("a table", found=value)
-    name = value.get("name", DEFAULTS.get(table))
+    kind, name = KINDS.get(table, table), value.get("name", DEFAULTS.get(table))
     if not isinstance(name, str):
-        words = f"one of {', '.join(SHIPPED[KINDS[table]])}"
+        words = f"one of {', '.join(SHIPPED[kind])}" if SHIPPED[kind] else f"such as my.py:{kind}"
         raise expected(words, key="name", found=name)
-    return find_part(KINDS[table], name).options.model_validate(value)
+    return find_part(kind, name).options.model_validate(value)
 
 
 def _part(table: str) -> Any:
@@ -120,7 +120,7 @@ class AugmentationOptions(Options):
     flip: bool = False
     """Mirror half of the images."""
     alternate: bool = False
-    """Mirror a image in every second epoch, half of them in the first (Jordan 2024)."""
+    """Mirror an image in every second epoch, half of them in the first (Jordan 2024)."""
     translate: Count = 0
     """Shift by up to this many pixels each way, the edge filled by reflection."""
     cutout: Count = 0
@@ -147,6 +147,9 @@ class AugmentationOptions(Options):
     """Beta parameter of mixup (Zhang et al. 2018)."""
     cutmix: NotNegative = 0.0
     """Beta parameter of CutMix (Yun et al. 2019); with mixup too, each batch takes one of them."""
+    also: tuple[Annotated[PartOptions, _part("augmentation")], ...] = ()
+    """Augmentations of one's own, one after the other, such as `{name = "my.py:invert"}`: after
+    those above, and before mixup and CutMix."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -191,6 +194,9 @@ class TrainingOptions(Options):
     early_stopping: Count = 0
     """Epochs without a better validation accuracy before the run ends and returns to its best
     weights; 0 never stops early."""
+    stop_at_head: bool = True
+    """Leave out the stages after the head's where validation couldn't show that they help: at
+    least 100 images, 99 % of them right, and no more errors than a network without any may make."""
     time_limit_seconds: NotNegative = 0.0
     """Training ends within this time, and where that comes before the last step, rates and sizes
     follow the clock; 0 for no limit."""
@@ -246,7 +252,7 @@ class StageOptions(Options):
 
 
 class EvaluationOptions(Options):
-    """How a trained network looks at a image."""
+    """How a trained network looks at an image."""
 
     views: Views = "one"
     """As it is; or with its mirror image; or both of them also shifted by a pixel each way."""
@@ -265,7 +271,11 @@ class EvaluationOptions(Options):
 
 
 class Recipe(Options):
-    """Everything that decides what a run does. Equal recipes and seeds give equal weights."""
+    """Everything that decides what a run does. Equal recipes and seeds give equal weights.
+
+    >>> Recipe(seed=3, training=TrainingOptions(epochs=2))
+    Recipe(seed=3, training=TrainingOptions(epochs=2))
+    """
 
     name: Annotated[str, AfterValidator(_folder_name)] = "custom"
     """Name of the folder that its runs lie in; that of the file unless given."""
@@ -290,6 +300,11 @@ class Recipe(Options):
     """Parts of the training of a pretrained network, one after the other; none trains all of it."""
     evaluation: EvaluationOptions = EvaluationOptions()
 
+    @property
+    def parts(self) -> tuple[PartOptions, ...]:
+        """Every part that it names."""
+        return (*(getattr(self, table) for table in KINDS), *self.augmentation.also)
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON values; `recipe_from_dict` reads them back."""
         return self.model_dump(mode="json", serialize_as_any=True)
@@ -306,7 +321,7 @@ class Recipe(Options):
         return self
 
 
-_OF_FEATURES = "0 where the head trains alone, on features that are computed before"
+_OF_FEATURES = "where the head trains alone, on features that are computed before"
 
 
 def _combinations(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
@@ -335,8 +350,9 @@ def _combinations(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         "0 where there are stages",
     )
     if stages and all(stage.trains == "head" for stage in stages):
-        for name in ("cutout", "random_erasing", "mixup", "cutmix"):
-            yield f"augmentation.{name}", not getattr(recipe.augmentation, name), _OF_FEATURES
+        for name in ("cutout", "random_erasing", "mixup", "cutmix", "also"):
+            words = f"{'[]' if name == 'also' else 0} {_OF_FEATURES}"
+            yield f"augmentation.{name}", not getattr(recipe.augmentation, name), words
     yield (
         "optimizer.name",
         recipe.optimizer.name != "muon" or (has_norms and model.part.muon),

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from tenfold.errors import TenfoldError
-from tenfold.recipe.models import KINDS, Recipe
+from tenfold.recipe.models import Recipe
 from tenfold.registry import sum_of
 
 FOLDER = "code"
@@ -17,9 +17,8 @@ def own_code(recipe: Recipe) -> dict[str, Path]:
     Raises TenfoldError where two of them have the same name and are not the same.
     """
     found: dict[str, Path] = {}
-    for table in KINDS:
-        path = getattr(recipe, table).part.code
-        if path is not None:
+    for part in recipe.parts:
+        if (path := part.part.code) is not None:
             other = found.setdefault(path.name, path)
             if sum_of(other) != sum_of(path):
                 raise TenfoldError(

@@ -55,7 +55,8 @@ def _stage_rows(run: Run, stages: Sequence[Stage]) -> list[Row]:
         learned = f"{counted(stage.epochs, 'epoch')}, {count(stage.num_trained)} parameters learned"
         if stage.validation_accuracy is not None:
             learned += f", {percent(stage.validation_accuracy)} of validation right"
-        rows.append(Row(f"Stage {number}: {stage.trains}", learned))
+        said = f"left out, since {stage.skipped}" if stage.skipped else learned
+        rows.append(Row(f"Stage {number}: {stage.trains}", said))
     return rows
 
 

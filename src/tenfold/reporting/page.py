@@ -22,7 +22,7 @@ _STYLE_SHEETS = ("style.css", "report.css")
 
 
 def write_report(
-    run_folders: Sequence[Path], path: Path | None = None, *, loader: Loader = load_dataset
+    run_folders: Sequence[Path], path: str | Path | None = None, *, loader: Loader = load_dataset
 ) -> Path:
     """Write a page about one run, or one that compares several, and return where it is.
 
@@ -32,6 +32,11 @@ def write_report(
 
     Raises TenfoldError where a folder holds no run or a damaged one, where the same run is named
     twice, where `path` is missing for several runs, and where the file can't be written.
+
+    >>> from tenfold import train
+    >>> run = train("ann", data="digits", epochs=1, training__min_steps=0, progress=False)
+    >>> write_report([run.path]).as_posix()
+    'runs/ann/1/report.html'
     """
     folders = [Path(folder) for folder in run_folders]
     if not folders:

@@ -87,12 +87,13 @@ class Metrics(LabelMetrics):
 
 
 class Stage(Fact):
-    """A part of the training in which `trains` learned `num_trained` parameters."""
+    """A part of the training in which `trains` learned `num_trained` parameters, or why not."""
 
     trains: str
     epochs: int
     num_trained: int
     validation_accuracy: float | None
+    skipped: str | None = None
 
 
 class Training(Fact):
@@ -113,7 +114,8 @@ class Training(Fact):
     @property
     def stage_ends(self) -> tuple[int, ...]:
         """The last epoch of each stage but the last."""
-        return tuple(itertools.accumulate(stage.epochs for stage in self.stages[:-1]))
+        epochs = [stage.epochs for stage in self.stages if stage.skipped is None]
+        return tuple(itertools.accumulate(epochs[:-1]))
 
 
 class Network(Fact):

@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.results.facts import Fact, Gap, read_fact
+from tenfold.results.runs import Provenance
 
 Verdict = Literal["beaten", "met", "within the interval", "below", "lower"]
 BELOW: Verdict = "below"
@@ -208,6 +209,24 @@ class Machine(Fact):
     cores: int | None = None
     device: str | None = None
     threads: int | None = None
+
+    @classmethod
+    def of(cls, made: Provenance) -> Self:
+        """That of one run."""
+        hardware, device = made.hardware, made.device or made.hardware.device
+        return cls(cpu=hardware.cpu, cores=hardware.cores, device=device, threads=made.threads)
+
+    @property
+    def in_words(self) -> str:
+        """`AMD EPYC 7B13, 2 cores, 1 thread a run`."""
+        parts = [self.cpu or "an unnamed processor"]
+        if self.cores:
+            parts.append(counted(self.cores, "core"))
+        if self.device and self.device != "cpu":
+            parts.append(f"on {self.device}")
+        if self.threads:
+            parts.append(f"{counted(self.threads, 'thread')} a run")
+        return ", ".join(parts)
 
 
 class Failure(Fact):

@@ -16,6 +16,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import split_of, splitting
 from tenfold.evaluation.views import num_views
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
+from tenfold.results.measured import read_measured
 from tenfold.run import RunFolder
 from tenfold.speed.networks import speed_of_run, step_seconds
 from tenfold.speed.rates import product_rate
@@ -30,13 +31,15 @@ class Rung(NamedTuple):
     accuracy: float
 
 
-LADDER = (
-    Rung("fast-75", 2.8e12, 0.765),
-    Rung("fast-85", 1.0e13, 0.868),
-    Rung("fast-91", 4.2e13, 0.911),
-    Rung("fast-94", 1.6e14, 0.942),
-)
-"""From cheap to dear, as docs/speed.md has them."""
+def _ladder() -> tuple[Rung, ...]:
+    measured = read_measured()
+    found = ((name, measured.first(name)) for name in measured.recipes if name.startswith("fast-"))
+    rungs = (Rung(n, f.product_flop, f.accuracy.center) for n, f in found if f and f.product_flop)
+    return tuple(sorted(rungs, key=lambda rung: rung.cost))
+
+
+LADDER = _ladder()
+"""The fast recipes as they were measured, from cheap to dear."""
 
 REFERENCE_PIXELS = 50_000 * 32 * 32
 """Of the pictures that the costs of the ladder are about."""

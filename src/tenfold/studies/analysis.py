@@ -167,13 +167,7 @@ def _describe_machines(study: StudyRuns) -> dict[str, Any]:
     """`machine`, or None and `machines` where there were several."""
     found = []
     for run in study.runs:
-        known = run.provenance
-        machine = Machine(
-            cpu=known.hardware.cpu,
-            cores=known.hardware.cores,
-            device=known.device or known.hardware.device,
-            threads=known.threads,
-        )
+        machine = Machine.of(run.provenance)
         if machine not in found and machine != Machine(**dict.fromkeys(Machine.model_fields)):
             found.append(machine)
     if len(found) > 1:

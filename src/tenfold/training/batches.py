@@ -36,6 +36,7 @@ from tenfold.autoaugment import (
 )
 from tenfold.data import Images
 from tenfold.data.normalisation import Normalisation
+from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 from tenfold.recipe import AugmentationOptions
 
@@ -246,7 +247,7 @@ class TrainingPictures:
         to; whole if not given.
         """
         inputs, labels = self._made(indices, size or self.side)
-        mix = None
+        inputs, mix = self._also(inputs, step, number), None
         if self._augmentation.mixup > 0 or self._augmentation.cutmix > 0:
             mix = batch_mix(
                 inputs,
@@ -256,6 +257,20 @@ class TrainingPictures:
             )
             inputs = mix.inputs
         return Part(inputs, labels, len(indices) / batch_size, mix)
+
+    def _also(self, inputs: Tensor, step: int, number: int) -> Tensor:
+        """`inputs` after augmentations of one's own, which draw on the device."""
+        for place, augmentation in enumerate(self._augmentation.also):
+            seed = derive_seed(self._seed, "also", place, self._epoch, step, number)
+            generator = torch.Generator(self._device).manual_seed(seed)
+            changed = augmentation(inputs, generator=generator)
+            if getattr(changed, "shape", None) != inputs.shape:
+                raise TenfoldError(
+                    f"{augmentation.name} must give images of the shape {tuple(inputs.shape)}, as "
+                    f"it gets them, not {tuple(getattr(changed, 'shape', ()))}."
+                )
+            inputs = changed
+        return inputs
 
     def _made(self, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Augmented pictures, not yet mixed, and labels; taken from the present block if there."""

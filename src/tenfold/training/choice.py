@@ -9,7 +9,7 @@ from tenfold.data import Dataset
 from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import install_command
 from tenfold.evaluation.evaluate import splitting
-from tenfold.evaluation.loading import load_data
+from tenfold.evaluation.loading import load_data, photo_size
 from tenfold.models.pretrained import has_weights
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, load_recipe
@@ -30,6 +30,10 @@ MOST_EPOCHS = 6
 
 UNBALANCED = 3
 """Times as many pictures that one class has as another, from which on it is said."""
+
+PIXELS_AT_ONCE = 16 * 160**2
+"""Of a batch that the whole network learns from: some 600 MB of activations. A larger one is
+computed in parts, to the same result but for rounding, for the norms keep their statistics."""
 
 FEWEST_STEPS = 400
 """Of a network that begins with nothing, however few the pictures."""
@@ -82,7 +86,7 @@ def _chosen(
         return _scratch(chosen, side, reason)
     if _says("stages", overrides) or _says("training.epochs", overrides):
         return Choice(wanted, f"{pictures}: {wanted.name}, with the stages and epochs asked for.")
-    return _fine_tuned(wanted, number, pictures)
+    return _fine_tuned(_in_parts(wanted, number, overrides), number, pictures)
 
 
 def _balance(data: TrainingData) -> str:
@@ -108,6 +112,16 @@ def _backbone() -> str:
 def _scratch(recipe: Recipe, side: int, reason: str) -> Choice:
     """The sizes that pictures grow through are those for 32 pixels."""
     return Choice(with_sizes_for(recipe, side), reason)
+
+
+def _in_parts(recipe: Recipe, number: int, overrides: Sequence[str]) -> Recipe:
+    """`recipe` with each batch of `number` images or fewer in parts that bound its memory."""
+    training = recipe.training
+    if _says("training.accumulate", overrides) or recipe.model.name != "pretrained":
+        return recipe
+    batch = min(training.batch_size, number)
+    parts = -(-batch * photo_size(recipe) ** 2 // PIXELS_AT_ONCE)
+    return recipe.but(training=training.but(accumulate=max(1, min(parts, batch // 2))))
 
 
 def _fine_tuned(recipe: Recipe, number: int, pictures: str) -> Choice:

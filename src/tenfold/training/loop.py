@@ -39,7 +39,6 @@ from tenfold.training.reporters import Reporter
 from tenfold.training.selection import begin_next_epoch, hardest, note
 from tenfold.training.session import Session, describe_plan
 from tenfold.training.set_up import set_up
-from tenfold.training.stages import stages_of
 from tenfold.training.state import History, Sums, TrainingState
 from tenfold.waiting import sharing_cores
 
@@ -83,7 +82,6 @@ def fit(
     InterruptedRunError after saving, on SIGTERM or SIGUSR1, and StoppedByUserError on Ctrl-C;
     TenfoldError where data and recipe don't fit or memory runs out.
     """
-    stages = stages_of(recipe)
     with _memory_errors(recipe), sharing_cores(), Interruption() as interruption:
         start = partial(
             set_up,
@@ -95,15 +93,13 @@ def fit(
             interruption=interruption,
             progress=progress,
         )
-        session = start(recipe, stages[first_stage])
+        session = start(recipe, first_stage)
         if restore is not None:
             session.restore(restore)
         _train_stage(session)
-        while (history := session.state.history).stage + 1 < len(stages):
-            if history.ended == "time limit":
-                break
+        while session.follow and not session.stops_here():
             session.finish_stage()
-            session = start(recipe, stages[history.stage], previous=session.state)
+            session = start(recipe, session.state.history.stage, previous=session.state)
             _train_stage(session)
     state = session.state
     final = state.evaluated_model

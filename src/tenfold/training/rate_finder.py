@@ -28,7 +28,6 @@ from tenfold.training.loop import batch_loss
 from tenfold.training.optimizers import set_learning_rate
 from tenfold.training.session import Session
 from tenfold.training.set_up import set_up
-from tenfold.training.stages import stages_of
 
 LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS = 100
@@ -64,7 +63,12 @@ def find_lr(
 
     recipe: also a shipped one's name or a path. data: what the recipe names, if not given; of it
     training images alone are used. Nothing is written. Raises TenfoldError where no rate lowers
-    the loss, and as `tenfold.fit` does.
+    the loss, and as `tenfold.train` does.
+
+    >>> from tenfold import load_data
+    >>> found = find_lr("ann", load_data("digits"))
+    >>> 0 < found.lr < found.lowest
+    True
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     # A compiled network would take longer to compile than to try, and a clock would end it.
@@ -86,7 +90,7 @@ def _search(
         raise TenfoldError("Learning rates are tried in one process; start without the launcher.")
     session = set_up(
         recipe,
-        stages_of(recipe)[0],
+        0,
         data=data,
         accelerator=accelerator,
         reporter=None,

@@ -13,6 +13,7 @@ class Plan:
     learn. first_step: steps of the stages before; is_last: whether no stage follows. resumed_step:
     steps done, more than first_step where it is resumed. seconds_left: of the recipe's time limit,
     or None. min_steps: of the recipe, where they take more epochs than it names, else 0.
+    memory_bytes: that a pretrained network is expected to take on a processor, else None.
     """
 
     recipe: str
@@ -31,6 +32,7 @@ class Plan:
     resumed_step: int
     seconds_left: float | None
     min_steps: int = 0
+    memory_bytes: int | None = None
 
 
 class Reporter(Protocol):

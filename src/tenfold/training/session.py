@@ -1,5 +1,6 @@
 """What the functions of the loop share, and what a reporter is told before the first step."""
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -12,15 +13,19 @@ from torch import Tensor, nn
 
 from tenfold.errors import DivergedError
 from tenfold.evaluation.trained import TrainedModel
-from tenfold.models import count_trained
+from tenfold.models import Pretrained, count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
 from tenfold.training.batches import TrainingInputs
 from tenfold.training.clock import StepTimes
 from tenfold.training.devices import on_first_process
 from tenfold.training.interruption import Interruption
+from tenfold.training.memory import expected_bytes
 from tenfold.training.reporters import Plan, Reporter
+from tenfold.training.stages import why_stop
 from tenfold.training.state import TrainingState
+
+logger = logging.getLogger("tenfold")
 
 SETTLED_AT_ONCE = 50
 """Batches whose right answers are counted together; one by one, that takes 1 % of a small step."""
@@ -33,7 +38,7 @@ RESAVE_SECONDS = 10.0
 class Session:
     """What the functions of the loop share; `state` is all that changes from step to step.
 
-    trains: what learns in this stage. is_last: whether no stage follows. network: `state.model`,
+    trains: what learns in this stage, and follow in those after it. network: `state.model`,
     wrapped for the processes and the precision. validation: the values of an epoch's log. write:
     puts a checkpoint on the disk, and milestone the weights of an epoch, on the first process
     alone. least_pictures: that a batch must have. blocks: of the network, from its input on; the
@@ -45,7 +50,7 @@ class Session:
 
     recipe: Recipe
     trains: str
-    is_last: bool
+    follow: tuple[str, ...]
     accelerator: Accelerator
     network: nn.Module
     state: TrainingState
@@ -202,6 +207,27 @@ class Session:
             }
         )
 
+    def stops_here(self) -> bool:
+        """Whether time is up, or the stages that follow could show nothing, which is noted."""
+        history = self.state.history
+        if history.ended == "time limit":
+            return True
+        reason = why_stop(
+            self.recipe,
+            trains=self.trains,
+            accuracy=history.stages[-1]["validation_accuracy"],
+            num_images=self.num_validation,
+        )
+        if not reason:
+            return False
+        if self.accelerator.is_main_process:
+            logger.info("Training stops at the head: %s.", reason)
+        nothing = {"epochs": 0, "num_trained": 0, "validation_accuracy": None}
+        history.stages += [
+            {"trains": trains, **nothing, "skipped": reason} for trains in self.follow
+        ]
+        return True
+
     def finish_stage(self) -> None:
         """Give the network the weights that were best, and let the history go on."""
         state = self.state
@@ -227,6 +253,12 @@ class Session:
 def describe_plan(session: Session) -> Plan:
     """What a reporter is told before the first step."""
     history, options = session.state.history, session.recipe.training
+    model, accelerator, memory = session.state.model, session.accelerator, None
+    on_cpu = accelerator.device.type == "cpu"
+    if isinstance(model, Pretrained) and session.trains != "head" and on_cpu:
+        batch = min(options.batch_size, session.num_images)
+        num_parts = accelerator.num_processes * options.accumulate
+        memory = expected_bytes(model, num_images=-(-batch // num_parts))
     return Plan(
         recipe=session.recipe.name,
         model=session.recipe.model.name,
@@ -240,8 +272,9 @@ def describe_plan(session: Session) -> Plan:
         threads=torch.get_num_threads(),
         processes=session.accelerator.num_processes,
         first_step=history.first_epoch * session.steps_per_epoch,
-        is_last=session.is_last,
+        is_last=not session.follow,
         resumed_step=history.epoch * session.steps_per_epoch + history.step,
         seconds_left=session.seconds_left,
         min_steps=options.min_steps if session.num_epochs > options.epochs else 0,
+        memory_bytes=memory,
     )

@@ -39,7 +39,7 @@ WHITENED_PICTURES = 2000
 
 def set_up(
     recipe: Recipe,
-    stage: StageOptions,
+    place: int,
     *,
     data: TrainingData,
     accelerator: Accelerator,
@@ -50,11 +50,12 @@ def set_up(
     progress: Progress | None,
     previous: TrainingState | None = None,
 ) -> Session:
-    """Build everything that `stage` of `recipe` needs to train on `data`, the same for a seed.
+    """Build everything that a stage of `recipe` needs to train on `data`, the same for a seed.
 
-    previous: where the stage before it ended.
+    place: of the stage among the recipe's. previous: where the stage before it ended.
     """
     started = time.monotonic()
+    stage = stages_of(recipe)[place]
     full, recipe = recipe, recipe_of(recipe, stage)
     least = _require_enough(recipe, data, accelerator.num_processes)
     normalisation = _normalisation(recipe, data)
@@ -117,7 +118,7 @@ def set_up(
     return Session(
         recipe=recipe,
         trains=stage.trains,
-        is_last=stage is stages_of(full)[-1],
+        follow=tuple(each.trains for each in stages_of(full)[place + 1 :]),
         accelerator=accelerator,
         network=network,
         state=state,

@@ -85,6 +85,12 @@ class TrainOptions:
     strict: fail where a picture is in two splits. skip_broken: leave out pictures that can't be
     read. track: trackers that get the curves too. evaluate_test: open the test split at the end.
     notes: what a reader of the report must know besides what the data set says.
+
+    >>> from tenfold import train
+    >>> options = TrainOptions(folder=Path("mine"), evaluate_test=False)
+    >>> quick = {"epochs": 1, "training__min_steps": 0, "progress": False}
+    >>> list(train("ann", data="digits", options=options, **quick).metrics)
+    ['validation']
     """
 
     runs: Path = Path("runs")

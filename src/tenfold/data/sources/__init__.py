@@ -47,6 +47,12 @@ def is_known(name: str) -> bool:
     return name in NAMES or is_elsewhere(name)
 
 
+def full_name(name_or_path: str | os.PathLike[str]) -> str:
+    """A path as an absolute one, so that a run can be resumed anywhere; a name as it is."""
+    name, path = os.fspath(name_or_path), Path(name_or_path).expanduser()
+    return str(path.resolve()) if name not in NAMES and path.exists() else name
+
+
 def get(
     name: str,
     *,

@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from tenfold.audit.store import Finding
+from tenfold.data.formats.encoding import png_data_uri
 from tenfold.errors import counted
 from tenfold.evaluation.thresholds import CERTAINTY, why_not_promised
 from tenfold.formatting import interval, percent, plain, points
 from tenfold.reporting.audit import figures
 from tenfold.reporting.audit.section import Section, Shown, Source, Strip, Table
-from tenfold.reporting.charts import Charts
+from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.pictures import picture_uri
 
 
@@ -424,3 +426,22 @@ def _two_digits(share: float) -> str:
 
 def _decimal(value: float) -> str:
     return f"{value:.3f}"
+
+
+# -- questions of one's own ----------------------------------------------------------------------
+
+
+def own(finding: Finding, charts: Charts) -> Section:
+    """A table of what somebody's own question found, and its figure."""
+    rows = finding.values["rows"]
+    columns = tuple(rows[0])
+    table = Table("", columns, tuple(tuple(_cell(row.get(c, "")) for c in columns) for row in rows))
+    drawn: tuple[Chart, ...] = ()
+    if "figure" in finding.arrays:
+        uri = png_data_uri(finding.arrays["figure"])
+        drawn = (Chart("", Markup('<img src="{}" alt="">').format(uri), ""),)
+    return Section((f"As {finding.values['own']} measures it.",), drawn, (table,))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

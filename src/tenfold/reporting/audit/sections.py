@@ -29,9 +29,10 @@ def view_audit(findings: Mapping[str, Finding], charts: Charts) -> tuple[Section
     A part that lacked something is a section that says so, unless it is not for this run at all.
     """
     sections = []
-    for name, (question, view) in VIEWS.items():
-        finding = findings.get(name)
-        if finding is None or finding.values.get("for_good"):
+    for name in sorted(findings, key=[*VIEWS, *findings].index):
+        finding = findings[name]
+        question, view = VIEWS.get(name, (finding.values.get("title", name), measured.own))
+        if finding.values.get("for_good"):
             continue
         if (missing := finding.values.get("missing")) is not None:
             again = f"With that mended, this command answers the question: tenfold audit RUN {name}"

@@ -7,7 +7,6 @@ from tenfold.results.studies import (
     VERDICTS,
     Comparison,
     Estimate,
-    Machine,
     Point,
     Published,
     StudySummary,
@@ -178,25 +177,13 @@ def machine(study: StudySummary) -> str:
     """Where it was trained, in a sentence."""
     if not study.all_machines:
         return "The runs don't say on which machine they were trained."
-    described = [describe_machine(one) for one in study.all_machines]
+    described = [one.in_words for one in study.all_machines]
     if len(described) == 1:
         return f"Trained on {described[0]}."
     return (
         f"Trained on {len(described)} machines, so times are not comparable: "
         f"{'; '.join(described)}."
     )
-
-
-def describe_machine(one: Machine) -> str:
-    """`AMD EPYC 7B13, 2 cores, 1 thread a run`."""
-    parts = [one.cpu or "an unnamed processor"]
-    if one.cores:
-        parts.append(counted(one.cores, "core"))
-    if one.device and one.device != "cpu":
-        parts.append(f"on {one.device}")
-    if one.threads:
-        parts.append(f"{counted(one.threads, 'thread')} a run")
-    return ", ".join(parts)
 
 
 def core_minutes(estimate: Estimate | None) -> str:

@@ -154,7 +154,10 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
 
 def _space_toml(plan: SearchPlan) -> str:
     lines = ["# The ranges of this search; a copy of it, changed, can be given to --space."]
-    lines += [f'"{chosen.key}" = {to_inline_table(chosen.to_spec())}' for chosen in plan.space]
+    for chosen in plan.space:
+        spec = chosen.model_dump(mode="json", exclude={"key", "kind"}, exclude_unset=True)
+        spec = {k: v for k, v in spec.items() if v is not None and v is not False}
+        lines.append(f'"{chosen.key}" = {to_inline_table(spec)}')
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,136 @@
+"""`tenfold recipes`: what is shipped, and what each reached."""
+
+import json
+import re
+import string
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tenfold.cli.options import JsonOption
+from tenfold.console.output import Output
+from tenfold.errors import TenfoldError
+from tenfold.formatting import count, duration
+
+if TYPE_CHECKING:
+    from tenfold.results.measured import MeasuredFile
+
+GROUPS = {
+    "start here": r"ann|cnn|cnn-quick",
+    "fast": r"fast-.*",
+    "published": r"(?!transfer-|gpu-).*",
+    "transfer": r"transfer-.*",
+    "GPU": r"gpu-.*",
+}
+"""Patterns of the names; a recipe is in the first group that it matches."""
+
+WHOSE_TIME = {"training": "of training", "run": "from reading the data to the result"}
+
+NOTE = """
+± is half of the 95 % interval: over seeds, or for one seed over the test images. A dash is between
+the ends of a range of seeds, beside their mean or median. Times are of training; of the fast and
+transfer recipes, of the whole run. On:"""
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="A recipe to show.")] = None,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Print the JSON Schema by which editors complete recipes."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the shipped recipes with what was measured of each, or show one."""
+    if schema:
+        from tenfold.recipe.json_schema import json_schema
+
+        typer.echo(json.dumps(json_schema(), indent=1))
+        return
+
+    from tenfold.recipe.load import parse_toml, shipped_recipes
+    from tenfold.results.measured import read_measured
+    from tenfold.validation import nearest
+
+    shipped, measured = shipped_recipes(), read_measured()
+    if name is not None and name not in shipped:
+        hint = nearest(name, shipped)
+        raise TenfoldError(f"There is no recipe {name!r}{hint}; `tenfold recipes` lists them.")
+    output = Output(as_json=as_json)
+    for each in shipped if name is None else [name]:
+        output.record(
+            "recipe",
+            **{"name": each, **parse_toml(shipped[each], each)},
+            group=_group_of(each),
+            num_parameters=measured.num_parameters.get(each),
+            measured=[one.model_dump(mode="json") for one in measured.recipes.get(each, ())],
+            text=shipped[each],
+        )
+    if as_json:
+        return
+    if name is None:
+        _list(output, shipped, measured)
+    else:
+        # As comments, so that all of it is a recipe to start from.
+        typer.echo(shipped[name].removeprefix("#:schema ./recipe.schema.json\n"))
+        for label, fact in filter(itemgetter(1), _facts(name, measured)):
+            typer.echo(f"#   {label:<14} {fact}")
+
+
+def _group_of(name: str) -> str:
+    return next(group for group, pattern in GROUPS.items() if re.fullmatch(pattern, name))
+
+
+def _parameters(measured: "MeasuredFile", name: str) -> str:
+    number = measured.num_parameters.get(name)
+    return "–" if number is None else count(number)
+
+
+def _list(output: Output, names: Iterable[str], measured: "MeasuredFile") -> None:
+    rows: list[list[str]] = []
+    marks: dict[str, str] = {}
+    changed: list[str] = []
+    for group in GROUPS:
+        rows.append([group])
+        for name in (name for name in names if _group_of(name) == group):
+            row, one = [name, _parameters(measured, name)], measured.first(name)
+            if one is None:
+                rows.append([*row, "–", "–", ""])
+                continue
+            mark = marks.setdefault(one.machine.in_words, string.ascii_uppercase[len(marks)])
+            if "--set" in one.command:
+                changed.append(one.command)
+                mark += "*" * len(changed)
+            rows.append([*row, one.accuracy.in_short(), duration(one.seconds), mark])
+    columns = ["recipe", "parameters", "test accuracy (seeds)", "time", "on"]
+    output.table("Recipes for CIFAR-10", columns, rows)
+    output.say(NOTE)
+    for machine, mark in marks.items():
+        output.say(f"  {mark}  {machine}")
+    for number, command in enumerate(changed, start=1):
+        output.say(f"  {'*' * number}  with `{command}`")
+    output.say("\n`tenfold recipes NAME` shows a recipe, and `tenfold train NAME` trains it.")
+
+
+def _facts(name: str, measured: "MeasuredFile") -> Iterator[tuple[str, str]]:
+    yield "parameters", _parameters(measured, name)
+    for one in measured.recipes.get(name, ()):
+        accuracy = one.accuracy
+        kinds = {
+            "seeds": f"95 % interval over {accuracy.n} seeds",
+            "images": "one seed, 95 % interval over the test images",
+            "range": f"{'mean' if accuracy.mean else 'median'} and range of {accuracy.n} seeds",
+        }
+        machine = (
+            one.machine.in_words,
+            one.precision and f"in {one.precision}",
+            one.torch and f"PyTorch {one.torch}",
+        )
+        yield "measured by", one.command
+        yield "test accuracy", f"{accuracy.with_interval()}, {kinds[accuracy.interval]}"
+        yield "time", f"{duration(one.seconds)} {WHOSE_TIME[one.seconds_of]}"
+        yield "core time", "" if one.core_seconds is None else duration(one.core_seconds)
+        yield "counted FLOP", "" if one.flop is None else f"{one.flop:.2e}"
+        yield "machine", ", ".join(filter(None, machine))
+        yield "commit", " of ".join(filter(None, (one.commit, one.date)))

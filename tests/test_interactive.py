@@ -1,0 +1,127 @@
+"""tenfold in Python: training, runs, their reprs and pages, and what the docstrings show."""
+
+import doctest
+import importlib
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from matplotlib.figure import Figure
+
+import tenfold
+from fabricated_runs import Recipe as Fabricated
+from fabricated_runs import make_run
+from tenfold.errors import TenfoldError
+from tenfold.recipe import load_recipe
+from tiny_training import pictures
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+QUICK = {"epochs": 2, "training__min_steps": 0, "model__widths": (16,), "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", tenfold.__all__)
+def test_public_names_say_what_they_are_and_their_examples_hold(name):
+    public = getattr(tenfold, name)
+    assert public.__doc__
+    module = importlib.import_module(public.__module__)
+    for example in doctest.DocTestFinder(recurse=False).find(public, name, module=module):
+        found = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
+        assert found.failed == 0
+        assert found.attempted or isinstance(public, type), f"{name} has no example"
+
+
+def test_the_section_of_the_readme_runs():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    [code] = re.findall(r"### In Python\n\n```python\n(.*?)```", readme, re.DOTALL)
+    exec(code, {})
+
+
+def test_a_run_says_what_came_of_it():
+    run = tenfold.train("ann", "digits", lr=0.02, batch_size=64, seed=3, **QUICK)
+    assert run.path == Path("runs/ann/1")
+    assert (run.recipe.optimizer.lr, run.recipe.training.batch_size, run.recipe.seed) == (
+        0.02, 64, 3,
+    )  # fmt: skip
+    assert set(run.metrics) == {"validation", "test"}
+    curves = pandas.DataFrame(run.curves)
+    assert list(curves["epoch"]) == [1, 2]
+    assert {"train_loss", "validation_accuracy", "learning_rate"} < set(curves.columns)
+    assert isinstance(run.plot(), Figure)
+    assert run.report() == run.path / "report.html"
+    assert run.model.class_names == DIGITS
+    assert re.fullmatch(r"Run\(ann/1: [\d.]+ % on test, [\d.]+ % on validation\)", repr(run))
+    assert "<svg" in run._repr_html_()
+    assert "95 % interval" in run._repr_html_()
+    assert run.evaluate().accuracy == run.metrics["test"].accuracy
+    assert "TrainedModel(ann, 10 classes, 32x32" in repr(run.model)
+    again = tenfold.open_run(str(run.path))
+    assert again == run
+    assert again.curves == run.curves
+
+
+def test_data_may_be_in_memory():
+    dataset = tenfold.Dataset("mine", pictures(120), None, pictures(60, seed=5), "arrays")
+    run = tenfold.train(load_recipe("ann"), dataset, **QUICK)
+    assert run.metrics["test"].num_images == 60
+    assert run.recipe.data.name == "mine"
+
+
+def test_a_recipe_shows_what_differs_from_the_defaults():
+    shown = repr(load_recipe("ann", {"training.epochs": 7}))
+    assert "epochs=7" in shown
+    assert "momentum" not in shown
+
+
+def test_an_unfinished_run_has_no_metrics_but_curves(tmp_path):
+    run = tenfold.open_run(make_run(tmp_path / "cnn/3", Fabricated(finished=False, epochs=6)))
+    assert run.metrics == {}
+    assert repr(run) == "Run(cnn/3: unfinished after 3 epochs)"
+    assert len(run.curves["train_loss"]) == 3
+
+
+def test_a_notebook_shows_progress_in_one_output(monkeypatch):
+    shown = []
+    handle = types.SimpleNamespace(update=lambda output: shown.append(output._repr_html_()))
+    display = types.SimpleNamespace(display=lambda output, display_id: handle)
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    tenfold.train("ann", "digits", **{**QUICK, "progress": True})
+    assert shown[0].startswith("<pre>ann: ann with ")
+    assert "epoch 1/2  train loss" in shown[-1]
+    assert "epoch 2/2  train loss" in shown[-1]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: tenfold.train("cnnn"), r"no recipe 'cnnn'.*'cnn'"),
+        (lambda: tenfold.train("cnn", optimizer__lrr=1), r"did you mean 'lr'"),
+        (lambda: tenfold.train("cnn", data="nowhere"), "nowhere"),
+        (lambda: tenfold.train("transfer-lite0", data="digits", lr=0.1, stages=STAGES), "own"),
+        (lambda: tenfold.open_run("nowhere"), "no run folder nowhere"),
+    ],
+)
+def test_row_e_wrong_input_is_one_sentence(call, said):
+    with pytest.raises(TenfoldError, match=said) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+STAGES = [{"trains": "head", "lr": 0.1}]
+
+
+def test_overrides_may_be_numpys():
+    assert load_recipe("ann", {"optimizer.lr": float(np.float64(0.5))}).optimizer.lr == 0.5
+    run = tenfold.train("ann", "digits", lr=np.float64(0.01), **QUICK)
+    assert run.recipe.optimizer.lr == 0.01
