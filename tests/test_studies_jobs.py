@@ -156,6 +156,7 @@ def test_row_34_a_worker_that_ends_without_a_word_is_a_failure(tmp_path: Path) -
     }
 
 
+@pytest.mark.long
 def test_row_32_workers_of_a_killed_driver_save_and_end_and_the_next_one_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

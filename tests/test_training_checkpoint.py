@@ -177,6 +177,7 @@ print(json.dumps(results))
 """
 
 
+@pytest.mark.long
 def test_row_02_killed_inside_write_fsync_and_rename(tmp_path, run_python, caplog):
     for number in (1, 2):
         save_number(tmp_path / "template", number)
