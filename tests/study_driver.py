@@ -13,7 +13,7 @@ from typing import Any
 from fabricated_runs import BARE_RESULT, bare_metrics
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import write_json
-from tenfold.recipe import Recipe
+from tenfold.recipe import Recipe, load_recipe
 from tenfold.results.studies import read_plan
 from tenfold.run import RunFolder
 from tenfold.studies.definition import Study, adjust, grid_study
@@ -98,6 +98,7 @@ def sweep(root: Path, drive: Callable[[Path], object]) -> list[dict[str, Any]]:
 
     The last but one had two records when it was killed, and the last was not killed.
     """
+    load_recipe("cnn")  # imports PyTorch once, and not in each fork
     findings: list[dict[str, Any]] = []
     while not findings or len(findings[-1]["recorded"]) < 2:
         findings.append(_kill_and_resume(root / str(len(findings)), len(findings), drive))

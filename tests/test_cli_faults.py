@@ -45,7 +45,7 @@ WRONG = [
     (["train", "cnn", "--data", "nowhere"], "nowhere is neither a path"),
     (["train", "cn", "--time", "5m"], "did you mean 'cnn'?"),
     (["train", "--time", "soon"], "--time 'soon'"),
-    (["bench", "cnn", "cn"], "did you mean 'cnn'?"),
+    (["bench", "cn", "cnn"], "did you mean 'cnn'?"),
     (["report", RUN, "runs/tiny/2"], "no run folder runs/tiny/2"),
     (["report", RUN, "--out", "runs"], "runs is a folder"),
     (["serve", "none.onnx"], "no run or model none.onnx"),

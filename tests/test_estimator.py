@@ -11,10 +11,10 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from sklearn.utils.estimator_checks import check_estimator
-from tenfold.data.sources.catalogue import FETCHABLE
 
 import tenfold
 from tenfold.data.sources import fetch
+from tenfold.data.sources.origins import FETCHABLE
 from tenfold.errors import TenfoldError
 from tenfold.estimator import Classifier
 from tenfold.recipe import load_recipe

@@ -1,6 +1,6 @@
 """Rows 22, 23, 26 and 27 of the fault list: what a data set holds on disk is wrong.
 
-Rows 11 and 22 for CIFAR batches in folders are in test_data_cifar_files.py.
+Rows 11 and 22 for CIFAR batches in folders are in test_data_cifar.py.
 """
 
 import gc

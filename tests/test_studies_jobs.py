@@ -156,12 +156,12 @@ def test_row_34_a_worker_that_ends_without_a_word_is_a_failure(tmp_path: Path) -
     }
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_row_32_workers_of_a_killed_driver_save_and_end_and_the_next_one_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "study"
-    monkeypatch.setenv("SECONDS_TO_SAVE", "2")
+    monkeypatch.setenv("SECONDS_TO_SAVE", "20")
     with driving(folder, "wait and save") as driver:
         orphans = [pids_of(folder)[name] for name in NAMES[1:3]]
         assert all(map(is_alive, orphans))
@@ -171,7 +171,7 @@ def test_row_32_workers_of_a_killed_driver_save_and_end_and_the_next_one_resumes
         # It is at work while the orphans still save and hold their folders.
         wait_until(lambda: writer_of(folder) == second.pid)
         assert all(map(is_alive, orphans))
-        _, errors = second.communicate(timeout=60)
+        _, errors = second.communicate(timeout=120)
     assert second.returncode == 0, errors
     assert not any(map(is_alive, orphans))
     assert all((folder / "runs" / name / "saved").exists() for name in NAMES[1:3])

@@ -177,7 +177,6 @@ print(json.dumps(results))
 """
 
 
-@pytest.mark.long
 def test_row_02_killed_inside_write_fsync_and_rename(tmp_path, run_python, caplog):
     for number in (1, 2):
         save_number(tmp_path / "template", number)
@@ -188,7 +187,8 @@ def test_row_02_killed_inside_write_fsync_and_rename(tmp_path, run_python, caplo
     # Two files, each written once, flushed twice (itself and its folder) and renamed once.
     for target, number in (("write", 2), ("fsync", 8), ("replace", 4)):
         assert sum(name.startswith(target) for name in killed) == number
-    assert sum(name.startswith("unlink") for name in killed) >= 6
+    # The oldest checkpoint's two files are removed; one that was renamed leaves nothing to remove.
+    assert sum(name.startswith("unlink") for name in killed) == 4
     assert set(results.values()) == {-signal.SIGKILL, 0}
     newest = {}
     for name in killed:

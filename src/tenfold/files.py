@@ -140,6 +140,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> UnwritableError:
+    """What to say where `path` could not be written for `error`, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UnwritableError(
             f"The disk is full: {path} could not be written; free some space and run the same "

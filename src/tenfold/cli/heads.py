@@ -35,6 +35,7 @@ def heads(
     from tenfold.recipe import load_recipe
 
     output = Output(as_json=as_json)
+    require_data(data)
     chosen = load_recipe(recipe, [*(overrides or []), *data_override(data)])
     require_data(chosen.data.name)
 

@@ -79,6 +79,7 @@ def tune(
     """
     from tenfold.recipe import load_recipe, require_effect
 
+    require_data(changes.data)
     # Milestones say nothing of a search, and would keep it from fewer epochs.
     chosen = load_recipe(recipe, ["training.milestones=[]", *changes.listed(seed)])
     require_effect(chosen, epochs=changes.epochs, lr=changes.lr)

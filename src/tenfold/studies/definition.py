@@ -234,6 +234,7 @@ def _changed(variant: Variant, shared: Sequence[str], overrides: Sequence[str]) 
 
 
 def sets_seed(overrides: Sequence[str]) -> bool:
+    """Whether one of `overrides` (KEY=VALUE) is the seed."""
     return any(override.partition("=")[0].strip() == "seed" for override in overrides)
 
 
