@@ -338,7 +338,7 @@ name = "ann"
 widths = [16]
 
 [training]
-epochs = 30
+epochs = 120
 """
 REAL_STUDY = ["study", "digits.toml", "--grid", "optimizer.lr=0.05,0.02,1e30", "--threads", "1"]
 
