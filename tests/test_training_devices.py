@@ -3,6 +3,7 @@
 The same code runs on the processor: only the choice of deferring is made by hand.
 """
 
+import contextlib
 import math
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from tenfold.errors import DivergedError, TenfoldError
+from tenfold.models.speedrun import speedrun
 from tenfold.recipe import load_recipe
 from tenfold.training import compiling, devices, session, set_up
 from tenfold.training.loop import fit
@@ -197,6 +199,46 @@ def test_a_compiled_network_learns_the_same():
     for name, tensor in weights(plain).items():
         assert torch.allclose(weights(fast)[name].float(), tensor.float(), atol=1e-3), name
     assert set(weights(fast)) == set(weights(plain))
+
+
+@pytest.mark.slow
+def test_a_compiled_fast_network_has_finite_gradients_in_bf16():
+    # What a compiled pass recomputes isn't rounded as its output was: the gradient of amax was 0/0.
+    network = speedrun(num_classes=3, image_size=(8, 8), widths=(4,)).train()
+    compiled = torch.compile(network.to(memory_format=torch.channels_last), dynamic=False)
+    inputs = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = compiled(inputs.to(memory_format=torch.channels_last))
+    logits.float().square().sum().backward()
+    gradients = [p.grad for p in network.parameters() if p.requires_grad]
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_compiling_leaves_network_and_optimizer_as_they_are(monkeypatch, deterministic):
+    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
+    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    network = speedrun(num_classes=3, image_size=(16, 16), widths=(4, 4))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9)
+    changes = [f"training.deterministic={str(deterministic).lower()}"]
+    compiling.compile_network(
+        network,
+        load_recipe("gpu-94", changes),
+        optimizer=optimizer,
+        blocks=network.blocks(),
+        num_images=64,
+        num_processes=1,
+        size=(16, 16),
+        precision=contextlib.nullcontext,
+    )
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(before[name], tensor), name
+    assert network.whitening.bias.requires_grad
+    assert not network.whitening.weight.requires_grad
+    assert not optimizer.state
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert flags == (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
 
 
 def test_where_nothing_compiles_a_sentence_says_so(monkeypatch):

@@ -40,6 +40,7 @@ from tenfold.results.runs import read_result
 
 FORMAT = "tenfold-model-1"
 HEADER_KEY = "tenfold"
+BATCH = 250
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,7 +93,11 @@ class TrainedModel:
         was_training = self.module.training
         module = self.module.eval()
         if batch_size is None:
-            batch_size = module.batch_size(250) if isinstance(module, Pretrained) else 250
+            batch_size = BATCH
+            if isinstance(module, Pretrained):
+                batch_size = module.batch_size(BATCH)
+            elif device.type == "cuda":  # As many pixels as 2,000 images of CIFAR-10 have.
+                batch_size = max(BATCH, 2000 * 32**2 // (pixels.shape[1] * pixels.shape[2]))
         logits = np.empty((len(pixels), len(self.class_names)), dtype=np.float32)
         seeded = [device] if device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(seeded, enabled=training_mode):

@@ -13,7 +13,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import unfold
+from torch.nn.functional import max_pool2d, unfold
 
 from tenfold.models.blocks import ACTIVATIONS, Activation, Width, too_small
 from tenfold.registry import rule
@@ -112,7 +112,8 @@ class Speedrun(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         features = self.groups(self.activation(self.whitening(inputs)))
-        pooled = features.amax(dim=(2, 3))
+        # Not amax: where a compiled pass recomputes bf16 features, its gradient is 0/0.
+        pooled = max_pool2d(features, features.shape[2:]).flatten(1)
         logits: Tensor = self.head(pooled) / pooled.shape[1]
         return logits
 

@@ -209,6 +209,9 @@ class TrainingOptions(Options):
     compile: bool = False
     """Compile the network's forward and backward pass before the first step, for half a minute or
     more: for GPUs, and long trainings."""
+    deterministic: bool = True
+    """Whether a compiled training on a GPU keeps to algorithms that give the same bits each time;
+    false takes those that were the fastest when tried."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -41,7 +41,11 @@ from tenfold.progress import Progress
 from tenfold.recipe import AugmentationOptions
 
 READ_AHEAD_BYTES = 1 << 22
-"""What may be held of pictures that steps to come will ask for, as float32."""
+"""What may be held of images that steps to come will ask for, as float32."""
+
+READ_AHEAD_ON_GPU = 1 << 30
+"""The same on a GPU with room for it, where launching the operations of a batch takes longer than
+they do."""
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
@@ -145,7 +149,8 @@ class TrainingInputs(Protocol):
 class TrainingPictures:
     """The training set as one uint8 tensor, on the device if it fits, and what is done to it.
 
-    Small batches are made some at a time, since most of what one costs is the same for eight.
+    Batches are made some at a time where they are small or a GPU has room, since most of what one
+    costs is the same for eight.
     """
 
     def __init__(
@@ -164,6 +169,8 @@ class TrainingPictures:
         # Pictures that a GPU has no room for stay where they are, mapped from the disk if large.
         self._store = device if has_room(images.pixels.nbytes, device) else torch.device("cpu")
         self._pixels = self._pixels.to(self._store)
+        roomy = device.type == "cuda" and has_room(8 * READ_AHEAD_ON_GPU, device)
+        self._ahead_bytes = READ_AHEAD_ON_GPU if roomy else READ_AHEAD_BYTES
         self._labels = torch.from_numpy(images.labels).to(device)
         self._mean = torch.tensor(normalisation.mean, device=device)
         self._std = torch.tensor(normalisation.std, device=device)
@@ -279,7 +286,7 @@ class TrainingPictures:
             return self._make(indices, size)
         height, width = self._pixels.shape[1:3]
         picture_bytes = 3 * height * width * 4
-        length = READ_AHEAD_BYTES // (len(self._ahead[0]) * picture_bytes)
+        length = self._ahead_bytes // (len(self._ahead[0]) * picture_bytes)
         if length < 2:
             return self._make(indices, size)
         # Blocks begin where they would without an interruption.

@@ -1,23 +1,28 @@
 """Compiling a network ahead of its training, so that no step waits for it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn, optim
 
 from tenfold.augment import shrunk_size
 from tenfold.errors import TenfoldError, first_line
 from tenfold.recipe import Recipe
 from tenfold.training.batches import batch_sizes
 
+PASSES_BEFORE_REPLAY = 3
+"""Of a shape on a GPU: one that warms up, one that is recorded as a graph, and one from it."""
+
 
 def compile_network(
     network: nn.Module,
     recipe: Recipe,
     *,
+    optimizer: optim.Optimizer,
+    blocks: Sequence[nn.Module],
     num_images: int,
     num_processes: int,
     size: tuple[int, int],
@@ -26,31 +31,65 @@ def compile_network(
     """`network` with its passes compiled for each shape that it will be trained on, and the seconds
     that this took. What validates and evaluates goes on with `network` itself.
 
-    num_images: in the training set. size: height and width of whole pictures, in pixels.
-    precision: what passes run under. Weights and running statistics stay as they are, and
-    gradients None. Raises TenfoldError where there is no compiler.
+    On a GPU passes are recorded as CUDA graphs too: launching their kernels one by one takes longer
+    than computing them. blocks: that the recipe may freeze. num_images: in the training set. size:
+    height and width of whole images, in pixels. precision: what passes run under. Weights, running
+    statistics and `optimizer` stay as they are, and gradients None. Raises TenfoldError where there
+    is no compiler.
     """
     from torch._dynamo.exc import TorchDynamoException  # Takes a second, which others don't need.
 
     started = time.monotonic()
-    compiled = cast(nn.Module, torch.compile(network, dynamic=False))
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    device = next(network.parameters()).device
+    on_gpu = device.type == "cuda"
+    mode = "reduce-overhead" if on_gpu else None
+    compiled = cast(nn.Module, torch.compile(network, dynamic=False, mode=mode))
+    before = [(tensor, tensor.detach().clone()) for tensor in _tensors(network)]
+    learns = [(p, p.requires_grad) for p in network.parameters()]
     network.train()
     try:
-        for shape in _shapes(recipe, num_images, num_processes, size):
-            inputs = torch.zeros(shape, device=next(network.parameters()).device)
-            with precision():
-                logits = compiled(inputs.to(memory_format=torch.channels_last))
-            logits.float().sum().backward()
+        with _algorithms(recipe.training.deterministic):
+            for num_frozen in range(len(recipe.training.freeze_from) + 1):
+                if num_frozen:
+                    blocks[num_frozen - 1].requires_grad_(False)
+                for shape in _shapes(recipe, num_images, num_processes, size):
+                    inputs = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
+                    for _ in range(PASSES_BEFORE_REPLAY if on_gpu else 1):
+                        network.zero_grad()
+                        with precision():
+                            logits = compiled(inputs)
+                        logits.float().sum().backward()
+                    if on_gpu and not optimizer.state:
+                        optimizer.step()  # Whose kernels are loaded at their first use.
     except TorchDynamoException as error:
         raise TenfoldError(
             f"training.compile = true does not work here ({first_line(error)}); leave it out with "
             "--set training.compile=false."
         ) from error
-    for buffer, before in buffers:
-        buffer.copy_(before)
+    with torch.no_grad():
+        for tensor, value in before:
+            tensor.copy_(value)
+    for parameter, flag in learns:
+        parameter.requires_grad_(flag)
+    optimizer.state.clear()
     network.zero_grad()
     return compiled, time.monotonic() - started
+
+
+def _algorithms(deterministic: bool) -> AbstractContextManager[None]:
+    """What cuDNN may choose from; what is recorded meanwhile keeps to its choice."""
+    context: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True,
+        benchmark=not deterministic,
+        deterministic=deterministic,
+        allow_tf32=torch.backends.cudnn.allow_tf32,
+    )
+    return context
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
 
 
 def _shapes(

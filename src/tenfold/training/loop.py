@@ -289,7 +289,8 @@ def _accumulate(session: Session, part: Part, indices: Tensor) -> float:
     losses where it is known."""
     with session.accelerator.autocast():
         logits = session.network(part.inputs)
-    logits = logits.float()
+    # A copy also of float32, for the next pass of a recorded graph writes over its outputs.
+    logits = logits.to(torch.float32, copy=session.is_deferred)
     loss = batch_loss(session, part, indices, logits)
     value = 0.0
     if not session.is_deferred:

@@ -1,6 +1,6 @@
 """Muon: steps whose matrices are orthogonal (Jordan 2024, kellerjordan.github.io/posts/muon)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ class Muon(optim.Optimizer):
         _forget_compiler(optim.Optimizer.add_param_group)
         super().__init__([group for group in groups if group["params"]], {})
         self._iterations = iterations
+        self._recorded: dict[tuple[int, ...], _Recorded] = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -73,13 +74,57 @@ class Muon(optim.Optimizer):
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, gradients)
         ahead = torch._foreach_add(gradients, buffers, alpha=group["momentum"])
-        for parameter, direction in zip(parameters, ahead, strict=True):
-            parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-            # In the order of channels_last memory these are views; any order of columns will do.
-            matrix = direction.permute(0, 2, 3, 1).reshape(len(direction), -1)
-            step = orthogonalise(matrix, iterations=self._iterations)
-            rows = parameter.permute(0, 2, 3, 1)
-            rows.add_(step.view(rows.shape), alpha=-group["lr"])
+        if not parameters[0].is_cuda:
+            _move(parameters, ahead, group["lr"], iterations=self._iterations)
+            return
+        places = tuple(parameter.data_ptr() for parameter in parameters)
+        if places not in self._recorded:
+            self._recorded[places] = _Recorded(parameters, ahead, iterations=self._iterations)
+        self._recorded[places].move(ahead, group["lr"])
+
+
+class _Recorded:
+    """`_move` on a GPU as a CUDA graph: its two hundred kernels take longer to launch than to run.
+
+    parameters: whose place in memory stays. directions: of the shapes that are to come.
+    """
+
+    def __init__(
+        self, parameters: list[Tensor], directions: Sequence[Tensor], *, iterations: int
+    ) -> None:
+        self._directions = [torch.zeros_like(direction) for direction in directions]
+        self._rate = torch.zeros((), device=parameters[0].device)
+        before = [parameter.clone() for parameter in parameters]
+        _move(parameters, self._directions, self._rate, iterations=iterations)  # Sets things up.
+        torch._foreach_copy_(parameters, before)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            _move(parameters, self._directions, self._rate, iterations=iterations)
+
+    def move(self, directions: Sequence[Tensor], rate: float) -> None:
+        torch._foreach_copy_(self._directions, list(directions))
+        self._rate.fill_(rate)
+        self._graph.replay()
+
+
+def _move(
+    parameters: list[Tensor],
+    directions: Sequence[Tensor],
+    rate: float | Tensor,
+    *,
+    iterations: int,
+) -> None:
+    """Bring convolutions to their norm and go `rate` times the orthogonalised directions back."""
+    for parameter, direction in zip(parameters, directions, strict=True):
+        parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+        # In the order of channels_last memory these are views; any order of columns will do.
+        matrix = direction.permute(0, 2, 3, 1).reshape(len(direction), -1)
+        step = orthogonalise(matrix, iterations=iterations)
+        rows = parameter.permute(0, 2, 3, 1)
+        if isinstance(rate, Tensor):
+            rows.addcmul_(step.view(rows.shape), rate, value=-1)
+        else:
+            rows.add_(step.view(rows.shape), alpha=-rate)
 
 
 def _step_others(

@@ -100,6 +100,8 @@ def set_up(
         network, seconds = compile_network(
             network,
             recipe,
+            optimizer=optimizer,
+            blocks=blocks_of(model),
             num_images=num_images,
             num_processes=accelerator.num_processes,
             size=data.train.size,
