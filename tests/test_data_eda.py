@@ -170,7 +170,7 @@ def test_progress_reaches_its_totals():
     assert all(done == total for done, total in seen.values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.network
 def test_cifar_10_is_what_everybody_knows_it_is():
     """Constants: widely published. Duplicates: Barz and Denzler (2020) found 3.3 %, by eye."""

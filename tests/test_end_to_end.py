@@ -106,7 +106,7 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
 
 def test_accuracy_falls_with_the_severity_of_each_family(folder):
     run = RunFolder(folder / "runs/cnn/1")
-    found = audit(run, ["robustness"], options=AuditOptions(pictures=300))["robustness"].values
+    found = audit(run, ["robustness"], options=AuditOptions(pictures=120))["robustness"].values
     by_name = {result["corruption"]: result["accuracies"] for result in found["corruptions"]}
     for names in FAMILIES.values():
         mildest, *_, worst = np.mean([by_name[name] for name in names], axis=0)

