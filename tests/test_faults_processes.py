@@ -1,6 +1,7 @@
 """Rows 50, 52 and 53 of the fault list: two processes decide alike, and end together."""
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -49,9 +50,11 @@ class SlowRank:
 
         real = TrainingPictures.part
         seconds = self.seconds * (1.5 if in_rank(1) else 1.0)
+        place, steps = Path(f"steps-{os.environ['RANK']}"), itertools.count(1)
 
         def part(self, indices, **keywords):
             time.sleep(seconds)
+            place.write_text(str(next(steps)))
             return real(self, indices, **keywords)
 
         TrainingPictures.part = part
@@ -77,10 +80,12 @@ def ended_alike(ranks: list[commands.Command], status: int) -> str:
 # -- row 52 --------------------------------------------------------------------------------------
 
 
-def train_within_a_time(folder: Path) -> None:
-    limit = ["--set", "training.time_limit_seconds=1", "--set", "training.epochs=100"]
+def train_within_a_time(folder: Path, *, seconds: int = 1) -> None:
+    limit = ["--set", f"training.time_limit_seconds={seconds}", "--set", "training.epochs=1000"]
     ranks = commands.start_ranks([*TRAIN, *limit, "--new"], folder=folder, before=SlowRank())
     ended_alike(ranks, 0)
+    first, second = ((folder / f"steps-{rank}").read_text() for rank in (0, 1))
+    assert first == second
 
 
 def test_row_52_processes_of_different_speed_end_at_the_same_step(folder):
@@ -91,8 +96,36 @@ def test_row_52_processes_of_different_speed_end_at_the_same_step(folder):
 @pytest.mark.long
 def test_row_52_twenty_of_twenty(folder):
     for _ in range(20):
-        train_within_a_time(folder)
+        train_within_a_time(folder, seconds=8)
     assert len(list((folder / "runs/tiny").glob("*/result.json"))) == 20
+
+
+@dataclass(frozen=True)
+class Spoil:
+    """In its third step one process computes with values that are no numbers."""
+
+    rank: int
+
+    def __call__(self) -> None:
+        """Wrap the making of a batch."""
+        from tenfold.training.batches import TrainingPictures
+
+        real = TrainingPictures.part
+
+        def part(self, indices, **keywords):
+            made = real(self, indices, **keywords)
+            factor = float("nan") if keywords["step"] == 2 else 1.0
+            return made._replace(inputs=made.inputs * factor)
+
+        if in_rank(self.rank):
+            TrainingPictures.part = part
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_row_28_both_see_what_is_not_finite_on_one_before_its_step(folder, rank):
+    output = ended_alike(commands.start_ranks(TRAIN, folder=folder, before=Spoil(rank)), 3)
+    assert output.count("The norm of the gradient is nan in epoch 1, step 3") == 2
+    assert not (folder / RUN / "checkpoint").exists()
 
 
 def test_row_52_a_signal_to_one_ends_both_and_then_they_stop_early(folder):

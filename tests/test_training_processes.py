@@ -144,11 +144,12 @@ def test_two_processes_see_each_picture_once_an_epoch(folder):
     assert num_processes(folder) == 2
 
 
-def test_two_processes_take_the_steps_that_one_does(folder):
-    # Without batch norm and dropout, which look at each process's share of a batch alone, two
+@pytest.mark.parametrize("norm", ["model.norm=none", "training.sync_batch_norm=true"])
+def test_two_processes_take_the_steps_that_one_does(folder, norm):
+    # Without dropout, and batch norms that look at each process's share of a batch alone, two
     # processes compute the same gradient as one, up to rounding. Rounding grows from step to step,
     # differently on each processor, so that in the end only accuracies within chance agree.
-    options = ("model.norm=none", "model.dropout=0.0", "training.precision=float32")
+    options = (norm, "model.dropout=0.0", "training.precision=float32")
     same = [*TRAIN, *(word for option in options for word in ("--set", option))]
     finish(*start_ranks([*same, "--runs", "two"], folder=folder, before=Record()))
     finish(commands.start([*same, "--runs", "one"], folder=folder, before=Record()))

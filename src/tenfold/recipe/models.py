@@ -209,6 +209,8 @@ class TrainingOptions(Options):
     compile: bool = False
     """Compile the network's forward and backward pass before the first step, for half a minute or
     more: for GPUs, and long trainings."""
+    sync_batch_norm: bool = False
+    """Let batch norms of several processes look at the whole batch, not at each one's share."""
     deterministic: bool = True
     """Whether a compiled training on a GPU keeps to algorithms that give the same bits each time;
     false takes those that were the fastest when tried."""

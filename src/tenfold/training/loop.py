@@ -5,11 +5,12 @@ the run, so what is not in `TrainingState` is the same again after a resume.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -41,9 +42,6 @@ from tenfold.training.session import Session, describe_plan
 from tenfold.training.set_up import set_up
 from tenfold.training.state import History, Sums, TrainingState
 from tenfold.waiting import sharing_cores
-
-CHECKPOINT_SECONDS = 120.0
-"""Longest time between two checkpoints within an epoch."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +109,7 @@ def fit(
 def _train_stage(session: Session) -> None:
     """The epochs of a stage that are still to be done."""
     session.pictures.prepare(_watched(session))  # Before anybody counts the seconds of an epoch.
+    session.after_step(0.0, ask=True)  # From here on all have one clock.
     session.reporter.started(describe_plan(session))
     while session.state.history.ended is None:
         _train_epoch(session)
@@ -137,7 +136,7 @@ def _train_epoch(session: Session) -> None:
     shares = [_share(session, batch) for batch in batches]
     session.pictures.start_epoch(history.epoch, [part for share in shares for part in share])
     session.network.train()
-    last_saved = time.monotonic()
+    session.last_checked = time.monotonic()
     for step in range(history.step, len(batches)):
         started = time.perf_counter()
         loss = _step(session, shares[step], step, batch_size=len(batches[step]))
@@ -153,13 +152,17 @@ def _train_epoch(session: Session) -> None:
             loss=loss,
             images_per_second=len(batches[step]) / seconds,
         )
-        _leave_if_asked(session)
-        if _time_is_up(session, seconds):
+        decision = session.after_step(seconds, ask=step + 1 == len(batches))
+        if decision is None:
+            continue
+        if decision.leave:
+            _leave(session)
+        if decision.is_last:
             history.ended = "time limit"
             return
-        if session.any_process(time.monotonic() - last_saved > CHECKPOINT_SECONDS):
+        if decision.save:
             session.save()
-            last_saved = time.monotonic()
+            session.last_checked = time.monotonic()
 
 
 def _watched(session: Session) -> Progress:
@@ -178,13 +181,6 @@ def _chosen(session: Session) -> Tensor | None:
     if losses is None:
         return None
     return hardest(losses, session.num_images, seed=session.recipe.seed, epoch=epoch)
-
-
-def _time_is_up(session: Session, seconds: float) -> bool:
-    """Whether what takes `seconds` would end too late."""
-    left = session.seconds_left
-    # A slower process may find that the time is up where another does not.
-    return left is not None and session.any_process(left <= seconds)
 
 
 def _share(session: Session, batch: Tensor) -> Sequence[Tensor]:
@@ -295,7 +291,9 @@ def _accumulate(session: Session, part: Part, indices: Tensor) -> float:
     value = 0.0
     if not session.is_deferred:
         value = float(loss.detach())
-        if not _finite(session, value):
+        # Several processes see it in the gradient that they share, unless a scaler skips that.
+        told = session.agreement.is_alone or session.accelerator.scaler is not None
+        if told and session.agreement.any(not math.isfinite(value)):
             raise session.diverged(f"The loss is {value}")
     # Processes average their gradients, so weights by share of the batch are scaled back up.
     factor = part.weight * session.accelerator.num_processes
@@ -341,13 +339,13 @@ def _require_finite(session: Session) -> None:
     parameters = [p for group in groups for p in group["params"] if p.grad is not None]
     if limit > 0:
         norm = float(session.accelerator.clip_grad_norm_(parameters, limit))
-        if scaler is None and not _finite(session, norm):
+        if scaler is None and not math.isfinite(norm):
             raise session.diverged(f"The norm of the gradient is {norm}")
         return
     gradients = [p.grad for p in parameters]
     if session.is_deferred:
         note_not_finite(gradients, session.spoilt)
-    elif session.any_process(not all_finite(gradients)):
+    elif not all_finite(gradients):
         norm = float(nn.utils.get_total_norm(gradients))
         raise session.diverged(f"The norm of the gradient is {norm}")
 
@@ -360,21 +358,19 @@ def _require_finite_weights(session: Session, validation_loss: float | None) -> 
     averages = [t for own in state.optimizer.state.values() for t in own.values() if t is not None]
     spoilt = not all(bool(torch.as_tensor(tensor).isfinite().all()) for tensor in averages)
     found = validation_loss if validation_loss is not None else 0.0
-    if session.any_process(spoilt) or not _finite(session, norm) or not _finite(session, found):
+    if spoilt or not math.isfinite(norm) or not math.isfinite(found):
         raise session.diverged("The weights are no longer finite")
 
 
-def _finite(session: Session, value: float) -> bool:
-    """Whether `value` is finite on every process."""
-    return not session.any_process(value != value or value in (float("inf"), float("-inf")))
-
-
 def _leave_if_asked(session: Session) -> None:
-    signal = session.interruption.signal
-    if not session.any_process(signal is not None):
-        return
+    if session.agreement.any(session.interruption.signal is not None):
+        _leave(session)
+
+
+def _leave(session: Session) -> NoReturn:
+    """Save, and say why training ends here."""
     session.save()
-    history = session.state.history
+    signal, history = session.interruption.signal, session.state.history
     place = "before the evaluation"
     if history.ended is None:
         place = f"in epoch {history.epoch + 1}, step {history.step}"
@@ -422,7 +418,9 @@ def _end_epoch(session: Session) -> None:
     if history.ended is None and history.stage_epoch >= session.num_epochs:
         history.ended = "finished"
     # Another step would be followed by another validation.
-    if history.ended is None and _time_is_up(session, session.validation_seconds):
+    left = session.seconds_left
+    is_late = left is not None and left <= session.validation_seconds
+    if history.ended is None and session.agreement.any(is_late):
         history.ended = "time limit"
     # Before the checkpoint: a run that is killed between the two comes here again.
     session.keep_milestone()

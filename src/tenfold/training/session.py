@@ -16,6 +16,7 @@ from tenfold.evaluation.trained import TrainedModel
 from tenfold.models import Pretrained, count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
+from tenfold.training.agreement import Agreement, Decision
 from tenfold.training.batches import TrainingInputs
 from tenfold.training.clock import StepTimes
 from tenfold.training.devices import on_first_process
@@ -29,6 +30,9 @@ logger = logging.getLogger("tenfold")
 
 SETTLED_AT_ONCE = 50
 """Batches whose right answers are counted together; one by one, that takes 1 % of a small step."""
+
+CHECKPOINT_SECONDS = 120.0
+"""Longest time between two checkpoints within an epoch."""
 
 RESAVE_SECONDS = 10.0
 """Between checkpoints at the ends of epochs that take less on a GPU."""
@@ -52,6 +56,7 @@ class Session:
     trains: str
     follow: tuple[str, ...]
     accelerator: Accelerator
+    agreement: Agreement
     network: nn.Module
     state: TrainingState
     pictures: TrainingInputs
@@ -76,6 +81,7 @@ class Session:
     started: float = 0.0
     validation_seconds: float = 0.0
     last_saved: float = -math.inf
+    last_checked: float = 0.0
     _losses: list[tuple[float | Tensor, int]] = field(default_factory=list)
     _unscored: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _known_loss: float | None = None
@@ -93,24 +99,25 @@ class Session:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the time limit, where there is one."""
+        """Until the time limit by this process's clock, where there is one."""
         limit = self.recipe.training.time_limit_seconds
-        return max(limit - self.elapsed, 0.0) if limit else None
+        return max(limit - (time.monotonic() - self.started), 0.0) if limit else None
 
     @property
     def elapsed(self) -> float:
         """Seconds since the set-up, of all sessions together, the same on every process."""
-        seconds = time.monotonic() - self.started
-        if self.accelerator.num_processes == 1:
-            return seconds
-        return on_first_process(self.accelerator, lambda: seconds)
+        return self.agreement.elapsed(time.monotonic() - self.started)
 
-    def any_process(self, flag: bool) -> bool:
-        """Whether `flag` is set on any process, so that all of them decide alike."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        total = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device))
-        return bool(total > 0)
+    def after_step(self, seconds: float, *, ask: bool) -> Decision | None:
+        """What all processes do after a step of so many seconds; None where that is yet to be
+        decided. ask: decide now."""
+        return self.agreement.after_step(
+            seconds=seconds,
+            elapsed=time.monotonic() - self.started,
+            leave=self.interruption.signal is not None,
+            save=time.monotonic() - self.last_checked > CHECKPOINT_SECONDS,
+            ask=ask,
+        )
 
     def count(self, loss: float | Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a part of a batch, its mean loss, (P, K) and (P,), to the sums of the epoch.

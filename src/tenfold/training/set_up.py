@@ -15,12 +15,13 @@ from tenfold.data.normalisation import Normalisation, normalisation_of
 from tenfold.data.splits import TrainingData
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import cross_entropy
-from tenfold.evaluation.predictions import predict_images
+from tenfold.evaluation.predictions import Predictions, predict_images
 from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.models import Pretrained, Speedrun, blocks_of
 from tenfold.models.pretrained import load_weights, preprocessing_of
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, StageOptions
+from tenfold.training.agreement import Agreement
 from tenfold.training.batches import TrainingInputs, TrainingPictures, batch_sizes, derive_seed
 from tenfold.training.compiling import compile_network
 from tenfold.training.devices import can_defer, on_first_process
@@ -32,6 +33,7 @@ from tenfold.training.selection import num_selected, unseen_losses
 from tenfold.training.session import Session
 from tenfold.training.stages import depths_of, recipe_of, stages_of
 from tenfold.training.state import History, TrainingState
+from tenfold.training.synced_norm import synchronise
 
 WHITENED_PICTURES = 2000
 """From which the first layer of a fast network is computed."""
@@ -82,6 +84,8 @@ def set_up(
         interruption=interruption,
         progress=progress,
     )
+    if recipe.training.sync_batch_norm and accelerator.num_processes > 1:
+        synchronise(learner)
     depths = depths_of(model) if stage.layer_decay < 1 else {}
     optimizer = build_optimizer(
         model, recipe.optimizer, layer_decay=stage.layer_decay, depths=depths
@@ -114,14 +118,14 @@ def set_up(
         return TrainedModel(module, full, names, normalisation, size, white_level=data.white_level)
 
     def validation() -> dict[str, float | None]:
-        # The running statistics of batch norms differ between processes; the first one's count.
-        return on_first_process(accelerator, lambda: validate(trained(state.evaluated_model)))
+        return validate(trained(state.evaluated_model))
 
     return Session(
         recipe=recipe,
         trains=stage.trains,
         follow=tuple(each.trains for each in stages_of(full)[place + 1 :]),
         accelerator=accelerator,
+        agreement=Agreement(accelerator, limit=recipe.training.time_limit_seconds),
         network=network,
         state=state,
         pictures=inputs,
@@ -189,7 +193,7 @@ def _parts_of(
     if isinstance(model, Pretrained):
         model.open(stage.trains, norms=stage.norms)
     if not isinstance(model, Pretrained) or stage.trains != "head":
-        return model, pictures, lambda trained: _validate(trained, data.validation)
+        return model, pictures, lambda trained: _validate(trained, data.validation, accelerator)
 
     features = Extractor(
         model,
@@ -209,7 +213,7 @@ def _parts_of(
 
     labels = torch.from_numpy(data.train.labels).to(accelerator.device)
     inputs = TrainingFeatures(versions, labels, seed=seed)
-    return model.head, inputs, lambda trained: _validate(trained, data.validation, frozen=True)
+    return model.head, inputs, lambda trained: _validate_head(trained, data.validation, accelerator)
 
 
 def _class_weights(data: TrainingData, device: torch.device) -> Tensor:
@@ -263,20 +267,46 @@ def _leave_precision_to_the_loop(model: nn.Module) -> None:
 
 
 def _validate(
-    model: TrainedModel, images: Images | None, *, frozen: bool = False
+    model: TrainedModel, images: Images | None, accelerator: Accelerator
 ) -> dict[str, float | None]:
-    """The values of an epoch's log, None where there are no pictures to validate on.
-
-    frozen: whether the head alone has changed since the features were computed.
-    """
+    """The values of an epoch's log, of which each process computes its share; None where there are
+    no images to validate on."""
     if images is None:
         return {"validation_loss": None, "validation_accuracy": None}
-    frozen = frozen and model.recipe.evaluation.views == "one"
-    predictions = predict_images(model, images, frozen=frozen)
-    right = predictions.logits.argmax(axis=1) == predictions.labels
+    if accelerator.num_processes == 1:
+        return _values(predict_images(model, images))
+    # The running statistics of batch norms differ between processes; the first one's count.
+    for buffer in model.module.buffers():
+        torch.distributed.broadcast(buffer, 0)
+    bounds = np.linspace(0, len(images), accelerator.num_processes + 1).astype(np.int64)
+    first, end = bounds[accelerator.process_index :][:2]
+    parts: list[Any] = [None] * accelerator.num_processes
+    own = predict_images(model, images.take(np.arange(first, end))) if end > first else None
+    torch.distributed.all_gather_object(parts, own)
+    found = [part for part in parts if part is not None]
+    logits, labels, ids = (np.concatenate([part[k] for part in found]) for k in range(3))
+    return _values(Predictions(logits, labels, ids, model.class_names))
+
+
+def _validate_head(
+    model: TrainedModel, images: Images | None, accelerator: Accelerator
+) -> dict[str, float | None]:
+    """As `_validate`, where the head alone has changed since the features were computed."""
+
+    def values() -> dict[str, float | None]:
+        assert images is not None
+        frozen = model.recipe.evaluation.views == "one"
+        return _values(predict_images(model, images, frozen=frozen))
+
+    if images is None:
+        return _validate(model, images, accelerator)
+    return on_first_process(accelerator, values)
+
+
+def _values(predictions: Predictions) -> dict[str, float | None]:
     return {
         "validation_loss": cross_entropy(predictions),
-        "validation_accuracy": float(right.mean()),
+        "validation_accuracy": float(predictions.right.mean()),
     }
 
 
