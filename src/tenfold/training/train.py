@@ -255,7 +255,8 @@ def _held(run: RunFolder, *, is_new: bool) -> Iterator[None]:
             if _is_blank(run):
                 with contextlib.suppress(OSError):
                     for path in run.path.iterdir():
-                        path.unlink()
+                        if not path.is_dir():  # A lease, which goes when it is given back.
+                            path.unlink()
                     if is_new:
                         run.path.rmdir()
             raise
