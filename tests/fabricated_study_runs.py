@@ -11,7 +11,8 @@ import numpy as np
 from tenfold.evaluation.metrics import compute_metrics
 from tenfold.evaluation.predictions import Predictions, save_predictions
 from tenfold.files import write_json
-from tenfold.studies.results import append_record
+from tenfold.run import RunFolder
+from tenfold.studies.records import write_failure
 
 NUM_PICTURES = 1_000
 MACHINE = {"cpu": "Xeon", "cores": 2, "memory_bytes": 8_000_000_000}
@@ -92,20 +93,8 @@ def make_run(folder: Path, trial: str, run: Made) -> None:
     """The record of a run and, if it is finished, its folder."""
     is_finished = run.status == "finished"
     path = folder / "runs" / trial
-    append_record(
-        folder / "results.jsonl",
-        {
-            "trial": trial,
-            "overrides": [],
-            "seed": run.seed,
-            "run": f"runs/{trial}",
-            "status": "finished" if is_finished else "failed",
-            "error": None if is_finished else run.status,
-            "splits": {run.split: {"accuracy": run.accuracy}} if is_finished else {},
-            "training_seconds": run.seconds if is_finished else None,
-        },
-    )
     if not is_finished:
+        write_failure(RunFolder(path), run.status)
         return
     path.mkdir(parents=True)
     lines = [

@@ -1,26 +1,27 @@
 """A study whose training takes no time, in a process of its own that can be killed anywhere."""
 
 import json
-import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fabricated_runs import BARE_RESULT, bare_metrics
-from tenfold.errors import InterruptedRunError, TenfoldError
-from tenfold.files import write_json
-from tenfold.recipe import Recipe, load_recipe
+from tenfold import engine
+from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
+from tenfold.files import read_json, write_json
+from tenfold.interruption import Interruption, leave_with_driver
+from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.results.studies import read_plan
 from tenfold.run import RunFolder
 from tenfold.studies.definition import Study, adjust, grid_study
-from tenfold.studies.grid import StudyOptions, StudyOutcome, run_study
-from tenfold.studies.results import Record, read_log
-from tenfold.studies.running import TrainTrial
-from tenfold.training.interruption import Interruption
+from tenfold.studies.records import Record, read_records
+from tenfold.studies.running import StudyOptions, StudyOutcome, run_study
 
 GRID = ["optimizer.lr=0.1,0.2"]
 NUM_SEEDS = 2
@@ -58,27 +59,67 @@ def train_at_once(recipe: Recipe, path: Path, **others: object) -> None:
         )
 
 
+TrainTrial = Callable[[Recipe, Path], object]
+
+
+@dataclass
+class Within:
+    """Trains in this process, at once, instead of by a command."""
+
+    train: TrainTrial = train_at_once
+
+    def start(self, item: engine.Item, post: engine.Post) -> engine.Running:
+        """See engine.Place."""
+        path = Path(item.arguments[1])
+        try:
+            self.train(recipe_from_dict(read_json(path)), path.parent)
+        except Exception as error:
+            status = error.exit_status if isinstance(error, TenfoldError) else 1
+            return Over(engine.Ended(status, sentence_of(error)))
+        return Over(engine.Ended(0))
+
+
+@dataclass
+class Over:
+    """What is over before it can be stopped."""
+
+    ended: engine.Ended
+
+    def poll(self) -> engine.Ended:
+        """See engine.Running."""
+        return self.ended
+
+    def stop(self) -> None:
+        """See engine.Running."""
+
+    def kill(self) -> None:
+        """See engine.Running."""
+
+
 def drive(folder: Path, train: TrainTrial = train_at_once, **options: Any) -> StudyOutcome:
     """The study of these tests, in `folder`."""
     study = study_of("cnn", GRID, NUM_SEEDS)
-    return run_study(study, folder=folder, train=train, options=StudyOptions(**options))
+    return run_study(study, folder=folder, place=Within(train), options=StudyOptions(**options))
+
+
+def processes(kind: str) -> engine.Here:
+    """A place whose processes train as `kind` says."""
+    return engine.Here([sys.executable, __file__, "worker", kind])
 
 
 def drive_jobs(folder: Path, kind: str, **options: Any) -> StudyOutcome:
-    """The same with two workers at once, which train as `kind` says."""
-    worker = [sys.executable, __file__, "worker", kind]
+    """The same with two processes at once, which train as `kind` says."""
     return run_study(
         study_of("cnn", GRID, NUM_SEEDS),
         folder=folder,
         options=StudyOptions(num_jobs=2, **options),
-        worker=worker,
+        place=processes(kind),
     )
 
 
 def records_of(folder: Path) -> list[Record]:
-    """The latest record of each trial of the study in `folder`, in their order."""
-    latest = {record["trial"]: record for record in read_log(folder / "results.jsonl").records}
-    return [latest[t.trial] for t in read_plan(folder).trials if t.trial in latest]
+    """The record of each trial of the study in `folder` that is over, in their order."""
+    return [*read_records(folder, read_plan(folder).trials).values()]
 
 
 def callers_of(folder: Path) -> dict[str, list[int]]:
@@ -107,16 +148,15 @@ def sweep(root: Path, drive: Callable[[Path], object]) -> list[dict[str, Any]]:
 
 def _kill_and_resume(folder: Path, number: int, drive: Callable[[Path], object]) -> dict[str, Any]:
     status = _fork(lambda: _drive_until(folder, number, drive))
-    results = folder / "results.jsonl"
-    recorded = results.read_text().splitlines() if results.exists() else []
+    recorded = records_of(folder) if (folder / "study.json").exists() else []
     calls = calls_of(folder)
     return {
         "killed": os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
-        "recorded": [json.loads(line)["trial"] for line in recorded],
+        "recorded": [record.trial for record in recorded],
         "calls_before": calls,
         "resumed": _fork(lambda: drive(folder)),
         "calls_after": calls_of(folder),
-        "results": results.read_text(),
+        "results": [asdict(record) for record in records_of(folder)],
         "plan": (folder / "study.json").read_text(),
     }
 
@@ -155,7 +195,6 @@ def _drive_until(folder: Path, number: int, drive: Callable[[Path], object]) -> 
 
 def _wait_in_second_trial(recipe: Recipe, path: Path, **others: object) -> None:
     if path.name == NAMES[1]:
-        path.mkdir(parents=True)
         (path / "calls").write_text(f"{os.getpid()}\n")
         time.sleep(600)
     train_at_once(recipe, path)
@@ -197,9 +236,9 @@ def leave_at_once(recipe: Recipe, path: Path, **others: object) -> None:
 
 def chatter(recipe: Recipe, path: Path, **others: object) -> None:
     """Train, beside a library that prints, and some words for the log."""
-    os.write(1, b'{"event": "end", "status": "failed", "message": "never said"}\n\0')
-    sys.stdout.write("such as a C++ library does")
-    logging.getLogger("tenfold").warning("a notice from %s", path.name)
+    os.write(1, b'{"status": "failed"}\n[1]\n\0\xff such as a C++ library does\n')
+    notice = {"event": "warning", "message": f"a notice from {path.name}"}
+    os.write(1, json.dumps(notice).encode() + b"\n")
     train_at_once(recipe, path)
 
 
@@ -212,7 +251,6 @@ def note_gpu(recipe: Recipe, path: Path, **others: object) -> None:
 def never_end(recipe: Recipe, path: Path, **others: object) -> None:
     """Hear every signal and heed none."""
     with Interruption():
-        path.mkdir(parents=True)
         (path / "calls").write_text(f"{os.getpid()}\n")
         while True:
             time.sleep(0.1)
@@ -229,22 +267,34 @@ WAYS: dict[str, TrainTrial] = {
 }
 
 
-def main(command: str, argument: str, kind: str = "") -> None:
-    """`sweep FOLDER`, `wait FOLDER`, `worker KIND`; with two workers `sweep-jobs FOLDER` and
-    `jobs FOLDER KIND`."""
+def _light(values: dict[str, Any]) -> Any:
+    """What these ways of training need of a recipe, without the import of PyTorch."""
+    optimizer = SimpleNamespace(lr=values["optimizer"]["lr"])
+    return SimpleNamespace(seed=values["seed"], optimizer=optimizer, to_dict=lambda: values)
+
+
+def work(kind: str, path: Path) -> None:
+    """As `tenfold train` of the recipe at `path` ends, with `kind` in the place of training."""
+    leave_with_driver()
+    try:
+        WAYS[kind](_light(read_json(path)), path.parent)
+    except TenfoldError as error:
+        ending = {"event": "error", "message": str(error), "kind": type(error).__name__}
+        sys.stdout.write(json.dumps(ending) + "\n")
+        sys.exit(error.exit_status)
+
+
+def main(command: str, argument: str, *more: str) -> None:
+    """`sweep FOLDER`, `wait FOLDER`, `worker KIND train RECIPE`; with two processes `jobs FOLDER
+    KIND`."""
     if command == "sweep":
         sys.stdout.write(json.dumps(sweep(Path(argument), drive)))
-    elif command == "sweep-jobs":
-        jobs = sweep(Path(argument), lambda folder: drive_jobs(folder, "train at once"))
-        sys.stdout.write(json.dumps(jobs))
     elif command == "wait":
         drive(Path(argument), _wait_in_second_trial)
     elif command == "jobs":
-        drive_jobs(Path(argument), kind)
+        drive_jobs(Path(argument), more[0])
     else:
-        from tenfold.studies.worker import serve
-
-        serve(WAYS[argument])
+        work(argument, Path(more[1]))
 
 
 if __name__ == "__main__":

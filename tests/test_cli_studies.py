@@ -115,7 +115,8 @@ def test_what_a_study_leaves(template: Path) -> None:
     assert summary["question"] in (study / "report.html").read_text()
     provenance = read_json(study / "runs/Narrow,seed=0/provenance.json")
     assert provenance["threads"] == 1
-    assert provenance["sessions"][0]["command"] == f"tenfold {' '.join(WIDTHS)}"
+    command = provenance["sessions"][0]["command"]
+    assert command.endswith("Narrow,seed=0 --json --no-report --threads 1")
 
 
 def test_more_seeds_extend_it_and_machines_read_how(folder: Path) -> None:
@@ -242,12 +243,11 @@ def test_live_bars_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_pictures_that_cannot_be_read_are_left_out_if_asked(tmp_path: Path, jobs: str) -> None:
+def test_pictures_that_cannot_be_read_are_left_out_if_asked(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "work")
     photos = commands.write_class_folders(folder / "photos")
     (photos / "train/red/broken.png").write_bytes(b"")
-    arguments = ["study", "digits.toml", "--seeds", "2", "--data", "photos", "--jobs", jobs]
+    arguments = ["study", "digits.toml", "--seeds", "2", "--data", "photos", "--jobs", "2"]
     refused = commands.run([*arguments, "--folder", "refused"], folder=folder)
     assert refused.wait() == 1
     assert "--skip-broken" in refused.output

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from study_driver import drive, train_at_once
+from study_driver import Within, drive, train_at_once
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.recipe import load_recipe
@@ -16,8 +16,8 @@ from tenfold.studies.definition import (
     choose_study,
     shipped_studies,
 )
-from tenfold.studies.grid import run_study
-from tenfold.studies.plan import agree_on_plan, command_of, load_recipes
+from tenfold.studies.planning import agree_on_plan, command_of, load_recipes
+from tenfold.studies.running import run_study
 
 STUDY = """
 title = "Which activation function?"
@@ -83,7 +83,7 @@ def test_a_file_is_read_whole(path: Path) -> None:
 
 def test_the_plan_has_what_reports_need(path: Path) -> None:
     folder = path.parent / "study"
-    run_study(choose_study(str(path)), folder=folder, train=train_at_once)
+    run_study(choose_study(str(path)), folder=folder, place=Within(train_at_once))
     plan = read_json(folder / "study.json")
     claim = {"source": "a thesis", "settings": "guessed", "training_mode": False}
     assert {key: plan[key] for key in plan if key != "trials"} == {
@@ -182,7 +182,7 @@ def test_row_e_every_recipe_is_loaded_before_anything_is_written(
 ) -> None:
     study = choose_study(change(path, old, new))
     with pytest.raises(TenfoldError, match=sentence):
-        run_study(study, folder=path.parent / "study", train=train_at_once)
+        run_study(study, folder=path.parent / "study", place=Within(train_at_once))
     assert not (path.parent / "study").exists()
 
 
@@ -240,17 +240,17 @@ def test_row_e_the_seed_is_not_for_set(path: Path) -> None:
 def test_a_run_that_others_can_repeat(path: Path) -> None:
     """The overrides in the records make the recipe, with nothing that only the study knew."""
     study = choose_study(str(path))
-    outcome = run_study(study, folder=path.parent / "study", train=train_at_once)
+    outcome = run_study(study, folder=path.parent / "study", place=Within(train_at_once))
     for trial, record in zip(study.trials(), outcome.records, strict=True):
-        recipe = load_recipe(trial.recipe, [*record["overrides"], f"seed={record['seed']}"])
-        assert recipe == load_recipe(path.parent / "study" / record["run"] / "recipe.json")
+        recipe = load_recipe(trial.recipe, [*record.overrides, f"seed={record.seed}"])
+        assert recipe == load_recipe(path.parent / "study" / record.run / "recipe.json")
 
 
 def test_a_study_of_a_grid_and_one_of_a_file_do_not_share_a_folder(path: Path) -> None:
     folder = path.parent / "study"
     drive(folder)
     with pytest.raises(TenfoldError, match="is another one"):
-        run_study(choose_study(str(path)), folder=folder, train=train_at_once)
+        run_study(choose_study(str(path)), folder=folder, place=Within(train_at_once))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import contextlib
 import glob
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -17,14 +16,12 @@ import pytest
 import commands
 import study_driver
 from study_driver import NAMES, callers_of, calls_of, drive, drive_jobs, records_of
+from tenfold import engine
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import read_json, write_json
-from tenfold.recipe import load_recipe
 from tenfold.run import RunFolder
-from tenfold.studies import pool
-from tenfold.studies.results import Record
-from tenfold.studies.running import Job, note_other_threads, threads_for
-from tenfold.studies.trials import Trial
+from tenfold.studies.records import Record
+from tenfold.studies.running import threads_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and kills as POSIX does")
 
@@ -77,7 +74,7 @@ def driving(folder: Path, kind: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def without_order(records: list[Record]) -> list[Record]:
-    return sorted(records, key=lambda record: record["trial"])
+    return sorted(records, key=lambda record: record.trial)
 
 
 def test_each_trial_has_a_process_and_the_results_are_the_same(tmp_path: Path) -> None:
@@ -110,11 +107,11 @@ def test_the_gpus_that_can_be_shared_out(monkeypatch, visible, number, expected)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
     monkeypatch.setattr(glob, "glob", lambda pattern: ["/dev/nvidia0", "/dev/nvidia1"])
-    assert pool._visible_gpus() == expected
+    assert engine.visible_gpus() == expected
 
 
 def test_workers_share_out_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_visible_gpus", lambda: ["4", "GPU-7f", "2"])
+    monkeypatch.setattr(engine, "visible_gpus", lambda: ["4", "GPU-7f", "2"])
     assert drive_jobs(tmp_path, "note GPU").num_finished == 4
     # Two at once: the third is never needed.
     assert {path.read_text() for path in tmp_path.glob("runs/*/gpu")} == {"4", "GPU-7f"}
@@ -135,7 +132,7 @@ def test_row_34_failed_workers_are_recorded_and_the_others_finish(
     folder = tmp_path / "study"
     outcome = drive_jobs(folder, "fail somehow")
     assert (outcome.num_finished, outcome.num_failed, outcome.num_run) == (1, 3, 4)
-    assert [record["error"] for record in records_of(folder)] == [
+    assert [record.error for record in records_of(folder)] == [
         "The loss is nan in epoch 1; lower optimizer.lr.",
         "ZeroDivisionError: division by zero",
         "Its process was killed, as happens when memory runs out; run fewer --jobs at once, or "
@@ -151,7 +148,7 @@ def test_row_34_failed_workers_are_recorded_and_the_others_finish(
 
 def test_row_34_a_worker_that_ends_without_a_word_is_a_failure(tmp_path: Path) -> None:
     outcome = drive_jobs(tmp_path / "study", "leave at once")
-    assert {record["error"] for record in outcome.records} == {
+    assert {record.error for record in outcome.records} == {
         "Its process ended with status 7 and the library is of another version"
     }
 
@@ -181,32 +178,6 @@ def test_row_32_workers_of_a_killed_driver_save_and_end_and_the_next_one_resumes
     )
 
 
-@pytest.mark.slow
-def test_row_32_a_driver_killed_at_any_operation_runs_only_what_is_missing(
-    tmp_path: Path,
-) -> None:
-    done = subprocess.run(
-        [sys.executable, study_driver.__file__, "sweep-jobs", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    *killed, whole = json.loads(done.stdout)
-    assert len(killed) > 5
-    assert all(finding["killed"] for finding in killed)
-    assert whole["calls_after"] == dict.fromkeys(NAMES, 1)
-    for finding in killed:
-        assert finding["resumed"] == 0, done.stderr
-        assert sorted(finding["results"].splitlines()) == sorted(whole["results"].splitlines())
-        assert finding["plan"] == whole["plan"]
-        calls = finding["calls_after"]
-        assert all(calls[name] == 1 for name in finding["recorded"])
-        # At most the runs that were under way are begun again.
-        assert sum(calls.values()) - len(NAMES) in (0, 1, 2)
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_row_32_a_signal_to_the_driver_stops_the_workers_which_save(
     tmp_path: Path, number: signal.Signals, status: int
@@ -222,7 +193,7 @@ def test_row_32_a_signal_to_the_driver_stops_the_workers_which_save(
     )
     assert not any(map(is_alive, pids_of(folder).values()))
     assert all((folder / "runs" / name / "saved").exists() for name in NAMES[1:3])
-    assert [record["trial"] for record in records_of(folder)] == NAMES[:1]
+    assert [record.trial for record in records_of(folder)] == NAMES[:1]
     outcome = drive_jobs(folder, "train at once")
     assert (outcome.num_finished, outcome.num_run) == (4, 3)
     assert calls_of(folder)[NAMES[0]] == 1
@@ -254,25 +225,8 @@ def test_a_worker_that_somebody_stops_is_no_failure(tmp_path: Path) -> None:
         _, errors = driver.communicate(timeout=30)
     assert driver.returncode == InterruptedRunError.exit_status
     assert "Somebody stopped the process of" in errors
-    assert [record["trial"] for record in records_of(folder)] == NAMES[:1]
+    assert [record.trial for record in records_of(folder)] == NAMES[:1]
     assert drive_jobs(folder, "train at once").num_finished == 4
-
-
-def test_row_33_a_torn_line_is_dropped_reported_and_run_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = tmp_path / "study"
-    drive_jobs(folder, "train at once")
-    path = folder / "results.jsonl"
-    whole = path.read_bytes()
-    torn = json.loads(whole.splitlines()[-1])["trial"]
-    path.write_bytes(whole[:-20])
-    with caplog.at_level(logging.WARNING, logger="tenfold"):
-        outcome = drive_jobs(folder, "train at once")
-    assert f"The last line of {path} is torn" in caplog.text
-    assert (outcome.num_finished, outcome.num_run) == (4, 1)
-    assert calls_of(folder) == {**dict.fromkeys(NAMES, 1), torn: 2}
-    assert path.read_bytes() == whole
 
 
 def test_threads_are_shared_out_and_a_resumed_run_keeps_its_own(
@@ -296,37 +250,18 @@ def test_threads_are_shared_out_and_a_resumed_run_keeps_its_own(
     assert threads_for(fresh, asked=None, num_jobs=2) is None
 
 
-@pytest.mark.parametrize(
-    ("finished", "asked", "said"),
-    [
-        ([2], 1, "with --threads 2, and the others will be with 1"),
-        ([1, 2], 2, "with --threads 1 or 2, and the others will be with 2"),
-        ([3], None, "with --threads 3, and the others will be with 7"),
-        ([4, 4], 4, None),
-        ([], 2, None),
-    ],
-)
 def test_other_threads_than_those_of_finished_runs_are_told_of(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    finished: list[int],
-    asked: int | None,
-    said: str | None,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tenfold.studies.running._threads_at_first", lambda: 7)
-    runs = [RunFolder(tmp_path / str(number)) for number in range(3)]
-    for run, threads in zip(runs, finished, strict=False):
-        run.path.mkdir()
-        write_json(run.result, {})
-        write_json(run.provenance, {"threads": threads})
-    job = Job(Trial("a", "ann", (), 0), load_recipe("ann"), runs[2], 1, 3, asked)
-    note_other_threads([job], runs)
-    assert (said or "--threads") in caplog.text or said is None
-    assert bool(caplog.text) == (said is not None)
-    caplog.clear()
-    note_other_threads([], runs)
-    assert not caplog.text
+    drive(tmp_path)
+    for run in (tmp_path / "runs").iterdir():
+        write_json(run / "provenance.json", {"threads": 3})
+    (tmp_path / "runs" / NAMES[0] / "result.json").unlink()
+    drive(tmp_path, threads=3)
+    assert "--threads" not in caplog.text
+    (tmp_path / "runs" / NAMES[0] / "result.json").unlink()
+    drive(tmp_path, threads=2)
+    assert "with --threads 3, and the others will be with 2" in caplog.text
 
 
 REAL_RECIPE = """
@@ -355,10 +290,10 @@ def bits_of(folder: Path) -> dict[str, tuple[bytes, ...]]:
 
     bits = {}
     for record in records_of(folder):
-        if record["status"] == "finished":
-            run = RunFolder(folder / record["run"])
+        if record.status == "finished":
+            run = RunFolder(folder / record.run)
             weights = [array.tobytes() for _, array in sorted(load_file(run.model).items())]
-            bits[record["trial"]] = (*weights, run.metrics.read_bytes())
+            bits[record.trial] = (*weights, run.metrics.read_bytes())
     return bits
 
 
@@ -383,6 +318,7 @@ def test_rows_32_and_34_with_real_training(tmp_path: Path) -> None:
     resumed = begin_real_study(folder, "--jobs", "2")
     assert resumed.wait() == 1, resumed.output
     assert bits_of(study) == expected
-    assert "lower optimizer.lr" in str(records_of(study)[2]["error"])
+    assert "lower optimizer.lr" in str(records_of(study)[2].error)
+    run = sessions[0].parent
     command = read_json(sessions[0])["sessions"][0]["command"]
-    assert command == f"tenfold {' '.join(REAL_STUDY)} --jobs 2 --no-report"
+    assert command.startswith(f"tenfold train {run / 'recipe.json'} --folder {run} ")

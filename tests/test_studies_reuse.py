@@ -1,6 +1,5 @@
 """Finished runs of equal recipes are taken over, and only those."""
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -9,14 +8,14 @@ from typing import Any
 import pytest
 
 import commands
-from study_driver import calls_of, records_of, study_of, train_at_once
+from study_driver import Within, calls_of, records_of, study_of, train_at_once
 from tenfold.data import load
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe
 from tenfold.run import RunFolder, describe_environment
-from tenfold.studies.grid import StudyOptions, StudyOutcome, run_study
+from tenfold.studies.running import StudyOptions, StudyOutcome, run_study
 
 GRID = ["optimizer.lr=0.1,0.2"]
 
@@ -48,7 +47,7 @@ def train_with_provenance(recipe: Recipe, path: Path, **others: object) -> None:
 def study(folder: Path, recipe: Path, *, seeds: int = 1, **options: Any) -> StudyOutcome:
     chosen = study_of(str(recipe), GRID, seeds)
     settings = StudyOptions(**options)
-    return run_study(chosen, folder=folder, options=settings, train=train_with_provenance)
+    return run_study(chosen, folder=folder, options=settings, place=Within(train_with_provenance))
 
 
 @pytest.fixture
@@ -81,9 +80,9 @@ def test_runs_on_data_without_test_pictures_are_taken_over(tmp_path: Path) -> No
         write_json(path / "result.json", values)
 
     chosen = study_of(str(recipe), GRID)
-    run_study(chosen, folder=tmp_path / "first", train=train)
+    run_study(chosen, folder=tmp_path / "first", place=Within(train))
     options = StudyOptions(reuse=(tmp_path / "first",))
-    outcome = run_study(chosen, folder=tmp_path / "second", train=train, options=options)
+    outcome = run_study(chosen, folder=tmp_path / "second", place=Within(train), options=options)
     assert (outcome.num_reused, outcome.num_run) == (2, 0)
 
 
@@ -94,23 +93,24 @@ def test_equal_runs_of_another_study_are_taken_over(
     other.write_text(recipe.read_text().replace("old", "new"))
     outcome = study(tmp_path / "second", other, seeds=2, reuse=(source,))
     assert (outcome.num_finished, outcome.num_reused, outcome.num_run) == (4, 2, 2)
-    origins = {record["trial"]: record["reused"] for record in outcome.records}
+    origins = {record.trial: record.reused for record in outcome.records}
     assert origins == {
         "lr-0.1,seed=0": f"{source}/runs/lr-0.1,seed=0",
         "lr-0.1,seed=1": None,
         "lr-0.2,seed=0": f"{source}/runs/lr-0.2,seed=0",
         "lr-0.2,seed=1": None,
     }
-    assert outcome.records[0]["splits"] == records_of(source)[0]["splits"]
-    taken = tmp_path / "second" / outcome.records[0]["run"]
+    assert outcome.records[0].splits == records_of(source)[0].splits
+    taken = tmp_path / "second" / outcome.records[0].run
     weights = "milestones/epoch-1.safetensors"
     assert os.path.samefile(taken / weights, source / "runs/lr-0.1,seed=0" / weights)
     assert not (taken / "lock").exists()
     assert not list((tmp_path / "second" / "runs").glob(".*"))
 
     # What is written later in one of them does not show in the other.
-    write_json(taken / "result.json", {})
-    assert read_json(source / "runs/lr-0.1,seed=0/result.json")["splits"]
+    result = read_json(taken / "result.json")
+    write_json(taken / "result.json", {**result, "splits": {}})
+    assert read_json(source / "runs/lr-0.1,seed=0/result.json") == result
     assert study(tmp_path / "second", other, seeds=2).num_run == 0
 
 
@@ -123,11 +123,11 @@ def test_a_run_folder_will_do_and_an_unfinished_run_gives_way(
 
     chosen, folder = study_of(str(recipe), GRID), tmp_path / "second"
     with pytest.raises(KeyboardInterrupt):
-        run_study(chosen, folder=folder, train=stop)
+        run_study(chosen, folder=folder, place=Within(stop))
     run = source / "runs/lr-0.1,seed=0"
     outcome = study(folder, recipe, reuse=(run,))
     assert (outcome.num_reused, outcome.num_run) == (1, 1)
-    assert outcome.records[0]["reused"] == str(run)
+    assert outcome.records[0].reused == str(run)
 
 
 def test_a_driver_killed_in_a_copy_or_after_it_loses_nothing(
@@ -135,11 +135,10 @@ def test_a_driver_killed_in_a_copy_or_after_it_loses_nothing(
 ) -> None:
     folder = tmp_path / "second"
     study(folder, recipe, reuse=(source,))
-    whole = (folder / "results.jsonl").read_text()
-    (folder / "results.jsonl").unlink()
+    whole = records_of(folder)
     (folder / "runs/.0123.tmp").mkdir()
     assert study(folder, recipe).num_run == 0
-    assert (folder / "results.jsonl").read_text() == whole
+    assert records_of(folder) == whole
     assert not (folder / "runs/.0123.tmp").exists()
 
 
@@ -175,13 +174,13 @@ def test_what_is_not_equal_is_trained(
         assert taken == ["lr-0.2,seed=0"]
         return
     outcome = study(folder, recipe, reuse=(source,))
-    assert outcome.records[0]["reused"] is None
+    assert outcome.records[0].reused is None
     assert calls_of(folder)["lr-0.1,seed=0"] == 1
 
 
 def _taken_while_held(folder: Path, recipe: Path, source: Path) -> list[str]:
-    from tenfold.studies.plan import load_recipes
-    from tenfold.studies.reuse import take_over
+    from tenfold.studies.planning import load_recipes
+    from tenfold.studies.takeover import take_over
 
     recipes = load_recipes(study_of(str(recipe), GRID))
     return [trial.name for trial in take_over([source], recipes, runs=folder / "runs")]
@@ -190,18 +189,6 @@ def _taken_while_held(folder: Path, recipe: Path, source: Path) -> list[str]:
 def test_row_e_a_place_without_runs_is_named(tmp_path: Path, recipe: Path) -> None:
     with pytest.raises(TenfoldError, match=r"--reuse .*nowhere is neither the folder of a study"):
         study(tmp_path / "second", recipe, reuse=(tmp_path / "nowhere",))
-
-
-def test_records_from_before_there_was_reuse_are_read(tmp_path: Path, recipe: Path) -> None:
-    folder = tmp_path / "study"
-    study(folder, recipe)
-    path = folder / "results.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    for line in lines:
-        del line["reused"]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert [record["reused"] for record in records_of(folder)] == [None, None]
-    assert study(folder, recipe).num_run == 0
 
 
 def test_a_notice_says_how_many(

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from tenfold.errors import InterruptedRunError
-from tenfold.training.interruption import WATCHED, Interruption, leaving_at_once
+from tenfold.interruption import WATCHED, Interruption, leaving_at_once
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_ctrl_c_after_another_signal_does_not_end_the_process():
 
 PATIENT = """
 import time
-from tenfold.training.interruption import Interruption
+from tenfold.interruption import Interruption
 
 with Interruption() as interruption:
     print("ready", flush=True)
@@ -135,7 +135,7 @@ def test_training_within_notes_and_afterwards_leaving_goes_on():
 
 FORKED = """
 import os, signal, time
-from tenfold.training.interruption import leaving_at_once
+from tenfold.interruption import leaving_at_once
 
 with leaving_at_once():
     ready, tell = os.pipe()

@@ -44,6 +44,7 @@ from tenfold.console.output import Output
 from tenfold.console.summaries import show_comparison, show_metrics
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
 from tenfold.formatting import duration
+from tenfold.interruption import leave_with_driver
 from tenfold.waiting import sharing_cores
 
 UsageError: Any = typer.BadParameter.__bases__[0]
@@ -194,6 +195,7 @@ add_commands(app, export, serve, push, pull, panel="Deploy")
 def main() -> None:
     """Run the command line; errors become a sentence and an exit status."""
     _open_streams()
+    leave_with_driver()
     # A home that can't be written is no fault of the command; what matplotlib says of it is noise.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
@@ -278,4 +280,5 @@ def _ending(error: BaseException) -> dict[str, Any] | None:
         message = sentence_of(error)
     else:
         return None
-    return {"event": event, "message": message, "status": status}
+    kind = type(error).__name__
+    return {"event": event, "kind": kind, "message": message, "status": status}

@@ -1,6 +1,6 @@
 """The commands about studies: `tenfold study` carries one out, `tenfold studies` lists them."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from tenfold.cli.options import (
 )
 from tenfold.cli.pages import show_page
 from tenfold.console.output import Output
-from tenfold.console.studies import showing_study
+from tenfold.console.studies import StudyDisplay, showing_runs
 from tenfold.console.summaries import show_study
 
 
@@ -37,6 +37,14 @@ class StudyFlags:
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = (
         False
     )
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Train this part of the runs alone, from 1; auto in a Slurm array, auto/N in a "
+            "Kubernetes job of N.",
+        ),
+    ] = None
 
 
 def study(
@@ -67,7 +75,7 @@ def study(
 ) -> None:
     """Train every variant with several seeds and compare; run again, it does what is missing."""
     from tenfold.studies.definition import adjust, choose_study
-    from tenfold.studies.grid import StudyOptions, run_study
+    from tenfold.studies.running import StudyOptions, chosen_part, run_study
 
     output = Output(as_json=as_json)
     require_data(changes.data)
@@ -79,11 +87,13 @@ def study(
         retry_failed=flags.retry_failed,
         skip_broken=skip_broken,
         reuse=tuple(flags.reuse or ()),
+        part=chosen_part(flags.part),
     )
-    with showing_study(output) as reporter:
-        outcome = run_study(chosen, folder=where, options=options, reporter=reporter)
+    with showing_runs(output) as bars:
+        display = StudyDisplay(output, bars)
+        outcome = run_study(chosen, folder=where, options=options, reporter=display)
     for record in outcome.records:
-        output.record("trial", **record)
+        output.record("trial", **asdict(record))
     _summarise(output, where, report=report)
     if outcome.num_failed:
         raise typer.Exit(1)

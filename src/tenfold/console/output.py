@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tenfold.errors import counted
 from tenfold.formatting import duration, memory, percent
+from tenfold.interruption import DRIVEN
 from tenfold.progress import Progress
 
 if TYPE_CHECKING:
@@ -310,9 +312,10 @@ class _LiveTraining(_Bars):
 
 
 class _PlainTraining(_PlainProgress):
-    """A line an epoch, and one every thirty seconds within long epochs; JSON without the latter."""
+    """A line an epoch, and one every thirty seconds within long epochs; JSON without the latter,
+    but for a driver every second."""
 
-    STEP_SECONDS = 30.0
+    STEP_SECONDS = 1.0 if os.environ.get(DRIVEN) else 30.0
 
     def started(self, plan: "Plan") -> None:
         self._plan, self._left = plan, _TimeLeft(plan)
@@ -323,6 +326,9 @@ class _PlainTraining(_PlainProgress):
         if time.monotonic() - self._last < self.STEP_SECONDS:
             return
         self._last = time.monotonic()
+        if os.environ.get(DRIVEN):
+            values = {"loss": loss, "images_per_second": images_per_second}
+            self._output.record("step", epoch=epoch, step=step, **values)
         left = self._left.after(epoch=epoch, step=step)
         self._output.say(
             f"{_which_epoch(epoch, self._plan)}  step {step}/{self._plan.steps_per_epoch}  "

@@ -23,7 +23,7 @@ from tenfold.results.studies import (
 from tenfold.studies.comparisons import compare_with_baseline
 from tenfold.studies.findings import describe_findings
 from tenfold.studies.finished import StudyRuns, VariantRuns, read_study_runs
-from tenfold.studies.plan import command_of
+from tenfold.studies.planning import command_of
 from tenfold.studies.statistics import summarise
 
 
@@ -46,7 +46,7 @@ def summarise_study(folder: Path) -> StudySummary:
         planned=len(study.plan.trials),
         finished=len(study.runs),
         failed=len(study.failed),
-        failures=tuple(Failure(trial=r["trial"], error=r["error"]) for r in study.failed),
+        failures=tuple(Failure(trial=r.trial, error=r.error) for r in study.failed),
         **_describe_machines(study),
         variants=tuple(_describe_variant(v, split=study.split) for v in study.variants),
         comparisons=tuple(comparisons),

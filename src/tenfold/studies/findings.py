@@ -14,8 +14,8 @@ from tenfold.formatting import listed, percent
 from tenfold.results.studies import Comparison, Estimate, Point, VariantSummary, Verdict
 from tenfold.run import RunFolder
 from tenfold.studies.finished import StudyRuns, VariantRuns
-from tenfold.studies.reuse import origin_of
 from tenfold.studies.statistics import has_fallen
+from tenfold.studies.takeover import origin_of
 
 OVERFITTING = 0.05
 """How far training accuracy must be above validation accuracy to be called overfitting."""
@@ -67,13 +67,8 @@ def _describe_gaps(study: StudyRuns) -> list[str]:
     ]
     by_error: dict[str | None, list[str]] = {}
     for record in study.failed:
-        by_error.setdefault(record["error"], []).append(record["trial"])
+        by_error.setdefault(record.error, []).append(record.trial)
     findings += [f"{_first_of(trials)} failed: {error}" for error, trials in by_error.items()]
-    findings += [
-        f"{trial} is recorded as finished, but its folder has no result any more, so it is left "
-        "out."
-        for trial in study.missing
-    ]
     return findings
 
 

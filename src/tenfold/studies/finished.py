@@ -10,7 +10,7 @@ from tenfold.evaluation.runs import END, Run
 from tenfold.results.runs import read_epochs, read_provenance, read_result
 from tenfold.results.studies import PlannedTrial, PlannedVariant, StudyPlan, read_plan
 from tenfold.run import RunFolder
-from tenfold.studies.results import Record, read_log
+from tenfold.studies.records import Record, read_records, run_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +58,11 @@ class VariantRuns:
 
 @dataclass(frozen=True, eq=False)
 class StudyRuns:
-    """A study as it stands.
-
-    failed: the records of the trials that failed. missing: names of trials that are recorded as
-    finished but have no result any more.
-    """
+    """A study as it stands; failed: the records of the trials that failed."""
 
     plan: StudyPlan
     variants: tuple[VariantRuns, ...]
     failed: tuple[Record, ...]
-    missing: tuple[str, ...]
 
     @property
     def runs(self) -> list[Run]:
@@ -90,15 +85,12 @@ def read_study_runs(folder: Path) -> StudyRuns:
     plan = read_plan(folder)
     labels = {trial.trial: _label(trial) for trial in plan.trials}
     planned = plan.variants or [PlannedVariant(label=v) for v in dict.fromkeys(labels.values())]
-    latest = {record["trial"]: record for record in read_log(folder / "results.jsonl").records}
-    recorded = [latest[name] for name in labels if name in latest]
-    finished = [record["trial"] for record in recorded if record["status"] == "finished"]
-    runs: dict[str, Run] = {}
-    for trial in plan.trials:
-        if trial.trial in finished:
-            run = RunFolder(folder / latest[trial.trial]["run"])
-            if run.is_finished():
-                runs[trial.trial] = _read_run(run, trial)
+    records = read_records(folder, plan.trials)
+    runs = {
+        trial.trial: _read_run(run_of(folder, trial.trial), trial)
+        for trial in plan.trials
+        if trial.trial in records and records[trial.trial].status == "finished"
+    }
     name = plan.name or folder.resolve().name
     return StudyRuns(
         plan=plan.model_copy(update={"name": name, "title": plan.title or name}),
@@ -106,8 +98,7 @@ def read_study_runs(folder: Path) -> StudyRuns:
             _variant(v, [t for t in plan.trials if labels[t.trial] == v.label], runs)
             for v in planned
         ),
-        failed=tuple(record for record in recorded if record["status"] == "failed"),
-        missing=tuple(trial for trial in finished if trial not in runs),
+        failed=tuple(record for record in records.values() if record.status == "failed"),
     )
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import InterruptedRunError
 from tenfold.evaluation.features import features_of
+from tenfold.interruption import Interruption
 from tenfold.models import Pretrained
 from tenfold.progress import Progress
 from tenfold.training.batches import Part, seeded_generator
 from tenfold.training.devices import on_first_process
-from tenfold.training.interruption import Interruption
 
 
 class Extractor:

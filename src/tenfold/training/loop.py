@@ -23,6 +23,7 @@ from tenfold.errors import (
     StoppedByUserError,
 )
 from tenfold.evaluation.trained import TrainedModel
+from tenfold.interruption import Interruption
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
 from tenfold.training.batches import (
@@ -33,7 +34,6 @@ from tenfold.training.batches import (
 )
 from tenfold.training.clock import step_share
 from tenfold.training.devices import make_accelerator
-from tenfold.training.interruption import Interruption
 from tenfold.training.losses import loss_of
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter

@@ -19,11 +19,11 @@ from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
+from tenfold.interruption import Interruption
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, load_recipe
 from tenfold.training.batches import derive_seed, epoch_batches, seed_generators
 from tenfold.training.devices import make_accelerator
-from tenfold.training.interruption import Interruption
 from tenfold.training.loop import batch_loss
 from tenfold.training.optimizers import set_learning_rate
 from tenfold.training.session import Session

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tenfold.errors import DivergedError
 from tenfold.evaluation.trained import TrainedModel
+from tenfold.interruption import Interruption
 from tenfold.models import Pretrained, count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
@@ -20,7 +21,6 @@ from tenfold.training.agreement import Agreement, Decision
 from tenfold.training.batches import TrainingInputs
 from tenfold.training.clock import StepTimes
 from tenfold.training.devices import on_first_process
-from tenfold.training.interruption import Interruption
 from tenfold.training.memory import expected_bytes
 from tenfold.training.reporters import Plan, Reporter
 from tenfold.training.stages import why_stop

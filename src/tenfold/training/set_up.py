@@ -17,6 +17,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import cross_entropy
 from tenfold.evaluation.predictions import Predictions, predict_images
 from tenfold.evaluation.trained import TrainedModel, build_network
+from tenfold.interruption import Interruption
 from tenfold.models import Pretrained, Speedrun, blocks_of
 from tenfold.models.pretrained import load_weights, preprocessing_of
 from tenfold.progress import Progress
@@ -26,7 +27,6 @@ from tenfold.training.batches import TrainingInputs, TrainingPictures, batch_siz
 from tenfold.training.compiling import compile_network
 from tenfold.training.devices import can_defer, on_first_process
 from tenfold.training.feature_batches import Extractor, TrainingFeatures
-from tenfold.training.interruption import Interruption
 from tenfold.training.optimizers import build_optimizer
 from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.selection import num_selected, unseen_losses

@@ -34,6 +34,7 @@ from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import save_model
 from tenfold.evaluation.trained_on import keep_sums
 from tenfold.files import read_json, write_json
+from tenfold.interruption import leaving_at_once
 from tenfold.locks import LOCK_FILES
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
@@ -62,7 +63,6 @@ from tenfold.run import (
     runs_of,
 )
 from tenfold.training.devices import make_accelerator, on_first_process, precision_of
-from tenfold.training.interruption import leaving_at_once
 from tenfold.training.loop import Fitted, fit
 from tenfold.training.process import prepare_process
 from tenfold.training.reporters import Reporter, Reporters

@@ -16,6 +16,7 @@ from tenfold.errors import DivergedError, OutOfMemoryError, TenfoldError, counte
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
 from tenfold.files import require_writable
+from tenfold.interruption import leaving_at_once
 from tenfold.progress import Progress
 from tenfold.results.searches import SearchSummary, Trial
 from tenfold.studies.search.best import write_best
@@ -43,7 +44,6 @@ from tenfold.studies.search.summary import (
     summarise,
 )
 from tenfold.studies.search.trial import TimeIsUpError, Trainer, baseline_params
-from tenfold.training.interruption import leaving_at_once
 from tenfold.training.train import TrainOptions
 
 PRUNING_AFTER = 5

@@ -1,4 +1,7 @@
-"""Signals: in training, finish the step, save and leave; around it, leave at once."""
+"""Signals: in training, finish the step, save and leave; around it, leave at once.
+
+A command that another one drives leaves as on SIGTERM when that has gone: `leave_with_driver`.
+"""
 
 import contextlib
 import os
@@ -11,6 +14,28 @@ from typing import Any
 from tenfold.errors import InterruptedRunError
 
 WATCHED = ("SIGINT", "SIGTERM", "SIGUSR1")
+
+DRIVEN = "TENFOLD_DRIVEN"
+"""The variable of the environment of a command whose standard input its driver keeps open."""
+
+
+def leave_with_driver() -> None:
+    """Where a driver started this process, send it SIGTERM at the end of its standard input."""
+    if not os.environ.get(DRIVEN):
+        return
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1 << 16):
+                pass
+        if os.name == "posix":
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            import _thread
+
+            _thread.interrupt_main(signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True, name="tenfold-driver").start()
 
 
 class Interruption:

@@ -58,7 +58,9 @@ def require_study_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise TenfoldError(f"{folder} is not a folder; give another --folder.")
     # A driver that died before the plan was written leaves no more than these.
-    others = [p for p in folder.iterdir() if p.name not in LOCK_FILES and p.suffix != ".tmp"]
+    others = [
+        p for p in folder.iterdir() if p.name not in (*LOCK_FILES, "parts") and p.suffix != ".tmp"
+    ]
     if others:
         raise TenfoldError(
             f"{folder} holds other things than a study, such as {min(others).name}; give another "
