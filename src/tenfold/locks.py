@@ -4,7 +4,8 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,9 @@ LOCK_FILES = ("lock", "writer.json")
 
 PROBE_SECONDS = 0.25
 """How long `hold` waits, so that another process that only asks `is_held` is no hindrance."""
+
+HELD_SECONDS = 60.0
+"""How long folders may still be held by what a killed driver left behind, while that saves."""
 
 
 @contextlib.contextmanager
@@ -58,6 +62,13 @@ def is_held(folder: Path) -> bool:
             return False
     except (Timeout, OSError):
         return True
+
+
+def wait_until_free(folders: Sequence[Path]) -> None:
+    """Wait for the processes that hold `folders`, and save, since their driver is dead."""
+    deadline = time.monotonic() + HELD_SECONDS
+    while any(map(is_held, folders)) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _describe_holder(note: Path) -> str:

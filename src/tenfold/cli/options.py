@@ -7,11 +7,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from tenfold.errors import TenfoldError
+
+if TYPE_CHECKING:
+    from tenfold.engine import Place
 
 SPLITS = ("test", "validation", "train")
 
@@ -142,6 +145,46 @@ class Machine:
         typer.Option(callback=_choose_device, help="cpu, cuda, cuda:1 or mps; the best otherwise."),
     ] = None
     cpu: Annotated[bool, typer.Option("--cpu", callback=_choose_device, hidden=True)] = False
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """How many runs go on at once, and where."""
+
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs at once, each with its share of the cores; 1 if not given, and on a "
+            "cluster as many as have room.",
+        ),
+    ] = None
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|auto",
+            envvar="RAY_ADDRESS",
+            help="Run on the nodes of this Ray cluster, with one thread each unless --threads "
+            "says more.",
+        ),
+    ] = None
+
+    def place(self, threads: int | None) -> "Placed":
+        """Where the runs go. Raises TenfoldError where there is no such cluster."""
+        if self.cluster is None:
+            return Placed(None, self.jobs or 1, threads)
+        from tenfold.cluster import Cluster
+
+        place, threads = Cluster(self.cluster), threads or 1
+        return Placed(place, self.jobs or place.most_jobs(threads), threads)
+
+
+class Placed(NamedTuple):
+    """Where runs go, None for this machine; how many at once, and the threads of each."""
+
+    place: "Place | None"
+    num_jobs: int
+    threads: int | None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import typer
 
 from tenfold.cli.options import (
     Changes,
+    Jobs,
     JsonOption,
     Machine,
     ReportOption,
@@ -24,9 +25,6 @@ from tenfold.console.summaries import show_study
 class StudyFlags:
     """How a study is carried out."""
 
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Runs at once, each with its share of the cores.")
-    ] = 1
     reuse: Annotated[
         list[Path] | None,
         typer.Option(
@@ -68,6 +66,7 @@ def study(
         Path | None, typer.Option(help="The study's folder; studies/<name> if not given.")
     ] = None,
     flags: StudyFlags,
+    jobs: Jobs,
     machine: Machine,
     skip_broken: SkipBrokenOption = False,
     report: ReportOption = True,
@@ -81,17 +80,21 @@ def study(
     require_data(changes.data)
     chosen = adjust(choose_study(study, grid or []), seeds=seeds, overrides=changes.listed())
     where = folder or Path("studies") / chosen.name
+    part = chosen_part(flags.part)
+    placed = jobs.place(machine.threads)
     options = StudyOptions(
-        num_jobs=flags.jobs,
-        threads=machine.threads,
+        num_jobs=placed.num_jobs,
+        threads=placed.threads,
         retry_failed=flags.retry_failed,
         skip_broken=skip_broken,
         reuse=tuple(flags.reuse or ()),
-        part=chosen_part(flags.part),
+        part=part,
     )
     with showing_runs(output) as bars:
         display = StudyDisplay(output, bars)
-        outcome = run_study(chosen, folder=where, options=options, reporter=display)
+        outcome = run_study(
+            chosen, folder=where, options=options, reporter=display, place=placed.place
+        )
     for record in outcome.records:
         output.record("trial", **asdict(record))
     _summarise(output, where, report=report)

@@ -10,6 +10,7 @@ import typer
 
 from tenfold.cli.options import (
     Changes,
+    Jobs,
     JsonOption,
     Machine,
     RecipeArgument,
@@ -75,9 +76,6 @@ class SearchFlags:
             "several machines can share, or an SQLite file; one in the folder if not given.",
         ),
     ] = None
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Trials at once, each with its share of the cores.")
-    ] = 1
     sampler: Annotated[Sampler, typer.Option(help="How Optuna draws values.")] = Sampler.TPE
     pruner: Annotated[Pruner, typer.Option(help="How Optuna stops trials early.")] = Pruner.MEDIAN
 
@@ -97,6 +95,7 @@ def tune(
         int | None, typer.Option(min=0, help="Seed of every trial, and of what is tried.")
     ] = None,
     flags: SearchFlags,
+    jobs: Jobs,
     machine: Machine,
     skip_broken: SkipBrokenOption = False,
     report: ReportOption = True,
@@ -127,21 +126,24 @@ def tune(
     from tenfold.studies.search.running import SearchOptions, run_search
 
     where = folder or Path("tunes") / chosen.name
+    placed = jobs.place(machine.threads)
     options = SearchOptions(
         folder=where,
         storage=flags.storage,
         num_trials=flags.trials or (DEFAULT_TRIALS if limit is None else None),
         seconds=limit,
-        num_jobs=flags.jobs,
+        num_jobs=placed.num_jobs,
         sampler=flags.sampler.value,
         pruner=flags.pruner.value,
-        threads=machine.threads,
+        threads=placed.threads,
         skip_broken=skip_broken,
     )
     plan = SearchPlan(chosen, ranges, recipe)
     with showing_runs(output) as bars:
         display = _Display(output, options, bars)
-        outcome = run_search(plan, options=options, watcher=display, progress=bars)
+        outcome = run_search(
+            plan, options=options, watcher=display, progress=bars, place=placed.place
+        )
     _show_end(output, where, outcome.summary, is_out_of_time=outcome.is_out_of_time)
     if report:
         from tenfold.reporting.search.page import write_search_page

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from tenfold import engine
 from tenfold.errors import HeldError, InterruptedRunError, TenfoldError, counted
 from tenfold.files import read_json, write_json
 from tenfold.interruption import leaving_at_once
-from tenfold.locks import hold, is_held
+from tenfold.locks import hold, is_held, wait_until_free
 from tenfold.recipe import Recipe
 from tenfold.results.studies import read_plan
 from tenfold.run import RunFolder
@@ -25,9 +24,6 @@ from tenfold.studies.takeover import remove_unfinished_copies, take_over
 from tenfold.studies.trials import Trial
 
 logger = logging.getLogger("tenfold")
-
-HELD_SECONDS = 60.0
-"""How long run folders may still be held by what a killed driver left behind, while that saves."""
 
 
 @dataclass(frozen=True)
@@ -282,13 +278,6 @@ def pass_notice_on(name: str, event: Mapping[str, Any], said: set[str]) -> None:
     if level is not None and (message := str(event.get("message"))) not in said:
         said.add(message)
         logger.log(level, "%s: %s", name, message)
-
-
-def wait_until_free(folders: Sequence[Path]) -> None:
-    """Wait for the processes that hold `folders`, and save, since their driver is dead."""
-    deadline = time.monotonic() + HELD_SECONDS
-    while any(map(is_held, folders)) and time.monotonic() < deadline:
-        time.sleep(0.1)
 
 
 def threads_for(run: RunFolder, *, asked: int | None, num_jobs: int) -> int | None:

@@ -24,12 +24,13 @@ from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
 from tenfold.files import require_writable, write_json
 from tenfold.interruption import leaving_at_once
+from tenfold.locks import wait_until_free
 from tenfold.progress import Progress
 from tenfold.recipe.dotted import flatten
 from tenfold.results.searches import SearchSummary
 from tenfold.results.searches import Trial as TrialRecord
 from tenfold.run import RunFolder
-from tenfold.studies.running import pass_notice_on, train_item, wait_until_free
+from tenfold.studies.running import pass_notice_on, train_item
 from tenfold.studies.search.best import write_best
 from tenfold.studies.search.definition import (
     OWN_STORAGE,
@@ -178,7 +179,8 @@ class _Driver:
         self._limit = float("inf") if options.num_trials is None else options.num_trials
         self._trials: dict[str, Trial] = {}
         self._records: dict[str, TrialRecord] = {}
-        self._values: dict[str, list[float]] = {}
+        self._values: dict[str, dict[int, float]] = {}
+        # By the step of training that they were measured after.
         self._is_last: dict[str, bool] = {}
         self._pruned: set[str] = set()
         self._said: set[str] = set()
@@ -232,7 +234,7 @@ class _Driver:
     def ended(self, item: engine.Item, ended: engine.Ended) -> None:
         """See engine.Watch."""
         name, run = item.name, RunFolder(item.folder)
-        trial = self._trials.pop(name)
+        trial = self._trials[name]
         self._end(trial, run, name, ended)
         summary = self.write()
         record = _record(summary, trial)
@@ -273,10 +275,11 @@ class _Driver:
         return train_item(name, run, threads=threads, options=options)
 
     def _report(self, name: str, lines: list[Any]) -> None:
-        values = self._values.setdefault(name, [])
+        values = self._values.setdefault(name, {})
         for line in lines:
-            values.append(float(line["validation_accuracy"]))
-            self._trials[name].report(values[-1], step=len(values))
+            if line["step"] not in values:  # As after the loss of a node.
+                values[line["step"]] = float(line["validation_accuracy"])
+                self._trials[name].report(values[line["step"]], step=len(values))
 
     def _should_prune(self, name: str, epoch: int) -> bool:
         trial, epochs = self._trials[name], self._trials[name].user_attrs[EPOCHS]
@@ -297,9 +300,7 @@ class _Driver:
             _drop_weights(run)
         elif run.is_finished():
             lines = _epochs(run)
-            for step, line in enumerate(lines, start=1):
-                if step > len(self._values.get(name, ())):
-                    trial.report(line["validation_accuracy"], step=step)
+            self._report(name, lines)
             self._store.tell(trial, lines[-1]["validation_accuracy"])
         elif ended.was_interrupted:
             self._store.put_back(trial)
