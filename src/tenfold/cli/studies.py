@@ -11,8 +11,10 @@ from tenfold.cli.options import (
     Jobs,
     JsonOption,
     Machine,
+    PartOption,
     ReportOption,
     SkipBrokenOption,
+    chosen_part,
     require_data,
 )
 from tenfold.cli.pages import show_page
@@ -35,14 +37,7 @@ class StudyFlags:
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = (
         False
     )
-    part: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Train this part of the runs alone, from 1; auto in a Slurm array, auto/N in a "
-            "Kubernetes job of N.",
-        ),
-    ] = None
+    part: PartOption = None
 
 
 def study(
@@ -74,7 +69,7 @@ def study(
 ) -> None:
     """Train every variant with several seeds and compare; run again, it does what is missing."""
     from tenfold.studies.definition import adjust, choose_study
-    from tenfold.studies.running import StudyOptions, chosen_part, run_study
+    from tenfold.studies.running import StudyOptions, run_study
 
     output = Output(as_json=as_json)
     require_data(changes.data)

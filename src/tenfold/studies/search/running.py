@@ -26,7 +26,6 @@ from tenfold.files import require_writable, write_json
 from tenfold.interruption import leaving_at_once
 from tenfold.locks import wait_until_free
 from tenfold.progress import Progress
-from tenfold.recipe.dotted import flatten
 from tenfold.results.searches import SearchSummary
 from tenfold.results.searches import Trial as TrialRecord
 from tenfold.run import RunFolder
@@ -50,6 +49,8 @@ from tenfold.studies.search.store import (
     SAMPLERS,
     Store,
     alone,
+    baseline_params,
+    draw,
     make_pruner,
     missing_file,
     open_storage,
@@ -324,27 +325,6 @@ class _Driver:
                 f"The last {FAILURES_ALIKE} trials failed in the same way, so the search stops: "
                 f"{last[-1]} The same command goes on when that is mended."
             )
-
-
-def draw(trial: Trial, plan: SearchPlan) -> dict[str, Any]:
-    """The values of the fields that a trial changes; none for the recipe as it is."""
-    if BASELINE not in trial.user_attrs:
-        return {chosen.key: chosen.suggest(trial) for chosen in plan.space}
-    known = baseline_params(plan)
-    for chosen in plan.space:
-        if chosen.key in known:
-            chosen.suggest(trial)
-    return {}
-
-
-def baseline_params(plan: SearchPlan) -> dict[str, Any]:
-    """What the storage keeps of the recipe's own values: those that are within their ranges.
-
-    From the others the sampler can learn nothing, since it draws none like them.
-    """
-    own = flatten(plan.recipe.to_dict())
-    stored = {chosen.key: chosen.stored(own[chosen.key]) for chosen in plan.space}
-    return {key: value for key, value in stored.items() if value is not None}
 
 
 def _open_store(plan: SearchPlan, options: SearchOptions) -> Store:

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from filelock import FileLock, Timeout
@@ -24,6 +24,10 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tenfold.errors import HeldError, TenfoldError
+from tenfold.recipe.dotted import flatten
+
+if TYPE_CHECKING:
+    from tenfold.studies.search.definition import SearchPlan
 
 BASELINE, ERROR, RUN, SURPLUS = "baseline", "error", "run", "surplus"
 
@@ -326,3 +330,24 @@ def make_pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
         case "none":
             return optuna.pruners.NopPruner()
     return optuna.pruners.MedianPruner(n_startup_trials=PRUNING_AFTER)
+
+
+def draw(trial: Trial, plan: "SearchPlan") -> dict[str, Any]:
+    """The values of the fields that a trial changes; none for the recipe as it is."""
+    if BASELINE not in trial.user_attrs:
+        return {chosen.key: chosen.suggest(trial) for chosen in plan.space}
+    known = baseline_params(plan)
+    for chosen in plan.space:
+        if chosen.key in known:
+            chosen.suggest(trial)
+    return {}
+
+
+def baseline_params(plan: "SearchPlan") -> dict[str, Any]:
+    """What the storage keeps of the recipe's own values: those that are within their ranges.
+
+    From the others the sampler can learn nothing, since it draws none like them.
+    """
+    own = flatten(plan.recipe.to_dict())
+    stored = {chosen.key: chosen.stored(own[chosen.key]) for chosen in plan.space}
+    return {key: value for key, value in stored.items() if value is not None}
