@@ -24,7 +24,7 @@ from PIL import Image
 PRELOADED = [
     "tenfold.cli",
     "tenfold.training.train",
-    "tenfold.studies.search.driver",
+    "tenfold.studies.search.running",
     "sklearn.metrics",
     "torch._dynamo",
 ]

@@ -24,8 +24,10 @@ from study_driver import (
     study_of,
     train_at_once,
 )
+from tenfold.cli.options import chosen_part
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import read_json
+from tenfold.locks import hold
 from tenfold.recipe import Recipe, load_recipe
 from tenfold.run import RunFolder
 from tenfold.studies.definition import grid_study
@@ -413,6 +415,53 @@ def test_more_seeds_and_values_extend_a_study(tmp_path: Path) -> None:
         f"lr-{lr},seed={seed}" for lr in (0.05, 0.1, 0.2) for seed in range(3)
     ]
     assert plan["baseline"] == "lr 0.05"
+
+
+def test_parts_on_a_shared_folder_make_the_whole_study(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    first = drive(folder, part=(1, 3))
+    assert [record.trial for record in first.records] == [NAMES[0], NAMES[3]]
+    with hold(folder / "parts/2-of-3"):
+        assert drive(folder, part=(3, 3)).num_run == 1
+        with pytest.raises(TenfoldError, match=r"2-of-3 is being written by"):
+            drive(folder)
+        with pytest.raises(TenfoldError, match=r"2-of-3 is being written by"):
+            drive(folder, part=(2, 3))
+    with hold(folder), pytest.raises(TenfoldError, match="study is being written by"):
+        drive(folder, part=(2, 3))
+    assert drive(folder).num_run == 1
+    assert calls_of(folder) == dict.fromkeys(NAMES, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "part"),
+    [
+        ("2/5", {}, (2, 5)),
+        ("auto", {"_ID": "14", "_MIN": "10", "_COUNT": "3", "_STEP": "2"}, (3, 3)),
+        ("auto", {"_ID": "0", "_MIN": "0", "_COUNT": "4"}, (1, 4)),
+        ("auto/3", {"JOB_COMPLETION_INDEX": "2"}, (3, 3)),
+        ("auto", {}, None),
+        ("auto/3", {}, None),
+        ("auto/2", {"JOB_COMPLETION_INDEX": "2"}, None),
+        ("0/5", {}, None),
+        ("6/5", {}, None),
+        ("half", {}, None),
+    ],
+)
+def test_a_part_is_a_number_from_1_or_what_a_scheduler_says(
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    environment: dict[str, str],
+    part: tuple[int, int] | None,
+) -> None:
+    for name, value in environment.items():
+        prefix = "SLURM_ARRAY_TASK" if name.startswith("_") else ""
+        monkeypatch.setenv(prefix + name, value)
+    if part is not None:
+        assert chosen_part(text) == part
+    else:
+        with pytest.raises(TenfoldError, match=f"--part '{text}' must be a part such as 2/5"):
+            chosen_part(text)
 
 
 def test_row_e_a_changed_recipe_file_is_another_study(tmp_path: Path) -> None:

@@ -114,6 +114,14 @@ def test_equal_runs_of_another_study_are_taken_over(
     assert study(tmp_path / "second", other, seeds=2).num_run == 0
 
 
+def test_parts_that_were_trained_apart_are_gathered(tmp_path: Path, recipe: Path) -> None:
+    for number in (1, 2):
+        study(tmp_path / f"part-{number}", recipe, seeds=2, part=(number, 2))
+    parts = (tmp_path / "part-1", tmp_path / "part-2")
+    outcome = study(tmp_path / "whole", recipe, seeds=2, reuse=parts)
+    assert (outcome.num_finished, outcome.num_reused, outcome.num_run) == (4, 4, 0)
+
+
 def test_a_run_folder_will_do_and_an_unfinished_run_gives_way(
     tmp_path: Path, recipe: Path, source: Path
 ) -> None:

@@ -17,6 +17,8 @@ from tenfold.errors import OutOfMemoryError, TenfoldError, UnwritableError
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.studies.search.space import flatten
 
+NUM_TRIALS = 8
+
 
 def trained_recipe(folder: Path, trial: dict[str, Any]) -> Recipe:
     """What was really trained, as its run folder has it."""
@@ -26,9 +28,9 @@ def trained_recipe(folder: Path, trial: dict[str, Any]) -> Recipe:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a search of ten trials is done."""
+    """A folder in which a search is done."""
     folder = prepare(tmp_path_factory.mktemp("searched"))
-    command = tune(folder, "--json", "--report", trials=10)
+    command = tune(folder, "--json", "--report", trials=NUM_TRIALS)
     assert command.wait() == 0, command.output
     (folder / "lines.jsonl").write_text(command.output)
     return folder
@@ -108,7 +110,7 @@ def test_best_toml_is_the_recipe_of_the_best_trial(searched: Path) -> None:
     assert load_recipe(path) == trained.but(name="tiny-best", description=said)
     text = path.read_text()
     header = [line for line in text.splitlines() if line.startswith("#")]
-    assert "The best of 10 trials" in header[0]
+    assert f"The best of {NUM_TRIALS} trials" in header[0]
     assert f"{100 * best['accuracy']:.2f} %" in text
     assert "#   tenfold train tunes/tiny/best.toml --seed 1" in header
     assert "optimistic" in text
@@ -119,7 +121,7 @@ def test_best_toml_is_the_recipe_of_the_best_trial(searched: Path) -> None:
 def test_json_has_a_line_for_each_trial_and_one_for_the_end(searched: Path) -> None:
     lines = [json.loads(line) for line in (searched / "lines.jsonl").read_text().splitlines()]
     events = [line["event"] for line in lines]
-    assert events.count("trial_started") == events.count("trial") == 10
+    assert events.count("trial_started") == events.count("trial") == NUM_TRIALS
     end = next(line for line in lines if line["event"] == "search")
     assert end["counts"] == states(searched)
     assert end["best_accuracy"] == max(t["accuracy"] or 0 for t in summary(searched)["trials"])
@@ -129,20 +131,20 @@ def test_json_has_a_line_for_each_trial_and_one_for_the_end(searched: Path) -> N
 
 def test_the_same_command_goes_on_and_then_has_nothing_to_do(copied: Path) -> None:
     before = summary(copied)["trials"]
-    assert tune(copied, trials=11).wait() == 0
+    assert tune(copied, trials=NUM_TRIALS + 1).wait() == 0
     after = summary(copied)["trials"]
-    assert after[:10] == before
-    assert len(after) == 11
-    again = tune(copied, trials=11)
+    assert after[:NUM_TRIALS] == before
+    assert len(after) == NUM_TRIALS + 1
+    again = tune(copied, trials=NUM_TRIALS + 1)
     assert again.wait() == 0
     assert summary(copied)["trials"] == after
-    assert "trial 11" not in again.output
+    assert f"trial {NUM_TRIALS + 1}" not in again.output
 
 
 def test_a_search_by_one_process_is_the_same_each_time(searched: Path, tmp_path: Path) -> None:
     folder = prepare(tmp_path)
-    assert tune(folder, trials=4).wait() == 0
-    before = [(t["params"], t["values"]) for t in summary(searched)["trials"][:4]]
+    assert tune(folder, trials=3).wait() == 0
+    before = [(t["params"], t["values"]) for t in summary(searched)["trials"][:3]]
     assert [(t["params"], t["values"]) for t in summary(folder)["trials"]] == before
 
 
@@ -153,7 +155,7 @@ def test_a_search_by_one_process_is_the_same_each_time(searched: Path, tmp_path:
         (["--seed", "1"], SPACE, "seed was 0 and is 1 now"),
         ([], LR, "it searches training.batch_size, which was not asked for now"),
         ([], SPACE.replace("0.3", "0.2"), "the range of optimizer.lr is another one"),
-        (["--storage", "other.journal"], SPACE, "keeps its trials in its own journal"),
+        (["--storage", "other.db"], SPACE, "keeps its trials in a data base in its folder"),
     ],
 )
 def test_another_search_in_the_same_folder_is_refused(
@@ -168,16 +170,6 @@ def test_another_search_in_the_same_folder_is_refused(
     assert summary(copied) == before
 
 
-def test_a_torn_last_line_of_the_journal_is_dropped(copied: Path) -> None:
-    journal = copied / "tunes/tiny/trials.journal"
-    with open(journal, "ab") as file:
-        file.write(b'{"op_code":4,"worker_id":"x')
-    command = tune(copied, trials=11)
-    assert command.wait() == 0, command.output
-    assert len(summary(copied)["trials"]) == 11
-    assert all(json.loads(line) for line in journal.read_text().splitlines())
-
-
 def test_the_time_is_kept_and_the_trial_in_training_put_back(tmp_path: Path) -> None:
     folder = prepare(tmp_path, LR)
     command = tune(folder, "--set", "training.epochs=4000", "--time", "3s")
@@ -189,7 +181,7 @@ def test_the_time_is_kept_and_the_trial_in_training_put_back(tmp_path: Path) -> 
 
 def test_row_34_a_trial_that_diverges_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     folder = prepare(tmp_path, '"optimizer.lr" = {choices = [0.05, 1e30]}')
-    command = tune(folder, trials=6)
+    command = tune(folder, "--jobs", "2", trials=6)
     assert command.wait() == 0, command.output
     trials = summary(folder)["trials"]
     failed = [trial for trial in trials if trial["state"] == "failed"]
@@ -237,13 +229,13 @@ def test_the_record_of_trials_is_never_replaced_by_fewer(tmp_path: Path) -> None
     assert len(summary(folder)["trials"]) == 3
 
 
-def test_a_journal_that_has_gone_takes_no_record_with_it(copied: Path) -> None:
+def test_a_data_base_that_has_gone_takes_no_record_with_it(copied: Path) -> None:
     before = summary(copied)
-    (copied / "tunes/tiny/trials.journal").unlink()
+    (copied / "tunes/tiny/trials.db").unlink()
     command = tune(copied, trials=1)
     assert command.wait() == 2, command.output
     assert "trials that can't be found in" in command.output
-    assert not (copied / "tunes/tiny/trials.journal").exists()
+    assert not (copied / "tunes/tiny/trials.db").exists()
     assert summary(copied) == before
 
 
@@ -254,18 +246,20 @@ class FailAfterTheFirst:
     kind: type[Exception]
 
     def __call__(self) -> None:
-        """Wrap the training of a trial."""
-        import tenfold.studies.search.trial as trial
+        """Put another command in the place of training."""
+        from tenfold.engine import Child
 
-        real = trial.train
+        real = Child.__init__
 
-        def train(recipe: Recipe, **others: Any) -> object:
-            folder = others["options"].folder
-            if folder.name != "trial-0":
-                raise self.kind(f"{folder}/checkpoint can't be read.")
-            return real(recipe, **others)
+        def begin(child: Child, item: Any, post: Any, **others: Any) -> None:
+            if item.name != "trial 0":
+                message = f"{item.folder}/checkpoint can't be read."
+                ending = {"event": "error", "kind": self.kind.__name__, "message": message}
+                code = f"print({json.dumps(ending)!r}); raise SystemExit(2)"
+                others["command"] = [sys.executable, "-S", "-c", code]
+            real(child, item, post, **others)
 
-        trial.train = train  # type: ignore[assignment]
+        Child.__init__ = begin  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -307,7 +301,7 @@ def test_a_recipe_that_diverges_itself_is_searched_all_the_same(tmp_path: Path) 
     [
         ("sqlite:////no/such/folder/trials.db", "can't be opened"),
         ("oracle99://name:secret@host/db", "can't be opened"),
-        ("tiny.toml", "is not a journal of trials"),
+        ("tiny.toml", "can't be opened"),
         (".", "is a folder"),
         ("postgres://name:secret@host/db", "write postgresql instead"),
         ("postgres+psycopg2://name:secret@host/db", "write postgresql instead"),
@@ -354,3 +348,13 @@ def test_without_the_extra_the_command_that_installs_it_is_named(tmp_path: Path)
     assert "pip install '.[search]'" in command.output
     assert "Traceback" not in command.output
     assert not (folder / "tunes").exists()
+
+
+def test_a_search_of_an_older_version_is_shown_but_not_gone_on_with(copied: Path) -> None:
+    plan = copied / "tunes/tiny/search.json"
+    plan.write_text(plan.read_text().replace("a data base in its folder", "its own journal"))
+    command = tune(copied, trials=NUM_TRIALS + 1)
+    assert command.wait() == 2
+    assert "is of an older version" in command.output
+    report = commands.run(["report", "tunes/tiny"], folder=copied)
+    assert report.wait() == 0, report.output

@@ -1,13 +1,9 @@
 """Searches that several processes share, and that are stopped and killed."""
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -15,22 +11,13 @@ import pytest
 from optuna.trial import TrialState
 
 import commands
-import search_driver
 from commands import Command
 from searches import LONG, LONG_EPOCHS, LR, arguments, prepare, start, states, summary, tune
-from tenfold.studies.search import queue
-from tenfold.studies.search.queue import Queue, working_in
-from tenfold.studies.search.storage import open_storage
+from tenfold.studies.search import store
+from tenfold.studies.search.store import Store, open_storage
 
 
-@pytest.fixture
-def stack() -> Iterator[contextlib.ExitStack]:
-    """What is held until the test ends."""
-    with contextlib.ExitStack() as held:
-        yield held
-
-
-def test_two_processes_share_the_trials_of_one_journal(tmp_path: Path) -> None:
+def test_two_processes_share_the_trials_of_one_folder(tmp_path: Path) -> None:
     folder = prepare(tmp_path)
     both = [start(folder, "--json", trials=5) for _ in range(2)]
     assert [command.wait() for command in both] == [0, 0], both[0].output + both[1].output
@@ -41,7 +28,6 @@ def test_two_processes_share_the_trials_of_one_journal(tmp_path: Path) -> None:
     assert sorted(trained[0] + trained[1]) == list(range(5))
     assert trained[0]
     assert trained[1]
-    assert not list((folder / "tunes/tiny/workers").iterdir())
 
 
 def _trained_by(command: Command) -> list[int]:
@@ -116,57 +102,74 @@ def test_a_run_that_ended_just_before_a_kill_is_not_trained_again(tmp_path: Path
     assert len(summary(folder)["trials"][1]["values"]) == 4
 
 
-def test_row_32_a_kill_ahead_of_any_write_loses_no_trial_and_adds_none(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, search_driver.__file__, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+def open_study(path: Path, *, owner: str) -> Store:
+    study = optuna.create_study(
+        storage=open_storage(str(path)), study_name="one", load_if_exists=True
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    findings = json.loads(done.stdout)
-    assert len(findings) > 20
-    assert [found["killed"] for found in findings].count(False) == 1
-    for found in findings:
-        assert found["resumed"] == 0
-        assert found["num_counted"] == found["num_complete"] == found["num_values"] == 3
-        assert found["baselines"] == [{"x": 0.5}]
+    return Store(study, seed=0, owner=owner, sampler="tpe")
 
 
-def test_a_machine_that_gives_no_sign_of_life_loses_its_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: contextlib.ExitStack
+def test_a_driver_that_gives_no_sign_of_life_loses_its_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queues = []
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
-        worker = stack.enter_context(working_in(tmp_path / name))
-        storage = open_storage(str(tmp_path / "shared.journal"))
-        study = optuna.create_study(storage=storage, study_name="one", load_if_exists=True)
-        queues.append(Queue(study, tmp_path / name, identity=name, worker=worker, seed=0))
-    here, there = queues
+    monkeypatch.setattr(store, "GRACE_SECONDS", 1)
+    monkeypatch.setattr(store, "BEAT_SECONDS", 1)
+    here, there = (open_study(tmp_path / "trials.db", owner=name) for name in ("", "there"))
     there.begin({"x": 1.0})
     here.begin({"x": 1.0})
-    lost = there.take(3)
+    lost = there.take(3)  # Its heart has not begun to beat.
     assert lost is not None
     lost.suggest_float("x", 0, 2)
-    second = here.take(3)
-    assert second is not None
-    assert (lost.number, second.number) == (0, 1)
-    monkeypatch.setattr(queue, "SILENCE_SECONDS", 0.2)
-    time.sleep(0.3)
-    lost.set_user_attr("beat", 1)
-    third = here.take(3)  # It has just been heard of, so it lives.
-    assert third is not None
-    assert third.number == 2
-    time.sleep(0.3)
-    again = here.take(3)
-    assert again is not None
-    assert again.user_attrs["resumes"] == 0
-    assert again.user_attrs["baseline"] is True
-    assert again.suggest_float("x", 0, 2) == 1.0
-    assert here.take(3) is None
-    assert [t.state for t in here.study.get_trials()].count(TrialState.FAIL) == 1
+    with here:
+        second = here.take(3)
+        assert second is not None
+        assert (lost.number, second.number) == (0, 1)
+        time.sleep(2.5)
+        again = here.take(3)
+        assert again is not None
+        assert store.resumes(here.trials()[again.number]) == 0
+        assert again.user_attrs["baseline"] is True
+        assert again.suggest_float("x", 0, 2) == 1.0
+        here.tell(again, 1.0)
+        assert not there.tell(lost, 1.0)
+        third = here.take(3)
+        assert third is not None
+        assert here.take(3) is None
+    # What it had not told is put back at the end.
+    states = [trial.state for trial in here.trials()]
+    assert states.count(TrialState.FAIL) == 3
+    assert states.count(TrialState.WAITING) == 2
+
+
+@pytest.mark.parametrize("sampler", store.SAMPLERS)
+def test_every_sampler_draws_the_same_from_the_same_trials(tmp_path: Path, sampler: str) -> None:
+    drawn = []
+    for name in "ab":
+        found = open_study(tmp_path / f"{name}.db", owner="")
+        found = Store(found.study, seed=1, owner="", sampler=sampler)
+        values = []
+        for _ in range(5):
+            trial = found.take(9)
+            assert trial is not None
+            values.append(trial.suggest_float("x", 0, 1))
+            found.tell(trial, values[-1] ** 2)
+        drawn.append(values)
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 5
+
+
+@pytest.mark.parametrize("pruner", store.PRUNERS)
+def test_every_pruner_but_none_stops_a_trial_that_falls_behind(pruner: str) -> None:
+    study = optuna.create_study(direction="maximize", pruner=store.make_pruner(pruner, 8))
+    was_pruned = []
+    for number in range(12):
+        trial = study.ask()
+        for epoch in range(1, 9):
+            trial.report(0.9 - 0.05 * number, step=epoch)
+        was_pruned.append(trial.should_prune())
+        study.tell(trial, 0.9 - 0.05 * number)
+    assert any(was_pruned) == (pruner != "none")
+    assert not was_pruned[0]
 
 
 def test_two_folders_share_a_data_base_as_two_machines_do(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,9 @@ LOCK_FILES = ("lock", "writer.json", "lease", "lease.old")
 
 PROBE_SECONDS = 0.25
 """How long `hold` waits, so that another process that only asks `is_held` is no hindrance."""
+
+HELD_SECONDS = 60.0
+"""How long folders may still be held by what a killed driver left behind, while that saves."""
 
 BEAT_SECONDS = 5.0
 """Between two signs of life of who holds a lease."""
@@ -68,6 +72,13 @@ def is_held(folder: Path) -> bool:
         return (folder / "lock").exists() and _try_lock(folder, None, seconds=0) is False
     except PermissionError:  # Somebody else's.
         return True
+
+
+def wait_until_free(folders: Sequence[Path]) -> None:
+    """Wait for the processes that hold `folders`, and save, since their driver is dead."""
+    deadline = time.monotonic() + HELD_SECONDS
+    while any(map(is_held, folders)) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _locked(folder: Path, stack: contextlib.ExitStack) -> bool:

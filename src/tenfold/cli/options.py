@@ -7,11 +7,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from tenfold.errors import TenfoldError
+
+if TYPE_CHECKING:
+    from tenfold.engine import Place
 
 SPLITS = ("test", "validation", "train")
 
@@ -49,6 +52,15 @@ ThreadsOption = Annotated[
 ]
 SkipBrokenOption = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out images that can't be read.")
+]
+
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Do part I of N, from 1, such as 2/5; auto in a Slurm array, auto/5 in an indexed "
+        "Kubernetes job of 5.",
+    ),
 ]
 
 
@@ -145,6 +157,46 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Jobs:
+    """How many runs go on at once, and where."""
+
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs at once, each with its share of the cores; 1 if not given, and on a "
+            "cluster as many as have room.",
+        ),
+    ] = None
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|auto",
+            envvar="RAY_ADDRESS",
+            help="Run on the nodes of this Ray cluster, with one thread each unless --threads "
+            "says more.",
+        ),
+    ] = None
+
+    def place(self, threads: int | None) -> "Placed":
+        """Where the runs go. Raises TenfoldError where there is no such cluster."""
+        if self.cluster is None:
+            return Placed(None, self.jobs or 1, threads)
+        from tenfold.cluster import Cluster
+
+        place, threads = Cluster(self.cluster), threads or 1
+        return Placed(place, self.jobs or place.most_jobs(threads), threads)
+
+
+class Placed(NamedTuple):
+    """Where runs go, None for this machine; how many at once, and the threads of each."""
+
+    place: "Place | None"
+    num_jobs: int
+    threads: int | None
+
+
+@dataclass(frozen=True)
 class Reading:
     """How image files are read."""
 
@@ -176,6 +228,31 @@ def require_split(split: str) -> None:
     """Raise TenfoldError for a split of another name."""
     if split not in SPLITS:
         raise TenfoldError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+
+
+def chosen_part(text: str | None) -> tuple[int, int] | None:
+    """`--part` as a number from 1 and of how many: `2/5`, or what a scheduler says.
+
+    `auto` asks Slurm which task of an array this is; `auto/5` takes the index of a Kubernetes job
+    of 5. Raises TenfoldError for anything else.
+    """
+    if text is None:
+        return None
+    known = os.environ
+    with contextlib.suppress(KeyError, ValueError, ZeroDivisionError):
+        if text == "auto":
+            first, step = int(known["SLURM_ARRAY_TASK_MIN"]), known.get("SLURM_ARRAY_TASK_STEP", 1)
+            number = (int(known["SLURM_ARRAY_TASK_ID"]) - first) // int(step) + 1
+            text = f"{number}/{known['SLURM_ARRAY_TASK_COUNT']}"
+        elif text.startswith("auto/"):
+            text = f"{int(known['JOB_COMPLETION_INDEX']) + 1}/{text.removeprefix('auto/')}"
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found and 1 <= int(found[1]) <= int(found[2]):
+        return int(found[1]), int(found[2])
+    raise TenfoldError(
+        f"--part {text!r} must be a part such as 2/5, from 1; auto in a Slurm array, or auto/5 in "
+        "an indexed Kubernetes job of 5."
+    )
 
 
 def seconds_of(text: str) -> float:

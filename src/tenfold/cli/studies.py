@@ -8,10 +8,13 @@ import typer
 
 from tenfold.cli.options import (
     Changes,
+    Jobs,
     JsonOption,
     Machine,
+    PartOption,
     ReportOption,
     SkipBrokenOption,
+    chosen_part,
     require_data,
 )
 from tenfold.cli.pages import show_page
@@ -24,9 +27,6 @@ from tenfold.console.summaries import show_study
 class StudyFlags:
     """How a study is carried out."""
 
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Runs at once, each with its share of the cores.")
-    ] = 1
     reuse: Annotated[
         list[Path] | None,
         typer.Option(
@@ -37,14 +37,7 @@ class StudyFlags:
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = (
         False
     )
-    part: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Train this part of the runs alone, from 1; auto in a Slurm array, auto/N in a "
-            "Kubernetes job of N.",
-        ),
-    ] = None
+    part: PartOption = None
 
 
 def study(
@@ -68,6 +61,7 @@ def study(
         Path | None, typer.Option(help="The study's folder; studies/<name> if not given.")
     ] = None,
     flags: StudyFlags,
+    jobs: Jobs,
     machine: Machine,
     skip_broken: SkipBrokenOption = False,
     report: ReportOption = True,
@@ -75,23 +69,27 @@ def study(
 ) -> None:
     """Train every variant with several seeds and compare; run again, it does what is missing."""
     from tenfold.studies.definition import adjust, choose_study
-    from tenfold.studies.running import StudyOptions, chosen_part, run_study
+    from tenfold.studies.running import StudyOptions, run_study
 
     output = Output(as_json=as_json)
     require_data(changes.data)
     chosen = adjust(choose_study(study, grid or []), seeds=seeds, overrides=changes.listed())
     where = folder or Path("studies") / chosen.name
+    part = chosen_part(flags.part)
+    placed = jobs.place(machine.threads)
     options = StudyOptions(
-        num_jobs=flags.jobs,
-        threads=machine.threads,
+        num_jobs=placed.num_jobs,
+        threads=placed.threads,
         retry_failed=flags.retry_failed,
         skip_broken=skip_broken,
         reuse=tuple(flags.reuse or ()),
-        part=chosen_part(flags.part),
+        part=part,
     )
     with showing_runs(output) as bars:
         display = StudyDisplay(output, bars)
-        outcome = run_study(chosen, folder=where, options=options, reporter=display)
+        outcome = run_study(
+            chosen, folder=where, options=options, reporter=display, place=placed.place
+        )
     for record in outcome.records:
         output.record("trial", **asdict(record))
     _summarise(output, where, report=report)

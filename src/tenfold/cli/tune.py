@@ -1,14 +1,16 @@
 """The `tenfold tune` command: search for better values of a recipe, and show how it goes."""
 
-import contextlib
-import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tenfold.cli.options import (
     Changes,
+    Jobs,
     JsonOption,
     Machine,
     RecipeArgument,
@@ -19,13 +21,13 @@ from tenfold.cli.options import (
 )
 from tenfold.cli.pages import show_page
 from tenfold.console.output import Output
+from tenfold.console.studies import Epochs, RunBars, showing_runs
 from tenfold.errors import counted, require_packages
 from tenfold.formatting import duration, in_words, percent
 
 if TYPE_CHECKING:
-    from tenfold.progress import Progress
     from tenfold.results.searches import SearchSummary, Trial
-    from tenfold.studies.search.driver import SearchOptions
+    from tenfold.studies.search.running import SearchOptions
 
 DEFAULT_TRIALS = 30
 NUM_SHOWN = 5
@@ -33,12 +35,27 @@ FEW_TRIALS = 10
 """So few trials of a process find something only by luck."""
 
 
-def tune(
-    recipe: RecipeArgument,
-    space: Annotated[
-        Path | None,
-        typer.Option("--space", metavar="FILE", help="Ranges to search, as TOML."),
-    ] = None,
+class Sampler(StrEnum):
+    """How values are drawn."""
+
+    TPE = "tpe"
+    RANDOM = "random"
+    GP = "gp"
+
+
+class Pruner(StrEnum):
+    """How trials are stopped early."""
+
+    MEDIAN = "median"
+    HALVING = "halving"
+    HYPERBAND = "hyperband"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class SearchFlags:
+    """How a search is carried out."""
+
     trials: Annotated[
         int | None,
         typer.Option(
@@ -46,18 +63,28 @@ def tune(
             min=1,
             help="Trials in all, over all processes and sessions; 30 where --time is not given.",
         ),
-    ] = None,
+    ] = None
     time: Annotated[
         str | None, typer.Option("--time", help="Stop this process after a time: 90s, 60m, 2h.")
-    ] = None,
+    ] = None
     storage: Annotated[
         str | None,
         typer.Option(
             "--storage",
             metavar="URL|FILE",
-            help="Where the trials are kept: an Optuna URL such as sqlite:///trials.db, which "
-            "several machines can share, or a journal file; one in the folder if not given.",
+            help="Where the trials are kept: an Optuna URL such as postgresql://..., which "
+            "several machines can share, or an SQLite file; one in the folder if not given.",
         ),
+    ] = None
+    sampler: Annotated[Sampler, typer.Option(help="How Optuna draws values.")] = Sampler.TPE
+    pruner: Annotated[Pruner, typer.Option(help="How Optuna stops trials early.")] = Pruner.MEDIAN
+
+
+def tune(
+    recipe: RecipeArgument,
+    space: Annotated[
+        Path | None,
+        typer.Option("--space", metavar="FILE", help="Ranges to search, as TOML."),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="The search's folder; tunes/<recipe> if not given.")
@@ -67,6 +94,8 @@ def tune(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of every trial, and of what is tried.")
     ] = None,
+    flags: SearchFlags,
+    jobs: Jobs,
     machine: Machine,
     skip_broken: SkipBrokenOption = False,
     report: ReportOption = True,
@@ -84,7 +113,7 @@ def tune(
     chosen = load_recipe(recipe, ["training.milestones=[]", *changes.listed(seed)])
     require_effect(chosen, epochs=changes.epochs, lr=changes.lr)
     require_data(chosen.data.name)
-    limit = seconds_of(time) if time is not None else None
+    limit = seconds_of(flags.time) if flags.time is not None else None
     output = Output(as_json=as_json)
 
     from tenfold.studies.search.space import default_space, read_space
@@ -93,21 +122,28 @@ def tune(
     require_packages(
         "optuna", "tomli_w", what="`tenfold tune` needs Optuna and tomli-w", extra="search"
     )
-    from tenfold.studies.search.driver import SearchOptions, run_search
-    from tenfold.studies.search.plan import SearchPlan
+    from tenfold.studies.search.definition import SearchPlan
+    from tenfold.studies.search.running import SearchOptions, run_search
 
     where = folder or Path("tunes") / chosen.name
+    placed = jobs.place(machine.threads)
     options = SearchOptions(
         folder=where,
-        storage=storage,
-        num_trials=trials or (DEFAULT_TRIALS if limit is None else None),
+        storage=flags.storage,
+        num_trials=flags.trials or (DEFAULT_TRIALS if limit is None else None),
         seconds=limit,
-        threads=machine.threads,
+        num_jobs=placed.num_jobs,
+        sampler=flags.sampler.value,
+        pruner=flags.pruner.value,
+        threads=placed.threads,
         skip_broken=skip_broken,
     )
     plan = SearchPlan(chosen, ranges, recipe)
-    with _Display(output, options) as display:
-        outcome = run_search(plan, options=options, watcher=display, progress=display.new_bar())
+    with showing_runs(output) as bars:
+        display = _Display(output, options, bars)
+        outcome = run_search(
+            plan, options=options, watcher=display, progress=bars, place=placed.place
+        )
     _show_end(output, where, outcome.summary, is_out_of_time=outcome.is_out_of_time)
     if report:
         from tenfold.reporting.search.page import write_search_page
@@ -118,42 +154,33 @@ def tune(
 
 
 class _Display:
-    """Trials as they begin and end: a bar on a terminal, lines in a pipe, or JSON."""
+    """Trials as they begin and end: bars on a terminal, lines in a pipe, or JSON."""
 
-    def __init__(self, output: Output, options: "SearchOptions") -> None:
-        self._output = output
+    def __init__(self, output: Output, options: "SearchOptions", bars: RunBars) -> None:
+        self._output, self._bars = output, bars
         self._of = f" of {options.num_trials}" if options.num_trials is not None else ""
         self._seconds = options.seconds
-        self._bar = contextlib.ExitStack()
-        self._once = _Once()
+        self._epochs = Epochs(0)
 
-    def __enter__(self) -> "_Display":
-        logging.getLogger("tenfold").addFilter(self._once)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        logging.getLogger("tenfold").removeFilter(self._once)
-        self._bar.close()
-
-    def new_bar(self) -> "Progress":
-        """A bar in the place of the last one."""
-        self._bar.close()
-        return self._bar.enter_context(self._output.progress())
-
-    def began(self, record: "Trial", summary: "SearchSummary") -> "Progress | None":
+    def began(self, record: "Trial", summary: "SearchSummary") -> None:
         """See SearchWatcher."""
-        self._bar.close()
         kind = "the recipe as it is" if record.is_baseline else _values(record, summary)
         again = f", which goes on with trial {record.resumes}" if record.resumes is not None else ""
         states = summary.counts
         num_taken = sum(states.get(s, 0) for s in ("complete", "pruned", "failed", "running"))
         self._output.record("trial_started", **record.to_dict())
         self._output.say(f"trial {record.number} ({num_taken}{self._of}){again}: {kind}")
-        return self.new_bar()
+        self._bars.show(f"trial {record.number}", done=0, total=0, note="starting")
+
+    def told(self, record: "Trial", event: Mapping[str, Any]) -> None:
+        """See SearchWatcher."""
+        name = f"trial {record.number}"
+        done = self._epochs.take(name, event)
+        self._bars.tell(name, event, done=done, total=self._epochs.of(name))
 
     def ended(self, record: "Trial", summary: "SearchSummary") -> None:
         """See SearchWatcher."""
-        self._bar.close()
+        self._bars.end(f"trial {record.number}")
         self._output.record("trial", **record.to_dict(), best=summary.best)
         best = ""
         first = summary.best_trial
@@ -169,21 +196,6 @@ class _Display:
                 f"{duration(self._seconds)}; a search with fewer epochs, by "
                 "--set training.epochs=..., has more."
             )
-
-
-class _Once(logging.Filter):
-    """Lets a notice through once, since every trial gives the same ones."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._seen: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """See logging.Filter."""
-        message = record.getMessage()
-        is_new = message not in self._seen
-        self._seen.add(message)
-        return is_new
 
 
 def _show_end(

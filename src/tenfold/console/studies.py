@@ -13,6 +13,7 @@ from tenfold.formatting import duration, percent
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from tenfold.progress import Progress as ProgressLines
     from tenfold.studies.records import Record
     from tenfold.studies.running import Job
 
@@ -46,6 +47,10 @@ class Epochs:
             self._done[name] = event["epoch"]
         return self._done.get(name, 0.0)
 
+    def of(self, name: str) -> float:
+        """How many epochs a run has in all; 0 as long as that is not known."""
+        return self._epochs.get(name, 0.0)
+
     def end(self, name: str, epochs: float) -> None:
         """A run is over, whether it came to its last epoch or not."""
         self._done[name] = self._epochs.get(name, epochs)
@@ -71,50 +76,66 @@ class Epochs:
 @contextmanager
 def showing_runs(output: Output) -> Iterator["RunBars"]:
     """A bar for each run that is under way; shown on a terminal alone."""
-    bars = RunBars(output)
-    if bars.live is None:
-        yield bars
-    else:
+    if output.style == "rich":
+        bars = RunBars(live=_live(output))
+        assert bars.live is not None
         with bars.live:
             yield bars
+    else:
+        with output.progress() as lines:
+            yield RunBars(lines=lines)
+
+
+def _live(output: Output) -> "Progress":
+    from rich import progress
+    from rich.progress import TextColumn
+    from rich.table import Column
+
+    def column(*, width: int = 0) -> Column:
+        """Where the terminal is narrow, a column keeps so many characters."""
+        return Column(no_wrap=True, min_width=width)
+
+    return progress.Progress(
+        TextColumn("{task.description}", markup=False, table_column=column(width=16)),
+        progress.BarColumn(bar_width=10, table_column=column(width=4)),
+        TextColumn("{task.fields[count]}", table_column=column(width=14)),
+        progress.TimeElapsedColumn(table_column=column(width=7)),
+        TextColumn("{task.fields[note]}", markup=False, table_column=column()),
+        console=output.console,
+        transient=True,
+    )
 
 
 class RunBars:
-    """A bar for all runs together, and one for each that is under way."""
+    """A bar for all runs together, one for each that is under way, and for work around them."""
 
-    def __init__(self, output: Output) -> None:
-        self.live: Progress | None = None
+    def __init__(
+        self, *, live: "Progress | None" = None, lines: "ProgressLines | None" = None
+    ) -> None:
+        self.live, self._lines = live, lines
         self._tasks: dict[str, TaskID] = {}
         self._notes: dict[str, str] = {}
-        if output.style != "rich":
-            return
-        from rich import progress
-        from rich.progress import TextColumn
-        from rich.table import Column
 
-        def column(*, width: int = 0) -> Column:
-            """Where the terminal is narrow, a column keeps so many characters."""
-            return Column(no_wrap=True, min_width=width)
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        """Show other work, as a Progress is told of it."""
+        if self._lines is not None:
+            self._lines(label, done, total)
+        elif done == total:
+            self.end(label)
+        else:
+            self.show(label, done=done, total=total or 0, note="", unit="")
 
-        self.live = progress.Progress(
-            TextColumn("{task.description}", markup=False, table_column=column(width=16)),
-            progress.BarColumn(bar_width=10, table_column=column(width=4)),
-            TextColumn("{task.fields[epochs]}", table_column=column(width=14)),
-            progress.TimeElapsedColumn(table_column=column(width=7)),
-            TextColumn("{task.fields[note]}", markup=False, table_column=column()),
-            console=output.console,
-            transient=True,
-        )
-
-    def show(self, name: str, *, done: float, total: float, note: str) -> None:
+    def show(
+        self, name: str, *, done: float, total: float, note: str, unit: str = " epochs"
+    ) -> None:
         """Bring a bar up to date, or begin it."""
         if self.live is None:
             return
         if name not in self._tasks:
-            self._tasks[name] = self.live.add_task(name, total=total, epochs="", note="")
-        epochs = f"{int(done):,}/{int(total):,} epochs" if total else ""
+            self._tasks[name] = self.live.add_task(name, total=total, count="", note="")
+        count = f"{int(done):,}/{int(total):,}{unit}" if total else ""
         task = self._tasks[name]
-        self.live.update(task, completed=done, total=total or None, epochs=epochs, note=note)
+        self.live.update(task, completed=done, total=total or None, count=count, note=note)
 
     def tell(self, name: str, event: Mapping[str, Any], *, done: float, total: float) -> None:
         """Show an event of a run."""

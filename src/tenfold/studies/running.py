@@ -3,8 +3,6 @@
 import contextlib
 import logging
 import os
-import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from tenfold import engine
 from tenfold.errors import HeldError, InterruptedRunError, TenfoldError, counted
 from tenfold.files import read_json, write_json
 from tenfold.interruption import leaving_at_once
-from tenfold.locks import hold, is_held
+from tenfold.locks import hold, is_held, wait_until_free
 from tenfold.recipe import Recipe
 from tenfold.results.studies import read_plan
 from tenfold.run import RunFolder
@@ -25,9 +23,6 @@ from tenfold.studies.takeover import remove_unfinished_copies, take_over
 from tenfold.studies.trials import Trial
 
 logger = logging.getLogger("tenfold")
-
-HELD_SECONDS = 60.0
-"""How long run folders may still be held by what a killed driver left behind, while that saves."""
 
 
 @dataclass(frozen=True)
@@ -284,13 +279,6 @@ def pass_notice_on(name: str, event: Mapping[str, Any], said: set[str]) -> None:
         logger.log(level, "%s: %s", name, message)
 
 
-def wait_until_free(folders: Sequence[Path]) -> None:
-    """Wait for the processes that hold `folders`, and save, since their driver is dead."""
-    deadline = time.monotonic() + HELD_SECONDS
-    while any(map(is_held, folders)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
 def threads_for(run: RunFolder, *, asked: int | None, num_jobs: int) -> int | None:
     """How many threads the run of a trial is to compute with, if `num_jobs` run at once.
 
@@ -330,28 +318,3 @@ def _note_other_threads(items: Sequence[engine.Item], runs: Sequence[RunFolder])
             now,
             before,
         )
-
-
-def chosen_part(text: str | None) -> tuple[int, int] | None:
-    """`--part` as a number from 1 and of how many: `2/5`, or what a scheduler says.
-
-    `auto` asks Slurm which task of an array this is; `auto/5` takes the index of a Kubernetes job
-    of 5. Raises TenfoldError for anything else.
-    """
-    if text is None:
-        return None
-    known = os.environ
-    with contextlib.suppress(KeyError, ValueError, ZeroDivisionError):
-        if text == "auto":
-            first, step = int(known["SLURM_ARRAY_TASK_MIN"]), known.get("SLURM_ARRAY_TASK_STEP", 1)
-            number = (int(known["SLURM_ARRAY_TASK_ID"]) - first) // int(step) + 1
-            text = f"{number}/{known['SLURM_ARRAY_TASK_COUNT']}"
-        elif text.startswith("auto/"):
-            text = f"{int(known['JOB_COMPLETION_INDEX']) + 1}/{text.removeprefix('auto/')}"
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found and 1 <= int(found[1]) <= int(found[2]):
-        return int(found[1]), int(found[2])
-    raise TenfoldError(
-        f"--part {text!r} must be a part such as 2/5, from 1; auto in a Slurm array, or auto/5 in "
-        "an indexed Kubernetes job of 5."
-    )

@@ -7,7 +7,7 @@ from tenfold.errors import counted
 from tenfold.files import write_text
 from tenfold.recipe import Options, Recipe
 from tenfold.results.searches import SearchSummary, Trial
-from tenfold.studies.search.plan import SearchPlan
+from tenfold.studies.search.definition import SearchPlan
 from tenfold.studies.search.recipe_text import to_toml
 from tenfold.studies.search.summary import recipe_of
 

@@ -12,19 +12,18 @@ from tenfold.recipe import Recipe
 from tenfold.recipe.dotted import flatten
 from tenfold.results.searches import SearchSummary, State, read_search
 from tenfold.results.searches import Trial as SearchedTrial
-from tenfold.studies.search.plan import OBJECTIVE, SearchPlan
-from tenfold.studies.search.queue import (
+from tenfold.studies.search.definition import OBJECTIVE, SearchPlan
+from tenfold.studies.search.space import Space, with_values
+from tenfold.studies.search.store import (
     BASELINE,
     ERROR,
-    RESUMES,
     RUN,
     SURPLUS,
     is_interrupted,
+    quiet,
     requested,
-    resumed_by,
+    resumes,
 )
-from tenfold.studies.search.space import Space, with_values
-from tenfold.studies.search.storage import quiet
 
 EPOCHS, NUM_VALIDATION = "epochs", "num_validation"
 """Attributes of a trial: the epochs that it was to train, and the pictures that it is judged by."""
@@ -64,7 +63,7 @@ def summarise(
 
 def records_of(trials: Sequence[FrozenTrial], plan: SearchPlan) -> list[SearchedTrial]:
     """The record of each trial that counts or was interrupted, in their order."""
-    successors = resumed_by(trials)
+    successors = {number: t.number for t in trials if (number := resumes(t)) is not None}
     return [
         _record(trial, plan, resumed_as=successors.get(trial.number))
         for trial in trials
@@ -116,7 +115,7 @@ def _record(trial: FrozenTrial, plan: SearchPlan, *, resumed_as: int | None) -> 
         seconds=seconds,
         error=attributes.get(ERROR),
         run=f"runs/{attributes[RUN]}" if RUN in attributes else None,
-        resumes=attributes.get(RESUMES),
+        resumes=resumes(trial),
         resumed_as=resumed_as,
     )
 

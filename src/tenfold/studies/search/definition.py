@@ -4,9 +4,8 @@ A search folder:
 
   search.json     the plan: recipe, ranges, objective, checksums of the data
   space.toml      the ranges, to be copied and changed
-  trials.journal  all trials, unless they are in another storage
+  trials.db       all trials, unless they are in another storage
   runs/trial-<n>  the run folder of each trial
-  workers/        a locked folder for each process that searches now
   trials.json     all trials as numbers, for the page and for others
   best.toml       the best recipe
   report.html     the page
@@ -25,8 +24,9 @@ from tenfold.recipe.dotted import flatten
 from tenfold.studies.search.recipe_text import to_inline_table
 from tenfold.studies.search.space import Space
 
+OWN_STORAGE = "a data base in its folder"
 OBJECTIVE = "validation accuracy after the last epoch"
-OWN_FILES = ("search.lock", "workers", "space.toml")
+OWN_FILES = ("search.lock", "space.toml")
 """What a process that died before the plan was written may leave."""
 
 
@@ -106,6 +106,11 @@ def agree_on_plan(folder: Path, plan: SearchPlan, *, storage: str) -> str:
     before = read_json(path)
     if not isinstance(before, dict) or not {"id", "storage", "recipe", "space"} <= set(before):
         raise TenfoldError(f"{path} is not the plan of a search; give another --folder.")
+    if before["storage"] == "its own journal":
+        raise TenfoldError(
+            f"The search in {folder} is of an older version, which kept its trials in another "
+            "form; `tenfold report` still shows it, and a new search needs another --folder."
+        )
     if before["storage"] != storage:
         raise TenfoldError(
             f"The search in {folder} keeps its trials in {before['storage']}, not in {storage}; "

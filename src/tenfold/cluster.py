@@ -1,0 +1,245 @@
+"""A Ray cluster as a place for the engine's items: each is a task on a node that has room.
+
+The files of an item go through the folder that it is in where the nodes share that, and otherwise
+with the task: the driver's to the node, and the node's back at the end.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tenfold.engine import POLL_SECONDS, Child, Ended, Item, Post, Running
+from tenfold.errors import InterruptedRunError, TenfoldError, first_line, require_packages
+from tenfold.locks import LOCK_FILES, wait_until_free
+
+MAX_RETRIES = 5
+"""Nodes that an item may lose under it."""
+
+POST_SECONDS = 0.2
+"""Between two messages of a node to the driver."""
+
+SAVE_SECONDS = 60.0
+"""How long an item may take to save after its driver has gone."""
+
+HANDED_ON = ("TENFOLD_DEVICE", "TENFOLD_DATA", "TENFOLD_NO_CACHE", "TENFOLD_TRUST_CODE")
+"""Variables that a command of ours sets, or reads, and that nodes need not have."""
+
+
+class Task(NamedTuple):
+    """What a node must know of an item. marker: a file that is there if the node sees our files;
+    packed: the files of its folder, for a node that doesn't."""
+
+    item: Item
+    marker: Path
+    packed: bytes
+    working_folder: Path
+
+
+class Cluster:
+    """The Ray cluster at `address`: `auto` for the one that this machine is part of.
+
+    shared: whether its nodes see the files of this machine; None finds out. Raises TenfoldError
+    where Ray is not installed, or no cluster answers.
+    """
+
+    def __init__(self, address: str, *, shared: bool | None = None) -> None:
+        require_packages("ray", what="`--cluster` needs Ray", extra="cluster")
+        import ray
+
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        self._shared = shared
+        try:
+            ray.init(
+                address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise TenfoldError(
+                f"There is no Ray cluster at --cluster {address} ({first_line(error)}); start one "
+                "with `ray start --head`, or give the address of its head."
+            ) from None
+        self._ray = ray
+        self._mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        self._posts: dict[str, Post] = {}
+        self._begun: set[str] = set()
+
+    def most_jobs(self, threads: int) -> int:
+        """How many items of so many threads the cluster has room for at once."""
+        found = self._ray.cluster_resources()
+        room = [found.get("CPU", 1) // threads, *([found["GPU"]] if self._num_gpus() else [])]
+        return max(int(min(room)), 1)
+
+    def start(self, item: Item, post: Post) -> Running:
+        """See engine.Place."""
+        item.folder.mkdir(parents=True, exist_ok=True)
+        variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+        item = replace(item, environment={**variables, **item.environment})
+        marker = item.folder / ".driver.tmp"
+        marker.unlink(missing_ok=True)
+        packed = pack(item.folder)
+        if self._shared is not False:
+            marker.touch()
+        self._posts[item.name] = post
+        work = self._ray.remote(_work).options(
+            num_cpus=item.threads, num_gpus=self._num_gpus(), max_retries=MAX_RETRIES
+        )
+        task = Task(item, marker, packed, Path.cwd())
+        return _Remote(self, item, work.remote(task, self._mailbox))
+
+    def pump(self) -> None:
+        """Hand on what the nodes have said."""
+        for name, event in self._ray.get(self._mailbox.take.remote()):
+            if event["event"] == "begun":
+                self._begun.add(name)
+            elif name in self._posts:
+                self._posts[name](event)
+
+    def result(self, reference: Any, item: Item) -> Ended | None:
+        """How an item ended, with its files in its folder; None as long as it has not."""
+        ready, _ = self._ray.wait([reference], timeout=0)
+        self.pump()
+        if not ready:
+            return None
+        del self._posts[item.name]
+        try:
+            ended, packed = self._ray.get(reference)
+        except self._ray.exceptions.TaskCancelledError:
+            return Ended(InterruptedRunError.exit_status)
+        except self._ray.exceptions.RayError as error:
+            return Ended(1, f"Its task on the cluster failed: {first_line(error)}.")
+        finally:
+            (item.folder / ".driver.tmp").unlink(missing_ok=True)
+        if packed is not None:
+            unpack(packed, item.folder)
+        return Ended(*ended)
+
+    def stop(self, reference: Any, item: Item) -> None:
+        """Let an item save and end; one that waits for room is over at once."""
+        self._mailbox.stop.remote(item.name)
+        if item.name not in self._begun:
+            self.kill(reference)
+
+    def kill(self, reference: Any) -> None:
+        """End an item at once."""
+        with contextlib.suppress(Exception):  # Whatever is wrong with the cluster, we leave it.
+            self._ray.cancel(reference, force=True)
+
+    def _num_gpus(self) -> int:
+        wanted = os.environ.get("TENFOLD_DEVICE", "cuda") == "cuda"
+        return int(wanted and self._ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+class _Remote:
+    """An item on the cluster; see engine.Running."""
+
+    def __init__(self, cluster: Cluster, item: Item, reference: Any) -> None:
+        self._cluster, self._item, self._reference = cluster, item, reference
+        self._ended: Ended | None = None
+        self._is_stopped = False
+
+    def poll(self) -> Ended | None:
+        """See Running."""
+        if self._ended is None:
+            self._ended = self._cluster.result(self._reference, self._item)
+        return self._ended
+
+    def stop(self) -> None:
+        """See Running."""
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._cluster.stop(self._reference, self._item)
+
+    def kill(self) -> None:
+        """See Running."""
+        self._cluster.kill(self._reference)
+
+
+class Mailbox:
+    """An actor between the nodes and the driver."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[str, dict[str, Any]]] = []
+        self._stopped: set[str] = set()
+
+    def post(self, name: str, events: list[dict[str, Any]]) -> bool:
+        """Leave what an item has said; whether it is to stop."""
+        self._events += [(name, event) for event in events]
+        return name in self._stopped
+
+    def take(self) -> list[tuple[str, dict[str, Any]]]:
+        """What was left since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def stop(self, name: str) -> None:
+        """Tell an item, when it next posts, to save and end."""
+        self._stopped.add(name)
+
+
+def _work(task: Task, mailbox: Any) -> tuple[tuple[int, str | None, str], bytes | None]:
+    """Run an item on this node; how it ended, and its files where the driver doesn't see them."""
+    item = task.item
+    if task.working_folder.is_dir():
+        os.chdir(task.working_folder)
+    with contextlib.ExitStack() as stack:
+        is_shared = task.marker.exists()
+        if is_shared:
+            wait_until_free([item.folder])  # An earlier attempt may still be saving.
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tenfold-")))
+            unpack(task.packed, folder)
+            arguments = [a.replace(str(item.folder), str(folder)) for a in item.arguments]
+            item = replace(item, arguments=tuple(arguments), folder=folder)
+        ended = _watched(item, mailbox)
+        return (ended.status, ended.error, ended.kind), None if is_shared else pack(item.folder)
+
+
+def _watched(item: Item, mailbox: Any) -> Ended:
+    """Run an item, and tell the driver; it saves and ends when that, or this process, has gone."""
+    import ray
+
+    events: list[dict[str, Any]] = [{"event": "begun"}]
+    child = Child(item, events.append, command=(sys.executable, "-P", "-m", "tenfold"))
+    try:
+        while True:
+            ended, said = child.poll(), len(events)
+            if ray.get(mailbox.post.remote(item.name, events[:said])):
+                child.stop()
+            del events[:said]
+            if ended is not None:
+                return ended
+            time.sleep(POST_SECONDS)
+    except BaseException:
+        child.stop()
+        deadline = time.monotonic() + SAVE_SECONDS
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        raise
+    finally:
+        child.kill()
+
+
+def pack(folder: Path) -> bytes:
+    """The files of a folder, but for locks and what is temporary, as a tar archive."""
+
+    def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        name = Path(member.name).name
+        return None if name in LOCK_FILES or name.endswith(".tmp") else member
+
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.add(folder, arcname=".", filter=kept)
+    return stream.getvalue()
+
+
+def unpack(packed: bytes, folder: Path) -> None:
+    """Put packed files into `folder`; the result of a run, which says that it is whole, last."""
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        members = sorted(archive.getmembers(), key=lambda member: member.name == "./result.json")
+        archive.extractall(folder, members, filter="data")

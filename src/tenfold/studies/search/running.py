@@ -1,0 +1,402 @@
+"""A search over the fields of a recipe: `run_search`.
+
+The driver asks for trials and tells their ends; a trial is a `tenfold train` that knows nothing of
+the search. Any number of drivers may do this at once, wherever they are, with one data base.
+"""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from tenfold import engine
+from tenfold.data.splits import training_data
+from tenfold.errors import DivergedError, OutOfMemoryError, TenfoldError, UnwritableError, counted
+from tenfold.evaluation.evaluate import splitting
+from tenfold.evaluation.loading import load_data
+from tenfold.files import require_writable, write_json
+from tenfold.interruption import leaving_at_once
+from tenfold.locks import wait_until_free
+from tenfold.progress import Progress
+from tenfold.results.searches import SearchSummary
+from tenfold.results.searches import Trial as TrialRecord
+from tenfold.run import RunFolder
+from tenfold.studies.running import pass_notice_on, train_item
+from tenfold.studies.search.best import write_best
+from tenfold.studies.search.definition import (
+    OWN_STORAGE,
+    SearchPlan,
+    agree_on_plan,
+    require_comparable,
+    require_equal_epochs,
+    require_same_plan,
+    require_search_folder,
+)
+from tenfold.studies.search.space import with_values
+from tenfold.studies.search.store import (
+    BASELINE,
+    ERROR,
+    PRUNERS,
+    RUN,
+    SAMPLERS,
+    Store,
+    alone,
+    baseline_params,
+    draw,
+    make_pruner,
+    missing_file,
+    open_storage,
+    quiet,
+    storage_errors,
+    without_password,
+)
+from tenfold.studies.search.summary import (
+    EPOCHS,
+    NUM_VALIDATION,
+    is_same_trial,
+    recorded_trials,
+    records_of,
+    summarise,
+)
+
+FAILURES_ALIKE = 3
+"""Trials that may fail in the same way, one after the other, before it must be the machine."""
+
+MEDIAN_FROM = 0.75
+"""Share of the epochs that every trial may have before it is compared with the median. While the
+rate is high, accuracies say little of where they will end: of 26 trials of the pyramid, the best
+was below the median halfway."""
+
+OWN_FAULTS = (DivergedError.__name__, OutOfMemoryError.__name__)
+"""Errors that are the fault of a trial's values, and tell nothing of the next one."""
+
+
+class SearchWatcher(Protocol):
+    """Told of the trials of this driver."""
+
+    def began(self, record: TrialRecord, summary: SearchSummary) -> None:
+        """A trial is about to be trained."""
+
+    def told(self, record: TrialRecord, event: Mapping[str, Any]) -> None:
+        """Its `tenfold train --json` has printed `event`."""
+
+    def ended(self, record: TrialRecord, summary: SearchSummary) -> None:
+        """It is over; `summary` has it already."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Where, how and for how long to search.
+
+    folder: of the search. storage: a URL of Optuna's or the path of an SQLite file; None for one
+    in the folder. num_trials: over all drivers, those of earlier sessions included; None for no
+    limit. seconds: of this driver; None for no limit. num_jobs: trials at once. threads: of each.
+    skip_broken: see TrainOptions. sampler, pruner: of SAMPLERS and PRUNERS.
+    """
+
+    folder: Path
+    storage: str | None = None
+    num_trials: int | None = None
+    seconds: float | None = None
+    num_jobs: int = 1
+    threads: int | None = None
+    skip_broken: bool = False
+    sampler: str = SAMPLERS[0]
+    pruner: str = PRUNERS[0]
+
+
+class SearchOutcome(NamedTuple):
+    """A search as it is now, and whether this driver stopped because its time was up."""
+
+    summary: SearchSummary
+    is_out_of_time: bool
+
+
+def run_search(
+    plan: SearchPlan,
+    *,
+    options: SearchOptions,
+    watcher: SearchWatcher,
+    progress: Progress | None = None,
+    place: engine.Place | None = None,
+) -> SearchOutcome:
+    """Train trials of `plan` until there are enough or the time is up; the first is the recipe.
+
+    Each is judged by its validation accuracy after its last epoch; the test split is not
+    touched. A trial is pruned when the pruner says so, but never the recipe itself. A trial that
+    fails is recorded, and the others go on; not so where one after the other fails in the same
+    way. Several drivers may do this at once in one folder, or in folders that share a storage. A
+    trial whose driver died is done again from its last checkpoint. progress: told of the reading
+    of the data. place: where trials run; on this machine if None.
+
+    Raises TenfoldError, before anything is trained, where folder or storage belong to another
+    search, where the data can't be had or have no validation split, and later where trials fail
+    one after the other; InterruptedRunError and KeyboardInterrupt with all saved. After each of
+    these the same call goes on.
+    """
+    started = time.monotonic()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TenfoldError(
+            "A search has no use for a launcher such as torchrun; start the same command several "
+            "times instead, and its processes share the work."
+        )
+    require_comparable(plan.recipe)
+    require_search_folder(options.folder)
+    with leaving_at_once(), storage_errors():
+        plan = _with_data(plan, options, progress)
+        require_writable(options.folder)
+        deadline = float("inf") if options.seconds is None else started + options.seconds
+        store = _open_store(plan, options)
+        driver = _Driver(store, plan, options, watcher, deadline)
+        try:
+            with store:
+                driver.run(place)
+        finally:
+            summary = driver.write(is_end=True)
+        return SearchOutcome(summary, driver.is_out_of_time)
+
+
+class _Driver:
+    """Takes trials and tells their ends, as the engine.Watch of their commands."""
+
+    def __init__(
+        self,
+        store: Store,
+        plan: SearchPlan,
+        options: SearchOptions,
+        watcher: SearchWatcher,
+        deadline: float,
+    ) -> None:
+        self._store, self._plan, self._options = store, plan, options
+        self._watcher, self._deadline = watcher, deadline
+        self._limit = float("inf") if options.num_trials is None else options.num_trials
+        self._trials: dict[str, Trial] = {}
+        self._records: dict[str, TrialRecord] = {}
+        self._values: dict[str, dict[int, float]] = {}
+        # By the step of training that they were measured after.
+        self._is_last: dict[str, bool] = {}
+        self._pruned: set[str] = set()
+        self._said: set[str] = set()
+        self._failures: list[str] = []
+        self.is_out_of_time = False
+
+    def run(self, place: engine.Place | None) -> None:
+        """Train trials until there are none left, or until the time is up."""
+        while True:
+            engine.run(self._items(), jobs=self._options.num_jobs, watch=self, place=place)
+            if time.monotonic() >= self._deadline:
+                self.is_out_of_time = True
+            if self.is_out_of_time or not self._store.has_more(self._limit):
+                return
+
+    def write(self, *, is_end: bool = False) -> SearchSummary:
+        """Write what is known now; alone, so that nothing older is written after it."""
+        folder = self._options.folder
+        with alone(folder):
+            summary = summarise(self._store.study, self._plan, with_importances=is_end)
+            summary.write(folder / "trials.json")
+            write_best(folder, self._plan, summary)
+        return summary
+
+    def started(self, item: engine.Item) -> None:
+        """See engine.Watch."""
+        summary = self.write()
+        self._records[item.name] = _record(summary, self._trials[item.name])
+        self._watcher.began(self._records[item.name], summary)
+
+    def told(self, item: engine.Item, event: dict[str, Any]) -> bool:
+        """See engine.Watch: report an epoch; stop where the pruner says so or the time is up."""
+        name, trial = item.name, self._trials[item.name]
+        pass_notice_on(name, event, self._said)
+        self._watcher.told(self._records[name], event)
+        if event["event"] == "started":
+            trial.set_user_attr(EPOCHS, event["epochs"])
+            trial.set_user_attr(NUM_VALIDATION, event["num_validation"])
+            self._is_last[name] = event["is_last"]
+        elif event["event"] == "epoch" and name not in self._pruned:
+            if not self._values.get(name):  # A run that is resumed had epochs before.
+                lines = _epochs(RunFolder(item.folder))
+                self._report(name, [line for line in lines if line["step"] < event["step"]])
+            self._report(name, [event])
+            if self._should_prune(name, event["epoch"]):
+                self._pruned.add(name)
+        if time.monotonic() > self._deadline:
+            self.is_out_of_time = True
+        return name in self._pruned or self.is_out_of_time
+
+    def ended(self, item: engine.Item, ended: engine.Ended) -> None:
+        """See engine.Watch."""
+        name, run = item.name, RunFolder(item.folder)
+        trial = self._trials[name]
+        self._end(trial, run, name, ended)
+        summary = self.write()
+        record = _record(summary, trial)
+        if record.state != "interrupted":
+            self._watcher.ended(record, summary)
+        # These may be the fault of the machine.
+        is_suspect = record.state == "failed" and ended.kind not in OWN_FAULTS
+        self._failures = [*self._failures, str(record.error)] if is_suspect else []
+        self._require_progress()
+
+    def _items(self) -> Iterator[engine.Item]:
+        while time.monotonic() < self._deadline:
+            with alone(self._options.folder):
+                trial = self._store.take(self._limit)
+            if trial is None:
+                return
+            item = self._item(trial)
+            if RunFolder(item.folder).is_finished():  # Its driver died before it was told.
+                self.started(item)
+                self.ended(item, engine.Ended(0))
+            else:
+                yield item
+
+    def _item(self, trial: Trial) -> engine.Item:
+        run = RunFolder(self._options.folder / "runs" / trial.user_attrs[RUN])
+        name = f"trial {trial.number}"
+        self._trials[name] = trial
+        recipe = with_values(self._plan.recipe, draw(trial, self._plan), source=name)
+        wait_until_free([run.path])
+        if not run.is_finished():
+            write_json(run.recipe, recipe.to_dict())
+        # A run that another driver began may have had other threads, which is no reason to lose it.
+        options = ["--no-test", "--allow-changes"]
+        options += ["--skip-broken"] if self._options.skip_broken else []
+        threads = self._options.threads
+        if threads is None and self._options.num_jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
+            threads = max(engine.num_cores() // self._options.num_jobs, 1)
+        return train_item(name, run, threads=threads, options=options)
+
+    def _report(self, name: str, lines: list[Any]) -> None:
+        values = self._values.setdefault(name, {})
+        for line in lines:
+            if line["step"] not in values:  # As after the loss of a node.
+                values[line["step"]] = float(line["validation_accuracy"])
+                self._trials[name].report(values[line["step"]], step=len(values))
+
+    def _should_prune(self, name: str, epoch: int) -> bool:
+        trial, epochs = self._trials[name], self._trials[name].user_attrs[EPOCHS]
+        # The head alone, which the first of several stages trains, says little of what comes after.
+        may_end = epoch < epochs and self._is_last[name] and BASELINE not in trial.user_attrs
+        if self._options.pruner == "median":
+            may_end = may_end and epoch >= MEDIAN_FROM * epochs
+        return may_end and trial.should_prune()
+
+    def _end(self, trial: Trial, run: RunFolder, name: str, ended: engine.Ended) -> None:
+        """Tell the store how a trial ended.
+
+        Whatever is wrong with it is its own affair, but where the recipe itself can't be trained or
+        nothing can be written, no trial can be: then TenfoldError.
+        """
+        if name in self._pruned:
+            self._store.tell(trial, state=TrialState.PRUNED)
+            _drop_weights(run)
+        elif run.is_finished():
+            lines = _epochs(run)
+            self._report(name, lines)
+            self._store.tell(trial, lines[-1]["validation_accuracy"])
+        elif ended.was_interrupted:
+            self._store.put_back(trial)
+        else:
+            error = ended.error or "It ended without a result."
+            is_recipe = BASELINE in trial.user_attrs and ended.kind != DivergedError.__name__
+            if is_recipe or ended.kind == UnwritableError.__name__:
+                self._store.put_back(trial)
+                raise TenfoldError(error)
+            trial.set_user_attr(ERROR, error)
+            self._store.tell(trial, state=TrialState.FAIL)
+            _drop_weights(run)
+
+    def _require_progress(self) -> None:
+        """Raise TenfoldError where the last trials failed alike, as all others then would."""
+        last = self._failures[-FAILURES_ALIKE:]
+        # The sentences may name the run, or an address in memory.
+        kinds = {re.sub(r"\d+", "", failure) for failure in last}
+        if len(last) == FAILURES_ALIKE and len(kinds) == 1:
+            raise TenfoldError(
+                f"The last {FAILURES_ALIKE} trials failed in the same way, so the search stops: "
+                f"{last[-1]} The same command goes on when that is mended."
+            )
+
+
+def _open_store(plan: SearchPlan, options: SearchOptions) -> Store:
+    """The trials of this search in its storage, which must be about the same plan."""
+    folder = options.folder
+    storage = options.storage or str(folder / "trials.db")
+    shown = without_password(storage) if options.storage else OWN_STORAGE
+    with alone(folder), quiet():
+        identity = agree_on_plan(folder, plan, storage=shown)
+        recorded = recorded_trials(folder)
+        if recorded and (missing := missing_file(storage)) is not None:
+            raise _lost_trials(folder, len(recorded), f"{missing}, which does not exist")
+        study = optuna.create_study(
+            storage=open_storage(storage),
+            study_name=f"tenfold {plan.recipe.name}",
+            direction="maximize",
+            load_if_exists=True,
+            pruner=make_pruner(options.pruner, plan.recipe.training.epochs),
+        )
+        if "plan" not in study.user_attrs:
+            study.set_user_attr("plan", plan.to_dict())
+            study.set_user_attr("owner", identity)
+        require_same_plan(
+            study.user_attrs["plan"], plan, where=f"The search in {shown}", remedy="--storage"
+        )
+        held = {record.number: record for record in records_of(study.get_trials(), plan)}
+        lost = [record for record in recorded if not is_same_trial(record, held)]
+        if lost:
+            raise _lost_trials(folder, len(lost), shown)
+        owner = "" if study.user_attrs["owner"] == identity else identity
+        store = Store(study, seed=plan.recipe.seed, owner=owner, sampler=options.sampler)
+        store.begin(baseline_params(plan))
+        return store
+
+
+def _lost_trials(folder: Path, number: int, place: str) -> TenfoldError:
+    return TenfoldError(
+        f"{folder / 'trials.json'} has {counted(number, 'trial')} that can't be found in "
+        f"{place}; start the search where it was begun, since a relative --storage is seen from "
+        "there, or give another --folder."
+    )
+
+
+def _record(summary: SearchSummary, trial: Trial) -> TrialRecord:
+    return next(record for record in summary.trials if record.number == trial.number)
+
+
+def _with_data(plan: SearchPlan, options: SearchOptions, progress: Progress | None) -> SearchPlan:
+    """The plan with the checksums of its data.
+
+    They are read here once, so that what is wrong with them is said once, and before any trial.
+    """
+    recipe = plan.recipe
+    dataset = load_data(recipe, skip_broken=options.skip_broken, progress=progress)
+    data = training_data(dataset, **splitting(recipe.data))
+    if data.validation is None:
+        raise TenfoldError(
+            "A search needs validation images to judge by, and there are none; set "
+            "data.validation_size, such as --set data.validation_size=0.1."
+        )
+    require_equal_epochs(plan, len(data.train))
+    return replace(plan, checksums=dict(dataset.checksums))
+
+
+def _epochs(run: RunFolder) -> list[dict[str, Any]]:
+    """The lines of a run's log; none where it has not begun one."""
+    if not run.metrics.exists():
+        return []
+    return [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
+
+
+def _drop_weights(run: RunFolder) -> None:
+    """Remove what is large and of no use in a run that is over without being finished."""
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    run.model.unlink(missing_ok=True)

@@ -1,0 +1,353 @@
+"""Where the trials of a search are kept: a data base that Optuna opens, with heartbeats.
+
+What a trial's end was is told by its state and its attributes there:
+
+  complete, pruned    trained to the end, or stopped early by the pruner
+  fail with ERROR     it failed, and is not tried again
+  fail with SURPLUS   taken by two drivers at the same moment; it doesn't count
+  fail, neither       its driver was interrupted or killed; a later one does it again
+"""
+
+import contextlib
+import hashlib
+import re
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from tenfold.errors import HeldError, TenfoldError
+from tenfold.recipe.dotted import flatten
+
+if TYPE_CHECKING:
+    from tenfold.studies.search.definition import SearchPlan
+
+BASELINE, ERROR, RUN, SURPLUS = "baseline", "error", "run", "surplus"
+
+BUSY_SECONDS = 120.0
+"""How long to wait for another process to finish what takes it milliseconds."""
+
+BEAT_SECONDS, GRACE_SECONDS = 5, 20
+"""Between two signs of life of a trial, and how long it may give none until it counts as dead."""
+
+NEW_DATA_BASE_ATTEMPTS, NEW_DATA_BASE_SECONDS = 10, 0.5
+"""How often, and how long apart, a new data base is opened while another process makes it."""
+
+SQLITE_SECONDS = 60.0
+"""How long SQLite waits while another process writes; its own default is five seconds."""
+
+STARTUP_TRIALS = 3
+"""Trials drawn at random before the sampler learns from them; few, since a trial takes minutes
+and the recipe itself, which is the first one, is a good place to look around."""
+
+PRUNING_AFTER = 5
+"""Complete trials that there must be before any other is compared with their median."""
+
+SAMPLERS = ("tpe", "random", "gp")
+PRUNERS = ("median", "halving", "hyperband", "none")
+
+
+def open_storage(url: str) -> RDBStorage:
+    """The storage at a URL such as `sqlite:///trials.db`, or the SQLite file at a path.
+
+    Raises TenfoldError where it can't be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    shown = without_password(url)
+    if re.match(r"postgres\b", url):
+        raise TenfoldError(
+            f"--storage {shown} begins with postgres, which Optuna does not know; write "
+            "postgresql instead."
+        )
+    if "://" not in url and Path(url).is_dir():
+        raise TenfoldError(f"--storage {url} is a folder; name a file in it.")
+    for attempt in range(NEW_DATA_BASE_ATTEMPTS):
+        try:
+            with quiet():
+                return _open(url if "://" in url else f"sqlite:///{Path(url).resolve()}")
+        except Exception as error:
+            # Two processes make the tables of a new data base at the same moment.
+            is_being_made = re.search("already exists|unique|duplicate|locked", str(error).lower())
+            if is_being_made and attempt < NEW_DATA_BASE_ATTEMPTS - 1:
+                time.sleep(NEW_DATA_BASE_SECONDS)
+                continue
+            # Every data base has its own exceptions, and none of them may show the password.
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise TenfoldError(
+                f"--storage {shown} can't be opened ({reason.replace(url, 'the URL')}); check it, "
+                "or leave it out for a data base in the folder."
+            ) from None
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _open(url: str) -> RDBStorage:
+    wait = {"connect_args": {"timeout": SQLITE_SECONDS}} if url.startswith("sqlite") else {}
+    retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
+    return RDBStorage(
+        url,
+        engine_kwargs=wait,
+        heartbeat_interval=BEAT_SECONDS,
+        grace_period=GRACE_SECONDS,
+        heartbeat_stale_trial_callback=retry,
+    )
+
+
+def without_password(url: str) -> str:
+    """A storage's URL as it may be shown and kept; the absolute path of a file."""
+    if "://" not in url:
+        return str(Path(url).resolve())
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url.partition("://")[0] + "://…"
+
+
+def missing_file(url: str) -> Path | None:
+    """The file of SQLite where it does not exist; None for everything else."""
+    file: str | None = url
+    if "://" in url:
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            parts = make_url(url)
+        except ArgumentError:
+            return None
+        file = parts.database if parts.get_backend_name() == "sqlite" else None
+    if not file or file == ":memory:" or file.startswith("file:") or Path(file).exists():
+        return None
+    return Path(file).resolve()
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """What is done in this context, no other process does with the same folder at the same time."""
+    lock = FileLock(folder / "search.lock", timeout=BUSY_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise HeldError(
+            f"Another process has held {lock.lock_file} for {BUSY_SECONDS:.0f} seconds; end that "
+            "process and run the same command again."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's remarks on features that may change, which no user can act on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="optuna")
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn a storage that has gone, or whose disk is full, into a sentence."""
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        raise TenfoldError(
+            f"The storage of the trials failed ({str(error).partition(chr(10))[0]}); mend that and "
+            "run the same command again, which goes on from here."
+        ) from error
+
+
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Whether the trial's driver ended before the trial did."""
+    return trial.state == TrialState.FAIL and not {ERROR, SURPLUS} & trial.user_attrs.keys()
+
+
+def requested(trial: FrozenTrial) -> dict[str, Any]:
+    """The values of a trial, whether it has drawn them or only waits to be given them."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def resumes(trial: FrozenTrial) -> int | None:
+    """The number of the interrupted trial that this one does again."""
+    history: list[int] = trial.system_attrs.get("retry_history", [])
+    return history[-1] if history else None
+
+
+def is_taken(trial: FrozenTrial) -> bool:
+    """Whether the trial is one of those that were asked for, and done or under way."""
+    is_waiting = trial.state == TrialState.WAITING
+    return not is_waiting and not is_interrupted(trial) and SURPLUS not in trial.user_attrs
+
+
+class Store:
+    """The trials of a study, as one driver takes them; those that it has taken give signs of life.
+
+    owner: what tells its draws from those of other folders' drivers, empty for the first.
+    """
+
+    def __init__(self, study: optuna.Study, *, seed: int, owner: str, sampler: str) -> None:
+        self.study, self._seed, self._owner, self._sampler = study, seed, owner, sampler
+        self._taken: dict[int, Trial] = {}
+        self._over = threading.Event()
+
+    def __enter__(self) -> "Store":
+        self._heart = threading.Thread(target=self._beat_on, daemon=True, name="tenfold-trials")
+        self._heart.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._heart.join()
+        for trial in list(self._taken.values()):
+            self.put_back(trial)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All of them."""
+        return self.study.get_trials(deepcopy=False)
+
+    def begin(self, baseline: dict[str, Any]) -> None:
+        """Queue the recipe as it is as the first trial, unless that has been done."""
+        if not any(BASELINE in trial.user_attrs for trial in self.trials()):
+            self.study.enqueue_trial(baseline, user_attrs={BASELINE: True})
+
+    def take(self, num_trials: float) -> Trial | None:
+        """The next trial: one that was interrupted, or a new one; None when `num_trials` are taken.
+
+        Trials whose drivers are dead are put back before.
+        """
+        while True:
+            self.put_back_dead()
+            trials = self.trials()
+            if sum(map(is_taken, trials)) >= num_trials:
+                return None
+            with quiet():
+                self.study.sampler = self._make_sampler(len(trials))
+                trial = self.study.ask()
+            self._taken[trial.number] = trial
+            self._beat()
+            if RUN not in trial.user_attrs:
+                trial.set_user_attr(RUN, f"trial-{trial.number}")
+            if not self._is_surplus(trial, num_trials):
+                return trial
+            trial.set_user_attr(SURPLUS, True)
+            self.tell(trial, state=TrialState.FAIL)
+
+    def tell(
+        self, trial: Trial, value: float | None = None, *, state: TrialState | None = None
+    ) -> bool:
+        """How a trial ended; False where another driver has taken it for dead meanwhile."""
+        self._taken.pop(trial.number, None)
+        try:
+            self.study.tell(trial, value, state=state)
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+            return False
+        return True
+
+    def put_back(self, trial: Trial) -> None:
+        """Let the trial, which this driver can't finish now, be done again by any."""
+        if self.tell(trial, state=TrialState.FAIL):
+            with quiet():
+                retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
+                retry(self.study, self.trials()[trial.number])
+
+    def put_back_dead(self) -> None:
+        """Let those trials be done again that have given no sign of life for long."""
+        self._beat()
+        with quiet():
+            fail_stale_trials(self.study)
+
+    def has_more(self, num_trials: float) -> bool:
+        """Whether a trial is left to take; waits for those of others that may be dead.
+
+        Call it when no trial of this driver is under way.
+        """
+        deadline = time.monotonic() + GRACE_SECONDS + BEAT_SECONDS
+        while True:
+            self.put_back_dead()
+            trials = self.trials()
+            if sum(map(is_taken, trials)) < num_trials:
+                return True
+            is_running = any(trial.state == TrialState.RUNNING for trial in trials)
+            if not is_running or time.monotonic() > deadline:
+                return False
+            time.sleep(0.5)
+
+    def _beat_on(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            # Where the data base has gone, the next trial that is told says so.
+            with contextlib.suppress(Exception):
+                self._beat()
+
+    def _beat(self) -> None:
+        storage: Any = self.study._storage  # Of trials that are asked for, nobody else takes care.
+        for trial in list(self._taken.values()):
+            storage.record_heartbeat(trial._trial_id)
+
+    def _is_surplus(self, trial: Trial, num_trials: float) -> bool:
+        """Whether others took the last of `num_trials` at the same moment; the numbers of trials
+        are in one order for all of them."""
+        trials = self.trials()
+        earlier = [t for t in trials if t.number < trial.number]
+        twice = BASELINE in trial.user_attrs and resumes(trials[trial.number]) is None
+        if twice and any(BASELINE in t.user_attrs for t in earlier):
+            return True
+        return sum(map(is_taken, earlier)) >= num_trials
+
+    def _make_sampler(self, num_trials: int) -> optuna.samplers.BaseSampler:
+        """A sampler whose draws depend on the seed and on how many trials there are.
+
+        So a search by one driver is the same each time, and drivers don't draw the same.
+        """
+        text = f"{self._seed} {num_trials} {self._owner}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        if self._sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        if self._sampler == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
+        )
+
+
+def make_pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
+    """What decides whether a trial of so many epochs is stopped early."""
+    first = max(epochs // 4, 1)
+    match name:
+        case "halving":
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=first)
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(min_resource=first, max_resource=epochs)
+        case "none":
+            return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(n_startup_trials=PRUNING_AFTER)
+
+
+def draw(trial: Trial, plan: "SearchPlan") -> dict[str, Any]:
+    """The values of the fields that a trial changes; none for the recipe as it is."""
+    if BASELINE not in trial.user_attrs:
+        return {chosen.key: chosen.suggest(trial) for chosen in plan.space}
+    known = baseline_params(plan)
+    for chosen in plan.space:
+        if chosen.key in known:
+            chosen.suggest(trial)
+    return {}
+
+
+def baseline_params(plan: "SearchPlan") -> dict[str, Any]:
+    """What the storage keeps of the recipe's own values: those that are within their ranges.
+
+    From the others the sampler can learn nothing, since it draws none like them.
+    """
+    own = flatten(plan.recipe.to_dict())
+    stored = {chosen.key: chosen.stored(own[chosen.key]) for chosen in plan.space}
+    return {key: value for key, value in stored.items() if value is not None}
