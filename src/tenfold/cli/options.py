@@ -51,6 +51,15 @@ SkipBrokenOption = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out images that can't be read.")
 ]
 
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Do part I of N, from 1, such as 2/5; auto in a Slurm array, auto/5 in an indexed "
+        "Kubernetes job of 5.",
+    ),
+]
+
 
 def _without_cache(value: bool) -> bool:
     if value:
@@ -176,6 +185,31 @@ def require_split(split: str) -> None:
     """Raise TenfoldError for a split of another name."""
     if split not in SPLITS:
         raise TenfoldError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+
+
+def chosen_part(text: str | None) -> tuple[int, int] | None:
+    """`--part` as a number from 1 and of how many: `2/5`, or what a scheduler says.
+
+    `auto` asks Slurm which task of an array this is; `auto/5` takes the index of a Kubernetes job
+    of 5. Raises TenfoldError for anything else.
+    """
+    if text is None:
+        return None
+    known = os.environ
+    with contextlib.suppress(KeyError, ValueError, ZeroDivisionError):
+        if text == "auto":
+            first, step = int(known["SLURM_ARRAY_TASK_MIN"]), known.get("SLURM_ARRAY_TASK_STEP", 1)
+            number = (int(known["SLURM_ARRAY_TASK_ID"]) - first) // int(step) + 1
+            text = f"{number}/{known['SLURM_ARRAY_TASK_COUNT']}"
+        elif text.startswith("auto/"):
+            text = f"{int(known['JOB_COMPLETION_INDEX']) + 1}/{text.removeprefix('auto/')}"
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found and 1 <= int(found[1]) <= int(found[2]):
+        return int(found[1]), int(found[2])
+    raise TenfoldError(
+        f"--part {text!r} must be a part such as 2/5, from 1; auto in a Slurm array, or auto/5 in "
+        "an indexed Kubernetes job of 5."
+    )
 
 
 def seconds_of(text: str) -> float:
