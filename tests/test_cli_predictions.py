@@ -241,6 +241,18 @@ def test_row_37_ten_thousand_pictures_with_broken_ones_whole_or_not_at_all(folde
     assert all(labels[n] == expected[n % 50] for n in labels if n not in broken)
 
 
+def test_a_folder_of_parts_has_what_the_table_has(folder):
+    (folder / "exported/test/200.png").write_bytes(b"nonsense")
+    assert commands.run([*PREDICT, "exported/test", "--csv", "all.csv"], folder=folder).wait() == 1
+    predict = [*PREDICT, "exported/test", "--out", "parts"]
+    output = succeed(predict, folder)
+    assert "128 predictions are in parts (1 of 1 part)." in output
+    assert "1 image can't be read" in output
+    assert table(folder / "parts/part-00000.csv") == table(folder / "all.csv")
+    [written] = [event for event in events(predict, folder) if event["event"] == "written"]
+    assert (written["num_images"], written["num_broken"]) == (129, 1)
+
+
 def test_a_terminal_shows_a_short_table(folder):
     arguments = [*PREDICT, "exported/test", "--top", "9"]
     wide = {"COLUMNS": "140"}
@@ -293,6 +305,12 @@ def test_scoring_loads_no_torch(run_python):
         ([*PREDICT, "--split", "test", "--labels", "out.csv"], "--csv"),
         ([*PREDICT, "--split", "test", "--csv", "out.csv", "--labels", "./out.csv"], "two files"),
         ([*PREDICT, "--split", "test", "--top", "2"], "--top"),
+        ([*PREDICT, "tiny.toml", "--out", "o", "--csv", "out.csv"], "--csv and --out"),
+        ([*PREDICT, "tiny.toml", "--out", "o", "--skip-broken"], "--skip-broken"),
+        ([*PREDICT, "tiny.toml", "--part", "1/2"], "--out FOLDER"),
+        ([*PREDICT, "tiny.toml", "--out", "o", "--part", "3/2"], "'3/2'"),
+        ([*PREDICT, "tiny.toml", "--out", "o", "--format", "xls"], "'xls'"),
+        ([*PREDICT, "tiny.toml", "--out", "exported"], "exported holds something else"),
         ([*PREDICT, "--split", "tset", "--csv", "out.csv"], "'tset'"),
         ([*PREDICT, "--split", "../1/x", "--csv", "out.csv"], "'../1/x'"),
         ([*PREDICT, "--split", "test", "--csv", "runs"], "runs is a folder"),

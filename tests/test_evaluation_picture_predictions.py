@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tenfold.data.formats.image_sources import find_pictures
 from tenfold.data.formats.pictures import decode_picture
 from tenfold.data.normalisation import normalisation_of
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.picture_predictions import find_pictures, predict_pictures
+from tenfold.evaluation.picture_predictions import predict_pictures
 from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.recipe import load_recipe
 

@@ -12,8 +12,9 @@ from tenfold import explain
 from tenfold.audit.store import Arrays, Finding
 from tenfold.audit.subject import Subject
 from tenfold.data.formats.image_folders import printable
+from tenfold.data.formats.image_sources import find_pictures
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.picture_predictions import find_pictures, read_pictures
+from tenfold.evaluation.picture_predictions import read_pictures
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
 

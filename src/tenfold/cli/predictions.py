@@ -1,16 +1,17 @@
 """`tenfold predict` and `tenfold score`: images to labels, and labels to a score."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tenfold.cli.image_predictions import predict_images, predictions_are, watch
 from tenfold.cli.options import (
     DataOption,
     JsonOption,
     ModelArgument,
+    PartOption,
     SkipBrokenOption,
     ThreadsOption,
     require_data,
@@ -22,15 +23,11 @@ from tenfold.errors import TenfoldError, counted
 from tenfold.formatting import percent
 
 if TYPE_CHECKING:
-    from tenfold.evaluation.picture_predictions import Model, PicturePrediction
     from tenfold.progress import Progress
     from tenfold.results.runs import LabelMetrics
     from tenfold.run import RunFolder
 
-MAX_ROWS = 40
 NUM_CONFUSIONS = 5
-
-logger = logging.getLogger("tenfold")
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,17 @@ class Task:
         str | None, typer.Option(help="Predict the run's test, validation or train instead.")
     ] = None
     csv: Annotated[Path | None, typer.Option(help="Write the predictions to this file.")] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the predictions of any number of images to this folder, in parts; run "
+            "again, it goes on."
+        ),
+    ] = None
+    file_format: Annotated[
+        str, typer.Option("--format", metavar="csv|parquet", help="Of the parts of --out.")
+    ] = "csv"
+    part: PartOption = None
     labels: Annotated[
         Path | None, typer.Option(help="With --csv: write the split's true labels there.")
     ] = None
@@ -62,8 +70,12 @@ class Task:
 def predict(
     run: ModelArgument,
     pictures: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IMAGE|FOLDER", help="Image files, or folders of them."),
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE|FOLDER",
+            help="Image files, folders of them, lists (a .txt file of paths), parquet files and "
+            "tar shards; by path, or by address such as s3://, gs:// and hf://.",
+        ),
     ] = None,
     *,
     task: Task,
@@ -74,7 +86,8 @@ def predict(
     A split's file has the ids that `tenfold data export` gives, and no accuracy is shown. Without
     --csv a terminal shows the accuracy, and a use of the test split is written down; a pipe gets
     the lines of the file. Broken pictures are named and the others predicted; the exit status is
-    then 1 unless they are to be skipped.
+    then 1 unless they are to be skipped. With --out the folder gets a file for every 10,000 images
+    and a manifest.json; broken images have their reason in the column error, and the status is 0.
     """
     output = Output(as_json=as_json)
     if task.watch is not None:
@@ -83,9 +96,9 @@ def predict(
         ):
             raise TenfoldError(
                 "--watch predicts what comes into its folder and writes lines; leave out images, "
-                "--split, --csv, --labels, --data and --skip-broken."
+                "--split, --csv, --out, --labels, --data and --skip-broken."
             )
-        _watch(output, run, task.watch, task)
+        watch(output, run, task.watch, task)
         return
     from tenfold.files import require_place
 
@@ -93,7 +106,7 @@ def predict(
     for file in (task.csv, task.labels):
         require_place(file)
     if task.split is None:
-        _predict_pictures(output, run, pictures or [], task)
+        predict_images(output, run, pictures or [], task)
         return
 
     from tenfold.run import finished_run
@@ -142,7 +155,7 @@ def score(
     _show_classes(output, metrics)
 
 
-def _require_one_task(pictures: list[Path] | None, task: Task) -> None:
+def _require_one_task(pictures: list[str] | None, task: Task) -> None:
     has_split, csv, labels = task.split is not None, task.csv, task.labels
     wrong = {
         "Both images and --split were given; leave one of them out.": pictures and has_split,
@@ -161,6 +174,16 @@ def _require_one_task(pictures: list[Path] | None, task: Task) -> None:
         ),
         "--accuracy belongs to single images; leave it out, or leave out --split.": (
             has_split and task.accuracy is not None
+        ),
+        "--out belongs to images; leave it out, or leave out --split.": has_split and task.out,
+        "Both --csv and --out were given; leave one of them out.": csv and task.out,
+        "--skip-broken goes without --out, whose files hold the reason of each broken image in the "
+        "column error; leave it out.": task.out and task.skip_broken,
+        "--part and --format go with --out; add --out FOLDER.": (
+            not task.out and (task.part is not None or task.file_format != "csv")
+        ),
+        f"--format {task.file_format!r} is neither csv nor parquet; choose one of them.": (
+            task.file_format not in ("csv", "parquet")
         ),
     }
     for sentence, is_wrong in wrong.items():
@@ -203,7 +226,7 @@ def _write_split(
     if csv is not None:
         write_submission(csv, predictions.ids, guesses)
         output.record("written", csv=str(csv), num_images=len(guesses))
-        output.say(f"{_predictions(len(guesses))} in {csv}.")
+        output.say(f"{predictions_are(len(guesses))} in {csv}.")
         if labels is not None:
             write_submission(labels, predictions.ids, [names[i] for i in predictions.labels])
             output.record("written", labels=str(labels), num_images=len(guesses))
@@ -217,153 +240,6 @@ def _write_split(
     ids = submission_ids(predictions.ids)
     for name, guess, likelihood in zip(ids, guesses, likelihoods, strict=True):
         output.record("prediction", id=name, label=guess, probability=likelihood)
-
-
-def _predict_pictures(output: Output, run: Path, places: list[Path], task: Task) -> None:
-    from tenfold.evaluation.picture_predictions import (
-        find_pictures,
-        predict_pictures,
-        with_threshold,
-    )
-
-    _require_model(run)
-    paths = find_pictures(places)
-    model, threshold = _load_model(run, task.accuracy, task.threads)
-    csv, top = task.csv, min(task.top, len(model.class_names))
-    with output.progress() as bars:
-        progress = bars if csv is not None or output.style == "rich" else None
-        predictions = [
-            with_threshold(prediction, threshold)
-            for prediction in predict_pictures(model, paths, top=top, progress=progress)
-        ]
-    broken = [prediction for prediction in predictions if prediction.error is not None]
-    for prediction in broken:
-        logger.warning("%s can't be read as a picture: %s", prediction.path, prediction.error)
-    if task.skip_broken:
-        predictions = [prediction for prediction in predictions if prediction.error is None]
-    if csv is None:
-        _show_pictures(output, predictions, top=top)
-    else:
-        from tenfold.files import write_text
-
-        write_text(csv, _pictures_text(predictions, top=top))
-        num_images = len(paths) - len(broken)
-        output.record("written", csv=str(csv), num_images=num_images, num_broken=len(broken))
-        output.say(f"{_predictions(num_images)} in {csv}.")
-    if broken and not task.skip_broken:
-        raise typer.Exit(1)
-
-
-def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
-    """A line for each image that comes into `folder`, until somebody ends it."""
-    import contextlib
-
-    from tenfold.evaluation.picture_predictions import watch_folder, with_threshold
-
-    model, threshold = _load_model(run, task.accuracy, task.threads)
-    top = min(task.top, len(model.class_names))
-    with contextlib.suppress(KeyboardInterrupt):
-        for prediction in watch_folder(model, folder, top=top):
-            prediction = with_threshold(prediction, threshold)
-            _record(output, prediction, top=top)
-            guesses = ", ".join(
-                f"{guess.label} ({percent(guess.probability)})" for guess in prediction.guesses
-            )
-            unsure = "unsure, perhaps " if prediction.is_unsure else ""
-            output.say(f"{prediction.path}: {unsure}{guesses or prediction.error}")
-
-
-def _require_model(run: Path) -> None:
-    """Raise TenfoldError where there is no run or file of a model, before torch is imported."""
-    if run.suffix not in (".onnx", ".safetensors"):
-        from tenfold.run import open_run
-
-        open_run(run)
-    elif not run.is_file():
-        raise TenfoldError(f"There is no model {run}; check the path.")
-
-
-def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["Model", float]:
-    """The model of a run or of a file, and the confidence below which it had better not answer."""
-    share = accuracy / 100 if accuracy is not None else None
-    if run.suffix == ".onnx":
-        from tenfold.deployment.predictor import Predictor
-
-        predictor = Predictor(run, threads=threads or 0, accuracy=share)
-        return predictor, predictor.threshold
-    from tenfold.evaluation.calibration import fitted_of, why_unfitted
-    from tenfold.evaluation.thresholds import confidence_for
-    from tenfold.evaluation.trained import load
-    from tenfold.results.runs import read_result
-    from tenfold.run import open_run
-    from tenfold.training.process import prepare_process
-
-    prepare_process(threads)
-    if run.suffix == ".safetensors":
-        if share is not None:
-            raise TenfoldError(
-                f"{run} alone has no thresholds; name the run's folder, or leave out --accuracy."
-            )
-        return load(run), 0.0
-    folder, threshold = open_run(run), 0.0
-    if share is not None:
-        result = read_result(folder.result)
-        fitted = fitted_of(result)
-        known = [each.to_dict() for each in (fitted.thresholds if fitted else ())]
-        threshold = confidence_for(known, share, unfitted=why_unfitted(result))
-    return load(folder.path), threshold
-
-
-def _show_pictures(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:
-    if output.style == "plain":
-        output.say(_pictures_text(predictions, top=top).rstrip("\n"))
-        return
-    for prediction in predictions:
-        _record(output, prediction, top=top)
-    places = ["likeliest", *(f"{number}." for number in range(2, top + 1))]
-    rows = []
-    for prediction in predictions[:MAX_ROWS]:
-        cells = [f"{guess.label} {percent(guess.probability)}" for guess in prediction.guesses]
-        if prediction.is_unsure:
-            cells[0] += " (unsure)"
-        rows.append([prediction.path, *(cells or ["(broken)", *[""] * (top - 1)])])
-    output.table("Predictions", ["picture", *places], rows)
-    if len(predictions) > MAX_ROWS:
-        output.say(f"{len(predictions) - MAX_ROWS:,} more: add --csv FILE to have all in a file.")
-
-
-def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> None:
-    guesses = [guess._asdict() for guess in prediction.guesses]
-    first = guesses[0] if guesses else {"label": None, "probability": None}
-    more: dict[str, Any] = {"top": guesses} if top > 1 else {}
-    if prediction.is_unsure:
-        more["unsure"] = True
-    output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)
-
-
-def _pictures_text(predictions: "list[PicturePrediction]", *, top: int) -> str:
-    from tenfold.evaluation.submissions import table_text
-
-    columns = ["id", "label", "probability"]
-    for number in range(2, top + 1):
-        columns += [f"label_{number}", f"probability_{number}"]
-    rows = []
-    for prediction in predictions:
-        cells = [prediction.path]
-        for guess in prediction.guesses:
-            cells += [guess.label, f"{guess.probability:.6f}"]
-        cells += [""] * (len(columns) - len(cells))
-        rows.append([*cells, "yes" if prediction.is_unsure else "", prediction.error or ""])
-    header = [*columns, "unsure", "error"]
-    if not any(prediction.is_unsure for prediction in predictions):
-        unsure = header.index("unsure")
-        rows = [row[:unsure] + row[unsure + 1 :] for row in rows]
-        header.remove("unsure")
-    return table_text(header, rows)
-
-
-def _predictions(number: int) -> str:
-    return f"{counted(number, 'prediction')} {'is' if number == 1 else 'are'}"
 
 
 def _show_classes(output: Output, metrics: "LabelMetrics") -> None:

@@ -1,18 +1,24 @@
-"""Predictions of single picture files, read by the rules of the training data."""
+"""Predictions of single image files, read by the rules of the training data."""
 
 import contextlib
 import os
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.formats.decoding import Chunk, decode_all
-from tenfold.data.formats.image_folders import picture_files, printable
-from tenfold.data.formats.pictures import BrokenPictureError, prepare_picture
+from tenfold.data.formats.image_folders import picture_files
+from tenfold.data.formats.image_sources import Part, num_images, prepare_some
+from tenfold.data.formats.workers import (
+    CHUNK_ITEMS,
+    MIN_ITEMS_FOR_PROCESSES,
+    chunk_length,
+    map_on_cores,
+)
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
@@ -57,51 +63,45 @@ class PicturePrediction(NamedTuple):
     is_unsure: bool = False
 
 
-def find_pictures(places: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Paths of picture files: those given, and those in folders given, at any depth, each once.
-
-    Raises TenfoldError for a path where nothing is, and for a folder without pictures.
-    """
-    found: dict[str, None] = {}
-    for place in map(Path, places):
-        if place.is_dir():
-            inside = [os.path.join(place, file.path) for file in picture_files(place)]
-            if not inside:
-                raise TenfoldError(f"{place} holds no pictures; check the path.")
-            found.update(dict.fromkeys(inside))
-        elif place.exists():
-            found[os.fspath(place)] = None
-        else:
-            raise TenfoldError(f"There is no picture or folder {place}; check the path.")
-    return list(found)
-
-
 def predict_pictures(
-    model: Model,
-    paths: Sequence[str],
-    *,
-    top: int = 1,
-    progress: Progress | None = None,
+    model: Model, paths: Sequence[str], *, top: int = 1
 ) -> Generator[PicturePrediction, None, None]:
-    """The `top` likeliest classes of each picture, in order, broken pictures among them.
+    """As `predict_parts`, of image files, one prediction after the other."""
+    parts = [Part(paths)] if paths else []
+    with contextlib.closing(predict_parts(model, parts, top=top)) as found:
+        for _, predictions in found:
+            yield from predictions
 
-    Pictures are converted and brought to the model's size by the rules of `data.formats.pictures`;
-    a model of pictures that aren't square takes those that have its size. Few are in memory at
-    once. Close the iterator if it isn't read to its end. Raises TenfoldError for a `top` below 1.
+
+def predict_parts(
+    model: Model, parts: Sequence[Part], *, top: int = 1, progress: Progress | None = None
+) -> Generator[tuple[int, list[PicturePrediction]], None, None]:
+    """The `top` likeliest classes of each image, in order, broken images among them.
+
+    A few at a time, with the position of their part among `parts`, which each occurs. Images are
+    converted and brought to the model's size by the rules of `data.formats.pictures`; a model of
+    images that aren't square takes those that have its size. Few are in memory at once. Close the
+    iterator if it isn't read to its end. Raises TenfoldError for a `top` below 1, and as
+    `Part.batches`.
     """
     if top < 1:
         raise TenfoldError(f"The number of classes to show is {top}, where 1 or more is expected.")
-    position = 0
-    with contextlib.closing(_decode(model, paths, progress=progress)) as chunks:
-        for chunk in chunks:
-            probabilities = iter(_probabilities(model, chunk))
-            for _ in range(len(chunk.pixels) + len(chunk.broken)):
-                path = printable(paths[position])
-                if position in chunk.broken:
-                    yield PicturePrediction(path, (), chunk.broken[position])
-                else:
-                    yield PicturePrediction(path, _likeliest(model, next(probabilities), top))
-                position += 1
+    done, total = 0, num_images(parts)
+    with contextlib.closing(_decode(model, parts)) as batches:
+        for position, ids, pixels, broken in batches:
+            probabilities = iter(model.predict_proba(pixels) if len(pixels) else ())
+            yield (
+                position,
+                [
+                    PicturePrediction(name, (), broken[number])
+                    if number in broken
+                    else PicturePrediction(name, _likeliest(model, next(probabilities), top))
+                    for number, name in enumerate(ids)
+                ],
+            )
+            done += len(ids)
+            if progress is not None:
+                progress("Decoding pictures", done, total)
 
 
 def with_threshold(prediction: PicturePrediction, threshold: float) -> PicturePrediction:
@@ -109,6 +109,24 @@ def with_threshold(prediction: PicturePrediction, threshold: float) -> PicturePr
     if not prediction.guesses or prediction.guesses[0].probability >= threshold:
         return prediction
     return prediction._replace(is_unsure=True)
+
+
+def table_of(
+    predictions: Sequence[PicturePrediction], *, top: int, has_unsure: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Column names, and a row of cells for each prediction."""
+    columns = ["id", "label", "probability"]
+    for number in range(2, top + 1):
+        columns += [f"label_{number}", f"probability_{number}"]
+    rows = []
+    for prediction in predictions:
+        cells = [prediction.path]
+        for guess in prediction.guesses:
+            cells += [guess.label, f"{guess.probability:.6f}"]
+        cells += [""] * (len(columns) - len(cells))
+        unsure = ["yes" if prediction.is_unsure else ""] if has_unsure else []
+        rows.append([*cells, *unsure, prediction.error or ""])
+    return [*columns, *(["unsure"] if has_unsure else []), "error"], rows
 
 
 def watch_folder(
@@ -157,41 +175,34 @@ def read_pictures(paths: Sequence[str], model: Model) -> NDArray[np.uint8]:
 
     Raises TenfoldError, naming it, for one that can't be read.
     """
-    parts = []
-    with contextlib.closing(_decode(model, paths, progress=None)) as chunks:
-        for chunk in chunks:
-            if chunk.broken:
-                position, reason = next(iter(chunk.broken.items()))
-                raise TenfoldError(f"{printable(paths[position])} can't be read: it {reason}.")
-            parts.append(chunk.pixels)
-    return np.concatenate(parts)
+    found = []
+    with contextlib.closing(_decode(model, [Part(paths)])) as batches:
+        for _, ids, pixels, broken in batches:
+            for number, reason in broken.items():
+                raise TenfoldError(f"{ids[number]} can't be read: it {reason}.")
+            found.append(pixels)
+    return np.concatenate(found)
 
 
 def _decode(
-    model: Model, paths: Sequence[str], *, progress: Progress | None
-) -> Generator[Chunk, None, None]:
-    height, width = model.image_size
-    if height == width:
-        yield from decode_all(
-            paths, image_size=height, white_level=model.white_level, progress=progress
-        )
-        return
-    for position, path in enumerate(paths):
-        pixels = np.empty((0, height, width, 3), dtype=np.uint8)
-        broken = {}
-        try:
-            pixels = prepare_picture(path, size=(height, width), white_level=model.white_level)[
-                None
-            ]
-        except BrokenPictureError as error:
-            broken[position] = str(error)
-        yield Chunk(pixels, np.full((len(pixels), 2), (height, width), dtype=np.int32), broken)
+    model: Model, parts: Sequence[Part]
+) -> Generator[tuple[int, list[str], NDArray[np.uint8], dict[int, str]], None, None]:
+    """Of a few images at a time: their part's position, their names, the pixels of those that can
+    be read, and why the others can't, by position."""
+    total = num_images(parts)
+    length = CHUNK_ITEMS if total is None else chunk_length(total)
+    ahead: deque[tuple[int, list[str]]] = deque()
 
+    def tasks() -> Iterator[Any]:
+        for position, part in enumerate(parts):
+            for ids, sources in part.batches(length):
+                ahead.append((position, ids))
+                yield sources, model.image_size, model.white_level
 
-def _probabilities(model: Model, chunk: Chunk) -> np.ndarray:
-    if not len(chunk.pixels):
-        return np.empty((0, len(model.class_names)), dtype=np.float32)
-    return model.predict_proba(chunk.pixels)
+    number = MIN_ITEMS_FOR_PROCESSES if total is None else total
+    with contextlib.closing(map_on_cores(prepare_some, tasks(), num_items=number)) as results:
+        for pixels, broken in results:
+            yield *ahead.popleft(), pixels, broken
 
 
 def _likeliest(model: Model, probabilities: np.ndarray, top: int) -> tuple[Guess, ...]:

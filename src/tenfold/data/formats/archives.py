@@ -63,11 +63,11 @@ def read_archive(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
         ) from error
 
 
-class _CarefulTarInfo(tarfile.TarInfo):
+class CarefulTarInfo(tarfile.TarInfo):
     """Refuses long names and PAX records that tarfile would read into memory whole."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_CarefulTarInfo":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "CarefulTarInfo":
         info = super().frombuf(buf, encoding, errors)
         if info.size > (MAX_BYTES if info.isreg() else _MAX_HEADER_BYTES):
             raise ValueError(f"a header claims {info.size:,} bytes")
@@ -81,7 +81,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _tar(path: Path) -> Iterator[_Member]:
-    with tarfile.open(path, tarinfo=_CarefulTarInfo) as archive:
+    with tarfile.open(path, tarinfo=CarefulTarInfo) as archive:
         for member in archive:
             if not member.isdir():
                 file = archive.extractfile(member) if member.isreg() else None

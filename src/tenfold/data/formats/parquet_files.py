@@ -171,7 +171,7 @@ def _read_file(file: Path, root: Path, rows: _Rows) -> tuple[str, ...] | None:
         with pq.ParquetFile(file) as opened:
             schema = opened.schema_arrow
             features = _features(schema)
-            image = _column(schema, file, [*_of_kind(features, "Image"), *IMAGE_COLUMNS], "image")
+            image = image_column(schema, file)
             known = [name for name in LABEL_COLUMNS if name in schema.names]
             others = _of_kind(features, "ClassLabel")
             label = _column(schema, file, [*known, *others, *LABEL_COLUMNS], "label")
@@ -182,12 +182,18 @@ def _read_file(file: Path, root: Path, rows: _Rows) -> tuple[str, ...] | None:
             f"{file} can't be read as parquet ({first_line(error)}); it may be damaged: get it "
             "again."
         ) from error
-    rows.pictures += _pictures(table.column(image), file, image)
+    rows.pictures += pictures_in(table.column(image), file, image)
     rows.labels += _labels(table.column(label), file, label)
     rows.shown += [f"{name} row {row}" for row in range(1, len(table) + 1)]
     ids = table.column("id").to_pylist() if "id" in columns else [None] * len(table)
     rows.ids += [None if value is None else as_text(value, file) for value in ids]
     return _class_names(features, label, file)
+
+
+def image_column(schema: "pa.Schema", file: Path) -> str:
+    """The column that holds the images. Raises TenfoldError where there is none."""
+    images = _of_kind(_features(schema), "Image")
+    return _column(schema, file, [*images, *IMAGE_COLUMNS], "image")
 
 
 def _of_kind(features: dict[str, Any], kind: str) -> list[str]:
@@ -222,7 +228,7 @@ def _class_names(features: dict[str, Any], label: str, file: Path) -> tuple[str,
     return names_declared(names, file) if isinstance(names, list) and names else None
 
 
-def _pictures(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source]:
+def pictures_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source]:
     """The contents of image files, and the paths of those that are not in the table."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from tenfold.errors import TenfoldError
@@ -27,6 +28,8 @@ Result = TypeVar("Result")
 # Processes cost a quarter of a second to start: below this many pictures threads win.
 MIN_ITEMS_FOR_PROCESSES = 2000
 CHUNK_ITEMS = 64
+# Tasks for each core that are begun before their results are wanted: what bounds the memory.
+_AHEAD = 4
 
 logger = logging.getLogger("tenfold")
 
@@ -38,22 +41,28 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def chunk_length(num_items: int) -> int:
+    """How many of `num_items` make a task that is small enough to keep every core busy."""
+    return max(1, min(CHUNK_ITEMS, num_items // (8 * num_cores())))
+
+
 def chunks_of(num_items: int) -> list[slice]:
     """Slices that cover `num_items`, small enough to keep every core busy to the end."""
-    length = max(1, min(CHUNK_ITEMS, num_items // (8 * num_cores())))
+    length = chunk_length(num_items)
     return [slice(start, start + length) for start in range(0, num_items, length)]
 
 
 def map_on_cores(
-    function: Callable[[Task], Result], tasks: Sequence[Task], *, num_items: int
+    function: Callable[[Task], Result], tasks: Iterable[Task], *, num_items: int
 ) -> Generator[Result, None, None]:
     """`function` of each task, in the order of the tasks, which hold `num_items` pictures in all.
 
-    `function` is one of a module's own, and tasks and results can be pickled. Close the iterator
+    Few tasks are taken before the results of those before them are wanted. `function` is one of a
+    module's own, and tasks and results can be pickled. Close the iterator
     if it isn't read to its end. Raises what `function` raises, and TenfoldError where a process
     dies.
     """
-    cores = min(num_cores(), len(tasks))
+    cores = min(num_cores(), num_items)
     if cores < 2:
         with _without_warnings():
             yield from map(function, tasks)
@@ -62,7 +71,13 @@ def map_on_cores(
     executor = ThreadPoolExecutor(cores, thread_name_prefix="tenfold-pictures")
     try:
         with _without_warnings():
-            yield from executor.map(workers.run, tasks)
+            pending: deque[Future[Result]] = deque()
+            for task in tasks:
+                pending.append(executor.submit(workers.run, task))
+                if len(pending) >= _AHEAD * cores:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
         workers.close()

@@ -1,0 +1,305 @@
+"""Images to predict, wherever they are, in parts that can be read one after the other.
+
+A part is up to `PART_IMAGES` image files, as many rows of a parquet file, or one tar shard as
+webdataset writes them. Of a part few images are in memory at once.
+"""
+
+import itertools
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.formats.archives import CarefulTarInfo
+from tenfold.data.formats.decoding import Source
+from tenfold.data.formats.image_folders import (
+    PICTURE_SUFFIXES,
+    is_litter,
+    picture_files,
+    printable,
+)
+from tenfold.data.formats.parquet_files import image_column, pictures_in
+from tenfold.data.formats.pictures import BrokenPictureError, prepare_picture
+from tenfold.data.formats.remote import (
+    contents_of,
+    is_remote,
+    list_remote,
+    open_place,
+    size_of,
+)
+from tenfold.errors import TenfoldError, first_line
+from tenfold.files import DAMAGED
+
+PART_IMAGES = 10_000
+LIST_SUFFIX = ".txt"
+TABLE_SUFFIX = ".parquet"
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+class Batch(NamedTuple):
+    """A few images: what they are called, and their files, or why there is none."""
+
+    ids: list[str]
+    sources: list[Source | BrokenPictureError]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images in a fixed order: image files, or what is in the only one of `files`.
+
+    start, stop: of a table, the rows.
+    """
+
+    files: Sequence[str]
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def num_images(self) -> int | None:
+        """None of a shard, which must be read to know."""
+        if _is_shard(self.files[0]):
+            return None
+        return self.stop - self.start if _is_table(self.files[0]) else len(self.files)
+
+    def names(self) -> Iterator[str]:
+        """What tells it from other parts."""
+        if _is_shard(self.files[0]) or _is_table(self.files[0]):
+            yield f"{self.files[0]} {size_of(self.files[0])} {self.start} {self.stop}"
+        else:
+            yield from self.files
+
+    def batches(self, length: int) -> Iterator[Batch]:
+        """The images, `length` at a time; a part without images is one empty batch.
+
+        Raises TenfoldError where a table or shard is damaged, and where one can't be reached.
+        """
+        if _is_shard(self.files[0]):
+            return _in_batches(_members(self.files[0]), length)
+        if _is_table(self.files[0]):
+            return _in_batches(_rows(self.files[0], self.start, self.stop), length)
+        return _of_files(self.files, length)
+
+
+def find_pictures(places: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Paths of picture files: those given, and those in folders given, at any depth, each once.
+
+    Raises TenfoldError for a path where nothing is, and for a folder without pictures.
+    """
+    found: dict[str, None] = {}
+    for place in map(Path, places):
+        if place.is_dir():
+            inside = [os.path.join(place, file.path) for file in picture_files(place)]
+            if not inside:
+                raise TenfoldError(f"{place} holds no pictures; check the path.")
+            found.update(dict.fromkeys(inside))
+        elif place.exists():
+            found[os.fspath(place)] = None
+        else:
+            raise TenfoldError(f"There is no picture or folder {place}; check the path.")
+    return list(found)
+
+
+def find_parts(places: Iterable[str], *, size: int = PART_IMAGES) -> list[Part]:
+    """The images at paths and addresses, each file once, in parts of at most `size`.
+
+    A place is an image, a folder of them at any depth, a list (a text file with a path or an
+    address in each line), a parquet file, a tar shard, or a folder of those two. Raises
+    TenfoldError for a place where nothing of that is, or that can't be reached.
+    """
+    files = dict.fromkeys(itertools.chain.from_iterable(map(_files_at, places)))
+    parts: list[Part] = []
+    for is_image, group in itertools.groupby(files, key=_is_image):
+        if is_image:
+            images = list(group)
+            parts += [Part(images[start : start + size]) for start in range(0, len(images), size)]
+            continue
+        for file in group:
+            if _is_shard(file):
+                parts.append(Part([file]))
+                continue
+            rows = _num_rows(file)
+            starts = range(0, rows, size) if rows else [0]
+            parts += [Part([file], start, min(start + size, rows)) for start in starts]
+    return parts
+
+
+def num_images(parts: Sequence[Part]) -> int | None:
+    """In all parts; None where only reading a shard would tell."""
+    numbers = [part.num_images for part in parts]
+    return None if None in numbers else sum(number or 0 for number in numbers)
+
+
+def prepare_some(
+    task: tuple[Sequence[Source | BrokenPictureError], tuple[int, int], int],
+) -> tuple[NDArray[np.uint8], dict[int, str]]:
+    """Images as a model sees them, without the broken ones, and why those are, by position.
+
+    task: the images, and size and white level as `prepare_picture` takes them.
+    """
+    sources, size, white_level = task
+    pixels = np.empty((len(sources), *size, 3), dtype=np.uint8)
+    broken: dict[int, str] = {}
+    for position, source in enumerate(sources):
+        try:
+            if isinstance(source, BrokenPictureError):
+                raise source
+            pixels[position - len(broken)] = prepare_picture(
+                source, size=size, white_level=white_level
+            )
+        except BrokenPictureError as error:
+            broken[position] = str(error)
+    return pixels[: len(sources) - len(broken)], broken
+
+
+def _is_shard(file: str) -> bool:
+    return file.lower().endswith(SHARD_SUFFIXES)
+
+
+def _is_table(file: str) -> bool:
+    return file.lower().endswith(TABLE_SUFFIX)
+
+
+def _is_image(file: str) -> bool:
+    return not _is_shard(file) and not _is_table(file)
+
+
+def _files_at(place: str) -> list[str]:
+    if place.lower().endswith(LIST_SUFFIX):
+        return _files_listed(place)
+    if is_remote(place):
+        found = list_remote(place)
+        if found == [place]:
+            return found
+        images = [file for file in found if file.lower().endswith(PICTURE_SUFFIXES)]
+    elif Path(place).is_dir():
+        images = [os.path.join(Path(place), file.path) for file in picture_files(Path(place))]
+        found = [] if images else _visible_files(Path(place))
+    else:
+        return find_pictures([place])
+    images = images or [file for file in found if not _is_image(file)]
+    if not images:
+        raise TenfoldError(f"{place} holds no pictures; check the path.")
+    return images
+
+
+def _visible_files(folder: Path) -> list[str]:
+    return [
+        os.fspath(file)
+        for file in sorted(folder.rglob("*"))
+        if not any(map(is_litter, file.relative_to(folder).parts))
+    ]
+
+
+def _files_listed(place: str) -> list[str]:
+    with open_place(place) as file:
+        lines = (os.fsdecode(line).strip() for line in file)
+        files = [line for line in lines if line]
+    if not files:
+        raise TenfoldError(f"{place} names no image; write a path or an address in each line.")
+    return files
+
+
+def _in_batches(
+    images: "Iterable[tuple[str, Source | BrokenPictureError]]", length: int
+) -> Iterator[Batch]:
+    images, num_batches = iter(images), 0
+    while some := list(itertools.islice(images, length)):
+        num_batches += 1
+        yield Batch([name for name, _ in some], [source for _, source in some])
+    if not num_batches:
+        yield Batch([], [])
+
+
+def _of_files(files: Sequence[str], length: int) -> Iterator[Batch]:
+    for start in range(0, len(files), length):
+        some = files[start : start + length]
+        yield Batch([printable(file) for file in some], contents_of(some))
+
+
+def _members(shard: str) -> Iterator[tuple[str, Source]]:
+    """The image files in a tar archive, which is read once from front to back."""
+
+    class Info(CarefulTarInfo):
+        is_end = False  # Whether the last block was of zeros, as those at the end of a whole one.
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> CarefulTarInfo:
+            cls.is_end = bool(buf) and not any(buf)
+            return super().frombuf(buf, encoding, errors)
+
+    try:
+        with (
+            open_place(shard) as file,
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=Info) as archive,
+        ):
+            for member in archive:
+                content = archive.extractfile(member) if member.isreg() else None
+                if content and member.name.lower().endswith(PICTURE_SUFFIXES):
+                    yield f"{shard}/{printable(member.name)}", content.read()
+                vars(archive)["members"] = []  # Which it would keep, one for each file.
+            if not Info.is_end:
+                raise EOFError("its end is missing")
+    except (*DAMAGED, tarfile.TarError) as error:
+        raise TenfoldError(
+            f"{shard} can't be read as a tar archive ({first_line(error)}); it may be damaged or "
+            "cut off: get it again."
+        ) from error
+
+
+def _num_rows(table: str) -> int:
+    with open_place(table) as file, _opened(file, table) as opened:
+        return int(opened.metadata.num_rows)
+
+
+def _opened(file: IO[bytes], table: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Buffered, a group of rows is not in memory whole.
+        return pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(table, error) from error
+
+
+def _damaged(table: str, error: Exception) -> TenfoldError:
+    return TenfoldError(
+        f"{table} can't be read as parquet ({first_line(error)}); it may be damaged: get it again."
+    )
+
+
+def _rows(table: str, start: int, stop: int) -> Iterator[tuple[str, Source]]:
+    """The images in rows `start` to `stop` of a parquet file, named by its column `id` or by
+    their numbers from 1."""
+    import pyarrow as pa
+
+    with open_place(table) as file, _opened(file, table) as opened:
+        schema = opened.schema_arrow
+        image = image_column(schema, Path(table))
+        columns = [image, *(["id"] if "id" in schema.names else [])]
+        groups, row = [], 0
+        for group in range(opened.num_row_groups):
+            end = row + opened.metadata.row_group(group).num_rows
+            if row < stop and end > start:
+                groups.append((group, row))
+            row = end
+        row = groups[0][1] if groups else 0
+        numbers = [group for group, _ in groups]
+        try:
+            for batch in opened.iter_batches(64, row_groups=numbers, columns=columns):
+                some = pa.Table.from_batches([batch])
+                keep = slice(max(0, start - row), max(0, stop - row))
+                ids = some.column("id").to_pylist()[keep] if "id" in columns else []
+                pictures = pictures_in(some.column(image), Path(table), image)[keep]
+                for number, source in enumerate(pictures):
+                    given = ids[number] if ids else None
+                    name = f"{table}#{row + keep.start + number + 1}" if given is None else given
+                    yield str(name), source
+                row += len(some)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(table, error) from error

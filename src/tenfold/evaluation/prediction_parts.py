@@ -1,0 +1,219 @@
+"""Predictions of any number of images as a folder: a table for each part, and a manifest.
+
+A part's file is whole or not there, so that a process that was killed, or one of several that share
+the parts, goes on with those that are missing.
+"""
+
+import csv
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tenfold.data.formats.image_sources import Part
+from tenfold.errors import TenfoldError, first_line
+from tenfold.evaluation.picture_predictions import (
+    Model,
+    PicturePrediction,
+    predict_parts,
+    table_of,
+    with_threshold,
+)
+from tenfold.evaluation.submissions import table_text
+from tenfold.files import atomic_file, write_json, write_text
+from tenfold.progress import Progress
+
+MANIFEST = "manifest.json"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Settings(_Strict):
+    """What all parts of a folder have in common.
+
+    model_sha256: of the model's file; temperature: by which a run's logits are divided; threshold:
+    the confidence below which an image is unsure, where asked for; images_sha256: of the names of
+    all images, or of the tables and shards and their sizes, in order.
+    """
+
+    model_sha256: str
+    temperature: float
+    threshold: float | None
+    class_names: tuple[str, ...]
+    top: int
+    file_format: Literal["csv", "parquet"]
+    images_sha256: str
+    num_parts: int
+
+
+class Counts(_Strict):
+    """How far it has come: finished parts, and the images and broken images in them."""
+
+    num_parts: int = 0
+    num_images: int = 0
+    num_broken: int = 0
+
+
+class Manifest(_Strict):
+    """What `manifest.json` holds; model and images as they were named at first."""
+
+    format: Literal[1] = 1
+    model: str
+    images: tuple[str, ...]
+    settings: Settings
+    finished: Counts = Counts()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no part is missing."""
+        return self.finished.num_parts == self.settings.num_parts
+
+
+def checksum_of(file: Path) -> str:
+    """SHA-256 of a file. Raises TenfoldError where it can't be read."""
+    try:
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise TenfoldError(f"{file} can't be read ({error.strerror}); check the path.") from error
+
+
+def images_checksum(parts: Sequence[Part]) -> str:
+    """SHA-256 of what tells these parts from others."""
+    digest = hashlib.sha256()
+    for name in itertools.chain.from_iterable(part.names() for part in parts):
+        digest.update(name.encode(errors="surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def predict_to_folder(
+    model: Model,
+    parts: Sequence[Part],
+    folder: Path,
+    *,
+    manifest: Manifest,
+    share: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
+    on_part: Callable[[Path, int, int], None] | None = None,
+) -> Manifest:
+    """Predict the parts that `folder` lacks, and return its manifest afterwards.
+
+    share: which of how many processes this is, from 1; it takes the parts at its turn. on_part:
+    called with each file that is written, its images and the broken ones of them. Raises
+    TenfoldError where the folder holds anything else or predictions of other settings, and as
+    `predict_parts`.
+    """
+    manifest = _begin(folder, manifest)
+    settings, (number, of) = manifest.settings, share
+    files = _files(folder, settings)
+    missing = [n for n in range(number - 1, len(parts), of) if not files[n].exists()]
+    found = predict_parts(model, [parts[n] for n in missing], top=settings.top, progress=progress)
+    with closing(found):
+        for position, batches in itertools.groupby(found, key=lambda batch: batch[0]):
+            predictions = [
+                with_threshold(prediction, settings.threshold or 0.0)
+                for _, some in batches
+                for prediction in some
+            ]
+            file = files[missing[position]]
+            _write(file, predictions, settings)
+            if on_part is not None:
+                broken = sum(prediction.error is not None for prediction in predictions)
+                on_part(file, len(predictions), broken)
+    return _count(folder, manifest)
+
+
+def _files(folder: Path, settings: Settings) -> list[Path]:
+    return [
+        folder / f"part-{number:05}.{settings.file_format}" for number in range(settings.num_parts)
+    ]
+
+
+def _begin(folder: Path, manifest: Manifest) -> Manifest:
+    """The folder's own manifest, where it has one, or else this one, which is written."""
+    file = folder / MANIFEST
+    try:
+        known = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if folder.is_dir() and any(not each.name.startswith(".") for each in folder.iterdir()):
+            raise TenfoldError(
+                f"{folder} holds something else, for it has no {MANIFEST}; give another folder."
+            ) from None
+        write_json(file, manifest.model_dump(mode="json"))
+        return manifest
+    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        raise TenfoldError(
+            f"{file} can't be read as a manifest of predictions ({first_line(error)}); give "
+            "another folder."
+        ) from error
+    old, new = known.settings, manifest.settings
+    for field, what in {
+        "model_sha256": f"of another model ({known.model})",
+        "images_sha256": f"of other images ({', '.join(known.images[:3])})",
+    }.items():
+        if getattr(old, field) != getattr(new, field):
+            raise TenfoldError(f"{folder} holds predictions {what}; give another folder.")
+    for field in Settings.model_fields:
+        if getattr(old, field) != getattr(new, field):
+            raise TenfoldError(
+                f"{folder} holds predictions with {field.replace('_', ' ')} "
+                f"{getattr(old, field)}, where now it is {getattr(new, field)}; give another "
+                "folder, or the same options."
+            )
+    return known
+
+
+def _write(file: Path, predictions: list[PicturePrediction], settings: Settings) -> None:
+    has_unsure = settings.threshold is not None
+    columns, rows = table_of(predictions, top=settings.top, has_unsure=has_unsure)
+    if settings.file_format == "csv":
+        write_text(file, table_text(columns, rows))
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = {}
+    for number, name in enumerate(columns):
+        cells = [row[number] or None for row in rows]
+        if name.startswith("probability"):
+            arrays[name] = pa.array([float(cell) if cell else None for cell in cells], pa.float64())
+        elif name == "unsure":
+            arrays[name] = pa.array([cell is not None for cell in cells], pa.bool_())
+        else:
+            arrays[name] = pa.array(cells, pa.string())
+    with atomic_file(file) as opened:
+        pq.write_table(pa.table(arrays), opened)
+
+
+def _count(folder: Path, manifest: Manifest) -> Manifest:
+    """Write down what is finished; again where another process finished more meanwhile."""
+    files = [file for file in _files(folder, manifest.settings) if file.exists()]
+    while True:
+        errors = [_errors_in(file) for file in files]
+        finished = Counts(
+            num_parts=len(files),
+            num_images=sum(map(len, errors)),
+            num_broken=sum(1 for some in errors for error in some if error),
+        )
+        manifest = manifest.model_copy(update={"finished": finished})
+        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+        now = [file for file in _files(folder, manifest.settings) if file.exists()]
+        if now == files:
+            return manifest
+        files = now
+
+
+def _errors_in(file: Path) -> list[str | None]:
+    """The column `error` of a part."""
+    if file.suffix == ".csv":
+        with open(file, encoding="utf-8", newline="") as opened:
+            return [row["error"] for row in csv.DictReader(opened)]
+    import pyarrow.parquet as pq
+
+    return list(pq.read_table(file, columns=["error"]).column("error").to_pylist())
