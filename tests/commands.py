@@ -4,13 +4,17 @@ A fork server imports the library once, on one thread; each command is a fork of
 arguments, folder and output, and can be signalled and killed like any process.
 """
 
+import atexit
 import contextlib
+import functools
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +23,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+import warm
 
 # The optimisers of torch import `torch._dynamo` when first used, which takes seconds.
 PRELOADED = [
@@ -112,12 +118,26 @@ def start(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     folder.mkdir(parents=True, exist_ok=True)
+    environment = {warm.SERVER: _warm_server(), **(environment or {})}
     log = folder / f"output-{time.monotonic_ns()}.log"
     process = context.Process(
-        target=_run_command, args=(list(arguments), folder, log, environment or {}, before)
+        target=_run_command, args=(list(arguments), folder, log, environment, before)
     )
     process.start()
     return Command(process, log)
+
+
+@functools.cache
+def _warm_server() -> str:
+    """Where the processes of studies and searches are had from; it ends with this process."""
+    address = Path(tempfile.mkdtemp(prefix="tenfold-test-")) / "server"
+    context = multiprocessing.get_context("forkserver")
+    server = context.Process(target=warm.serve, args=(address,), daemon=True)
+    server.start()
+    atexit.register(shutil.rmtree, address.parent, ignore_errors=True)
+    while not address.exists():
+        time.sleep(0.01)
+    return str(address)
 
 
 def run(arguments: Sequence[str], *, folder: Path, **options: Any) -> Command:
@@ -185,8 +205,10 @@ def _run_command(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if before is not None:
         before()
+    from tenfold import engine
     from tenfold.cli import main
 
+    engine.Here.__init__.__defaults__ = ((sys.executable, "-S", warm.__file__),)
     main()
 
 

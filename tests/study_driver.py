@@ -135,14 +135,15 @@ def calls_of(folder: Path) -> dict[str, int]:
 
 
 def sweep(root: Path, drive: Callable[[Path], object]) -> list[dict[str, Any]]:
-    """Studies in `root`, each killed ahead of another operation on the disk and then resumed.
+    """Studies in `root`, each killed ahead of every other operation on the disk and then resumed.
 
     The last but one had two records when it was killed, and the last was not killed.
     """
     load_recipe("cnn")  # imports PyTorch once, and not in each fork
     findings: list[dict[str, Any]] = []
     while not findings or len(findings[-1]["recorded"]) < 2:
-        findings.append(_kill_and_resume(root / str(len(findings)), len(findings), drive))
+        number = 2 * len(findings)  # Both halves of a write would take twice as long.
+        findings.append(_kill_and_resume(root / str(number), number, drive))
     return [*findings, _kill_and_resume(root / "whole", sys.maxsize, drive)]
 
 

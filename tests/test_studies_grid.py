@@ -207,7 +207,7 @@ def test_row_32_a_driver_killed_at_any_operation_runs_only_what_is_missing(
     )
     assert done.returncode == 0, done.stderr
     *killed, whole = json.loads(done.stdout)
-    assert len(killed) > 25
+    assert len(killed) > 12
     assert all(finding["killed"] for finding in killed)
     assert not whole["killed"]
     assert whole["calls_after"] == dict.fromkeys(NAMES, 1)
@@ -460,7 +460,7 @@ def test_a_part_is_a_number_from_1_or_what_a_scheduler_says(
     if part is not None:
         assert chosen_part(text) == part
     else:
-        with pytest.raises(TenfoldError, match=f"--part '{text}' must be a part such as 2/5"):
+        with pytest.raises(TenfoldError, match="must be a part such as 2/5, from 1"):
             chosen_part(text)
 
 

@@ -63,13 +63,15 @@ def test_each_trial_is_judged_by_its_last_epoch_in_a_run_of_its_own(searched: Pa
     for trial in summary(searched)["trials"]:
         run = searched / "tunes/tiny" / trial["run"]
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        assert [line["validation_accuracy"] for line in lines] == trial["values"]
+        values = [line["validation_accuracy"] for line in lines]
+        # One that is pruned may have gone on until it was told so.
+        assert values[: len(trial["values"])] == trial["values"]
         recipe = flatten(json.loads((run / "recipe.json").read_text()))
         assert {key: recipe[key] for key in trial["params"]} == trial["params"]
         assert recipe["seed"] == 0
         if trial["state"] == "complete":
             assert trial["accuracy"] == trial["values"][-1]
-            assert len(lines) == 4
+            assert len(lines) == len(trial["values"]) == 4
 
 
 def test_no_trial_touches_the_test_pictures(searched: Path) -> None:
@@ -172,7 +174,7 @@ def test_another_search_in_the_same_folder_is_refused(
 
 def test_the_time_is_kept_and_the_trial_in_training_put_back(tmp_path: Path) -> None:
     folder = prepare(tmp_path, LR)
-    command = tune(folder, "--set", "training.epochs=4000", "--time", "3s")
+    command = tune(folder, "--set", "training.epochs=9000", "--time", "6s")
     assert command.wait() == 0, command.output
     assert "The time is up" in command.output
     assert states(folder) == {"interrupted": 1, "waiting": 1}
@@ -323,7 +325,7 @@ def test_row_e_what_makes_no_search_is_said_before_anything_is_trained(tmp_path:
     (folder / "notes").mkdir()
     (folder / "notes/diary.txt").write_text("dear diary")
     for more, sentence in (
-        (["--set", "data.validation_size=0"], "needs validation pictures"),
+        (["--set", "data.validation_size=0"], "needs validation images"),
         (["--set", "training.early_stopping=3"], "training.early_stopping"),
         (["--set", "training.min_steps=99"], "training.min_steps"),
         (["--folder", "notes"], "holds other things than a search, such as diary.txt"),

@@ -315,7 +315,7 @@ class _PlainTraining(_PlainProgress):
     """A line an epoch, and one every thirty seconds within long epochs; JSON without the latter,
     but for a driver every second."""
 
-    STEP_SECONDS = 1.0 if os.environ.get(DRIVEN) else 30.0
+    STEP_SECONDS = 30.0
 
     def started(self, plan: "Plan") -> None:
         self._plan, self._left = plan, _TimeLeft(plan)
@@ -323,10 +323,11 @@ class _PlainTraining(_PlainProgress):
         self._output.say(_describe_plan(plan))
 
     def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        if time.monotonic() - self._last < self.STEP_SECONDS:
+        is_driven = bool(os.environ.get(DRIVEN))
+        if time.monotonic() - self._last < (1.0 if is_driven else self.STEP_SECONDS):
             return
         self._last = time.monotonic()
-        if os.environ.get(DRIVEN):
+        if is_driven:
             values = {"loss": loss, "images_per_second": images_per_second}
             self._output.record("step", epoch=epoch, step=step, **values)
         left = self._left.after(epoch=epoch, step=step)
