@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PureWindowsPath
+from typing import Self
 
 from tenfold.errors import TenfoldError, first_line
 from tenfold.files import DAMAGED
@@ -67,7 +68,7 @@ class CarefulTarInfo(tarfile.TarInfo):
     """Refuses long names and PAX records that tarfile would read into memory whole."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "CarefulTarInfo":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
         if info.size > (MAX_BYTES if info.isreg() else _MAX_HEADER_BYTES):
             raise ValueError(f"a header claims {info.size:,} bytes")

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,7 +228,7 @@ def _members(shard: str) -> Iterator[tuple[str, Source]]:
         is_end = False  # Whether the last block was of zeros, as those at the end of a whole one.
 
         @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> CarefulTarInfo:
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
             cls.is_end = bool(buf) and not any(buf)
             return super().frombuf(buf, encoding, errors)
 
