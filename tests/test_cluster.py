@@ -182,7 +182,7 @@ def test_a_study_on_a_node_that_does_not_see_our_files(tmp_path: Path) -> None:
 def test_row_62_a_study_outlasts_the_loss_of_a_node_with_the_same_bits(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "digits.toml").write_text(RECIPE.replace("60", "300"))
+        (tmp_path / name / "digits.toml").write_text(RECIPE.replace("60", "120"))
     finish(start(tmp_path / "here", *STUDY, "--threads", "1"))
     runs = tmp_path / "there/studies/digits/runs"
     with nodes(2) as cluster:

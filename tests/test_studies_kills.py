@@ -24,7 +24,7 @@ name = "ann"
 widths = [16]
 
 [training]
-epochs = 1000
+epochs = 150
 """
 STUDY = ["study", "digits.toml", "--grid", "optimizer.lr=0.05,0.02,0.01", "--seeds", "2"]
 

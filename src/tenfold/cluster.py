@@ -52,6 +52,7 @@ class Cluster:
     def __init__(self, address: str, *, shared: bool | None = None) -> None:
         require_packages("ray", what="`--cluster` needs Ray", extra="cluster")
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._shared = shared
@@ -65,7 +66,10 @@ class Cluster:
                 "with `ray start --head`, or give the address of its head."
             ) from None
         self._ray = ray
-        self._mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = ray.remote(num_cpus=0)(Mailbox)
+        # Where the driver is, since other nodes may be lost.
+        self._mailbox = mailbox.options(scheduling_strategy=here).remote()
         self._posts: dict[str, Post] = {}
         self._begun: set[str] = set()
 
@@ -93,8 +97,15 @@ class Cluster:
         return _Remote(self, item, work.remote(task, self._mailbox))
 
     def pump(self) -> None:
-        """Hand on what the nodes have said."""
-        for name, event in self._ray.get(self._mailbox.take.remote()):
+        """Hand on what the nodes have said. Raises TenfoldError where the cluster has gone."""
+        try:
+            said = self._ray.get(self._mailbox.take.remote())
+        except self._ray.exceptions.RayError as error:
+            raise TenfoldError(
+                f"The Ray cluster does not answer any more ({first_line(error)}); when it does, "
+                "the same command goes on."
+            ) from None
+        for name, event in said:
             if event["event"] == "begun":
                 self._begun.add(name)
             elif name in self._posts:
