@@ -65,11 +65,15 @@ class Cluster:
                 f"There is no Ray cluster at --cluster {address} ({first_line(error)}); start one "
                 "with `ray start --head`, or give the address of its head."
             ) from None
-        self._ray = ray
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        mailbox = ray.remote(num_cpus=0)(Mailbox)
+        # Its notices of lost nodes go to standard output, where --json has its lines.
+        ray._private.worker._worker_logs_enabled = False
+        self._ray: Any = ray
+        here: Any = NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        mailbox: Any = ray.remote(num_cpus=0)(Mailbox)
         # Where the driver is, since other nodes may be lost.
-        self._mailbox = mailbox.options(scheduling_strategy=here).remote()
+        self._mailbox: Any = mailbox.options(scheduling_strategy=here).remote()
         self._posts: dict[str, Post] = {}
         self._begun: set[str] = set()
 
