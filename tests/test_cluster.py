@@ -106,11 +106,13 @@ def bits_of(study: Path) -> dict[str, tuple[Any, ...]]:
     bits = {}
     for run in sorted((study / "runs").iterdir()):
         weights = load_file(run / "model.safetensors")
-        result = json.loads((run / "result.json").read_text())
+        splits = json.loads((run / "result.json").read_text())["splits"]
+        for metrics in splits.values():
+            del metrics["images_per_second"]
         bits[run.name] = (
             {name: array.tobytes() for name, array in weights.items()},
             (run / "metrics.jsonl").read_bytes(),
-            result["splits"],
+            splits,
         )
     return bits
 
