@@ -19,6 +19,10 @@ def old(tmp_path, monkeypatch):
     return tmp_path
 
 
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
 def tenfold(*arguments):
     from tenfold.cli.app import app
 
@@ -55,5 +59,10 @@ def test_a_study_is_reported_and_added_to(old):
 
 def test_a_search_is_read_and_its_best_recipe_trains(old):
     tenfold("train", "search/best.toml", "--set", "training.epochs=1", "--folder", "best")
-    tenfold("tune", "small.toml", "--trials", "4", "--folder", "search")
+    before = [trial["accuracy"] for trial in json.loads(read(old / "search/trials.json"))["trials"]]
+    for number in (4, 5):
+        tenfold("tune", "small.toml", "--trials", str(number), "--folder", "search")
+        trials = json.loads(read(old / "search/trials.json"))["trials"]
+        assert [trial["accuracy"] for trial in trials][:4] == before
+        assert len(trials) == number
     assert (old / "search/report.html").exists()

@@ -106,11 +106,6 @@ def agree_on_plan(folder: Path, plan: SearchPlan, *, storage: str) -> str:
     before = read_json(path)
     if not isinstance(before, dict) or not {"id", "storage", "recipe", "space"} <= set(before):
         raise TenfoldError(f"{path} is not the plan of a search; give another --folder.")
-    if before["storage"] == "its own journal":
-        raise TenfoldError(
-            f"The search in {folder} is of an older version, which kept its trials in another "
-            "form; `tenfold report` still shows it, and a new search needs another --folder."
-        )
     if before["storage"] != storage:
         raise TenfoldError(
             f"The search in {folder} keeps its trials in {before['storage']}, not in {storage}; "

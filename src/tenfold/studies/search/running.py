@@ -22,7 +22,7 @@ from tenfold.data.splits import training_data
 from tenfold.errors import DivergedError, OutOfMemoryError, TenfoldError, UnwritableError, counted
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
-from tenfold.files import require_writable, write_json
+from tenfold.files import read_json, require_writable, write_json
 from tenfold.interruption import leaving_at_once
 from tenfold.locks import wait_until_free
 from tenfold.progress import Progress
@@ -48,6 +48,7 @@ from tenfold.studies.search.store import (
     RUN,
     SAMPLERS,
     Store,
+    adopt_journal,
     alone,
     baseline_params,
     draw,
@@ -333,6 +334,9 @@ def _open_store(plan: SearchPlan, options: SearchOptions) -> Store:
     storage = options.storage or str(folder / "trials.db")
     shown = without_password(storage) if options.storage else OWN_STORAGE
     with alone(folder), quiet():
+        if options.storage is None and adopt_journal(folder, storage):
+            known = read_json(folder / "search.json")
+            write_json(folder / "search.json", known | {"storage": shown})
         identity = agree_on_plan(folder, plan, storage=shown)
         recorded = recorded_trials(folder)
         if recorded and (missing := missing_file(storage)) is not None:

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.storages import JournalStorage, RDBStorage, fail_stale_trials
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tenfold.errors import HeldError, TenfoldError
+from tenfold.files import read_json
 from tenfold.recipe.dotted import flatten
 
 if TYPE_CHECKING:
@@ -187,6 +189,32 @@ def is_taken(trial: FrozenTrial) -> bool:
     """Whether the trial is one of those that were asked for, and done or under way."""
     is_waiting = trial.state == TrialState.WAITING
     return not is_waiting and not is_interrupted(trial) and SURPLUS not in trial.user_attrs
+
+
+def adopt_journal(folder: Path, storage: str) -> bool:
+    """Copy the trials of a search of version 0.1.0, which kept a journal, into `storage`.
+
+    Those that were under way then count as interrupted. Returns whether there was a journal that
+    had not been copied.
+    """
+    journal = folder / "trials.journal"
+    if not journal.exists() or Path(storage).exists():
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # A journal is experimental.
+        source = JournalStorage(JournalFileBackend(str(journal)))
+    [summary] = optuna.get_all_study_summaries(source)
+    before = optuna.load_study(study_name=summary.study_name, storage=source)
+    after = optuna.create_study(
+        storage=open_storage(storage), study_name=summary.study_name, direction="maximize"
+    )
+    after.set_user_attr("plan", before.user_attrs["plan"])
+    after.set_user_attr("owner", read_json(folder / "search.json")["id"])
+    for trial in before.get_trials():
+        if not trial.state.is_finished():
+            trial.state, trial.datetime_complete = TrialState.FAIL, trial.datetime_start
+        after.add_trial(trial)
+    return True
 
 
 class Store:
