@@ -350,13 +350,3 @@ def test_without_the_extra_the_command_that_installs_it_is_named(tmp_path: Path)
     assert "pip install '.[search]'" in command.output
     assert "Traceback" not in command.output
     assert not (folder / "tunes").exists()
-
-
-def test_a_search_of_an_older_version_is_shown_but_not_gone_on_with(copied: Path) -> None:
-    plan = copied / "tunes/tiny/search.json"
-    plan.write_text(plan.read_text().replace("a data base in its folder", "its own journal"))
-    command = tune(copied, trials=NUM_TRIALS + 1)
-    assert command.wait() == 2
-    assert "is of an older version" in command.output
-    report = commands.run(["report", "tunes/tiny"], folder=copied)
-    assert report.wait() == 0, report.output
