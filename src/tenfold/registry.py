@@ -296,7 +296,7 @@ def _own_part(kind: str, name: str) -> Part:
     place, _, function = name.rpartition(":")
     origin = _ORIGIN.get()
     if place.endswith(".py"):
-        path = Path(place)
+        path = _found(place)
         if origin is not None and (kept := origin.folder / path.name).is_file():
             path = kept
         if not path.is_file():
@@ -315,6 +315,12 @@ def _own_part(kind: str, name: str) -> Part:
     if origin is None:
         trust(sum_of(path) if path is not None else place)
     return _made(kind, name, call, code=path)
+
+
+def _found(place: str) -> Path:
+    """The file `place`, seen from the working folder, or else from that of the recipe."""
+    path, folder = Path(place), _RECIPE_FOLDER.get()
+    return path if folder is None or path.is_file() else folder / path
 
 
 @cache
@@ -376,6 +382,19 @@ class Origin:
 
 
 _ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)
+
+
+_RECIPE_FOLDER: ContextVar[Path | None] = ContextVar("recipe_folder", default=None)
+
+
+@contextlib.contextmanager
+def recipe_in(folder: Path) -> Iterator[None]:
+    """Within this, files of parts may be named as seen from `folder`."""
+    token = _RECIPE_FOLDER.set(folder)
+    try:
+        yield
+    finally:
+        _RECIPE_FOLDER.reset(token)
 
 
 @contextlib.contextmanager

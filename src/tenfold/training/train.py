@@ -33,13 +33,13 @@ from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import save_model
 from tenfold.evaluation.trained_on import keep_sums
-from tenfold.files import read_json, write_json
+from tenfold.files import read_json
 from tenfold.interruption import leaving_at_once
 from tenfold.locks import LOCK_FILES
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, recipe_from_dict
-from tenfold.recipe.own_code import keep_code
+from tenfold.recipe.own_code import write_recipe
 from tenfold.results.runs import (
     DataFacts,
     Network,
@@ -364,8 +364,7 @@ def _describe_run(
     session = Session(started=now(), command=command_line(), resumed_at_step=resumed_at_step)
     keep_sums(run, data.train, goes_on=resumed_at_step > 0)
     location = None if is_known(recipe.data.name) else Path(recipe.data.name)
-    code = keep_code(recipe, run.path)
-    write_json(run.recipe, recipe.to_dict())
+    code = write_recipe(recipe, run.recipe)
     Provenance(
         **describe_environment(),
         code=code,
