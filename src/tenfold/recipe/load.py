@@ -16,16 +16,9 @@ from pydantic import ValidationError
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
+from tenfold.own_parts import code_of_run, recipe_in
 from tenfold.recipe.models import DEFAULTS, KINDS, Recipe
-from tenfold.registry import (
-    SHIPPED,
-    Options,
-    PartOptions,
-    code_of_run,
-    find_part,
-    frozen,
-    recipe_in,
-)
+from tenfold.registry import SHIPPED, Options, PartOptions, find_part, frozen
 from tenfold.validation import nearest, sentence_of
 
 M = TypeVar("M", bound=Options)

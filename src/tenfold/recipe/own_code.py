@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tenfold.errors import TenfoldError
 from tenfold.files import write_json
+from tenfold.own_parts import sum_of
 from tenfold.recipe.models import Recipe
-from tenfold.registry import sum_of
 
 FOLDER = "code"
 """Where a run keeps it."""
