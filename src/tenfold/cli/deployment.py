@@ -179,7 +179,8 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Serve a model over HTTP, with a page for people and a protocol for programs."""
-    require_packages("fastapi", "uvicorn", what="Serving needs FastAPI and uvicorn", extra="serve")
+    needed = ("fastapi", "granian", "prometheus_client")
+    require_packages(*needed, what="Serving needs FastAPI, granian and more", extra="serve")
     file, key = _model_file(model), _read_key(key_file)
 
     from tenfold.deployment.guards import Limits
