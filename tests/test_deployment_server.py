@@ -1,8 +1,10 @@
 """A real server over real sockets: what it answers, what it refuses, and how it ends."""
 
 import asyncio
+import base64
 import concurrent.futures
 import contextlib
+import gzip
 import io
 import json
 import re
@@ -57,6 +59,12 @@ def known(model):
     return found
 
 
+def png_of(level):
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16), (level,) * 3).save(content, "PNG")
+    return content.getvalue()
+
+
 def healthy(server, known):
     content, expected = known[0]
     reply = httpx.post(server.address + "predict", content=content)
@@ -95,6 +103,97 @@ def test_row_43_every_client_gets_its_own_answer(server, known):
         with concurrent.futures.ThreadPoolExecutor(64) as pool:
             found = list(pool.map(ask, range(1000)))
     assert found.count(200) > 900
+
+
+DATA_URI = "data:image/png;base64,"
+COMPRESSIONS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
+
+
+@pytest.mark.parametrize("field", ["file", "image"])
+def test_an_image_in_a_form_or_in_json(server, known, field):
+    address = server.address + "predict"
+    for content, expected in known[:3]:
+        text = base64.b64encode(content).decode()
+        replies = [
+            httpx.post(address, files={"note": b"x", field: ("a b.png", content, "image/png")}),
+            httpx.post(address, files={field: content}, data={"other": "y"}),
+            httpx.post(address, json={field: text}),
+            httpx.post(address, json={field: DATA_URI + text, "id": 7}),
+        ]
+        for reply in replies:
+            assert reply.status_code == 200, reply.text
+            assert reply.json()["confidence"] == pytest.approx(expected.confidence, abs=1e-5)
+
+
+@pytest.mark.parametrize("encoding", [*COMPRESSIONS, "identity"])
+def test_a_compressed_body(server, known, encoding):
+    content, expected = known[0]
+    body = COMPRESSIONS.get(encoding, bytes)(content)
+    headers = {"Content-Encoding": encoding}
+    reply = httpx.post(server.address + "predict", content=body, headers=headers)
+    assert reply.json()["label"] == expected.label
+
+
+def test_row_41_the_limit_counts_what_comes_out_of_a_compressed_body(server, known):
+    before = served.figures(server)["process_resident_memory_bytes"]
+    body = gzip.compress(bytes(500_000_000), 9)
+    assert len(body) < 1_000_000
+    headers = {"Content-Encoding": "gzip"}
+    reply = httpx.post(server.address + "predict", content=body, headers=headers, timeout=30)
+    assert reply.status_code == 413
+    assert "uncompressed" in reply.json()["error"]
+    assert peak_bytes(server) - before < 300e6
+    for wrong, status in (("br", 415), ("gzip", 400), ("deflate", 400)):
+        headers = {"Content-Encoding": wrong}
+        reply = httpx.post(server.address + "predict", content=b"nothing", headers=headers)
+        assert (reply.status_code, set(reply.json())) == (status, {"error"})
+    cut = httpx.post(
+        server.address + "predict", content=body[:-20], headers={"Content-Encoding": "gzip"}
+    )
+    assert cut.status_code in (400, 413)
+    healthy(server, known)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "reason"),
+    [
+        ("multipart/form-data", b"x", "no boundary"),
+        ("multipart/form-data; boundary=b", b"x", "no part of the name file or image"),
+        ("multipart/form-data; boundary=b", b"--b\r\n" * 200_000, "no part of the name"),
+        ("application/json", b"{}", "in base64"),
+        ("application/json", b'{"image": "*"}', "in base64"),
+        ("application/json", b'{"image": null}', "in base64"),
+        ("application/json", b"[" * 2_000_000, "more than an image"),
+        ("application/json", b'{"image": ""}', "no image in the body"),
+    ],
+)
+def test_forms_and_json_without_an_image_are_refused(server, known, kind, body, reason):
+    headers = {"Content-Type": kind}
+    reply = httpx.post(server.address + "predict", content=body, headers=headers)
+    assert reply.status_code == 400
+    assert reason in reply.json()["error"]
+    healthy(server, known)
+
+
+def test_details_are_asked_for_by_a_boolean(server, known):
+    for text in ("151052298670395", "", "maybe"):
+        reply = httpx.post(server.address + f"predict?details={text}", content=known[0][0])
+        assert reply.status_code == 400
+        assert "details" in reply.json()["error"]
+
+
+def test_head_is_get_without_a_body_and_trace_is_not_allowed(server):
+    for path in ("v2/health/live", "v2/health/ready", "metrics", ""):
+        reply = httpx.head(server.address + path)
+        assert (reply.status_code, reply.content) == (200, b"")
+    assert httpx.head(server.address + "predict").status_code == 405
+    assert httpx.request("TRACE", server.address + "v2/health/live").status_code == 405
+
+
+def test_the_list_of_what_can_be_asked(server):
+    page = httpx.get(server.address + "docs").text
+    assert "POST /predict" in page
+    assert "https:" not in page  # It needs no network.
 
 
 # -- the open inference protocol -----------------------------------------------------------------
@@ -139,8 +238,30 @@ def test_the_public_client_works(server, model):
     for binary in (True, False):
         tensor.set_data_from_numpy(pixels, binary_data=binary)
         outputs = [client_module.InferRequestedOutput("probabilities", binary_data=binary)]
-        found = client.infer(served.NAME, [tensor], outputs=outputs).as_numpy("probabilities")
-        assert np.allclose(found, expected, atol=1e-5)
+        for compression in (None, "gzip", "deflate"):
+            reply = client.infer(
+                served.NAME,
+                [tensor],
+                outputs=outputs,
+                request_compression_algorithm=compression,
+                response_compression_algorithm=compression,
+            )
+            assert np.allclose(reply.as_numpy("probabilities"), expected, atol=1e-5)
+
+
+def test_what_tools_for_triton_ask_before_they_measure(server):
+    client_module = pytest.importorskip("tritonclient.http")
+    client = client_module.InferenceServerClient(f"{server.host}:{server.port}")
+    assert [each["name"] for each in client.get_model_repository_index()] == [served.NAME]
+    known = client.get_model_config(served.NAME)
+    assert known["input"] == [{"name": "pixels", "data_type": "TYPE_UINT8", "dims": [16, 16, 3]}]
+    for name in ("", served.NAME):
+        counts = []
+        for _ in range(2):
+            [found] = client.get_inference_statistics(name)["model_stats"]
+            counts.append(found["inference_count"])
+            httpx.post(server.address + "predict", content=png_of(7))
+        assert counts[1] == counts[0] + 1
 
 
 @pytest.mark.parametrize(

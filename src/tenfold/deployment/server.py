@@ -82,13 +82,12 @@ def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -
     if options.accuracy is None:
         predictor.threshold = EVEN
     _allow_many_files()
-    return asyncio.run(_run(predictor, options, _free_port(options), ready))
+    return asyncio.run(_run(predictor, options, ready))
 
 
-async def _run(
-    predictor: Predictor, options: ServerOptions, port: int, ready: Callable[[str], None]
-) -> int:
+async def _run(predictor: Predictor, options: ServerOptions, ready: Callable[[str], None]) -> int:
     """Until a signal, or the death of the thread that computes; the exit status."""
+    host, port = _free_address(options)
     ends, status = asyncio.Event(), 0
 
     def died() -> None:
@@ -99,7 +98,7 @@ async def _run(
     service = Service(predictor, limits=options.limits, on_death=died)
     server = Server(
         _application(service, options),
-        options.host,
+        host,
         port,
         interface=Interfaces.ASGINL,
         http=HTTPModes.http1,
@@ -115,11 +114,13 @@ async def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ends.set)
     serving = asyncio.create_task(server.serve())
-    await _listens(options.host, port)
+    serving.add_done_callback(lambda _: ends.set())
+    await _listens(host, port, serving)
     _close_those_who_take_nothing()
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    ready(f"http://{host}:{port}/")
+    ready(f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/")
     await ends.wait()
+    if serving.done():  # By itself.
+        status = 1
     server.stop()
     await asyncio.wait({serving}, timeout=DRAIN_SECONDS)
     if not serving.done() or service.batcher.is_busy:
@@ -153,9 +154,9 @@ def _application(service: Service, options: ServerOptions) -> ASGIApp:
     )
 
 
-def _free_port(options: ServerOptions) -> int:
-    """The port, or any free one for 0. Raises TenfoldError where somebody listens there already,
-    which the server, whose processes may share a port, would not notice."""
+def _free_address(options: ServerOptions) -> tuple[str, int]:
+    """Host as a number, and port, any free one for 0. Raises TenfoldError where somebody listens
+    there already, which the server, whose processes may share a port, would not notice."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -167,12 +168,13 @@ def _free_port(options: ServerOptions) -> int:
                 f"{options.host}:{options.port} can't be listened on ({error}); choose another "
                 "--port, or 0 for any."
             ) from error
-        return int(trial.getsockname()[1])
+        host, port = trial.getsockname()[:2]
+        return host, port
 
 
-async def _listens(host: str, port: int) -> None:
+async def _listens(host: str, port: int, serving: "asyncio.Task[None]") -> None:
     """Wait until the server, which starts on a thread of its own, takes connections."""
-    while True:
+    while not serving.done():
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection(host, port)
             writer.close()
