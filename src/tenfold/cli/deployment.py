@@ -33,9 +33,8 @@ class ExportFlags:
         bool, typer.Option("--maps", help="With an output that says where the model looked.")
     ] = False
     opset: Annotated[
-        int | None,
-        typer.Option(help="Of ONNX, such as 21; else the lowest that the network needs."),
-    ] = None
+        int, typer.Option(help="Of ONNX, from 18; a newer one needs a newer runtime.")
+    ] = 18
     force: Annotated[
         bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
     ] = False
