@@ -202,6 +202,7 @@ DYING = """
 import sys
 from pathlib import Path
 from tenfold.deployment import predictor, server
+from tenfold.deployment.options import Limits, ServerOptions
 
 real = predictor.Predictor.logits
 
@@ -211,8 +212,8 @@ def logits(self, pixels):
     return real(self, pixels)
 
 predictor.Predictor.logits = logits
-options = server.ServerOptions(port=0, threads=1)
-sys.exit(server.serve(Path(sys.argv[1]), options, ready=lambda a: print(a, flush=True)))
+options, path = ServerOptions(port=0, threads=1), Path(sys.argv[1])
+sys.exit(server.serve(path, options, limits=Limits(), ready=lambda a: print(a, flush=True)))
 """
 
 

@@ -16,8 +16,9 @@ from tenfold.deployment import export as exporting
 from tenfold.deployment import int8, parity
 from tenfold.deployment.bundle import write_bundle
 from tenfold.deployment.export import export_run
+from tenfold.deployment.options import Limits, ServerOptions
 from tenfold.deployment.predictor import Predictor, open_session
-from tenfold.deployment.server import ServerOptions, serve
+from tenfold.deployment.server import serve
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import load
 from tenfold.files import read_json, without_folders
@@ -204,7 +205,10 @@ def test_row_36_a_file_that_answers_otherwise_here_is_refused(small, tmp_path):
     assert len(entry.value) < 10_000
     entry.value = json.dumps(facts | {"check": np.roll(facts["check"], 1, axis=1).tolist()})
     onnx.save(model, tmp_path / "other.onnx")
-    for start in (Predictor, lambda path: serve(path, ServerOptions(port=0), ready=print)):
+    for start in (
+        Predictor,
+        lambda path: serve(path, ServerOptions(port=0), limits=Limits(), ready=print),
+    ):
         with pytest.raises(TenfoldError, match=r"other.onnx answers otherwise here .* --int8"):
             start(tmp_path / "other.onnx")
     del facts["check"]  # As older versions wrote them, with eight bits: computed as the best do.

@@ -22,10 +22,10 @@ from PIL import Image
 
 import commands
 import served
-from tenfold.cli.deployment import _read_key
 from tenfold.deployment import application
-from tenfold.deployment.guards import Limits
+from tenfold.deployment.options import Limits
 from tenfold.deployment.predictor import Predictor
+from tenfold.deployment.server import read_key
 
 
 @pytest.fixture(scope="module")
@@ -437,7 +437,7 @@ def test_row_51_what_depends_on_a_body_is_never_done_where_others_are_answered(m
         monkeypatch.setattr(place, name, noted)
 
     predictor = Predictor(model, threads=1)
-    service = application.Service(predictor, limits=Limits(), on_death=lambda: None)
+    service = application.Service(predictor, limits=Limits())
     for name in ("uncompressed", "image_in", "count_scans"):
         noting(application, name)
     noting(predictor, "pixels")
@@ -744,7 +744,7 @@ def test_others_may_connect_only_with_a_key(model, folder, known):
 def test_a_key_is_that_of_its_file_whatever_wrote_it(tmp_path, content):
     key = "a-key-of-seventeen"
     (tmp_path / "key").write_bytes(content.replace("KEY", key).encode())
-    assert _read_key(tmp_path / "key") == key
+    assert read_key(tmp_path / "key") == key
 
 
 def test_a_run_that_was_not_exported_says_what_to_do(folder, tmp_path):

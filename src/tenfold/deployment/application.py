@@ -31,7 +31,8 @@ from tenfold.data.formats.pictures import (
 )
 from tenfold.deployment import inference_protocol as protocol
 from tenfold.deployment.batching import Batcher, FullError, StoppedError
-from tenfold.deployment.guards import Limits, busy, refusal
+from tenfold.deployment.guards import busy, refusal
+from tenfold.deployment.options import Limits
 from tenfold.deployment.predictor import Predictor
 from tenfold.deployment.request_bodies import ImageRequest, image_in, uncompressed
 
@@ -47,11 +48,9 @@ T = TypeVar("T")
 class Service:
     """A predictor behind a batcher, its figures, and what each request needs of them."""
 
-    def __init__(
-        self, predictor: Predictor, *, limits: Limits, on_death: Callable[[], None]
-    ) -> None:
+    def __init__(self, predictor: Predictor, *, limits: Limits) -> None:
         self.predictor, self._limits = predictor, limits
-        self.batcher = Batcher(predictor.logits, on_death=on_death, seen=self._computed)
+        self.batcher = Batcher(predictor.logits, seen=self._computed)
         self._threads = ThreadPoolExecutor(DECODING_THREADS, "decoding")
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)

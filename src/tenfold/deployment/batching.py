@@ -49,7 +49,7 @@ class Batcher:
         on_death: Callable[[], None] = lambda: None,
         seen: Callable[[int, float], None] = lambda number, seconds: None,
     ) -> None:
-        self._compute, self._on_death, self._seen = compute, on_death, seen
+        self._compute, self.on_death, self._seen = compute, on_death, seen
         self._most_waiting, self._most_together = most_waiting, most_together
         self._waiting: deque[_Item] = deque()
         self._thread = ThreadPoolExecutor(1, "inference")
@@ -111,7 +111,7 @@ class Batcher:
             items += self._waiting
             self._waiting.clear()
             _settle(items, [StoppedError()] * len(items))
-            self._on_death()
+            self.on_death()
         finally:
             self._work = None
 

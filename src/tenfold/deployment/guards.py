@@ -5,12 +5,13 @@ import hmac
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tenfold.deployment.options import Limits
 
 logger = logging.getLogger("tenfold")
 
@@ -34,18 +35,11 @@ OTHER = "other"
 """What requests are counted under that lead nowhere."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """max_bytes: of a body, compressed or not. max_pixels: of an image that is decoded.
-    body_seconds: until a body must have come. answer_seconds: until an answer must have gone.
-    max_requests: that are worked on at once. max_held_bytes: of the bodies of all of them."""
+BODY_SECONDS = 9.0
+"""Until a body must have come."""
 
-    max_bytes: int = 20_000_000
-    max_pixels: int = 1 << 23
-    body_seconds: float = 9.0
-    answer_seconds: float = 30.0
-    max_requests: int = 1024
-    max_held_bytes: int = 256_000_000
+MOST_HELD_BYTES = 256_000_000
+"""Of the bodies of all requests."""
 
 
 class Guards:
@@ -101,7 +95,7 @@ class Guards:
     async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._num_requests >= self._limits.max_requests:
             raise busy("Too many requests at once")
-        body_by = asyncio.get_running_loop().time() + self._limits.body_seconds
+        body_by = asyncio.get_running_loop().time() + BODY_SECONDS
         held = 0
 
         async def receiving() -> Message:
@@ -113,13 +107,13 @@ class Guards:
                 raise HTTPException(408, "The body did not come in time") from None
             number = len(message.get("body", b""))
             held, self._num_bytes = held + number, self._num_bytes + number
-            if self._num_bytes > self._limits.max_held_bytes:
+            if self._num_bytes > MOST_HELD_BYTES:
                 raise busy("Too much is being received")
             return message
 
         self._num_requests += 1
         try:
-            async with asyncio.timeout(self._limits.answer_seconds):
+            async with asyncio.timeout(self._limits.max_seconds):
                 await self._app(scope, receiving, send)
         except TimeoutError:
             raise busy("No answer in time") from None

@@ -109,8 +109,7 @@ def _leave_out_the_machine(folder: Path) -> None:
     if isinstance(known.get("data"), dict):
         places.add(str(known["data"].get("location")))
         name = Path(str(known["data"].get("name"))).name
-        nowhere = {"name": name, "location": None, "source": None, "notes": []}
-        known["data"] = known["data"] | nowhere
+        known["data"] |= {"name": name, "location": None, "source": None, "notes": []}
     write_json(folder / "provenance.json", known)
     result = read_json(folder / "result.json")
     for use in result.get("test_uses", ()):

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces
@@ -19,7 +18,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from tenfold.deployment.application import Service, create_application
-from tenfold.deployment.guards import Guards, Limits
+from tenfold.deployment.guards import Guards
+from tenfold.deployment.options import Limits, ServerOptions
 from tenfold.deployment.predictor import Predictor
 from tenfold.errors import TenfoldError
 
@@ -44,50 +44,41 @@ EVEN = 0.5
 """The calibrated confidence below which an answer is likelier wrong than right."""
 
 
-@dataclass(frozen=True)
-class ServerOptions:
-    """host, port: where to listen. key: what the header X-API-Key must say. allow_remote: whether
-    others than this machine may connect, for which a key is needed. hosts: further names that the
-    Host header may have. origins: sites whose pages may ask. threads: of ONNX Runtime, 0 for all
-    cores. accuracy: call answers unsure where fewer would be right; None where they are likelier
-    wrong than right. one_view: look at each picture once."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    key: str = ""
-    allow_remote: bool = False
-    hosts: tuple[str, ...] = ()
-    origins: tuple[str, ...] = ()
-    threads: int = 0
-    accuracy: float | None = None
-    one_view: bool = False
-    limits: Limits = field(default_factory=Limits)
-
-
-def serve(path: Path, options: ServerOptions, *, ready: Callable[[str], None]) -> int:
+def serve(
+    path: Path,
+    options: ServerOptions,
+    *,
+    limits: Limits,
+    ready: Callable[[str], None],
+) -> int:
     """Serve the model at `path` until a signal ends it; the exit status.
 
     ready: is called with the address once it answers. Raises TenfoldError where the file is no
     model, where the port is taken, and where others could connect without a key.
     """
-    _require_key(options)
+    key = read_key(options.key_file)
+    _require_key(options, key)
     sys.setswitchinterval(SWITCH_SECONDS)
     predictor = Predictor(
         path,
-        threads=options.threads,
-        accuracy=options.accuracy,
+        threads=options.threads or 0,
+        accuracy=options.accuracy / 100 if options.accuracy is not None else None,
         one_view=options.one_view,
         shares_cores=True,
     )
     if options.accuracy is None:
         predictor.threshold = EVEN
     _allow_many_files()
-    return asyncio.run(_run(predictor, options, ready))
-
-
-async def _run(predictor: Predictor, options: ServerOptions, ready: Callable[[str], None]) -> int:
-    """Until a signal, or the death of the thread that computes; the exit status."""
     host, port = _free_address(options)
+    service = Service(predictor, limits=limits)
+    application = _application(service, options, limits, key)
+    return asyncio.run(_run(service, application, host, port, ready))
+
+
+async def _run(
+    service: Service, application: ASGIApp, host: str, port: int, ready: Callable[[str], None]
+) -> int:
+    """Until a signal, or the death of the thread that computes; the exit status."""
     ends, status = asyncio.Event(), 0
 
     def died() -> None:
@@ -95,9 +86,9 @@ async def _run(predictor: Predictor, options: ServerOptions, ready: Callable[[st
         status = 1
         ends.set()
 
-    service = Service(predictor, limits=options.limits, on_death=died)
+    service.batcher.on_death = died
     server = Server(
-        _application(service, options),
+        application,
         host,
         port,
         interface=Interfaces.ASGINL,
@@ -131,16 +122,16 @@ async def _run(predictor: Predictor, options: ServerOptions, ready: Callable[[st
     return status
 
 
-def _application(service: Service, options: ServerOptions) -> ASGIApp:
+def _application(service: Service, options: ServerOptions, limits: Limits, key: str) -> ASGIApp:
     # It is part of addresses.
     name = re.sub(r"[^A-Za-z0-9._-]", "-", service.predictor.path.stem)
-    origins = frozenset(origin.lower().rstrip("/") for origin in options.origins)
+    origins = frozenset(origin.lower().rstrip("/") for origin in options.origin or ())
     guarded = Guards(
-        create_application(service, name=name, max_bytes=options.limits.max_bytes),
-        limits=options.limits,
+        create_application(service, name=name, max_bytes=limits.max_bytes),
+        limits=limits,
         hosts=_own_names(options),
         origins=origins,
-        key=options.key,
+        key=key,
         answered=service.answered,
     )
     if not origins:
@@ -195,7 +186,7 @@ def _close_those_who_take_nothing() -> None:
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
-def _require_key(options: ServerOptions) -> None:
+def _require_key(options: ServerOptions, key: str) -> None:
     if _is_loopback(options.host):
         return
     if not options.allow_remote:
@@ -203,7 +194,7 @@ def _require_key(options: ServerOptions) -> None:
             f"{options.host} can be reached by others; add --allow-remote and --key-file FILE to "
             "serve them, or leave --host at 127.0.0.1."
         )
-    if not options.key:
+    if not key:
         raise TenfoldError(
             "Others may connect, so a key is needed; write one into a file and give it with "
             "--key-file FILE."
@@ -221,7 +212,7 @@ def _is_loopback(host: str) -> bool:
 
 def _own_names(options: ServerOptions) -> frozenset[str]:
     """What the Host header may say; a page that a browser holds for another host is refused."""
-    names = {"localhost", "127.0.0.1", "::1", options.host, *options.hosts}
+    names = {"localhost", "127.0.0.1", "::1", options.host, *(options.host_name or ())}
     return frozenset(f"[{name}]" if ":" in name else name.lower() for name in names)
 
 
@@ -236,3 +227,16 @@ def _allow_many_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def read_key(file: Path | None) -> str:
+    """The key in `file`, or none. Raises TenfoldError where it can't be read or is too short."""
+    if file is None:
+        return ""
+    try:
+        key = file.read_text(encoding="utf-8-sig").strip()  # Some editors put a mark at the start.
+    except (OSError, UnicodeDecodeError) as error:
+        raise TenfoldError(f"The key can't be read from {file} ({error}).") from error
+    if len(key) < 16:
+        raise TenfoldError(f"The key in {file} is shorter than 16 letters; write a longer one.")
+    return key
