@@ -23,9 +23,9 @@ from PIL import Image
 import commands
 import served
 from tenfold.deployment import application
-from tenfold.deployment.options import Limits
+from tenfold.deployment.options import Limits, ServerOptions
 from tenfold.deployment.predictor import Predictor
-from tenfold.deployment.server import read_key
+from tenfold.deployment.server import _application, read_key
 
 
 @pytest.fixture(scope="module")
@@ -272,8 +272,8 @@ def test_what_tools_for_triton_ask_before_they_measure(server):
         ({"shape": [999_999_999] * 100_000}, "shape: List should have at most 4 items"),
         ({"shape": [True, 16, 16, 3]}, "shape.0: Input should be a valid integer"),
         ({"shape": [2, 16, 16, 3]}, "other than 1536 numbers"),
-        ({"shape": [0, 16, 16, 3]}, "N from 1 to 256"),
-        ({"shape": [-1, 16, 16, 3]}, "N from 1 to 256"),
+        ({"shape": [0, 16, 16, 3]}, "shape.0: Input should be greater than or equal to 1"),
+        ({"shape": [-1, 16, 16, 3]}, "shape.0: Input should be greater"),
         ({"shape": [10**30, 16, 16, 3]}, "N from 1 to 256"),
         ({"shape": "16"}, "shape: Input should be a valid array"),
         ({"datatype": "FP32"}, "datatype: Input should be 'UINT8'"),
@@ -457,6 +457,37 @@ def test_row_51_what_depends_on_a_body_is_never_done_where_others_are_answered(m
     service.stop()
     assert len(threads) == 7  # Both bodies may have been compressed.
     assert threading.current_thread() not in threads
+
+
+def test_what_goes_wrong_inside_is_said_in_json_and_logged(model, monkeypatch, caplog):
+    predictor = Predictor(model, threads=1)
+    monkeypatch.setattr(predictor, "pixels", lambda content, max_pixels: 1 / 0)
+    service = application.Service(predictor, limits=Limits())
+    guarded = _application(service, ServerOptions(), Limits(), "")
+
+    async def ask():
+        transport = httpx.ASGITransport(guarded)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post("/predict", content=b"x")
+
+    reply = asyncio.run(ask())
+    service.stop()
+    assert (reply.status_code, set(reply.json())) == (500, {"error"})
+    assert reply.headers["x-frame-options"] == "DENY"
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_client_that_leaves_in_mid_body_is_counted_and_no_error(server):
+    with socket.create_connection((server.host, server.port)) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\nabc"
+        )
+    name = 'tenfold_requests_total{path="/predict",status="499"}'
+    deadline = time.monotonic() + 15
+    while name not in served.figures(server):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "Traceback" not in server.command.output
 
 
 @pytest.mark.parametrize("part", ["[],", "{},", '"",', "0,"])

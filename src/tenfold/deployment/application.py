@@ -21,6 +21,7 @@ from prometheus_client import (
     generate_latest,
 )
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from tenfold import __version__
 from tenfold.data.formats.encoding import png_data_uri
@@ -146,6 +147,14 @@ def create_application(service: Service, *, name: str, max_bytes: int) -> FastAP
     async def refuse_query(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         return refusal(HTTPException(400, f"{first['loc'][-1]}: {first['msg']}"))
+
+    @app.exception_handler(ClientDisconnect)
+    async def nobody(request: Request, error: ClientDisconnect) -> Response:
+        return refusal(HTTPException(499, "The client has gone"))
+
+    @app.exception_handler(Exception)  # Which `Guards` writes into the log.
+    async def fail(request: Request, error: Exception) -> Response:
+        return refusal(HTTPException(500, "Something went wrong here; it is in the service's log"))
 
     _add_people(app, service, name)
     _add_images(app, service)

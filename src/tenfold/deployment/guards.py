@@ -82,12 +82,11 @@ class Guards:
         try:
             self._require_allowed(scope)
             await self._within_limits(scope, receive, sending)
-        except Exception as error:
-            if not isinstance(error, HTTPException):
-                logger.exception("A request to %s failed.", scope["path"])
-                error = HTTPException(500, "Something went wrong here; it is in the service's log")
+        except HTTPException as error:
             if not status:
                 await refusal(error)(scope, receive, sending)
+        except Exception:  # The application has answered by 500.
+            logger.exception("A request to %s failed.", scope["path"])
         finally:
             path = getattr(scope.get("route"), "path", OTHER)
             self._answered(path, status, time.perf_counter() - started)

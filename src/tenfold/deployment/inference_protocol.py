@@ -27,6 +27,7 @@ OUTPUTS = ("probabilities", "logits")
 
 T = TypeVar("T")
 Several = Annotated[list[T], Field(fail_fast=True)]
+Side = Annotated[int, Field(ge=1, strict=True)]
 Byte = Annotated[int, Field(ge=0, le=255, strict=True)]
 
 
@@ -43,7 +44,9 @@ class Input(BaseModel):
 
     name: Literal["pixels"]
     datatype: Literal["UINT8"]
-    shape: Annotated[Several[Annotated[int, Field(strict=True)]], Field(min_length=4, max_length=4)]
+    shape: Annotated[
+        Several[Annotated[int, Field(ge=1, strict=True)]], Field(min_length=4, max_length=4)
+    ]
     data: Several[Byte] | Several[Several[Several[Several[Byte]]]] | None = None
     parameters: Parameters | None = None
 

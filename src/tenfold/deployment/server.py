@@ -179,11 +179,14 @@ def _close_those_who_take_nothing() -> None:
     """
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         return
-    for file in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file))) as each:
-            if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                milliseconds = round(1000 * HEADER_SECONDS)
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    milliseconds = round(1000 * HEADER_SECONDS)
+    for file in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if not str(file.readlink()).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(file.name))) as each:
+                if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _require_key(options: ServerOptions, key: str) -> None:
