@@ -103,7 +103,7 @@ async def _run(
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ends.set)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(ends.set))
     serving = asyncio.create_task(server.serve())
     serving.add_done_callback(lambda _: ends.set())
     await _listens(host, port, serving)
