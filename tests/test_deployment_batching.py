@@ -1,8 +1,7 @@
-"""The batcher: everybody gets their own answer, or a reason."""
+"""The batcher: everybody gets their own logits, or a reason."""
 
 import asyncio
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -10,55 +9,82 @@ import pytest
 from tenfold.deployment.batching import Batcher, FullError, StoppedError
 
 
-def pictures(*values):
+def images(*values):
     return np.stack([np.full((2, 2, 3), value, dtype=np.uint8) for value in values])
-
-
-def submit(batcher, value):
-    [future] = batcher.submit(pictures(value))
-    return future
 
 
 def mean(pixels):
     return pixels.mean(axis=(1, 2, 3), dtype=np.float32)[:, None]
 
 
+class Gate:
+    """Computes the mean once it is opened, and knows in what batches."""
+
+    def __init__(self):
+        self.opened, self.sizes = threading.Event(), []
+
+    def __call__(self, pixels):
+        self.sizes.append(len(pixels))
+        assert self.opened.wait(10)
+        return mean(pixels)
+
+
+def with_batcher(use, compute=mean, **options):
+    """What `use(batcher)` comes to in an event loop."""
+
+    async def main():
+        batcher = Batcher(compute, **options)
+        try:
+            return await asyncio.wait_for(use(batcher), 20)
+        finally:
+            batcher.stop()
+
+    return asyncio.run(main())
+
+
+async def asked(batcher, *values):
+    """Tasks that wait for the logits of one image each."""
+    tasks = [asyncio.create_task(batcher.logits(images(value))) for value in values]
+    await asyncio.sleep(0.05)
+    return tasks
+
+
 def test_each_gets_its_own():
-    batcher = Batcher(mean)
-    futures = [submit(batcher, value) for value in range(200)]
-    assert [float(future.result(10)[0]) for future in futures] == list(range(200))
-    batcher.stop(seconds=5)
+    async def use(batcher):
+        found = await asyncio.gather(*await asked(batcher, *range(200)))
+        return [float(each[0, 0]) for each in found]
+
+    assert with_batcher(use) == list(range(200))
 
 
 def test_those_that_come_together_are_computed_together():
-    sizes = []
-    batcher = Batcher(
-        mean, patience_seconds=0.2, most_together=8, seen=lambda n, s: sizes.append(n)
-    )
-    futures = [submit(batcher, value) for value in range(20)]
-    for future in futures:
-        future.result(10)
-    assert sum(sizes) == 20
-    assert max(sizes) == 8
-    batcher.stop(seconds=5)
+    gate, seen = Gate(), []
+
+    async def use(batcher):
+        tasks = await asked(batcher, *range(20))
+        gate.opened.set()
+        await asyncio.gather(*tasks)
+
+    with_batcher(use, gate, most_together=8, seen=lambda number, seconds: seen.append(number))
+    assert sum(gate.sizes) == 20
+    assert max(gate.sizes) == 8
+    assert seen == gate.sizes
 
 
-def test_a_full_queue_refuses():
-    gate = threading.Event()
+def test_a_full_queue_refuses_all_of_a_request_or_none():
+    gate = Gate()
 
-    def slow(pixels):
-        gate.wait(10)
-        return mean(pixels)
+    async def use(batcher):
+        tasks = await asked(batcher, 0)  # Which is being computed.
+        tasks.append(asyncio.create_task(batcher.logits(images(1, 2, 3))))
+        await asyncio.sleep(0.05)
+        with pytest.raises(FullError):
+            await batcher.logits(images(4, 5))
+        assert batcher.num_waiting == 3
+        gate.opened.set()
+        return np.concatenate(await asyncio.gather(*tasks)).ravel().tolist()
 
-    batcher = Batcher(slow, most_waiting=3, most_together=1)
-    futures = [submit(batcher, 0)]
-    time.sleep(0.1)
-    futures += [submit(batcher, value) for value in (1, 2, 3)]
-    with pytest.raises(FullError):
-        submit(batcher, 4)
-    gate.set()
-    assert [float(future.result(10)[0]) for future in futures] == [0, 1, 2, 3]
-    batcher.stop(seconds=5)
+    assert with_batcher(use, gate, most_waiting=4) == [0, 1, 2, 3]
 
 
 def test_row_44_one_that_fails_fails_alone():
@@ -67,113 +93,70 @@ def test_row_44_one_that_fails_fails_alone():
             raise ValueError("13")
         return mean(pixels)
 
-    batcher = Batcher(touchy, patience_seconds=0.1)
-    futures = {value: submit(batcher, value) for value in (12, 13, 14)}
-    assert float(futures[12].result(10)[0]) == 12
-    assert float(futures[14].result(10)[0]) == 14
-    with pytest.raises(ValueError, match="13"):
-        futures[13].result(10)
-    assert batcher.is_alive
-    batcher.stop(seconds=5)
+    async def use(batcher):
+        tasks = await asked(batcher, 12, 13, 14)
+        assert batcher.is_alive
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, second, third = with_batcher(use, touchy)
+    assert (float(first[0, 0]), float(third[0, 0])) == (12, 14)
+    assert isinstance(second, ValueError)
 
 
 def test_row_44_a_client_that_has_gone_costs_nothing():
-    sizes = []
-    batcher = Batcher(mean, patience_seconds=0.2, seen=lambda n, s: sizes.append(n))
-    first, second = submit(batcher, 1), submit(batcher, 2)
-    first.cancel()
-    assert float(second.result(10)[0]) == 2
-    assert sizes == [1]
-    batcher.stop(seconds=5)
+    gate = Gate()
+
+    async def use(batcher):
+        tasks = await asked(batcher, 0, 1, 2)
+        tasks[1].cancel()
+        gate.opened.set()
+        return await tasks[2]
+
+    assert float(with_batcher(use, gate, most_together=1)[0, 0]) == 2
+    assert sum(gate.sizes) == 2
+
+
+def test_row_44_who_stops_waiting_takes_the_rest_back():
+    gate = Gate()
+
+    async def use(batcher):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(batcher.logits(images(*range(8))), 0.2)
+        gate.opened.set()
+        return await batcher.logits(images(9))
+
+    assert float(with_batcher(use, gate, most_together=2)[0, 0]) == 9
+    assert sum(gate.sizes) == 3  # A batch that had begun, and the new one.
 
 
 def test_row_45_the_death_of_the_thread_is_told():
-    dead = threading.Event()
+    dead = []
 
     def deadly(pixels):
         raise SystemExit
 
-    batcher = Batcher(deadly, on_death=dead.set)
-    future = submit(batcher, 1)
-    assert dead.wait(10)
-    with pytest.raises(StoppedError):
-        future.result(10)
-    with pytest.raises(StoppedError):
-        submit(batcher, 2)
-    assert not batcher.is_alive
+    async def use(batcher):
+        found = await asyncio.gather(*await asked(batcher, 1, 2), return_exceptions=True)
+        with pytest.raises(StoppedError):
+            await batcher.logits(images(3))
+        assert not batcher.is_alive
+        return found
 
-
-def test_stopping_answers_what_waits():
-    batcher = Batcher(mean)
-    futures = [submit(batcher, value) for value in range(50)]
-    batcher.stop(seconds=10)
-    assert [float(future.result(0)[0]) for future in futures] == list(range(50))
-    with pytest.raises(StoppedError):
-        submit(batcher, 0)
-
-
-def test_many_pictures_are_taken_all_or_none():
-    gate = threading.Event()
-
-    def slow(pixels):
-        gate.wait(10)
-        return mean(pixels)
-
-    batcher = Batcher(slow, most_waiting=4, most_together=1)
-    first = submit(batcher, 0)
-    time.sleep(0.1)
-    futures = batcher.submit(pictures(1, 2, 3))
-    with pytest.raises(FullError):
-        batcher.submit(pictures(4, 5))
-    assert batcher.num_waiting == 3
-    gate.set()
-    assert [float(future.result(10)[0]) for future in (first, *futures)] == [0, 1, 2, 3]
-    batcher.stop(seconds=5)
-
-
-def test_who_stops_waiting_takes_the_rest_back():
-    gate, sizes = threading.Event(), []
-
-    def slow(pixels):
-        gate.wait(10)
-        return mean(pixels)
-
-    batcher = Batcher(slow, most_together=2, seen=lambda n, s: sizes.append(n))
-
-    async def impatient():
-        await asyncio.wait_for(batcher.answer(pictures(*range(8))), 0.2)
-
-    with pytest.raises(TimeoutError):
-        asyncio.run(impatient())
-    gate.set()
-    assert float(submit(batcher, 9).result(10)[0]) == 9
-    assert sum(sizes) <= 3  # A batch that had begun, and the new one.
-    batcher.stop(seconds=5)
+    found = with_batcher(use, deadly, on_death=lambda: dead.append(True))
+    assert [type(each) for each in found] == [StoppedError, StoppedError]
+    assert dead == [True]
 
 
 def test_other_work_is_done_on_the_same_thread():
-    batcher = Batcher(mean)
+    names = set()
 
-    async def ask():
-        found, name = await asyncio.gather(
-            batcher.answer(pictures(1, 2)), batcher.call(lambda: threading.current_thread().name)
-        )
-        return found.ravel().tolist(), name
-
-    assert asyncio.run(ask()) == ([1.0, 2.0], "inference")
-    batcher.stop(seconds=5)
-
-
-def test_a_thread_that_hangs_does_not_hold_the_end_up():
-    gate = threading.Event()
-
-    def hanging(pixels):
-        gate.wait(20)
+    def noting(pixels):
+        names.add(threading.current_thread().name)
         return mean(pixels)
 
-    batcher = Batcher(hanging, most_waiting=2)
-    submit(batcher, 0)
-    started = time.monotonic()
-    batcher.stop(seconds=0.3)
-    assert time.monotonic() - started < 15  # And not the 20 that it hangs.
-    gate.set()
+    async def use(batcher):
+        await batcher.logits(images(1))
+        names.add(await batcher.call(lambda: threading.current_thread().name))
+
+    with_batcher(use, noting)
+    assert len(names) == 1

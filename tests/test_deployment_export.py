@@ -13,10 +13,12 @@ import commands
 import served
 from tenfold.cli.app import app
 from tenfold.deployment import export as exporting
+from tenfold.deployment import int8, parity
 from tenfold.deployment.bundle import write_bundle
 from tenfold.deployment.export import export_run
+from tenfold.deployment.options import Limits, ServerOptions
 from tenfold.deployment.predictor import Predictor, open_session
-from tenfold.deployment.server import ServerOptions, serve
+from tenfold.deployment.server import serve
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import load
 from tenfold.files import read_json, without_folders
@@ -144,13 +146,14 @@ def test_as_many_samples_as_asked_for(run, tmp_path):
 
 def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, monkeypatch):
     real = exporting.compare
-    monkeypatch.setattr(
-        exporting,
-        "compare",
-        lambda *args, **kwargs: real(*args, **kwargs)._replace(
-            accuracy=0.1, accuracy_before=0.2, num_lost=13, num_gained=0
-        ),
-    )
+    for place in (exporting, parity):  # Of the test split and of validation.
+        monkeypatch.setattr(
+            place,
+            "compare",
+            lambda *args, **kwargs: real(*args, **kwargs)._replace(
+                accuracy=0.1, accuracy_before=0.2, num_lost=13, num_gained=0
+            ),
+        )
     wrong = r"10.00 % of 128 pictures .* of 192, 26 are lost and 0 gained, .* --force"
     with pytest.raises(TenfoldError, match=wrong):
         export_run(run, tmp_path / "model.onnx", int8=True)
@@ -173,10 +176,10 @@ def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, monkeypa
 def test_row_36_one_answer_of_few_does_not_decide(exported, number, lost, gained, is_allowed):
     gate = exported.gate._replace(num_judged=number, num_lost=lost, num_gained=gained)
     if is_allowed:
-        exporting._require_parity(gate, int8=True, force=False, path=exported.path)
+        parity.require_parity(gate, int8=True, force=False, path=exported.path)
         return
     with pytest.raises(TenfoldError, match="points where one may be lost"):
-        exporting._require_parity(gate, int8=True, force=False, path=exported.path)
+        parity.require_parity(gate, int8=True, force=False, path=exported.path)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +194,7 @@ def test_eight_bits_are_right_on_processors_whose_sums_of_products_have_sixteen(
     assert len(weights) == 4
     assert all(2 * 255 * abs(each.astype(int)).max() < 1 << 15 for each in weights)
     # As this processor computes, whatever it is, and as the best do.
-    here, there = (exporting._answers(small.path, pixels(), exact=exact)[0] for exact in (0, 1))
+    here, there = (parity.outputs_of(small.path, pixels(), exact=exact)[0] for exact in (0, 1))
     assert np.abs(here - there).mean() < 0.01 * np.ptp(there)
 
 
@@ -202,7 +205,10 @@ def test_row_36_a_file_that_answers_otherwise_here_is_refused(small, tmp_path):
     assert len(entry.value) < 10_000
     entry.value = json.dumps(facts | {"check": np.roll(facts["check"], 1, axis=1).tolist()})
     onnx.save(model, tmp_path / "other.onnx")
-    for start in (Predictor, lambda path: serve(path, ServerOptions(port=0), ready=print)):
+    for start in (
+        Predictor,
+        lambda path: serve(path, ServerOptions(port=0), limits=Limits(), ready=print),
+    ):
         with pytest.raises(TenfoldError, match=r"other.onnx answers otherwise here .* --int8"):
             start(tmp_path / "other.onnx")
     del facts["check"]  # As older versions wrote them, with eight bits: computed as the best do.
@@ -212,8 +218,8 @@ def test_row_36_a_file_that_answers_otherwise_here_is_refused(small, tmp_path):
     assert np.allclose(found.probabilities(pixels()), expected.probabilities(pixels()), atol=0.02)
 
 
-def test_the_lowest_opset_that_will_do_or_the_one_asked_for(exported, run, tmp_path):
-    assert exported.opset <= 21  # What ONNX Runtime 1.20 reads.
+def test_the_oldest_opset_or_the_one_asked_for(exported, run, tmp_path):
+    assert exported.opset == 18
     assert export_run(run, tmp_path / "model.onnx", opset=20).opset == 20
     written = {
         each.domain: each.version for each in onnx.load(tmp_path / "model.onnx").opset_import
@@ -299,7 +305,7 @@ def test_what_is_no_model_is_refused(tmp_path):
 
 def test_a_relu_behind_a_pooling_comes_before_it_and_changes_no_answer(exported, tmp_path):
     swapped = tmp_path / "swapped.onnx"
-    exporting._relu_before_pooling(exported.path, swapped)
+    int8.relu_before_pooling(exported.path, swapped)
     kinds = [node.op_type for node in onnx.load(swapped).graph.node]
     assert kinds.count("MaxPool") == 2
     assert all(kinds[place - 1] == "Relu" for place, kind in enumerate(kinds) if kind == "MaxPool")
@@ -312,7 +318,7 @@ def test_a_relu_behind_a_pooling_comes_before_it_and_changes_no_answer(exported,
 def test_pooling_in_eight_bits_has_one_range_before_and_after(exported, tmp_path):
     path = tmp_path / "float.onnx"
     path.write_bytes(exported.path.read_bytes())
-    graph = onnx.load(exporting.quantise(path, pixels())).graph
+    graph = onnx.load(int8.quantise(path, pixels())).graph
     makers = {node.output[0]: node for node in graph.node}
     readers = {node.input[0]: node for node in graph.node}
     pools = [node for node in graph.node if node.op_type == "MaxPool"]

@@ -58,7 +58,7 @@ def test_nothing_is_said_of_the_machine(folder, hub):
     old.write_bytes((folder / "runs/tiny/1/recipe.json").read_bytes())
     status, output = run("push", at, "somebody/tiny", folder=folder)
     assert status == 2
-    assert "export/model.onnx says where the data lies on this machine" in output
+    assert "export/model.onnx names a folder of this machine" in output
     for arguments in (["evaluate", at], ["export", at], ["push", at, "somebody/tiny"]):
         status, output = run(*arguments, folder=folder)
         assert status == 0, output

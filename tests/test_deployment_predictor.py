@@ -80,7 +80,7 @@ def test_an_environment_without_torch(folder, model, bare, tmp_path):
 @pytest.mark.parametrize("arguments", [("predict",), ("serve", "--port", "0", "--json")])
 def test_commands_with_what_the_container_has(model, tmp_path, tmp_path_factory, arguments):
     guide = (bare_environment.SOURCE.parent / "docs/deploy.md").read_text(encoding="utf-8")
-    [packages] = re.findall(r"pip install --no-cache-dir (numpy [\w ]+)", guide)
+    [packages] = re.findall(r"pip install --no-cache-dir (numpy [\w -]+)", guide)
     place = bare_environment.make(tmp_path_factory.mktemp("bare"), packages.split())
     (tmp_path / "one.png").write_bytes(png(noise()))
     name, *options = arguments

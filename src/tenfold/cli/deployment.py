@@ -15,6 +15,7 @@ from tenfold.cli.options import (
     ThreadsOption,
 )
 from tenfold.console.output import Output
+from tenfold.deployment.options import Limits, ServerOptions
 from tenfold.errors import TenfoldError, require_packages
 from tenfold.formatting import percent
 
@@ -33,9 +34,8 @@ class ExportFlags:
         bool, typer.Option("--maps", help="With an output that says where the model looked.")
     ] = False
     opset: Annotated[
-        int | None,
-        typer.Option(help="Of ONNX, such as 21; else the lowest that the network needs."),
-    ] = None
+        int, typer.Option(help="Of ONNX, from 18; a newer one needs a newer runtime.")
+    ] = 18
     force: Annotated[
         bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
     ] = False
@@ -127,81 +127,27 @@ def _show_export(output: Output, found: "Export") -> None:
     )
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a service listens, as ServerOptions has it."""
-
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1"
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let others than this machine connect.")
-    ] = False
-    one_view: Annotated[
-        bool,
-        typer.Option("--one-view", help="Use one view of each image, whatever the recipe has."),
-    ] = False
-
-
-@dataclass(frozen=True)
-class Most:
-    """What a request may ask for, as Limits has it."""
-
-    max_bytes: Annotated[int, typer.Option(min=1, help="Of a request's body.")] = 20_000_000
-    max_pixels: Annotated[int, typer.Option(min=1, help="Of an image that is decoded.")] = 1 << 23
-    answer_seconds: Annotated[
-        float, typer.Option("--max-seconds", min=0.1, help="Until an answer has gone.")
-    ] = 30.0
-    max_requests: Annotated[int, typer.Option(min=1, help="That are worked on at once.")] = 1024
-
-
 def serve(
     model: Annotated[Path, typer.Argument(help="A run, or a file that `tenfold export` wrote.")],
     *,
-    place: Place,
-    key_file: Annotated[
-        Path | None, typer.Option(help="A file with the key that X-API-Key must say.")
-    ] = None,
-    name: Annotated[
-        list[str] | None, typer.Option("--host-name", help="A further name of this host.")
-    ] = None,
-    origin: Annotated[
-        list[str] | None, typer.Option(help="A site whose pages may ask, such as https://a.org.")
-    ] = None,
-    accuracy: Annotated[
-        int | None,
-        typer.Option(
-            help="95 or 99: call predictions unsure where fewer in a hundred would be right; "
-            "otherwise where they are likelier wrong than right."
-        ),
-    ] = None,
-    most: Most,
-    threads: ThreadsOption = None,
+    options: ServerOptions,
+    limits: Limits,
     as_json: JsonOption = False,
 ) -> None:
     """Serve a model over HTTP, with a page for people and a protocol for programs."""
-    require_packages("fastapi", "uvicorn", what="Serving needs FastAPI and uvicorn", extra="serve")
-    file, key = _model_file(model), _read_key(key_file)
+    needed = ("fastapi", "granian", "prometheus_client")
+    require_packages(*needed, what="Serving needs FastAPI, granian and more", extra="serve")
+    file = _model_file(model)
 
-    from tenfold.deployment.guards import Limits
-    from tenfold.deployment.server import ServerOptions
     from tenfold.deployment.server import serve as run_server
 
     output = Output(as_json=as_json)
-    options = ServerOptions(
-        **vars(place),
-        key=key,
-        hosts=tuple(name or ()),
-        origins=tuple(origin or ()),
-        threads=threads or 0,
-        accuracy=accuracy / 100 if accuracy is not None else None,
-        limits=Limits(**vars(most)),
-    )
 
     def ready(address: str) -> None:
         output.record("serving", address=address)
         output.say(f"Serving at {address}; Ctrl-C ends it.")
 
-    status = run_server(file, options, ready=ready)
+    status = run_server(file, options, limits=limits, ready=ready)
     if status:
         raise typer.Exit(status)
 
@@ -250,15 +196,3 @@ def _model_file(place: Path) -> Path:
             if (folder / name).exists():
                 return folder / name
     raise TenfoldError(f"{place} was not exported yet; run `tenfold export {place}` first.")
-
-
-def _read_key(file: Path | None) -> str:
-    if file is None:
-        return ""
-    try:
-        key = file.read_text(encoding="utf-8-sig").strip()  # Some editors put a mark at the start.
-    except (OSError, UnicodeDecodeError) as error:
-        raise TenfoldError(f"The key can't be read from {file} ({error}).") from error
-    if len(key) < 16:
-        raise TenfoldError(f"The key in {file} is shorter than 16 letters; write a longer one.")
-    return key

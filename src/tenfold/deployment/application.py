@@ -1,15 +1,27 @@
 """The service: one model, asked by programs and by people."""
 
 import asyncio
+import html
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from numpy.typing import NDArray
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from tenfold import __version__
 from tenfold.data.formats.encoding import png_data_uri
@@ -19,52 +31,88 @@ from tenfold.data.formats.pictures import (
     count_scans,
 )
 from tenfold.deployment import inference_protocol as protocol
-from tenfold.deployment.aside import Aside
 from tenfold.deployment.batching import Batcher, FullError, StoppedError
-from tenfold.deployment.measuring import Measures
+from tenfold.deployment.guards import busy, refusal
+from tenfold.deployment.options import Limits
 from tenfold.deployment.predictor import Predictor
+from tenfold.deployment.request_bodies import ImageRequest, image_in, uncompressed
 
 PAGE = Path(__file__).with_name("page.html")
-OUTPUTS = ("probabilities", "logits")
 DECODING_THREADS = 2
 
 MOST_SCANS = 100
 """Of a progressive JPEG; each takes a pass over all of its pixels, and cameras write ten or so."""
 
-_BUSY = "Too many pictures wait; try again."
-_GONE = "The model has stopped; the service is about to end."
-
 T = TypeVar("T")
 
 
 class Service:
-    """A predictor behind a batcher, and whether it still answers."""
+    """A predictor behind a batcher, its figures, and what each request needs of them."""
 
-    def __init__(
-        self, predictor: Predictor, *, max_pixels: int, on_death: Callable[[], None]
-    ) -> None:
-        self.predictor = predictor
-        self.measures = Measures()
-        self.batcher = Batcher(predictor.logits, on_death=on_death, seen=self.measures.computed)
-        self._max_pixels = max_pixels
-        self._aside = Aside(DECODING_THREADS)
+    def __init__(self, predictor: Predictor, *, limits: Limits) -> None:
+        self.predictor, self._limits = predictor, limits
+        self.batcher = Batcher(predictor.logits, seen=self._computed)
+        self._threads = ThreadPoolExecutor(DECODING_THREADS, "decoding")
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "tenfold_requests", "By path and status.", ("path", "status"), registry=registry
+        )
+        self._seconds = Histogram(
+            "tenfold_request_seconds", "Until a request was answered.", registry=registry
+        )
+        self._images = Counter("tenfold_pictures", "That the model saw.", registry=registry)
+        self._batches = Counter("tenfold_batches", "That it computed.", registry=registry)
+        self._computing = Counter("tenfold_computing_seconds", "That it took.", registry=registry)
+        waiting = Gauge("tenfold_waiting", "Images that wait for the model.", registry=registry)
+        waiting.set_function(lambda: self.batcher.num_waiting)
 
-    async def decode(self, content: bytes) -> NDArray[np.uint8]:
-        """A picture's pixels at the model's size. Raises BrokenPictureError."""
-        return await self.aside(lambda: self._decode(content))
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """A request to `path` was answered."""
+        self._requests.labels(path, status).inc()
+        self._seconds.observe(seconds)
 
-    def _decode(self, content: bytes) -> NDArray[np.uint8]:
-        if count_scans(content, most=MOST_SCANS) > MOST_SCANS:
-            raise TooLargePictureError(f"has more than {MOST_SCANS} scans")
-        return self.predictor.pixels(content, max_pixels=self._max_pixels)
+    def _computed(self, number: int, seconds: float) -> None:
+        self._images.inc(number)
+        self._batches.inc()
+        self._computing.inc(seconds)
+
+    def figure(self, name: str) -> float:
+        """One of the figures that /metrics shows."""
+        return self.registry.get_sample_value(name) or 0.0
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """What `work` returns, on a thread that holds up neither the others nor the end."""
-        return await asyncio.wrap_future(self._aside.submit(work))
+        """What `work` returns, on a thread that holds up nobody: all that depends on bytes."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def body(self, request: Request, read: Callable[[bytes], T]) -> T:
+        """What `read` makes of a request's body, uncompressed. Raises HTTPException."""
+        body = await request.body()
+        encoding = request.headers.get("content-encoding", "")
+        limit = self._limits.max_bytes
+        try:
+            return await self.aside(lambda: read(uncompressed(body, encoding, max_bytes=limit)))
+        except TooLargePictureError as error:
+            raise HTTPException(413, f"The picture {error}") from error
+        except BrokenPictureError as error:
+            raise HTTPException(415, f"The picture {error}") from error
+        except protocol.WrongRequestError as error:
+            raise HTTPException(400, str(error).removesuffix(".")) from error
+
+    def pixels(self, content: bytes) -> NDArray[np.uint8]:
+        """A file's pixels at the model's size. Raises BrokenPictureError."""
+        if count_scans(content, most=MOST_SCANS) > MOST_SCANS:
+            raise TooLargePictureError(f"has more than {MOST_SCANS} scans")
+        return self.predictor.pixels(content, max_pixels=self._limits.max_pixels)
 
     async def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Of pixels (N, H, W, 3). Raises FullError and StoppedError."""
-        return await self.batcher.answer(pixels)
+        """Of pixels (N, H, W, 3). Raises HTTPException."""
+        try:
+            return await self.batcher.logits(pixels)
+        except FullError:
+            raise busy("Too many pictures wait") from None
+        except StoppedError:
+            raise busy("The model has stopped and the service is about to end") from None
 
     async def where(self, pixels: NDArray[np.uint8]) -> list[list[float]]:
         """Where the model looks in pixels (H, W, 3), from 0 to 1."""
@@ -73,55 +121,73 @@ class Service:
         scaled: list[list[float]] = (found / highest if highest > 0 else found).tolist()
         return scaled
 
-    def stop(self, *, seconds: float) -> None:
-        """Answer what waits, and end."""
-        self.batcher.stop(seconds=seconds)
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self.batcher.stop()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def create_application(service: Service, *, name: str) -> FastAPI:
-    """The endpoints: a picture in and its class out, the open inference protocol, health, metrics
+def create_application(service: Service, *, name: str, max_bytes: int) -> FastAPI:
+    """The endpoints: an image in and its class out, the Open Inference Protocol, health, metrics
     and a page for people."""
     app = FastAPI(
         title=f"{name}, served by tenfold",
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        description="Names the class of a picture.",
+        description="Names the class of an image.",
+        max_body_size=max_bytes,
     )
-    app.add_exception_handler(FullError, lambda request, error: _error(503, _BUSY, retry=True))
-    app.add_exception_handler(StoppedError, lambda request, error: _error(503, _GONE, retry=True))
-    app.add_exception_handler(BrokenPictureError, _refuse_picture)
-    app.add_exception_handler(
-        protocol.WrongRequestError, lambda request, error: _error(400, str(error))
-    )
-    app.add_exception_handler(HTTPException, _refuse_plainly)
+
+    @app.exception_handler(HTTPException)
+    async def refuse(request: Request, error: HTTPException) -> Response:
+        return refusal(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_query(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return refusal(HTTPException(400, f"{first['loc'][-1]}: {first['msg']}"))
+
+    @app.exception_handler(ClientDisconnect)
+    async def nobody(request: Request, error: ClientDisconnect) -> Response:
+        return refusal(HTTPException(499, "The client has gone"))
+
+    @app.exception_handler(Exception)  # Which `Guards` writes into the log.
+    async def fail(request: Request, error: Exception) -> Response:
+        return refusal(HTTPException(500, "Something went wrong here; it is in the service's log"))
+
     _add_people(app, service, name)
-    _add_pictures(app, service)
+    _add_images(app, service)
     _add_health(app, service)
     _add_protocol(app, service, name)
+    schema = app.openapi()  # Made once, and kept.
+    request = protocol.InferenceRequest.model_json_schema(ref_template=_REFERENCE)
+    schema["components"]["schemas"] |= request.pop("$defs") | {"InferenceRequest": request}
     return app
 
 
-def _refuse_picture(request: Request, error: Exception) -> JSONResponse:
-    status = 413 if isinstance(error, TooLargePictureError) else 415
-    return _error(status, f"The picture {error}.")
-
-
-def _refuse_plainly(request: Request, error: Exception) -> JSONResponse:
-    """Unknown paths and wrong methods, in the form of all other refusals."""
-    assert isinstance(error, HTTPException)
-    reply = _error(error.status_code, f"{error.detail}.")
-    reply.headers.update(error.headers or {})
-    return reply
-
-
 def _add_people(app: FastAPI, service: Service, name: str) -> None:
-    """The page, and what it needs to know."""
+    """The page, what it needs to know, and what programs can ask."""
     predictor = service.predictor
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
         return PAGE.read_text(encoding="utf-8")
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> str:
+        rows = [
+            f"<dt><code>{method.upper()} {html.escape(path)}</code></dt>"
+            f"<dd>{html.escape(operation['summary'])}</dd>"
+            for path, operations in app.openapi()["paths"].items()
+            for method, operation in operations.items()
+        ]
+        title = html.escape(app.title)
+        return (
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+            f"<h1>{title}</h1><dl>{''.join(rows)}</dl>"
+            "<p>In full: <a href=openapi.json>openapi.json</a></p></html>"
+        )
 
     @app.get("/model", summary="What the model knows")
     async def facts() -> dict[str, Any]:
@@ -138,21 +204,20 @@ def _add_people(app: FastAPI, service: Service, name: str) -> None:
         }
 
 
-def _add_pictures(app: FastAPI, service: Service) -> None:
-    """A picture's bytes in, its class out."""
+def _add_images(app: FastAPI, service: Service) -> None:
+    """A file's bytes in, its class out."""
     predictor = service.predictor
 
     @app.post(
         "/predict",
-        summary="The class of a picture, sent as it is",
-        openapi_extra=_PICTURE_BODY,
+        summary="The class of an image: a file's bytes, a form or JSON",
+        openapi_extra=_IMAGE_BODY,
         responses={status: {"description": text} for status, text in _REFUSALS.items()},
     )
-    async def predict(request: Request) -> Any:
-        content = await _body(request)
-        if not content:
-            return _error(400, "The body is empty; send a picture's bytes.")
-        pixels = await service.decode(content)
+    async def predict(request: Request, details: bool = False) -> Response:
+        """details: also what the model saw, and where it looked."""
+        kind = request.headers.get("content-type", "")
+        pixels = await service.body(request, lambda body: service.pixels(image_in(body, kind)))
         logits = await service.logits(pixels[None])
         prediction = predictor.prediction(predictor.softmax(logits)[0])
         reply: dict[str, Any] = {
@@ -161,21 +226,11 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             "unsure": prediction.is_unsure,
             "probabilities": prediction.probabilities,
         }
-        if request.query_params.get("details", "").lower() in ("1", "true"):
+        if details:
             reply["seen"] = await service.aside(lambda: png_data_uri(pixels))
             if predictor.has_map:
                 reply["where"] = await service.where(pixels)
         return JSONResponse(reply)
-
-
-async def _body(request: Request) -> bytes:
-    """What was sent, which `Guards` has made one message of; request.body() would copy it."""
-    parts, is_more = [], True
-    while is_more:
-        message = await request.receive()
-        parts.append(message.get("body", b""))
-        is_more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -190,8 +245,8 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return _readiness(service)
 
     @app.get("/metrics", response_class=PlainTextResponse, summary="Figures for Prometheus")
-    async def metrics() -> str:
-        return service.measures.text(waiting=service.batcher.num_waiting)
+    async def metrics() -> bytes:
+        return generate_latest(service.registry)
 
 
 def _readiness(service: Service) -> JSONResponse:
@@ -200,43 +255,58 @@ def _readiness(service: Service) -> JSONResponse:
 
 
 def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
-    """The open inference protocol."""
+    """The Open Inference Protocol."""
     predictor = service.predictor
+    size, num_classes = predictor.image_size, len(predictor.class_names)
 
-    @app.get("/v2", summary="The server, in the open inference protocol")
+    @app.get("/v2", summary="The server, in the Open Inference Protocol")
     async def server() -> dict[str, Any]:
-        return {"name": "tenfold", "version": __version__, "extensions": ["binary_tensor_data"]}
+        extensions = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
+        return {"name": "tenfold", "version": __version__, "extensions": extensions}
+
+    @app.post("/v2/repository/index", summary="The models there are")
+    async def index() -> list[dict[str, str]]:
+        return [{"name": name, "version": "1", "state": "READY", "reason": ""}]
 
     async def ready() -> JSONResponse:
         return _readiness(service)
 
     async def model() -> dict[str, Any]:
-        return protocol.metadata(
-            name, size=predictor.image_size, num_classes=len(predictor.class_names)
+        return protocol.metadata(name, size=size, num_classes=num_classes)
+
+    async def configuration() -> dict[str, Any]:
+        return protocol.configuration(name, size=size, num_classes=num_classes)
+
+    async def statistics() -> dict[str, Any]:
+        return protocol.statistics(
+            name,
+            num_images=int(service.figure("tenfold_pictures_total")),
+            num_batches=int(service.figure("tenfold_batches_total")),
+            seconds=service.figure("tenfold_computing_seconds_total"),
         )
 
     async def infer(request: Request) -> Response:
-        body = await _body(request)
         length = request.headers.get("inference-header-content-length")
-        asked = await service.aside(
-            lambda: protocol.read_request(
-                body, json_length=length, size=predictor.image_size, outputs=OUTPUTS
-            )
+        asked = await service.body(
+            request, lambda body: protocol.read_request(body, json_length=length, size=size)
         )
         logits = await service.logits(asked.pixels)
         tensors = {"logits": logits, "probabilities": predictor.softmax(logits)}
-        reply = await service.aside(lambda: protocol.write_reply(name, asked, tensors))
-        if reply.json_length is None:
-            return Response(reply.body, media_type="application/json")
+        body, json_length = await service.aside(lambda: protocol.write_reply(name, asked, tensors))
+        if json_length is None:
+            return Response(body, media_type="application/json")
         return Response(
-            reply.body,
+            body,
             media_type="application/octet-stream",
-            headers={"Inference-Header-Content-Length": str(reply.json_length)},
+            headers={"Inference-Header-Content-Length": str(json_length)},
         )
 
+    app.get("/v2/models/stats", summary="How much was computed")(statistics)
     for prefix in (f"/v2/models/{name}", f"/v2/models/{name}/versions/1"):
         app.get(f"{prefix}/ready", summary="Whether the model answers")(ready)
         app.get(prefix, summary="What the model takes and gives")(model)
+        app.get(f"{prefix}/config", summary="The same, as Triton has it")(configuration)
+        app.get(f"{prefix}/stats", summary="How much was computed")(statistics)
         app.post(
             f"{prefix}/infer",
             summary="Pixels in, probabilities out",
@@ -245,26 +315,30 @@ def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
         )(infer)
 
 
-_PICTURE_BODY = {
+_REFERENCE = "#/components/schemas/{model}"
+_FILE = {"type": "string", "format": "binary"}
+_IMAGE_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
-    },
-    "parameters": [
-        {
-            "name": "details",
-            "in": "query",
-            "schema": {"type": "boolean", "default": False},
-            "description": "also what the model saw, and where it looked",
-        }
-    ],
+        "content": {
+            "image/*": {"schema": _FILE},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": _FILE},
+                }
+            },
+            "application/json": {"schema": ImageRequest.model_json_schema(by_alias=False)},
+        },
+    }
 }
 
 _REFUSALS: dict[int | str, str] = {
-    400: "no picture in the body",
+    400: "no image in the body",
     408: "the body did not come in time",
     413: "more bytes or pixels than are allowed",
-    415: "nothing that can be read as a picture",
+    415: "nothing that can be read as an image",
     503: "too many requests; try again",
 }
 
@@ -272,18 +346,7 @@ _INFER_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {"inputs": {"type": "array", "minItems": 1, "maxItems": 1}},
-                }
-            }
+            "application/json": {"schema": {"$ref": _REFERENCE.format(model="InferenceRequest")}}
         },
     }
 }
-
-
-def _error(status: int, reason: str, *, retry: bool = False) -> JSONResponse:
-    headers = {"Retry-After": "1"} if retry else None
-    return JSONResponse({"error": reason}, status_code=status, headers=headers)

@@ -3,6 +3,8 @@
 N pictures of H by W pixels, C classes.
 """
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from tenfold.errors import TenfoldError, first_line, require_packages
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.parts import parts_of
 
-OLDEST_OPSET = 18
+OPSET = 18
+"""The exporter's own, which ONNX Runtime has read since 2022."""
 
 INPUT = "pixels"
 OUTPUTS = ("probabilities", "logits")
@@ -67,7 +70,7 @@ class Exported(nn.Module):
         self._maps.append(output if self._layer.as_maps is None else self._layer.as_maps(output))
 
     def _where(self, logits: Tensor) -> Tensor:
-        """What each place adds to the guess, where the head sees the maps' channels; otherwise how
+        """What each place adds to the logit, where the head sees the maps' channels; otherwise how
         strongly the layer answers there."""
         [maps] = self._maps
         if self._head is None or self._head.in_features != maps.shape[1]:
@@ -77,72 +80,50 @@ class Exported(nn.Module):
 
 
 def write_onnx(
-    model: TrainedModel, path: Path, *, has_map: bool = False, opset: int | None = None
-) -> int:
-    """Write the graph with `opset`, or the lowest that will do, and return that.
-
-    Raises TenfoldError where no opset will do.
-    """
-    newest = _onnx().defs.onnx_opset_version()
-    if opset is not None and not OLDEST_OPSET <= opset <= newest:
-        raise TenfoldError(
-            f"Opset {opset} can't be written here; choose one from {OLDEST_OPSET} to {newest}."
-        )
-    exported = Exported(model, has_map=has_map).cpu().eval()
-    height, width = model.image_size
-    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    names = [*OUTPUTS, *([MAP_OUTPUT] if has_map else [])]
-    reason = ""
-    try:
-        for version in range(OLDEST_OPSET, newest + 1) if opset is None else (opset,):
-            try:
-                _write(exported, example, names, path, version)
-            except Exception as error:  # Whatever exporter or runtime can't do in this opset.
-                reason = f"{type(error).__name__}: {first_line(error)}"
-                continue
-            return version
-    finally:
-        exported.release()
-    raise TenfoldError(f"{model.recipe.model.name} can't be written as ONNX ({reason}).")
-
-
-def _onnx() -> Any:
+    model: TrainedModel, path: Path, *, has_map: bool = False, opset: int = OPSET
+) -> None:
+    """Write the graph with `opset` of ONNX. Raises TenfoldError where that can't be."""
     # torch.onnx needs onnxscript, and says so in a traceback.
     needed = ("onnx", "onnxruntime", "onnxscript")
     require_packages(*needed, what="Exports need onnx, onnxscript and ONNX Runtime", extra="export")
     import onnx
-
-    return onnx
-
-
-def _write(exported: Exported, example: Tensor, names: list[str], path: Path, opset: int) -> None:
-    import logging
-    import warnings
-
-    import onnx
     import onnxruntime
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("onnxscript").setLevel(logging.CRITICAL)
-        program = torch.onnx.export(
-            exported,
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=[INPUT],
-            output_names=names,
-            dynamic_shapes={INPUT: {0: torch.export.Dim("batch", min=1)}},
-            verbose=False,
+    newest = onnx.defs.onnx_opset_version()
+    if not OPSET <= opset <= newest:
+        raise TenfoldError(
+            f"Opset {opset} can't be written here; choose one from {OPSET} to {newest}."
         )
-    assert program is not None
-    program.save(str(path))
-    written = onnx.load(str(path))
-    _forget_the_machine(written)
-    onnx.save(written, str(path))
-    if {entry.domain: entry.version for entry in written.opset_import}[""] != opset:
-        raise ValueError("the exporter fell back to another opset")
-    onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    exported = Exported(model, has_map=has_map).cpu().eval()
+    example = torch.zeros(2, *model.image_size, 3, dtype=torch.uint8)
+    logging.getLogger("onnxscript").setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                exported,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[*OUTPUTS, *([MAP_OUTPUT] if has_map else [])],
+                dynamic_shapes={INPUT: {0: torch.export.Dim("batch", min=1)}},
+                verbose=False,
+            )
+        assert program is not None
+        written = program.model_proto
+        _forget_the_machine(written)
+        onnx.save(written, str(path))
+        if {entry.domain: entry.version for entry in written.opset_import}[""] != opset:
+            raise ValueError("the exporter fell back to another opset")
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # Whatever exporter or runtime can't do in this opset.
+        raise TenfoldError(
+            f"{model.recipe.model.name} can't be written as ONNX of opset {opset} "
+            f"({type(error).__name__}: {first_line(error)}); try another --opset."
+        ) from error
+    finally:
+        exported.release()
 
 
 def _forget_the_machine(model: Any) -> None:

@@ -44,8 +44,8 @@ def push(run: RunFolder, name: str, *, card: str, private: bool = False) -> str:
                 copy = folder / file.relative_to(run.path)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
-        _leave_out_the_machine(folder)
         write_text(folder / "README.md", card)
+        _leave_out_the_machine(folder)
         api = HfApi()
         try:
             address = str(api.create_repo(name, private=private, exist_ok=True))
@@ -95,25 +95,21 @@ def pull(name: str, runs: Path, *, revision: str | None = None) -> RunFolder:
 
 
 def _leave_out_the_machine(folder: Path) -> None:
-    """Take out of the files in `folder` what they say of the machine, its folders and commands."""
+    """Take out of the files in `folder` what they say of the machine, its folders and commands.
+
+    Raises TenfoldError where any byte of them, as in files that older versions exported, says it.
+    """
     model = load_model(folder / "model.safetensors")
-    place = json.dumps(model.recipe.data.name).strip('"').encode()
-    for file in folder.glob("export/*.onnx"):  # Of older versions of tenfold.
-        if Path(model.recipe.data.name).is_absolute() and place in file.read_bytes():
-            raise TenfoldError(
-                f"export/{file.name} says where the data lies on this machine; export the run "
-                "again, and push it then."
-            )
+    places = {str(Path.home()), model.recipe.data.name}
     model = replace(model, recipe=without_places(model.recipe))
     save_model(folder / "model.safetensors", model)
     write_json(folder / "recipe.json", model.recipe.to_dict())
     known = read_json(folder / "provenance.json")
     known = {key: value for key, value in known.items() if key not in _PRIVATE}
     if isinstance(known.get("data"), dict):
+        places.add(str(known["data"].get("location")))
         name = Path(str(known["data"].get("name"))).name
-        known["data"] = known["data"] | {
-            "name": name, "location": None, "source": None, "notes": []
-        }  # fmt: skip
+        known["data"] |= {"name": name, "location": None, "source": None, "notes": []}
     write_json(folder / "provenance.json", known)
     result = read_json(folder / "result.json")
     for use in result.get("test_uses", ()):
@@ -126,6 +122,14 @@ def _leave_out_the_machine(folder: Path) -> None:
         for file in files.values():
             file["path"] = Path(file["path"]).name
         write_json(exports, files)
+    told = [json.dumps(place).strip('"').encode() for place in places if Path(place).is_absolute()]
+    for file in filter(Path.is_file, folder.rglob("*")):
+        content = file.read_bytes()
+        if any(place in content for place in told if len(place) > 4):
+            raise TenfoldError(
+                f"{file.relative_to(folder)} names a folder of this machine; export or evaluate "
+                "the run again, and push it then."
+            )
 
 
 def _folder_name(recipe: object) -> str:

@@ -1,28 +1,70 @@
 """The Open Inference Protocol, version 2, over HTTP: what clients of Triton and KServe speak.
 
-https://github.com/kserve/open-inference-protocol, with its extension for binary tensors.
+https://github.com/kserve/open-inference-protocol, with its extension for binary tensors, and
+what Triton's own tools ask for before they measure: configuration, statistics, the list of models.
 """
 
 import json
 import math
-import reprlib
-from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
 
 from tenfold.errors import TenfoldError
 
-MOST_PICTURES = 256
+MOST_IMAGES = 256
 """In one request."""
 
 MOST_JSON_BYTES = 4_000_000
-"""Of the JSON part: a picture's number takes up to four letters and much of Python's time."""
-
+"""Of the JSON part, for no other thread of Python runs while it is parsed."""
 
 MOST_OF = {b"{": 1_000, b'"': 10_000, b"[": 65_536, b",": 1_000_000}
-"""What the JSON part may hold of each, for no other thread of Python runs while it is parsed."""
+"""What it may hold of each, for what each takes."""
+
+OUTPUTS = ("probabilities", "logits")
+
+T = TypeVar("T")
+Several = Annotated[list[T], Field(fail_fast=True)]
+Side = Annotated[int, Field(ge=1, strict=True)]
+Byte = Annotated[int, Field(ge=0, le=255, strict=True)]
+
+
+class Parameters(BaseModel):
+    """Of a request, an input or an output; others are ignored."""
+
+    binary_data_size: Annotated[int, Field(strict=True)] | None = None
+    binary_data: bool | None = None
+    binary_data_output: bool = False
+
+
+class Input(BaseModel):
+    """The pixels, flat or nested as their shape, or in binary behind the JSON."""
+
+    name: Literal["pixels"]
+    datatype: Literal["UINT8"]
+    shape: Annotated[
+        Several[Annotated[int, Field(ge=1, strict=True)]], Field(min_length=4, max_length=4)
+    ]
+    data: Several[Byte] | Several[Several[Several[Several[Byte]]]] | None = None
+    parameters: Parameters | None = None
+
+
+class Output(BaseModel):
+    """An output that is asked for."""
+
+    name: Literal["probabilities", "logits"]
+    parameters: Parameters | None = None
+
+
+class InferenceRequest(BaseModel):
+    """What is asked for."""
+
+    id: Annotated[str, Field(strict=True)] | None = None
+    inputs: Annotated[Several[Input], Field(min_length=1, max_length=1)]
+    outputs: Annotated[Several[Output], Field(max_length=8)] | None = None
+    parameters: Parameters | None = None
 
 
 class WrongRequestError(TenfoldError):
@@ -33,61 +75,76 @@ class Asked(NamedTuple):
     """A request: its id, pixels (N, H, W, 3) uint8, and for each output whether it is wanted in
     binary."""
 
-    id: str
+    id: str | None
     pixels: NDArray[np.uint8]
     outputs: dict[str, bool]
 
 
-class Reply(NamedTuple):
-    """A body, and the length of its JSON part where binary tensors follow."""
-
-    body: bytes
-    json_length: int | None
-
-
 def metadata(name: str, *, size: tuple[int, int], num_classes: int) -> dict[str, Any]:
     """What the model takes and gives."""
-    outputs = [
-        {"name": output, "datatype": "FP32", "shape": [-1, num_classes]}
-        for output in ("probabilities", "logits")
-    ]
     return {
         "name": name,
         "versions": ["1"],
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [-1, *size, 3]}],
-        "outputs": outputs,
+        "outputs": [
+            {"name": output, "datatype": "FP32", "shape": [-1, num_classes]} for output in OUTPUTS
+        ],
     }
 
 
-def read_request(
-    body: bytes, *, json_length: str | None, size: tuple[int, int], outputs: tuple[str, ...]
-) -> Asked:
+def configuration(name: str, *, size: tuple[int, int], num_classes: int) -> dict[str, Any]:
+    """The same in the form of Triton's model configuration."""
+    return {
+        "name": name,
+        "platform": "onnxruntime_onnx",
+        "backend": "onnxruntime",
+        "max_batch_size": MOST_IMAGES,
+        "input": [{"name": "pixels", "data_type": "TYPE_UINT8", "dims": [*size, 3]}],
+        "output": [
+            {"name": output, "data_type": "TYPE_FP32", "dims": [num_classes]} for output in OUTPUTS
+        ],
+    }
+
+
+def statistics(name: str, *, num_images: int, num_batches: int, seconds: float) -> dict[str, Any]:
+    """What was computed, in the form of Triton's statistics; seconds: that it took."""
+    success = {"count": num_images, "ns": round(1e9 * seconds)}
+    figures = {
+        "name": name,
+        "version": "1",
+        "inference_count": num_images,
+        "execution_count": num_batches,
+        "inference_stats": {"success": success, "compute_infer": success},
+    }
+    return {"model_stats": [figures]}
+
+
+def read_request(body: bytes, *, json_length: str | None, size: tuple[int, int]) -> Asked:
     """What a body asks for. json_length: the header Inference-Header-Content-Length.
 
     Raises WrongRequestError.
     """
     length = _length_of_json(body, json_length)
     try:
-        request = _object(json.loads(body[:length]), "the request")
-    except (ValueError, RecursionError) as error:
-        raise WrongRequestError("The body does not begin with JSON.") from error
-    inputs = _list(request.get("inputs"), "inputs")
-    if len(inputs) != 1:
-        raise WrongRequestError(f"There are {len(inputs)} inputs where one, pixels, is expected.")
-    pixels = _tensor(_object(inputs[0], "an input"), body[length:], size=size)
-    identifier = request.get("id")
-    if identifier is not None and not isinstance(identifier, str):
-        raise WrongRequestError("id is no text.")
-    return Asked(identifier or "", pixels, _wanted(request, outputs))
+        request = InferenceRequest.model_validate_json(body[:length])
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"][:4])
+        raise WrongRequestError(f"{place or 'The body'}: {first['msg'][:200]}.") from error
+    wanted = request.outputs or [Output(name="probabilities"), Output(name="logits")]
+    by_default = bool(request.parameters and request.parameters.binary_data_output)
+    outputs: dict[str, bool] = {}
+    for each in wanted:
+        is_binary = each.parameters.binary_data if each.parameters else None
+        outputs[each.name] = by_default if is_binary is None else is_binary
+    return Asked(request.id, _pixels(request.inputs[0], body[length:], size=size), outputs)
 
 
 def _length_of_json(body: bytes, stated: str | None) -> int:
     length = len(body)
     if stated is not None:
-        if not (stated.isascii() and stated.isdigit() and len(stated) < 10):
-            raise WrongRequestError("Inference-Header-Content-Length is not a number.")
-        length = int(stated)
+        length = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 10 else 0
     if not 0 < length <= len(body):
         raise WrongRequestError("Inference-Header-Content-Length is not within the body.")
     if length > MOST_JSON_BYTES:
@@ -104,98 +161,38 @@ def _length_of_json(body: bytes, stated: str | None) -> int:
     return length
 
 
-def _wanted(request: dict[str, Any], outputs: tuple[str, ...]) -> dict[str, bool]:
-    """The outputs that are asked for, and whether each is wanted in binary."""
-    asked = _list(request.get("outputs") or [{"name": each} for each in outputs], "outputs")
-    by_default = _parameters(request).get("binary_data_output", False) is True
-    wanted = {}
-    for output in (_object(each, "an output") for each in asked):
-        name = output.get("name")
-        if name not in outputs:
-            raise WrongRequestError(
-                f"There is no output {_shown(name)}; there are: {', '.join(outputs)}."
-            )
-        wanted[name] = _parameters(output).get("binary_data", by_default) is True
-    return wanted
-
-
-def _tensor(tensor: dict[str, Any], binary: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The pixels, whose number is known to be small before any is looked at."""
-    if tensor.get("name") != "pixels":
+def _pixels(tensor: Input, binary: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Whose number is known to be small before any is looked at."""
+    number = tensor.shape[0]
+    if tensor.shape[1:] != [*size, 3] or not 1 <= number <= MOST_IMAGES:
         raise WrongRequestError(
-            f"There is no input {_shown(tensor.get('name'))}; there is: pixels."
+            f"pixels has another shape than [N, {size[0]}, {size[1]}, 3] with N from 1 to "
+            f"{MOST_IMAGES}."
         )
-    if tensor.get("datatype") != "UINT8":
-        raise WrongRequestError(
-            f"pixels is of {_shown(tensor.get('datatype'))} where UINT8 is expected."
-        )
-    shape, expected = _list(tensor.get("shape"), "shape"), [*size, 3]
-    if any(type(side) is not int for side in shape) or shape[1:] != expected or len(shape) != 4:
-        raise WrongRequestError(
-            f"pixels has the shape {_shown(shape)} where [N, {size[0]}, {size[1]}, 3] is expected."
-        )
-    if not 1 <= shape[0] <= MOST_PICTURES:
-        raise WrongRequestError(
-            f"pixels holds {_shown(shape[0])} pictures where 1 to {MOST_PICTURES} are allowed."
-        )
-    number = math.prod(shape)
-    announced = _parameters(tensor).get("binary_data_size")
+    announced = tensor.parameters.binary_data_size if tensor.parameters else None
+    expected = math.prod(tensor.shape)
     if announced is not None:
-        if announced != number or len(binary) != number:
-            raise WrongRequestError(f"{len(binary)} bytes follow where there should be {number}.")
-        return np.frombuffer(binary, dtype=np.uint8).reshape(shape)
-    if binary:
-        raise WrongRequestError("Bytes follow the JSON that no input announces.")
-    values = _flat(_list(tensor.get("data"), "data"), number)
-    if len(values) != number:
-        raise WrongRequestError(f"data holds {len(values)} numbers where there should be {number}.")
-    if not all(type(value) is int and 0 <= value <= 255 for value in values):
-        raise WrongRequestError("data holds something else than whole numbers from 0 to 255.")
-    return np.array(values, dtype=np.uint8).reshape(shape)
+        if announced != expected or len(binary) != expected:
+            raise WrongRequestError(f"{len(binary)} bytes follow where there should be {expected}.")
+        return np.frombuffer(binary, dtype=np.uint8).reshape(tensor.shape)
+    if binary or tensor.data is None:
+        raise WrongRequestError("pixels has data, or a binary_data_size and bytes behind the JSON.")
+    try:
+        return np.array(tensor.data, dtype=np.uint8).reshape(tensor.shape)
+    except ValueError as error:
+        raise WrongRequestError(
+            f"data is nested unevenly or holds other than {expected} numbers."
+        ) from error
 
 
-def _flat(values: list[Any], number: int) -> list[Any]:
-    """Nested lists as one, as deep as pixels are and no longer than is of use."""
-    for _ in range(3):
-        if not any(isinstance(value, list) for value in values):
-            break
-        if not all(isinstance(value, list) for value in values):
-            raise WrongRequestError("data is nested unevenly.")
-        values = list(islice(chain.from_iterable(values), number + 1))
-    return values
-
-
-def _object(value: object, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise WrongRequestError(f"{what[0].upper()}{what[1:]} is no JSON object.")
-    return value
-
-
-def _list(value: object, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise WrongRequestError(f"{what} is missing or no JSON list.")
-    return value
-
-
-def _parameters(of: dict[str, Any]) -> dict[str, Any]:
-    return _object(of.get("parameters") or {}, "parameters")
-
-
-def _shown(value: object) -> str:
-    """`value` in a message, of which no more than is of use."""
-    return reprlib.repr(value)
-
-
-def write_reply(name: str, asked: Asked, tensors: dict[str, NDArray[np.float32]]) -> Reply:
-    """The answer to `asked`."""
+def write_reply(
+    name: str, asked: Asked, tensors: dict[str, NDArray[np.float32]]
+) -> tuple[bytes, int | None]:
+    """A body, and the length of its JSON part where binary tensors follow."""
     entries, blobs = [], []
     for output, is_binary in asked.outputs.items():
         values = np.ascontiguousarray(tensors[output], dtype=np.float32)
-        entry: dict[str, Any] = {
-            "name": output,
-            "datatype": "FP32",
-            "shape": list(values.shape),
-        }
+        entry: dict[str, Any] = {"name": output, "datatype": "FP32", "shape": list(values.shape)}
         if is_binary:
             blobs.append(values.tobytes())
             entry["parameters"] = {"binary_data_size": values.nbytes}
@@ -203,7 +200,7 @@ def write_reply(name: str, asked: Asked, tensors: dict[str, NDArray[np.float32]]
             entry["data"] = values.ravel().tolist()
         entries.append(entry)
     reply: dict[str, Any] = {"model_name": name, "model_version": "1", "outputs": entries}
-    if asked.id:
+    if asked.id is not None:
         reply["id"] = asked.id
     head = json.dumps(reply).encode()
-    return Reply(b"".join([head, *blobs]), len(head) if blobs else None)
+    return b"".join([head, *blobs]), len(head) if blobs else None

@@ -1,0 +1,51 @@
+"""Where a service listens and what it allows; each field is an option of `tenfold serve`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Where a service listens, and to whom it answers how."""
+
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let others than this machine connect.")
+    ] = False
+    one_view: Annotated[
+        bool,
+        typer.Option("--one-view", help="Use one view of each image, whatever the recipe has."),
+    ] = False
+    key_file: Annotated[
+        Path | None, typer.Option(help="A file with the key that X-API-Key must say.")
+    ] = None
+    host_name: Annotated[list[str] | None, typer.Option(help="A further name of this host.")] = None
+    origin: Annotated[
+        list[str] | None, typer.Option(help="A site whose pages may ask, such as https://a.org.")
+    ] = None
+    accuracy: Annotated[
+        int | None,
+        typer.Option(
+            help="95 or 99: call predictions unsure where fewer in a hundred would be right; "
+            "otherwise where they are likelier wrong than right."
+        ),
+    ] = None
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to compute with; results depend on it.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask for."""
+
+    max_bytes: Annotated[
+        int, typer.Option(min=1, help="Of a request's body, compressed or not.")
+    ] = 20_000_000
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of an image that is decoded.")] = 1 << 23
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Until an answer has gone.")] = 30.0
+    max_requests: Annotated[int, typer.Option(min=1, help="That are worked on at once.")] = 1024
