@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data.formats.encoding import png_data_uri
+from tenfold.data.encoding import png_data_uri
 from tenfold.reporting.pictures import sprite, thumbnails
 from tenfold.reporting.templating import TEMPLATES
 

@@ -13,7 +13,7 @@ from tenfold.formatting import percent
 
 if TYPE_CHECKING:
     from tenfold.cli.predictions import Task
-    from tenfold.data.formats.image_sources import Part
+    from tenfold.data.image_sources import Part
     from tenfold.evaluation.picture_predictions import Model, PicturePrediction
 
 MAX_ROWS = 40
@@ -23,7 +23,7 @@ logger = logging.getLogger("tenfold")
 
 def predict_images(output: Output, run: Path, places: list[str], task: "Task") -> None:
     """Predict single images as `task` says."""
-    from tenfold.data.formats.image_sources import find_parts
+    from tenfold.data.image_sources import find_parts
 
     _require_model(run)
     share = chosen_part(task.part)

@@ -37,7 +37,7 @@ def load(
     """
     from tenfold.data import formats, sources
     from tenfold.data.checksums import with_checksums
-    from tenfold.data.formats.resizing import resize_dataset
+    from tenfold.data.decoded import resize_dataset
     from tenfold.data.sources.named import find, is_elsewhere
 
     found: Dataset | Path | None = None

@@ -406,7 +406,7 @@ def _drawn(images: Images, number: int) -> Images:
 
 def _samples(images: Images, number: int) -> list[str]:
     """Pictures of as many classes as there are, as PNG in data URIs, for those who want to try."""
-    from tenfold.data.formats.encoding import png_data_uri
+    from tenfold.data.encoding import png_data_uri
 
     first = np.array([np.flatnonzero(images.labels == label)[0] for label in set(images.labels)])
     others = np.setdiff1d(np.arange(len(images)), first)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.formats.encoding import png_data_uri
+from tenfold.data.encoding import png_data_uri
 
 MAX_SIDE = 96
 """Pixels; a page of large photographs would otherwise grow by megabytes."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.eda import ClassLook, Exploration
-from tenfold.data.formats.encoding import png_data_uri
+from tenfold.data.encoding import png_data_uri
 from tenfold.data.images import Dataset, Images
 from tenfold.data.leaks import DuplicatePair, DuplicateReport, Overlap
 from tenfold.data.quality import QualityFlag

@@ -8,39 +8,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from tenfold.data.formats.archives import is_archive
-from tenfold.data.formats.cifar import is_cifar, read_cifar
-from tenfold.data.formats.csv_folders import read_csv_folder, write_folder
-from tenfold.data.formats.decoding import Settings
-from tenfold.data.formats.image_folders import (
+from tenfold.data.archives import is_archive
+from tenfold.data.cifar import is_cifar, read_cifar
+from tenfold.data.csv_tables import find_tables, names_classes, read_csv_folder
+from tenfold.data.decoded import Settings, resize_dataset
+from tenfold.data.folders import (
     class_folders,
     folder_within,
     is_litter,
     picture_files,
     read_image_folder,
 )
-from tenfold.data.formats.label_tables import find_tables, names_classes
-from tenfold.data.formats.npz_files import read_npz, write_npz
-from tenfold.data.formats.parquet_files import read_parquet, write_parquet
-from tenfold.data.formats.resizing import resize_dataset
 from tenfold.data.images import PHOTO_SIZE, Dataset, class_gaps, with_distinct_ids
+from tenfold.data.npz import read_npz
+from tenfold.data.parquet import read_parquet
+from tenfold.data.writing import write_folder, write_npz, write_parquet
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
-
-__all__ = [
-    "EXPORT_FORMATS",
-    "detect",
-    "export",
-    "read",
-    "read_cifar",
-    "read_csv_folder",
-    "read_image_folder",
-    "read_npz",
-    "read_parquet",
-    "write_folder",
-    "write_npz",
-    "write_parquet",
-]
 
 logger = logging.getLogger("tenfold")
 

@@ -1,30 +1,29 @@
 """Folders of picture files, one folder a class.
 
 `train/cat/tom.jpg`, beside `val`, `valid` or `validation`, and `test`; or `cat/tom.jpg` without
-splits, which is all training data but for a `test/cat/tim.jpg` beside it. `split_names` has more
+splits, which is all training data but for a `test/cat/tim.jpg` beside it. `tables` has more
 spellings. Folders and files whose names begin with a dot, and the litter of operating systems, are
 passed over. A class folder may hold folders of its own.
 """
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tenfold.data.formats.decoded_cache import entry_of
-from tenfold.data.formats.decoding import DEFAULT_SETTINGS, Settings
-from tenfold.data.formats.listings import (
-    Listing,
-    decode_listings,
-    label_numbers,
-    one_spelling,
-    plain_name,
-    sorted_names,
-)
-from tenfold.data.formats.split_names import PLAIN_NAMES, SPLITS, split_named
+from tenfold.data.decoded import Settings
 from tenfold.data.images import Dataset
+from tenfold.data.tables import (
+    PLAIN_NAMES,
+    SPLITS,
+    Row,
+    decode_table,
+    plain_name,
+    printable,
+    split_named,
+)
 from tenfold.errors import TenfoldError, counted
 
 logger = logging.getLogger("tenfold")
@@ -48,48 +47,38 @@ class PictureFile:
     stamp: str
 
 
-def read_image_folder(path: Path, settings: Settings = DEFAULT_SETTINGS) -> Dataset:
-    """The pictures of a folder of class folders, with or without split folders above those.
+def read_image_folder(path: Path, settings: Settings) -> Dataset:
+    """The images of a folder of class folders, with or without split folders above those.
 
     Class names are the folders' names, sorted over all splits: by value where all of them are
     whole numbers, otherwise by code point. Ids are paths relative to the folder. Raises
-    TenfoldError for a folder without pictures or with fewer than two classes, for folders that
-    may be splits or classes, two spellings of one split, and for broken pictures unless they are
+    TenfoldError for a folder without images or with fewer than two classes, for folders that
+    may be splits or classes, two spellings of one split, and for broken images unless they are
     to be skipped.
     """
     root = folder_within(path)
     layout = _find_layout(root)
-    found = {split: own.classes() for split, own in layout.splits.items()}
-    called, notes = one_spelling(found)
-    classes = {split: [called[name] for name in names] for split, names in found.items()}
-    class_names = sorted_names(called.values())
-    if len(class_names) < 2:
-        what = f"only the class folder {class_names[0]}" if class_names else "no class folders"
-        raise TenfoldError(
-            f"{path} holds {what} with pictures; at least two class folders are needed, as in "
-            "train/cat/1.jpg and train/dog/1.jpg."
-        )
     said = f": {', '.join(layout.said)}" if layout.said else ""
     if said:
         logger.info("%s%s.", path, said)
-    listings = {
-        split: Listing(
-            [os.path.join(root, file.path) for file in own.files],
-            [file.path for file in own.files],
-            label_numbers(classes[split], class_names),
-            [printable(file.path) for file in own.files],
-        )
+    table = {
+        split: [
+            Row(
+                os.path.join(root, file.path), file.path, name, printable(file.path), "", file.stamp
+            )
+            for file, name in zip(own.files, own.classes(), strict=True)
+        ]
         for split, own in layout.splits.items()
     }
-    stamps = [file.stamp for own in layout.splits.values() for file in own.files]
-    return decode_listings(
-        listings,
+    return decode_table(
+        table,
+        settings,
         place=path,
-        class_names=class_names,
         source=f"{path} (image folder{said})",
-        settings=settings,
-        entry=entry_of(root, stamps, settings),
-        notes=(*layout.notes, *notes, *_empty_folders(root, layout, called)),
+        least_classes="at least two class folders are needed, as in train/cat/1.jpg and "
+        "train/dog/1.jpg",
+        root=root,
+        notes=(*layout.notes, *_empty_folders(root, layout)),
     )
 
 
@@ -117,11 +106,6 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _LITTER
 
 
-def printable(path: str) -> str:
-    """The path as text that every format can hold, also where its bytes are no UTF-8."""
-    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
-
-
 def _walk(
     root: Path, folder: str, *, ancestors: Sequence[tuple[int, int]]
 ) -> Iterator[PictureFile]:
@@ -137,21 +121,15 @@ def _walk(
     for entry in visible:
         path = f"{folder}/{entry.name}" if folder else entry.name
         if entry.name.lower().endswith(PICTURE_SUFFIXES) and not entry.is_dir():
-            yield PictureFile(path, stamp_of(path, entry))
+            # One that is replaced may have the size and the time of the one before.
+            try:
+                s = entry.stat()
+                stamp = f"{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"
+            except OSError:  # A dangling link.
+                stamp = "-"
+            yield PictureFile(path, f"{path} {stamp}")
         elif entry.is_dir():
             yield from _walk(root, path, ancestors=(*ancestors, identity))
-
-
-def stamp_of(path: str, entry: "os.DirEntry[str]") -> str:
-    """The path with its file's size, times and number; a dangling link has none.
-
-    A file that is replaced may have the size and the time of the one before.
-    """
-    try:
-        status = entry.stat()
-    except OSError:
-        return f"{path} -"
-    return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 class _Split(NamedTuple):
@@ -333,15 +311,15 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
-def _empty_folders(root: Path, layout: _Layout, class_names: Collection[str]) -> list[str]:
-    """A sentence about class folders that hold no picture in any split."""
+def _empty_folders(root: Path, layout: _Layout) -> list[str]:
+    """A sentence about class folders that hold no image in any split."""
+    filled = {name for own in layout.splits.values() for name in own.classes()}
     tops = {own.folder.partition("/")[0] for own in layout.splits.values()}
     empty = {
         name
         for own in layout.splits.values()
         for name in map(printable, subfolders(root / own.folder))
-        if plain_name(name) not in class_names and (own.folder or name not in tops)
+        if plain_name(name) not in filled and (own.folder or name not in tops)
     }
-    return (
-        [f"Class folders without images were left out: {_listed(sorted(empty))}."] if empty else []
-    )
+    note = "Class folders without images were left out: {}."
+    return [note.format(_listed(sorted(empty)))] if empty else []
