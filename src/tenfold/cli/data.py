@@ -65,7 +65,7 @@ def data_eda(
     from tenfold.data.eda import explore
     from tenfold.data.leaks import check_leaks
     from tenfold.files import write_json
-    from tenfold.reporting.eda.page import write_exploration_page
+    from tenfold.reporting.eda import write_exploration_page
 
     output = Output(as_json=as_json)
     with output.progress() as progress:
