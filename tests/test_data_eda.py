@@ -141,7 +141,7 @@ def test_examples_are_the_most_extreme_first():
 def test_duplicates_are_counted_across_splits():
     train = images_of(photographs(30, side=32))
     test = images_of(train.pixels[[4, 9]], [0, 1], split="test")
-    (across,) = explored(train, test).duplicates.across
+    (across,) = (each for each in explored(train, test).duplicates if each.is_across)
     assert across.exact == 2
     assert across.pairs[0].second == "test/1"
 

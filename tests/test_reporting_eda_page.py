@@ -170,8 +170,8 @@ def test_every_picture_shown_is_what_it_is_called():
 def test_near_duplicates_nobody_looked_for_are_not_claimed_absent():
     data = made()
     found = explore(data)
-    overlaps = tuple(replace(overlap, near=None) for overlap in found.duplicates.overlaps)
-    page = page_of(data, duplicates=replace(found.duplicates, overlaps=overlaps))
+    overlaps = tuple(replace(overlap, near=None) for overlap in found.duplicates)
+    page = page_of(data, duplicates=overlaps)
     words = Outline(page).words()
     assert "No exact copies were found" in words
     assert "not looked for" in words

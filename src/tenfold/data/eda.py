@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.images import Dataset, Images
-from tenfold.data.leaks import DuplicateReport, duplicates_across
+from tenfold.data.leaks import Overlap, find_overlaps
 from tenfold.data.normalisation import Normalisation, channel_statistics
 from tenfold.data.quality import QualityFlag, find_flags, measure
 from tenfold.files import without_folders
@@ -116,7 +116,7 @@ class Exploration:
     classes: tuple[ClassLook, ...]
     original_sizes: OriginalSizes | None
     quality: tuple[QualityFlag, ...]
-    duplicates: DuplicateReport
+    duplicates: tuple[Overlap, ...]
     normalisation: Normalisation
 
     def to_json(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Exploration:
             },
             "original_sizes": None if self.original_sizes is None else asdict(self.original_sizes),
             "quality": [asdict(flag) for flag in self.quality],
-            "duplicates": self.duplicates.to_json(),
+            "duplicates": [asdict(overlap) for overlap in self.duplicates],
             "classes": [look.to_json() for look in self.classes],
         }
 
@@ -157,7 +157,7 @@ def explore(dataset: Dataset, *, progress: Progress | None = None) -> Exploratio
         classes=_looks(dataset.train, progress=progress),
         original_sizes=_original_sizes(splits),
         quality=find_flags(splits, measured),
-        duplicates=duplicates_across(splits, near=num_pictures <= MAX_COMPARED, progress=progress),
+        duplicates=find_overlaps(splits, near=num_pictures <= MAX_COMPARED, progress=progress),
         normalisation=channel_statistics(dataset.train),
     )
 

@@ -60,7 +60,7 @@ def render_exploration(exploration: Exploration, dataset: Dataset) -> str:
         balance=_balance(exploration.splits[0]),
         findings=findings(exploration),
         curves=_curves(looks),
-        pairs=[(each, _shown_pairs(each, dataset)) for each in exploration.duplicates.overlaps],
+        pairs=[(each, _shown_pairs(each, dataset)) for each in exploration.duplicates],
         is_grey=_is_grey(looks),
         chart=(_CHART_WIDTH, _CHART_HEIGHT),
         num_samples=max(1, _MAX_SAMPLES // max(1, len(looks))),
@@ -127,7 +127,7 @@ def findings(exploration: Exploration) -> dict[str, str]:
         "classes": _classes(exploration),
         "colours": _colours([look for look in exploration.classes if look.num_pictures]),
         "quality": _quality(exploration, sum(totals.values())),
-        "duplicates": _duplicates(exploration.duplicates.overlaps, totals),
+        "duplicates": _duplicates(exploration.duplicates, totals),
         "sizes": _sizes(exploration),
     }
     return {section: text for section, text in found.items() if text}
