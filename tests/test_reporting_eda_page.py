@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data.eda import OriginalSizes, SplitCounts, explore
+from tenfold.data.explore import OriginalSizes, SplitCounts, explore
 from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError
 from tenfold.reporting.eda import render_exploration, write_exploration_page

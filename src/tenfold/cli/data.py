@@ -62,7 +62,7 @@ def data_eda(
 ) -> None:
     """Explore a data set: classes, colours, quality, duplicates; as JSON and as a page."""
     from tenfold.data import load
-    from tenfold.data.eda import explore
+    from tenfold.data.explore import explore
     from tenfold.data.leaks import check_leaks
     from tenfold.files import write_json
     from tenfold.reporting.eda import write_exploration_page

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.eda import ClassLook, Exploration, SplitCounts
 from tenfold.data.encoding import png_data_uri
+from tenfold.data.explore import ClassLook, Exploration, SplitCounts
 from tenfold.data.images import LUMA, Dataset
 from tenfold.data.leaks import DuplicatePair, Overlap
 from tenfold.errors import counted
