@@ -116,8 +116,8 @@ class Example:
 class QualityFlag:
     """One kind of doubtful image.
 
-    measure: luminance, sharpness or entropy, see `_measure`. threshold: the value that the image's lies below or, for
-    `bright`, above. rule: how the threshold came about, in words.
+    measure: luminance, sharpness or entropy, as `_measure` has them. threshold: the value that the
+    image's lies below or, for `bright`, above. rule: how the threshold came about, in words.
     counts: flagged images by split. examples: the most extreme ones, NUM_EXAMPLES at most.
     """
 
