@@ -17,7 +17,6 @@ from tenfold.data.decoded import Settings
 from tenfold.data.images import Dataset
 from tenfold.data.tables import (
     PLAIN_NAMES,
-    SPLITS,
     Row,
     decode_table,
     plain_name,
@@ -57,7 +56,7 @@ def read_image_folder(path: Path, settings: Settings) -> Dataset:
     to be skipped.
     """
     root = folder_within(path)
-    layout = _find_layout(root)
+    layout = _Layout(root)
     said = f": {', '.join(layout.said)}" if layout.said else ""
     if said:
         logger.info("%s%s.", path, said)
@@ -144,14 +143,6 @@ class _Split(NamedTuple):
         return [plain_name(printable(file.path.split("/")[depth])) for file in self.files]
 
 
-class _Layout(NamedTuple):
-    """said: which folders are taken for what, where their names alone don't say it."""
-
-    splits: dict[str, _Split]
-    notes: list[str]
-    said: list[str]
-
-
 def class_folders(root: Path) -> set[str]:
     """Names of what may be class folders: in `root`, and in folders there that mean splits."""
     folders = subfolders(root)
@@ -165,38 +156,107 @@ def subfolders(path: Path) -> list[str]:
         return sorted(e.name for e in entries if not is_litter(e.name) and e.is_dir())
 
 
-def _find_layout(root: Path) -> _Layout:
-    """Which folders are splits and which are classes. Raises TenfoldError where it may be either.
+class _Layout:
+    """Which folders are splits and which are classes; one named as a split is one if it holds class
+    folders itself. Raises TenfoldError where it may be either.
 
-    A folder named as a split is one if it holds class folders itself.
+    said: which folders are taken for what, where their names alone don't say it.
     """
-    files = {folder: list(picture_files(root, folder)) for folder in subfolders(root)}
-    named = [folder for folder in files if split_named(folder)]
-    splits: dict[str, _Split] = {}
-    for folder in named:
-        split, own = split_named(folder) or "", _split_in(root, folder, files[folder])
-        if not own.files:
-            continue
-        if split in splits:
-            both = f"{splits[split].folder} and {folder}"
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.splits = root, dict[str, _Split]()
+        self.notes, self.said = list[str](), list[str]()
+        self._files = {name: list(picture_files(root, name)) for name in subfolders(root)}
+        for folder, files in self._files.items():
+            if split := split_named(folder):
+                self._add(split, _split_in(root, folder, files))
+        tops = {split.folder.partition("/")[0] for split in self.splits.values()}
+        filled = [name for name, files in self._files.items() if files and name not in tops]
+        named = [name for name in filled if split_named(name)]
+        classes = [name for name in filled if name not in named]
+        if "train" in self.splits:
+            self._leave_out(named, classes)
+        elif self.splits:
+            self._train_beside(named, classes)
+        else:
+            self._without_splits(named, classes)
+
+    def _add(self, split: str, own: _Split) -> None:
+        if own.files and self.splits.setdefault(split, own) is not own:
+            both = f"{self.splits[split].folder} and {own.folder}"
             raise TenfoldError(
-                f"{root} holds {both}, which both mean the {split} split; rename or remove one of "
-                "them."
+                f"{self.root} holds {both}, which both mean the {split} split; rename or remove "
+                "one of them."
             )
-        splits[split] = own
-    tops = {split.folder.partition("/")[0] for split in splits.values()}
-    others = [folder for folder in files if files[folder] and folder not in tops]
-    if "train" in splits:
-        return _split_layout(root, splits, files, others)
-    if splits:
-        return _beside_layout(root, splits, files, others)
-    if named and len(named) == len(files) and "train" not in map(split_named, named):
-        raise TenfoldError(f"{root} holds {', '.join(named)} and no train folder; add one.")
-    return _plain_layout(root, files, others)
+
+    def _leave_out(self, named: list[str], classes: list[str]) -> None:
+        """Folders of splits, train among them."""
+        flat = [c for c in classes if any(file.path.count("/") == 1 for file in self._files[c])]
+        train = self.splits["train"].folder
+        if len(self.splits) == 1 and len(flat) > 1:
+            raise TenfoldError(
+                f"{train} in {self.root} may be the train split or a class as {_listed(flat)} "
+                f"beside it; move those away, or rename {train}."
+            )
+        loose = {name: len(self._files[name]) for name in named}
+        for split, (folder, files) in self.splits.items():
+            loose[folder] = len(self._files[folder.partition("/")[0]]) - len(files)
+            if folder.casefold() not in PLAIN_NAMES:
+                self.said.append(f"{folder} is the {split} split")
+        self.notes += [
+            f"Left out: {counted(number, 'picture')} directly in {folder}, in no class folder."
+            for folder, number in loose.items()
+            if number
+        ]
+        if classes:
+            self.notes.append(f"Folders beside the splits were left out: {', '.join(classes)}.")
+
+    def _train_beside(self, named: list[str], classes: list[str]) -> None:
+        """Folders of splits but none of train, which the class folders beside them are, if any."""
+        folders = [split.folder for split in self.splits.values()]
+        inner = {name for split in self.splits.values() for name in split.classes()}
+        unclear = [name for name in named if name not in inner]
+        classes = sorted([*classes, *(name for name in named if name in inner)])
+        if not classes:
+            self._refuse_without_train(folders)
+        if unclear or not inner & set(map(plain_name, classes)):
+            raise TenfoldError(
+                f"{_listed(unclear or folders)} in {self.root} may be a split or a class as "
+                f"{_listed(classes)} beside it: put the training classes into a folder train, or "
+                "rename it if it is a class."
+            )
+        self.said += [f"{own.folder} is the {split} split" for split, own in self.splits.items()]
+        self.said.append("the class folders beside it are the train split")
+        self._train_on(classes)
+
+    def _without_splits(self, named: list[str], classes: list[str]) -> None:
+        """Class folders alone, one of which may be called as a split is."""
+        splits = [split_named(name) for name in self._files]
+        if splits and all(splits) and "train" not in splits:
+            self._refuse_without_train(list(self._files))
+        if named and not classes:
+            self.splits["train"] = _Split(named[0], [])
+            return
+        if len(named) > 1 or "test" in map(split_named, named):
+            raise TenfoldError(
+                f"{_listed(named)} in {self.root} may be a split or a class as {_listed(classes)} "
+                "beside it: move it away if it is a split without class folders, or rename it if "
+                "it is a class."
+            )
+        names = sorted([*named, *classes])
+        _refuse_unknown_splits(self.root, {name: self._files[name] for name in names})
+        self.said += [f"{name} is a class" for name in named]
+        self._train_on(names)
+
+    def _train_on(self, classes: list[str]) -> None:
+        self.splits["train"] = _Split("", [file for name in classes for file in self._files[name]])
+
+    def _refuse_without_train(self, folders: list[str]) -> None:
+        raise TenfoldError(f"{self.root} holds {', '.join(folders)} and no train folder; add one.")
 
 
 def _split_in(root: Path, folder: str, files: Sequence[PictureFile]) -> _Split:
-    """The pictures in class folders of a split folder, or of one of its meaning alone in it."""
+    """The images in class folders of a split folder, or of one of its meaning alone in it."""
     own, split = folder, split_named(folder)
     while len(inner := subfolders(root / own)) == 1 and split_named(inner[0]) == split:
         own = f"{own}/{inner[0]}"
@@ -204,85 +264,6 @@ def _split_in(root: Path, folder: str, files: Sequence[PictureFile]) -> _Split:
     return _Split(
         own, [f for f in files if f.path.startswith(start) and "/" in f.path[len(start) :]]
     )
-
-
-def _split_layout(
-    root: Path,
-    splits: dict[str, _Split],
-    files: Mapping[str, Sequence[PictureFile]],
-    others: Sequence[str],
-) -> _Layout:
-    """Folders of splits, train among them."""
-    flat = [name for name in others if any(file.path.count("/") == 1 for file in files[name])]
-    flat = [name for name in flat if split_named(name) is None]
-    if list(splits) == ["train"] and len(flat) > 1:
-        raise TenfoldError(
-            f"{splits['train'].folder} in {root} may be the train split or a class as "
-            f"{_listed(flat)} beside it; move those away, or rename {splits['train'].folder}."
-        )
-    notes, said = [], []
-    for split, (folder, own) in _ordered(splits).items():
-        if loose := len(files[folder.partition("/")[0]]) - len(own):
-            notes.append(_loose_note(loose, folder))
-        if folder.casefold() not in PLAIN_NAMES:
-            said.append(f"{folder} is the {split} split")
-    for name in (name for name in others if split_named(name)):
-        notes.append(_loose_note(len(files[name]), name))
-    if unknown := [name for name in others if not split_named(name)]:
-        notes.append(f"Folders beside the splits were left out: {', '.join(unknown)}.")
-    return _Layout(_ordered(splits), notes, said)
-
-
-def _ordered(splits: Mapping[str, _Split]) -> dict[str, _Split]:
-    return {split: splits[split] for split in SPLITS if split in splits}
-
-
-def _loose_note(number: int, folder: str) -> str:
-    return f"Left out: {counted(number, 'picture')} directly in {folder}, in no class folder."
-
-
-def _beside_layout(
-    root: Path,
-    splits: dict[str, _Split],
-    files: Mapping[str, Sequence[PictureFile]],
-    others: Sequence[str],
-) -> _Layout:
-    """Folders of splits but none of train, which the class folders beside them are, if any."""
-    folders = [split.folder for split in splits.values()]
-    inner = {name for split in splits.values() for name in split.classes()}
-    unclear = [name for name in others if split_named(name) and name not in inner]
-    classes = [name for name in others if name not in unclear]
-    if not classes:
-        raise TenfoldError(f"{root} holds {', '.join(folders)} and no train folder; add one.")
-    if unclear or not inner & set(map(plain_name, classes)):
-        raise TenfoldError(
-            f"{_listed(unclear or folders)} in {root} may be a split or a class as "
-            f"{_listed(classes)} beside it: put the training classes into a folder train, or "
-            "rename it if it is a class."
-        )
-    train = _Split("", [file for name in others for file in files[name]])
-    said = [f"{own.folder} is the {split} split" for split, own in splits.items()]
-    said.append("the class folders beside it are the train split")
-    return _Layout(_ordered({"train": train, **splits}), [], said)
-
-
-def _plain_layout(
-    root: Path, files: Mapping[str, Sequence[PictureFile]], others: Sequence[str]
-) -> _Layout:
-    """Class folders alone, one of which may be called as a split is."""
-    named = [name for name in others if split_named(name)]
-    if named and len(named) == len(others):
-        return _Layout({"train": _Split(named[0], [])}, [], [])
-    if len(named) > 1 or "test" in map(split_named, named):
-        classes = [name for name in others if name not in named]
-        raise TenfoldError(
-            f"{_listed(named)} in {root} may be a split or a class as {_listed(classes)} beside "
-            "it: move it away if it is a split without class folders, or rename it if it is a "
-            "class."
-        )
-    _refuse_unknown_splits(root, {name: files[name] for name in others})
-    train = _Split("", [file for name in others for file in files[name]])
-    return _Layout({"train": train}, [], [f"{name} is a class" for name in named])
 
 
 def _refuse_unknown_splits(root: Path, files: Mapping[str, Sequence[PictureFile]]) -> None:
@@ -321,5 +302,6 @@ def _empty_folders(root: Path, layout: _Layout) -> list[str]:
         for name in map(printable, subfolders(root / own.folder))
         if plain_name(name) not in filled and (own.folder or name not in tops)
     }
-    note = "Class folders without images were left out: {}."
-    return [note.format(_listed(sorted(empty)))] if empty else []
+    if not empty:
+        return []
+    return [f"Class folders without images were left out: {_listed(sorted(empty))}."]
