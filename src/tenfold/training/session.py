@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -18,13 +19,15 @@ from tenfold.models import Pretrained, count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
 from tenfold.training.agreement import Agreement, Decision
-from tenfold.training.batches import TrainingInputs
+from tenfold.training.batches import Part, TrainingInputs
 from tenfold.training.clock import StepTimes
 from tenfold.training.devices import on_first_process
+from tenfold.training.losses import loss_of
 from tenfold.training.memory import expected_bytes
 from tenfold.training.reporters import Plan, Reporter
+from tenfold.training.selection import note
 from tenfold.training.stages import why_stop
-from tenfold.training.state import TrainingState
+from tenfold.training.state import Sums, TrainingState
 
 logger = logging.getLogger("tenfold")
 
@@ -149,6 +152,41 @@ class Session:
             self._known_loss = values[-1]
             if self.is_deferred and (self.spoilt.item() or not all(map(math.isfinite, values))):
                 raise self.diverged("A loss or gradient is not finite", some_steps_ago=True)
+
+    def batch_loss(self, part: Part, indices: Tensor, logits: Tensor) -> Tensor:
+        """The mean loss of a part, each image with the weight of its class if they are balanced.
+
+        The losses of its images are noted where they decide what is trained on.
+        """
+        losses, weights = self.state.losses, self.class_weights
+        alone = losses is None and weights is None
+        of_labels = partial(
+            loss_of,
+            self.recipe.loss,
+            logits,
+            weight=weights,
+            label_smoothing=self.recipe.training.label_smoothing,
+            mean=alone,
+        )
+        loss = of_labels(part.labels)
+        if part.mix is not None:
+            other = of_labels(part.labels[part.mix.partner])
+            loss = part.mix.share * loss + (1 - part.mix.share) * other
+        if losses is not None:
+            note(losses, indices, loss)
+        # By the number of images, not by the sum of weights, so that parts add up to the batch.
+        return loss if alone else loss.mean()
+
+    def total_sums(self) -> Sums:
+        """The sums of the epoch over all processes."""
+        self.settle()
+        sums = self.state.history.sums
+        if self.accelerator.num_processes == 1:
+            return Sums(sums.loss, sums.num_correct, sums.num_images)
+        values = [sums.loss, sums.num_correct, float(sums.num_images)]
+        own = torch.tensor(values, dtype=torch.float64)
+        loss, correct, images = self.accelerator.reduce(own.to(self.accelerator.device)).tolist()
+        return Sums(loss, correct, int(images))
 
     def known_loss(self) -> float:
         """Mean loss of the last part of a batch that `settle` has seen."""

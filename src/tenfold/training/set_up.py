@@ -19,7 +19,8 @@ from tenfold.evaluation.predictions import Predictions, predict_images
 from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.interruption import Interruption
 from tenfold.models import Pretrained, Speedrun, blocks_of
-from tenfold.models.pretrained import load_weights, preprocessing_of
+from tenfold.models.pretrained import preprocessing_of
+from tenfold.models.weights import load_weights
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, StageOptions
 from tenfold.training.agreement import Agreement
