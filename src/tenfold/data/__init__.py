@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images
 from tenfold.progress import Progress
+
+if TYPE_CHECKING:
+    from tenfold.data.formats import export
 
 __all__ = ["Dataset", "Images", "export", "load"]
 
@@ -66,18 +70,9 @@ def load(
     return with_checksums(dataset)
 
 
-def export(
-    dataset: Dataset,
-    path: str | os.PathLike[str],
-    format: str,
-    *,
-    progress: Progress | None = None,
-) -> None:
-    """Write a data set as `folder` (PNG and CSV), `parquet` or `npz`; `load` gets it back.
+def __getattr__(name: str) -> object:
+    if name != "export":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tenfold.data.formats import export
 
-    Raises TenfoldError for another format, where something is at `path` already, and where the
-    disk is full; nothing is left behind then.
-    """
-    from tenfold.data import formats
-
-    formats.export(dataset, path, format, progress=progress)
+    return export

@@ -16,9 +16,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tenfold.data.decoded import Settings
 from tenfold.data.folders import PictureFile, folder_within, picture_files
-from tenfold.data.images import Dataset
+from tenfold.data.images import Dataset, Settings
 from tenfold.data.tables import Row, decode_table, printable, split_named
 from tenfold.errors import TenfoldError, counted
 

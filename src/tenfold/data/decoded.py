@@ -33,36 +33,16 @@ from tenfold.data.decoding import (
     resize_pixels,
     white_level_for,
 )
-from tenfold.data.images import PHOTO_SIZE, Dataset, Images
+from tenfold.data.images import PHOTO_SIZE, Dataset, Images, Settings, Source
 from tenfold.data.workers import chunks_of, map_on_cores
 from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
 
-Source = str | bytes
-"""A file's path, or a file's content."""
-
 LARGEST_NATIVE_SIZE = 96
 MIN_KEPT = 2000
 """Resized images that are worth an entry in the cache: fewer take as long as reading it."""
 _SECONDS_BEFORE_ABANDONED = 86_400
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to read images: the options that every reader of image files has.
-
-    image_size: height and width to bring them to; 0 chooses, see `common_size`, and then
-    photo_size is that of photographs. skip_broken: leave broken images out, counted in the notes,
-    where an error is the rule. white_level: of files of sixteen bits, where that of a model's data
-    must hold; 0 finds it.
-    """
-
-    image_size: int = 0
-    skip_broken: bool = False
-    progress: Progress | None = None
-    photo_size: int = PHOTO_SIZE
-    white_level: int = 0
 
 
 @dataclass(frozen=True, eq=False)

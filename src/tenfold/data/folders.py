@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tenfold.data.decoded import Settings
-from tenfold.data.images import Dataset
+from tenfold.data.images import Dataset, Settings
 from tenfold.data.tables import (
     PLAIN_NAMES,
+    SPLITS,
     Row,
     decode_table,
     plain_name,
@@ -199,7 +199,8 @@ class _Layout:
                 f"beside it; move those away, or rename {train}."
             )
         loose = {name: len(self._files[name]) for name in named}
-        for split, (folder, files) in self.splits.items():
+        for split in sorted(self.splits, key=SPLITS.index):
+            folder, files = self.splits[split]
             loose[folder] = len(self._files[folder.partition("/")[0]]) - len(files)
             if folder.casefold() not in PLAIN_NAMES:
                 self.said.append(f"{folder} is the {split} split")

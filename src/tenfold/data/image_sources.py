@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.archives import CarefulTarInfo
-from tenfold.data.decoded import Source
 from tenfold.data.decoding import BrokenPictureError, prepare_picture
 from tenfold.data.folders import PICTURE_SUFFIXES, is_litter, picture_files
+from tenfold.data.images import Source
 from tenfold.data.parquet import image_column, pictures_in
 from tenfold.data.remote import (
     contents_of,

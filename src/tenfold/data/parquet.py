@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenfold.data.decoded import Settings, Source
-from tenfold.data.images import Dataset
+from tenfold.data.images import Dataset, Settings, Source
 from tenfold.data.tables import Label, Row, as_text, decode_table, names_declared, split_within
 from tenfold.errors import TenfoldError, first_line
 

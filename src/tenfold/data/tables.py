@@ -12,15 +12,16 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.decoded import Settings, Source, decode_files, entry_of
-from tenfold.data.decoding import WHITE_LEVELS
-from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.images import Dataset, Images, Settings, Source, numbered_ids
 from tenfold.errors import TenfoldError, counted
+
+if TYPE_CHECKING:
+    from tenfold.data.decoded import Decoded
 
 logger = logging.getLogger("tenfold")
 
@@ -115,6 +116,9 @@ def decode_table(
     Raises TenfoldError as `number_labels` does, for broken images, all of them listed, unless they
     are to be skipped, and where no training image is left.
     """
+    from tenfold.data.decoded import decode_files, entry_of  # What a table alone does without.
+    from tenfold.data.decoding import WHITE_LEVELS
+
     table = {split: table[split] for split in SPLITS if table.get(split)}
     numbered = number_labels(
         {split: [row.label for row in rows] for split, rows in table.items()},
@@ -122,11 +126,11 @@ def decode_table(
         place=place,
         where=lambda split, position: table[split][position].place or table[split][position].shown,
     )
-    names, labels = numbered.class_names, numbered.labels
+    names = numbered.class_names
     if least_classes and len(names) < 2:
         found = f"only the class {names[0]!r}" if names else "no classes"
         raise TenfoldError(f"{place} has {found}; {least_classes}.")
-    table = {split: rows for split, rows in table.items() if split in labels}
+    table = {split: rows for split, rows in table.items() if split in numbered.labels}
     if "train" not in table:
         raise TenfoldError(f"{place} holds no training pictures; check the path.")
     rows = [row for own in table.values() for row in own]
@@ -141,23 +145,8 @@ def decode_table(
     if decoded.broken:
         broken = {rows[position].shown: why for position, why in sorted(decoded.broken.items())}
         all_notes.append(_broken_note(broken, len(rows), place=place, skip=settings.skip_broken))
-    splits: dict[str, Images] = {}
-    start = done = 0
-    for split, own in table.items():
-        keep = [n for n in range(len(own)) if start + n not in decoded.broken]
-        start, part = start + len(own), slice(done, done + len(keep))
-        done = part.stop
-        if not keep:
-            all_notes.append(f"All images of the {split} split are broken.")
-            continue
-        sizes = decoded.sizes[part]
-        splits[split] = Images(
-            decoded.pixels[part],
-            labels[split][keep],
-            names,
-            _ids(own, split)[keep],
-            sizes if (sizes != decoded.pixels.shape[1:3]).any() else None,
-        )
+    splits = _decoded_splits(table, numbered, decoded)
+    all_notes += [f"All images of the {s} split are broken." for s in table if s not in splits]
     if "train" not in splits:
         raise TenfoldError(f"Every training picture in {place} is broken; check the files.")
     return Dataset(
@@ -169,6 +158,28 @@ def decode_table(
         notes=tuple(all_notes),
         white_level=decoded.white_level,
     )
+
+
+def _decoded_splits(
+    table: Mapping[str, Sequence[Row]], numbered: NumberedLabels, decoded: "Decoded"
+) -> dict[str, Images]:
+    """The splits of which an image could be read."""
+    splits: dict[str, Images] = {}
+    start = done = 0
+    for split, rows in table.items():
+        keep = [n for n in range(len(rows)) if start + n not in decoded.broken]
+        start, part = start + len(rows), slice(done, done + len(keep))
+        done = part.stop
+        if keep:
+            sizes = decoded.sizes[part]
+            splits[split] = Images(
+                decoded.pixels[part],
+                numbered.labels[split][keep],
+                numbered.class_names,
+                _ids(rows, split)[keep],
+                sizes if (sizes != decoded.pixels.shape[1:3]).any() else None,
+            )
+    return splits
 
 
 def _ids(rows: Sequence[Row], split: str) -> NDArray[np.str_]:
