@@ -53,6 +53,7 @@ def render_exploration(exploration: Exploration, dataset: Dataset) -> str:
     def uri(pixels: NDArray[np.uint8]) -> str:
         return png_data_uri(thumbnails(pixels[None])[0])
 
+    overlaps = sorted(exploration.duplicates, key=lambda overlap: not overlap.is_across)
     return render_page(
         "eda.html",
         style_sheets=("style.css", "eda.css"),
@@ -60,7 +61,7 @@ def render_exploration(exploration: Exploration, dataset: Dataset) -> str:
         balance=_balance(exploration.splits[0]),
         findings=findings(exploration),
         curves=_curves(looks),
-        pairs=[(each, _shown_pairs(each, dataset)) for each in exploration.duplicates],
+        pairs=[(each, _shown_pairs(each, dataset)) for each in overlaps],
         is_grey=_is_grey(looks),
         chart=(_CHART_WIDTH, _CHART_HEIGHT),
         num_samples=max(1, _MAX_SAMPLES // max(1, len(looks))),
