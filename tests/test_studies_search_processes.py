@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -18,9 +20,31 @@ from tenfold.studies.search import store
 from tenfold.studies.search.store import Store, open_storage
 
 
+@dataclass(frozen=True)
+class TakeTogether:
+    """Let no driver take a trial before another is there too, however slowly one starts."""
+
+    def __call__(self) -> None:
+        """Wrap what a driver does once it has opened its storage."""
+        from tenfold.studies.search import running
+
+        real = running._Driver.run
+
+        def run(*arguments: Any) -> None:
+            Path(f"driver-{os.getpid()}").touch()
+            deadline = time.monotonic() + 60
+            while len(list(Path().glob("driver-*"))) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            real(*arguments)
+
+        running._Driver.run = run  # type: ignore[method-assign]
+
+
 def test_two_processes_share_the_trials_of_one_folder(tmp_path: Path) -> None:
     folder = prepare(tmp_path)
-    both = [start(folder, "--json", trials=5) for _ in range(2)]
+    command = arguments("--json", trials=5)
+    both = [commands.start(command, folder=folder, before=TakeTogether()) for _ in range(2)]
     assert [command.wait() for command in both] == [0, 0], both[0].output + both[1].output
     trials = summary(folder)["trials"]
     assert len(trials) == 5
@@ -177,7 +201,11 @@ def test_two_folders_share_a_data_base_as_two_machines_do(tmp_path: Path) -> Non
     folder = prepare(tmp_path)
     url = f"sqlite:///{tmp_path / 'trials.db'}"
     both = [
-        start(folder, "--storage", url, "--folder", name, "--json", trials=4)
+        commands.start(
+            arguments("--storage", url, "--folder", name, "--json", trials=4),
+            folder=folder,
+            before=TakeTogether(),
+        )
         for name in ("one", "two")
     ]
     assert [command.wait() for command in both] == [0, 0], both[0].output + both[1].output

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tenfold.cli.predictions import Task
     from tenfold.data.image_sources import Part
     from tenfold.evaluation.picture_predictions import Model, PicturePrediction
+    from tenfold.evaluation.prediction_parts import Predict, Settings
+    from tenfold.progress import Progress
 
 MAX_ROWS = 40
 
@@ -80,7 +82,6 @@ def _write_parts(
         Table,
         checksum_of,
         images_checksum,
-        predict_here,
         predict_to_folder,
     )
 
@@ -102,19 +103,7 @@ def _write_parts(
         output.record("part", file=str(file), **counts)
 
     with output.progress() as progress:
-        if (address := task.address()) is None:
-            predict = predict_here(model, settings, progress=progress)
-        else:
-            from tenfold.deployment.cluster_predictions import predict_on_cluster
-
-            predict = predict_on_cluster(
-                run,
-                settings,
-                address=address,
-                jobs=task.jobs,
-                threads=task.threads,
-                progress=progress,
-            )
+        predict = _predict(run, task, model, settings, progress)
         manifest = predict_to_folder(
             predict, parts, task.out, manifest=manifest, share=share or (1, 1), on_part=on_part
         )
@@ -129,6 +118,21 @@ def _write_parts(
     number = done.num_images - done.num_broken
     files = f"{done.num_parts:,} of {counted(len(parts), 'part')}"
     output.say(f"{predictions_are(number)} in {task.out} ({files}).")
+
+
+def _predict(
+    run: Path, task: "Task", model: "Model", settings: "Settings", progress: "Progress"
+) -> "Predict":
+    """How parts are predicted: here, or on a cluster."""
+    if (address := task.address()) is None:
+        from tenfold.evaluation.prediction_parts import predict_here
+
+        return predict_here(model, settings, progress=progress)
+    from tenfold.deployment.cluster_predictions import predict_on_cluster
+
+    return predict_on_cluster(
+        run, settings, address=address, jobs=task.jobs, threads=task.threads, progress=progress
+    )
 
 
 def watch(output: Output, run: Path, folder: Path, task: "Task") -> None:

@@ -58,10 +58,7 @@ def predict_on_cluster(
     def predict(parts: Sequence[Part]) -> Generator[tuple[int, Table], None, None]:
         if not parts:
             return
-        items = [
-            {"position": position, "part": pickle.dumps(part)}
-            for position, part in enumerate(parts)
-        ]
+        items = [{"position": n, "part": pickle.dumps(part)} for n, part in enumerate(parts)]
         most = min(jobs or most_jobs(ray, threads), len(parts))
         model = ray.put(_shipped(run))
         rows = ray_data.from_items(items, override_num_blocks=len(items)).map(
@@ -88,9 +85,8 @@ def predict_on_cluster(
                     progress("Predicting", done, total)
                 yield row["position"], table
         except ray.exceptions.RayError as error:
-            lines = str(error).strip().splitlines()
             raise TenfoldError(
-                f"The Ray cluster can't go on ({lines[-1] if lines else type(error).__name__}); "
+                f"The Ray cluster can't go on ({(str(error).strip() or 'lost').splitlines()[-1]}); "
                 "when it can, the same command does what is missing."
             ) from None
 

@@ -1,10 +1,10 @@
-"""What a search found: `trials.json`."""
+"""What a search is going to do, `search.json`, and what it found, `trials.json`."""
 
 import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from tenfold.errors import TenfoldError
 from tenfold.formatting import short_key
@@ -42,6 +42,27 @@ class Setting(Fact):
         if self.log:
             low, high, at = math.log(low), math.log(high), math.log(max(at, low))
         return min(max((at - low) / (high - low), 0.0), 1.0)
+
+
+class Plan(Fact):
+    """What must be the same when a search goes on."""
+
+    objective: str
+    recipe: dict[str, Any]
+    space: tuple[Setting, ...]
+    checksums: dict[str, str] = Field(default_factory=dict)
+
+
+class SearchFile(Plan):
+    """The plan as it is in a search's folder.
+
+    id: random, of the folder. source: the name or path that the recipe was given by. storage: where
+    the trials are, without its password.
+    """
+
+    id: str
+    source: str
+    storage: str
 
 
 class Trial(Fact):
@@ -163,6 +184,12 @@ class SearchSummary(Fact):
             return None
         share = self.best_trial.accuracy or 0.0
         return 1.96 * math.sqrt(2 * share * (1 - share) / self.num_validation)
+
+
+def read_plan(folder: Path) -> SearchFile:
+    """What `folder/search.json` says. Raises TenfoldError where it is missing or damaged."""
+    remedy = "it is not the plan of a search: give another --folder"
+    return read_fact(folder / "search.json", SearchFile, remedy=remedy)
 
 
 def read_search(folder: Path) -> SearchSummary:

@@ -12,6 +12,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from tenfold.data.normalisation import Normalisation
+from tenfold.data.splits import TrainingData
 from tenfold.errors import DivergedError
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.interruption import Interruption
@@ -41,12 +43,16 @@ RESAVE_SECONDS = 10.0
 """Between checkpoints at the ends of epochs that take less on a GPU."""
 
 
+Validate = Callable[[TrainedModel], dict[str, float | None]]
+"""The values of an epoch's log."""
+
+
 @dataclass
 class Session:
     """What the functions of the loop share; `state` is all that changes from step to step.
 
-    trains: what learns in this stage, and follow in those after it. network: `state.model`,
-    wrapped for the processes and the precision. validation: the values of an epoch's log. write:
+    recipe: of this stage, and whole the run's. trains: what learns in this stage, and follow in
+    those after it. network: `state.model`, wrapped for the processes and the precision. write:
     puts a checkpoint on the disk, and milestone the weights of an epoch, on the first process
     alone. least_pictures: that a batch must have. blocks: of the network, from its input on; the
     first num_frozen of them no longer learn. class_weights: (C,), or None where all pictures weigh
@@ -56,6 +62,7 @@ class Session:
     """
 
     recipe: Recipe
+    whole: Recipe
     trains: str
     follow: tuple[str, ...]
     accelerator: Accelerator
@@ -63,9 +70,9 @@ class Session:
     network: nn.Module
     state: TrainingState
     pictures: TrainingInputs
-    num_validation: int
-    validation: Callable[[], dict[str, float | None]]
-    trained: Callable[[nn.Module], TrainedModel]
+    data: TrainingData
+    normalisation: Normalisation
+    validate: Validate
     reporter: Reporter
     progress: Progress
     write: Callable[[TrainingState], None]
@@ -88,6 +95,23 @@ class Session:
     _losses: list[tuple[float | Tensor, int]] = field(default_factory=list)
     _unscored: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _known_loss: float | None = None
+
+    def trained(self, module: nn.Module) -> TrainedModel:
+        """The model that `module`'s weights make."""
+        train = self.data.train
+        return TrainedModel(
+            module,
+            self.whole,
+            train.class_names,
+            self.normalisation,
+            train.size,
+            white_level=self.data.white_level,
+        )
+
+    @property
+    def num_validation(self) -> int:
+        """Images that the weights are validated on."""
+        return len(self.data.validation) if self.data.validation is not None else 0
 
     @property
     def num_epochs(self) -> int:
@@ -210,9 +234,9 @@ class Session:
         )
 
     def timed_validation(self) -> dict[str, float | None]:
-        """What `validation` says; its time is kept."""
+        """What `validate` says of the weights; its time is kept."""
         started = time.monotonic()
-        found = self.validation()
+        found = self.validate(self.trained(self.state.evaluated_model))
         self.validation_seconds = time.monotonic() - started
         return found
 

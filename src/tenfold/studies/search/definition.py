@@ -15,12 +15,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tenfold.errors import TenfoldError
-from tenfold.files import read_json, write_json, write_text
+from tenfold.files import write_text
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.recipe.dotted import flatten
+from tenfold.results.searches import Plan, SearchFile, Setting, read_plan
 from tenfold.studies.search.recipe_text import to_inline_table
 from tenfold.studies.search.space import Space
 
@@ -43,14 +43,14 @@ class SearchPlan:
     source: str
     checksums: Mapping[str, str] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All that must be the same when the search goes on, as JSON values."""
-        return {
-            "objective": OBJECTIVE,
-            "recipe": _as_json(self.recipe.to_dict()),
-            "space": [_as_json(chosen.to_dict()) for chosen in self.space],
-            "checksums": dict(self.checksums),
-        }
+    def fact(self) -> Plan:
+        """All that must be the same when the search goes on."""
+        return Plan(
+            objective=OBJECTIVE,
+            recipe=self.recipe.to_dict(),
+            space=tuple(Setting(**each.to_dict()) for each in self.space),
+            checksums=dict(self.checksums),
+        )
 
 
 def require_search_folder(folder: Path) -> None:
@@ -98,28 +98,30 @@ def agree_on_plan(folder: Path, plan: SearchPlan, *, storage: str) -> str:
     """
     path = folder / "search.json"
     if not path.exists():
-        identity = secrets.token_hex(8)
-        values = {"id": identity, "source": plan.source, "storage": storage, **plan.to_dict()}
+        kept = SearchFile(
+            id=secrets.token_hex(8),
+            source=plan.source,
+            storage=storage,
+            **dict(plan.fact()),
+        )
         write_text(folder / "space.toml", _space_toml(plan))
-        write_json(path, values)
-        return identity
-    before = read_json(path)
-    if not isinstance(before, dict) or not {"id", "storage", "recipe", "space"} <= set(before):
-        raise TenfoldError(f"{path} is not the plan of a search; give another --folder.")
-    if before["storage"] != storage:
+        kept.write(path)
+        return kept.id
+    before = read_plan(folder)
+    if before.storage != storage:
         raise TenfoldError(
-            f"The search in {folder} keeps its trials in {before['storage']}, not in {storage}; "
+            f"The search in {folder} keeps its trials in {before.storage}, not in {storage}; "
             "give it as --storage, or give another --folder."
         )
     require_same_plan(before, plan, where=f"The search in {folder}", remedy="--folder")
-    return str(before["id"])
+    return before.id
 
 
-def require_same_plan(
-    before: Mapping[str, Any], plan: SearchPlan, *, where: str, remedy: str
-) -> None:
+def require_same_plan(before: Plan, plan: SearchPlan, *, where: str, remedy: str) -> None:
     """Raise TenfoldError, with the difference, where `before` is not what `plan` says."""
-    difference = _difference(before, plan.to_dict())
+    # Read, so that it has the options too that have come since it was written.
+    then = recipe_from_dict(before.recipe, source="the search's recipe").to_dict()
+    difference = _difference(before.model_copy(update={"recipe": then}), plan.fact())
     if difference is not None:
         raise TenfoldError(
             f"{where} is another one: {difference}; give another {remedy}, or repeat the command "
@@ -127,17 +129,16 @@ def require_same_plan(
         )
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+def _difference(before: Plan, now: Plan) -> str | None:
     """What tells two plans apart, in words; None where they are the same."""
-    # Read, so that it has the options too that have come since it was written.
-    then = recipe_from_dict(before["recipe"], source="the search's recipe")
-    old, new = flatten(_as_json(then.to_dict())), flatten(now["recipe"])
+    old, new = flatten(before.recipe), flatten(now.recipe)
     old["description"] = new["description"]  # It changes no result.
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r} and is {new.get(key)!r} now"
-    ranges = {entry["key"]: entry for entry in before["space"]}
-    asked = {entry["key"]: entry for entry in now["space"]}
+    ranges, asked = (
+        {each.key: each.model_dump(mode="json") for each in p.space} for p in (before, now)
+    )
     for key in [*ranges, *(key for key in asked if key not in ranges)]:
         if key not in asked:
             return f"it searches {key}, which was not asked for now"
@@ -145,11 +146,9 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
             return f"it does not search {key}"
         if ranges[key] != asked[key]:
             return f"the range of {key} is another one than it was"
-    if before.get("checksums") != now["checksums"]:
-        return f"the pictures of {new['data.name']} are no longer those that it began with"
-    if before.get("objective") != now["objective"]:
-        return f"it was judged by {before.get('objective')}"
-    return None
+    if before.checksums != now.checksums:
+        return f"the images of {new['data.name']} are no longer those that it began with"
+    return None if before.objective == now.objective else f"it was judged by {before.objective}"
 
 
 def _space_toml(plan: SearchPlan) -> str:
@@ -159,10 +158,3 @@ def _space_toml(plan: SearchPlan) -> str:
         spec = {k: v for k, v in spec.items() if v is not None and v is not False}
         lines.append(f'"{chosen.key}" = {to_inline_table(spec)}')
     return "\n".join(lines) + "\n"
-
-
-def _as_json(value: Any) -> Any:
-    """Tuples as lists, as they are when they are read again."""
-    if isinstance(value, Mapping):
-        return {key: _as_json(inner) for key, inner in value.items()}
-    return [_as_json(inner) for inner in value] if isinstance(value, list | tuple) else value

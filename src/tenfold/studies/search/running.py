@@ -22,12 +22,12 @@ from tenfold.data.splits import training_data
 from tenfold.errors import DivergedError, OutOfMemoryError, TenfoldError, UnwritableError, counted
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
-from tenfold.files import read_json, require_writable, write_json
+from tenfold.files import require_writable
 from tenfold.interruption import leaving_at_once
 from tenfold.locks import wait_until_free
 from tenfold.progress import Progress
 from tenfold.recipe.own_code import write_recipe
-from tenfold.results.searches import SearchSummary
+from tenfold.results.searches import Plan, SearchSummary, read_plan
 from tenfold.results.searches import Trial as TrialRecord
 from tenfold.run import RunFolder
 from tenfold.studies.running import pass_notice_on, train_item
@@ -336,8 +336,8 @@ def _open_store(plan: SearchPlan, options: SearchOptions) -> Store:
     shown = without_password(storage) if options.storage else OWN_STORAGE
     with alone(folder), quiet():
         if options.storage is None and adopt_journal(folder, storage):
-            known = read_json(folder / "search.json")
-            write_json(folder / "search.json", known | {"storage": shown})
+            kept = read_plan(folder).model_copy(update={"storage": shown})
+            kept.write(folder / "search.json")
         identity = agree_on_plan(folder, plan, storage=shown)
         recorded = recorded_trials(folder)
         if recorded and (missing := missing_file(storage)) is not None:
@@ -350,10 +350,13 @@ def _open_store(plan: SearchPlan, options: SearchOptions) -> Store:
             pruner=make_pruner(options.pruner, plan.recipe.training.epochs),
         )
         if "plan" not in study.user_attrs:
-            study.set_user_attr("plan", plan.to_dict())
+            study.set_user_attr("plan", plan.fact().to_dict())
             study.set_user_attr("owner", identity)
         require_same_plan(
-            study.user_attrs["plan"], plan, where=f"The search in {shown}", remedy="--storage"
+            Plan(**study.user_attrs["plan"]),
+            plan,
+            where=f"The search in {shown}",
+            remedy="--storage",
         )
         held = {record.number: record for record in records_of(study.get_trials(), plan)}
         lost = [record for record in recorded if not is_same_trial(record, held)]

@@ -25,8 +25,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tenfold.errors import HeldError, TenfoldError
-from tenfold.files import read_json
 from tenfold.recipe.dotted import flatten
+from tenfold.results.searches import read_plan
 
 if TYPE_CHECKING:
     from tenfold.studies.search.definition import SearchPlan
@@ -209,7 +209,7 @@ def adopt_journal(folder: Path, storage: str) -> bool:
         storage=open_storage(storage), study_name=summary.study_name, direction="maximize"
     )
     after.set_user_attr("plan", before.user_attrs["plan"])
-    after.set_user_attr("owner", read_json(folder / "search.json")["id"])
+    after.set_user_attr("owner", read_plan(folder).id)
     for trial in before.get_trials():
         if not trial.state.is_finished():
             trial.state, trial.datetime_complete = TrialState.FAIL, trial.datetime_start

@@ -42,15 +42,15 @@ def summarise(
     known: dict[str, Any] = {}
     for trial in trials:
         known |= {k: v for k, v in trial.user_attrs.items() if k in (EPOCHS, NUM_VALIDATION)}
-    settings = plan.to_dict()
+    settings = plan.fact()
     best = max(complete, key=lambda r: (r.accuracy or 0.0, -r.number), default=None)
     own = next((record for record in complete if record.is_baseline), None)
     return SearchSummary(
         name=plan.recipe.name,
         source=plan.source,
         objective=OBJECTIVE,
-        recipe=settings["recipe"],
-        space=settings["space"],
+        recipe=settings.recipe,
+        space=settings.space,
         epochs=known.get(EPOCHS),
         num_validation=known.get(NUM_VALIDATION),
         counts=dict(Counter(record.state for record in records)),
