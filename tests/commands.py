@@ -211,8 +211,8 @@ def _run_command(
 
 def write_tiny_data(path: Path, *, num_train: int = 512, num_test: int = 128) -> Path:
     """An npz data set of four classes of 16x16 pictures that a small network can tell apart."""
-    from tenfold.data.formats.npz_files import write_npz
     from tenfold.data.images import Dataset, Images
+    from tenfold.data.writing import write_npz
 
     generator = np.random.default_rng(0)
     names = ("red", "green", "blue", "grey")

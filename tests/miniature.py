@@ -13,7 +13,7 @@ from threading import Thread
 
 import numpy as np
 
-from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
+from tenfold.data.cifar import CIFAR10_CLASS_NAMES
 from tenfold.data.sources.origins import Archive, Description
 
 NUM_TRAIN, NUM_TEST = 1_500, 100

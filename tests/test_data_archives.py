@@ -9,8 +9,8 @@ import zipfile
 
 import pytest
 
-from tenfold.data.formats import archives
-from tenfold.data.formats.archives import is_archive, read_archive
+from tenfold.data import archives
+from tenfold.data.archives import is_archive, read_archive
 from tenfold.errors import TenfoldError
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data.formats.cifar import read_cifar
-from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
+from tenfold.data.cifar import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES, read_cifar
 from tenfold.errors import TenfoldError
 
 NUM_TRAIN = 12

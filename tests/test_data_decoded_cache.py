@@ -10,9 +10,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tenfold.cli.app import app
-from tenfold.data.formats import read, resizing
-from tenfold.data.formats.pictures import resize_pixels
-from tenfold.data.formats.resizing import resize_images
+from tenfold.data import decoded as resizing
+from tenfold.data.decoded import resize_images
+from tenfold.data.decoding import resize_pixels
+from tenfold.data.formats import read
 
 
 @pytest.fixture(autouse=True)

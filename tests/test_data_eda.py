@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from tenfold.data import sources
-from tenfold.data.eda import explore
+from tenfold.data.explore import explore, find_flags
 from tenfold.data.images import Dataset, Images
-from tenfold.data.quality import find_flags, measure
 
 
 def images_of(pixels, labels=None, *, split="train", names=("cat", "dog"), sizes=None):
@@ -98,7 +97,7 @@ def flawed(side=32):
 @pytest.mark.parametrize("flaw", ["dark", "bright", "blurred", "low information"])
 def test_each_flaw_is_flagged_and_nothing_else_is(flaw):
     train = flawed()
-    flags = {flag.name: flag for flag in find_flags({"train": train}, {"train": measure(train)})}
+    flags = {flag.name: flag for flag in find_flags({"train": train})}
     expected = {
         "dark": ["train/301"],
         "bright": ["train/302"],
@@ -114,8 +113,8 @@ def test_each_flaw_is_flagged_and_nothing_else_is(flaw):
 def test_thresholds_come_from_training_pictures_alone():
     train, test = images_of(photographs(200)), flawed()
     splits = {"train": train, "test": test}
-    flags = find_flags(splits, {name: measure(images) for name, images in splits.items()})
-    alone = find_flags({"train": train}, {"train": measure(train)})
+    flags = find_flags(splits)
+    alone = find_flags({"train": train})
     assert [flag.threshold for flag in flags] == [flag.threshold for flag in alone]
     dark = flags[0]
     assert dark.counts == {"train": 0, "test": 1}
@@ -124,7 +123,7 @@ def test_thresholds_come_from_training_pictures_alone():
 
 def test_a_data_set_of_night_scenes_is_not_flagged_whole():
     night = images_of((photographs(200) * 0.15).astype(np.uint8))
-    dark = find_flags({"train": night}, {"train": measure(night)})[0]
+    dark = find_flags({"train": night})[0]
     assert dark.counts["train"] < 5
 
 
@@ -133,7 +132,7 @@ def test_examples_are_the_most_extreme_first():
     for n in range(20):
         pixels[n] *= 0.01 * n
     train = images_of(pixels.astype(np.uint8))
-    dark = find_flags({"train": train}, {"train": measure(train)})[0]
+    dark = find_flags({"train": train})[0]
     assert [example.index for example in dark.examples] == list(range(12))
     assert dark.counts["train"] == 20
 
@@ -141,7 +140,7 @@ def test_examples_are_the_most_extreme_first():
 def test_duplicates_are_counted_across_splits():
     train = images_of(photographs(30, side=32))
     test = images_of(train.pixels[[4, 9]], [0, 1], split="test")
-    (across,) = explored(train, test).duplicates.across
+    (across,) = (each for each in explored(train, test).duplicates if each.is_across)
     assert across.exact == 2
     assert across.pairs[0].second == "test/1"
 
@@ -178,7 +177,7 @@ def test_cifar_10_is_what_everybody_knows_it_is():
     assert found.normalisation.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=5e-5)
     assert found.normalisation.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=5e-5)
     assert [part.class_counts for part in found.splits] == [(5_000,) * 10, (1_000,) * 10]
-    overlaps = {(part.first, part.second): part for part in found.duplicates.overlaps}
+    overlaps = {(part.first, part.second): part for part in found.duplicates}
     assert [part.exact for part in overlaps.values()] == [0, 0, 0]
     near = overlaps["train", "test"].near
     assert near is not None

@@ -108,7 +108,7 @@ def test_row_23_hidden_folders_and_litter_are_passed_over(tmp_path):
 @pytest.mark.parametrize("within", [".", "train"])
 def test_row_23_a_folder_with_one_class(tmp_path, within):
     make_classes(tmp_path / within, ["cat"])
-    with pytest.raises(TenfoldError, match="only the class folder cat"):
+    with pytest.raises(TenfoldError, match="only the class 'cat'"):
         read(tmp_path)
 
 
@@ -120,14 +120,14 @@ def test_row_23_an_empty_folder_and_empty_class_folders(tmp_path):
     with pytest.raises(TenfoldError, match="looked for"):
         read(tmp_path)
     save(tmp_path / "train" / "cat" / "1.png")
-    with pytest.raises(TenfoldError, match="only the class folder cat"):
+    with pytest.raises(TenfoldError, match="only the class 'cat'"):
         read(tmp_path)
 
 
 def test_row_23_pictures_without_class_folders(tmp_path):
     for index in range(3):
         save(tmp_path / "train" / f"{index}.png")
-    with pytest.raises(TenfoldError, match="no class folders"):
+    with pytest.raises(TenfoldError, match="no classes; at least two class folders"):
         read(tmp_path)
 
 

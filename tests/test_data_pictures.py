@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tenfold.data.formats.pictures import (
+from tenfold.data.decoding import (
     MAX_PIXELS,
     BrokenPictureError,
     decode_picture,

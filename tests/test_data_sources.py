@@ -21,10 +21,10 @@ from PIL import Image
 
 from miniature import ARRAYS, SUMS, Served, Server, archive, description, is_right, serving, tree
 from tenfold.data import sources
-from tenfold.data.formats.parquet_files import write_parquet
 from tenfold.data.sources import cache, origins
 from tenfold.data.sources.origins import CIFAR10, CIFAR100, NpmPackage
 from tenfold.data.sources.published import PublishedFile, obtain
+from tenfold.data.writing import write_parquet
 from tenfold.errors import TenfoldError
 
 MIB = 1 << 20

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tenfold.data.images import Dataset, Images
-from tenfold.data.leaks import check_leaks, duplicates_across
+from tenfold.data.leaks import check_leaks, find_overlaps
 from tenfold.data.splits import TrainingData, evaluation_split, training_data
 from tenfold.errors import TenfoldError
 
@@ -244,8 +244,8 @@ def test_near_duplicates_stay_on_one_side_of_a_made_test_split(seed):
     }
     for n in range(30):
         assert side[f"0/train/{n}"] == side[f"1/train/{n}"] == side[f"2/train/{n}"]
-    report = duplicates_across({"train": trained.train, "test": test})
-    assert [(part.exact, part.near) for part in report.across] == [(0, 0)]
+    across = find_overlaps({"train": trained.train, "test": test})[1]
+    assert (across.exact, across.near) == (0, 0)
 
 
 def test_pairs_of_nearly_the_same_photograph_in_a_small_folder():
@@ -291,8 +291,7 @@ def test_row_25_the_same_picture_in_train_and_test_is_counted_and_reported():
     assert check_leaks(data.splits()) == [
         "3 pictures of the test split are in the train split too (1/train/5 equals train/5)."
     ]
-    report = duplicates_across(data)
-    (across,) = report.across
+    within_train, across, within_test = find_overlaps(data.splits())
     assert (across.first, across.second, across.exact, across.near) == ("train", "test", 3, 0)
     assert [(pair.first, pair.second) for pair in across.pairs] == [
         ("train/5", "1/train/5"),
@@ -300,28 +299,24 @@ def test_row_25_the_same_picture_in_train_and_test_is_counted_and_reported():
         ("train/5", "1/train/5"),
     ]
     assert all(pair.similarity == 1 for pair in across.pairs)
-    within = {overlap.first: overlap.exact for overlap in report.within}
-    assert within == {"train": 0, "test": 2}
+    assert (within_train.exact, within_test.exact) == (0, 2)
     clean = leaking().train
     assert check_leaks({"train": clean, "test": noise(30, seed=1)}) == []
 
 
 def test_row_25_strict_refuses_a_picture_in_train_and_test():
-    for look in (duplicates_across, check_leaks):
-        with pytest.raises(TenfoldError, match=r"3 pictures of the test split.*equals train/5"):
-            look(leaking().splits(), strict=True)
+    with pytest.raises(TenfoldError, match=r"3 pictures of the test split.*equals train/5"):
+        check_leaks(leaking().splits(), strict=True)
     clean = {"train": noise(60, seed=0), "test": noise(30, seed=1)}
     assert check_leaks(clean, strict=True) == []
-    duplicates_across(clean, strict=True)
 
 
 def test_row_25_near_duplicates_across_splits_are_counted_apart():
     train = noise(60, seed=0)
     test = joined(noise(30, seed=1), copies_of(train.take(np.array([8])), np.random.default_rng(0)))
-    report = duplicates_across({"train": train, "test": test})
-    (across,) = report.across
+    _, across, _ = find_overlaps({"train": train, "test": test})
     assert (across.exact, across.near, across.num_pairs) == (0, 1, 1)
     (pair,) = across.pairs
     assert (pair.first, pair.second, pair.same_class) == ("train/8", "1/train/8", True)
     assert 0.85 <= pair.similarity < 1
-    assert duplicates_across({"train": train, "test": test}, near=False).across[0].near is None
+    assert find_overlaps({"train": train, "test": test}, near=False)[1].near is None

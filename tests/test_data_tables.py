@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tenfold.data import Images, export, load
-from tenfold.data.formats import read, read_npz, read_parquet
+from tenfold.data.formats import read
 from tenfold.data.images import Dataset
 from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError
@@ -74,7 +74,7 @@ def test_parquet_with_raw_bytes_fine_labels_and_labels_as_text(tmp_path):
     text = [train.class_names[label] for label in train.labels]
     file = tmp_path / "some.parquet"
     write_hub_file(file, train, image="image", label="fine_label", labels=text, raw=True)
-    dataset = read_parquet(file)
+    dataset = read(file)
     assert dataset.train.class_names == tuple(sorted(set(text)))
     assert [dataset.class_names[label] for label in dataset.train.labels] == text
     np.testing.assert_array_equal(dataset.train.pixels, train.pixels)
@@ -83,7 +83,7 @@ def test_parquet_with_raw_bytes_fine_labels_and_labels_as_text(tmp_path):
 def test_parquet_with_numbers_and_no_names(tmp_path):
     train = make_split("train", 8, seed=5)
     write_hub_file(tmp_path / "some.parquet", train)
-    assert read_parquet(tmp_path / "some.parquet").class_names == tuple(
+    assert read(tmp_path / "some.parquet").class_names == tuple(
         str(number) for number in sorted(set(train.labels.tolist()))
     )
 
@@ -101,8 +101,8 @@ def test_parquet_whose_test_split_has_no_labels(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": [0, 1, 2, 4]}, r"row 4: the label is 4, and 0 to 3"),
-        ({"labels": [0, -1, 2, 3]}, r"row 2: the label is -1"),
+        ({"labels": [0, 1, 2, 4]}, r"row 4 has the label 4, and 0 to 3"),
+        ({"labels": [0, -1, 2, 3]}, r"row 2 has the label -1"),
         ({"labels": [0, None, 2, 3]}, r"row 2 has no label"),
     ],
 )
@@ -176,7 +176,10 @@ def test_npz_of_others(tmp_path, keys):
         ),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.zeros(3)}, "whole numbers"),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.zeros(4, int)}, "4 labels"),
-        ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.array([0, -1, 1])}, "label is -1"),
+        (
+            {"images": np.zeros((3, 8, 8), np.uint8), "labels": np.array([0, -1, 1])},
+            "has the label -1",
+        ),
     ],
 )
 def test_row_22_wrong_npz(tmp_path, arrays, message):
@@ -198,7 +201,7 @@ def test_row_11_a_pickle_within_npz_is_never_executed(tmp_path):
     objects = np.array([Canary(canary)], dtype=object)
     np.savez(tmp_path / "a.npz", images=objects, labels=np.zeros(1, int))
     with pytest.raises(TenfoldError, match=r"a\.npz"):
-        read_npz(tmp_path / "a.npz")
+        read(tmp_path / "a.npz")
     assert not canary.exists()
 
 
@@ -261,7 +264,7 @@ def test_f8_minus_one_is_no_class_with_or_without_its_sign(tmp_path, kind, dtype
     else:
         path, place = tmp_path / "a.parquet", r"a\.parquet row 3"
         write_hub_file(path, make_split("train", 4, seed=5), labels=labels)
-    with pytest.raises(TenfoldError, match=f"{place}: the label is {shown}"):
+    with pytest.raises(TenfoldError, match=f"{place} has the label {shown}"):
         read(path)
 
 
@@ -350,7 +353,7 @@ def test_f7_labels_that_can_be_read(tmp_path, labels, names):
         ([0.0, float("nan"), 1.0], r"row 2 has no label"),
         ([[0], [None], [1]], r"row 2 has no label"),
         ([b"caf\xe9", b"a", b"b"], r"holds the name b'caf.*not UTF-8"),
-        (["cat", " ", "dog"], r"row 2: the label is ' '"),
+        (["cat", " ", "dog"], r"row 2 has the label ' '"),
     ],
 )
 def test_f7_labels_that_can_not_be_read(tmp_path, labels, words):

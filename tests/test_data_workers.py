@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data.formats import workers
-from tenfold.data.formats.workers import chunks_of, map_on_cores
+from tenfold.data import workers
+from tenfold.data.workers import chunks_of, map_on_cores
 from tenfold.errors import TenfoldError
 
 MODES = {"threads": 1, "processes": workers.MIN_ITEMS_FOR_PROCESSES}
@@ -68,7 +68,7 @@ def test_errors_reach_the_caller(num_items):
 
 
 def test_a_process_that_dies_is_told():
-    with pytest.raises(TenfoldError, match="A process that works on pictures died"):
+    with pytest.raises(TenfoldError, match="A process that works on images died"):
         list(map_on_cores(die, range(9), num_items=MODES["processes"]))
 
 
@@ -97,7 +97,7 @@ def test_chunks_cover_everything_once(number):
 
 SCRIPT = """
 import sys, threading
-from tenfold.data.formats import read, workers
+from tenfold.data import workers; from tenfold.data.formats import read
 workers.num_cores = lambda: 2
 workers.MIN_ITEMS_FOR_PROCESSES = 10
 threading.Thread(target=threading.Event().wait, daemon=True).start()

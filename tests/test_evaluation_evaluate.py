@@ -10,10 +10,10 @@ import torch
 
 from fabricated_runs import BARE_RESULT
 from tenfold.data import load
-from tenfold.data.formats.npz_files import write_npz
 from tenfold.data.images import Dataset, Images
 from tenfold.data.normalisation import normalisation_of
 from tenfold.data.splits import training_data
+from tenfold.data.writing import write_npz
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import evaluate_run, split_of, splitting, use_of
 from tenfold.evaluation.predictions import load_predictions

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tenfold.data.formats.image_sources import find_pictures
-from tenfold.data.formats.pictures import decode_picture
+from tenfold.data.decoding import decode_picture
+from tenfold.data.image_sources import find_pictures
 from tenfold.data.normalisation import normalisation_of
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.picture_predictions import predict_pictures

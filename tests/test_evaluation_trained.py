@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load, save
 
-from tenfold.data.formats.pictures import decode_picture
+from tenfold.data.decoding import decode_picture
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.picture_predictions import predict_pictures

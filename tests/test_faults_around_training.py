@@ -170,8 +170,8 @@ def test_an_unfinished_run_is_not_evaluated_into_a_finished_one(folder):
 
 def write_data(path: Path, *, size: tuple[int, int], seed: int = 0) -> None:
     """128 pictures to train on and 64 to test on."""
-    from tenfold.data.formats.npz_files import write_npz
     from tenfold.data.images import Dataset, Images
+    from tenfold.data.writing import write_npz
 
     generator = np.random.default_rng(seed)
 

@@ -140,7 +140,7 @@ def test_row_23_a_folder_with_one_class(tmp_path, above):
     write(tmp_path, {f"{above}cat/1.png": 1, f"{above}cat/2.png": 2})
     text = message(tmp_path)
     assert str(tmp_path) in text
-    assert "only the class folder cat" in text
+    assert "only the class 'cat'" in text
 
 
 def test_row_23_splits_without_training_pictures(tmp_path):
@@ -373,7 +373,7 @@ def test_row_26_a_whole_split_or_class_is_broken(tmp_path):
     assert dataset.class_names == ("ant", "bee", "cat")
     assert named(dataset) == {1: "bee", 2: "cat"}
     assert dataset.test is None
-    assert any("All pictures of the test split are broken" in note for note in dataset.notes)
+    assert any("All images of the test split are broken" in note for note in dataset.notes)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")

@@ -148,7 +148,7 @@ def reorder_classes(folder: Path) -> None:
     from dataclasses import replace
 
     from tenfold.data import load
-    from tenfold.data.formats.npz_files import write_npz
+    from tenfold.data.writing import write_npz
 
     def reordered(images):
         order = [2, 0, 3, 1]
@@ -177,7 +177,7 @@ def test_row_25_the_same_picture_in_train_and_test(folder):
     from dataclasses import replace
 
     from tenfold.data import load
-    from tenfold.data.formats.npz_files import write_npz
+    from tenfold.data.writing import write_npz
 
     dataset = load(str(folder / "tiny.npz"))
     pixels = np.array(dataset.test.pixels)

@@ -1,14 +1,17 @@
+import base64
+import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tenfold.data.eda import OriginalSizes, SplitCounts, explore
+from tenfold.data.explore import OriginalSizes, SplitCounts, explore
 from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError
-from tenfold.reporting.eda.page import render_exploration, write_exploration_page
+from tenfold.reporting.eda import render_exploration, write_exploration_page
 
 HOSTILE = ('<script>alert("1")</script>', 'a & b\'s "c" {{ 7 * 7 }}', "ümläut 猫", "</style><b>")
 
@@ -134,7 +137,7 @@ def test_hostile_names_are_shown_as_they_are_and_do_nothing():
     for name in HOSTILE:
         assert re.sub(r"\s+", " ", name) in words
     assert not {tag for tag, _ in outline.seen} & {"script", "b"}
-    labels = [a["aria-label"] for tag, a in outline.seen if tag == "div" and "aria-label" in a]
+    labels = [a["alt"] for tag, a in outline.seen if tag == "img"]
     assert any(label.startswith(HOSTILE[0]) for label in labels)
 
 
@@ -146,27 +149,29 @@ def test_pictures_of_two_splits_are_put_side_by_side():
     assert "dog, the same pixels" not in words  # train/5 is a dog, its copy is called a cat
     assert "dog or cat?" in words
     assert "Some copies carry different labels" in words
-    labels = [attributes.get("aria-label") for _, attributes in outline.seen]
+    labels = [attributes.get("alt") for _, attributes in outline.seen]
     assert "dog, train/cat/5.png" in labels
     assert "cat, test/cat/0.png" in labels
 
 
-def test_every_picture_shown_has_a_sprite_and_a_place_in_it():
-    page = page_of(leaking())
-    rules = set(re.findall(r"\.(sprite-\d+) \{", page))
-    shown = [a for tag, a in Outline(page).seen if "sprite" in a.get("class", "").split()]
+def test_every_picture_shown_is_what_it_is_called():
+    data = leaking()
+    shown = [a for tag, a in Outline(page_of(data)).seen if tag == "img" and "title" in a]
     assert len(shown) > 24
+    index = {name: (i, n) for i in data.splits().values() for n, name in enumerate(i.ids)}
     for attributes in shown:
-        assert set(attributes["class"].split()) & rules
-        assert attributes["style"].startswith("background-position: ")
-        assert attributes["role"] == "img"
+        label, _, name = attributes["alt"].partition(", ")
+        images, number = index[name.partition(":")[0]]
+        assert label == images.class_names[images.labels[number]]
+        content = base64.b64decode(attributes["src"].partition(",")[2])
+        assert (np.asarray(Image.open(io.BytesIO(content))) == images.pixels[number]).all()
 
 
 def test_near_duplicates_nobody_looked_for_are_not_claimed_absent():
     data = made()
     found = explore(data)
-    overlaps = tuple(replace(overlap, near=None) for overlap in found.duplicates.overlaps)
-    page = page_of(data, duplicates=replace(found.duplicates, overlaps=overlaps))
+    overlaps = tuple(replace(overlap, near=None) for overlap in found.duplicates)
+    page = page_of(data, duplicates=overlaps)
     words = Outline(page).words()
     assert "No exact copies were found" in words
     assert "not looked for" in words
@@ -228,10 +233,10 @@ def test_a_browser_shows_the_page_without_complaint(tmp_path, browser, scheme, w
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    sprites = page.evaluate(
-        "[...document.querySelectorAll('.sprite')].map(e => [e.clientWidth, e.clientHeight])"
+    images = page.evaluate(
+        "[...document.querySelectorAll('img.picture')].map(e => [e.clientWidth, e.clientHeight])"
     )
-    assert all(abs(across - down) <= 1 and across >= 24 for across, down in sprites)
+    assert all(abs(across - down) <= 1 and across >= 24 for across, down in images)
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (int(re.findall(r"\d+", ground)[0]) > 128) == (scheme == "light")
     page.close()

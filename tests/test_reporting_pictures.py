@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data.formats.encoding import png_data_uri
-from tenfold.reporting.pictures import sprite, thumbnails
+from tenfold.data.encoding import png_data_uri
+from tenfold.reporting.pictures import thumbnails
 from tenfold.reporting.templating import TEMPLATES
 
 STYLE = (TEMPLATES / "style.css").read_text()
@@ -32,23 +32,6 @@ def test_a_data_uri_holds_the_very_pixels():
 def test_a_data_uri_of_something_else_is_refused():
     with pytest.raises(ValueError, match="uint8"):
         png_data_uri(noise(32, 32, 3).astype(np.float32))
-
-
-@pytest.mark.parametrize(("number", "columns"), [(1, None), (7, 3), (5, 5), (12, None)])
-def test_a_sprite_shows_each_picture_where_its_style_points(number, columns):
-    pixels = noise(number, 6, 9, 3)
-    made = sprite(pixels, columns=columns)
-    sheet = decoded(made.uri)
-    scale = [float(x) / 100 for x in re.findall(r"([\d.]+)%", made.rule(".x"))]
-    assert sheet.shape[1] == pytest.approx(scale[0] * 9, abs=1e-3)
-    assert sheet.shape[0] == pytest.approx(scale[1] * 6, abs=1e-3)
-    for index in range(number):
-        across, down = (float(x) / 100 for x in re.findall(r"([\d.]+)%", made.style(index)))
-        left = round((sheet.shape[1] - 9) * across)
-        top = round((sheet.shape[0] - 6) * down)
-        assert np.array_equal(sheet[top : top + 6, left : left + 9], pixels[index])
-    with pytest.raises(IndexError):
-        made.style(number)
 
 
 def test_thumbnails_keep_small_pictures_and_shrink_large_ones():

@@ -11,7 +11,7 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
-from tenfold.data.formats.pictures import BrokenPictureError, prepare_picture, resize_pixels
+from tenfold.data.decoding import BrokenPictureError, prepare_picture, resize_pixels
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tenfold import explain
 from tenfold.audit.store import Arrays, Finding
 from tenfold.audit.subject import Subject
-from tenfold.data.formats.image_folders import printable
-from tenfold.data.formats.image_sources import find_pictures
+from tenfold.data.image_sources import find_pictures
+from tenfold.data.tables import printable
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.picture_predictions import read_pictures
 from tenfold.evaluation.predictions import Predictions

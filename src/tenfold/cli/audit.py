@@ -147,7 +147,7 @@ def explain(
 
 def _require_pictures(run: "RunFolder", wanted: Sequence[str]) -> None:
     """Raise TenfoldError for what is neither a path nor an id that the run has predicted."""
-    from tenfold.data.formats.image_sources import find_pictures
+    from tenfold.data.image_sources import find_pictures
     from tenfold.evaluation.predictions import load_predictions
 
     split = next((s for s in ("test", "validation") if run.predictions(s).exists()), None)

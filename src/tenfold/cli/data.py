@@ -62,10 +62,10 @@ def data_eda(
 ) -> None:
     """Explore a data set: classes, colours, quality, duplicates; as JSON and as a page."""
     from tenfold.data import load
-    from tenfold.data.eda import explore
+    from tenfold.data.explore import explore
     from tenfold.data.leaks import check_leaks
     from tenfold.files import write_json
-    from tenfold.reporting.eda.page import write_exploration_page
+    from tenfold.reporting.eda import write_exploration_page
 
     output = Output(as_json=as_json)
     with output.progress() as progress:

@@ -13,7 +13,7 @@ from tenfold.formatting import percent
 
 if TYPE_CHECKING:
     from tenfold.cli.predictions import Task
-    from tenfold.data.formats.image_sources import Part
+    from tenfold.data.image_sources import Part
     from tenfold.evaluation.picture_predictions import Model, PicturePrediction
     from tenfold.evaluation.prediction_parts import Predict, Settings
     from tenfold.progress import Progress
@@ -25,7 +25,7 @@ logger = logging.getLogger("tenfold")
 
 def predict_images(output: Output, run: Path, places: list[str], task: "Task") -> None:
     """Predict single images as `task` says."""
-    from tenfold.data.formats.image_sources import find_parts
+    from tenfold.data.image_sources import find_parts
     from tenfold.deployment.any_model import model_file
 
     model_file(run)

@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images
 from tenfold.progress import Progress
+
+if TYPE_CHECKING:
+    from tenfold.data.formats import export
 
 __all__ = ["Dataset", "Images", "export", "load"]
 
@@ -35,45 +39,40 @@ def load(
     >>> load("digits").train.pixels.shape[1:]
     (32, 32, 3)
     """
-    from tenfold.data import formats, sources
+    from tenfold.data import sources
     from tenfold.data.checksums import with_checksums
-    from tenfold.data.formats.resizing import resize_dataset
-    from tenfold.data.sources.named import find, is_elsewhere
+    from tenfold.data.sources.named import find
 
-    found: Dataset | Path | None = None
-    if name_or_path in sources.NAMES:
-        found = sources.get(str(name_or_path), progress=progress)
-    elif is_elsewhere(str(name_or_path)):
-        found = find(str(name_or_path))
-        name_or_path = found if isinstance(found, Path) else name_or_path
+    name = os.fspath(name_or_path)
+    found: Dataset | Path = Path(name).expanduser()
+    if name in sources.NAMES:
+        found = sources.get(name, progress=progress)
+    elif sources.is_known(name):
+        found = find(name)
     if isinstance(found, Dataset):
-        dataset = resize_dataset(found, image_size=image_size, progress=progress)
-    elif os.path.exists(os.path.expanduser(name_or_path)):
-        dataset = formats.read(
-            name_or_path,
-            image_size=image_size,
-            photo_size=photo_size,
-            skip_broken=skip_broken,
-            white_level=white_level,
-            progress=progress,
-        )
-    else:
-        raise formats.unknown_name(os.fspath(name_or_path), sources.NAMES)
+        if image_size or len({images.size for images in found.splits().values()}) > 1:
+            from tenfold.data.decoded import resize_dataset
+
+            found = resize_dataset(found, image_size=image_size, progress=progress)
+        return with_checksums(found)
+    from tenfold.data import formats
+
+    if not found.exists():
+        raise formats.unknown_name(name, sources.NAMES)
+    dataset = formats.read(
+        found,
+        image_size=image_size,
+        photo_size=photo_size,
+        skip_broken=skip_broken,
+        white_level=white_level,
+        progress=progress,
+    )
     return with_checksums(dataset)
 
 
-def export(
-    dataset: Dataset,
-    path: str | os.PathLike[str],
-    format: str,
-    *,
-    progress: Progress | None = None,
-) -> None:
-    """Write a data set as `folder` (PNG and CSV), `parquet` or `npz`; `load` gets it back.
+def __getattr__(name: str) -> object:
+    if name != "export":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tenfold.data.formats import export
 
-    Raises TenfoldError for another format, where something is at `path` already, and where the
-    disk is full; nothing is left behind then.
-    """
-    from tenfold.data import formats
-
-    formats.export(dataset, path, format, progress=progress)
+    return export

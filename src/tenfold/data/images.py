@@ -10,12 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import TenfoldError
+from tenfold.progress import Progress
 
 PHOTO_SIZE = 64
 """Side in pixels to which photographs are brought where nobody asks for another."""
 MAX_LISTED_CLASSES = 20
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Weights of red, green and blue in grey, from ITU-R BT.601."""
+
+
+Source = str | bytes
+"""A file's path, or a file's content."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to read images: the options that every reader of image files has.
+
+    image_size: height and width to bring them to; 0 chooses, see `decoded.common_size`, and then
+    photo_size is that of photographs. skip_broken: leave broken images out, counted in the notes,
+    where an error is the rule. white_level: of files of sixteen bits, where that of a model's data
+    must hold; 0 finds it.
+    """
+
+    image_size: int = 0
+    skip_broken: bool = False
+    progress: Progress | None = None
+    photo_size: int = PHOTO_SIZE
+    white_level: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,12 +24,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tenfold import __version__
-from tenfold.data.formats.encoding import png_data_uri
-from tenfold.data.formats.pictures import (
+from tenfold.data.decoding import (
     BrokenPictureError,
     TooLargePictureError,
     count_scans,
 )
+from tenfold.data.encoding import png_data_uri
 from tenfold.deployment import inference_protocol as protocol
 from tenfold.deployment.batching import Batcher, FullError, StoppedError
 from tenfold.deployment.guards import busy, refusal

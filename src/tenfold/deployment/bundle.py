@@ -5,7 +5,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tenfold.data.formats import pictures
+from tenfold.data import decoding
 from tenfold.errors import TenfoldError
 from tenfold.files import require_writable, write_text
 from tenfold.run import RunFolder
@@ -49,7 +49,7 @@ def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -
         number=gate.num_images,
         split=gate.split,
     )
-    rules = Path(pictures.__file__)
+    rules = Path(decoding.__file__)
     copies = {"model.onnx": export.path, "predict.py": SCRIPT, "pictures.py": rules}
     runtime = OLDEST_RUNTIME if export.opset <= ITS_OPSET else metadata.version("onnxruntime")
     requirements = REQUIREMENTS.format(onnxruntime=runtime)

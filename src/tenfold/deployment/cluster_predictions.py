@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tenfold.cluster import connect, handed_on, most_jobs, num_gpus
-from tenfold.data.formats.image_sources import Part, num_images
+from tenfold.data.image_sources import Part, num_images
 from tenfold.deployment.any_model import FILES, load_any
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.prediction_parts import Predict, Settings, Table, predict_here

@@ -152,7 +152,7 @@ def _keep(run: RunFolder, export: Export, content: bytes) -> None:
 
 def _samples(images: Images, number: int) -> list[str]:
     """Images of as many classes as there are, as PNG in data URIs, for those who want to try."""
-    from tenfold.data.formats.encoding import png_data_uri
+    from tenfold.data.encoding import png_data_uri
 
     first = np.sort(np.unique(images.labels, return_index=True)[1])
     others = np.setdiff1d(np.arange(len(images)), first)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.formats.pictures import (
+from tenfold.data.decoding import (
     MAX_PIXELS,
     AnyPicture,
     BrokenPictureError,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tenfold.data import Images
-from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
+from tenfold.data.cifar import CIFAR10_CLASS_NAMES
 from tenfold.data.images import numbered_ids
 from tenfold.data.sources.published import PublishedFile, obtain
 from tenfold.progress import Progress

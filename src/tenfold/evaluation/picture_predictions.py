@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.formats.image_folders import picture_files
-from tenfold.data.formats.image_sources import Part, num_images, prepare_some
-from tenfold.data.formats.workers import (
+from tenfold.data.folders import picture_files
+from tenfold.data.image_sources import Part, num_images, prepare_some
+from tenfold.data.workers import (
     CHUNK_ITEMS,
     MIN_ITEMS_FOR_PROCESSES,
     chunk_length,
@@ -79,7 +79,7 @@ def predict_parts(
     """The `top` likeliest classes of each image, in order, broken images among them.
 
     A few at a time, with the position of their part among `parts`, which each occurs. Images are
-    converted and brought to the model's size by the rules of `data.formats.pictures`; a model of
+    converted and brought to the model's size by the rules of `data.decoding`; a model of
     images that aren't square takes those that have its size. Few are in memory at once. Close the
     iterator if it isn't read to its end. Raises TenfoldError for a `top` below 1, and as
     `Part.batches`.

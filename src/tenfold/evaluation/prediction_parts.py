@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tenfold.data.formats.image_sources import Part
+from tenfold.data.image_sources import Part
 from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.picture_predictions import (
     Model,

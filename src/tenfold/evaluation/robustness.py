@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from tenfold.augment import batch_normalise
 from tenfold.data import Images
-from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES
+from tenfold.data.cifar import CIFAR10_CLASS_NAMES
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.corruptions import FAMILIES, SEVERITIES, corrupt
 from tenfold.evaluation.predictions import map_labels

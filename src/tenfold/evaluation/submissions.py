@@ -12,11 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.formats.csv_folders import CLASSES_FILE, read_class_names
-from tenfold.data.formats.image_folders import PICTURE_SUFFIXES
-from tenfold.data.formats.label_tables import ORIGINAL_ID, Row, find_tables, read_table, text_of
-from tenfold.data.formats.listings import plain_name, sorted_names
-from tenfold.data.formats.split_names import SPLITS
+from tenfold.data.csv_tables import (
+    CLASSES_FILE,
+    ORIGINAL_ID,
+    LabelRow,
+    find_tables,
+    read_class_names,
+    read_table,
+    text_of,
+)
+from tenfold.data.folders import PICTURE_SUFFIXES
+from tenfold.data.tables import SPLITS, plain_name, sorted_names
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import compare_labels
 from tenfold.files import write_text
@@ -125,7 +131,7 @@ def score_submission(
     return SubmissionMetrics(**dict(metrics), num_missing=len(missing))
 
 
-def match_ids(predictions: Sequence[Row], labels: Sequence[Row]) -> list[int | None]:
+def match_ids(predictions: Sequence[LabelRow], labels: Sequence[LabelRow]) -> list[int | None]:
     """For each label the position of the prediction with its id, or None.
 
     Ids are compared as they are; failing that, without the split in front; then without the suffix
@@ -183,7 +189,7 @@ def _file_name(name: str) -> str:
     return _stem(name).rpartition("/")[2]
 
 
-def _read(file: Path, *, split: str | None, may_lack_labels: bool = False) -> list[Row]:
+def _read(file: Path, *, split: str | None, may_lack_labels: bool = False) -> list[LabelRow]:
     """The rows, each id once. Raises TenfoldError, also where there are none."""
     if file.is_dir():
         tables = find_tables(file)
@@ -198,7 +204,7 @@ def _read(file: Path, *, split: str | None, may_lack_labels: bool = False) -> li
         raise TenfoldError(f"{file} has no rows below its first line; check the file.")
     if any(len({row.names[column] for row in rows}) == len(rows) for column in rows[0].names):
         return rows
-    first: dict[str, Row] = {}
+    first: dict[str, LabelRow] = {}
     for row in rows:
         if first.setdefault(row.name, row) is not row:
             raise TenfoldError(
@@ -209,7 +215,7 @@ def _read(file: Path, *, split: str | None, may_lack_labels: bool = False) -> li
 
 
 def _require_same_ids(
-    strangers: Sequence[Row], missing: Sequence[Row], *, submission: Path, labels: Path
+    strangers: Sequence[LabelRow], missing: Sequence[LabelRow], *, submission: Path, labels: Path
 ) -> None:
     faults = []
     if strangers:
@@ -229,18 +235,18 @@ def _require_same_ids(
     )
 
 
-def _count(rows: Sequence[Row]) -> str:
+def _count(rows: Sequence[LabelRow]) -> str:
     return f"{len(rows):,} {'id' if len(rows) == 1 else 'ids'}"
 
 
-def _some(rows: Sequence[Row]) -> str:
+def _some(rows: Sequence[LabelRow]) -> str:
     """The first few ids with their lines."""
     shown = ", ".join(f"{row.name!r} in line {row.line}" for row in rows[:NUM_SHOWN])
     return f"{shown} and so on" if len(rows) > NUM_SHOWN else shown
 
 
 def _indices(
-    rows: Sequence[Row], class_names: Sequence[str], *, labels: Path, are_ordered: bool
+    rows: Sequence[LabelRow], class_names: Sequence[str], *, labels: Path, are_ordered: bool
 ) -> NDArray[np.int64]:
     """Each row's class as a position in `class_names`, by number where those `are_ordered`.
 

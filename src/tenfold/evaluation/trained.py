@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import nn
 
 from tenfold.augment import batch_normalise
-from tenfold.data.formats.pictures import (
+from tenfold.data.decoding import (
     AnyPicture,
     BrokenPictureError,
     prepare_picture,

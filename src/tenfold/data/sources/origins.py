@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
+from tenfold.data.cifar import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
 from tenfold.data.sources.published import retrieve
 from tenfold.errors import first_line
 from tenfold.progress import Progress

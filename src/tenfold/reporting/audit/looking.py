@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.audit.store import Finding
-from tenfold.data.formats.encoding import png_data_uri
+from tenfold.data.encoding import png_data_uri
 from tenfold.data.images import LUMA
 from tenfold.errors import counted
 from tenfold.formatting import listed, percent

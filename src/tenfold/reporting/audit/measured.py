@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tenfold.audit.store import Finding
-from tenfold.data.formats.encoding import png_data_uri
+from tenfold.data.encoding import png_data_uri
 from tenfold.errors import counted
 from tenfold.evaluation.thresholds import CERTAINTY, why_not_promised
 from tenfold.formatting import interval, percent, plain, points

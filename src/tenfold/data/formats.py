@@ -8,41 +8,33 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from tenfold.data.formats.archives import is_archive
-from tenfold.data.formats.cifar import is_cifar, read_cifar
-from tenfold.data.formats.csv_folders import read_csv_folder, write_folder
-from tenfold.data.formats.decoding import Settings
-from tenfold.data.formats.image_folders import (
+from tenfold.data.archives import is_archive
+from tenfold.data.cifar import is_cifar, read_cifar
+from tenfold.data.csv_tables import find_tables, names_classes, read_csv_folder
+from tenfold.data.decoded import resize_dataset
+from tenfold.data.folders import (
     class_folders,
     folder_within,
     is_litter,
     picture_files,
     read_image_folder,
 )
-from tenfold.data.formats.label_tables import find_tables, names_classes
-from tenfold.data.formats.npz_files import read_npz, write_npz
-from tenfold.data.formats.parquet_files import read_parquet, write_parquet
-from tenfold.data.formats.resizing import resize_dataset
-from tenfold.data.images import PHOTO_SIZE, Dataset, class_gaps, with_distinct_ids
+from tenfold.data.images import PHOTO_SIZE, Dataset, Settings, class_gaps, with_distinct_ids
+from tenfold.data.npz import read_npz
+from tenfold.data.parquet import read_parquet
+from tenfold.data.writing import write_folder, write_npz, write_parquet
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
 
-__all__ = [
-    "EXPORT_FORMATS",
-    "detect",
-    "export",
-    "read",
-    "read_cifar",
-    "read_csv_folder",
-    "read_image_folder",
-    "read_npz",
-    "read_parquet",
-    "write_folder",
-    "write_npz",
-    "write_parquet",
-]
-
 logger = logging.getLogger("tenfold")
+
+EXPORT_FORMATS: dict[str, Callable[..., None]] = {
+    "folder": write_folder,
+    "parquet": write_parquet,
+    "npz": write_npz,
+}
+_READERS = {"parquet": read_parquet, "csv": read_csv_folder, "images": read_image_folder}
+_ARRAY_READERS: dict[str, Callable[..., Dataset]] = {"cifar": read_cifar, "npz": read_npz}
 
 _LOOKED_FOR = (
     "CIFAR batches (data_batch_1.bin, data_batch_1, train.bin), parquet files, a CSV file of "
@@ -80,7 +72,7 @@ def read(
             )
         else:
             settings = Settings(image_size, skip_broken, progress, photo_size, white_level)
-            dataset = _PICTURE_READERS[kind](place, settings)
+            dataset = _READERS[kind](place, settings)
         gaps = class_gaps(dataset.splits()).values()
         return with_distinct_ids(replace(dataset, notes=(*dataset.notes, *gaps)), place)
     except OSError as error:
@@ -114,33 +106,16 @@ def export(
     *,
     progress: Progress | None = None,
 ) -> None:
-    """Write a data set in one of `EXPORT_FORMATS`, whole or not at all; `read` gets it back.
+    """Write a data set as `folder` (PNG and CSV), `parquet` or `npz`; `load` gets it back.
 
     Raises TenfoldError for another format, where something is at `path` already, and where the
-    disk is full.
+    disk is full; nothing is left behind then.
     """
     if format not in EXPORT_FORMATS:
         raise TenfoldError(
             f"The format {format!r} can't be written; choose {', '.join(EXPORT_FORMATS)}."
         )
     EXPORT_FORMATS[format](dataset, Path(path).expanduser().absolute(), progress=progress)
-
-
-EXPORT_FORMATS: dict[str, Callable[..., None]] = {
-    "folder": write_folder,
-    "parquet": write_parquet,
-    "npz": write_npz,
-}
-
-_ARRAY_READERS: dict[str, Callable[..., Dataset]] = {
-    "cifar": read_cifar,
-    "npz": read_npz,
-}
-_PICTURE_READERS: dict[str, Callable[[Path, Settings], Dataset]] = {
-    "parquet": read_parquet,
-    "csv": read_csv_folder,
-    "images": read_image_folder,
-}
 
 
 def unknown_name(name: str, known: Iterable[str]) -> TenfoldError:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, cast
 
-from tenfold.data.formats.decoding import Source
-from tenfold.data.formats.pictures import BrokenPictureError
+from tenfold.data.decoding import BrokenPictureError
+from tenfold.data.images import Source
 from tenfold.errors import TenfoldError, first_line, missing_extra
 
 # A store far away answers each in some 50 ms.

@@ -7,7 +7,6 @@ or `y`; and grey pictures, `(N, H, W)` or `(N, H, W, 1)`. Without `class_names` 
 occurs among the labels is a class.
 """
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.formats.class_labels import as_text, names_declared, number_labels
-from tenfold.data.formats.output import require_free
 from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.tables import as_text, names_declared, number_labels
 from tenfold.errors import TenfoldError
-from tenfold.files import DAMAGED, atomic_file
+from tenfold.files import DAMAGED
 from tenfold.progress import Progress
 
 _KEYS = {
@@ -88,27 +86,6 @@ def read_npz(path: Path, *, progress: Progress | None = None) -> Dataset:
         f"{path} (npz)",
         notes=tuple(notes),
     )
-
-
-def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
-    """Write the data set as one npz file, whole or not at all.
-
-    Raises TenfoldError where something is at `path` already, and where the disk is full.
-    """
-    require_free(path)
-    arrays: dict[str, NDArray[Any]] = {"class_names": np.array(dataset.class_names, dtype=np.str_)}
-    for split, images in dataset.splits().items():
-        arrays[f"{split}_images"] = images.pixels
-        arrays[f"{split}_labels"] = images.labels
-        arrays[f"{split}_ids"] = images.ids
-        if images.original_sizes is not None:
-            arrays[f"{split}_original_sizes"] = images.original_sizes
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for done, (name, array) in enumerate(arrays.items(), start=1):
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-            if progress is not None:
-                progress("Writing arrays", done, len(arrays))
 
 
 def _load(path: Path, *, progress: Progress | None) -> dict[str, NDArray[Any]]:

@@ -11,126 +11,37 @@ tenfold adds a column `id`.
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenfold.data.formats.class_labels import Label, as_text, names_declared, number_labels
-from tenfold.data.formats.decoding import DEFAULT_SETTINGS, Settings, Source
-from tenfold.data.formats.encoding import encode_all
-from tenfold.data.formats.listings import Listing, decode_listings
-from tenfold.data.formats.output import new_folder
-from tenfold.data.formats.split_names import SPLITS, split_within
-from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.images import Dataset, Settings, Source
+from tenfold.data.tables import Label, Row, as_text, decode_table, names_declared, split_within
 from tenfold.errors import TenfoldError, first_line
-from tenfold.progress import Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
-_ROWS_A_GROUP = 1000
 
 
-@dataclass
-class _Rows:
-    """The rows of one split; a label is a number or a name, as the file has it."""
-
-    pictures: list[Source]
-    shown: list[str]
-    labels: list[Label]
-    ids: list[str | None]
-
-
-def read_parquet(path: Path, settings: Settings = DEFAULT_SETTINGS) -> Dataset:
+def read_parquet(path: Path, settings: Settings) -> Dataset:
     """The data set in a parquet file, or in a folder of them; one file without a split is train.
 
-    Raises TenfoldError where a file is damaged or lacks a picture or label column, where a label
-    is missing or out of range, and for broken pictures unless they are to be skipped.
+    Raises TenfoldError where a file is damaged or lacks an image or label column, where a label
+    is missing or out of range, and for broken images unless they are to be skipped.
     """
-    files = _files_by_split(path)
-    splits: dict[str, _Rows] = {}
+    table: dict[str, list[Row]] = defaultdict(list)
     declared: tuple[str, ...] | None = None
-    for split in SPLITS:
-        rows = _Rows([], [], [], [])
-        for file in files.get(split, ()):
-            names = _read_file(file, path, rows)
+    for split, files in _files_by_split(path).items():
+        for file in files:
+            rows, names = _read_file(file, path)
             if names and declared and names != declared:
                 raise TenfoldError(f"{file} names other classes than the files before it.")
             declared = names or declared
-        splits[split] = rows
-    class_names, labels, notes = number_labels(
-        {split: rows.labels for split, rows in splits.items()},
-        declared=declared,
-        place=path,
-        where=lambda split, position: splits[split].shown[position],
-    )
-    listings = {
-        split: Listing(splits[split].pictures, splits[split].shown, own, _ids(splits[split], split))
-        for split, own in labels.items()
-    }
-    return decode_listings(
-        listings,
-        place=path,
-        class_names=class_names,
-        source=f"{path} (parquet)",
-        settings=settings,
-        notes=notes,
-    )
-
-
-def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
-    """Write the data set into a new folder of one parquet file a split, pictures as PNG.
-
-    The folder appears whole or not at all. Raises TenfoldError where it exists and isn't empty,
-    and where the disk is full.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    features = {
-        "img": {"_type": "Image"},
-        "label": {"_type": "ClassLabel", "names": list(dataset.class_names)},
-        "id": {"dtype": "string", "_type": "Value"},
-    }
-    schema = pa.schema(
-        [
-            ("img", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-            ("label", pa.int64()),
-            ("id", pa.string()),
-        ],
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
-    with new_folder(path) as folder:
-        for split, images in dataset.splits().items():
-            file = folder / f"{split}-00000-of-00001.parquet"
-            with pq.ParquetWriter(file, schema) as writer:
-                for table in _tables(images, schema, split=split, progress=progress):
-                    writer.write_table(table)
-
-
-def _tables(
-    images: Images, schema: "pa.Schema", *, split: str, progress: Progress | None
-) -> "Iterator[pa.Table]":
-    import pyarrow as pa
-
-    start = 0
-    label = f"Writing the {split} split"
-    pending: list[bytes] = []
-    for encoded in encode_all(images.pixels, label=label, progress=progress):
-        pending += encoded
-        if len(pending) < _ROWS_A_GROUP and start + len(pending) < len(images):
-            continue
-        rows = slice(start, start + len(pending))
-        columns = [
-            pa.array([{"bytes": content, "path": None} for content in pending], schema[0].type),
-            pa.array(images.labels[rows]),
-            pa.array(images.ids[rows].tolist(), pa.string()),
-        ]
-        yield pa.Table.from_arrays(columns, schema=schema)
-        start, pending = rows.stop, []
+            table[split] += rows
+    return decode_table(table, settings, place=path, source=f"{path} (parquet)", declared=declared)
 
 
 def _files_by_split(path: Path) -> dict[str, list[Path]]:
@@ -161,8 +72,8 @@ def _files_by_split(path: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _read_file(file: Path, root: Path, rows: _Rows) -> tuple[str, ...] | None:
-    """Add the file's rows to `rows`, and return the class names if its metadata has them."""
+def _read_file(file: Path, root: Path) -> tuple[list[Row], tuple[str, ...] | None]:
+    """The file's rows, and the class names if its metadata has them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -182,12 +93,14 @@ def _read_file(file: Path, root: Path, rows: _Rows) -> tuple[str, ...] | None:
             f"{file} can't be read as parquet ({first_line(error)}); it may be damaged: get it "
             "again."
         ) from error
-    rows.pictures += pictures_in(table.column(image), file, image)
-    rows.labels += _labels(table.column(label), file, label)
-    rows.shown += [f"{name} row {row}" for row in range(1, len(table) + 1)]
     ids = table.column("id").to_pylist() if "id" in columns else [None] * len(table)
-    rows.ids += [None if value is None else as_text(value, file) for value in ids]
-    return _class_names(features, label, file)
+    labels = _labels(table.column(label), file, label)
+    sources = pictures_in(table.column(image), file, image)
+    rows = [
+        Row(source, f"{name} row {row}", one, None if own is None else as_text(own, file))
+        for row, (source, one, own) in enumerate(zip(sources, labels, ids, strict=True), start=1)
+    ]
+    return rows, _class_names(features, label, file)
 
 
 def image_column(schema: "pa.Schema", file: Path) -> str:
@@ -291,9 +204,3 @@ def _labels(column: "pa.ChunkedArray", file: Path, name: str) -> list[Label]:
             )
         labels.append(one)
     return labels
-
-
-def _ids(rows: _Rows, split: str) -> list[str]:
-    """Those of the table, or the rows' numbers where a row has none."""
-    own = [name for name in rows.ids if name is not None]
-    return own if len(own) == len(rows.labels) else numbered_ids(split, len(rows.labels)).tolist()

@@ -21,13 +21,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 FILE_KINDS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 # A phone's largest photographs have 108 million; Pillow itself refuses above 179 million.
@@ -45,9 +43,10 @@ _ORIENTATION_TAG = 0x0112
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_END, _JPEG_SCAN, _JPEG_BARE = 0xD9, 0xDA, (0x01, 0xD8)
+_TURNS = dict(zip((2, 3, 4, 5, 6, 7, 8), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
+"""What makes images of these EXIF orientations upright."""
 
-
-AnyPicture = Union[str, "os.PathLike[str]", bytes, "Image.Image", NDArray[Any]]
+AnyPicture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 """A path, a file's content, a Pillow image, or pixels (H, W, 3): uint8, or floats in [0, 1]."""
 
 
@@ -89,7 +88,7 @@ def decode_picture(
     with _decoding(), _open(source) as image:
         # Of several scans libjpeg holds all coefficients, however small the picture is to become.
         is_layered = isinstance(source, bytes) and count_scans(source, most=1) > 1
-        if (is_layered or "progressive" in image.info) and _area(image) > max_pixels:
+        if (is_layered or "progressive" in image.info) and image.width * image.height > max_pixels:
             raise _too_large(image.size, max_pixels)
         return _decode(image, image_size, white_level, max_pixels=max_pixels)
 
@@ -132,8 +131,6 @@ def prepare_picture(
     One that has another size is brought to it, by the rules atop this file, where `size` is a
     square. Raises BrokenPictureError where that can't be, and as `decode_picture`.
     """
-    from PIL import Image
-
     height, width = size
     side = height if height == width else 0
     if isinstance(picture, str | bytes | os.PathLike):
@@ -197,14 +194,16 @@ def _decoding() -> Iterator[None]:
     except BrokenPictureError:
         raise
     except Exception as error:
-        kind = TooLargePictureError if _is_bomb(error) else BrokenPictureError
+        # "Too large" is what Pillow says of compressed text within a PNG.
+        is_bomb = (
+            isinstance(error, Image.DecompressionBombError) or "too large" in str(error).lower()
+        )
+        kind = TooLargePictureError if is_bomb else BrokenPictureError
         raise kind(_reason(error)) from error
 
 
 def resize_pixels(pixels: NDArray[np.uint8], *, image_size: int) -> NDArray[np.uint8]:
     """`(N, H, W, 3)` uint8 brought to `(N, image_size, image_size, 3)` by the same rule."""
-    from PIL import Image
-
     if pixels.shape[1:3] == (image_size, image_size):
         return pixels
     resized = np.empty((len(pixels), image_size, image_size, 3), dtype=np.uint8)
@@ -213,9 +212,7 @@ def resize_pixels(pixels: NDArray[np.uint8], *, image_size: int) -> NDArray[np.u
     return resized
 
 
-def _open(source: Path | str | bytes) -> "Image.Image":
-    from PIL import Image, UnidentifiedImageError
-
+def _open(source: Path | str | bytes) -> Image.Image:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         image = Image.open(file, formats=FILE_KINDS)
@@ -223,14 +220,10 @@ def _open(source: Path | str | bytes) -> "Image.Image":
         if not (source if isinstance(source, bytes) else Path(source).stat().st_size):
             raise BrokenPictureError("is empty (0 bytes)") from None
         raise
-    if _area(image) > MAX_PIXELS:
+    if image.width * image.height > MAX_PIXELS:
         image.close()
         raise _too_large(image.size, MAX_PIXELS)
     return image
-
-
-def _area(image: "Image.Image") -> int:
-    return image.width * image.height
 
 
 def _too_large(size: tuple[int, int], most: int) -> TooLargePictureError:
@@ -238,13 +231,13 @@ def _too_large(size: tuple[int, int], most: int) -> TooLargePictureError:
 
 
 def _decode(
-    image: "Image.Image", image_size: int, white_level: int, *, max_pixels: int = MAX_PIXELS
+    image: Image.Image, image_size: int, white_level: int, *, max_pixels: int = MAX_PIXELS
 ) -> Picture:
     width, height = image.size
     if image_size:
         # JPEG can be decoded at a half, a quarter or an eighth; twice the wanted size is enough.
         image.draft(None, (2 * image_size, 2 * image_size))
-    if _area(image) > max_pixels:
+    if image.width * image.height > max_pixels:
         raise _too_large(image.size, max_pixels)
     stored, peak = image.size, 0
     if image.mode.startswith("I") or _is_deep_colour(image):
@@ -256,15 +249,14 @@ def _decode(
     orientation = _orientation(image)
     if image_size:
         upright = _fit(upright, image_size)
-    transposition = _transpositions().get(orientation)
-    if transposition is not None:
-        upright = upright.transpose(transposition)
+    if orientation in _TURNS:
+        upright = upright.transpose(_TURNS[orientation])
         if orientation >= 5:
             width, height = height, width
     return Picture(np.ascontiguousarray(upright, dtype=np.uint8), (height, width), peak)
 
 
-def _orientation(image: "Image.Image") -> Any:
+def _orientation(image: Image.Image) -> Any:
     with contextlib.suppress(Exception):  # What damaged EXIF makes Pillow raise has no bounds.
         if (stated := image.getexif().get(_ORIENTATION_TAG)) is not None:
             return stated
@@ -274,9 +266,7 @@ def _orientation(image: "Image.Image") -> Any:
     return int(match[1]) if match else 1
 
 
-def _fit(image: "Image.Image", size: int) -> "Image.Image":
-    from PIL import Image
-
+def _fit(image: Image.Image, size: int) -> Image.Image:
     width, height = image.size
     if width == height == size:
         return image
@@ -290,31 +280,24 @@ def _fit(image: "Image.Image", size: int) -> "Image.Image":
     )
 
 
-def _to_rgb(image: "Image.Image") -> "Image.Image":
-    from PIL import Image
-
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise BrokenPictureError("holds floating-point numbers, which have no agreed range")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         picture = image.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, picture).convert("RGB")
-    if image.mode == "RGB":
-        image.load()
-        return image
     return image.convert("RGB")
 
 
-def _is_deep_colour(image: "Image.Image") -> bool:
+def _is_deep_colour(image: Image.Image) -> bool:
     tiles = getattr(image, "tile", ())
     is_deep = image.mode == "RGB" and any(";16" in str(tile[3]) for tile in tiles)
     return is_deep and "transparency" not in image.info
 
 
-def _from_sixteen_bits(image: "Image.Image", white_level: int) -> "tuple[Image.Image, int]":
+def _from_sixteen_bits(image: Image.Image, white_level: int) -> tuple[Image.Image, int]:
     """In eight bits, and the greatest value; of colour's, which Pillow cuts to eight, at most."""
-    from PIL import Image
-
     is_cut = image.mode == "RGB"
     low = _low_bytes(image) if is_cut and white_level < WHITE_LEVELS[-1] else None
     image.load()
@@ -329,7 +312,6 @@ def _from_sixteen_bits(image: "Image.Image", white_level: int) -> "tuple[Image.I
 
 def _low_bytes(image: Any) -> NDArray[np.uint8]:
     """The lower byte of each value: Pillow, which gives the upper, is told the other order."""
-    from PIL import Image
 
     def swapped(args: Any) -> Any:
         mode = args if isinstance(args, str) else args[0]
@@ -344,30 +326,7 @@ def _low_bytes(image: Any) -> NDArray[np.uint8]:
     return np.asarray(low)
 
 
-def _transpositions() -> "dict[int, Image.Transpose]":
-    from PIL import Image
-
-    return {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-
-
-def _is_bomb(error: Exception) -> bool:
-    from PIL import Image
-
-    # That is what Pillow says of compressed text within a PNG.
-    return isinstance(error, Image.DecompressionBombError) or "too large" in str(error).lower()
-
-
 def _reason(error: Exception) -> str:
-    from PIL import UnidentifiedImageError
-
     if isinstance(error, UnidentifiedImageError):
         return "is no picture of a kind that can be read"
     if isinstance(error, OSError) and error.strerror:

@@ -15,23 +15,19 @@ from typing import IO, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.formats.archives import CarefulTarInfo
-from tenfold.data.formats.decoding import Source
-from tenfold.data.formats.image_folders import (
-    PICTURE_SUFFIXES,
-    is_litter,
-    picture_files,
-    printable,
-)
-from tenfold.data.formats.parquet_files import image_column, pictures_in
-from tenfold.data.formats.pictures import BrokenPictureError, prepare_picture
-from tenfold.data.formats.remote import (
+from tenfold.data.archives import CarefulTarInfo
+from tenfold.data.decoding import BrokenPictureError, prepare_picture
+from tenfold.data.folders import PICTURE_SUFFIXES, is_litter, picture_files
+from tenfold.data.images import Source
+from tenfold.data.parquet import image_column, pictures_in
+from tenfold.data.remote import (
     contents_of,
     is_remote,
     list_remote,
     open_place,
     size_of,
 )
+from tenfold.data.tables import printable
 from tenfold.errors import TenfoldError, first_line
 from tenfold.files import DAMAGED
 

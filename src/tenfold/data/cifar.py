@@ -17,11 +17,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.formats.archives import MAX_BYTES, is_archive, read_archive
-from tenfold.data.formats.cifar_names import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
+from tenfold.data.archives import MAX_BYTES, is_archive, read_archive
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
+
+_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+
+_CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab
+crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
+keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse
+mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy
+porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
+snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
+tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+
+CIFAR10_CLASS_NAMES = tuple(_CIFAR10.split())
+CIFAR100_CLASS_NAMES = tuple(_CIFAR100.split())
+"""Class names in label order, for copies that come without them."""
 
 _NUM_VALUES = 3 * 32 * 32
 _CLASS_NAMES = {"cifar10": CIFAR10_CLASS_NAMES, "cifar100": CIFAR100_CLASS_NAMES}

@@ -1,0 +1,329 @@
+"""The one table that every reader of image files makes, and the data set that comes of it.
+
+A row is an image before it is decoded: its path or bytes, its label, its id. The splits' names,
+the classes' names and what is said of broken images follow the same rules whatever was read.
+"""
+
+import difflib
+import logging
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.images import Dataset, Images, Settings, Source, numbered_ids
+from tenfold.errors import TenfoldError, counted
+
+if TYPE_CHECKING:
+    from tenfold.data.decoded import Decoded
+
+logger = logging.getLogger("tenfold")
+
+SPLITS = ("train", "validation", "test")
+PLAIN_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+"""Names of splits that can be taken without a word."""
+
+# As in training_set, seg_train, test_images, Val, hold-out; blanks are taken out before.
+_SPELLING = re.compile(
+    r"(?:seg|images?|imgs?|data)?"
+    r"(?:(?P<train>train(?:ing)?)|(?P<validation>val(?:id(?:ation)?)?|dev|eval(?:uation)?)"
+    r"|(?P<test>test(?:ing)?|holdout))"
+    r"(?:set|data(?:set)?|images?|imgs?|split)?"
+)
+_NO_LABEL = (-1, 2**32 - 1, 2**64 - 1)
+"""-1, and what becomes of it where numbers have no sign."""
+_LARGEST_OF_FEW_BITS = (2**8 - 1, 2**16 - 1)
+_MAX_SHOWN = 20
+
+Label = int | str
+
+
+class Row(NamedTuple):
+    """An image before it is decoded.
+
+    source: the path or the content of its file; shown: what messages call that. id: None for its
+    number in its split. place: what messages call the row, where it isn't what is shown. stamp:
+    changes whenever the file does.
+    """
+
+    source: Source
+    shown: str
+    label: Label
+    id: str | None
+    place: str = ""
+    stamp: str = ""
+
+
+class NumberedLabels(NamedTuple):
+    """Splits that have labels. labels: split -> `(N,)` int64, indices into class_names."""
+
+    class_names: tuple[str, ...]
+    labels: dict[str, NDArray[np.int64]]
+    notes: list[str]
+
+
+def split_named(name: str) -> str | None:
+    """The split that a folder of this name holds, whatever its case; None for any other name."""
+    match = _SPELLING.fullmatch(re.sub(r"[-_. ]+", "", name.casefold()))
+    return match.lastgroup if match else None
+
+
+def split_within(path: str) -> str | None:
+    """The split that a relative path names, as in `data/train-00000.parquet`."""
+    words = re.split(r"[^a-z]+", path.casefold())
+    return next((split for word in reversed(words) if (split := split_named(word))), None)
+
+
+def printable(path: str) -> str:
+    """The path as text that every format can hold, also where its bytes are no UTF-8."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
+def plain_name(label: str) -> str:
+    """Without spaces around it, and composed, because macOS takes letters and accents apart."""
+    return unicodedata.normalize("NFC", label.strip())
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in order: by value where all are whole numbers, otherwise by code point."""
+    distinct = set(names)
+    if all(name.isascii() and name.isdigit() for name in distinct):
+        return tuple(sorted(distinct, key=lambda name: (int(name), name)))
+    return tuple(sorted(distinct))
+
+
+def decode_table(
+    table: Mapping[str, Sequence[Row]],
+    settings: Settings,
+    *,
+    place: Path,
+    source: str,
+    declared: tuple[str, ...] | None = None,
+    least_classes: str = "",
+    root: Path | None = None,
+    notes: Iterable[str] = (),
+) -> Dataset:
+    """The data set of the rows by split.
+
+    declared: class names, where they are known. least_classes: what to say where there are fewer
+    than two, if that is an error. root: the folder by which the images are kept in the cache.
+    Raises TenfoldError as `number_labels` does, for broken images, all of them listed, unless they
+    are to be skipped, and where no training image is left.
+    """
+    from tenfold.data.decoded import decode_files, entry_of  # What a table alone does without.
+    from tenfold.data.decoding import WHITE_LEVELS
+
+    table = {split: table[split] for split in SPLITS if table.get(split)}
+    numbered = number_labels(
+        {split: [row.label for row in rows] for split, rows in table.items()},
+        declared=declared,
+        place=place,
+        where=lambda split, position: table[split][position].place or table[split][position].shown,
+    )
+    names = numbered.class_names
+    if least_classes and len(names) < 2:
+        found = f"only the class {names[0]!r}" if names else "no classes"
+        raise TenfoldError(f"{place} has {found}; {least_classes}.")
+    table = {split: rows for split, rows in table.items() if split in numbered.labels}
+    if "train" not in table:
+        raise TenfoldError(f"{place} holds no training pictures; check the path.")
+    rows = [row for own in table.values() for row in own]
+    entry = None if root is None else entry_of(root, [row.stamp for row in rows], settings)
+    decoded = decode_files([row.source for row in rows], settings, entry=entry)
+    all_notes = [*notes, *numbered.notes]
+    if 0 < decoded.white_level < WHITE_LEVELS[-1]:
+        all_notes.append(
+            f"Files of sixteen bits use values up to {decoded.white_level:,}, which is white."
+        )
+        logger.info("%s: %s", place, all_notes[-1])
+    if decoded.broken:
+        broken = {rows[position].shown: why for position, why in sorted(decoded.broken.items())}
+        all_notes.append(_broken_note(broken, len(rows), place=place, skip=settings.skip_broken))
+    splits = _decoded_splits(table, numbered, decoded)
+    all_notes += [f"All images of the {s} split are broken." for s in table if s not in splits]
+    if "train" not in splits:
+        raise TenfoldError(f"Every training picture in {place} is broken; check the files.")
+    return Dataset(
+        place.name,
+        splits["train"],
+        splits.get("validation"),
+        splits.get("test"),
+        source,
+        notes=tuple(all_notes),
+        white_level=decoded.white_level,
+    )
+
+
+def _decoded_splits(
+    table: Mapping[str, Sequence[Row]], numbered: NumberedLabels, decoded: "Decoded"
+) -> dict[str, Images]:
+    """The splits of which an image could be read."""
+    splits: dict[str, Images] = {}
+    start = done = 0
+    for split, rows in table.items():
+        keep = [n for n in range(len(rows)) if start + n not in decoded.broken]
+        start, part = start + len(rows), slice(done, done + len(keep))
+        done = part.stop
+        if keep:
+            sizes = decoded.sizes[part]
+            splits[split] = Images(
+                decoded.pixels[part],
+                numbered.labels[split][keep],
+                numbered.class_names,
+                _ids(rows, split)[keep],
+                sizes if (sizes != decoded.pixels.shape[1:3]).any() else None,
+            )
+    return splits
+
+
+def _ids(rows: Sequence[Row], split: str) -> NDArray[np.str_]:
+    """Those of the rows, or their numbers where one has none."""
+    own = [row.id for row in rows if row.id is not None]
+    return np.array(own, np.str_) if len(own) == len(rows) else numbered_ids(split, len(rows))
+
+
+def _broken_note(broken: Mapping[str, str], num_all: int, *, place: Path, skip: bool) -> str:
+    """What was skipped, in a sentence; raises TenfoldError instead where nothing may be skipped."""
+    listed = "; ".join(f"{name} ({why})" for name, why in list(broken.items())[:_MAX_SHOWN])
+    if len(broken) > _MAX_SHOWN:
+        for name, why in broken.items():
+            logger.warning("Broken picture: %s (%s)", name, why)
+        listed += f"; and {len(broken) - _MAX_SHOWN} more, all of them listed in the log"
+    of_all = f"{len(broken)} of {counted(num_all, 'picture')}"
+    if not skip:
+        raise TenfoldError(
+            f"{of_all} in {place} can't be read: {listed}; mend or "
+            "remove them, or skip them with --skip-broken."
+        )
+    return f"{of_all} can't be read and were skipped: {listed}."
+
+
+def number_labels(
+    values: Mapping[str, Sequence[Label]],
+    *,
+    declared: tuple[str, ...] | None,
+    place: Path,
+    where: Callable[[str, int], str],
+) -> NumberedLabels:
+    """The class of each image of each split.
+
+    declared: class names, if the data has them, which numbers are indices into. Otherwise each
+    number or name that occurs is a class of that name; of names that differ in case alone, see
+    `_one_spelling`. where: what messages call the image of a split at a position. Splits of which
+    all labels are -1 are left out, with a note. Raises TenfoldError for other labels that stand for
+    none, and for those that are not declared.
+    """
+    bare = [split for split, own in values.items() if own and set(own) <= set(_NO_LABEL)]
+    notes = [f"The {split} split of {place} has no labels and was left out." for split in bare]
+    distinct = {split: set(own) for split, own in values.items() if split not in bare}
+    if declared:
+        names = declared
+        numbers: dict[Label, int] = {plain_name(name): n for n, name in enumerate(names)}
+        numbers |= {number: number for number in range(len(names))}
+        numbers |= {name: number for number, name in enumerate(names)}
+    else:
+        called, more = _one_spelling(
+            [{plain_name(str(value)) for value in own} for own in distinct.values()]
+        )
+        names = sorted_names(called.values())
+        order = {name: number for number, name in enumerate(names)}
+        numbers = {name: order[own] for name, own in called.items()}
+        notes += [*_largest_numbers(values, place), *more]
+    for split, own in distinct.items():
+        for value in own:
+            name = plain_name(str(value)) if isinstance(value, str) or not declared else value
+            number = numbers.get(value, numbers.get(name))
+            if number is None or (not declared and _stands_for_none(value)):
+                raise _not_allowed(value, declared, where(split, values[split].index(value)))
+            numbers[value] = number
+    labels = {split: [numbers[value] for value in values[split]] for split in distinct}
+    return NumberedLabels(
+        names, {split: np.array(own, dtype=np.int64) for split, own in labels.items()}, notes
+    )
+
+
+def _stands_for_none(value: Label) -> bool:
+    return not value.strip() if isinstance(value, str) else value < 0 or value in _NO_LABEL
+
+
+def _not_allowed(value: Label, declared: Sequence[str] | None, where: str) -> TenfoldError:
+    if not declared:
+        unsigned = ", which is -1 without its sign" if value in _NO_LABEL[1:] else ""
+        return TenfoldError(
+            f"{where} has the label {value!r}{unsigned}, where a name or a number from 0 on was "
+            "expected; leave out images that have no label."
+        )
+    if isinstance(value, int):
+        return TenfoldError(
+            f"{where} has the label {value}, and 0 to {len(declared) - 1} are allowed."
+        )
+    [nearest] = difflib.get_close_matches(value, declared, n=1, cutoff=0)
+    return TenfoldError(
+        f"{where} has the label {value!r}, which is none of the {len(declared)} classes; did you "
+        f"mean {nearest!r}?"
+    )
+
+
+def _largest_numbers(values: Mapping[str, Sequence[Label]], place: Path) -> list[str]:
+    """A sentence for a number that often stands for no label, and may as well be a class."""
+    counts = Counter(value for own in values.values() for value in own)
+    notes = [
+        f"The label {largest} of {counts[largest]:,} images in {place} is a class as any other; "
+        "if it stands for no label, leave them out."
+        for largest in _LARGEST_OF_FEW_BITS
+        if counts[largest] and not counts[largest - 1]
+    ]
+    for note in notes:
+        logger.warning(note)
+    return notes
+
+
+def _one_spelling(names: Sequence[set[str]]) -> tuple[dict[str, str], list[str]]:
+    """What to call the class of each name, and what a person must know of that.
+
+    names: of each split. Two that differ in case alone are one class, called as in the first
+    split, where no split has both; else they are two, as in `a` and `A`.
+    """
+    variants: dict[str, list[str]] = defaultdict(list)
+    for own in names:
+        for name in sorted(own):
+            if name not in variants[name.casefold()]:
+                variants[name.casefold()].append(name)
+    called: dict[str, str] = {}
+    told: dict[str, list[str]] = defaultdict(list)
+    for found in variants.values():
+        is_one = all(len(own.intersection(found)) < 2 for own in names)
+        called |= {name: found[0] if is_one else name for name in found}
+        if len(found) > 1:
+            outcome = "are read as one class each" if is_one else "stay separate classes"
+            told[outcome].append(" and ".join(found))
+    return called, [
+        f"{', '.join(pairs)} differ in case alone and {outcome}." for outcome, pairs in told.items()
+    ]
+
+
+def names_declared(names: Iterable[object], place: Path) -> tuple[str, ...]:
+    """Class names of a file as text. Raises TenfoldError where two of them are alike."""
+    found = tuple(as_text(name, place) for name in names)
+    name, times = Counter(map(str.strip, found)).most_common(1)[0] if found else ("", 0)
+    if times > 1:
+        raise TenfoldError(
+            f"{place} calls {times} classes {name!r}; give each class a name of its own."
+        )
+    return found
+
+
+def as_text(value: object, place: Path) -> str:
+    """A name or an id as text, also where it was saved as bytes."""
+    try:
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        raise TenfoldError(
+            f"{place} holds the name {value!r}, which is not UTF-8; save names as text."
+        ) from None

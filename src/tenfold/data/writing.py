@@ -1,0 +1,158 @@
+"""Data sets as files: numbered PNG files with CSV labels, parquet, and npz; whole or not at all."""
+
+import contextlib
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.csv_tables import CLASSES_FILE, ORIGINAL_ID
+from tenfold.data.encoding import png_bytes
+from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.workers import chunks_of, map_on_cores
+from tenfold.errors import TenfoldError
+from tenfold.files import atomic_file, replacing, require_writable, write_text
+from tenfold.progress import Progress
+
+_ROWS_A_GROUP = 1000
+
+
+def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
+    """Write the data set into a new folder of numbered PNG files with CSV files of their labels.
+
+    `train/1.png` is labelled in `trainLabels.csv`, and so on for the other splits; `classes.txt`
+    keeps the order of the classes. Raises TenfoldError where the folder exists and isn't empty, and
+    where the disk is full.
+    """
+    for name in dataset.class_names:
+        if not name.strip() or "\n" in name or "\r" in name:
+            raise TenfoldError(f"The class name {name!r} doesn't fit on a line; rename the class.")
+    with _new_folder(path) as folder:
+        write_text(folder / CLASSES_FILE, "".join(f"{name}\n" for name in dataset.class_names))
+        for split, images in dataset.splits().items():
+            (folder / split).mkdir()
+            with contextlib.closing(_png_files(images, split, progress)) as chunks:
+                for chunk, contents in chunks:
+                    for number, content in enumerate(contents, start=chunk.start + 1):
+                        (folder / split / f"{number}.png").write_bytes(content)
+            write_text(folder / f"{split}Labels.csv", _label_table(images, split))
+
+
+def _label_table(images: Images, split: str) -> str:
+    own_ids = not np.array_equal(images.ids, numbered_ids(split, len(images)))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "label", ORIGINAL_ID][: 2 + own_ids])
+    for number, (label, name) in enumerate(zip(images.labels, images.ids.tolist(), strict=True)):
+        writer.writerow([number + 1, images.class_names[label], name][: 2 + own_ids])
+    return text.getvalue()
+
+
+def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
+    """Write the data set into a new folder of one parquet file a split, images as PNG.
+
+    Raises TenfoldError where the folder exists and isn't empty, and where the disk is full.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    features = {
+        "img": {"_type": "Image"},
+        "label": {"_type": "ClassLabel", "names": list(dataset.class_names)},
+        "id": {"dtype": "string", "_type": "Value"},
+    }
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema(
+        [("img", image), ("label", pa.int64()), ("id", pa.string())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    with _new_folder(path) as folder:
+        for split, images in dataset.splits().items():
+            file = folder / f"{split}-00000-of-00001.parquet"
+            with (
+                pq.ParquetWriter(file, schema) as writer,
+                contextlib.closing(_png_files(images, split, progress)) as chunks,
+            ):
+                pending: list[bytes] = []
+                for chunk, contents in chunks:
+                    pending += contents
+                    if len(pending) < _ROWS_A_GROUP and chunk.stop < len(images):
+                        continue
+                    rows = slice(chunk.start + len(contents) - len(pending), chunk.stop)
+                    columns = [
+                        pa.array([{"bytes": content, "path": None} for content in pending], image),
+                        pa.array(images.labels[rows]),
+                        pa.array(images.ids[rows].tolist(), pa.string()),
+                    ]
+                    writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+                    pending = []
+
+
+def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
+    """Write the data set as one npz file.
+
+    Raises TenfoldError where something is at `path` already, and where the disk is full.
+    """
+    _require_free(path)
+    arrays: dict[str, NDArray[Any]] = {"class_names": np.array(dataset.class_names, dtype=np.str_)}
+    for split, images in dataset.splits().items():
+        arrays[f"{split}_images"] = images.pixels
+        arrays[f"{split}_labels"] = images.labels
+        arrays[f"{split}_ids"] = images.ids
+        if images.original_sizes is not None:
+            arrays[f"{split}_original_sizes"] = images.original_sizes
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for done, (name, array) in enumerate(arrays.items(), start=1):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+            if progress is not None:
+                progress("Writing arrays", done, len(arrays))
+
+
+def _png_files(
+    images: Images, split: str, progress: Progress | None
+) -> Generator[tuple[slice, list[bytes]], None, None]:
+    """The contents of PNG files of some images at a time, in order, on all cores."""
+    number = len(images)
+    chunks = chunks_of(number)
+    tasks = (images.pixels[chunk] for chunk in chunks)
+    with contextlib.closing(map_on_cores(_encode, tasks, num_items=number)) as results:
+        for chunk, contents in zip(chunks, results, strict=True):
+            yield chunk, contents
+            if progress is not None:
+                progress(f"Writing the {split} split", min(chunk.stop, number), number)
+
+
+def _encode(pixels: NDArray[np.uint8]) -> list[bytes]:
+    return [png_bytes(image) for image in pixels]
+
+
+@contextlib.contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, renamed to it once the block is through."""
+    _require_free(path)
+    require_writable(path.parent)
+    try:
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            yield temporary
+            if path.is_dir():
+                path.rmdir()  # Empty; somebody who filled it meanwhile gets an error, not a loss.
+    except OSError as error:
+        raise TenfoldError(
+            f"{path} could not be written ({error.strerror or error}); free some space or choose "
+            "another folder, and run the same command again."
+        ) from error
+
+
+def _require_free(path: Path) -> None:
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() or path.is_symlink():
+        raise TenfoldError(f"{path} exists already; remove it or choose another place.")
