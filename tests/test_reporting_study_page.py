@@ -235,7 +235,7 @@ def test_every_table_and_figure_is_named_for_those_who_do_not_see_it(
     page = Page(written("activations"))
     assert page.source.count('<th scope="row"') == 5 + 10 + 4
     charts = re.findall(r'<svg class="chart" role="img" aria-label="([^"]+)"', page.source)
-    assert len(charts) == 2 + 5 + 5 + 1
+    assert len(charts) == 3 + 5 + 5 + 1
     end = charts[0].replace("\N{NO-BREAK SPACE}", " ")
     assert "Sigmoid: 49.4 % (48.5 to 50.4), published 55 %" in end
 

@@ -7,7 +7,7 @@ from typing import Any
 from tenfold.errors import TenfoldError, counted
 from tenfold.evaluation.runs import Run
 from tenfold.formatting import count, duration, memory, moment, percent, rate
-from tenfold.reporting.comparison import as_texts
+from tenfold.recipe.dotted import as_texts
 from tenfold.results.runs import DataFacts, Git, Hardware, Stage
 
 

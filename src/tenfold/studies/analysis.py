@@ -35,27 +35,32 @@ def summarise_study(folder: Path) -> StudySummary:
     is no study in `folder`, or where a file of it is damaged.
     """
     study = read_study_runs(folder)
+    summary = summarise_runs(study).model_copy(update={"command": command_of(folder)})
+    summary.write(folder / "summary.json")
+    return summary
+
+
+def summarise_runs(study: StudyRuns) -> StudySummary:
+    """The same of runs that were read before; raises TenfoldError where predictions can't be."""
     comparisons = compare_with_baseline(study)
+    variants = tuple(_describe_variant(v, split=study.split) for v in study.variants)
     summary = StudySummary(
         name=study.plan.name,
         title=study.plan.title,
         question=study.plan.question,
         limits=study.plan.limits,
-        command=command_of(folder),
         baseline=study.plan.baseline or None,
-        planned=len(study.plan.trials),
+        planned=sum(variant.num_planned for variant in study.variants),
         finished=len(study.runs),
         failed=len(study.failed),
         failures=tuple(Failure(trial=r.trial, error=r.error) for r in study.failed),
         **_describe_machines(study),
-        variants=tuple(_describe_variant(v, split=study.split) for v in study.variants),
+        variants=variants,
         comparisons=tuple(comparisons),
         findings=(),
     )
     findings = describe_findings(study, summary.variants, comparisons)
-    summary = summary.model_copy(update={"findings": tuple(findings)})
-    summary.write(folder / "summary.json")
-    return summary
+    return summary.model_copy(update={"findings": tuple(findings)})
 
 
 def _describe_variant(variant: VariantRuns, *, split: str) -> VariantSummary:
@@ -64,11 +69,11 @@ def _describe_variant(variant: VariantRuns, *, split: str) -> VariantSummary:
         label=variant.label,
         recipe=variant.recipe.get("name"),
         model=variant.recipe.get("model", {}).get("name"),
-        num_parameters=next((run.num_parameters for run in runs), None),
+        num_parameters=next((n for run in runs if (n := run.num_parameters)), None),
         planned_seeds=variant.num_planned,
         seeds=tuple(variant.runs),
-        training_seconds=_summarise_times(runs, lambda training: training.training_seconds),
-        process_seconds=_summarise_times(runs, lambda training: training.process_seconds),
+        training_seconds=_summarise_times(runs, lambda t: t.training_seconds or t.wall_seconds),
+        process_seconds=_summarise_times(runs, lambda t: t.process_seconds),
         points=(
             *(_describe_point(variant, epoch, split=split) for epoch in variant.milestones),
             _describe_point(variant, END, split=split),

@@ -1,7 +1,8 @@
 """Every variant of a study against its baseline, on the same pictures."""
 
 import functools
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.evaluation.predictions import load_predictions
+from tenfold.evaluation.runs import Run
 from tenfold.results.studies import Comparison
 from tenfold.run import RunFolder
 from tenfold.studies.finished import StudyRuns, VariantRuns
@@ -51,6 +53,8 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
     for variant in study.variants:
         if variant is baseline:
             continue
+        if not are_of_same_images([*variant.runs.values(), *baseline.runs.values()]):
+            continue
         test = _test(_answers(variant, study.split), theirs)
         if test is not None:
             tests[variant.label] = variant, test
@@ -81,13 +85,24 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
     ]
 
 
+def are_of_same_images(runs: Sequence[Run]) -> bool:
+    """Whether all runs were scored on the same data, as far as they say."""
+    sizes = {
+        (str(run.data.image_size), json.dumps(dict(run.data.checksums), sort_keys=True))
+        for run in runs
+    }
+    return len({run.data_name for run in runs}) == 1 and len(sizes) == len(dict(sizes))
+
+
 def _answers(variant: VariantRuns, split: str) -> dict[int, Answers]:
     """The answers of each seed whose run kept some."""
     found = {}
     for seed, run in variant.runs.items():
         path = RunFolder(run.folder).predictions(split)
-        if path.exists():
+        predictions = run.answers.get(split)
+        if predictions is None and path.exists():
             predictions = load_predictions(path)
+        if predictions is not None:
             ids, first = np.unique(predictions.ids, return_index=True)
             found[seed] = Answers(ids, predictions.right[first])
     return found

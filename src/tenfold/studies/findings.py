@@ -50,7 +50,7 @@ def describe_findings(
 
 def _describe_gaps(study: StudyRuns) -> list[str]:
     """What was run of a study that is not whole, and what failed why."""
-    planned = len(study.plan.trials)
+    planned = sum(variant.num_planned for variant in study.variants)
     if len(study.runs) == planned:
         return []
     short = [

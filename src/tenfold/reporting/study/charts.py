@@ -1,6 +1,6 @@
 """What a study's figures are drawn from, with their captions and their words for the blind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tenfold.errors import counted
 from tenfold.formatting import percent, points
@@ -56,6 +56,30 @@ def result_charts(study: StudySummary, marks: dict[str, Mark], charts: Charts) -
                 description="Validation accuracy over epochs of every variant.",
             )
         )
+    return (*found, *_cost_charts(study, marks, charts))
+
+
+def _cost_charts(study: StudySummary, marks: dict[str, Mark], charts: Charts) -> tuple[Chart, ...]:
+    """Accuracy against what it costs, where the variants differ in that by a tenth or more."""
+    found = []
+    costs: dict[str, Callable[[VariantSummary], float | None]] = {
+        "training time": lambda variant: variant.training_seconds and variant.training_seconds.mean,
+        "parameters": lambda variant: variant.num_parameters,
+    }
+    for cost, of in costs.items():
+        placed = [
+            (marks[variant.label], value, variant.result)
+            for variant in study.variants
+            if (value := of(variant)) and variant.result
+        ]
+        if len(placed) > 1 and max(c for _, c, _ in placed) > 1.1 * min(c for _, c, _ in placed):
+            found.append(
+                charts.chart(
+                    f"Accuracy against {cost}",
+                    figures.accuracy_against(placed, cost=cost),
+                    "Best is top left: a high accuracy for little. The strokes are 95 % intervals.",
+                )
+            )
     return tuple(found)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tenfold.files import write_text
+from tenfold.reporting.charts import Charts
 from tenfold.reporting.study.views import view_study
 from tenfold.reporting.templating import render_page
 from tenfold.results.studies import StudySummary, read_study
@@ -25,4 +26,4 @@ def write_study_page(folder: Path, out: Path | None = None) -> Path:
 
 def render_study(study: StudySummary) -> str:
     """The page about `study` as HTML that refers to nothing outside itself."""
-    return render_page("study.html", style_sheets=_STYLE_SHEETS, **view_study(study))
+    return render_page("study.html", style_sheets=_STYLE_SHEETS, **view_study(study, Charts()))

@@ -21,9 +21,8 @@ _SIGNS = {
 }
 
 
-def view_study(study: StudySummary) -> dict[str, Any]:
+def view_study(study: StudySummary, charts: Charts) -> dict[str, Any]:
     """The values of the template for `study`."""
-    charts = Charts()
     marks = {variant.label: Mark(number) for number, variant in enumerate(study.variants)}
     return {
         "study": study,
