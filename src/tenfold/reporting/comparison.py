@@ -19,8 +19,7 @@ from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.study.views import view_study
 from tenfold.reporting.views import Gallery, view_run
 from tenfold.studies.analysis import summarise_runs
-from tenfold.studies.comparisons import are_of_same_images
-from tenfold.studies.finished import StudyRuns, as_study
+from tenfold.studies.finished import StudyRuns, are_of_same_images, as_study
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,10 @@ class ClassGain(NamedTuple):
 def view_runs(runs: Sequence[Run], *, loader: Loader) -> dict[str, Any]:
     """The values of the template for several runs, which are a study with a variant a recipe."""
     study, charts = as_study(runs), Charts()
-    values = view_study(summarise_runs(study), charts)
+    summary = summarise_runs(study)
+    sentences = [comparison.sentence for comparison in summary.comparisons[:3]]
+    summary = summary.model_copy(update={"findings": (*sentences, *summary.findings)})
+    values = view_study(summary, charts)
     of_run = {
         run.folder: values["marks"][variant.label]
         for variant in study.variants

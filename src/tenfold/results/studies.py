@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from tenfold.errors import TenfoldError, counted
+from tenfold.formatting import percent
 from tenfold.results.facts import Fact, Gap, read_fact
 from tenfold.results.runs import Provenance
 
@@ -81,6 +82,16 @@ class Estimate(Fact):
     n: int
     values: tuple[float, ...]
     interval_over: Literal["seeds", "pictures"]
+
+    @property
+    def in_brackets(self) -> str:
+        """The interval, `(60.9 to 61.7)`."""
+        return f"({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+    @property
+    def in_words(self) -> str:
+        """An accuracy, `61.3 % (60.9 to 61.7)`."""
+        return f"{percent(self.mean)} {self.in_brackets}"
 
 
 class Point(Fact):

@@ -11,7 +11,7 @@ from tenfold.evaluation.runs import END, Run
 from tenfold.formatting import listed
 from tenfold.recipe.dotted import as_texts
 from tenfold.results.runs import read_epochs, read_provenance, read_result
-from tenfold.results.studies import PlannedTrial, PlannedVariant, StudyPlan, read_plan
+from tenfold.results.studies import Machine, PlannedTrial, PlannedVariant, StudyPlan, read_plan
 from tenfold.run import RunFolder
 from tenfold.studies.records import Record, read_records, run_of
 
@@ -80,6 +80,12 @@ class StudyRuns:
         """All finished runs, variant by variant."""
         return [run for variant in self.variants for run in variant.runs.values()]
 
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """Those that its runs name, each once."""
+        found = dict.fromkeys(Machine.of(run.provenance) for run in self.runs)
+        return tuple(m for m in found if any(value is not None for _, value in m))
+
     @cached_property
     def split(self) -> str:
         """The split that results are of: test, or validation where no run has a test."""
@@ -141,6 +147,15 @@ def _read_run(run: RunFolder, trial: PlannedTrial) -> Run:
         result=read_result(run.result),
         answers={},
     )
+
+
+def are_of_same_images(runs: Sequence[Run]) -> bool:
+    """Whether all runs were scored on the same data, as far as they say."""
+    kinds = {
+        (str(run.data.image_size), json.dumps(dict(run.data.checksums), sort_keys=True))
+        for run in runs
+    }
+    return len({run.data_name for run in runs}) == 1 and len(kinds) == len(dict(kinds))
 
 
 def as_study(runs: Sequence[Run]) -> StudyRuns:

@@ -8,7 +8,7 @@ from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.study import figures
 from tenfold.reporting.study.figures import Line, Row
 from tenfold.reporting.study.marks import Mark
-from tenfold.reporting.study.story import exact_percent, with_interval
+from tenfold.reporting.study.story import exact_percent
 from tenfold.results.studies import Band, Comparison, Curves, StudySummary, VariantSummary
 
 # A validation line that ends lower than this below its best has turned.
@@ -63,8 +63,8 @@ def _cost_charts(study: StudySummary, marks: dict[str, Mark], charts: Charts) ->
     """Accuracy against what it costs, where the variants differ in that by a tenth or more."""
     found = []
     costs: dict[str, Callable[[VariantSummary], float | None]] = {
-        "training time": lambda variant: variant.training_seconds and variant.training_seconds.mean,
-        "parameters": lambda variant: variant.num_parameters,
+        "training time": lambda v: v.training_seconds.mean if v.training_seconds else None,
+        "parameters": lambda v: v.num_parameters,
     }
     for cost, of in costs.items():
         placed = [
@@ -202,7 +202,7 @@ def differences_chart(
 
 def _describe_rows(study: StudySummary) -> str:
     told = [
-        f"{v.label}: {with_interval(v.result) if v.result else 'not run'}"
+        f"{v.label}: {v.result.in_words if v.result else 'not run'}"
         + (f", published {exact_percent(end.published.accuracy)}" if end and end.published else "")
         for v, end in ((variant, variant.end) for variant in study.variants)
     ]

@@ -1,7 +1,7 @@
 """What a study shows, in sentences: for its page and for the document of all results."""
 
 from tenfold.errors import counted
-from tenfold.formatting import duration, listed, percent
+from tenfold.formatting import duration, listed
 from tenfold.results.studies import (
     BELOW,
     VERDICTS,
@@ -14,9 +14,6 @@ from tenfold.results.studies import (
     Verdict,
 )
 
-# Failures beyond this many are counted, not told.
-_MOST_FAILURES = 12
-
 
 def exact_percent(share: float) -> str:
     """A published share with the decimals that it was published with, up to two: `57.97 %`."""
@@ -24,22 +21,12 @@ def exact_percent(share: float) -> str:
     return f"{number} %"
 
 
-def with_interval(estimate: Estimate) -> str:
-    """`61.3 % (60.9 to 61.7)`."""
-    return f"{percent(estimate.mean)} {interval_in_brackets(estimate)}"
-
-
 def ours_of(point: Point) -> str:
     """Our accuracy with its interval, and that in training mode, where it was measured."""
-    parts = [with_interval(point.ours)] if point.ours else []
+    parts = [point.ours.in_words] if point.ours else []
     if point.training_mode:
-        parts.append(f"in training mode {with_interval(point.training_mode)}")
+        parts.append(f"in training mode {point.training_mode.in_words}")
     return "; ".join(parts) or "not run"
-
-
-def interval_in_brackets(estimate: Estimate) -> str:
-    """`(60.9 to 61.7)`."""
-    return f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def probability(p: float | None) -> str:
@@ -47,28 +34,6 @@ def probability(p: float | None) -> str:
     if p is None:
         return "–"
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
-
-
-def findings(study: StudySummary) -> tuple[str, ...]:
-    """What the study found; where its summary says nothing, which variant ended best.
-
-    What `cut_short`, `failures` and `not_reproduced` say is left out.
-    """
-    said = failures(study)
-    found = tuple(text for text in study.findings if text not in said and not _is_told(study, text))
-    if found:
-        return found
-    measured = [(v, v.result) for v in study.variants if v.result]
-    if not measured:
-        return ("Nothing has been measured yet, so there is no answer.",)
-    best, result = max(measured, key=lambda pair: pair[1].mean)
-    share = f"{with_interval(result)} of the {study.split} pictures"
-    if len(measured) == 1:
-        return (f"{best.label} is right on {share}.",)
-    return (
-        f"{best.label} ends highest, right on {share}.",
-        "Whether that is more than chance has not been tested.",
-    )
 
 
 def cut_short(study: StudySummary) -> str:
@@ -103,11 +68,14 @@ def missing_parts(study: StudySummary) -> tuple[str, ...]:
 
 
 def failures(study: StudySummary) -> tuple[str, ...]:
-    """Each failed trial with its reason, and how many more there are."""
-    told = [f"{one.trial} failed: {one.error}" for one in study.failures[:_MOST_FAILURES]]
-    if len(study.failures) > _MOST_FAILURES:
-        told.append(f"{len(study.failures) - _MOST_FAILURES} more failed.")
-    return tuple(told)
+    """Which trials failed, for each reason."""
+    by_error: dict[str | None, list[str]] = {}
+    for one in study.failures:
+        by_error.setdefault(one.error, []).append(one.trial)
+    return tuple(
+        f"{trials[0]}{f' and {len(trials) - 1} more' if trials[1:] else ''} failed: {error}"
+        for error, trials in by_error.items()
+    )
 
 
 def not_reproduced(study: StudySummary) -> str:
@@ -239,18 +207,10 @@ def _describe_miss(study: StudySummary, claim: Published) -> str:
     _, point, published = claim
     ours = point.compared
     when = f" after {counted(point.epoch, 'epoch')}" if study.followed else ""
-    here = "not measured here" if ours is None else f"here {with_interval(ours)}"
+    here = "not measured here" if ours is None else f"here {ours.in_words}"
     here += " in training mode" if published.training_mode else ""
     share = exact_percent(published.accuracy)
     return f"{claim.variant.label}{when}, published {share}, {here}"
-
-
-def _is_told(study: StudySummary, finding: str) -> bool:
-    """Whether a sentence of the summary repeats what is said elsewhere, with its signs."""
-    if finding.startswith("This study was cut short"):
-        return study.was_cut_short
-    is_miss = finding.startswith("The published ") and "does not reproduce" in finding
-    return is_miss and bool(not_reproduced(study))
 
 
 def _is_over_pictures(variant: VariantSummary) -> bool:
