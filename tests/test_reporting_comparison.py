@@ -88,7 +88,7 @@ def test_a_comparison_has_the_statistics_of_a_study(tmp_path: Path) -> None:
     assert comparison.num_seeds == (3, 3)
     page = said_of(*runs)
     assert comparison.sentence.split(" (")[0] in page
-    assert "not a coincidence" in page
+    assert "cnn is better than ann: +" in page
 
 
 def test_the_same_seed_twice_does_not_count_as_two(tmp_path: Path) -> None:

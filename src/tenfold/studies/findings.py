@@ -11,7 +11,7 @@ import numpy as np
 from tenfold.errors import counted
 from tenfold.evaluation.runs import END
 from tenfold.formatting import listed, percent
-from tenfold.results.studies import VERDICTS, StudySummary, Verdict
+from tenfold.results.studies import VERDICTS, StudySummary
 from tenfold.run import RunFolder
 from tenfold.studies.finished import StudyRuns, VariantRuns
 from tenfold.studies.statistics import has_fallen
@@ -38,9 +38,8 @@ def describe_findings(study: StudyRuns, summary: StudySummary) -> Iterator[str]:
     yield from _describe_best(summary)
     yield from _describe_missing_comparisons(study, summary)
     verdicts = Counter(claim.point.verdict for claim in summary.published)
-    words: dict[Verdict | None, str] = {key: text for key, text in VERDICTS.items()}
-    words[None] = "not measured"
-    parts = [f"{verdicts[key]} {text}" for key, text in words.items() if verdicts[key]]
+    parts = [f"{verdicts[key]} {text}" for key, text in VERDICTS.items() if verdicts[key]]
+    parts += [f"{verdicts[None]} not measured"] if verdicts[None] else []
     if parts:
         yield f"Of {counted(verdicts.total(), 'published result')}: {listed(parts)}."
     for variant in study.variants:
