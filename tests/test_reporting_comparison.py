@@ -135,7 +135,7 @@ def test_the_dense_and_the_convolutional_network_are_explained(pair: tuple[Run, 
     page = said_of(*pair)
     for said in (
         "Why a convolutional network beats a dense one",
-        "cnn is better than ann by",
+        "cnn is better than ann: +",
         "with one seed each that may be the luck of a seed",
         "3,072 numbers",
         "1,572,864 weights",  # 3072 inputs to 512 units.
@@ -163,5 +163,5 @@ def test_a_difference_within_chance_is_called_that(tmp_path: Path) -> None:
         make_run(tmp_path / "cnn", Recipe(skill=2.6, num_test=60)),
     ]
     page = said_of(*read_runs(folders))
-    assert "show no difference on these" in page
+    assert "No difference between cnn and ann is shown" in page
     assert "A convolutional network and a dense one, compared" in page

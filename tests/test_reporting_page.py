@@ -74,7 +74,7 @@ def test_a_comparison_of_ann_and_cnn_explains_itself(tmp_path: Path) -> None:
         "Only ann is right",
         "Recall by class, ann to cnn",
         "model.kernel_size",
-        "Which class is taken for which",
+        "Confusion matrix",
     ):
         assert said in page.text
     assert page.tags.count("img") == 24
@@ -118,10 +118,10 @@ def test_ten_runs_of_a_hundred_classes_stay_under_five_megabytes(tmp_path: Path)
     [
         (Recipe(has_test=False), "There are no test pictures for cnn."),
         (Recipe(has_test=False, has_validation=False), "nothing here says how well it does"),
-        (Recipe(has_validation=False), "No pictures were held back for validation"),
+        (Recipe(has_validation=False), "No images were held back for validation"),
         (Recipe(epochs=1), "There is one epoch"),
-        (Recipe(skill=60.0), "It made no mistake on the test pictures."),
-        (Recipe(skill=-20.0), "It got none of the test pictures right."),
+        (Recipe(skill=60.0), "It made no error on the test images."),
+        (Recipe(skill=-20.0), "It got none of the test images right."),
         (Recipe(finished=False), "The run cnn is not finished: 5 of 8 epochs are done"),
         (Recipe(finished=False, epochs=2), "it has not completed an epoch yet"),
         (Recipe(class_names=("cat", "dog")), "cnn on cifar10"),
@@ -171,7 +171,7 @@ def test_pictures_that_are_gone_leave_a_sentence(tmp_path: Path) -> None:
     page = Page(write_report([make_run(tmp_path / "1")], loader=fail))
     assert "The data set could not be opened again: cifar10 is not where it was." in page.text
     assert "img" not in page.tags
-    assert "Its surest mistakes" in page.text
+    assert "Most confident errors" in page.text
 
 
 def test_row_48_markup_in_names_is_shown_and_never_obeyed(tmp_path: Path) -> None:

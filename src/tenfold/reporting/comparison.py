@@ -12,12 +12,12 @@ from tenfold.evaluation.runs import Run
 from tenfold.recipe.dotted import as_texts
 from tenfold.reporting.audit import compare_trust
 from tenfold.reporting.charts import Chart, Charts
-from tenfold.reporting.galleries import Loader, Pictures, disputed_cards
+from tenfold.reporting.galleries import Card, Loader, Pictures, disputed_cards
 from tenfold.reporting.story import notices
 from tenfold.reporting.study import figures
 from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.study.views import view_study
-from tenfold.reporting.views import Gallery, view_run
+from tenfold.reporting.views import view_run
 from tenfold.studies.analysis import summarise_runs
 from tenfold.studies.finished import StudyRuns, are_of_same_images, as_study
 
@@ -169,21 +169,11 @@ def _gains_chart(
     )
 
 
-def _disputed(pair: Disagreement, pictures: Pictures) -> tuple[Gallery, ...]:
-    sides = (
-        (pair.first, pair.second, pair.only_first),
-        (pair.second, pair.first, pair.only_second),
-    )
-    return tuple(
-        Gallery(
-            f"Only {winner.label} is right",
-            f"Those first of which {loser.label} was most confident, at most two of a class while "
-            "there are others.",
-            disputed_cards(ids, winner, loser, pictures),
-            f"There is no image that only {winner.label} gets right.",
-        )
-        for winner, loser, ids in sides
-    )
+def _disputed(pair: Disagreement, pictures: Pictures) -> list[tuple[Run, Run, tuple[Card, ...]]]:
+    """Who alone is right, who is wrong, and images of it."""
+    first, second = pair.first, pair.second
+    sides = ((first, second, pair.only_first), (second, first, pair.only_second))
+    return [(a, b, disputed_cards(ids, a, b, pictures)) for a, b, ids in sides]
 
 
 def _predicted(predictions: Predictions) -> NDArray[np.str_]:

@@ -2,13 +2,10 @@
 
 from typing import Any
 
-from tenfold.errors import counted
-from tenfold.formatting import percent
 from tenfold.reporting.charts import Charts
 from tenfold.reporting.study import story
 from tenfold.reporting.study.charts import differences_chart, learning_multiples, result_charts
 from tenfold.reporting.study.marks import Mark
-from tenfold.reporting.views import Tile
 from tenfold.results.studies import BELOW, LOWER, Point, StudySummary
 
 _SIGNS = {
@@ -29,7 +26,6 @@ def view_study(study: StudySummary, charts: Charts) -> dict[str, Any]:
         "story": story,
         "signs": _SIGNS,
         "marks": marks,
-        "tiles": _tiles(study),
         "milestones": [(epoch, _points_at(study, epoch)) for epoch in study.milestones],
         "charts": result_charts(study, marks, charts),
         "accuracy_curves": learning_multiples(study, marks, charts, quantity="accuracy"),
@@ -44,28 +40,3 @@ def _points_at(study: StudySummary, epoch: int) -> list[tuple[Point | None, bool
     means = [point.ours.mean for point in points if point and point.ours]
     highest = max(means) if len(means) > 1 else None
     return [(p, bool(p and p.ours and p.ours.mean == highest)) for p in points]
-
-
-def _tiles(study: StudySummary) -> tuple[Tile, ...]:
-    tiles = [
-        Tile(
-            f"{study.finished} of {study.planned}",
-            "runs finished",
-            counted(len(study.variants), "variant"),
-        )
-    ]
-    measured = [(variant.result, variant) for variant in study.variants if variant.result]
-    if measured:
-        best, variant = max(measured, key=lambda pair: pair[0].mean)
-        tiles.append(Tile(percent(best.mean), "highest at the end", variant.label))
-    if study.published:
-        reached = sum(claim.point.is_reached for claim in study.published)
-        tiles.append(
-            Tile(
-                f"{reached} of {len(study.published)}",
-                "published results reached",
-                "beaten, met or within the interval",
-            )
-        )
-    tiles.append(Tile(story.total_time(study), "training time", "of all runs together"))
-    return tuple(tiles)
