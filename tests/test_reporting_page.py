@@ -35,10 +35,10 @@ def test_one_run_is_told_in_plain_words(tmp_path: Path) -> None:
     assert (folder / "report.html").exists()
     for said in (
         "cnn on cifar10",
-        "A convolutional network with 357,706 parameters learned from 45,000 pictures of cifar10",
+        "A convolutional network with 357,706 parameters learned from 45,000 images of cifar10",
         "95 % interval",
         "1 min 18 s",
-        "Always naming the commonest class would be right on 10.0 %.",
+        "Always predicting the commonest class would reach 10.0 %.",
         "looked at once",
         "2026-11-21 04:31 UTC",
         "after training: 78.0 % right",
@@ -116,7 +116,7 @@ def test_ten_runs_of_a_hundred_classes_stay_under_five_megabytes(tmp_path: Path)
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        (Recipe(has_test=False), "There are no test pictures for cnn."),
+        (Recipe(has_test=False), "There are no test images for cnn."),
         (Recipe(has_test=False, has_validation=False), "nothing here says how well it does"),
         (Recipe(has_validation=False), "No images were held back for validation"),
         (Recipe(epochs=1), "There is one epoch"),
@@ -161,7 +161,7 @@ def test_a_fallback_data_set_is_announced_loudly(tmp_path: Path, note: str) -> N
         loud = [value for name, value in page.attributes if name == "class" and "loud" in value]
         assert len(loud) == 1, "once, not once a run, and not for every note"
         assert page.text.count(note) == 1
-        assert page.text.index(note) < page.text.index("right on")
+        assert page.text.index(note) < page.text.index(" accuracy")
 
 
 def test_pictures_that_are_gone_leave_a_sentence(tmp_path: Path) -> None:

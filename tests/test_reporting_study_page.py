@@ -47,7 +47,7 @@ def test_a_study_with_milestones_stands_beside_what_was_published(
     for said in (
         "Which activation function does LeNet learn best with",
         "All but Sigmoid fall after 30 to 40 epochs",
-        "right on test pictures after 100 epochs",
+        "test accuracy after 100 epochs",
         "published 66.12 % at 30 epochs",
         "PyTorch thesis on activation functions",
         "Swish is better than ReLU by",
@@ -137,7 +137,7 @@ def test_without_a_test_split_the_validation_pictures_count(tmp_path: Path) -> N
     for variant in summary["variants"]:
         variant["points"][0]["test"] = None
     page = show(tmp_path, summary)
-    assert "right on validation pictures after 6 epochs" in page.text
+    assert "validation accuracy after 6 epochs" in page.text
     assert "test pictures" not in section(page, "The results")
     assert "not run" not in page.text
 
@@ -155,7 +155,7 @@ def test_runs_that_never_started_are_counted_too(tmp_path: Path) -> None:
 
 def test_one_seed_has_an_interval_over_pictures(tmp_path: Path) -> None:
     page = show(tmp_path, ALL["one-seed"]())
-    assert "the interval is over pictures" in page.text
+    assert "the interval is over images" in page.text
     assert "over seeds" not in section(page, "What this shows")
     assert "The runs don't say on which machine" in page.text
     assert "trained once, with seed 0" in page.text

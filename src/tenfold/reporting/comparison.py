@@ -16,7 +16,7 @@ from tenfold.reporting.galleries import Card, Loader, Pictures, disputed_cards
 from tenfold.reporting.story import notices
 from tenfold.reporting.study import figures
 from tenfold.reporting.study.marks import Mark
-from tenfold.reporting.study.views import view_study
+from tenfold.reporting.study.page import view_study
 from tenfold.reporting.views import view_run
 from tenfold.studies.analysis import summarise_runs
 from tenfold.studies.finished import StudyRuns, are_of_same_images, as_study

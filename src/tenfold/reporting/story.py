@@ -25,16 +25,16 @@ def describe_run(run: Run) -> str:
     kind = _KINDS.get(run.model_name, f"the network {run.model_name}")
     size = f" with {count(run.num_parameters)} parameters" if run.num_parameters else ""
     subject = f"{_capital(kind)}{size}"
-    data = f"{_training_pictures(run)}{run.data_name}"
+    data = f"{_training_images(run)}{run.data_name}"
     if run.training is None:
         return f"{subject} is learning from {data}; {_progress(run)}."
     learned = f"{subject} learned from {data} in {duration(run.training.wall_seconds)}"
     scores = run.shown_scores
     if scores is None:
-        return f"{learned}. It has not been tried on pictures that it did not learn from."
+        return f"{learned}. It has not been tried on images that it did not learn from."
     return (
-        f"{learned} and is right on {percent(scores.accuracy)} of "
-        f"{counted(scores.num_images, f'{run.shown_split} picture')}{scores.unseen} "
+        f"{learned} and has an accuracy of {percent(scores.accuracy)} on "
+        f"{counted(scores.num_images, f'{run.shown_split} image')}{scores.unseen} "
         f"(95 % interval {interval(*scores.accuracy_interval)}). {_baseline(run)}{_unseen(scores)}"
     )
 
@@ -64,25 +64,25 @@ def notices(run: Run) -> tuple[Notice, ...]:
     elif run.shown_split is None:
         found.append(
             Notice(
-                f"There are no test or validation pictures for {run.label}, so nothing here says "
+                f"There are no test or validation images for {run.label}, so nothing here says "
                 "how well it does on new ones."
             )
         )
     elif run.shown_split == "validation":
         found.append(
             Notice(
-                f"There are no test pictures for {run.label}. The figures are from the validation "
-                "pictures, which may have been used to choose between settings, so they can be a "
+                f"There are no test images for {run.label}. The figures are from the validation "
+                "images, which may have been used to choose between settings, so they can be a "
                 "little too good."
             )
         )
     return tuple(found)
 
 
-def _training_pictures(run: Run) -> str:
+def _training_images(run: Run) -> str:
     splits = run.data.splits
     number = splits.get("train")
-    return f"{counted(number, 'picture')} of " if number else ""
+    return f"{counted(number, 'image')} of " if number else ""
 
 
 def _planned_epochs(run: Run) -> int | None:
@@ -102,14 +102,14 @@ def _progress(run: Run) -> str:
     )
     if last.validation_accuracy is None:
         return done
-    return f"{done}, with {percent(last.validation_accuracy)} right on the validation pictures"
+    return f"{done}, with {percent(last.validation_accuracy)} validation accuracy"
 
 
 def _baseline(run: Run) -> str:
     assert run.shown_scores is not None
     totals = run.shown_scores.matrix.sum(axis=1)
     share = float(totals.max() / max(totals.sum(), 1))
-    return f"Always naming the commonest class would be right on {percent(share)}."
+    return f"Always predicting the commonest class would reach {percent(share)}."
 
 
 def _unseen(scores: Metrics) -> str:

@@ -148,6 +148,12 @@ class Curves(Fact):
     train_loss: Band
     validation_loss: Band
 
+    def of(self, quantity: str) -> tuple[Band, Band]:
+        """`accuracy` or `loss`, in training and in validation."""
+        if quantity == "accuracy":
+            return self.train_accuracy, self.validation_accuracy
+        return self.train_loss, self.validation_loss
+
     @field_validator("*", mode="before")
     @classmethod
     def _without_values(cls, value: Any, info: ValidationInfo) -> Any:

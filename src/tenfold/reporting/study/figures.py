@@ -128,7 +128,7 @@ def train_against_validation(
     quantity: str,
     limits: tuple[float, float],
 ) -> Figure:
-    """How one variant does on what it learns from (dashed) and on pictures held back.
+    """How one variant does on what it learns from (dashed) and on images held back.
 
     The gap between the two is shaded and measured at the end. limits: of the y axis, the same for
     all variants.

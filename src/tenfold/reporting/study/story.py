@@ -108,8 +108,8 @@ def how_to_read(study: StudySummary) -> tuple[str, ...]:
             names = [v.label for v in study.variants if _is_over_pictures(v)]
             which = f"One seed was run of {listed(names)}"
         notes.append(
-            f"{which}, so the interval is over pictures: it says how far the share may be off "
-            "because only so many pictures were tried, and nothing about the luck of the training."
+            f"{which}, so the interval is over images: it says how far the share may be off "
+            "because only so many images were tried, and nothing about the luck of the training."
         )
     if study.published:
         notes.append(
@@ -184,8 +184,8 @@ def describe_tests(differences: tuple[Comparison, ...]) -> str:
         f"p is how often chance alone would bring about so large a difference{corrected}; below "
         "0.05 it is usually called significant."
         + (
-            " McNemar's test, without that correction, asks the same of the answers that single "
-            "runs give to the same test pictures."
+            " McNemar's test, uncorrected, asks the same of the predictions that single "
+            "runs give to the same test images."
             if has_pictures
             else ""
         )
