@@ -335,6 +335,15 @@ class StudySummary(Fact):
         """What the intervals of the accuracies are over: `seeds`, `pictures`, or both."""
         return {point.ours.interval_over for point in self._points() if point.ours}
 
+    @property
+    def over_images(self) -> tuple[VariantSummary, ...]:
+        """The variants of which a single seed was run, so that an interval is over images."""
+        return tuple(
+            variant
+            for variant in self.variants
+            if any(p.ours and p.ours.interval_over == "pictures" for p in variant.points)
+        )
+
     def _points(self) -> list[Point]:
         return [point for variant in self.variants for point in variant.points]
 

@@ -5,12 +5,10 @@ from tenfold.formatting import duration, listed
 from tenfold.results.studies import (
     BELOW,
     VERDICTS,
-    Comparison,
     Estimate,
     Point,
     Published,
     StudySummary,
-    VariantSummary,
     Verdict,
 )
 
@@ -93,39 +91,6 @@ def not_reproduced(study: StudySummary) -> str:
     return head + "; ".join(_describe_miss(study, claim) for claim in claims) + "."
 
 
-def how_to_read(study: StudySummary) -> tuple[str, ...]:
-    """What the intervals are over, and what the words beside published numbers mean."""
-    notes = []
-    kinds = study.kinds_of_interval
-    if "seeds" in kinds:
-        notes.append(
-            "The intervals are over seeds: in 95 of 100 studies like this one, such an interval "
-            "holds the mean that very many trainings would have. From few seeds it is wide."
-        )
-    if "pictures" in kinds:
-        which = "One seed was run"
-        if "seeds" in kinds:
-            names = [v.label for v in study.variants if _is_over_pictures(v)]
-            which = f"One seed was run of {listed(names)}"
-        notes.append(
-            f"{which}, so the interval is over images: it says how far the share may be off "
-            "because only so many images were tried, and nothing about the luck of the training."
-        )
-    if study.published:
-        notes.append(
-            "Beside a published number, beaten means that our whole interval lies above it, met "
-            "that our mean reaches it, within the interval that only the upper part of the "
-            "interval reaches it, and not reproduced that the whole interval lies below it though "
-            "all settings are those of the source; where some are guessed, it is only above ours."
-        )
-    if any(claim.result.training_mode for claim in study.published):
-        notes.append(
-            "Where a number was published in training mode, with dropout and on the statistics of "
-            "each batch, ours in that mode is what it is compared with."
-        )
-    return tuple(notes)
-
-
 def seeds(study: StudySummary) -> str:
     """How many seeds each variant has."""
     run = [variant for variant in study.variants if variant.seeds]
@@ -173,25 +138,6 @@ def total_time(study: StudySummary) -> str:
     return duration(sum(values)) if values else "–"
 
 
-def describe_tests(differences: tuple[Comparison, ...]) -> str:
-    """What the two p values of the comparisons are."""
-    number = len(differences)
-    corrected = (
-        f", corrected by Holm's method for the {number} comparisons made here" if number > 1 else ""
-    )
-    has_pictures = any(one.mcnemar_p is not None for one in differences)
-    return (
-        f"p is how often chance alone would bring about so large a difference{corrected}; below "
-        "0.05 it is usually called significant."
-        + (
-            " McNemar's test, uncorrected, asks the same of the predictions that single "
-            "runs give to the same test images."
-            if has_pictures
-            else ""
-        )
-    )
-
-
 def ends_with(study: StudySummary) -> int | None:
     """The number of epochs that every variant ends with; None where they differ."""
     ends = {variant.end.epoch for variant in study.variants if variant.end}
@@ -211,10 +157,6 @@ def _describe_miss(study: StudySummary, claim: Published) -> str:
     here += " in training mode" if published.training_mode else ""
     share = exact_percent(published.accuracy)
     return f"{claim.variant.label}{when}, published {share}, {here}"
-
-
-def _is_over_pictures(variant: VariantSummary) -> bool:
-    return any(p.ours and p.ours.interval_over == "pictures" for p in variant.points)
 
 
 def _were(number: int) -> str:
