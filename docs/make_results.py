@@ -217,7 +217,7 @@ def section(study: StudySummary) -> str:
     if study.was_cut_short:
         gaps = story.missing_parts(study) + story.failures(study)
         parts += [f"**{story.cut_short(study)}**", bullets(gaps)]
-    parts += ["What it found:", bullets(story.findings(study)), variants_table(study)]
+    parts += ["What it found:", bullets(study.findings), variants_table(study)]
     if miss := story.not_reproduced(study):
         parts.append(escape(miss))
     if study.followed:

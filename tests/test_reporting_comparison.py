@@ -1,17 +1,22 @@
 """What several runs show together, against figures worked out by hand."""
 
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fabricated_runs import Recipe, make_run
+from fabricated_runs import Recipe, make_dataset, make_run
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run, read_runs
-from tenfold.reporting import explanation, story
-from tenfold.reporting.comparison import compare, disagreement
+from tenfold.reporting.comparison import different_settings, disagreement
+from tenfold.reporting.page import render_runs
+from tenfold.studies.analysis import summarise_runs
+from tenfold.studies.finished import as_study
+from tenfold.studies.statistics import welch_difference
 
 
 @pytest.fixture
@@ -50,22 +55,46 @@ def test_disagreement_is_matched_by_id_and_by_class_name(pair: tuple[Run, Run]) 
     assert found.both_right == 1
     assert found.both_wrong == 1
     assert found.share == pytest.approx(3 / 5)
-    assert found.difference == pytest.approx(1 / 5)
 
 
-def test_interval_of_the_difference_is_that_of_the_textbook(pair: tuple[Run, Run]) -> None:
-    # Agresti's approval ratings: 150 changed one way and 86 the other, of 1600:
-    # a difference of 0.04 with the interval 0.021 to 0.059.
-    right = [True] * 150 + [False] * 86 + [True] * 794 + [False] * 570
-    other = [False] * 150 + [True] * 86 + [True] * 794 + [False] * 570
-    ids = [str(index) for index in range(1600)]
-    found = disagreement(
-        with_answers(pair[0], right, ids=ids, names=("cat", "dog")),
-        with_answers(pair[1], other, ids=ids, names=("cat", "dog")),
-    )
-    assert found is not None
-    assert found.interval == pytest.approx((0.021, 0.059), abs=5e-4)
-    assert found.is_clear
+def said_of(*runs: Run) -> str:
+    """The text of the page that compares `runs`, without images."""
+    source = render_runs(runs, loader=lambda _: make_dataset())
+    text = re.sub(r"<style.*?</style>|<svg class=.chart.*?</svg>", "", source, flags=re.S)
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", text)))
+
+
+def test_a_comparison_has_the_statistics_of_a_study(tmp_path: Path) -> None:
+    folders = [
+        make_run(tmp_path / name / str(seed), Recipe(name=name, seed=seed, skill=skill + seed / 10))
+        for name, skill in (("ann", 1.0), ("cnn", 2.2))
+        for seed in range(3)
+    ]
+    runs = read_runs(folders)
+    summary = summarise_runs(as_study(runs))
+    assert [(v.label, v.seeds) for v in summary.variants] == [
+        ("ann", (0, 1, 2)),
+        ("cnn", (0, 1, 2)),
+    ]
+    accuracies = np.array([run.shown_scores.accuracy for run in runs[:3] if run.shown_scores])
+    assert summary.variants[0].result is not None
+    assert summary.variants[0].result.mean == pytest.approx(accuracies.mean())
+    assert summary.variants[0].result.sd == pytest.approx(accuracies.std(ddof=1))
+    right = np.stack([run.answers["test"].right for run in runs])
+    expected = welch_difference(right[3:], right[:3])
+    (comparison,) = summary.comparisons
+    assert (comparison.variant, comparison.baseline) == ("cnn", "ann"), "the first is the baseline"
+    assert (comparison.low, comparison.high) == pytest.approx((expected.low, expected.high))
+    assert comparison.num_seeds == (3, 3)
+    page = said_of(*runs)
+    assert comparison.sentence.split(" (")[0] in page
+    assert "cnn is better than ann: +" in page
+
+
+def test_the_same_seed_twice_does_not_count_as_two(tmp_path: Path) -> None:
+    runs = read_runs([make_run(tmp_path / name) for name in "ab"])
+    assert [len(variant.runs) for variant in as_study(runs).variants] == [1, 1]
+    assert len({variant.label for variant in as_study(runs).variants}) == 2
 
 
 def test_runs_on_other_pictures_are_not_set_against_each_other(
@@ -75,36 +104,20 @@ def test_runs_on_other_pictures_are_not_set_against_each_other(
     provenance = json.loads((folder / "provenance.json").read_text())
     provenance["data"]["name"] = "digits"
     (folder / "provenance.json").write_text(json.dumps(provenance))
-    comparison = compare([pair[0], *read_runs([folder])])
-    assert not comparison.same_pictures
-    assert comparison.pair is None
-    assert "different pictures" in story.compare_in_words(comparison)
-
-
-def test_seeds_are_grouped_with_mean_and_spread(tmp_path: Path) -> None:
-    folders = [
-        make_run(tmp_path / "cnn" / str(seed), Recipe(seed=seed, skill=2.2 + seed / 10))
-        for seed in range(3)
-    ]
-    folders.append(make_run(tmp_path / "ann" / "1", Recipe(name="ann", skill=1.0)))
-    comparison = compare(read_runs(folders))
-    assert [group.label for group in comparison.groups] == ["cnn", "ann"]
-    seeds = comparison.groups[0]
-    accuracies = np.array(seeds.accuracies)
-    assert len(accuracies) == 3
-    assert seeds.mean == pytest.approx(accuracies.mean())
-    assert seeds.deviation == pytest.approx(accuracies.std(ddof=1))
-    assert seeds.typical.shown_scores is not None
-    assert seeds.typical.shown_scores.accuracy == pytest.approx(np.median(accuracies))
-    assert "over 3 seeds" in story.compare_in_words(comparison)
+    other = read_runs([folder])[0]
+    assert disagreement(pair[0], other) is None
+    assert summarise_runs(as_study([pair[0], other])).comparisons == ()
+    assert "other can't be compared with ann" in said_of(pair[0], other)
+    provenance["data"] |= {"name": "cifar10", "checksums": {"train images": "changed"}}
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+    assert disagreement(pair[0], read_runs([folder])[0]) is None, "the data were changed since"
 
 
 def test_one_recipe_with_several_seeds(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / str(s), Recipe(seed=s, skill=2 + s / 5)) for s in range(4)]
-    comparison = compare(read_runs(runs))
-    assert len(comparison.groups) == 1
-    assert "4 runs of cnn that differ in nothing but the seed" in story.compare_in_words(comparison)
-    assert comparison.settings == ()
+    page = said_of(*read_runs(runs))
+    assert "Each variant was trained with 4 seeds: 0, 1, 2 and 3." in page
+    assert "Settings that differ" not in page
 
 
 def test_recipes_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
@@ -113,39 +126,35 @@ def test_recipes_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> N
         recipe = json.loads((folder / "recipe.json").read_text())
         recipe["optimizer"]["lr"] = float(folder.name)
         (folder / "recipe.json").write_text(json.dumps(recipe))
-    comparison = compare(read_runs(folders))
-    assert {group.label for group in comparison.groups} == {"cnn, lr 0.1", "cnn, lr 0.2"}
-    assert [setting.key for setting in comparison.settings] == ["optimizer.lr"]
+    study = as_study(read_runs(folders))
+    assert [variant.label for variant in study.variants] == ["cnn, lr 0.1", "cnn, lr 0.2"]
+    assert different_settings(study) == {"optimizer.lr": ["0.1", "0.2"]}
 
 
 def test_the_dense_and_the_convolutional_network_are_explained(pair: tuple[Run, Run]) -> None:
-    ann, cnn = pair
-    comparison = compare(pair)
-    assert explanation.title(comparison) == "Why a convolutional network beats a dense one"
-    said = story.compare_in_words(comparison).replace("\N{NO-BREAK SPACE}", " ")
-    assert ann.shown_scores is not None
-    assert cnn.shown_scores is not None
-    gain = 100 * (cnn.shown_scores.accuracy - ann.shown_scores.accuracy)
-    assert said.startswith(
-        f"The convolutional network (cnn) is right on {100 * cnn.shown_scores.accuracy:.1f} % of "
-        f"the 400 test pictures, the dense network (ann) on "
-        f"{100 * ann.shown_scores.accuracy:.1f} %: {gain:.1f} points more, with 21 % of the "
-        "parameters and after 2.1 times the training time."
-    )
-    text = " ".join(paragraph.text for paragraph in explanation.explain(comparison))
-    assert "3,072 numbers" in text
-    assert "1,572,864 weights" in text, "3072 inputs to 512 units"
-    assert "takes 864" in text, "3 by 3 by 3 colours to 32 channels"
-    assert "how pictures are altered while learning" in text
+    page = said_of(*pair)
+    for said in (
+        "Why a convolutional network beats a dense one",
+        "cnn is better than ann: +",
+        "with one seed each that may be the luck of a seed",
+        "3,072 numbers",
+        "1,572,864 weights",  # 3072 inputs to 512 units.
+        "takes 864",  # 3 by 3 by 3 colours to 32 channels.
+        "In epoch 8 ann has a training accuracy of",
+        "Accuracy against parameters",
+        "Only cnn is right",
+        "Only ann is right",
+        "augmentation.flip",
+    ):
+        assert said in page
 
 
 def test_a_dense_network_that_wins_is_not_talked_down(tmp_path: Path) -> None:
     folders = [
-        make_run(tmp_path / "ann", Recipe(name="ann", skill=3.0)),
         make_run(tmp_path / "cnn", Recipe(skill=1.0)),
+        make_run(tmp_path / "ann", Recipe(name="ann", skill=3.0)),
     ]
-    comparison = compare(read_runs(folders))
-    assert explanation.title(comparison) == "Here the dense network beats the convolutional one"
+    assert "Here the dense network beats the convolutional one" in said_of(*read_runs(folders))
 
 
 def test_a_difference_within_chance_is_called_that(tmp_path: Path) -> None:
@@ -153,6 +162,6 @@ def test_a_difference_within_chance_is_called_that(tmp_path: Path) -> None:
         make_run(tmp_path / "ann", Recipe(name="ann", skill=2.6, num_test=60)),
         make_run(tmp_path / "cnn", Recipe(skill=2.6, num_test=60)),
     ]
-    comparison = compare(read_runs(folders))
-    assert "too close to call" in story.compare_in_words(comparison)
-    assert explanation.title(comparison) == "A convolutional network and a dense one, compared"
+    page = said_of(*read_runs(folders))
+    assert "No difference between cnn and ann is shown" in page
+    assert "A convolutional network and a dense one, compared" in page

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tenfold.reporting import comparison_figures, figures
-from tenfold.reporting.comparison_figures import ClassGain, Point, Series
-from tenfold.reporting.svg import SERIES, inline_svg, light_palette, standalone_svg
+from tenfold.reporting import figures
+from tenfold.reporting.study import figures as study_figures
+from tenfold.reporting.study.marks import Mark
+from tenfold.reporting.svg import inline_svg, light_palette, standalone_svg
 from tenfold.results.runs import ClassScore, Epoch
+from tenfold.studies.statistics import summarise
 
 
 def make_epochs(number: int, *, validation: bool = True) -> list[Epoch]:
@@ -112,23 +114,15 @@ def test_names_are_text_and_never_markup_or_formulas() -> None:
 
 
 def all_figures() -> list[Figure]:
-    points = [
-        Point(f"run {i}", SERIES[i], 10.0**i, 0.5 + i / 10, (0.45 + i / 10, 0.55 + i / 10))
-        for i in range(4)
-    ]
+    points = [(Mark(i), 10.0**i, summarise([0.5 + i / 10], num_pictures=100)) for i in range(4)]
     return [
         figures.learning_curves(make_epochs(3), quantity="accuracy"),
         figures.confusion_matrix(make_confusion(10), make_names(10)),
         figures.confusion_matrix(make_confusion(30), make_names(30)),
-        comparison_figures.compared_curves(
-            [Series(make_epochs(3), SERIES[0])], quantity="loss", against_time=True
-        ),
-        comparison_figures.accuracy_against(points, cost="training time"),
-        comparison_figures.accuracy_against(points, cost="parameters"),
-        comparison_figures.class_gains(
-            [ClassGain("a", 0.4, 0.7), ClassGain("b", 0.6, 0.5)],
-            labels=("ann", "cnn"),
-            colours=(SERIES[0], SERIES[1]),
+        study_figures.accuracy_against(points, cost="training time"),
+        study_figures.accuracy_against(points, cost="parameters"),
+        study_figures.class_gains(
+            [("a", 0.4, 0.7), ("b", 0.6, 0.5)], sides=[("ann", Mark(0)), ("_cnn", Mark(1))]
         ),
     ]
 
@@ -160,15 +154,3 @@ def test_files_have_plain_colours_and_the_same_bytes_each_time() -> None:
     assert "var(" not in svg
     assert light_palette()["--accent"] in svg
     assert svg == standalone_svg(figures.learning_curves(make_epochs(3), quantity="loss"))
-
-
-def test_labels_of_points_that_coincide_do_not_overlap() -> None:
-    points = [Point(f"recipe {i}", SERIES[i], 60.0, 0.75, (0.74, 0.76)) for i in range(6)]
-    svg = inline_svg(
-        comparison_figures.accuracy_against(points, cost="training time"), prefix="", description=""
-    )
-    shown = [text for text in texts_of(svg) if text.startswith("recipe")]
-    assert 1 <= len(shown) <= 6
-    places = re.findall(r"translate\(([\d.]+) ([\d.]+)\)[^>]*>recipe", svg)
-    places += re.findall(r'x="([\d.]+)" y="([\d.]+)"[^>]*>recipe', svg)
-    assert len(places) == len(shown) == len(set(places))

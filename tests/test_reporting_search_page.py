@@ -99,11 +99,11 @@ def test_a_search_says_what_it_found_and_what_that_is_worth(tmp_path: Path) -> N
     page = show(tmp_path, make_summary())
     assert (tmp_path / "report.html").is_file()
     for said in (
-        "Trial 11 is right on 76.00 % of the validation pictures, 6.00 points more than the "
+        "Trial 11 has a validation accuracy of 76.00 %, 6.00 points more than the "
         "recipe as it is, which has 70.00 %.",
         "12 complete, 1 pruned, 1 failed",
         "tenfold train best.toml --seed 5",
-        "No trial has looked at the test pictures.",
+        "No trial has looked at the test images.",
         "optimistic",
         "The loss is nan",
         "0.001 to 0.1, logarithmic",
@@ -154,7 +154,10 @@ def test_a_search_that_found_nothing_better_says_so(tmp_path: Path) -> None:
     summary["trials"][0]["accuracy"] = 0.9
     summary["best"] = 0
     page = show(tmp_path, summary)
-    assert "No trial was better than the recipe as it is, which is right on 90.00" in page.text
+    assert (
+        "No trial was better than the recipe as it is, with a validation accuracy of 90.00"
+        in page.text
+    )
 
 
 def test_a_search_that_is_not_over_has_a_page(tmp_path: Path) -> None:

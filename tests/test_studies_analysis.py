@@ -1,6 +1,7 @@
 """What is said of made-up studies, whose accuracies are known because they were chosen."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fabricated_study_runs import NUM_PICTURES, Made, answers, make_run, make_st
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.files import read_json, write_json
+from tenfold.reporting.study import story
 from tenfold.results.studies import read_study
 from tenfold.studies.analysis import summarise_study
 from tenfold.studies.statistics import mcnemar_p, welch_difference
@@ -89,10 +91,10 @@ def test_each_variant_is_compared_with_the_baseline_on_the_same_pictures(
     assert leaky["p_holm"] == 2 * expected.p
     assert leaky["mcnemar_p"] == mcnemar_p(sides[0][0], sides[1][0])
     assert leaky["n"] == [3, 3]
-    assert leaky["sentence"].startswith("Leaky ReLU is better than ReLU by 5.9 points (")
+    assert leaky["sentence"].startswith("Leaky ReLU is better than ReLU: +5.9 points (")
     assert "correction for 2 comparisons" in leaky["sentence"]
     assert swish["p_holm"] > 0.5
-    assert swish["sentence"].startswith("These seeds show no difference between Swish and ReLU: ")
+    assert swish["sentence"].startswith("No difference between Swish and ReLU is shown: ")
 
 
 def test_the_report_reads_what_is_written(activations: Path) -> None:
@@ -116,8 +118,8 @@ def test_the_order_of_pictures_in_a_file_does_not_matter(activations: Path) -> N
 
 def test_what_ends_highest_is_said_first(activations: Path) -> None:
     assert summarise_study(activations).to_dict()["findings"][0] == (
-        "Leaky ReLU ends highest after 20 epochs, right on 66.3 % (65.4 to 67.2 over 3 seeds) of "
-        "the test pictures."
+        "Leaky ReLU ends highest, with a test accuracy of 66.3 % (65.4 to 67.2) after 20 epochs, "
+        "over 3 seeds."
     )
 
 
@@ -168,11 +170,11 @@ def test_milestones_become_points_beside_what_was_published(tmp_path: Path) -> N
         "accuracy": 0.6097, "source": "a thesis", "settings": "source", "training_mode": False
     }  # fmt: skip
     assert the_finding(summary, "published results") == (
-        "Of 3 published results, 1 is beaten, 1 is met and 1 is not reproduced."
+        "Of 3 published results: 1 beaten, 1 met and 1 not reproduced."
     )
-    assert the_finding(summary, "does not reproduce") == (
-        "The published 60.97 % of ReLU after 20 epochs (a thesis) does not reproduce: here it is "
-        "58.5 % (57.3 to 59.7 over 3 seeds)."
+    assert story.not_reproduced(read_study(folder)) == (
+        "1 of 3 published results did not reproduce: ReLU after 20 epochs, published 60.97 %, "
+        "here 58.5 % (57.3 to 59.7)."
     )
     assert the_finding(summary, "peaks") == (
         "ReLU peaks at 62.1 % after 10 epochs and has fallen to 58.5 % after 20: more epochs hurt."
@@ -204,8 +206,8 @@ def test_where_settings_are_guessed_nothing_is_said_not_to_reproduce(
     summary = summarise_study(folder).to_dict()
     assert summary["variants"][0]["points"][0]["verdict"] == "lower"
     assert "reproduce" not in " ".join(summary["findings"])
-    assert the_finding(summary, "The published result") == (
-        "The published result is above ours, whose settings are partly guessed."
+    assert the_finding(summary, "published result") == (
+        "Of 1 published result: 1 above ours, settings partly guessed."
     )
 
 
@@ -230,8 +232,9 @@ def test_a_result_of_training_mode_is_compared_with_ours_in_that_mode(
     assert point["verdict"] == verdict
     assert (point["training_mode"] or {}).get("mean") == in_training_mode
     if verdict == "below":
-        assert "here it is 55.0 %" in the_finding(summary, "does not reproduce")
-        assert "in training mode" in the_finding(summary, "does not reproduce")
+        assert re.search(
+            r"here 55.0 % .* in training mode", story.not_reproduced(read_study(folder))
+        )
 
 
 @pytest.mark.parametrize(
@@ -285,17 +288,20 @@ def test_a_study_that_was_cut_short_says_what_was_run(tmp_path: Path) -> None:
     summary = summarise_study(folder).to_dict()
     assert (summary["planned"], summary["finished"], summary["failed"]) == (9, 5, 1)
     assert summary["failures"] == [{"trial": "Swish,seed=1", "error": diverged}]
-    assert summary["findings"][:2] == [
-        "This study was cut short: 5 of 9 planned runs are finished and 1 failed. Swish has 1 of 3 "
-        "planned seeds; Tanh has none of 1 planned seed; GELU has 1 of 2 planned seeds.",
-        f"Swish,seed=1 failed: {diverged}",
-    ]
+    study = read_study(folder)
+    assert story.cut_short(study).startswith(
+        "This study was cut short: 5 of 9 planned runs are finished, 1 failed and 3 were not run"
+    )
+    assert story.missing_parts(study) == (
+        "Swish: 1 of 3 seeds", "Tanh: no run", "GELU: 1 of 2 seeds"
+    )  # fmt: skip
+    assert story.failures(study) == (f"Swish,seed=1 failed: {diverged}",)
     tanh = summary["variants"][2]
     assert (tanh["seeds"], tanh["num_parameters"], tanh["curves"]) == ([], None, None)
     assert (tanh["training_seconds"], tanh["recipe"]) == (None, "lenet")
     assert [(p["epoch"], p["test"], p["verdict"]) for p in tanh["points"]] == [(20, None, None)]
     assert tanh["points"][0]["published"]["accuracy"] == 0.5
-    assert the_finding(summary, "published") == "The published result is not measured."
+    assert the_finding(summary, "published") == "Of 1 published result: 1 not measured."
     swish, gelu = summary["comparisons"]
     assert (swish["n"], gelu["n"]) == ([1, 3], [1, 3])
     assert "with 1 against 3 seeds that may be the luck of a seed." in swish["sentence"]
@@ -306,7 +312,7 @@ def test_failures_for_one_reason_are_one_finding(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "s", {"ReLU": three(0, 0, 0, status="No memory.")})
     summary = summarise_study(folder).to_dict()
     assert len(summary["failures"]) == 3
-    assert summary["findings"][1] == "ReLU,seed=0 and 2 more failed: No memory."
+    assert story.failures(read_study(folder)) == ("ReLU,seed=0 and 2 more failed: No memory.",)
 
 
 def test_a_study_without_a_finished_run_has_a_summary_too(tmp_path: Path) -> None:
@@ -327,23 +333,23 @@ def test_own_pictures_without_a_test_are_judged_by_validation(tmp_path: Path) ->
         },
     )
     summary = summarise_study(folder).to_dict()
-    assert "no test split: every result here is of the validation pictures" in the_finding(
+    assert "no test split: every result here is of the validation images" in the_finding(
         summary, "no test split"
     )
     point = summary["variants"][1]["points"][-1]
     assert point["test"] is None
     assert point["validation"]["mean"] == pytest.approx(0.805)
     assert summary["comparisons"][0]["difference"] == pytest.approx(0.2)
-    assert "of the validation pictures" in the_finding(summary, "ends highest")
+    assert "a validation accuracy of" in the_finding(summary, "ends highest")
 
 
 def test_runs_of_other_pictures_are_named(tmp_path: Path) -> None:
     runs = three(0.7, 0.71)
     old = replace(runs[0], checksum="01d")
     folder = make_study(tmp_path / "s", {"ReLU": three(0.6, 0.61), "Swish": [old, *runs[1:]]})
-    assert the_finding(summarise_study(folder).to_dict(), "pictures of") == (
-        "Swish, seed 0 saw other pictures of cifar10 than ReLU, seed 0 and 2 more, so their "
-        "results can't be compared; remove the folders of the older ones and repeat the study."
+    assert the_finding(summarise_study(folder).to_dict(), "images of") == (
+        "Swish, seed 0 saw other images of cifar10 than ReLU, seed 0 and 2 more, so their "
+        "results can't be compared; train those again whose data were changed since."
     )
 
 
@@ -376,10 +382,10 @@ def test_what_cannot_be_matched_is_left_out_of_the_comparisons_and_named(tmp_pat
     assert summary["comparisons"][1]["n"] == [2, 2]
     assert the_finding(summary, "can't be compared") == (
         "lost and elsewhere can't be compared with ReLU: their runs kept no predictions of the "
-        "same test pictures."
+        "same test images."
     )
     assert the_finding(summary, "compared on") == (
-        "overlapping and ReLU are compared on the 600 pictures that all their runs answered, of "
+        "overlapping and ReLU are compared on the 600 images that all their runs predicted, of "
         "1,000."
     )
 

@@ -294,48 +294,38 @@ def sentence(
     )
 
 
-def test_better_and_worse_are_said_with_the_interval_and_its_chance() -> None:
+def test_better_and_worse_are_said_with_the_interval_and_p() -> None:
     assert sentence(0.021, 0.014, 0.028, p=0.0006) == (
-        "Swish is better than ReLU by 2.1 points (1.4 to 2.8); not a coincidence "
-        "(p < 0.001 after correction for 3 comparisons)."
+        "Swish is better than ReLU: +2.1 points (95 % interval +1.4 to +2.8, p < 0.001 after "
+        "correction for 3 comparisons)."
     )
     assert sentence(-0.2345, -0.25, -0.2149, p=0.012, number=1) == (
-        "Swish is worse than ReLU by 23.4 points (21.5 to 25.0); not a coincidence (p = 0.012)."
+        "Swish is worse than ReLU: \u221223.4 points (95 % interval \u221225.0 to \u221221.5, "
+        "p = 0.012)."
     )
 
 
 def test_no_difference_says_what_would_fit() -> None:
-    assert sentence(0.003, -0.005, 0.011, p=0.412, number=1) == (
-        "These seeds show no difference between Swish and ReLU: Swish is 0.3 points better, and "
-        "anything from 0.5 points worse to 1.1 points better would fit as well (p = 0.41)."
-    )
-    assert "they are equally good, and" in sentence(0.0001, -0.005, 0.005, p=0.9)
+    for seeds in ((3, 3), (1, 1)):
+        assert sentence(0.003, -0.005, 0.011, p=0.412, number=1, seeds=seeds) == (
+            "No difference between Swish and ReLU is shown: +0.3 points (95 % interval "
+            "\u22120.5 to +1.1, p = 0.41)."
+        )
 
 
-def test_what_the_correction_takes_back_may_be_a_coincidence() -> None:
-    assert sentence(0.009, 0.001, 0.017, p=0.12, number=9) == (
-        "Swish is better than ReLU by 0.9 points (0.1 to 1.7) in these seeds, but that may be a "
-        "coincidence (p = 0.12 after correction for 9 comparisons)."
-    )
+def test_what_the_correction_takes_back_may_be_chance() -> None:
+    said = sentence(0.009, 0.001, 0.017, p=0.12, number=9)
+    assert said.endswith("p = 0.12 after correction for 9 comparisons); that may be chance.")
 
 
 def test_one_seed_says_that_its_luck_is_not_in_the_interval() -> None:
     assert sentence(-0.021, -0.028, -0.014, p=0.0006, number=1, seeds=(1, 1)) == (
-        "Swish is worse than ReLU by 2.1 points (1.4 to 2.8; p < 0.001) on these pictures, but "
-        "with one seed each that may be the luck of a seed."
+        "Swish is worse than ReLU: \u22122.1 points (95 % interval \u22122.8 to \u22121.4, "
+        "p < 0.001) on these images; with one seed each that may be the luck of a seed."
     )
-    assert "but with 1 against 3 seeds" in sentence(0.02, 0.01, 0.03, p=0.001, seeds=(1, 3))
-    assert sentence(0.003, -0.005, 0.011, p=0.4, number=1, seeds=(1, 1)) == (
-        "The runs of Swish and ReLU show no difference on these pictures: Swish is 0.3 points "
-        "better, and anything from 0.5 points worse to 1.1 points better would fit as well "
-        "(p = 0.40)."
-    )
-    assert sentence(0.0, 0.0, 0.0, p=1.0, number=1, seeds=(1, 1)) == (
-        "The runs of Swish and ReLU show no difference on these pictures: they are equally good "
-        "(p = 1.00)."
-    )
+    assert "with 1 against 3 seeds" in sentence(0.02, 0.01, 0.03, p=0.001, seeds=(1, 3))
 
 
 def test_narrow_intervals_have_two_decimals() -> None:
-    assert "by 0.30 points (0.21 to 0.39)" in sentence(0.003, 0.0021, 0.0039, p=0.001)
-    assert "by 0.3 points (0.2 to 0.4)" in sentence(0.003, 0.00199, 0.004, p=0.001)
+    assert "+0.30 points (95 % interval +0.21 to +0.39" in sentence(0.003, 0.0021, 0.0039, p=0.001)
+    assert "+0.3 points (95 % interval +0.2 to +0.4" in sentence(0.003, 0.00199, 0.004, p=0.001)

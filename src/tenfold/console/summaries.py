@@ -71,9 +71,10 @@ def show_comparison(output: Output, runs: list[Path]) -> None:
 def show_study(output: Output, summary: "StudySummary") -> None:
     """What a study came to: its variants beside published results, its findings, what is missing.
 
-    Of a variant with milestones, those that there is a published result for are shown. The findings
-    say which runs failed and why.
+    Of a variant with milestones, those that there is a published result for are shown.
     """
+    from tenfold.reporting.study import story
+
     output.record("summary", **summary.to_dict())
     rows = []
     for variant in summary.variants:
@@ -86,10 +87,11 @@ def show_study(output: Output, summary: "StudySummary") -> None:
     lost = f", {summary.failed} failed" if summary.failed else ""
     missing = f" (cut short: {finished} of {counted(planned, 'run')} finished{lost})"
     output.table(summary.title + (missing if finished < planned else ""), columns, rows)
-    for finding in summary.findings:
-        output.say(finding)
-    for comparison in summary.comparisons:
-        output.say(comparison.sentence)
+    gaps = (*story.missing_parts(summary), *story.failures(summary))
+    sentences = [comparison.sentence for comparison in summary.comparisons]
+    for said in (*gaps, *summary.findings, story.not_reproduced(summary), *sentences):
+        if said:
+            output.say(said)
 
 
 _STUDY_COLUMNS = (

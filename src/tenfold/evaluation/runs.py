@@ -72,6 +72,12 @@ class Run:
         return self.training.stage_ends if self.training is not None else ()
 
     @property
+    def deciding_epoch(self) -> Epoch | None:
+        """The epoch whose weights were kept; None where none is done."""
+        best = self.training.best_epoch if self.training else None
+        return next((e for e in self.epochs if e.number == best), (self.epochs or (None,))[-1])
+
+    @property
     def finished(self) -> bool:
         """Whether the training came to its end and was evaluated."""
         return self.result is not None

@@ -1,196 +1,126 @@
-"""What several runs show together: groups of seeds, differences and disagreements."""
+"""What the page of several runs shows beside what it shows of any study: who is right where."""
 
-import json
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
-from tenfold.recipe.dotted import flatten
-from tenfold.reporting.comparison_figures import ClassGain
-
-_Z = 1.959963984540054  # 95 % of a normal distribution lies within this many deviations
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Runs of one recipe that differ in nothing but the seed, best first."""
-
-    label: str
-    runs: tuple[Run, ...]
-
-    @property
-    def accuracies(self) -> list[float]:
-        """The accuracy of each run that has one."""
-        return [run.shown_scores.accuracy for run in self.runs if run.shown_scores]
-
-    @property
-    def mean(self) -> float | None:
-        """Their mean, or None where no run has been evaluated."""
-        return statistics.fmean(self.accuracies) if self.accuracies else None
-
-    @property
-    def deviation(self) -> float | None:
-        """The sample standard deviation over seeds, or None for fewer than two."""
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
-
-    @property
-    def typical(self) -> Run:
-        """The run in the middle, so that nothing is shown on the luckiest seed."""
-        scored = [run for run in self.runs if run.shown_scores]
-        return scored[len(scored) // 2] if scored else self.runs[0]
+from tenfold.recipe.dotted import as_texts
+from tenfold.reporting.audit import compare_trust
+from tenfold.reporting.charts import Chart, Charts
+from tenfold.reporting.galleries import Card, Loader, Pictures, disputed_cards
+from tenfold.reporting.story import notices
+from tenfold.reporting.study import figures
+from tenfold.reporting.study.marks import Mark
+from tenfold.reporting.study.page import view_study
+from tenfold.reporting.views import view_run
+from tenfold.studies.analysis import summarise_runs
+from tenfold.studies.finished import StudyRuns, are_of_same_images, as_study
 
 
 @dataclass(frozen=True, eq=False)
 class Disagreement:
-    """How two runs answer the same pictures.
+    """What two runs predict for the same images.
 
-    only_first, only_second: ids of the pictures that this run alone gets right.
-    differing: on how many pictures the answers differ, be they right or wrong.
+    only_first, only_second: ids of the images that this run alone gets right. share: of the images
+    for which the predictions differ, be they right or wrong.
     """
 
     first: Run
     second: Run
     num_images: int
-    differing: int
+    share: float
     only_first: NDArray[np.str_]
     only_second: NDArray[np.str_]
     both_right: int
 
     @property
-    def share(self) -> float:
-        """The share of the pictures on which the answers differ."""
-        return self.differing / self.num_images
-
-    @property
     def both_wrong(self) -> int:
-        """On how many pictures neither is right."""
+        """On how many images neither is right."""
         return self.num_images - self.both_right - len(self.only_first) - len(self.only_second)
 
-    @property
-    def difference(self) -> float:
-        """The first's accuracy less the second's."""
-        return (len(self.only_first) - len(self.only_second)) / self.num_images
+
+class ClassGain(NamedTuple):
+    """The share of a class's images that each of two runs gets right."""
+
+    name: str
+    before: float
+    after: float
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of that difference, for paired answers (Agresti, Categorical Data
-        Analysis, section on dependent proportions)."""
-        first, second = len(self.only_first), len(self.only_second)
-        variance = first + second - (first - second) ** 2 / self.num_images
-        half = _Z * math.sqrt(max(variance, 0.0)) / self.num_images
-        return max(-1.0, self.difference - half), min(1.0, self.difference + half)
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves out zero."""
-        low, high = self.interval
-        return low > 0 or high < 0
+    def gain(self) -> float:
+        """How much more of the class the second gets right; negative where it gets less."""
+        return self.after - self.before
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A field of the recipe that differs, with each group's value."""
-
-    key: str
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Several runs, grouped by recipe, the best group first."""
-
-    groups: tuple[Group, ...]
-
-    @property
-    def runs(self) -> tuple[Run, ...]:
-        """All runs, group by group."""
-        return tuple(run for group in self.groups for run in group.runs)
-
-    @cached_property
-    def same_pictures(self) -> bool:
-        """Whether every evaluated run was scored on the same pictures of the same split."""
-        known = [run for run in self.runs if run.shown_scores]
-        kinds = {(run.shown_split, run.data_name, _test_checksum(run)) for run in known}
-        ids = [np.sort(run.shown_answers.ids) for run in known if run.shown_answers]
-        return len(kinds) == 1 and all(np.array_equal(ids[0], other) for other in ids[1:])
-
-    @cached_property
-    def pair(self) -> Disagreement | None:
-        """The best group's typical run against the next one's that answered the same pictures.
-
-        For a single group, the best seed against the worst.
-        """
-        runs = [group.typical for group in self.groups if group.mean is not None]
-        if len(self.groups) == 1:
-            runs = [run for run in self.runs if run.shown_scores]
-            runs = [runs[0], runs[-1]] if len(runs) > 1 else []
-        found = (disagreement(runs[0], other) for other in runs[1:])
-        return next((pair for pair in found if pair), None)
-
-    @cached_property
-    def matrix(self) -> tuple[tuple[float | None, ...], ...]:
-        """The share of pictures on which each two runs differ; None where they can't be matched."""
-        runs = self.runs
-        shares: dict[tuple[int, int], float | None] = {}
-        for i, first in enumerate(runs):
-            for j in range(i + 1, len(runs)):
-                pair = disagreement(first, runs[j])
-                shares[i, j] = shares[j, i] = pair.share if pair else None
-        return tuple(tuple(shares.get((i, j)) for j in range(len(runs))) for i in range(len(runs)))
-
-    @cached_property
-    def settings(self) -> tuple[Setting, ...]:
-        """The fields of the recipes that differ between groups."""
-        recipes = [as_texts(group.runs[0].recipe) for group in self.groups]
-        keys = dict.fromkeys(key for recipe in recipes for key in recipe)
-        return tuple(
-            Setting(key, values)
-            for key in keys
-            if key not in ("name", "description", "seed")
-            and len(set(values := tuple(recipe.get(key, "–") for recipe in recipes))) > 1
-        )
+def view_runs(runs: Sequence[Run], *, loader: Loader) -> dict[str, Any]:
+    """The values of the template for several runs, which are a study with a variant a recipe."""
+    study, charts = as_study(runs), Charts()
+    summary = summarise_runs(study)
+    sentences = [comparison.sentence for comparison in summary.comparisons[:3]]
+    summary = summary.model_copy(update={"findings": (*sentences, *summary.findings)})
+    values = view_study(summary, charts)
+    of_run = {
+        run.folder: values["marks"][variant.label]
+        for variant in study.variants
+        for run in variant.runs.values()
+    }
+    pair = most_telling_pair(study)
+    gains = class_gains(pair.first, pair.second) if pair else ()
+    pictures = Pictures(pair.first, loader) if pair else None
+    shares = {(a.folder, b.folder): disagreement(a, b) for a in runs for b in runs if a is not b}
+    return values | {
+        "runs": [view_run(r, charts=charts, loader=None, with_curves=False) for r in runs],
+        "of_run": of_run,
+        "notices": tuple(dict.fromkeys(notice for run in runs for notice in notices(run))),
+        "pair": pair,
+        "disputed": _disputed(pair, pictures) if pair and pictures else (),
+        "pictures_note": (pictures.problem or "") if pictures else "",
+        "disagreements": shares if len(runs) > 2 and any(shares.values()) else {},
+        "class_gains": gains,
+        "gains_chart": _gains_chart(pair, gains, of_run, charts) if pair and gains else None,
+        "settings": different_settings(study),
+        "networks": dense_and_convolutional(study),
+        "trust": compare_trust(runs, [of_run[run.folder].colour for run in runs], charts),
+    }
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
-    """Group `runs` by recipe and sort groups, and runs in them, by accuracy, best first."""
-    by_recipe: dict[str, list[Run]] = {}
-    for run in runs:
-        by_recipe.setdefault(_recipe_without_seed(run), []).append(run)
-    labels = _group_labels([members[0] for members in by_recipe.values()])
-    groups = [
-        Group(label, tuple(sorted(members, key=_badness)))
-        for label, members in zip(labels, by_recipe.values(), strict=True)
-    ]
-    return Comparison(tuple(sorted(groups, key=lambda group: -(group.mean or -1.0))))
+def most_telling_pair(study: StudyRuns) -> Disagreement | None:
+    """Of the variant that is right most often and the baseline, or the next one, a typical run
+    each; of a single variant its best seed and its worst. None where they can't be matched."""
+    typical = [run for variant in study.variants if (run := variant.typical)]
+    if len(study.variants) == 1:
+        typical = study.runs
+    scored = {run: s.accuracy for run in typical if (s := run.shown_scores)}
+    ordered = sorted(scored, key=lambda run: -scored[run])
+    if len(ordered) < 2:
+        return None
+    others = [*dict.fromkeys(typical[:1] + ordered)] if len(study.variants) > 1 else ordered[-1:]
+    found = (disagreement(ordered[0], other) for other in others if other is not ordered[0])
+    return next((pair for pair in found if pair), None)
 
 
 def disagreement(first: Run, second: Run) -> Disagreement | None:
-    """How two runs answer the pictures that both answered, matched by id and by class name.
+    """What two runs predict for the images that both have, matched by id and by class name.
 
-    None where they were scored on different splits or share no pictures.
+    None where they were scored on different splits or data, or share no images.
     """
     a, b = first.shown_answers, second.shown_answers
     if a is None or b is None or first.shown_split != second.shown_split:
         return None
-    if first.data_name != second.data_name:
-        return None
     ids, in_a, in_b = np.intersect1d(a.ids, b.ids, return_indices=True)
-    if not len(ids):
+    if not len(ids) or not are_of_same_images([first, second]):
         return None
     right_a, right_b = a.right[in_a], b.right[in_b]
     return Disagreement(
         first=first,
         second=second,
         num_images=len(ids),
-        differing=int((_answer_names(a)[in_a] != _answer_names(b)[in_b]).sum()),
+        share=float((_predicted(a)[in_a] != _predicted(b)[in_b]).mean()),
         only_first=ids[right_a & ~right_b],
         only_second=ids[right_b & ~right_a],
         both_right=int((right_a & right_b).sum()),
@@ -210,48 +140,42 @@ def class_gains(first: Run, second: Run) -> tuple[ClassGain, ...]:
     return tuple(sorted(gains, key=lambda gain: -gain.gain))
 
 
-def as_texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Nested tables as dotted keys, with values as a recipe would write them."""
-    found: dict[str, str] = {}
-    for key, value in flatten(values).items():
-        if key.endswith("_size") and isinstance(value, float) and value.is_integer():
-            value = int(value)  # A number of images, where a share might have stood.
-        found[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return found
+def different_settings(study: StudyRuns) -> dict[str, list[str]]:
+    """The fields of the recipes that differ between variants, with each one's value."""
+    recipes = [as_texts(variant.recipe) for variant in study.variants]
+    keys = dict.fromkeys(key for recipe in recipes for key in recipe)
+    values = {key: [recipe.get(key, "–") for recipe in recipes] for key in keys}
+    words = ("name", "description", "seed")
+    return {k: v for k, v in values.items() if k not in words and len(set(v)) > 1}
 
 
-def _badness(run: Run) -> float:
-    return -run.shown_scores.accuracy if run.shown_scores else 1.0
+def dense_and_convolutional(study: StudyRuns) -> dict[str, Run]:
+    """A typical run of an `ann` and of a `cnn`, where these two and no others are compared."""
+    typical = [run for variant in study.variants if (run := variant.typical)]
+    found = {run.model_name: run for run in typical}
+    matched = len(study.variants) == 2 and set(found) == {"ann", "cnn"}
+    return found if matched and disagreement(*typical) else {}
 
 
-def _recipe_without_seed(run: Run) -> str:
-    recipe = {key: value for key, value in run.recipe.items() if key != "seed"}
-    return json.dumps([recipe, run.data.name, _test_checksum(run)], sort_keys=True)
+def _gains_chart(
+    pair: Disagreement, gains: Sequence[ClassGain], marks: Mapping[Any, Mark], charts: Charts
+) -> Chart:
+    sides = [(run.label, marks[run.folder]) for run in (pair.second, pair.first)]
+    return charts.chart(
+        f"Recall by class, {pair.second.label} to {pair.first.label}",
+        figures.class_gains(gains, sides=sides),
+        "Each line is a class and runs from the recall of one to that of the other: the longer, "
+        "the bigger the difference.",
+    )
 
 
-def _test_checksum(run: Run) -> str:
-    return json.dumps(run.data.checksums, sort_keys=True) if run.data.checksums else ""
+def _disputed(pair: Disagreement, pictures: Pictures) -> list[tuple[Run, Run, tuple[Card, ...]]]:
+    """Who alone is right, who is wrong, and images of it."""
+    first, second = pair.first, pair.second
+    sides = ((first, second, pair.only_first), (second, first, pair.only_second))
+    return [(a, b, disputed_cards(ids, a, b, pictures)) for a, b, ids in sides]
 
 
-def _group_labels(firsts: Sequence[Run]) -> list[str]:
-    """Each recipe's name, with what sets it apart from others of the same name."""
-    names = [str(run.recipe.get("name") or run.label) for run in firsts]
-    recipes = [as_texts(run.recipe) for run in firsts]
-    labels = []
-    for name, recipe, run in zip(names, recipes, firsts, strict=True):
-        namesakes = [other for other, theirs in zip(recipes, names, strict=True) if theirs == name]
-        differing = [
-            f"{key.rpartition('.')[2]} {value}"
-            for key, value in recipe.items()
-            if key not in ("description", "seed")
-            and any(other.get(key) != value for other in namesakes)
-        ]
-        labels.append(f"{name}, {', '.join(differing[:3])}" if differing else name)
-        if not differing and len(namesakes) > 1:
-            labels[-1] = run.label
-    return labels
-
-
-def _answer_names(answers: Predictions) -> NDArray[np.str_]:
-    names: NDArray[np.str_] = np.array(answers.class_names)[answers.predicted]
+def _predicted(predictions: Predictions) -> NDArray[np.str_]:
+    names: NDArray[np.str_] = np.array(predictions.class_names)[predictions.predicted]
     return names

@@ -117,7 +117,7 @@ def confidence_histogram(scores: Metrics) -> Figure:
     edges = np.array(scores.confidence.bin_edges)
     right, wrong = np.array(scores.confidence.right), np.array(scores.confidence.wrong)
     widths = np.diff(edges) * 0.86
-    axes.bar(edges[:-1], right, widths, align="edge", color=GOOD, alpha=0.75, label="right")
+    axes.bar(edges[:-1], right, widths, align="edge", color=GOOD, alpha=0.75, label="correct")
     axes.bar(
         edges[:-1], wrong, widths, bottom=right, align="edge", color=BAD, alpha=0.85, label="wrong"
     )
@@ -125,8 +125,8 @@ def confidence_histogram(scores: Metrics) -> Figure:
     axes.xaxis.set_major_formatter(percent_ticks())
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.set_xlabel("confidence in the answer")
-    axes.set_ylabel("pictures")
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("images")
     axes.grid(axis="y")
     axes.tick_params(length=0)
     figure.legend(loc="outside upper left", ncols=2, handlelength=1, borderpad=0)
@@ -170,7 +170,7 @@ def finish_curves(axes: Axes, *, quantity: str) -> None:
     axes.margins(x=0.03, y=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
     if quantity == "accuracy":
-        axes.set_ylabel("right answers")
+        axes.set_ylabel("accuracy")
         axes.yaxis.set_major_formatter(percent_ticks())
     else:
         axes.set_ylabel(quantity)
@@ -201,7 +201,7 @@ def _matrix_axes(axes: Axes, class_names: Sequence[str], *, size: float) -> None
     axes.set_yticks(places, names, fontsize=size)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel("the model's answer")
+    axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -11,7 +11,7 @@ from tenfold.files import without_folders, write_text
 from tenfold.reporting import figures
 from tenfold.reporting.audit.card import markdown, model_card
 from tenfold.reporting.charts import Charts
-from tenfold.reporting.comparison_views import view_comparison
+from tenfold.reporting.comparison import view_runs
 from tenfold.reporting.galleries import Loader, load_dataset
 from tenfold.reporting.svg import standalone_svg
 from tenfold.reporting.templating import render_page
@@ -102,12 +102,8 @@ def write_figures(run_folder: Path) -> list[Path]:
 
 def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
     """The page about `runs` as HTML that refers to nothing outside itself."""
-    if len(runs) == 1:
-        view = view_run(runs[0], charts=Charts(), loader=loader)
-        title = f"{runs[0].label} on {runs[0].data_name}"
-        values: dict[str, Any] = {"view": view, "comparison": None}
-    else:
-        comparison = view_comparison(runs, loader=loader)
-        title = comparison["title"]
-        values = {"view": None, "comparison": comparison}
-    return render_page("template.html", style_sheets=_STYLE_SHEETS, title=title, **values)
+    if len(runs) > 1:
+        sheets, values = (*_STYLE_SHEETS, "study.css"), view_runs(runs, loader=loader)
+        return render_page("comparison.html", style_sheets=sheets, **values)
+    view = view_run(runs[0], charts=Charts(), loader=loader)
+    return render_page("single.html", style_sheets=_STYLE_SHEETS, view=view)

@@ -48,6 +48,8 @@ def environment() -> "Environment":
         "duration": formatting.duration,
         "in_words": formatting.in_words,
         "interval": formatting.interval,
+        "memory": formatting.memory,
+        "moment": formatting.moment,
         "points": formatting.points,
         "rate": formatting.rate,
         "signed_points": formatting.signed_points,

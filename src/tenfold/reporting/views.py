@@ -1,15 +1,14 @@
-"""What the templates show: charts, tables and pictures of one run or of several."""
+"""What the template of a run shows besides the run itself: charts, images and settings."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenfold.audit.store import known_findings
-from tenfold.errors import counted
-from tenfold.evaluation.predictions import Predictions
+from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import Run
-from tenfold.formatting import count, duration, interval, percent, rate
-from tenfold.reporting import facts, figures, story
+from tenfold.recipe import recipe_from_dict
+from tenfold.recipe.dotted import as_texts
+from tenfold.reporting import figures, story
 from tenfold.reporting.audit import model_card, view_audit
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.exports import exports_section
@@ -25,55 +24,27 @@ from tenfold.results.runs import Epoch, Metrics
 from tenfold.run import RunFolder
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One figure of the headline."""
-
-    value: str
-    name: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A grid of pictures, or a sentence where there are none."""
-
-    heading: str
-    caption: str
-    cards: tuple[Card, ...]
-    empty: str
-
-
 def view_run(
     run: Run, *, charts: Charts, loader: Loader | None, with_curves: bool = True
 ) -> dict[str, Any]:
-    """The values of the template for one run; without a loader there are no pictures."""
-    recipe, defaults = facts.recipe_rows(run)
+    """The values of the template for one run; without a loader there are no images."""
+    recipe, defaults = _settings(run.recipe)
     pictures = Pictures(run, loader) if loader else None
     scores = run.shown_scores
-    galleries = _galleries(run, pictures) if pictures else ()
+    galleries = _galleries(run, pictures) if pictures else {}
     findings = known_findings(RunFolder(run.folder)) if loader else {}
     exports = exports_section(run.folder) if loader else None
+    curves = learning_charts(run.epochs, charts, stage_ends=run.stage_ends) if with_curves else ()
     return {
         "run": run,
         "lead": story.describe_run(run),
         "notices": story.notices(run),
-        "tiles": _tiles(run),
-        "curves": learning_charts(run.epochs, charts, stage_ends=run.stage_ends)
-        if with_curves
-        else (),
-        "curves_note": _curves_note(run),
-        "answers": _answer_charts(scores, charts) if scores else (),
-        "mistakes": scores.most_confused[:10] if scores else (),
+        "curves": curves,
+        "answers": _prediction_charts(scores, charts) if scores else (),
         "galleries": galleries,
         "pictures_note": (pictures.problem or "") if pictures else "",
-        "training": facts.training_rows(run),
-        "scores": facts.score_rows(run),
-        "uses": facts.use_rows(run),
         "recipe": recipe,
         "recipe_defaults": defaults,
-        "provenance": facts.provenance_rows(run),
-        "epochs": run.epochs,
         "trust": model_card(run, findings) if findings else None,
         "audit": (*view_audit(findings, charts), *([exports] if exports else [])),
     }
@@ -87,124 +58,70 @@ def learning_charts(
         return ()
     return (
         charts.chart(
-            "Right answers while learning",
+            "Accuracy by epoch",
             figures.learning_curves(epochs, quantity="accuracy", stage_ends=stage_ends),
             "Higher is better. The further the training line rises above the validation line, the "
-            "more was learned by heart.",
+            "more it overfits.",
         ),
         charts.chart(
-            "Loss while learning",
+            "Loss by epoch",
             figures.learning_curves(epochs, quantity="loss", stage_ends=stage_ends),
-            "Lower is better. The loss also counts how sure the answers are: a validation line "
-            "that turns upwards means surer and surer mistakes.",
+            "Lower is better. The loss also counts confidence: a validation line that turns "
+            "upwards means ever more confident errors.",
         ),
     )
 
 
-def _answer_charts(scores: Metrics, charts: Charts) -> tuple[Chart, ...]:
+def _prediction_charts(scores: Metrics, charts: Charts) -> tuple[Chart, ...]:
     names = [score.name for score in scores.per_class]
     bitmap = len(names) > figures.MAX_CLASSES_WITH_FIGURES
     key = (
         "The stronger the red, the more often it happens."
         if bitmap
-        else "Figures are per 100 pictures of the row; the commonest mistake is the reddest."
+        else "Figures are per 100 images of the row; the commonest error is the reddest."
     )
     return (
         charts.chart(
-            "Which class is taken for which",
+            "Confusion matrix",
             figures.confusion_matrix(scores.matrix, names),
-            "Each row holds the pictures of one class, each column one answer. Blue cells are "
-            f"right answers, red ones mistakes. {key}",
+            "Each row holds the images of one class, each column one prediction. Blue cells are "
+            f"correct, red ones errors. {key}",
             wide=bitmap,
         ),
         charts.chart(
-            "Class by class",
+            "Precision, recall and F1 by class",
             figures.per_class_bars(scores.per_class),
-            "Recall: of the pictures of this class, how many were found. Precision: of the "
-            "pictures called this, how many were. F1 sums up both.",
+            "Recall: of the images of this class, how many were found. Precision: of the "
+            "images predicted to be this, how many are. F1 sums up both.",
         ),
         charts.chart(
-            "How sure it is",
+            "Confidence",
             figures.confidence_histogram(scores),
-            "Each bar holds the answers of one confidence, as trained, before any temperature. A "
-            "model that knows what it knows has its mistakes on the left and few on the right.",
+            "Each bar holds the predictions of one confidence, as trained, before any "
+            "temperature. A well calibrated model has its errors on the left.",
         ),
     )
 
 
-def _tiles(run: Run) -> tuple[Tile, ...]:
-    tiles = []
-    scores = run.shown_scores
-    if scores:
-        tiles.append(
-            Tile(
-                percent(scores.accuracy),
-                f"right on {run.shown_split} pictures",
-                f"95 % interval {interval(*scores.accuracy_interval)}, "
-                f"{counted(scores.num_images, 'picture')}",
-            )
-        )
-    elif run.epochs and run.epochs[-1].validation_accuracy is not None:
-        last = run.epochs[-1]
-        tiles.append(Tile(percent(last.validation_accuracy), f"validation, epoch {last.number}"))
-    if run.training:
-        tiles.append(
-            Tile(
-                duration(run.training.wall_seconds),
-                "training time",
-                counted(run.training.epochs, "epoch"),
-            )
-        )
-    if run.num_parameters:
-        tiles.append(Tile(count(run.num_parameters), "parameters", "numbers that were learned"))
-    if run.training and run.training.images_per_second:
-        tiles.append(Tile(rate(run.training.images_per_second), "pictures a second", "in training"))
-    return tuple(tiles)
+def _galleries(run: Run, pictures: Pictures) -> dict[str, tuple[Card, ...]]:
+    if (predictions := run.shown_answers) is None:
+        return {}
+    kinds = {"wrong": wrong_cards, "unsure": unsure_cards, "right": right_cards}
+    return {name: choose(predictions, run.label, pictures) for name, choose in kinds.items()}
 
 
-def _curves_note(run: Run) -> str:
-    if not run.epochs:
-        return "No epoch has been completed yet, so there are no curves."
-    notes = []
-    if all(epoch.validation_loss is None for epoch in run.epochs):
-        notes.append(
-            "No pictures were held back for validation, so there is only the training line."
-        )
-    if len(run.epochs) == 1:
-        notes.append("There is one epoch, so each line is a single dot.")
-    if run.stage_ends:
-        notes.append("A dotted line is where another part of the network began to learn.")
-    return " ".join(notes)
-
-
-def _galleries(run: Run, pictures: Pictures) -> tuple[Gallery, ...]:
-    answers = run.shown_answers
-    if answers is None:
-        return ()
-    kinds: tuple[
-        tuple[str, Callable[[Predictions, str, Pictures], tuple[Card, ...]], str, str], ...
-    ] = (
-        (
-            "Its surest mistakes",
-            wrong_cards,
-            "The wrong answers that it gave with the highest confidence. Some are hard for people "
-            "too, and some labels may be wrong.",
-            f"It made no mistake on the {run.shown_split} pictures.",
-        ),
-        (
-            "Where it could not decide",
-            unsure_cards,
-            "The pictures whose two best guesses were closest to each other.",
-            "There is only one class, so there is nothing to decide.",
-        ),
-        (
-            "Right answers",
-            right_cards,
-            "Taken at even distances from all right answers, so they are ordinary ones.",
-            f"It got none of the {run.shown_split} pictures right.",
-        ),
-    )
-    return tuple(
-        Gallery(heading, caption, choose(answers, run.label, pictures), empty)
-        for heading, choose, caption, empty in kinds
-    )
+def _settings(recipe: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """What a recipe sets, and what stands at its default."""
+    tags = {
+        table: {"name": values["name"]}
+        for table, values in recipe.items()
+        if isinstance(values, Mapping) and "name" in values and table != "data"
+    }
+    try:
+        defaults = as_texts(recipe_from_dict(tags).to_dict())
+    except TenfoldError:
+        defaults = {}  # A recipe of another version of tenfold: everything is shown as set.
+    named = {f"{table}.name" for table in recipe} | {"name", "description", "seed"}
+    known = {key: value for key, value in as_texts(recipe).items() if value}
+    own = {key: v for key, v in known.items() if key in named or defaults.get(key) != v}
+    return own, {key: value for key, value in known.items() if key not in own}

@@ -153,6 +153,11 @@ class SearchSummary(Fact):
         """What every trial was trained with."""
         return int(self.recipe["seed"])
 
+    @property
+    def seconds(self) -> float:
+        """What all trials took together."""
+        return sum(trial.seconds or 0.0 for trial in self.trials)
+
     def of_state(self, *states: State) -> tuple[Trial, ...]:
         """The trials in these states, in their order."""
         return tuple(trial for trial in self.trials if trial.state in states)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from tenfold.errors import TenfoldError, counted
+from tenfold.formatting import percent
 from tenfold.results.facts import Fact, Gap, read_fact
 from tenfold.results.runs import Provenance
 
@@ -82,6 +83,16 @@ class Estimate(Fact):
     values: tuple[float, ...]
     interval_over: Literal["seeds", "pictures"]
 
+    @property
+    def in_brackets(self) -> str:
+        """The interval, `(60.9 to 61.7)`."""
+        return f"({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+    @property
+    def in_words(self) -> str:
+        """An accuracy, `61.3 % (60.9 to 61.7)`."""
+        return f"{percent(self.mean)} {self.in_brackets}"
+
 
 class Point(Fact):
     """What a variant came to after `epoch` epochs, beside what was published for that.
@@ -136,6 +147,12 @@ class Curves(Fact):
     validation_accuracy: Band
     train_loss: Band
     validation_loss: Band
+
+    def of(self, quantity: str) -> tuple[Band, Band]:
+        """`accuracy` or `loss`, in training and in validation."""
+        if quantity == "accuracy":
+            return self.train_accuracy, self.validation_accuracy
+        return self.train_loss, self.validation_loss
 
     @field_validator("*", mode="before")
     @classmethod
@@ -317,6 +334,15 @@ class StudySummary(Fact):
     def kinds_of_interval(self) -> set[str]:
         """What the intervals of the accuracies are over: `seeds`, `pictures`, or both."""
         return {point.ours.interval_over for point in self._points() if point.ours}
+
+    @property
+    def over_images(self) -> tuple[VariantSummary, ...]:
+        """The variants of which a single seed was run, so that an interval is over images."""
+        return tuple(
+            variant
+            for variant in self.variants
+            if any(p.ours and p.ours.interval_over == "pictures" for p in variant.points)
+        )
 
     def _points(self) -> list[Point]:
         return [point for variant in self.variants for point in variant.points]

@@ -1,30 +1,42 @@
 """A study's runs summed up in one file, summary.json: what tables, figures and pages read."""
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.runs import END, Run
 from tenfold.results.facts import finite
-from tenfold.results.runs import Epoch, Training
+from tenfold.results.runs import Epoch
 from tenfold.results.studies import (
     Band,
+    Comparison,
     Curves,
     Estimate,
     Failure,
-    Machine,
     Point,
     PublishedResult,
     StudySummary,
     VariantSummary,
     Verdict,
 )
-from tenfold.studies.comparisons import compare_with_baseline
+from tenfold.run import RunFolder
 from tenfold.studies.findings import describe_findings
-from tenfold.studies.finished import StudyRuns, VariantRuns, read_study_runs
+from tenfold.studies.finished import StudyRuns, VariantRuns, are_of_same_images, read_study_runs
 from tenfold.studies.planning import command_of
-from tenfold.studies.statistics import summarise
+from tenfold.studies.statistics import (
+    Difference,
+    describe_difference,
+    holm,
+    mcnemar_p,
+    summarise,
+    welch_difference,
+)
 
 
 def summarise_study(folder: Path) -> StudySummary:
@@ -34,92 +46,80 @@ def summarise_study(folder: Path) -> StudySummary:
     split, or on the validation split where the data has no test. Raises TenfoldError where there
     is no study in `folder`, or where a file of it is damaged.
     """
-    study = read_study_runs(folder)
-    comparisons = compare_with_baseline(study)
-    summary = StudySummary(
-        name=study.plan.name,
-        title=study.plan.title,
-        question=study.plan.question,
-        limits=study.plan.limits,
-        command=command_of(folder),
-        baseline=study.plan.baseline or None,
-        planned=len(study.plan.trials),
-        finished=len(study.runs),
-        failed=len(study.failed),
-        failures=tuple(Failure(trial=r.trial, error=r.error) for r in study.failed),
-        **_describe_machines(study),
-        variants=tuple(_describe_variant(v, split=study.split) for v in study.variants),
-        comparisons=tuple(comparisons),
-        findings=(),
-    )
-    findings = describe_findings(study, summary.variants, comparisons)
-    summary = summary.model_copy(update={"findings": tuple(findings)})
+    summary = summarise_runs(read_study_runs(folder))
+    summary = summary.model_copy(update={"command": command_of(folder)})
     summary.write(folder / "summary.json")
     return summary
 
 
+def summarise_runs(study: StudyRuns) -> StudySummary:
+    """The same of runs that were read before; raises TenfoldError where predictions can't be."""
+    plan, machines = study.plan, study.machines
+    summary = StudySummary(
+        name=plan.name,
+        title=plan.title,
+        question=plan.question,
+        limits=plan.limits,
+        command=None,
+        baseline=plan.baseline or None,
+        planned=sum(variant.num_planned for variant in study.variants),
+        finished=len(study.runs),
+        failed=len(study.failed),
+        failures=tuple(Failure(trial=r.trial, error=r.error) for r in study.failed),
+        machine=machines[0] if len(machines) == 1 else None,
+        variants=tuple(_describe_variant(v, split=study.split) for v in study.variants),
+        comparisons=tuple(compare_with_baseline(study)),
+        findings=(),
+    )
+    several = {"machines": machines} if len(machines) > 1 else {}
+    findings = tuple(describe_findings(study, summary))
+    return summary.model_copy(update={"findings": findings, **several})
+
+
 def _describe_variant(variant: VariantRuns, *, split: str) -> VariantSummary:
     runs = [*variant.runs.values()]
+    times = [run.training for run in runs if run.training]
     return VariantSummary(
         label=variant.label,
         recipe=variant.recipe.get("name"),
         model=variant.recipe.get("model", {}).get("name"),
-        num_parameters=next((run.num_parameters for run in runs), None),
+        num_parameters=next((n for run in runs if (n := run.num_parameters)), None),
         planned_seeds=variant.num_planned,
         seeds=tuple(variant.runs),
-        training_seconds=_summarise_times(runs, lambda training: training.training_seconds),
-        process_seconds=_summarise_times(runs, lambda training: training.process_seconds),
-        points=(
-            *(_describe_point(variant, epoch, split=split) for epoch in variant.milestones),
-            _describe_point(variant, END, split=split),
-        ),
+        training_seconds=_over_seeds([t.training_seconds or t.wall_seconds for t in times]),
+        process_seconds=_over_seeds([t.process_seconds for t in times]),
+        points=tuple(_describe_point(variant, e, split=split) for e in (*variant.milestones, END)),
         curves=_describe_curves(runs),
     )
 
 
-def _summarise_times(
-    runs: Sequence[Run], seconds: Callable[[Training], float | None]
-) -> Estimate | None:
-    found = [finite(seconds(run.training)) for run in runs if run.training]
-    values = [value for value in found if value is not None]
-    return summarise(values) if values else None
+def _over_seeds(values: Sequence[float | None], num_images: int | None = None) -> Estimate | None:
+    known = [value for value in map(finite, values) if value is not None]
+    return summarise(known, num_pictures=num_images) if known else None
 
 
 def _describe_point(variant: VariantRuns, epoch: int, *, split: str) -> Point:
     """A variant after `epoch`; beside it what is published for that, the highest if several."""
-    test, validation = (_summarise_split(variant, name, epoch) for name in ("test", "validation"))
+
+    def measured(split: str, *, in_training_mode: bool = False) -> Estimate | None:
+        found = variant.accuracies(split, epoch=epoch, in_training_mode=in_training_mode)
+        return _over_seeds([*found.values()], variant.num_images(split))
+
     last = variant.last_epoch
     wanted = {None, END, last} if epoch == END else {epoch}
-    published = max(
-        (entry for entry in variant.planned.published if entry.epoch in wanted),
-        key=lambda entry: entry.accuracy,
-        default=None,
-    )
+    claims = [entry for entry in variant.planned.published if entry.epoch in wanted]
+    published = max(claims, key=lambda entry: entry.accuracy, default=None)
     point = Point(
         epoch=last if epoch == END else epoch,
         is_end=epoch == END,
-        test=test,
-        validation=validation,
-        training_mode=_summarise_split(variant, split, epoch, in_training_mode=True),
-        published=published
-        and PublishedResult(
-            accuracy=published.accuracy,
-            source=published.source,
-            settings=published.settings,
-            training_mode=published.training_mode,
-        ),
+        test=measured("test"),
+        validation=measured("validation"),
+        training_mode=measured(split, in_training_mode=True),
+        published=published and PublishedResult(**published.model_dump(exclude={"epoch"})),
         verdict=None,
     )
-    ours = test if split == "test" else validation
-    ours = point.training_mode if published and published.training_mode else ours
-    return point.model_copy(update={"verdict": judge(ours, published)})
-
-
-def _summarise_split(
-    variant: VariantRuns, split: str, epoch: int, *, in_training_mode: bool = False
-) -> Estimate | None:
-    found = variant.accuracies(split, epoch=epoch, in_training_mode=in_training_mode)
-    return summarise([*found.values()], num_pictures=variant.num_images(split)) if found else None
+    point._split = split
+    return point.model_copy(update={"verdict": judge(point.compared, published)})
 
 
 def judge(ours: Estimate | None, published: PublishedResult | None) -> Verdict | None:
@@ -163,13 +163,111 @@ def _describe_curves(runs: Sequence[Run]) -> Curves | None:
     )
 
 
-def _describe_machines(study: StudyRuns) -> dict[str, Any]:
-    """`machine`, or None and `machines` where there were several."""
-    found = []
-    for run in study.runs:
-        machine = Machine.of(run.provenance)
-        if machine not in found and machine != Machine(**dict.fromkeys(Machine.model_fields)):
-            found.append(machine)
-    if len(found) > 1:
-        return {"machine": None, "machines": tuple(found)}
-    return {"machine": found[0] if found else None}
+# -- variants against the baseline ---------------------------------------------------------------
+
+
+class _Rights(NamedTuple):
+    """Which images a run got right: ids (N,), sorted and distinct, and right (N,) bool."""
+
+    ids: NDArray[np.str_]
+    right: NDArray[np.bool_]
+
+
+class _Test(NamedTuple):
+    """What is known of a pair before it is corrected for there being others."""
+
+    variant: VariantRuns
+    found: Difference
+    mcnemar_p: float | None
+    num_images: int
+    num_own: int
+
+
+def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
+    """Every other variant whose predictions can be matched with the baseline's, in their order.
+
+    Raises TenfoldError where predictions can't be read.
+    """
+    baseline = next((v for v in study.variants if v.label == study.plan.baseline), None)
+    theirs = _rights(baseline, study.split) if baseline else {}
+    if baseline is None or not theirs:
+        return []
+    others = [
+        variant
+        for variant in study.variants
+        if variant is not baseline
+        and are_of_same_images([*variant.runs.values(), *baseline.runs.values()])
+    ]
+    tests = [
+        t
+        for other in others
+        if (t := _test(other, _rights(other, study.split), theirs)) is not None
+    ]
+    return [
+        Comparison(
+            variant=variant.label,
+            baseline=baseline.label,
+            epoch=variant.last_epoch,
+            difference=found.difference,
+            low=found.low,
+            high=found.high,
+            p=found.p,
+            p_holm=p_holm,
+            mcnemar_p=mcnemar,
+            n=found.num_seeds,
+            sentence=describe_difference(
+                found,
+                variant=variant.label,
+                baseline=baseline.label,
+                p_holm=p_holm,
+                num_comparisons=len(tests),
+            ),
+            num_images=num_images,
+            num_own=num_own,
+        )
+        for (variant, found, mcnemar, num_images, num_own), p_holm in zip(
+            tests, holm([test.found.p for test in tests]), strict=True
+        )
+    ]
+
+
+def _rights(variant: VariantRuns, split: str) -> dict[int, _Rights]:
+    """What each seed got right whose run kept its predictions."""
+    found = {}
+    for seed, run in variant.runs.items():
+        path = RunFolder(run.folder).predictions(split)
+        predictions = run.answers.get(split)
+        if predictions is None and path.exists():
+            predictions = load_predictions(path)
+        if predictions is not None:
+            ids, first = np.unique(predictions.ids, return_index=True)
+            found[seed] = _Rights(ids, predictions.right[first])
+    return found
+
+
+def _test(
+    variant: VariantRuns, ours: Mapping[int, _Rights], theirs: Mapping[int, _Rights]
+) -> _Test | None:
+    """The tests of two variants by seed; None where they share no images."""
+    everyone = [*ours.values(), *theirs.values()]
+    ids = functools.reduce(_common, (one.ids for one in everyone))
+    if not ours or not len(ids):
+        return None
+    first, second = (
+        {seed: one.right[np.searchsorted(one.ids, ids)] for seed, one in side.items()}
+        for side in (ours, theirs)
+    )
+    shared = sorted(set(first) & set(second))
+    return _Test(
+        variant,
+        welch_difference(np.stack([*first.values()]), np.stack([*second.values()])),
+        mcnemar_p(first[shared[0]], second[shared[0]]) if shared else None,
+        len(ids),
+        max(len(one.ids) for one in everyone),
+    )
+
+
+def _common(first: Any, second: Any) -> Any:
+    if np.array_equal(first, second):
+        return first
+    return np.intersect1d(first, second, assume_unique=True)

@@ -1,5 +1,6 @@
 """The finished runs of a study, by variant and seed."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.evaluation.runs import END, Run
+from tenfold.formatting import listed
+from tenfold.recipe.dotted import as_texts
 from tenfold.results.runs import read_epochs, read_provenance, read_result
-from tenfold.results.studies import PlannedTrial, PlannedVariant, StudyPlan, read_plan
+from tenfold.results.studies import Machine, PlannedTrial, PlannedVariant, StudyPlan, read_plan
 from tenfold.run import RunFolder
 from tenfold.studies.records import Record, read_records, run_of
 
@@ -51,6 +54,14 @@ class VariantRuns:
         }
         return {seed: value for seed, value in found.items() if value is not None}
 
+    @property
+    def typical(self) -> Run | None:
+        """The evaluated run in the middle, so that nothing is shown on the luckiest seed."""
+        scored = [
+            (run.shown_scores.accuracy, seed) for seed, run in self.runs.items() if run.shown_scores
+        ]
+        return self.runs[sorted(scored)[len(scored) // 2][1]] if scored else None
+
     def num_images(self, split: str) -> int | None:
         """How many images `split` has, as its first run that knows says."""
         return next((n for run in self.runs.values() if (n := run.num_images(split))), None)
@@ -68,6 +79,12 @@ class StudyRuns:
     def runs(self) -> list[Run]:
         """All finished runs, variant by variant."""
         return [run for variant in self.variants for run in variant.runs.values()]
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """Those that its runs name, each once."""
+        found = dict.fromkeys(Machine.of(run.provenance) for run in self.runs)
+        return tuple(m for m in found if any(value is not None for _, value in m))
 
     @cached_property
     def split(self) -> str:
@@ -130,3 +147,60 @@ def _read_run(run: RunFolder, trial: PlannedTrial) -> Run:
         result=read_result(run.result),
         answers={},
     )
+
+
+def are_of_same_images(runs: Sequence[Run]) -> bool:
+    """Whether all runs were scored on the same data, as far as they say."""
+    kinds = {
+        (str(run.data.image_size), json.dumps(dict(run.data.checksums), sort_keys=True))
+        for run in runs
+    }
+    return len({run.data_name for run in runs}) == 1 and len(kinds) == len(dict(kinds))
+
+
+def as_study(runs: Sequence[Run]) -> StudyRuns:
+    """`runs` as a study: a variant for each recipe, of which the first is the baseline.
+
+    A run that repeats recipe, data and seed of another is a variant of its own: counted as one
+    more seed, it would make the result look surer than it is.
+    """
+    by_recipe: dict[tuple[str, int], dict[int, Run]] = {}
+    for run in runs:
+        key, number = _recipe_without_seed(run), 0
+        while (run.seed or 0) in by_recipe.get((key, number), {}):
+            number += 1
+        by_recipe.setdefault((key, number), {})[run.seed or 0] = run
+    groups = [*by_recipe.values()]
+    labels = _labels([next(iter(group.values())) for group in groups])
+    variants = tuple(
+        VariantRuns(
+            PlannedVariant(label=label), next(iter(group.values())).recipe, len(group), group
+        )
+        for label, group in zip(labels, groups, strict=True)
+    )
+    title = listed(labels) if len(labels) <= 3 else f"{len(labels)} recipes compared"
+    baseline = labels[0] if len(labels) > 1 else None
+    return StudyRuns(StudyPlan(title=title, baseline=baseline, trials=()), variants, ())
+
+
+def _recipe_without_seed(run: Run) -> str:
+    recipe = {key: value for key, value in run.recipe.items() if key != "seed"}
+    return json.dumps([recipe, run.data_name, dict(run.data.checksums)], sort_keys=True)
+
+
+def _labels(firsts: Sequence[Run]) -> list[str]:
+    """Each recipe's name, with what sets it apart from others of the same name."""
+    names = [str(run.recipe.get("name") or run.label) for run in firsts]
+    recipes = [as_texts(run.recipe) for run in firsts]
+    labels = []
+    for name, recipe, run in zip(names, recipes, firsts, strict=True):
+        namesakes = [other for other, theirs in zip(recipes, names, strict=True) if theirs == name]
+        differing = [
+            f"{key.rpartition('.')[2]} {value}"
+            for key, value in recipe.items()
+            if key not in ("description", "seed")
+            and any(other.get(key) != value for other in namesakes)
+        ]
+        alone = name if len(namesakes) == 1 else run.label
+        labels.append(f"{name}, {', '.join(differing[:3])}" if differing else alone)
+    return labels if len(set(labels)) == len(labels) else [run.label for run in firsts]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.evaluation.metrics import wilson_interval
+from tenfold.formatting import signed_points
 from tenfold.results.studies import Estimate
 
 LEVEL = 0.05
@@ -162,61 +163,18 @@ def describe_difference(
     variant, baseline: what the first and the second model are called. p_holm: the p after Holm's
     correction for `num_comparisons`.
     """
-    digits = 2 if 100 * (found.high - found.low) < 0.2 else 1
-    chance = _describe_p(p_holm, num_comparisons)
-    is_better = found.difference > 0
-    low, high = (found.low, found.high) if is_better else (-found.high, -found.low)
-    ends = f"{_points(low, digits)} to {_points(high, digits)}"
-    verdict = (
-        f"{variant} is {'better' if is_better else 'worse'} than {baseline} by "
-        f"{_points(abs(found.difference), digits)} points"
-    )
-    range_of_fits = f"{_describe_range(found, variant, digits)} ({chance})"
-    excludes_zero = found.low > 0 or found.high < 0
+    digits = 2 if found.high - found.low < 0.002 else 1
+    ends = (found.difference, found.low, found.high)
+    gain, low, high = (signed_points(end, digits=digits) for end in ends)
+    p = "p < 0.001" if p_holm < 0.001 else f"p = {p_holm:.{3 if p_holm < 0.1 else 2}f}"
+    after = f" after correction for {num_comparisons} comparisons" if num_comparisons > 1 else ""
+    numbers = f"{gain} points (95 % interval {low} to {high}, {p}{after})"
+    if found.low <= 0 <= found.high:
+        return f"No difference between {variant} and {baseline} is shown: {numbers}."
+    better = "better" if found.difference > 0 else "worse"
+    said = f"{variant} is {better} than {baseline}: {numbers}"
     if found.over == "pictures":
-        if not excludes_zero:
-            runs = f"The runs of {variant} and {baseline}"
-            return f"{runs} show no difference on these pictures: {range_of_fits}."
-        luck = f"with {_describe_seeds(found.num_seeds)} that may be the luck of a seed"
-        return f"{verdict} ({ends}; {chance}) on these pictures, but {luck}."
-    if p_holm < LEVEL:
-        return f"{verdict} ({ends}); not a coincidence ({chance})."
-    if excludes_zero:
-        return f"{verdict} ({ends}) in these seeds, but that may be a coincidence ({chance})."
-    return f"These seeds show no difference between {variant} and {baseline}: {range_of_fits}."
-
-
-def _describe_p(p: float, num_comparisons: int) -> str:
-    text = "p < 0.001" if p < 0.001 else f"p = {p:.{3 if p < 0.1 else 2}f}"
-    if num_comparisons == 1:
-        return text
-    return f"{text} after correction for {num_comparisons} comparisons"
-
-
-def _describe_seeds(num_seeds: tuple[int, int]) -> str:
-    if num_seeds == (1, 1):
-        return "one seed each"
-    return f"{num_seeds[0]} against {num_seeds[1]} seeds"
-
-
-def _describe_range(found: Difference, variant: str, digits: int) -> str:
-    mean, low, high = (
-        _better_or_worse(value, digits) for value in (found.difference, found.low, found.high)
-    )
-    who = "they are" if mean == "equally good" else f"{variant} is"
-    if low == mean == high:
-        return f"{who} {mean}"
-    return f"{who} {mean}, and anything from {low} to {high} would fit as well"
-
-
-def _better_or_worse(difference: float, digits: int) -> str:
-    """`0.3 points better`, `equally good`."""
-    text = _points(abs(difference), digits)
-    if float(text) == 0:
-        return "equally good"
-    return f"{text} points {'better' if difference > 0 else 'worse'}"
-
-
-def _points(share: float, digits: int) -> str:
-    text = f"{100 * share:.{digits}f}"
-    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+        first, second = found.num_seeds
+        seeds = "one seed each" if first == second == 1 else f"{first} against {second} seeds"
+        return f"{said} on these images; with {seeds} that may be the luck of a seed."
+    return f"{said}." if p_holm < LEVEL else f"{said}; that may be chance."

@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ logger = logging.getLogger("tenfold")
 
 ORIGIN = "reused.json"
 """The file in a run folder that says where it was taken over from."""
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What must be known of pictures; they themselves may fill the memory."""
-
-    checksums: dict[str, str]
-    has_test: bool
 
 
 def take_over(
@@ -50,7 +41,7 @@ def take_over(
 
     found = _finished_runs(places)
     taken: dict[Trial, Path] = {}
-    data: dict[tuple[str, int, int], _Data] = {}
+    data: dict[tuple[str, int, int], tuple[dict[str, str], bool]] = {}
     for trial, recipe in wanted.items():
         run = found.get(_without_words(recipe))
         if run is None or recipe.training.time_limit_seconds:
@@ -58,9 +49,10 @@ def take_over(
         key = (recipe.data.name, recipe.data.image_size, photo_size(recipe))
         if key not in data:
             dataset = load_data(recipe, skip_broken=skip_broken)
-            data[key] = _Data(dict(dataset.checksums), has_test=dataset.test is not None)
+            data[key] = dict(dataset.checksums), dataset.test is not None
         target = RunFolder(runs / trial.name)
-        if _is_made_with(run, data[key]) and not target.is_held():
+        checksums, has_test = data[key]
+        if _is_made_with(run, checksums, has_test=has_test) and not target.is_held():
             _warn_of_versions(run)
             _copy(run, target)
             taken[trial] = run.path
@@ -103,14 +95,14 @@ def _without_words(recipe: Recipe) -> Recipe:
     return recipe.but(name="", description="")
 
 
-def _is_made_with(run: RunFolder, data: _Data) -> bool:
-    """Whether `run` saw these pictures, and was evaluated on the test split if there is one."""
+def _is_made_with(run: RunFolder, known: dict[str, str], *, has_test: bool) -> bool:
+    """Whether `run` saw the images of these checksums, and was evaluated on a test there is."""
     try:
         checksums = read_provenance(run.provenance).data.checksums
         splits = read_result(run.result).splits
     except TenfoldError:
         return False
-    return checksums == data.checksums and ("test" in splits or not data.has_test)
+    return checksums == known and ("test" in splits or not has_test)
 
 
 def _warn_of_versions(run: RunFolder) -> None:

@@ -78,7 +78,7 @@ def curves(search: SearchSummary) -> Figure:
     axes.plot([], [], color=ACCENT, linewidth=0.9, alpha=0.7, label="complete")
     axes.plot([], [], color=MUTED, linewidth=0.9, alpha=0.7, label="pruned")
     finish_curves(axes, quantity="accuracy")
-    axes.set_ylabel("right on validation")
+    axes.set_ylabel("validation accuracy")
     axes.set_xlabel("epoch")
     figure.legend(ncols=2, **_LEGEND)
     return figure
@@ -214,7 +214,7 @@ def _finish_accuracy(axes: Axes, floor: float) -> None:
     axes.tick_params(length=0)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(percent_ticks())
-    axes.set_ylabel("right on validation")
+    axes.set_ylabel("validation accuracy")
 
 
 def _judged(search: SearchSummary) -> list[Trial]:

@@ -1,6 +1,6 @@
 """What a study's figures are drawn from, with their captions and their words for the blind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tenfold.errors import counted
 from tenfold.formatting import percent, points
@@ -8,7 +8,7 @@ from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.study import figures
 from tenfold.reporting.study.figures import Line, Row
 from tenfold.reporting.study.marks import Mark
-from tenfold.reporting.study.story import exact_percent, with_interval
+from tenfold.reporting.study.story import exact_percent
 from tenfold.results.studies import Band, Comparison, Curves, StudySummary, VariantSummary
 
 # A validation line that ends lower than this below its best has turned.
@@ -16,7 +16,7 @@ _CLEAR_FALL = 0.01
 
 _END_CAPTION = (
     "Variants whose intervals stay clear of each other differ by more than chance; where they "
-    "overlap, the picture alone does not tell."
+    "overlap, the chart alone does not tell."
 )
 _PUBLISHED_CAPTION = " A hollow diamond is a published number, tied to ours by a stem."
 
@@ -29,7 +29,7 @@ def result_charts(study: StudySummary, marks: dict[str, Mark], charts: Charts) -
         found.append(
             charts.chart(
                 "At the end of training",
-                figures.interval_plot(rows, axis=f"right answers on {study.split} pictures"),
+                figures.interval_plot(rows, axis=f"{study.split} accuracy"),
                 _END_CAPTION if len(rows) > 1 else "",
                 description=_describe_rows(study),
             )
@@ -38,24 +38,48 @@ def result_charts(study: StudySummary, marks: dict[str, Mark], charts: Charts) -
     if on_the_way:
         found.append(
             charts.chart(
-                f"On the {study.split} pictures, at each milestone",
+                f"{study.split.capitalize()} accuracy at each milestone",
                 figures.lines_with_bands(on_the_way),
                 "Bands are 95 % intervals."
                 + (_PUBLISHED_CAPTION if any(line.published for line in on_the_way) else ""),
                 description="Accuracy over epochs; the table of milestones has the numbers.",
             )
         )
-    # Where every variant has milestones, the curve through those says the same of better pictures.
+    # Where every variant has milestones, the curve through those says the same of better images.
     has_others = len(study.followed) < len(study.variants)
     if has_others and (lines := _validation_lines(study, marks)):
         found.append(
             charts.chart(
-                "On the validation pictures, epoch by epoch",
+                "Validation accuracy, epoch by epoch",
                 figures.lines_with_bands(lines),
                 "Means over seeds; the bands reach from the lowest seed to the highest.",
                 description="Validation accuracy over epochs of every variant.",
             )
         )
+    return (*found, *_cost_charts(study, marks, charts))
+
+
+def _cost_charts(study: StudySummary, marks: dict[str, Mark], charts: Charts) -> tuple[Chart, ...]:
+    """Accuracy against what it costs, where the variants differ in that by a tenth or more."""
+    found = []
+    costs: dict[str, Callable[[VariantSummary], float | None]] = {
+        "training time": lambda v: v.training_seconds.mean if v.training_seconds else None,
+        "parameters": lambda v: v.num_parameters,
+    }
+    for cost, of in costs.items():
+        placed = [
+            (marks[variant.label], value, variant.result)
+            for variant in study.variants
+            if (value := of(variant)) and variant.result
+        ]
+        if len(placed) > 1 and max(c for _, c, _ in placed) > 1.1 * min(c for _, c, _ in placed):
+            found.append(
+                charts.chart(
+                    f"Accuracy against {cost}",
+                    figures.accuracy_against(placed, cost=cost),
+                    "Best is top left: a high accuracy for little. The strokes are 95 % intervals.",
+                )
+            )
     return tuple(found)
 
 
@@ -100,7 +124,7 @@ def learning_multiples(
 ) -> tuple[Chart, ...]:
     """Training against validation, a small chart for each variant, on the same scale."""
     known = [
-        (variant, variant.curves, *_pair_of_bands(variant.curves, quantity))
+        (variant, variant.curves, *variant.curves.of(quantity))
         for variant in study.variants
         if variant.curves
     ]
@@ -128,12 +152,6 @@ def learning_multiples(
             )
         )
     return tuple(found)
-
-
-def _pair_of_bands(curves: Curves, quantity: str) -> tuple[Band, Band]:
-    if quantity == "accuracy":
-        return curves.train_accuracy, curves.validation_accuracy
-    return curves.train_loss, curves.validation_loss
 
 
 def _describe_curves(curves: Curves) -> str:
@@ -178,8 +196,8 @@ def differences_chart(
 
 def _describe_rows(study: StudySummary) -> str:
     told = [
-        f"{v.label}: {with_interval(v.result) if v.result else 'not run'}"
+        f"{v.label}: {v.result.in_words if v.result else 'not run'}"
         + (f", published {exact_percent(end.published.accuracy)}" if end and end.published else "")
         for v, end in ((variant, variant.end) for variant in study.variants)
     ]
-    return f"Accuracy on {study.split} pictures with 95 % intervals. " + "; ".join(told) + "."
+    return f"{study.split.capitalize()} accuracy with 95 % intervals. " + "; ".join(told) + "."

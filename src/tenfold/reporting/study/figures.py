@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from tenfold.formatting import percent, signed_points
-from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks
+from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks, short
 from tenfold.reporting.study.marks import PUBLISHED, Mark
 from tenfold.reporting.svg import BAD, INK, LINE, MUTED, styled
-from tenfold.results.studies import Band
+from tenfold.results.studies import Band, Estimate
 
 _LINE_HEIGHT = 14
 _ROW_HEIGHT = 42  # of a row whose label takes one line
@@ -28,6 +28,8 @@ _DIFFERENCES_WIDTH = 104
 _SHORTEST_AXIS = 0.02  # a narrower one would make noise look like a result
 _MANY_LINES = 6
 _SMALL_GAP = 0.03
+_ROUND_TIMES = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 36_000, 86_400, 259_200, 864_000)
+_WIDE_RATIO = 20  # costs that differ by more than this go on a logarithmic axis
 _ROOM_FOR_TEXT = 0.28  # of a small chart's height; a smaller gap is named below its lines
 
 
@@ -126,7 +128,7 @@ def train_against_validation(
     quantity: str,
     limits: tuple[float, float],
 ) -> Figure:
-    """How one variant does on what it learns from (dashed) and on pictures held back.
+    """How one variant does on what it learns from (dashed) and on images held back.
 
     The gap between the two is shaded and measured at the end. limits: of the y axis, the same for
     all variants.
@@ -152,6 +154,89 @@ def train_against_validation(
     if quantity == "accuracy":
         _measure_gap(axes, epochs[-1], train.mean[-1], validation.mean[-1])
     return figure
+
+
+@styled
+def accuracy_against(marked: Sequence[tuple[Mark, float, Estimate]], *, cost: str) -> Figure:
+    """Accuracy with its interval against `cost`: `training time` in seconds or `parameters`."""
+    figure, axes = new_chart(height=270)
+    costs = [value for _, value, _ in marked]
+    for mark, value, found in marked:
+        axes.plot([value] * 2, [found.low, found.high], color=mark.colour, linewidth=1.4)
+        axes.plot([value], [found.mean], mark.marker, color=mark.colour, markersize=8)
+    axes.margins(x=0.12, y=0.12)
+    if max(costs) > _WIDE_RATIO * min(costs):
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    else:
+        axes.set_xlim(left=0, right=max(costs) * 1.15)
+    axes.grid()
+    axes.tick_params(length=0)
+    axes.set_ylabel("accuracy")
+    axes.yaxis.set_major_formatter(percent_ticks())
+    if cost == "parameters":
+        axes.set_xlabel("parameters")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    else:
+        time_axis(axes)
+    return figure
+
+
+@styled
+def class_gains(
+    gains: Sequence[tuple[str, float, float]], *, sides: Sequence[tuple[str, Mark]]
+) -> Figure:
+    """For each class (name, before, after) a line from one recall to the other."""
+    ordered = sorted(gains, key=lambda gain: gain[2] - gain[1])
+    row_height = 20 if len(ordered) <= 30 else 13
+    figure, axes = new_chart(height=64 + row_height * len(ordered))
+    rows, ends = np.arange(len(ordered)), np.array([gain[1:] for gain in ordered])
+    axes.hlines(rows, ends[:, 0], ends[:, 1], color=MUTED, linewidth=1.6, zorder=1.5)
+    for values, (label, mark), fill in zip(ends.T, sides, ("none", None), strict=True):
+        # matplotlib hides labels that begin with an underscore.
+        label = "\N{ZERO WIDTH SPACE}" + short(label)
+        axes.plot(
+            values, rows, mark.marker, color=mark.colour, markerfacecolor=fill, label=label,
+            markersize=7, clip_on=False,
+        )  # fmt: skip
+    axes.set_yticks(rows, [short(gain[0]) for gain in ordered])
+    axes.set_ylim(-0.6, len(ordered) - 0.4)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(percent_ticks())
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(length=0)
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1, borderpad=0)
+    return figure
+
+
+def time_axis(axes: Axes) -> None:
+    """Ticks at round seconds, minutes and hours."""
+    low, high = axes.get_xlim()
+    if axes.get_xscale() == "log":
+        chosen = [second for second in _ROUND_TIMES if low <= second <= high]
+        axes.set_xticks(chosen, [_short_time(second) for second in chosen])
+        axes.minorticks_off()
+        axes.set_xlabel("training time")
+        return
+    unit, seconds = next(
+        (unit, seconds)
+        for unit, seconds in (("hours", 3600), ("minutes", 60), ("seconds", 1))
+        if high >= 3 * seconds or seconds == 1
+    )
+    ticks = MaxNLocator(6).tick_values(max(low, 0) / seconds, high / seconds)
+    shown = [tick for tick in ticks if low <= tick * seconds <= high]
+    axes.set_xticks([tick * seconds for tick in shown], [f"{tick:g}" for tick in shown])
+    axes.set_xlabel(f"training time in {unit}")
+
+
+def _short_time(seconds: int) -> str:
+    size, unit = next(
+        (size, unit)
+        for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+        if seconds >= size
+    )
+    return f"{seconds // size} {unit}"
 
 
 def common_limits(bands: Sequence[Band], *, quantity: str) -> tuple[float, float]:

@@ -1,21 +1,16 @@
 """What a study shows, in sentences: for its page and for the document of all results."""
 
 from tenfold.errors import counted
-from tenfold.formatting import duration, listed, percent
+from tenfold.formatting import duration, listed
 from tenfold.results.studies import (
     BELOW,
     VERDICTS,
-    Comparison,
     Estimate,
     Point,
     Published,
     StudySummary,
-    VariantSummary,
     Verdict,
 )
-
-# Failures beyond this many are counted, not told.
-_MOST_FAILURES = 12
 
 
 def exact_percent(share: float) -> str:
@@ -24,22 +19,12 @@ def exact_percent(share: float) -> str:
     return f"{number} %"
 
 
-def with_interval(estimate: Estimate) -> str:
-    """`61.3 % (60.9 to 61.7)`."""
-    return f"{percent(estimate.mean)} {interval_in_brackets(estimate)}"
-
-
 def ours_of(point: Point) -> str:
     """Our accuracy with its interval, and that in training mode, where it was measured."""
-    parts = [with_interval(point.ours)] if point.ours else []
+    parts = [point.ours.in_words] if point.ours else []
     if point.training_mode:
-        parts.append(f"in training mode {with_interval(point.training_mode)}")
+        parts.append(f"in training mode {point.training_mode.in_words}")
     return "; ".join(parts) or "not run"
-
-
-def interval_in_brackets(estimate: Estimate) -> str:
-    """`(60.9 to 61.7)`."""
-    return f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def probability(p: float | None) -> str:
@@ -47,28 +32,6 @@ def probability(p: float | None) -> str:
     if p is None:
         return "–"
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
-
-
-def findings(study: StudySummary) -> tuple[str, ...]:
-    """What the study found; where its summary says nothing, which variant ended best.
-
-    What `cut_short`, `failures` and `not_reproduced` say is left out.
-    """
-    said = failures(study)
-    found = tuple(text for text in study.findings if text not in said and not _is_told(study, text))
-    if found:
-        return found
-    measured = [(v, v.result) for v in study.variants if v.result]
-    if not measured:
-        return ("Nothing has been measured yet, so there is no answer.",)
-    best, result = max(measured, key=lambda pair: pair[1].mean)
-    share = f"{with_interval(result)} of the {study.split} pictures"
-    if len(measured) == 1:
-        return (f"{best.label} is right on {share}.",)
-    return (
-        f"{best.label} ends highest, right on {share}.",
-        "Whether that is more than chance has not been tested.",
-    )
 
 
 def cut_short(study: StudySummary) -> str:
@@ -103,11 +66,14 @@ def missing_parts(study: StudySummary) -> tuple[str, ...]:
 
 
 def failures(study: StudySummary) -> tuple[str, ...]:
-    """Each failed trial with its reason, and how many more there are."""
-    told = [f"{one.trial} failed: {one.error}" for one in study.failures[:_MOST_FAILURES]]
-    if len(study.failures) > _MOST_FAILURES:
-        told.append(f"{len(study.failures) - _MOST_FAILURES} more failed.")
-    return tuple(told)
+    """Which trials failed, for each reason."""
+    by_error: dict[str | None, list[str]] = {}
+    for one in study.failures:
+        by_error.setdefault(one.error, []).append(one.trial)
+    return tuple(
+        f"{trials[0]}{f' and {len(trials) - 1} more' if trials[1:] else ''} failed: {error}"
+        for error, trials in by_error.items()
+    )
 
 
 def not_reproduced(study: StudySummary) -> str:
@@ -123,39 +89,6 @@ def not_reproduced(study: StudySummary) -> str:
     else:
         head = f"{len(claims)} of {number} published results did not reproduce: "
     return head + "; ".join(_describe_miss(study, claim) for claim in claims) + "."
-
-
-def how_to_read(study: StudySummary) -> tuple[str, ...]:
-    """What the intervals are over, and what the words beside published numbers mean."""
-    notes = []
-    kinds = study.kinds_of_interval
-    if "seeds" in kinds:
-        notes.append(
-            "The intervals are over seeds: in 95 of 100 studies like this one, such an interval "
-            "holds the mean that very many trainings would have. From few seeds it is wide."
-        )
-    if "pictures" in kinds:
-        which = "One seed was run"
-        if "seeds" in kinds:
-            names = [v.label for v in study.variants if _is_over_pictures(v)]
-            which = f"One seed was run of {listed(names)}"
-        notes.append(
-            f"{which}, so the interval is over pictures: it says how far the share may be off "
-            "because only so many pictures were tried, and nothing about the luck of the training."
-        )
-    if study.published:
-        notes.append(
-            "Beside a published number, beaten means that our whole interval lies above it, met "
-            "that our mean reaches it, within the interval that only the upper part of the "
-            "interval reaches it, and not reproduced that the whole interval lies below it though "
-            "all settings are those of the source; where some are guessed, it is only above ours."
-        )
-    if any(claim.result.training_mode for claim in study.published):
-        notes.append(
-            "Where a number was published in training mode, with dropout and on the statistics of "
-            "each batch, ours in that mode is what it is compared with."
-        )
-    return tuple(notes)
 
 
 def seeds(study: StudySummary) -> str:
@@ -205,25 +138,6 @@ def total_time(study: StudySummary) -> str:
     return duration(sum(values)) if values else "–"
 
 
-def describe_tests(differences: tuple[Comparison, ...]) -> str:
-    """What the two p values of the comparisons are."""
-    number = len(differences)
-    corrected = (
-        f", corrected by Holm's method for the {number} comparisons made here" if number > 1 else ""
-    )
-    has_pictures = any(one.mcnemar_p is not None for one in differences)
-    return (
-        f"p is how often chance alone would bring about so large a difference{corrected}; below "
-        "0.05 it is usually called significant."
-        + (
-            " McNemar's test, without that correction, asks the same of the answers that single "
-            "runs give to the same test pictures."
-            if has_pictures
-            else ""
-        )
-    )
-
-
 def ends_with(study: StudySummary) -> int | None:
     """The number of epochs that every variant ends with; None where they differ."""
     ends = {variant.end.epoch for variant in study.variants if variant.end}
@@ -239,22 +153,10 @@ def _describe_miss(study: StudySummary, claim: Published) -> str:
     _, point, published = claim
     ours = point.compared
     when = f" after {counted(point.epoch, 'epoch')}" if study.followed else ""
-    here = "not measured here" if ours is None else f"here {with_interval(ours)}"
+    here = "not measured here" if ours is None else f"here {ours.in_words}"
     here += " in training mode" if published.training_mode else ""
     share = exact_percent(published.accuracy)
     return f"{claim.variant.label}{when}, published {share}, {here}"
-
-
-def _is_told(study: StudySummary, finding: str) -> bool:
-    """Whether a sentence of the summary repeats what is said elsewhere, with its signs."""
-    if finding.startswith("This study was cut short"):
-        return study.was_cut_short
-    is_miss = finding.startswith("The published ") and "does not reproduce" in finding
-    return is_miss and bool(not_reproduced(study))
-
-
-def _is_over_pictures(variant: VariantSummary) -> bool:
-    return any(p.ours and p.ours.interval_over == "pictures" for p in variant.points)
 
 
 def _were(number: int) -> str:
