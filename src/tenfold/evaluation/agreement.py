@@ -7,7 +7,6 @@ N pictures, C classes; entropies and cross-entropies are in nats.
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from tenfold.data.sources.published import PublishedFile, obtain
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.progress import Progress
+from tenfold.results.facts import Fact
 
 ANSWERS = PublishedFile(
     "https://github.com/jcpeterson/cifar-10h/raw/master/data/cifar10h-probs.npy",
@@ -30,7 +30,7 @@ CLASS_NAMES = (
 NUM_EXAMPLES = 10
 
 
-class Disagreement(NamedTuple):
+class Disagreement(Fact):
     """A picture: its position in the test set, and the entropies of the model and of people."""
 
     position: int
@@ -38,7 +38,7 @@ class Disagreement(NamedTuple):
     human_entropy: float
 
 
-class Agreement(NamedTuple):
+class Agreement(Fact):
     """A model beside people.
 
     soft_cross_entropy: of the model's probabilities with people's answers; floor: what people
@@ -125,4 +125,7 @@ def _clearest(
     difference: NDArray[np.float64], model: NDArray[np.float64], people: NDArray[np.float64]
 ) -> tuple[Disagreement, ...]:
     order = np.argsort(-difference, kind="stable")[:NUM_EXAMPLES]
-    return tuple(Disagreement(int(i), float(model[i]), float(people[i])) for i in order)
+    return tuple(
+        Disagreement(position=int(i), model_entropy=float(model[i]), human_entropy=float(people[i]))
+        for i in order
+    )

@@ -14,6 +14,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.thresholds import CERTAINTY, images_needed
+from tenfold.results.facts import Fact
 from tenfold.results.runs import Fitted, Result, Threshold, Unfitted
 
 NUM_BINS = 15
@@ -35,7 +36,7 @@ Binning = Literal["width", "mass"]
 """Bins of the same width on [0, 1], or with as many pictures each."""
 
 
-class Bin(NamedTuple):
+class Bin(Fact):
     """Pictures of similar confidence: their mean confidence and the share that is right.
 
     low, high: the confidences that belong to it, the first not included.
@@ -97,7 +98,7 @@ def fitted_of(result: Result) -> Fitted | None:
     return kept if isinstance(kept, Fitted) and not why_unfitted(result) else None
 
 
-class PredictionSets(NamedTuple):
+class PredictionSets(Fact):
     """What sets of classes with a promised coverage do on pictures that they were not fitted on.
 
     promised: share of pictures whose true class should be in their set. least: the probability
@@ -145,11 +146,11 @@ def reliability(
             high = float(confidence[inside].max())
         bins.append(
             Bin(
-                low,
-                high,
-                int(inside.sum()),
-                float(confidence[inside].mean()),
-                float(right[inside].mean()),
+                low=low,
+                high=high,
+                num_images=int(inside.sum()),
+                confidence=float(confidence[inside].mean()),
+                accuracy=float(right[inside].mean()),
             )
         )
         low = high

@@ -4,14 +4,13 @@
 Probabilities must come from a model that never saw the pictures: of a held-out split, or of folds.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import TenfoldError, missing_extra
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.evaluation.predictions import Predictions
+from tenfold.results.facts import Fact
 
 WRONG_IN_CIFAR10 = (
     165, 792, 882, 1227, 1300, 1684, 1718, 1969, 2010, 2128, 2232, 2405, 2532, 2592, 2804,
@@ -24,7 +23,7 @@ the ones that confident learning had suspected (Northcutt, Athalye and Mueller 2
 2103.14749)."""
 
 
-class LabelIssue(NamedTuple):
+class LabelIssue(Fact):
     """A picture and how doubtful its label is.
 
     quality: from 0, surely wrong, to 1. given, suggested: classes. is_likely: whether confident
@@ -70,18 +69,18 @@ def rank_labels(predictions: Predictions) -> list[LabelIssue]:
     suggested = others.argmax(axis=1)
     return [
         LabelIssue(
-            int(index),
-            str(predictions.ids[index]),
-            names[labels[index]],
-            names[suggested[index]],
-            float(quality[index]),
-            bool(likely[index]),
+            position=int(index),
+            id=str(predictions.ids[index]),
+            given=names[labels[index]],
+            suggested=names[suggested[index]],
+            quality=float(quality[index]),
+            is_likely=bool(likely[index]),
         )
         for index in np.argsort(quality, kind="stable")
     ]
 
 
-class Recovered(NamedTuple):
+class Recovered(Fact):
     """How wrong labels that are known rank: shares of them among the first pictures.
 
     precision, recall: of what confident learning counts as wrong. found_in: the share of the known
@@ -101,9 +100,9 @@ def measure(ranked: list[LabelIssue], known: set[int], *, share: float = 0.03) -
     first = {issue.position for issue in ranked[: round(share * len(ranked))]}
     hits = len(likely & known)
     return Recovered(
-        len(known),
-        hits / len(likely) if likely else 0.0,
-        hits / len(known) if known else 0.0,
-        share,
-        len(first & known) / len(known) if known else 0.0,
+        num_known=len(known),
+        precision=hits / len(likely) if likely else 0.0,
+        recall=hits / len(known) if known else 0.0,
+        share=share,
+        found_in=len(first & known) / len(known) if known else 0.0,
     )

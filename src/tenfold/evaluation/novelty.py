@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.evaluation.probabilities import log_sum_exp, softmax
+from tenfold.results.facts import Fact
 
 Floats = NDArray[np.float32]
 
@@ -27,7 +28,7 @@ class Seen(NamedTuple):
     features: Floats
 
 
-class NoveltyResult(NamedTuple):
+class NoveltyResult(Fact):
     """How well a score tells known pictures from others.
 
     auroc: how often a known picture has the higher score of two. fpr95: share of other pictures
@@ -114,7 +115,9 @@ def compare(score: str, familiar: NDArray[np.float64], novel: NDArray[np.float64
     is_known = np.concatenate([np.ones(len(familiar)), np.zeros(len(novel))])
     threshold = np.quantile(familiar, 0.05, method="lower")
     return NoveltyResult(
-        score, float(roc_auc_score(is_known, values)), float((novel >= threshold).mean())
+        score=score,
+        auroc=float(roc_auc_score(is_known, values)),
+        fpr95=float((novel >= threshold).mean()),
     )
 
 

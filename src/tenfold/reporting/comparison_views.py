@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from tenfold.audit.comparison import compare_trust
 from tenfold.evaluation.runs import Run
 from tenfold.formatting import count, percent
 from tenfold.reporting import comparison_figures, explanation, story
-from tenfold.reporting.audit import compare_trust
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.comparison import Comparison, Disagreement, class_gains, compare
 from tenfold.reporting.comparison_figures import ClassGain, Point, Series

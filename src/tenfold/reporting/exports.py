@@ -7,7 +7,7 @@ from typing import Any
 from tenfold.errors import TenfoldError, counted
 from tenfold.files import read_json
 from tenfold.formatting import percent
-from tenfold.reporting.audit.section import Section, Source, Table
+from tenfold.reporting.section import Section, Source, Table
 
 NAMES = {"float": "in floats", "int8": "in eight bits"}
 

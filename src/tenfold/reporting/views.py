@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tenfold.audit.store import known_findings
+from tenfold.audit.card import model_card
+from tenfold.audit.page import sections
+from tenfold.audit.store import known_answers
 from tenfold.errors import counted
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
 from tenfold.formatting import count, duration, interval, percent, rate
 from tenfold.reporting import facts, figures, story
-from tenfold.reporting.audit import model_card, view_audit
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.exports import exports_section
 from tenfold.reporting.galleries import (
@@ -52,7 +53,7 @@ def view_run(
     pictures = Pictures(run, loader) if loader else None
     scores = run.shown_scores
     galleries = _galleries(run, pictures) if pictures else ()
-    findings = known_findings(RunFolder(run.folder)) if loader else {}
+    answers = known_answers(RunFolder(run.folder)) if loader else {}
     exports = exports_section(run.folder) if loader else None
     return {
         "run": run,
@@ -74,8 +75,8 @@ def view_run(
         "recipe_defaults": defaults,
         "provenance": facts.provenance_rows(run),
         "epochs": run.epochs,
-        "trust": model_card(run, findings) if findings else None,
-        "audit": (*view_audit(findings, charts), *([exports] if exports else [])),
+        "trust": model_card(run, answers) if answers else None,
+        "audit": (*sections(answers, charts), *([exports] if exports else [])),
     }
 
 

@@ -1,38 +1,35 @@
-"""What a section of the page is made of."""
+"""What a section of a page is made of."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tenfold.reporting.charts import Chart
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Where a method comes from."""
 
     words: str
     address: str
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Pictures in a row that belong together, with lines of text under them."""
+class Shown(NamedTuple):
+    """Images in a row that belong together, and what a screen reader says of each, with lines of
+    text under them."""
 
     uris: tuple[str, ...]
     labels: tuple[str, ...]
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Strip:
-    """Rows of pictures under a heading, with a sentence on how to read them."""
+class Strip(NamedTuple):
+    """Rows of images under a heading, with a sentence on how to read them."""
 
     heading: str
     caption: str
-    items: tuple[Shown, ...]
+    rows: tuple[Shown, ...]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Rows of text under column names; the columns after the first are numbers."""
 
     heading: str
@@ -40,9 +37,8 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
-class Section:
-    """The answer to a question: sentences, charts, tables, pictures, and where to read more.
+class Section(NamedTuple):
+    """The answer to a question: sentences, charts, tables, images, and where to read more.
 
     name, question: given by whoever puts sections on a page.
     """

@@ -1,0 +1,174 @@
+"""Does it notice what it does not know? Scores of out-of-distribution images beside known ones."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tenfold.audit.answer import Answer
+from tenfold.audit.robustness import Pictures
+from tenfold.audit.subject import Subject
+from tenfold.data import Images, load
+from tenfold.data.sources.digits import CLASS_NAMES as DIGIT_NAMES
+from tenfold.errors import TenfoldError
+from tenfold.evaluation import novelty as measuring
+from tenfold.evaluation.novelty import NoveltyResult, Seen
+from tenfold.formatting import percent
+from tenfold.reporting.charts import Charts
+from tenfold.reporting.figures import new_chart, percent_ticks, short
+from tenfold.reporting.pictures import picture_uri
+from tenfold.reporting.section import Section, Shown, Source, Strip, Table
+from tenfold.reporting.svg import ACCENT, SERIES, styled
+
+NUMERALS = {str(number) for number in range(10)} | set(DIGIT_NAMES)
+"""Names of classes that say that a model knows digits."""
+
+NUM_SHOWN = 6
+
+
+class Novelty(Answer):
+    """results: what each score tells, confidence first, by kind of out-of-distribution images."""
+
+    question = "Does it notice what it does not know?"
+    sources = (
+        Source("Hendrycks and Gimpel 2017", "https://arxiv.org/abs/1610.02136"),
+        Source("Liu et al. 2020, energy", "https://arxiv.org/abs/2010.03759"),
+        Source("Sun et al. 2022, neighbours", "https://arxiv.org/abs/2204.06507"),
+        Source("Lee et al. 2018, Mahalanobis", "https://arxiv.org/abs/1807.03888"),
+        Source("Mueller and Hein 2025, the same", "https://arxiv.org/abs/2505.18032"),
+    )
+
+    num_images: int
+    split: str
+    results: dict[str, tuple[NoveltyResult, ...]]
+
+    def summary(self) -> str:
+        return "; ".join(
+            f"{kind}: {percent(rows[0].auroc, 0)} by confidence"
+            for kind, rows in self.results.items()
+        )
+
+    def section(self, charts: Charts) -> Section:
+        results = self.results
+        scores = [entry.score for entry in next(iter(results.values()))]
+        means = [
+            float(np.mean([rows[i].auroc for rows in results.values()])) for i in range(len(scores))
+        ]
+        best = int(np.argmax(means))
+        hardest = min(results, key=lambda kind: results[kind][0].auroc)
+        answer = (
+            "It knows its classes and nothing else, and gives every picture one of their names. Is "
+            "it at least less sure of strange ones? Of two pictures, one known and one strange, it "
+            f"is surer of the known one in {percent(results[hardest][0].auroc, digits=0)} of the "
+            f"cases, where that is hardest for it ({hardest}).",
+            f"{scores[best].capitalize()} tells them apart best here, by "
+            f"{percent(means[best], digits=0)} on average. 50 % would be guessing.",
+        )
+        passing = Table(
+            "Strange pictures that pass as known, where 95 % of the known ones do",
+            ("", *scores),
+            tuple(
+                (kind, *(percent(entry.fpr95, digits=0) for entry in rows))
+                for kind, rows in results.items()
+            ),
+        )
+        drawn = charts.chart(
+            "How well strange pictures are told from known ones",
+            _by_kind(results, scores),
+            "The share of pairs in which the known picture has the higher score. The dotted line "
+            "is guessing.",
+        )
+        shown = tuple(
+            Shown(tuple(map(picture_uri, pixels)), (name,) * len(pixels), (name,))
+            for name, pixels in self.arrays.items()
+        )
+        strip = Strip("Some of the strange pictures", "It has seen nothing like them.", shown)
+        return Section(answer, (drawn,), (passing,), (strip,))
+
+
+def novelty(subject: Subject, *, pictures: Pictures = 1000, strange: str | None = None) -> Novelty:
+    """Whether it notices images of nothing that it knows."""
+    size, number = subject.model.image_size, pictures
+    others = {
+        "noise": measuring.noise(number, size, seed=subject.seed),
+        "textures": measuring.textures(number, size, seed=subject.seed),
+        **_other_pictures(subject, number, strange),
+    }
+    scores = measuring.scores_of(subject.known_features, subject.known_labels)
+    indices = subject.drawn(len(subject.measured), number)
+    familiar = Seen(subject.measured_predictions().logits[indices], subject.features[indices])
+    known = {label: score(familiar) for label, score in scores.items()}
+    results = {}
+    for name, pixels in others.items():
+        seen = Seen(subject.model.logits(pixels), subject.features_of(pixels))
+        results[name] = tuple(
+            measuring.compare(label, known[label], score(seen)) for label, score in scores.items()
+        )
+    found = Novelty(num_images=len(indices), split=subject.split, results=results)
+    return found.having({k.replace(" ", "_"): pixels[:NUM_SHOWN] for k, pixels in others.items()})
+
+
+def _other_pictures(
+    subject: Subject, number: int, named: str | None
+) -> dict[str, NDArray[np.uint8]]:
+    """Data sets that can be had here without waiting, and one that was named, at the model's size.
+
+    Images of classes that the model knows are left out.
+    """
+    from tenfold.data.sources import get
+
+    height, width = subject.model.image_size
+    found = {}
+    if named is not None:
+        if height != width:
+            raise TenfoldError(
+                f"{named} can't be brought to the oblong {height}x{width} pixels of this model; "
+                "leave --strange away."
+            )
+        strange = load(named, image_size=height, progress=subject.progress)
+        found[strange.name] = _of_other_classes(subject, strange.test or strange.train, number)
+    if height == width and not NUMERALS & set(subject.model.class_names):
+        found["digits"] = subject.sample(load("digits", image_size=height).train, number).pixels
+    if (height, width) == (32, 32):
+        # It may not be at hand, and the model may know all of its classes.
+        with contextlib.suppress(TenfoldError):
+            others = get("cifar100", offline=True).test
+            if others is not None:
+                found["CIFAR-100"] = _of_other_classes(subject, others, number)
+    return found
+
+
+def _of_other_classes(subject: Subject, images: Images, number: int) -> NDArray[np.uint8]:
+    """Up to `number` of the images whose class the model does not know by its name."""
+    known = set(subject.model.class_names)
+    strange = np.array([name not in known for name in images.class_names])
+    keep = np.flatnonzero(strange[images.labels]).astype(np.int64)
+    if not len(keep):
+        raise TenfoldError(
+            "All classes of the strange pictures are known to the model; name others with "
+            "--strange."
+        )
+    return subject.sample(images.take(keep), number).pixels
+
+
+@styled
+def _by_kind(results: Mapping[str, Sequence[NoveltyResult]], scores: Sequence[str]) -> Figure:
+    """How often a known image has the higher score of two, by kind of out-of-distribution image."""
+    figure, axes = new_chart(height=60 + 78 * len(results))
+    kinds = list(results)
+    height = 0.8 / len(scores)
+    for number, score in enumerate(scores):
+        rows = [len(kinds) - 1 - k + 0.4 - (number + 0.5) * height for k in range(len(kinds))]
+        values = [results[kind][number].auroc for kind in kinds]
+        axes.barh(rows, values, height=0.85 * height, color=SERIES[number], label=score)
+    axes.axvline(0.5, color=ACCENT, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(kinds)), [short(kind) for kind in reversed(kinds)])
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(percent_ticks())
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(length=0)
+    axes.grid(axis="x")
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1.2, borderpad=0)
+    return figure
