@@ -1,16 +1,16 @@
-"""What a question of an audit finds: typed values, and how they are said and shown."""
+"""What a question of an audit finds: typed values, what is drawn of them, and said in a line.
+
+The page says it by a template of the question's name, which has the answer as `it`.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from markupsafe import Markup
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
-from tenfold.data.formats.encoding import png_data_uri
 from tenfold.errors import TenfoldError, counted
-from tenfold.reporting.charts import Chart, Charts
-from tenfold.reporting.section import Section, Source, Table
 from tenfold.results.facts import Fact
 
 Arrays = dict[str, NDArray[Any]]
@@ -21,7 +21,7 @@ class Answer(Fact):
     files of text by name."""
 
     question: ClassVar[str] = ""
-    sources: ClassVar[tuple[Source, ...]] = ()
+    template: ClassVar[str]
 
     _arrays: Arrays = PrivateAttr(default_factory=dict)
     _texts: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -58,9 +58,9 @@ class Answer(Fact):
         """What it came to, in a line for the terminal."""
         raise NotImplementedError
 
-    def section(self, charts: Charts) -> Section:
-        """What the page says and shows of it."""
-        raise NotImplementedError
+    def figures(self) -> dict[str, Figure]:
+        """What its template draws, by the names that it has there."""
+        return {}
 
 
 class Unanswerable(TenfoldError):
@@ -69,6 +69,8 @@ class Unanswerable(TenfoldError):
 
 class Missing(Answer):
     """Why a question can't be answered; for_good: of this run, ever."""
+
+    template = "missing"
 
     missing: str
     for_good: bool = False
@@ -83,6 +85,8 @@ class Missing(Answer):
 class Own(Answer):
     """What a question of one's own found: a table, and perhaps a figure as an image."""
 
+    template = "own"
+
     own: str
     title: str
     rows: tuple[dict[str, Any], ...]
@@ -94,15 +98,7 @@ class Own(Answer):
     def summary(self) -> str:
         return f"{self.title} {counted(len(self.rows), 'row')}"
 
-    def section(self, charts: Charts) -> Section:
-        columns = tuple(self.rows[0])
-        rows = tuple(tuple(_cell(row.get(name, "")) for name in columns) for row in self.rows)
-        drawn: tuple[Chart, ...] = ()
-        if "figure" in self.arrays:
-            image = Markup('<img src="{}" alt="">').format(png_data_uri(self.arrays["figure"]))
-            drawn = (Chart("", image, ""),)
-        return Section((f"As {self.own} measures it.",), drawn, (Table("", columns, rows),))
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    def cells(self) -> list[list[str]]:
+        """The table's rows as text, in the order of the first row's columns."""
+        values = [[row.get(name, "") for name in self.rows[0]] for row in self.rows]
+        return [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in values]

@@ -13,12 +13,10 @@ from tenfold.evaluation.calibration import Bin, PredictionSets
 from tenfold.evaluation.metrics import cross_entropy
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.thresholds import CERTAINTY, why_not_promised
-from tenfold.formatting import percent, points
+from tenfold.formatting import percent
 from tenfold.recipe import Recipe
 from tenfold.registry import traits
-from tenfold.reporting.charts import Charts
 from tenfold.reporting.figures import draw_curve, new_chart, percent_ticks, short
-from tenfold.reporting.section import Section, Source, Table
 from tenfold.reporting.svg import MUTED, SERIES, styled
 from tenfold.results.facts import Fact
 from tenfold.results.runs import Threshold
@@ -53,15 +51,7 @@ class Calibration(Answer):
     selective: coverage and accuracy of the surest predictions."""
 
     question = "When it is sure, is it right?"
-    sources = (
-        Source("Naeini et al. 2015, calibration error",
-               "https://ojs.aaai.org/index.php/AAAI/article/view/9602"),
-        Source("Brier 1950, Brier score",
-               "https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E2.0.CO;2"),
-        Source("Guo et al. 2017, temperature", "https://arxiv.org/abs/1706.04599"),
-        Source("Clarté et al. 2023, how it is fitted", "https://arxiv.org/abs/2303.02644"),
-        Source("Sadinle et al. 2019, sets", "https://arxiv.org/abs/1609.00451"),
-    )  # fmt: skip
+    template = "calibration"
 
     split: str
     before: Trust
@@ -98,40 +88,20 @@ class Calibration(Answer):
             )
         return found
 
-    def section(self, charts: Charts) -> Section:
-        before, after = self.before, self.after
-        lines = [("as trained", SERIES[1], before.bins)]
-        lines += [("with temperature", SERIES[0], after.bins)] if after else []
-        drawn = [
-            charts.chart(
-                "Is it as sure as it is right?",
-                reliability(lines, num_dashed=1 if after else 0),
-                "Each dot holds answers of similar confidence. Below the dotted line it promises "
-                "too much, above it too little.",
-            )
-        ]
-        tables = [_measures(before, after)]
-        answer = [_honesty(before)]
-        if after is None:
-            answer.append(self.unfitted)
-        else:
-            answer.append(
-                "Dividing what it computes by one number, the temperature "
-                f"{self.temperature:.2f}, fitted on "
-                f"{counted(self.num_validation, 'validation picture')}, brings that to "
-                f"{points(after.error_width)}, and changes no answer."
-            )
-            answer += self.promises()
-            drawn.append(
-                charts.chart(
-                    "If it may decline to answer",
-                    _selective(self.selective),
-                    "The fewer pictures it must answer, the more of its answers are right. The "
-                    "right end is all pictures.",
-                )
-            )
-            tables.append(_coverage(self.sets))
-        return Section(tuple(answer), tuple(drawn), tuple(tables))
+    @property
+    def is_too_sure(self) -> bool:
+        """Whether confidence as trained is above accuracy rather than below."""
+        return sum((b.confidence - b.accuracy) * b.num_images for b in self.before.bins) > 0
+
+    def figures(self) -> dict[str, Figure]:
+        lines = [("as trained", SERIES[1], self.before.bins)]
+        if self.after is None:
+            return {"reliability": reliability(lines)}
+        lines.append(("with temperature", SERIES[0], self.after.bins))
+        return {
+            "reliability": reliability(lines, num_dashed=1),
+            "selective": _selective(self.selective),
+        }
 
 
 @traits(images=False)
@@ -181,21 +151,6 @@ def _trust(predictions: Predictions) -> Trust:
     )
 
 
-def _honesty(trust: Trust) -> str:
-    """Whether confidence is too high or too low, as a sentence."""
-    if trust.error_width < 0.01:
-        return (
-            "As trained, its confidence is honest: it differs from its share of right answers by "
-            f"{points(trust.error_width)} on average."
-        )
-    gap = sum((each.confidence - each.accuracy) * each.num_images for each in trust.bins)
-    return (
-        f"As trained, its confidence and its share of right answers differ by "
-        f"{points(trust.error_width)} on average: it is "
-        f"{'too sure of itself' if gap > 0 else 'right more often than it says'}."
-    )
-
-
 def _threshold_words(threshold: Threshold, split: str) -> str:
     """What a threshold promises, and what it came to on the images of `split`."""
     if threshold.confidence > 1:
@@ -212,31 +167,6 @@ def _threshold_words(threshold: Threshold, split: str) -> str:
             else f"none of the {split} pictures has it."
         )
     )
-
-
-def _measures(before: Trust, after: Trust | None) -> Table:
-    """The measures of calibration, as trained and with temperature where one was fitted."""
-    both = [each for each in (before, after) if each]
-    rows = (
-        ("calibration error, bins of equal width", *(percent(t.error_width, 2) for t in both)),
-        ("calibration error, bins of as many pictures", *(percent(t.error_mass, 2) for t in both)),
-        ("Brier score, 0 is perfect", *(f"{trust.brier:.3f}" for trust in both)),
-        ("loss", *(f"{trust.loss:.3f}" for trust in both)),
-    )
-    return Table("In figures", ("", "as trained", "with temperature")[: len(both) + 1], rows)
-
-
-def _coverage(sets: Sequence[PredictionSets]) -> Table:
-    """What sets of classes with a promised coverage do."""
-    return Table(
-        "Answers with several classes, that hold the right one as often as promised",
-        ("promised", "held it", "classes on average", "just one", "none"),
-        tuple(
-            (percent(each.promised, digits=0), percent(each.coverage), f"{each.mean_size:.2f}",
-             percent(each.single), percent(each.empty))
-            for each in sets
-        ),
-    )  # fmt: skip
 
 
 @styled

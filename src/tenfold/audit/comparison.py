@@ -84,15 +84,15 @@ def compare_trust(runs: Sequence[Run], colours: Sequence[str], charts: Charts) -
             )
         )
     return Section(
-        (
+        name="trust",
+        question="Beyond accuracy",
+        answer=(
             "What accuracy does not say, for the runs that were audited. Confidence is that after "
             "a temperature where validation pictures allowed one.",
             *_conditions(found, kinds),
         ),
-        tuple(drawn),
-        (Table("In figures", COLUMNS, tuple(each.cells(kinds) for each in found)),),
-        name="trust",
-        question="Beyond accuracy",
+        charts=tuple(drawn),
+        tables=(Table("In figures", COLUMNS, tuple(each.cells(kinds) for each in found)),),
     )
 
 

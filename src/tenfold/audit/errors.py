@@ -7,9 +7,6 @@ from tenfold.audit.answer import Answer, Arrays
 from tenfold.audit.subject import Subject
 from tenfold.errors import counted
 from tenfold.evaluation.predictions import Predictions
-from tenfold.reporting.charts import Charts
-from tenfold.reporting.pictures import picture_uri
-from tenfold.reporting.section import Section, Shown, Source, Strip
 from tenfold.results.facts import Fact
 
 NUM_GROUPS, NUM_IN_GROUP = 6, 8
@@ -36,10 +33,7 @@ class Errors(Answer):
     """All errors on the images of `split`, in groups, the largest first."""
 
     question = "What do its mistakes have in common?"
-    sources = (
-        Source("k-means on features, scikit-learn",
-               "https://scikit-learn.org/stable/modules/clustering.html#k-means"),
-    )  # fmt: skip
+    template = "errors"
 
     split: str
     num_wrong: int
@@ -48,26 +42,10 @@ class Errors(Answer):
     def summary(self) -> str:
         return f"{counted(self.num_wrong, 'mistake')} in {counted(len(self.groups), 'group')}"
 
-    def section(self, charts: Charts) -> Section:
-        if not self.groups:
-            return Section(("It made next to no mistakes, so there is nothing to group.",))
-        rows = []
-        for number, group in enumerate(self.groups):
-            pairs = "; ".join(f"{true} called {guess} ({n})" for true, guess, n in group.pairs)
-            rows.append(
-                Shown(
-                    tuple(map(picture_uri, self.arrays[f"group{number}"])),
-                    tuple(f"{each.true}, called {each.guess}" for each in group.pictures),
-                    (f"{counted(group.num_images, 'mistake')}, mostly {pairs}",),
-                )
-            )
-        answer = (
-            f"Its {counted(self.num_wrong, 'mistake')} on the {self.split} pictures, sorted into "
-            "groups of pictures that look alike to the network. A group with one cause, such as a "
-            "pose or a background, is where more pictures would help the most."
-        )
-        strip = Strip("Groups of mistakes", "The most typical of each group.", tuple(rows))
-        return Section((answer,), strips=(strip,))
+    def images(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
+        """The most typical images of a group, each with its label."""
+        labels = [f"{each.true}, called {each.guess}" for each in self.groups[number].pictures]
+        return list(zip(labels, self.arrays[f"group{number}"], strict=True))
 
 
 def errors(subject: Subject) -> Errors:

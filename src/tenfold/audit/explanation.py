@@ -2,15 +2,15 @@
 
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.audit.answer import Answer, Arrays
+from tenfold.audit.page import sections
 from tenfold.audit.subject import Subject
-from tenfold.data.formats.encoding import png_data_uri
 from tenfold.data.formats.image_folders import printable
 from tenfold.data.formats.image_sources import find_pictures
 from tenfold.data.images import LUMA
@@ -18,10 +18,8 @@ from tenfold.errors import TenfoldError, counted
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
 from tenfold.files import write_text
-from tenfold.formatting import listed, percent
+from tenfold.formatting import percent
 from tenfold.reporting.charts import Charts
-from tenfold.reporting.pictures import picture_uri
-from tenfold.reporting.section import Section, Shown, Source, Strip
 from tenfold.reporting.templating import render_page
 from tenfold.results.facts import Fact
 
@@ -45,12 +43,6 @@ MOST_FILTERS = 64
 
 HEAT_STRENGTH = 0.75
 """Of the colour over the image where it mattered the most."""
-
-_METHODS = {
-    "grad-cam": "Grad-CAM",
-    "integrated-gradients": "integrated gradients",
-    "occlusion": "occlusion",
-}
 
 
 def has_captum() -> bool:
@@ -79,12 +71,7 @@ class Explanation(Answer):
     there are none by another. layers: those whose maps of the first image are kept."""
 
     question = "Where does it look?"
-    sources = (
-        Source("Selvaraju et al. 2017, Grad-CAM", "https://arxiv.org/abs/1610.02391"),
-        Source("Sundararajan et al. 2017, integrated gradients", "https://arxiv.org/abs/1703.01365"),
-        Source("Zeiler and Fergus 2014, occlusion", "https://arxiv.org/abs/1311.2901"),
-        Source("Adebayo et al. 2018, the check", "https://arxiv.org/abs/1810.03292"),
-    )  # fmt: skip
+    template = "explanation"
 
     split: str
     pictures: tuple[Explained, ...]
@@ -100,65 +87,34 @@ class Explanation(Answer):
         pictures = counted(len(self.pictures), "picture")
         return f"{pictures}; likeness to maps of random weights: {checks}"
 
-    def section(self, charts: Charts) -> Section:
-        answer = [
-            "Red is what spoke for its answer. The pictures at the end of each row are those from "
-            "training that look most alike to it."
-        ]
-        if self.checks:
-            answer.append(
-                "Would the maps look the same if it had learnt nothing? With shuffled weights they "
-                "agree with these by "
-                + ", ".join(f"{v:.2f} ({_METHODS[name]})" for name, v in self.checks.items())
-                + "; 1 would mean that they show the picture and not the network, 0 that they have "
-                "nothing in common."
-            )
-        if "grad-cam" not in self.arrays:
-            answer.append(
-                "This network has no layer with a sense of place, so there is no map from within "
-                "it."
-            )
-        answer += self.unavailable.values()
-        return Section(tuple(answer), strips=tuple(self._strips()))
+    def images(
+        self, index: int, methods: Iterable[tuple[str, str]]
+    ) -> list[tuple[str, NDArray[np.uint8]]]:
+        """An image, its maps by `methods`, given by key and name, and the training images most like
+        it, each with its label."""
+        pixels, alike = self.arrays["pixels"][index], self.arrays["neighbours"][index]
+        return [
+            ("picture", pixels),
+            *((name, heated(pixels, self.arrays[key][index])) for key, name in methods),
+            *((f"alike: {label}", each)
+              for label, each in zip(self.pictures[index].neighbours, alike, strict=True)),
+        ]  # fmt: skip
 
-    def _strips(self) -> Iterator[Strip]:
-        methods = [name for name in _METHODS if name in self.arrays]
-        columns = ("the picture", *(_METHODS[name] for name in methods), "its nearest in training")
-        rows = tuple(self._row(index, methods) for index in range(len(self.pictures)))
-        yield Strip("Where it looked", f"In each row: {listed(columns)}.", rows)
-        if "filters" in self.arrays:
-            yield Strip(
-                "Its first filters",
-                "What the first layer looks for in every corner of a picture: edges and colours."
-                if "grad-cam" in self.arrays
-                else "What the first layer looks for, each in the picture as a whole.",
-                (Shown((png_data_uri(_sheet(self.arrays["filters"])),), ("first filters",), ()),),
-            )
-        if self.layers:
-            yield Strip(
-                "What its layers see in the first of these pictures",
-                "Bright is a strong answer. The deeper the layer, the more it is about things and "
-                "the less about edges. Of each layer the maps that vary the most are shown.",
-                tuple(
-                    Shown(
-                        tuple(picture_uri(_grey(each)) for each in self.arrays[f"layer{number}"]),
-                        tuple(f"{name}, map {i + 1}" for i in range(NUM_MAPS)),
-                        (name,),
-                    )
-                    for number, name in enumerate(self.layers)
-                ),
-            )
+    def maps(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
+        """The maps of a layer in grey, each with its label."""
+        maps, layer = self.arrays[f"layer{number}"], self.layers[number]
+        return [(f"{layer}, map {i}", _grey(each)) for i, each in enumerate(maps, start=1)]
 
-    def _row(self, index: int, methods: Sequence[str]) -> Shown:
-        """An image, a map by each of `methods`, and what is most like it."""
-        picture, pixels = self.pictures[index], self.arrays["pixels"][index]
-        maps = [heated(pixels, self.arrays[name][index]) for name in methods]
-        alike = picture.neighbours
-        return Shown(
-            tuple(map(picture_uri, (pixels, *maps, *self.arrays["neighbours"][index]))),
-            ("picture", *(_METHODS[name] for name in methods), *(f"alike: {a}" for a in alike)),
-            (str(picture), f"{picture.id}; most like {listed(alike)}"),
-        )
+    def sheet_of_filters(self) -> NDArray[np.uint8]:
+        """Filters side by side, with a line of grey between them, at most 16 in a row."""
+        filters = self.arrays["filters"]
+        framed = np.pad(filters, ((0, 0), (1, 0), (1, 0), (0, 0)), constant_values=128)
+        across = min(len(framed), 16)
+        blank = np.full_like(framed[:1], 128)
+        cells = np.concatenate([framed, *[blank] * (-len(framed) % across)])
+        rows = [np.concatenate(cells[i : i + across], axis=1) for i in range(0, len(cells), across)]
+        sheet = np.concatenate(rows)
+        return np.pad(sheet, ((0, 1), (0, 1), (0, 0)), constant_values=128)
 
 
 def explanation(subject: Subject) -> Explanation:
@@ -204,14 +160,11 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
 
 def write_explanation(run: Path, found: Explanation, path: Path) -> Path:
     """Write a page of `found` alone, for the run in the folder `run`, and return `path`."""
-    section = found.section(Charts())._replace(
-        name="explanation", question=found.question, sources=found.sources
-    )
     page = render_page(
         "explanation.html",
         style_sheets=("style.css", "report.css"),
         title=f"Where {run} looks",
-        sections=[section],
+        sections=sections({"explanation": found}, Charts()),
     )
     write_text(path, page)
     return path
@@ -329,16 +282,3 @@ def _grey(values: NDArray[np.float16]) -> NDArray[np.uint8]:
     low, high = float(maps.min()), float(maps.max())
     scaled = (maps - low) / (high - low) * 255 if high > low else maps * 0
     return np.repeat(scaled.astype(np.uint8)[..., None], 3, axis=2)
-
-
-def _sheet(filters: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Filters side by side, with lines of background between them, at most 16 in a row."""
-    number, height, width = filters.shape[:3]
-    across = min(number, 16)
-    rows = -(-number // across)
-    sheet = np.full((rows * (height + 1) + 1, across * (width + 1) + 1, 3), 128, dtype=np.uint8)
-    for index, picture in enumerate(filters):
-        row, column = divmod(index, across)
-        top, left = row * (height + 1) + 1, column * (width + 1) + 1
-        sheet[top : top + height, left : left + width] = picture
-    return sheet

@@ -4,14 +4,9 @@ import numpy as np
 
 from tenfold.audit.answer import Answer, Unanswerable
 from tenfold.audit.subject import Subject
-from tenfold.errors import counted
 from tenfold.evaluation import label_issues as measuring
 from tenfold.evaluation.label_issues import LabelIssue, Recovered
 from tenfold.evaluation.submissions import table_text
-from tenfold.formatting import percent
-from tenfold.reporting.charts import Charts
-from tenfold.reporting.pictures import picture_uri
-from tenfold.reporting.section import Section, Shown, Source, Strip
 
 NUM_DOUBTFUL = 24
 """Images with a doubtful label that are kept to be shown."""
@@ -22,7 +17,7 @@ class Labels(Answer):
     people have found to be wrong."""
 
     question = "Are the labels right?"
-    sources = (Source("Northcutt et al. 2021", "https://arxiv.org/abs/1911.00068"),)
+    template = "labels"
 
     split: str
     num_images: int
@@ -36,30 +31,6 @@ class Labels(Answer):
         return f"{self.num_likely} of {self.num_judged:,} labels are doubtful" + (
             f"; {unjudged:,} could not be judged" if unjudged else ""
         )
-
-    def section(self, charts: Charts) -> Section:
-        answer = [
-            f"Of the {counted(self.num_judged, self.split + ' picture')} whose label can be "
-            f"judged, {counted(self.num_likely, 'label')} contradict what the model is sure of. "
-            "Some are wrong, some are its own mistakes: look before you change any. All pictures, "
-            "the most doubtful first, stand in audit/labels.csv."
-        ]
-        if self.known:
-            answer.append(
-                f"Of the {self.known.num_known} labels that people have found to be wrong in this "
-                f"set, {percent(self.known.found_in, digits=0)} are among its first "
-                f"{percent(self.known.share, digits=0)}."
-            )
-        rows = tuple(
-            Shown(
-                (picture_uri(pixels),),
-                (case.given,),
-                (f"labelled {case.given}", f"perhaps {case.suggested}"),
-            )
-            for pixels, case in zip(self.arrays["first"], self.first, strict=True)
-        )
-        strip = Strip("The most doubtful labels", "Judge for yourself.", rows)
-        return Section(tuple(answer), strips=(strip,))
 
 
 def labels(subject: Subject) -> Labels:

@@ -4,20 +4,17 @@ from pathlib import Path
 
 from tenfold.audit.answer import Answer, Unanswerable
 from tenfold.audit.subject import Subject
-from tenfold.errors import counted
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.evaluation.new_test_set import load_new_test_set
 from tenfold.evaluation.predictions import map_labels
-from tenfold.formatting import interval, percent, points
-from tenfold.reporting.charts import Charts
-from tenfold.reporting.section import Section, Source
+from tenfold.formatting import percent
 
 
 class NewPictures(Answer):
     """Accuracy on the images of CIFAR-10.1, with its 95 % interval, and on the test set."""
 
     question = "Does it do as well on new pictures?"
-    sources = (Source("Recht et al. 2018, CIFAR-10.1", "https://arxiv.org/abs/1806.00451"),)
+    template = "new-pictures"
 
     num_images: int
     accuracy: float
@@ -28,19 +25,6 @@ class NewPictures(Answer):
         return (
             f"{percent(self.accuracy)} right of CIFAR-10.1's, {percent(self.test_accuracy)} of the "
             "test set's"
-        )
-
-    def section(self, charts: Charts) -> Section:
-        lost = self.test_accuracy - self.accuracy
-        beside = f"{points(lost)} less than" if lost > 0 else "no less than"
-        return Section(
-            (
-                f"On {counted(self.num_images, 'new picture')}, chosen years later as the test set "
-                f"was (CIFAR-10.1), it gets {percent(self.accuracy)} right (95 % interval "
-                f"{interval(*self.accuracy_interval)}), {beside} on the test set. Models of their "
-                "time lost 4 to 10 points: the new pictures are a little harder, and a test set "
-                "that everybody has looked at for years flatters.",
-            )
         )
 
 

@@ -16,10 +16,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation import novelty as measuring
 from tenfold.evaluation.novelty import NoveltyResult, Seen
 from tenfold.formatting import percent
-from tenfold.reporting.charts import Charts
 from tenfold.reporting.figures import new_chart, percent_ticks, short
-from tenfold.reporting.pictures import picture_uri
-from tenfold.reporting.section import Section, Shown, Source, Strip, Table
 from tenfold.reporting.svg import ACCENT, SERIES, styled
 
 NUMERALS = {str(number) for number in range(10)} | set(DIGIT_NAMES)
@@ -32,13 +29,7 @@ class Novelty(Answer):
     """results: what each score tells, confidence first, by kind of out-of-distribution images."""
 
     question = "Does it notice what it does not know?"
-    sources = (
-        Source("Hendrycks and Gimpel 2017", "https://arxiv.org/abs/1610.02136"),
-        Source("Liu et al. 2020, energy", "https://arxiv.org/abs/2010.03759"),
-        Source("Sun et al. 2022, neighbours", "https://arxiv.org/abs/2204.06507"),
-        Source("Lee et al. 2018, Mahalanobis", "https://arxiv.org/abs/1807.03888"),
-        Source("Mueller and Hein 2025, the same", "https://arxiv.org/abs/2505.18032"),
-    )
+    template = "novelty"
 
     num_images: int
     split: str
@@ -50,42 +41,28 @@ class Novelty(Answer):
             for kind, rows in self.results.items()
         )
 
-    def section(self, charts: Charts) -> Section:
-        results = self.results
-        scores = [entry.score for entry in next(iter(results.values()))]
-        means = [
-            float(np.mean([rows[i].auroc for rows in results.values()])) for i in range(len(scores))
-        ]
-        best = int(np.argmax(means))
-        hardest = min(results, key=lambda kind: results[kind][0].auroc)
-        answer = (
-            "It knows its classes and nothing else, and gives every picture one of their names. Is "
-            "it at least less sure of strange ones? Of two pictures, one known and one strange, it "
-            f"is surer of the known one in {percent(results[hardest][0].auroc, digits=0)} of the "
-            f"cases, where that is hardest for it ({hardest}).",
-            f"{scores[best].capitalize()} tells them apart best here, by "
-            f"{percent(means[best], digits=0)} on average. 50 % would be guessing.",
-        )
-        passing = Table(
-            "Strange pictures that pass as known, where 95 % of the known ones do",
-            ("", *scores),
-            tuple(
-                (kind, *(percent(entry.fpr95, digits=0) for entry in rows))
-                for kind, rows in results.items()
-            ),
-        )
-        drawn = charts.chart(
-            "How well strange pictures are told from known ones",
-            _by_kind(results, scores),
-            "The share of pairs in which the known picture has the higher score. The dotted line "
-            "is guessing.",
-        )
-        shown = tuple(
-            Shown(tuple(map(picture_uri, pixels)), (name,) * len(pixels), (name,))
-            for name, pixels in self.arrays.items()
-        )
-        strip = Strip("Some of the strange pictures", "It has seen nothing like them.", shown)
-        return Section(answer, (drawn,), (passing,), (strip,))
+    @property
+    def scores(self) -> list[str]:
+        """The names of the scores."""
+        return [entry.score for entry in next(iter(self.results.values()))]
+
+    @property
+    def best(self) -> tuple[str, float]:
+        """The score that tells images apart best, and its mean AUROC over their kinds."""
+        means = np.mean([[each.auroc for each in rows] for rows in self.results.values()], axis=0)
+        return self.scores[int(means.argmax())], float(means.max())
+
+    @property
+    def hardest(self) -> str:
+        """The kind of images that confidence tells from known ones the worst."""
+        return min(self.results, key=lambda kind: self.results[kind][0].auroc)
+
+    def figures(self) -> dict[str, Figure]:
+        return {"kinds": _by_kind(self.results, self.scores)}
+
+    def images(self, name: str) -> list[tuple[str, NDArray[np.uint8]]]:
+        """Some images of a kind, each with its label."""
+        return [(name, pixels) for pixels in self.arrays[name]]
 
 
 def novelty(subject: Subject, *, pictures: Pictures = 1000, strange: str | None = None) -> Novelty:

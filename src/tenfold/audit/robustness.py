@@ -6,18 +6,15 @@ from typing import Annotated
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from pydantic import Field
 
 from tenfold.audit.answer import Answer
 from tenfold.audit.subject import Subject
-from tenfold.errors import counted
 from tenfold.evaluation.corruptions import FAMILIES, AttackResult, CorruptionResult, corrupt
 from tenfold.evaluation.predictions import predict_images
 from tenfold.formatting import percent, plain
-from tenfold.reporting.charts import Charts
 from tenfold.reporting.figures import draw_curve, new_chart, percent_ticks, short
-from tenfold.reporting.pictures import picture_uri
-from tenfold.reporting.section import Section, Shown, Source, Strip, Table
 from tenfold.reporting.svg import MUTED, SERIES, styled
 from tenfold.results.facts import Fact
 
@@ -49,12 +46,7 @@ class Robustness(Answer):
     prediction stays under a move by one pixel in any of four ways."""
 
     question = "What if a picture is not perfect?"
-    sources = (
-        Source("Hendrycks and Dietterich 2019", "https://arxiv.org/abs/1903.12261"),
-        Source("Zhang 2019, shifts", "https://arxiv.org/abs/1904.11486"),
-        Source("Goodfellow et al. 2015, FGSM", "https://arxiv.org/abs/1412.6572"),
-        Source("Madry et al. 2018, PGD", "https://arxiv.org/abs/1706.06083"),
-    )
+    template = "robustness"
 
     split: str
     num_images: int
@@ -85,7 +77,7 @@ class Robustness(Answer):
             f"{percent(self.attacked('PGD'))} under attack"
         )
 
-    def section(self, charts: Charts) -> Section:
+    def figures(self) -> dict[str, Figure]:
         families: dict[str, list[CorruptionResult]] = {}
         for result in self.corruptions:
             families.setdefault(result.family, []).append(result)
@@ -93,82 +85,16 @@ class Robustness(Answer):
             (family, colour, [self.clean, *_means(rows)])
             for colour, (family, rows) in zip(SERIES, families.items(), strict=False)
         ]
-        drawn = (
-            charts.chart(
-                "The more damage, the fewer right answers",
-                against_severity(lines),
-                "Each line is the mean of a family: noise, blur, weather, and what is done to "
-                "files. Severity 5 is hard for people too.",
-            ),
-            charts.chart(
-                "Each kind of damage",
-                _by_corruption(self.corruptions, clean=self.clean),
-                "Right answers per 100, on average over five severities. The dotted line is "
-                "without damage.",
-            ),
-        )
-        attacks = Table(
-            "Pictures changed so as to mislead it",
-            ("method", "at most 2 of 255", "at most 8 of 255"),
-            tuple(
-                (name, *(percent(self.attacked(name, steps)) for steps in (2, 8)))
-                for name in ("FGSM", "PGD")
-            ),
-        )
-        return Section(self._answer(), drawn, (attacks,), self._strips())
+        return {
+            "severities": against_severity(lines),
+            "kinds": _by_corruption(self.corruptions, clean=self.clean),
+        }
 
-    def _answer(self) -> tuple[str, ...]:
-        worst, best = (find(self.corruptions, key=lambda r: r.mean) for find in (min, max))
-        which = " (the published files of CIFAR-10-C)" if self.official else ""
-        pgd = self.attacked("PGD")
-        answer: tuple[str, ...] = (
-            f"Of {counted(self.num_images, 'picture')}{which} it gets {percent(self.clean)} right "
-            f"as they are, and {percent(self.mean)} on average over fifteen kinds of damage. The "
-            f"worst is {plain(worst.corruption)} ({percent(worst.mean)}), the mildest "
-            f"{plain(best.corruption)} ({percent(best.mean)}).",
-            f"Moved by one pixel up, down, left and right, {percent(self.shift_consistency)} of "
-            f"{counted(self.num_shifted, 'picture')} keep their answer.",
-            "Small changes, made to mislead it, leave "
-            f"{percent(pgd)} of {counted(self.num_attacked, 'picture')} right at 8 of 255 steps "
-            "of brightness, where it looks at each once"
-            + (": like any network that was not trained against it, it can be fooled at will."
-               if pgd < 0.1 else "."),
-        )  # fmt: skip
-        if self.side > 32:
-            answer += (
-                "The damage was defined for pictures of 32 pixels; on these, of "
-                f"{self.side}, blur and shifts look milder than they would there.",
-            )
-        return answer
-
-    def _strips(self) -> tuple[Strip, ...]:
-        example, corrupted = self.arrays["example"][0], self.arrays["corrupted"]
+    def damaged(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
+        """An image as it is and under a corruption, each with its label."""
         labels = ("as it is", *(f"severity {severity}" for severity in _SHOWN_SEVERITIES))
-        damaged = tuple(
-            Shown(tuple(map(picture_uri, (example, *each))), labels, (plain(result.corruption),))
-            for result, each in zip(self.corruptions, corrupted, strict=True)
-        )
-        strips = [
-            Strip("What was done to the pictures", "As it is, and at severity 1, 3 and 5.", damaged)
-        ]
-        if self.flips:
-            moved = tuple(
-                Shown(
-                    (picture_uri(before), picture_uri(after)),
-                    (f"as it is: {each.before}", f"moved {each.direction}: {each.after}"),
-                    (f"is {each.true}, called {each.before}; moved {each.direction}: {each.after}",
-                     each.id),
-                )
-                for each, before, after in zip(
-                    self.flips, self.arrays["flipped"], self.arrays["moved"], strict=True
-                )
-            )  # fmt: skip
-            caption = (
-                "The first of those whose answer changes, as they are and moved by one pixel. To "
-                "us both look the same; to the network nearly every number is another one."
-            )
-            strips.append(Strip("What one pixel changes", caption, moved))
-        return tuple(strips)
+        images = (self.arrays["example"][0], *self.arrays["corrupted"][number])
+        return list(zip(labels, images, strict=True))
 
 
 def robustness(

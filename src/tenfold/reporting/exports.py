@@ -32,7 +32,9 @@ def exports_section(folder: Path) -> Section | None:
     except (TenfoldError, KeyError, TypeError, StopIteration):
         return None
     return Section(
-        (
+        name="exports",
+        question="What does it take to use it?",
+        answer=(
             "The model as one ONNX file runs wherever ONNX Runtime does, without PyTorch. Before "
             f"it was written, its answers were compared with the run's on {compared}, one view of "
             "each.",
@@ -50,8 +52,6 @@ def exports_section(folder: Path) -> Section | None:
             ),
         ),
         sources=(Source("ONNX Runtime", "https://onnxruntime.ai/docs/"),),
-        name="exports",
-        question="What does it take to use it?",
     )
 
 

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from tenfold.reporting.charts import Chart
 
 
@@ -10,23 +12,6 @@ class Source(NamedTuple):
 
     words: str
     address: str
-
-
-class Shown(NamedTuple):
-    """Images in a row that belong together, and what a screen reader says of each, with lines of
-    text under them."""
-
-    uris: tuple[str, ...]
-    labels: tuple[str, ...]
-    lines: tuple[str, ...]
-
-
-class Strip(NamedTuple):
-    """Rows of images under a heading, with a sentence on how to read them."""
-
-    heading: str
-    caption: str
-    rows: tuple[Shown, ...]
 
 
 class Table(NamedTuple):
@@ -38,15 +23,13 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """The answer to a question: sentences, charts, tables, images, and where to read more.
+    """The answer to a question: HTML that is ready, or sentences, charts, tables, and where to read
+    more."""
 
-    name, question: given by whoever puts sections on a page.
-    """
-
-    answer: tuple[str, ...]
+    name: str
+    question: str
+    body: Markup = Markup()
+    answer: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
-    strips: tuple[Strip, ...] = ()
     sources: tuple[Source, ...] = ()
-    name: str = ""
-    question: str = ""
