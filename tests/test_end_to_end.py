@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import commands
-from tenfold.audit import AuditOptions, audit
+from tenfold.audit import AuditOptions, agreement, audit, new_pictures
 from tenfold.data import load
 from tenfold.data.sources import published as published_files
-from tenfold.evaluation import agreement, new_test_set
 from tenfold.evaluation.corruptions import FAMILIES
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.reporting.page import write_report
@@ -79,8 +78,8 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
     monkeypatch.setattr(published_files, "cache_folder", lambda: tmp_path / "cache")
     for module, name, values in (
         (agreement, "ANSWERS", 0.9 * eye + 0.1 * np.roll(eye, 1, axis=1)),
-        (new_test_set, "PICTURES", test.pixels[:2000]),
-        (new_test_set, "LABELS", test.labels[:2000].astype(np.int32)),
+        (new_pictures, "PICTURES", test.pixels[:2000]),
+        (new_pictures, "LABELS", test.labels[:2000].astype(np.int32)),
     ):
         published = getattr(module, name)
         np.save(tmp_path / published.name, values)
