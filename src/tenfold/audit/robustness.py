@@ -26,7 +26,8 @@ ATTACKED_SHARE = 0.5
 NUM_FLIPPED = 8
 """Images that are kept to be shown whose prediction a shift changes."""
 
-_SHOWN_SEVERITIES = (1, 3, 5)
+SHOWN = (1, 3, 5)
+"""Severities of each corruption that are kept to be shown."""
 
 
 class Flipped(Fact):
@@ -92,7 +93,7 @@ class Robustness(Answer):
 
     def damaged(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
         """An image as it is and under a corruption, each with its label."""
-        labels = ("as it is", *(f"severity {severity}" for severity in _SHOWN_SEVERITIES))
+        labels = ("as it is", *(f"severity {severity}" for severity in SHOWN))
         images = (self.arrays["example"][0], *self.arrays["corrupted"][number])
         return list(zip(labels, images, strict=True))
 
@@ -119,18 +120,9 @@ def robustness(
     )
     shifts = measuring.shift_consistency(model, images, progress=progress)
     flips, example = shifts.flips[:NUM_FLIPPED], images.pixels[:1]
-    arrays = {
-        "example": example,
-        "corrupted": np.stack(
-            [
-                np.concatenate(
-                    [corrupt(example, name, severity=s, seed=seed) for s in _SHOWN_SEVERITIES]
-                )
-                for names in FAMILIES.values()
-                for name in names
-            ]
-        ),
-    }
+    kinds = [name for names in FAMILIES.values() for name in names]
+    damaged = [[corrupt(example, k, severity=s, seed=seed)[0] for s in SHOWN] for k in kinds]
+    arrays = {"example": example, "corrupted": np.stack(damaged)}
     if flips:
         own = [images.pixels[each.position : each.position + 1] for each in flips]
         moved = [measuring.shifted(one, f.direction) for one, f in zip(own, flips, strict=True)]
