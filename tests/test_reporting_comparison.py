@@ -132,7 +132,7 @@ def test_the_dense_and_the_convolutional_network_are_explained(pair: tuple[Run, 
         f"{100 * ann.shown_scores.accuracy:.1f} %: {gain:.1f} points more, with 21 % of the "
         "parameters and after 2.1 times the training time."
     )
-    text = explanation.explain(comparison)
+    text = " ".join(paragraph.text for paragraph in explanation.explain(comparison))
     assert "3,072 numbers" in text
     assert "1,572,864 weights" in text, "3072 inputs to 512 units"
     assert "takes 864" in text, "3 by 3 by 3 colours to 32 channels"
