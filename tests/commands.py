@@ -26,13 +26,10 @@ from PIL import Image
 
 import warm
 
-# The optimisers of torch import `torch._dynamo` when first used, which takes seconds.
 PRELOADED = [
     "tenfold.cli",
     "tenfold.training.train",
     "tenfold.studies.search.running",
-    "sklearn.metrics",
-    "torch._dynamo",
 ]
 
 TINY_RECIPE = """

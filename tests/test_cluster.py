@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -219,3 +220,76 @@ def test_a_search_on_two_nodes_loses_and_doubles_no_trial(tmp_path: Path) -> Non
         values = [json.loads(line)["validation_accuracy"] for line in lines]
         assert values == trial["values"]
         assert values[-1] == trial["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (["--cluster", "auto"], "add --out FOLDER"),
+        (["--out", "there", "--jobs", "2"], "--jobs goes with --cluster"),
+    ],
+)
+def test_what_a_cluster_is_for_is_said(tmp_path: Path, options: list[str], remedy: str) -> None:
+    command = commands.run(["predict", "model.onnx", "images", *options], folder=tmp_path)
+    assert command.wait() == 2
+    assert remedy in command.output
+
+
+def write_images(folder: Path, number: int) -> None:
+    """So many PNG files of 8 pixels of which no two are alike, the fourth broken."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (number, 8, 8, 3), dtype=np.uint8)
+    for position, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(folder / f"{position:05}.png", compress_level=0)
+    (folder / "00003.png").write_bytes(b"no image")
+
+
+def parts_of(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in out.glob("part-*")}
+
+
+def predictions(folder: Path, out: str, *more: str) -> "subprocess.Popen[str]":
+    run, images = "runs/digits/1", "images"
+    command = ["-m", "tenfold", "predict", run, images, "--out", out, "--threads", "1", "--json"]
+    return subprocess.Popen(
+        [sys.executable, *command, *more],
+        cwd=folder,
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@needs_ray
+@pytest.mark.long
+@pytest.mark.parametrize("loss", ["actor", "node"])
+def test_row_62_predictions_outlast_a_loss_with_each_image_once(tmp_path: Path, loss: str) -> None:
+    (tmp_path / "digits.toml").write_text(RECIPE.replace("60", "1"))
+    finish(start(tmp_path, "train", "digits.toml", "--threads", "1"))
+    write_images(tmp_path / "images", 20_000)
+    finish(predictions(tmp_path, "here"))
+    with nodes(2) as cluster:
+        driver = predictions(tmp_path, "there", "--cluster", cluster.address)
+        wait_until(lambda: len(actors()) == 2 or driver.poll() is not None)
+        if loss == "node":
+            cluster.lose_one()
+        else:
+            os.kill(actors()[0], signal.SIGKILL)
+        [written] = [event for event in finish(driver) if event["event"] == "written"]
+    counts = {name: written[name] for name in ("num_parts", "num_images", "num_broken")}
+    assert counts == {"num_parts": 2, "num_images": 20_000, "num_broken": 1}
+    assert parts_of(tmp_path / "there") == parts_of(tmp_path / "here")
+
+
+def actors() -> list[int]:
+    """The processes in which Ray's actors predict a part."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"MapWorker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found

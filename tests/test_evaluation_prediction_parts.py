@@ -20,6 +20,7 @@ from tenfold.evaluation.prediction_parts import (
     Manifest,
     Settings,
     images_checksum,
+    predict_here,
     predict_to_folder,
 )
 
@@ -85,8 +86,8 @@ def into(out, places=("images",), *, model=None, share=(1, 1), on_part=None, **c
         "num_parts": len(parts),
     }
     manifest = Manifest(model="m", images=tuple(places), settings=Settings(**known | changes))
-    model = model or Brightness()
-    return predict_to_folder(model, parts, out, manifest=manifest, share=share, on_part=on_part)
+    predict = predict_here(model or Brightness(), manifest.settings)
+    return predict_to_folder(predict, parts, out, manifest=manifest, share=share, on_part=on_part)
 
 
 def rows_in(out):
@@ -179,7 +180,7 @@ def test_a_folder_has_every_image_once_and_counts(folder):
     written = []
     done = into(folder / "out", on_part=lambda *each: written.append(each))
     out = folder / "out"
-    assert [(file.name, n, b) for file, n, b in written] == [
+    assert [(file.name, t.num_images, t.num_broken) for file, t in written] == [
         *(("part-00000.csv", 10, 1), ("part-00001.csv", 10, 0), ("part-00002.csv", 5, 0)),
     ]
     rows = rows_in(out)

@@ -109,9 +109,9 @@ class ChooseTogether:
 
     def __call__(self) -> None:
         """Wrap the choice of the run folder."""
-        import tenfold.training.train as train
+        from tenfold.training import run_folders
 
-        real = train.choose_folder
+        real = run_folders.choose_folder
 
         def choose(*arguments):
             run = real(*arguments)
@@ -123,7 +123,7 @@ class ChooseTogether:
                 time.sleep(0.01)
             return run
 
-        train.choose_folder = choose
+        run_folders.choose_folder = choose
 
 
 def test_row_15_two_commands_at_once_take_a_folder_each(folder):

@@ -57,6 +57,19 @@ def test_without_a_recipe_it_trains_with_the_defaults(folder):
     assert (folder / "of-photos/result.json").exists()
 
 
+def test_a_recipe_elsewhere_names_what_lies_beside_it(folder):
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere/other_net.py").write_text(NETWORK)
+    text = '[model]\nname = "other_net.py:net"\n[data]\nname = "digits"\nimage_size = 8\n'
+    (folder / "elsewhere/own.toml").write_text(text)
+    tenfold(folder, "train", "elsewhere/own.toml", *QUICK[2:], "--folder", "beside")
+    assert (folder / "beside/code/other_net.py").read_text() == NETWORK
+    epochs = ["--set", "training.epochs=1", "--no-report"]
+    grid = ["--grid", "model.width=4,5"]
+    tenfold(folder, "study", "elsewhere/own.toml", *grid, *epochs, "--folder", "widths")
+    assert len(list(folder.glob("widths/runs/*/result.json"))) == 2
+
+
 def test_an_option_that_it_has_not_names_the_nearest(folder):
     output = tenfold(folder, "train", *OWN, *QUICK, "--set", "model.widht=6", status=2)
     assert "unknown key 'model.widht' (did you mean 'width'?)" in output

@@ -27,6 +27,24 @@ def test_an_import_loads_nothing_heavy(run_python, module):
     assert done.stdout.split() == []
 
 
+TRAINED = """
+import sys, tenfold
+for name in ("sgd", "adam", "adamw", "muon"):
+    model = "speedrun" if name == "muon" else "ann"
+    options = {"epochs": 1, "training__min_steps": 0, "model__name": model, "progress": False}
+    tenfold.train("ann", data="digits", optimizer__name=name, **options)
+print(*[name for name in sys.argv[1:] if name in sys.modules])
+"""
+
+
+def test_a_training_imports_neither_compiler_nor_scikit_learn(run_python, tmp_path, monkeypatch):
+    """Each takes two seconds, of runs that may take five."""
+    monkeypatch.chdir(tmp_path)
+    done = run_python(TRAINED, "torch._dynamo", "sklearn", "sympy", "pandas")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
 def test_every_module_says_what_it_is(path):
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))

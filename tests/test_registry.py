@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from tenfold import registry
+from tenfold import own_parts, registry
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import load
 from tenfold.recipe import load_recipe, recipe_from_dict
@@ -40,7 +40,7 @@ def workplace(tmp_path, monkeypatch):
     """A folder with a network of one's own, and a home where no code is trusted yet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.delenv(registry.TRUST_CODE, raising=False)
+    monkeypatch.delenv(own_parts.TRUST_CODE, raising=False)
     (tmp_path / "my_net.py").write_text(NETWORK)
     return tmp_path
 
@@ -55,7 +55,7 @@ def trained(chosen):
 
 def forget():
     """What another user's machine knows: none of this code."""
-    registry._trust_file().unlink()
+    own_parts._trust_file().unlink()
 
 
 def test_a_signature_is_the_schema_of_its_options():
@@ -158,7 +158,7 @@ def test_a_run_keeps_the_code_and_says_its_sum(run, workplace):
     kept = run.path / "code/my_net.py"
     assert kept.read_text() == NETWORK
     known = json.loads(run.provenance.read_text())
-    assert known["code"] == {"my_net.py": registry.sum_of(kept)}
+    assert known["code"] == {"my_net.py": own_parts.sum_of(kept)}
 
 
 def test_a_run_is_evaluated_by_the_code_that_it_was_trained_with(run, workplace):
@@ -182,7 +182,7 @@ def test_row_61_code_that_came_with_a_run_is_not_imported_unless_trusted(
         assert not (workplace / "was-run").exists()
     with pytest.raises(TenfoldError, match="--trust-code"):
         load_recipe(copied / "recipe.json")
-    monkeypatch.setenv(registry.TRUST_CODE, "1")
+    monkeypatch.setenv(own_parts.TRUST_CODE, "1")
     assert load(copied).predict(np.zeros((8, 8, 3), np.uint8))
     assert (workplace / "was-run").exists()
 

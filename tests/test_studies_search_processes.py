@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 import commands
+import postgresql
 from commands import Command
 from searches import LONG, LONG_EPOCHS, LR, arguments, prepare, start, states, summary, tune
 from tenfold.studies.search import store
@@ -193,3 +194,35 @@ def test_two_folders_share_a_data_base_as_two_machines_do(tmp_path: Path) -> Non
     other = tune(folder, "--storage", url, "--folder", "three", "--seed", "1", trials=6)
     assert other.wait() == 2
     assert "seed was 0 and is 1 now; give another --storage" in other.output
+
+
+def _is_training(search: Path) -> bool:
+    """Whether a trial of this folder is under way, with epochs left."""
+    lines = [log.read_text().count("\n") for log in search.glob("runs/*/metrics.jsonl")]
+    return any(2 <= number < LONG_EPOCHS - 10 for number in lines)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(postgresql.PROGRAMS is None, reason="needs Debian's package postgresql")
+def test_three_drivers_share_a_postgresql_server_and_one_is_killed(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, LR)
+    names = ("one", "two", "three")
+    with postgresql.server() as url:
+        drivers = [
+            start(folder, *LONG, "--storage", url, "--folder", name, "--json", trials=9)
+            for name in names
+        ]
+        drivers[0].wait_for(lambda: _is_training(folder / "one"))
+        drivers[0].kill()
+        assert [driver.wait() for driver in drivers[1:]] == [0, 0], drivers[1].output
+        # The last to end has them all.
+        trials = max((summary(folder, name)["trials"] for name in names[1:]), key=len)
+        finished = [trial for trial in trials if trial["state"] in ("complete", "pruned")]
+        assert len(finished) == 9
+        assert [trial["number"] for trial in trials] == list(range(len(trials)))
+        trained = [number for driver in drivers for number in _trained_by(driver)]
+        assert sorted(trained) == [trial["number"] for trial in finished]
+        assert all(map(_trained_by, drivers[1:]))
+        again = [trial for trial in trials if trial["resumes"] is not None]
+        assert again
+        assert {trials[trial["resumes"]]["state"] for trial in again} == {"interrupted"}

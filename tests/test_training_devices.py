@@ -123,16 +123,16 @@ def test_no_step_reads_a_value_from_the_device(deferring, monkeypatch, optimizer
 
 @pytest.mark.parametrize("loss_scale", [1e38, math.nan])
 def test_a_run_that_diverges_is_found_before_anything_is_saved(deferring, monkeypatch, loss_scale):
-    from tenfold.training import loop
+    from tenfold.training import session
 
-    real = loop.loss_of
+    real = session.loss_of
     seen = []
 
     def spoilt(*arguments, **options):
         seen.append(1)
         return real(*arguments, **options) * (loss_scale**2 if len(seen) == 9 else 1.0)
 
-    monkeypatch.setattr(loop, "loss_of", spoilt)
+    monkeypatch.setattr(session, "loss_of", spoilt)
     saved = []
     with pytest.raises(DivergedError, match=r"epoch 2, step \d, or somewhat earlier.*optimizer.lr"):
         fit(tiny(), data(), save=lambda state: saved.append(state.history.epoch))

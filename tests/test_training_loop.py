@@ -17,7 +17,7 @@ from tenfold.errors import DivergedError, TenfoldError
 from tenfold.evaluation.trained import load_model, save_model
 from tenfold.models import Speedrun
 from tenfold.recipe import load_recipe, recipe_from_dict, shipped_recipes
-from tenfold.training import batches, loop
+from tenfold.training import batches, session
 from tenfold.training.batches import epoch_batches
 from tenfold.training.loop import fit
 from tenfold.training.reporters import Reporters
@@ -504,8 +504,8 @@ def test_the_options_of_a_model_reach_it(values, layer, number):
 @pytest.mark.parametrize("scale", [1e25, 1.0])
 def test_averages_of_the_optimiser_that_overflow_end_the_run(monkeypatch, scale):
     # Finite gradients of 1e24 and more, whose squares are not: Adam would stand still for good.
-    real = loop.loss_of
-    monkeypatch.setattr(loop, "loss_of", lambda *a, **k: real(*a, **k) * scale)
+    real = session.loss_of
+    monkeypatch.setattr(session, "loss_of", lambda *a, **k: real(*a, **k) * scale)
     recipe = tiny("optimizer.name=adam", "training.epochs=1")
     if scale == 1.0:
         assert fit(recipe, data()).history.ended == "finished"

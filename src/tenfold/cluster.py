@@ -42,6 +42,45 @@ class Task(NamedTuple):
     working_folder: Path
 
 
+def connect(address: str) -> Any:
+    """The module `ray`, connected to the cluster at `address`.
+
+    Raises TenfoldError where Ray is not installed, or no cluster answers.
+    """
+    require_packages("ray", what="`--cluster` needs Ray", extra="cluster")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    try:
+        ray.init(address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise TenfoldError(
+            f"There is no Ray cluster at --cluster {address} ({first_line(error)}); start one "
+            "with `ray start --head`, or give the address of its head."
+        ) from None
+    # Its notices of lost nodes go to standard output, where --json has its lines.
+    ray._private.worker._worker_logs_enabled = False
+    return ray
+
+
+def handed_on() -> dict[str, str]:
+    """The variables of this process that nodes are to have."""
+    return {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+
+
+def num_gpus(ray: Any) -> int:
+    """1 where the cluster has GPUs, of which each job gets one."""
+    wanted = os.environ.get("TENFOLD_DEVICE", "cuda") == "cuda"
+    return int(wanted and ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+def most_jobs(ray: Any, threads: int) -> int:
+    """How many jobs of so many threads the cluster has room for at once."""
+    found = ray.cluster_resources()
+    room = [found.get("CPU", 1) // threads, *([found["GPU"]] if num_gpus(ray) else [])]
+    return max(int(min(room)), 1)
+
+
 class Cluster:
     """The Ray cluster at `address`: `auto` for the one that this machine is part of.
 
@@ -50,23 +89,10 @@ class Cluster:
     """
 
     def __init__(self, address: str, *, shared: bool | None = None) -> None:
-        require_packages("ray", what="`--cluster` needs Ray", extra="cluster")
-        import ray
+        ray = connect(address)
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._shared = shared
-        try:
-            ray.init(
-                address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise TenfoldError(
-                f"There is no Ray cluster at --cluster {address} ({first_line(error)}); start one "
-                "with `ray start --head`, or give the address of its head."
-            ) from None
-        # Its notices of lost nodes go to standard output, where --json has its lines.
-        ray._private.worker._worker_logs_enabled = False
         self._ray: Any = ray
         here: Any = NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
@@ -79,15 +105,12 @@ class Cluster:
 
     def most_jobs(self, threads: int) -> int:
         """How many items of so many threads the cluster has room for at once."""
-        found = self._ray.cluster_resources()
-        room = [found.get("CPU", 1) // threads, *([found["GPU"]] if self._num_gpus() else [])]
-        return max(int(min(room)), 1)
+        return most_jobs(self._ray, threads)
 
     def start(self, item: Item, post: Post) -> Running:
         """See engine.Place."""
         item.folder.mkdir(parents=True, exist_ok=True)
-        variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
-        item = replace(item, environment={**variables, **item.environment})
+        item = replace(item, environment={**handed_on(), **item.environment})
         marker = item.folder / ".driver.tmp"
         marker.unlink(missing_ok=True)
         packed = pack(item.folder)
@@ -95,7 +118,7 @@ class Cluster:
             marker.touch()
         self._posts[item.name] = post
         work = self._ray.remote(_work).options(
-            num_cpus=item.threads, num_gpus=self._num_gpus(), max_retries=MAX_RETRIES
+            num_cpus=item.threads, num_gpus=num_gpus(self._ray), max_retries=MAX_RETRIES
         )
         task = Task(item, marker, packed, Path.cwd())
         return _Remote(self, item, work.remote(task, self._mailbox))
@@ -144,10 +167,6 @@ class Cluster:
         """End an item at once."""
         with contextlib.suppress(Exception):  # Whatever is wrong with the cluster, we leave it.
             self._ray.cancel(reference, force=True)
-
-    def _num_gpus(self) -> int:
-        wanted = os.environ.get("TENFOLD_DEVICE", "cuda") == "cuda"
-        return int(wanted and self._ray.cluster_resources().get("GPU", 0) >= 1)
 
 
 class _Remote:

@@ -5,20 +5,13 @@ module (`package.module:net`). Types, defaults and ranges (`Annotated`) of its s
 schema of its options, so that a new one is one function, and one line below where it is shipped.
 """
 
-import contextlib
-import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
-import re
-import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -30,11 +23,10 @@ from typing import (
     get_type_hints,
 )  # fmt: skip
 
-from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, create_model, model_validator
-from pydantic_core import PydanticCustomError
 
-from tenfold.validation import nearest
+from tenfold.own_parts import call_of, is_own
+from tenfold.validation import expected, nearest, unusable
 
 SHIPPED: dict[str, dict[str, str]] = {
     "network": {
@@ -85,12 +77,6 @@ SHIPPED: dict[str, dict[str, str]] = {
     },
 }
 """Where the parts are that come with tenfold, by kind and name."""
-
-OWN = r".*\.py:\w+|\w+(\.\w+)*:\w+"
-"""The form of a name of somebody's own part."""
-
-TRUST_CODE = "TENFOLD_TRUST_CODE"
-"""The variable of the environment that `--trust-code` sets."""
 
 GIVEN = {
     "network": {"num_classes", "image_size"},
@@ -271,7 +257,8 @@ def find_part(kind: str, name: str) -> Part:
         ours = f"one of {', '.join(shipped)}{nearest(name, shipped)}, or " if shipped else ""
         words = f"{ours}such as my.py:{kind}"
         raise expected(words, key="name", found=name)
-    return _own_part(kind, name)
+    call, code = call_of(name)
+    return _made(kind, name, call, code=code)
 
 
 @cache
@@ -285,145 +272,3 @@ def _made(kind: str, name: str, call: Any, *, code: Path | None = None) -> Part:
     found: dict[str, Any] = getattr(call, "__dict__", {})
     marked: dict[str, bool] = found.get("traits", {})
     return Part(kind, name, call, rules=tuple(found.get("rules", ())), code=code, **marked)
-
-
-def is_own(name: str) -> bool:
-    """Whether `name` has the form of somebody's own part, `my.py:net` or `package.module:net`."""
-    return re.fullmatch(OWN, name) is not None
-
-
-def _own_part(kind: str, name: str) -> Part:
-    place, _, function = name.rpartition(":")
-    origin = _ORIGIN.get()
-    if place.endswith(".py"):
-        path = Path(place)
-        if origin is not None and (kept := origin.folder / path.name).is_file():
-            path = kept
-        if not path.is_file():
-            raise unusable(name, f"there is no file {path}")
-        if origin is not None:
-            origin.require_trust(name, sum_of(path))
-        module: ModuleType = _loaded(path.resolve(), sum_of(path))
-    else:
-        if origin is not None:
-            origin.require_trust(name, place)
-        path, module = None, _module(place)
-    call = getattr(module, function, None)
-    if not callable(call):
-        callables = [key for key, each in vars(module).items() if callable(each)]
-        raise unusable(name, f"{place} has no function {function!r}{nearest(function, callables)}")
-    if origin is None:
-        trust(sum_of(path) if path is not None else place)
-    return _made(kind, name, call, code=path)
-
-
-@cache
-def _loaded(path: Path, _: str) -> ModuleType:
-    """The module that the file at `path` is, imported anew when it has changed."""
-    name = f"tenfold_part_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # So that its classes can be pickled.
-    with _beside(path.parent):
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[name]
-            said = f"{path} raises {type(error).__name__}: {error}"
-            raise unusable(path.name, said) from error
-    return module
-
-
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[None]:
-    """With modules that lie in `folder` importable."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-
-
-def _module(place: str) -> ModuleType:
-    try:
-        with _beside(Path.cwd()):
-            return importlib.import_module(place)
-    except ImportError as error:
-        said = f"{place} can't be imported ({error}); install it, or check its name"
-        raise unusable(place, said) from error
-
-
-# -- code that came with a run -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A run whose recipe is being read: where it keeps the code of its parts."""
-
-    folder: Path
-
-    def require_trust(self, name: str, key: str) -> None:
-        """Raise TenfoldError unless this user has run the code `key` before, or trusts any."""
-        if os.environ.get(TRUST_CODE) or key in _trusted():
-            return
-        raise unusable(
-            name,
-            f"its code came with {self.folder.parent} and would be run; read it first, and then "
-            "give --trust-code",
-        )
-
-
-_ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)
-
-
-@contextlib.contextmanager
-def code_of_run(folder: Path) -> Iterator[None]:
-    """Within this, files of parts are those that the run in `folder` keeps, and only code that
-    this user has named in a recipe before is imported."""
-    token = _ORIGIN.set(Origin(folder / "code"))
-    try:
-        yield
-    finally:
-        _ORIGIN.reset(token)
-
-
-def sum_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def trust(key: str) -> None:
-    """Remember that this user named a part with this code: a file's sum or a module's name."""
-    if key in _trusted():
-        return
-    with contextlib.suppress(OSError):  # A home that can't be written: --trust-code will do.
-        path = _trust_file()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{key}\n")
-
-
-def _trusted() -> set[str]:
-    try:
-        return set(_trust_file().read_text(encoding="utf-8").split())
-    except OSError:
-        return set()
-
-
-def _trust_file() -> Path:
-    return user_state_path("tenfold") / "trusted-code"
-
-
-def unusable(name: str, why: str) -> PydanticCustomError:
-    """The error where somebody's own part can't be had."""
-    return PydanticCustomError(
-        "unusable", "{name} can't be used: {why}.", {"name": name, "why": why}
-    )
-
-
-def expected(words: str, *, key: str = "", found: Any = None) -> PydanticCustomError:
-    """An error that says what `key` of the table in hand must be; for validators."""
-    context = {"words": words, "key": key, "found": found}
-    return PydanticCustomError("expected", "must be {words}", context)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 _EXPECTED = {
     "int": "a whole number",
@@ -200,3 +200,16 @@ def _tag(kind: Any, part: int | str) -> bool:
     literals = (field.annotation for field in kind.model_fields.values())
     tags = [arg for each in literals if get_origin(each) is Literal for arg in get_args(each)]
     return part == kind.__name__ or (part in tags and part not in kind.model_fields)
+
+
+def unusable(name: str, why: str) -> PydanticCustomError:
+    """The error where somebody's own part can't be had."""
+    return PydanticCustomError(
+        "unusable", "{name} can't be used: {why}.", {"name": name, "why": why}
+    )
+
+
+def expected(words: str, *, key: str = "", found: Any = None) -> PydanticCustomError:
+    """An error that says what `key` of the table in hand must be; for validators."""
+    context = {"words": words, "key": key, "found": found}
+    return PydanticCustomError("expected", "must be {words}", context)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.errors import TenfoldError
-from tenfold.registry import SHIPPED, is_own
+from tenfold.own_parts import is_own
+from tenfold.registry import SHIPPED
 
 __all__ = ["PARTS", "AuditOptions", "audit", "require_parts"]
 

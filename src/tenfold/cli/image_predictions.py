@@ -8,13 +8,15 @@ import typer
 
 from tenfold.cli.options import chosen_part
 from tenfold.console.output import Output
-from tenfold.errors import TenfoldError, counted
+from tenfold.errors import counted
 from tenfold.formatting import percent
 
 if TYPE_CHECKING:
     from tenfold.cli.predictions import Task
     from tenfold.data.formats.image_sources import Part
     from tenfold.evaluation.picture_predictions import Model, PicturePrediction
+    from tenfold.evaluation.prediction_parts import Predict, Settings
+    from tenfold.progress import Progress
 
 MAX_ROWS = 40
 
@@ -24,11 +26,12 @@ logger = logging.getLogger("tenfold")
 def predict_images(output: Output, run: Path, places: list[str], task: "Task") -> None:
     """Predict single images as `task` says."""
     from tenfold.data.formats.image_sources import find_parts
+    from tenfold.deployment.any_model import model_file
 
-    _require_model(run)
+    model_file(run)
     share = chosen_part(task.part)
     parts = find_parts(places)
-    model, threshold = _load_model(run, task.accuracy, task.threads)
+    model, threshold = _load_model(run, task)
     if task.out is not None:
         _write_parts(output, run, places, task, parts, model, threshold, share)
         return
@@ -72,9 +75,11 @@ def _write_parts(
     share: tuple[int, int] | None,
 ) -> None:
     """The predictions of any number of images in a folder; see `evaluation.prediction_parts`."""
+    from tenfold.deployment.any_model import model_file
     from tenfold.evaluation.prediction_parts import (
         Manifest,
         Settings,
+        Table,
         checksum_of,
         images_checksum,
         predict_to_folder,
@@ -82,7 +87,7 @@ def _write_parts(
 
     assert task.out is not None
     settings = Settings(
-        model_sha256=checksum_of(_model_file(run)),
+        model_sha256=checksum_of(model_file(run)),
         temperature=getattr(model, "temperature", 1.0),
         threshold=None if task.accuracy is None else threshold,
         class_names=model.class_names,
@@ -93,18 +98,14 @@ def _write_parts(
     )
     manifest = Manifest(model=str(run), images=tuple(places), settings=settings)
 
-    def on_part(file: Path, num_images: int, num_broken: int) -> None:
-        output.record("part", file=str(file), num_images=num_images, num_broken=num_broken)
+    def on_part(file: Path, table: Table) -> None:
+        counts = {"num_images": table.num_images, "num_broken": table.num_broken}
+        output.record("part", file=str(file), **counts)
 
     with output.progress() as progress:
+        predict = _predict(run, task, model, settings, progress)
         manifest = predict_to_folder(
-            model,
-            parts,
-            task.out,
-            manifest=manifest,
-            share=share or (1, 1),
-            progress=progress,
-            on_part=on_part,
+            predict, parts, task.out, manifest=manifest, share=share or (1, 1), on_part=on_part
         )
     done = manifest.finished
     output.record(
@@ -119,13 +120,28 @@ def _write_parts(
     output.say(f"{predictions_are(number)} in {task.out} ({files}).")
 
 
+def _predict(
+    run: Path, task: "Task", model: "Model", settings: "Settings", progress: "Progress"
+) -> "Predict":
+    """How parts are predicted: here, or on a cluster."""
+    if (address := task.address()) is None:
+        from tenfold.evaluation.prediction_parts import predict_here
+
+        return predict_here(model, settings, progress=progress)
+    from tenfold.deployment.cluster_predictions import predict_on_cluster
+
+    return predict_on_cluster(
+        run, settings, address=address, jobs=task.jobs, threads=task.threads, progress=progress
+    )
+
+
 def watch(output: Output, run: Path, folder: Path, task: "Task") -> None:
     """A line for each image that comes into `folder`, until somebody ends it."""
     import contextlib
 
     from tenfold.evaluation.picture_predictions import watch_folder, with_threshold
 
-    model, threshold = _load_model(run, task.accuracy, task.threads)
+    model, threshold = _load_model(run, task)
     top = min(task.top, len(model.class_names))
     with contextlib.suppress(KeyboardInterrupt):
         for prediction in watch_folder(model, folder, top=top):
@@ -138,51 +154,11 @@ def watch(output: Output, run: Path, folder: Path, task: "Task") -> None:
             output.say(f"{prediction.path}: {unsure}{guesses or prediction.error}")
 
 
-def _require_model(run: Path) -> None:
-    """Raise TenfoldError where there is no run or file of a model, before torch is imported."""
-    if run.suffix not in (".onnx", ".safetensors"):
-        from tenfold.run import open_run
+def _load_model(run: Path, task: "Task") -> "tuple[Model, float]":
+    from tenfold.deployment.any_model import load_any
 
-        open_run(run)
-    elif not run.is_file():
-        raise TenfoldError(f"There is no model {run}; check the path.")
-
-
-def _model_file(run: Path) -> Path:
-    from tenfold.run import open_run
-
-    return run if run.suffix in (".onnx", ".safetensors") else open_run(run).model
-
-
-def _load_model(run: Path, accuracy: int | None, threads: int | None) -> tuple["Model", float]:
-    """The model of a run or of a file, and the confidence below which it had better not answer."""
-    share = accuracy / 100 if accuracy is not None else None
-    if run.suffix == ".onnx":
-        from tenfold.deployment.predictor import Predictor
-
-        predictor = Predictor(run, threads=threads or 0, accuracy=share)
-        return predictor, predictor.threshold
-    from tenfold.evaluation.calibration import fitted_of, why_unfitted
-    from tenfold.evaluation.thresholds import confidence_for
-    from tenfold.evaluation.trained import load
-    from tenfold.results.runs import read_result
-    from tenfold.run import open_run
-    from tenfold.training.process import prepare_process
-
-    prepare_process(threads)
-    if run.suffix == ".safetensors":
-        if share is not None:
-            raise TenfoldError(
-                f"{run} alone has no thresholds; name the run's folder, or leave out --accuracy."
-            )
-        return load(run), 0.0
-    folder, threshold = open_run(run), 0.0
-    if share is not None:
-        result = read_result(folder.result)
-        fitted = fitted_of(result)
-        known = [each.to_dict() for each in (fitted.thresholds if fitted else ())]
-        threshold = confidence_for(known, share, unfitted=why_unfitted(result))
-    return load(folder.path), threshold
+    share = task.accuracy / 100 if task.accuracy is not None else None
+    return load_any(run, accuracy=share, threads=task.threads)
 
 
 def _show_pictures(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:

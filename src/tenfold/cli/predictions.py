@@ -1,5 +1,6 @@
 """`tenfold predict` and `tenfold score`: images to labels, and labels to a score."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +50,17 @@ class Task:
         str, typer.Option("--format", metavar="csv|parquet", help="Of the parts of --out.")
     ] = "csv"
     part: PartOption = None
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|auto",
+            help="With --out: on the nodes of this Ray cluster; RAY_ADDRESS does the same.",
+        ),
+    ] = None
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --cluster: models at once; as many as fit if not given."),
+    ] = None
     labels: Annotated[
         Path | None, typer.Option(help="With --csv: write the split's true labels there.")
     ] = None
@@ -65,6 +77,10 @@ class Task:
     ] = None
     skip_broken: SkipBrokenOption = False
     threads: ThreadsOption = None
+
+    def address(self) -> str | None:
+        """The Ray cluster to predict on; None for this machine."""
+        return self.cluster or os.environ.get("RAY_ADDRESS") if self.out else None
 
 
 def predict(
@@ -179,9 +195,10 @@ def _require_one_task(pictures: list[str] | None, task: Task) -> None:
         "Both --csv and --out were given; leave one of them out.": csv and task.out,
         "--skip-broken goes without --out, whose files hold the reason of each broken image in the "
         "column error; leave it out.": task.out and task.skip_broken,
-        "--part and --format go with --out; add --out FOLDER.": (
-            not task.out and (task.part is not None or task.file_format != "csv")
-        ),
+        "--part, --format, --cluster and --jobs go with --out; add --out FOLDER.": not task.out
+        and (task.part or task.cluster or task.jobs or task.file_format != "csv"),
+        "--jobs goes with --cluster; add it, or leave --jobs out.": task.jobs
+        and not task.address(),
         f"--format {task.file_format!r} is neither csv nor parquet; choose one of them.": (
             task.file_format not in ("csv", "parquet")
         ),

@@ -1,7 +1,6 @@
 """Numbers from predictions: how often right, on what, and how surely."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -73,25 +72,22 @@ def compare_labels(
     there is none, which is wrong and in no column of `confusion`. A class without images has
     neither recall nor F1: None. Raises ValueError for N = 0.
     """
-    from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recall_fscore_support
-
     if len(labels) == 0:
         raise ValueError("metrics need at least one picture")
     right = guesses == labels
-    indices = np.arange(len(class_names))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, guesses, labels=indices, zero_division=0
-    )
-    with warnings.catch_warnings():
-        # Pictures of a single class, all of them right, correlate with nothing: 0 it is.
-        warnings.filterwarnings("ignore", message="A single label was found")
-        confusion = confusion_matrix(labels, guesses, labels=indices)
-        correlation = float(matthews_corrcoef(labels, guesses))
+    number = len(class_names)
+    # Those without a prediction are in a column after the last class.
+    cells = labels * (number + 1) + np.where(guesses < 0, number, guesses)
+    table = np.bincount(cells, minlength=number * (number + 1)).reshape(number, number + 1)
+    confusion, hits = table[:, :number], table.diagonal()
+    support, predicted = table.sum(axis=1), confusion.sum(axis=0)
+    precision, recall = _shares(hits, predicted), _shares(hits, support)
+    f1 = _shares(2 * hits, support + predicted)
     return LabelMetrics(
         num_images=len(labels),
         accuracy=float(right.mean()),
         accuracy_interval=wilson_interval(int(right.sum()), len(labels)),
-        matthews_correlation=correlation,
+        matthews_correlation=_matthews_correlation(table),
         per_class=tuple(
             ClassScore(
                 name=name,
@@ -105,6 +101,20 @@ def compare_labels(
         confusion=confusion.tolist(),
         most_confused=_most_confused(confusion, class_names, num_images=support),
     )
+
+
+def _shares(parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Parts of wholes; 0 of none."""
+    return parts / np.maximum(wholes, 1)
+
+
+def _matthews_correlation(table: NDArray[np.int64]) -> float:
+    """Of true classes (rows) and predicted ones (columns), by Gorodkin (2004); 0 where one of them
+    is the same for all."""
+    rows, columns, total = table.sum(axis=1), table.sum(axis=0), int(table.sum())
+    covariance = int(table.trace()) * total - int(rows @ columns[: len(rows)])
+    spread = (total**2 - int(rows @ rows)) * (total**2 - int(columns @ columns))
+    return covariance / math.sqrt(spread) if spread else 0.0
 
 
 def cross_entropy(predictions: Predictions) -> float:

@@ -6,11 +6,12 @@ the parts, goes on with those that are missing.
 
 import csv
 import hashlib
+import io
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,7 +25,7 @@ from tenfold.evaluation.picture_predictions import (
     with_threshold,
 )
 from tenfold.evaluation.submissions import table_text
-from tenfold.files import atomic_file, write_json, write_text
+from tenfold.files import write_bytes, write_json
 from tenfold.progress import Progress
 
 MANIFEST = "manifest.json"
@@ -92,40 +93,62 @@ def images_checksum(parts: Sequence[Part]) -> str:
     return digest.hexdigest()
 
 
+class Table(NamedTuple):
+    """A part predicted: the content of its file, its images and the broken ones of them."""
+
+    content: bytes
+    num_images: int
+    num_broken: int
+
+
+Predict = Callable[[Sequence[Part]], Generator[tuple[int, Table], None, None]]
+"""Predicts parts: the position of each among them, and its table, in any order."""
+
+
+def predict_here(model: Model, settings: Settings, *, progress: Progress | None = None) -> Predict:
+    """Predict parts in this process, one after the other; it raises as `predict_parts`."""
+
+    def predict(parts: Sequence[Part]) -> Generator[tuple[int, Table], None, None]:
+        found = predict_parts(model, parts, top=settings.top, progress=progress)
+        with closing(found):
+            for position, batches in itertools.groupby(found, key=lambda batch: batch[0]):
+                predictions = [
+                    with_threshold(prediction, settings.threshold or 0.0)
+                    for _, some in batches
+                    for prediction in some
+                ]
+                num_broken = sum(prediction.error is not None for prediction in predictions)
+                content = _content(predictions, settings)
+                yield position, Table(content, len(predictions), num_broken)
+
+    return predict
+
+
 def predict_to_folder(
-    model: Model,
+    predict: Predict,
     parts: Sequence[Part],
     folder: Path,
     *,
     manifest: Manifest,
     share: tuple[int, int] = (1, 1),
-    progress: Progress | None = None,
-    on_part: Callable[[Path, int, int], None] | None = None,
+    on_part: Callable[[Path, Table], None] | None = None,
 ) -> Manifest:
     """Predict the parts that `folder` lacks, and return its manifest afterwards.
 
     share: which of how many processes this is, from 1; it takes the parts at its turn. on_part:
-    called with each file that is written, its images and the broken ones of them. Raises
-    TenfoldError where the folder holds anything else or predictions of other settings, and as
-    `predict_parts`.
+    called with each file that is written and what is in it. Raises TenfoldError where the folder
+    holds anything else or predictions of other settings, and as `predict`.
     """
     manifest = _begin(folder, manifest)
     settings, (number, of) = manifest.settings, share
     files = _files(folder, settings)
     missing = [n for n in range(number - 1, len(parts), of) if not files[n].exists()]
-    found = predict_parts(model, [parts[n] for n in missing], top=settings.top, progress=progress)
-    with closing(found):
-        for position, batches in itertools.groupby(found, key=lambda batch: batch[0]):
-            predictions = [
-                with_threshold(prediction, settings.threshold or 0.0)
-                for _, some in batches
-                for prediction in some
-            ]
+    with closing(predict([parts[n] for n in missing])) as found:
+        for position, table in found:
             file = files[missing[position]]
-            _write(file, predictions, settings)
+            write_bytes(file, table.content)
             if on_part is not None:
-                broken = sum(prediction.error is not None for prediction in predictions)
-                on_part(file, len(predictions), broken)
+                on_part(file, table)
     return _count(folder, manifest)
 
 
@@ -169,12 +192,11 @@ def _begin(folder: Path, manifest: Manifest) -> Manifest:
     return known
 
 
-def _write(file: Path, predictions: list[PicturePrediction], settings: Settings) -> None:
+def _content(predictions: list[PicturePrediction], settings: Settings) -> bytes:
     has_unsure = settings.threshold is not None
     columns, rows = table_of(predictions, top=settings.top, has_unsure=has_unsure)
     if settings.file_format == "csv":
-        write_text(file, table_text(columns, rows))
-        return
+        return table_text(columns, rows).encode(errors="backslashreplace")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -187,8 +209,9 @@ def _write(file: Path, predictions: list[PicturePrediction], settings: Settings)
             arrays[name] = pa.array([cell is not None for cell in cells], pa.bool_())
         else:
             arrays[name] = pa.array(cells, pa.string())
-    with atomic_file(file) as opened:
-        pq.write_table(pa.table(arrays), opened)
+    stream = io.BytesIO()
+    pq.write_table(pa.table(arrays), stream)
+    return stream.getvalue()
 
 
 def _count(folder: Path, manifest: Manifest) -> Manifest:

@@ -33,9 +33,9 @@ from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.views import logits_of_views
 from tenfold.files import write_bytes
 from tenfold.models import Pretrained
+from tenfold.own_parts import code_of_run
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, recipe_from_dict
-from tenfold.registry import code_of_run
 from tenfold.results.runs import read_result
 
 FORMAT = "tenfold-model-1"

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from tenfold.errors import TenfoldError
-from tenfold.registry import expected
+from tenfold.validation import expected
 
 
 class Layer(NamedTuple):

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from tenfold.own_parts import OWN
 from tenfold.recipe.models import DEFAULTS, KINDS, Recipe
-from tenfold.registry import OWN, SHIPPED, find_part
+from tenfold.registry import SHIPPED, find_part
 
 
 def json_schema() -> dict[str, Any]:

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
+from tenfold.own_parts import code_of_run, recipe_in
 from tenfold.recipe.models import DEFAULTS, KINDS, Recipe
-from tenfold.registry import SHIPPED, Options, PartOptions, code_of_run, find_part, frozen
+from tenfold.registry import SHIPPED, Options, PartOptions, find_part, frozen
 from tenfold.validation import nearest, sentence_of
 
 M = TypeVar("M", bound=Options)
@@ -47,8 +48,8 @@ def load_recipe(
         path = Path(recipe)
         values, source = _read_values(path, str(recipe))
         values.setdefault("name", path.stem)
-        if path.suffix == ".json":
-            came_with = code_of_run(path.parent)
+        is_of_run = path.suffix == ".json"
+        came_with = code_of_run(path.parent) if is_of_run else recipe_in(path.parent)
     with came_with:
         return recipe_from_dict(apply_overrides(values, overrides), source=source)
 

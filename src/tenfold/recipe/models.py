@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from tenfold.registry import SHIPPED, Options, PartOptions, expected, find_part
+from tenfold.registry import SHIPPED, Options, PartOptions, find_part
+from tenfold.validation import expected
 
 Normalisation = Literal["standardise", "unit", "symmetric", "given", "pretrained"]
 Precision = Literal["float32", "bf16", "fp16", "auto"]

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 from tenfold.errors import TenfoldError
+from tenfold.files import write_json
+from tenfold.own_parts import sum_of
 from tenfold.recipe.models import Recipe
-from tenfold.registry import sum_of
 
 FOLDER = "code"
 """Where a run keeps it."""
@@ -27,12 +28,19 @@ def own_code(recipe: Recipe) -> dict[str, Path]:
     return found
 
 
+def write_recipe(recipe: Recipe, file: Path) -> dict[str, str]:
+    """Write the recipe of a run to `file` in its folder, and its code beside; the code's sums."""
+    sums = keep_code(recipe, file.parent)
+    write_json(file, recipe.to_dict())
+    return sums
+
+
 def keep_code(recipe: Recipe, run: Path) -> dict[str, str]:
     """Copy the code of `recipe` into the folder of a run; its SHA-256 by file name."""
     found = own_code(recipe)
     for name, path in found.items():
         kept = run / FOLDER / name
-        kept.parent.mkdir(exist_ok=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
         if not kept.exists() or sum_of(kept) != sum_of(path):
             shutil.copyfile(path, kept)
     return {name: sum_of(path) for name, path in found.items()}

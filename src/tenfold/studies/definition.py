@@ -15,9 +15,9 @@ from pydantic import AfterValidator, Field, model_validator
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, load_recipe, shipped_recipes
 from tenfold.recipe.load import checked, parse_toml, read_text
-from tenfold.registry import Options, expected
+from tenfold.registry import Options
 from tenfold.studies.trials import Trial, combine, describe_grid, folder_name
-from tenfold.validation import nearest
+from tenfold.validation import expected, nearest
 
 logger = logging.getLogger("tenfold")
 

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from tenfold import engine
 from tenfold.errors import HeldError, InterruptedRunError, TenfoldError, counted
-from tenfold.files import read_json, write_json
+from tenfold.files import read_json
 from tenfold.interruption import leaving_at_once
 from tenfold.locks import hold, is_held, wait_until_free
 from tenfold.recipe import Recipe
+from tenfold.recipe.own_code import write_recipe
 from tenfold.results.studies import read_plan
 from tenfold.run import RunFolder
 from tenfold.studies.definition import Study
@@ -212,7 +213,7 @@ class _Session:
         job = self._jobs[item.name]
         run = RunFolder(item.folder)
         forget(run)
-        write_json(run.recipe, job.recipe.to_dict())
+        write_recipe(job.recipe, run.recipe)
         if self._reporter is not None:
             self._reporter.trial_started(job)
 

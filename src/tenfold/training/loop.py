@@ -7,7 +7,7 @@ the run, so what is not in `TrainingState` is the same again after a resume.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from tenfold.data.splits import TrainingData
 from tenfold.errors import (
     InterruptedRunError,
-    OutOfMemoryError,
     StoppedByUserError,
 )
 from tenfold.evaluation.trained import TrainedModel
@@ -34,10 +33,10 @@ from tenfold.training.batches import (
 )
 from tenfold.training.clock import step_share
 from tenfold.training.devices import make_accelerator
-from tenfold.training.losses import loss_of
+from tenfold.training.memory import memory_errors
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
-from tenfold.training.selection import begin_next_epoch, hardest, note
+from tenfold.training.selection import begin_next_epoch, hardest
 from tenfold.training.session import Session, describe_plan
 from tenfold.training.set_up import set_up
 from tenfold.training.state import History, Sums, TrainingState
@@ -80,7 +79,7 @@ def fit(
     InterruptedRunError after saving, on SIGTERM or SIGUSR1, and StoppedByUserError on Ctrl-C;
     TenfoldError where data and recipe don't fit or memory runs out.
     """
-    with _memory_errors(recipe), sharing_cores(), Interruption() as interruption:
+    with memory_errors(recipe), sharing_cores(), Interruption() as interruption:
         start = partial(
             set_up,
             data=data,
@@ -287,7 +286,7 @@ def _accumulate(session: Session, part: Part, indices: Tensor) -> float:
         logits = session.network(part.inputs)
     # A copy also of float32, for the next pass of a recorded graph writes over its outputs.
     logits = logits.to(torch.float32, copy=session.is_deferred)
-    loss = batch_loss(session, part, indices, logits)
+    loss = session.batch_loss(part, indices, logits)
     value = 0.0
     if not session.is_deferred:
         value = float(loss.detach())
@@ -304,29 +303,6 @@ def _accumulate(session: Session, part: Part, indices: Tensor) -> float:
         session.accelerator.backward(scaled)
     session.count(loss.detach() if session.is_deferred else value, logits.detach(), part.labels)
     return value * len(part.labels)
-
-
-def batch_loss(session: Session, part: Part, indices: Tensor, logits: Tensor) -> Tensor:
-    """The mean loss of a part, each picture with the weight of its class if they are balanced; the
-    losses of its pictures are noted where they decide."""
-    losses, weights = session.state.losses, session.class_weights
-    alone = losses is None and weights is None
-    of_labels = partial(
-        loss_of,
-        session.recipe.loss,
-        logits,
-        weight=weights,
-        label_smoothing=session.recipe.training.label_smoothing,
-        mean=alone,
-    )
-    loss = of_labels(part.labels)
-    if part.mix is not None:
-        other = of_labels(part.labels[part.mix.partner])
-        loss = part.mix.share * loss + (1 - part.mix.share) * other
-    if losses is not None:
-        note(losses, indices, loss)
-    # By the number of pictures and not by the sum of weights, so that parts add up to the batch.
-    return loss if alone else loss.mean()
 
 
 def _require_finite(session: Session) -> None:
@@ -387,7 +363,7 @@ def _leave(session: Session) -> NoReturn:
 def _end_epoch(session: Session) -> None:
     """Validate, write the epoch down, decide whether it was the last, and save."""
     history, recipe = session.state.history, session.recipe
-    sums = _total_sums(session)
+    sums = session.total_sums()
     position = history.epoch * session.steps_per_epoch + history.step
     last = _position(session, history.step - 1)
     metrics: dict[str, Any] = {
@@ -442,31 +418,3 @@ def _keep_best(session: Session, accuracy: float | None) -> None:
         session.state.best = {name: t.detach().clone() for name, t in weights.items()}
     elif history.best_epoch is not None and history.epoch + 1 - history.best_epoch >= patience:
         history.ended = history.ended or "early stopping"
-
-
-def _total_sums(session: Session) -> Sums:
-    """The sums of the epoch over all processes."""
-    session.settle()
-    sums = session.state.history.sums
-    if session.accelerator.num_processes == 1:
-        return Sums(sums.loss, sums.num_correct, sums.num_images)
-    own = torch.tensor([sums.loss, sums.num_correct, float(sums.num_images)], dtype=torch.float64)
-    loss, correct, images = session.accelerator.reduce(own.to(session.accelerator.device)).tolist()
-    return Sums(loss, correct, int(images))
-
-
-@contextlib.contextmanager
-def _memory_errors(recipe: Recipe) -> Iterator[None]:
-    """Turn running out of memory into a sentence with a remedy."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        words = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
-        if not isinstance(error, MemoryError) and not any(w in str(error) for w in words):
-            raise
-        size = recipe.training.batch_size
-        raise OutOfMemoryError(
-            f"Memory ran out with training.batch_size = {size}; compute the same batch in parts "
-            f"with --set training.accumulate={2 * recipe.training.accumulate}, or try --set "
-            f"training.batch_size={max(size // 2, 2)}."
-        ) from error

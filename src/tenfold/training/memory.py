@@ -1,15 +1,18 @@
-"""How much memory the training of a large network is going to take, said before it begins."""
+"""How much memory training is going to take, and what to say where there is not enough."""
 
 import contextlib
 import copy
 import ctypes
+from collections.abc import Iterator
 
 import psutil
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from tenfold.errors import OutOfMemoryError
 from tenfold.models import Pretrained
+from tenfold.recipe import Recipe
 
 
 def expected_bytes(model: Pretrained, *, num_images: int) -> int:
@@ -40,3 +43,20 @@ def _give_back() -> None:
     """What was computed before leaves glibc with memory that it would keep for another time."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def memory_errors(recipe: Recipe) -> Iterator[None]:
+    """Turn running out of memory into a sentence with a remedy."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        words = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+        if not isinstance(error, MemoryError) and not any(w in str(error) for w in words):
+            raise
+        size = recipe.training.batch_size
+        raise OutOfMemoryError(
+            f"Memory ran out with training.batch_size = {size}; compute the same batch in parts "
+            f"with --set training.accumulate={2 * recipe.training.accumulate}, or try --set "
+            f"training.batch_size={max(size // 2, 2)}."
+        ) from error

@@ -6,10 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
+from tenfold.training.eager import eager
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that Newton-Schulz iterates: steep at 0, and then from 0.7 to 1.2."""
 
 
+@eager
 class Muon(optim.Optimizer):
     """Orthogonalised momentum for convolutions, Nesterov SGD for the rest, in one optimiser.
 
@@ -36,7 +39,6 @@ class Muon(optim.Optimizer):
         for group in groups:
             group.setdefault("weight_decay", 0.0)
             group["full_lr"] = group["lr"]
-        _forget_compiler(optim.Optimizer.add_param_group)
         super().__init__([group for group in groups if group["params"]], {})
         self._iterations = iterations
         self._recorded: dict[tuple[int, ...], _Recorded] = {}
@@ -138,16 +140,6 @@ def _step_others(
     torch._foreach_add_(buffers, gradients)
     torch._foreach_add_(parameters, gradients, alpha=-lr)
     torch._foreach_add_(parameters, buffers, alpha=-lr * momentum)
-
-
-def _forget_compiler(function: Callable[..., object]) -> None:
-    """Keep `function` from importing torch's compiler, which it would only tell to leave it alone.
-
-    That takes a second, of runs that take ten.
-    """
-    wrapped = getattr(function, "__wrapped__", None)
-    if wrapped is not None and not hasattr(wrapped, "__dynamo_disable"):
-        wrapped.__dynamo_disable = wrapped
 
 
 def orthogonalise(matrix: Tensor, *, iterations: int) -> Tensor:

@@ -8,8 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn, optim
 
 from tenfold.registry import PartOptions, rule
+from tenfold.training.eager import eager
 from tenfold.training.muon import Muon
 
+SGD, Adam, AdamW = eager(optim.SGD), eager(optim.Adam), eager(optim.AdamW)
 Groups = list[dict[str, Any]]
 LearningRate = Annotated[
     float, Field(gt=0, description="Learning rate that the schedule multiplies.")
@@ -43,7 +45,7 @@ def sgd(
 ) -> optim.Optimizer:
     """Stochastic gradient descent with momentum."""
     del weight_decay  # Of each group.
-    return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
 def adam(
@@ -56,7 +58,7 @@ def adam(
     """Adam (Kingma and Ba 2015); weight decay is added to the gradient."""
     del weight_decay
     # Fused, a step goes through memory once: a third of the time on two cores.
-    return optim.Adam(groups, lr=lr, betas=betas, fused=True)
+    return Adam(groups, lr=lr, betas=betas, fused=True)
 
 
 def adamw(
@@ -68,7 +70,7 @@ def adamw(
 ) -> optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
     del weight_decay
-    return optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+    return AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 def muon(

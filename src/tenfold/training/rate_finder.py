@@ -24,7 +24,6 @@ from tenfold.progress import Progress
 from tenfold.recipe import Recipe, load_recipe
 from tenfold.training.batches import derive_seed, epoch_batches, seed_generators
 from tenfold.training.devices import make_accelerator
-from tenfold.training.loop import batch_loss
 from tenfold.training.optimizers import set_learning_rate
 from tenfold.training.session import Session
 from tenfold.training.set_up import set_up
@@ -147,7 +146,7 @@ def _step(session: Session, batch: Tensor, step: int, *, factor: float) -> float
     optimizer.zero_grad()
     seed_generators(derive_seed(session.recipe.seed, "rate", step), device)
     part = session.pictures.part(batch, step=step, batch_size=len(batch), number=0)
-    loss = batch_loss(session, part, batch, session.network(part.inputs).float())
+    loss = session.batch_loss(part, batch, session.network(part.inputs).float())
     torch.autograd.backward(loss)
     optimizer.step()
     return float(loss.detach())

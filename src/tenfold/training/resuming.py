@@ -11,11 +11,11 @@ from accelerate import Accelerator
 
 from tenfold.data.splits import TrainingData
 from tenfold.errors import TenfoldError
+from tenfold.own_parts import sum_of
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.recipe.dotted import flatten
 from tenfold.recipe.models import KINDS
 from tenfold.recipe.own_code import own_code
-from tenfold.registry import sum_of
 from tenfold.run import RunFolder, write_lines
 from tenfold.training.checkpoint import newest_good_checkpoint, save_checkpoint
 from tenfold.training.devices import on_first_process, precision_of

@@ -5,12 +5,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from tenfold.data.normalisation import Normalisation
+from tenfold.data.splits import TrainingData
 from tenfold.errors import DivergedError
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.interruption import Interruption
@@ -18,13 +21,15 @@ from tenfold.models import Pretrained, count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
 from tenfold.training.agreement import Agreement, Decision
-from tenfold.training.batches import TrainingInputs
+from tenfold.training.batches import Part, TrainingInputs
 from tenfold.training.clock import StepTimes
 from tenfold.training.devices import on_first_process
+from tenfold.training.losses import loss_of
 from tenfold.training.memory import expected_bytes
 from tenfold.training.reporters import Plan, Reporter
+from tenfold.training.selection import note
 from tenfold.training.stages import why_stop
-from tenfold.training.state import TrainingState
+from tenfold.training.state import Sums, TrainingState
 
 logger = logging.getLogger("tenfold")
 
@@ -38,12 +43,16 @@ RESAVE_SECONDS = 10.0
 """Between checkpoints at the ends of epochs that take less on a GPU."""
 
 
+Validate = Callable[[TrainedModel], dict[str, float | None]]
+"""The values of an epoch's log."""
+
+
 @dataclass
 class Session:
     """What the functions of the loop share; `state` is all that changes from step to step.
 
-    trains: what learns in this stage, and follow in those after it. network: `state.model`,
-    wrapped for the processes and the precision. validation: the values of an epoch's log. write:
+    recipe: of this stage, and whole the run's. trains: what learns in this stage, and follow in
+    those after it. network: `state.model`, wrapped for the processes and the precision. write:
     puts a checkpoint on the disk, and milestone the weights of an epoch, on the first process
     alone. least_pictures: that a batch must have. blocks: of the network, from its input on; the
     first num_frozen of them no longer learn. class_weights: (C,), or None where all pictures weigh
@@ -53,6 +62,7 @@ class Session:
     """
 
     recipe: Recipe
+    whole: Recipe
     trains: str
     follow: tuple[str, ...]
     accelerator: Accelerator
@@ -60,9 +70,9 @@ class Session:
     network: nn.Module
     state: TrainingState
     pictures: TrainingInputs
-    num_validation: int
-    validation: Callable[[], dict[str, float | None]]
-    trained: Callable[[nn.Module], TrainedModel]
+    data: TrainingData
+    normalisation: Normalisation
+    validate: Validate
     reporter: Reporter
     progress: Progress
     write: Callable[[TrainingState], None]
@@ -85,6 +95,23 @@ class Session:
     _losses: list[tuple[float | Tensor, int]] = field(default_factory=list)
     _unscored: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _known_loss: float | None = None
+
+    def trained(self, module: nn.Module) -> TrainedModel:
+        """The model that `module`'s weights make."""
+        train = self.data.train
+        return TrainedModel(
+            module,
+            self.whole,
+            train.class_names,
+            self.normalisation,
+            train.size,
+            white_level=self.data.white_level,
+        )
+
+    @property
+    def num_validation(self) -> int:
+        """Images that the weights are validated on."""
+        return len(self.data.validation) if self.data.validation is not None else 0
 
     @property
     def num_epochs(self) -> int:
@@ -150,6 +177,41 @@ class Session:
             if self.is_deferred and (self.spoilt.item() or not all(map(math.isfinite, values))):
                 raise self.diverged("A loss or gradient is not finite", some_steps_ago=True)
 
+    def batch_loss(self, part: Part, indices: Tensor, logits: Tensor) -> Tensor:
+        """The mean loss of a part, each image with the weight of its class if they are balanced.
+
+        The losses of its images are noted where they decide what is trained on.
+        """
+        losses, weights = self.state.losses, self.class_weights
+        alone = losses is None and weights is None
+        of_labels = partial(
+            loss_of,
+            self.recipe.loss,
+            logits,
+            weight=weights,
+            label_smoothing=self.recipe.training.label_smoothing,
+            mean=alone,
+        )
+        loss = of_labels(part.labels)
+        if part.mix is not None:
+            other = of_labels(part.labels[part.mix.partner])
+            loss = part.mix.share * loss + (1 - part.mix.share) * other
+        if losses is not None:
+            note(losses, indices, loss)
+        # By the number of images, not by the sum of weights, so that parts add up to the batch.
+        return loss if alone else loss.mean()
+
+    def total_sums(self) -> Sums:
+        """The sums of the epoch over all processes."""
+        self.settle()
+        sums = self.state.history.sums
+        if self.accelerator.num_processes == 1:
+            return Sums(sums.loss, sums.num_correct, sums.num_images)
+        values = [sums.loss, sums.num_correct, float(sums.num_images)]
+        own = torch.tensor(values, dtype=torch.float64)
+        loss, correct, images = self.accelerator.reduce(own.to(self.accelerator.device)).tolist()
+        return Sums(loss, correct, int(images))
+
     def known_loss(self) -> float:
         """Mean loss of the last part of a batch that `settle` has seen."""
         if self._known_loss is None:
@@ -172,9 +234,9 @@ class Session:
         )
 
     def timed_validation(self) -> dict[str, float | None]:
-        """What `validation` says; its time is kept."""
+        """What `validate` says of the weights; its time is kept."""
         started = time.monotonic()
-        found = self.validation()
+        found = self.validate(self.trained(self.state.evaluated_model))
         self.validation_seconds = time.monotonic() - started
         return found
 

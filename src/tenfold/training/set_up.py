@@ -19,7 +19,8 @@ from tenfold.evaluation.predictions import Predictions, predict_images
 from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.interruption import Interruption
 from tenfold.models import Pretrained, Speedrun, blocks_of
-from tenfold.models.pretrained import load_weights, preprocessing_of
+from tenfold.models.pretrained import preprocessing_of
+from tenfold.models.weights import load_weights
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, StageOptions
 from tenfold.training.agreement import Agreement
@@ -30,7 +31,7 @@ from tenfold.training.feature_batches import Extractor, TrainingFeatures
 from tenfold.training.optimizers import build_optimizer
 from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.selection import num_selected, unseen_losses
-from tenfold.training.session import Session
+from tenfold.training.session import Session, Validate
 from tenfold.training.stages import depths_of, recipe_of, stages_of
 from tenfold.training.state import History, TrainingState
 from tenfold.training.synced_norm import synchronise
@@ -58,7 +59,7 @@ def set_up(
     """
     started = time.monotonic()
     stage = stages_of(recipe)[place]
-    full, recipe = recipe, recipe_of(recipe, stage)
+    whole, recipe = recipe, recipe_of(recipe, stage)
     least = _require_enough(recipe, data, accelerator.num_processes)
     normalisation = _normalisation(recipe, data)
     pictures = TrainingPictures(
@@ -84,54 +85,26 @@ def set_up(
         interruption=interruption,
         progress=progress,
     )
-    if recipe.training.sync_batch_norm and accelerator.num_processes > 1:
-        synchronise(learner)
-    depths = depths_of(model) if stage.layer_decay < 1 else {}
-    optimizer = build_optimizer(
-        model, recipe.optimizer, layer_decay=stage.layer_decay, depths=depths
+    state, network, num_images = _state_of(
+        recipe, stage, model, learner, history, accelerator, num_train=len(data.train)
     )
-    decay = recipe.training.ema_decay
-    average = _MovingAverage(model, decay) if decay else None
-    network, prepared = _prepared(accelerator, learner, optimizer)
-    state = TrainingState(model=model, optimizer=prepared, average=average, history=history)
-    num_images = len(data.train)
-    if recipe.training.select < 1:
-        state.losses = unseen_losses(num_images, device=accelerator.device)
-        if previous is not None and previous.losses is not None:
-            state.losses = previous.losses
-        num_images = num_selected(num_images, recipe.training.select)
+    if previous is not None and previous.losses is not None:
+        state.losses = previous.losses
     if recipe.training.compile and stage.trains != "head":
-        network, seconds = compile_network(
-            network,
-            recipe,
-            optimizer=optimizer,
-            blocks=blocks_of(model),
-            num_images=num_images,
-            num_processes=accelerator.num_processes,
-            size=data.train.size,
-            precision=accelerator.autocast,
-        )
-        history.compile_seconds += seconds
-
-    def trained(module: nn.Module) -> TrainedModel:
-        names, size = data.train.class_names, data.train.size
-        return TrainedModel(module, full, names, normalisation, size, white_level=data.white_level)
-
-    def validation() -> dict[str, float | None]:
-        return validate(trained(state.evaluated_model))
-
+        network = _compiled(network, recipe, state, data, num_images, accelerator)
     return Session(
         recipe=recipe,
+        whole=whole,
         trains=stage.trains,
-        follow=tuple(each.trains for each in stages_of(full)[place + 1 :]),
+        follow=tuple(each.trains for each in stages_of(whole)[place + 1 :]),
         accelerator=accelerator,
         agreement=Agreement(accelerator, limit=recipe.training.time_limit_seconds),
         network=network,
         state=state,
         pictures=inputs,
-        num_validation=len(data.validation) if data.validation is not None else 0,
-        validation=validation,
-        trained=trained,
+        data=data,
+        normalisation=normalisation,
+        validate=validate,
         progress=progress if progress is not None else lambda label, done, total: None,
         reporter=reporter if reporter and accelerator.is_main_process else Reporters([]),
         write=save if save is not None else lambda state: None,
@@ -146,6 +119,57 @@ def set_up(
         class_weights=_class_weights(data, accelerator.device) if recipe.training.balance else None,
         started=started,
     )
+
+
+def _state_of(
+    recipe: Recipe,
+    stage: StageOptions,
+    model: nn.Module,
+    learner: nn.Module,
+    history: History,
+    accelerator: Accelerator,
+    *,
+    num_train: int,
+) -> tuple[TrainingState, nn.Module, int]:
+    """What changes from step to step, the network for the processes, and how many of `num_train`
+    images an epoch trains on."""
+    if recipe.training.sync_batch_norm and accelerator.num_processes > 1:
+        synchronise(learner)
+    depths = depths_of(model) if stage.layer_decay < 1 else {}
+    optimizer = build_optimizer(
+        model, recipe.optimizer, layer_decay=stage.layer_decay, depths=depths
+    )
+    decay = recipe.training.ema_decay
+    average = _MovingAverage(model, decay) if decay else None
+    network, prepared = _prepared(accelerator, learner, optimizer)
+    state = TrainingState(model=model, optimizer=prepared, average=average, history=history)
+    if recipe.training.select == 1:
+        return state, network, num_train
+    state.losses = unseen_losses(num_train, device=accelerator.device)
+    return state, network, num_selected(num_train, recipe.training.select)
+
+
+def _compiled(
+    network: nn.Module,
+    recipe: Recipe,
+    state: TrainingState,
+    data: TrainingData,
+    num_images: int,
+    accelerator: Accelerator,
+) -> nn.Module:
+    """See `compile_network`; its time goes into the history."""
+    network, seconds = compile_network(
+        network,
+        recipe,
+        optimizer=getattr(state.optimizer, "optimizer", state.optimizer),  # Without Accelerate's.
+        blocks=blocks_of(state.model),
+        num_images=num_images,
+        num_processes=accelerator.num_processes,
+        size=data.train.size,
+        precision=accelerator.autocast,
+    )
+    state.history.compile_seconds += seconds
+    return network
 
 
 def _normalisation(recipe: Recipe, data: TrainingData) -> Normalisation:
@@ -172,9 +196,6 @@ def _build_model(
     if isinstance(model, Pretrained):
         return model, load_weights(model, recipe.model.weights)
     return model, None
-
-
-Validate = Callable[[TrainedModel], dict[str, float | None]]
 
 
 def _parts_of(

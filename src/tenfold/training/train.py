@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from tenfold.data.images import class_gaps
 from tenfold.data.leaks import check_leaks
 from tenfold.data.sources import is_known
 from tenfold.data.splits import TrainingData, training_data
-from tenfold.errors import HeldError, TenfoldError
+from tenfold.errors import TenfoldError
 from tenfold.evaluation import calibration
 from tenfold.evaluation.evaluate import (
     score_images,
@@ -33,13 +33,11 @@ from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import save_model
 from tenfold.evaluation.trained_on import keep_sums
-from tenfold.files import read_json, write_json
 from tenfold.interruption import leaving_at_once
-from tenfold.locks import LOCK_FILES
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
-from tenfold.recipe import Recipe, recipe_from_dict
-from tenfold.recipe.own_code import keep_code
+from tenfold.recipe import Recipe
+from tenfold.recipe.own_code import write_recipe
 from tenfold.results.runs import (
     DataFacts,
     Network,
@@ -55,19 +53,17 @@ from tenfold.results.runs import Fitted as Calibrated
 from tenfold.run import (
     RunFolder,
     command_line,
-    create_run,
     describe_environment,
     now,
-    open_run,
     peak_memory_bytes,
-    runs_of,
 )
 from tenfold.training.devices import make_accelerator, on_first_process, precision_of
 from tenfold.training.loop import Fitted, fit
 from tenfold.training.process import prepare_process
 from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.resuming import Resumer, identity_of
-from tenfold.training.state import History, TrainingState
+from tenfold.training.run_folders import take_folder
+from tenfold.training.state import TrainingState
 from tenfold.training.together import ending_together
 from tenfold.training.trackers import TrackerReporter, require_trackers
 
@@ -132,194 +128,90 @@ def train(
     """
     options = options or TrainOptions()
     require_trackers(options.track)
-    started = _Clock()
+    started = time.monotonic(), time.process_time()
     prepare_process(options.threads)
     accelerator = make_accelerator(recipe, cpu=options.cpu)
+    writes = accelerator.is_main_process
+    progress = progress if writes else None
     with ending_together(accelerator), contextlib.ExitStack() as stack:
         stack.enter_context(leaving_at_once())
         run = RunFolder(
-            on_first_process(accelerator, lambda: _take_folder(recipe, options, stack).path)
+            on_first_process(accelerator, lambda: take_folder(recipe, options, stack).path)
         )
         prepare_process(_threads(run, options))
         if dataset is None:
-            dataset = load_data(
-                recipe,
-                skip_broken=options.skip_broken,
-                progress=progress if accelerator.is_main_process else None,
-            )
+            dataset = load_data(recipe, skip_broken=options.skip_broken, progress=progress)
         data = training_data(dataset, **splitting(recipe.data))
-        test = _test_images(dataset, recipe) if accelerator.is_main_process else None
-        resumer = Resumer(
-            run,
-            identity_of(recipe, data, accelerator),
-            accelerator=accelerator,
-            allow_changes=options.allow_changes,
-        )
-        before = _Before()
+        test = _test_images(dataset, recipe) if writes else None
+        identity, allow = identity_of(recipe, data, accelerator), options.allow_changes
+        resumer = Resumer(run, identity, accelerator=accelerator, allow_changes=allow)
 
-        def restore(state: TrainingState) -> None:
-            resumer.restore(state)
-            before.take(state)
-            describe = partial(
-                _describe_run,
-                run,
-                recipe,
-                data,
-                test,
-                accelerator=accelerator,
-                options=options,
-                resumed_at_step=_steps_done(state.history),
-            )
-            on_first_process(accelerator, describe)
+        def describe(step: int) -> None:
+            write = partial(_describe_run, run, recipe, data, test, accelerator, options, step)
+            on_first_process(accelerator, write)
 
-        def save(state: TrainingState) -> None:
-            state.history.wall_seconds = before.wall_seconds + started.wall_seconds()
-            state.history.process_seconds = before.process_seconds + started.process_seconds()
-            resumer.save(state)
-
-        reporters = [reporter] if reporter is not None else []
-        if accelerator.is_main_process:
-            for tracker in [TrackerReporter(name, run.path, recipe) for name in options.track]:
-                stack.callback(tracker.close)
-                reporters.append(tracker)
+        record = _Record(resumer, describe, *started)
         fitted = fit(
             recipe,
             data,
             accelerator=accelerator,
-            restore=restore,
-            save=save,
+            restore=record.restore,
+            save=record.save,
             milestone=lambda epoch, model: save_model(run.milestone(epoch), model),
-            reporter=Reporters(reporters),
-            progress=progress if accelerator.is_main_process else None,
+            reporter=_reporters(reporter, run, recipe, options.track if writes else (), stack),
+            progress=progress,
             first_stage=resumer.stage(),
         )
-        if accelerator.is_main_process:
+        if writes:
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
     if accelerator.num_processes > 1:
         # Threads of the process group end with its last reference, and must before the process.
         accelerator.free_memory()
         gc.collect()
     accelerator.end_training()
-    return Trained(run, accelerator.is_main_process)
+    return Trained(run, writes)
 
 
-class _Clock:
-    """Wall and processor time since its creation."""
-
-    def __init__(self) -> None:
-        self._wall, self._process = time.monotonic(), time.process_time()
-
-    def wall_seconds(self) -> float:
-        return time.monotonic() - self._wall
-
-    def process_seconds(self) -> float:
-        return time.process_time() - self._process
-
-
-@dataclass
-class _Before:
-    """What earlier sessions of the run took."""
-
-    wall_seconds: float = 0.0
-    process_seconds: float = 0.0
-
-    def take(self, state: TrainingState) -> None:
-        self.wall_seconds = state.history.wall_seconds
-        self.process_seconds = state.history.process_seconds
+def _reporters(
+    reporter: Reporter | None,
+    run: RunFolder,
+    recipe: Recipe,
+    names: Sequence[str],
+    stack: contextlib.ExitStack,
+) -> Reporters:
+    """The one given and the trackers of those names, which `stack` closes."""
+    trackers = [TrackerReporter(name, run.path, recipe) for name in names]
+    for tracker in trackers:
+        stack.callback(tracker.close)
+    return Reporters([*([reporter] if reporter is not None else []), *trackers])
 
 
-def _take_folder(recipe: Recipe, options: TrainOptions, stack: contextlib.ExitStack) -> RunFolder:
-    """Choose a run folder and hold it until `stack` ends."""
-    while True:
-        run = choose_folder(recipe, options)
-        try:
-            stack.enter_context(_held(run, is_new=not (options.folder and options.folder.exists())))
-        except HeldError:
-            # Another command may have taken it in this moment; there are more folders.
-            if options.folder is not None or options.resume:
-                raise
-        else:
-            return run
+class _Record:
+    """Brings a run's state back and saves it, with the seconds of all its sessions.
 
-
-@contextlib.contextmanager
-def _held(run: RunFolder, *, is_new: bool) -> Iterator[None]:
-    """Hold `run`, and leave nothing of it where it is refused before anything was written.
-
-    is_new: whether the folder itself was made for it.
+    describe: writes down what the run is, given the steps that earlier sessions have done. wall,
+    process: when this session began, by `time.monotonic` and `time.process_time`.
     """
-    with run.writer():
-        try:
-            yield
-        except BaseException:
-            if _is_blank(run):
-                with contextlib.suppress(OSError):
-                    for path in run.path.iterdir():
-                        if not path.is_dir():  # A lease, which goes when it is given back.
-                            path.unlink()
-                    if is_new:
-                        run.path.rmdir()
-            raise
 
+    def __init__(
+        self, resumer: Resumer, describe: Callable[[int], None], wall: float, process: float
+    ) -> None:
+        self._resumer, self._describe = resumer, describe
+        self._wall, self._process = wall, process
 
-def choose_folder(recipe: Recipe, options: TrainOptions) -> RunFolder:
-    """The run folder to train in: the one asked for, an unfinished one to resume, or a new one.
+    def restore(self, state: TrainingState) -> None:
+        """Bring the state to where the last session left it."""
+        self._resumer.restore(state)
+        history = state.history
+        self._wall -= history.wall_seconds
+        self._process -= history.process_seconds
+        self._describe(history.step + (history.metrics[-1]["step"] if history.metrics else 0))
 
-    Raises TenfoldError where the folder asked for is finished or belongs to something else, and
-    where --resume finds nothing to resume.
-    """
-    if options.folder is not None:
-        return _open_or_make(options.folder)
-    earlier = runs_of(options.runs, recipe.name)
-    if options.resume:
-        return _newest_unfinished(earlier, recipe, options)
-    if not options.new:
-        if (same := _newest_of_same_recipe(earlier, recipe)) and not same.is_finished():
-            return same
-        if earlier and _is_blank(earlier[0]) and not earlier[0].is_held():
-            return earlier[0]
-    return create_run(options.runs, recipe.name)
-
-
-def _newest_unfinished(
-    earlier: Sequence[RunFolder], recipe: Recipe, options: TrainOptions
-) -> RunFolder:
-    """What --resume goes on with, whatever its recipe; one that is held only if there is no other.
-
-    Raises TenfoldError where there is none.
-    """
-    unfinished = [run for run in earlier if not run.is_finished() and not _is_blank(run)]
-    if not unfinished:
-        raise TenfoldError(
-            f"There is no unfinished run of {recipe.name} in {options.runs}; leave out "
-            "--resume to start one."
-        )
-    return next((run for run in unfinished if not run.is_held()), unfinished[0])
-
-
-def _newest_of_same_recipe(earlier: Sequence[RunFolder], recipe: Recipe) -> RunFolder | None:
-    """The newest run that the same command made, whatever was trained since; not one now held."""
-    for run in earlier:
-        with contextlib.suppress(TenfoldError):  # It has no recipe yet, or a damaged one.
-            if recipe_from_dict(read_json(run.recipe)) == recipe and not run.is_held():
-                return run
-    return None
-
-
-def _is_blank(run: RunFolder) -> bool:
-    """Whether an earlier session ended before it wrote anything about the run."""
-    return all(entry.name in LOCK_FILES or entry.suffix == ".tmp" for entry in run.path.iterdir())
-
-
-def _open_or_make(path: Path) -> RunFolder:
-    if path.is_dir() and any(path.iterdir()):
-        run = RunFolder(path)
-        if run.is_finished():
-            raise TenfoldError(
-                f"The run in {path} is finished; evaluate it, or give another --folder to train."
-            )
-        return run if _is_blank(run) else open_run(path)
-    return RunFolder(path)
+    def save(self, state: TrainingState) -> None:
+        """Write a checkpoint."""
+        state.history.wall_seconds = time.monotonic() - self._wall
+        state.history.process_seconds = time.process_time() - self._process
+        self._resumer.save(state)
 
 
 def _threads(run: RunFolder, options: TrainOptions) -> int | None:
@@ -339,16 +231,11 @@ def _test_images(dataset: Dataset, recipe: Recipe) -> Images | None:
         return None
 
 
-def _steps_done(history: History) -> int:
-    return history.step + (history.metrics[-1]["step"] if history.metrics else 0)
-
-
 def _describe_run(
     run: RunFolder,
     recipe: Recipe,
     data: TrainingData,
     test: Images | None,
-    *,
     accelerator: Accelerator,
     options: TrainOptions,
     resumed_at_step: int,
@@ -364,8 +251,7 @@ def _describe_run(
     session = Session(started=now(), command=command_line(), resumed_at_step=resumed_at_step)
     keep_sums(run, data.train, goes_on=resumed_at_step > 0)
     location = None if is_known(recipe.data.name) else Path(recipe.data.name)
-    code = keep_code(recipe, run.path)
-    write_json(run.recipe, recipe.to_dict())
+    code = write_recipe(recipe, run.recipe)
     Provenance(
         **describe_environment(),
         code=code,

@@ -1,5 +1,8 @@
 """The data set that needs no network: scikit-learn's handwritten digits, as small RGB pictures."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 
 from tenfold.data.checksums import with_checksums
@@ -17,11 +20,9 @@ def load_digits() -> Dataset:
     result is the same everywhere. Of each class every fifth picture, in scikit-learn's order, is a
     test picture; there is no random number in the split.
     """
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    bunch = sklearn_digits()
-    labels = np.asarray(bunch.target, dtype=np.int64)
-    grey = np.rint(np.asarray(bunch.images) * (255 / 16)).astype(np.uint8)
+    table = np.loadtxt(_file(), delimiter=",")
+    labels = table[:, -1].astype(np.int64)
+    grey = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     blocks = grey.repeat(4, axis=1).repeat(4, axis=2)
     pixels = np.repeat(blocks[..., None], 3, axis=3)
 
@@ -43,3 +44,11 @@ def load_digits() -> Dataset:
     return with_checksums(
         Dataset("digits", splits["train"], None, splits["test"], source="scikit-learn")
     )
+
+
+def _file() -> Path:
+    """The file in scikit-learn, which is not imported for it: that takes two seconds."""
+    found = importlib.util.find_spec("sklearn")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"

@@ -26,6 +26,7 @@ from tenfold.files import read_json, require_writable, write_json
 from tenfold.interruption import leaving_at_once
 from tenfold.locks import wait_until_free
 from tenfold.progress import Progress
+from tenfold.recipe.own_code import write_recipe
 from tenfold.results.searches import SearchSummary
 from tenfold.results.searches import Trial as TrialRecord
 from tenfold.run import RunFolder
@@ -267,7 +268,7 @@ class _Driver:
         recipe = with_values(self._plan.recipe, draw(trial, self._plan), source=name)
         wait_until_free([run.path])
         if not run.is_finished():
-            write_json(run.recipe, recipe.to_dict())
+            write_recipe(recipe, run.recipe)
         # A run that another driver began may have had other threads, which is no reason to lose it.
         options = ["--no-test", "--allow-changes"]
         options += ["--skip-broken"] if self._options.skip_broken else []

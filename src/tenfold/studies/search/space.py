@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_o
 from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
 from tenfold.errors import TenfoldError
+from tenfold.own_parts import is_own
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.recipe.dotted import flatten
 from tenfold.recipe.load import parse_toml, read_text, with_keys
-from tenfold.registry import Options, PartOptions, expected, is_own
+from tenfold.registry import Options, PartOptions
 from tenfold.results.searches import Setting
-from tenfold.validation import bounds_of, nearest, sentence_of
+from tenfold.validation import bounds_of, expected, nearest, sentence_of
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
