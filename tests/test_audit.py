@@ -13,7 +13,7 @@ import commands
 from tenfold.audit import PARTS, AuditOptions, audit
 from tenfold.audit.answer import Missing
 from tenfold.audit.calibration import chosen_by_validation
-from tenfold.audit.store import Store, known_answers
+from tenfold.audit.store import Store, answer_type, known_answers
 from tenfold.audit.subject import Subject
 from tenfold.cli.app import app
 from tenfold.deployment import export as exporting
@@ -22,7 +22,9 @@ from tenfold.evaluation import robustness
 from tenfold.evaluation.trained import load, load_model, save_model
 from tenfold.files import read_json, write_json
 from tenfold.recipe import load_recipe
+from tenfold.registry import find_part
 from tenfold.reporting.page import write_report
+from tenfold.reporting.templating import TEMPLATES
 from tenfold.run import RunFolder
 
 OPTIONS = AuditOptions(pictures=40)
@@ -58,6 +60,15 @@ def test_every_part_finds_something_or_says_what_is_missing(findings, run):
     for name in PARTS:
         json.dumps(findings[name].to_dict())
         assert (run.path / f"audit/{name}.json").exists()
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_each_question_has_a_heading_a_template_and_an_option_for_all_it_needs(name):
+    kind = answer_type(name)
+    assert kind.question.endswith("?")
+    assert (TEMPLATES / f"audit/{kind.template}.html").is_file()
+    options = find_part("question", name).options.model_fields
+    assert set(options) - {"name"} <= {each.name for each in dataclasses.fields(AuditOptions)}
 
 
 def test_what_is_known_is_not_computed_again(findings, run):
