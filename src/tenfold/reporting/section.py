@@ -1,35 +1,13 @@
-"""What a section of a page is made of."""
+"""A section of a page that is made apart from it."""
 
 from typing import NamedTuple
 
 from markupsafe import Markup
 
-from tenfold.reporting.charts import Chart
-
-
-class Source(NamedTuple):
-    """Where a method comes from."""
-
-    words: str
-    address: str
-
-
-class Table(NamedTuple):
-    """Rows of text under column names; the columns after the first are numbers."""
-
-    heading: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
 
 class Section(NamedTuple):
-    """The answer to a question: HTML that is ready, or sentences, charts, tables, and where to read
-    more."""
+    """A question that a page answers, the name by which links find it, and the answer as HTML."""
 
     name: str
     question: str
-    body: Markup = Markup()
-    answer: tuple[str, ...] = ()
-    charts: tuple[Chart, ...] = ()
-    tables: tuple[Table, ...] = ()
-    sources: tuple[Source, ...] = ()
+    body: Markup
