@@ -82,7 +82,6 @@ def audit_run(
 ) -> None:
     """Compute the parts that are not known yet, and say what is known."""
     from tenfold.audit import PARTS, require_parts
-    from tenfold.audit.store import kept_answers
     from tenfold.run import finished_run
 
     run, wanted = finished_run(folder), parts or None
@@ -91,6 +90,9 @@ def audit_run(
         if place is not None and not place.exists():
             raise TenfoldError(f"{place} does not exist; check the path.")
     require_data(options.strange)
+
+    from tenfold.audit.store import kept_answers
+
     answers = kept_answers(run, wanted, options)
     if len(answers) < len(wanted or PARTS):
         from tenfold.audit import audit as compute
