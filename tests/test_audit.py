@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 import commands
 from tenfold.audit import PARTS, AuditOptions, audit
-from tenfold.audit.parts import _chosen_by_validation
-from tenfold.audit.store import Store, known_findings
+from tenfold.audit.answer import Missing
+from tenfold.audit.calibration import chosen_by_validation
+from tenfold.audit.store import Store, answer_type, known_answers
 from tenfold.audit.subject import Subject
 from tenfold.cli.app import app
 from tenfold.deployment import export as exporting
@@ -21,8 +22,9 @@ from tenfold.evaluation import robustness
 from tenfold.evaluation.trained import load, load_model, save_model
 from tenfold.files import read_json, write_json
 from tenfold.recipe import load_recipe
-from tenfold.reporting.audit.measured import reused
+from tenfold.registry import find_part
 from tenfold.reporting.page import write_report
+from tenfold.reporting.templating import TEMPLATES
 from tenfold.run import RunFolder
 
 OPTIONS = AuditOptions(pictures=40)
@@ -53,11 +55,20 @@ def findings(run):
 
 def test_every_part_finds_something_or_says_what_is_missing(findings, run):
     assert tuple(findings) == PARTS
-    missing = {name for name, finding in findings.items() if "missing" in finding.values}
+    missing = {name for name, found in findings.items() if isinstance(found, Missing)}
     assert missing == {"agreement", "new-pictures"}  # The tiny data is not CIFAR-10.
     for name in PARTS:
-        json.dumps(findings[name].values)
+        json.dumps(findings[name].to_dict())
         assert (run.path / f"audit/{name}.json").exists()
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_each_question_has_a_heading_a_template_and_an_option_for_all_it_needs(name):
+    kind = answer_type(name)
+    assert kind.question.endswith("?")
+    assert (TEMPLATES / f"audit/{kind.template}.html").is_file()
+    options = find_part("question", name).options.model_fields
+    assert set(options) - {"name"} <= {each.name for each in dataclasses.fields(AuditOptions)}
 
 
 def test_what_is_known_is_not_computed_again(findings, run):
@@ -67,7 +78,7 @@ def test_what_is_known_is_not_computed_again(findings, run):
     assert told == []
     assert len(read_json(run.result)["test_uses"]) == uses
     for name in PARTS:
-        assert json.dumps(again[name].values) == json.dumps(findings[name].values)
+        assert again[name].to_dict() == findings[name].to_dict()
         assert set(again[name].arrays) == set(findings[name].arrays)
 
 
@@ -102,8 +113,8 @@ def test_thresholds_of_an_older_version_are_fitted_anew(findings, run, tmp_path)
         assert threshold.pop("num_images") == 64
     write_json(copy.result, result)
     shutil.rmtree(copy.path / "audit")
-    found = audit(copy, ["calibration"])["calibration"].values
-    assert [each["num_images"] for each in found["thresholds"]] == [64, 64]
+    found = audit(copy, ["calibration"])["calibration"]
+    assert [each.num_images for each in found.thresholds] == [64, 64]
     kept = read_json(copy.result)["calibration"]["thresholds"]
     assert [each["num_images"] for each in kept] == [64, 64]
 
@@ -124,42 +135,40 @@ def test_page_and_card_say_that_nothing_can_be_promised(findings, run, tmp_path)
     ],
 )
 def test_it_is_said_what_else_went_by_the_validation_images(findings, run, changes, words):
-    chosen = _chosen_by_validation(load_recipe("cnn", changes))
-    sentences = reused({"chosen_by": chosen})
-    assert words in sentences[0] if words else sentences == []
-    assert findings["calibration"].values["chosen_by"] == ""
+    chosen = chosen_by_validation(load_recipe("cnn", changes))
+    told = findings["calibration"].model_copy(update={"chosen_by": chosen}).promises()
+    assert words in told[-1] if words else told == findings["calibration"].promises()
+    assert findings["calibration"].chosen_by == ""
 
 
 def test_figures_agree_with_each_other(findings, run):
     result = read_json(run.result)
     accuracy = result["splits"]["test"]["accuracy"]
-    trust = findings["calibration"].values
-    assert trust["temperature"] == result["calibration"]["temperature"]
-    assert trust["selective"][-1] == pytest.approx([1.0, accuracy])
+    trust = findings["calibration"]
+    assert trust.temperature == result["calibration"]["temperature"]
+    assert trust.selective[-1] == pytest.approx((1.0, accuracy))
     number = result["splits"]["test"]["num_images"]
-    assert findings["errors"].values["num_wrong"] == round((1 - accuracy) * number)
-    groups = findings["errors"].values["groups"]
-    assert sum(group["num_images"] for group in groups) == round((1 - accuracy) * number)
-    assert findings["labels"].values["num_images"] == number
+    assert findings["errors"].num_wrong == round((1 - accuracy) * number)
+    groups = findings["errors"].groups
+    assert sum(group.num_images for group in groups) == round((1 - accuracy) * number)
+    assert findings["labels"].num_images == number
     lines = (run.path / "audit/labels.csv").read_text().splitlines()
     assert len(lines) == number + 1
-    robust = findings["robustness"].values
-    assert robust["num_images"] == 40
-    assert len(robust["corruptions"]) == 15
-    assert robust["mean"] == pytest.approx(
-        np.mean([each["accuracies"] for each in robust["corruptions"]])
-    )
+    robust = findings["robustness"]
+    assert robust.num_images == 40
+    assert len(robust.corruptions) == 15
+    assert robust.mean == pytest.approx(np.mean([each.accuracies for each in robust.corruptions]))
 
 
 def test_other_weights_make_what_is_known_worthless(findings, run):
-    assert set(known_findings(run)) == set(PARTS)
+    assert set(known_answers(run)) == set(PARTS)
     before = run.model.read_bytes()
     try:
         run.model.write_bytes(before + b"\n")
-        assert known_findings(run) == {}
+        assert known_answers(run) == {}
     finally:
         run.model.write_bytes(before)
-    assert set(known_findings(run)) == set(PARTS)
+    assert set(known_answers(run)) == set(PARTS)
 
 
 def test_changed_data_is_not_taken_for_what_it_was_trained_on(findings, run, folder):
@@ -195,39 +204,39 @@ def test_a_part_that_lacks_something_says_so_and_is_tried_again(findings, run, m
     store.path("labels", "json").unlink()
     monkeypatch.setattr(auditing, "find_part", lacking)
     found = audit(run)
-    assert found["labels"].values == {"missing": "There is no such thing here."}
-    assert audit(run)["labels"].values == found["labels"].values
+    assert found["labels"].to_dict() == {"missing": "There is no such thing here."}
+    assert audit(run)["labels"].to_dict() == found["labels"].to_dict()
     with pytest.raises(TenfoldError, match="no such thing"):
         audit(run, ["labels"])
     monkeypatch.setattr(auditing, "find_part", real)
-    again = audit(run, ["labels"])["labels"].values
-    assert again["num_images"] == findings["labels"].values["num_images"]
+    assert audit(run, ["labels"])["labels"].num_images == findings["labels"].num_images
 
 
 def test_maps_are_made_once_what_they_need_is_there(findings, run, monkeypatch):
-    from tenfold.audit import store as storing
+    from tenfold.audit import explanation
 
     store = Store(run)
     kept = store.load("explanation")
-    lacking = kept._replace(values=kept.values | {"unavailable": {"occlusion": "It needs captum."}})
+    unavailable = {"occlusion": "It needs captum."}
+    lacking = kept.model_copy(update={"unavailable": unavailable})
     options = read_json(store.path("explanation", "json"))["options"]
     store.save("explanation", lacking, options=options)
     told = []
-    monkeypatch.setattr(storing, "has_captum", lambda: False)
+    monkeypatch.setattr(explanation, "has_captum", lambda: False)
     audit(run, told=told.append)
     assert told == []
-    monkeypatch.setattr(storing, "has_captum", lambda: True)
+    monkeypatch.setattr(explanation, "has_captum", lambda: True)
     again = audit(run, told=told.append)["explanation"]
     assert told == ["explanation"]
-    assert again.values["unavailable"] == {}
+    assert again.unavailable == {}
 
 
 def test_what_is_strange_and_can_not_be_read_costs_nothing(findings, run):
-    before = Store(run).load("novelty").values
+    before = Store(run).load("novelty").to_dict()
     options = dataclasses.replace(OPTIONS, strange="nowhere.npz")
     with pytest.raises(TenfoldError, match=r"nowhere.npz"):
         audit(run, options=options)
-    assert Store(run).load("novelty").values == before
+    assert Store(run).load("novelty").to_dict() == before
 
 
 def test_strange_pictures_are_of_classes_that_it_does_not_know(run, folder):
@@ -456,7 +465,7 @@ def test_a_question_of_ones_own_is_a_section_of_the_page(findings, run, folder, 
     monkeypatch.chdir(folder)
     (folder / "my.py").write_text(OWN_QUESTION)
     found = audit(run, ["my.py:sure"])["my.py:sure"]
-    assert [row["class"] for row in found.values["rows"]] == ["red", "green", "blue", "grey"]
+    assert [row["class"] for row in found.rows] == ["red", "green", "blue", "grey"]
     assert found.arrays["figure"].shape[2] == 3
     page = write_report([run.path]).read_text()
     assert "<h2>How often is it sure?</h2>" in page

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import commands
-from tenfold.audit import AuditOptions, audit
+from tenfold.audit import AuditOptions, agreement, audit, new_pictures
 from tenfold.data import load
 from tenfold.data.sources import published as published_files
-from tenfold.evaluation import agreement, new_test_set
 from tenfold.evaluation.corruptions import FAMILIES
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.reporting.page import write_report
@@ -79,8 +78,8 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
     monkeypatch.setattr(published_files, "cache_folder", lambda: tmp_path / "cache")
     for module, name, values in (
         (agreement, "ANSWERS", 0.9 * eye + 0.1 * np.roll(eye, 1, axis=1)),
-        (new_test_set, "PICTURES", test.pixels[:2000]),
-        (new_test_set, "LABELS", test.labels[:2000].astype(np.int32)),
+        (new_pictures, "PICTURES", test.pixels[:2000]),
+        (new_pictures, "LABELS", test.labels[:2000].astype(np.int32)),
     ):
         published = getattr(module, name)
         np.save(tmp_path / published.name, values)
@@ -90,15 +89,15 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
     found = audit(run, ["agreement", "new-pictures", "labels"], options=options)
     predictions = load_predictions(run.path / "predictions-test.npz")
     right = predictions.logits.argmax(axis=1) == predictions.labels
-    people = found["agreement"].values
-    assert people["human_accuracy"] == pytest.approx(0.9)
-    assert people["majority_accuracy"] == 1
-    assert people["floor"] == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1))
-    assert people["majority"] == pytest.approx(right.mean())
-    new = found["new-pictures"].values
-    assert new["accuracy"] == pytest.approx(right[:2000].mean())
-    assert new["test_accuracy"] == pytest.approx(right.mean())
-    assert found["labels"].values["known"] is not None
+    people = found["agreement"]
+    assert people.human_accuracy == pytest.approx(0.9)
+    assert people.majority_accuracy == 1
+    assert people.floor == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1))
+    assert people.majority == pytest.approx(right.mean())
+    new = found["new-pictures"]
+    assert new.accuracy == pytest.approx(right[:2000].mean())
+    assert new.test_accuracy == pytest.approx(right.mean())
+    assert found["labels"].known is not None
     page = write_report([run.path], tmp_path / "page.html").read_text(encoding="utf-8")
     assert "new pictures, chosen years later" in page
     assert "The model says what most people say" in page
@@ -106,8 +105,8 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
 
 def test_accuracy_falls_with_the_severity_of_each_family(folder):
     run = RunFolder(folder / "runs/cnn/1")
-    found = audit(run, ["robustness"], options=AuditOptions(pictures=120))["robustness"].values
-    by_name = {result["corruption"]: result["accuracies"] for result in found["corruptions"]}
+    found = audit(run, ["robustness"], options=AuditOptions(pictures=120))["robustness"]
+    by_name = {result.corruption: result.accuracies for result in found.corruptions}
     for names in FAMILIES.values():
         mildest, *_, worst = np.mean([by_name[name] for name in names], axis=0)
-        assert worst < mildest < found["clean"] + 0.02
+        assert worst < mildest < found.clean + 0.02

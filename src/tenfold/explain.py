@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from tenfold.errors import TenfoldError, missing_extra
 from tenfold.evaluation.features import kept_features, key_of_network
-from tenfold.evaluation.novelty import unit
+from tenfold.evaluation.probabilities import unit
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.blocks import Layer
 from tenfold.models.parts import gradient_batch, parts_of

@@ -66,14 +66,14 @@ SHIPPED: dict[str, dict[str, str]] = {
     "augmentation": {},
     "reader": {},
     "question": {
-        "calibration": "tenfold.audit.parts:calibration",
-        "explanation": "tenfold.audit.looking:explanation",
-        "errors": "tenfold.audit.looking:errors",
-        "robustness": "tenfold.audit.parts:robustness",
-        "new-pictures": "tenfold.audit.parts:new_pictures",
-        "novelty": "tenfold.audit.parts:novelty",
-        "agreement": "tenfold.audit.parts:agreement",
-        "labels": "tenfold.audit.parts:labels",
+        "calibration": "tenfold.audit.calibration:calibration",
+        "explanation": "tenfold.audit.explanation:explanation",
+        "errors": "tenfold.audit.errors:errors",
+        "robustness": "tenfold.audit.robustness:robustness",
+        "new-pictures": "tenfold.audit.new_pictures:new_pictures",
+        "novelty": "tenfold.audit.novelty:novelty",
+        "agreement": "tenfold.audit.agreement:agreement",
+        "labels": "tenfold.audit.labels:labels",
     },
 }
 """Where the parts are that come with tenfold, by kind and name."""

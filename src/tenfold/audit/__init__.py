@@ -1,12 +1,15 @@
-"""Everything that one should know before trusting a classifier, part by part.
+"""Everything that one should know before trusting a classifier, question by question.
 
     from tenfold.audit import audit
 
-Each part reads a finished run and writes `audit/<part>.json`, with its pictures in
-`audit/<part>.npz`; a part whose weights, data and options have not changed is not computed again.
+Each question has a file: it measures a finished run, and says and shows what it found. That is kept
+in `audit/<question>.json`, with images in `audit/<question>.npz`; a question whose weights, data
+and options have not changed is not computed again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tenfold.errors import TenfoldError
@@ -18,9 +21,42 @@ __all__ = ["PARTS", "AuditOptions", "audit", "require_parts"]
 PARTS = tuple(SHIPPED["question"])
 """In the order of the page, which those of one's own follow."""
 
+SOURCES = frozenset({"human", "corrupted", "new_test_set", "strange"})
+"""Options that name data: where one is given and can't be had, that is an error."""
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What an audit may be told. None is the usual; what is kept is then taken whatever it was
+    computed with.
+
+    pictures: how many images of the measured split are corrupted, attacked and compared with
+    out-of-distribution ones, 1000 by default; what a smaller number says is less certain. human:
+    the file with people's answers to CIFAR-10's test set; fetched by default. corrupted: a folder
+    with the published files of CIFAR-10-C; by default images are corrupted here. new_test_set: a
+    folder with the files of CIFAR-10.1; fetched by default. strange: name or path of a data set of
+    other things than the run's classes. seed: of what is drawn, 0 by default.
+    """
+
+    pictures: int | None = None
+    human: Path | None = None
+    corrupted: Path | None = None
+    new_test_set: Path | None = None
+    strange: str | None = None
+    seed: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that are not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def as_plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` as JSON has them."""
+    return {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in options.items()}
+
 
 def require_parts(wanted: Iterable[str]) -> None:
-    """Raise TenfoldError for a name that is no part's, and not in the form of one's own."""
+    """Raise TenfoldError for a name that is no question's, and not in the form of one's own."""
     if unknown := [part for part in wanted if part not in PARTS and not is_own(part)]:
         raise TenfoldError(
             f"There is no part {unknown[0]!r}; there are: {', '.join(PARTS)}, and those of your "
@@ -29,13 +65,9 @@ def require_parts(wanted: Iterable[str]) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and all that the parts need only where one is to be computed."""
+    """Import what the questions need only where one is to be computed."""
     if name == "audit":
         from tenfold.audit.auditing import audit
 
         return audit
-    if name == "AuditOptions":
-        from tenfold.audit.options import AuditOptions
-
-        return AuditOptions
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

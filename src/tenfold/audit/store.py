@@ -1,50 +1,24 @@
 """Where a run keeps what is known of it, and for which weights, data and options it holds."""
 
 import hashlib
-import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, get_type_hints
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from tenfold.audit import PARTS
-from tenfold.audit.options import AuditOptions, as_plain
+from tenfold.audit import PARTS, AuditOptions, as_plain
+from tenfold.audit.answer import Answer, Missing, Own
 from tenfold.errors import TenfoldError
 from tenfold.files import DAMAGED, atomic_file, read_json, write_json, write_text
+from tenfold.registry import find_part
 from tenfold.run import RunFolder
 
-FORMAT = 5
-"""Of all parts; a change of what they compute or keep changes it."""
-
-Arrays = dict[str, NDArray[Any]]
-
-
-class Finding(NamedTuple):
-    """What a part found: plain JSON values, arrays of pictures and maps, and files of text by name.
-
-    values has the key `missing`, a sentence, where the part had nothing to work on, and `for_good`
-    where that can't change; `unavailable` holds sentences about what some of it lacked.
-    """
-
-    values: dict[str, Any]
-    arrays: Arrays
-    texts: Mapping[str, str] = MappingProxyType({})
-
-    @property
-    def may_be_there_now(self) -> bool:
-        """Whether something was missing that somebody may have brought since."""
-        is_missing = "missing" in self.values and not self.values.get("for_good")
-        return is_missing or bool(self.values.get("unavailable"))
-
-    @property
-    def is_there_now(self) -> bool:
-        """Whether what some of it lacked has been installed since."""
-        return bool(self.values.get("unavailable")) and has_captum()
+FORMAT = 6
+"""Of all answers; a change of what they compute or keep changes it."""
 
 
 class Store:
@@ -65,66 +39,70 @@ class Store:
             self._content = digest.hexdigest()
         return self._content
 
-    def load(self, part: str, *, options: Mapping[str, Any] | None = None) -> Finding | None:
-        """What is kept of `part`; None where nothing is, or where it is of other weights or data.
+    def load(self, name: str, *, options: Mapping[str, Any] | None = None) -> Answer | None:
+        """The answer that is kept to the question `name`; None where there is none, or where it is
+        of other weights or data.
 
         options: what else it must have been computed with, where it depends on that.
         """
         try:
-            kept = read_json(self.path(part, "json"))
+            kept = read_json(self.path(name, "json"))
             if kept["content"] != self.content():
                 return None
             asked = kept["options"] | dict(options or {})
-            if any(asked[name] != value for name, value in kept["options"].items()):
+            if any(asked[key] != value for key, value in kept["options"].items()):
                 return None
-            with np.load(self.path(part, "npz"), allow_pickle=False) as file:
-                return Finding(kept["values"], {name: file[name] for name in file.files})
-        except (TenfoldError, *DAMAGED):
+            with np.load(self.path(name, "npz"), allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}
+            kind = Missing if "missing" in kept["values"] else answer_type(name)
+            return kind.model_validate(kept["values"]).having(arrays)
+        except (TenfoldError, ValidationError, *DAMAGED):
             return None
 
-    def save(self, part: str, finding: Finding, *, options: Mapping[str, Any]) -> None:
-        """Keep `finding`; the JSON last, so that it never speaks of arrays that aren't there."""
-        with atomic_file(self.path(part, "npz")) as file:
-            np.savez_compressed(file, allow_pickle=False, **finding.arrays)
-        for name, text in finding.texts.items():
-            write_text(self.folder / name, text)
-        kept = {"content": self.content(), "options": options, "values": finding.values}
-        write_json(self.path(part, "json"), kept)
+    def save(self, name: str, answer: Answer, *, options: Mapping[str, Any]) -> None:
+        """Keep `answer`; the JSON last, so that it never speaks of arrays that aren't there."""
+        with atomic_file(self.path(name, "npz")) as file:
+            np.savez_compressed(file, allow_pickle=False, **answer.arrays)
+        for file_name, text in answer.texts.items():
+            write_text(self.folder / file_name, text)
+        kept = {"content": self.content(), "options": options, "values": answer.to_dict()}
+        write_json(self.path(name, "json"), kept)
 
-    def path(self, part: str, ending: str) -> Path:
-        """The file of `part` with this ending."""
-        stem = re.sub(r"[^-\w]+", "-", part)
+    def path(self, name: str, ending: str) -> Path:
+        """The file of the question `name` with this ending."""
+        stem = re.sub(r"[^-\w]+", "-", name)
         return self.folder / f"{stem}.{ending}"
 
 
-def has_captum() -> bool:
-    """Whether what explanations need is installed; to know that, nothing is imported."""
-    return importlib.util.find_spec("captum") is not None
+def answer_type(name: str) -> type[Answer]:
+    """What the function that answers the question `name` says that it gives."""
+    if name not in PARTS:
+        return Own
+    found: type[Answer] = get_type_hints(find_part("question", name).call)["return"]
+    return found
 
 
-def known_findings(run: RunFolder) -> dict[str, Finding]:
-    """What is kept of all parts for the run as it is now, by name, in the order of the page."""
+def known_answers(run: RunFolder) -> dict[str, Answer]:
+    """What is kept for the run as it is now, by question, in the order of the page."""
     if not run.is_finished() or not (run.path / "audit").is_dir():
         return {}
     store = Store(run)
     own = sorted({path.stem for path in store.folder.glob("*.json")} - set(PARTS))
-    found = ((part, store.load(part)) for part in (*PARTS, *own))
-    return {part: each for part, each in found if each and (part in PARTS or "own" in each.values)}
+    found = ((name, store.load(name)) for name in (*PARTS, *own))
+    return {name: answer for name, answer in found if answer}
 
 
-def kept_findings(
+def kept_answers(
     run: RunFolder, wanted: Sequence[str] | None, options: AuditOptions
-) -> dict[str, Finding]:
-    """The parts of `wanted`, None for all, that need not be computed, by name; one's own, whose
-    code may have changed, always are.
+) -> dict[str, Answer]:
+    """The answers to the questions `wanted`, None for all, that need not be computed; one's own,
+    whose code may have changed, always are.
 
-    Where something was missing that may be there now, a part that is named is tried again.
+    Where something was missing that may be there now, a question that is named is tried again.
     """
     store, found = Store(run), {}
-    for part in PARTS if wanted is None else [part for part in PARTS if part in wanted]:
-        kept = store.load(part, options=as_plain(options.given()))
-        if kept is None or kept.is_there_now:
-            continue
-        if wanted is None or not kept.may_be_there_now:
-            found[part] = kept
+    for name in PARTS if wanted is None else [name for name in PARTS if name in wanted]:
+        kept = store.load(name, options=as_plain(options.given()))
+        if kept and not kept.is_worth_another_try(named=wanted is not None):
+            found[name] = kept
     return found

@@ -1,6 +1,7 @@
 """The run that is audited: its model, pictures, predictions and features, each computed once."""
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,14 +10,13 @@ from tenfold.data import Dataset, Images
 from tenfold.data.sources.origins import CIFAR10
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import fitted_of
-from tenfold.evaluation.evaluate import open_data, require_unchanged, split_of, use_of
 from tenfold.evaluation.predictions import Predictions, map_labels, predict_images
-from tenfold.evaluation.split_predictions import saved_predictions
-from tenfold.evaluation.trained import TrainedModel, load_model
-from tenfold.explain import features_before_head
 from tenfold.progress import Progress
 from tenfold.results.runs import Fitted, read_result
 from tenfold.run import RunFolder
+
+if TYPE_CHECKING:
+    from tenfold.evaluation.trained import TrainedModel
 
 NUM_KNOWN = 10_000
 """Training pictures whose features stand for all: enough to have neighbours of every kind."""
@@ -35,16 +35,19 @@ class Subject:
         self.run, self.seed, self.progress, self._place = run, seed, progress, data
         self._images: dict[str, Images | None] = {}
         self._predictions: dict[str, Predictions] = {}
-        self._features: dict[str, NDArray[np.float32]] = {}
 
     @cached_property
-    def model(self) -> TrainedModel:
+    def model(self) -> "TrainedModel":
         """The trained network."""
+        from tenfold.evaluation.trained import load_model
+
         return load_model(self.run.model)
 
     @cached_property
     def dataset(self) -> Dataset:
         """What it was trained on. Raises TenfoldError where that is no longer there as it was."""
+        from tenfold.evaluation.evaluate import open_data, require_unchanged
+
         found, own = open_data(
             self.run, self.model, self._place, skip_broken=True, progress=self.progress
         )
@@ -54,6 +57,8 @@ class Subject:
 
     def images(self, split: str) -> Images | None:
         """The pictures of `split`, as the run has them; None where it has no such split."""
+        from tenfold.evaluation.evaluate import split_of
+
         if split not in self._images:
             dataset = self.dataset
             try:
@@ -66,6 +71,8 @@ class Subject:
     @cached_property
     def split(self) -> str:
         """What it is measured on: test, or validation where there is no test."""
+        from tenfold.evaluation.split_predictions import saved_predictions
+
         if saved_predictions(self.run, "test") is not None:
             return "test"
         for split in ("test", "validation"):
@@ -115,12 +122,16 @@ class Subject:
 
     def record_use(self, purpose: str) -> None:
         """Write down that the pictures it is measured on were looked at, if they are a test."""
+        from tenfold.evaluation.evaluate import use_of
+
         accuracy = float(self.measured_predictions().right.mean())
         use = use_of(self.split, accuracy, purpose=purpose)
         read_result(self.run.result).with_use(use).write(self.run.result)
 
     def predictions(self, split: str) -> Predictions | None:
         """What the run says of `split`: as it was saved, or computed now; None without pictures."""
+        from tenfold.evaluation.split_predictions import saved_predictions
+
         if split not in self._predictions:
             found = saved_predictions(self.run, split)
             if found is None and (images := self.images(split)) is not None:
@@ -151,12 +162,18 @@ class Subject:
     @cached_property
     def known_features(self) -> NDArray[np.float32]:
         """What the head sees of them."""
-        return features_before_head(self.model, self.known.pixels, progress=self.progress)
+        return self.features_of(self.known.pixels)
 
     @cached_property
     def features(self) -> NDArray[np.float32]:
         """What the head sees of the pictures it is measured on."""
-        return features_before_head(self.model, self.measured.pixels, progress=self.progress)
+        return self.features_of(self.measured.pixels)
+
+    def features_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the head sees of images, (N, D)."""
+        from tenfold.explain import features_before_head
+
+        return features_before_head(self.model, pixels, progress=self.progress)
 
     def sample(self, images: Images, number: int) -> Images:
         """`number` of `images` drawn by the seed, or all where there are no more."""

@@ -82,8 +82,6 @@ def audit_run(
 ) -> None:
     """Compute the parts that are not known yet, and say what is known."""
     from tenfold.audit import PARTS, require_parts
-    from tenfold.audit.store import kept_findings
-    from tenfold.console.audit import show_findings
     from tenfold.run import finished_run
 
     run, wanted = finished_run(folder), parts or None
@@ -92,15 +90,21 @@ def audit_run(
         if place is not None and not place.exists():
             raise TenfoldError(f"{place} does not exist; check the path.")
     require_data(options.strange)
-    findings = kept_findings(run, wanted, options)
-    if len(findings) < len(wanted or PARTS):
+
+    from tenfold.audit.store import kept_answers
+
+    answers = kept_answers(run, wanted, options)
+    if len(answers) < len(wanted or PARTS):
         from tenfold.audit import audit as compute
         from tenfold.training.process import prepare_process
 
         prepare_process(threads)
         with output.progress() as progress:
-            findings = compute(run, wanted, options=options, data=data, progress=progress)
-    show_findings(output, findings)
+            answers = compute(run, wanted, options=options, data=data, progress=progress)
+    for name, answer in answers.items():
+        output.record("part", part=name, **answer.to_dict())
+    rows = [[name, answer.summary()] for name, answer in answers.items()]
+    output.table("What is known of it", ["part", "found"], rows)
 
 
 def explain(
@@ -125,23 +129,22 @@ def explain(
     require_place(out)
     _require_pictures(folder, pictures or [])
 
-    from tenfold.audit.looking import explain_pictures, explanation
+    from tenfold.audit.explanation import explain_pictures, explanation, write_explanation
     from tenfold.audit.subject import Subject
-    from tenfold.reporting.audit.page import write_explanation
     from tenfold.training.process import prepare_process
 
     output = Output(as_json=as_json)
     prepare_process(threads)
     with output.progress() as progress:
         subject = Subject(folder, seed=0, progress=progress, data=data)
-        finding = explain_pictures(subject, pictures) if pictures else explanation(subject)
-    if not pictures or any(picture["true"] for picture in finding.values["pictures"]):
+        found = explain_pictures(subject, pictures) if pictures else explanation(subject)
+    if not pictures or any(picture.true for picture in found.pictures):
         with folder.writer():
             subject.record_use("tenfold explain")
-    page = write_explanation(folder.path, finding, out or folder.path / "explanation.html")
-    for picture in finding.values["pictures"]:
-        output.record("picture", **picture)
-    output.say(f"{page} shows {counted(len(finding.values['pictures']), 'picture')}.")
+    page = write_explanation(folder.path, found, out or folder.path / "explanation.html")
+    for picture in found.pictures:
+        output.record("picture", **picture.to_dict())
+    output.say(f"{page} shows {counted(len(found.pictures), 'picture')}.")
     output.record("page", path=str(page))
 
 

@@ -11,7 +11,11 @@ from tenfold.errors import counted
 from tenfold.formatting import duration, percent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
+
+    from tenfold.speed.accuracy import Reached
 
 
 def bench(
@@ -52,6 +56,13 @@ def bench(
         _show_accuracy(output, device, to, num_seeds=seeds, runs=runs)
 
 
+NAMES = {
+    "product": "matrix product, float32",
+    "convolution": "convolution, float32",
+    "convolution_bf16": "convolution, bf16",
+}
+
+
 def _show_networks(output: Output, device: "torch.device", recipes: list[str] | None) -> None:
     from tenfold.speed.networks import distinct_networks, measure_networks
     from tenfold.speed.rates import measure_rates
@@ -60,110 +71,69 @@ def _show_networks(output: Output, device: "torch.device", recipes: list[str] | 
     has_bf16 = available_precision("auto", cpu=device.type == "cpu") == "bf16"
     rates = measure_rates(device, has_bf16=has_bf16)
     output.record("rates", device=str(device), **rates._asdict())
-    names = {
-        "product": "matrix product, float32",
-        "convolution": "convolution, float32",
-        "convolution_bf16": "convolution, bf16",
-    }
-    measured = [(names[k], rate) for k, rate in rates._asdict().items() if rate is not None]
-    output.table(
-        f"Rates of this machine ({device})",
-        ["work", "GFLOP/s"],
-        [[name, f"{rate / 1e9:.0f}"] for name, rate in measured],
-    )
+    measured = [[NAMES[k], f"{rate / 1e9:.0f}"] for k, rate in rates._asdict().items() if rate]
+    output.table(f"Rates of this machine ({device})", ["work", "GFLOP/s"], measured)
     chosen, rows = recipes or distinct_networks(), []
     with output.progress() as progress:
         measurements = measure_networks(chosen, device=device, rates=rates)
         for number, found in enumerate(measurements, start=1):
             progress("timing", number, len(chosen))
             output.record("network", **found._asdict())
-            rows.append(
-                [
-                    found.recipe,
-                    found.precision,
-                    f"{found.forward_per_second:,.0f}",
-                    f"{found.training_per_second:,.0f}",
-                    f"{found.operations / 1e6:,.1f}",
-                    percent(found.training_share, 0),
-                ]
-            )
-    output.table(
-        "Networks on images of 32x32",
-        [
-            "recipe",
-            "precision",
-            "forward/s",
-            "training/s",
-            "MFLOP an image",
-            "share of the rate",
-        ],
-        rows,
-    )
+            per_second = [f"{found.forward_per_second:,.0f}", f"{found.training_per_second:,.0f}"]
+            work = [f"{found.operations / 1e6:,.1f}", percent(found.training_share, 0)]
+            rows.append([found.recipe, found.precision, *per_second, *work])
+    columns = ["recipe", "precision", "forward/s", "training/s", "MFLOP an image"]
+    output.table("Networks on images of 32x32", [*columns, "share of the rate"], rows)
 
 
 def _show_accuracy(
     output: Output, device: "torch.device", target: str, *, num_seeds: int, runs: Path
 ) -> None:
     from tenfold.speed.accuracy import reach, recipe_for
-    from tenfold.studies.statistics import summarise
     from tenfold.training.process import seconds_since_start
 
-    recipe = recipe_for(target, device)
-    starting = seconds_since_start()
-    found, rows = [], []
+    recipe, starting, found = recipe_for(target, device), seconds_since_start(), []
     with output.training() as reporter:
-        for one in reach(
-            recipe,
-            num_seeds=num_seeds,
-            runs=runs,
-            device=device,
-            reporter=reporter,
-        ):
+        for one in reach(recipe, num_seeds=num_seeds, runs=runs, device=device, reporter=reporter):
+            values = one._asdict()
+            cost, folder = values.pop("cost"), values.pop("folder")
+            output.record("reached", **values, **cost._asdict(), run=str(folder))
             found.append(one)
-            output.record(
-                "reached",
-                seed=one.seed,
-                accuracy=one.accuracy,
-                compile_seconds=one.compile_seconds,
-                training_seconds=one.training_seconds,
-                **one.cost._asdict(),
-                run=str(one.folder),
-            )
-            rows.append(
-                [
-                    str(one.seed),
-                    percent(one.accuracy, 2),
-                    duration(one.cost.seconds),
-                    f"{one.cost.product_rate / 1e9:.0f}",
-                    f"{one.cost.operations:.2e}",
-                ]
-            )
-    accuracy = summarise([one.accuracy for one in found], num_pictures=10_000)
-    seconds = sum(one.cost.seconds for one in found) / len(found)
-    operations = sum(one.cost.operations for one in found) / len(found)
     output.table(
         f"{recipe.name} on {device}, {counted(num_seeds, 'seed')}",
         ["seed", "test accuracy", "time", "GFLOP/s", "cost in FLOP"],
-        rows,
-    )
+        [
+            [str(one.seed), percent(one.accuracy, 2), duration(one.cost.seconds),
+             f"{one.cost.product_rate / 1e9:.0f}", f"{one.cost.operations:.2e}"]
+            for one in found
+        ],
+    )  # fmt: skip
+    summary = _summary(found)
+    target_share = float(target) / 100
     output.record(
-        "summary",
-        recipe=recipe.name,
-        target=float(target) / 100,
-        num_seeds=num_seeds,
-        starting_seconds=starting,
-        mean=accuracy.mean,
-        low=accuracy.low,
-        high=accuracy.high,
-        seconds=seconds,
-        operations=operations,
-    )
+        "summary", recipe=recipe.name, target=target_share, num_seeds=num_seeds,
+        starting_seconds=starting, **summary,
+    )  # fmt: skip
     apart = f"starting Python and importing, {duration(starting)}, not counted"
-    if any(one.compile_seconds for one in found):
-        longest = max(one.compile_seconds for one in found)
+    if longest := max(one.compile_seconds for one in found):
         apart = f"compiling, at most {duration(longest)}, and {apart}"
     output.say(
-        f"Mean {percent(accuracy.mean, 2)} of test pictures right, in {duration(seconds)} and "
-        f"{operations:.2e} FLOP of this machine's matrix product; {apart}.",
+        f"Mean {percent(summary['mean'], 2)} of test pictures right, in "
+        f"{duration(summary['seconds'])} and {summary['operations']:.2e} FLOP of this machine's "
+        f"matrix product; {apart}.",
         bold=True,
     )
+
+
+def _summary(found: "Sequence[Reached]") -> dict[str, float]:
+    """Mean accuracy with its interval, and mean cost."""
+    from tenfold.studies.statistics import summarise
+
+    accuracy = summarise([one.accuracy for one in found], num_pictures=10_000)
+    return {
+        "mean": accuracy.mean,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        "seconds": sum(one.cost.seconds for one in found) / len(found),
+        "operations": sum(one.cost.operations for one in found) / len(found),
+    }

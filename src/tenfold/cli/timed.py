@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tenfold.cli.options import seconds_of
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Timed(NamedTuple):
-    """What to train, with the data set, and the threads that are best where a plan was made."""
+    """What to train and how, with the data set where a plan was made."""
 
     recipe: "Recipe"
+    options: "TrainOptions"
     dataset: "Dataset | None" = None
-    threads: int | None = None
 
 
 def recipe_within(
@@ -31,8 +32,8 @@ def recipe_within(
     *,
     output: Output,
     options: "TrainOptions",
-    writes_page: bool,
-) -> "Timed":
+    page: bool,
+) -> Timed:
     """The recipe `asked`, or the best of the fast ones, so that its run ends within `time`.
 
     An unfinished run where `options` say that the same command began keeps
@@ -65,7 +66,7 @@ def recipe_within(
         earlier = [RunFolder(folder)] if folder is not None else runs_of(options.runs, named)
         begun = unfinished_plan(earlier, wanted, changes, own_network=asked is None)
         if begun is not None:
-            return Timed(begun)
+            return Timed(begun, replace(options, threads=None))  # Those of before.
     prepare_process(options.threads)
     with output.progress() as progress:
         dataset = load_data(wanted, skip_broken=options.skip_broken, progress=progress)
@@ -78,12 +79,12 @@ def recipe_within(
         overrides=changes,
         device=torch.device("cuda" if has_gpu else "cpu"),
         evaluates_test=options.evaluate_test,
-        writes_page=writes_page,
+        writes_page=page,
         may_set_threads=options.threads is None and "OMP_NUM_THREADS" not in os.environ,
     )
-    _tell(planned, output, time=time, writes_page=writes_page)
-    threads = torch.get_num_threads() if options.threads is None else options.threads
-    return Timed(planned.recipe.but(name=named), dataset, threads)
+    _tell(planned, output, time=time, writes_page=page)
+    options = replace(options, threads=options.threads or torch.get_num_threads())
+    return Timed(planned.recipe.but(name=named), options, dataset)
 
 
 def _tell(planned: "Planned", output: Output, *, time: str, writes_page: bool) -> None:

@@ -1,6 +1,6 @@
 """`tenfold train`: one run, from a recipe, from images alone, or from the time that there is."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +50,31 @@ class Where:
     strict: StrictOption = False
 
 
+@dataclass(frozen=True)
+class Around:
+    """What is done besides the training."""
+
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Curves for tensorboard, wandb, mlflow or trackio; repeatable."
+        ),
+    ] = None
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Short for --track tensorboard.")
+    ] = False
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Try learning rates on a copy, name one, and leave.")
+    ] = False
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Evaluate on the test split at the end.")
+    ] = True
+
+    def trackers(self) -> tuple[str, ...]:
+        """Where curves go, each place once."""
+        return tuple(dict.fromkeys([*(self.track or []), *["tensorboard"] * self.tensorboard]))
+
+
 def train(
     recipe: Annotated[
         str | None,
@@ -65,21 +90,7 @@ def train(
     where: Where,
     machine: Machine,
     reading: Reading,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Curves for tensorboard, wandb, mlflow or trackio; repeatable."
-        ),
-    ] = None,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Short for --track tensorboard.")
-    ] = False,
-    find_lr: Annotated[
-        bool, typer.Option("--find-lr", help="Try learning rates on a copy, name one, and leave.")
-    ] = False,
-    test: Annotated[
-        bool, typer.Option("--test/--no-test", help="Evaluate on the test split at the end.")
-    ] = True,
+    around: Around,
     report: ReportOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,36 +107,31 @@ def train(
         **vars(where),
         threads=machine.threads,
         skip_broken=reading.skip_broken,
-        track=tuple(dict.fromkeys([*(track or []), *["tensorboard"] * tensorboard])),
-        evaluate_test=test,
+        track=around.trackers(),
+        evaluate_test=around.test,
     )
+    chosen, dataset = named, None
     if time is not None:
         from tenfold.cli.timed import recipe_within
 
-        timed = recipe_within(
-            time, named, wanted, output=output, options=options, writes_page=report
-        )
-        chosen, dataset = timed.recipe, timed.dataset
-        options = replace(options, threads=timed.threads)
-    else:
-        chosen, dataset = (
-            (named, None) if named else _fitting(output, wanted, changes.data, reading.skip_broken)
-        )
+        timed = recipe_within(time, named, wanted, output=output, options=options, page=report)
+        chosen, dataset, options = timed.recipe, timed.dataset, timed.options
+    elif chosen is None:
+        chosen, dataset = _fitting(output, wanted, changes.data, reading.skip_broken)
     if chosen.model.name == "pretrained":
         with quick_imports():
             import_timm()
-    if find_lr:
+    if around.find_lr:
         _find_rate(output, chosen, dataset, threads=machine.threads)
         return
     with output.training() as reporter:
         outcome = train_recipe(
             chosen, options=options, dataset=dataset, reporter=reporter, progress=reporter
         )
-    if not outcome.writes:
-        return
-    show_result(output, outcome.run.path)
-    if report:
-        write_page(output, [outcome.run.path], None)
+    if outcome.writes:
+        show_result(output, outcome.run.path)
+        if report:
+            write_page(output, [outcome.run.path], None)
 
 
 def _named(

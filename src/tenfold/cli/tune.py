@@ -27,6 +27,7 @@ from tenfold.formatting import duration, in_words, percent
 
 if TYPE_CHECKING:
     from tenfold.results.searches import SearchSummary, Trial
+    from tenfold.studies.search.definition import SearchPlan
     from tenfold.studies.search.running import SearchOptions
 
 DEFAULT_TRIALS = 30
@@ -106,26 +107,12 @@ def tune(
     Every trial trains the recipe with other values and is judged by its validation accuracy after
     the last epoch; the first is the recipe as it is. Run again, the command goes on.
     """
-    from tenfold.recipe import load_recipe, require_effect
-
-    require_data(changes.data)
-    # Milestones say nothing of a search, and would keep it from fewer epochs.
-    chosen = load_recipe(recipe, ["training.milestones=[]", *changes.listed(seed)])
-    require_effect(chosen, epochs=changes.epochs, lr=changes.lr)
-    require_data(chosen.data.name)
     limit = seconds_of(flags.time) if flags.time is not None else None
-    output = Output(as_json=as_json)
+    plan, output = _plan(recipe, space, changes, seed), Output(as_json=as_json)
 
-    from tenfold.studies.search.space import default_space, read_space
-
-    ranges = read_space(space, chosen) if space is not None else default_space(chosen)
-    require_packages(
-        "optuna", "tomli_w", what="`tenfold tune` needs Optuna and tomli-w", extra="search"
-    )
-    from tenfold.studies.search.definition import SearchPlan
     from tenfold.studies.search.running import SearchOptions, run_search
 
-    where = folder or Path("tunes") / chosen.name
+    where = folder or Path("tunes") / plan.recipe.name
     placed = jobs.place(machine.threads)
     options = SearchOptions(
         folder=where,
@@ -138,7 +125,6 @@ def tune(
         threads=placed.threads,
         skip_broken=skip_broken,
     )
-    plan = SearchPlan(chosen, ranges, recipe)
     with showing_runs(output) as bars:
         display = _Display(output, options, bars)
         outcome = run_search(
@@ -151,6 +137,25 @@ def tune(
         show_page(output, write_search_page(where))
     if outcome.summary.best is None and not outcome.is_out_of_time:
         raise typer.Exit(1)
+
+
+def _plan(recipe: str, space: Path | None, changes: Changes, seed: int | None) -> "SearchPlan":
+    """What is searched. Raises TenfoldError for what is wrong, and where Optuna is missing."""
+    from tenfold.recipe import load_recipe, require_effect
+    from tenfold.studies.search.space import default_space, read_space
+
+    require_data(changes.data)
+    # Milestones say nothing of a search, and would keep it from fewer epochs.
+    chosen = load_recipe(recipe, ["training.milestones=[]", *changes.listed(seed)])
+    require_effect(chosen, epochs=changes.epochs, lr=changes.lr)
+    require_data(chosen.data.name)
+    ranges = read_space(space, chosen) if space is not None else default_space(chosen)
+    require_packages(
+        "optuna", "tomli_w", what="`tenfold tune` needs Optuna and tomli-w", extra="search"
+    )
+    from tenfold.studies.search.definition import SearchPlan
+
+    return SearchPlan(chosen, ranges, recipe)
 
 
 class _Display:

@@ -14,6 +14,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.thresholds import CERTAINTY, images_needed
+from tenfold.results.facts import Fact
 from tenfold.results.runs import Fitted, Result, Threshold, Unfitted
 
 NUM_BINS = 15
@@ -35,7 +36,7 @@ Binning = Literal["width", "mass"]
 """Bins of the same width on [0, 1], or with as many pictures each."""
 
 
-class Bin(NamedTuple):
+class Bin(Fact):
     """Pictures of similar confidence: their mean confidence and the share that is right.
 
     low, high: the confidences that belong to it, the first not included.
@@ -97,7 +98,7 @@ def fitted_of(result: Result) -> Fitted | None:
     return kept if isinstance(kept, Fitted) and not why_unfitted(result) else None
 
 
-class PredictionSets(NamedTuple):
+class PredictionSets(Fact):
     """What sets of classes with a promised coverage do on pictures that they were not fitted on.
 
     promised: share of pictures whose true class should be in their set. least: the probability
@@ -124,36 +125,22 @@ def reliability(
     confidence, right = _confidence_and_right(predictions)
     if binning == "width":
         edges = np.linspace(0, 1, num_bins + 1)
-        place = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-        # Rounding may leave a confidence on the wrong side of its edge.
-        place += (confidence > edges[place + 1]).astype(int) - (confidence <= edges[place])
-        place = place.clip(0, num_bins - 1)
+        place = np.searchsorted(edges, confidence).clip(1) - 1
+        groups = [np.flatnonzero(place == number) for number in range(num_bins)]
     else:
-        order = np.argsort(confidence, kind="stable")
-        place = np.empty(len(order), dtype=int)
-        for number, part in enumerate(np.array_split(order, num_bins)):
-            place[part] = number
-    bins = []
-    low = 0.0
-    for number in range(num_bins):
-        inside = place == number
-        if not inside.any():
-            continue
-        if binning == "width":
-            low, high = float(edges[number]), float(edges[number + 1])
-        else:
-            high = float(confidence[inside].max())
-        bins.append(
-            Bin(
-                low,
-                high,
-                int(inside.sum()),
-                float(confidence[inside].mean()),
-                float(right[inside].mean()),
-            )
+        groups = np.array_split(np.argsort(confidence, kind="stable"), num_bins)
+        edges = np.array([0.0, *(confidence[group].max(initial=0) for group in groups)])
+    return [
+        Bin(
+            low=float(low),
+            high=float(high),
+            num_images=len(group),
+            confidence=float(confidence[group].mean()),
+            accuracy=float(right[group].mean()),
         )
-        low = high
-    return bins
+        for group, low, high in zip(groups, edges[:-1], edges[1:], strict=True)
+        if len(group)
+    ]
 
 
 def calibration_error(

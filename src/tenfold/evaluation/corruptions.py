@@ -18,6 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tenfold.data.images import LUMA
+from tenfold.results.facts import Fact
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -27,6 +28,28 @@ FAMILIES = {
     "weather": ("snow", "frost", "fog", "brightness"),
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 }
+
+
+class CorruptionResult(Fact):
+    """Accuracies at the severities 1 to 5 of one corruption."""
+
+    corruption: str
+    family: str
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over all severities."""
+        return sum(self.accuracies) / len(self.accuracies)
+
+
+class AttackResult(Fact):
+    """Accuracy after each colour value was moved by at most `limit` so as to mislead the model."""
+
+    method: str
+    limit: float
+    accuracy: float
+
 
 BLOCK_PIXELS = 500 * 32 * 32
 """Of all pictures that are worked on together."""

@@ -18,3 +18,9 @@ def log_sum_exp(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """The logarithms (N,) of what `softmax` divides by."""
     highest = logits.max(axis=1)
     return np.asarray(highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1)))
+
+
+def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features (N, D) with length 1."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)

@@ -18,7 +18,13 @@ from tenfold.augment import batch_normalise
 from tenfold.data import Images
 from tenfold.data.cifar import CIFAR10_CLASS_NAMES
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.corruptions import FAMILIES, SEVERITIES, corrupt
+from tenfold.evaluation.corruptions import (
+    FAMILIES,
+    SEVERITIES,
+    AttackResult,
+    CorruptionResult,
+    corrupt,
+)
 from tenfold.evaluation.predictions import map_labels
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.files import DAMAGED
@@ -29,14 +35,6 @@ OFFICIAL_TEST_SIZE = 10_000
 """Pictures of each severity in a file of CIFAR-10-C."""
 
 PGD_STEPS = 10
-
-
-class CorruptionResult(NamedTuple):
-    """Accuracies at the severities 1 to 5 of one corruption."""
-
-    corruption: str
-    family: str
-    accuracies: tuple[float, ...]
 
 
 def corruption_accuracies(
@@ -71,7 +69,7 @@ def corruption_accuracies(
                 done += 1
                 if progress is not None:
                     progress("corruptions", done, total)
-            yield CorruptionResult(name, family, tuple(accuracies))
+            yield CorruptionResult(corruption=name, family=family, accuracies=tuple(accuracies))
 
 
 def _require_cifar10(model: TrainedModel) -> None:
@@ -118,14 +116,6 @@ def _read_array(path: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 # -- pictures that were changed on purpose -------------------------------------------------------
 
 
-class AttackResult(NamedTuple):
-    """Accuracy after each colour value was moved by at most `limit` so as to mislead the model."""
-
-    method: str
-    limit: float
-    accuracy: float
-
-
 def attack_accuracies(
     model: TrainedModel,
     images: Images,
@@ -154,7 +144,7 @@ def attack_accuracies(
             if progress is not None:
                 done = number * len(images) + start + len(of)
                 progress("attacks", done, len(plans) * len(images))
-        results.append(AttackResult(name, limit, right / len(images)))
+        results.append(AttackResult(method=name, limit=limit, accuracy=right / len(images)))
     return results
 
 

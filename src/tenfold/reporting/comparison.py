@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.audit.comparison import compare_trust
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
 from tenfold.recipe.dotted import as_texts
-from tenfold.reporting.audit import compare_trust
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.galleries import Card, Loader, Pictures, disputed_cards
 from tenfold.reporting.story import notices

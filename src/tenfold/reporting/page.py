@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tenfold.audit.store import known_findings
+from tenfold.audit.card import markdown, model_card
+from tenfold.audit.store import known_answers
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import Run, read_run, read_runs
 from tenfold.files import without_folders, write_text
 from tenfold.reporting import figures
-from tenfold.reporting.audit.card import markdown, model_card
 from tenfold.reporting.charts import Charts
 from tenfold.reporting.comparison import view_runs
 from tenfold.reporting.galleries import Loader, load_dataset
@@ -64,7 +64,7 @@ def card_text(run_folder: Path) -> str:
     Raises TenfoldError where the folder holds no run, or one without scores.
     """
     run = read_run(Path(run_folder))
-    card = model_card(run, known_findings(RunFolder(run.folder)))
+    card = model_card(run, known_answers(RunFolder(run.folder)))
     if card is None:
         raise TenfoldError(f"{run_folder} has no scores; run `tenfold evaluate` on it first.")
     return without_folders(markdown(run, card))
@@ -72,7 +72,7 @@ def card_text(run_folder: Path) -> str:
 
 def _write_card(run: Run) -> None:
     """Beside the page of an audited run, what it says of trust as a model card in Markdown."""
-    if known_findings(RunFolder(run.folder)) and run.shown_scores is not None:
+    if known_answers(RunFolder(run.folder)) and run.shown_scores is not None:
         write_text(run.folder / "card.md", card_text(run.folder))
 
 

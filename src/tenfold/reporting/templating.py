@@ -33,6 +33,9 @@ def environment() -> "Environment":
     """The templates, which escape what they are given and format numbers."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from tenfold.data.encoding import png_data_uri
+    from tenfold.reporting.pictures import picture_uri
+
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -47,7 +50,11 @@ def environment() -> "Environment":
         "counted": counted,
         "duration": formatting.duration,
         "in_words": formatting.in_words,
+        "image_uri": picture_uri,
         "interval": formatting.interval,
+        "listed": formatting.listed,
+        "plain": formatting.plain,
+        "png_uri": png_data_uri,
         "memory": formatting.memory,
         "moment": formatting.moment,
         "points": formatting.points,

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tenfold.audit.store import known_findings
+from tenfold.audit.card import model_card
+from tenfold.audit.page import sections
+from tenfold.audit.store import known_answers
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import Run
 from tenfold.recipe import recipe_from_dict
 from tenfold.recipe.dotted import as_texts
 from tenfold.reporting import figures, story
-from tenfold.reporting.audit import model_card, view_audit
 from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.exports import exports_section
 from tenfold.reporting.galleries import (
@@ -32,7 +33,7 @@ def view_run(
     pictures = Pictures(run, loader) if loader else None
     scores = run.shown_scores
     galleries = _galleries(run, pictures) if pictures else {}
-    findings = known_findings(RunFolder(run.folder)) if loader else {}
+    answers = known_answers(RunFolder(run.folder)) if loader else {}
     exports = exports_section(run.folder) if loader else None
     curves = learning_charts(run.epochs, charts, stage_ends=run.stage_ends) if with_curves else ()
     return {
@@ -45,8 +46,8 @@ def view_run(
         "pictures_note": (pictures.problem or "") if pictures else "",
         "recipe": recipe,
         "recipe_defaults": defaults,
-        "trust": model_card(run, findings) if findings else None,
-        "audit": (*view_audit(findings, charts), *([exports] if exports else [])),
+        "trust": model_card(run, answers) if answers else None,
+        "audit": (*sections(answers, charts), *([exports] if exports else [])),
     }
 
 

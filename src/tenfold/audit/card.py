@@ -2,16 +2,17 @@
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tenfold import __version__
-from tenfold.audit.store import Finding
+from tenfold.audit.answer import Answer
+from tenfold.audit.calibration import Calibration
+from tenfold.audit.robustness import Robustness
 from tenfold.errors import counted
 from tenfold.evaluation.runs import Run
 from tenfold.formatting import interval, percent, plain
-from tenfold.reporting.audit.measured import reused, threshold_words
+from tenfold.results.runs import ClassScore, Metrics
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 """Data sets as the Hugging Face hub calls them."""
@@ -20,8 +21,7 @@ WEAK_RECALL_GAP = 0.05
 """How far below the accuracy a class must lie to be named as a weak one."""
 
 
-@dataclass(frozen=True)
-class ModelCard:
+class ModelCard(NamedTuple):
     """Sentences under three headings."""
 
     good_for: tuple[str, ...]
@@ -29,89 +29,67 @@ class ModelCard:
     sure: tuple[str, ...]
 
 
-def model_card(run: Run, findings: Mapping[str, Finding]) -> ModelCard | None:
+def model_card(run: Run, answers: Mapping[str, Answer]) -> ModelCard | None:
     """What can be said of `run` from its scores and what an audit found; None without scores."""
     scores = run.shown_scores
     if scores is None:
         return None
-    values = {
-        name: finding.values
-        for name, finding in findings.items()
-        if "missing" not in finding.values
-    }
-    return ModelCard(_good_for(run, values), _fails_at(run, values), _sure(values))
+    seen = sorted((s for s in scores.per_class if s.num_images), key=lambda s: s.recall or 0)
+    return ModelCard(
+        _good_for(run, scores, seen),
+        _fails_at(scores, seen, answers.get("robustness")),
+        _sure(answers.get("calibration")),
+    )
 
 
-def _good_for(run: Run, values: Mapping[str, Any]) -> tuple[str, ...]:
-    scores = run.shown_scores
-    assert scores is not None
+def _good_for(run: Run, scores: Metrics, seen: Sequence[ClassScore]) -> tuple[str, ...]:
     names = ", ".join(score.name for score in scores.per_class[:12])
     more = " and others" if len(scores.per_class) > 12 else ""
-    found = [
+    best = sorted(seen, key=lambda score: -(score.recall or 0))[:3]
+    return (
         f"Pictures like those of {run.data_name} that show one of {len(scores.per_class)} things: "
         f"{names}{more}. It is right on {percent(scores.accuracy)} of "
         f"{counted(scores.num_images, 'picture')}{scores.unseen} (95 % interval "
-        f"{interval(*scores.accuracy_interval)})."
-    ]
-    seen = [score for score in scores.per_class if score.num_images]
-    best = sorted(seen, key=lambda score: -(score.recall or 0))[:3]
-    found.append(
-        "It finds best: "
-        + ", ".join(f"{score.name} ({percent(score.recall, digits=0)})" for score in best)
-        + "."
+        f"{interval(*scores.accuracy_interval)}).",
+        f"It finds best: {', '.join(f'{s.name} ({percent(s.recall, digits=0)})' for s in best)}.",
     )
-    return tuple(found)
 
 
-def _fails_at(run: Run, values: Mapping[str, Any]) -> tuple[str, ...]:
-    scores = run.shown_scores
-    assert scores is not None
+def _fails_at(
+    scores: Metrics, seen: Sequence[ClassScore], robust: Answer | None
+) -> tuple[str, ...]:
     found = []
-    seen = sorted(
-        (score for score in scores.per_class if score.num_images),
-        key=lambda score: score.recall or 0,
-    )
     weak = [s for s in seen if (s.recall or 0) < scores.accuracy - WEAK_RECALL_GAP][:3]
     if weak:
-        found.append(
-            "It misses most often: "
-            + ", ".join(f"{s.name} (finds {percent(s.recall, digits=0)})" for s in weak)
-            + "."
-        )
+        named = ", ".join(f"{s.name} (finds {percent(s.recall, digits=0)})" for s in weak)
+        found.append(f"It misses most often: {named}.")
     if scores.most_confused:
         worst = scores.most_confused[0]
         found.append(
             f"Its commonest mistake is to call {worst.true} {worst.predicted}: "
             f"{percent(worst.share)} of them."
         )
-    if robust := values.get("robustness"):
-        worst_kind = min(robust["corruptions"], key=lambda each: sum(each["accuracies"]))
+    if isinstance(robust, Robustness):
+        hardest = min(robust.corruptions, key=lambda each: each.mean)
         found.append(
-            f"Damaged pictures: {percent(robust['mean'])} right on average over fifteen kinds of "
-            f"damage, {percent(sum(worst_kind['accuracies']) / 5)} under "
-            f"{plain(worst_kind['corruption'])}."
+            f"Damaged pictures: {percent(robust.mean)} right on average over fifteen kinds of "
+            f"damage, {percent(hardest.mean)} under {plain(hardest.corruption)}."
         )
     found.append("Anything else than its classes: it gives such a picture one of their names.")
     return tuple(found)
 
 
-def _sure(values: Mapping[str, Any]) -> tuple[str, ...]:
-    trust = values.get("calibration")
-    if trust is None:
+def _sure(trust: Answer | None) -> tuple[str, ...]:
+    if not isinstance(trust, Calibration):
         return ("How far its confidence can be trusted has not been measured.",)
-    if "unfitted" in trust:
-        return (
-            f"Its confidence is off by {percent(trust['before']['error_width'])} on average.",
-            trust["unfitted"],
-        )
-    found = [
-        f"Once its logits are divided by {trust['temperature']:.2f}, its confidence is off by "
-        f"{percent(trust['after']['error_width'])} on average, on pictures that this was not "
-        "fitted on."
-    ]
-    found += [threshold_words(each, trust["split"]) for each in trust["thresholds"]]
-    found += reused(trust)
-    return tuple(found)
+    off_by = f"confidence is off by {percent(trust.best.error_width)} on average"
+    if trust.after is None:
+        return (f"Its {off_by}.", trust.unfitted)
+    return (
+        f"Once its logits are divided by {trust.temperature:.2f}, its {off_by}, on pictures that "
+        "this was not fitted on.",
+        *trust.promises(),
+    )
 
 
 def _escaped(text: str) -> str:

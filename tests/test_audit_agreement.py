@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from tenfold.audit import agreement
+from tenfold.audit.agreement import CLASS_NAMES, compare_with_people
+from tenfold.data.sources.published import obtain
 from tenfold.errors import TenfoldError
-from tenfold.evaluation import agreement
-from tenfold.evaluation.agreement import CLASS_NAMES, compare_with_people
 from tenfold.evaluation.predictions import Predictions
 
 
@@ -87,8 +88,8 @@ def test_other_pictures_are_refused():
 def test_answers_of_another_file_are_refused(tmp_path):
     path = tmp_path / "answers.npy"
     with pytest.raises(TenfoldError, match="can't be used"):
-        agreement.load_answers(path)
+        obtain(agreement.ANSWERS, path)
     np.save(path, PEOPLE)
     with pytest.raises(TenfoldError, match="checksum is another"):
-        agreement.load_answers(path)
+        obtain(agreement.ANSWERS, path)
     assert path.exists()

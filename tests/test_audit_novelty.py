@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tenfold.evaluation import novelty
-from tenfold.evaluation.novelty import Seen
+from tenfold.audit import novelty
+from tenfold.audit.novelty import Seen
 
 
 def seen(features, logits=None):

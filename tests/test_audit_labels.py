@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from tenfold.audit.labels import count_judged, measure, rank_labels
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.label_issues import count_judged, measure, rank_labels
 from tenfold.evaluation.predictions import Predictions
 
 

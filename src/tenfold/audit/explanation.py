@@ -1,0 +1,284 @@
+"""Where does it look? Maps of what mattered, filters, what layers see, and what is most alike."""
+
+import importlib.util
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.audit.answer import Answer, Arrays
+from tenfold.audit.page import sections
+from tenfold.audit.subject import Subject
+from tenfold.data.image_sources import find_pictures
+from tenfold.data.images import LUMA
+from tenfold.data.tables import printable
+from tenfold.errors import TenfoldError, counted
+from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.probabilities import softmax
+from tenfold.files import write_text
+from tenfold.formatting import percent
+from tenfold.reporting.charts import Charts
+from tenfold.reporting.templating import render_page
+from tenfold.results.facts import Fact
+
+NUM_OF_A_KIND = 6
+"""Images that are explained: the surest errors and the least sure."""
+
+NUM_PAIRS, NUM_OF_A_PAIR = 3, 3
+"""Pairs of classes most often confused, and images of each."""
+
+MOST_EXPLAINED = 50
+"""Images that somebody names at once; a page with more can't be read."""
+
+NUM_CHECKED = 16
+"""Images for the comparison with random weights."""
+
+NUM_MAPS = 8
+"""Maps of a layer that are kept: those that vary the most."""
+
+NUM_NEIGHBOURS = 3
+MOST_FILTERS = 64
+
+HEAT_STRENGTH = 0.75
+"""Of the colour over the image where it mattered the most."""
+
+
+def has_captum() -> bool:
+    """Whether what explanations need is installed; to know that, nothing is imported."""
+    return importlib.util.find_spec("captum") is not None
+
+
+class Explained(Fact):
+    """An image: what it is an example of, its class, none where nobody knows it, the one predicted,
+    and the classes of the training images most like it."""
+
+    id: str
+    kind: str
+    true: str
+    guess: str
+    confidence: float
+    neighbours: tuple[str, ...]
+
+    def __str__(self) -> str:
+        truth = f"is {self.true}, " if self.true else ""
+        return f"{self.kind}: {truth}called {self.guess} ({percent(self.confidence, digits=0)})"
+
+
+class Explanation(Answer):
+    """checks: how alike the maps of a method are to those of shuffled weights. unavailable: why
+    there are none by another. layers: those whose maps of the first image are kept."""
+
+    question = "Where does it look?"
+    template = "explanation"
+
+    split: str
+    pictures: tuple[Explained, ...]
+    checks: dict[str, float]
+    unavailable: dict[str, str]
+    layers: tuple[str, ...]
+
+    def is_worth_another_try(self, *, named: bool) -> bool:
+        return bool(self.unavailable) and (named or has_captum())
+
+    def summary(self) -> str:
+        checks = ", ".join(f"{name} {value:.2f}" for name, value in self.checks.items())
+        pictures = counted(len(self.pictures), "picture")
+        return f"{pictures}; likeness to maps of random weights: {checks}"
+
+    def images(
+        self, index: int, methods: Iterable[tuple[str, str]]
+    ) -> list[tuple[str, NDArray[np.uint8]]]:
+        """An image, its maps by `methods`, given by key and name, and the training images most like
+        it, each with its label."""
+        pixels, alike = self.arrays["pixels"][index], self.arrays["neighbours"][index]
+        return [
+            ("picture", pixels),
+            *((name, heated(pixels, self.arrays[key][index])) for key, name in methods),
+            *((f"alike: {label}", each)
+              for label, each in zip(self.pictures[index].neighbours, alike, strict=True)),
+        ]  # fmt: skip
+
+    def maps(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
+        """The maps of a layer in grey, each with its label."""
+        maps, layer = self.arrays[f"layer{number}"], self.layers[number]
+        return [(f"{layer}, map {i}", _grey(each)) for i, each in enumerate(maps, start=1)]
+
+    def sheet_of_filters(self) -> NDArray[np.uint8]:
+        """Filters side by side, with a line of grey between them, at most 16 in a row."""
+        filters = self.arrays["filters"]
+        framed = np.pad(filters, ((0, 0), (1, 0), (1, 0), (0, 0)), constant_values=128)
+        across = min(len(framed), 16)
+        blank = np.full_like(framed[:1], 128)
+        cells = np.concatenate([framed, *[blank] * (-len(framed) % across)])
+        rows = [np.concatenate(cells[i : i + across], axis=1) for i in range(0, len(cells), across)]
+        sheet = np.concatenate(rows)
+        return np.pad(sheet, ((0, 1), (0, 1), (0, 0)), constant_values=128)
+
+
+def explanation(subject: Subject) -> Explanation:
+    """Filters, maps of features, and where it looked on the images most worth a look."""
+    predictions = subject.measured_predictions()
+    chosen, kinds = interesting(predictions)
+    truths = [predictions.class_names[label] for label in predictions.labels[chosen]]
+    ids = [str(predictions.ids[index]) for index in chosen]
+    return _explained(subject, subject.measured.pixels[chosen], ids, truths, kinds)
+
+
+def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
+    """The same for images that somebody named: files, folders, or ids of the measured split.
+
+    Raises TenfoldError where there is no such image, where one can't be read, and where there are
+    more than MOST_EXPLAINED.
+    """
+    from tenfold.evaluation.picture_predictions import read_pictures
+
+    pixels, ids, truths = [], [], []
+    measured = subject.measured
+    places = {str(name): index for index, name in enumerate(measured.ids)}
+    for name in wanted:
+        if name in places:
+            index = places[name]
+            pixels.append(measured.pixels[index])
+            ids.append(name)
+            truths.append(measured.class_names[measured.labels[index]])
+            _require_few(len(pixels))
+            continue
+        if re.fullmatch(r"(train|validation|test)/-?\d+", name) and not Path(name).exists():
+            raise TenfoldError(
+                f"There is no picture {name} in the {subject.split} split, whose ids are like "
+                f"{measured.ids[0]} and {measured.ids[-1]}."
+            )
+        paths = find_pictures([name])
+        _require_few(len(pixels) + len(paths))
+        pixels += list(read_pictures(paths, subject.model))
+        ids += [printable(path) for path in paths]
+        truths += [""] * len(paths)
+    return _explained(subject, np.stack(pixels), ids, truths, ["asked for"] * len(pixels))
+
+
+def write_explanation(run: Path, found: Explanation, path: Path) -> Path:
+    """Write a page of `found` alone, for the run in the folder `run`, and return `path`."""
+    page = render_page(
+        "explanation.html",
+        style_sheets=("style.css", "report.css"),
+        title=f"Where {run} looks",
+        sections=sections({"explanation": found}, Charts()),
+    )
+    write_text(path, page)
+    return path
+
+
+def _require_few(number: int) -> None:
+    if number > MOST_EXPLAINED:
+        raise TenfoldError(
+            f"{number:,} pictures are too many for one page; name at most {MOST_EXPLAINED}."
+        )
+
+
+def _explained(
+    subject: Subject,
+    pixels: NDArray[np.uint8],
+    ids: Sequence[str],
+    truths: Sequence[str],
+    kinds: Sequence[str],
+) -> Explanation:
+    from tenfold import explain
+
+    model = subject.model
+    logits = model.logits(pixels).astype(np.float64) / subject.temperature
+    guesses, confidence = logits.argmax(axis=1), softmax(logits).max(axis=1)
+    arrays: Arrays = {"pixels": pixels}
+    checks, unavailable = {}, {}
+    some = subject.measured.pixels[subject.drawn(len(subject.measured), NUM_CHECKED)]
+    asked = model.logits(some).argmax(axis=1)
+    methods = explain.methods_for(model)
+    for number, (name, method) in enumerate(methods.items()):
+        try:
+            arrays[name] = method(model, pixels, guesses).astype(np.float16)
+        except TenfoldError as error:
+            unavailable[name] = str(error)
+            continue
+        checks[name] = explain.randomisation_check(model, some, asked, method, seed=subject.seed)
+        if subject.progress is not None:
+            subject.progress("maps", number + 1, len(methods))
+    alike = explain.nearest(
+        subject.features_of(pixels), subject.known_features, number=NUM_NEIGHBOURS
+    ).indices
+    arrays["neighbours"] = subject.known.pixels[alike]
+    filters = explain.first_filters(model)
+    if filters is not None:
+        arrays["filters"] = (filters[:MOST_FILTERS] * 255).astype(np.uint8)
+    layers = explain.feature_maps(model, pixels[:1])
+    for number, layer in enumerate(layers):
+        # Those that vary the most over the image.
+        order = np.argsort(-layer.maps[0].std(axis=(1, 2)), kind="stable")[:NUM_MAPS]
+        arrays[f"layer{number}"] = layer.maps[0][order].astype(np.float16)
+    names = model.class_names
+    pictures = tuple(
+        Explained(
+            id=ids[place],
+            kind=kinds[place],
+            true=truths[place],
+            guess=names[guess],
+            confidence=float(confidence[place]),
+            neighbours=tuple(names[label] for label in subject.known_labels[alike[place]]),
+        )
+        for place, guess in enumerate(guesses)
+    )
+    return Explanation(
+        split=subject.split,
+        pictures=pictures,
+        checks=checks,
+        unavailable=unavailable,
+        layers=tuple(layer.layer for layer in layers),
+    ).having(arrays)
+
+
+def interesting(predictions: Predictions) -> tuple[NDArray[np.int64], list[str]]:
+    """Indices of the images most worth a look, and what each is an example of."""
+    probabilities = predictions.probabilities
+    guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(guesses != predictions.labels)
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    unsure = np.argsort(confidence, kind="stable")
+    groups = {"surest error": surest, "least sure": unsure}
+    pairs = guesses * probabilities.shape[1] + predictions.labels
+    values, counts = np.unique(pairs[wrong], return_counts=True)
+    for place in np.argsort(-counts, kind="stable")[:NUM_PAIRS]:
+        guess, true = divmod(int(values[place]), probabilities.shape[1])
+        names = predictions.class_names
+        kind = f"{names[true]} called {names[guess]}, {counts[place]} times"
+        groups[kind] = surest[pairs[surest] == values[place]]
+    chosen: list[int] = []
+    kinds: list[str] = []
+    for kind, indices in groups.items():
+        number = NUM_OF_A_KIND if kind in ("surest error", "least sure") else NUM_OF_A_PAIR
+        fresh = [int(index) for index in indices if int(index) not in chosen][:number]
+        chosen += fresh
+        kinds += [kind] * len(fresh)
+    return np.array(chosen, dtype=np.int64), kinds
+
+
+def heated(pixels: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[np.uint8]:
+    """The image, greyed, with red where a map `(H, W)` spoke for the prediction.
+
+    What spoke against it has no colour.
+    """
+    strength = np.maximum(values.astype(np.float32), 0)
+    # A coarse map is high almost everywhere, and then only differences say something.
+    low, high = (float(np.percentile(strength, share)) for share in (10, 99))
+    share = np.clip((strength - low) / max(high - low, 1e-12), 0, 1)[..., None]
+    grey = (pixels @ LUMA)[..., None]
+    grey = np.repeat(0.75 * grey + 40, 3, axis=2)
+    red = np.array([235, 40, 30], dtype=np.float32)
+    mixed = grey * (1 - HEAT_STRENGTH * share) + red * HEAT_STRENGTH * share
+    return np.asarray(np.clip(mixed, 0, 255), dtype=np.uint8)
+
+
+def _grey(values: NDArray[np.float16]) -> NDArray[np.uint8]:
+    maps = values.astype(np.float32)
+    low, high = float(maps.min()), float(maps.max())
+    scaled = (maps - low) / (high - low) * 255 if high > low else maps * 0
+    return np.repeat(scaled.astype(np.uint8)[..., None], 3, axis=2)

@@ -1,0 +1,165 @@
+"""Are the labels right? Images whose label is probably wrong, by confident learning (Northcutt et
+al. 2021, arXiv 1911.00068), with cleanlab.
+
+Probabilities must come from a model that never saw the images: of a held-out split, or of folds.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.audit.answer import Answer, Unanswerable
+from tenfold.audit.subject import Subject
+from tenfold.errors import TenfoldError, missing_extra
+from tenfold.evaluation.metrics import wilson_interval
+from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.submissions import table_text
+from tenfold.results.facts import Fact
+
+NUM_DOUBTFUL = 24
+"""Images with a doubtful label that are kept to be shown."""
+
+WRONG_IN_CIFAR10 = (
+    165, 792, 882, 1227, 1300, 1684, 1718, 1969, 2010, 2128, 2232, 2405, 2532, 2592, 2804,
+    2840, 2940, 3113, 3168, 3183, 3192, 3490, 3600, 3753, 3977, 4055, 4198, 4614, 4643,
+    4794, 4910, 4965, 5166, 5191, 5211, 5468, 5632, 5690, 5882, 5960, 6522, 6792, 6877,
+    6966, 7311, 7657, 7846, 8058, 8296, 8620, 9227, 9352, 9643, 9793,
+)  # fmt: skip
+"""Positions in CIFAR-10's test set of labels that fewer than three of five people agreed with, of
+the ones that confident learning had suspected (Northcutt, Athalye and Mueller 2021, arXiv
+2103.14749)."""
+
+
+class LabelIssue(Fact):
+    """A picture and how doubtful its label is.
+
+    quality: from 0, surely wrong, to 1. given, suggested: classes. is_likely: whether confident
+    learning counts it among the wrong ones.
+    """
+
+    position: int
+    id: str
+    given: str
+    suggested: str
+    quality: float
+    is_likely: bool
+
+
+class Recovered(Fact):
+    """How wrong labels that are known rank: shares of them among the first pictures.
+
+    precision, recall: of what confident learning counts as wrong. found_in: the share of the known
+    ones in the first `share` of the ranking.
+    """
+
+    num_known: int
+    precision: float
+    recall: float
+    share: float
+    found_in: float
+
+
+class Labels(Answer):
+    """first: the most doubtful labels. known: how the ranking does on labels of CIFAR-10 that
+    people have found to be wrong."""
+
+    question = "Are the labels right?"
+    template = "labels"
+
+    split: str
+    num_images: int
+    num_judged: int
+    num_likely: int
+    first: tuple[LabelIssue, ...]
+    known: Recovered | None
+
+    def summary(self) -> str:
+        unjudged = self.num_images - self.num_judged
+        return f"{self.num_likely} of {self.num_judged:,} labels are doubtful" + (
+            f"; {unjudged:,} could not be judged" if unjudged else ""
+        )
+
+
+def labels(subject: Subject) -> Labels:
+    """Images whose label is probably wrong, among those that training did not see."""
+    predictions = subject.measured_predictions()
+    num_judged = count_judged(predictions)
+    if not num_judged:
+        raise Unanswerable(
+            f"None of the {len(predictions.labels):,} labels could be judged: each is the only one "
+            "of its class, or the model is right no more often than by chance."
+        )
+    ranked = rank_labels(predictions)
+    first = ranked[:NUM_DOUBTFUL]
+    rows = [
+        [issue.id, issue.given, issue.suggested, f"{issue.quality:.6f}", str(issue.is_likely)]
+        for issue in ranked
+    ]
+    table = table_text(["id", "given", "suggested", "quality", "likely_wrong"], rows)
+    wrong = set(WRONG_IN_CIFAR10)
+    return Labels(
+        split=subject.split,
+        num_images=len(ranked),
+        num_judged=num_judged,
+        num_likely=sum(issue.is_likely for issue in ranked),
+        first=tuple(first),
+        known=measure(ranked, wrong) if subject.is_of_cifar10 else None,
+    ).having(
+        {"first": subject.measured.pixels[np.array([issue.position for issue in first])]},
+        {"labels.csv": table},
+    )
+
+
+def count_judged(predictions: Predictions) -> int:
+    """How many labels can be judged: not one that is the only one of its class, and none at all
+    where the model isn't better, beyond chance, than calling everything by the commonest one."""
+    labels, counts = predictions.labels, np.bincount(predictions.labels)
+    num_right = int((predictions.logits.argmax(axis=1) == labels).sum())
+    if wilson_interval(num_right, len(labels))[0] <= counts.max() / len(labels):
+        return 0
+    return int(counts[counts > 1].sum())
+
+
+def rank_labels(predictions: Predictions) -> list[LabelIssue]:
+    """All pictures, the most doubtful label first. Raises TenfoldError without cleanlab."""
+    try:
+        from cleanlab.filter import find_label_issues
+        from cleanlab.rank import get_label_quality_scores
+    except ImportError:
+        raise missing_extra("Looking for wrong labels needs cleanlab", "audit") from None
+    probabilities, labels = predictions.probabilities, predictions.labels
+    if len(np.unique(labels)) < 2:
+        raise TenfoldError("Wrong labels can't be told where all pictures have the same one.")
+    quality: NDArray[np.float64] = get_label_quality_scores(
+        labels, probabilities, method="normalized_margin"
+    )
+    likely = find_label_issues(labels, probabilities, n_jobs=1)
+    names = predictions.class_names
+    # What a picture would be called if not by its label.
+    others = probabilities.copy()
+    others[np.arange(len(labels)), labels] = -1
+    suggested = others.argmax(axis=1)
+    return [
+        LabelIssue(
+            position=int(index),
+            id=str(predictions.ids[index]),
+            given=names[labels[index]],
+            suggested=names[suggested[index]],
+            quality=float(quality[index]),
+            is_likely=bool(likely[index]),
+        )
+        for index in np.argsort(quality, kind="stable")
+    ]
+
+
+def measure(ranked: list[LabelIssue], known: set[int], *, share: float = 0.03) -> Recovered:
+    """How many of the pictures `known` to be labelled wrongly the ranking puts first."""
+    likely = {issue.position for issue in ranked if issue.is_likely}
+    first = {issue.position for issue in ranked[: round(share * len(ranked))]}
+    hits = len(likely & known)
+    return Recovered(
+        num_known=len(known),
+        precision=hits / len(likely) if likely else 0.0,
+        recall=hits / len(known) if known else 0.0,
+        share=share,
+        found_in=len(first & known) / len(known) if known else 0.0,
+    )

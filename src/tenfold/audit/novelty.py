@@ -1,0 +1,295 @@
+"""Does it notice what it does not know? Scores of out-of-distribution images beside known ones.
+
+N images, C classes, D features. A score is higher for what looks familiar.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tenfold.audit.answer import Answer
+from tenfold.audit.robustness import Pictures
+from tenfold.audit.subject import Subject
+from tenfold.data import Images, load
+from tenfold.data.sources.digits import CLASS_NAMES as DIGIT_NAMES
+from tenfold.errors import TenfoldError
+from tenfold.evaluation.probabilities import log_sum_exp, softmax, unit
+from tenfold.formatting import percent
+from tenfold.reporting.figures import new_chart, percent_ticks, short
+from tenfold.reporting.svg import ACCENT, SERIES, styled
+from tenfold.results.facts import Fact
+
+Floats = NDArray[np.float32]
+
+NUMERALS = {str(number) for number in range(10)} | set(DIGIT_NAMES)
+"""Names of classes that say that a model knows digits."""
+
+NUM_SHOWN = 6
+
+MOST_KNOWN = 10_000
+"""Training pictures that a new one is compared with."""
+
+PICTURES_A_NEIGHBOUR = 200
+"""Every so many training pictures, the distance of one neighbour further away counts."""
+
+
+class Seen(NamedTuple):
+    """What a model makes of pictures: logits (N, C) and features before the head (N, D)."""
+
+    logits: Floats
+    features: Floats
+
+
+class NoveltyResult(Fact):
+    """How well a score tells known pictures from others.
+
+    auroc: how often a known picture has the higher score of two. fpr95: share of other pictures
+    that pass where 95 % of the known ones do.
+    """
+
+    score: str
+    auroc: float
+    fpr95: float
+
+
+class Novelty(Answer):
+    """results: what each score tells, confidence first, by kind of out-of-distribution images."""
+
+    question = "Does it notice what it does not know?"
+    template = "novelty"
+
+    num_images: int
+    split: str
+    results: dict[str, tuple[NoveltyResult, ...]]
+
+    def summary(self) -> str:
+        return "; ".join(
+            f"{kind}: {percent(rows[0].auroc, 0)} by confidence"
+            for kind, rows in self.results.items()
+        )
+
+    @property
+    def scores(self) -> list[str]:
+        """The names of the scores."""
+        return [entry.score for entry in next(iter(self.results.values()))]
+
+    @property
+    def best(self) -> tuple[str, float]:
+        """The score that tells images apart best, and its mean AUROC over their kinds."""
+        means = np.mean([[each.auroc for each in rows] for rows in self.results.values()], axis=0)
+        return self.scores[int(means.argmax())], float(means.max())
+
+    @property
+    def hardest(self) -> str:
+        """The kind of images that confidence tells from known ones the worst."""
+        return min(self.results, key=lambda kind: self.results[kind][0].auroc)
+
+    def figures(self) -> dict[str, Figure]:
+        return {"kinds": _by_kind(self.results, self.scores)}
+
+    def images(self, name: str) -> list[tuple[str, NDArray[np.uint8]]]:
+        """Some images of a kind, each with its label."""
+        return [(name, pixels) for pixels in self.arrays[name]]
+
+
+def novelty(subject: Subject, *, pictures: Pictures = 1000, strange: str | None = None) -> Novelty:
+    """Whether it notices images of nothing that it knows."""
+    size, number = subject.model.image_size, pictures
+    others = {
+        "noise": noise(number, size, seed=subject.seed),
+        "textures": textures(number, size, seed=subject.seed),
+        **_other_pictures(subject, number, strange),
+    }
+    scores = scores_of(subject.known_features, subject.known_labels)
+    indices = subject.drawn(len(subject.measured), number)
+    familiar = Seen(subject.measured_predictions().logits[indices], subject.features[indices])
+    known = {label: score(familiar) for label, score in scores.items()}
+    results = {}
+    for name, pixels in others.items():
+        seen = Seen(subject.model.logits(pixels), subject.features_of(pixels))
+        results[name] = tuple(
+            compare(label, known[label], score(seen)) for label, score in scores.items()
+        )
+    found = Novelty(num_images=len(indices), split=subject.split, results=results)
+    return found.having({k.replace(" ", "_"): pixels[:NUM_SHOWN] for k, pixels in others.items()})
+
+
+def _other_pictures(
+    subject: Subject, number: int, named: str | None
+) -> dict[str, NDArray[np.uint8]]:
+    """Data sets that can be had here without waiting, and one that was named, at the model's size.
+
+    Images of classes that the model knows are left out.
+    """
+    from tenfold.data.sources import get
+
+    height, width = subject.model.image_size
+    found = {}
+    if named is not None:
+        if height != width:
+            raise TenfoldError(
+                f"{named} can't be brought to the oblong {height}x{width} pixels of this model; "
+                "leave --strange away."
+            )
+        strange = load(named, image_size=height, progress=subject.progress)
+        found[strange.name] = _of_other_classes(subject, strange.test or strange.train, number)
+    if height == width and not NUMERALS & set(subject.model.class_names):
+        found["digits"] = subject.sample(load("digits", image_size=height).train, number).pixels
+    if (height, width) == (32, 32):
+        # It may not be at hand, and the model may know all of its classes.
+        with contextlib.suppress(TenfoldError):
+            others = get("cifar100", offline=True).test
+            if others is not None:
+                found["CIFAR-100"] = _of_other_classes(subject, others, number)
+    return found
+
+
+def _of_other_classes(subject: Subject, images: Images, number: int) -> NDArray[np.uint8]:
+    """Up to `number` of the images whose class the model does not know by its name."""
+    known = set(subject.model.class_names)
+    strange = np.array([name not in known for name in images.class_names])
+    keep = np.flatnonzero(strange[images.labels]).astype(np.int64)
+    if not len(keep):
+        raise TenfoldError(
+            "All classes of the strange pictures are known to the model; name others with "
+            "--strange."
+        )
+    return subject.sample(images.take(keep), number).pixels
+
+
+def maximum_softmax(seen: Seen) -> NDArray[np.float64]:
+    """The confidence (Hendrycks and Gimpel 2017, arXiv 1610.02136)."""
+    return np.asarray(softmax(seen.logits.astype(np.float64)).max(axis=1))
+
+
+def energy(seen: Seen) -> NDArray[np.float64]:
+    """log sum exp of the logits (Liu et al. 2020, arXiv 2010.03759)."""
+    return log_sum_exp(seen.logits.astype(np.float64))
+
+
+class Neighbourhood:
+    """Scores by the distance to the k-th nearest training picture (Sun et al. 2022, arXiv
+    2204.06507): features of length 1."""
+
+    def __init__(self, known: Floats) -> None:
+        self._known = unit(known[:MOST_KNOWN])
+        self._rank = max(len(self._known) // PICTURES_A_NEIGHBOUR, 1) - 1
+
+    def __call__(self, seen: Seen) -> NDArray[np.float64]:
+        found = np.empty(len(seen.features))
+        features = unit(seen.features)
+        for start in range(0, len(features), 500):
+            cosines = features[start : start + 500] @ self._known.T
+            nearest = np.partition(-cosines, self._rank, axis=1)[:, self._rank]
+            found[start : start + 500] = -nearest
+        return found
+
+
+class Ellipsoids:
+    """Scores by the Mahalanobis distance to the nearest class's mean, with one covariance for all
+    (Lee et al. 2018, arXiv 1807.03888), of features of length 1 (Mueller and Hein 2025, arXiv
+    2505.18032): else a picture with little in it lies near to all means."""
+
+    def __init__(self, known: Floats, labels: NDArray[np.int64]) -> None:
+        features = unit(known).astype(np.float64)
+        present = np.unique(labels)
+        self._means = np.stack([features[labels == label].mean(axis=0) for label in present])
+        centred = features - self._means[np.searchsorted(present, labels)]
+        covariance = centred.T @ centred / len(features)
+        # A little of the mean variance everywhere, for features that never vary.
+        covariance += np.eye(len(covariance)) * (
+            1e-6 + 1e-4 * np.trace(covariance) / len(covariance)
+        )
+        self._precision = np.linalg.inv(covariance)
+
+    def __call__(self, seen: Seen) -> NDArray[np.float64]:
+        distances = []
+        features = unit(seen.features).astype(np.float64)
+        for mean in self._means:
+            away = features - mean
+            distances.append(np.einsum("nd,de,ne->n", away, self._precision, away, optimize=True))
+        return np.asarray(-np.min(distances, axis=0))
+
+
+Score = Callable[[Seen], NDArray[np.float64]]
+
+
+def scores_of(known: Floats, labels: NDArray[np.int64]) -> dict[str, Score]:
+    """All scores, fitted where they must be on `known` (N, D) training features of `labels`."""
+    return {
+        "confidence": maximum_softmax,
+        "energy": energy,
+        "nearest neighbours": Neighbourhood(known),
+        "Mahalanobis": Ellipsoids(known, labels),
+    }
+
+
+def compare(score: str, familiar: NDArray[np.float64], novel: NDArray[np.float64]) -> NoveltyResult:
+    """How well scores of `familiar` pictures stand apart from those of `novel` ones."""
+    from sklearn.metrics import roc_auc_score
+
+    values = np.concatenate([familiar, novel])
+    is_known = np.concatenate([np.ones(len(familiar)), np.zeros(len(novel))])
+    threshold = np.quantile(familiar, 0.05, method="lower")
+    return NoveltyResult(
+        score=score,
+        auroc=float(roc_auc_score(is_known, values)),
+        fpr95=float((novel >= threshold).mean()),
+    )
+
+
+# -- pictures of nothing -------------------------------------------------------------------------
+
+
+def noise(number: int, size: tuple[int, int], *, seed: int = 0) -> NDArray[np.uint8]:
+    """(N, H, W, 3) uint8 of even noise."""
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, (number, *size, 3), dtype=np.uint8)
+
+
+def textures(number: int, size: tuple[int, int], *, seed: int = 0) -> NDArray[np.uint8]:
+    """(N, H, W, 3) uint8 of stripes, checks and dots of random colours, widths and angles."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    found = np.empty((number, *size, 3), dtype=np.uint8)
+    for index in range(number):
+        angle, period = generator.uniform(0, np.pi), generator.uniform(3, max(size) / 2)
+        along = 2 * np.pi * (rows * np.cos(angle) + columns * np.sin(angle)) / period
+        across = 2 * np.pi * (columns * np.cos(angle) - rows * np.sin(angle)) / period
+        kind = index % 3
+        wave = (
+            np.sin(along)
+            if kind == 0
+            else np.sign(np.sin(along) * np.sin(across))
+            if kind == 1
+            else np.sin(along) + np.sin(across) - 1
+        )
+        share = np.clip(wave / 2 + 0.5, 0, 1)[..., None]
+        first, second = generator.uniform(0, 255, (2, 3))
+        found[index] = (share * first + (1 - share) * second).astype(np.uint8)
+    return found
+
+
+@styled
+def _by_kind(results: Mapping[str, Sequence[NoveltyResult]], scores: Sequence[str]) -> Figure:
+    """How often a known image has the higher score of two, by kind of out-of-distribution image."""
+    figure, axes = new_chart(height=60 + 78 * len(results))
+    kinds = list(results)
+    height = 0.8 / len(scores)
+    for number, score in enumerate(scores):
+        rows = [len(kinds) - 1 - k + 0.4 - (number + 0.5) * height for k in range(len(kinds))]
+        values = [results[kind][number].auroc for kind in kinds]
+        axes.barh(rows, values, height=0.85 * height, color=SERIES[number], label=score)
+    axes.axvline(0.5, color=ACCENT, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(kinds)), [short(kind) for kind in reversed(kinds)])
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(percent_ticks())
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(length=0)
+    axes.grid(axis="x")
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1.2, borderpad=0)
+    return figure
