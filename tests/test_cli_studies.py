@@ -230,7 +230,10 @@ def test_live_bars_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             stopped = True
     os.close(leader)
-    assert process.wait(30) == 130
+    try:
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
     assert stopped, shown.decode(errors="replace")[-2000:]
     sentence = " ".join(shown.decode(errors="replace").split())
     assert "Stopped by SIGINT with 2 under way; everything is saved" in sentence

@@ -145,6 +145,8 @@ class RunBars:
         note = {"started": "training", "ended": "evaluating"}.get(event["event"], "")
         if event["event"] == "step":
             note = f"loss {event['loss']:.3f}  {event['images_per_second']:,.0f} images/s"
+        elif event["event"] == "epoch":  # Short ones say nothing of their steps.
+            note = f"{event['images_per_second']:,.0f} images/s"
         if note or accuracy is not None:
             text = f"{self._notes.get(name, '')}{note}"
             self.show(name, done=done, total=total, note=text)

@@ -8,6 +8,7 @@ multiprocessing's own, which import the caller's main module again.
 
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -29,11 +30,19 @@ CHUNK_ITEMS = 64
 _AHEAD = 4
 
 
+_most_cores = sys.maxsize
+
+
+def limit_cores(number: int) -> None:
+    """Let this process work on images with no more cores than `number`."""
+    global _most_cores
+    _most_cores = number
+
+
 def num_cores() -> int:
     """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(usable or 1, _most_cores)
 
 
 def chunk_length(num_items: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from tenfold.cluster import connect, handed_on, most_jobs, num_gpus
 from tenfold.data.image_sources import Part, num_images
+from tenfold.data.workers import limit_cores
 from tenfold.deployment.any_model import FILES, load_any
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.prediction_parts import Predict, Settings, Table, predict_here
@@ -113,6 +114,7 @@ class Actor:
 
         shipped: Shipped = ray.get(model)
         os.environ.update(shipped.environment)
+        limit_cores(threads)
         if shipped.working_folder.is_dir():
             os.chdir(shipped.working_folder)
         with tempfile.TemporaryDirectory(prefix="tenfold-") as folder:
