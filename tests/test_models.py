@@ -81,6 +81,11 @@ def pictures(number, *, size=(32, 32), seed=0):
     return torch.randn(number, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
+def long(name):
+    """A network whose test takes a quarter of a minute."""
+    return pytest.param(name, marks=pytest.mark.long)
+
+
 every_model = pytest.mark.parametrize("name", NETWORKS)
 every_variant = pytest.mark.parametrize(("name", "changes"), list(variants()))
 every_model_with_dropout = pytest.mark.parametrize(
@@ -173,7 +178,9 @@ def test_every_parameter_of_every_variant_learns(name, changes):
     check_that_all_learn(make(name, num_classes=7, **changes))
 
 
-@pytest.mark.parametrize("name", ["densenet", "vgg", "wide_resnet", "mobilenet", "vit"])
+@pytest.mark.parametrize(
+    "name", ["densenet", "vit", *map(long, ["vgg", "wide_resnet", "mobilenet"])]
+)
 def test_an_exported_network_gives_the_logits_of_torch(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     model, inputs, path = trained_a_little(name), pictures(3), tmp_path / "model.onnx"
@@ -237,7 +244,9 @@ def test_the_asked_share_of_units_is_dropped(name, share):
         assert kept.mean().item() == pytest.approx(1, abs=0.03)
 
 
-@every_model
+@pytest.mark.parametrize(
+    "name", [long(name) if name in ("vgg", "resnet", "wide_resnet") else name for name in NETWORKS]
+)
 def test_a_network_learns_a_handful_of_pictures_by_heart(name):
     model = make(name, **({"dropout": 0.0} if "dropout" in NETWORKS[name].keywords else {}))
     inputs, labels = pictures(16), torch.arange(16) % 10

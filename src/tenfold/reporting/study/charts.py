@@ -15,8 +15,8 @@ from tenfold.results.studies import Band, Comparison, Curves, StudySummary, Vari
 _CLEAR_FALL = 0.01
 
 _END_CAPTION = (
-    "Variants whose intervals stay clear of each other differ by more than chance; where they "
-    "overlap, the chart alone does not tell."
+    "Where intervals overlap, the chart alone does not tell which variant is better; with one seed "
+    "each they say nothing of the luck of a seed."
 )
 _PUBLISHED_CAPTION = " A hollow diamond is a published number, tied to ours by a stem."
 
