@@ -6,8 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Each computes with one thread; one more than two cores, since tests wait for commands.
-WORKERS ?= 3
+# Where two processes test at once, each computes with one thread.
+WORKERS ?= 2
 # What `make bench` is to reach, in per cent, and how often.
 TO ?= 75 85 91 94
 SEEDS ?= 5

@@ -102,6 +102,7 @@ def test_the_command_shows_rates_and_networks(tmp_path):
     assert re.search(r"tutorial-cnn +float32 +[\d,]+ +[\d,]+ +[\d.]+ +\d+ %", done.output)
     done = commands.run(["bench", "ann", "--json"], folder=tmp_path)
     lines = [json.loads(line) for line in done.output.splitlines()]
+    lines = [line for line in lines if line["event"] != "progress"]  # Of a busy machine.
     assert [line["event"] for line in lines] == ["rates", "network"]
     assert lines[1]["recipe"] == "ann"
 

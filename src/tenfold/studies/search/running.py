@@ -51,12 +51,13 @@ from tenfold.studies.search.store import (
     Store,
     adopt_journal,
     alone,
+    alone_with,
     baseline_params,
     draw,
     make_pruner,
-    missing_file,
     open_storage,
     quiet,
+    sqlite_file,
     storage_errors,
     without_password,
 )
@@ -250,7 +251,8 @@ class _Driver:
 
     def _items(self) -> Iterator[engine.Item]:
         while time.monotonic() < self._deadline:
-            with alone(self._options.folder):
+            options = self._options
+            with alone(options.folder), alone_with(options.storage or ""):
                 trial = self._store.take(self._limit)
             if trial is None:
                 return
@@ -340,7 +342,8 @@ def _open_store(plan: SearchPlan, options: SearchOptions) -> Store:
             kept.write(folder / "search.json")
         identity = agree_on_plan(folder, plan, storage=shown)
         recorded = recorded_trials(folder)
-        if recorded and (missing := missing_file(storage)) is not None:
+        missing = sqlite_file(storage)
+        if recorded and missing is not None and not missing.exists():
             raise _lost_trials(folder, len(recorded), f"{missing}, which does not exist")
         study = optuna.create_study(
             storage=open_storage(storage),

@@ -114,8 +114,8 @@ def without_password(url: str) -> str:
         return url.partition("://")[0] + "://…"
 
 
-def missing_file(url: str) -> Path | None:
-    """The file of SQLite where it does not exist; None for everything else."""
+def sqlite_file(url: str) -> Path | None:
+    """The file of a storage at a path, or at a URL of SQLite; None of others, and in memory."""
     file: str | None = url
     if "://" in url:
         from sqlalchemy.engine import make_url
@@ -126,15 +126,15 @@ def missing_file(url: str) -> Path | None:
         except ArgumentError:
             return None
         file = parts.database if parts.get_backend_name() == "sqlite" else None
-    if not file or file == ":memory:" or file.startswith("file:") or Path(file).exists():
+    if not file or file == ":memory:" or file.startswith("file:"):
         return None
     return Path(file).resolve()
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, *, name: str = "search.lock") -> Iterator[None]:
     """What is done in this context, no other process does with the same folder at the same time."""
-    lock = FileLock(folder / "search.lock", timeout=BUSY_SECONDS)
+    lock = FileLock(folder / name, timeout=BUSY_SECONDS)
     try:
         lock.acquire()
     except Timeout:
@@ -146,6 +146,13 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def alone_with(url: str) -> contextlib.AbstractContextManager[None]:
+    """As `alone`, of the storage at `url`, which drivers with other folders may share: two readers
+    of an SQLite file would take the same trial, where other data bases lock its row."""
+    file = sqlite_file(url)
+    return alone(file.parent, name=f"{file.name}.lock") if file else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
