@@ -26,7 +26,7 @@ UV_VARIABLES = {
 }
 """By what pip calls it; uv does not read pip's configuration."""
 
-pytestmark = [pytest.mark.network, pytest.mark.long]
+pytestmark = pytest.mark.network
 
 
 def done(*command, **options):
