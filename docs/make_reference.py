@@ -6,13 +6,14 @@ The schema's docstrings are the one source; this turns them into tables.
 
 import inspect
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from documents import MEASURED, count_parameters_of_recipes, measured_in, measured_text, quoting
+from typer.testing import CliRunner
 
+from tenfold.cli.app import app
 from tenfold.recipe import Options, PartOptions, Recipe
 from tenfold.recipe.json_schema import json_schema
 from tenfold.recipe.models import KINDS
@@ -64,10 +65,9 @@ def command_sections() -> list[str]:
     """The help of each command."""
     sections = []
     for command in COMMANDS:
-        call = [sys.executable, "-m", "tenfold", *command.split(), "--help"]
-        text = subprocess.run(call, capture_output=True, text=True, check=True).stdout
-        text = text.replace("python -m tenfold", "tenfold").strip()
-        sections.append(f"### tenfold {command}\n\n```\n{text}\n```")
+        asked = [*command.split(), "--help"]
+        text = CliRunner().invoke(app, asked, prog_name="tenfold", catch_exceptions=False).output
+        sections.append(f"### tenfold {command}\n\n```\n{text.strip()}\n```")
     return sections
 
 

@@ -30,6 +30,21 @@ PRELOADED = [
     "tenfold.cli",
     "tenfold.training.train",
     "tenfold.studies.search.running",
+    # What these and other commands import on their way.
+    "scipy.optimize",
+    "scipy.stats",
+    "tenfold.reporting.page",
+    "matplotlib.backends.backend_svg",
+    "sqlalchemy",
+    "alembic.command",
+    "captum.attr",
+    "sklearn.metrics",
+    "onnxscript",
+    "torch.export._trace",
+    "torch.onnx._internal.exporter._core",
+    "onnxruntime",
+    "tenfold.deployment.export",
+    "tenfold.deployment.server",
 ]
 
 TINY_RECIPE = """
@@ -204,7 +219,9 @@ def _run_command(
         before()
     from tenfold import engine
     from tenfold.cli import main
+    from tenfold.deployment import export
 
+    export.TIMED_SECONDS = 0.05
     engine.Here.__init__.__defaults__ = ((sys.executable, "-S", warm.__file__),)
     main()
 

@@ -246,7 +246,9 @@ def test_no_test_leaves_the_split_alone(folder):
 
 
 def test_a_report_of_two_runs(folder):
-    assert commands.run([*TRAIN, "--new", "--set", "seed=1"], folder=folder).wait() == 0
+    assert (
+        commands.run([*TRAIN, "--new", "--no-report", "--set", "seed=1"], folder=folder).wait() == 0
+    )
     arguments = ["report", "runs/tiny/1", "runs/tiny/2", "--out", "both.html"]
     assert commands.run(arguments, folder=folder).wait() == 0
     assert "tiny" in (folder / "both.html").read_text()
@@ -298,8 +300,11 @@ def test_a_known_data_set_is_checked_again_and_its_sources_are_listed(tmp_path):
 
 def test_a_run_with_trivialaugment(tmp_path):
     changes = ["augmentation.trivialaugment=true", "training.epochs=1", "training.min_steps=0"]
+    changes += ["model.widths=[8]", "model.dense=[16]"]
     options = [part for change in changes for part in ("--set", change)]
-    run = commands.run(["train", "cnn", "--data", "digits", *options], folder=tmp_path)
+    run = commands.run(
+        ["train", "cnn", "--data", "digits", "--no-report", *options], folder=tmp_path
+    )
     assert run.wait() == 0, run.output
 
 

@@ -203,7 +203,9 @@ def test_a_reader_of_ones_own_is_named_as_data_and_trained_on(tmp_path):
     dataset = load("mine.py:load")
     assert dataset.class_names == ("left", "right")
     assert dataset.train.pixels.shape == (30, 16, 16, 3)
-    recipe = load_recipe("ann", ["data.name=mine.py:load", "training.epochs=1"])
+    recipe = load_recipe(
+        "ann", ["data.name=mine.py:load", "training.epochs=1", "training.min_steps=0"]
+    )
     run = train(recipe, options=TrainOptions(runs=tmp_path / "runs")).run
     assert run.is_finished()
 

@@ -87,6 +87,7 @@ async def crowd(server, contents):
     )
 
 
+@pytest.mark.long
 def test_row_43_a_thousand_clients_get_their_own_answers(model, folder):
     contents = [picture(seed) for seed in range(1000)]
     expected = Predictor(model, threads=1).predict_many(contents)

@@ -15,7 +15,7 @@ from schemathesis.checks import not_a_server_error
 import served
 
 RELAXED = settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -2,13 +2,14 @@
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import commands
+import hub_stand_in
 import served
 from tenfold.evaluation.trained import load
 
@@ -20,16 +21,8 @@ def folder(made_once):
 
 def run(*arguments, folder):
     """In a process of its own: the hub's library reads its address when it is imported."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tenfold", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stdout
+    done = commands.run(arguments, folder=folder, environment=hub_stand_in.environment())
+    return done.wait(), done.output
 
 
 def test_a_run_comes_back_as_it_went(folder, hub, tmp_path):

@@ -220,7 +220,7 @@ def test_names_that_the_output_can_not_write_are_escaped(folder):
     assert "\\u732b" in done.stderr
     assert "Traceback" not in done.stderr
     (folder / "猫.toml").write_text("[model]\nname='ann'\n", encoding="utf-8-sig")
-    arguments = ["train", "猫.toml", "--data", "tiny.npz", "--no-report"]
+    arguments = ["train", "猫.toml", "--data", "tiny.npz", "--no-report", "--epochs", "1"]
     done = commands.run_cold(arguments, folder=folder, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "\\u732b" in done.stdout

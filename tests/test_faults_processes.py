@@ -88,6 +88,7 @@ def train_within_a_time(folder: Path, *, seconds: int = 1) -> None:
     assert first == second
 
 
+@pytest.mark.long
 def test_row_52_processes_of_different_speed_end_at_the_same_step(folder):
     train_within_a_time(folder)
     assert result_of(folder)["training"]["ended"] == "time limit"
@@ -121,7 +122,7 @@ class Spoil:
             TrainingPictures.part = part
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.long)])
 def test_row_28_both_see_what_is_not_finite_on_one_before_its_step(folder, rank):
     output = ended_alike(commands.start_ranks(TRAIN, folder=folder, before=Spoil(rank)), 3)
     assert output.count("The norm of the gradient is nan in epoch 1, step 3") == 2
@@ -175,18 +176,20 @@ class Fail:
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere/shared")
+NO_SPACE = "/somewhere/shared: No space left on device"
+NO_MEMORY = "Memory ran out with training.batch_size = 32"
+LONG, named = pytest.mark.long, pytest.param
 MEMORY = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
 
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (Fail(0, "validation", FULL), "/somewhere/shared: No space left on device"),
-        (Fail(1, "step", FULL), "/somewhere/shared: No space left on device"),
-        (Fail(0, "step", MEMORY), "Memory ran out with training.batch_size = 32"),
-        (Fail(1, "step", MEMORY), "Memory ran out with training.batch_size = 32"),
+        named(Fail(0, "validation", FULL), NO_SPACE, id="full disk, rank 0", marks=LONG),
+        named(Fail(1, "step", FULL), NO_SPACE, id="full disk, rank 1"),
+        named(Fail(0, "step", MEMORY), NO_MEMORY, id="memory, rank 0", marks=LONG),
+        named(Fail(1, "step", MEMORY), NO_MEMORY, id="memory, rank 1", marks=LONG),
     ],
-    ids=["full disk, rank 0", "full disk, rank 1", "memory, rank 0", "memory, rank 1"],
 )
 def test_row_53_what_fails_on_one_is_said_by_all_and_the_run_goes_on(folder, fault, sentence):
     ranks = commands.start_ranks(TRAIN, folder=folder, before=fault)
@@ -197,7 +200,7 @@ def test_row_53_what_fails_on_one_is_said_by_all_and_the_run_goes_on(folder, fau
     assert len(json.loads((folder / RUN / "provenance.json").read_text())["sessions"]) == 2
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=LONG)])
 def test_row_50_where_one_is_killed_the_other_ends_too(folder, rank):
     ranks = commands.start_ranks(TRAIN, folder=folder, before=Fail(rank, "step", signal.SIGKILL))
     ranks[rank].process.join(600)

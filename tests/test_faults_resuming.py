@@ -232,7 +232,9 @@ def test_row_04_ctrl_c_twice_stops_at_once(folder, reference):
     assert outcome(folder) == reference
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.long)]
+)
 def test_row_05_signals_save_and_exit_75(folder, reference, number):
     command = start_slow(folder)
     command.signal(number)
@@ -391,7 +393,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "method",
+    ["spawn", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("fork", "forkserver"))],
+)
 def test_row_31_every_start_method_gives_the_same_bits(folder, reference, method):
     script = folder / "start.py"
     script.write_text(START_METHODS.format(arguments=TRAIN))

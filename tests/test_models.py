@@ -245,7 +245,11 @@ def test_the_asked_share_of_units_is_dropped(name, share):
 
 
 @pytest.mark.parametrize(
-    "name", [long(name) if name in ("vgg", "resnet", "wide_resnet") else name for name in NETWORKS]
+    "name",
+    [
+        long(name) if name in ("vgg", "resnet", "wide_resnet", "mobilenet") else name
+        for name in NETWORKS
+    ],
 )
 def test_a_network_learns_a_handful_of_pictures_by_heart(name):
     model = make(name, **({"dropout": 0.0} if "dropout" in NETWORKS[name].keywords else {}))

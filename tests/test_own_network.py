@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import commands
+import hub_stand_in
 import served
 
 NETWORK = """
@@ -115,18 +116,19 @@ def test_changed_code_is_said_before_it_is_resumed(folder):
 
 @pytest.mark.usefixtures("hub")
 def test_row_61_a_pulled_run_imports_nothing_unless_trusted(folder):
-    def cold(*arguments, state="state", status=0):
+    def apart(*arguments, state="state", status=0):
         # In a process of its own: the hub's library reads its address when it is imported.
-        done = commands.run_cold(arguments, folder=folder, XDG_STATE_HOME=str(folder / state))
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        environment = {**hub_stand_in.environment(), "XDG_STATE_HOME": str(folder / state)}
+        done = commands.run(arguments, folder=folder, environment=environment)
+        assert done.wait() == status, done.output
+        return done.output
 
-    cold("push", RUN, "somebody/net")
-    cold("pull", "somebody/net", "--runs", "pulled")
+    apart("push", RUN, "somebody/net")
+    apart("pull", "somebody/net", "--runs", "pulled")
     pulled = "pulled/net/1"
-    output = cold("evaluate", pulled, state="of-another", status=2)
+    output = apart("evaluate", pulled, state="of-another", status=2)
     assert "my_net.py:net can't be used: its code came with pulled/net/1 and would be run" in output
     assert "--trust-code" in output
-    cold("evaluate", pulled, "--trust-code", state="of-another")
+    apart("evaluate", pulled, "--trust-code", state="of-another")
     ours, theirs = (np.load(folder / at / "predictions-test.npz") for at in (RUN, pulled))
     np.testing.assert_array_equal(ours["logits"], theirs["logits"])

@@ -33,6 +33,7 @@ def net(*, num_classes, image_size, width: int = 8, depth: int = 1):
 
 BLACK = np.zeros((2, 8, 8, 3), np.uint8)
 QUICK = ["data.name=digits", "data.image_size=8", "training.epochs=2", "data.train_size=200"]
+QUICK += ["training.min_steps=0"]
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +133,8 @@ def test_optimizers_schedules_and_losses_of_ones_own_train(workplace):
     own = [f"{table}.name=parts.py:{name}" for table, name in [
         ("optimizer", "signs"), ("schedule", "halved"), ("loss", "hinge"),
     ]]  # fmt: skip
-    chosen = recipe(*own, "schedule.by=0.25", "training.label_smoothing=0")
+    few = ["schedule.by=0.25", "training.label_smoothing=0", "training.batch_size=10"]
+    chosen = recipe(*own, *few)
     run = trained(chosen)
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]

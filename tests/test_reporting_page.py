@@ -98,6 +98,7 @@ def test_ids_are_unique_in_a_page_of_many_charts(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.long
 def test_ten_runs_of_a_hundred_classes_stay_under_five_megabytes(tmp_path: Path) -> None:
     names = tuple(f"class number {index}" for index in range(100))
     dataset = make_dataset(names)

@@ -284,7 +284,11 @@ class TrainingSeconds:
         planning._timed = lambda recipe, epochs, limit: real(recipe, epochs, self.limit)
 
 
-@pytest.mark.parametrize("recipe", [["tiny.toml"], []], ids=["a recipe", "the best"])
+@pytest.mark.parametrize(
+    "recipe",
+    [["tiny.toml"], pytest.param([], marks=pytest.mark.long)],
+    ids=["a recipe", "the best"],
+)
 def test_the_clock_ends_a_run_and_lowers_its_rate(tmp_path, recipe):
     lines, result, rates = run_within(tmp_path, "5m", recipe, before=TrainingSeconds(3.0))
     assert lines["ended"]["reason"] == "time limit"

@@ -198,6 +198,7 @@ def test_row_e_a_bad_value_stops_the_study_before_it_starts(
     assert not folder.exists()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="forks and kills as POSIX does")
 def test_row_32_a_driver_killed_at_any_operation_runs_only_what_is_missing(
     tmp_path: Path,

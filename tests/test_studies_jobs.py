@@ -178,7 +178,10 @@ def test_row_32_workers_of_a_killed_driver_save_and_end_and_the_next_one_resumes
     )
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.long), (signal.SIGTERM, 75)],
+)
 def test_row_32_a_signal_to_the_driver_stops_the_workers_which_save(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
@@ -216,6 +219,7 @@ def test_a_second_ctrl_c_ends_workers_that_do_not_heed_the_first(tmp_path: Path)
     assert records_of(folder) == []
 
 
+@pytest.mark.long
 def test_a_worker_that_somebody_stops_is_no_failure(tmp_path: Path) -> None:
     folder = tmp_path / "study"
     with driving(folder, "wait and save") as driver:
@@ -297,7 +301,7 @@ def bits_of(folder: Path) -> dict[str, tuple[bytes, ...]]:
     return bits
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows_32_and_34_with_real_training(tmp_path: Path) -> None:
     undisturbed = begin_real_study(tmp_path / "undisturbed")
     assert undisturbed.wait() == 1, undisturbed.output

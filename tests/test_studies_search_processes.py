@@ -85,7 +85,12 @@ def test_a_killed_process_loses_nothing_while_another_goes_on(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGKILL, -9)]
+    ("number", "status"),
+    [
+        (signal.SIGTERM, 75),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.long),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.long),
+    ],
 )
 def test_a_stopped_search_goes_on_where_it_was(
     tmp_path: Path, number: signal.Signals, status: int
@@ -114,6 +119,7 @@ def _die_when_a_trial_is_told() -> None:
     optuna.Study.tell = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
 
 
+@pytest.mark.long
 def test_a_run_that_ended_just_before_a_kill_is_not_trained_again(tmp_path: Path) -> None:
     folder = prepare(tmp_path, LR)
     first = commands.run(arguments(trials=1), folder=folder, before=_die_when_a_trial_is_told)

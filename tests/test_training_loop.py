@@ -442,7 +442,16 @@ def test_what_a_recipe_needs_of_the_data_is_said():
         fit(tiny(), data(1))
 
 
-@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+LARGE = ("gpu-96", "resnet50", "resnet110", "transfer-resnet50", "wide-resnet-28-10")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in LARGE else [])
+        for name in sorted(shipped_recipes())
+    ],
+)
 def test_every_shipped_recipe_trains_for_two_steps(name, monkeypatch, tmp_path):
     changes = ["training.epochs=1", "training.min_steps=0", "training.milestones=[]"]
     changes.append("training.compile=false")  # Half a minute each, and tested elsewhere.

@@ -144,7 +144,10 @@ def test_two_processes_see_each_picture_once_an_epoch(folder):
     assert num_processes(folder) == 2
 
 
-@pytest.mark.parametrize("norm", ["model.norm=none", "training.sync_batch_norm=true"])
+@pytest.mark.parametrize(
+    "norm",
+    [pytest.param("model.norm=none", marks=pytest.mark.long), "training.sync_batch_norm=true"],
+)
 def test_two_processes_take_the_steps_that_one_does(folder, norm):
     # Without dropout, and batch norms that look at each process's share of a batch alone, two
     # processes compute the same gradient as one, up to rounding. Rounding grows from step to step,
@@ -187,6 +190,7 @@ def test_a_launchers_command_in_the_readme_as_it_stands(folder):
         assert not (folder / recipe).with_name("2").exists()
 
 
+@pytest.mark.long
 def test_accelerate_launch(folder):
     # Without a GPU Accelerate starts one process, unless it is told that there are several.
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
@@ -212,7 +216,13 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("names", LAUNCHERS.values(), ids=LAUNCHERS)
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(names, id=name, marks=[] if name == "srun" else pytest.mark.long)
+        for name, names in LAUNCHERS.items()
+    ],
+)
 def test_what_other_launchers_set_for_two_tasks_on_one_machine(folder, names):
     # The number of the job is for srun; for the others it is that of the launcher, their parent.
     job = {"SLURM_JOB_ID": str(free_port() - 20000)} if "SLURM_PROCID" in names else {}
