@@ -88,7 +88,10 @@ def test_row_05_a_signal_in_the_evaluation_and_only_that_is_done_again(
     assert not (folder / "runs/tiny/2").exists()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)],
+)
 def test_row_04_a_signal_while_the_last_epoch_is_validated_is_heard(
     folder, reference, number, status
 ):

@@ -131,7 +131,7 @@ def test_row_16_a_dead_writer_is_no_hindrance(folder):
     assert commands.run(arguments, folder=folder).wait() == 0
 
 
-@pytest.mark.parametrize("name", ["with some spaces", "Bilder-für-Ωμέγα-猫", "long-" + "x" * 195])
+@pytest.mark.parametrize("name", ["Bilder für Ωμέγα 猫", "long-" + "x" * 195])
 def test_row_17_strange_paths(template, tmp_path, name):
     folder = tmp_path / name
     shutil.copytree(template, folder)

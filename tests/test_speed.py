@@ -100,6 +100,10 @@ def test_the_command_shows_rates_and_networks(tmp_path):
     assert re.search(r"matrix product, float32 +\d+", done.output)
     assert re.search(r"convolution, float32 +\d+", done.output)
     assert re.search(r"tutorial-cnn +float32 +[\d,]+ +[\d,]+ +[\d.]+ +\d+ %", done.output)
+
+
+@pytest.mark.long
+def test_the_command_has_lines_for_machines(tmp_path):
     done = commands.run(["bench", "ann", "--json"], folder=tmp_path)
     lines = [json.loads(line) for line in done.output.splitlines()]
     lines = [line for line in lines if line["event"] != "progress"]  # Of a busy machine.
