@@ -217,10 +217,13 @@ def _run_command(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if before is not None:
         before()
+    import torch
+
     from tenfold import engine
     from tenfold.cli import main
     from tenfold.deployment import export
 
+    torch.set_num_threads(1)  # As in conftest.
     export.TIMED_SECONDS = 0.05
     engine.Here.__init__.__defaults__ = ((sys.executable, "-S", warm.__file__),)
     main()

@@ -89,8 +89,11 @@ def _run(request: dict, descriptors: list[int]) -> None:
     sys.argv = ["tenfold", *request["argv"]]
     status = 1
     try:
+        import torch
+
         from tenfold.cli import main as run
 
+        torch.set_num_threads(1)  # As in conftest.
         run()
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
