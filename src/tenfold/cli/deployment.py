@@ -27,18 +27,12 @@ if TYPE_CHECKING:
 class ExportFlags:
     """How a model is exported, as `export_run` has it."""
 
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Compute in eight bits, and lose at most a point.")
-    ] = False
+    int8: Annotated[bool, "Compute in eight bits, and lose at most a point."] = False
     has_map: Annotated[
         bool, typer.Option("--maps", help="With an output that says where the model looked.")
     ] = False
-    opset: Annotated[
-        int, typer.Option(help="Of ONNX, from 18; a newer one needs a newer runtime.")
-    ] = 18
-    force: Annotated[
-        bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
-    ] = False
+    opset: Annotated[int, "Of ONNX, from 18; a newer one needs a newer runtime."] = 18
+    force: Annotated[bool, "Write eight bits even if they lose more than a point."] = False
     data: PlaceOption = None
     samples: Annotated[
         int | None,
@@ -50,16 +44,13 @@ class ExportFlags:
 
 def export(
     run: RunArgument,
-    out: Annotated[Path | None, typer.Option("--out", help="The file to write.")] = None,
+    out: Annotated[Path | None, "The file to write."] = None,
     *,
     flags: ExportFlags,
     bundle: Annotated[
-        Path | None,
-        typer.Option(help="A new folder: model, card, and a script that needs no tenfold."),
+        Path | None, "A new folder: model, card, and a script that needs no tenfold."
     ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Of the weights, for whoever gets the file.")
-    ] = None,
+    licence: Annotated[str | None, "Of the weights, for whoever gets the file."] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -128,7 +119,7 @@ def _show_export(output: Output, found: "Export") -> None:
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="A run, or a file that `tenfold export` wrote.")],
+    model: Annotated[Path, "A run, or a file that `tenfold export` wrote."],
     *,
     options: ServerOptions,
     limits: Limits,
@@ -154,8 +145,8 @@ def serve(
 
 def push(
     run: RunArgument,
-    name: Annotated[str, typer.Argument(help="Of the model on the hub, such as somebody/photos.")],
-    private: Annotated[bool, typer.Option("--private", help="For your eyes only.")] = False,
+    name: Annotated[str, "Of the model on the hub, such as somebody/photos."],
+    private: Annotated[bool, "For your eyes only."] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put a run on the Hugging Face hub, with its card, scores and exports."""
@@ -171,8 +162,8 @@ def push(
 
 
 def pull(
-    name: Annotated[str, typer.Argument(help="Of the model on the hub, such as somebody/photos.")],
-    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit of it.")] = None,
+    name: Annotated[str, "Of the model on the hub, such as somebody/photos."],
+    revision: Annotated[str | None, "A branch, tag or commit of it."] = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:

@@ -120,7 +120,7 @@ class Changes:
     epochs: Annotated[int | None, typer.Option(min=1, help="Short for --set training.epochs=.")] = (
         None
     )
-    lr: Annotated[float | None, typer.Option(help="Short for --set optimizer.lr=.")] = None
+    lr: Annotated[float | None, "Short for --set optimizer.lr=."] = None
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Short for --set training.batch_size=.")
     ] = None

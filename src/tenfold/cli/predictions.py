@@ -35,16 +35,12 @@ NUM_CONFUSIONS = 5
 class Task:
     """What is predicted, and where it goes."""
 
-    split: Annotated[
-        str | None, typer.Option(help="Predict the run's test, validation or train instead.")
-    ] = None
-    csv: Annotated[Path | None, typer.Option(help="Write the predictions to this file.")] = None
+    split: Annotated[str | None, "Predict the run's test, validation or train instead."] = None
+    csv: Annotated[Path | None, "Write the predictions to this file."] = None
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Write the predictions of any number of images to this folder, in parts; run "
-            "again, it goes on."
-        ),
+        "Write the predictions of any number of images to this folder, in parts; run "
+        "again, it goes on.",
     ] = None
     file_format: Annotated[
         str, typer.Option("--format", metavar="csv|parquet", help="Of the parts of --out.")
@@ -61,20 +57,13 @@ class Task:
         int | None,
         typer.Option(min=1, help="With --cluster: models at once; as many as fit if not given."),
     ] = None
-    labels: Annotated[
-        Path | None, typer.Option(help="With --csv: write the split's true labels there.")
-    ] = None
+    labels: Annotated[Path | None, "With --csv: write the split's true labels there."] = None
     data: DataOption = None
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 1
     accuracy: Annotated[
-        int | None,
-        typer.Option(
-            help="95 or 99: mark as unsure what keeps so many in a hundred from being right."
-        ),
+        int | None, "95 or 99: mark as unsure what keeps so many in a hundred from being right."
     ] = None
-    watch: Annotated[
-        Path | None, typer.Option(help="Predict what comes into this folder, until Ctrl-C.")
-    ] = None
+    watch: Annotated[Path | None, "Predict what comes into this folder, until Ctrl-C."] = None
     skip_broken: SkipBrokenOption = False
     threads: ThreadsOption = None
 
@@ -142,11 +131,9 @@ def predict(
 
 
 def score(
-    submission: Annotated[Path, typer.Argument(help="Predictions: a CSV file of id,label.")],
-    labels: Annotated[Path, typer.Argument(help="The true labels: a CSV file of id,label.")],
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Count labels without a prediction as wrong.")
-    ] = False,
+    submission: Annotated[Path, "Predictions: a CSV file of id,label."],
+    labels: Annotated[Path, "The true labels: a CSV file of id,label."],
+    allow_missing: Annotated[bool, "Count labels without a prediction as wrong."] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score a file of predictions by a file of true labels, joined by id.

@@ -36,9 +36,9 @@ class Order(StrEnum):
 class Filter:
     """Which runs are meant."""
 
-    recipe: Annotated[str | None, typer.Option(help="Of this recipe.")] = None
-    data: Annotated[str | None, typer.Option(help="On this data set.")] = None
-    state: Annotated[State | None, typer.Option(help="That have come so far.")] = None
+    recipe: Annotated[str | None, "Of this recipe."] = None
+    data: Annotated[str | None, "On this data set."] = None
+    state: Annotated[State | None, "That have come so far."] = None
 
     def admits(self, row: dict[str, Any]) -> bool:
         """Whether the run that `row` describes is meant."""
@@ -51,14 +51,10 @@ def runs(
     ] = None,
     *,
     wanted: Filter,
-    sort: Annotated[Order, typer.Option(help="Best or newest first.")] = Order.DATE,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Write the page that compares them.")
-    ] = False,
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Delete what is listed, after a question.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without the question.")] = False,
+    sort: Annotated[Order, "Best or newest first."] = Order.DATE,
+    compare: Annotated[bool, "Write the page that compares them."] = False,
+    delete: Annotated[bool, "Delete what is listed, after a question."] = False,
+    yes: Annotated[bool, "Delete without the question."] = False,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:

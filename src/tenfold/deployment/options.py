@@ -11,28 +11,20 @@ import typer
 class ServerOptions:
     """Where a service listens, and to whom it answers how."""
 
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1"
+    host: Annotated[str, "Where to listen."] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let others than this machine connect.")
-    ] = False
+    allow_remote: Annotated[bool, "Let others than this machine connect."] = False
     one_view: Annotated[
         bool,
-        typer.Option("--one-view", help="Use one view of each image, whatever the recipe has."),
+        "Use one view of each image, whatever the recipe has.",
     ] = False
-    key_file: Annotated[
-        Path | None, typer.Option(help="A file with the key that X-API-Key must say.")
-    ] = None
-    host_name: Annotated[list[str] | None, typer.Option(help="A further name of this host.")] = None
-    origin: Annotated[
-        list[str] | None, typer.Option(help="A site whose pages may ask, such as https://a.org.")
-    ] = None
+    key_file: Annotated[Path | None, "A file with the key that X-API-Key must say."] = None
+    host_name: Annotated[list[str] | None, "A further name of this host."] = None
+    origin: Annotated[list[str] | None, "A site whose pages may ask, such as https://a.org."] = None
     accuracy: Annotated[
         int | None,
-        typer.Option(
-            help="95 or 99: call predictions unsure where fewer in a hundred would be right; "
-            "otherwise where they are likelier wrong than right."
-        ),
+        "95 or 99: call predictions unsure where fewer in a hundred would be right; "
+        "otherwise where they are likelier wrong than right.",
     ] = None
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to compute with; results depend on it.")
