@@ -1,10 +1,30 @@
-"""Where a service listens and what it allows; each field is an option of `tenfold serve`."""
+"""How a run is exported and served; each field is an option of `tenfold export` or `serve`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a run is exported. data: may also be others of its classes to compare the file on."""
+
+    int8: Annotated[bool, "Compute in eight bits, and lose at most a point."] = False
+    has_map: Annotated[
+        bool, typer.Option("--maps", help="With an output that says where the model looked.")
+    ] = False
+    opset: Annotated[int, "Of ONNX, from 18; a newer one needs a newer runtime."] = 18
+    force: Annotated[bool, "Write eight bits even if they lose more than a point."] = False
+    data: Annotated[str | None, "Where the run's images are now, if not where they were."] = None
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=50, help="Test images to put into the file; 8 of public data, else none."
+        ),
+    ] = None
+    licence: Annotated[str | None, "Of the weights, for whoever gets the file."] = None
 
 
 @dataclass(frozen=True)
