@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,9 +14,10 @@ from tenfold.cli.options import (
     ModelArgument,
     PartOption,
     SkipBrokenOption,
+    Split,
     ThreadsOption,
+    chosen_part,
     require_data,
-    require_split,
 )
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_metrics
@@ -24,7 +25,6 @@ from tenfold.errors import TenfoldError, counted
 from tenfold.formatting import percent
 
 if TYPE_CHECKING:
-    from tenfold.progress import Progress
     from tenfold.results.runs import LabelMetrics
     from tenfold.run import RunFolder
 
@@ -35,7 +35,7 @@ NUM_CONFUSIONS = 5
 class Task:
     """What is predicted, and where it goes."""
 
-    split: Annotated[str | None, "Predict the run's test, validation or train instead."] = None
+    split: Annotated[Split | None, "Predict this split of the run's data instead."] = None
     csv: Annotated[Path | None, "Write the predictions to this file."] = None
     out: Annotated[
         Path | None,
@@ -43,7 +43,7 @@ class Task:
         "again, it goes on.",
     ] = None
     file_format: Annotated[
-        str, typer.Option("--format", metavar="csv|parquet", help="Of the parts of --out.")
+        Literal["csv", "parquet"], typer.Option("--format", help="Of the parts of --out.")
     ] = "csv"
     part: PartOption = None
     cluster: Annotated[
@@ -116,7 +116,6 @@ def predict(
 
     from tenfold.run import finished_run
 
-    require_split(task.split)
     require_data(task.data)
     folder = finished_run(run)
 
@@ -127,7 +126,7 @@ def predict(
     if task.csv is None and output.style == "rich":
         _show_split(output, folder, options)
     else:
-        _write_split(output, folder, options, csv=task.csv, labels=task.labels)
+        _write_split(output, folder, options, task)
 
 
 def score(
@@ -159,26 +158,18 @@ def score(
 
 
 def _require_one_task(pictures: list[str] | None, task: Task) -> None:
+    """Raise TenfoldError where options don't go together."""
     has_split, csv, labels = task.split is not None, task.csv, task.labels
     wrong = {
         "Both images and --split were given; leave one of them out.": pictures and has_split,
         "Neither images nor --split were given; name image files or folders, or a split of the "
         "run's data such as --split test.": not pictures and not has_split,
-        "--data belongs to a split; add --split test, or leave it out.": (
-            task.data is not None and not has_split
+        "--labels goes with --csv, for `tenfold score`; add --csv FILE.": (
+            has_split and labels and not csv
         ),
-        "--labels belongs to a split; add --split test, or leave it out.": labels and not has_split,
-        "--top belongs to single images; leave it out, or leave out --split.": (
-            has_split and task.top > 1
-        ),
-        "--labels goes with --csv, for `tenfold score`; add --csv FILE.": labels and not csv,
         f"--csv and --labels are both {csv}; give two files.": (
             labels and csv and labels.absolute() == csv.absolute()
         ),
-        "--accuracy belongs to single images; leave it out, or leave out --split.": (
-            has_split and task.accuracy is not None
-        ),
-        "--out belongs to images; leave it out, or leave out --split.": has_split and task.out,
         "Both --csv and --out were given; leave one of them out.": csv and task.out,
         "--skip-broken goes without --out, whose files hold the reason of each broken image in the "
         "column error; leave it out.": task.out and task.skip_broken,
@@ -186,13 +177,16 @@ def _require_one_task(pictures: list[str] | None, task: Task) -> None:
         and (task.part or task.cluster or task.jobs or task.file_format != "csv"),
         "--jobs goes with --cluster; add it, or leave --jobs out.": task.jobs
         and not task.address(),
-        f"--format {task.file_format!r} is neither csv nor parquet; choose one of them.": (
-            task.file_format not in ("csv", "parquet")
-        ),
     }
+    for name in ("data", "labels") if not has_split else ("top", "accuracy", "out"):
+        sentence = f"--{name} belongs to images; leave it out, or leave out --split."
+        if not has_split:
+            sentence = f"--{name} belongs to a split; add --split test, or leave it out."
+        wrong[sentence] = getattr(task, name) != getattr(Task, name)
     for sentence, is_wrong in wrong.items():
         if is_wrong:
             raise TenfoldError(sentence)
+    chosen_part(task.part)
 
 
 def _show_split(output: Output, run: "RunFolder", options: dict[str, Any]) -> None:
@@ -208,14 +202,7 @@ def _show_split(output: Output, run: "RunFolder", options: dict[str, Any]) -> No
     output.say("Add --csv FILE to write the predictions to a file.")
 
 
-def _write_split(
-    output: Output,
-    run: "RunFolder",
-    options: dict[str, Any],
-    *,
-    csv: Path | None,
-    labels: Path | None,
-) -> None:
+def _write_split(output: Output, run: "RunFolder", options: dict[str, Any], task: Task) -> None:
     from tenfold.evaluation.calibration import fitted_of, with_temperature
     from tenfold.evaluation.split_predictions import predict_split
     from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
@@ -223,27 +210,27 @@ def _write_split(
 
     with output.progress() as bars:
         # Without a file, standard output is the file, and has no room for progress.
-        progress: Progress | None = bars if csv is not None else None
+        progress = bars if task.csv is not None else None
         predictions = predict_split(run, **options, progress=progress)
     names = predictions.class_names
-    guesses = [names[index] for index in predictions.logits.argmax(axis=1)]
-    if csv is not None:
-        write_submission(csv, predictions.ids, guesses)
-        output.record("written", csv=str(csv), num_images=len(guesses))
-        output.say(f"{predictions_are(len(guesses))} in {csv}.")
-        if labels is not None:
-            write_submission(labels, predictions.ids, [names[i] for i in predictions.labels])
-            output.record("written", labels=str(labels), num_images=len(guesses))
-            output.say(f"Their true labels are in {labels}.")
+    predicted = [names[index] for index in predictions.logits.argmax(axis=1)]
+    if task.csv is not None:
+        write_submission(task.csv, predictions.ids, predicted)
+        output.record("written", csv=str(task.csv), num_images=len(predicted))
+        output.say(f"{predictions_are(len(predicted))} in {task.csv}.")
+        if task.labels is not None:
+            write_submission(task.labels, predictions.ids, [names[i] for i in predictions.labels])
+            output.record("written", labels=str(task.labels), num_images=len(predicted))
+            output.say(f"Their true labels are in {task.labels}.")
         return
     if output.style == "plain":
-        output.say(submission_text(predictions.ids, guesses).rstrip("\n"))
+        output.say(submission_text(predictions.ids, predicted).rstrip("\n"))
     if (fitted := fitted_of(read_result(run.result))) is not None:
         predictions = with_temperature(predictions, fitted.temperature)
-    likelihoods = predictions.probabilities.max(axis=1).tolist()
+    probabilities = predictions.probabilities.max(axis=1).tolist()
     ids = submission_ids(predictions.ids)
-    for name, guess, likelihood in zip(ids, guesses, likelihoods, strict=True):
-        output.record("prediction", id=name, label=guess, probability=likelihood)
+    for name, label, probability in zip(ids, predicted, probabilities, strict=True):
+        output.record("prediction", id=name, label=label, probability=probability)
 
 
 def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
@@ -263,12 +250,10 @@ def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
             for row, number in zip(metrics.per_class, predicted, strict=True)
         ],
     )
-    if metrics.most_confused:
-        output.table(
-            "Most often confused",
-            ["true", "predicted", "pictures", "of the class"],
-            [
-                [pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)]
-                for pair in metrics.most_confused[:NUM_CONFUSIONS]
-            ],
-        )
+    confused = [
+        [pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)]
+        for pair in metrics.most_confused[:NUM_CONFUSIONS]
+    ]
+    if confused:
+        columns = ["true", "predicted", "pictures", "of the class"]
+        output.table("Most often confused", columns, confused)
