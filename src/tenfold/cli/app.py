@@ -29,9 +29,9 @@ from tenfold.cli.options import (
     Reading,
     RunArgument,
     RunsOption,
-    Split,
     ThreadsOption,
     require_data,
+    require_split,
 )
 from tenfold.cli.pages import show_page, write_page
 from tenfold.cli.predictions import predict, score
@@ -95,7 +95,7 @@ def demo(
 
 def evaluate(
     run: RunArgument,
-    split: Annotated[Split, "Which images; each use of test is written down."] = "test",
+    split: Annotated[str, "test, validation or train."] = "test",
     data: DataOption = None,
     *,
     reading: Reading,
@@ -105,6 +105,7 @@ def evaluate(
     """Score a finished run on a split; every use of the test split is written down."""
     from tenfold.run import command_line, finished_run
 
+    require_split(split)
     require_data(data)
     folder = finished_run(run)
 

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -16,7 +16,7 @@ from tenfold.errors import TenfoldError
 if TYPE_CHECKING:
     from tenfold.engine import Place
 
-Split = Literal["test", "validation", "train"]
+SPLITS = ("test", "validation", "train")
 
 RecipeArgument = Annotated[
     str, "A shipped recipe (see `tenfold recipes`) or a path to a .toml file."
@@ -202,6 +202,12 @@ def require_data(name_or_path: str | None) -> None:
     if name_or_path is None or name_or_path in NAMES or Path(name_or_path).expanduser().exists():
         return
     raise unknown_name(name_or_path, NAMES)
+
+
+def require_split(split: str) -> None:
+    """Raise TenfoldError for a split of another name."""
+    if split not in SPLITS:
+        raise TenfoldError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
 
 
 def chosen_part(text: str | None) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,10 +15,10 @@ from tenfold.cli.options import (
     ModelArgument,
     PartOption,
     SkipBrokenOption,
-    Split,
     ThreadsOption,
     chosen_part,
     require_data,
+    require_split,
 )
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_metrics
@@ -40,7 +40,7 @@ logger = logging.getLogger("tenfold")
 class Task:
     """What is predicted, and where it goes."""
 
-    split: Annotated[Split | None, "Predict this split of the run's data instead."] = None
+    split: Annotated[str | None, "Predict the run's test, validation or train instead."] = None
     csv: Annotated[Path | None, "Write the predictions to this file."] = None
     out: Annotated[
         Path | None,
@@ -48,7 +48,7 @@ class Task:
         "again, it goes on.",
     ] = None
     file_format: Annotated[
-        Literal["csv", "parquet"], typer.Option("--format", help="Of the parts of --out.")
+        str, typer.Option("--format", metavar="csv|parquet", help="Of the parts of --out.")
     ] = "csv"
     part: PartOption = None
     cluster: Annotated[
@@ -166,6 +166,9 @@ def _require_one_task(pictures: list[str] | None, task: Task) -> None:
         and (task.part or task.cluster or task.jobs or task.file_format != "csv"),
         "--jobs goes with --cluster; add it, or leave --jobs out.": task.jobs
         and not task.address(),
+        f"--format {task.file_format!r} is neither csv nor parquet; choose one of them.": (
+            task.file_format not in ("csv", "parquet")
+        ),
     }
     for name in ("data", "labels") if not has_split else ("top", "accuracy", "out"):
         sentence = f"--{name} belongs to images; leave it out, or leave out --split."
@@ -178,9 +181,10 @@ def _require_one_task(pictures: list[str] | None, task: Task) -> None:
     chosen_part(task.part)
 
 
-def _predict_split(output: Output, place: Path, task: Task, split: Split) -> None:
+def _predict_split(output: Output, place: Path, task: Task, split: str) -> None:
     from tenfold.run import command_line, finished_run
 
+    require_split(split)
     require_data(task.data)
     run = finished_run(place)
 
@@ -290,7 +294,7 @@ def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: 
         threshold=None if task.accuracy is None else threshold,
         class_names=model.class_names,
         top=min(task.top, len(model.class_names)),
-        file_format=task.file_format,
+        file_format="parquet" if task.file_format == "parquet" else "csv",
         images_sha256=parted.images_checksum(parts),
         num_parts=len(parts),
     )
