@@ -1,6 +1,7 @@
 """Runs on the Hugging Face hub: pushed with the usual login, pulled by their name."""
 
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import replace
@@ -128,6 +129,5 @@ def _leave_out_the_machine(folder: Path) -> None:
 def _folder_name(recipe: object) -> str:
     """A recipe's name as that of a folder, whoever wrote it."""
     name = recipe.get("name") if isinstance(recipe, dict) else None
-    text = name if isinstance(name, str) else ""
-    kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text)
+    kept = re.sub(r"[^\w.-]", "-", name) if isinstance(name, str) else ""
     return kept.strip(".") or "pulled"
