@@ -403,7 +403,8 @@ def test_row_60_a_page_says_where_its_images_are_missed(moved, monkeypatch):
 def test_an_export_may_be_compared_on_other_images_of_its_classes(moved, monkeypatch):
     monkeypatch.setattr(exporting, "TIMED_SECONDS", 0.01)
     run = RunFolder(moved / "1")
-    found = exporting.export_run(run, moved / "o.onnx", data=str(moved / "other.npz"))
+    elsewhere = exporting.ExportOptions(data=str(moved / "other.npz"))
+    found = exporting.export_run(run, moved / "o.onnx", elsewhere)
     assert (found.gate.split, found.gate.num_images) == ("test of other", 128)
     assert read_json(run.result)["test_uses"][-1]["split"] == "test of other"
 

@@ -16,7 +16,7 @@ from tenfold.deployment import export as exporting
 from tenfold.deployment import int8, parity
 from tenfold.deployment.bundle import write_bundle
 from tenfold.deployment.export import export_run
-from tenfold.deployment.options import Limits, ServerOptions
+from tenfold.deployment.options import ExportOptions, Limits, ServerOptions
 from tenfold.deployment.predictor import Predictor, open_session
 from tenfold.deployment.server import serve
 from tenfold.errors import TenfoldError
@@ -140,7 +140,7 @@ def test_what_is_no_number_is_not_written(run, tmp_path, monkeypatch, figure):
 
 
 def test_as_many_samples_as_asked_for(run, tmp_path):
-    export_run(run, tmp_path / "model.onnx", samples=10)
+    export_run(run, tmp_path / "model.onnx", ExportOptions(samples=10))
     assert len(set(Predictor(tmp_path / "model.onnx").facts["samples"])) == 10
 
 
@@ -156,9 +156,9 @@ def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, monkeypa
         )
     wrong = r"10.00 % of 128 pictures .* of 192, 26 are lost and 0 gained, .* --force"
     with pytest.raises(TenfoldError, match=wrong):
-        export_run(run, tmp_path / "model.onnx", int8=True)
+        export_run(run, tmp_path / "model.onnx", ExportOptions(int8=True))
     assert not list(tmp_path.iterdir())
-    forced = export_run(run, tmp_path / "model.onnx", int8=True, force=True)
+    forced = export_run(run, tmp_path / "model.onnx", ExportOptions(int8=True, force=True))
     assert forced.path.exists()
 
 
@@ -184,7 +184,7 @@ def test_row_36_one_answer_of_few_does_not_decide(exported, number, lost, gained
 
 @pytest.fixture(scope="module")
 def small(run, tmp_path_factory):
-    return export_run(run, tmp_path_factory.mktemp("int8") / "small.onnx", int8=True)
+    return export_run(run, tmp_path_factory.mktemp("int8") / "small.onnx", ExportOptions(int8=True))
 
 
 def test_eight_bits_are_right_on_processors_whose_sums_of_products_have_sixteen(small):
@@ -220,14 +220,14 @@ def test_row_36_a_file_that_answers_otherwise_here_is_refused(small, tmp_path):
 
 def test_the_oldest_opset_or_the_one_asked_for(exported, run, tmp_path):
     assert exported.opset == 18
-    assert export_run(run, tmp_path / "model.onnx", opset=20).opset == 20
+    assert export_run(run, tmp_path / "model.onnx", ExportOptions(opset=20)).opset == 20
     written = {
         each.domain: each.version for each in onnx.load(tmp_path / "model.onnx").opset_import
     }
     assert written[""] == 20
     for opset in (17, 99):
         with pytest.raises(TenfoldError, match=f"Opset {opset} can't be written here; choose one"):
-            export_run(run, tmp_path / "other.onnx", opset=opset)
+            export_run(run, tmp_path / "other.onnx", ExportOptions(opset=opset))
 
 
 def test_a_file_elsewhere_leaves_the_runs_exports_alone(run, tmp_path):
@@ -235,7 +235,7 @@ def test_a_file_elsewhere_leaves_the_runs_exports_alone(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
     export_run(RunFolder(tmp_path / "run"), tmp_path / "elsewhere/model.onnx")
     assert not (tmp_path / "run/export").exists()
-    export_run(run, tmp_path / "other.onnx", opset=20)
+    export_run(run, tmp_path / "other.onnx", ExportOptions(opset=20))
     assert {file: file.read_bytes() for file in (run.path / "export").glob("*")} == before
 
 
@@ -262,7 +262,7 @@ def test_eight_bits_say_nearly_the_same(small):
 
 
 def test_maps_on_request(run, tmp_path):
-    path = export_run(run, tmp_path / "maps.onnx", has_map=True).path
+    path = export_run(run, tmp_path / "maps.onnx", ExportOptions(has_map=True)).path
     predictor = Predictor(path)
     where = predictor.where(pixels(3))
     assert where.ndim == 3

@@ -83,12 +83,6 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def times(ratio: float) -> str:
-    """A ratio as `1.3 times`, `12 times`."""
-    text = f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
-    return f"{text} times"
-
-
 def plain(name: str) -> str:
     """The name of a corruption in words."""
     return name.replace("_", " ").replace("jpeg", "JPEG")

@@ -95,7 +95,7 @@ def demo(
 
 def evaluate(
     run: RunArgument,
-    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    split: Annotated[str, "test, validation or train."] = "test",
     data: DataOption = None,
     *,
     reading: Reading,
@@ -129,14 +129,11 @@ def evaluate(
 
 def report(
     folders: Annotated[
-        list[Path],
-        typer.Argument(help="A run, several runs to compare, a study, or a search of `tune`."),
+        list[Path], "A run, several runs to compare, a study, or a search of `tune`."
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="The HTML file to write.")] = None,
+    out: Annotated[Path | None, "The HTML file to write."] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
-    full: Annotated[
-        bool, typer.Option("--full", help="Audit each run first, so that the page holds it too.")
-    ] = False,
+    full: Annotated[bool, "Audit each run first, so that the page holds it too."] = False,
     *,
     flags: AuditFlags,
     data: PlaceOption = None,

@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -42,31 +42,25 @@ def new_app(**settings: Any) -> typer.Typer:
 
 def add_commands(app: typer.Typer, *commands: Callable[..., None], panel: str | None) -> None:
     """Give `app` the functions `commands`; of a parameter that is a dataclass, every field is an
-    option of its own."""
+    option of its own. A bare string beside a type is the help of an option, or of an argument where
+    there is no default; what is true or false has no opposite then."""
     for command in commands:
-        app.command(name=command.__name__.rpartition("_")[2], rich_help_panel=panel)(
-            _by_fields(command)
-        )
+        name = command.__name__.rpartition("_")[2]
+        app.command(name=name, rich_help_panel=panel)(_by_fields(command))
 
 
 def _by_fields(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
-    kinds: dict[str, Any] = {
-        p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)
-    }
+    kinds: dict[str, Any] = {}
     flat: list[inspect.Parameter] = []
-    for parameter in signature.parameters.values():
-        if parameter.name not in kinds:
-            flat.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    for name, parameter in signature.parameters.items():
+        kind = parameter.annotation
+        if not is_dataclass(kind):
+            flat.append(_parameter(name, kind, parameter.default))
             continue
-        kind = kinds[parameter.name]
+        kinds[name] = kind
         hints = get_type_hints(kind, include_extras=True)
-        flat += [
-            inspect.Parameter(
-                f.name, parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]
-            )
-            for f in fields(kind)
-        ]
+        flat += [_parameter(f.name, hints[f.name], f.default) for f in fields(kind)]
 
     @functools.wraps(command)
     def call(**values: Any) -> None:
@@ -77,3 +71,15 @@ def _by_fields(command: Callable[..., None]) -> Callable[..., None]:
     call.__annotations__ = {p.name: p.annotation for p in flat}
     call.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
     return call
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind, *notes = get_args(annotation)
+    if isinstance(notes[0], str):
+        flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
+        is_argument = default is inspect.Parameter.empty
+        info = typer.Argument if is_argument else functools.partial(typer.Option, *flag)
+        annotation = Annotated[kind, info(help=notes[0])]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )

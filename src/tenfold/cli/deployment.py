@@ -1,64 +1,28 @@
 """`tenfold export` and `tenfold serve`: a run as a file that runs anywhere, and as a service."""
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.options import (
-    JsonOption,
-    PlaceOption,
-    RunArgument,
-    RunsOption,
-    ThreadsOption,
-)
+from tenfold.cli.options import JsonOption, RunArgument, RunsOption, ThreadsOption
 from tenfold.console.output import Output
-from tenfold.deployment.options import Limits, ServerOptions
+from tenfold.deployment.options import ExportOptions, Limits, ServerOptions
 from tenfold.errors import TenfoldError, require_packages
-from tenfold.formatting import percent
+from tenfold.formatting import percent, rate
 
 if TYPE_CHECKING:
     from tenfold.deployment.export import Export
 
 
-@dataclass(frozen=True)
-class ExportFlags:
-    """How a model is exported, as `export_run` has it."""
-
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Compute in eight bits, and lose at most a point.")
-    ] = False
-    has_map: Annotated[
-        bool, typer.Option("--maps", help="With an output that says where the model looked.")
-    ] = False
-    opset: Annotated[
-        int, typer.Option(help="Of ONNX, from 18; a newer one needs a newer runtime.")
-    ] = 18
-    force: Annotated[
-        bool, typer.Option("--force", help="Write eight bits even if they lose more than a point.")
-    ] = False
-    data: PlaceOption = None
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=50, help="Test images to put into the file; 8 of public data, else none."
-        ),
-    ] = None
-
-
 def export(
     run: RunArgument,
-    out: Annotated[Path | None, typer.Option("--out", help="The file to write.")] = None,
+    out: Annotated[Path | None, "The file to write."] = None,
     *,
-    flags: ExportFlags,
+    options: ExportOptions,
     bundle: Annotated[
-        Path | None,
-        typer.Option(help="A new folder: model, card, and a script that needs no tenfold."),
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Of the weights, for whoever gets the file.")
+        Path | None, "A new folder: model, card, and a script that needs no tenfold."
     ] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -74,7 +38,7 @@ def export(
     if bundle is not None:
         require_new(bundle)
 
-    from tenfold.deployment.export import LICENCE, export_run
+    from tenfold.deployment.export import export_run
     from tenfold.reporting.page import card_text
     from tenfold.training.process import prepare_process
 
@@ -82,9 +46,7 @@ def export(
     with output.progress() as progress, tempfile.TemporaryDirectory() as apart:
         if bundle is not None and out is None:  # What the run has exported stays as it is.
             out = Path(apart) / "model.onnx"
-        found = export_run(
-            folder, out, **vars(flags), licence=licence or LICENCE, progress=progress
-        )
+        found = export_run(folder, out, options, progress=progress)
         if bundle is not None:
             written = write_bundle(folder, found, bundle, card=card_text(folder.path))
             found = found._replace(path=bundle / "model.onnx")
@@ -97,14 +59,7 @@ def export(
 def _show_export(output: Output, found: "Export") -> None:
     """What was written, how it compares with the run, and how fast it is."""
     gate = found.gate
-    output.record(
-        "exported",
-        path=str(found.path),
-        opset=found.opset,
-        size=found.size,
-        gate=gate._asdict(),
-        timings=[timing._asdict() for timing in found.timings],
-    )
+    output.record("exported", **found.figures(str(found.path)))
     output.say(
         f"{found.path}: {found.size / 1e6:.2f} MB, opset {found.opset}; on {gate.num_images:,} "
         f"pictures {percent(gate.accuracy, 2)} right where the run has "
@@ -117,10 +72,9 @@ def _show_export(output: Output, found: "Export") -> None:
         [
             [
                 str(each.batch_size),
-                f"{1000 * each.median:.2f} ms",
-                f"{1000 * each.p99:.2f} ms",
-                f"{each.images_per_second:,.0f}",
-                f"{each.torch_images_per_second:,.0f}",
+                *(f"{1000 * seconds:.2f} ms" for seconds in (each.median, each.p99)),
+                rate(each.images_per_second),
+                rate(each.torch_images_per_second),
             ]
             for each in found.timings
         ],
@@ -128,7 +82,7 @@ def _show_export(output: Output, found: "Export") -> None:
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="A run, or a file that `tenfold export` wrote.")],
+    model: Annotated[Path, "A run, or a file that `tenfold export` wrote."],
     *,
     options: ServerOptions,
     limits: Limits,
@@ -147,15 +101,13 @@ def serve(
         output.record("serving", address=address)
         output.say(f"Serving at {address}; Ctrl-C ends it.")
 
-    status = run_server(file, options, limits=limits, ready=ready)
-    if status:
-        raise typer.Exit(status)
+    raise typer.Exit(run_server(file, options, limits=limits, ready=ready))
 
 
 def push(
     run: RunArgument,
-    name: Annotated[str, typer.Argument(help="Of the model on the hub, such as somebody/photos.")],
-    private: Annotated[bool, typer.Option("--private", help="For your eyes only.")] = False,
+    name: Annotated[str, "Of the model on the hub, such as somebody/photos."],
+    private: Annotated[bool, "For your eyes only."] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put a run on the Hugging Face hub, with its card, scores and exports."""
@@ -171,8 +123,8 @@ def push(
 
 
 def pull(
-    name: Annotated[str, typer.Argument(help="Of the model on the hub, such as somebody/photos.")],
-    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit of it.")] = None,
+    name: Annotated[str, "Of the model on the hub, such as somebody/photos."],
+    revision: Annotated[str | None, "A branch, tag or commit of it."] = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:

@@ -18,9 +18,7 @@ from tenfold.formatting import duration, percent
 
 
 def heads(
-    recipe: Annotated[
-        str, typer.Argument(help="A recipe with a pretrained network, such as transfer-lite0.")
-    ],
+    recipe: Annotated[str, "A recipe with a pretrained network, such as transfer-lite0."],
     data: DataOption = None,
     overrides: SetOption = None,
     *,

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 SPLITS = ("test", "validation", "train")
 
 RecipeArgument = Annotated[
-    str, typer.Argument(help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file.")
+    str, "A shipped recipe (see `tenfold recipes`) or a path to a .toml file."
 ]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder, such as runs/cnn/1.")]
+RunArgument = Annotated[Path, "A run folder, such as runs/cnn/1."]
 ModelArgument = Annotated[
     Path,
     typer.Argument(
@@ -29,16 +29,9 @@ ModelArgument = Annotated[
         help="A run folder such as runs/cnn/1, its model.safetensors, or an exported model.onnx.",
     ),
 ]
-DatasetArgument = Annotated[
-    str, typer.Argument(help="cifar10, cifar100, digits, or the path of a folder or file.")
-]
-DataOption = Annotated[
-    str | None, typer.Option("--data", help="Another data set, by name or path.")
-]
-PlaceOption = Annotated[
-    str | None,
-    typer.Option("--data", help="Where the run's images are now, if not where they were."),
-]
+DatasetArgument = Annotated[str, "cifar10, cifar100, digits, or the path of a folder or file."]
+DataOption = Annotated[str | None, "Another data set, by name or path."]
+PlaceOption = Annotated[str | None, "Where the run's images are now, if not where they were."]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
@@ -50,10 +43,7 @@ RunsOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads to compute with; results depend on it.")
 ]
-SkipBrokenOption = Annotated[
-    bool, typer.Option("--skip-broken", help="Leave out images that can't be read.")
-]
-
+SkipBrokenOption = Annotated[bool, "Leave out images that can't be read."]
 PartOption = Annotated[
     str | None,
     typer.Option(
@@ -81,16 +71,12 @@ NoCacheOption = Annotated[
 SizeOption = Annotated[
     int, typer.Option("--size", min=0, help="Side in pixels to bring images to; 0 chooses.")
 ]
-
-
-StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if an image is in two splits.")]
+StrictOption = Annotated[bool, "Fail if an image is in two splits."]
 ReportOption = Annotated[
     bool, typer.Option("--report/--no-report", help="Write report.html at the end.")
 ]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of the run.")]
-TimeOption = Annotated[
-    str | None, typer.Option("--time", help="Be done, evaluation and all, in 90s, 5m or 2h.")
-]
+TimeOption = Annotated[str | None, "Be done, evaluation and all, in 90s, 5m or 2h."]
 
 
 def _choose_device(name: str | bool | None) -> str | bool | None:
@@ -105,10 +91,8 @@ def _choose_device(name: str | bool | None) -> str | bool | None:
     if found[1] != "cuda":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif found[2]:
-        number = int(found[2])
-        os.environ["CUDA_VISIBLE_DEVICES"] = (
-            found[2] if visible == [""] else visible[number] if number < len(visible) else ""
-        )
+        numbers = dict(enumerate(visible)) if visible != [""] else {int(found[2]): found[2]}
+        os.environ["CUDA_VISIBLE_DEVICES"] = numbers.get(int(found[2]), "")
     return name
 
 
@@ -120,7 +104,7 @@ class Changes:
     epochs: Annotated[int | None, typer.Option(min=1, help="Short for --set training.epochs=.")] = (
         None
     )
-    lr: Annotated[float | None, typer.Option(help="Short for --set optimizer.lr=.")] = None
+    lr: Annotated[float | None, "Short for --set optimizer.lr=."] = None
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Short for --set training.batch_size=.")
     ] = None
@@ -129,12 +113,8 @@ class Changes:
     def listed(self, seed: int | None = None) -> list[str]:
         """All of them as `key=value`."""
         changes = [*(self.overrides or []), *data_override(self.data)]
-        short = {
-            "training.epochs": self.epochs,
-            "optimizer.lr": self.lr,
-            "training.batch_size": self.batch_size,
-            "seed": seed,
-        }
+        short = {"training.epochs": self.epochs, "optimizer.lr": self.lr}
+        short |= {"training.batch_size": self.batch_size, "seed": seed}
         return changes + [f"{key}={value}" for key, value in short.items() if value is not None]
 
     @property

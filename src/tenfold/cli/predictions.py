@@ -1,5 +1,7 @@
 """`tenfold predict` and `tenfold score`: images to labels, and labels to a score."""
 
+import contextlib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenfold.cli.image_predictions import predict_images, predictions_are, watch
 from tenfold.cli.options import (
     DataOption,
     JsonOption,
@@ -15,6 +16,7 @@ from tenfold.cli.options import (
     PartOption,
     SkipBrokenOption,
     ThreadsOption,
+    chosen_part,
     require_data,
     require_split,
 )
@@ -24,27 +26,26 @@ from tenfold.errors import TenfoldError, counted
 from tenfold.formatting import percent
 
 if TYPE_CHECKING:
-    from tenfold.progress import Progress
+    from tenfold.data.image_sources import Part
+    from tenfold.evaluation.picture_predictions import Model, PicturePrediction
     from tenfold.results.runs import LabelMetrics
-    from tenfold.run import RunFolder
 
 NUM_CONFUSIONS = 5
+MAX_ROWS = 40
+
+logger = logging.getLogger("tenfold")
 
 
 @dataclass(frozen=True)
 class Task:
     """What is predicted, and where it goes."""
 
-    split: Annotated[
-        str | None, typer.Option(help="Predict the run's test, validation or train instead.")
-    ] = None
-    csv: Annotated[Path | None, typer.Option(help="Write the predictions to this file.")] = None
+    split: Annotated[str | None, "Predict the run's test, validation or train instead."] = None
+    csv: Annotated[Path | None, "Write the predictions to this file."] = None
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Write the predictions of any number of images to this folder, in parts; run "
-            "again, it goes on."
-        ),
+        "Write the predictions of any number of images to this folder, in parts; run "
+        "again, it goes on.",
     ] = None
     file_format: Annotated[
         str, typer.Option("--format", metavar="csv|parquet", help="Of the parts of --out.")
@@ -61,20 +62,13 @@ class Task:
         int | None,
         typer.Option(min=1, help="With --cluster: models at once; as many as fit if not given."),
     ] = None
-    labels: Annotated[
-        Path | None, typer.Option(help="With --csv: write the split's true labels there.")
-    ] = None
+    labels: Annotated[Path | None, "With --csv: write the split's true labels there."] = None
     data: DataOption = None
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 1
     accuracy: Annotated[
-        int | None,
-        typer.Option(
-            help="95 or 99: mark as unsure what keeps so many in a hundred from being right."
-        ),
+        int | None, "95 or 99: mark as unsure what keeps so many in a hundred from being right."
     ] = None
-    watch: Annotated[
-        Path | None, typer.Option(help="Predict what comes into this folder, until Ctrl-C.")
-    ] = None
+    watch: Annotated[Path | None, "Predict what comes into this folder, until Ctrl-C."] = None
     skip_broken: SkipBrokenOption = False
     threads: ThreadsOption = None
 
@@ -105,48 +99,26 @@ def predict(
     then 1 unless they are to be skipped. With --out the folder gets a file for every 10,000 images
     and a manifest.json; broken images have their reason in the column error, and the status is 0.
     """
-    output = Output(as_json=as_json)
-    if task.watch is not None:
-        if pictures or task != Task(
-            watch=task.watch, top=task.top, accuracy=task.accuracy, threads=task.threads
-        ):
-            raise TenfoldError(
-                "--watch predicts what comes into its folder and writes lines; leave out images, "
-                "--split, --csv, --out, --labels, --data and --skip-broken."
-            )
-        watch(output, run, task.watch, task)
-        return
     from tenfold.files import require_place
 
+    output = Output(as_json=as_json)
     _require_one_task(pictures, task)
     for file in (task.csv, task.labels):
         require_place(file)
-    if task.split is None:
-        predict_images(output, run, pictures or [], task)
-        return
-
-    from tenfold.run import finished_run
-
-    require_split(task.split)
-    require_data(task.data)
-    folder = finished_run(run)
-
-    from tenfold.training.process import prepare_process
-
-    prepare_process(task.threads)
-    options = {name: getattr(task, name) for name in ("split", "data", "skip_broken")}
-    if task.csv is None and output.style == "rich":
-        _show_split(output, folder, options)
+    if task.watch is not None:
+        _watch(output, run, task.watch, task)
+    elif task.out is not None:
+        _write_parts(output, run, pictures or [], task, task.out)
+    elif task.split is None:
+        _predict_images(output, run, pictures or [], task)
     else:
-        _write_split(output, folder, options, csv=task.csv, labels=task.labels)
+        _predict_split(output, run, task, task.split)
 
 
 def score(
-    submission: Annotated[Path, typer.Argument(help="Predictions: a CSV file of id,label.")],
-    labels: Annotated[Path, typer.Argument(help="The true labels: a CSV file of id,label.")],
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Count labels without a prediction as wrong.")
-    ] = False,
+    submission: Annotated[Path, "Predictions: a CSV file of id,label."],
+    labels: Annotated[Path, "The true labels: a CSV file of id,label."],
+    allow_missing: Annotated[bool, "Count labels without a prediction as wrong."] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score a file of predictions by a file of true labels, joined by id.
@@ -173,25 +145,20 @@ def score(
 
 def _require_one_task(pictures: list[str] | None, task: Task) -> None:
     has_split, csv, labels = task.split is not None, task.csv, task.labels
+    watching = Task(watch=task.watch, top=task.top, accuracy=task.accuracy, threads=task.threads)
     wrong = {
+        "--watch predicts what comes into its folder and writes lines; leave out images, --split, "
+        "--csv, --out, --labels, --data and --skip-broken.": task.watch
+        and (pictures or task != watching),
         "Both images and --split were given; leave one of them out.": pictures and has_split,
         "Neither images nor --split were given; name image files or folders, or a split of the "
-        "run's data such as --split test.": not pictures and not has_split,
-        "--data belongs to a split; add --split test, or leave it out.": (
-            task.data is not None and not has_split
+        "run's data such as --split test.": not pictures and not has_split and not task.watch,
+        "--labels goes with --csv, for `tenfold score`; add --csv FILE.": (
+            has_split and labels and not csv
         ),
-        "--labels belongs to a split; add --split test, or leave it out.": labels and not has_split,
-        "--top belongs to single images; leave it out, or leave out --split.": (
-            has_split and task.top > 1
-        ),
-        "--labels goes with --csv, for `tenfold score`; add --csv FILE.": labels and not csv,
         f"--csv and --labels are both {csv}; give two files.": (
             labels and csv and labels.absolute() == csv.absolute()
         ),
-        "--accuracy belongs to single images; leave it out, or leave out --split.": (
-            has_split and task.accuracy is not None
-        ),
-        "--out belongs to images; leave it out, or leave out --split.": has_split and task.out,
         "Both --csv and --out were given; leave one of them out.": csv and task.out,
         "--skip-broken goes without --out, whose files hold the reason of each broken image in the "
         "column error; leave it out.": task.out and task.skip_broken,
@@ -203,64 +170,67 @@ def _require_one_task(pictures: list[str] | None, task: Task) -> None:
             task.file_format not in ("csv", "parquet")
         ),
     }
+    for name in ("data", "labels") if not has_split else ("top", "accuracy", "out"):
+        sentence = f"--{name} belongs to images; leave it out, or leave out --split."
+        if not has_split:
+            sentence = f"--{name} belongs to a split; add --split test, or leave it out."
+        wrong[sentence] = getattr(task, name) != getattr(Task, name)
     for sentence, is_wrong in wrong.items():
         if is_wrong:
             raise TenfoldError(sentence)
+    chosen_part(task.part)
 
 
-def _show_split(output: Output, run: "RunFolder", options: dict[str, Any]) -> None:
-    from tenfold.evaluation.split_predictions import recall_or_evaluate
-    from tenfold.run import command_line
+def _predict_split(output: Output, place: Path, task: Task, split: str) -> None:
+    from tenfold.run import command_line, finished_run
 
-    with output.progress() as progress:
-        metrics = recall_or_evaluate(run, **options, purpose=command_line(), progress=progress)
-    _show_classes(output, metrics)
-    show_metrics(output, options["split"], metrics)
-    if options["split"] == "test":
-        output.say("This look at the test split is written down in the run's result.json.")
-    output.say("Add --csv FILE to write the predictions to a file.")
+    require_split(split)
+    require_data(task.data)
+    run = finished_run(place)
 
-
-def _write_split(
-    output: Output,
-    run: "RunFolder",
-    options: dict[str, Any],
-    *,
-    csv: Path | None,
-    labels: Path | None,
-) -> None:
     from tenfold.evaluation.calibration import fitted_of, with_temperature
-    from tenfold.evaluation.split_predictions import predict_split
+    from tenfold.evaluation.split_predictions import predict_split, recall_or_evaluate
     from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
     from tenfold.results.runs import read_result
+    from tenfold.training.process import prepare_process
 
+    prepare_process(task.threads)
+    options: dict[str, Any] = {"split": split, "data": task.data, "skip_broken": task.skip_broken}
+    if task.csv is None and output.style == "rich":
+        with output.progress() as progress:
+            metrics = recall_or_evaluate(run, **options, purpose=command_line(), progress=progress)
+        _show_classes(output, metrics)
+        show_metrics(output, split, metrics)
+        if split == "test":
+            output.say("This look at the test split is written down in the run's result.json.")
+        output.say("Add --csv FILE to write the predictions to a file.")
+        return
     with output.progress() as bars:
         # Without a file, standard output is the file, and has no room for progress.
-        progress: Progress | None = bars if csv is not None else None
-        predictions = predict_split(run, **options, progress=progress)
+        progress_of_file = bars if task.csv is not None else None
+        predictions = predict_split(run, **options, progress=progress_of_file)
     names = predictions.class_names
-    guesses = [names[index] for index in predictions.logits.argmax(axis=1)]
-    if csv is not None:
-        write_submission(csv, predictions.ids, guesses)
-        output.record("written", csv=str(csv), num_images=len(guesses))
-        output.say(f"{predictions_are(len(guesses))} in {csv}.")
-        if labels is not None:
-            write_submission(labels, predictions.ids, [names[i] for i in predictions.labels])
-            output.record("written", labels=str(labels), num_images=len(guesses))
-            output.say(f"Their true labels are in {labels}.")
+    predicted = [names[index] for index in predictions.logits.argmax(axis=1)]
+    if task.csv is not None:
+        write_submission(task.csv, predictions.ids, predicted)
+        output.record("written", csv=str(task.csv), num_images=len(predicted))
+        output.say(f"{_predictions_are(len(predicted))} in {task.csv}.")
+        if task.labels is not None:
+            write_submission(task.labels, predictions.ids, [names[i] for i in predictions.labels])
+            output.record("written", labels=str(task.labels), num_images=len(predicted))
+            output.say(f"Their true labels are in {task.labels}.")
         return
     if output.style == "plain":
-        output.say(submission_text(predictions.ids, guesses).rstrip("\n"))
+        output.say(submission_text(predictions.ids, predicted).rstrip("\n"))
     if (fitted := fitted_of(read_result(run.result))) is not None:
         predictions = with_temperature(predictions, fitted.temperature)
-    likelihoods = predictions.probabilities.max(axis=1).tolist()
+    probabilities = predictions.probabilities.max(axis=1).tolist()
     ids = submission_ids(predictions.ids)
-    for name, guess, likelihood in zip(ids, guesses, likelihoods, strict=True):
-        output.record("prediction", id=name, label=guess, probability=likelihood)
+    for name, label, probability in zip(ids, predicted, probabilities, strict=True):
+        output.record("prediction", id=name, label=label, probability=probability)
 
 
 def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
-    """Recall and precision of each class, and what was most often taken for what."""
     predicted = [sum(column) for column in zip(*metrics.confusion, strict=True)]
     output.table(
         "By class",
@@ -276,12 +246,148 @@ def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
             for row, number in zip(metrics.per_class, predicted, strict=True)
         ],
     )
-    if metrics.most_confused:
-        output.table(
-            "Most often confused",
-            ["true", "predicted", "pictures", "of the class"],
-            [
-                [pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)]
-                for pair in metrics.most_confused[:NUM_CONFUSIONS]
-            ],
+    confused = [
+        [pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)]
+        for pair in metrics.most_confused[:NUM_CONFUSIONS]
+    ]
+    if confused:
+        columns = ["true", "predicted", "pictures", "of the class"]
+        output.table("Most often confused", columns, confused)
+
+
+def _predict_images(output: Output, run: Path, places: list[str], task: Task) -> None:
+    from tenfold.evaluation.picture_predictions import predict_parts, with_threshold
+    from tenfold.files import write_text
+
+    _, parts, model, threshold = _opened(run, places, task)
+    csv, top = task.csv, min(task.top, len(model.class_names))
+    with output.progress() as bars:
+        progress = bars if csv is not None or output.style == "rich" else None
+        predictions = [
+            with_threshold(prediction, threshold)
+            for _, some in predict_parts(model, parts, top=top, progress=progress)
+            for prediction in some
+        ]
+    broken = [prediction for prediction in predictions if prediction.error is not None]
+    num_images = len(predictions) - len(broken)
+    for prediction in broken:
+        logger.warning("%s can't be read as a picture: %s", prediction.path, prediction.error)
+    if task.skip_broken:
+        predictions = [prediction for prediction in predictions if prediction.error is None]
+    if csv is None:
+        _show_images(output, predictions, top=top)
+    else:
+        write_text(csv, _images_text(predictions, top=top))
+        output.record("written", csv=str(csv), num_images=num_images, num_broken=len(broken))
+        output.say(f"{_predictions_are(num_images)} in {csv}.")
+    if broken and not task.skip_broken:
+        raise typer.Exit(1)
+
+
+def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: Path) -> None:
+    from tenfold.evaluation import prediction_parts as parted
+
+    file, parts, model, threshold = _opened(run, places, task)
+    settings = parted.Settings(
+        model_sha256=parted.checksum_of(file),
+        temperature=getattr(model, "temperature", 1.0),
+        threshold=None if task.accuracy is None else threshold,
+        class_names=model.class_names,
+        top=min(task.top, len(model.class_names)),
+        file_format="parquet" if task.file_format == "parquet" else "csv",
+        images_sha256=parted.images_checksum(parts),
+        num_parts=len(parts),
+    )
+    manifest = parted.Manifest(model=str(run), images=tuple(places), settings=settings)
+
+    def on_part(file: Path, table: parted.Table) -> None:
+        counts = {"num_images": table.num_images, "num_broken": table.num_broken}
+        output.record("part", file=str(file), **counts)
+
+    with output.progress() as progress:
+        if (address := task.address()) is None:
+            predict = parted.predict_here(model, settings, progress=progress)
+        else:
+            from tenfold.deployment.cluster_predictions import predict_on_cluster
+
+            jobs, threads = task.jobs, task.threads
+            predict = predict_on_cluster(
+                run, settings, address=address, jobs=jobs, threads=threads, progress=progress
+            )
+        share = chosen_part(task.part) or (1, 1)
+        manifest = parted.predict_to_folder(
+            predict, parts, out, manifest=manifest, share=share, on_part=on_part
         )
+    done, complete = manifest.finished, manifest.is_complete
+    output.record("written", out=str(out), is_complete=complete, **done.model_dump())
+    if done.num_broken:
+        images = counted(done.num_broken, "image")
+        logger.warning("%s can't be read; the column error says why.", images)
+    files = f"{done.num_parts:,} of {counted(len(parts), 'part')}"
+    output.say(f"{_predictions_are(done.num_images - done.num_broken)} in {out} ({files}).")
+
+
+def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
+    from tenfold.evaluation.picture_predictions import watch_folder, with_threshold
+
+    _, _, model, threshold = _opened(run, None, task)
+    top = min(task.top, len(model.class_names))
+    with contextlib.suppress(KeyboardInterrupt):
+        for prediction in watch_folder(model, folder, top=top):
+            prediction = with_threshold(prediction, threshold)
+            _record(output, prediction, top=top)
+            classes = (f"{label} ({percent(share)})" for label, share in prediction.guesses)
+            unsure = "unsure, perhaps " if prediction.is_unsure else ""
+            output.say(f"{prediction.path}: {unsure}{', '.join(classes) or prediction.error}")
+
+
+def _opened(
+    run: Path, places: list[str] | None, task: Task
+) -> "tuple[Path, list[Part], Model, float]":
+    """The model's file, the images, the model, and the confidence below which it is unsure."""
+    from tenfold.data.image_sources import find_parts
+    from tenfold.deployment.any_model import load_any, model_file
+
+    file, parts = model_file(run), [] if places is None else find_parts(places)
+    share = task.accuracy / 100 if task.accuracy is not None else None
+    return file, parts, *load_any(run, accuracy=share, threads=task.threads)
+
+
+def _show_images(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:
+    if output.style == "plain":
+        output.say(_images_text(predictions, top=top).rstrip("\n"))
+        return
+    for prediction in predictions:
+        _record(output, prediction, top=top)
+    places = ["likeliest", *(f"{number}." for number in range(2, top + 1))]
+    rows = []
+    for prediction in predictions[:MAX_ROWS]:
+        cells = [f"{label} {percent(share)}" for label, share in prediction.guesses]
+        if prediction.is_unsure:
+            cells[0] += " (unsure)"
+        rows.append([prediction.path, *(cells or ["(broken)", *[""] * (top - 1)])])
+    output.table("Predictions", ["picture", *places], rows)
+    if len(predictions) > MAX_ROWS:
+        output.say(f"{len(predictions) - MAX_ROWS:,} more: add --csv FILE to have all in a file.")
+
+
+def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> None:
+    likeliest = [guess._asdict() for guess in prediction.guesses]
+    first = likeliest[0] if likeliest else {"label": None, "probability": None}
+    more: dict[str, Any] = {"top": likeliest} if top > 1 else {}
+    if prediction.is_unsure:
+        more["unsure"] = True
+    output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)
+
+
+def _images_text(predictions: "list[PicturePrediction]", *, top: int) -> str:
+    from tenfold.evaluation.picture_predictions import table_of
+    from tenfold.evaluation.submissions import table_text
+
+    has_unsure = any(prediction.is_unsure for prediction in predictions)
+    return table_text(*table_of(predictions, top=top, has_unsure=has_unsure))
+
+
+def _predictions_are(number: int) -> str:
+    """The beginning of a sentence: `1 prediction is`, `2 predictions are`."""
+    return f"{counted(number, 'prediction')} {'is' if number == 1 else 'are'}"

@@ -36,10 +36,7 @@ transfer recipes, of the whole run. On:"""
 
 def recipes(
     name: Annotated[str | None, typer.Argument(help="A recipe to show.")] = None,
-    schema: Annotated[
-        bool,
-        typer.Option("--schema", help="Print the JSON Schema by which editors complete recipes."),
-    ] = False,
+    schema: Annotated[bool, "Print the JSON Schema by which editors complete recipes."] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the shipped recipes with what was measured of each, or show one."""

@@ -2,9 +2,8 @@
 
 import shutil
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,29 +15,16 @@ from tenfold.files import read_json
 from tenfold.formatting import duration, percent
 from tenfold.run import RunFolder, open_run
 
-
-class State(StrEnum):
-    """How far a run has come."""
-
-    FINISHED = "finished"
-    RUNNING = "running"
-    UNFINISHED = "unfinished"
-
-
-class Order(StrEnum):
-    """What runs are sorted by."""
-
-    DATE = "date"
-    ACCURACY = "accuracy"
+State = Literal["finished", "running", "unfinished"]
 
 
 @dataclass(frozen=True)
 class Filter:
     """Which runs are meant."""
 
-    recipe: Annotated[str | None, typer.Option(help="Of this recipe.")] = None
-    data: Annotated[str | None, typer.Option(help="On this data set.")] = None
-    state: Annotated[State | None, typer.Option(help="That have come so far.")] = None
+    recipe: Annotated[str | None, "Of this recipe."] = None
+    data: Annotated[str | None, "On this data set."] = None
+    state: Annotated[State | None, "That have come so far."] = None
 
     def admits(self, row: dict[str, Any]) -> bool:
         """Whether the run that `row` describes is meant."""
@@ -51,14 +37,10 @@ def runs(
     ] = None,
     *,
     wanted: Filter,
-    sort: Annotated[Order, typer.Option(help="Best or newest first.")] = Order.DATE,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Write the page that compares them.")
-    ] = False,
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Delete what is listed, after a question.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without the question.")] = False,
+    sort: Annotated[Literal["date", "accuracy"], "Best or newest first."] = "date",
+    compare: Annotated[bool, "Write the page that compares them."] = False,
+    delete: Annotated[bool, "Delete what is listed, after a question."] = False,
+    yes: Annotated[bool, "Delete without the question."] = False,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -66,11 +48,10 @@ def runs(
     output = Output(as_json=as_json)
     found = folders or [path.parent for path in sorted(runs.glob("*/*/recipe.json"))]
     rows = [row for row in map(_describe, map(open_run, found)) if wanted.admits(row)]
-    rows.sort(key=lambda row: (row[sort.value] is not None, row[sort.value]), reverse=True)
+    rows.sort(key=lambda row: (row[sort] is not None, row[sort]), reverse=True)
     _show(output, rows, runs)
-    chosen = [Path(row["run"]) for row in rows]
     if compare and rows:
-        write_page(output, chosen, None)
+        write_page(output, [Path(row["run"]) for row in rows], None)
     if delete and rows:
         _delete(output, rows, yes=yes)
 
@@ -82,13 +63,13 @@ def _describe(run: RunFolder) -> dict[str, Any]:
     result = read_json(run.result) if run.is_finished() else {}
     splits = result.get("splits", {})
     split = next((name for name in ("test", "validation") if name in splits), None)
-    held = State.RUNNING if run.is_held() else State.UNFINISHED
+    state: State = "finished" if result else "running" if run.is_held() else "unfinished"
     sessions = provenance.get("sessions") or [{}]
     return {
         "run": str(run.path),
         "recipe": recipe.get("name"),
         "data": provenance.get("data", {}).get("name") or recipe.get("data", {}).get("name"),
-        "state": (State.FINISHED if result else held).value,
+        "state": state,
         "split": split,
         "accuracy": splits[split]["accuracy"] if split else None,
         "seconds": result.get("training", {}).get("training_seconds"),
@@ -97,28 +78,22 @@ def _describe(run: RunFolder) -> dict[str, Any]:
 
 
 def _show(output: Output, rows: list[dict[str, Any]], place: Path) -> None:
+    if not rows:
+        output.say(f"There is no such run in {place}; `tenfold train` makes one.")
+        return
+    cells = []
     for row in rows:
         output.record("run", **row)
-    cells = [
-        [
-            row["run"],
-            str(row["data"]),
-            row["state"],
-            f"{percent(row['accuracy'], 2)} {row['split']}" if row["split"] else "-",
-            duration(row["seconds"]) if row["seconds"] is not None else "-",
-            (row["date"] or "-")[:16].replace("T", " "),
-        ]
-        for row in rows
-    ]
-    if rows:
-        output.table("Runs", ["run", "data", "state", "accuracy", "training", "date"], cells)
-    else:
-        output.say(f"There is no such run in {place}; `tenfold train` makes one.")
+        accuracy = f"{percent(row['accuracy'], 2)} {row['split']}" if row["split"] else "-"
+        seconds = duration(row["seconds"]) if row["seconds"] is not None else "-"
+        date = (row["date"] or "-")[:16].replace("T", " ")
+        cells.append([row["run"], str(row["data"]), row["state"], accuracy, seconds, date])
+    output.table("Runs", ["run", "data", "state", "accuracy", "training", "date"], cells)
 
 
 def _delete(output: Output, rows: list[dict[str, Any]], *, yes: bool) -> None:
     """Delete the runs of `rows`. Raises TenfoldError where one of them is being written."""
-    if held := [row["run"] for row in rows if row["state"] == State.RUNNING]:
+    if held := [row["run"] for row in rows if row["state"] == "running"]:
         raise TenfoldError(f"{held[0]} is running; stop it first, or leave it out.")
     if not yes:
         if output.style != "rich":

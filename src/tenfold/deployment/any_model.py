@@ -13,9 +13,9 @@ def model_file(run: Path) -> Path:
     """The file of weights. Raises TenfoldError where there is no run or file, without torch."""
     if run.suffix not in FILES:
         return open_run(run).model
-    if not run.is_file():
-        raise TenfoldError(f"There is no model {run}; check the path.")
-    return run
+    if run.is_file():
+        return run
+    raise TenfoldError(f"There is no model {run}; check the path.")
 
 
 def load_any(run: Path, *, accuracy: float | None, threads: int | None) -> tuple[Model, float]:

@@ -24,11 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tenfold import __version__
-from tenfold.data.decoding import (
-    BrokenPictureError,
-    TooLargePictureError,
-    count_scans,
-)
+from tenfold.data.decoding import BrokenPictureError, TooLargePictureError, count_scans
 from tenfold.data.encoding import png_data_uri
 from tenfold.deployment import inference_protocol as protocol
 from tenfold.deployment.batching import Batcher, FullError, StoppedError
@@ -53,18 +49,15 @@ class Service:
         self.predictor, self._limits = predictor, limits
         self.batcher = Batcher(predictor.logits, seen=self._computed)
         self._threads = ThreadPoolExecutor(DECODING_THREADS, "decoding")
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self._requests = Counter(
-            "tenfold_requests", "By path and status.", ("path", "status"), registry=registry
-        )
-        self._seconds = Histogram(
-            "tenfold_request_seconds", "Until a request was answered.", registry=registry
-        )
-        self._images = Counter("tenfold_pictures", "That the model saw.", registry=registry)
-        self._batches = Counter("tenfold_batches", "That it computed.", registry=registry)
-        self._computing = Counter("tenfold_computing_seconds", "That it took.", registry=registry)
-        waiting = Gauge("tenfold_waiting", "Images that wait for the model.", registry=registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        own: dict[str, Any] = {"namespace": "tenfold", "registry": self.registry}
+        self._requests = Counter("requests", "By path and status.", ("path", "status"), **own)
+        self._seconds = Histogram("request_seconds", "Until a request was answered.", **own)
+        self._images = Counter("pictures", "That the model saw.", **own)
+        self._batches = Counter("batches", "That it computed.", **own)
+        self._computing = Counter("computing_seconds", "That it took.", **own)
+        waiting = Gauge("waiting", "Images that wait for the model.", **own)
         waiting.set_function(lambda: self.batcher.num_waiting)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
@@ -77,9 +70,9 @@ class Service:
         self._batches.inc()
         self._computing.inc(seconds)
 
-    def figure(self, name: str) -> float:
-        """One of the figures that /metrics shows."""
-        return self.registry.get_sample_value(name) or 0.0
+    def total(self, name: str) -> float:
+        """One of the counters that /metrics shows."""
+        return self.registry.get_sample_value(f"tenfold_{name}_total") or 0.0
 
     async def aside(self, work: Callable[[], T]) -> T:
         """What `work` returns, on a thread that holds up nobody: all that depends on bytes."""
@@ -96,8 +89,6 @@ class Service:
             raise HTTPException(413, f"The picture {error}") from error
         except BrokenPictureError as error:
             raise HTTPException(415, f"The picture {error}") from error
-        except protocol.WrongRequestError as error:
-            raise HTTPException(400, str(error).removesuffix(".")) from error
 
     def pixels(self, content: bytes) -> NDArray[np.uint8]:
         """A file's pixels at the model's size. Raises BrokenPictureError."""
@@ -158,7 +149,7 @@ def create_application(service: Service, *, name: str, max_bytes: int) -> FastAP
 
     _add_people(app, service, name)
     _add_images(app, service)
-    _add_health(app, service)
+    _add_health(app, service, name)
     _add_protocol(app, service, name)
     schema = app.openapi()  # Made once, and kept.
     request = protocol.InferenceRequest.model_json_schema(ref_template=_REFERENCE)
@@ -191,16 +182,12 @@ def _add_people(app: FastAPI, service: Service, name: str) -> None:
 
     @app.get("/model", summary="What the model knows")
     async def facts() -> dict[str, Any]:
-        known = predictor.facts
+        own = ("class_names", "image_size", "threshold", "has_map")
+        known = {"samples": [], **predictor.facts}
         return {
             "name": name,
-            "class_names": predictor.class_names,
-            "image_size": predictor.image_size,
-            "threshold": predictor.threshold,
-            "has_map": predictor.has_map,
-            "accuracy": known["accuracy"],
-            "data": known["data"],
-            "samples": known.get("samples", []),
+            **{each: getattr(predictor, each) for each in own},
+            **{each: known[each] for each in ("accuracy", "data", "samples")},
         }
 
 
@@ -212,7 +199,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
         "/predict",
         summary="The class of an image: a file's bytes, a form or JSON",
         openapi_extra=_IMAGE_BODY,
-        responses={status: {"description": text} for status, text in _REFUSALS.items()},
+        responses=_REFUSALS,
     )
     async def predict(request: Request, details: bool = False) -> Response:
         """details: also what the model saw, and where it looked."""
@@ -233,25 +220,23 @@ def _add_images(app: FastAPI, service: Service) -> None:
         return JSONResponse(reply)
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
+def _add_health(app: FastAPI, service: Service, name: str) -> None:
     """Whether it lives and answers, and figures of how."""
 
     @app.get("/v2/health/live", summary="Whether the server runs")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @app.get("/v2/health/ready", summary="Whether it answers")
     async def ready() -> JSONResponse:
-        return _readiness(service)
+        is_ready = service.batcher.is_alive
+        return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
+
+    for path in ("/v2/health", *_prefixes(name)):
+        app.get(f"{path}/ready", summary="Whether it answers")(ready)
 
     @app.get("/metrics", response_class=PlainTextResponse, summary="Figures for Prometheus")
     async def metrics() -> bytes:
         return generate_latest(service.registry)
-
-
-def _readiness(service: Service) -> JSONResponse:
-    is_ready = service.batcher.is_alive
-    return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
 
 
 def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
@@ -268,9 +253,6 @@ def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
     async def index() -> list[dict[str, str]]:
         return [{"name": name, "version": "1", "state": "READY", "reason": ""}]
 
-    async def ready() -> JSONResponse:
-        return _readiness(service)
-
     async def model() -> dict[str, Any]:
         return protocol.metadata(name, size=size, num_classes=num_classes)
 
@@ -278,11 +260,10 @@ def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
         return protocol.configuration(name, size=size, num_classes=num_classes)
 
     async def statistics() -> dict[str, Any]:
+        total = service.total
+        num_images, num_batches = int(total("pictures")), int(total("batches"))
         return protocol.statistics(
-            name,
-            num_images=int(service.figure("tenfold_pictures_total")),
-            num_batches=int(service.figure("tenfold_batches_total")),
-            seconds=service.figure("tenfold_computing_seconds_total"),
+            name, num_images, num_batches, seconds=total("computing_seconds")
         )
 
     async def infer(request: Request) -> Response:
@@ -295,15 +276,11 @@ def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
         body, json_length = await service.aside(lambda: protocol.write_reply(name, asked, tensors))
         if json_length is None:
             return Response(body, media_type="application/json")
-        return Response(
-            body,
-            media_type="application/octet-stream",
-            headers={"Inference-Header-Content-Length": str(json_length)},
-        )
+        header = {"Inference-Header-Content-Length": str(json_length)}
+        return Response(body, headers=header, media_type="application/octet-stream")
 
     app.get("/v2/models/stats", summary="How much was computed")(statistics)
-    for prefix in (f"/v2/models/{name}", f"/v2/models/{name}/versions/1"):
-        app.get(f"{prefix}/ready", summary="Whether the model answers")(ready)
+    for prefix in _prefixes(name):
         app.get(prefix, summary="What the model takes and gives")(model)
         app.get(f"{prefix}/config", summary="The same, as Triton has it")(configuration)
         app.get(f"{prefix}/stats", summary="How much was computed")(statistics)
@@ -315,38 +292,26 @@ def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
         )(infer)
 
 
+def _prefixes(name: str) -> tuple[str, str]:
+    return f"/v2/models/{name}", f"/v2/models/{name}/versions/1"
+
+
+def _body(content: dict[str, Any]) -> dict[str, Any]:
+    schemas = {kind: {"schema": schema} for kind, schema in content.items()}
+    return {"requestBody": {"required": True, "content": schemas}}
+
+
 _REFERENCE = "#/components/schemas/{model}"
 _FILE = {"type": "string", "format": "binary"}
-_IMAGE_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": {"schema": _FILE},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": _FILE},
-                }
-            },
-            "application/json": {"schema": ImageRequest.model_json_schema(by_alias=False)},
-        },
-    }
-}
+_FORM = {"type": "object", "required": ["image"], "properties": {"image": _FILE}}
+_JSON = ImageRequest.model_json_schema(by_alias=False)
+_IMAGE_BODY = _body({"image/*": _FILE, "multipart/form-data": _FORM, "application/json": _JSON})
+_INFER_BODY = _body({"application/json": {"$ref": _REFERENCE.format(model="InferenceRequest")}})
 
-_REFUSALS: dict[int | str, str] = {
-    400: "no image in the body",
-    408: "the body did not come in time",
-    413: "more bytes or pixels than are allowed",
-    415: "nothing that can be read as an image",
-    503: "too many requests; try again",
-}
-
-_INFER_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": _REFERENCE.format(model="InferenceRequest")}}
-        },
-    }
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "no image in the body"},
+    408: {"description": "the body did not come in time"},
+    413: {"description": "more bytes or pixels than are allowed"},
+    415: {"description": "nothing that can be read as an image"},
+    503: {"description": "too many requests; try again"},
 }

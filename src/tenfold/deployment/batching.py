@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -31,6 +32,7 @@ class _Item(NamedTuple):
     future: "asyncio.Future[Logits]"
 
 
+@dataclass(eq=False)
 class Batcher:
     """Computes the logits of all requests on one thread; used from one event loop.
 
@@ -40,22 +42,18 @@ class Batcher:
     batch.
     """
 
-    def __init__(
-        self,
-        compute: Callable[[NDArray[np.uint8]], Logits],
-        *,
-        most_waiting: int = 1024,
-        most_together: int = 64,
-        on_death: Callable[[], None] = lambda: None,
-        seen: Callable[[int, float], None] = lambda number, seconds: None,
-    ) -> None:
-        self._compute, self.on_death, self._seen = compute, on_death, seen
-        self._most_waiting, self._most_together = most_waiting, most_together
+    compute: Callable[[NDArray[np.uint8]], Logits]
+    most_waiting: int = 1024
+    most_together: int = 64
+    on_death: Callable[[], None] = lambda: None
+    seen: Callable[[int, float], None] = lambda number, seconds: None
+    is_alive: bool = field(default=True, init=False)
+    """Whether logits can still be had."""
+
+    def __post_init__(self) -> None:
         self._waiting: deque[_Item] = deque()
         self._thread = ThreadPoolExecutor(1, "inference")
         self._work: asyncio.Task[None] | None = None
-        self.is_alive = True
-        """Whether logits can still be had."""
 
     @property
     def num_waiting(self) -> int:
@@ -75,7 +73,7 @@ class Batcher:
         """
         if not self.is_alive:
             raise StoppedError
-        if len(self._waiting) + len(pixels) > self._most_waiting:
+        if len(self._waiting) + len(pixels) > self.most_waiting:
             raise FullError
         loop = asyncio.get_running_loop()
         items = [_Item(image, loop.create_future()) for image in pixels]
@@ -96,14 +94,14 @@ class Batcher:
         items: list[_Item] = []
         try:
             while self._waiting:
-                number = min(self._most_together, len(self._waiting))
+                number = min(self.most_together, len(self._waiting))
                 items = [self._waiting.popleft() for _ in range(number)]
                 # A client that has gone needs no logits.
                 items = [item for item in items if not item.future.cancelled()]
                 if items:
                     started = time.perf_counter()
                     found = await self.call(partial(self._one_batch, items))
-                    self._seen(len(items), time.perf_counter() - started)
+                    self.seen(len(items), time.perf_counter() - started)
                     _settle(items, found)
         except BaseException:
             logger.exception("The thread that computes has died.")
@@ -117,7 +115,7 @@ class Batcher:
 
     def _one_batch(self, items: list[_Item]) -> list[Logits | Exception]:
         try:
-            return list(self._compute(np.stack([item.pixels for item in items])))
+            return list(self.compute(np.stack([item.pixels for item in items])))
         except Exception as error:
             if len(items) == 1:
                 return [error]

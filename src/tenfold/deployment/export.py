@@ -11,8 +11,10 @@ import torch
 
 from tenfold import __version__
 from tenfold.data import Images
-from tenfold.deployment.graph import INPUT, OPSET, write_onnx
+from tenfold.data.encoding import png_data_uri
+from tenfold.deployment.graph import INPUT, write_onnx
 from tenfold.deployment.int8 import quantise
+from tenfold.deployment.options import ExportOptions
 from tenfold.deployment.parity import (
     Gate,
     compare,
@@ -22,13 +24,7 @@ from tenfold.deployment.parity import (
     require_parity,
     with_validation,
 )
-from tenfold.deployment.predictor import (
-    FORMAT,
-    METADATA_KEY,
-    made_up_pictures,
-    open_session,
-)
-from tenfold.errors import TenfoldError
+from tenfold.deployment.predictor import FORMAT, METADATA_KEY, made_up_pictures, open_session
 from tenfold.evaluation.calibration import fitted_of, why_unfitted
 from tenfold.evaluation.evaluate import open_data, split_of, use_of
 from tenfold.evaluation.trained import TrainedModel, load
@@ -36,7 +32,7 @@ from tenfold.files import read_json, write_bytes, write_json
 from tenfold.progress import Progress
 from tenfold.recipe import without_places
 from tenfold.results.runs import read_provenance, read_result
-from tenfold.run import RunFolder
+from tenfold.run import RunFolder, finished_run
 
 NUM_CALIBRATED = 500
 """Training images from which the ranges of eight-bit numbers are measured."""
@@ -73,60 +69,54 @@ class Export(NamedTuple):
     gate: Gate
     timings: tuple[Timing, ...]
 
+    def figures(self, path: str) -> dict[str, Any]:
+        """What is known of the file, which is called `path`, as JSON has it."""
+        timings = [timing._asdict() for timing in self.timings]
+        known = {"path": path, "opset": self.opset, "size": self.size}
+        return {**known, "gate": self.gate._asdict(), "timings": timings}
+
 
 def export_run(
     run: RunFolder,
     path: Path | None = None,
+    options: ExportOptions | None = None,
     *,
-    int8: bool = False,
-    has_map: bool = False,
-    opset: int = OPSET,
-    force: bool = False,
-    data: str | None = None,
-    samples: int | None = None,
-    licence: str = LICENCE,
     progress: Progress | None = None,
 ) -> Export:
     """Write the model of `run` as ONNX and return what was written.
 
-    path: the file; `export/model.onnx` or `model-int8.onnx` in the run where None. has_map: with an
-    output that says where it looked. opset: of ONNX. force: write a file of eight bits even if it
-    loses more than a point. data: where the run's images are now, or others of its classes to
-    compare it on. samples: images of the data that go into the file; None for some where the data
-    is public and none where it may not be. licence: of the weights, for whoever gets the file.
-
-    Raises TenfoldError where the file says something else than the run, and writes none; where the
-    run is not finished, or its data is not what it was.
+    path: the file; `export/model.onnx` or `model-int8.onnx` in the run where None. Raises
+    TenfoldError where the file says something else than the run, and writes none; where the run is
+    not finished, or its data is not what it was.
     """
-    if not run.is_finished():
-        raise TenfoldError(
-            f"{run.path} is not finished; run its `tenfold train` command again to finish it."
-        )
+    run = finished_run(run.path)
+    options = options or ExportOptions()
+    int8, samples = options.int8, options.samples
     model = load(run.path)
-    dataset, own = open_data(run, model, data, skip_broken=True, progress=progress)
+    dataset, own = open_data(run, model, options.data, skip_broken=True, progress=progress)
     split, images = compared_images(dataset, model, own=own)
     if samples is None:
         samples = NUM_SAMPLES if dataset.name in PUBLIC else 0
     path = path or run.path / "export" / ("model-int8.onnx" if int8 else "model.onnx")
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / "float.onnx"
-        write_onnx(model, new, has_map=has_map, opset=opset)
+        write_onnx(model, new, has_map=options.has_map, opset=options.opset)
         if int8:
             train = split_of(dataset, "train", model.recipe.data, own=own)
             new = quantise(new, drawn(train, NUM_CALIBRATED).pixels)
         gate = compare(new, model, images, split=split, int8=int8, progress=progress)
         if int8:
             gate = with_validation(gate, new, model, dataset, own=own)
-        require_parity(gate, int8=int8, force=force, path=path)
+        require_parity(gate, int8=int8, force=options.force, path=path)
         facts = _facts(run, model, gate, int8=int8) | {
             "samples": _samples(images, samples),
-            "licence": licence,
+            "licence": options.licence or LICENCE,
             "check": outputs_of(new, made_up_pictures(*model.image_size), exact=True)[0].tolist(),
         }
         _describe(new, facts)
         timings = tuple(_timed(new, model, size) for size in TIMED_BATCHES)
         content = new.read_bytes()
-    export = Export(path, opset, int8, len(content), gate, timings)
+    export = Export(path, options.opset, int8, len(content), gate, timings)
     _keep(run, export, content)
     return export
 
@@ -137,23 +127,15 @@ def _keep(run: RunFolder, export: Export, content: bytes) -> None:
     with run.writer():
         write_bytes(export.path, content)
         if known.parent.resolve() == export.path.parent.resolve():
-            figures = {
-                "path": export.path.name,
-                "opset": export.opset,
-                "size": export.size,
-                "gate": gate._asdict(),
-                "timings": [timing._asdict() for timing in export.timings],
-            }
             files = read_json(known) if known.exists() else {}
-            write_json(known, files | {"int8" if export.is_int8 else "float": figures})
+            kind = "int8" if export.is_int8 else "float"
+            write_json(known, files | {kind: export.figures(export.path.name)})
         use = use_of(gate.split, gate.accuracy_before, purpose="tenfold export")
         read_result(run.result).with_use(use).write(run.result)
 
 
 def _samples(images: Images, number: int) -> list[str]:
     """Images of as many classes as there are, as PNG in data URIs, for those who want to try."""
-    from tenfold.data.encoding import png_data_uri
-
     first = np.sort(np.unique(images.labels, return_index=True)[1])
     others = np.setdiff1d(np.arange(len(images)), first)
     chosen = np.concatenate([first, others])[:number]
@@ -207,14 +189,9 @@ def _timed(path: Path, model: TrainedModel, batch_size: int) -> Timing:
     network = model.module.eval()
     with torch.inference_mode():
         own = _measure(lambda: network(inputs))
-    median = float(np.median(seconds))
-    return Timing(
-        batch_size,
-        median,
-        float(np.quantile(seconds, 0.99)),
-        batch_size / median,
-        batch_size / float(np.median(own)),
-    )
+    median, p99 = (float(share) for share in np.quantile(seconds, (0.5, 0.99)))
+    per_second = batch_size / median, batch_size / float(np.median(own))
+    return Timing(batch_size, median, p99, *per_second)
 
 
 def _measure(function: Any) -> list[float]:

@@ -5,6 +5,7 @@ import hmac
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -42,6 +43,7 @@ MOST_HELD_BYTES = 256_000_000
 """Of the bodies of all requests."""
 
 
+@dataclass
 class Guards:
     """An ASGI application around another.
 
@@ -50,19 +52,14 @@ class Guards:
     of each request.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        limits: Limits,
-        hosts: frozenset[str],
-        origins: frozenset[str],
-        key: str,
-        answered: Callable[[str, int, float], None],
-    ) -> None:
-        self._app, self._limits, self._answered = app, limits, answered
-        self._hosts, self._origins, self._key = hosts, origins, key
-        self._num_requests = self._num_bytes = 0
+    app: ASGIApp
+    limits: Limits
+    hosts: frozenset[str]
+    origins: frozenset[str]
+    key: str
+    answered: Callable[[str, int, float], None]
+    _num_requests: int = field(default=0, init=False)
+    _num_bytes: int = field(default=0, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -89,10 +86,10 @@ class Guards:
             logger.exception("A request to %s failed.", scope["path"])
         finally:
             path = getattr(scope.get("route"), "path", OTHER)
-            self._answered(path, status, time.perf_counter() - started)
+            self.answered(path, status, time.perf_counter() - started)
 
     async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._num_requests >= self._limits.max_requests:
+        if self._num_requests >= self.limits.max_requests:
             raise busy("Too many requests at once")
         body_by = asyncio.get_running_loop().time() + BODY_SECONDS
         held = 0
@@ -112,8 +109,8 @@ class Guards:
 
         self._num_requests += 1
         try:
-            async with asyncio.timeout(self._limits.max_seconds):
-                await self._app(scope, receiving, send)
+            async with asyncio.timeout(self.limits.max_seconds):
+                await self.app(scope, receiving, send)
         except TimeoutError:
             raise busy("No answer in time") from None
         finally:
@@ -125,16 +122,16 @@ class Guards:
         headers, path = Headers(scope=scope), scope["path"]
         host = headers.get("host", "").lower()
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if name not in self._hosts and path not in HEALTH_PATHS:
+        if name not in self.hosts and path not in HEALTH_PATHS:
             raise HTTPException(
                 421, f"This service is not called {name[:80]!r}; name it with --host-name"
             )
         origin = headers.get("origin", "").lower()
-        if origin and origin not in self._origins and origin.split("://", 1)[-1] != host:
+        if origin and origin not in self.origins and origin.split("://", 1)[-1] != host:
             raise HTTPException(403, "Pages of other sites may not ask; name theirs with --origin")
-        if self._key and path not in OPEN_PATHS:
+        if self.key and path not in OPEN_PATHS:
             given = headers.get("x-api-key", "")
-            if not hmac.compare_digest(given.encode(), self._key.encode()):
+            if not hmac.compare_digest(given.encode(), self.key.encode()):
                 raise HTTPException(401, "The header X-API-Key is missing or wrong")
 
 

@@ -1,6 +1,7 @@
 """Runs on the Hugging Face hub: pushed with the usual login, pulled by their name."""
 
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import replace
@@ -10,7 +11,7 @@ from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.trained import load_model, save_model
 from tenfold.files import read_json, write_json, write_text
 from tenfold.recipe import without_places
-from tenfold.run import RunFolder, create_run
+from tenfold.run import RunFolder, create_run, finished_run
 
 FILES = (
     "model.safetensors", "recipe.json", "provenance.json", "result.json", "metrics.jsonl",
@@ -33,10 +34,7 @@ def push(run: RunFolder, name: str, *, card: str, private: bool = False) -> str:
     """
     from huggingface_hub import HfApi
 
-    if not run.is_finished():
-        raise TenfoldError(
-            f"{run.path} is not finished; run its `tenfold train` command again to finish it."
-        )
+    run = finished_run(run.path)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for pattern in FILES:
@@ -84,11 +82,8 @@ def pull(name: str, runs: Path, *, revision: str | None = None) -> RunFolder:
             raise TenfoldError(f"{name} is no run of tenfold: it has no {missing[0]}.")
         recipe = read_json(folder / "recipe.json")
         run = create_run(runs, _folder_name(recipe))
-        for file in folder.rglob("*"):
-            inside = file.relative_to(folder)
-            if file.is_file() and inside.parts[0] != ".cache" and inside.name != "result.json":
-                (run.path / inside).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, run.path / inside)
+        left_out = shutil.ignore_patterns(".cache", "result.json")
+        shutil.copytree(folder, run.path, dirs_exist_ok=True, ignore=left_out)
         # Last, since it says that the run is finished.
         shutil.copyfile(folder / "result.json", run.result)
     return run
@@ -112,8 +107,7 @@ def _leave_out_the_machine(folder: Path) -> None:
         known["data"] |= {"name": name, "location": None, "source": None, "notes": []}
     write_json(folder / "provenance.json", known)
     result = read_json(folder / "result.json")
-    for use in result.get("test_uses", ()):
-        # Of a command no more than what it was.
+    for use in result.get("test_uses", ()):  # Of a command no more than what it was.
         use["purpose"] = " ".join(use["purpose"].split()[:2])
     write_json(folder / "result.json", result)
     exports = folder / "export/exports.json"
@@ -135,6 +129,5 @@ def _leave_out_the_machine(folder: Path) -> None:
 def _folder_name(recipe: object) -> str:
     """A recipe's name as that of a folder, whoever wrote it."""
     name = recipe.get("name") if isinstance(recipe, dict) else None
-    text = name if isinstance(name, str) else ""
-    kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text)
+    kept = re.sub(r"[^\w.-]", "-", name) if isinstance(name, str) else ""
     return kept.strip(".") or "pulled"

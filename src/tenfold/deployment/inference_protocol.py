@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
-
-from tenfold.errors import TenfoldError
+from starlette.exceptions import HTTPException
 
 MOST_IMAGES = 256
 """In one request."""
@@ -44,9 +43,7 @@ class Input(BaseModel):
 
     name: Literal["pixels"]
     datatype: Literal["UINT8"]
-    shape: Annotated[
-        Several[Annotated[int, Field(ge=1, strict=True)]], Field(min_length=4, max_length=4)
-    ]
+    shape: Annotated[Several[Side], Field(min_length=4, max_length=4)]
     data: Several[Byte] | Several[Several[Several[Several[Byte]]]] | None = None
     parameters: Parameters | None = None
 
@@ -65,10 +62,6 @@ class InferenceRequest(BaseModel):
     inputs: Annotated[Several[Input], Field(min_length=1, max_length=1)]
     outputs: Annotated[Several[Output], Field(max_length=8)] | None = None
     parameters: Parameters | None = None
-
-
-class WrongRequestError(TenfoldError):
-    """A request that isn't in the protocol's form, or about something else; says what is wrong."""
 
 
 class Asked(NamedTuple):
@@ -107,7 +100,7 @@ def configuration(name: str, *, size: tuple[int, int], num_classes: int) -> dict
     }
 
 
-def statistics(name: str, *, num_images: int, num_batches: int, seconds: float) -> dict[str, Any]:
+def statistics(name: str, num_images: int, num_batches: int, *, seconds: float) -> dict[str, Any]:
     """What was computed, in the form of Triton's statistics; seconds: that it took."""
     success = {"count": num_images, "ns": round(1e9 * seconds)}
     figures = {
@@ -123,7 +116,7 @@ def statistics(name: str, *, num_images: int, num_batches: int, seconds: float) 
 def read_request(body: bytes, *, json_length: str | None, size: tuple[int, int]) -> Asked:
     """What a body asks for. json_length: the header Inference-Header-Content-Length.
 
-    Raises WrongRequestError.
+    Raises HTTPException.
     """
     length = _length_of_json(body, json_length)
     try:
@@ -131,11 +124,10 @@ def read_request(body: bytes, *, json_length: str | None, size: tuple[int, int])
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"][:4])
-        raise WrongRequestError(f"{place or 'The body'}: {first['msg'][:200]}.") from error
-    wanted = request.outputs or [Output(name="probabilities"), Output(name="logits")]
+        raise HTTPException(400, f"{place or 'The body'}: {first['msg'][:200]}") from error
     by_default = bool(request.parameters and request.parameters.binary_data_output)
-    outputs: dict[str, bool] = {}
-    for each in wanted:
+    outputs = dict.fromkeys(OUTPUTS, by_default) if not request.outputs else {}
+    for each in request.outputs or ():
         is_binary = each.parameters.binary_data if each.parameters else None
         outputs[each.name] = by_default if is_binary is None else is_binary
     return Asked(request.id, _pixels(request.inputs[0], body[length:], size=size), outputs)
@@ -146,42 +138,44 @@ def _length_of_json(body: bytes, stated: str | None) -> int:
     if stated is not None:
         length = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 10 else 0
     if not 0 < length <= len(body):
-        raise WrongRequestError("Inference-Header-Content-Length is not within the body.")
+        raise HTTPException(400, "Inference-Header-Content-Length is not within the body")
     if length > MOST_JSON_BYTES:
-        raise WrongRequestError(
+        raise HTTPException(
+            400,
             f"The JSON part has {length:,} bytes where {MOST_JSON_BYTES:,} are allowed; send the "
-            "pixels in binary."
+            "pixels in binary",
         )
     for sign, most in MOST_OF.items():
         if body.count(sign, 0, length) > most:
-            raise WrongRequestError(
+            raise HTTPException(
+                400,
                 f"The JSON part has more than {most:,} of {sign.decode()}; send the pixels in "
-                "binary."
+                "binary",
             )
     return length
 
 
 def _pixels(tensor: Input, binary: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Whose number is known to be small before any is looked at."""
-    number = tensor.shape[0]
-    if tensor.shape[1:] != [*size, 3] or not 1 <= number <= MOST_IMAGES:
-        raise WrongRequestError(
+    if tensor.shape[1:] != [*size, 3] or tensor.shape[0] > MOST_IMAGES:
+        raise HTTPException(
+            400,
             f"pixels has another shape than [N, {size[0]}, {size[1]}, 3] with N from 1 to "
-            f"{MOST_IMAGES}."
+            f"{MOST_IMAGES}",
         )
     announced = tensor.parameters.binary_data_size if tensor.parameters else None
     expected = math.prod(tensor.shape)
     if announced is not None:
         if announced != expected or len(binary) != expected:
-            raise WrongRequestError(f"{len(binary)} bytes follow where there should be {expected}.")
+            raise HTTPException(400, f"{len(binary)} bytes follow where there should be {expected}")
         return np.frombuffer(binary, dtype=np.uint8).reshape(tensor.shape)
     if binary or tensor.data is None:
-        raise WrongRequestError("pixels has data, or a binary_data_size and bytes behind the JSON.")
+        raise HTTPException(400, "pixels has data, or a binary_data_size and bytes behind the JSON")
     try:
         return np.array(tensor.data, dtype=np.uint8).reshape(tensor.shape)
     except ValueError as error:
-        raise WrongRequestError(
-            f"data is nested unevenly or holds other than {expected} numbers."
+        raise HTTPException(
+            400, f"data is nested unevenly or holds other than {expected} numbers"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Where a service listens and what it allows; each field is an option of `tenfold serve`."""
+"""How a run is exported and served; each field is an option of `tenfold export` or `serve`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,31 +8,43 @@ import typer
 
 
 @dataclass(frozen=True)
+class ExportOptions:
+    """How a run is exported. data: may also be others of its classes to compare the file on."""
+
+    int8: Annotated[bool, "Compute in eight bits, and lose at most a point."] = False
+    has_map: Annotated[
+        bool, typer.Option("--maps", help="With an output that says where the model looked.")
+    ] = False
+    opset: Annotated[int, "Of ONNX, from 18; a newer one needs a newer runtime."] = 18
+    force: Annotated[bool, "Write eight bits even if they lose more than a point."] = False
+    data: Annotated[str | None, "Where the run's images are now, if not where they were."] = None
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=50, help="Test images to put into the file; 8 of public data, else none."
+        ),
+    ] = None
+    licence: Annotated[str | None, "Of the weights, for whoever gets the file."] = None
+
+
+@dataclass(frozen=True)
 class ServerOptions:
     """Where a service listens, and to whom it answers how."""
 
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1"
+    host: Annotated[str, "Where to listen."] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let others than this machine connect.")
-    ] = False
+    allow_remote: Annotated[bool, "Let others than this machine connect."] = False
     one_view: Annotated[
         bool,
-        typer.Option("--one-view", help="Use one view of each image, whatever the recipe has."),
+        "Use one view of each image, whatever the recipe has.",
     ] = False
-    key_file: Annotated[
-        Path | None, typer.Option(help="A file with the key that X-API-Key must say.")
-    ] = None
-    host_name: Annotated[list[str] | None, typer.Option(help="A further name of this host.")] = None
-    origin: Annotated[
-        list[str] | None, typer.Option(help="A site whose pages may ask, such as https://a.org.")
-    ] = None
+    key_file: Annotated[Path | None, "A file with the key that X-API-Key must say."] = None
+    host_name: Annotated[list[str] | None, "A further name of this host."] = None
+    origin: Annotated[list[str] | None, "A site whose pages may ask, such as https://a.org."] = None
     accuracy: Annotated[
         int | None,
-        typer.Option(
-            help="95 or 99: call predictions unsure where fewer in a hundred would be right; "
-            "otherwise where they are likelier wrong than right."
-        ),
+        "95 or 99: call predictions unsure where fewer in a hundred would be right; "
+        "otherwise where they are likelier wrong than right.",
     ] = None
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to compute with; results depend on it.")

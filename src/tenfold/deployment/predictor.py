@@ -10,6 +10,8 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,21 +85,23 @@ class Predictor:
         shares_cores: bool = False,
     ) -> None:
         self.path = Path(path)
-        self._session = open_session(self.path, threads=threads, spins=not shares_cores)
-        facts = read_facts(self._session, self.path)
+        opened = partial(open_session, self.path, threads=threads, spins=not shares_cores)
+        self._session = opened()
+        self.facts = facts = read_facts(self._session, self.path)
         if "check" in facts:
             _require_same_answers(self._session, facts, self.path)
         else:  # By a version whose sums of eight-bit products are too large for some processors.
-            spins = not shares_cores
-            self._session = open_session(self.path, threads=threads, spins=spins, exact=True)
-        self.facts = facts
+            self._session = opened(exact=True)
         self.class_names: tuple[str, ...] = tuple(facts["class_names"])
         self.image_size: tuple[int, int] = tuple(facts["image_size"])
         self.white_level: int = facts.get("white_level", 0)
         self._views: str = "one" if one_view else facts["views"]["kind"]
         self._views_below: float = facts["views"]["below"]
         self._temperature: float = facts["temperature"]
-        self.threshold = _threshold(facts, accuracy)
+        self.threshold = 0.0
+        if accuracy is not None:
+            unfitted = facts.get("unfitted", "")
+            self.threshold = confidence_for(facts["thresholds"], accuracy, unfitted=unfitted)
         self.has_map = any(output.name == "where" for output in self._session.get_outputs())
 
     def predict(self, picture: Picture) -> Prediction:
@@ -106,10 +110,9 @@ class Predictor:
 
     def predict_many(self, pictures: Sequence[Picture]) -> list[Prediction]:
         """What it says of each of `pictures`, in order, broken ones among them."""
-        found: list[Prediction] = []
-        for start in range(0, len(pictures), BATCH_SIZE):
-            found += self._predict_batch(pictures[start : start + BATCH_SIZE])
-        return found
+        starts = range(0, len(pictures), BATCH_SIZE)
+        batches = (self._predict_batch(pictures[n : n + BATCH_SIZE]) for n in starts)
+        return list(chain.from_iterable(batches))
 
     def pixels(self, picture: Picture, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """`picture` as the model sees it: (H, W, 3) uint8 of its own size. An array holds uint8, or
@@ -158,12 +161,8 @@ class Predictor:
         order = np.argsort(-probabilities, kind="stable")
         confidence = float(probabilities[order[0]])
         by_class = {self.class_names[index]: float(probabilities[index]) for index in order}
-        return Prediction(
-            self.class_names[order[0]],
-            confidence,
-            by_class,
-            is_unsure=confidence < self.threshold,
-        )
+        is_unsure = confidence < self.threshold
+        return Prediction(self.class_names[order[0]], confidence, by_class, is_unsure=is_unsure)
 
     def _predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
         read: list[NDArray[np.uint8] | str] = []
@@ -291,9 +290,3 @@ def read_facts(session: "InferenceSession", path: Path) -> dict[str, Any]:
             "export the run again."
         )
     return facts
-
-
-def _threshold(facts: dict[str, Any], accuracy: float | None) -> float:
-    if accuracy is None:
-        return 0.0
-    return confidence_for(facts["thresholds"], accuracy, unfitted=facts.get("unfitted", ""))

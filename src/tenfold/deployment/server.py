@@ -79,14 +79,8 @@ async def _run(
     service: Service, application: ASGIApp, host: str, port: int, ready: Callable[[str], None]
 ) -> int:
     """Until a signal, or the death of the thread that computes; the exit status."""
-    ends, status = asyncio.Event(), 0
-
-    def died() -> None:
-        nonlocal status
-        status = 1
-        ends.set()
-
-    service.batcher.on_death = died
+    ends = asyncio.Event()
+    service.batcher.on_death = ends.set
     server = Server(
         application,
         host,
@@ -110,8 +104,7 @@ async def _run(
     _close_those_who_take_nothing()
     ready(f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/")
     await ends.wait()
-    if serving.done():  # By itself.
-        status = 1
+    status = int(serving.done() or not service.batcher.is_alive)  # Ended by itself.
     server.stop()
     await asyncio.wait({serving}, timeout=DRAIN_SECONDS)
     if not serving.done() or service.batcher.is_busy:
@@ -125,11 +118,13 @@ async def _run(
 def _application(service: Service, options: ServerOptions, limits: Limits, key: str) -> ASGIApp:
     # It is part of addresses.
     name = re.sub(r"[^A-Za-z0-9._-]", "-", service.predictor.path.stem)
+    # A page that a browser holds for another host is refused.
+    hosts = {"localhost", "127.0.0.1", "::1", options.host, *(options.host_name or ())}
     origins = frozenset(origin.lower().rstrip("/") for origin in options.origin or ())
     guarded = Guards(
         create_application(service, name=name, max_bytes=limits.max_bytes),
         limits=limits,
-        hosts=_own_names(options),
+        hosts=frozenset(f"[{host}]" if ":" in host else host.lower() for host in hosts),
         origins=origins,
         key=key,
         answered=service.answered,
@@ -190,8 +185,9 @@ def _close_those_who_take_nothing() -> None:
 
 
 def _require_key(options: ServerOptions, key: str) -> None:
-    if _is_loopback(options.host):
-        return
+    with contextlib.suppress(ValueError):
+        if options.host == "localhost" or ipaddress.ip_address(options.host).is_loopback:
+            return
     if not options.allow_remote:
         raise TenfoldError(
             f"{options.host} can be reached by others; add --allow-remote and --key-file FILE to "
@@ -204,21 +200,6 @@ def _require_key(options: ServerOptions, key: str) -> None:
         )
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _own_names(options: ServerOptions) -> frozenset[str]:
-    """What the Host header may say; a page that a browser holds for another host is refused."""
-    names = {"localhost", "127.0.0.1", "::1", options.host, *(options.host_name or ())}
-    return frozenset(f"[{name}]" if ":" in name else name.lower() for name in names)
-
-
 def _allow_many_files() -> None:
     """As many open files as connections need, where the system lets us."""
     try:
@@ -226,9 +207,9 @@ def _allow_many_files() -> None:
     except ImportError:  # Windows has no such limit.
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_CONNECTIONS + SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    wanted, infinity = MOST_CONNECTIONS + SPARE_FILES, resource.RLIM_INFINITY
+    if infinity != soft < wanted:
+        most = wanted if hard == infinity else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
