@@ -24,6 +24,8 @@ def export(
     bundle: Annotated[
         Path | None, "A new folder: model, card, and a script that needs no tenfold."
     ] = None,
+    web: Annotated[Path | None, "A new folder: a page that classifies in the browser."] = None,
+    runtime: Annotated[Path | None, "For --web, dist of onnxruntime-web, not through npm."] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,25 +37,32 @@ def export(
     output = Output(as_json=as_json)
     folder = finished_run(run)
     require_place(out)
-    if bundle is not None:
-        require_new(bundle)
+    for place in filter(None, (bundle, web)):
+        require_new(place)
 
     from tenfold.deployment.export import export_run
+    from tenfold.deployment.web import write_web
     from tenfold.reporting.page import card_text
     from tenfold.training.process import prepare_process
 
     prepare_process(threads)
+    written: dict[Path, list[Path]] = {}
     with output.progress() as progress, tempfile.TemporaryDirectory() as apart:
-        if bundle is not None and out is None:  # What the run has exported stays as it is.
+        if (bundle or web) and out is None:  # What the run has exported stays as it is.
             out = Path(apart) / "model.onnx"
         found = export_run(folder, out, options, progress=progress)
+        if web is not None:
+            written[web] = write_web(found.path, web, runtime=runtime, progress=progress)
         if bundle is not None:
-            written = write_bundle(folder, found, bundle, card=card_text(folder.path))
-            found = found._replace(path=bundle / "model.onnx")
+            card = card_text(folder.path)
+            written[bundle] = write_bundle(folder, found, bundle, card=card)
+        for place in written:
+            found = found._replace(path=place / "model.onnx")
     _show_export(output, found)
-    if bundle is not None:
-        output.record("bundle", files=[str(path) for path in written])
-        output.say(f"{bundle} holds {', '.join(path.name for path in written)}.")
+    for place, files in written.items():
+        kind = "bundle" if place == bundle else "web"
+        output.record(kind, files=[str(path) for path in files])
+        output.say(f"{place} holds {', '.join(path.name for path in files)}.")
 
 
 def _show_export(output: Output, found: "Export") -> None:

@@ -32,6 +32,7 @@ from tenfold.deployment.guards import busy, refusal
 from tenfold.deployment.options import Limits
 from tenfold.deployment.predictor import Predictor
 from tenfold.deployment.request_bodies import ImageRequest, image_in, uncompressed
+from tenfold.deployment.web import known_to_page
 
 PAGE = Path(__file__).with_name("page.html")
 DECODING_THREADS = 2
@@ -182,13 +183,7 @@ def _add_people(app: FastAPI, service: Service, name: str) -> None:
 
     @app.get("/model", summary="What the model knows")
     async def facts() -> dict[str, Any]:
-        own = ("class_names", "image_size", "threshold", "has_map")
-        known = {"samples": [], **predictor.facts}
-        return {
-            "name": name,
-            **{each: getattr(predictor, each) for each in own},
-            **{each: known[each] for each in ("accuracy", "data", "samples")},
-        }
+        return known_to_page(predictor, name)
 
 
 def _add_images(app: FastAPI, service: Service) -> None:

@@ -1,6 +1,7 @@
 // Classifies in the browser what the service's page would send to a server.
 "use strict";
 window.local = (() => {
+  ort.env.logLevel = "error";
   ort.env.wasm.numThreads = 1;  // More need headers that servers of files don't send.
   ort.env.wasm.wasmPaths = new URL(".", document.baseURI).href;
   let facts = null, session = null;

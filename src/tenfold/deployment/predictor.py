@@ -44,6 +44,9 @@ MOST_DRIFT = 0.005
 """By which logits of made-up pictures may differ from those of the export, as a share of their
 range: other kinds of processors round otherwise, by far less."""
 
+EVEN = 0.5
+"""The calibrated confidence below which a prediction is likelier wrong than right."""
+
 BATCH_SIZE = 64
 Picture = AnyPicture
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from tenfold.deployment.application import Service, create_application
 from tenfold.deployment.guards import Guards
 from tenfold.deployment.options import Limits, ServerOptions
-from tenfold.deployment.predictor import Predictor
+from tenfold.deployment.predictor import EVEN, Predictor
 from tenfold.errors import TenfoldError
 
 HEADER_SECONDS = 9.0
@@ -39,9 +39,6 @@ MOST_CONNECTIONS = 2048
 
 SPARE_FILES = 128
 """Open files that are no connections."""
-
-EVEN = 0.5
-"""The calibrated confidence below which an answer is likelier wrong than right."""
 
 
 def serve(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tenfold.data.cache_folder import cache_folder
 from tenfold.data.sources.origins import NpmPackage
-from tenfold.deployment.predictor import Predictor
+from tenfold.deployment.predictor import EVEN, Predictor
 from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file, write_text
 from tenfold.progress import Progress
@@ -38,8 +38,8 @@ def write_web(
     which is new, and return them.
 
     model: a file that `tenfold export` wrote. runtime: a folder with the files of PACKAGE, such as
-    `node_modules/onnxruntime-web/dist`; None takes the cache's, which npm fills. Raises TenfoldError
-    where the runtime can't be had or is another one.
+    `node_modules/onnxruntime-web/dist`; None takes the cache's, which npm fills. Raises
+    TenfoldError where the runtime can't be had or is another one.
     """
     predictor = Predictor(model, threads=1)
     predictor.threshold = EVEN  # As the service does.
@@ -75,7 +75,9 @@ def _runtime(folder: Path | None, *, progress: Progress | None) -> list[Path]:
         if not file.is_file():
             raise TenfoldError(f"{place} has no {name}; name the folder dist of {PACKAGE}.")
         if hashlib.sha256(file.read_bytes()).hexdigest() != sum_:
-            raise TenfoldError(f"{file} is not that of {PACKAGE}; remove it, or name another folder.")
+            raise TenfoldError(
+                f"{file} is not that of {PACKAGE}; remove it, or name another folder."
+            )
     return [place / name for name in RUNTIME]
 
 
