@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tenfold.results.studies import (
     Band,
     Comparison,
     Curves,
+    Difference,
     Estimate,
     Failure,
     Point,
@@ -30,7 +32,6 @@ from tenfold.studies.findings import describe_findings
 from tenfold.studies.finished import StudyRuns, VariantRuns, are_of_same_images, read_study_runs
 from tenfold.studies.planning import command_of
 from tenfold.studies.statistics import (
-    Difference,
     describe_difference,
     holm,
     mcnemar_p,
@@ -154,13 +155,8 @@ def _describe_curves(runs: Sequence[Run]) -> Curves | None:
 
     if not numbers:
         return None
-    return Curves(
-        epoch=tuple(numbers),
-        train_accuracy=band(lambda epoch: epoch.train_accuracy),
-        validation_accuracy=band(lambda epoch: epoch.validation_accuracy),
-        train_loss=band(lambda epoch: epoch.train_loss),
-        validation_loss=band(lambda epoch: epoch.validation_loss),
-    )
+    names = ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss")
+    return Curves(epoch=tuple(numbers), **{name: band(attrgetter(name)) for name in names})
 
 
 Rights = tuple[NDArray[np.str_], NDArray[np.bool_]]
@@ -194,12 +190,7 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
             variant=variant.label,
             baseline=baseline.label,
             epoch=variant.last_epoch,
-            difference=found.difference,
-            low=found.low,
-            high=found.high,
-            p=found.p,
             p_holm=p_holm,
-            n=found.num_seeds,
             sentence=describe_difference(
                 found,
                 variant=variant.label,
@@ -207,6 +198,7 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
                 p_holm=p_holm,
                 num_comparisons=len(tests),
             ),
+            **found.to_dict(),
             **facts,
         )
         for (variant, found, facts), p_holm in zip(tests, corrected, strict=True)
