@@ -28,7 +28,7 @@ from tenfold.studies.search.space import Space
 
 OWN_STORAGE = "a data base in its folder"
 OBJECTIVE = "validation accuracy after the last epoch"
-OWN_FILES = ("search.lock", "space.toml")
+OWN_FILES = ("search.lock", "space.toml", "trials.db", "trials.db-journal", "trials.db.lock")
 """What a process that died before the plan was written may leave."""
 
 

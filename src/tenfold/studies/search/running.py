@@ -319,11 +319,8 @@ def _open_store(plan: SearchPlan, options: SearchOptions) -> store.Store:
                 "--storage, or give another --folder."
             )
         file = store.sqlite_file(url)
-        is_lost = file is not None and not file.exists()
-        if is_lost:
+        if file is not None and not file.exists():
             _require_held(folder, [], shown)
-        if is_lost or not is_begun:  # Ahead of the data base, which alone would be another's.
-            write_plan(folder, plan, storage=shown)
         study = optuna.create_study(
             storage=store.open_storage(url),
             study_name=f"tenfold {plan.recipe.name}",
@@ -331,7 +328,7 @@ def _open_store(plan: SearchPlan, options: SearchOptions) -> store.Store:
             load_if_exists=True,
             pruner=store.make_pruner(options.pruner, plan.recipe.training.epochs),
         )
-        if "plan" not in study.user_attrs:
+        if is_new := "plan" not in study.user_attrs:
             study.set_user_attr("plan", plan.fact().to_dict())
         if difference := describe_difference(Plan(**study.user_attrs["plan"]), plan):
             raise TenfoldError(
@@ -340,6 +337,8 @@ def _open_store(plan: SearchPlan, options: SearchOptions) -> store.Store:
                 "began it."
             )
         _require_held(folder, records_of(study.get_trials(), plan), shown)
+        if is_new or not is_begun:
+            write_plan(folder, plan, storage=shown)
         trials = store.Store(study, seed=plan.recipe.seed, sampler=options.sampler)
         trials.begin(store.baseline_params(plan))
         return trials

@@ -65,13 +65,6 @@ def open_storage(url: str) -> RDBStorage:
     Raises TenfoldError where it can't be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if re.match(r"postgres\b", url):
-        raise TenfoldError(
-            f"--storage {without_password(url)} begins with postgres, which Optuna does not know; "
-            "write postgresql instead."
-        )
-    if "://" not in url and Path(url).is_dir():
-        raise TenfoldError(f"--storage {url} is a folder; name a file in it.")
     address = url if "://" in url else f"sqlite:///{Path(url).resolve()}"
     wait = {"connect_args": {"timeout": SQLITE_SECONDS}} if address.startswith("sqlite") else {}
     with _opening(url), quiet():
@@ -91,9 +84,11 @@ def _opening(url: str) -> Iterator[None]:
     except Exception as error:
         # Every data base has its own exceptions, and none of them may show the password.
         reason = first_line(error).replace(url, "the URL")
+        remedy = "check it, or leave it out for a data base in the folder"
+        if re.match(r"postgres\b", url):
+            remedy = "write postgresql instead of postgres, which SQLAlchemy does not know"
         raise TenfoldError(
-            f"--storage {without_password(url)} can't be opened ({reason}); check it, or leave it "
-            "out for a data base in the folder."
+            f"--storage {without_password(url)} can't be opened ({reason}); {remedy}."
         ) from None
 
 
@@ -105,12 +100,17 @@ def without_password(url: str) -> str:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file of a storage at a path, or at a URL of SQLite; None of others, and in memory."""
+    """The file of a storage at a path, or at a URL of SQLite; None of others, and in memory.
+
+    Raises TenfoldError where it is a folder.
+    """
     kind, separator, place = url.partition("://")
     file = place.partition("?")[0].removeprefix("/") if separator else url
     is_elsewhere = separator and not kind.startswith("sqlite")
     if not file or is_elsewhere or file == ":memory:" or file.startswith("file:"):
         return None
+    if Path(file).is_dir():
+        raise TenfoldError(f"--storage {url} is a folder; name a file in it.")
     return Path(file).resolve()
 
 
@@ -184,9 +184,7 @@ def adopt_journal(folder: Path, storage: str) -> bool:
     journal = folder / "trials.journal"
     if not journal.exists() or Path(storage).exists():
         return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # A journal is experimental.
-        source = JournalStorage(JournalFileBackend(str(journal)))
+    source = JournalStorage(JournalFileBackend(str(journal)))
     [summary] = optuna.get_all_study_summaries(source)
     before = optuna.load_study(study_name=summary.study_name, storage=source)
     after = optuna.create_study(
