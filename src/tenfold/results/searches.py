@@ -95,7 +95,7 @@ class Trial(Fact):
         return self.last_value if self.accuracy is None else self.accuracy
 
 
-class SearchSummary(Fact):
+class SearchSummary(Plan):
     """A whole search. best, baseline: numbers of trials.
 
     importances: shares that add up to 1, largest first.
@@ -103,9 +103,6 @@ class SearchSummary(Fact):
 
     name: str
     source: str
-    objective: str
-    recipe: dict[str, Any]
-    space: tuple[Setting, ...]
     epochs: int | None
     num_validation: int | None
     counts: dict[str, int]

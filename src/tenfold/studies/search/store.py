@@ -300,7 +300,7 @@ class Store:
 
         So a search by one driver is the same each time, and drivers don't draw the same.
         """
-        words = f"{self._seed} {num_trials} "
+        words = f"{self._seed} {num_trials} "  # As ever: other words would draw other values.
         seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big")
         if self._sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)

@@ -15,7 +15,7 @@ from tenfold.recipe.dotted import flatten
 from tenfold.results.searches import SearchSummary
 from tenfold.results.searches import Trial as SearchedTrial
 from tenfold.studies.search import store
-from tenfold.studies.search.plan import OBJECTIVE, SearchPlan, to_toml
+from tenfold.studies.search.plan import SearchPlan, to_toml
 from tenfold.studies.search.space import Space, with_values
 
 EPOCHS, NUM_VALIDATION = "epochs", "num_validation"
@@ -35,15 +35,11 @@ def summarise(
     known: dict[str, Any] = {}
     for trial in trials:
         known |= {k: v for k, v in trial.user_attrs.items() if k in (EPOCHS, NUM_VALIDATION)}
-    settings = plan.fact()
     best = max(complete, key=lambda r: (r.accuracy or 0.0, -r.number), default=None)
     own = next((record for record in complete if record.is_baseline), None)
     return SearchSummary(
         name=plan.recipe.name,
         source=plan.source,
-        objective=OBJECTIVE,
-        recipe=settings.recipe,
-        space=settings.space,
         epochs=known.get(EPOCHS),
         num_validation=known.get(NUM_VALIDATION),
         counts=dict(Counter(record.state for record in records)),
@@ -51,6 +47,7 @@ def summarise(
         baseline=own.number if own else None,
         importances=_importances(study, plan.space) if with_importances else None,
         trials=tuple(records),
+        **{key: value for key, value in plan.fact() if key != "checksums"},
     )
 
 
