@@ -11,8 +11,6 @@ import numpy as np
 from tenfold.evaluation.metrics import compute_metrics
 from tenfold.evaluation.predictions import Predictions, save_predictions
 from tenfold.files import write_json
-from tenfold.run import RunFolder
-from tenfold.studies.records import write_failure
 
 NUM_PICTURES = 1_000
 MACHINE = {"cpu": "Xeon", "cores": 2, "memory_bytes": 8_000_000_000}
@@ -94,7 +92,7 @@ def make_run(folder: Path, trial: str, run: Made) -> None:
     is_finished = run.status == "finished"
     path = folder / "runs" / trial
     if not is_finished:
-        write_failure(RunFolder(path), run.status)
+        write_json(path / "failure.json", {"error": run.status})
         return
     path.mkdir(parents=True)
     lines = [

@@ -16,7 +16,7 @@ from tenfold.studies.definition import (
     choose_study,
     shipped_studies,
 )
-from tenfold.studies.planning import agree_on_plan, command_of, load_recipes
+from tenfold.studies.planning import agree_on_plan, command_of, load_trials
 from tenfold.studies.running import run_study
 
 STUDY = """
@@ -73,7 +73,7 @@ def test_a_file_is_read_whole(path: Path) -> None:
             Published(accuracy=0.75, source="a thesis"),
         ),
     )
-    recipes = {trial.name: recipe for trial, recipe in load_recipes(study).items()}
+    recipes = {trial.name: trial.recipe for trial in load_trials(study)}
     assert list(recipes) == ["ReLU,seed=0", "ReLU,seed=1", "ReLU,seed=2", "Leaky-ReLU,seed=0"]
     assert [recipe.seed for recipe in recipes.values()] == [0, 1, 2, 0]
     leaky = recipes["Leaky-ReLU,seed=0"]
@@ -113,8 +113,7 @@ def test_the_plan_has_what_reports_need(path: Path) -> None:
 def test_every_shipped_study_is_sound(name: str) -> None:
     study = choose_study(name)
     assert study.name == name
-    recipes = load_recipes(study)
-    assert len(recipes) == len(study.trials()) > 0
+    assert load_trials(study)
     assert shipped_studies()[name].startswith("# ")
 
 
@@ -142,7 +141,7 @@ def change(path: Path, old: str, new: str) -> str:
             'label = "ReLU"',
             "tables with different labels .'ReLU'",
         ),
-        ('label = "Leaky ReLU"', 'label = "relu"', "make different folders"),
+        ('label = "Leaky ReLU"', 'label = "relu"', "'relu' has the same folder as 'ReLU'"),
         ('label = "Leaky ReLU"', 'label = " "', r"variants\[1\].label must be printable text"),
         (
             "accuracy = 0.61",
@@ -213,7 +212,7 @@ def test_row_e_an_unknown_name_gets_the_nearest_of_studies_and_recipes(
 
 def test_more_seeds_are_for_all_variants(path: Path) -> None:
     study = adjust(choose_study(str(path)), seeds=4)
-    assert [trial.seed for trial in study.trials()] == [*range(4), *range(4)]
+    assert [trial.seed for trial in load_trials(study)] == [*range(4), *range(4)]
     assert adjust(study) == study
 
 
@@ -228,8 +227,7 @@ def test_published_results_are_left_out_where_the_recipe_is_another(
         other = adjust(study, overrides=["data.name='digits'"])
     assert [len(variant.published) for variant in other.variants] == [0, 0]
     assert "the published results of Leaky ReLU are left out" in caplog.text
-    recipes = load_recipes(other.but(seeds=1))
-    assert {recipe.data.name for recipe in recipes.values()} == {"digits"}
+    assert {trial.recipe.data.name for trial in load_trials(other)} == {"digits"}
 
 
 def test_row_e_the_seed_is_not_for_set(path: Path) -> None:
@@ -241,8 +239,9 @@ def test_a_run_that_others_can_repeat(path: Path) -> None:
     """The overrides in the records make the recipe, with nothing that only the study knew."""
     study = choose_study(str(path))
     outcome = run_study(study, folder=path.parent / "study", place=Within(train_at_once))
-    for trial, record in zip(study.trials(), outcome.records, strict=True):
-        recipe = load_recipe(trial.recipe, [*record.overrides, f"seed={record.seed}"])
+    sources = {variant.label: variant.recipe for variant in study.variants}
+    for trial, record in zip(load_trials(study), outcome.records, strict=True):
+        recipe = load_recipe(sources[trial.variant], [*record.overrides, f"seed={record.seed}"])
         assert recipe == load_recipe(path.parent / "study" / record.run / "recipe.json")
 
 
@@ -265,11 +264,11 @@ def test_the_command_that_repeats_a_shipped_study(
     tmp_path: Path, seeds: int | None, overrides: list[str], command: str | None
 ) -> None:
     study = adjust(choose_study("epochs"), seeds=seeds, overrides=overrides)
-    agree_on_plan(tmp_path, study, load_recipes(study))
+    agree_on_plan(tmp_path, study, load_trials(study))
     assert command_of(tmp_path) == command
 
 
 def test_no_short_command_repeats_a_study_of_ones_own(path: Path) -> None:
     study = choose_study(str(path))
-    agree_on_plan(path.parent, study, load_recipes(study))
+    agree_on_plan(path.parent, study, load_trials(study))
     assert command_of(path.parent) is None

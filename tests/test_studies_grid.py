@@ -30,19 +30,18 @@ from tenfold.files import read_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe, load_recipe
 from tenfold.run import RunFolder
-from tenfold.studies.definition import grid_study
+from tenfold.studies.definition import Trial, combine, grid_study
+from tenfold.studies.planning import load_trials
 from tenfold.studies.running import run_study
-from tenfold.studies.trials import Trial, combine
 
 DRIVER = [sys.executable, study_driver.__file__]
 
 
 def test_a_grid_is_the_product_of_its_values_and_seeds() -> None:
     study = study_of("cnn", ["optimizer.lr=0.1,0.2", " model.dropout = 0 , 0.5 "], 2)
-    assert study.trials() == [
-        Trial(
+    assert [(t.variant, t.overrides, t.seed) for t in load_trials(study)] == [
+        (
             f"lr {lr}, dropout {dropout}",
-            "cnn",
             (f"optimizer.lr={lr}", f"model.dropout={dropout}"),
             seed,
         )
@@ -56,7 +55,11 @@ def test_a_grid_is_the_product_of_its_values_and_seeds() -> None:
 
 def test_a_study_without_a_grid_is_its_seeds() -> None:
     study = study_of("cnn", [], 3)
-    assert [trial.name for trial in study.trials()] == ["cnn,seed=0", "cnn,seed=1", "cnn,seed=2"]
+    assert [trial.name for trial in load_trials(study)] == [
+        "cnn,seed=0",
+        "cnn,seed=1",
+        "cnn,seed=2",
+    ]
     assert (study.baseline, study.title) == ("", "cnn")
 
 
@@ -72,7 +75,7 @@ def test_a_study_without_a_grid_is_its_seeds() -> None:
     ],
 )
 def test_labels_of_a_grid_are_short_and_readable(grid: list[str], labels: list[str]) -> None:
-    assert [combination.label for combination in combine(grid)] == labels
+    assert [*combine(grid).values()] == labels
 
 
 @pytest.mark.parametrize(
@@ -96,9 +99,7 @@ def test_commas_in_brackets_and_quotes_separate_nothing(
             combine([item])
         return
     key = item.partition("=")[0]
-    assert [combination.overrides for combination in combine([item])] == [
-        (f"{key}={v}",) for v in values
-    ]
+    assert [*combine([item])] == [(f"{key}={v}",) for v in values]
 
 
 @pytest.mark.parametrize(
@@ -125,13 +126,13 @@ def test_row_e_a_grid_in_another_form_is_named(grid: list[str], sentence: str) -
 
 
 def test_names_are_readable_safe_and_unique(tmp_path: Path) -> None:
-    assert Trial("Leaky ReLU", "lenet", (), 2).name == "Leaky-ReLU,seed=2"
-    assert Trial("widths [32,64], dropout 0", "cnn", (), 0).name == (
+    assert Trial("Leaky ReLU", (), 2, Recipe()).name == "Leaky-ReLU,seed=2"
+    assert Trial("widths [32,64], dropout 0", (), 0, Recipe()).name == (
         "widths-[32,64]-dropout-0,seed=0"
     )
     nasty = ["../../etc", "a/b", "a\\b", "a:b", "a b", "a  b", "é", "e\u0301", "x" * 300, "\n", "*"]
     nasty += ["x" * 301, "🙂" * 80, '"', "'", ".", "..", "con"]
-    trials = [Trial(label, "cnn", (), seed) for label in nasty for seed in (0, 10_000)]
+    trials = [Trial(label, (), seed, Recipe()) for label in nasty for seed in (0, 10_000)]
     for trial in trials:
         assert trial.name.endswith(f",seed={trial.seed}")
         assert len(trial.name.encode()) <= 100

@@ -133,11 +133,11 @@ def test_a_run_that_ended_just_before_a_kill_is_not_trained_again(tmp_path: Path
     assert len(summary(folder)["trials"][1]["values"]) == 4
 
 
-def open_study(path: Path, *, owner: str) -> Store:
+def open_study(path: Path) -> Store:
     study = optuna.create_study(
         storage=open_storage(str(path)), study_name="one", load_if_exists=True
     )
-    return Store(study, seed=0, owner=owner, sampler="tpe")
+    return Store(study, seed=0, sampler="tpe")
 
 
 def test_a_driver_that_gives_no_sign_of_life_loses_its_trial(
@@ -145,7 +145,7 @@ def test_a_driver_that_gives_no_sign_of_life_loses_its_trial(
 ) -> None:
     monkeypatch.setattr(store, "GRACE_SECONDS", 1)
     monkeypatch.setattr(store, "BEAT_SECONDS", 1)
-    here, there = (open_study(tmp_path / "trials.db", owner=name) for name in ("", "there"))
+    here, there = (open_study(tmp_path / "trials.db") for _ in range(2))
     there.begin({"x": 1.0})
     here.begin({"x": 1.0})
     lost = there.take(3)  # Its heart has not begun to beat.
@@ -176,8 +176,8 @@ def test_a_driver_that_gives_no_sign_of_life_loses_its_trial(
 def test_every_sampler_draws_the_same_from_the_same_trials(tmp_path: Path, sampler: str) -> None:
     drawn = []
     for name in "ab":
-        found = open_study(tmp_path / f"{name}.db", owner="")
-        found = Store(found.study, seed=1, owner="", sampler=sampler)
+        found = open_study(tmp_path / f"{name}.db")
+        found = Store(found.study, seed=1, sampler=sampler)
         values = []
         for _ in range(5):
             trial = found.take(9)

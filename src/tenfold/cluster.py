@@ -13,7 +13,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tenfold.engine import POLL_SECONDS, Child, Ended, Item, Post, Running
 from tenfold.errors import InterruptedRunError, TenfoldError, first_line, require_packages
@@ -21,6 +21,9 @@ from tenfold.locks import LOCK_FILES, wait_until_free
 
 MAX_RETRIES = 5
 """Nodes that an item may lose under it."""
+
+MARKER = ".driver.tmp"
+"""A file in an item's folder that is there for the nodes that see the driver's files."""
 
 POST_SECONDS = 0.2
 """Between two messages of a node to the driver."""
@@ -30,16 +33,6 @@ SAVE_SECONDS = 60.0
 
 HANDED_ON = ("TENFOLD_DEVICE", "TENFOLD_DATA", "TENFOLD_NO_CACHE", "TENFOLD_TRUST_CODE")
 """Variables that a command of ours sets, or reads, and that nodes need not have."""
-
-
-class Task(NamedTuple):
-    """What a node must know of an item. marker: a file that is there if the node sees our files;
-    packed: the files of its folder, for a node that doesn't."""
-
-    item: Item
-    marker: Path
-    packed: bytes
-    working_folder: Path
 
 
 def connect(address: str) -> Any:
@@ -89,84 +82,52 @@ class Cluster:
     """
 
     def __init__(self, address: str, *, shared: bool | None = None) -> None:
-        ray = connect(address)
+        self.ray: Any = connect(address)
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._shared = shared
-        self._ray: Any = ray
         here: Any = NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
+            self.ray.get_runtime_context().get_node_id(), soft=False
         )
-        mailbox: Any = ray.remote(num_cpus=0)(Mailbox)
+        mailbox: Any = self.ray.remote(num_cpus=0)(Mailbox)
         # Where the driver is, since other nodes may be lost.
-        self._mailbox: Any = mailbox.options(scheduling_strategy=here).remote()
-        self._posts: dict[str, Post] = {}
-        self._begun: set[str] = set()
+        self.mailbox: Any = mailbox.options(scheduling_strategy=here).remote()
+        self.posts: dict[str, Post] = {}
+        self.begun: set[str] = set()
 
     def most_jobs(self, threads: int) -> int:
         """How many items of so many threads the cluster has room for at once."""
-        return most_jobs(self._ray, threads)
+        return most_jobs(self.ray, threads)
 
     def start(self, item: Item, post: Post) -> Running:
         """See engine.Place."""
         item.folder.mkdir(parents=True, exist_ok=True)
         item = replace(item, environment={**handed_on(), **item.environment})
-        marker = item.folder / ".driver.tmp"
+        marker = item.folder / MARKER
         marker.unlink(missing_ok=True)
         packed = pack(item.folder)
         if self._shared is not False:
             marker.touch()
-        self._posts[item.name] = post
-        work = self._ray.remote(_work).options(
-            num_cpus=item.threads, num_gpus=num_gpus(self._ray), max_retries=MAX_RETRIES
+        self.posts[item.name] = post
+        work = self.ray.remote(_work).options(
+            num_cpus=item.threads, num_gpus=num_gpus(self.ray), max_retries=MAX_RETRIES
         )
-        task = Task(item, marker, packed, Path.cwd())
-        return _Remote(self, item, work.remote(task, self._mailbox))
+        return _Remote(self, item, work.remote(item, packed, Path.cwd(), self.mailbox))
 
     def pump(self) -> None:
         """Hand on what the nodes have said. Raises TenfoldError where the cluster has gone."""
         try:
-            said = self._ray.get(self._mailbox.take.remote())
-        except self._ray.exceptions.RayError as error:
+            said = self.ray.get(self.mailbox.take.remote())
+        except self.ray.exceptions.RayError as error:
             raise TenfoldError(
                 f"The Ray cluster does not answer any more ({first_line(error)}); when it does, "
                 "the same command goes on."
             ) from None
         for name, event in said:
             if event["event"] == "begun":
-                self._begun.add(name)
-            elif name in self._posts:
-                self._posts[name](event)
-
-    def result(self, reference: Any, item: Item) -> Ended | None:
-        """How an item ended, with its files in its folder; None as long as it has not."""
-        ready, _ = self._ray.wait([reference], timeout=0)
-        self.pump()
-        if not ready:
-            return None
-        del self._posts[item.name]
-        try:
-            ended, packed = self._ray.get(reference)
-        except self._ray.exceptions.TaskCancelledError:
-            return Ended(InterruptedRunError.exit_status)
-        except self._ray.exceptions.RayError as error:
-            return Ended(1, f"Its task on the cluster failed: {first_line(error)}.")
-        finally:
-            (item.folder / ".driver.tmp").unlink(missing_ok=True)
-        if packed is not None:
-            unpack(packed, item.folder)
-        return Ended(*ended)
-
-    def stop(self, reference: Any, item: Item) -> None:
-        """Let an item save and end; one that waits for room is over at once."""
-        self._mailbox.stop.remote(item.name)
-        if item.name not in self._begun:
-            self.kill(reference)
-
-    def kill(self, reference: Any) -> None:
-        """End an item at once."""
-        with contextlib.suppress(Exception):  # Whatever is wrong with the cluster, we leave it.
-            self._ray.cancel(reference, force=True)
+                self.begun.add(name)
+            elif name in self.posts:
+                self.posts[name](event)
 
 
 class _Remote:
@@ -178,20 +139,40 @@ class _Remote:
         self._is_stopped = False
 
     def poll(self) -> Ended | None:
-        """See Running."""
         if self._ended is None:
-            self._ended = self._cluster.result(self._reference, self._item)
+            ready, _ = self._cluster.ray.wait([self._reference], timeout=0)
+            self._cluster.pump()
+            if ready:
+                del self._cluster.posts[self._item.name]
+                self._ended = self._take()
         return self._ended
 
     def stop(self) -> None:
-        """See Running."""
+        """Let it save and end; one that waits for room is over at once."""
         if not self._is_stopped:
             self._is_stopped = True
-            self._cluster.stop(self._reference, self._item)
+            self._cluster.mailbox.stop.remote(self._item.name)
+            if self._item.name not in self._cluster.begun:
+                self.kill()
 
     def kill(self) -> None:
-        """See Running."""
-        self._cluster.kill(self._reference)
+        with contextlib.suppress(Exception):  # Whatever is wrong with the cluster, we leave it.
+            self._cluster.ray.cancel(self._reference, force=True)
+
+    def _take(self) -> Ended:
+        """How it ended, with its files in its folder."""
+        ray, folder = self._cluster.ray, self._item.folder
+        try:
+            ended, packed = ray.get(self._reference)
+        except ray.exceptions.TaskCancelledError:
+            return Ended(InterruptedRunError.exit_status)
+        except ray.exceptions.RayError as error:
+            return Ended(1, f"Its task on the cluster failed: {first_line(error)}.")
+        finally:
+            (folder / MARKER).unlink(missing_ok=True)
+        if packed is not None:
+            unpack(packed, folder)
+        return Ended(*ended)
 
 
 class Mailbox:
@@ -216,18 +197,20 @@ class Mailbox:
         self._stopped.add(name)
 
 
-def _work(task: Task, mailbox: Any) -> tuple[tuple[int, str | None, str], bytes | None]:
-    """Run an item on this node; how it ended, and its files where the driver doesn't see them."""
-    item = task.item
-    if task.working_folder.is_dir():
-        os.chdir(task.working_folder)
+def _work(
+    item: Item, packed: bytes, working_folder: Path, mailbox: Any
+) -> tuple[tuple[int, str | None, str], bytes | None]:
+    """Run an item on this node, with the files of its folder `packed` for where the driver's are
+    not seen; how it ended, and its files there."""
+    if working_folder.is_dir():
+        os.chdir(working_folder)
     with contextlib.ExitStack() as stack:
-        is_shared = task.marker.exists()
+        is_shared = (item.folder / MARKER).exists()
         if is_shared:
             wait_until_free([item.folder])  # An earlier attempt may still be saving.
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tenfold-")))
-            unpack(task.packed, folder)
+            unpack(packed, folder)
             arguments = [a.replace(str(item.folder), str(folder)) for a in item.arguments]
             item = replace(item, arguments=tuple(arguments), folder=folder)
         ended = _watched(item, mailbox)

@@ -105,7 +105,8 @@ def studies(as_json: JsonOption = False) -> None:
     rows = []
     for name in shipped_studies():
         shipped = choose_study(name)
-        labels, num_runs = [v.label for v in shipped.variants], len(shipped.trials())
+        labels = [variant.label for variant in shipped.variants]
+        num_runs = sum(variant.seeds or shipped.seeds for variant in shipped.variants)
         output.record(
             "study", name=name, question=shipped.question, variants=labels, num_runs=num_runs
         )

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,7 +26,7 @@ from tenfold.formatting import duration, in_words, percent
 
 if TYPE_CHECKING:
     from tenfold.results.searches import SearchSummary, Trial
-    from tenfold.studies.search.definition import SearchPlan
+    from tenfold.studies.search.plan import SearchPlan
     from tenfold.studies.search.running import SearchOptions
 
 DEFAULT_TRIALS = 30
@@ -36,21 +35,8 @@ FEW_TRIALS = 10
 """So few trials of a process find something only by luck."""
 
 
-class Sampler(StrEnum):
-    """How values are drawn."""
-
-    TPE = "tpe"
-    RANDOM = "random"
-    GP = "gp"
-
-
-class Pruner(StrEnum):
-    """How trials are stopped early."""
-
-    MEDIAN = "median"
-    HALVING = "halving"
-    HYPERBAND = "hyperband"
-    NONE = "none"
+Sampler = Literal["tpe", "random", "gp"]
+Pruner = Literal["median", "halving", "hyperband", "none"]
 
 
 @dataclass(frozen=True)
@@ -77,8 +63,8 @@ class SearchFlags:
             "several machines can share, or an SQLite file; one in the folder if not given.",
         ),
     ] = None
-    sampler: Annotated[Sampler, typer.Option(help="How Optuna draws values.")] = Sampler.TPE
-    pruner: Annotated[Pruner, typer.Option(help="How Optuna stops trials early.")] = Pruner.MEDIAN
+    sampler: Annotated[Sampler, typer.Option(help="How Optuna draws values.")] = "tpe"
+    pruner: Annotated[Pruner, typer.Option(help="How Optuna stops trials early.")] = "median"
 
 
 def tune(
@@ -120,8 +106,8 @@ def tune(
         num_trials=flags.trials or (DEFAULT_TRIALS if limit is None else None),
         seconds=limit,
         num_jobs=placed.num_jobs,
-        sampler=flags.sampler.value,
-        pruner=flags.pruner.value,
+        sampler=flags.sampler,
+        pruner=flags.pruner,
         threads=placed.threads,
         skip_broken=skip_broken,
     )
@@ -153,7 +139,7 @@ def _plan(recipe: str, space: Path | None, changes: Changes, seed: int | None) -
     require_packages(
         "optuna", "tomli_w", what="`tenfold tune` needs Optuna and tomli-w", extra="search"
     )
-    from tenfold.studies.search.definition import SearchPlan
+    from tenfold.studies.search.plan import SearchPlan
 
     return SearchPlan(chosen, ranges, recipe)
 
@@ -168,7 +154,6 @@ class _Display:
         self._epochs = Epochs(0)
 
     def began(self, record: "Trial", summary: "SearchSummary") -> None:
-        """See SearchWatcher."""
         kind = "the recipe as it is" if record.is_baseline else _values(record, summary)
         again = f", which goes on with trial {record.resumes}" if record.resumes is not None else ""
         states = summary.counts
@@ -178,13 +163,11 @@ class _Display:
         self._bars.show(f"trial {record.number}", done=0, total=0, note="starting")
 
     def told(self, record: "Trial", event: Mapping[str, Any]) -> None:
-        """See SearchWatcher."""
         name = f"trial {record.number}"
         done = self._epochs.take(name, event)
         self._bars.tell(name, event, done=done, total=self._epochs.of(name))
 
     def ended(self, record: "Trial", summary: "SearchSummary") -> None:
-        """See SearchWatcher."""
         self._bars.end(f"trial {record.number}")
         self._output.record("trial", **record.to_dict(), best=summary.best)
         best = ""
@@ -221,11 +204,10 @@ def _show_end(
             for r in summary.ranked[:NUM_SHOWN]
         ]
         output.table("Best trials", ["trial", "validation", "values"], rows)
-        output.say(_gain(summary), bold=True)
-        seed = summary.seed + 1
+        output.say(summary.gain_in_words, bold=True)
         output.say(
             f"The best recipe is {folder / 'best.toml'}; the best of many trials is partly luck, "
-            f"so measure it with new seeds: tenfold train {folder / 'best.toml'} --seed {seed}"
+            f"so measure it with new seeds: {summary.commands(folder)[0]}"
         )
     output.record(
         "search",
@@ -238,19 +220,6 @@ def _show_end(
         best_accuracy=best.accuracy if best is not None else None,
         recipe=str(folder / "best.toml") if best is not None else None,
     )
-
-
-def _gain(summary: "SearchSummary") -> str:
-    best, own = summary.best_trial, summary.own_trial
-    assert best is not None
-    accuracy = percent(best.accuracy or 0.0, 2)
-    found = f"Trial {best.number} is right on {accuracy} of the validation pictures"
-    if own is None:
-        return f"{found}; the recipe itself has no result yet."
-    if own is best:
-        return f"{found}: it is the recipe as it is, and no other trial was better."
-    recipe = percent(own.accuracy or 0.0, 2)
-    return f"{found}, {100 * (summary.gain or 0.0):.2f} points more than the recipe's {recipe}."
 
 
 def _outcome(record: "Trial") -> str:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from tenfold.progress import Progress as ProgressLines
+    from tenfold.studies.definition import Trial
     from tenfold.studies.records import Record
-    from tenfold.studies.running import Job
 
 LINE_SECONDS = 60.0
 """Between two lines within a run, in a pipe."""
@@ -170,51 +170,55 @@ class StudyDisplay:
         self._last = time.monotonic()
         self._num_failed = 0
 
-    def study_started(self, jobs: Sequence["Job"], *, total: int, num_epochs: int) -> None:
+    def study_started(self, trials: Sequence["Trial"], to_train: Sequence["Trial"]) -> None:
         """See StudyReporter."""
-        to_do = sum(job.recipe.training.epochs for job in jobs)
+        total, num_left = len(trials), len(to_train)
+        self._numbers = {trial.name: number for number, trial in enumerate(trials, start=1)}
+        num_epochs, to_do = (
+            sum(trial.recipe.training.epochs for trial in some) for some in (trials, to_train)
+        )
         self._epochs = Epochs(num_epochs, before=num_epochs - to_do)
-        self._total, self._num_left = total, len(jobs)
-        names = [job.trial.name for job in jobs]
+        self._num_left = num_left
+        names = [trial.name for trial in to_train]
         self._output.record("study", total=total, to_train=names, total_epochs=num_epochs)
-        done = f", {total - len(jobs)} of them done before" if len(jobs) < total else ""
+        done = f", {total - num_left} of them done before" if num_left < total else ""
         if self._bars.live is None:
             self._output.say(f"{counted(total, 'run')}{done}")
         self._update()
 
-    def trial_started(self, job: "Job") -> None:
+    def trial_started(self, trial: "Trial") -> None:
         """See StudyReporter."""
-        name, number, total = job.trial.name, job.number, job.total
+        name, number, total = trial.name, self._numbers[trial.name], len(self._numbers)
         self._began[name] = time.monotonic()
-        variant = job.trial.variant
+        variant = trial.variant
         self._output.record("training", trial=name, variant=variant, number=number, total=total)
         if self._bars.live is None:
-            self._output.say(f"Run {number} of {total}: {job.trial.title}")
-        epochs = job.recipe.training.epochs
-        self._bars.show(job.trial.title, done=0, total=epochs, note="starting")
+            self._output.say(self._describe(trial))
+        epochs = trial.recipe.training.epochs
+        self._bars.show(trial.title, done=0, total=epochs, note="starting")
 
-    def trial_told(self, job: "Job", event: Mapping[str, Any]) -> None:
+    def trial_told(self, trial: "Trial", event: Mapping[str, Any]) -> None:
         """See StudyReporter."""
-        name, title, kind = job.trial.name, job.trial.title, event["event"]
+        name, title, kind = trial.name, trial.title, event["event"]
         done = self._epochs.take(name, event)
         if kind in ("started", "epoch", "ended"):
             left = {"seconds_left": self._epochs.seconds_left()} if kind == "epoch" else {}
             values = {key: value for key, value in event.items() if key != "event"}
             self._output.record(kind, trial=name, **values, **left)
-        self._bars.tell(title, event, done=done, total=job.recipe.training.epochs)
+        self._bars.tell(title, event, done=done, total=trial.recipe.training.epochs)
         self._update()
         if self._bars.live is None and time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
             share = percent(self._epochs.done / self._epochs.total, 0)
             self._output.say(
-                f"{title}: epoch {int(done)} of {job.recipe.training.epochs}  {share} of the "
+                f"{title}: epoch {int(done)} of {trial.recipe.training.epochs}  {share} of the "
                 f"study, {self._epochs.describe_left()}"
             )
 
-    def trial_ended(self, job: "Job", record: "Record") -> None:
+    def trial_ended(self, trial: "Trial", record: "Record") -> None:
         """See StudyReporter."""
-        seconds = time.monotonic() - self._began[job.trial.name]
-        self._epochs.end(job.trial.name, job.recipe.training.epochs)
+        seconds = time.monotonic() - self._began[trial.name]
+        self._epochs.end(trial.name, trial.recipe.training.epochs)
         self._num_left -= 1
         self._num_failed += record.error is not None
         self._output.record(
@@ -224,28 +228,31 @@ class StudyDisplay:
             done_epochs=self._epochs.done,
             seconds_left=self._epochs.seconds_left(),
         )
-        self._bars.end(job.trial.title)
-        line = _describe_end(job, record, seconds)
+        self._bars.end(trial.title)
+        line = f"{self._describe(trial)}: {_describe_end(record, seconds)}"
         has_more = self._num_left and self._bars.live is None
         self._output.say(f"{line}  {self._epochs.describe_left()}" if has_more else line)
         self._update()
 
+    def _describe(self, trial: "Trial") -> str:
+        """The trial among all of them."""
+        return f"Run {self._numbers[trial.name]} of {len(self._numbers)}: {trial.title}"
+
     def _update(self) -> None:
         """Bring the bar of the whole study up to date."""
+        total = len(self._numbers)
         failed = f", {self._num_failed} failed" if self._num_failed else ""
         note = (
-            f"{self._epochs.describe_left()}, {self._total - self._num_left} of {self._total} "
-            f"runs done{failed}"
+            f"{self._epochs.describe_left()}, {total - self._num_left} of {total} runs done{failed}"
         )
         self._bars.show("study", done=self._epochs.done, total=self._epochs.total, note=note)
 
 
-def _describe_end(job: "Job", record: "Record", seconds: float) -> str:
+def _describe_end(record: "Record", seconds: float) -> str:
     """How a trial ended, in a line."""
-    name = f"Run {job.number} of {job.total}: {job.trial.title}"
     if record.error is not None:
-        return f"{name}: failed after {duration(seconds)}"
+        return f"failed after {duration(seconds)}"
     split = "test" if "test" in record.splits else "validation"
     right = f"{percent(record.splits[split]['accuracy'], 2)} right on {split}"
     training = record.training_seconds  # Of all its sessions.
-    return f"{name}: {right} in {duration(training or seconds)}"
+    return f"{right} in {duration(training or seconds)}"

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from tenfold.errors import TenfoldError
-from tenfold.formatting import short_key
+from tenfold.formatting import percent, short_key
 from tenfold.results.facts import Fact, read_fact
 
 State = Literal["complete", "pruned", "failed", "interrupted", "running", "waiting"]
@@ -56,11 +56,10 @@ class Plan(Fact):
 class SearchFile(Plan):
     """The plan as it is in a search's folder.
 
-    id: random, of the folder. source: the name or path that the recipe was given by. storage: where
-    the trials are, without its password.
+    source: the name or path that the recipe was given by. storage: where the trials are, without
+    its password.
     """
 
-    id: str
     source: str
     storage: str
 
@@ -96,7 +95,7 @@ class Trial(Fact):
         return self.last_value if self.accuracy is None else self.accuracy
 
 
-class SearchSummary(Fact):
+class SearchSummary(Plan):
     """A whole search. best, baseline: numbers of trials.
 
     importances: shares that add up to 1, largest first.
@@ -104,9 +103,6 @@ class SearchSummary(Fact):
 
     name: str
     source: str
-    objective: str
-    recipe: dict[str, Any]
-    space: tuple[Setting, ...]
     epochs: int | None
     num_validation: int | None
     counts: dict[str, int]
@@ -177,6 +173,26 @@ class SearchSummary(Fact):
         """What the best trial has more than the recipe as it is; None where one is missing."""
         best, own = self.best_trial, self.own_trial
         return (best.accuracy or 0.0) - (own.accuracy or 0.0) if best and own else None
+
+    @property
+    def gain_in_words(self) -> str:
+        """What the best trial has reached, and how much more that is; empty without one."""
+        best, own = self.best_trial, self.own_trial
+        if best is None:
+            return ""
+        found = f"Trial {best.number} has a validation accuracy of {percent(best.accuracy or 0, 2)}"
+        if own is None:
+            return f"{found}; the recipe itself has no result yet."
+        if own is best:
+            return f"{found}: it is the recipe as it is, and no other trial was better."
+        points, before = 100 * (self.gain or 0.0), percent(own.accuracy or 0.0, 2)
+        return f"{found}, {points:.2f} points more than the recipe's {before}."
+
+    def commands(self, folder: Path) -> tuple[str, ...]:
+        """What measures the best recipe with seeds that the search in `folder` has not used."""
+        path = (folder / "best.toml").as_posix()
+        quoted = f'"{path}"' if " " in path else path
+        return tuple(f"tenfold train {quoted} --seed {self.seed + n}" for n in (1, 2, 3))
 
     @property
     def chance(self) -> float | None:

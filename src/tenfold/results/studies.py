@@ -196,24 +196,33 @@ class VariantSummary(Fact):
         return self.end.ours if self.end else None
 
 
-class Comparison(Fact):
-    """A variant against the baseline at the end of training: accuracies subtracted.
+class Difference(Fact):
+    """The accuracy of one model less that of another, as a share, with its 95 % interval.
 
-    p: two-sided, of no difference; p_holm: the same corrected for there being other comparisons.
-    mcnemar_p: of the runs with the first seed that both have, None where they share none.
-    num_images, num_own: how many images all runs predicted, and the most that one did.
+    p: two-sided, of no difference. num_seeds: of the one and of the other; where a side has a
+    single one, the luck of its seed is not in the interval.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    num_seeds: tuple[int, ...] = Field((), alias="n")
+
+
+class Comparison(Difference):
+    """A variant against the baseline at the end of training.
+
+    p_holm: corrected for there being other comparisons. mcnemar_p: of the runs with the first seed
+    that both have, None where they share none. num_images, num_own: how many images all runs
+    predicted, and the most that one did.
     """
 
     variant: str
     baseline: str
     epoch: int | None = None
-    difference: float
-    low: float
-    high: float
-    p: float
     p_holm: float
     mcnemar_p: float | None = None
-    num_seeds: tuple[int, ...] = Field((), alias="n")
     sentence: str
     num_images: int = Field(0, exclude=True)
     num_own: int = Field(0, exclude=True)

@@ -3,8 +3,9 @@
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from tenfold.results.studies import (
     Band,
     Comparison,
     Curves,
+    Difference,
     Estimate,
     Failure,
     Point,
@@ -30,7 +32,6 @@ from tenfold.studies.findings import describe_findings
 from tenfold.studies.finished import StudyRuns, VariantRuns, are_of_same_images, read_study_runs
 from tenfold.studies.planning import command_of
 from tenfold.studies.statistics import (
-    Difference,
     describe_difference,
     holm,
     mcnemar_p,
@@ -154,33 +155,12 @@ def _describe_curves(runs: Sequence[Run]) -> Curves | None:
 
     if not numbers:
         return None
-    return Curves(
-        epoch=tuple(numbers),
-        train_accuracy=band(lambda epoch: epoch.train_accuracy),
-        validation_accuracy=band(lambda epoch: epoch.validation_accuracy),
-        train_loss=band(lambda epoch: epoch.train_loss),
-        validation_loss=band(lambda epoch: epoch.validation_loss),
-    )
+    names = ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss")
+    return Curves(epoch=tuple(numbers), **{name: band(attrgetter(name)) for name in names})
 
 
-# -- variants against the baseline ---------------------------------------------------------------
-
-
-class _Rights(NamedTuple):
-    """Which images a run got right: ids (N,), sorted and distinct, and right (N,) bool."""
-
-    ids: NDArray[np.str_]
-    right: NDArray[np.bool_]
-
-
-class _Test(NamedTuple):
-    """What is known of a pair before it is corrected for there being others."""
-
-    variant: VariantRuns
-    found: Difference
-    mcnemar_p: float | None
-    num_images: int
-    num_own: int
+Rights = tuple[NDArray[np.str_], NDArray[np.bool_]]
+"""Which images a run got right: ids (N,), sorted and distinct, and (N,) bool."""
 
 
 def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
@@ -189,32 +169,28 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
     Raises TenfoldError where predictions can't be read.
     """
     baseline = next((v for v in study.variants if v.label == study.plan.baseline), None)
-    theirs = _rights(baseline, study.split) if baseline else {}
-    if baseline is None or not theirs:
+    if baseline is None or not (theirs := _rights(baseline, study.split)):
         return []
-    others = [
-        variant
-        for variant in study.variants
-        if variant is not baseline
-        and are_of_same_images([*variant.runs.values(), *baseline.runs.values()])
-    ]
-    tests = [
-        t
-        for other in others
-        if (t := _test(other, _rights(other, study.split), theirs)) is not None
-    ]
+    tests: list[tuple[VariantRuns, Difference, dict[str, Any]]] = []
+    for variant in study.variants:
+        if variant is not baseline and are_of_same_images(
+            [*variant.runs.values(), *baseline.runs.values()]
+        ):
+            ours = _rights(variant, study.split)
+            everyone = [*ours.values(), *theirs.values()]
+            ids = functools.reduce(_common, (own_ids for own_ids, _ in everyone))
+            if ours and len(ids):
+                num_own = max(len(own_ids) for own_ids, _ in everyone)
+                found, mcnemar = _test(*(_matched(side, ids) for side in (ours, theirs)))
+                facts = {"mcnemar_p": mcnemar, "num_images": len(ids), "num_own": num_own}
+                tests.append((variant, found, facts))
+    corrected = holm([found.p for _, found, _ in tests])
     return [
         Comparison(
             variant=variant.label,
             baseline=baseline.label,
             epoch=variant.last_epoch,
-            difference=found.difference,
-            low=found.low,
-            high=found.high,
-            p=found.p,
             p_holm=p_holm,
-            mcnemar_p=mcnemar,
-            n=found.num_seeds,
             sentence=describe_difference(
                 found,
                 variant=variant.label,
@@ -222,16 +198,14 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
                 p_holm=p_holm,
                 num_comparisons=len(tests),
             ),
-            num_images=num_images,
-            num_own=num_own,
+            **found.to_dict(),
+            **facts,
         )
-        for (variant, found, mcnemar, num_images, num_own), p_holm in zip(
-            tests, holm([test.found.p for test in tests]), strict=True
-        )
+        for (variant, found, facts), p_holm in zip(tests, corrected, strict=True)
     ]
 
 
-def _rights(variant: VariantRuns, split: str) -> dict[int, _Rights]:
+def _rights(variant: VariantRuns, split: str) -> dict[int, Rights]:
     """What each seed got right whose run kept its predictions."""
     found = {}
     for seed, run in variant.runs.items():
@@ -241,30 +215,21 @@ def _rights(variant: VariantRuns, split: str) -> dict[int, _Rights]:
             predictions = load_predictions(path)
         if predictions is not None:
             ids, first = np.unique(predictions.ids, return_index=True)
-            found[seed] = _Rights(ids, predictions.right[first])
+            found[seed] = ids, predictions.right[first]
     return found
 
 
+def _matched(side: Mapping[int, Rights], ids: NDArray[np.str_]) -> dict[int, NDArray[np.bool_]]:
+    return {seed: right[np.searchsorted(own, ids)] for seed, (own, right) in side.items()}
+
+
 def _test(
-    variant: VariantRuns, ours: Mapping[int, _Rights], theirs: Mapping[int, _Rights]
-) -> _Test | None:
-    """The tests of two variants by seed; None where they share no images."""
-    everyone = [*ours.values(), *theirs.values()]
-    ids = functools.reduce(_common, (one.ids for one in everyone))
-    if not ours or not len(ids):
-        return None
-    first, second = (
-        {seed: one.right[np.searchsorted(one.ids, ids)] for seed, one in side.items()}
-        for side in (ours, theirs)
-    )
-    shared = sorted(set(first) & set(second))
-    return _Test(
-        variant,
-        welch_difference(np.stack([*first.values()]), np.stack([*second.values()])),
-        mcnemar_p(first[shared[0]], second[shared[0]]) if shared else None,
-        len(ids),
-        max(len(one.ids) for one in everyone),
-    )
+    first: Mapping[int, NDArray[np.bool_]], second: Mapping[int, NDArray[np.bool_]]
+) -> tuple[Difference, float | None]:
+    """Two variants by seed: their difference, and McNemar's p of the first seed of both."""
+    found = welch_difference(np.stack([*first.values()]), np.stack([*second.values()]))
+    seed = min(set(first) & set(second), default=None)
+    return found, None if seed is None else mcnemar_p(first[seed], second[seed])
 
 
 def _common(first: Any, second: Any) -> Any:

@@ -3,10 +3,15 @@
 A study is a TOML file with a table for each variant, or a recipe with a grid of values.
 """
 
+import hashlib
 import importlib.resources
+import itertools
 import logging
+import re
+import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,31 +21,83 @@ from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, load_recipe, shipped_recipes
 from tenfold.recipe.load import checked, parse_toml, read_text
 from tenfold.registry import Options
-from tenfold.studies.trials import Trial, combine, describe_grid, folder_name
+from tenfold.results.studies import PlannedTrial
 from tenfold.validation import expected, nearest
 
 logger = logging.getLogger("tenfold")
 
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise expected("text that says who reported it")
-    return text
+LONGEST_NAME = 100
+"""Characters of a trial's name; file systems allow 255 bytes, and paths have other parts too."""
 
 
-def _label(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise expected("printable text")
-    return text
+@dataclass(frozen=True)
+class Trial:
+    """A run of a study: a variant with a seed, and the recipe that its `overrides` make."""
+
+    variant: str
+    overrides: tuple[str, ...]
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, such as `Leaky-ReLU,seed=2`."""
+        return f"{folder_name(self.variant)},seed={self.seed}"
+
+    @property
+    def title(self) -> str:
+        """Its name for people, such as `Leaky ReLU, seed 2`."""
+        return f"{self.variant}, seed {self.seed}"
+
+    @property
+    def planned(self) -> PlannedTrial:
+        """The same as `study.json` has it."""
+        return PlannedTrial(
+            trial=self.name,
+            variant=self.variant,
+            overrides=self.overrides,
+            seed=self.seed,
+            recipe=self.recipe.to_dict(),
+        )
 
 
-def _without_seed(overrides: tuple[str, ...]) -> tuple[str, ...]:
-    if sets_seed(overrides):
-        raise expected("without the seed (say how many there are with seeds)")
-    return overrides
+def folder_name(label: str) -> str:
+    """`label` as a folder's name on every platform: `Leaky ReLU` as `Leaky-ReLU`.
+
+    Where more than spaces had to be replaced or cut off, a digest keeps it unique.
+    """
+    text = re.sub(r",? ", "-", label)
+    safe = re.sub(r"[^A-Za-z0-9.,=_+\[\]-]+", "-", text)
+    room = LONGEST_NAME - len(",seed=10000")
+    if safe != text or len(safe) > room:
+        digest = hashlib.sha256(label.encode(errors="surrogatepass")).hexdigest()[:8]
+        safe = f"{safe[: room - 9]}-{digest}"
+    return safe
 
 
-Overrides = Annotated[tuple[str, ...], AfterValidator(_without_seed)]
+def _require(holds: Callable[[Any], bool], words: str) -> AfterValidator:
+    """Refuses the values for which `holds` does not hold; words: what they must be."""
+
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise expected(words)
+        return value
+
+    return AfterValidator(check)
+
+
+def sets_seed(overrides: Sequence[str]) -> bool:
+    """Whether one of `overrides` (KEY=VALUE) is the seed."""
+    return any(override.partition("=")[0].strip() == "seed" for override in overrides)
+
+
+Overrides = Annotated[
+    tuple[str, ...],
+    _require(
+        lambda overrides: not sets_seed(overrides),
+        "without the seed (say how many there are with seeds)",
+    ),
+]
 
 
 class Published(Options):
@@ -48,7 +105,7 @@ class Published(Options):
 
     accuracy: Annotated[float, Field(gt=0, le=1)]
     """Share of the test images that were right, from 0 to 1."""
-    source: Annotated[str, AfterValidator(_not_blank)]
+    source: Annotated[str, _require(str.strip, "text that says who reported it")]
     """Who reported it, in a few words."""
     epoch: int = 0
     """Epochs after which it was reached: a milestone of the recipe; 0 is the end."""
@@ -59,19 +116,12 @@ class Published(Options):
     """Whether it was measured with the network in training mode, as `evaluation.training_mode`."""
 
 
-def _once_an_epoch(published: tuple[Published, ...]) -> tuple[Published, ...]:
-    for epoch, count in Counter(each.epoch for each in published).items():
-        if count > 1:
-            raise expected(
-                f"results of different epochs (the epoch {epoch} is there {count} times)"
-            )
-    return published
-
-
 class Variant(Options):
     """One of the things that a study compares."""
 
-    label: Annotated[str, AfterValidator(_label)]
+    label: Annotated[
+        str, _require(lambda text: text.strip() and text.isprintable(), "printable text")
+    ]
     """What tables and charts call it."""
     recipe: str
     """A shipped recipe, or the path of one, seen from the study's file."""
@@ -79,7 +129,13 @@ class Variant(Options):
     """Changes to the recipe, as `key=value`."""
     seeds: Annotated[int, Field(ge=0)] = 0
     """Runs of this variant; 0 is as many as the study has."""
-    published: Annotated[tuple[Published, ...], AfterValidator(_once_an_epoch)] = ()
+    published: Annotated[
+        tuple[Published, ...],
+        _require(
+            lambda published: len({each.epoch for each in published}) == len(published),
+            "results of different epochs",
+        ),
+    ] = ()
 
 
 def _told_apart(variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
@@ -87,13 +143,12 @@ def _told_apart(variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
         raise expected("at least one table")
     by_folder: dict[str, str] = {}
     for label in (variant.label for variant in variants):
-        other = by_folder.setdefault(folder_name(label).casefold(), label)
-        if sum(variant.label == label for variant in variants) > 1:
-            raise expected(f"tables with different labels ({label!r} is there twice)")
-        if other != label:
+        folder = folder_name(label).casefold()
+        if (other := by_folder.get(folder)) is not None:
             raise expected(
-                f"tables whose labels make different folders than {other!r} and {label!r}"
+                f"tables with different labels ({label!r} has the same folder as {other!r})"
             )
+        by_folder[folder] = label
     return variants
 
 
@@ -124,28 +179,16 @@ class Study(Options):
             raise expected(words, key="baseline", found=self.baseline)
         return self
 
-    def trials(self) -> list[Trial]:
-        """Every variant with each of its seeds."""
-        return [
-            Trial(v.label, v.recipe, (*self.overrides, *v.overrides), seed)
-            for v in self.variants
-            for seed in range(v.seeds or self.seeds)
-        ]
-
 
 _TELLING_KEYS = set(Study.model_fields) - set(Recipe.model_fields)
 
 
 def shipped_studies() -> dict[str, str]:
     """The text of every study that comes with tenfold, by name."""
-    folder = importlib.resources.files("tenfold") / "studies" / "shipped"
-    if not folder.is_dir():
-        return {}
-    return {
-        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".toml")
-    }
+    folder = importlib.resources.files("tenfold.studies") / "shipped"
+    files = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    texts = {e.name.removesuffix(".toml"): e.read_text(encoding="utf-8") for e in files}
+    return dict(sorted(texts.items()))
 
 
 def choose_study(name_or_path: str, grid: Sequence[str] = ()) -> Study:
@@ -154,23 +197,36 @@ def choose_study(name_or_path: str, grid: Sequence[str] = ()) -> Study:
     A name that both a study and a recipe have is the study's, unless there is a grid. Raises
     TenfoldError for anything that doesn't fit.
     """
-    shipped, path = shipped_studies(), Path(name_or_path)
+    shipped, recipes, path = shipped_studies(), shipped_recipes(), Path(name_or_path)
     values: Mapping[str, Any] = {}
+    source = f"{name_or_path}.toml" if name_or_path in shipped else str(path)
     if name_or_path in shipped:
-        values = parse_toml(shipped[name_or_path], f"{name_or_path}.toml")
+        values = parse_toml(shipped[name_or_path], source)
     elif path.suffix == ".toml" and path.is_file():
-        values = parse_toml(read_text(path), str(path))
+        values = parse_toml(read_text(path), source)
     if _TELLING_KEYS & set(values):
         if not grid:
-            is_shipped = name_or_path in shipped
-            source = f"{name_or_path}.toml" if is_shipped else str(path)
-            return _build_study(values, source=source, folder=None if is_shipped else path.parent)
-        if name_or_path not in shipped_recipes():
+            study = checked(Study, {"name": path.stem, **values}, source=source)
+            if name_or_path in shipped:
+                return study
+            variants = (
+                v.but(recipe=str(path.parent / v.recipe))
+                if Path(v.recipe).suffix and v.recipe not in recipes
+                else v
+                for v in study.variants
+            )
+            return study.but(variants=tuple(variants))
+        if name_or_path not in recipes:
             raise TenfoldError(
                 f"{name_or_path} is a study with variants of its own; leave out --grid, or give "
                 "it a recipe."
             )
-    _require_recipe(name_or_path, shipped)
+    elif name_or_path not in recipes and not (path.suffix in (".toml", ".json") and path.is_file()):
+        raise TenfoldError(
+            f"There is no study or recipe {name_or_path!r}"
+            f"{nearest(name_or_path, [*shipped, *recipes])}; give a path that ends in .toml, or "
+            "one that `tenfold studies` or `tenfold recipes` lists."
+        )
     return grid_study(name_or_path, grid)
 
 
@@ -180,16 +236,14 @@ def grid_study(recipe: str, grid: Sequence[str] = ()) -> Study:
     The first combination is the baseline, if there are more. Raises TenfoldError for items in
     another form.
     """
-    name = Path(recipe).stem
+    name, keys = Path(recipe).stem, [item.partition("=")[0].strip() for item in grid]
     variants = [
         {"label": label or name, "recipe": recipe, "overrides": overrides}
-        for label, overrides in combine(grid)
+        for overrides, label in combine(grid).items()
     ]
-    keys = " and ".join(item.partition("=")[0].strip() for item in grid)
-    asked = f"How does the accuracy of {name} depend on {keys}?"
     values = {
-        "title": f"{name} by {describe_grid(grid)}" if grid else name,
-        "question": asked
+        "title": f"{name} by {' and '.join(_words_for(keys))}" if grid else name,
+        "question": f"How does the accuracy of {name} depend on {' and '.join(keys)}?"
         if grid
         else f"How accurate is {name}, and how much does the seed change it?",
         "variants": variants,
@@ -233,31 +287,76 @@ def _changed(variant: Variant, shared: Sequence[str], overrides: Sequence[str]) 
     return variant.but(overrides=own, published=variant.published if is_same else ())
 
 
-def sets_seed(overrides: Sequence[str]) -> bool:
-    """Whether one of `overrides` (KEY=VALUE) is the seed."""
-    return any(override.partition("=")[0].strip() == "seed" for override in overrides)
+def combine(grid: Sequence[str]) -> dict[tuple[str, ...], str]:
+    """Every combination of the values in `grid` as overrides, and its label, empty for no grid.
+
+    grid: items such as `optimizer.lr=0.1,0.2`. Commas in brackets or quotes don't separate values:
+    `model.widths=[32,64],[64,128]` has two. Raises TenfoldError for items in another form.
+    """
+    choices = [_parse_item(item) for item in grid]
+    keys = [values[0].partition("=")[0] for values in choices]
+    for key, count in Counter(keys).items():
+        if count > 1:
+            raise TenfoldError(f"--grid has {key} {count} times; give all its values in one item.")
+    words = _words_for(keys)
+    found = {}
+    for overrides in itertools.product(*choices):
+        values = (_readable(override.partition("=")[2]) for override in overrides)
+        parts = zip(words, values, strict=True)
+        found[overrides] = ", ".join(f"{word} {value}" for word, value in parts)
+    return found
 
 
-def _require_recipe(name_or_path: str, shipped: Mapping[str, str]) -> None:
-    """Raise TenfoldError where there is neither a study nor a recipe of that name."""
-    path, recipes = Path(name_or_path), shipped_recipes()
-    if name_or_path in recipes or (path.suffix in (".toml", ".json") and path.is_file()):
-        return
-    raise TenfoldError(
-        f"There is no study or recipe {name_or_path!r}"
-        f"{nearest(name_or_path, [*shipped, *recipes])}; give a path that ends in .toml, or one "
-        "that `tenfold studies` or `tenfold recipes` lists."
-    )
+def _words_for(keys: Sequence[str]) -> list[str]:
+    """A word or two for each key: its last part, unless another key has the same."""
+
+    def shorten(key: str) -> str:
+        section, _, last = key.rpartition(".")
+        return (section if last == "name" and section else last).replace("_", " ")
+
+    short = Counter(map(shorten, keys))
+    return [shorten(key) if short[shorten(key)] == 1 else re.sub(r"[._]", " ", key) for key in keys]
 
 
-def _build_study(values: Mapping[str, Any], *, source: str, folder: Path | None) -> Study:
-    """The study that a file holds; paths of recipes are seen from `folder`, if it has one."""
-    study = checked(Study, {"name": Path(source).stem, **values}, source=source)
-    variants = tuple(v.but(recipe=_find_recipe(v.recipe, folder)) for v in study.variants)
-    return study.but(variants=variants)
+def _readable(value: str) -> str:
+    """A value as TOML writes it, for people."""
+    if value[:1] in "\"'" and value[-1:] == value[:1]:
+        value = value[1:-1]
+    return {"true": "on", "false": "off"}.get(value, value)
 
 
-def _find_recipe(name_or_path: str, folder: Path | None) -> str:
-    if folder is None or name_or_path in shipped_recipes():
-        return name_or_path
-    return str(folder / name_or_path) if Path(name_or_path).suffix else name_or_path
+def _parse_item(item: str) -> list[str]:
+    """The overrides that a grid item such as `key=a,b` stands for."""
+    key, equals, text = (part.strip() for part in item.partition("="))
+    values = _split_values(text)
+    if not equals or not all(key.split(".")) or values is None:
+        raise TenfoldError(
+            f"--grid {item!r} must have the form key=value,value, such as optimizer.lr=0.1,0.2; "
+            "put values that hold commas into brackets or quotes."
+        )
+    if key == "seed":
+        raise TenfoldError(f"--grid {item!r} sets the seed; say how many with --seeds instead.")
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise TenfoldError(f"--grid {item!r} has {value} {count} times; once will do.")
+    return [f"{key}={value}" for value in values]
+
+
+def _split_values(text: str) -> list[str] | None:
+    """`text` at the commas that are in no TOML value; None where brackets or quotes stay open."""
+    values, value = [], ""
+    for piece in text.split(","):
+        value = f"{value},{piece}" if value else piece.lstrip()
+        if re.fullmatch(r"[^][{}\"', ][^][{},]*", value) or _is_toml(value):
+            values.append(value.strip())
+            value = ""
+        elif not value:
+            return None
+    return None if value else values
+
+
+def _is_toml(value: str) -> bool:
+    try:
+        return bool(tomllib.loads(f"value = {value}"))
+    except tomllib.TOMLDecodeError:
+        return False

@@ -100,44 +100,30 @@ def read_study_runs(folder: Path) -> StudyRuns:
     Raises TenfoldError where there is no study, or where a file of it is damaged.
     """
     plan = read_plan(folder)
-    labels = {trial.trial: _label(trial) for trial in plan.trials}
-    planned = plan.variants or [PlannedVariant(label=v) for v in dict.fromkeys(labels.values())]
+    trials: dict[str, list[PlannedTrial]] = {variant.label: [] for variant in plan.variants}
+    for trial in plan.trials:
+        label = trial.variant or ", ".join(trial.overrides)
+        trials.setdefault(label or str(trial.recipe.get("name") or "the recipe"), []).append(trial)
     records = read_records(folder, plan.trials)
-    runs = {
-        trial.trial: _read_run(run_of(folder, trial.trial), trial)
-        for trial in plan.trials
-        if trial.trial in records and records[trial.trial].status == "finished"
-    }
+    variants = []
+    for variant in plan.variants or [PlannedVariant(label=label) for label in trials]:
+        planned = trials[variant.label]
+        runs = {
+            trial.seed: _read_run(run_of(folder, trial.trial), trial)
+            for trial in sorted(planned, key=lambda trial: trial.seed)
+            if trial.trial in records and records[trial.trial].status == "finished"
+        }
+        recipe = planned[0].recipe if planned else {}
+        variants.append(VariantRuns(variant, recipe, len(planned), runs))
     name = plan.name or folder.resolve().name
     return StudyRuns(
         plan=plan.model_copy(update={"name": name, "title": plan.title or name}),
-        variants=tuple(
-            _variant(v, [t for t in plan.trials if labels[t.trial] == v.label], runs)
-            for v in planned
-        ),
+        variants=tuple(variants),
         failed=tuple(record for record in records.values() if record.status == "failed"),
     )
 
 
-def _label(trial: PlannedTrial) -> str:
-    overrides = ", ".join(trial.overrides)
-    return trial.variant or overrides or str(trial.recipe.get("name") or "the recipe")
-
-
-def _variant(
-    planned: PlannedVariant, trials: Sequence[PlannedTrial], runs: Mapping[str, Run]
-) -> VariantRuns:
-    own = sorted((trial for trial in trials if trial.trial in runs), key=lambda trial: trial.seed)
-    return VariantRuns(
-        planned=planned,
-        recipe=trials[0].recipe if trials else {},
-        num_planned=len(trials),
-        runs={trial.seed: runs[trial.trial] for trial in own},
-    )
-
-
 def _read_run(run: RunFolder, trial: PlannedTrial) -> Run:
-    """Without its predictions, which are read where they are compared."""
     return Run(
         folder=run.path,
         label=trial.trial,
@@ -145,7 +131,7 @@ def _read_run(run: RunFolder, trial: PlannedTrial) -> Run:
         provenance=read_provenance(run.provenance),
         epochs=read_epochs(run.metrics, run.timings),
         result=read_result(run.result),
-        answers={},
+        answers={},  # Predictions are read where they are compared.
     )
 
 

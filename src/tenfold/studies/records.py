@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from tenfold.errors import TenfoldError
-from tenfold.files import read_json, write_json
+from tenfold.files import read_json
 from tenfold.results.runs import read_result
 from tenfold.results.studies import PlannedTrial
 from tenfold.run import RunFolder
@@ -42,42 +43,29 @@ def run_of(folder: Path, trial: str) -> RunFolder:
     return RunFolder(folder / "runs" / trial)
 
 
-def write_failure(run: RunFolder, error: str) -> None:
-    """Write down why a run failed. Raises TenfoldError where that can't be done."""
-    write_json(run.path / FAILURE, {"error": error})
-
-
-def forget(run: RunFolder) -> None:
-    """Let a run be tried again that failed, or whose result is damaged."""
-    (run.path / FAILURE).unlink(missing_ok=True)
-    run.result.unlink(missing_ok=True)
-
-
-def read_records(folder: Path, trials: tuple[PlannedTrial, ...]) -> dict[str, Record]:
+def read_records(folder: Path, trials: Iterable[PlannedTrial]) -> dict[str, Record]:
     """The record of each of the `trials` that is over, by its name; a damaged result is a failure,
     and a damaged note of a failure nothing."""
     old = _failures_of_older_versions(folder)
     found = {}
     for trial in trials:
-        run = run_of(folder, trial.trial)
+        run, error = run_of(folder, trial.trial), old.get(trial.trial)
         where = (trial.trial, trial.overrides, trial.seed, f"runs/{trial.trial}")
-        error = old.get(trial.trial)
         with contextlib.suppress(TenfoldError, KeyError, TypeError):
             error = str(read_json(run.path / FAILURE)["error"])
         if run.is_finished():
             try:
                 result = read_result(run.result)
             except TenfoldError as damaged:
-                found[trial.trial] = Record(*where, "failed", str(damaged))
+                error = str(damaged)
+            else:
+                splits = {name: {"accuracy": m.accuracy} for name, m in result.splits.items()}
+                seconds = result.training.training_seconds
+                found[trial.trial] = Record(
+                    *where, "finished", None, splits, seconds, origin_of(run)
+                )
                 continue
-            found[trial.trial] = Record(
-                *where,
-                "finished",
-                splits={name: {"accuracy": m.accuracy} for name, m in result.splits.items()},
-                training_seconds=result.training.training_seconds,
-                reused=origin_of(run),
-            )
-        elif error is not None:
+        if error is not None:
             found[trial.trial] = Record(*where, "failed", error)
     return found
 

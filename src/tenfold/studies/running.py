@@ -10,18 +10,15 @@ from typing import Any, Protocol
 
 from tenfold import engine
 from tenfold.errors import HeldError, InterruptedRunError, TenfoldError, counted
-from tenfold.files import read_json
+from tenfold.files import read_json, write_json
 from tenfold.interruption import leaving_at_once
-from tenfold.locks import hold, is_held, wait_until_free
-from tenfold.recipe import Recipe
+from tenfold.locks import LOCK_FILES, hold, is_held, wait_until_free
 from tenfold.recipe.own_code import write_recipe
-from tenfold.results.studies import read_plan
 from tenfold.run import RunFolder
-from tenfold.studies.definition import Study
-from tenfold.studies.planning import agree_on_plan, load_recipes, require_study_folder
-from tenfold.studies.records import Record, forget, read_records, run_of, write_failure
+from tenfold.studies.definition import Study, Trial
+from tenfold.studies.planning import agree_on_plan, load_trials, require_folder_of
+from tenfold.studies.records import FAILURE, Record, read_records, run_of
 from tenfold.studies.takeover import remove_unfinished_copies, take_over
-from tenfold.studies.trials import Trial
 
 logger = logging.getLogger("tenfold")
 
@@ -54,35 +51,33 @@ class StudyOutcome:
     """
 
     records: tuple[Record, ...]
-    num_finished: int
-    num_failed: int
     num_run: int
     num_reused: int = 0
 
+    @property
+    def num_finished(self) -> int:
+        """Trials that have a result."""
+        return len(self.records) - self.num_failed
 
-@dataclass(frozen=True)
-class Job:
-    """A trial that is to be trained, the `number`-th of `total`."""
-
-    trial: Trial
-    recipe: Recipe
-    number: int
-    total: int
+    @property
+    def num_failed(self) -> int:
+        """Trials that ended with an error."""
+        return sum(record.status == "failed" for record in self.records)
 
 
 class StudyReporter(Protocol):
     """Told how a study goes."""
 
-    def study_started(self, jobs: Sequence[Job], *, total: int, num_epochs: int) -> None:
-        """`jobs` of all `total` trials are to be trained; all have `num_epochs` together."""
+    def study_started(self, trials: Sequence[Trial], to_train: Sequence[Trial]) -> None:
+        """Of all its `trials`, those `to_train` have no result."""
 
-    def trial_started(self, job: Job) -> None:
+    def trial_started(self, trial: Trial) -> None:
         """A trial is about to be trained."""
 
-    def trial_told(self, job: Job, event: Mapping[str, Any]) -> None:
+    def trial_told(self, trial: Trial, event: Mapping[str, Any]) -> None:
         """Its `tenfold train --json` has printed `event`."""
 
-    def trial_ended(self, job: Job, record: Record) -> None:
+    def trial_ended(self, trial: Trial, record: Record) -> None:
         """A trial is over, finished or failed."""
 
 
@@ -103,24 +98,31 @@ def run_study(
     driver that is at work.
     """
     options = options or StudyOptions()
-    recipes = load_recipes(study)
-    require_study_folder(folder)
+    trials = load_trials(study)
+    require_folder_of("study", folder, plan="study.json", left=(*LOCK_FILES, "parts"))
     with _holding(folder, options.part), leaving_at_once():
-        recipes = agree_on_plan(folder, study, recipes)
+        trials = agree_on_plan(folder, study, trials)
         if options.part is not None:
-            place_of, parts = options.part
-            recipes = dict(list(recipes.items())[place_of - 1 :: parts])
-        session = _Session(folder, recipes, options, reporter)
+            number, parts = options.part
+            trials = trials[number - 1 :: parts]
+        session = _Session(folder, trials, options, reporter)
         num_reused = session.take_over()
-        jobs = session.jobs()
+        to_train = [*session.to_train()]
         try:
-            session.run(jobs, place)
+            session.run(to_train, place)
         except InterruptedRunError as error:
-            done = sum(record.status == "finished" for record in session.records())
+            done = sum(record.status == "finished" for record in session.records().values())
             raise type(error)(
-                f"{error} Finished so far: {done} of {counted(len(recipes), 'run')}."
+                f"{error} Finished so far: {done} of {counted(len(trials), 'run')}."
             ) from None
-        return session.outcome(num_run=len(jobs), num_reused=num_reused)
+    outcome = StudyOutcome((*session.records().values(),), len(to_train), num_reused)
+    if outcome.num_failed:
+        logger.warning(
+            "%d of %d trials failed; the same command with --retry-failed trains them again.",
+            outcome.num_failed,
+            len(outcome.records),
+        )
+    return outcome
 
 
 @contextlib.contextmanager
@@ -144,118 +146,84 @@ class _Session:
     def __init__(
         self,
         folder: Path,
-        recipes: Mapping[Trial, Recipe],
+        trials: Sequence[Trial],
         options: StudyOptions,
         reporter: StudyReporter | None,
     ) -> None:
-        self._folder, self._recipes, self._options = folder, recipes, options
-        self._reporter = reporter
-        self._jobs: dict[str, Job] = {}
+        self._folder, self._options, self._reporter = folder, options, reporter
+        self._trials = {trial.name: trial for trial in trials}
         self._said: set[str] = set()
-        names = {trial.name for trial in recipes}
-        self._planned = tuple(t for t in read_plan(folder).trials if t.trial in names)
 
-    def records(self) -> list[Record]:
+    def records(self) -> dict[str, Record]:
         """Of the trials that are over by now, in their order."""
-        return [*read_records(self._folder, self._planned).values()]
+        return read_records(self._folder, [trial.planned for trial in self._trials.values()])
 
     def take_over(self) -> int:
         """Take finished runs from elsewhere for what has to be trained; how many there were."""
-        remove_unfinished_copies(self._folder / "runs")
-        if not self._options.reuse:
+        runs, options = self._folder / "runs", self._options
+        remove_unfinished_copies(runs)
+        if not options.reuse:
             return 0
-        wanted = {trial: self._recipes[trial] for trial in self._to_train()}
-        taken = take_over(
-            self._options.reuse,
-            wanted,
-            runs=self._folder / "runs",
-            skip_broken=self._options.skip_broken,
-        )
-        if taken:
-            logger.info("%d of %d runs are taken over from elsewhere.", len(taken), len(wanted))
-        return len(taken)
+        wanted = [*self.to_train()]
+        num = take_over(options.reuse, wanted, runs=runs, skip_broken=options.skip_broken)
+        if num:
+            logger.info("%d of %d runs are taken over from elsewhere.", num, len(wanted))
+        return num
 
-    def jobs(self) -> list[Job]:
-        """What has to be trained."""
-        to_train, total = set(self._to_train()), len(self._recipes)
-        return [
-            Job(trial, recipe, number, total)
-            for number, (trial, recipe) in enumerate(self._recipes.items(), start=1)
-            if trial in to_train
-        ]
-
-    def run(self, jobs: Sequence[Job], place: engine.Place | None) -> None:
-        """Train `jobs`. Raises TenfoldError where one was begun with other threads."""
-        items = [self._item(job) for job in jobs]
-        self._jobs = {item.name: job for item, job in zip(items, jobs, strict=True)}
-        _note_other_threads(items, [run_of(self._folder, trial.name) for trial in self._recipes])
-        if self._reporter is not None:
-            epochs = sum(recipe.training.epochs for recipe in self._recipes.values())
-            self._reporter.study_started(jobs, total=len(self._recipes), num_epochs=epochs)
-        wait_until_free([item.folder for item in items])
-        engine.run(items, jobs=self._options.num_jobs, watch=self, place=place)
-
-    def outcome(self, *, num_run: int, num_reused: int) -> StudyOutcome:
-        """What there is at the end."""
-        records = tuple(self.records())
-        num_finished = sum(record.status == "finished" for record in records)
-        num_failed = len(records) - num_finished
-        if num_failed:
-            logger.warning(
-                "%d of %d trials failed; the same command with --retry-failed trains them again.",
-                num_failed,
-                len(records),
-            )
-        return StudyOutcome(records, num_finished, num_failed, num_run, num_reused)
-
-    def started(self, item: engine.Item) -> None:
-        """See engine.Watch."""
-        job = self._jobs[item.name]
-        run = RunFolder(item.folder)
-        forget(run)
-        write_recipe(job.recipe, run.recipe)
-        if self._reporter is not None:
-            self._reporter.trial_started(job)
-
-    def told(self, item: engine.Item, event: dict[str, Any]) -> None:
-        """See engine.Watch."""
-        pass_notice_on(item.name, event, self._said)
-        if self._reporter is not None:
-            self._reporter.trial_told(self._jobs[item.name], event)
-
-    def ended(self, item: engine.Item, ended: engine.Ended) -> None:
-        """See engine.Watch."""
-        job, run = self._jobs[item.name], RunFolder(item.folder)
-        if not run.is_finished():
-            write_failure(run, ended.error or "it ended without a result")
-        planned = tuple(trial for trial in self._planned if trial.trial == item.name)
-        record = read_records(self._folder, planned)[item.name]
-        if record.error is not None:
-            logger.warning("%s failed: %s", item.name, record.error)
-        if self._reporter is not None:
-            self._reporter.trial_ended(job, record)
-
-    def _to_train(self) -> Iterator[Trial]:
-        records = {record.trial: record for record in self.records()}
-        for trial in self._recipes:
-            record = records.get(trial.name)
+    def to_train(self) -> Iterator[Trial]:
+        """What has no result, or a damaged one, or failed and is to be tried again."""
+        records = self.records()
+        for name, trial in self._trials.items():
+            record = records.get(name)
             if record is None or (record.status == "failed" and self._options.retry_failed):
                 yield trial
-            elif record.status == "failed" and run_of(self._folder, trial.name).is_finished():
+            elif record.status == "failed" and run_of(self._folder, name).is_finished():
                 logger.warning(
                     "%s; it is dropped, and its trial is run again.",
                     (record.error or "").rstrip("."),
                 )
                 yield trial
 
-    def _item(self, job: Job) -> engine.Item:
-        run = run_of(self._folder, job.trial.name)
-        asked, jobs = self._options.threads, self._options.num_jobs
+    def run(self, to_train: Sequence[Trial], place: engine.Place | None) -> None:
+        """Train these. Raises TenfoldError where one was begun with other threads."""
+        items = [self._item(trial) for trial in to_train]
+        _note_other_threads(items, [run_of(self._folder, name) for name in self._trials])
+        if self._reporter is not None:
+            self._reporter.study_started([*self._trials.values()], to_train)
+        wait_until_free([item.folder for item in items])
+        engine.run(items, jobs=self._options.num_jobs, watch=self, place=place)
+
+    def started(self, item: engine.Item) -> None:
+        trial, run = self._trials[item.name], RunFolder(item.folder)
+        (run.path / FAILURE).unlink(missing_ok=True)
+        run.result.unlink(missing_ok=True)  # A damaged one.
+        write_recipe(trial.recipe, run.recipe)
+        if self._reporter is not None:
+            self._reporter.trial_started(trial)
+
+    def told(self, item: engine.Item, event: dict[str, Any]) -> None:
+        pass_notice_on(item.name, event, self._said)
+        if self._reporter is not None:
+            self._reporter.trial_told(self._trials[item.name], event)
+
+    def ended(self, item: engine.Item, ended: engine.Ended) -> None:
+        trial, run = self._trials[item.name], RunFolder(item.folder)
+        if not run.is_finished():
+            error = ended.error or "it ended without a result"
+            write_json(run.path / FAILURE, {"error": error})
+        record = read_records(self._folder, [trial.planned])[item.name]
+        if record.error is not None:
+            logger.warning("%s failed: %s", item.name, record.error)
+        if self._reporter is not None:
+            self._reporter.trial_ended(trial, record)
+
+    def _item(self, trial: Trial) -> engine.Item:
+        run, options = run_of(self._folder, trial.name), self._options
         return train_item(
-            job.trial.name,
+            trial.name,
             run,
-            threads=threads_for(run, asked=asked, num_jobs=jobs),
-            options=["--skip-broken"] if self._options.skip_broken else [],
+            threads=threads_for(run, asked=options.threads, num_jobs=options.num_jobs),
+            options=["--skip-broken"] if options.skip_broken else [],
         )
 
 
@@ -294,6 +262,11 @@ def threads_for(run: RunFolder, *, asked: int | None, num_jobs: int) -> int | No
         )
     if asked is not None or begun_with is not None:
         return asked or begun_with
+    return share_of_cores(num_jobs)
+
+
+def share_of_cores(num_jobs: int) -> int | None:
+    """The threads of each of so many jobs; None where the environment says, or there is but one."""
     if num_jobs == 1 or "OMP_NUM_THREADS" in os.environ:
         return None
     return max(engine.num_cores() // num_jobs, 1)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,27 +9,10 @@ from numpy.typing import NDArray
 
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.formatting import signed_points
-from tenfold.results.studies import Estimate
+from tenfold.results.studies import Difference, Estimate
 
 LEVEL = 0.05
 """The share of false alarms that a p is held against; intervals cover 1 less this."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The accuracy of one model less that of another, as a share, with its 95 % interval.
-
-    p: two-sided, of no difference. num_seeds: of the one and of the other. over: what the
-    interval lets vary; `pictures` alone where a side has a single seed, so that the luck of its
-    seed is not in the interval.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    num_seeds: tuple[int, int]
-    over: Literal["seeds and pictures", "pictures"]
 
 
 def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Estimate:
@@ -134,9 +116,7 @@ def welch_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Dif
     by_picture = first.mean(axis=0) - second.mean(axis=0)
     difference = float(first.mean() - second.mean())
     variance, degrees = float(by_picture.var()) / len(by_picture), math.inf
-    over: Literal["seeds and pictures", "pictures"] = "pictures"
     if min(len(first), len(second)) > 1:
-        over = "seeds and pictures"
         parts = [(side.mean(axis=1).var(ddof=1) / len(side), len(side)) for side in (first, second)]
         variance += float(sum(part for part, _ in parts))
         uncertainty = float(sum(part**2 / (seeds - 1) for part, seeds in parts))
@@ -150,8 +130,7 @@ def welch_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Dif
         low=max(-1.0, difference - half),
         high=min(1.0, difference + half),
         p=min(1.0, 2 * float(stdtr(degrees, -distance))),
-        num_seeds=(len(first), len(second)),
-        over=over,
+        n=(len(first), len(second)),
     )
 
 
@@ -173,7 +152,7 @@ def describe_difference(
         return f"No difference between {variant} and {baseline} is shown: {numbers}."
     better = "better" if found.difference > 0 else "worse"
     said = f"{variant} is {better} than {baseline}: {numbers}"
-    if found.over == "pictures":
+    if 1 in found.num_seeds:
         first, second = found.num_seeds
         seeds = "one seed each" if first == second == 1 else f"{first} against {second} seeds"
         return f"{said} on these images; with {seeds} that may be the luck of a seed."

@@ -14,7 +14,7 @@ from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.results.runs import read_provenance, read_result
 from tenfold.run import RunFolder, describe_environment
-from tenfold.studies.trials import Trial
+from tenfold.studies.definition import Trial
 
 logger = logging.getLogger("tenfold")
 
@@ -23,16 +23,12 @@ ORIGIN = "reused.json"
 
 
 def take_over(
-    places: Sequence[Path],
-    wanted: Mapping[Trial, Recipe],
-    *,
-    runs: Path,
-    skip_broken: bool = False,
-) -> dict[Trial, Path]:
-    """Copy finished runs that are in `places` and `wanted` to `runs/<trial>`; where each was.
+    places: Sequence[Path], wanted: Sequence[Trial], *, runs: Path, skip_broken: bool = False
+) -> int:
+    """Copy finished runs that are in `places` and `wanted` to `runs/<trial>`; how many there were.
 
     places: folders of studies, or of runs. A run counts if its recipe is the same in all but name
-    and description, and if its pictures are those that the recipe stands for now; equal recipes
+    and description, and if its images are those that the recipe stands for now; equal recipes
     and seeds give equal results. Of another tenfold or torch than this one that need not be so,
     which a warning says. Files are linked where they can be. Raises TenfoldError for a place that
     holds no runs.
@@ -40,9 +36,10 @@ def take_over(
     from tenfold.evaluation.loading import load_data, photo_size
 
     found = _finished_runs(places)
-    taken: dict[Trial, Path] = {}
+    num_taken = 0
     data: dict[tuple[str, int, int], tuple[dict[str, str], bool]] = {}
-    for trial, recipe in wanted.items():
+    for trial in wanted:
+        recipe, target = trial.recipe, RunFolder(runs / trial.name)
         run = found.get(_without_words(recipe))
         if run is None or recipe.training.time_limit_seconds:
             continue  # What a time limit allows depends on the machine.
@@ -50,13 +47,11 @@ def take_over(
         if key not in data:
             dataset = load_data(recipe, skip_broken=skip_broken)
             data[key] = dict(dataset.checksums), dataset.test is not None
-        target = RunFolder(runs / trial.name)
-        checksums, has_test = data[key]
-        if _is_made_with(run, checksums, has_test=has_test) and not target.is_held():
+        if _is_made_with(run, *data[key]) and not target.is_held():
             _warn_of_versions(run)
             _copy(run, target)
-            taken[trial] = run.path
-    return taken
+            num_taken += 1
+    return num_taken
 
 
 def origin_of(run: RunFolder) -> str | None:
@@ -95,7 +90,7 @@ def _without_words(recipe: Recipe) -> Recipe:
     return recipe.but(name="", description="")
 
 
-def _is_made_with(run: RunFolder, known: dict[str, str], *, has_test: bool) -> bool:
+def _is_made_with(run: RunFolder, known: dict[str, str], has_test: bool) -> bool:
     """Whether `run` saw the images of these checksums, and was evaluated on a test there is."""
     try:
         checksums = read_provenance(run.provenance).data.checksums
@@ -107,7 +102,13 @@ def _is_made_with(run: RunFolder, known: dict[str, str], *, has_test: bool) -> b
 
 def _warn_of_versions(run: RunFolder) -> None:
     """Say where `run` was made with other code than it would be made with now."""
-    then, now = _versions(read_json(run.provenance)), _versions(describe_environment())
+
+    def versions(environment: Mapping[str, Any]) -> dict[str, str]:
+        commit = (environment.get("git") or {}).get("commit") or ""
+        version = f"{environment.get('tenfold')} {commit[:7]}".strip()
+        return {"tenfold": version, "torch": str(environment.get("libraries", {}).get("torch"))}
+
+    then, now = versions(read_json(run.provenance)), versions(describe_environment())
     changed = [f"{name} {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]
     if changed:
         logger.warning(
@@ -117,20 +118,21 @@ def _warn_of_versions(run: RunFolder) -> None:
         )
 
 
-def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
-    commit = (environment.get("git") or {}).get("commit") or ""
-    version = f"{environment.get('tenfold')} {commit[:7]}".strip()
-    return {"tenfold": version, "torch": str(environment.get("libraries", {}).get("torch"))}
-
-
 def _copy(run: RunFolder, target: RunFolder) -> None:
     """Put the run in its new place, whole or not at all."""
+
+    def link_or_copy(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+
     target.path.parent.mkdir(parents=True, exist_ok=True)
     ignored = shutil.ignore_patterns(*LOCK_FILES, "*.tmp", ORIGIN)
     try:
         # Files of a run are never changed in place, so links are as good as copies.
         with replacing(target.path) as temporary:
-            shutil.copytree(run.path, temporary, ignore=ignored, copy_function=_link_or_copy)
+            shutil.copytree(run.path, temporary, ignore=ignored, copy_function=link_or_copy)
             write_json(temporary / ORIGIN, {"from": str(run.path)})
             if target.path.exists():
                 shutil.rmtree(target.path)  # An unfinished run of the same recipe.
@@ -139,10 +141,3 @@ def _copy(run: RunFolder, target: RunFolder) -> None:
             f"{run.path} can't be copied to {target.path} ({error}); leave out --reuse, or mend "
             "that."
         ) from error
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

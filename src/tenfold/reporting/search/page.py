@@ -34,21 +34,13 @@ def _view_search(search: SearchSummary, folder: Path) -> dict[str, Any]:
     judged = any(t.last_value is not None for t in search.of_state("complete", "pruned"))
     return {
         "search": search,
-        "commands": _commands(search, folder),
+        "commands": search.commands(folder) if search.best_trial else (),
         "course": _course(search, charts) if judged else (),
         "importances": _importances(search, charts),
         "slices": _slices(search, charts) if judged else (),
         "ranked": search.ranked[:NUM_RANKED],
         "counts": ", ".join(f"{number} {state}" for state, number in numbers.items() if number),
     }
-
-
-def _commands(search: SearchSummary, folder: Path) -> tuple[str, ...]:
-    if search.best_trial is None:
-        return ()
-    path = (folder / "best.toml").as_posix()
-    quoted = f'"{path}"' if " " in path else path
-    return tuple(f"tenfold train {quoted} --seed {search.seed + n}" for n in (1, 2, 3))
 
 
 def _course(search: SearchSummary, charts: Charts) -> tuple[Chart, ...]:

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -27,47 +27,28 @@ from tenfold.interruption import leaving_at_once
 from tenfold.locks import wait_until_free
 from tenfold.progress import Progress
 from tenfold.recipe.own_code import write_recipe
-from tenfold.results.searches import Plan, SearchSummary, read_plan
+from tenfold.results.searches import Plan, SearchSummary, read_plan, read_search
 from tenfold.results.searches import Trial as TrialRecord
 from tenfold.run import RunFolder
-from tenfold.studies.running import pass_notice_on, train_item
-from tenfold.studies.search.best import write_best
-from tenfold.studies.search.definition import (
+from tenfold.studies.planning import require_folder_of
+from tenfold.studies.running import pass_notice_on, share_of_cores, train_item
+from tenfold.studies.search import store
+from tenfold.studies.search.plan import (
+    OWN_FILES,
     OWN_STORAGE,
     SearchPlan,
-    agree_on_plan,
+    describe_difference,
     require_comparable,
     require_equal_epochs,
-    require_same_plan,
-    require_search_folder,
+    write_plan,
 )
 from tenfold.studies.search.space import with_values
-from tenfold.studies.search.store import (
-    BASELINE,
-    ERROR,
-    PRUNERS,
-    RUN,
-    SAMPLERS,
-    Store,
-    adopt_journal,
-    alone,
-    alone_with,
-    baseline_params,
-    draw,
-    make_pruner,
-    open_storage,
-    quiet,
-    sqlite_file,
-    storage_errors,
-    without_password,
-)
 from tenfold.studies.search.summary import (
     EPOCHS,
     NUM_VALIDATION,
-    is_same_trial,
-    recorded_trials,
     records_of,
     summarise,
+    write_best,
 )
 
 FAILURES_ALIKE = 3
@@ -112,8 +93,8 @@ class SearchOptions:
     num_jobs: int = 1
     threads: int | None = None
     skip_broken: bool = False
-    sampler: str = SAMPLERS[0]
-    pruner: str = PRUNERS[0]
+    sampler: str = store.SAMPLERS[0]
+    pruner: str = store.PRUNERS[0]
 
 
 class SearchOutcome(NamedTuple):
@@ -152,15 +133,15 @@ def run_search(
             "times instead, and its processes share the work."
         )
     require_comparable(plan.recipe)
-    require_search_folder(options.folder)
-    with leaving_at_once(), storage_errors():
+    require_folder_of("search", options.folder, plan="search.json", left=OWN_FILES)
+    with leaving_at_once(), store.storage_errors():
         plan = _with_data(plan, options, progress)
         require_writable(options.folder)
         deadline = float("inf") if options.seconds is None else started + options.seconds
-        store = _open_store(plan, options)
-        driver = _Driver(store, plan, options, watcher, deadline)
+        trials = _open_store(plan, options)
+        driver = _Driver(trials, plan, options, watcher, deadline)
         try:
-            with store:
+            with trials:
                 driver.run(place)
         finally:
             summary = driver.write(is_end=True)
@@ -172,19 +153,18 @@ class _Driver:
 
     def __init__(
         self,
-        store: Store,
+        trials: store.Store,
         plan: SearchPlan,
         options: SearchOptions,
         watcher: SearchWatcher,
         deadline: float,
     ) -> None:
-        self._store, self._plan, self._options = store, plan, options
+        self._store, self._plan, self._options = trials, plan, options
         self._watcher, self._deadline = watcher, deadline
         self._limit = float("inf") if options.num_trials is None else options.num_trials
         self._trials: dict[str, Trial] = {}
         self._records: dict[str, TrialRecord] = {}
-        self._values: dict[str, dict[int, float]] = {}
-        # By the step of training that they were measured after.
+        self._steps: dict[str, set[int]] = {}  # Those of training that epochs ended with.
         self._is_last: dict[str, bool] = {}
         self._pruned: set[str] = set()
         self._said: set[str] = set()
@@ -195,28 +175,27 @@ class _Driver:
         """Train trials until there are none left, or until the time is up."""
         while True:
             engine.run(self._items(), jobs=self._options.num_jobs, watch=self, place=place)
-            if time.monotonic() >= self._deadline:
-                self.is_out_of_time = True
+            self.is_out_of_time |= time.monotonic() >= self._deadline
             if self.is_out_of_time or not self._store.has_more(self._limit):
                 return
 
     def write(self, *, is_end: bool = False) -> SearchSummary:
         """Write what is known now; alone, so that nothing older is written after it."""
         folder = self._options.folder
-        with alone(folder):
+        with store.alone(folder):
             summary = summarise(self._store.study, self._plan, with_importances=is_end)
             summary.write(folder / "trials.json")
             write_best(folder, self._plan, summary)
         return summary
 
     def started(self, item: engine.Item) -> None:
-        """See engine.Watch."""
         summary = self.write()
-        self._records[item.name] = _record(summary, self._trials[item.name])
-        self._watcher.began(self._records[item.name], summary)
+        record = summary.trials[self._trials[item.name].number]
+        self._records[item.name] = record
+        self._watcher.began(record, summary)
 
     def told(self, item: engine.Item, event: dict[str, Any]) -> bool:
-        """See engine.Watch: report an epoch; stop where the pruner says so or the time is up."""
+        """Report an epoch; stop the trial where the pruner says so or the time is up."""
         name, trial = item.name, self._trials[item.name]
         pass_notice_on(name, event, self._said)
         self._watcher.told(self._records[name], event)
@@ -225,34 +204,37 @@ class _Driver:
             trial.set_user_attr(NUM_VALIDATION, event["num_validation"])
             self._is_last[name] = event["is_last"]
         elif event["event"] == "epoch" and name not in self._pruned:
-            if not self._values.get(name):  # A run that is resumed had epochs before.
+            if name not in self._steps:  # A run that is resumed had epochs before.
                 lines = _epochs(RunFolder(item.folder))
                 self._report(name, [line for line in lines if line["step"] < event["step"]])
             self._report(name, [event])
             if self._should_prune(name, event["epoch"]):
                 self._pruned.add(name)
-        if time.monotonic() > self._deadline:
-            self.is_out_of_time = True
+        self.is_out_of_time |= time.monotonic() > self._deadline
         return name in self._pruned or self.is_out_of_time
 
     def ended(self, item: engine.Item, ended: engine.Ended) -> None:
-        """See engine.Watch."""
-        name, run = item.name, RunFolder(item.folder)
-        trial = self._trials[name]
-        self._end(trial, run, name, ended)
+        trial = self._trials[item.name]
+        self._end(trial, RunFolder(item.folder), item.name, ended)
         summary = self.write()
-        record = _record(summary, trial)
+        record = summary.trials[trial.number]
         if record.state != "interrupted":
             self._watcher.ended(record, summary)
         # These may be the fault of the machine.
         is_suspect = record.state == "failed" and ended.kind not in OWN_FAULTS
         self._failures = [*self._failures, str(record.error)] if is_suspect else []
-        self._require_progress()
+        last = self._failures[-FAILURES_ALIKE:]
+        # The sentences may name the run, or an address in memory.
+        kinds = {re.sub(r"\d+", "", failure) for failure in last}
+        if len(last) == FAILURES_ALIKE and len(kinds) == 1:
+            raise TenfoldError(
+                f"The last {FAILURES_ALIKE} trials failed in the same way, so the search stops: "
+                f"{last[-1]} The same command goes on when that is mended."
+            )
 
     def _items(self) -> Iterator[engine.Item]:
         while time.monotonic() < self._deadline:
-            options = self._options
-            with alone(options.folder), alone_with(options.storage or ""):
+            with store.alone(self._options.folder, self._options.storage or ""):
                 trial = self._store.take(self._limit)
             if trial is None:
                 return
@@ -264,32 +246,31 @@ class _Driver:
                 yield item
 
     def _item(self, trial: Trial) -> engine.Item:
-        run = RunFolder(self._options.folder / "runs" / trial.user_attrs[RUN])
+        run = RunFolder(self._options.folder / "runs" / trial.user_attrs[store.RUN])
         name = f"trial {trial.number}"
         self._trials[name] = trial
-        recipe = with_values(self._plan.recipe, draw(trial, self._plan), source=name)
+        recipe = with_values(self._plan.recipe, store.draw(trial, self._plan), source=name)
         wait_until_free([run.path])
         if not run.is_finished():
             write_recipe(recipe, run.recipe)
         # A run that another driver began may have had other threads, which is no reason to lose it.
         options = ["--no-test", "--allow-changes"]
         options += ["--skip-broken"] if self._options.skip_broken else []
-        threads = self._options.threads
-        if threads is None and self._options.num_jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-            threads = max(engine.num_cores() // self._options.num_jobs, 1)
+        threads = self._options.threads or share_of_cores(self._options.num_jobs)
         return train_item(name, run, threads=threads, options=options)
 
     def _report(self, name: str, lines: list[Any]) -> None:
-        values = self._values.setdefault(name, {})
+        steps = self._steps.setdefault(name, set())
         for line in lines:
-            if line["step"] not in values:  # As after the loss of a node.
-                values[line["step"]] = float(line["validation_accuracy"])
-                self._trials[name].report(values[line["step"]], step=len(values))
+            if line["step"] not in steps:  # As after the loss of a node.
+                steps.add(line["step"])
+                value = float(line["validation_accuracy"])
+                self._trials[name].report(value, step=len(steps))
 
     def _should_prune(self, name: str, epoch: int) -> bool:
         trial, epochs = self._trials[name], self._trials[name].user_attrs[EPOCHS]
         # The head alone, which the first of several stages trains, says little of what comes after.
-        may_end = epoch < epochs and self._is_last[name] and BASELINE not in trial.user_attrs
+        may_end = epoch < epochs and self._is_last[name] and store.BASELINE not in trial.user_attrs
         if self._options.pruner == "median":
             may_end = may_end and epoch >= MEDIAN_FROM * epochs
         return may_end and trial.should_prune()
@@ -300,87 +281,82 @@ class _Driver:
         Whatever is wrong with it is its own affair, but where the recipe itself can't be trained or
         nothing can be written, no trial can be: then TenfoldError.
         """
-        if name in self._pruned:
-            self._store.tell(trial, state=TrialState.PRUNED)
-            _drop_weights(run)
-        elif run.is_finished():
+        is_pruned = name in self._pruned
+        if run.is_finished() and not is_pruned:
             lines = _epochs(run)
             self._report(name, lines)
             self._store.tell(trial, lines[-1]["validation_accuracy"])
-        elif ended.was_interrupted:
+            return
+        if ended.was_interrupted and not is_pruned:
             self._store.put_back(trial)
-        else:
+            return
+        if not is_pruned:
             error = ended.error or "It ended without a result."
-            is_recipe = BASELINE in trial.user_attrs and ended.kind != DivergedError.__name__
+            is_recipe = store.BASELINE in trial.user_attrs and ended.kind != DivergedError.__name__
             if is_recipe or ended.kind == UnwritableError.__name__:
                 self._store.put_back(trial)
                 raise TenfoldError(error)
-            trial.set_user_attr(ERROR, error)
-            self._store.tell(trial, state=TrialState.FAIL)
-            _drop_weights(run)
-
-    def _require_progress(self) -> None:
-        """Raise TenfoldError where the last trials failed alike, as all others then would."""
-        last = self._failures[-FAILURES_ALIKE:]
-        # The sentences may name the run, or an address in memory.
-        kinds = {re.sub(r"\d+", "", failure) for failure in last}
-        if len(last) == FAILURES_ALIKE and len(kinds) == 1:
-            raise TenfoldError(
-                f"The last {FAILURES_ALIKE} trials failed in the same way, so the search stops: "
-                f"{last[-1]} The same command goes on when that is mended."
-            )
+            trial.set_user_attr(store.ERROR, error)
+        self._store.tell(trial, state=TrialState.PRUNED if is_pruned else TrialState.FAIL)
+        # What is large and of no use in a run that is over without being finished.
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        run.model.unlink(missing_ok=True)
 
 
-def _open_store(plan: SearchPlan, options: SearchOptions) -> Store:
+def _open_store(plan: SearchPlan, options: SearchOptions) -> store.Store:
     """The trials of this search in its storage, which must be about the same plan."""
-    folder = options.folder
-    storage = options.storage or str(folder / "trials.db")
-    shown = without_password(storage) if options.storage else OWN_STORAGE
-    with alone(folder), quiet():
-        if options.storage is None and adopt_journal(folder, storage):
+    folder, is_own = options.folder, options.storage is None
+    url = options.storage or str(folder / "trials.db")
+    shown = OWN_STORAGE if is_own else store.without_password(url)
+    with store.alone(folder, url), store.quiet():
+        if is_own and store.adopt_journal(folder, url):
             kept = read_plan(folder).model_copy(update={"storage": shown})
             kept.write(folder / "search.json")
-        identity = agree_on_plan(folder, plan, storage=shown)
-        recorded = recorded_trials(folder)
-        missing = sqlite_file(storage)
-        if recorded and missing is not None and not missing.exists():
-            raise _lost_trials(folder, len(recorded), f"{missing}, which does not exist")
+        is_begun = (folder / "search.json").exists()
+        if is_begun and (before := read_plan(folder).storage) != shown:
+            raise TenfoldError(
+                f"The search in {folder} keeps its trials in {before}, not in {shown}; give it as "
+                "--storage, or give another --folder."
+            )
+        file = store.sqlite_file(url)
+        if file is not None and not file.exists():
+            _require_held(folder, [], shown)
         study = optuna.create_study(
-            storage=open_storage(storage),
+            storage=store.open_storage(url),
             study_name=f"tenfold {plan.recipe.name}",
             direction="maximize",
             load_if_exists=True,
-            pruner=make_pruner(options.pruner, plan.recipe.training.epochs),
+            pruner=store.make_pruner(options.pruner, plan.recipe.training.epochs),
         )
-        if "plan" not in study.user_attrs:
+        if is_new := "plan" not in study.user_attrs:
             study.set_user_attr("plan", plan.fact().to_dict())
-            study.set_user_attr("owner", identity)
-        require_same_plan(
-            Plan(**study.user_attrs["plan"]),
-            plan,
-            where=f"The search in {shown}",
-            remedy="--storage",
+        if difference := describe_difference(Plan(**study.user_attrs["plan"]), plan):
+            raise TenfoldError(
+                f"The search in {folder if is_own else shown} is another one: {difference}; give "
+                f"another {'--folder' if is_own else '--storage'}, or repeat the command that "
+                "began it."
+            )
+        _require_held(folder, records_of(study.get_trials(), plan), shown)
+        if is_new or not is_begun:
+            write_plan(folder, plan, storage=shown)
+        trials = store.Store(study, seed=plan.recipe.seed, sampler=options.sampler)
+        trials.begin(store.baseline_params(plan))
+        return trials
+
+
+def _require_held(folder: Path, records: Sequence[TrialRecord], place: str) -> None:
+    """Raise TenfoldError where `folder` knows of trials that are not among the `records`."""
+    if not (folder / "trials.json").exists():
+        return
+    held = {record.number: (record.accuracy, record.to_dict()["params"]) for record in records}
+    known = read_search(folder).of_state("complete", "pruned", "failed")
+    lost = [each for each in known if held.get(each.number) != (each.accuracy, each.params)]
+    if lost:
+        raise TenfoldError(
+            f"{folder / 'trials.json'} has {counted(len(lost), 'trial')} that can't be found in "
+            f"{place}; start the search where it was begun, since a relative --storage is seen "
+            "from there, or give another --folder."
         )
-        held = {record.number: record for record in records_of(study.get_trials(), plan)}
-        lost = [record for record in recorded if not is_same_trial(record, held)]
-        if lost:
-            raise _lost_trials(folder, len(lost), shown)
-        owner = "" if study.user_attrs["owner"] == identity else identity
-        store = Store(study, seed=plan.recipe.seed, owner=owner, sampler=options.sampler)
-        store.begin(baseline_params(plan))
-        return store
-
-
-def _lost_trials(folder: Path, number: int, place: str) -> TenfoldError:
-    return TenfoldError(
-        f"{folder / 'trials.json'} has {counted(number, 'trial')} that can't be found in "
-        f"{place}; start the search where it was begun, since a relative --storage is seen from "
-        "there, or give another --folder."
-    )
-
-
-def _record(summary: SearchSummary, trial: Trial) -> TrialRecord:
-    return next(record for record in summary.trials if record.number == trial.number)
 
 
 def _with_data(plan: SearchPlan, options: SearchOptions, progress: Progress | None) -> SearchPlan:
@@ -405,9 +381,3 @@ def _epochs(run: RunFolder) -> list[dict[str, Any]]:
     if not run.metrics.exists():
         return []
     return [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
-
-
-def _drop_weights(run: RunFolder) -> None:
-    """Remove what is large and of no use in a run that is over without being finished."""
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
-    run.model.unlink(missing_ok=True)

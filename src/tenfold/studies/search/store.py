@@ -4,8 +4,7 @@ What a trial's end was is told by its state and its attributes there:
 
   complete, pruned    trained to the end, or stopped early by the pruner
   fail with ERROR     it failed, and is not tried again
-  fail with SURPLUS   taken by two drivers at the same moment; it doesn't count
-  fail, neither       its driver was interrupted or killed; a later one does it again
+  fail without        its driver was interrupted or killed; a later one does it again
 """
 
 import contextlib
@@ -23,15 +22,15 @@ from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage, RDBStorage, fail_stale_trials
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import NullPool, create_engine, text
 
-from tenfold.errors import HeldError, TenfoldError
+from tenfold.errors import HeldError, TenfoldError, first_line
 from tenfold.recipe.dotted import flatten
-from tenfold.results.searches import read_plan
 
 if TYPE_CHECKING:
-    from tenfold.studies.search.definition import SearchPlan
+    from tenfold.studies.search.plan import SearchPlan
 
-BASELINE, ERROR, RUN, SURPLUS = "baseline", "error", "run", "surplus"
+BASELINE, ERROR, RUN = "baseline", "error", "run"
 
 BUSY_SECONDS = 120.0
 """How long to wait for another process to finish what takes it milliseconds."""
@@ -39,8 +38,12 @@ BUSY_SECONDS = 120.0
 BEAT_SECONDS, GRACE_SECONDS = 5, 20
 """Between two signs of life of a trial, and how long it may give none until it counts as dead."""
 
-NEW_DATA_BASE_ATTEMPTS, NEW_DATA_BASE_SECONDS = 10, 0.5
-"""How often, and how long apart, a new data base is opened while another process makes it."""
+SERVER_LOCKS = {
+    "postgresql": "SELECT pg_advisory_lock(10)",
+    "mysql": "SELECT GET_LOCK('tenfold', -1)",
+    "mariadb": "SELECT GET_LOCK('tenfold', -1)",
+}
+"""What lets one driver at a time take a trial from a server; its connection's end is the lock's."""
 
 SQLITE_SECONDS = 60.0
 """How long SQLite waits while another process writes; its own default is five seconds."""
@@ -62,97 +65,77 @@ def open_storage(url: str) -> RDBStorage:
     Raises TenfoldError where it can't be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    shown = without_password(url)
-    if re.match(r"postgres\b", url):
-        raise TenfoldError(
-            f"--storage {shown} begins with postgres, which Optuna does not know; write "
-            "postgresql instead."
+    address = url if "://" in url else f"sqlite:///{Path(url).resolve()}"
+    wait = {"connect_args": {"timeout": SQLITE_SECONDS}} if address.startswith("sqlite") else {}
+    with _opening(url), quiet():
+        return RDBStorage(
+            address,
+            engine_kwargs=wait,
+            heartbeat_interval=BEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
         )
-    if "://" not in url and Path(url).is_dir():
-        raise TenfoldError(f"--storage {url} is a folder; name a file in it.")
-    for attempt in range(NEW_DATA_BASE_ATTEMPTS):
-        try:
-            with quiet():
-                return _open(url if "://" in url else f"sqlite:///{Path(url).resolve()}")
-        except Exception as error:
-            # Two processes make the tables of a new data base at the same moment.
-            is_being_made = re.search("already exists|unique|duplicate|locked", str(error).lower())
-            if is_being_made and attempt < NEW_DATA_BASE_ATTEMPTS - 1:
-                time.sleep(NEW_DATA_BASE_SECONDS)
-                continue
-            # Every data base has its own exceptions, and none of them may show the password.
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise TenfoldError(
-                f"--storage {shown} can't be opened ({reason.replace(url, 'the URL')}); check it, "
-                "or leave it out for a data base in the folder."
-            ) from None
-    raise AssertionError("the last attempt returns or raises")
 
 
-def _open(url: str) -> RDBStorage:
-    wait = {"connect_args": {"timeout": SQLITE_SECONDS}} if url.startswith("sqlite") else {}
-    retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
-    return RDBStorage(
-        url,
-        engine_kwargs=wait,
-        heartbeat_interval=BEAT_SECONDS,
-        grace_period=GRACE_SECONDS,
-        heartbeat_stale_trial_callback=retry,
-    )
+@contextlib.contextmanager
+def _opening(url: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Every data base has its own exceptions, and none of them may show the password.
+        reason = first_line(error).replace(url, "the URL")
+        remedy = "check it, or leave it out for a data base in the folder"
+        if re.match(r"postgres\b", url):
+            remedy = "write postgresql instead of postgres, which SQLAlchemy does not know"
+        raise TenfoldError(
+            f"--storage {without_password(url)} can't be opened ({reason}); {remedy}."
+        ) from None
 
 
 def without_password(url: str) -> str:
     """A storage's URL as it may be shown and kept; the absolute path of a file."""
     if "://" not in url:
         return str(Path(url).resolve())
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url.partition("://")[0] + "://…"
+    return re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file of a storage at a path, or at a URL of SQLite; None of others, and in memory."""
-    file: str | None = url
-    if "://" in url:
-        from sqlalchemy.engine import make_url
-        from sqlalchemy.exc import ArgumentError
+    """The file of a storage at a path, or at a URL of SQLite; None of others, and in memory.
 
-        try:
-            parts = make_url(url)
-        except ArgumentError:
-            return None
-        file = parts.database if parts.get_backend_name() == "sqlite" else None
-    if not file or file == ":memory:" or file.startswith("file:"):
+    Raises TenfoldError where it is a folder.
+    """
+    kind, separator, place = url.partition("://")
+    file = place.partition("?")[0].removeprefix("/") if separator else url
+    is_elsewhere = separator and not kind.startswith("sqlite")
+    if not file or is_elsewhere or file == ":memory:" or file.startswith("file:"):
         return None
+    if Path(file).is_dir():
+        raise TenfoldError(f"--storage {url} is a folder; name a file in it.")
     return Path(file).resolve()
 
 
 @contextlib.contextmanager
-def alone(folder: Path, *, name: str = "search.lock") -> Iterator[None]:
-    """What is done in this context, no other process does with the same folder at the same time."""
-    lock = FileLock(folder / name, timeout=BUSY_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise HeldError(
-            f"Another process has held {lock.lock_file} for {BUSY_SECONDS:.0f} seconds; end that "
-            "process and run the same command again."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def alone_with(url: str) -> contextlib.AbstractContextManager[None]:
-    """As `alone`, of the storage at `url`, which drivers with other folders may share: two readers
-    of an SQLite file would take the same trial, where other data bases lock its row."""
+def alone(folder: Path, url: str = "") -> Iterator[None]:
+    """What is done in this context, no other process does at the same time with the same folder,
+    nor with the storage at `url`, which drivers with other folders may share."""
     file = sqlite_file(url)
-    return alone(file.parent, name=f"{file.name}.lock") if file else contextlib.nullcontext()
+    with contextlib.ExitStack() as stack:
+        for path in (folder / "search.lock", file and file.with_name(f"{file.name}.lock")):
+            if path is not None and path.parent.is_dir():
+                try:
+                    stack.enter_context(FileLock(path, timeout=BUSY_SECONDS))
+                except Timeout:
+                    raise HeldError(
+                        f"Another process has held {path} for {BUSY_SECONDS:.0f} seconds; end "
+                        "that process and run the same command again."
+                    ) from None
+        if url and file is None:
+            with _opening(url):
+                engine = create_engine(url, poolclass=NullPool)
+                if engine.dialect.name in SERVER_LOCKS:
+                    connection = stack.enter_context(engine.connect())
+                    connection.execute(text(SERVER_LOCKS[engine.dialect.name]))
+        yield
 
 
 @contextlib.contextmanager
@@ -178,12 +161,7 @@ def storage_errors() -> Iterator[None]:
 
 def is_interrupted(trial: FrozenTrial) -> bool:
     """Whether the trial's driver ended before the trial did."""
-    return trial.state == TrialState.FAIL and not {ERROR, SURPLUS} & trial.user_attrs.keys()
-
-
-def requested(trial: FrozenTrial) -> dict[str, Any]:
-    """The values of a trial, whether it has drawn them or only waits to be given them."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    return trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
 
 
 def resumes(trial: FrozenTrial) -> int | None:
@@ -194,8 +172,7 @@ def resumes(trial: FrozenTrial) -> int | None:
 
 def is_taken(trial: FrozenTrial) -> bool:
     """Whether the trial is one of those that were asked for, and done or under way."""
-    is_waiting = trial.state == TrialState.WAITING
-    return not is_waiting and not is_interrupted(trial) and SURPLUS not in trial.user_attrs
+    return trial.state != TrialState.WAITING and not is_interrupted(trial)
 
 
 def adopt_journal(folder: Path, storage: str) -> bool:
@@ -207,16 +184,13 @@ def adopt_journal(folder: Path, storage: str) -> bool:
     journal = folder / "trials.journal"
     if not journal.exists() or Path(storage).exists():
         return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # A journal is experimental.
-        source = JournalStorage(JournalFileBackend(str(journal)))
+    source = JournalStorage(JournalFileBackend(str(journal)))
     [summary] = optuna.get_all_study_summaries(source)
     before = optuna.load_study(study_name=summary.study_name, storage=source)
     after = optuna.create_study(
         storage=open_storage(storage), study_name=summary.study_name, direction="maximize"
     )
     after.set_user_attr("plan", before.user_attrs["plan"])
-    after.set_user_attr("owner", read_plan(folder).id)
     for trial in before.get_trials():
         if not trial.state.is_finished():
             trial.state, trial.datetime_complete = TrialState.FAIL, trial.datetime_start
@@ -225,13 +199,10 @@ def adopt_journal(folder: Path, storage: str) -> bool:
 
 
 class Store:
-    """The trials of a study, as one driver takes them; those that it has taken give signs of life.
+    """The trials of a study, as one driver takes them; what it has taken gives signs of life."""
 
-    owner: what tells its draws from those of other folders' drivers, empty for the first.
-    """
-
-    def __init__(self, study: optuna.Study, *, seed: int, owner: str, sampler: str) -> None:
-        self.study, self._seed, self._owner, self._sampler = study, seed, owner, sampler
+    def __init__(self, study: optuna.Study, *, seed: int, sampler: str) -> None:
+        self.study, self._seed, self._sampler = study, seed, sampler
         self._taken: dict[int, Trial] = {}
         self._over = threading.Event()
 
@@ -258,24 +229,20 @@ class Store:
     def take(self, num_trials: float) -> Trial | None:
         """The next trial: one that was interrupted, or a new one; None when `num_trials` are taken.
 
-        Trials whose drivers are dead are put back before.
+        Trials whose drivers are dead are put back before. Call it `alone`.
         """
-        while True:
-            self.put_back_dead()
-            trials = self.trials()
-            if sum(map(is_taken, trials)) >= num_trials:
-                return None
-            with quiet():
-                self.study.sampler = self._make_sampler(len(trials))
-                trial = self.study.ask()
-            self._taken[trial.number] = trial
-            self._beat()
-            if RUN not in trial.user_attrs:
-                trial.set_user_attr(RUN, f"trial-{trial.number}")
-            if not self._is_surplus(trial, num_trials):
-                return trial
-            trial.set_user_attr(SURPLUS, True)
-            self.tell(trial, state=TrialState.FAIL)
+        self.put_back_dead()
+        trials = self.trials()
+        if sum(map(is_taken, trials)) >= num_trials:
+            return None
+        with quiet():
+            self.study.sampler = self._make_sampler(len(trials))
+            trial = self.study.ask()
+        self._taken[trial.number] = trial
+        self._beat()
+        if RUN not in trial.user_attrs:
+            trial.set_user_attr(RUN, f"trial-{trial.number}")
+        return trial
 
     def tell(
         self, trial: Trial, value: float | None = None, *, state: TrialState | None = None
@@ -328,23 +295,13 @@ class Store:
         for trial in list(self._taken.values()):
             storage.record_heartbeat(trial._trial_id)
 
-    def _is_surplus(self, trial: Trial, num_trials: float) -> bool:
-        """Whether others took the last of `num_trials` at the same moment; the numbers of trials
-        are in one order for all of them."""
-        trials = self.trials()
-        earlier = [t for t in trials if t.number < trial.number]
-        twice = BASELINE in trial.user_attrs and resumes(trials[trial.number]) is None
-        if twice and any(BASELINE in t.user_attrs for t in earlier):
-            return True
-        return sum(map(is_taken, earlier)) >= num_trials
-
     def _make_sampler(self, num_trials: int) -> optuna.samplers.BaseSampler:
         """A sampler whose draws depend on the seed and on how many trials there are.
 
         So a search by one driver is the same each time, and drivers don't draw the same.
         """
-        text = f"{self._seed} {num_trials} {self._owner}"
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        words = f"{self._seed} {num_trials} "  # As ever: other words would draw other values.
+        seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big")
         if self._sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         if self._sampler == "gp":
