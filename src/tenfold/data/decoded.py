@@ -220,19 +220,14 @@ def _resize_some(task: tuple[NDArray[np.uint8], NDArray[np.int32], int]) -> Deco
     return Decoded(resize_pixels(pixels, image_size=image_size), sizes, {})
 
 
-def resize_dataset(
-    dataset: Dataset,
-    *,
-    image_size: int,
-    photo_size: int = PHOTO_SIZE,
-    progress: Progress | None = None,
-) -> Dataset:
-    """Every split by `resize_images`; with 0, splits of unequal sizes are brought to a common one,
-    as image files are, and a note says so."""
+def resize_dataset(dataset: Dataset, settings: Settings) -> Dataset:
+    """Every split by `resize_images`; where no size is asked for, splits of unequal sizes are
+    brought to a common one, as image files are, and a note says so."""
+    image_size, progress = settings.image_size, settings.progress
     splits, notes = dataset.splits(), dataset.notes
     if image_size == 0 and len({images.size for images in splits.values()}) > 1:
         sizes = [images.size for images in splits.values() for _ in range(len(images))]
-        image_size = common_size(sizes, photo_size=photo_size)
+        image_size = common_size(sizes, photo_size=settings.photo_size)
         found = ", ".join("{} {}x{}".format(split, *i.size) for split, i in splits.items())
         notes += (
             f"The images of the splits differ in size ({found}) and were brought to "

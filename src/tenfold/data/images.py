@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +142,13 @@ class Dataset:
     def class_names(self) -> tuple[str, ...]:
         """One name a class, in label order; the same for every split."""
         return self.train.class_names
+
+    @classmethod
+    def of(cls, name: str, splits: Mapping[str, Images], source: str, **more: Any) -> Self:
+        """The data set of splits by name. more: its other fields."""
+        train, validation, test = map(splits.get, ("train", "validation", "test"))
+        assert train is not None
+        return cls(name, train, validation, test, source, **more)
 
     def splits(self) -> dict[str, Images]:
         """The splits that exist, by name."""

@@ -243,9 +243,7 @@ def _checked(dataset: Dataset, wanted: Description) -> Dataset:
             raise TenfoldError(f"{split} has {counts.min()} to {counts.max()} images a class")
         ids = numbered_ids(split, count)
         splits[split] = Images(images.pixels, images.labels, wanted.class_names, ids)
-    checked = with_checksums(
-        Dataset(wanted.name, splits["train"], None, splits["test"], dataset.source)
-    )
+    checked = with_checksums(Dataset.of(wanted.name, splits, dataset.source))
     if wrong := [name for name, sha in wanted.sums.items() if checked.checksums[name] != sha]:
         raise TenfoldError(f"the SHA-256 of {', '.join(wrong)} is wrong")
     return checked
