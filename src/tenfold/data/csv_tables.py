@@ -14,7 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tenfold.data.folders import PictureFile, folder_within, picture_files
 from tenfold.data.images import Dataset, Settings
@@ -70,7 +70,7 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
         for split, file in tables.items()
         for pair in _find_images(list(read_table(file, split=split)), finder)
     ]
-    _require_distinct([(row, file.path) for row, file in found], what="picture")
+    require_distinct([(row, file.path) for row, file in found], what="picture")
     table: dict[str, list[Row]] = defaultdict(list)
     ids = []
     for row, file in found:
@@ -80,7 +80,7 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
         ids.append((row, name))
         source, shown = os.path.join(root, file.path), printable(file.path)
         table[row.split].append(Row(source, shown, row.label, name, row.place, file.stamp))
-    _require_distinct(ids, what="id")
+    require_distinct(ids, what="id")
     unlabelled = len(files) - len(found)
     left_out = f"Left out: {counted(unlabelled, 'picture')} that no CSV file labels."
     return decode_table(
@@ -95,7 +95,17 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
     )
 
 
-def _require_distinct(pairs: Iterable[tuple[LabelRow, str]], *, what: str) -> None:
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows under a line of column names, as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def require_distinct(pairs: Iterable[tuple[LabelRow, str]], *, what: str) -> None:
+    """Raise TenfoldError where two rows have the same value."""
     seen: dict[str, LabelRow] = {}
     for row, value in pairs:
         if (first := seen.setdefault(value, row)) is not row:

@@ -95,19 +95,17 @@ def folder_within(path: Path) -> Path:
         path = inner
 
 
-def picture_files(root: Path, folder: str = "") -> Iterator[PictureFile]:
-    """The picture files in `folder` below `root` at any depth, by suffix, sorted by path."""
-    return _walk(root, folder, ancestors=())
-
-
-def is_litter(name: str) -> bool:
-    """Whether a file or folder is hidden or left by an operating system."""
-    return name.startswith(".") or name.casefold() in _LITTER
-
-
-def _walk(
-    root: Path, folder: str, *, ancestors: Sequence[tuple[int, int]]
+def picture_files(
+    root: Path,
+    folder: str = "",
+    *,
+    suffixes: tuple[str, ...] = PICTURE_SUFFIXES,
+    ancestors: Sequence[tuple[int, int]] = (),
 ) -> Iterator[PictureFile]:
+    """The picture files in `folder` below `root` at any depth, by suffix, sorted by path.
+
+    ancestors: the folders that it is in, by device and number.
+    """
     place = root / folder
     status = place.stat()
     identity = (status.st_dev, status.st_ino)
@@ -119,7 +117,7 @@ def _walk(
         )
     for entry in visible:
         path = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.name.lower().endswith(PICTURE_SUFFIXES) and not entry.is_dir():
+        if entry.name.lower().endswith(suffixes) and not entry.is_dir():
             # One that is replaced may have the size and the time of the one before.
             try:
                 s = entry.stat()
@@ -128,7 +126,13 @@ def _walk(
                 stamp = "-"
             yield PictureFile(path, f"{path} {stamp}")
         elif entry.is_dir():
-            yield from _walk(root, path, ancestors=(*ancestors, identity))
+            above = (*ancestors, identity)
+            yield from picture_files(root, path, suffixes=suffixes, ancestors=above)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden or left by an operating system."""
+    return name.startswith(".") or name.casefold() in _LITTER
 
 
 class _Split(NamedTuple):

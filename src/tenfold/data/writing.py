@@ -1,8 +1,6 @@
 """Data sets as files: numbered PNG files with CSV labels, parquet, and npz; whole or not at all."""
 
 import contextlib
-import csv
-import io
 import json
 import zipfile
 from collections.abc import Generator, Iterator
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.csv_tables import CLASSES_FILE, ORIGINAL_ID
+from tenfold.data.csv_tables import CLASSES_FILE, ORIGINAL_ID, table_text
 from tenfold.data.encoding import png_bytes
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.data.workers import chunks_of, map_on_cores
@@ -46,12 +44,10 @@ def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = No
 
 def _label_table(images: Images, split: str) -> str:
     own_ids = not np.array_equal(images.ids, numbered_ids(split, len(images)))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", ORIGINAL_ID][: 2 + own_ids])
-    for number, (label, name) in enumerate(zip(images.labels, images.ids.tolist(), strict=True)):
-        writer.writerow([number + 1, images.class_names[label], name][: 2 + own_ids])
-    return text.getvalue()
+    columns = ["id", "label", ORIGINAL_ID][: 2 + own_ids]
+    names = [images.class_names[label] for label in images.labels]
+    rows = zip(range(1, len(names) + 1), names, images.ids.tolist(), strict=True)
+    return table_text(columns, (row[: len(columns)] for row in rows))
 
 
 def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
