@@ -200,7 +200,7 @@ def test_the_same_arguments_give_the_same_pictures_of_data_loaded_again():
 
 def test_training_data_knows_where_it_is_from_and_has_no_test():
     data = training_data(CASES["train alone"], train_size=0, validation_size=6, seed=0)
-    assert (data.dataset_name, data.source, data.checksums) == (
+    assert (data.name, data.source, data.checksums) == (
         "noise",
         "made here",
         {"train": "abc"},

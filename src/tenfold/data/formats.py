@@ -17,7 +17,6 @@ from tenfold.data.decoded import resize_dataset
 from tenfold.data.folders import (
     class_folders,
     folder_within,
-    is_litter,
     picture_files,
     read_image_folder,
 )
@@ -127,19 +126,11 @@ def _detect_folder(path: Path) -> str | None:
             return "csv"
         passed = ", ".join(file.name for file in tables)
         logger.info("In %s, %s names class folders and no pictures: passed over.", path, passed)
-    if _holds_parquet(path):
+    if any(picture_files(path, suffixes=(".parquet",))):
         return "parquet"
     if any("/" in file.path for file in picture_files(path)):  # looks no further than the first
         return "images"
     return None
-
-
-def _holds_parquet(path: Path) -> bool:
-    for _, inner, names in os.walk(path):
-        inner[:] = [name for name in inner if not is_litter(name)]
-        if any(name.endswith(".parquet") for name in names):
-            return True
-    return False
 
 
 def _detect_file(path: Path) -> str | None:

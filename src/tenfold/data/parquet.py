@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tenfold.data.folders import picture_files
 from tenfold.data.images import Dataset, Settings, Source
 from tenfold.data.tables import Label, Row, as_text, decode_table, names_declared, split_within
 from tenfold.errors import TenfoldError, first_line
@@ -48,11 +49,7 @@ def read_parquet(path: Path, settings: Settings) -> Dataset:
 def _files_by_split(path: Path) -> dict[str, list[Path]]:
     if not path.is_dir():
         return {"train": [path]}
-    files = [
-        file
-        for file in sorted(path.rglob("*.parquet"))
-        if not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    files = [path / file.path for file in picture_files(path, suffixes=(".parquet",))]
     if len(files) == 1:
         return {"train": files}
     found: dict[str, list[Path]] = defaultdict(list)

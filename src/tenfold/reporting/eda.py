@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +28,6 @@ _NOTABLE_TINT = 5.0
 _TOO_MANY = 0.2
 
 
-class Pair(NamedTuple):
-    """Two images that are alike, and where they are: split and index."""
-
-    pair: DuplicatePair
-    first: tuple[str, int]
-    second: tuple[str, int]
-
-
 def write_exploration_page(exploration: Exploration, dataset: Dataset, path: Path) -> None:
     """Write the page about `exploration` to `path`, whole or not at all.
 
@@ -49,6 +40,10 @@ def write_exploration_page(exploration: Exploration, dataset: Dataset, path: Pat
 def render_exploration(exploration: Exploration, dataset: Dataset) -> str:
     """The page as HTML that refers to nothing outside itself."""
     splits, looks = dataset.splits(), exploration.classes
+    positions = {
+        split: {name: n for n, name in enumerate(images.ids.tolist())}
+        for split, images in splits.items()
+    }
 
     def uri(pixels: NDArray[np.uint8]) -> str:
         return png_data_uri(thumbnails(pixels[None])[0])
@@ -61,12 +56,13 @@ def render_exploration(exploration: Exploration, dataset: Dataset) -> str:
         balance=_balance(exploration.splits[0]),
         findings=findings(exploration),
         curves=_curves(looks),
-        pairs=[(each, _shown_pairs(each, dataset)) for each in overlaps],
+        pairs=[(each, _shown_pairs(each)) for each in overlaps],
         is_grey=_is_grey(looks),
         chart=(_CHART_WIDTH, _CHART_HEIGHT),
         num_samples=max(1, _MAX_SAMPLES // max(1, len(looks))),
         num_images=max(1, sum(split.num_pictures for split in exploration.splits)),
         uri=uri,
+        place_of=lambda split, name: (split, positions[split][name]),
         uri_of=lambda split, index: uri(splits[split].pixels[index]),
         label_of=lambda split, index: dataset.class_names[splits[split].labels[index]],
     )
@@ -96,7 +92,7 @@ def _outline(heights: NDArray[np.float64]) -> str:
     return f"M0 {heights[0]:.1f}{steps}"
 
 
-def _shown_pairs(overlap: Overlap, dataset: Dataset) -> list[Pair]:
+def _shown_pairs(overlap: Overlap) -> list[DuplicatePair]:
     """Those with different labels first, then evenly from the most to the least alike.
 
     Of images that are all alike only the first pair is shown, or they would fill the page.
@@ -109,16 +105,7 @@ def _shown_pairs(overlap: Overlap, dataset: Dataset) -> list[Pair]:
             same.append(pair)
         seen |= {pair.first, pair.second}
     room = min(_MAX_PAIRS - len(chosen), len(same))
-    chosen += [same[round(n)] for n in np.linspace(0, len(same) - 1, room)] if room else []
-    ids = {split: images.ids for split, images in dataset.splits().items()}
-    return [
-        Pair(
-            pair,
-            (overlap.first, int(np.flatnonzero(ids[overlap.first] == pair.first)[0])),
-            (overlap.second, int(np.flatnonzero(ids[overlap.second] == pair.second)[0])),
-        )
-        for pair in chosen
-    ]
+    return chosen + [same[round(n)] for n in np.linspace(0, len(same) - 1, room)]
 
 
 def findings(exploration: Exploration) -> dict[str, str]:
