@@ -1,11 +1,9 @@
-from dataclasses import fields
-
 import numpy as np
 import pytest
 
 from tenfold.data.images import Dataset, Images
 from tenfold.data.leaks import check_leaks, find_overlaps
-from tenfold.data.splits import TrainingData, evaluation_split, training_data
+from tenfold.data.splits import evaluation_split, training_data
 from tenfold.errors import TenfoldError
 
 
@@ -207,7 +205,7 @@ def test_training_data_knows_where_it_is_from_and_has_no_test():
     )
     assert data.notes[0] == "a note"
     assert "12 of its 60 pictures were held out" in data.notes[1]
-    assert not any("test" in field.name for field in fields(TrainingData))
+    assert data.test is None
 
 
 def test_a_data_set_without_test_pictures_says_so():

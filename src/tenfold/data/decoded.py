@@ -14,10 +14,10 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from tenfold.data.decoding import (
     white_level_for,
 )
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images, Settings, Source
-from tenfold.data.workers import chunks_of, map_on_cores
+from tenfold.data.workers import map_chunks
 from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
@@ -111,11 +111,10 @@ def decode_files(sources: Sequence[Source], settings: Settings, *, entry: Path |
     likely = None if settings.image_size else _likely_size(sources)
     size = settings.image_size or likely or _choose_size(sources, settings)
     while True:
-        tasks = [
-            (list(sources[chunk]), size, likely is not None, level)
-            for chunk in chunks_of(len(sources))
-        ]
-        parts = _map(_decode_some, tasks, "Decoding pictures", len(sources), progress)
+        decode = partial(
+            _decode_some, image_size=size, all_alike=likely is not None, white_level=level
+        )
+        parts = map_chunks(decode, sources, "Decoding pictures", progress)
         try:
             return _collect(
                 parts, (len(sources), size), entry, keeps=settings.skip_broken, white_level=level
@@ -126,23 +125,9 @@ def decode_files(sources: Sequence[Source], settings: Settings, *, entry: Path |
             level = found.level
 
 
-def _map(
-    function: Callable[[Any], Any],
-    tasks: Sequence[Any],
-    label: str,
-    number: int,
-    progress: Progress | None,
-) -> Generator[Any, None, None]:
-    """Results by the chunks of `number` images, and a word about each."""
-    with contextlib.closing(map_on_cores(function, tasks, num_items=number)) as results:
-        for chunk, result in zip(chunks_of(number), results, strict=True):
-            yield result
-            if progress is not None:
-                progress(label, min(chunk.stop, number), number)
-
-
-def _decode_some(task: tuple[list[Source], int, bool, int]) -> Decoded:
-    sources, image_size, all_alike, white_level = task
+def _decode_some(
+    sources: Sequence[Source], *, image_size: int, all_alike: bool, white_level: int
+) -> Decoded:
     pixels = np.empty((len(sources), image_size, image_size, 3), dtype=np.uint8)
     sizes = np.empty((len(sources), 2), dtype=np.int32)
     broken: dict[int, str] = {}
@@ -167,9 +152,9 @@ def _likely_size(sources: Sequence[Source]) -> int | None:
 
 
 def _choose_size(sources: Sequence[Source], settings: Settings) -> int:
-    tasks = [list(sources[chunk]) for chunk in chunks_of(len(sources))]
-    found = _map(_measure_some, tasks, "Measuring pictures", len(sources), settings.progress)
-    return common_size([size for some in found for size in some], photo_size=settings.photo_size)
+    found = map_chunks(_measure_some, sources, "Measuring pictures", settings.progress)
+    sizes = [size for _, some in found for size in some]
+    return common_size(sizes, photo_size=settings.photo_size)
 
 
 def _measure_some(sources: Sequence[Source]) -> list[tuple[int, int]]:
@@ -209,15 +194,15 @@ def resize_images(
     keeps = number >= MIN_KEPT
     entry = _entry(checksum or sum_of(images.pixels), f"resized to {image_size}") if keeps else None
     if (kept := _read(entry)) is None:
-        tasks = [(np.asarray(images.pixels[c]), sizes[c], image_size) for c in chunks_of(number)]
-        parts = _map(_resize_some, tasks, "Resizing pictures", number, progress)
+        resize = partial(_resize_some, image_size=image_size)
+        parts = map_chunks(resize, images.pixels, "Resizing pictures", progress)
         kept = _collect(parts, (number, image_size), entry)
     return replace(images, pixels=kept.pixels, original_sizes=sizes)
 
 
-def _resize_some(task: tuple[NDArray[np.uint8], NDArray[np.int32], int]) -> Decoded:
-    pixels, sizes, image_size = task
-    return Decoded(resize_pixels(pixels, image_size=image_size), sizes, {})
+def _resize_some(pixels: NDArray[np.uint8], *, image_size: int) -> Decoded:
+    sizes = np.full((len(pixels), 2), pixels.shape[1:3], dtype=np.int32)
+    return Decoded(resize_pixels(np.asarray(pixels), image_size=image_size), sizes, {})
 
 
 def resize_dataset(dataset: Dataset, settings: Settings) -> Dataset:
@@ -242,7 +227,7 @@ def resize_dataset(dataset: Dataset, settings: Settings) -> Dataset:
 
 
 def _collect(
-    parts: Generator[Decoded, None, None],
+    parts: Generator[tuple[slice, Decoded], None, None],
     shape: tuple[int, int],
     entry: Path | None,
     *,
@@ -261,9 +246,8 @@ def _collect(
         broken: dict[int, str] = {}
         count = peak = 0
         with contextlib.closing(parts):
-            for part in parts:
-                start = count + len(broken)
-                broken |= {start + position: why for position, why in part.broken.items()}
+            for chunk, part in parts:
+                broken |= {chunk.start + position: why for position, why in part.broken.items()}
                 pixels[count : count + len(part.pixels)] = part.pixels
                 count += len(part.pixels)
                 sizes.append(part.sizes)

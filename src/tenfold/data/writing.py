@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tenfold.data.csv_tables import CLASSES_FILE, ORIGINAL_ID, table_text
 from tenfold.data.encoding import png_bytes
 from tenfold.data.images import Dataset, Images, numbered_ids
-from tenfold.data.workers import chunks_of, map_on_cores
+from tenfold.data.workers import map_chunks
 from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file, replacing, require_writable, write_text
 from tenfold.progress import Progress
@@ -114,15 +114,7 @@ def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None)
 def _png_files(
     images: Images, split: str, progress: Progress | None
 ) -> Generator[tuple[slice, list[bytes]], None, None]:
-    """The contents of PNG files of some images at a time, in order, on all cores."""
-    number = len(images)
-    chunks = chunks_of(number)
-    tasks = (images.pixels[chunk] for chunk in chunks)
-    with contextlib.closing(map_on_cores(_encode, tasks, num_items=number)) as results:
-        for chunk, contents in zip(chunks, results, strict=True):
-            yield chunk, contents
-            if progress is not None:
-                progress(f"Writing the {split} split", min(chunk.stop, number), number)
+    return map_chunks(_encode, images.pixels, f"Writing the {split} split", progress)
 
 
 def _encode(pixels: NDArray[np.uint8]) -> list[bytes]:
