@@ -5,8 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from tenfold.data import load
-from tenfold.data.formats import export
+from tenfold.data import export, load
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import wilson_interval

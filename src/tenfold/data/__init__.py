@@ -2,13 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images, Settings
+from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
-
-if TYPE_CHECKING:
-    from tenfold.data.formats import export
 
 __all__ = ["Dataset", "Images", "export", "load"]
 
@@ -63,9 +60,20 @@ def load(
     return with_checksums(found)
 
 
-def __getattr__(name: str) -> object:
-    if name != "export":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tenfold.data.formats import export
+def export(
+    dataset: Dataset,
+    path: str | os.PathLike[str],
+    format: str,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Write a data set as `folder` (PNG and CSV), `parquet` or `npz`; `load` gets it back.
 
-    return export
+    Raises TenfoldError for another format, where something is at `path` already, and where the
+    disk is full; nothing is left behind then.
+    """
+    from tenfold.data.writing import WRITERS
+
+    if format not in WRITERS:
+        raise TenfoldError(f"The format {format!r} can't be written; choose {', '.join(WRITERS)}.")
+    WRITERS[format](dataset, Path(path).expanduser().absolute(), progress=progress)

@@ -9,6 +9,7 @@ line, which keeps their order, and a column `original_id` where images have ids 
 
 import csv
 import io
+import itertools
 import os
 import re
 from collections import defaultdict
@@ -134,35 +135,32 @@ def find_tables(root: Path) -> dict[str | None, Path]:
     `metadata.csv` only if their first line names columns for images and labels. Failing those,
     each split's folder may hold its own `metadata.csv`, as on the Hugging Face hub.
     """
-    found = _one_each(
-        root,
-        (
-            (split, file)
-            for file in sorted(root.glob("*.[cC][sS][vV]"))
-            if (match := re.fullmatch(r"(.+?)([_-]?labels)?\.csv", file.name, re.IGNORECASE))
-            and (split := split_named(match[1]))
-            and (match[2] or _has_columns(file))
-        ),
+    own = (
+        (split, file)
+        for file in sorted(root.glob("*.[cC][sS][vV]"))
+        if (match := re.fullmatch(r"(.+?)([_-]?labels)?\.csv", file.name, re.IGNORECASE))
+        and (split := split_named(match[1]))
+        and (match[2] or _has_columns(file))
     )
-    if "train" in found:
-        return found
-    for name in SINGLE_FILES:
-        file = root / name
-        if file.is_file() and (name == "labels.csv" or _has_columns(file)):
-            return {None: file}
-    inner = _one_each(
-        root,
-        (
-            (split, file)
-            for name in SINGLE_FILES
-            for file in sorted(root.glob(f"*/{name}"))
-            if (split := split_named(file.parent.name)) and _has_columns(file)
-        ),
+    single = (
+        (None, root / name)
+        for name in SINGLE_FILES
+        if (root / name).is_file() and (name == "labels.csv" or _has_columns(root / name))
     )
-    return inner if "train" in inner else {}
+    inner = (
+        (split, file)
+        for name in SINGLE_FILES
+        for file in sorted(root.glob(f"*/{name}"))
+        if (split := split_named(file.parent.name)) and _has_columns(file)
+    )
+    for tables in (own, itertools.islice(single, 1), inner):
+        found = _one_each(root, tables)
+        if not {"train", None}.isdisjoint(found):
+            return found
+    return {}
 
 
-def _one_each(root: Path, tables: Iterable[tuple[str, Path]]) -> dict[str | None, Path]:
+def _one_each(root: Path, tables: Iterable[tuple[str | None, Path]]) -> dict[str | None, Path]:
     found: dict[str | None, Path] = {}
     for split, file in tables:
         if found.setdefault(split, file) is not file:
@@ -363,24 +361,21 @@ def _find_images(
         for column in (rows[0].names if rows else ())
     }
     column = _column_of_images(rows, found)
-    missing: list[LabelRow] = []
-    for row, files in zip(rows, found.get(column, ()), strict=True):
-        row = row._replace(name=row.names[column])
-        if len(files) > 1:
-            listed = " and ".join(printable(file.path) for file in files[:2])
-            raise TenfoldError(f"{row.place} names {row.name!r}, which may be {listed}; say which.")
-        if files:
-            yield row, files[0]
-        else:
-            missing.append(row)
+    missing = [row for row, files in zip(rows, found.get(column, ()), strict=True) if not files]
     if missing:
         row = missing[0]
-        place = finder.place(row.name, row.split)
+        place = finder.place(row.names[column], row.split)
         raise TenfoldError(
-            f"{row.place} names the picture {row.name!r}, but there is no {place} (nor "
+            f"{row.place} names the picture {row.names[column]!r}, but there is no {place} (nor "
             f"that name with .png, .jpg and so on) in {row.file.parent}; {len(missing)} of "
             f"{len(rows)} are missing: restore them or remove their lines."
         )
+    for row, files in zip(rows, found.get(column, ()), strict=True):
+        name = row.names[column]
+        if len(files) > 1:
+            listed = " and ".join(printable(file.path) for file in files[:2])
+            raise TenfoldError(f"{row.place} names {name!r}, which may be {listed}; say which.")
+        yield row._replace(name=name), files[0]
 
 
 def _column_of_images(

@@ -240,8 +240,7 @@ def _collect(
     Raises _OtherLevelError where no `white_level` is given and they use less than sixteen bits.
     """
     number, side = shape
-    with _staging(entry) as staging:
-        pixels = _room(staging, (number, side, side, 3))
+    with _room(entry, (number, side, side, 3)) as (staging, pixels):
         sizes: list[NDArray[np.int32]] = [np.empty((0, 2), dtype=np.int32)]
         broken: dict[int, str] = {}
         count = peak = 0
@@ -257,39 +256,36 @@ def _collect(
             raise _OtherLevelError(level)
         level = white_level or level if peak else 0
         found = Decoded(pixels[:count], np.concatenate(sizes), broken, level)
-        if entry is not None and staging is not None and isinstance(pixels, np.memmap):
+        if entry is not None and staging is not None:
             kept = _write(staging, entry, found) if keeps or not broken else None
             found = kept or replace(found, pixels=np.array(found.pixels))
         return found
 
 
-def _room(staging: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An array to be filled: mapped from a file of `staging`, or in memory where the disk lacks
-    room for it, which must be known before, for a mapped file that finds none kills the process."""
-    if staging is not None and hasattr(os, "posix_fallocate"):
-        try:
+@contextlib.contextmanager
+def _room(
+    entry: Path | None, shape: tuple[int, ...]
+) -> Iterator[tuple[Path | None, NDArray[np.uint8]]]:
+    """An array to be filled, mapped from a file in a new folder beside `entry`, which is removed at
+    the end unless renamed; or None and an array in memory where that can't be had.
+
+    Whether the disk has room must be known before, for a mapped file that finds none kills the
+    process.
+    """
+    staging = entry and entry.with_name(f".{secrets.token_hex(6)}.tmp")
+    place, pixels = None, None
+    try:
+        if staging is not None and hasattr(os, "posix_fallocate"):
+            staging.mkdir(parents=True)
             path = staging / "pixels.npy"
             mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             with open(path, "rb+") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            return mapped
-        except OSError as error:
-            _warn(error)
-    return np.empty(shape, dtype=np.uint8)
-
-
-@contextlib.contextmanager
-def _staging(entry: Path | None) -> Iterator[Path | None]:
-    """A new folder beside `entry`, removed at the end unless renamed; None if it can't be had."""
-    staging = entry and entry.with_name(f".{secrets.token_hex(6)}.tmp")
-    try:
-        if staging is not None:
-            staging.mkdir(parents=True)
+            place, pixels = staging, mapped
     except OSError as error:
         _warn(error)
-        staging = None
     try:
-        yield staging
+        yield place, np.empty(shape, dtype=np.uint8) if pixels is None else pixels
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)

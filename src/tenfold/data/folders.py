@@ -9,7 +9,6 @@ passed over. A class folder may hold folders of its own.
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,8 +34,7 @@ PICTURE_SUFFIXES = (
 _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found"})
 
 
-@dataclass(frozen=True)
-class PictureFile:
+class PictureFile(NamedTuple):
     """A picture file below a root folder.
 
     path: relative to the root, with forward slashes; stamp: changes whenever the file does.
@@ -172,8 +170,12 @@ class _Layout:
         self.notes, self.said = list[str](), list[str]()
         self._files = {name: list(picture_files(root, name)) for name in subfolders(root)}
         for folder, files in self._files.items():
-            if split := split_named(folder):
-                self._add(split, _split_in(root, folder, files))
+            own = _split_in(root, folder, files) if (split := split_named(folder)) else None
+            if split and own and own.files and self.splits.setdefault(split, own) is not own:
+                raise TenfoldError(
+                    f"{root} holds {self.splits[split].folder} and {own.folder}, which both mean "
+                    f"the {split} split; rename or remove one of them."
+                )
         tops = {split.folder.partition("/")[0] for split in self.splits.values()}
         filled = [name for name, files in self._files.items() if files and name not in tops]
         named = [name for name in filled if split_named(name)]
@@ -184,14 +186,6 @@ class _Layout:
             self._train_beside(named, classes)
         else:
             self._without_splits(named, classes)
-
-    def _add(self, split: str, own: _Split) -> None:
-        if own.files and self.splits.setdefault(split, own) is not own:
-            both = f"{self.splits[split].folder} and {own.folder}"
-            raise TenfoldError(
-                f"{self.root} holds {both}, which both mean the {split} split; rename or remove "
-                "one of them."
-            )
 
     def _leave_out(self, named: list[str], classes: list[str]) -> None:
         """Folders of splits, train among them."""

@@ -1,4 +1,4 @@
-"""What a path holds, found out by looking; reading it, and writing a data set out again."""
+"""What a path holds, found out by looking, and reading it."""
 
 import difflib
 import logging
@@ -22,17 +22,10 @@ from tenfold.data.folders import (
 )
 from tenfold.data.images import Dataset, Settings, class_gaps, with_distinct_ids
 from tenfold.data.parquet import read_parquet
-from tenfold.data.writing import write_folder, write_npz, write_parquet
 from tenfold.errors import TenfoldError
-from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
 
-EXPORT_FORMATS: dict[str, Callable[..., None]] = {
-    "folder": write_folder,
-    "parquet": write_parquet,
-    "npz": write_npz,
-}
 _READERS: dict[str, Callable[[Path, Settings], Dataset]] = {
     "cifar": read_cifar,
     "npz": read_npz,
@@ -85,25 +78,6 @@ def detect(path: Path) -> str:
     if kind is None:
         raise TenfoldError(f"{path} holds no data set that is known: {_LOOKED_FOR}.")
     return kind
-
-
-def export(
-    dataset: Dataset,
-    path: str | os.PathLike[str],
-    format: str,
-    *,
-    progress: Progress | None = None,
-) -> None:
-    """Write a data set as `folder` (PNG and CSV), `parquet` or `npz`; `load` gets it back.
-
-    Raises TenfoldError for another format, where something is at `path` already, and where the
-    disk is full; nothing is left behind then.
-    """
-    if format not in EXPORT_FORMATS:
-        raise TenfoldError(
-            f"The format {format!r} can't be written; choose {', '.join(EXPORT_FORMATS)}."
-        )
-    EXPORT_FORMATS[format](dataset, Path(path).expanduser().absolute(), progress=progress)
 
 
 def unknown_name(name: str, known: Iterable[str]) -> TenfoldError:

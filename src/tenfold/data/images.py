@@ -96,12 +96,13 @@ class Images:
 
     def take(self, indices: NDArray[np.int64]) -> "Images":
         """The pictures at `indices`, in that order, with their labels and ids."""
-        return Images(
-            np.ascontiguousarray(self.pixels[indices]),
-            self.labels[indices],
-            self.class_names,
-            self.ids[indices],
-            None if self.original_sizes is None else self.original_sizes[indices],
+        sizes = self.original_sizes
+        return replace(
+            self,
+            pixels=np.ascontiguousarray(self.pixels[indices]),
+            labels=self.labels[indices],
+            ids=self.ids[indices],
+            original_sizes=None if sizes is None else sizes[indices],
         )
 
     def same_as(self, other: "Images") -> bool:

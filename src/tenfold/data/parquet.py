@@ -121,8 +121,7 @@ def image_column(schema: "pa.Schema", file: Path) -> str:
 
 def _of_kind(features: dict[str, Any], kind: str) -> list[str]:
     """The columns that the hub's metadata say are images, or labels."""
-    described = {name: each for name, each in features.items() if isinstance(each, dict)}
-    return [name for name, each in described.items() if each.get("_type") == kind]
+    return [name for name, each in features.items() if each.get("_type") == kind]
 
 
 def _column(schema: "pa.Schema", file: Path, names: Sequence[str], what: str) -> str:

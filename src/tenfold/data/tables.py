@@ -164,21 +164,18 @@ def _decoded_splits(
         start, part = start + len(rows), slice(done, done + len(keep))
         done = part.stop
         if keep:
-            sizes = decoded.sizes[part]
+            sizes, own = decoded.sizes[part], [row.id for row in rows if row.id is not None]
+            ids = (
+                np.array(own, np.str_) if len(own) == len(rows) else numbered_ids(split, len(rows))
+            )
             splits[split] = Images(
                 decoded.pixels[part],
                 numbered.labels[split][keep],
                 numbered.class_names,
-                _ids(rows, split)[keep],
+                ids[keep],
                 sizes if (sizes != decoded.pixels.shape[1:3]).any() else None,
             )
     return splits
-
-
-def _ids(rows: Sequence[Row], split: str) -> NDArray[np.str_]:
-    """Those of the rows, or their numbers where one has none."""
-    own = [row.id for row in rows if row.id is not None]
-    return np.array(own, np.str_) if len(own) == len(rows) else numbered_ids(split, len(rows))
 
 
 def _broken_note(broken: Mapping[str, str], num_all: int, *, place: Path, skip: bool) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import zipfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +144,10 @@ def _require_free(path: Path) -> None:
         return
     if path.exists() or path.is_symlink():
         raise TenfoldError(f"{path} exists already; remove it or choose another place.")
+
+
+WRITERS: dict[str, Callable[..., None]] = {
+    "folder": write_folder,
+    "parquet": write_parquet,
+    "npz": write_npz,
+}

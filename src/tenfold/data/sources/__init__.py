@@ -125,15 +125,15 @@ def fetch(
         raise TenfoldError(
             f"{named} (from --from or TENFOLD_DATA) does not exist; give what holds {wanted.name}."
         )
-    if named and location:
-        return _kept(_from_location(named, wanted, progress=progress), progress=progress)
-    if entry := cache.load(wanted.name, sums=wanted.sums):
+    if not location and (entry := cache.load(wanted.name, sums=wanted.sums)):
         return replace(entry, source=f"cache ({entry.source})")
     reasons: dict[str, str] = {}
     if named:
         try:
             return _kept(_from_location(named, wanted, progress=progress), progress=progress)
         except TenfoldError as error:
+            if location:
+                raise
             reasons["TENFOLD_DATA"] = str(error).rstrip(".")
             logger.warning("%s", error)
     if offline:
