@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tenfold.data.cifar import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES, read_cifar
+from tenfold.data.images import Settings
 from tenfold.errors import TenfoldError
 
 NUM_TRAIN = 12
@@ -113,7 +114,7 @@ def pack(folder: Path, archive: Path):
 def test_binary_folder_is_read_plane_by_plane(tmp_path):
     pixels, labels = make_arrays()
     write_binary10(tmp_path, pixels, labels)
-    dataset = read_cifar(tmp_path)
+    dataset = read_cifar(tmp_path, Settings())
     assert_read(dataset, pixels, labels, CIFAR10_CLASS_NAMES)
     assert dataset.name == "cifar10"
     assert dataset.notes[0].endswith(
@@ -133,7 +134,7 @@ def test_archives_are_read_without_unpacking(tmp_path, suffix, kind):
     archive = tmp_path / f"archive{suffix}"
     pack(folder, archive)
     before = sorted(tmp_path.rglob("*"))
-    assert_read(read_cifar(archive), pixels, labels, CIFAR10_CLASS_NAMES)
+    assert_read(read_cifar(archive, Settings()), pixels, labels, CIFAR10_CLASS_NAMES)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -141,7 +142,7 @@ def test_archives_are_read_without_unpacking(tmp_path, suffix, kind):
 def test_python_batches_of_every_pickle_protocol(tmp_path, kind):
     pixels, labels = make_arrays()
     write_python10(tmp_path / "cifar-10-batches-py", pixels, labels, dump=DUMPS[kind])
-    assert_read(read_cifar(tmp_path), pixels, labels, CIFAR10_CLASS_NAMES)
+    assert_read(read_cifar(tmp_path, Settings()), pixels, labels, CIFAR10_CLASS_NAMES)
 
 
 def test_cifar100_uses_the_fine_labels(tmp_path):
@@ -162,7 +163,7 @@ def test_cifar100_uses_the_fine_labels(tmp_path):
     (binary / "fine_label_names.txt").write_text("\n".join(CIFAR100_CLASS_NAMES))
     meta = {"fine_label_names": list(CIFAR100_CLASS_NAMES), "coarse_label_names": ["x"] * 20}
     (python / "meta").write_bytes(python2_pickle(meta))
-    for dataset in (read_cifar(binary), read_cifar(python)):
+    for dataset in (read_cifar(binary, Settings()), read_cifar(python, Settings())):
         assert dataset.name == "cifar100"
         assert_read(dataset, pixels, labels, CIFAR100_CLASS_NAMES)
 
@@ -171,14 +172,14 @@ def test_one_batch_alone_under_any_name(tmp_path):
     pixels, labels = make_arrays()
     write_binary10(tmp_path / "batches", pixels, labels)
     second = tmp_path / "batches" / "data_batch_2.bin"
-    dataset = read_cifar(second)
+    dataset = read_cifar(second, Settings())
     np.testing.assert_array_equal(dataset.train.pixels, pixels[4:8])
     assert dataset.test is None
     assert dataset.notes == ("The train split is made of data_batch_2.bin alone.",)
     renamed = tmp_path / "some pictures.dat"
     renamed.write_bytes(second.read_bytes())
-    assert read_cifar(renamed).train.same_as(dataset.train)
-    test = read_cifar(tmp_path / "batches" / "test_batch.bin")
+    assert read_cifar(renamed, Settings()).train.same_as(dataset.train)
+    test = read_cifar(tmp_path / "batches" / "test_batch.bin", Settings())
     np.testing.assert_array_equal(test.train.pixels, pixels[NUM_TRAIN:])
     assert test.notes == ("The train split is made of test_batch.bin alone.",)
 
@@ -212,7 +213,7 @@ def test_row_11_a_pickle_given_as_a_batch_is_never_executed(tmp_path, kind, prot
     pack(folder, archive)
     for path in (folder, archive, folder / "data_batch_1"):
         with pytest.raises(TenfoldError, match="nothing in it was run"):
-            read_cifar(path)
+            read_cifar(path, Settings())
     assert not canary.exists()
 
 
@@ -228,7 +229,7 @@ def test_row_22_a_pickle_that_is_cut_off_names_the_byte(tmp_path, share):
     with pytest.raises(
         TenfoldError, match=rf"data_batch_1: .*at byte {len(cut):,} of {len(cut):,}"
     ):
-        read_cifar(folder)
+        read_cifar(folder, Settings())
 
 
 def test_row_11_what_a_batch_may_use_can_not_be_altered_or_misused(tmp_path):
@@ -245,7 +246,7 @@ def test_row_11_what_a_batch_may_use_can_not_be_altered_or_misused(tmp_path):
         file = tmp_path / "data_batch_1"
         file.write_bytes(content)
         with pytest.raises(TenfoldError, match="data_batch_1"):
-            read_cifar(file)
+            read_cifar(file, Settings())
 
 
 def test_row_22_record_too_short(tmp_path):
@@ -253,10 +254,10 @@ def test_row_22_record_too_short(tmp_path):
     file = tmp_path / "data_batch_2.bin"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(TenfoldError, match=r"data_batch_2\.bin: the record at byte 9219 has 3072"):
-        read_cifar(tmp_path)
+        read_cifar(tmp_path, Settings())
     file.write_bytes(b"")
     with pytest.raises(TenfoldError, match=r"record at byte 0 has 0 bytes instead of 3073"):
-        read_cifar(tmp_path)
+        read_cifar(tmp_path, Settings())
 
 
 def test_row_22_label_above_nine(tmp_path):
@@ -266,7 +267,7 @@ def test_row_22_label_above_nine(tmp_path):
     content[3073 * 2] = 10
     file.write_bytes(content)
     with pytest.raises(TenfoldError, match=r"test_batch\.bin: the label at byte 6146 is 10 where"):
-        read_cifar(tmp_path)
+        read_cifar(tmp_path, Settings())
 
 
 @pytest.mark.parametrize(
@@ -287,25 +288,25 @@ def test_row_22_wrong_python_batch(tmp_path, change, message):
     batch = {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, 3]} | change
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps(batch))
     with pytest.raises(TenfoldError, match=message):
-        read_cifar(tmp_path)
+        read_cifar(tmp_path, Settings())
 
 
 def test_row_17_paths_with_spaces_unicode_and_length(tmp_path):
     folder = tmp_path / "my pictures 猫 ñ" / ("x" * 200) / "cifar-10-batches-bin"
     pixels, labels = make_arrays()
     write_binary10(folder, pixels, labels)
-    assert_read(read_cifar(folder.parent), pixels, labels, CIFAR10_CLASS_NAMES)
+    assert_read(read_cifar(folder.parent, Settings()), pixels, labels, CIFAR10_CLASS_NAMES)
 
 
 def test_folders_that_hold_nothing_or_two_things(tmp_path):
     with pytest.raises(TenfoldError, match=r"data_batch_1\.bin"):
-        read_cifar(tmp_path)
+        read_cifar(tmp_path, Settings())
     with pytest.raises(TenfoldError, match="holds no CIFAR batches"):
-        read_cifar(tmp_path / "missing")
+        read_cifar(tmp_path / "missing", Settings())
     write_binary10(tmp_path / "cifar-10-a", *make_arrays())
     write_binary10(tmp_path / "cifar-10-b", *make_arrays())
     with pytest.raises(TenfoldError, match="the one that is meant"):
-        read_cifar(tmp_path)
+        read_cifar(tmp_path, Settings())
 
 
 def write_package(folder, pixels, labels):
@@ -325,7 +326,7 @@ def test_the_npm_package_is_read_from_archive_and_folder(tmp_path):
     folder = write_package(tmp_path / "in" / "package", pixels, labels)
     pack(folder, tmp_path / "tfjs.tgz")
     for path in (folder, folder.parent, tmp_path / "tfjs.tgz"):
-        assert_read(read_cifar(path), pixels, labels, CIFAR10_CLASS_NAMES)
+        assert_read(read_cifar(path, Settings()), pixels, labels, CIFAR10_CLASS_NAMES)
 
 
 @pytest.mark.parametrize(
@@ -351,4 +352,4 @@ def test_row_22_a_wrong_package_is_refused_with_the_file_in_it(tmp_path, name, c
     else:
         (folder / name).write_bytes(content)
     with pytest.raises(TenfoldError, match=said):
-        read_cifar(folder)
+        read_cifar(folder, Settings())

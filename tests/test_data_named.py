@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tenfold.cli.options import require_data
 from tenfold.data import load
 from tenfold.errors import TenfoldError
 from tenfold.recipe import load_recipe
@@ -117,6 +118,11 @@ def test_a_hub_data_set_of_folders_is_read_as_folders(hub):
             Image.fromarray(images(1, side=40, seed=number)[0]).save(folder / f"{number}.jpg")
     dataset = load("hf:somebody/pets", image_size=32)
     assert (len(dataset.train), len(dataset.test)) == (6, 6)
+
+
+@pytest.mark.parametrize("name", ["hf:somebody/pets", "mnist", "mine.py:load", "digits"])
+def test_every_name_that_is_read_can_be_given_to_a_command(name):
+    require_data(name)
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:pets", "hf:/pets", "hf:somebody/"])

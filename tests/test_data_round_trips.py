@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from tenfold.data import export, load
-from tenfold.data.formats import EXPORT_FORMATS, detect, read
+from tenfold.data.formats import detect, read
 from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.writing import WRITERS
 from tenfold.errors import TenfoldError
 
 CLASS_NAMES = ("猫", "ñandú, the bird", 'a "quoted" one', "Ωmega; x", "never seen")
@@ -67,7 +68,7 @@ def assert_same(got, wanted):
         assert got.splits()[split].pixels.flags.c_contiguous
 
 
-@pytest.mark.parametrize("form", EXPORT_FORMATS)
+@pytest.mark.parametrize("form", WRITERS)
 @pytest.mark.parametrize("make", [one_split, two_splits, three_splits])
 def test_what_is_written_is_read_back(tmp_path, form, make):
     dataset = make()
@@ -80,8 +81,8 @@ def test_what_is_written_is_read_back(tmp_path, form, make):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("first", EXPORT_FORMATS)
-@pytest.mark.parametrize("second", EXPORT_FORMATS)
+@pytest.mark.parametrize("first", WRITERS)
+@pytest.mark.parametrize("second", WRITERS)
 def test_from_each_format_to_each(tmp_path, first, second):
     dataset = three_splits()
     export(dataset, tmp_path / "first", first)
@@ -89,7 +90,7 @@ def test_from_each_format_to_each(tmp_path, first, second):
     assert_same(load(tmp_path / "second"), dataset)
 
 
-@pytest.mark.parametrize("form", EXPORT_FORMATS)
+@pytest.mark.parametrize("form", WRITERS)
 def test_checksums_are_those_of_the_content_not_of_the_format(tmp_path, form):
     path = tmp_path / ("out.npz" if form == "npz" else "out")
     export(two_splits(), path, form)
@@ -97,7 +98,7 @@ def test_checksums_are_those_of_the_content_not_of_the_format(tmp_path, form):
     assert load(path).checksums == load(tmp_path / "reference.npz").checksums
 
 
-@pytest.mark.parametrize("form", EXPORT_FORMATS)
+@pytest.mark.parametrize("form", WRITERS)
 def test_digits_survive_every_format(tmp_path, form):
     digits = load("digits")
     few = replace(
@@ -114,7 +115,7 @@ def test_a_whole_set_of_digits(tmp_path):
     assert_same(load(tmp_path / "digits"), digits)
 
 
-@pytest.mark.parametrize("form", EXPORT_FORMATS)
+@pytest.mark.parametrize("form", WRITERS)
 def test_what_is_there_is_not_written_over(tmp_path, form):
     path = tmp_path / "out"
     path.write_text("mine")

@@ -5,8 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from tenfold.data import load
-from tenfold.data.formats import export
+from tenfold.data import export, load
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import wilson_interval
@@ -251,14 +250,14 @@ def test_numbers_without_an_order_of_the_names_are_not_guessed_at(tmp_path, numb
     named, as_numbers = [(1, "cat"), (2, "dog")], [(1, 0), (2, 1)]
     pair = (as_numbers, named) if numbers_in == "submission" else (named, as_numbers)
     text = sentence(submit(tmp_path, pair[0]), write(tmp_path / "labels.csv", pair[1]))
-    assert f"line 2 has the label {str(pair[0][0][1])!r}, which is not among the 2 classes" in text
+    assert f"line 2 has the label {str(pair[0][0][1])!r}, which is none of the 2 classes" in text
     assert "classes.txt" in text
 
 
 def test_a_number_beyond_the_classes_is_named(tmp_path, truth):
     (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
     text = sentence(submit(tmp_path, [(n, n % 4) for n in range(1, 9)]), truth)
-    assert "submission.csv line 4 has the label '3'" in text
+    assert "submission.csv line 4 has the label 3," in text
 
 
 def test_numbers_on_both_sides_need_no_names(tmp_path):

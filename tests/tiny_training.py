@@ -33,7 +33,8 @@ def data(number: int = 192, *, validation: int = 60) -> TrainingData:
     return TrainingData(
         train=pictures(number),
         validation=pictures(validation, seed=1) if validation else None,
-        dataset_name="tinted noise",
+        test=None,
+        name="tinted noise",
         source="made for a test",
     )
 

@@ -16,6 +16,7 @@ from tenfold.console.output import NotebookOutput, Output
 from tenfold.data import Dataset
 from tenfold.data.checksums import with_checksums
 from tenfold.data.decoded import resize_dataset
+from tenfold.data.images import Settings
 from tenfold.data.sources import full_name
 from tenfold.evaluation.evaluate import evaluate_run
 from tenfold.evaluation.trained import TrainedModel, load
@@ -171,7 +172,7 @@ def train(
     require_effect(wanted, epochs=epochs, lr=lr)
     dataset = None
     if isinstance(data, Dataset):
-        dataset = with_checksums(resize_dataset(data, image_size=wanted.data.image_size))
+        dataset = with_checksums(resize_dataset(data, Settings(wanted.data.image_size)))
     output = NotebookOutput() if progress and "ipykernel" in sys.modules else Output(logs=False)
     with output.training() if progress else contextlib.nullcontext() as reporter:
         done = train_in_folder(

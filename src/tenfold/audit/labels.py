@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from tenfold.audit.answer import Answer, Unanswerable
 from tenfold.audit.subject import Subject
+from tenfold.data.csv_tables import table_text
 from tenfold.errors import TenfoldError, missing_extra
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.evaluation.predictions import Predictions
-from tenfold.evaluation.submissions import table_text
 from tenfold.results.facts import Fact
 
 NUM_DOUBTFUL = 24

@@ -96,8 +96,7 @@ def data_export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a data set as numbered PNG files with CSV labels, as parquet or as npz."""
-    from tenfold.data import load
-    from tenfold.data.formats import export
+    from tenfold.data import export, load
 
     output = Output(as_json=as_json)
     layout = layout or ("npz" if out.suffix == ".npz" else "folder")

@@ -197,9 +197,9 @@ def data_override(name_or_path: str | None) -> list[str]:
 def require_data(name_or_path: str | None) -> None:
     """Raise TenfoldError where there is no such data set, before torch is imported for it."""
     from tenfold.data.formats import unknown_name
-    from tenfold.data.sources import NAMES
+    from tenfold.data.sources import NAMES, is_known
 
-    if name_or_path is None or name_or_path in NAMES or Path(name_or_path).expanduser().exists():
+    if name_or_path is None or is_known(name_or_path) or Path(name_or_path).expanduser().exists():
         return
     raise unknown_name(name_or_path, NAMES)
 

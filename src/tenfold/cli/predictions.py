@@ -381,8 +381,8 @@ def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> Non
 
 
 def _images_text(predictions: "list[PicturePrediction]", *, top: int) -> str:
+    from tenfold.data.csv_tables import table_text
     from tenfold.evaluation.picture_predictions import table_of
-    from tenfold.evaluation.submissions import table_text
 
     has_unsure = any(prediction.is_unsure for prediction in predictions)
     return table_text(*table_of(predictions, top=top, has_unsure=has_unsure))

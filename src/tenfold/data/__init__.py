@@ -2,13 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tenfold.data.images import PHOTO_SIZE, Dataset, Images
+from tenfold.data.images import PHOTO_SIZE, Dataset, Images, Settings
+from tenfold.errors import TenfoldError
 from tenfold.progress import Progress
-
-if TYPE_CHECKING:
-    from tenfold.data.formats import export
 
 __all__ = ["Dataset", "Images", "export", "load"]
 
@@ -44,35 +41,39 @@ def load(
     from tenfold.data.sources.named import find
 
     name = os.fspath(name_or_path)
+    settings = Settings(image_size, skip_broken, progress, photo_size, white_level)
     found: Dataset | Path = Path(name).expanduser()
     if name in sources.NAMES:
         found = sources.get(name, progress=progress)
     elif sources.is_known(name):
         found = find(name)
-    if isinstance(found, Dataset):
-        if image_size or len({images.size for images in found.splits().values()}) > 1:
-            from tenfold.data.decoded import resize_dataset
+    if isinstance(found, Path):
+        from tenfold.data import formats
 
-            found = resize_dataset(found, image_size=image_size, progress=progress)
-        return with_checksums(found)
-    from tenfold.data import formats
+        if not found.exists():
+            raise formats.unknown_name(name, sources.NAMES)
+        found = formats.read(found, **vars(settings))
+    elif image_size or len({images.size for images in found.splits().values()}) > 1:
+        from tenfold.data.decoded import resize_dataset
 
-    if not found.exists():
-        raise formats.unknown_name(name, sources.NAMES)
-    dataset = formats.read(
-        found,
-        image_size=image_size,
-        photo_size=photo_size,
-        skip_broken=skip_broken,
-        white_level=white_level,
-        progress=progress,
-    )
-    return with_checksums(dataset)
+        found = resize_dataset(found, settings)
+    return with_checksums(found)
 
 
-def __getattr__(name: str) -> object:
-    if name != "export":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tenfold.data.formats import export
+def export(
+    dataset: Dataset,
+    path: str | os.PathLike[str],
+    format: str,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Write a data set as `folder` (PNG and CSV), `parquet` or `npz`; `load` gets it back.
 
-    return export
+    Raises TenfoldError for another format, where something is at `path` already, and where the
+    disk is full; nothing is left behind then.
+    """
+    from tenfold.data.writing import WRITERS
+
+    if format not in WRITERS:
+        raise TenfoldError(f"The format {format!r} can't be written; choose {', '.join(WRITERS)}.")
+    WRITERS[format](dataset, Path(path).expanduser().absolute(), progress=progress)

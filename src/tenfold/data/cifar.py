@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.archives import MAX_BYTES, is_archive, read_archive
-from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.images import Dataset, Images, Settings, numbered_ids
 from tenfold.errors import TenfoldError
-from tenfold.progress import Progress
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
 
@@ -91,7 +90,7 @@ def is_cifar(path: Path) -> bool:
     return any(layout.is_batch(file.name) for file, _ in _files(path) for layout in _LAYOUTS)
 
 
-def read_cifar(path: Path, *, progress: Progress | None = None) -> Dataset:
+def read_cifar(path: Path, settings: Settings) -> Dataset:
     """CIFAR-10 or CIFAR-100 from the batches in a folder or an archive, or from one batch.
 
     Raises TenfoldError, with file and byte or key, where a record is cut off, a label too large, or
@@ -112,9 +111,9 @@ def read_cifar(path: Path, *, progress: Progress | None = None) -> Dataset:
                     where, start = f"{split}{layout.beside}", sum(len(each) for _, each in parts)
                     values = json.loads(files[where])[start : start + len(pixels)]
                 parts.append((pixels, _labels(values, layout, len(pixels), len(class_names))))
-                if progress:
+                if settings.progress:
                     done = len(parts) + len(splits) * len(train)
-                    progress("Reading CIFAR batches", done, len(train + test))
+                    settings.progress("Reading CIFAR batches", done, len(train + test))
             if parts:
                 pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
                 ids = numbered_ids(split, len(labels))
@@ -126,8 +125,7 @@ def read_cifar(path: Path, *, progress: Progress | None = None) -> Dataset:
         ) from error
     is_whole = len(train) >= layout.num_batches and layout.is_train(train[0])
     notes = () if is_whole else (f"The train split is made of {', '.join(train)} alone.",)
-    source = f"{path} (CIFAR {layout.kind} batches)"
-    return Dataset(layout.name, splits["train"], None, splits.get("test"), source, notes=notes)
+    return Dataset.of(layout.name, splits, f"{path} (CIFAR {layout.kind} batches)", notes=notes)
 
 
 def _files(path: Path) -> Iterator[tuple[PurePath, Callable[[], bytes]]]:

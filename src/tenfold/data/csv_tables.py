@@ -9,12 +9,13 @@ line, which keeps their order, and a column `original_id` where images have ids 
 
 import csv
 import io
+import itertools
 import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tenfold.data.folders import PictureFile, folder_within, picture_files
 from tenfold.data.images import Dataset, Settings
@@ -70,7 +71,7 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
         for split, file in tables.items()
         for pair in _find_images(list(read_table(file, split=split)), finder)
     ]
-    _require_distinct([(row, file.path) for row, file in found], what="picture")
+    require_distinct([(row, file.path) for row, file in found], what="picture")
     table: dict[str, list[Row]] = defaultdict(list)
     ids = []
     for row, file in found:
@@ -80,7 +81,7 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
         ids.append((row, name))
         source, shown = os.path.join(root, file.path), printable(file.path)
         table[row.split].append(Row(source, shown, row.label, name, row.place, file.stamp))
-    _require_distinct(ids, what="id")
+    require_distinct(ids, what="id")
     unlabelled = len(files) - len(found)
     left_out = f"Left out: {counted(unlabelled, 'picture')} that no CSV file labels."
     return decode_table(
@@ -95,7 +96,17 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
     )
 
 
-def _require_distinct(pairs: Iterable[tuple[LabelRow, str]], *, what: str) -> None:
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows under a line of column names, as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def require_distinct(pairs: Iterable[tuple[LabelRow, str]], *, what: str) -> None:
+    """Raise TenfoldError where two rows have the same value."""
     seen: dict[str, LabelRow] = {}
     for row, value in pairs:
         if (first := seen.setdefault(value, row)) is not row:
@@ -124,35 +135,32 @@ def find_tables(root: Path) -> dict[str | None, Path]:
     `metadata.csv` only if their first line names columns for images and labels. Failing those,
     each split's folder may hold its own `metadata.csv`, as on the Hugging Face hub.
     """
-    found = _one_each(
-        root,
-        (
-            (split, file)
-            for file in sorted(root.glob("*.[cC][sS][vV]"))
-            if (match := re.fullmatch(r"(.+?)([_-]?labels)?\.csv", file.name, re.IGNORECASE))
-            and (split := split_named(match[1]))
-            and (match[2] or _has_columns(file))
-        ),
+    own = (
+        (split, file)
+        for file in sorted(root.glob("*.[cC][sS][vV]"))
+        if (match := re.fullmatch(r"(.+?)([_-]?labels)?\.csv", file.name, re.IGNORECASE))
+        and (split := split_named(match[1]))
+        and (match[2] or _has_columns(file))
     )
-    if "train" in found:
-        return found
-    for name in SINGLE_FILES:
-        file = root / name
-        if file.is_file() and (name == "labels.csv" or _has_columns(file)):
-            return {None: file}
-    inner = _one_each(
-        root,
-        (
-            (split, file)
-            for name in SINGLE_FILES
-            for file in sorted(root.glob(f"*/{name}"))
-            if (split := split_named(file.parent.name)) and _has_columns(file)
-        ),
+    single = (
+        (None, root / name)
+        for name in SINGLE_FILES
+        if (root / name).is_file() and (name == "labels.csv" or _has_columns(root / name))
     )
-    return inner if "train" in inner else {}
+    inner = (
+        (split, file)
+        for name in SINGLE_FILES
+        for file in sorted(root.glob(f"*/{name}"))
+        if (split := split_named(file.parent.name)) and _has_columns(file)
+    )
+    for tables in (own, itertools.islice(single, 1), inner):
+        found = _one_each(root, tables)
+        if not {"train", None}.isdisjoint(found):
+            return found
+    return {}
 
 
-def _one_each(root: Path, tables: Iterable[tuple[str, Path]]) -> dict[str | None, Path]:
+def _one_each(root: Path, tables: Iterable[tuple[str | None, Path]]) -> dict[str | None, Path]:
     found: dict[str | None, Path] = {}
     for split, file in tables:
         if found.setdefault(split, file) is not file:
@@ -353,24 +361,21 @@ def _find_images(
         for column in (rows[0].names if rows else ())
     }
     column = _column_of_images(rows, found)
-    missing: list[LabelRow] = []
-    for row, files in zip(rows, found.get(column, ()), strict=True):
-        row = row._replace(name=row.names[column])
-        if len(files) > 1:
-            listed = " and ".join(printable(file.path) for file in files[:2])
-            raise TenfoldError(f"{row.place} names {row.name!r}, which may be {listed}; say which.")
-        if files:
-            yield row, files[0]
-        else:
-            missing.append(row)
+    missing = [row for row, files in zip(rows, found.get(column, ()), strict=True) if not files]
     if missing:
         row = missing[0]
-        place = finder.place(row.name, row.split)
+        place = finder.place(row.names[column], row.split)
         raise TenfoldError(
-            f"{row.place} names the picture {row.name!r}, but there is no {place} (nor "
+            f"{row.place} names the picture {row.names[column]!r}, but there is no {place} (nor "
             f"that name with .png, .jpg and so on) in {row.file.parent}; {len(missing)} of "
             f"{len(rows)} are missing: restore them or remove their lines."
         )
+    for row, files in zip(rows, found.get(column, ()), strict=True):
+        name = row.names[column]
+        if len(files) > 1:
+            listed = " and ".join(printable(file.path) for file in files[:2])
+            raise TenfoldError(f"{row.place} names {name!r}, which may be {listed}; say which.")
+        yield row._replace(name=name), files[0]
 
 
 def _column_of_images(

@@ -14,10 +14,10 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from tenfold.data.decoding import (
     white_level_for,
 )
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images, Settings, Source
-from tenfold.data.workers import chunks_of, map_on_cores
+from tenfold.data.workers import map_chunks
 from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
@@ -111,11 +111,10 @@ def decode_files(sources: Sequence[Source], settings: Settings, *, entry: Path |
     likely = None if settings.image_size else _likely_size(sources)
     size = settings.image_size or likely or _choose_size(sources, settings)
     while True:
-        tasks = [
-            (list(sources[chunk]), size, likely is not None, level)
-            for chunk in chunks_of(len(sources))
-        ]
-        parts = _map(_decode_some, tasks, "Decoding pictures", len(sources), progress)
+        decode = partial(
+            _decode_some, image_size=size, all_alike=likely is not None, white_level=level
+        )
+        parts = map_chunks(decode, sources, "Decoding pictures", progress)
         try:
             return _collect(
                 parts, (len(sources), size), entry, keeps=settings.skip_broken, white_level=level
@@ -126,23 +125,9 @@ def decode_files(sources: Sequence[Source], settings: Settings, *, entry: Path |
             level = found.level
 
 
-def _map(
-    function: Callable[[Any], Any],
-    tasks: Sequence[Any],
-    label: str,
-    number: int,
-    progress: Progress | None,
-) -> Generator[Any, None, None]:
-    """Results by the chunks of `number` images, and a word about each."""
-    with contextlib.closing(map_on_cores(function, tasks, num_items=number)) as results:
-        for chunk, result in zip(chunks_of(number), results, strict=True):
-            yield result
-            if progress is not None:
-                progress(label, min(chunk.stop, number), number)
-
-
-def _decode_some(task: tuple[list[Source], int, bool, int]) -> Decoded:
-    sources, image_size, all_alike, white_level = task
+def _decode_some(
+    sources: Sequence[Source], *, image_size: int, all_alike: bool, white_level: int
+) -> Decoded:
     pixels = np.empty((len(sources), image_size, image_size, 3), dtype=np.uint8)
     sizes = np.empty((len(sources), 2), dtype=np.int32)
     broken: dict[int, str] = {}
@@ -167,9 +152,9 @@ def _likely_size(sources: Sequence[Source]) -> int | None:
 
 
 def _choose_size(sources: Sequence[Source], settings: Settings) -> int:
-    tasks = [list(sources[chunk]) for chunk in chunks_of(len(sources))]
-    found = _map(_measure_some, tasks, "Measuring pictures", len(sources), settings.progress)
-    return common_size([size for some in found for size in some], photo_size=settings.photo_size)
+    found = map_chunks(_measure_some, sources, "Measuring pictures", settings.progress)
+    sizes = [size for _, some in found for size in some]
+    return common_size(sizes, photo_size=settings.photo_size)
 
 
 def _measure_some(sources: Sequence[Source]) -> list[tuple[int, int]]:
@@ -209,30 +194,25 @@ def resize_images(
     keeps = number >= MIN_KEPT
     entry = _entry(checksum or sum_of(images.pixels), f"resized to {image_size}") if keeps else None
     if (kept := _read(entry)) is None:
-        tasks = [(np.asarray(images.pixels[c]), sizes[c], image_size) for c in chunks_of(number)]
-        parts = _map(_resize_some, tasks, "Resizing pictures", number, progress)
+        resize = partial(_resize_some, image_size=image_size)
+        parts = map_chunks(resize, images.pixels, "Resizing pictures", progress)
         kept = _collect(parts, (number, image_size), entry)
     return replace(images, pixels=kept.pixels, original_sizes=sizes)
 
 
-def _resize_some(task: tuple[NDArray[np.uint8], NDArray[np.int32], int]) -> Decoded:
-    pixels, sizes, image_size = task
-    return Decoded(resize_pixels(pixels, image_size=image_size), sizes, {})
+def _resize_some(pixels: NDArray[np.uint8], *, image_size: int) -> Decoded:
+    sizes = np.full((len(pixels), 2), pixels.shape[1:3], dtype=np.int32)
+    return Decoded(resize_pixels(np.asarray(pixels), image_size=image_size), sizes, {})
 
 
-def resize_dataset(
-    dataset: Dataset,
-    *,
-    image_size: int,
-    photo_size: int = PHOTO_SIZE,
-    progress: Progress | None = None,
-) -> Dataset:
-    """Every split by `resize_images`; with 0, splits of unequal sizes are brought to a common one,
-    as image files are, and a note says so."""
+def resize_dataset(dataset: Dataset, settings: Settings) -> Dataset:
+    """Every split by `resize_images`; where no size is asked for, splits of unequal sizes are
+    brought to a common one, as image files are, and a note says so."""
+    image_size, progress = settings.image_size, settings.progress
     splits, notes = dataset.splits(), dataset.notes
     if image_size == 0 and len({images.size for images in splits.values()}) > 1:
         sizes = [images.size for images in splits.values() for _ in range(len(images))]
-        image_size = common_size(sizes, photo_size=photo_size)
+        image_size = common_size(sizes, photo_size=settings.photo_size)
         found = ", ".join("{} {}x{}".format(split, *i.size) for split, i in splits.items())
         notes += (
             f"The images of the splits differ in size ({found}) and were brought to "
@@ -247,7 +227,7 @@ def resize_dataset(
 
 
 def _collect(
-    parts: Generator[Decoded, None, None],
+    parts: Generator[tuple[slice, Decoded], None, None],
     shape: tuple[int, int],
     entry: Path | None,
     *,
@@ -260,15 +240,13 @@ def _collect(
     Raises _OtherLevelError where no `white_level` is given and they use less than sixteen bits.
     """
     number, side = shape
-    with _staging(entry) as staging:
-        pixels = _room(staging, (number, side, side, 3))
+    with _room(entry, (number, side, side, 3)) as (staging, pixels):
         sizes: list[NDArray[np.int32]] = [np.empty((0, 2), dtype=np.int32)]
         broken: dict[int, str] = {}
         count = peak = 0
         with contextlib.closing(parts):
-            for part in parts:
-                start = count + len(broken)
-                broken |= {start + position: why for position, why in part.broken.items()}
+            for chunk, part in parts:
+                broken |= {chunk.start + position: why for position, why in part.broken.items()}
                 pixels[count : count + len(part.pixels)] = part.pixels
                 count += len(part.pixels)
                 sizes.append(part.sizes)
@@ -278,39 +256,36 @@ def _collect(
             raise _OtherLevelError(level)
         level = white_level or level if peak else 0
         found = Decoded(pixels[:count], np.concatenate(sizes), broken, level)
-        if entry is not None and staging is not None and isinstance(pixels, np.memmap):
+        if entry is not None and staging is not None:
             kept = _write(staging, entry, found) if keeps or not broken else None
             found = kept or replace(found, pixels=np.array(found.pixels))
         return found
 
 
-def _room(staging: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An array to be filled: mapped from a file of `staging`, or in memory where the disk lacks
-    room for it, which must be known before, for a mapped file that finds none kills the process."""
-    if staging is not None and hasattr(os, "posix_fallocate"):
-        try:
+@contextlib.contextmanager
+def _room(
+    entry: Path | None, shape: tuple[int, ...]
+) -> Iterator[tuple[Path | None, NDArray[np.uint8]]]:
+    """An array to be filled, mapped from a file in a new folder beside `entry`, which is removed at
+    the end unless renamed; or None and an array in memory where that can't be had.
+
+    Whether the disk has room must be known before, for a mapped file that finds none kills the
+    process.
+    """
+    staging = entry and entry.with_name(f".{secrets.token_hex(6)}.tmp")
+    place, pixels = None, None
+    try:
+        if staging is not None and hasattr(os, "posix_fallocate"):
+            staging.mkdir(parents=True)
             path = staging / "pixels.npy"
             mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             with open(path, "rb+") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            return mapped
-        except OSError as error:
-            _warn(error)
-    return np.empty(shape, dtype=np.uint8)
-
-
-@contextlib.contextmanager
-def _staging(entry: Path | None) -> Iterator[Path | None]:
-    """A new folder beside `entry`, removed at the end unless renamed; None if it can't be had."""
-    staging = entry and entry.with_name(f".{secrets.token_hex(6)}.tmp")
-    try:
-        if staging is not None:
-            staging.mkdir(parents=True)
+            place, pixels = staging, mapped
     except OSError as error:
         _warn(error)
-        staging = None
     try:
-        yield staging
+        yield place, np.empty(shape, dtype=np.uint8) if pixels is None else pixels
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.images import LUMA, Dataset, Images
 from tenfold.data.leaks import Overlap, find_overlaps
-from tenfold.data.normalisation import Normalisation, channel_statistics
+from tenfold.data.normalisation import Normalisation, channel_statistics, value_counts
 from tenfold.files import without_folders
 from tenfold.progress import Progress
 
@@ -209,8 +209,7 @@ def _looks(images: Images, progress: Progress | None) -> Iterator[ClassLook]:
         for label in np.unique(labels):
             own = pixels[labels == label]
             sums[label] += own.sum(axis=0, dtype=np.int64)
-            for channel in range(3):
-                counts[label, channel] += np.bincount(own[..., channel].ravel(), minlength=256)
+            counts[label] += value_counts(own)
     values = np.arange(256)
     order = np.argsort(np.random.Generator(np.random.PCG64(0)).random(len(images)), kind="stable")
     for label, name in enumerate(images.class_names):

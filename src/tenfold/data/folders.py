@@ -9,7 +9,6 @@ passed over. A class folder may hold folders of its own.
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,8 +34,7 @@ PICTURE_SUFFIXES = (
 _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found"})
 
 
-@dataclass(frozen=True)
-class PictureFile:
+class PictureFile(NamedTuple):
     """A picture file below a root folder.
 
     path: relative to the root, with forward slashes; stamp: changes whenever the file does.
@@ -95,19 +93,17 @@ def folder_within(path: Path) -> Path:
         path = inner
 
 
-def picture_files(root: Path, folder: str = "") -> Iterator[PictureFile]:
-    """The picture files in `folder` below `root` at any depth, by suffix, sorted by path."""
-    return _walk(root, folder, ancestors=())
-
-
-def is_litter(name: str) -> bool:
-    """Whether a file or folder is hidden or left by an operating system."""
-    return name.startswith(".") or name.casefold() in _LITTER
-
-
-def _walk(
-    root: Path, folder: str, *, ancestors: Sequence[tuple[int, int]]
+def picture_files(
+    root: Path,
+    folder: str = "",
+    *,
+    suffixes: tuple[str, ...] = PICTURE_SUFFIXES,
+    ancestors: Sequence[tuple[int, int]] = (),
 ) -> Iterator[PictureFile]:
+    """The picture files in `folder` below `root` at any depth, by suffix, sorted by path.
+
+    ancestors: the folders that it is in, by device and number.
+    """
     place = root / folder
     status = place.stat()
     identity = (status.st_dev, status.st_ino)
@@ -119,7 +115,7 @@ def _walk(
         )
     for entry in visible:
         path = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.name.lower().endswith(PICTURE_SUFFIXES) and not entry.is_dir():
+        if entry.name.lower().endswith(suffixes) and not entry.is_dir():
             # One that is replaced may have the size and the time of the one before.
             try:
                 s = entry.stat()
@@ -128,7 +124,13 @@ def _walk(
                 stamp = "-"
             yield PictureFile(path, f"{path} {stamp}")
         elif entry.is_dir():
-            yield from _walk(root, path, ancestors=(*ancestors, identity))
+            above = (*ancestors, identity)
+            yield from picture_files(root, path, suffixes=suffixes, ancestors=above)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden or left by an operating system."""
+    return name.startswith(".") or name.casefold() in _LITTER
 
 
 class _Split(NamedTuple):
@@ -168,8 +170,12 @@ class _Layout:
         self.notes, self.said = list[str](), list[str]()
         self._files = {name: list(picture_files(root, name)) for name in subfolders(root)}
         for folder, files in self._files.items():
-            if split := split_named(folder):
-                self._add(split, _split_in(root, folder, files))
+            own = _split_in(root, folder, files) if (split := split_named(folder)) else None
+            if split and own and own.files and self.splits.setdefault(split, own) is not own:
+                raise TenfoldError(
+                    f"{root} holds {self.splits[split].folder} and {own.folder}, which both mean "
+                    f"the {split} split; rename or remove one of them."
+                )
         tops = {split.folder.partition("/")[0] for split in self.splits.values()}
         filled = [name for name, files in self._files.items() if files and name not in tops]
         named = [name for name in filled if split_named(name)]
@@ -180,14 +186,6 @@ class _Layout:
             self._train_beside(named, classes)
         else:
             self._without_splits(named, classes)
-
-    def _add(self, split: str, own: _Split) -> None:
-        if own.files and self.splits.setdefault(split, own) is not own:
-            both = f"{self.splits[split].folder} and {own.folder}"
-            raise TenfoldError(
-                f"{self.root} holds {both}, which both mean the {split} split; rename or remove "
-                "one of them."
-            )
 
     def _leave_out(self, named: list[str], classes: list[str]) -> None:
         """Folders of splits, train among them."""

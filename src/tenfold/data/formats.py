@@ -1,4 +1,4 @@
-"""What a path holds, found out by looking; reading it, and writing a data set out again."""
+"""What a path holds, found out by looking, and reading it."""
 
 import difflib
 import logging
@@ -7,34 +7,32 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tenfold.data.archives import is_archive
+from tenfold.data.arrays import read_npz
 from tenfold.data.cifar import is_cifar, read_cifar
 from tenfold.data.csv_tables import find_tables, names_classes, read_csv_folder
 from tenfold.data.decoded import resize_dataset
 from tenfold.data.folders import (
     class_folders,
     folder_within,
-    is_litter,
     picture_files,
     read_image_folder,
 )
-from tenfold.data.images import PHOTO_SIZE, Dataset, Settings, class_gaps, with_distinct_ids
-from tenfold.data.npz import read_npz
+from tenfold.data.images import Dataset, Settings, class_gaps, with_distinct_ids
 from tenfold.data.parquet import read_parquet
-from tenfold.data.writing import write_folder, write_npz, write_parquet
 from tenfold.errors import TenfoldError
-from tenfold.progress import Progress
 
 logger = logging.getLogger("tenfold")
 
-EXPORT_FORMATS: dict[str, Callable[..., None]] = {
-    "folder": write_folder,
-    "parquet": write_parquet,
-    "npz": write_npz,
+_READERS: dict[str, Callable[[Path, Settings], Dataset]] = {
+    "cifar": read_cifar,
+    "npz": read_npz,
+    "parquet": read_parquet,
+    "csv": read_csv_folder,
+    "images": read_image_folder,
 }
-_READERS = {"parquet": read_parquet, "csv": read_csv_folder, "images": read_image_folder}
-_ARRAY_READERS: dict[str, Callable[..., Dataset]] = {"cifar": read_cifar, "npz": read_npz}
 
 _LOOKED_FOR = (
     "CIFAR batches (data_batch_1.bin, data_batch_1, train.bin), parquet files, a CSV file of "
@@ -43,36 +41,19 @@ _LOOKED_FOR = (
 )
 
 
-def read(
-    path: str | os.PathLike[str],
-    *,
-    image_size: int = 0,
-    photo_size: int = PHOTO_SIZE,
-    skip_broken: bool = False,
-    white_level: int = 0,
-    progress: Progress | None = None,
-) -> Dataset:
+def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
     """The data set at `path`, whatever its format; see `detect`.
 
-    image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
-    chooses 32, or `photo_size` for photographs. skip_broken: leave broken pictures out, counted in
-    the notes. Ids that occur in two splits get the split's name in front. white_level: of files of
-    sixteen bits, where it must be that of other data; 0 finds it. Raises TenfoldError where nothing
-    is there, nothing is recognised, or what is there is damaged.
+    options: fields of `Settings`. Ids that occur in two splits get the split's name in front.
+    Raises TenfoldError where nothing is there, nothing is recognised, or what is there is damaged.
     """
-    place = Path(path).expanduser()
-    if image_size < 0:
-        raise TenfoldError(f"The image size is {image_size}, where 0 or more pixels are expected.")
+    place, settings = Path(path).expanduser(), Settings(**options)
+    if settings.image_size < 0:
+        raise TenfoldError(
+            f"The image size is {settings.image_size}, where 0 or more pixels are expected."
+        )
     try:
-        kind = detect(place)
-        if kind in _ARRAY_READERS:
-            dataset = _ARRAY_READERS[kind](place, progress=progress)
-            dataset = resize_dataset(
-                dataset, image_size=image_size, photo_size=photo_size, progress=progress
-            )
-        else:
-            settings = Settings(image_size, skip_broken, progress, photo_size, white_level)
-            dataset = _READERS[kind](place, settings)
+        dataset = resize_dataset(_READERS[detect(place)](place, settings), settings)
         gaps = class_gaps(dataset.splits()).values()
         return with_distinct_ids(replace(dataset, notes=(*dataset.notes, *gaps)), place)
     except OSError as error:
@@ -99,25 +80,6 @@ def detect(path: Path) -> str:
     return kind
 
 
-def export(
-    dataset: Dataset,
-    path: str | os.PathLike[str],
-    format: str,
-    *,
-    progress: Progress | None = None,
-) -> None:
-    """Write a data set as `folder` (PNG and CSV), `parquet` or `npz`; `load` gets it back.
-
-    Raises TenfoldError for another format, where something is at `path` already, and where the
-    disk is full; nothing is left behind then.
-    """
-    if format not in EXPORT_FORMATS:
-        raise TenfoldError(
-            f"The format {format!r} can't be written; choose {', '.join(EXPORT_FORMATS)}."
-        )
-    EXPORT_FORMATS[format](dataset, Path(path).expanduser().absolute(), progress=progress)
-
-
 def unknown_name(name: str, known: Iterable[str]) -> TenfoldError:
     """The error for a name that is neither one of the `known` data sets nor a path."""
     names = list(known)
@@ -138,19 +100,11 @@ def _detect_folder(path: Path) -> str | None:
             return "csv"
         passed = ", ".join(file.name for file in tables)
         logger.info("In %s, %s names class folders and no pictures: passed over.", path, passed)
-    if _holds_parquet(path):
+    if any(picture_files(path, suffixes=(".parquet",))):
         return "parquet"
     if any("/" in file.path for file in picture_files(path)):  # looks no further than the first
         return "images"
     return None
-
-
-def _holds_parquet(path: Path) -> bool:
-    for _, inner, names in os.walk(path):
-        inner[:] = [name for name in inner if not is_litter(name)]
-        if any(name.endswith(".parquet") for name in names):
-            return True
-    return False
 
 
 def _detect_file(path: Path) -> str | None:

@@ -10,16 +10,16 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.archives import CarefulTarInfo
 from tenfold.data.decoding import BrokenPictureError, prepare_picture
-from tenfold.data.folders import PICTURE_SUFFIXES, is_litter, picture_files
+from tenfold.data.folders import PICTURE_SUFFIXES, picture_files
 from tenfold.data.images import Source
-from tenfold.data.parquet import image_column, pictures_in
+from tenfold.data.parquet import ids_in, image_column, open_table, pictures_in
 from tenfold.data.remote import (
     contents_of,
     is_remote,
@@ -58,13 +58,12 @@ class Part:
     @property
     def num_images(self) -> int | None:
         """None of a shard, which must be read to know."""
-        if _is_shard(self.files[0]):
-            return None
-        return self.stop - self.start if _is_table(self.files[0]) else len(self.files)
+        kind = _kind(self.files[0])
+        return {"table": self.stop - self.start, "image": len(self.files)}.get(kind)
 
     def names(self) -> Iterator[str]:
         """What tells it from other parts."""
-        if _is_shard(self.files[0]) or _is_table(self.files[0]):
+        if _kind(self.files[0]) != "image":
             yield f"{self.files[0]} {size_of(self.files[0])} {self.start} {self.stop}"
         else:
             yield from self.files
@@ -74,11 +73,15 @@ class Part:
 
         Raises TenfoldError where a table or shard is damaged, and where one can't be reached.
         """
-        if _is_shard(self.files[0]):
-            return _in_batches(_members(self.files[0]), length)
-        if _is_table(self.files[0]):
-            return _in_batches(_rows(self.files[0], self.start, self.stop), length)
-        return _of_files(self.files, length)
+        match _kind(self.files[0]):
+            case "shard":
+                yield from _in_batches(_members(self.files[0]), length)
+            case "table":
+                yield from _in_batches(_rows(self.files[0], self.start, self.stop), length)
+            case "image":
+                for first in range(0, len(self.files), length):
+                    some = self.files[first : first + length]
+                    yield Batch([printable(file) for file in some], contents_of(some))
 
 
 def find_pictures(places: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -109,18 +112,18 @@ def find_parts(places: Iterable[str], *, size: int = PART_IMAGES) -> list[Part]:
     """
     files = dict.fromkeys(itertools.chain.from_iterable(map(_files_at, places)))
     parts: list[Part] = []
-    for is_image, group in itertools.groupby(files, key=_is_image):
-        if is_image:
-            images = list(group)
-            parts += [Part(images[start : start + size]) for start in range(0, len(images), size)]
-            continue
-        for file in group:
-            if _is_shard(file):
-                parts.append(Part([file]))
-                continue
-            rows = _num_rows(file)
-            starts = range(0, rows, size) if rows else [0]
-            parts += [Part([file], start, min(start + size, rows)) for start in starts]
+    for kind, group in itertools.groupby(files, key=_kind):
+        some = list(group)
+        if kind == "image":
+            parts += [Part(some[start : start + size]) for start in range(0, len(some), size)]
+        elif kind == "shard":
+            parts += [Part([file]) for file in some]
+        else:
+            for file in some:
+                with open_place(file) as place, open_table(place, file) as opened:
+                    rows = int(opened.metadata.num_rows)
+                starts = range(0, rows, size) if rows else [0]
+                parts += [Part([file], start, min(start + size, rows)) for start in starts]
     return parts
 
 
@@ -152,16 +155,11 @@ def prepare_some(
     return pixels[: len(sources) - len(broken)], broken
 
 
-def _is_shard(file: str) -> bool:
-    return file.lower().endswith(SHARD_SUFFIXES)
-
-
-def _is_table(file: str) -> bool:
-    return file.lower().endswith(TABLE_SUFFIX)
-
-
-def _is_image(file: str) -> bool:
-    return not _is_shard(file) and not _is_table(file)
+def _kind(file: str) -> str:
+    name = file.lower()
+    if name.endswith(SHARD_SUFFIXES):
+        return "shard"
+    return "table" if name.endswith(TABLE_SUFFIX) else "image"
 
 
 def _files_at(place: str) -> list[str]:
@@ -169,26 +167,19 @@ def _files_at(place: str) -> list[str]:
         return _files_listed(place)
     if is_remote(place):
         found = list_remote(place)
-        if found == [place]:
-            return found
-        images = [file for file in found if file.lower().endswith(PICTURE_SUFFIXES)]
     elif Path(place).is_dir():
-        images = [os.path.join(Path(place), file.path) for file in picture_files(Path(place))]
-        found = [] if images else _visible_files(Path(place))
+        known = (*PICTURE_SUFFIXES, *SHARD_SUFFIXES, TABLE_SUFFIX)
+        inside = picture_files(Path(place), suffixes=known)
+        found = [os.path.join(Path(place), file.path) for file in inside]
     else:
         return find_pictures([place])
-    images = images or [file for file in found if not _is_image(file)]
+    if found == [place]:
+        return found
+    images = [file for file in found if file.lower().endswith(PICTURE_SUFFIXES)]
+    images = images or [file for file in found if _kind(file) != "image"]
     if not images:
         raise TenfoldError(f"{place} holds no pictures; check the path.")
     return images
-
-
-def _visible_files(folder: Path) -> list[str]:
-    return [
-        os.fspath(file)
-        for file in sorted(folder.rglob("*"))
-        if not any(map(is_litter, file.relative_to(folder).parts))
-    ]
 
 
 def _files_listed(place: str) -> list[str]:
@@ -203,18 +194,10 @@ def _files_listed(place: str) -> list[str]:
 def _in_batches(
     images: "Iterable[tuple[str, Source | BrokenPictureError]]", length: int
 ) -> Iterator[Batch]:
-    images, num_batches = iter(images), 0
-    while some := list(itertools.islice(images, length)):
-        num_batches += 1
+    images, is_first = iter(images), True
+    while (some := list(itertools.islice(images, length))) or is_first:
+        is_first = False
         yield Batch([name for name, _ in some], [source for _, source in some])
-    if not num_batches:
-        yield Batch([], [])
-
-
-def _of_files(files: Sequence[str], length: int) -> Iterator[Batch]:
-    for start in range(0, len(files), length):
-        some = files[start : start + length]
-        yield Batch([printable(file) for file in some], contents_of(some))
 
 
 def _members(shard: str) -> Iterator[tuple[str, Source]]:
@@ -247,55 +230,22 @@ def _members(shard: str) -> Iterator[tuple[str, Source]]:
         ) from error
 
 
-def _num_rows(table: str) -> int:
-    with open_place(table) as file, _opened(file, table) as opened:
-        return int(opened.metadata.num_rows)
-
-
-def _opened(file: IO[bytes], table: str) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        # Buffered, a group of rows is not in memory whole.
-        return pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(table, error) from error
-
-
-def _damaged(table: str, error: Exception) -> TenfoldError:
-    return TenfoldError(
-        f"{table} can't be read as parquet ({first_line(error)}); it may be damaged: get it again."
-    )
-
-
 def _rows(table: str, start: int, stop: int) -> Iterator[tuple[str, Source]]:
     """The images in rows `start` to `stop` of a parquet file, named by its column `id` or by
     their numbers from 1."""
     import pyarrow as pa
 
-    with open_place(table) as file, _opened(file, table) as opened:
-        schema = opened.schema_arrow
-        image = image_column(schema, Path(table))
-        columns = [image, *(["id"] if "id" in schema.names else [])]
-        groups, row = [], 0
-        for group in range(opened.num_row_groups):
-            end = row + opened.metadata.row_group(group).num_rows
-            if row < stop and end > start:
-                groups.append((group, row))
-            row = end
-        row = groups[0][1] if groups else 0
-        numbers = [group for group, _ in groups]
-        try:
-            for batch in opened.iter_batches(64, row_groups=numbers, columns=columns):
-                some = pa.Table.from_batches([batch])
-                keep = slice(max(0, start - row), max(0, stop - row))
-                ids = some.column("id").to_pylist()[keep] if "id" in columns else []
-                pictures = pictures_in(some.column(image), Path(table), image)[keep]
-                for number, source in enumerate(pictures):
-                    given = ids[number] if ids else None
-                    name = f"{table}#{row + keep.start + number + 1}" if given is None else given
-                    yield str(name), source
-                row += len(some)
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(table, error) from error
+    with open_place(table) as file, open_table(file, table) as opened:
+        image = image_column(opened.schema_arrow, Path(table))
+        columns = [image, *(["id"] if "id" in opened.schema_arrow.names else [])]
+        groups = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
+        ends = list(itertools.accumulate(groups))
+        wanted = [n for n, end in enumerate(ends) if end > start and end - groups[n] < stop]
+        row = ends[wanted[0]] - groups[wanted[0]] if wanted else 0
+        for batch in opened.iter_batches(64, row_groups=wanted, columns=columns):
+            some = pa.Table.from_batches([batch])
+            pictures = pictures_in(some.column(image), Path(table), image)
+            for given, source in zip(ids_in(some), pictures, strict=True):
+                row += 1
+                if start < row <= stop:
+                    yield f"{table}#{row}" if given is None else str(given), source

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,12 +96,13 @@ class Images:
 
     def take(self, indices: NDArray[np.int64]) -> "Images":
         """The pictures at `indices`, in that order, with their labels and ids."""
-        return Images(
-            np.ascontiguousarray(self.pixels[indices]),
-            self.labels[indices],
-            self.class_names,
-            self.ids[indices],
-            None if self.original_sizes is None else self.original_sizes[indices],
+        sizes = self.original_sizes
+        return replace(
+            self,
+            pixels=np.ascontiguousarray(self.pixels[indices]),
+            labels=self.labels[indices],
+            ids=self.ids[indices],
+            original_sizes=None if sizes is None else sizes[indices],
         )
 
     def same_as(self, other: "Images") -> bool:
@@ -141,6 +143,13 @@ class Dataset:
     def class_names(self) -> tuple[str, ...]:
         """One name a class, in label order; the same for every split."""
         return self.train.class_names
+
+    @classmethod
+    def of(cls, name: str, splits: Mapping[str, Images], source: str, **more: Any) -> Self:
+        """The data set of splits by name. more: its other fields."""
+        train, validation, test = map(splits.get, ("train", "validation", "test"))
+        assert train is not None
+        return cls(name, train, validation, test, source, **more)
 
     def splits(self) -> dict[str, Images]:
         """The splits that exist, by name."""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +66,22 @@ def find_overlaps(
     parts = [images.pixels for images in splits.values()]
     groups = exact_groups(parts)
     pairs = near_pairs(parts, groups=groups, progress=progress) if near else None
-    return tuple(
-        _overlap(splits, groups, pairs, first, second)
-        for first, second in combinations_with_replacement(splits, 2)
-    )
+    ids = np.concatenate([images.ids for images in splits.values()])
+    labels = np.concatenate([images.labels for images in splits.values()])
+    stops = np.cumsum([len(images) for images in splits.values()]).tolist()
+    places = {
+        name: range(stop - len(images), stop)
+        for stop, (name, images) in zip(stops, splits.items(), strict=True)
+    }
+    overlaps = []
+    for first, second in combinations_with_replacement(splits, 2):
+        exact, num_near, table = _alike(groups, pairs, places[first], places[second])
+        listed = tuple(
+            DuplicatePair(str(ids[a]), str(ids[b]), round(value, 4), bool(labels[a] == labels[b]))
+            for a, b, value in table[:MAX_LISTED_PAIRS]
+        )
+        overlaps.append(Overlap(first, second, exact, num_near, listed, len(table)))
+    return tuple(overlaps)
 
 
 def check_leaks(splits: Mapping[str, Images], *, strict: bool = False) -> list[str]:
@@ -93,52 +106,38 @@ def check_leaks(splits: Mapping[str, Images], *, strict: bool = False) -> list[s
     return [f"{sentence}." for sentence in sentences]
 
 
-def _overlap(
-    splits: Mapping[str, Images],
-    groups: NDArray[np.int64],
-    near: NearPairs | None,
-    first: str,
-    second: str,
-) -> Overlap:
-    """groups: of all images, by their number in all splits, the first with the same pixels."""
-    stops = np.cumsum([len(images) for images in splits.values()]).tolist()
-    start = {name: stop - len(splits[name]) for name, stop in zip(splits, stops, strict=True)}
-    members = {
-        name: groups[start[name] : start[name] + len(splits[name])].tolist()
-        for name in (first, second)
-    }
-    firsts = {
-        name: {group: start[name] + n for n, group in reversed(list(enumerate(own)))}
-        for name, own in members.items()
-    }
-    counts, least = Counter(members[first]), 2 if first == second else 1
-    copies = [start[second] + n for n, g in enumerate(members[second]) if counts[g] >= least]
-    table = [(firsts[first][groups[copy]], copy, 1.0) for copy in copies]
-    table = [row for row in table if row[0] != row[1]]
-    num_near = None
-    if near is not None:
-        alike: dict[tuple[int, int], float] = {}
-        found, similarity = set(), near.similarity.tolist()
-        for ours, theirs in ((near.first, near.second), (near.second, near.first)):
-            for here, there, value in zip(ours.tolist(), theirs.tolist(), similarity, strict=True):
-                if here in firsts[first] and there in firsts[second]:
-                    found.add(there)
-                    low, high = sorted((firsts[first][here], firsts[second][there]))
-                    alike.setdefault((low, high), value)
-        num_near = sum(group in found and counts[group] < least for group in members[second])
-        table += sorted(((*pair, value) for pair, value in alike.items()), key=_by_similarity)
-
-    def name_of(number: int) -> tuple[str, int]:
-        split = first if start[first] <= number < start[first] + len(splits[first]) else second
-        images, index = splits[split], number - start[split]
-        return str(images.ids[index]), int(images.labels[index])
-
-    pairs = []
-    for one, other, value in table[:MAX_LISTED_PAIRS]:
-        (name, label), (other_name, other_label) = name_of(one), name_of(other)
-        pairs.append(DuplicatePair(name, other_name, round(value, 4), label == other_label))
-    return Overlap(first, second, len(copies), num_near, tuple(pairs), len(table))
+class _Alike(NamedTuple):
+    exact: int
+    near: int | None
+    pairs: list[tuple[int, int, float]]
 
 
-def _by_similarity(row: tuple[int, int, float]) -> tuple[float, int, int]:
-    return -row[2], row[0], row[1]
+def _alike(groups: NDArray[np.int64], near: NearPairs | None, ours: range, theirs: range) -> _Alike:
+    """What the images of two splits, by their numbers in all splits, have in common.
+
+    groups: for each of all images the first with the same pixels.
+    """
+    members = [groups[own.start : own.stop].tolist() for own in (ours, theirs)]
+    first, other = (
+        {group: number for number, group in reversed(list(zip(own, names, strict=True)))}
+        for own, names in zip((ours, theirs), members, strict=True)
+    )
+    counts, least = Counter(members[0]), 2 if ours is theirs else 1
+    copies = [n for n, group in zip(theirs, members[1], strict=True) if counts[group] >= least]
+    pairs = [(first[groups[copy]], copy, 1.0) for copy in copies]
+    pairs = [pair for pair in pairs if pair[0] != pair[1]]
+    if near is None:
+        return _Alike(len(copies), None, pairs)
+    alike: dict[tuple[int, int], float] = {}
+    found, similarity = set(), near.similarity.tolist()
+    for left, right in ((near.first, near.second), (near.second, near.first)):
+        for here, there, value in zip(left.tolist(), right.tolist(), similarity, strict=True):
+            if here in first and there in other:
+                found.add(there)
+                low, high = sorted((first[here], other[there]))
+                alike.setdefault((low, high), value)
+    num_near = sum(group in found and counts[group] < least for group in members[1])
+    pairs += sorted(
+        ((*pair, value) for pair, value in alike.items()), key=lambda row: (-row[2], *row[:2])
+    )
+    return _Alike(len(copies), num_near, pairs)

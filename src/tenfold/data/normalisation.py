@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenfold.data.images import Images
 
@@ -21,9 +22,7 @@ def channel_statistics(images: Images) -> Normalisation:
     """
     counts = np.zeros((3, 256), dtype=np.int64)
     for start in range(0, len(images), 4096):
-        block = images.pixels[start : start + 4096].reshape(-1, 3)
-        for channel in range(3):
-            counts[channel] += np.bincount(block[:, channel], minlength=256)
+        counts += value_counts(images.pixels[start : start + 4096])
     values = np.arange(256) / 255
     total = counts.sum(axis=1)
     mean = counts @ values / total
@@ -33,6 +32,12 @@ def channel_statistics(images: Images) -> Normalisation:
     return Normalisation(
         (red, green, blue), (float(deviations[0]), float(deviations[1]), float(deviations[2]))
     )
+
+
+def value_counts(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each value occurs in each channel of `(N, H, W, 3)` pixels, `(3, 256)`."""
+    channels = (pixels[..., channel].ravel() for channel in range(3))
+    return np.stack([np.bincount(values, minlength=256) for values in channels])
 
 
 def normalisation_of(images: Images, kind: str) -> Normalisation:

@@ -8,13 +8,15 @@ there; otherwise each number that occurs is a class.
 tenfold adds a column `id`.
 """
 
+import contextlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from tenfold.data.folders import picture_files
 from tenfold.data.images import Dataset, Settings, Source
 from tenfold.data.tables import Label, Row, as_text, decode_table, names_declared, split_within
 from tenfold.errors import TenfoldError, first_line
@@ -47,11 +49,7 @@ def read_parquet(path: Path, settings: Settings) -> Dataset:
 def _files_by_split(path: Path) -> dict[str, list[Path]]:
     if not path.is_dir():
         return {"train": [path]}
-    files = [
-        file
-        for file in sorted(path.rglob("*.parquet"))
-        if not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    files = [path / file.path for file in picture_files(path, suffixes=(".parquet",))]
     if len(files) == 1:
         return {"train": files}
     found: dict[str, list[Path]] = defaultdict(list)
@@ -74,33 +72,45 @@ def _files_by_split(path: Path) -> dict[str, list[Path]]:
 
 def _read_file(file: Path, root: Path) -> tuple[list[Row], tuple[str, ...] | None]:
     """The file's rows, and the class names if its metadata has them."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     name = str(file) if file == root else file.relative_to(root).as_posix()
-    try:
-        with pq.ParquetFile(file) as opened:
-            schema = opened.schema_arrow
-            features = _features(schema)
-            image = image_column(schema, file)
-            known = [name for name in LABEL_COLUMNS if name in schema.names]
-            others = _of_kind(features, "ClassLabel")
-            label = _column(schema, file, [*known, *others, *LABEL_COLUMNS], "label")
-            columns = [image, label, *(["id"] if "id" in schema.names else [])]
-            table = opened.read(columns=columns)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise TenfoldError(
-            f"{file} can't be read as parquet ({first_line(error)}); it may be damaged: get it "
-            "again."
-        ) from error
-    ids = table.column("id").to_pylist() if "id" in columns else [None] * len(table)
+    with open_table(file, str(file)) as opened:
+        schema = opened.schema_arrow
+        features = _features(schema)
+        image = image_column(schema, file)
+        known = [name for name in LABEL_COLUMNS if name in schema.names]
+        others = _of_kind(features, "ClassLabel")
+        label = _column(schema, file, [*known, *others, *LABEL_COLUMNS], "label")
+        table = opened.read(columns=[image, label, *(["id"] if "id" in schema.names else [])])
     labels = _labels(table.column(label), file, label)
-    sources = pictures_in(table.column(image), file, image)
+    sources, ids = pictures_in(table.column(image), file, image), ids_in(table)
     rows = [
         Row(source, f"{name} row {row}", one, None if own is None else as_text(own, file))
         for row, (source, one, own) in enumerate(zip(sources, labels, ids, strict=True), start=1)
     ]
     return rows, _class_names(features, label, file)
+
+
+@contextlib.contextmanager
+def open_table(file: "Path | IO[bytes]", name: str) -> Iterator[Any]:
+    """The parquet file. Raises TenfoldError, also of what is read in the block."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Buffered, a group of rows is not in memory whole.
+        with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as opened:
+            yield opened
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise TenfoldError(
+            f"{name} can't be read as parquet ({first_line(error)}); it may be damaged: get it "
+            "again."
+        ) from error
+
+
+def ids_in(table: "pa.Table") -> list[Any]:
+    """The column `id`, or Nones."""
+    has_ids = "id" in table.schema.names
+    return list(table.column("id").to_pylist()) if has_ids else [None] * len(table)
 
 
 def image_column(schema: "pa.Schema", file: Path) -> str:
@@ -111,8 +121,7 @@ def image_column(schema: "pa.Schema", file: Path) -> str:
 
 def _of_kind(features: dict[str, Any], kind: str) -> list[str]:
     """The columns that the hub's metadata say are images, or labels."""
-    described = {name: each for name, each in features.items() if isinstance(each, dict)}
-    return [name for name, each in described.items() if each.get("_type") == kind]
+    return [name for name, each in features.items() if each.get("_type") == kind]
 
 
 def _column(schema: "pa.Schema", file: Path, names: Sequence[str], what: str) -> str:
@@ -149,10 +158,9 @@ def pictures_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source
     parts = {"bytes": column, "path": column}
     if pa.types.is_struct(column.type):
         parts = {field.name: pc.struct_field(column, field.name) for field in column.type}
-    binary = (pa.types.is_binary, pa.types.is_large_binary)
-    text = (pa.types.is_string, pa.types.is_large_string)
-    contents = _of_type(parts.get("bytes"), *binary)
-    paths = _of_type(parts.get("path"), *text)
+    types = pa.types
+    contents = _of_type(parts.get("bytes"), types.is_binary, types.is_large_binary)
+    paths = _of_type(parts.get("path"), types.is_string, types.is_large_string)
     if contents is None and paths is None:
         raise TenfoldError(
             f"{file}: column {name} holds {column.type}, where the bytes of picture files were "

@@ -24,8 +24,7 @@ def list_remote(address: str) -> list[str]:
 
     Raises TenfoldError where nothing is there, or it can't be reached.
     """
-    with _reaching(address):
-        system, path = _system(address)
+    with _reaching(address) as (system, path):
         if system.isfile(path):
             return [address]
         found = [system.unstrip_protocol(file) for file in sorted(system.find(path))]
@@ -38,21 +37,14 @@ def list_remote(address: str) -> list[str]:
 def open_place(place: str) -> Iterator[IO[bytes]]:
     """The file at a path or an address, for reading. Raises TenfoldError where that fails."""
     with contextlib.ExitStack() as stack:
-        with _reaching(place):
-            if is_remote(place):
-                system, path = _system(place)
-                file = stack.enter_context(system.open(path, "rb"))
-            else:
-                file = stack.enter_context(open(place, "rb"))
+        with _reaching(place) as (system, path):
+            file = stack.enter_context(system.open(path, "rb"))
         yield file
 
 
 def size_of(place: str) -> int:
     """Bytes of the file at a path or an address. Raises TenfoldError where that fails."""
-    with _reaching(place):
-        if not is_remote(place):
-            return os.path.getsize(place)
-        system, path = _system(place)
+    with _reaching(place) as (system, path):
         return int(system.size(path) or 0)
 
 
@@ -71,38 +63,31 @@ def contents_of(places: Sequence[str]) -> list[Source | BrokenPictureError]:
 
 
 def _fetch(address: str) -> bytes | BrokenPictureError:
-    with _reaching(address):
-        system, path = _system(address)
+    with _reaching(address) as (system, path):
         try:
             return cast(bytes, system.cat_file(path))
         except FileNotFoundError:
             return BrokenPictureError("no such file or directory")
 
 
-def _system(address: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs
-
-    return cast(tuple[Any, str], url_to_fs(address))
-
-
 @contextlib.contextmanager
-def _reaching(place: str) -> Iterator[None]:
-    """Make TenfoldError of what is raised on the way to `place`, which has no bounds."""
+def _reaching(place: str) -> Iterator[tuple[Any, str]]:
+    """The file system that has `place`, and how it calls that. What is raised on the way there has
+    no bounds, and becomes TenfoldError."""
     try:
-        yield
+        from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
+
+        yield url_to_fs(place) if is_remote(place) else (LocalFileSystem(), os.path.abspath(place))
     except TenfoldError:
         raise
     except ImportError as error:
         scheme = place.partition("://")[0]
         raise missing_extra(f"Reading {scheme}:// needs another package", "remote") from error
+    except FileNotFoundError as error:
+        raise TenfoldError(f"There is no file {place}; check it.") from error
     except Exception as error:
-        raise _unreachable(place, error) from error
-
-
-def _unreachable(place: str, error: Exception) -> TenfoldError:
-    if isinstance(error, FileNotFoundError):
-        return TenfoldError(f"There is no file {place}; check it.")
-    return TenfoldError(
-        f"{place} can't be read ({first_line(error)}); check the address, the network and your "
-        "permission, and run the same command again."
-    )
+        raise TenfoldError(
+            f"{place} can't be read ({first_line(error)}); check the address, the network and "
+            "your permission, and run the same command again."
+        ) from error

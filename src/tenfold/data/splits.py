@@ -6,8 +6,7 @@ class, so that runs on 1,000 and on 10,000 pictures can be compared.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -24,17 +23,8 @@ _Numbers = NDArray[np.int64]
 _TEST, _VALIDATION, _TRAIN = range(3)
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """All that training may see. There is no test set in it, so nothing can be chosen by it."""
-
-    train: Images
-    validation: Images | None
-    dataset_name: str
-    source: str
-    notes: tuple[str, ...] = ()
-    checksums: Mapping[str, str] = field(default_factory=dict)
-    white_level: int = 0
+TrainingData = Dataset
+"""All that training may see. There is no test set in it, so nothing can be chosen by it."""
 
 
 def training_data(
@@ -67,14 +57,12 @@ def training_data(
     sizes = _Sizes(train_size, validation_size, test_size, seed)
     train = _images(dataset, "train", sizes)
     assert train is not None
-    return TrainingData(
+    return replace(
+        dataset,
         train=train,
         validation=_images(dataset, "validation", sizes),
-        dataset_name=dataset.name,
-        source=dataset.source,
+        test=None,
         notes=(*dataset.notes, *_partition(dataset, sizes).notes),
-        checksums=dataset.checksums,
-        white_level=dataset.white_level,
     )
 
 

@@ -149,15 +149,8 @@ def decode_table(
     all_notes += [f"All images of the {s} split are broken." for s in table if s not in splits]
     if "train" not in splits:
         raise TenfoldError(f"Every training picture in {place} is broken; check the files.")
-    return Dataset(
-        place.name,
-        splits["train"],
-        splits.get("validation"),
-        splits.get("test"),
-        source,
-        notes=tuple(all_notes),
-        white_level=decoded.white_level,
-    )
+    level = decoded.white_level
+    return Dataset.of(place.name, splits, source, notes=tuple(all_notes), white_level=level)
 
 
 def _decoded_splits(
@@ -171,21 +164,18 @@ def _decoded_splits(
         start, part = start + len(rows), slice(done, done + len(keep))
         done = part.stop
         if keep:
-            sizes = decoded.sizes[part]
+            sizes, own = decoded.sizes[part], [row.id for row in rows if row.id is not None]
+            ids = (
+                np.array(own, np.str_) if len(own) == len(rows) else numbered_ids(split, len(rows))
+            )
             splits[split] = Images(
                 decoded.pixels[part],
                 numbered.labels[split][keep],
                 numbered.class_names,
-                _ids(rows, split)[keep],
+                ids[keep],
                 sizes if (sizes != decoded.pixels.shape[1:3]).any() else None,
             )
     return splits
-
-
-def _ids(rows: Sequence[Row], split: str) -> NDArray[np.str_]:
-    """Those of the rows, or their numbers where one has none."""
-    own = [row.id for row in rows if row.id is not None]
-    return np.array(own, np.str_) if len(own) == len(rows) else numbered_ids(split, len(rows))
 
 
 def _broken_note(broken: Mapping[str, str], num_all: int, *, place: Path, skip: bool) -> str:
@@ -208,7 +198,7 @@ def number_labels(
     values: Mapping[str, Sequence[Label]],
     *,
     declared: tuple[str, ...] | None,
-    place: Path,
+    place: str | Path,
     where: Callable[[str, int], str],
 ) -> NumberedLabels:
     """The class of each image of each split.
@@ -270,7 +260,7 @@ def _not_allowed(value: Label, declared: Sequence[str] | None, where: str) -> Te
     )
 
 
-def _largest_numbers(values: Mapping[str, Sequence[Label]], place: Path) -> list[str]:
+def _largest_numbers(values: Mapping[str, Sequence[Label]], place: str | Path) -> list[str]:
     """A sentence for a number that often stands for no label, and may as well be a class."""
     counts = Counter(value for own in values.values() for value in own)
     notes = [
@@ -308,7 +298,7 @@ def _one_spelling(names: Sequence[set[str]]) -> tuple[dict[str, str], list[str]]
     ]
 
 
-def names_declared(names: Iterable[object], place: Path) -> tuple[str, ...]:
+def names_declared(names: Iterable[object], place: str | Path) -> tuple[str, ...]:
     """Class names of a file as text. Raises TenfoldError where two of them are alike."""
     found = tuple(as_text(name, place) for name in names)
     name, times = Counter(map(str.strip, found)).most_common(1)[0] if found else ("", 0)
@@ -319,7 +309,7 @@ def names_declared(names: Iterable[object], place: Path) -> tuple[str, ...]:
     return found
 
 
-def as_text(value: object, place: Path) -> str:
+def as_text(value: object, place: str | Path) -> str:
     """A name or an id as text, also where it was saved as bytes."""
     try:
         return value.decode() if isinstance(value, bytes) else str(value)

@@ -6,6 +6,7 @@ processes, by loky: no forks, which are unsafe once torch has started its thread
 multiprocessing's own, which import the caller's main module again.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -13,12 +14,15 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from tenfold.errors import TenfoldError
+from tenfold.progress import Progress
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -90,6 +94,25 @@ def map_on_cores(
             for future in pending:
                 future.cancel()
             executor.shutdown()
+
+
+def map_chunks(
+    function: Callable[[Any], Result],
+    items: Sequence[Any] | NDArray[Any],
+    label: str,
+    progress: Progress | None,
+) -> Generator[tuple[slice, Result], None, None]:
+    """`function` of the items of each of `chunks_of` them, as `map_on_cores`, and the chunk.
+
+    label: what `progress` is told is being done.
+    """
+    number = len(items)
+    tasks = (items[chunk] for chunk in chunks_of(number))
+    with contextlib.closing(map_on_cores(function, tasks, num_items=number)) as results:
+        for chunk, result in zip(chunks_of(number), results, strict=True):
+            yield chunk, result
+            if progress is not None:
+                progress(label, min(chunk.stop, number), number)
 
 
 def _executor(cores: int, *, in_processes: bool) -> Executor:

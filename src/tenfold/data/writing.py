@@ -1,21 +1,19 @@
 """Data sets as files: numbered PNG files with CSV labels, parquet, and npz; whole or not at all."""
 
 import contextlib
-import csv
-import io
 import json
 import zipfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.csv_tables import CLASSES_FILE, ORIGINAL_ID
+from tenfold.data.csv_tables import CLASSES_FILE, ORIGINAL_ID, table_text
 from tenfold.data.encoding import png_bytes
 from tenfold.data.images import Dataset, Images, numbered_ids
-from tenfold.data.workers import chunks_of, map_on_cores
+from tenfold.data.workers import map_chunks
 from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file, replacing, require_writable, write_text
 from tenfold.progress import Progress
@@ -46,12 +44,10 @@ def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = No
 
 def _label_table(images: Images, split: str) -> str:
     own_ids = not np.array_equal(images.ids, numbered_ids(split, len(images)))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", ORIGINAL_ID][: 2 + own_ids])
-    for number, (label, name) in enumerate(zip(images.labels, images.ids.tolist(), strict=True)):
-        writer.writerow([number + 1, images.class_names[label], name][: 2 + own_ids])
-    return text.getvalue()
+    columns = ["id", "label", ORIGINAL_ID][: 2 + own_ids]
+    names = [images.class_names[label] for label in images.labels]
+    rows = zip(range(1, len(names) + 1), names, images.ids.tolist(), strict=True)
+    return table_text(columns, (row[: len(columns)] for row in rows))
 
 
 def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
@@ -118,15 +114,7 @@ def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None)
 def _png_files(
     images: Images, split: str, progress: Progress | None
 ) -> Generator[tuple[slice, list[bytes]], None, None]:
-    """The contents of PNG files of some images at a time, in order, on all cores."""
-    number = len(images)
-    chunks = chunks_of(number)
-    tasks = (images.pixels[chunk] for chunk in chunks)
-    with contextlib.closing(map_on_cores(_encode, tasks, num_items=number)) as results:
-        for chunk, contents in zip(chunks, results, strict=True):
-            yield chunk, contents
-            if progress is not None:
-                progress(f"Writing the {split} split", min(chunk.stop, number), number)
+    return map_chunks(_encode, images.pixels, f"Writing the {split} split", progress)
 
 
 def _encode(pixels: NDArray[np.uint8]) -> list[bytes]:
@@ -156,3 +144,10 @@ def _require_free(path: Path) -> None:
         return
     if path.exists() or path.is_symlink():
         raise TenfoldError(f"{path} exists already; remove it or choose another place.")
+
+
+WRITERS: dict[str, Callable[..., None]] = {
+    "folder": write_folder,
+    "parquet": write_parquet,
+    "npz": write_npz,
+}

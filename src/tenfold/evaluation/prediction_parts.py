@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tenfold.data.csv_tables import table_text
 from tenfold.data.image_sources import Part
 from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.picture_predictions import (
@@ -24,7 +25,6 @@ from tenfold.evaluation.picture_predictions import (
     table_of,
     with_threshold,
 )
-from tenfold.evaluation.submissions import table_text
 from tenfold.files import write_bytes, write_json
 from tenfold.progress import Progress
 

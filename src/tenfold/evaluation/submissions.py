@@ -1,13 +1,9 @@
 """Tables of predicted labels: the `id,label` files that competitions take, written and scored."""
 
-import csv
-import difflib
-import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,25 +15,18 @@ from tenfold.data.csv_tables import (
     find_tables,
     read_class_names,
     read_table,
+    require_distinct,
+    table_text,
     text_of,
 )
 from tenfold.data.folders import PICTURE_SUFFIXES
-from tenfold.data.tables import SPLITS, plain_name, sorted_names
-from tenfold.errors import TenfoldError
+from tenfold.data.tables import SPLITS, Label, number_labels, plain_name, sorted_names
+from tenfold.errors import TenfoldError, counted
 from tenfold.evaluation.metrics import compare_labels
 from tenfold.files import write_text
 from tenfold.results.runs import LabelMetrics
 
 NUM_SHOWN = 5
-
-
-def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Rows under a line of column names, as CSV."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def submission_text(ids: NDArray[np.str_], labels: Sequence[str]) -> str:
@@ -60,7 +49,10 @@ def submission_ids(ids: NDArray[np.str_]) -> list[str]:
     names: list[str] = ids.tolist()
     short = [_without_split(name) for name in names]
     splits = {name.partition("/")[0] for name in names}
-    shortened = all(s != n and not _is_picture_path(s) for s, n in zip(short, names, strict=True))
+    shortened = all(
+        s != n and not s.lower().endswith(PICTURE_SUFFIXES)
+        for s, n in zip(short, names, strict=True)
+    )
     if not shortened or len(splits) > 1:
         return names
     numbers = [int(name) for name in short if name.isascii() and name.isdigit()]
@@ -100,34 +92,41 @@ def score_submission(
         )
     truths = _read(labels, split=None)
     matched = match_ids(predictions, truths)
-    known = set(matched)
-    strangers = [row for number, row in enumerate(predictions) if number not in known]
+    strangers = [row for number, row in enumerate(predictions) if number not in set(matched)]
     if len(strangers) == len(predictions):
         raise TenfoldError(
             f"No id of {submission} ({_some(predictions)}) is in {labels} ({_some(truths)}); give "
             "the labels of the same pictures."
         )
-    pairs = [
-        (truth, None if number is None else predictions[number])
-        for truth, number in zip(truths, matched, strict=True)
+    found = [None if number is None else predictions[number] for number in matched]
+    used = {truth.split for truth, row in zip(truths, found, strict=True) if row is not None}
+    pairs = [pair for pair in zip(truths, found, strict=True) if pair[0].split in used]
+    answers = [row if row and row.label.strip() else None for _, row in pairs]
+    missing = [truth for (truth, _), row in zip(pairs, answers, strict=True) if row is None]
+    faults = [
+        f"{counted(len(rows), 'id')} of {whose} ({_some(rows)})"
+        for rows, whose in (
+            (strangers, f"{submission} that {labels} lacks"),
+            ([] if allow_missing else missing, f"{labels} without a prediction"),
+        )
+        if rows
     ]
-    used = {truth.split for truth, prediction in pairs if prediction is not None}
-    pairs = [(truth, prediction) for truth, prediction in pairs if truth.split in used]
-    pairs = [(truth, row if row and row.label.strip() else None) for truth, row in pairs]
-    missing = [truth for truth, prediction in pairs if prediction is None]
-    _require_same_ids(
-        strangers, [] if allow_missing else missing, submission=submission, labels=labels
-    )
-    answered = [row for _, row in pairs if row is not None]
+    if faults:
+        raise TenfoldError(
+            f"There {'is' if faults[0].startswith('1 ') else 'are'} {' and '.join(faults)}; give "
+            "labels and predictions of the same pictures, remove predictions that have no label, "
+            "or count missing ones as wrong with --allow-missing."
+        )
     listed = read_class_names(labels.parent)
     class_names = listed or sorted_names(plain_name(row.label) for row in truths)
     indices = partial(
         _indices, class_names=class_names, labels=labels, are_ordered=listed is not None
     )
-    scored = indices([truth for truth, _ in pairs])
     guesses = np.full(len(pairs), -1, dtype=np.int64)
-    guesses[[row is not None for _, row in pairs]] = indices(answered)
-    metrics = compare_labels(scored, guesses, class_names=class_names)
+    guesses[[row is not None for row in answers]] = indices(list(filter(None, answers)))
+    metrics = compare_labels(
+        indices([truth for truth, _ in pairs]), guesses, class_names=class_names
+    )
     return SubmissionMetrics(**dict(metrics), num_missing=len(missing))
 
 
@@ -176,13 +175,9 @@ def _without_split(name: str) -> str:
     return rest if split in SPLITS and rest and "/" not in rest else plain
 
 
-def _is_picture_path(name: str) -> bool:
-    return name.lower().endswith(PICTURE_SUFFIXES)
-
-
 def _stem(name: str) -> str:
     plain = _without_split(name)
-    return plain.rpartition(".")[0] if _is_picture_path(plain) else plain
+    return plain.rpartition(".")[0] if plain.lower().endswith(PICTURE_SUFFIXES) else plain
 
 
 def _file_name(name: str) -> str:
@@ -204,39 +199,8 @@ def _read(file: Path, *, split: str | None, may_lack_labels: bool = False) -> li
         raise TenfoldError(f"{file} has no rows below its first line; check the file.")
     if any(len({row.names[column] for row in rows}) == len(rows) for column in rows[0].names):
         return rows
-    first: dict[str, LabelRow] = {}
-    for row in rows:
-        if first.setdefault(row.name, row) is not row:
-            raise TenfoldError(
-                f"{row.place} has the id {row.name!r} again, after line {first[row.name].line}; "
-                "remove one of the lines."
-            )
+    require_distinct([(row, row.name) for row in rows], what="id")
     return rows
-
-
-def _require_same_ids(
-    strangers: Sequence[LabelRow], missing: Sequence[LabelRow], *, submission: Path, labels: Path
-) -> None:
-    faults = []
-    if strangers:
-        faults.append(
-            f"{_count(strangers)} of {submission} that {labels} lacks ({_some(strangers)})"
-        )
-    if missing:
-        faults.append(f"{_count(missing)} of {labels} without a prediction ({_some(missing)})")
-    if not faults:
-        return
-    remedies = ["remove those predictions"] if strangers else []
-    if missing:
-        remedies.append("count the missing ones as wrong with --allow-missing")
-    raise TenfoldError(
-        f"There {'is' if faults[0].startswith('1 ') else 'are'} {' and '.join(faults)}; give "
-        f"labels and predictions of the same pictures, or {' and '.join(remedies)}."
-    )
-
-
-def _count(rows: Sequence[LabelRow]) -> str:
-    return f"{len(rows):,} {'id' if len(rows) == 1 else 'ids'}"
 
 
 def _some(rows: Sequence[LabelRow]) -> str:
@@ -248,25 +212,20 @@ def _some(rows: Sequence[LabelRow]) -> str:
 def _indices(
     rows: Sequence[LabelRow], class_names: Sequence[str], *, labels: Path, are_ordered: bool
 ) -> NDArray[np.int64]:
-    """Each row's class as a position in `class_names`, by number where those `are_ordered`.
-
-    Raises TenfoldError with the line of another class.
-    """
-    position = {plain_name(name): number for number, name in enumerate(class_names)}
-    names = [plain_name(row.label) for row in rows]
-    if are_ordered and all(map(_is_number, names)) and not set(names) & set(position):
-        position = {str(number): number for number in range(len(class_names))}
-        names = [str(int(name)) for name in names]
-    for row, name in zip(rows, names, strict=True):
-        if name not in position:
-            nearest = difflib.get_close_matches(name, list(position), n=1, cutoff=0)
-            raise TenfoldError(
-                f"{row.place} has the label {row.label!r}, which is not among the "
-                f"{len(class_names)} classes of {labels}; did you mean {nearest[0]!r}? (A class "
-                f"without pictures there can be named in a {CLASSES_FILE} beside it.)"
-            )
-    return np.array([position[name] for name in names], dtype=np.int64)
-
-
-def _is_number(label: str) -> bool:
-    return label.isascii() and label.isdigit()
+    """Each row's class as a position in `class_names`, by number where those `are_ordered`."""
+    names: list[Label] = [plain_name(row.label) for row in rows]
+    is_numbers = all(str(name).isascii() and str(name).isdigit() for name in names)
+    if are_ordered and is_numbers and not set(names) & set(map(plain_name, class_names)):
+        names = [int(name) for name in names]
+    try:
+        return number_labels(
+            {"test": names},
+            declared=tuple(class_names),
+            place=labels,
+            where=lambda _, position: rows[position].place,
+        ).labels["test"]
+    except TenfoldError as error:
+        raise TenfoldError(
+            f"{error} (The classes are those of {labels}; one without pictures there can be named "
+            f"in a {CLASSES_FILE} beside it.)"
+        ) from None

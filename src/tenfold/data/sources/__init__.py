@@ -125,15 +125,15 @@ def fetch(
         raise TenfoldError(
             f"{named} (from --from or TENFOLD_DATA) does not exist; give what holds {wanted.name}."
         )
-    if named and location:
-        return _kept(_from_location(named, wanted, progress=progress), progress=progress)
-    if entry := cache.load(wanted.name, sums=wanted.sums):
+    if not location and (entry := cache.load(wanted.name, sums=wanted.sums)):
         return replace(entry, source=f"cache ({entry.source})")
     reasons: dict[str, str] = {}
     if named:
         try:
             return _kept(_from_location(named, wanted, progress=progress), progress=progress)
         except TenfoldError as error:
+            if location:
+                raise
             reasons["TENFOLD_DATA"] = str(error).rstrip(".")
             logger.warning("%s", error)
     if offline:
@@ -243,9 +243,7 @@ def _checked(dataset: Dataset, wanted: Description) -> Dataset:
             raise TenfoldError(f"{split} has {counts.min()} to {counts.max()} images a class")
         ids = numbered_ids(split, count)
         splits[split] = Images(images.pixels, images.labels, wanted.class_names, ids)
-    checked = with_checksums(
-        Dataset(wanted.name, splits["train"], None, splits["test"], dataset.source)
-    )
+    checked = with_checksums(Dataset.of(wanted.name, splits, dataset.source))
     if wrong := [name for name, sha in wanted.sums.items() if checked.checksums[name] != sha]:
         raise TenfoldError(f"the SHA-256 of {', '.join(wrong)} is wrong")
     return checked

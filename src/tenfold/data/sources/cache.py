@@ -47,7 +47,7 @@ def load(name: str, *, sums: Mapping[str, str] | None = None) -> Dataset | None:
             names, ids = tuple(manifest["class_names"]), numbered_ids(split, len(labels))
             splits[split] = Images(pixels, labels.astype(np.int64), names, ids)
         origin = str(manifest["origin"])
-        return Dataset(name, splits["train"], None, splits["test"], origin, checksums=stated)
+        return Dataset.of(name, splits, origin, checksums=stated)
     except (TenfoldError, OSError, ValueError, KeyError, TypeError, EOFError) as error:
         logger.warning("The cached copy in %s is damaged and will be replaced (%s).", folder, error)
         return None

@@ -41,9 +41,7 @@ def load_digits() -> Dataset:
         )
         for split, chosen in (("train", ~is_test), ("test", is_test))
     }
-    return with_checksums(
-        Dataset("digits", splits["train"], None, splits["test"], source="scikit-learn")
-    )
+    return with_checksums(Dataset.of("digits", splits, "scikit-learn"))
 
 
 def _file() -> Path:

@@ -4,13 +4,10 @@ reader of one's own."""
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tenfold.data.arrays import from_arrays
 from tenfold.data.cache_folder import cache_folder
-from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError, first_line
 
 HUB = "hf:"
@@ -103,11 +100,12 @@ def _from_torchvision(name: str) -> Dataset | Path:
             f"{name} can't be fetched by torchvision ({first_line(error)}); check the network, or "
             f"put its files into {root}."
         ) from error
-    labels = {split: getattr(each, "targets", None) for split, each in splits.items()}
-    labels = {s: splits[s].labels if own is None else own for s, own in labels.items()}
+    parts = {
+        split: (each.data, each.targets if hasattr(each, "targets") else each.labels)
+        for split, each in splits.items()
+    }
     classes = getattr(splits["train"], "classes", None)
-    parts = {s: (np.asarray(splits[s].data), np.asarray(labels[s])) for s in splits}
-    return from_arrays(parts, class_names=classes, name=name, source="torchvision")
+    return from_arrays(parts, class_names=classes, name=name, source="torchvision", place=name)
 
 
 def _from_reader(name: str) -> Dataset:
@@ -128,41 +126,5 @@ def _from_reader(name: str) -> Dataset:
         )
     parts = {split: found[split] for split in ("train", "validation", "test") if split in found}
     names = found.get("class_names")
-    return from_arrays(parts, class_names=names, name=name.rpartition(":")[2], source=name)
-
-
-def from_arrays(
-    parts: Mapping[str, tuple[Any, Any]], *, class_names: Any, name: str, source: str
-) -> Dataset:
-    """A data set of arrays by split: images `(N, H, W)`, `(N, H, W, 3)` or `(N, 3, H, W)` uint8,
-    and labels `(N,)`, which are indices into class_names where these are given.
-
-    Raises TenfoldError where they don't fit together.
-    """
-    values = np.unique(np.concatenate([np.asarray(labels) for _, labels in parts.values()]))
-    names = tuple(map(str, values if class_names is None else class_names))
-    try:
-        splits = {
-            split: Images(
-                _colour(np.asarray(pixels)),
-                np.searchsorted(values, labels) if class_names is None else _indices(labels),
-                names,
-                numbered_ids(split, len(pixels)),
-            )
-            for split, (pixels, labels) in parts.items()
-        }
-    except (ValueError, TypeError) as error:
-        raise TenfoldError(f"{source} gives no data set: {first_line(error)}.") from error
-    return Dataset(name, splits["train"], splits.get("validation"), splits.get("test"), source)
-
-
-def _indices(labels: Any) -> NDArray[np.int64]:
-    return np.asarray(labels).astype(np.int64)
-
-
-def _colour(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    if pixels.ndim == 3:
-        pixels = np.repeat(pixels[..., None], 3, axis=3)
-    elif pixels.ndim == 4 and pixels.shape[1] == 3 and pixels.shape[3] != 3:
-        pixels = pixels.transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(pixels)
+    short = name.rpartition(":")[2]
+    return from_arrays(parts, class_names=names, name=short, source=name, place=name)

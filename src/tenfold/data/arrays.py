@@ -1,0 +1,140 @@
+"""Data sets of arrays: in one npz file, or in memory.
+
+tenfold writes, for each split, `train_images`, `train_labels`, `train_ids` and, where images were
+resized, `train_original_sizes`; and `class_names`. It also reads the names that others use: `val`
+for the validation split, `x_train` and `y_train`, and for a single split `images` or `x`, `labels`
+or `y`; and grey images, `(N, H, W)` or `(N, H, W, 1)`. Without `class_names` each number that
+occurs among the labels is a class.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.data.images import Dataset, Images, Settings, numbered_ids
+from tenfold.data.tables import as_text, names_declared, number_labels
+from tenfold.errors import TenfoldError
+from tenfold.files import DAMAGED
+
+_WORDS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
+_KEYS = {
+    split: [
+        pair
+        for word in words
+        for pair in ((f"{word}_images", f"{word}_labels"), (f"x_{word}", f"y_{word}"))
+    ]
+    for split, words in _WORDS.items()
+}
+_KEYS["train"] += [("images", "labels"), ("x", "y")]
+
+
+def read_npz(path: Path, settings: Settings) -> Dataset:
+    """The data set in an npz file; nothing pickled in it is touched.
+
+    Raises TenfoldError where the file is damaged or lacks an array, and as `from_arrays`.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as opened:
+            for done, name in enumerate(opened.files, start=1):
+                arrays[name] = opened[name]
+                if settings.progress is not None:
+                    settings.progress("Reading arrays", done, len(opened.files))
+    except DAMAGED as error:
+        raise TenfoldError(
+            f"{path} can't be read as npz ({str(error) or type(error).__name__}); it may be "
+            "damaged, or hold objects where arrays of numbers were expected."
+        ) from error
+    keys = {
+        split: pair
+        for split, pairs in _KEYS.items()
+        for pair in pairs[::-1]
+        if pair[0] in arrays and pair[1] in arrays
+    }
+    if "train" not in keys:
+        raise TenfoldError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}, where train_images and train_labels "
+            "(or x_train and y_train, or images and labels) were expected."
+        )
+    names = arrays.get("class_names")
+    return from_arrays(
+        {split: (arrays[images], arrays[labels]) for split, (images, labels) in keys.items()},
+        class_names=None if names is None else names.ravel().tolist(),
+        name=path.stem,
+        source=f"{path} (npz)",
+        place=path,
+        keys=keys,
+        more=arrays,
+    )
+
+
+def from_arrays(
+    parts: Mapping[str, tuple[Any, Any]],
+    *,
+    class_names: Iterable[object] | None,
+    name: str,
+    source: str,
+    place: str | Path,
+    keys: Mapping[str, tuple[str, str]] | None = None,
+    more: Mapping[str, NDArray[Any]] | None = None,
+) -> Dataset:
+    """A data set of arrays by split: images `(N, H, W)`, `(N, H, W, 1)`, `(N, H, W, 3)` or
+    `(N, 3, H, W)` uint8, and labels `(N,)`, which are indices into class_names where these are
+    given, otherwise whole numbers or names.
+
+    place, keys: what messages call where they are and what they are. more: `train_ids` and
+    `train_original_sizes` and so on. Raises TenfoldError where they don't fit together, and where
+    a label has no class name.
+    """
+    keys = keys or {split: (f"{split} images", f"{split} labels") for split in parts}
+    more = more or {}
+    names, labels, notes = number_labels(
+        {s: _labels(own, f"{place}: {keys[s][1]}") for s, (_, own) in parts.items()},
+        declared=None if class_names is None else names_declared(class_names, place),
+        place=place,
+        where=lambda split, position: f"{place}: {keys[split][1]}[{position}]",
+    )
+    splits = {}
+    for split, own in labels.items():
+        pixels = _pixels(np.asarray(parts[split][0]), f"{place}: {keys[split][0]}")
+        ids = more.get(f"{split}_ids", numbered_ids(split, len(pixels)))
+        if not len(pixels) == len(own) == len(ids) or ids.ndim != 1:
+            raise TenfoldError(
+                f"{place}: the {split} split has {len(pixels)} pictures, {len(own)} "
+                f"labels and {len(ids)} ids; they must be as many."
+            )
+        texts = np.array([as_text(each, place) for each in ids.tolist()], dtype=np.str_)
+        splits[split] = Images(pixels, own, names, texts, more.get(f"{split}_original_sizes"))
+    if "train" not in splits:
+        raise TenfoldError(f"{place} holds no training pictures with labels; label them.")
+    return Dataset.of(name, splits, source, notes=tuple(notes))
+
+
+def _pixels(pixels: NDArray[Any], what: str) -> NDArray[np.uint8]:
+    shape = pixels.shape
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    elif pixels.ndim == 4 and shape[1] == 3 and shape[3] != 3:
+        pixels = pixels.transpose(0, 2, 3, 1)
+    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or pixels.dtype != np.uint8:
+        raise TenfoldError(
+            f"{what} is {shape} {pixels.dtype}, where (N, H, W, 3) or (N, H, W) uint8 was "
+            "expected; convert it."
+        )
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
+
+
+def _labels(values: Any, what: str) -> list[int | str]:
+    labels = np.asarray(values)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise TenfoldError(
+            f"{what} is {labels.shape} {labels.dtype}, where (N,) whole numbers were expected; "
+            "convert it."
+        )
+    found: list[int | str] = labels.tolist()
+    return found
