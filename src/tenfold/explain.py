@@ -8,7 +8,7 @@ class asked about.
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +18,10 @@ from torch.nn.functional import interpolate
 
 from tenfold.errors import TenfoldError, missing_extra
 from tenfold.evaluation.features import kept_features, key_of_network
-from tenfold.evaluation.probabilities import unit
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.blocks import Layer
-from tenfold.models.parts import gradient_batch, parts_of
+from tenfold.models.parts import evaluated, gradient_batch, parts_of
 from tenfold.progress import Progress
-
-COMPARED_AT_ONCE = 250
-"""Pictures, with all others."""
 
 STEPS = 32
 """Of the integral, from the mean picture to the picture itself."""
@@ -36,21 +32,6 @@ OCCLUDED_SHARE, OCCLUDED_STRIDE_SHARE = 0.25, 0.125
 _Pixels = NDArray[np.uint8]
 _Maps = NDArray[np.float32]
 _Classes = NDArray[np.int64]
-
-
-class FeatureMaps(NamedTuple):
-    """What a layer answers to pictures: (N, C, h, w) float32."""
-
-    layer: str
-    maps: _Maps
-
-
-class Neighbours(NamedTuple):
-    """The pictures that are most alike: (N, K) indices, the nearest first, and the cosine of the
-    angle between the features."""
-
-    indices: NDArray[np.int64]
-    similarity: NDArray[np.float32]
 
 
 def first_filters(model: TrainedModel) -> _Maps | None:
@@ -74,12 +55,13 @@ def first_filters(model: TrainedModel) -> _Maps | None:
     return np.ascontiguousarray(stretched.transpose(0, 2, 3, 1))
 
 
-def feature_maps(model: TrainedModel, pixels: _Pixels) -> list[FeatureMaps]:
-    """What each layer with maps answers to a few pictures, from the input on."""
+def feature_maps(model: TrainedModel, pixels: _Pixels) -> dict[str, _Maps]:
+    """What each layer with maps answers to a few images, from the input on: (N, C, h, w) float32 by
+    the layer's name."""
     layers = parts_of(model.module, model.image_size).layers
-    with _evaluated(model), _recorded(layers) as outputs, torch.inference_mode():
+    with evaluated(model.module), _recorded(layers) as outputs, torch.inference_mode():
         model.module(model.inputs(pixels))
-        return [FeatureMaps(layer.name, _as_maps(layer, outputs[layer.name])) for layer in layers]
+        return {layer.name: _as_maps(layer, outputs[layer.name]) for layer in layers}
 
 
 def features_before_head(
@@ -100,32 +82,15 @@ def features_before_head(
     if head is not None:
         hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         hooks.callback(hook.remove)
-    with hooks, _evaluated(model):
+    with hooks, evaluated(model.module):
         return kept_features(
             compute,
             pixels,
             key=key,
             num_features=len(model.class_names) if head is None else head.in_features,
-            batch_size=_batch_size(model),
+            batch_size=gradient_batch(model.module, model.image_size),
             progress=progress,
         )
-
-
-def nearest(features: _Maps, others: _Maps, *, number: int = 5) -> Neighbours:
-    """For each row of `features` (N, D) the rows of `others` (M, D) at the smallest angle."""
-    number = min(number, len(others))
-    ours, of = unit(features), unit(others)
-    indices = np.empty((len(ours), number), dtype=np.int64)
-    similarity = np.empty((len(ours), number), dtype=np.float32)
-    for start in range(0, len(ours), COMPARED_AT_ONCE):
-        rows = slice(start, start + COMPARED_AT_ONCE)
-        cosines = ours[rows] @ of.T
-        best = np.argpartition(-cosines, number - 1, axis=1)[:, :number]
-        values = np.take_along_axis(cosines, best, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        indices[rows] = np.take_along_axis(best, order, axis=1)
-        similarity[rows] = np.take_along_axis(values, order, axis=1)
-    return Neighbours(indices, similarity)
 
 
 # -- where it looked -----------------------------------------------------------------------------
@@ -176,7 +141,7 @@ def integrated_gradients(
             target=target,
             n_steps=steps,
             method="gausslegendre",
-            internal_batch_size=max(_batch_size(model), len(inputs)),
+            internal_batch_size=max(gradient_batch(model.module, model.image_size), len(inputs)),
         )
         return found
 
@@ -256,10 +221,6 @@ def _captum() -> Any:
 # -- what they share -----------------------------------------------------------------------------
 
 
-def _batch_size(model: TrainedModel) -> int:
-    return gradient_batch(model.module, model.image_size)
-
-
 def _as_maps(layer: Layer, output: Tensor) -> _Maps:
     maps = layer.as_maps(output) if layer.as_maps is not None else output
     return np.asarray(maps.float().cpu().numpy())
@@ -273,25 +234,14 @@ def _attributed(
 ) -> _Maps:
     """`attribute` in parts, its colours added up."""
     parts = []
-    with _evaluated(model):
-        size = _batch_size(model)
+    size = gradient_batch(model.module, model.image_size)
+    with evaluated(model.module):
         for start in range(0, len(pixels), size):
             inputs = model.inputs(pixels[start : start + size])
             target = torch.as_tensor(classes[start : start + size], device=inputs.device)
             found = attribute(inputs, target)
             parts.append(found.sum(dim=1).detach().float().cpu().numpy())
     return np.concatenate(parts)
-
-
-@contextlib.contextmanager
-def _evaluated(model: TrainedModel) -> Iterator[None]:
-    """The network as it is used: without dropout, with its running statistics."""
-    was_training = model.module.training
-    model.module.eval()
-    try:
-        yield
-    finally:
-        model.module.train(was_training)
 
 
 @contextlib.contextmanager

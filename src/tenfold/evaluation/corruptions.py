@@ -306,7 +306,7 @@ def _stretching(side: int, factor: float) -> Floats:
     # From corner to corner of the part, and of that the middle.
     places = ((enlarged - side) // 2 + np.arange(side)) * (part - 1) / (enlarged - 1)
     distances = np.abs((side - part) // 2 + places[:, None] - np.arange(side))
-    return np.maximum(1 - distances, 0).astype(np.float32)
+    return np.asarray(np.maximum(1 - distances, 0), dtype=np.float32)
 
 
 def _sampled(

@@ -33,6 +33,7 @@ from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.views import logits_of_views
 from tenfold.files import write_bytes
 from tenfold.models import Pretrained
+from tenfold.models.parts import evaluated
 from tenfold.own_parts import code_of_run
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, recipe_from_dict
@@ -90,8 +91,7 @@ class TrainedModel:
         """
         pixels = self._of_its_size(pixels)
         device = next(self.module.parameters()).device
-        was_training = self.module.training
-        module = self.module.eval()
+        module = self.module
         if batch_size is None:
             batch_size = BATCH
             if isinstance(module, Pretrained):
@@ -100,7 +100,11 @@ class TrainedModel:
                 batch_size = max(BATCH, 2000 * 32**2 // (pixels.shape[1] * pixels.shape[2]))
         logits = np.empty((len(pixels), len(self.class_names)), dtype=np.float32)
         seeded = [device] if device.type == "cuda" else []
-        with torch.inference_mode(), torch.random.fork_rng(seeded, enabled=training_mode):
+        with (
+            evaluated(module),
+            torch.inference_mode(),
+            torch.random.fork_rng(seeded, enabled=training_mode),
+        ):
             if training_mode:
                 torch.manual_seed(self.recipe.seed)
                 module = copy.deepcopy(module).train()  # Whose running statistics may move.
@@ -115,7 +119,6 @@ class TrainedModel:
                 start = end
                 if progress is not None:
                     progress("evaluating", end, len(pixels))
-        self.module.train(was_training)
         return logits
 
     def inputs(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
@@ -140,11 +143,8 @@ class TrainedModel:
         assert isinstance(self.module, Pretrained)
         features = features_of(self.module, pixels, self.normalisation, progress=progress)
         device = next(self.module.parameters()).device
-        was_training = self.module.training
-        self.module.eval()
-        with torch.inference_mode():
+        with evaluated(self.module), torch.inference_mode():
             logits = self.module.head(torch.from_numpy(features).to(device))
-        self.module.train(was_training)
         found: NDArray[np.float32] = logits.float().cpu().numpy()
         return found
 
