@@ -35,14 +35,16 @@ def predict_images(output: Output, run: Path, places: list[str], task: "Task") -
     if task.out is not None:
         _write_parts(output, run, places, task, parts, model, threshold, share)
         return
-    from tenfold.evaluation.picture_predictions import predict_parts, with_threshold
+    from tenfold.evaluation.picture_predictions import predict_parts
 
     csv, top = task.csv, min(task.top, len(model.class_names))
     with output.progress() as bars:
         progress = bars if csv is not None or output.style == "rich" else None
         predictions = [
-            with_threshold(prediction, threshold)
-            for _, some in predict_parts(model, parts, top=top, progress=progress)
+            prediction
+            for _, some in predict_parts(
+                model, parts, top=top, threshold=threshold, progress=progress
+            )
             for prediction in some
         ]
     num_all = len(predictions)
@@ -139,13 +141,12 @@ def watch(output: Output, run: Path, folder: Path, task: "Task") -> None:
     """A line for each image that comes into `folder`, until somebody ends it."""
     import contextlib
 
-    from tenfold.evaluation.picture_predictions import watch_folder, with_threshold
+    from tenfold.evaluation.picture_predictions import watch_folder
 
     model, threshold = _load_model(run, task)
     top = min(task.top, len(model.class_names))
     with contextlib.suppress(KeyboardInterrupt):
-        for prediction in watch_folder(model, folder, top=top):
-            prediction = with_threshold(prediction, threshold)
+        for prediction in watch_folder(model, folder, top=top, threshold=threshold):
             _record(output, prediction, top=top)
             guesses = ", ".join(
                 f"{guess.label} ({percent(guess.probability)})" for guess in prediction.guesses

@@ -209,11 +209,13 @@ def _require_one_task(pictures: list[str] | None, task: Task) -> None:
 
 
 def _show_split(output: Output, run: "RunFolder", options: dict[str, Any]) -> None:
-    from tenfold.evaluation.split_predictions import recall_or_evaluate
+    from tenfold.evaluation.evaluate import evaluate_run
     from tenfold.run import command_line
 
     with output.progress() as progress:
-        metrics = recall_or_evaluate(run, **options, purpose=command_line(), progress=progress)
+        metrics = evaluate_run(
+            run, **options, recall=True, purpose=command_line(), progress=progress
+        )
     _show_classes(output, metrics)
     show_metrics(output, options["split"], metrics)
     if options["split"] == "test":
@@ -230,7 +232,7 @@ def _write_split(
     labels: Path | None,
 ) -> None:
     from tenfold.evaluation.calibration import fitted_of, with_temperature
-    from tenfold.evaluation.split_predictions import predict_split
+    from tenfold.evaluation.evaluate import predict_split
     from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
     from tenfold.results.runs import read_result
 
