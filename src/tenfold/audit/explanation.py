@@ -132,8 +132,6 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
     Raises TenfoldError where there is no such image, where one can't be read, and where there are
     more than MOST_EXPLAINED.
     """
-    from tenfold.evaluation.picture_predictions import read_pictures
-
     pixels, ids, truths = [], [], []
     measured = subject.measured
     places = {str(name): index for index, name in enumerate(measured.ids)}
@@ -152,7 +150,7 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
             )
         paths = find_pictures([name])
         _require_few(len(pixels) + len(paths))
-        pixels += list(read_pictures(paths, subject.model))
+        pixels += list(subject.model.pixels(paths))
         ids += [printable(path) for path in paths]
         truths += [""] * len(paths)
     return _explained(subject, np.stack(pixels), ids, truths, ["asked for"] * len(pixels))

@@ -169,20 +169,6 @@ def _states(folder: Path) -> dict[str, _State]:
     return found
 
 
-def read_pictures(paths: Sequence[str], model: Model) -> NDArray[np.uint8]:
-    """The pictures in `paths` as (N, H, W, 3) uint8, as `model` sees them.
-
-    Raises TenfoldError, naming it, for one that can't be read.
-    """
-    found = []
-    with contextlib.closing(_decode(model, [Part(paths)])) as batches:
-        for _, ids, pixels, broken in batches:
-            for number, reason in broken.items():
-                raise TenfoldError(f"{ids[number]} can't be read: it {reason}.")
-            found.append(pixels)
-    return np.concatenate(found)
-
-
 def _decode(
     model: Model, parts: Sequence[Part]
 ) -> Generator[tuple[int, list[str], NDArray[np.uint8], dict[int, str]], None, None]:
