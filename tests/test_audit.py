@@ -430,7 +430,7 @@ def test_pictures_of_ones_own_are_explained(findings, folder):
     (folder / "broken.png").write_bytes(b"nothing")
     command = commands.run(["explain", "runs/tiny/1", "broken.png"], folder=folder)
     assert command.wait() == 2
-    assert "broken.png can't be read" in command.output
+    assert "broken.png can't be used" in command.output
 
 
 def test_pictures_that_a_shift_changes_are_shown(findings, run, tmp_path, monkeypatch):

@@ -255,7 +255,7 @@ def test_a_report_of_two_runs(folder):
 
 
 def test_the_trained_model_in_python(template):
-    from tenfold.evaluation import load_predictions
+    from tenfold.evaluation.predictions import load_predictions
 
     model = tenfold.load(template / RUN)
     data = tenfold.load_data(template / "tiny.npz")

@@ -143,6 +143,7 @@ def test_scikit_learns_own_checks_pass():
     assert sum(r["status"] == "passed" for r in results) > 40
 
 
+@pytest.mark.long
 def test_fast_75_is_cross_validated_on_digits():
     found = cross_val_score(Classifier("fast-75"), DIGITS.images / 16, DIGITS.target, cv=2)
     assert found.min() > 0.25  # A tenth would be chance; its one epoch has five steps here.

@@ -171,17 +171,6 @@ def test_enlarging_keeps_the_middle():
     assert np.allclose(found, expected, atol=1e-4)
 
 
-def test_sampling_at_whole_places_changes_nothing():
-    x = pictures(2).astype(np.float32)
-    rows, columns = np.broadcast_arrays(*np.mgrid[:32, :32].astype(float)[:, None])
-    rows, columns = np.repeat(rows, 2, axis=0), np.repeat(columns, 2, axis=0)
-    assert np.array_equal(corruptions._sampled(x, rows, columns, mode="mirror"), x)
-    mirrored = corruptions._sampled(x, rows - 32, columns, mode="reflect")
-    assert np.array_equal(mirrored, x[:, ::-1])
-    mirrored = corruptions._sampled(x, rows - 31, columns, mode="mirror")
-    assert np.array_equal(mirrored, x[:, ::-1])
-
-
 def test_clouds_fill_their_range_and_wrap():
     clouds = corruptions._fractal((4, 32, 32), np.random.default_rng(0), decay=2.0)
     assert clouds.min(axis=(1, 2)).tolist() == [0] * 4

@@ -6,14 +6,19 @@ import torch
 from PIL import Image
 
 from tenfold.data.decoding import decode_picture
-from tenfold.data.image_sources import find_pictures
+from tenfold.data.image_sources import Part, find_pictures
 from tenfold.data.normalisation import normalisation_of
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.picture_predictions import predict_pictures
+from tenfold.evaluation.picture_predictions import predict_parts
 from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.recipe import load_recipe
 
 NAMES = ("ant", "bee", "cat")
+
+
+def predicted(model, paths, *, top=1):
+    found = predict_parts(model, [Part(list(map(str, paths)))], top=top)
+    return [prediction for _, some in found for prediction in some]
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def test_pictures_of_any_kind_and_size_are_seen_as_training_pictures_are(tmp_pat
         picture(tmp_path / "still.webp", (31, 31), seed=4),
         picture(tmp_path / "print.tif", (31, 31), mode="CMYK", seed=5),
     ]
-    predictions = list(predict_pictures(model, list(map(str, paths)), top=3))
+    predictions = predicted(model, paths, top=3)
     assert [prediction.path for prediction in predictions] == list(map(str, paths))
     for path, prediction in zip(paths, predictions, strict=True):
         pixels = decode_picture(path, image_size=16).pixels[None]
@@ -72,11 +77,11 @@ def test_pictures_of_any_kind_and_size_are_seen_as_training_pictures_are(tmp_pat
 def test_row_37_a_broken_picture_has_its_row_and_its_reason(tmp_path, make_model):
     model = make_model()
     paths = [str(picture(tmp_path / f"{n}.png", seed=n)) for n in range(300)]
-    expected = list(predict_pictures(model, paths))
+    expected = predicted(model, paths)
     broken = {3: b"", 130: b"not a picture", 299: b"\x89PNG\r\n\x1a\n"}
     for number, content in broken.items():
         (tmp_path / f"{number}.png").write_bytes(content)
-    predictions = list(predict_pictures(model, paths))
+    predictions = predicted(model, paths)
     assert [number for number, p in enumerate(predictions) if p.error] == list(broken)
     assert all(not predictions[number].guesses for number in broken)
     for number in set(range(300)) - set(broken):
@@ -92,7 +97,7 @@ def test_a_model_of_oblong_pictures_takes_those_of_its_size(tmp_path, make_model
         picture(tmp_path / "turned.png", (16, 12)),
         tmp_path / "none.png",
     ]
-    fits, turned, none = predict_pictures(model, list(map(str, paths)))
+    fits, turned, none = predicted(model, paths)
     assert fits.guesses[0].label == model.predict(decode_picture(paths[0]).pixels[None])[0]
     assert turned.error == "has 16x12 pixels where this model takes 12x16"
     assert none.error == "no such file or directory"
@@ -116,4 +121,4 @@ def test_files_and_folders_are_found_in_order_and_once(tmp_path, monkeypatch):
 
 def test_no_class_at_all_is_no_answer(tmp_path, make_model):
     with pytest.raises(TenfoldError, match="is 0, where 1 or more"):
-        list(predict_pictures(make_model(), [str(tmp_path / "a.png")], top=0))
+        predicted(make_model(), [tmp_path / "a.png"], top=0)

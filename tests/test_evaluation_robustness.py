@@ -52,7 +52,6 @@ def test_attacks_move_values_by_their_limit_and_no_more():
 
 def test_attacked_values_stay_colours():
     x = images([254, 1])
-    inputs = torch.from_numpy(x.pixels)
     seen = []
     model = brightness_model()
     module = nn.Sequential(nn.Identity(), model.module)
@@ -60,7 +59,7 @@ def test_attacked_values_stay_colours():
     labels = torch.from_numpy(x.labels)
     robustness._attacked(
         dataclasses.replace(model, module=module),
-        inputs,
+        x.pixels,
         labels,
         8 / 255,
         steps=10,

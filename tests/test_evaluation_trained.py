@@ -19,9 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 
 from tenfold.data.decoding import decode_picture
+from tenfold.data.image_sources import Part
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.picture_predictions import predict_pictures
+from tenfold.evaluation.picture_predictions import predict_parts
 from tenfold.evaluation.predictions import predict_images
 from tenfold.evaluation.trained import (
     TrainedModel,
@@ -190,7 +191,7 @@ def test_files_of_few_bits_are_seen_as_those_of_the_training_data_were(tmp_path,
     assert model.white_level == level
     few, eight = model.pixels([tmp_path / "few.png", tmp_path / "eight.png"]).astype(int)
     assert np.abs(few - eight).max() <= 1
-    [found] = predict_pictures(model, [str(tmp_path / "few.png")], top=3)
+    [(_, [found])] = predict_parts(model, [Part([str(tmp_path / "few.png")])], top=3)
     expected = model.predict_proba(tmp_path / "eight.png").max()
     assert found.guesses[0].probability == pytest.approx(expected, abs=1e-2)
 

@@ -13,10 +13,8 @@ from tenfold.console.output import Output
 from tenfold.console.summaries import show_metrics
 from tenfold.data import export, load
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.evaluate import evaluate_run
+from tenfold.evaluation.evaluate import evaluate_run, keep_sums, predict_split, sums_of
 from tenfold.evaluation.runs import read_run
-from tenfold.evaluation.split_predictions import predict_split
-from tenfold.evaluation.trained_on import keep_sums, sums_of
 from tenfold.recipe import load_recipe
 from tenfold.reporting.story import describe_run, notices
 from tenfold.run import RunFolder

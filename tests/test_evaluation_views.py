@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.evaluation.views import logits_of_views, num_views
+from tenfold.evaluation.trained import logits_of_views, num_views
 from tenfold.recipe import EvaluationOptions
 
 WEIGHTS = torch.randn(3 * 8 * 8, 4, generator=torch.Generator().manual_seed(0))

@@ -77,10 +77,9 @@ def test_every_network_says_what_it_is_made_of(name):
     assert parts.head.out_features == 10
     maps = explain.feature_maps(model, pictures())
     assert bool(maps) == (name in WITH_MAPS)
-    sides = [layer.maps.shape[2] for layer in maps]
+    sides = [layer.shape[2] for layer in maps.values()]
     assert sides == sorted(sides, reverse=True)  # The deeper, the coarser.
-    assert all(layer.maps.shape[0] == 4 for layer in maps)
-    assert len({layer.layer for layer in maps}) == len(maps)
+    assert all(layer.shape[0] == 4 for layer in maps.values())
     # The features are what the head makes its logits of.
     features = explain.features_before_head(model, pictures())
     with torch.inference_mode():
@@ -143,8 +142,8 @@ def test_pretrained_networks_have_maps_wherever_their_channels_are(backbone, sid
     model = trained("transfer-lite0", *settings)
     layers = explain.feature_maps(model, pictures())
     assert layers
-    for layer in layers:
-        count, _, height, width = layer.maps.shape
+    for maps in layers.values():
+        count, _, height, width = maps.shape
         assert (count, height) == (4, width)
     found = explain.grad_cam(model, pictures(), CLASSES)
     assert found.shape == (4, 32, 32)
@@ -177,7 +176,7 @@ def test_integrated_gradients_add_up_to_the_logit(name):
     assert np.allclose(found.sum(axis=(1, 2)), logits - mean[CLASSES], atol=0.02)
 
 
-@pytest.mark.parametrize("name", WITH_MAPS)
+@pytest.mark.parametrize("name", ["cnn", "fast-75"])
 def test_models_are_left_as_they_were(name):
     model = trained(name)
     model.module.train()
@@ -199,18 +198,6 @@ def test_the_check_tells_maps_of_the_picture_from_maps_of_the_network():
 
     assert explain.randomisation_check(model, pictures(), CLASSES, edges) == pytest.approx(1.0)
     assert explain.randomisation_check(model, pictures(), CLASSES, explain.grad_cam) < 0.8
-
-
-def test_the_nearest_are_those_at_the_smallest_angle():
-    from sklearn.neighbors import NearestNeighbors
-
-    generator = np.random.default_rng(0)
-    a, b = (generator.normal(size=(n, 16)).astype(np.float32) for n in (600, 300))
-    found = explain.nearest(a, b, number=7)
-    distances, indices = NearestNeighbors(n_neighbors=7, metric="cosine").fit(b).kneighbors(a)
-    assert np.array_equal(found.indices, indices)
-    assert np.allclose(1 - found.similarity, distances, atol=1e-5)
-    assert explain.nearest(a[:3], b[:2], number=5).indices.shape == (3, 2)
 
 
 @pytest.mark.parametrize(

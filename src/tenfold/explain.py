@@ -6,9 +6,12 @@ class asked about.
 """
 
 import contextlib
+import copy
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +21,10 @@ from torch.nn.functional import interpolate
 
 from tenfold.errors import TenfoldError, missing_extra
 from tenfold.evaluation.features import kept_features, key_of_network
-from tenfold.evaluation.probabilities import unit
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.blocks import Layer
-from tenfold.models.parts import gradient_batch, parts_of
+from tenfold.models.parts import evaluated, gradient_batch, parts_of
 from tenfold.progress import Progress
-
-COMPARED_AT_ONCE = 250
-"""Pictures, with all others."""
 
 STEPS = 32
 """Of the integral, from the mean picture to the picture itself."""
@@ -36,21 +35,6 @@ OCCLUDED_SHARE, OCCLUDED_STRIDE_SHARE = 0.25, 0.125
 _Pixels = NDArray[np.uint8]
 _Maps = NDArray[np.float32]
 _Classes = NDArray[np.int64]
-
-
-class FeatureMaps(NamedTuple):
-    """What a layer answers to pictures: (N, C, h, w) float32."""
-
-    layer: str
-    maps: _Maps
-
-
-class Neighbours(NamedTuple):
-    """The pictures that are most alike: (N, K) indices, the nearest first, and the cosine of the
-    angle between the features."""
-
-    indices: NDArray[np.int64]
-    similarity: NDArray[np.float32]
 
 
 def first_filters(model: TrainedModel) -> _Maps | None:
@@ -74,12 +58,13 @@ def first_filters(model: TrainedModel) -> _Maps | None:
     return np.ascontiguousarray(stretched.transpose(0, 2, 3, 1))
 
 
-def feature_maps(model: TrainedModel, pixels: _Pixels) -> list[FeatureMaps]:
-    """What each layer with maps answers to a few pictures, from the input on."""
+def feature_maps(model: TrainedModel, pixels: _Pixels) -> dict[str, _Maps]:
+    """What each layer with maps answers to a few images, from the input on: (N, C, h, w) float32 by
+    the layer's name."""
     layers = parts_of(model.module, model.image_size).layers
-    with _evaluated(model), _recorded(layers) as outputs, torch.inference_mode():
+    with evaluated(model.module), _recorded(layers) as outputs, torch.inference_mode():
         model.module(model.inputs(pixels))
-        return [FeatureMaps(layer.name, _as_maps(layer, outputs[layer.name])) for layer in layers]
+        return {layer.name: _as_maps(layer, outputs[layer.name]) for layer in layers}
 
 
 def features_before_head(
@@ -99,43 +84,47 @@ def features_before_head(
     hooks = contextlib.ExitStack()
     if head is not None:
         hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        hooks.callback(hook.remove)
-    with hooks, _evaluated(model):
+        hooks.enter_context(hook)
+    with hooks, evaluated(model.module):
         return kept_features(
             compute,
             pixels,
             key=key,
             num_features=len(model.class_names) if head is None else head.in_features,
-            batch_size=_batch_size(model),
+            batch_size=gradient_batch(model.module, model.image_size),
             progress=progress,
         )
-
-
-def nearest(features: _Maps, others: _Maps, *, number: int = 5) -> Neighbours:
-    """For each row of `features` (N, D) the rows of `others` (M, D) at the smallest angle."""
-    number = min(number, len(others))
-    ours, of = unit(features), unit(others)
-    indices = np.empty((len(ours), number), dtype=np.int64)
-    similarity = np.empty((len(ours), number), dtype=np.float32)
-    for start in range(0, len(ours), COMPARED_AT_ONCE):
-        rows = slice(start, start + COMPARED_AT_ONCE)
-        cosines = ours[rows] @ of.T
-        best = np.argpartition(-cosines, number - 1, axis=1)[:, :number]
-        values = np.take_along_axis(cosines, best, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        indices[rows] = np.take_along_axis(best, order, axis=1)
-        similarity[rows] = np.take_along_axis(values, order, axis=1)
-    return Neighbours(indices, similarity)
 
 
 # -- where it looked -----------------------------------------------------------------------------
 
 
-def grad_cam(model: TrainedModel, pixels: _Pixels, classes: _Classes) -> _Maps:
+Method = Callable[..., _Maps]
+
+
+def _in_batches(attribute: Callable[..., Tensor]) -> Method:
+    """`attribute`, of normalised images and classes as tensors, for pixels and classes of NumPy."""
+
+    @functools.wraps(attribute)
+    def method(model: TrainedModel, pixels: _Pixels, classes: _Classes, **options: Any) -> _Maps:
+        parts, size = [], gradient_batch(model.module, model.image_size)
+        with evaluated(model.module):
+            for start in range(0, len(pixels), size):
+                inputs = model.inputs(pixels[start : start + size])
+                target = torch.as_tensor(classes[start : start + size], device=inputs.device)
+                found = attribute(model, inputs, target, **options)
+                parts.append(found.sum(dim=1).detach().float().cpu().numpy())
+        return np.concatenate(parts)
+
+    return method
+
+
+@_in_batches
+def grad_cam(model: TrainedModel, inputs: Tensor, classes: Tensor) -> Tensor:
     """Where the deepest layer with maps found what speaks for `classes` (N,).
 
     Selvaraju et al. (2017, arXiv 1610.02391): the layer's maps, weighed by the mean gradient of the
-    class's logit, where they are positive; enlarged to the picture. Raises TenfoldError for a
+    class's logit, where they are positive; enlarged to the image. Raises TenfoldError for a
     network without maps, such as a dense one.
     """
     layer = parts_of(model.module, model.image_size).last
@@ -145,69 +134,63 @@ def grad_cam(model: TrainedModel, pixels: _Pixels, classes: _Classes) -> _Maps:
             "integrated gradients or occlusion instead."
         )
     as_maps = layer.as_maps or (lambda outputs: outputs)
-
-    def attribute(inputs: Tensor, target: Tensor) -> Tensor:
-        with _recorded([layer]) as outputs, torch.enable_grad():
-            # So that there is a gradient even where no weight of the network learns.
-            logits = model.module(inputs.requires_grad_(True))
-            output = outputs[layer.name]
-            [gradient] = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), output)
-            maps, gradients = as_maps(output), as_maps(gradient)
-            weights = gradients.mean(dim=(2, 3), keepdim=True)
-            found = (weights * maps).sum(dim=1, keepdim=True).relu()
-            return interpolate(found, model.image_size, mode="bilinear", align_corners=False)
-
-    return _attributed(model, pixels, classes, attribute)
+    with _recorded([layer]) as outputs, torch.enable_grad():
+        # So that there is a gradient even where no weight of the network learns.
+        logits = model.module(inputs.requires_grad_(True))
+        output = outputs[layer.name]
+        [gradient] = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), output)
+        maps, gradients = as_maps(output), as_maps(gradient)
+        weights = gradients.mean(dim=(2, 3), keepdim=True)
+        found = (weights * maps).sum(dim=1, keepdim=True).relu()
+        return interpolate(found, model.image_size, mode="bilinear", align_corners=False)
 
 
+@_in_batches
 def integrated_gradients(
-    model: TrainedModel, pixels: _Pixels, classes: _Classes, *, steps: int = STEPS
-) -> _Maps:
-    """What each pixel adds to the logit of `classes`, on the way from the mean picture.
+    model: TrainedModel, inputs: Tensor, classes: Tensor, *, steps: int = STEPS
+) -> Tensor:
+    """What each pixel adds to the logit of `classes`, on the way from the mean image.
 
-    Sundararajan, Taly and Yan (2017, arXiv 1703.01365), by captum. The sum over a picture is the
-    logit less that of the mean picture, up to the error of the integral.
+    Sundararajan, Taly and Yan (2017, arXiv 1703.01365), by captum. The sum over an image is the
+    logit less that of the mean image, up to the error of the integral.
     """
-    captum = _captum()
-
-    def attribute(inputs: Tensor, target: Tensor) -> Tensor:
-        found: Tensor = captum.IntegratedGradients(model.module).attribute(
+    found: Tensor = (
+        _captum()
+        .IntegratedGradients(model.module)
+        .attribute(
             inputs,
-            target=target,
+            target=classes,
             n_steps=steps,
             method="gausslegendre",
-            internal_batch_size=max(_batch_size(model), len(inputs)),
+            internal_batch_size=max(gradient_batch(model.module, model.image_size), len(inputs)),
         )
-        return found
+    )
+    return found
 
-    return _attributed(model, pixels, classes, attribute)
 
-
-def occlusion(model: TrainedModel, pixels: _Pixels, classes: _Classes) -> _Maps:
-    """How much the logit of `classes` falls where a patch of the mean colour covers the picture.
+@_in_batches
+def occlusion(model: TrainedModel, inputs: Tensor, classes: Tensor) -> Tensor:
+    """How much the logit of `classes` falls where a patch of the mean colour covers the image.
 
     Zeiler and Fergus (2014, arXiv 1311.2901), by captum; a pixel's value is the mean over the
     patches that cover it.
     """
-    captum = _captum()
-    height, width = model.image_size
-    side = max(round(min(height, width) * OCCLUDED_SHARE), 1)
-    stride = max(round(min(height, width) * OCCLUDED_STRIDE_SHARE), 1)
-
-    def attribute(inputs: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
-            found: Tensor = captum.Occlusion(model.module).attribute(
+    shorter = min(model.image_size)
+    side = max(round(shorter * OCCLUDED_SHARE), 1)
+    stride = max(round(shorter * OCCLUDED_STRIDE_SHARE), 1)
+    with torch.no_grad():
+        found: Tensor = (
+            _captum()
+            .Occlusion(model.module)
+            .attribute(
                 inputs,
-                target=target,
+                target=classes,
                 sliding_window_shapes=(3, side, side),
                 strides=(3, stride, stride),
             )
-        return found[:, :1]  # A patch covers all colours, so that each has the whole.
+        )
+    return found[:, :1]  # A patch covers all colours, so that each has the whole.
 
-    return _attributed(model, pixels, classes, attribute)
-
-
-Method = Callable[[TrainedModel, _Pixels, _Classes], _Maps]
 
 METHODS: dict[str, Method] = {
     "grad-cam": grad_cam,
@@ -234,8 +217,8 @@ def randomisation_check(
     from scipy.stats import spearmanr
 
     maps = np.abs(method(model, pixels, classes))
-    with _randomised(model.module, seed=seed):
-        others = np.abs(method(model, pixels, classes))
+    shuffled = dataclasses.replace(model, module=_shuffled(model.module, seed=seed))
+    others = np.abs(method(shuffled, pixels, classes))
     found = []
     for one, other in zip(maps.reshape(len(maps), -1), others.reshape(len(maps), -1), strict=True):
         if one.std() > 0 and other.std() > 0:
@@ -256,42 +239,9 @@ def _captum() -> Any:
 # -- what they share -----------------------------------------------------------------------------
 
 
-def _batch_size(model: TrainedModel) -> int:
-    return gradient_batch(model.module, model.image_size)
-
-
 def _as_maps(layer: Layer, output: Tensor) -> _Maps:
     maps = layer.as_maps(output) if layer.as_maps is not None else output
     return np.asarray(maps.float().cpu().numpy())
-
-
-def _attributed(
-    model: TrainedModel,
-    pixels: _Pixels,
-    classes: _Classes,
-    attribute: Callable[[Tensor, Tensor], Tensor],
-) -> _Maps:
-    """`attribute` in parts, its colours added up."""
-    parts = []
-    with _evaluated(model):
-        size = _batch_size(model)
-        for start in range(0, len(pixels), size):
-            inputs = model.inputs(pixels[start : start + size])
-            target = torch.as_tensor(classes[start : start + size], device=inputs.device)
-            found = attribute(inputs, target)
-            parts.append(found.sum(dim=1).detach().float().cpu().numpy())
-    return np.concatenate(parts)
-
-
-@contextlib.contextmanager
-def _evaluated(model: TrainedModel) -> Iterator[None]:
-    """The network as it is used: without dropout, with its running statistics."""
-    was_training = model.module.training
-    model.module.eval()
-    try:
-        yield
-    finally:
-        model.module.train(was_training)
 
 
 @contextlib.contextmanager
@@ -299,38 +249,29 @@ def _recorded(layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
     """The outputs of `layers` by name, as they are, once the network has run."""
     outputs: dict[str, Tensor] = {}
 
-    def record(layer: Layer) -> Callable[[nn.Module, object, Tensor], Tensor]:
-        def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-            if not isinstance(output, Tensor):
-                raise TenfoldError(
-                    f"{layer.name} of this network gives several things at once, so it can't be "
-                    "looked into; use another network to see where it looks."
-                )
-            outputs[layer.name] = output
-            # An activation in place would change what the layer said.
-            return output.clone()
+    def record(layer: Layer, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise TenfoldError(
+                f"{layer.name} of this network gives several things at once, so it can't be "
+                "looked into; use another network to see where it looks."
+            )
+        outputs[layer.name] = output
+        # An activation in place would change what the layer said.
+        return output.clone()
 
-        return hook
-
-    handles = [layer.module.register_forward_hook(record(layer)) for layer in layers]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for layer in layers:
+            hook = functools.partial(record, layer)
+            hooks.enter_context(layer.module.register_forward_hook(hook))
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-@contextlib.contextmanager
-def _randomised(module: nn.Module, *, seed: int) -> Iterator[None]:
-    """Weights in another order within each tensor, so that their sizes stay plausible."""
-    kept = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    generator = torch.Generator().manual_seed(seed)
-    try:
-        with torch.no_grad():
-            for parameter in module.parameters():
-                order = torch.randperm(parameter.numel(), generator=generator)
-                mixed = parameter.detach().cpu().flatten()[order].view(parameter.shape)
-                parameter.copy_(mixed.to(parameter.device))
-        yield
-    finally:
-        module.load_state_dict(kept)
+def _shuffled(module: nn.Module, *, seed: int) -> nn.Module:
+    """With weights in another order within each tensor, so that their sizes stay plausible."""
+    module, generator = copy.deepcopy(module), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            order = torch.randperm(parameter.numel(), generator=generator)
+            mixed = parameter.detach().cpu().flatten()[order].view(parameter.shape)
+            parameter.copy_(mixed.to(parameter.device))
+    return module

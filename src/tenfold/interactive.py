@@ -101,14 +101,11 @@ class Run:
     def _folder(self) -> RunFolder:
         return RunFolder(self.path)
 
-    @property
-    def _name(self) -> str:
-        return "/".join(self.path.resolve().parts[-2:])
-
     def __repr__(self) -> str:
         found = [f"{percent(m.accuracy)} on {split}" for split, m in self.metrics.items()]
         state = f"unfinished after {len(self.curves['epoch'])} epochs"
-        return f"Run({self._name}: {', '.join(reversed(found)) or state})"
+        name = "/".join(self.path.resolve().parts[-2:])
+        return f"Run({name}: {', '.join(reversed(found)) or state})"
 
     def _repr_html_(self) -> str:
         rows = "".join(

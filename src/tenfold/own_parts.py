@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -30,24 +29,8 @@ TRUST_CODE = "TENFOLD_TRUST_CODE"
 """The variable of the environment that `--trust-code` sets."""
 
 
-@dataclass(frozen=True)
-class Origin:
-    """A run whose recipe is being read: where it keeps the code of its parts."""
-
-    folder: Path
-
-    def require_trust(self, name: str, key: str) -> None:
-        """Raise TenfoldError unless this user has run the code `key` before, or trusts any."""
-        if os.environ.get(TRUST_CODE) or key in _trusted():
-            return
-        raise unusable(
-            name,
-            f"its code came with {self.folder.parent} and would be run; read it first, and then "
-            "give --trust-code",
-        )
-
-
-_ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)
+_RUN_FOLDER: ContextVar[Path | None] = ContextVar("run_folder", default=None)
+"""Of the run whose recipe is being read."""
 _RECIPE_FOLDER: ContextVar[Path | None] = ContextVar("recipe_folder", default=None)
 
 
@@ -63,33 +46,29 @@ def call_of(name: str) -> tuple[Callable[..., Any], Path | None]:
     imported that isn't trusted.
     """
     place, _, function = name.rpartition(":")
-    origin = _ORIGIN.get()
+    run, folder, path = _RUN_FOLDER.get(), _RECIPE_FOLDER.get(), None
     if place.endswith(".py"):
-        path = _found(place)
-        if origin is not None and (kept := origin.folder / path.name).is_file():
+        path = Path(place)
+        if folder is not None and not path.is_file():
+            path = folder / path
+        if run is not None and (kept := run / "code" / path.name).is_file():
             path = kept
         if not path.is_file():
             raise unusable(name, f"there is no file {path}")
-        if origin is not None:
-            origin.require_trust(name, sum_of(path))
-        module: ModuleType = _loaded(path.resolve(), sum_of(path))
-    else:
-        if origin is not None:
-            origin.require_trust(name, place)
-        path, module = None, _module(place)
+    key = place if path is None else sum_of(path)
+    if run is not None and not os.environ.get(TRUST_CODE) and key not in _trusted():
+        raise unusable(
+            name,
+            f"its code came with {run} and would be run; read it first, and then give --trust-code",
+        )
+    module = _module(place) if path is None else _loaded(path.resolve(), key)
     call = getattr(module, function, None)
     if not callable(call):
         callables = [key for key, each in vars(module).items() if callable(each)]
         raise unusable(name, f"{place} has no function {function!r}{nearest(function, callables)}")
-    if origin is None:
-        trust(sum_of(path) if path is not None else place)
+    if run is None:
+        trust(key)
     return call, path
-
-
-def _found(place: str) -> Path:
-    """The file `place`, seen from the working folder, or else from that of the recipe."""
-    path, folder = Path(place), _RECIPE_FOLDER.get()
-    return path if folder is None or path.is_file() else folder / path
 
 
 @cache
@@ -131,24 +110,23 @@ def _module(place: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def recipe_in(folder: Path) -> Iterator[None]:
-    """Within this, files of parts may be named as seen from `folder`."""
-    token = _RECIPE_FOLDER.set(folder)
+def _set(variable: ContextVar[Path | None], folder: Path) -> Iterator[None]:
+    token = variable.set(folder)
     try:
         yield
     finally:
-        _RECIPE_FOLDER.reset(token)
+        variable.reset(token)
 
 
-@contextlib.contextmanager
-def code_of_run(folder: Path) -> Iterator[None]:
+def recipe_in(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Within this, files of parts may be named as seen from `folder`."""
+    return _set(_RECIPE_FOLDER, folder)
+
+
+def code_of_run(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Within this, files of parts are those that the run in `folder` keeps, and only code that
     this user has named in a recipe before is imported."""
-    token = _ORIGIN.set(Origin(folder / "code"))
-    try:
-        yield
-    finally:
-        _ORIGIN.reset(token)
+    return _set(_RUN_FOLDER, folder)
 
 
 def sum_of(path: Path) -> str:

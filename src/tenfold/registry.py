@@ -6,7 +6,6 @@ schema of its options, so that a new one is one function, and one line below whe
 """
 
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,55 +27,34 @@ from pydantic import BaseModel, ConfigDict, create_model, model_validator
 from tenfold.own_parts import call_of, is_own
 from tenfold.validation import expected, nearest, unusable
 
-SHIPPED: dict[str, dict[str, str]] = {
+_OWN_FILES = "densenet vgg wide_resnet mobilenet vit speedrun pretrained"
+_FUNCTIONS: dict[str, dict[str, str]] = {
     "network": {
-        "ann": "tenfold.models.dense:ann",
-        "cnn": "tenfold.models.classic:cnn",
-        "lenet": "tenfold.models.classic:lenet",
-        "tutorial_cnn": "tenfold.models.classic:tutorial_cnn",
-        "pyramid": "tenfold.models.classic:pyramid",
-        "resnet": "tenfold.models.resnet:resnet",
-        "cifar_resnet": "tenfold.models.resnet:cifar_resnet",
-        "densenet": "tenfold.models.densenet:densenet",
-        "vgg": "tenfold.models.vgg:vgg",
-        "wide_resnet": "tenfold.models.wide_resnet:wide_resnet",
-        "mobilenet": "tenfold.models.mobilenet:mobilenet",
-        "vit": "tenfold.models.vit:vit",
-        "speedrun": "tenfold.models.speedrun:speedrun",
-        "pretrained": "tenfold.models.pretrained:pretrained",
+        "models.dense": "ann",
+        "models.classic": "cnn lenet tutorial_cnn pyramid",
+        "models.resnet": "resnet cifar_resnet",
+        **{f"models.{name.lower()}": name for name in _OWN_FILES.split()},
     },
-    "optimizer": {
-        "sgd": "tenfold.training.optimizers:sgd",
-        "adam": "tenfold.training.optimizers:adam",
-        "adamw": "tenfold.training.optimizers:adamw",
-        "muon": "tenfold.training.optimizers:muon",
-    },
-    "schedule": {
-        "constant": "tenfold.training.schedules:constant",
-        "step": "tenfold.training.schedules:step",
-        "cosine": "tenfold.training.schedules:cosine",
-        "linear": "tenfold.training.schedules:linear",
-        "one_cycle": "tenfold.training.schedules:one_cycle",
-        "plateau": "tenfold.training.schedules:plateau",
-    },
-    "loss": {
-        "cross_entropy": "tenfold.training.losses:cross_entropy",
-        "focal": "tenfold.training.losses:focal",
-    },
+    "optimizer": {"training.optimizers": "sgd adam adamw muon"},
+    "schedule": {"training.schedules": "constant step cosine linear one_cycle plateau"},
+    "loss": {"training.losses": "cross_entropy focal"},
     "augmentation": {},
     "reader": {},
-    "question": {
-        "calibration": "tenfold.audit.calibration:calibration",
-        "explanation": "tenfold.audit.explanation:explanation",
-        "errors": "tenfold.audit.errors:errors",
-        "robustness": "tenfold.audit.robustness:robustness",
-        "new-pictures": "tenfold.audit.new_pictures:new_pictures",
-        "novelty": "tenfold.audit.novelty:novelty",
-        "agreement": "tenfold.audit.agreement:agreement",
-        "labels": "tenfold.audit.labels:labels",
-    },
+}
+_QUESTIONS = "calibration explanation errors robustness new-pictures novelty agreement labels"
+
+SHIPPED = {
+    kind: {
+        function.lower(): f"tenfold.{module}:{function}"
+        for module, functions in modules.items()
+        for function in functions.split()
+    }
+    for kind, modules in _FUNCTIONS.items()
 }
 """Where the parts are that come with tenfold, by kind and name."""
+SHIPPED["question"] = {
+    name: f"tenfold.audit.{name}:{name}".replace("-", "_") for name in _QUESTIONS.split()
+}
 
 GIVEN = {
     "network": {"num_classes", "image_size"},
@@ -252,19 +230,14 @@ def find_part(kind: str, name: str) -> Part:
     """
     shipped = SHIPPED[kind]
     if name in shipped:
-        return _imported(kind, name, shipped[name])
+        module, _, function = shipped[name].partition(":")
+        return _made(kind, name, getattr(importlib.import_module(module), function))
     if not is_own(name):
         ours = f"one of {', '.join(shipped)}{nearest(name, shipped)}, or " if shipped else ""
         words = f"{ours}such as my.py:{kind}"
         raise expected(words, key="name", found=name)
     call, code = call_of(name)
     return _made(kind, name, call, code=code)
-
-
-@cache
-def _imported(kind: str, name: str, place: str) -> Part:
-    module, _, function = place.partition(":")
-    return _made(kind, name, getattr(importlib.import_module(module), function))
 
 
 @cache

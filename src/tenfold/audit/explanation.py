@@ -132,8 +132,6 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
     Raises TenfoldError where there is no such image, where one can't be read, and where there are
     more than MOST_EXPLAINED.
     """
-    from tenfold.evaluation.picture_predictions import read_pictures
-
     pixels, ids, truths = [], [], []
     measured = subject.measured
     places = {str(name): index for index, name in enumerate(measured.ids)}
@@ -152,7 +150,7 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
             )
         paths = find_pictures([name])
         _require_few(len(pixels) + len(paths))
-        pixels += list(read_pictures(paths, subject.model))
+        pixels += list(subject.model.pixels(paths))
         ids += [printable(path) for path in paths]
         truths += [""] * len(paths)
     return _explained(subject, np.stack(pixels), ids, truths, ["asked for"] * len(pixels))
@@ -184,6 +182,8 @@ def _explained(
     truths: Sequence[str],
     kinds: Sequence[str],
 ) -> Explanation:
+    from sklearn.neighbors import NearestNeighbors
+
     from tenfold import explain
 
     model = subject.model
@@ -203,18 +203,18 @@ def _explained(
         checks[name] = explain.randomisation_check(model, some, asked, method, seed=subject.seed)
         if subject.progress is not None:
             subject.progress("maps", number + 1, len(methods))
-    alike = explain.nearest(
-        subject.features_of(pixels), subject.known_features, number=NUM_NEIGHBOURS
-    ).indices
+    number = min(NUM_NEIGHBOURS, len(subject.known))
+    known = NearestNeighbors(n_neighbors=number, metric="cosine").fit(subject.known_features)
+    alike = known.kneighbors(subject.features_of(pixels), return_distance=False)
     arrays["neighbours"] = subject.known.pixels[alike]
     filters = explain.first_filters(model)
     if filters is not None:
         arrays["filters"] = (filters[:MOST_FILTERS] * 255).astype(np.uint8)
     layers = explain.feature_maps(model, pixels[:1])
-    for number, layer in enumerate(layers):
+    for number, maps in enumerate(layers.values()):
         # Those that vary the most over the image.
-        order = np.argsort(-layer.maps[0].std(axis=(1, 2)), kind="stable")[:NUM_MAPS]
-        arrays[f"layer{number}"] = layer.maps[0][order].astype(np.float16)
+        order = np.argsort(-maps[0].std(axis=(1, 2)), kind="stable")[:NUM_MAPS]
+        arrays[f"layer{number}"] = maps[0][order].astype(np.float16)
     names = model.class_names
     pictures = tuple(
         Explained(
@@ -232,7 +232,7 @@ def _explained(
         pictures=pictures,
         checks=checks,
         unavailable=unavailable,
-        layers=tuple(layer.layer for layer in layers),
+        layers=tuple(layers),
     ).having(arrays)
 
 

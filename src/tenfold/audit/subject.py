@@ -71,7 +71,7 @@ class Subject:
     @cached_property
     def split(self) -> str:
         """What it is measured on: test, or validation where there is no test."""
-        from tenfold.evaluation.split_predictions import saved_predictions
+        from tenfold.evaluation.evaluate import saved_predictions
 
         if saved_predictions(self.run, "test") is not None:
             return "test"
@@ -130,7 +130,7 @@ class Subject:
 
     def predictions(self, split: str) -> Predictions | None:
         """What the run says of `split`: as it was saved, or computed now; None without pictures."""
-        from tenfold.evaluation.split_predictions import saved_predictions
+        from tenfold.evaluation.evaluate import saved_predictions
 
         if split not in self._predictions:
             found = saved_predictions(self.run, split)

@@ -189,7 +189,7 @@ def _predict_split(output: Output, place: Path, task: Task, split: str) -> None:
     run = finished_run(place)
 
     from tenfold.evaluation.calibration import fitted_of, with_temperature
-    from tenfold.evaluation.split_predictions import predict_split, recall_or_evaluate
+    from tenfold.evaluation.evaluate import evaluate_run, predict_split
     from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
     from tenfold.results.runs import read_result
     from tenfold.training.process import prepare_process
@@ -198,7 +198,9 @@ def _predict_split(output: Output, place: Path, task: Task, split: str) -> None:
     options: dict[str, Any] = {"split": split, "data": task.data, "skip_broken": task.skip_broken}
     if task.csv is None and output.style == "rich":
         with output.progress() as progress:
-            metrics = recall_or_evaluate(run, **options, purpose=command_line(), progress=progress)
+            metrics = evaluate_run(
+                run, **options, recall=True, purpose=command_line(), progress=progress
+            )
         _show_classes(output, metrics)
         show_metrics(output, split, metrics)
         if split == "test":
@@ -256,7 +258,7 @@ def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
 
 
 def _predict_images(output: Output, run: Path, places: list[str], task: Task) -> None:
-    from tenfold.evaluation.picture_predictions import predict_parts, with_threshold
+    from tenfold.evaluation.picture_predictions import predict_parts
     from tenfold.files import write_text
 
     _, parts, model, threshold = _opened(run, places, task)
@@ -264,8 +266,10 @@ def _predict_images(output: Output, run: Path, places: list[str], task: Task) ->
     with output.progress() as bars:
         progress = bars if csv is not None or output.style == "rich" else None
         predictions = [
-            with_threshold(prediction, threshold)
-            for _, some in predict_parts(model, parts, top=top, progress=progress)
+            prediction
+            for _, some in predict_parts(
+                model, parts, top=top, threshold=threshold, progress=progress
+            )
             for prediction in some
         ]
     broken = [prediction for prediction in predictions if prediction.error is not None]
@@ -328,13 +332,12 @@ def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: 
 
 
 def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
-    from tenfold.evaluation.picture_predictions import watch_folder, with_threshold
+    from tenfold.evaluation.picture_predictions import watch_folder
 
     _, _, model, threshold = _opened(run, None, task)
     top = min(task.top, len(model.class_names))
     with contextlib.suppress(KeyboardInterrupt):
-        for prediction in watch_folder(model, folder, top=top):
-            prediction = with_threshold(prediction, threshold)
+        for prediction in watch_folder(model, folder, top=top, threshold=threshold):
             _record(output, prediction, top=top)
             classes = (f"{label} ({percent(share)})" for label, share in prediction.guesses)
             unsure = "unsure, perhaps " if prediction.is_unsure else ""

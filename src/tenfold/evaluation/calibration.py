@@ -5,10 +5,9 @@ Everything that is fitted is fitted on validation pictures and measured on other
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
@@ -122,7 +121,7 @@ def reliability(
     A model that can be trusted is right as often as it is confident in each (Niculescu-Mizil and
     Caruana 2005).
     """
-    confidence, right = _confidence_and_right(predictions)
+    confidence, right = predictions.confidence, predictions.right
     if binning == "width":
         edges = np.linspace(0, 1, num_bins + 1)
         place = np.searchsorted(edges, confidence).clip(1) - 1
@@ -173,7 +172,7 @@ def fit_temperature(predictions: Predictions) -> float:
     from scipy.optimize import brentq
 
     logits = predictions.logits.astype(np.float64)
-    right = float((predictions.logits.argmax(axis=1) == predictions.labels).mean())
+    right = float(predictions.right.mean())
     if right == 1:
         raise TenfoldError(
             f"A temperature can't be fitted on {len(logits)} pictures that are all guessed right; "
@@ -208,7 +207,7 @@ def find_threshold(predictions: Predictions, accuracy: float) -> Threshold:
     """
     from scipy.special import betainc
 
-    confidence, right = _confidence_and_right(predictions)
+    confidence, right = predictions.confidence, predictions.right
     number, order = len(right), np.argsort(-confidence, kind="stable")
     starts = [images_needed(accuracy)]
     while 4 * starts[-1] <= number:
@@ -242,27 +241,19 @@ def find_threshold(predictions: Predictions, accuracy: float) -> Threshold:
 
 def apply_threshold(predictions: Predictions, threshold: Threshold) -> Threshold:
     """What `threshold` does on other pictures: the coverage and the accuracy measured there."""
-    confidence, right = _confidence_and_right(predictions)
+    confidence, right = predictions.confidence, predictions.right
     answered = confidence >= threshold.confidence
     reached = float(right[answered].mean()) if answered.any() else 1.0
     return threshold.model_copy(update={"coverage": float(answered.mean()), "reached": reached})
 
 
-class SelectivePoint(NamedTuple):
-    """Where the `coverage` surest pictures are answered: the share of them that is right."""
-
-    coverage: float
-    accuracy: float
-
-
-def selective_curve(predictions: Predictions, *, num_points: int = 50) -> list[SelectivePoint]:
-    """Accuracy of the surest pictures, from few of them to all (El-Yaniv and Wiener 2010)."""
-    confidence, right = _confidence_and_right(predictions)
+def selective_curve(predictions: Predictions, *, num_points: int = 50) -> list[tuple[float, float]]:
+    """Shares of the images, the surest first, and the accuracy on each, from few of them to all
+    (El-Yaniv and Wiener 2010)."""
+    confidence, right = predictions.confidence, predictions.right
     shares = np.cumsum(right[np.argsort(-confidence, kind="stable")])
     counts = np.unique(np.ceil(np.linspace(0, 1, num_points + 1)[1:] * len(right)).astype(int))
-    return [
-        SelectivePoint(count / len(right), float(shares[count - 1] / count)) for count in counts
-    ]
+    return [(count / len(right), float(shares[count - 1] / count)) for count in counts]
 
 
 def fit_sets(predictions: Predictions, promised: float) -> float:
@@ -292,11 +283,3 @@ def apply_sets(predictions: Predictions, promised: float, least: float) -> Predi
         empty=float((sizes == 0).mean()),
         single=float((sizes == 1).mean()),
     )
-
-
-def _confidence_and_right(
-    predictions: Predictions,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    probabilities = predictions.probabilities
-    right = probabilities.argmax(axis=1) == predictions.labels
-    return probabilities.max(axis=1), right

@@ -1,10 +1,10 @@
-"""The fifteen corruptions of CIFAR-10-C at five severities, for whole batches of small pictures.
+"""The fifteen corruptions of CIFAR-10-C at five severities, for whole batches of small images.
 
-Definitions and strengths are those published for pictures of 32 pixels (Hendrycks and Dietterich
+Definitions and strengths are those published for images of 32 pixels (Hendrycks and Dietterich
 2019, arXiv 1903.12261), with one difference: frost is grown from noise, since the photographs of
 frost are not ours to give away. The random numbers are others than in the published files.
 
-N pictures, H and W pixels, C colours; inside this file pixels are floats in [0, 1].
+N images, H and W pixels, C colours; inside this file pixels are floats in [0, 1].
 """
 
 import io
@@ -52,7 +52,7 @@ class AttackResult(Fact):
 
 
 BLOCK_PIXELS = 500 * 32 * 32
-"""Of all pictures that are worked on together."""
+"""Of all images that are worked on together."""
 
 Floats = NDArray[np.float32]
 _Corruption = Callable[[Floats, int, np.random.Generator], Floats]
@@ -113,12 +113,7 @@ def _defocus_blur(x: Floats, level: int, generator: np.random.Generator) -> Floa
     soft = np.exp(-(np.arange(-1, 2) ** 2) / (2 * softness**2))
     soft /= soft.sum()
     kernel = ndimage.convolve(disk / disk.sum(), np.outer(soft, soft), mode="constant")
-    padded = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect")
-    height, width = x.shape[1:3]
-    blurred = np.zeros_like(x)
-    for i, j in zip(*np.nonzero(kernel), strict=True):
-        blurred += np.float32(kernel[i, j]) * padded[:, i : i + height, j : j + width]
-    return blurred
+    return np.asarray(ndimage.convolve(x, kernel[None, :, :, None], mode="mirror"))
 
 
 def _glass_blur(x: Floats, level: int, generator: np.random.Generator) -> Floats:
@@ -130,13 +125,13 @@ def _glass_blur(x: Floats, level: int, generator: np.random.Generator) -> Floats
         level
     ]
     x = np.asarray(np.floor(_gaussian(x, deviation) * 255) / 255, dtype=np.float32)
-    pictures = np.arange(len(x))
+    images = np.arange(len(x))
     height, width = x.shape[1:3]
     for _ in range(times):
         for row in range(height - reach, reach, -1):
             for column in range(width - reach, reach, -1):
                 shift = generator.integers(-reach, reach, (2, len(x)))
-                x[:, row, column] = x[pictures, row + shift[0], column + shift[1]]
+                x[:, row, column] = x[images, row + shift[0], column + shift[1]]
     return _gaussian(x, deviation)
 
 
@@ -147,7 +142,7 @@ def _motion_blur(x: Floats, level: int, generator: np.random.Generator) -> Float
 
 
 def _zoom_blur(x: Floats, level: int, generator: np.random.Generator) -> Floats:
-    """The mean of the picture and of itself, more and more enlarged."""
+    """The mean of the image and of itself, more and more enlarged."""
     furthest = (1.06, 1.11, 1.16, 1.21, 1.26)[level]
     factors = np.arange(1, furthest, 0.01)
     total = x.copy()
@@ -160,7 +155,7 @@ def _zoom_blur(x: Floats, level: int, generator: np.random.Generator) -> Floats:
 
 
 def _snow(x: Floats, level: int, generator: np.random.Generator) -> Floats:
-    """Flakes that a wind blurs, on a picture that fades towards white."""
+    """Flakes that a wind blurs, on an image that fades towards white."""
     mean, deviation, zoom, least, radius, blur, share = (
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
         (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
@@ -180,7 +175,7 @@ def _snow(x: Floats, level: int, generator: np.random.Generator) -> Floats:
 
 
 def _frost(x: Floats, level: int, generator: np.random.Generator) -> Floats:
-    """Needles of ice before the picture."""
+    """Needles of ice before the image."""
     clear, ice = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))[level]
     # Ridges of a fractal: bright where it crosses its middle.
     ridges = 1 - 2 * np.abs(_fractal(x.shape[:3], generator, decay=1.6) - 0.5)
@@ -250,43 +245,24 @@ def _elastic_transform(x: Floats, level: int, generator: np.random.Generator) ->
 
 
 def _pixelate(x: Floats, level: int, generator: np.random.Generator) -> Floats:
-    share = (0.95, 0.9, 0.85, 0.75, 0.65)[level]
-
-    def pixelated(picture: Image.Image) -> Image.Image:
-        small = (int(picture.width * share), int(picture.height * share))
-        box = Image.Resampling.BOX
-        return picture.resize(small, box).resize(picture.size, box)
-
-    return _each(x, pixelated)
+    share, box = (0.95, 0.9, 0.85, 0.75, 0.65)[level], Image.Resampling.BOX
+    small = (int(x.shape[2] * share), int(x.shape[1] * share))
+    return _each(x, lambda image: image.resize(small, box).resize(image.size, box))
 
 
 def _jpeg_compression(x: Floats, level: int, generator: np.random.Generator) -> Floats:
     quality = (80, 65, 58, 50, 40)[level]
 
-    def compressed(picture: Image.Image) -> Image.Image:
+    def compressed(image: Image.Image) -> Image.Image:
         file = io.BytesIO()
-        picture.save(file, "JPEG", quality=quality)
+        image.save(file, "JPEG", quality=quality)
         return Image.open(file)
 
     return _each(x, compressed)
 
 
 _CORRUPTIONS: dict[str, _Corruption] = {
-    "gaussian_noise": _gaussian_noise,
-    "shot_noise": _shot_noise,
-    "impulse_noise": _impulse_noise,
-    "defocus_blur": _defocus_blur,
-    "glass_blur": _glass_blur,
-    "motion_blur": _motion_blur,
-    "zoom_blur": _zoom_blur,
-    "snow": _snow,
-    "frost": _frost,
-    "fog": _fog,
-    "brightness": _brightness,
-    "contrast": _contrast,
-    "elastic_transform": _elastic_transform,
-    "pixelate": _pixelate,
-    "jpeg_compression": _jpeg_compression,
+    name: globals()[f"_{name}"] for names in FAMILIES.values() for name in names
 }
 
 
@@ -299,26 +275,26 @@ def _gaussian(x: Floats, deviation: float) -> Floats:
 
 
 def _moved(x: Floats, angles: NDArray[np.float64], *, radius: int, deviation: float) -> Floats:
-    """Each picture blurred along a line at its angle in degrees, as ImageMagick does it: half of a
+    """Each image blurred along a line at its angle in degrees, as ImageMagick does it: half of a
     Gaussian, from the pixel onwards."""
     width = 2 * radius + 1
     weights = np.exp(-(np.arange(width) ** 2) / (2 * deviation**2))
     weights /= weights.sum()
     radians = np.deg2rad(angles)
     height, across = x.shape[1:3]
-    pictures = np.arange(len(x))[:, None, None]
+    images = np.arange(len(x))[:, None, None]
     total = np.zeros_like(x)
     for step, weight in enumerate(weights):
         down = np.ceil(step * np.sin(radians) - 0.5).astype(int)[:, None, None]
         right = np.ceil(step * np.cos(radians) - 0.5).astype(int)[:, None, None]
         rows = (np.arange(height)[None, :, None] + down).clip(0, height - 1)
         columns = (np.arange(across)[None, None, :] + right).clip(0, across - 1)
-        total += np.float32(weight) * x[pictures, rows, columns]
+        total += np.float32(weight) * x[images, rows, columns]
     return total
 
 
 def _enlarged(x: Floats, factor: float) -> Floats:
-    """The middle of each picture, enlarged to the whole with straight lines between pixels."""
+    """The middle of each image, enlarged to the whole with straight lines between pixels."""
     rows, columns = (_stretching(side, factor) for side in x.shape[1:3])
     return np.asarray(np.einsum("hi,nijc,wj->nhwc", rows, x, columns, optimize=True))
 
@@ -329,13 +305,8 @@ def _stretching(side: int, factor: float) -> Floats:
     enlarged = max(round(part * factor), side)
     # From corner to corner of the part, and of that the middle.
     places = ((enlarged - side) // 2 + np.arange(side)) * (part - 1) / (enlarged - 1)
-    left = np.minimum(places.astype(int), part - 2)
-    share = (places - left).astype(np.float32)
-    first = (side - part) // 2 + left
-    weights = np.zeros((side, side), dtype=np.float32)
-    weights[np.arange(side), first] = 1 - share
-    weights[np.arange(side), first + 1] = share
-    return weights
+    distances = np.abs((side - part) // 2 + places[:, None] - np.arange(side))
+    return np.asarray(np.maximum(1 - distances, 0), dtype=np.float32)
 
 
 def _sampled(
@@ -345,31 +316,11 @@ def _sampled(
 
     mode: beyond the edge, `mirror` goes back without and `reflect` with the last pixel once more.
     """
-    height, width = x.shape[1:3]
-    above, left = np.floor(rows), np.floor(columns)
-    down = (rows - above)[..., None].astype(np.float32)
-    right = (columns - left)[..., None].astype(np.float32)
-    pictures = np.arange(len(x))[:, None, None]
-
-    def at(i: NDArray[np.float64], j: NDArray[np.float64]) -> Floats:
-        place = _inside(i, height, mode), _inside(j, width, mode)
-        found: Floats = x[pictures, *place]
-        return found
-
-    top = at(above, left) * (1 - right) + at(above, left + 1) * right
-    bottom = at(above + 1, left) * (1 - right) + at(above + 1, left + 1) * right
-    return np.asarray(top * (1 - down) + bottom * down, dtype=np.float32)
-
-
-def _inside(places: NDArray[np.float64], side: int, mode: str) -> NDArray[np.int64]:
-    """Indices of pixels for places that may lie outside."""
-    indices = places.astype(np.int64)
-    if mode == "reflect":
-        indices = indices % (2 * side)
-        return np.where(indices < side, indices, 2 * side - 1 - indices)
-    period = max(2 * side - 2, 1)
-    indices = indices % period
-    return np.where(indices < side, indices, period - indices)
+    found = np.empty_like(x)
+    for n, c in np.ndindex(len(x), x.shape[3]):
+        places = rows[n], columns[n]
+        ndimage.map_coordinates(x[n, ..., c], places, found[n, ..., c], order=1, mode=mode)
+    return found
 
 
 def _fractal(
@@ -405,8 +356,8 @@ def _fractal(
 
 
 def _each(x: Floats, change: Callable[[Image.Image], Image.Image]) -> Floats:
-    """`change` done to each picture in eight bits."""
+    """`change` done to each image in eight bits."""
     found = np.empty_like(x)
-    for number, picture in enumerate(np.rint(x * 255).astype(np.uint8)):
-        found[number] = np.asarray(change(Image.fromarray(picture)), dtype=np.float32) / 255
+    for number, image in enumerate(np.rint(x * 255).astype(np.uint8)):
+        found[number] = np.asarray(change(Image.fromarray(image)), dtype=np.float32) / 255
     return found

@@ -1,10 +1,14 @@
 """Evaluate a finished run on a split of its data or of other data, and write that down."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tenfold.data import Dataset, Images, load
 from tenfold.data.checksums import changed_array
@@ -12,10 +16,21 @@ from tenfold.data.sources import is_known
 from tenfold.data.splits import evaluation_split
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.loading import load_data
-from tenfold.evaluation.metrics import IN_TRAINING_MODE, compute_metrics, cross_entropy
-from tenfold.evaluation.predictions import map_labels, predict_images, save_predictions
+from tenfold.evaluation.metrics import (
+    IN_TRAINING_MODE,
+    compare_labels,
+    compute_metrics,
+    cross_entropy,
+)
+from tenfold.evaluation.predictions import (
+    Predictions,
+    load_predictions,
+    map_labels,
+    predict_images,
+    save_predictions,
+)
 from tenfold.evaluation.trained import TrainedModel, load_model
-from tenfold.evaluation.trained_on import count_trained_on
+from tenfold.files import DAMAGED, atomic_file
 from tenfold.progress import Progress
 from tenfold.recipe import DataOptions
 from tenfold.results.runs import (
@@ -28,20 +43,11 @@ from tenfold.results.runs import (
     read_provenance,
     read_result,
 )
-from tenfold.run import RunFolder, now
+from tenfold.run import RunFolder, finished_run, now
 
 SPLITS = ("validation", "test", "train")
 
 logger = logging.getLogger("tenfold")
-
-
-class SplitOptions(TypedDict):
-    """The keywords that decide which picture is in which split."""
-
-    train_size: int
-    validation_size: float
-    test_size: float
-    seed: int
 
 
 def evaluate_run(
@@ -50,6 +56,7 @@ def evaluate_run(
     split: str = "test",
     data: str | None = None,
     skip_broken: bool = False,
+    recall: bool = False,
     purpose: str = "tenfold evaluate",
     progress: Progress | None = None,
 ) -> Metrics:
@@ -58,9 +65,17 @@ def evaluate_run(
     data: name or path of another data set than the run's; classes are matched by name, and the
     result is kept beside the run's own, under `<split> of <data>`. Where it is what the run was
     trained on, its own splits count. skip_broken: leave out pictures
-    that can't be read. Raises TenfoldError where the run is not finished, where its data is no
-    longer what it was trained on, and where the data has no such split or classes.
+    that can't be read. recall: compute nothing that the run has saved; a look at test it is all the
+    same, and is written down. Raises TenfoldError where the run is not finished, where its data is
+    no longer what it was trained on, and where the data has no such split or classes.
     """
+    if recall and data is None and saved_predictions(run, split) is not None:
+        with run.writer():
+            result = read_result(run.result)
+            metrics = result.splits[split]
+            use = use_of(split, metrics.accuracy, purpose=purpose)
+            result.with_use(use).write(run.result)
+        return metrics
     model, key, images = open_split(
         run, split=split, data=data, skip_broken=skip_broken, progress=progress
     )
@@ -69,6 +84,53 @@ def evaluate_run(
         use = use_of(key, metrics.accuracy, purpose=purpose)
         read_result(run.result).with_metrics(metrics, use).write(run.result)
     return metrics
+
+
+def predict_split(
+    run: RunFolder,
+    *,
+    split: str,
+    data: str | None = None,
+    skip_broken: bool = False,
+    progress: Progress | None = None,
+) -> Predictions:
+    """What `run` says of the images of `split`; nothing is written, and no accuracy shown.
+
+    Arguments and errors are those of `evaluate_run`. The run's saved predictions are used where
+    there are some, as `saved_predictions` finds them, and need no data.
+    """
+    if data is None and (saved := saved_predictions(run, split)) is not None:
+        logger.info("%s has the predictions already.", run.predictions(split))
+        return saved
+    model, key, images = open_split(
+        run, split=split, data=data, skip_broken=skip_broken, progress=progress
+    )
+    if number := count_trained_on(run, images, own=key in SPLITS):
+        logger.warning("%s was trained on %d of the images of %s.", run.path, number, key)
+    return predict_images(model, images, progress=progress)
+
+
+def saved_predictions(run: RunFolder, split: str) -> Predictions | None:
+    """The predictions in the run folder, if they are those of the run's result; otherwise None.
+
+    They are if they come to the same classes and the same confusion matrix.
+    """
+    file = run.predictions(split)
+    if split not in SPLITS or not run.is_finished() or not file.exists():
+        return None
+    try:
+        found = load_predictions(file)
+        recorded = read_result(run.result).splits[split]
+        names = tuple(score.name for score in recorded.per_class)
+        compared = compare_labels(found.labels, found.predicted, class_names=names)
+        if (names, len(found.ids)) == (found.class_names, recorded.num_images) and (
+            compared.confusion == recorded.confusion
+        ):
+            return found
+    except (TenfoldError, KeyError, TypeError, ValueError, IndexError):
+        pass
+    logger.warning("%s does not fit the run's result and is passed over.", file)
+    return None
 
 
 class OpenedSplit(NamedTuple):
@@ -91,14 +153,12 @@ def open_split(
     progress: Progress | None = None,
 ) -> OpenedSplit:
     """The model of `run` and the pictures of `split`; arguments and errors as `evaluate_run`."""
-    if not run.is_finished():
-        # A result written now would say that nothing is left to train or to evaluate.
-        raise TenfoldError(
-            f"{run.path} is not finished; run its `tenfold train` command again to finish it."
-        )
-    model = load_model(run.model)
+    # A result of an unfinished run would say that nothing is left to train or to evaluate.
+    model = load_model(finished_run(run.path).model)
     dataset, own = open_data(run, model, data, skip_broken=skip_broken, progress=progress)
-    if not own and _is_where_it_was(run, data) and not run.trained_on.exists():
+    location = _trained_on(run).location
+    is_there = bool(location and data) and Path(str(data)).resolve() == Path(str(location))
+    if not own and is_there and not run.trained_on.exists():
         logger.warning(
             "%s has changed since %s was trained on it, and it may have learnt from some of these "
             "very pictures; what it gets right of them says little.",
@@ -134,39 +194,31 @@ def open_data(
         dataset = load_data(model.recipe, skip_broken=skip_broken, progress=progress)
         require_unchanged(run, dataset)
         return OpenedData(dataset, True)
-    where = place or _trained_on(run).location or trained_on
+    known = _trained_on(run)
+    where = place or known.location or trained_on
     if place is None and not os.path.exists(where):
         raise TenfoldError(
             f"{run.path} was trained on {where}, where nothing is now; say with --data where its "
             "images are."
         )
     height, width = model.image_size
-    size = height if height == width else 0
     dataset = load(
         where,
-        image_size=size,
+        image_size=height if height == width else 0,
         skip_broken=skip_broken,
         white_level=model.white_level,
         progress=progress,
     )
     if place is None:
         require_unchanged(run, dataset)
-    return OpenedData(dataset, place is None or _is_trained_on(run, dataset))
+        return OpenedData(dataset, True)
+    is_same = bool(known.checksums) and known.checksums == dict(dataset.checksums)
+    return OpenedData(dataset, is_same)
 
 
 def _trained_on(run: RunFolder) -> DataFacts:
     """What the run remembers of its data."""
     return read_provenance(run.provenance).data
-
-
-def _is_trained_on(run: RunFolder, dataset: Dataset) -> bool:
-    checksums = _trained_on(run).checksums
-    return bool(checksums) and checksums == dict(dataset.checksums)
-
-
-def _is_where_it_was(run: RunFolder, data: str | None) -> bool:
-    location = _trained_on(run).location
-    return bool(location and data) and Path(str(data)).resolve() == Path(str(location))
 
 
 def require_unchanged(run: RunFolder, dataset: Dataset) -> None:
@@ -201,14 +253,10 @@ def split_of(dataset: Dataset, split: str, options: DataOptions, *, own: bool = 
     return splits[split]
 
 
-def splitting(options: DataOptions) -> SplitOptions:
+def splitting(options: DataOptions) -> dict[str, Any]:
     """What a recipe says of splits, as the keywords of `tenfold.data.splits`."""
-    return {
-        "train_size": options.train_size,
-        "validation_size": options.validation_size,
-        "test_size": options.test_size,
-        "seed": options.split_seed,
-    }
+    names = ("train_size", "validation_size", "test_size")
+    return {name: getattr(options, name) for name in names} | {"seed": options.split_seed}
 
 
 def score_images(
@@ -278,3 +326,46 @@ def score_milestones(
 def use_of(split: str, accuracy: float, *, purpose: str) -> UseOfTest:
     """A look at the images of `split` now."""
     return UseOfTest(time=now(), split=split, purpose=purpose, accuracy=accuracy)
+
+
+# -- which images a run was trained on, known again by sums of their pixels ------------------------
+
+_Sums = NDArray[np.uint64]
+
+
+def keep_sums(run: RunFolder, images: Images, *, goes_on: bool) -> None:
+    """Write down that `run` is trained on `images` from now on.
+
+    goes_on: from weights that learnt from the images of its earlier sessions, which then count
+    among those it was trained on, whatever split they are in now.
+    """
+    now = sums_of(images)
+    before = _kept_sums(run, "sums") if goes_on else now
+    with atomic_file(run.trained_on) as file:
+        np.savez(file, sums=np.union1d(before, now), earlier=np.setdiff1d(before, now))
+
+
+def count_trained_on(run: RunFolder, images: Images, *, own: bool) -> int:
+    """How many of `images` the run was trained on; 0 where it kept nothing.
+
+    own: of a split of the run's own data, those that an earlier session was trained on and the
+    last was not; of what else is in two splits the data set's notes speak.
+    """
+    kept = _kept_sums(run, "earlier" if own else "sums")
+    return int(np.isin(sums_of(images), kept).sum()) if len(kept) else 0
+
+
+def sums_of(images: Images) -> _Sums:
+    """`(N,)` uint64, equal for images of equal pixels; the same on every machine."""
+    pixels = np.ascontiguousarray(images.pixels)
+    sums = [hashlib.blake2b(image.data, digest_size=8).digest() for image in pixels]
+    return np.frombuffer(b"".join(sums), dtype="<u8")
+
+
+def _kept_sums(run: RunFolder, name: str) -> _Sums:
+    try:
+        with open(run.trained_on, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            kept: _Sums = file[name].astype(np.uint64)
+            return kept
+    except DAMAGED:  # An earlier version kept none; or it is damaged, and no result needs it.
+        return np.empty(0, dtype=np.uint64)

@@ -20,6 +20,7 @@ from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file
 from tenfold.models import Pretrained
+from tenfold.models.parts import evaluated
 from tenfold.progress import Progress
 
 FORMAT = 1
@@ -61,18 +62,15 @@ def features_of(
         preprocessing=model.preprocessing,
         timm=metadata.version("timm"),
     )
-    was_training = model.training
-    model.eval()
-    features = kept_features(
-        compute,
-        pixels,
-        key=key,
-        num_features=model.num_features,
-        batch_size=model.batch_size(100),
-        progress=progress,
-    )
-    model.train(was_training)
-    return features
+    with evaluated(model):
+        return kept_features(
+            compute,
+            pixels,
+            key=key,
+            num_features=model.num_features,
+            batch_size=model.batch_size(100),
+            progress=progress,
+        )
 
 
 def kept_features(
@@ -94,7 +92,9 @@ def kept_features(
     is_new, in_use = False, set[Path]()
     for first in range(0, len(pixels), KEPT_TOGETHER):
         part = pixels[first : first + KEPT_TOGETHER]
-        path = folder / f"{_key_of_pictures(part)}.npy"
+        digest = hashlib.sha256(str(part.shape).encode())
+        digest.update(np.ascontiguousarray(part).data)
+        path = folder / f"{digest.hexdigest()[:32]}.npy"
         found = _kept(path, (len(part), num_features))
         in_use.add(path)
         if found is None:
@@ -163,10 +163,4 @@ def key_of_network(network: nn.Module, normalisation: Normalisation, **facts: An
         if tensor.is_floating_point():  # And not how often a norm has seen a batch.
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _key_of_pictures(pixels: NDArray[np.uint8]) -> str:
-    digest = hashlib.sha256(str(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()[:32]

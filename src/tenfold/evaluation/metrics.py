@@ -52,13 +52,12 @@ def compute_metrics(predictions: Predictions) -> Metrics:
     >>> metrics.accuracy, metrics.confusion
     (0.5, ((1, 1), (0, 0)))
     """
-    logits, labels, names = predictions.logits, predictions.labels, predictions.class_names
-    guesses = logits.argmax(axis=1)
+    names, labels = predictions.class_names, predictions.labels
     return Metrics(
-        **dict(compare_labels(labels, guesses, class_names=names)),
+        **dict(compare_labels(labels, predictions.predicted, class_names=names)),
         top5_accuracy=top_k_accuracy(predictions, 5) if len(names) > 5 else None,
         loss=cross_entropy(predictions),
-        confidence=_confidence_histogram(predictions, guesses == labels),
+        confidence=_confidence_histogram(predictions),
         images_per_second=predictions.images_per_second,
     )
 
@@ -149,8 +148,8 @@ def _most_confused(confusion: Any, names: Sequence[str], *, num_images: Any) -> 
     )
 
 
-def _confidence_histogram(predictions: Predictions, right: Any) -> ConfidenceHistogram:
-    confidence = predictions.probabilities.max(axis=1)
+def _confidence_histogram(predictions: Predictions) -> ConfidenceHistogram:
+    confidence, right = predictions.confidence, predictions.right
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
     return ConfidenceHistogram(
         bin_edges=edges.tolist(),

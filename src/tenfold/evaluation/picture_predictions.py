@@ -63,20 +63,16 @@ class PicturePrediction(NamedTuple):
     is_unsure: bool = False
 
 
-def predict_pictures(
-    model: Model, paths: Sequence[str], *, top: int = 1
-) -> Generator[PicturePrediction, None, None]:
-    """As `predict_parts`, of image files, one prediction after the other."""
-    parts = [Part(paths)] if paths else []
-    with contextlib.closing(predict_parts(model, parts, top=top)) as found:
-        for _, predictions in found:
-            yield from predictions
-
-
 def predict_parts(
-    model: Model, parts: Sequence[Part], *, top: int = 1, progress: Progress | None = None
+    model: Model,
+    parts: Sequence[Part],
+    *,
+    top: int = 1,
+    threshold: float = 0.0,
+    progress: Progress | None = None,
 ) -> Generator[tuple[int, list[PicturePrediction]], None, None]:
-    """The `top` likeliest classes of each image, in order, broken images among them.
+    """The `top` likeliest classes of each image, in order, broken images among them; an image is
+    unsure where the likeliest is less likely than `threshold`.
 
     A few at a time, with the position of their part among `parts`, which each occurs. Images are
     converted and brought to the model's size by the rules of `data.decoding`; a model of
@@ -95,7 +91,7 @@ def predict_parts(
                 [
                     PicturePrediction(name, (), broken[number])
                     if number in broken
-                    else PicturePrediction(name, _likeliest(model, next(probabilities), top))
+                    else _predicted(model, name, next(probabilities), top, threshold)
                     for number, name in enumerate(ids)
                 ],
             )
@@ -104,11 +100,12 @@ def predict_parts(
                 progress("Decoding pictures", done, total)
 
 
-def with_threshold(prediction: PicturePrediction, threshold: float) -> PicturePrediction:
-    """The same, and unsure where the likeliest class is less likely than `threshold`."""
-    if not prediction.guesses or prediction.guesses[0].probability >= threshold:
-        return prediction
-    return prediction._replace(is_unsure=True)
+def _predicted(
+    model: Model, name: str, probabilities: NDArray[np.float32], top: int, threshold: float
+) -> PicturePrediction:
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    guesses = tuple(Guess(model.class_names[i], float(probabilities[i])) for i in order)
+    return PicturePrediction(name, guesses, is_unsure=guesses[0].probability < threshold)
 
 
 def table_of(
@@ -130,7 +127,7 @@ def table_of(
 
 
 def watch_folder(
-    model: Model, folder: Path, *, seconds: float = 0.5, top: int = 1
+    model: Model, folder: Path, *, seconds: float = 0.5, top: int = 1, threshold: float = 0.0
 ) -> Generator[PicturePrediction, None, None]:
     """A prediction for each picture in `folder`, now and as they come; never ends.
 
@@ -146,8 +143,10 @@ def watch_folder(
         settled = [
             path for path, state in now.items() if before.get(path) == state != done.get(path)
         ]
-        with contextlib.closing(predict_pictures(model, settled, top=top)) as predictions:
-            yield from predictions
+        parts = [Part(settled)] if settled else []
+        with contextlib.closing(predict_parts(model, parts, top=top, threshold=threshold)) as found:
+            for _, predictions in found:
+                yield from predictions
         done = {path: state for path, state in done.items() if path in now}
         done |= {path: now[path] for path in settled}
         before = now
@@ -170,20 +169,6 @@ def _states(folder: Path) -> dict[str, _State]:
     return found
 
 
-def read_pictures(paths: Sequence[str], model: Model) -> NDArray[np.uint8]:
-    """The pictures in `paths` as (N, H, W, 3) uint8, as `model` sees them.
-
-    Raises TenfoldError, naming it, for one that can't be read.
-    """
-    found = []
-    with contextlib.closing(_decode(model, [Part(paths)])) as batches:
-        for _, ids, pixels, broken in batches:
-            for number, reason in broken.items():
-                raise TenfoldError(f"{ids[number]} can't be read: it {reason}.")
-            found.append(pixels)
-    return np.concatenate(found)
-
-
 def _decode(
     model: Model, parts: Sequence[Part]
 ) -> Generator[tuple[int, list[str], NDArray[np.uint8], dict[int, str]], None, None]:
@@ -203,8 +188,3 @@ def _decode(
     with contextlib.closing(map_on_cores(prepare_some, tasks(), num_items=number)) as results:
         for pixels, broken in results:
             yield *ahead.popleft(), pixels, broken
-
-
-def _likeliest(model: Model, probabilities: np.ndarray, top: int) -> tuple[Guess, ...]:
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    return tuple(Guess(model.class_names[i], float(probabilities[i])) for i in order)

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tenfold.data.csv_tables import table_text
 from tenfold.data.image_sources import Part
@@ -23,7 +23,6 @@ from tenfold.evaluation.picture_predictions import (
     PicturePrediction,
     predict_parts,
     table_of,
-    with_threshold,
 )
 from tenfold.files import write_bytes, write_json
 from tenfold.progress import Progress
@@ -31,11 +30,7 @@ from tenfold.progress import Progress
 MANIFEST = "manifest.json"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Settings(_Strict):
+class Settings(BaseModel, extra="forbid", frozen=True, protected_namespaces=()):
     """What all parts of a folder have in common.
 
     model_sha256: of the model's file; temperature: by which a run's logits are divided; threshold:
@@ -53,7 +48,7 @@ class Settings(_Strict):
     num_parts: int
 
 
-class Counts(_Strict):
+class Counts(BaseModel, extra="forbid", frozen=True):
     """How far it has come: finished parts, and the images and broken images in them."""
 
     num_parts: int = 0
@@ -61,7 +56,7 @@ class Counts(_Strict):
     num_broken: int = 0
 
 
-class Manifest(_Strict):
+class Manifest(BaseModel, extra="forbid", frozen=True):
     """What `manifest.json` holds; model and images as they were named at first."""
 
     format: Literal[1] = 1
@@ -109,14 +104,13 @@ def predict_here(model: Model, settings: Settings, *, progress: Progress | None 
     """Predict parts in this process, one after the other; it raises as `predict_parts`."""
 
     def predict(parts: Sequence[Part]) -> Generator[tuple[int, Table], None, None]:
-        found = predict_parts(model, parts, top=settings.top, progress=progress)
+        threshold = settings.threshold or 0.0
+        found = predict_parts(
+            model, parts, top=settings.top, threshold=threshold, progress=progress
+        )
         with closing(found):
             for position, batches in itertools.groupby(found, key=lambda batch: batch[0]):
-                predictions = [
-                    with_threshold(prediction, settings.threshold or 0.0)
-                    for _, some in batches
-                    for prediction in some
-                ]
+                predictions = [prediction for _, some in batches for prediction in some]
                 num_broken = sum(prediction.error is not None for prediction in predictions)
                 content = _content(predictions, settings)
                 yield position, Table(content, len(predictions), num_broken)
@@ -175,20 +169,19 @@ def _begin(folder: Path, manifest: Manifest) -> Manifest:
             f"{file} can't be read as a manifest of predictions ({first_line(error)}); give "
             "another folder."
         ) from error
-    old, new = known.settings, manifest.settings
-    for field, what in {
+    others = {
         "model_sha256": f"of another model ({known.model})",
         "images_sha256": f"of other images ({', '.join(known.images[:3])})",
-    }.items():
-        if getattr(old, field) != getattr(new, field):
-            raise TenfoldError(f"{folder} holds predictions {what}; give another folder.")
-    for field in Settings.model_fields:
-        if getattr(old, field) != getattr(new, field):
-            raise TenfoldError(
-                f"{folder} holds predictions with {field.replace('_', ' ')} "
-                f"{getattr(old, field)}, where now it is {getattr(new, field)}; give another "
-                "folder, or the same options."
-            )
+    }
+    new = dict(manifest.settings)
+    old = {key: value for key, value in known.settings if value != new[key]}
+    if what := next((words for key, words in others.items() if key in old), None):
+        raise TenfoldError(f"{folder} holds predictions {what}; give another folder.")
+    for key, value in old.items():
+        raise TenfoldError(
+            f"{folder} holds predictions with {key.replace('_', ' ')} {value}, where now it is "
+            f"{new[key]}; give another folder, or the same options."
+        )
     return known
 
 
@@ -216,20 +209,18 @@ def _content(predictions: list[PicturePrediction], settings: Settings) -> bytes:
 
 def _count(folder: Path, manifest: Manifest) -> Manifest:
     """Write down what is finished; again where another process finished more meanwhile."""
-    files = [file for file in _files(folder, manifest.settings) if file.exists()]
-    while True:
-        errors = [_errors_in(file) for file in files]
-        finished = Counts(
-            num_parts=len(files),
+    files, counted = _files(folder, manifest.settings), None
+    while (finished := [file for file in files if file.exists()]) != counted:
+        counted = finished
+        errors = [_errors_in(file) for file in counted]
+        counts = Counts(
+            num_parts=len(counted),
             num_images=sum(map(len, errors)),
             num_broken=sum(1 for some in errors for error in some if error),
         )
-        manifest = manifest.model_copy(update={"finished": finished})
+        manifest = manifest.model_copy(update={"finished": counts})
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
-        now = [file for file in _files(folder, manifest.settings) if file.exists()]
-        if now == files:
-            return manifest
-        files = now
+    return manifest
 
 
 def _errors_in(file: Path) -> list[str | None]:

@@ -37,6 +37,11 @@ class Predictions(NamedTuple):
         return softmax(self.logits.astype(np.float64))
 
     @property
+    def confidence(self) -> NDArray[np.float64]:
+        """(N,) float64, the probability of the likeliest class."""
+        return np.asarray(self.probabilities.max(axis=1))
+
+    @property
     def predicted(self) -> NDArray[np.int64]:
         """(N,) int64, the class given the highest probability."""
         return np.asarray(self.logits.argmax(axis=1))

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tenfold.augment import batch_normalise
 from tenfold.data import Images
 from tenfold.data.cifar import CIFAR10_CLASS_NAMES
 from tenfold.errors import TenfoldError
@@ -28,7 +27,7 @@ from tenfold.evaluation.corruptions import (
 from tenfold.evaluation.predictions import map_labels
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.files import DAMAGED
-from tenfold.models.parts import gradient_batch
+from tenfold.models.parts import evaluated, gradient_batch
 from tenfold.progress import Progress
 
 OFFICIAL_TEST_SIZE = 10_000
@@ -130,16 +129,19 @@ def attack_accuracies(
     arXiv 1706.06083).
     """
     labels = torch.from_numpy(map_labels(images, model.class_names))
+    device = next(model.module.parameters()).device
     results, size = [], gradient_batch(model.module, model.image_size)
     plans = [(name, limit) for limit in limits for name in ("FGSM", "PGD")]
     for number, (name, limit) in enumerate(plans):
         right = 0
         for start in range(0, len(images), size):
-            pixels = torch.from_numpy(np.array(images.pixels[start : start + size]))
             of = labels[start : start + size]
             generator = torch.Generator().manual_seed(seed + start)
             steps = 1 if name == "FGSM" else PGD_STEPS
-            logits = _attacked(model, pixels, of, limit, steps=steps, generator=generator)
+            pixels = images.pixels[start : start + size]
+            logits = _attacked(
+                model, pixels, of.to(device), limit, steps=steps, generator=generator
+            )
             right += int((logits.argmax(dim=1).cpu() == of).sum())
             if progress is not None:
                 done = number * len(images) + start + len(of)
@@ -150,7 +152,7 @@ def attack_accuracies(
 
 def _attacked(
     model: TrainedModel,
-    pixels: Tensor,
+    pixels: NDArray[np.uint8],
     labels: Tensor,
     limit: float,
     *,
@@ -158,23 +160,18 @@ def _attacked(
     generator: torch.Generator,
 ) -> Tensor:
     """The logits (N, C) of `pixels` (N, H, W, 3) uint8 once they were moved against the model."""
-    device = next(model.module.parameters()).device
-    mean, std = (torch.tensor(values, device=device) for values in model.normalisation)
-    clean = batch_normalise(pixels.to(device), mean, std)
-    labels = labels.to(device)
+    clean = model.inputs(pixels)
+    mean, std = (torch.tensor(v, device=clean.device).view(1, 3, 1, 1) for v in model.normalisation)
     # Limits are of pixels in [0, 1], and the network sees them over the deviation.
-    scale = std.view(1, 3, 1, 1)
-    reach = limit / scale
-    low, high = (0 - mean.view(1, 3, 1, 1)) / scale, (1 - mean.view(1, 3, 1, 1)) / scale
-    low, high = torch.maximum(low, clean - reach), torch.minimum(high, clean + reach)
+    reach = limit / std
+    low = torch.maximum((0 - mean) / std, clean - reach)
+    high = torch.minimum((1 - mean) / std, clean + reach)
     step = reach if steps == 1 else reach / 4
     moved = clean
     if steps > 1:
-        drawn = torch.rand(clean.shape, generator=generator).to(device)
+        drawn = torch.rand(clean.shape, generator=generator).to(clean.device)
         moved = torch.clamp(clean + (2 * drawn - 1) * reach, low, high)
-    was_training = model.module.training
-    model.module.eval()
-    try:
+    with evaluated(model.module):
         for _ in range(steps):
             moved = moved.detach().requires_grad_(True)
             loss = cross_entropy(model.module(moved), labels, reduction="sum")
@@ -182,8 +179,6 @@ def _attacked(
             moved = torch.clamp(moved + step * gradient.sign(), low, high)
         with torch.inference_mode():
             logits: Tensor = model.module(moved.detach())
-    finally:
-        model.module.train(was_training)
     return logits
 
 

@@ -22,7 +22,7 @@ from tenfold.results.runs import (
     read_provenance,
     read_result,
 )
-from tenfold.run import RunFolder
+from tenfold.run import RunFolder, open_run
 
 SPLITS = ("test", "validation")
 
@@ -182,12 +182,7 @@ def read_run(folder: Path, *, label: str | None = None) -> Run:
 
 
 def _recipe_of(folder: Path) -> Mapping[str, Any]:
-    path = folder / "recipe.json"
-    if not path.is_file():
-        raise TenfoldError(
-            f"{folder} is not a run folder: recipe.json is missing there; "
-            "name a folder that `tenfold train` wrote, such as runs/cnn/1."
-        )
+    path = open_run(folder).recipe
     recipe = read_json(path)
     if not isinstance(recipe, dict):
         raise TenfoldError(f"{path} must hold a JSON object; restore it or train again.")

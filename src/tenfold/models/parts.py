@@ -1,6 +1,8 @@
 """Where to look into a network: the layers that see the image, and the vector before the head."""
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -55,12 +57,11 @@ def _calls(model: nn.Module, image_size: tuple[int, int]) -> Calls:
         calls.append((module, (getattr(given, "ndim", 0), getattr(output, "ndim", 0))))
 
     handles = [module.register_forward_hook(record) for module in model.modules()]
-    was_training, device = model.training, next(model.parameters()).device
+    device = next(model.parameters()).device
     try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, *image_size, device=device))
+        with evaluated(model), torch.no_grad():
+            model(torch.zeros(1, 3, *image_size, device=device))
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     number = Counter(module for module, _ in calls)
@@ -78,6 +79,17 @@ def _with_maps(model: nn.Module, calls: Calls) -> list[Layer]:
             found.append(Layer("", module))
     places = list(calls)
     return sorted(found, key=lambda layer: places.index(layer.module))
+
+
+@contextlib.contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Within this, a network is as it is used: without dropout, with its running statistics."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def gradient_batch(model: nn.Module, image_size: tuple[int, int]) -> int:

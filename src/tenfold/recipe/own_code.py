@@ -8,9 +8,6 @@ from tenfold.files import write_json
 from tenfold.own_parts import sum_of
 from tenfold.recipe.models import Recipe
 
-FOLDER = "code"
-"""Where a run keeps it."""
-
 
 def own_code(recipe: Recipe) -> dict[str, Path]:
     """The files that the parts of `recipe` are from, by name.
@@ -29,18 +26,13 @@ def own_code(recipe: Recipe) -> dict[str, Path]:
 
 
 def write_recipe(recipe: Recipe, file: Path) -> dict[str, str]:
-    """Write the recipe of a run to `file` in its folder, and its code beside; the code's sums."""
-    sums = keep_code(recipe, file.parent)
-    write_json(file, recipe.to_dict())
-    return sums
-
-
-def keep_code(recipe: Recipe, run: Path) -> dict[str, str]:
-    """Copy the code of `recipe` into the folder of a run; its SHA-256 by file name."""
+    """Write the recipe of a run to `file` in its folder, and its code to `code` beside; the code's
+    SHA-256 by file name."""
     found = own_code(recipe)
     for name, path in found.items():
-        kept = run / FOLDER / name
+        kept = file.parent / "code" / name
         kept.parent.mkdir(parents=True, exist_ok=True)
         if not kept.exists() or sum_of(kept) != sum_of(path):
             shutil.copyfile(path, kept)
+    write_json(file, recipe.to_dict())
     return {name: sum_of(path) for name, path in found.items()}

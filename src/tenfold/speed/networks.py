@@ -7,8 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from tenfold.evaluation.trained import build_network
-from tenfold.evaluation.views import num_views
+from tenfold.evaluation.trained import build_network, num_views
 from tenfold.recipe import PartOptions, Recipe, load_recipe, shipped_recipes
 from tenfold.speed.rates import Rates, seconds_of_one
 from tenfold.training.devices import available_precision

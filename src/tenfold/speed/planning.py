@@ -14,7 +14,7 @@ from tenfold.data import Dataset
 from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import split_of, splitting
-from tenfold.evaluation.views import num_views
+from tenfold.evaluation.trained import num_views
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.results.measured import read_measured
 from tenfold.run import RunFolder

@@ -23,6 +23,7 @@ from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import calibration
 from tenfold.evaluation.evaluate import (
+    keep_sums,
     score_images,
     score_milestones,
     split_of,
@@ -32,7 +33,6 @@ from tenfold.evaluation.evaluate import (
 from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import save_model
-from tenfold.evaluation.trained_on import keep_sums
 from tenfold.interruption import leaving_at_once
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
