@@ -16,10 +16,12 @@ from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run, read_run
 from tenfold.reporting.galleries import (
     Pictures,
+    cards,
     disputed_cards,
-    right_cards,
-    unsure_cards,
-    wrong_cards,
+    galleries,
+    right,
+    unsure,
+    wrong,
 )
 
 NAMES = ("cat", "dog", "ship")
@@ -81,11 +83,9 @@ def test_a_loader_that_fails_leaves_answers_without_pictures(run: Run, error: Ex
         raise error
 
     pictures = Pictures(run, fail)
-    answers = run.shown_answers
-    assert answers is not None
-    cards = wrong_cards(answers, "cnn", pictures)
-    assert cards
-    assert all(card.uri is None for card in cards)
+    shown = galleries(run, pictures)["wrong"]
+    assert shown
+    assert all(card.uri is None for card in shown)
     assert pictures.problem
     assert pictures.problem.startswith("The data set could not be opened again: ")
 
@@ -94,34 +94,32 @@ def test_wrong_answers_come_surest_first_with_three_guesses(run: Run) -> None:
     answers = make_answers(
         [[0.9, 0.06, 0.04], [0.2, 0.7, 0.1], [0.05, 0.15, 0.8], [0.3, 0.3, 0.4]], [0, 0, 1, 0]
     )
-    cards = wrong_cards(answers, "cnn", Pictures(run, lambda _: make_dataset()))
-    assert [card.id for card in cards] == ["test/2", "test/1", "test/3"]
-    guesses = cards[0].guesses["cnn"]
-    assert [guess.name for guess in guesses] == ["ship", "dog", "cat"]
-    assert [guess.right for guess in guesses] == [False, True, False]
-    assert guesses[0].probability == pytest.approx(0.8)
-    assert cards[0].true == "dog"
+    ids = answers.ids[wrong(answers)]
+    assert ids.tolist() == ["test/2", "test/1", "test/3"]
+    card = cards(ids, {"cnn": answers}, Pictures(run, lambda _: make_dataset()))[0]
+    names, probabilities, are_right = zip(*card.predictions["cnn"], strict=True)
+    assert (names, are_right) == (("ship", "dog", "cat"), (False, True, False))
+    assert probabilities[0] == pytest.approx(0.8)
+    assert (card.id, card.true) == ("test/2", "dog")
 
 
-def test_no_class_fills_a_gallery_while_others_have_pictures(run: Run) -> None:
+def test_no_class_fills_a_gallery_while_others_have_pictures() -> None:
     number = 30
     labels = [0] * 20 + [1] * 10
     answers = make_answers([[0.05, 0.05, 0.9]] * number, labels)
-    cards = wrong_cards(answers, "cnn", Pictures(run, lambda _: make_dataset()))
-    assert len(cards) == 12
-    assert [card.true for card in cards[:4]] == ["cat", "cat", "dog", "dog"]
+    chosen = wrong(answers)
+    assert len(chosen) == 12
+    assert answers.labels[chosen[:4]].tolist() == [0, 0, 1, 1]
 
 
-def test_unsure_answers_are_those_whose_two_best_are_closest(run: Run) -> None:
+def test_unsure_answers_are_those_whose_two_best_are_closest() -> None:
     answers = make_answers([[0.9, 0.05, 0.05], [0.5, 0.49, 0.01], [0.6, 0.3, 0.1]], [0, 0, 0])
-    cards = unsure_cards(answers, "cnn", Pictures(run, lambda _: make_dataset()))
-    assert [card.id for card in cards] == ["test/1", "test/2", "test/0"]
+    assert unsure(answers).tolist() == [1, 2, 0]
 
 
-def test_right_answers_are_spread_over_the_split(run: Run) -> None:
+def test_right_answers_are_spread_over_the_split() -> None:
     answers = make_answers([[0.9, 0.05, 0.05]] * 100, [0] * 100)
-    cards = right_cards(answers, "cnn", Pictures(run, lambda _: make_dataset()))
-    numbers = [int(card.id.partition("/")[2]) for card in cards]
+    numbers = right(answers).tolist()
     assert (len(numbers), numbers[0], numbers[-1]) == (12, 0, 99)
 
 
@@ -132,9 +130,9 @@ def test_disputed_pictures_show_what_both_say(tmp_path: Path) -> None:
     assert a is not None
     assert b is not None
     ids = b.ids[b.right & ~a.right]
-    cards = disputed_cards(ids, convolutional, dense, Pictures(dense, lambda _: make_dataset()))
-    assert len(cards) == 12
-    for card in cards:
-        assert card.guesses["cnn"][0].right
-        assert not card.guesses["ann"][0].right
+    shown = disputed_cards(ids, convolutional, dense, Pictures(dense, lambda _: make_dataset()))
+    assert len(shown) == 12
+    for card in shown:
+        assert card.predictions["cnn"][0][2]
+        assert not card.predictions["ann"][0][2]
         assert card.uri is not None

@@ -57,7 +57,7 @@ def test_a_study_with_milestones_stands_beside_what_was_published(
         "corrected by Holm's method for the 4 comparisons",
     ):
         assert said in page.text
-    assert page.text.index("All but Sigmoid") < page.text.index("The results"), "the answer first"
+    assert page.text.index("All but Sigmoid") < page.text.index("Results"), "the findings first"
     table = section(page, "After each number of epochs")
     assert table.count("<tr>") == 11
     assert table.count("<td>") == 50
@@ -128,7 +128,7 @@ def test_a_study_that_was_cut_short_says_what_is_missing(written: Callable[[str]
         "One seed was run of dropout 0.5",
     ):
         assert said in page.text
-    assert page.text.index("cut short") < page.text.index("The answer")
+    assert page.text.index("cut short") < page.text.index("Summary")
     assert "cut short" not in Page(written("ann-vs-cnn")).text
 
 
@@ -138,7 +138,7 @@ def test_without_a_test_split_the_validation_pictures_count(tmp_path: Path) -> N
         variant["points"][0]["test"] = None
     page = show(tmp_path, summary)
     assert "validation accuracy after 6 epochs" in page.text
-    assert "test pictures" not in section(page, "The results")
+    assert "test pictures" not in section(page, "Results")
     assert "not run" not in page.text
 
 

@@ -4,16 +4,13 @@ The page says it by a template of the question's name, which has the answer as `
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from tenfold.errors import TenfoldError, counted
 from tenfold.results.facts import Fact
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -59,10 +56,6 @@ class Answer(Fact):
     def summary(self) -> str:
         """What it came to, in a line for the terminal."""
         raise NotImplementedError
-
-    def figures(self) -> dict[str, "Figure"]:
-        """What its template draws, by the names that it has there."""
-        return {}
 
 
 class Unanswerable(TenfoldError):

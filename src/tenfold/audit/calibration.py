@@ -93,15 +93,25 @@ class Calibration(Answer):
         """Whether confidence as trained is above accuracy rather than below."""
         return sum((b.confidence - b.accuracy) * b.num_images for b in self.before.bins) > 0
 
-    def figures(self) -> dict[str, Figure]:
+    def reliability_diagram(self) -> Figure:
+        """Accuracy against confidence, as trained and with the temperature."""
         lines = [("as trained", SERIES[1], self.before.bins)]
-        if self.after is None:
-            return {"reliability": reliability(lines)}
-        lines.append(("with temperature", SERIES[0], self.after.bins))
-        return {
-            "reliability": reliability(lines, num_dashed=1),
-            "selective": _selective(self.selective),
-        }
+        if self.after is not None:
+            lines.append(("with temperature", SERIES[0], self.after.bins))
+        return reliability(lines, num_dashed=len(lines) - 1)
+
+    @styled
+    def risk_coverage(self) -> Figure:
+        """Accuracy of the surest predictions against the share of images that is answered."""
+        figure, axes = new_chart()
+        draw_curve(axes, *zip(*self.selective, strict=True), label=None, colour=SERIES[0])
+        axes.set(xlim=(0, 1), xlabel="pictures answered, the surest first", ylabel="right answers")
+        axes.xaxis.set_major_formatter(percent_ticks())
+        axes.yaxis.set_major_formatter(percent_ticks())
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.grid(axis="y")
+        axes.tick_params(length=0)
+        return figure
 
 
 @traits(images=False)
@@ -187,18 +197,4 @@ def reliability(lines: Iterable[tuple[str, str, Sequence[Bin]]], *, num_dashed: 
     axes.grid(axis="both")
     axes.tick_params(length=0)
     figure.legend(loc="outside upper left", ncols=3, handlelength=1.4, borderpad=0)
-    return figure
-
-
-@styled
-def _selective(curve: Sequence[tuple[float, float]]) -> Figure:
-    """Accuracy of the surest predictions against the share of images that is answered."""
-    figure, axes = new_chart()
-    draw_curve(axes, *zip(*curve, strict=True), label=None, colour=SERIES[0])
-    axes.set(xlim=(0, 1), xlabel="pictures answered, the surest first", ylabel="right answers")
-    axes.xaxis.set_major_formatter(percent_ticks())
-    axes.yaxis.set_major_formatter(percent_ticks())
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.grid(axis="y")
-    axes.tick_params(length=0)
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.audit.answer import Answer, Arrays
-from tenfold.audit.page import sections
+from tenfold.audit.store import sections
 from tenfold.audit.subject import Subject
 from tenfold.data.image_sources import find_pictures
 from tenfold.data.images import LUMA
@@ -19,7 +19,6 @@ from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
 from tenfold.files import write_text
 from tenfold.formatting import percent
-from tenfold.reporting.charts import Charts
 from tenfold.reporting.templating import render_page
 from tenfold.results.facts import Fact
 
@@ -162,7 +161,7 @@ def write_explanation(run: Path, found: Explanation, path: Path) -> Path:
         "explanation.html",
         style_sheets=("style.css", "report.css"),
         title=f"Where {run} looks",
-        sections=sections({"explanation": found}, Charts()),
+        sections=sections({"explanation": found}),
     )
     write_text(path, page)
     return path

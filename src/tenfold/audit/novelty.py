@@ -4,7 +4,7 @@ N images, C classes, D features. A score is higher for what looks familiar.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -88,8 +88,31 @@ class Novelty(Answer):
         """The kind of images that confidence tells from known ones the worst."""
         return min(self.results, key=lambda kind: self.results[kind][0].auroc)
 
-    def figures(self) -> dict[str, Figure]:
-        return {"kinds": _by_kind(self.results, self.scores)}
+    def mean_auroc(self, kinds: Sequence[str]) -> float | None:
+        """How well confidence tells images of these kinds from known ones."""
+        found = [self.results[kind][0].auroc for kind in kinds]
+        return sum(found) / len(found) if found else None
+
+    @styled
+    def auroc_bars(self) -> Figure:
+        """How often a known image has the higher score of two, by kind of out-of-distribution
+        image."""
+        figure, axes = new_chart(height=60 + 78 * len(self.results))
+        kinds = list(self.results)
+        height = 0.8 / len(self.scores)
+        for number, score in enumerate(self.scores):
+            rows = [len(kinds) - 1 - k + 0.4 - (number + 0.5) * height for k in range(len(kinds))]
+            values = [self.results[kind][number].auroc for kind in kinds]
+            axes.barh(rows, values, height=0.85 * height, color=SERIES[number], label=score)
+        axes.axvline(0.5, color=ACCENT, linewidth=1, linestyle=":")
+        axes.set_yticks(range(len(kinds)), [short(kind) for kind in reversed(kinds)])
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(percent_ticks())
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(length=0)
+        axes.grid(axis="x")
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1.2, borderpad=0)
+        return figure
 
     def images(self, name: str) -> list[tuple[str, NDArray[np.uint8]]]:
         """Some images of a kind, each with its label."""
@@ -272,24 +295,3 @@ def textures(number: int, size: tuple[int, int], *, seed: int = 0) -> NDArray[np
         first, second = generator.uniform(0, 255, (2, 3))
         found[index] = (share * first + (1 - share) * second).astype(np.uint8)
     return found
-
-
-@styled
-def _by_kind(results: Mapping[str, Sequence[NoveltyResult]], scores: Sequence[str]) -> Figure:
-    """How often a known image has the higher score of two, by kind of out-of-distribution image."""
-    figure, axes = new_chart(height=60 + 78 * len(results))
-    kinds = list(results)
-    height = 0.8 / len(scores)
-    for number, score in enumerate(scores):
-        rows = [len(kinds) - 1 - k + 0.4 - (number + 0.5) * height for k in range(len(kinds))]
-        values = [results[kind][number].auroc for kind in kinds]
-        axes.barh(rows, values, height=0.85 * height, color=SERIES[number], label=score)
-    axes.axvline(0.5, color=ACCENT, linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(kinds)), [short(kind) for kind in reversed(kinds)])
-    axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(percent_ticks())
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(length=0)
-    axes.grid(axis="x")
-    figure.legend(loc="outside upper left", ncols=2, handlelength=1.2, borderpad=0)
-    return figure

@@ -78,18 +78,37 @@ class Robustness(Answer):
             f"{percent(self.attacked('PGD'))} under attack"
         )
 
-    def figures(self) -> dict[str, Figure]:
+    def severity_curves(self) -> Figure:
+        """Accuracy against severity, the mean of each family of corruptions."""
         families: dict[str, list[CorruptionResult]] = {}
         for result in self.corruptions:
             families.setdefault(result.family, []).append(result)
-        lines = [
+        return against_severity(
             (family, colour, [self.clean, *_means(rows)])
             for colour, (family, rows) in zip(SERIES, families.items(), strict=False)
-        ]
-        return {
-            "severities": against_severity(lines),
-            "kinds": _by_corruption(self.corruptions, clean=self.clean),
-        }
+        )
+
+    @styled
+    def corruption_bars(self) -> Figure:
+        """The mean accuracy over severities of each corruption, the worst on top."""
+        ordered = sorted(self.corruptions, key=lambda result: -result.mean)
+        figure, axes = new_chart(height=330)
+        rows = range(len(ordered))
+        axes.barh(rows, [result.mean for result in ordered], height=0.62, color=SERIES[0])
+        axes.axvline(self.clean, color=MUTED, linewidth=1, linestyle=":")
+        for row, result in enumerate(ordered):
+            axes.annotate(
+                f"{100 * result.mean:.0f}", (result.mean, row), xytext=(4, 0),
+                textcoords="offset points", va="center", ha="left", fontsize=9, color=MUTED,
+            )  # fmt: skip
+        axes.set_yticks(rows, [short(plain(result.corruption)) for result in ordered])
+        axes.set_xlim(0, 1.06)
+        axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+        axes.xaxis.set_major_formatter(percent_ticks())
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(length=0)
+        axes.grid(axis="x")
+        return figure
 
     def damaged(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
         """An image as it is and under a corruption, each with its label."""
@@ -170,27 +189,4 @@ def against_severity(lines: Iterable[tuple[str, str, Sequence[float]]]) -> Figur
     axes.grid(axis="y")
     axes.tick_params(length=0)
     figure.legend(loc="outside upper left", ncols=4, handlelength=1.2, borderpad=0)
-    return figure
-
-
-@styled
-def _by_corruption(results: Sequence[CorruptionResult], *, clean: float) -> Figure:
-    """The mean accuracy over severities of each corruption, the worst on top."""
-    ordered = sorted(results, key=lambda result: -result.mean)
-    figure, axes = new_chart(height=330)
-    rows = range(len(ordered))
-    axes.barh(rows, [result.mean for result in ordered], height=0.62, color=SERIES[0])
-    axes.axvline(clean, color=MUTED, linewidth=1, linestyle=":")
-    for row, result in enumerate(ordered):
-        axes.annotate(
-            f"{100 * result.mean:.0f}", (result.mean, row), xytext=(4, 0),
-            textcoords="offset points", va="center", ha="left", fontsize=9, color=MUTED,
-        )  # fmt: skip
-    axes.set_yticks(rows, [short(plain(result.corruption)) for result in ordered])
-    axes.set_xlim(0, 1.06)
-    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    axes.xaxis.set_major_formatter(percent_ticks())
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(length=0)
-    axes.grid(axis="x")
     return figure

@@ -82,6 +82,16 @@ def answer_type(name: str) -> type[Answer]:
     return found
 
 
+def sections(answers: Mapping[str, Answer]) -> list[tuple[str, str, Answer]]:
+    """Name, heading and answer of each of a page's sections; not of a question that is none for
+    the run at all."""
+    return [
+        (name, answer.heading or answer_type(name).question or name, answer)
+        for name, answer in answers.items()
+        if not (isinstance(answer, Missing) and answer.for_good)
+    ]
+
+
 def known_answers(run: RunFolder) -> dict[str, Answer]:
     """What is kept for the run as it is now, by question, in the order of the page."""
     if not run.is_finished() or not (run.path / "audit").is_dir():

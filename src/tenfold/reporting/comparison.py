@@ -1,23 +1,23 @@
 """What the page of several runs shows beside what it shows of any study: who is right where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.audit.comparison import compare_trust
+from tenfold.audit.answer import Missing
+from tenfold.audit.calibration import reliability
+from tenfold.audit.robustness import against_severity
+from tenfold.audit.store import known_answers
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
 from tenfold.recipe.dotted import as_texts
-from tenfold.reporting.charts import Chart, Charts
 from tenfold.reporting.galleries import Card, Loader, Pictures, disputed_cards
 from tenfold.reporting.story import notices
-from tenfold.reporting.study import figures
-from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.study.page import view_study
-from tenfold.reporting.views import view_run
+from tenfold.run import RunFolder
 from tenfold.studies.analysis import summarise_runs
 from tenfold.studies.finished import StudyRuns, are_of_same_images, as_study
 
@@ -59,33 +59,58 @@ class ClassGain(NamedTuple):
 
 def view_runs(runs: Sequence[Run], *, loader: Loader) -> dict[str, Any]:
     """The values of the template for several runs, which are a study with a variant a recipe."""
-    study, charts = as_study(runs), Charts()
+    study = as_study(runs)
     summary = summarise_runs(study)
     sentences = [comparison.sentence for comparison in summary.comparisons[:3]]
     summary = summary.model_copy(update={"findings": (*sentences, *summary.findings)})
-    values = view_study(summary, charts)
+    values = view_study(summary)
     of_run = {
         run.folder: values["marks"][variant.label]
         for variant in study.variants
         for run in variant.runs.values()
     }
     pair = most_telling_pair(study)
-    gains = class_gains(pair.first, pair.second) if pair else ()
-    pictures = Pictures(pair.first, loader) if pair else None
+    images = Pictures(pair.first, loader) if pair else None
     shares = {(a.folder, b.folder): disagreement(a, b) for a in runs for b in runs if a is not b}
     return values | {
-        "runs": [view_run(r, charts=charts, loader=None, with_curves=False) for r in runs],
+        "runs": runs,
         "of_run": of_run,
         "notices": tuple(dict.fromkeys(notice for run in runs for notice in notices(run))),
         "pair": pair,
-        "disputed": _disputed(pair, pictures) if pair and pictures else (),
-        "pictures_note": (pictures.problem or "") if pictures else "",
+        "disputed": _disputed(pair, images) if pair and images else (),
+        "images": images,
         "disagreements": shares if len(runs) > 2 and any(shares.values()) else {},
-        "class_gains": gains,
-        "gains_chart": _gains_chart(pair, gains, of_run, charts) if pair and gains else None,
+        "class_gains": class_gains(pair.first, pair.second) if pair else (),
         "settings": different_settings(study),
         "networks": dense_and_convolutional(study),
-        "trust": compare_trust(runs, [of_run[run.folder].colour for run in runs], charts),
+        "trust": compare_trust(runs, [of_run[run.folder].colour for run in runs]),
+    }
+
+
+def compare_trust(runs: Sequence[Run], colours: Sequence[str]) -> dict[str, Any]:
+    """What audits found of `runs`, each drawn in its colour; empty where none was audited."""
+    audited = []
+    for run, colour in zip(runs, colours, strict=True):
+        answers = known_answers(RunFolder(run.folder))
+        known = {name: one for name, one in answers.items() if not isinstance(one, Missing)}
+        audited += [(run.label, colour, known)] if known else []
+
+    def of(question: str) -> list[tuple[str, str, Any]]:
+        """Label, colour and answer of each that has one."""
+        return [(name, ink, found[question]) for name, ink, found in audited if question in found]
+
+    if not audited:
+        return {}
+    novel, calibrated, damaged = of("novelty"), of("calibration"), of("robustness")
+    kinds = list(novel[0][2].results) if novel else []
+    bins = [(label, ink, each.best.bins) for label, ink, each in calibrated]
+    curves = [(label, ink, each.by_severity()) for label, ink, each in damaged]
+    return {
+        "audited": [(label, answers) for label, _, answers in audited],
+        "kinds": [kind for kind in kinds if all(kind in each.results for *_, each in novel)],
+        "ways": {(each.num_images, each.official) for *_, each in damaged},
+        "reliability": reliability(bins) if bins else None,
+        "severities": against_severity(curves) if curves else None,
     }
 
 
@@ -157,23 +182,11 @@ def dense_and_convolutional(study: StudyRuns) -> dict[str, Run]:
     return found if matched and disagreement(*typical) else {}
 
 
-def _gains_chart(
-    pair: Disagreement, gains: Sequence[ClassGain], marks: Mapping[Any, Mark], charts: Charts
-) -> Chart:
-    sides = [(run.label, marks[run.folder]) for run in (pair.second, pair.first)]
-    return charts.chart(
-        f"Recall by class, {pair.second.label} to {pair.first.label}",
-        figures.class_gains(gains, sides=sides),
-        "Each line is a class and runs from the recall of one to that of the other: the longer, "
-        "the bigger the difference.",
-    )
-
-
-def _disputed(pair: Disagreement, pictures: Pictures) -> list[tuple[Run, Run, tuple[Card, ...]]]:
+def _disputed(pair: Disagreement, images: Pictures) -> list[tuple[Run, Run, list[Card]]]:
     """Who alone is right, who is wrong, and images of it."""
     first, second = pair.first, pair.second
     sides = ((first, second, pair.only_first), (second, first, pair.only_second))
-    return [(a, b, disputed_cards(ids, a, b, pictures)) for a, b, ids in sides]
+    return [(a, b, disputed_cards(ids, a, b, images)) for a, b, ids in sides]
 
 
 def _predicted(predictions: Predictions) -> NDArray[np.str_]:

@@ -3,16 +3,18 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.checksums import changed_array
-from tenfold.data.images import Dataset
+from tenfold.data.images import Dataset, Images
 from tenfold.data.sources import is_known
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.runs import Run
 from tenfold.reporting.pictures import picture_uri
 
@@ -24,23 +26,14 @@ Loader = Callable[[Run], Dataset]
 """Gives back the data set that a run was trained on."""
 
 
-@dataclass(frozen=True)
-class Guess:
-    """One of a model's guesses and the probability that it gave."""
-
-    name: str
-    probability: float
-    right: bool
-
-
-@dataclass(frozen=True)
-class Card:
-    """A picture with its true class and the guesses of one or two runs, by the run's label."""
+class Card(NamedTuple):
+    """An image with its true class, and by the label of each run the likeliest classes, each with
+    its probability and whether it is the true one."""
 
     id: str
     uri: str | None
     true: str
-    guesses: Mapping[str, tuple[Guess, ...]]
+    predictions: Mapping[str, list[tuple[str, float, bool]]]
 
 
 class Pictures:
@@ -51,18 +44,14 @@ class Pictures:
     """
 
     def __init__(self, run: Run, loader: Loader) -> None:
-        self._run = run
-        self._loader = loader
-        self._dataset: Dataset | None = None
-        self.problem: str | None = None
-        """Why there are no pictures, as a sentence; None while nothing has gone wrong."""
+        self._run, self._loader = run, loader
+        self.problem = ""
+        """Why there are no images, as a sentence; empty while nothing has gone wrong."""
 
     def uris(self, ids: Sequence[str]) -> dict[str, str]:
         """A data URI for each id that the data set has."""
-        if not ids or not self._is_loaded():
+        if not ids or (images := self._images) is None:
             return {}
-        assert self._dataset is not None
-        images = self._dataset.splits().get(self._run.shown_split or "", self._dataset.train)
         found = {
             str(images.ids[index]): picture_uri(images.pixels[index])
             for index in np.flatnonzero(np.isin(images.ids, np.array(ids)))
@@ -71,16 +60,17 @@ class Pictures:
             self.problem = "The data set that was found now does not have these pictures."
         return found
 
-    def _is_loaded(self) -> bool:
-        if self._dataset is None and self.problem is None:
-            try:
-                self._dataset = self._loader(self._run)
-            # The page is worth having without its pictures, whatever keeps them away.
-            except Exception as error:
-                reason = (str(error) or type(error).__name__).rstrip(".")
-                self.problem = f"The data set could not be opened again: {reason}."
-                logger.warning("The report has no pictures: %s", reason)
-        return self._dataset is not None
+    @cached_property
+    def _images(self) -> Images | None:
+        try:
+            dataset = self._loader(self._run)
+        # The page is worth having without its images, whatever keeps them away.
+        except Exception as error:
+            reason = (str(error) or type(error).__name__).rstrip(".")
+            self.problem = f"The data set could not be opened again: {reason}."
+            logger.warning("The report has no pictures: %s", reason)
+            return None
+        return dataset.splits().get(self._run.shown_split or "", dataset.train)
 
 
 def load_dataset(run: Run, *, place: str | None = None) -> Dataset:
@@ -105,81 +95,70 @@ def load_dataset(run: Run, *, place: str | None = None) -> Dataset:
     return dataset
 
 
-def right_cards(answers: Predictions, label: str, pictures: Pictures) -> tuple[Card, ...]:
-    """Right answers at even distances, so that they are neither the best nor the worst."""
-    return cards(_evenly(np.flatnonzero(answers.right)), {label: answers}, pictures)
+def galleries(run: Run, images: Pictures) -> dict[str, list[Card]]:
+    """Cards of errors, unsure and correct predictions of the run; none where it kept none."""
+    if (predictions := run.shown_answers) is None:
+        return {}
+    kinds = {"wrong": wrong, "unsure": unsure, "right": right}
+    return {
+        kind: cards(predictions.ids[choose(predictions)], {run.label: predictions}, images)
+        for kind, choose in kinds.items()
+    }
 
 
-def wrong_cards(answers: Predictions, label: str, pictures: Pictures) -> tuple[Card, ...]:
-    """The mistakes that the model was surest of, at most two of a true class while there are
+def right(predictions: Predictions) -> NDArray[np.int64]:
+    """Indices of correct ones at even distances, neither the best nor the worst."""
+    found = np.flatnonzero(predictions.right)
+    number = min(NUM_PICTURES, len(found))
+    return found[np.linspace(0, len(found) - 1, number).astype(np.int64)]
+
+
+def wrong(predictions: Predictions) -> NDArray[np.int64]:
+    """Indices of the errors of the highest confidence, at most two of a true class while there are
     others."""
-    wrong = np.flatnonzero(~answers.right)
-    surest = wrong[np.argsort(-answers.probabilities.max(axis=1)[wrong], kind="stable")]
-    return cards(_varied(surest, answers.labels), {label: answers}, pictures)
+    return _most_confident(predictions, np.flatnonzero(~predictions.right))
 
 
-def unsure_cards(answers: Predictions, label: str, pictures: Pictures) -> tuple[Card, ...]:
-    """The pictures whose two best guesses lie closest together."""
-    if answers.probabilities.shape[1] < 2:
-        return ()
-    best_two = np.partition(answers.probabilities, -2, axis=1)[:, -2:]
+def unsure(predictions: Predictions) -> NDArray[np.int64]:
+    """Indices of the images whose two likeliest classes lie closest together."""
+    if predictions.probabilities.shape[1] < 2:
+        return np.array([], dtype=np.int64)
+    best_two = np.partition(predictions.probabilities, -2, axis=1)[:, -2:]
     order = np.argsort(best_two[:, 1] - best_two[:, 0], kind="stable")
-    return cards(_varied(order, answers.labels), {label: answers}, pictures)
+    return _varied(order, predictions.labels)
 
 
-def disputed_cards(
-    ids: NDArray[np.str_], winner: Run, loser: Run, pictures: Pictures
-) -> tuple[Card, ...]:
-    """Pictures with these ids, those first that the loser was surest of and wrong."""
+def disputed_cards(ids: NDArray[np.str_], winner: Run, loser: Run, images: Pictures) -> list[Card]:
+    """Those of `ids` first that the loser was surest of and wrong."""
     first, second = winner.shown_answers, loser.shown_answers
     if first is None or second is None:
-        return ()
-    places = np.flatnonzero(np.isin(second.ids, ids))
-    surest = places[np.argsort(-second.probabilities.max(axis=1)[places], kind="stable")]
-    chosen = _varied(surest, second.labels)
-    where = {str(picture): index for index, picture in enumerate(first.ids)}
-    in_first = np.array([where[str(second.ids[index])] for index in chosen], dtype=np.int64)
-    return cards(in_first, {winner.label: first, loser.label: second}, pictures)
+        return []
+    chosen = _most_confident(second, np.flatnonzero(np.isin(second.ids, ids)))
+    return cards(second.ids[chosen], {winner.label: first, loser.label: second}, images)
 
 
-def cards(
-    indices: NDArray[np.int64], answers: Mapping[str, Predictions], pictures: Pictures
-) -> tuple[Card, ...]:
-    """Cards for the pictures at `indices` of the first answers, with everybody's guesses."""
-    first = next(iter(answers.values()))
-    ids = [str(first.ids[index]) for index in indices]
-    uris = pictures.uris(ids)
-    places = {
-        label: {str(picture): place for place, picture in enumerate(one.ids)}
-        for label, one in answers.items()
-    }
-    return tuple(
-        Card(
-            picture,
-            uris.get(picture),
-            first.class_names[first.labels[index]],
-            {label: _guesses(one, places[label][picture]) for label, one in answers.items()},
-        )
-        for index, picture in zip(indices, ids, strict=True)
-    )
+def cards(ids: NDArray[np.str_], by_run: Mapping[str, Predictions], images: Pictures) -> list[Card]:
+    """Cards for the images with these ids, with the three likeliest classes of each run."""
+    uris = images.uris(ids.tolist())
+    first = next(iter(by_run.values()))
+    found = []
+    for name in ids.tolist():
+        likeliest = {}
+        for label, one in by_run.items():
+            index = int(np.flatnonzero(one.ids == name)[0])
+            shares = softmax(one.logits[index : index + 1].astype(np.float64))[0]
+            likeliest[label] = [
+                (one.class_names[k], float(shares[k]), bool(k == one.labels[index]))
+                for k in np.argsort(-shares, kind="stable")[:3]
+            ]
+        true = first.class_names[first.labels[np.flatnonzero(first.ids == name)[0]]]
+        found.append(Card(name, uris.get(name), true, likeliest))
+    return found
 
 
-def _guesses(answers: Predictions, index: int) -> tuple[Guess, ...]:
-    probabilities = answers.probabilities[index]
-    return tuple(
-        Guess(
-            answers.class_names[label],
-            float(probabilities[label]),
-            bool(label == answers.labels[index]),
-        )
-        for label in np.argsort(-probabilities, kind="stable")[:3]
-    )
-
-
-def _evenly(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    if len(indices) <= NUM_PICTURES:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, NUM_PICTURES).astype(np.int64)]
+def _most_confident(predictions: Predictions, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    confidence = predictions.probabilities.max(axis=1)[indices]
+    return _varied(indices[np.argsort(-confidence, kind="stable")], predictions.labels)
 
 
 def _varied(ordered: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:

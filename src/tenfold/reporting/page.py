@@ -1,24 +1,27 @@
 """Run folders -> one self-contained HTML file; and a run's figures as files of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from tenfold.audit.card import markdown, model_card
-from tenfold.audit.store import known_answers
+from tenfold.audit.store import known_answers, sections
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import Run, read_run, read_runs
-from tenfold.files import without_folders, write_text
-from tenfold.reporting import figures
-from tenfold.reporting.charts import Charts
+from tenfold.files import read_json, without_folders, write_text
+from tenfold.recipe import recipe_from_dict
+from tenfold.recipe.dotted import as_texts
+from tenfold.reporting import figures, story
 from tenfold.reporting.comparison import view_runs
-from tenfold.reporting.galleries import Loader, load_dataset
+from tenfold.reporting.galleries import Loader, Pictures, galleries, load_dataset
 from tenfold.reporting.svg import standalone_svg
-from tenfold.reporting.templating import render_page
-from tenfold.reporting.views import view_run
+from tenfold.reporting.templating import environment, render_page
 from tenfold.run import RunFolder
 
 _STYLE_SHEETS = ("style.css", "report.css")
+_EXPORTS = {"float": "in floats", "int8": "in eight bits"}
 
 
 def write_report(
@@ -102,8 +105,52 @@ def write_figures(run_folder: Path) -> list[Path]:
 
 def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
     """The page about `runs` as HTML that refers to nothing outside itself."""
+    tools = {"figures": figures, "story": story, "settings_of": _settings}
     if len(runs) > 1:
         sheets, values = (*_STYLE_SHEETS, "study.css"), view_runs(runs, loader=loader)
-        return render_page("comparison.html", style_sheets=sheets, **values)
-    view = view_run(runs[0], charts=Charts(), loader=loader)
-    return render_page("single.html", style_sheets=_STYLE_SHEETS, view=view)
+        return render_page("comparison.html", style_sheets=sheets, **tools, **values)
+    (run,) = runs
+    images, answers = Pictures(run, loader), known_answers(RunFolder(run.folder))
+    return render_page(
+        "single.html",
+        style_sheets=_STYLE_SHEETS,
+        run=run,
+        images=images,
+        galleries=galleries(run, images),
+        trust=model_card(run, answers) if answers else None,
+        sections=sections(answers),
+        exports=_exports(run.folder),
+        **tools,
+    )
+
+
+def _exports(folder: Path) -> Markup:
+    """What the exported files say and how fast they are; empty where nothing was exported, or its
+    figures can't be read."""
+    from jinja2 import UndefinedError
+
+    path = folder / "export" / "exports.json"
+    try:
+        known = read_json(path) if path.exists() else {}
+        exports = {words: known[kind] for kind, words in _EXPORTS.items() if kind in known}
+        body = environment().get_template("exports.html").render(exports=exports)
+    except (TenfoldError, TypeError, UndefinedError):
+        return Markup("")
+    return Markup(body if exports else "")  # The template escapes what it shows.
+
+
+def _settings(recipe: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """What a recipe sets, and what stands at its default."""
+    tags = {
+        table: {"name": values["name"]}
+        for table, values in recipe.items()
+        if isinstance(values, Mapping) and "name" in values and table != "data"
+    }
+    try:
+        defaults = as_texts(recipe_from_dict(tags).to_dict())
+    except TenfoldError:
+        defaults = {}  # A recipe of another version of tenfold: everything is shown as set.
+    named = {f"{table}.name" for table in recipe} | {"name", "description", "seed"}
+    known = {key: value for key, value in as_texts(recipe).items() if value}
+    own = {key: v for key, v in known.items() if key in named or defaults.get(key) != v}
+    return own, {key: value for key, value in known.items() if key not in own}

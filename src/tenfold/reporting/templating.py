@@ -1,9 +1,13 @@
 """The templates and style sheets of all pages: `render_page`."""
 
+import itertools
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from markupsafe import Markup
 
 from tenfold import __version__, formatting
 from tenfold.errors import counted
@@ -11,21 +15,56 @@ from tenfold.files import without_folders
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|(?:s|min|h|MB|GB|points?|times)\b)")
+
+
+class Chart(NamedTuple):
+    """A figure with its heading and one sentence on how to read it."""
+
+    heading: str
+    svg: Markup
+    caption: str
+    is_wide: bool
+    is_tall: bool
 
 
 def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) -> str:
     """A page as HTML that refers to nothing outside itself.
 
     style_sheets: files beside the templates, in this order. values: what the template names;
-    `more_styles` among them follows the style sheets.
+    `chart` is there always, and makes a Chart of a figure.
     """
-    sheets = [(TEMPLATES / name).read_text(encoding="utf-8") for name in style_sheets]
-    styles = "".join([*sheets, values.pop("more_styles", "")])
+    styles = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in style_sheets)
     page = environment().get_template(template)
-    return page.render(styles=styles, version=__version__, **values)
+    return page.render(styles=styles, version=__version__, chart=_chart_maker(), **values)
+
+
+def _chart_maker() -> Callable[..., Chart]:
+    """What turns the figures of one page into charts, whose ids all differ."""
+    numbers = itertools.count(1)
+
+    def chart(
+        heading: str,
+        figure: "Figure",
+        caption: str = "",
+        *,
+        wide: bool = False,
+        description: str = "",
+    ) -> Chart:
+        """wide: it scrolls inside its own frame on a phone. description: what a screen reader says
+        in the figure's place, where the heading is not enough."""
+        from tenfold.reporting.svg import inline_svg
+
+        width, height = figure.get_size_inches()
+        prefix = f"c{next(numbers)}-"
+        svg = inline_svg(figure, prefix=prefix, description=description or heading)
+        # The SVG is safe: matplotlib and inline_svg escape the names in it.
+        return Chart(heading, Markup(svg), caption, wide, not wide and height > 0.9 * width)
+
+    return chart
 
 
 @cache

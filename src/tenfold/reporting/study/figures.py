@@ -5,9 +5,8 @@ Lengths are in points, one to a CSS pixel.
 
 import math
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +17,9 @@ from tenfold.formatting import percent, signed_points
 from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks, short
 from tenfold.reporting.study.marks import PUBLISHED, Mark
 from tenfold.reporting.svg import BAD, INK, LINE, MUTED, styled
-from tenfold.results.studies import Band, Estimate
+from tenfold.results.studies import Band, Comparison, Curves, Estimate, StudySummary
+
+Marks = Mapping[str, Mark]
 
 _LINE_HEIGHT = 14
 _ROW_HEIGHT = 42  # of a row whose label takes one line
@@ -33,8 +34,7 @@ _WIDE_RATIO = 20  # costs that differ by more than this go on a logarithmic axis
 _ROOM_FOR_TEXT = 0.28  # of a small chart's height; a smaller gap is named below its lines
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A line of an interval plot: a mean with its interval and the values it is made of.
 
     Shares, or differences of shares. mean is None where nothing was run.
@@ -48,8 +48,7 @@ class Row:
     published: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A quantity over epochs with its band, and published numbers as (epoch, share)."""
 
     mark: Mark
@@ -58,8 +57,76 @@ class Line:
     published: tuple[tuple[int, float], ...] = ()
 
 
+def results(study: StudySummary, marks: Marks) -> Figure:
+    """The accuracy of each variant at the end of training."""
+    rows = []
+    for variant in study.variants:
+        row, end, found = (
+            Row(variant.label, marks[variant.label], None),
+            variant.end,
+            variant.result,
+        )
+        if found:
+            interval = (found.low, found.high)
+            row = row._replace(mean=found.mean, interval=interval, values=found.values)
+        if end and end.published:
+            row = row._replace(published=(end.published.accuracy,))
+        rows.append(row)
+    return _interval_plot(rows, axis=f"{study.split} accuracy")
+
+
+def differences(comparisons: Sequence[Comparison], marks: Marks) -> Figure:
+    """The differences from the one baseline of all `comparisons`."""
+    rows = [
+        Row(one.variant, marks.get(one.variant, Mark(0)), one.difference, (one.low, one.high))
+        for one in comparisons
+    ]
+    axis = f"points above or below {comparisons[0].baseline}"
+    return _interval_plot(rows, axis=axis, is_difference=True)
+
+
+def milestone_lines(study: StudySummary, marks: Marks) -> list[Line]:
+    """Accuracy at each milestone, of the variants that were measured on the way."""
+    lines = []
+    for variant in study.followed:
+        known = [(point.epoch, point.ours) for point in variant.points if point.ours]
+        means, lows, highs = (
+            [getattr(p, side) for _, p in known] for side in ("mean", "low", "high")
+        )
+        band = Band(mean=tuple(means), low=tuple(lows), high=tuple(highs))
+        published = tuple((p.epoch, p.published.accuracy) for p in variant.points if p.published)
+        if known or published:
+            epochs = [epoch for epoch, _ in known]
+            lines.append(Line(marks[variant.label], epochs, band, published))
+    return lines
+
+
+def validation_lines(study: StudySummary, marks: Marks) -> list[Line]:
+    """Validation accuracy by epoch; none where every variant has milestones, since the curve
+    through those says the same of better images."""
+    if len(study.followed) == len(study.variants):
+        return []
+    return [
+        Line(marks[v.label], v.curves.epochs, v.curves.validation_accuracy)
+        for v in study.variants
+        if v.curves and len(v.curves.epochs) > 1 and not v.curves.validation_accuracy.is_empty
+    ]
+
+
+def costs(study: StudySummary, marks: Marks, cost: str) -> list[tuple[Mark, float, Estimate]]:
+    """The variants by `cost`, for `accuracy_against`; none unless they differ by a tenth."""
+    placed = []
+    for variant in study.variants:
+        seconds = variant.training_seconds.mean if variant.training_seconds else None
+        value = variant.num_parameters if cost == "parameters" else seconds
+        if value and variant.result:
+            placed.append((marks[variant.label], float(value), variant.result))
+    known = [value for _, value, _ in placed]
+    return placed if len(placed) > 1 and max(known) > 1.1 * min(known) else []
+
+
 @styled
-def interval_plot(rows: Sequence[Row], *, axis: str, is_difference: bool = False) -> Figure:
+def _interval_plot(rows: Sequence[Row], *, axis: str, is_difference: bool = False) -> Figure:
     """Each row's mean as a dot on its interval, its label above, in the order of `rows`.
 
     axis: the name of the x axis. is_difference: the values are differences, and a line is drawn at
@@ -81,8 +148,8 @@ def interval_plot(rows: Sequence[Row], *, axis: str, is_difference: bool = False
 
 
 @styled
-def lines_with_bands(lines: Sequence[Line], *, quantity: str = "accuracy") -> Figure:
-    """`quantity` (`accuracy` or `loss`) of several variants over epochs.
+def lines_with_bands(lines: Sequence[Line]) -> Figure:
+    """Accuracy of several variants over epochs.
 
     Each has its colour, dash and markers, and a hollow diamond where a number was published.
     """
@@ -113,26 +180,21 @@ def lines_with_bands(lines: Sequence[Line], *, quantity: str = "accuracy") -> Fi
             axes.plot([epoch] * 2, [ours, share], color=line.mark.colour, linewidth=1.2)
             _draw_published(axes, epoch, share, colour=line.mark.colour)
     axes.set_xlabel("epochs of training")
-    finish_curves(axes, quantity=quantity)
+    finish_curves(axes, quantity="accuracy")
     axes.xaxis.set_major_locator(_epoch_ticks(7))
     return figure
 
 
 @styled
 def train_against_validation(
-    epochs: Sequence[int],
-    train: Band,
-    validation: Band,
-    *,
-    mark: Mark,
-    quantity: str,
-    limits: tuple[float, float],
+    curves: Curves, *, mark: Mark, quantity: str, limits: tuple[float, float]
 ) -> Figure:
     """How one variant does on what it learns from (dashed) and on images held back.
 
     The gap between the two is shaded and measured at the end. limits: of the y axis, the same for
     all variants.
     """
+    epochs, (train, validation) = curves.epochs, curves.of(quantity)
     figure, axes = new_chart(width=280, height=190)
     for band, colour in ((train, MUTED), (validation, mark.colour)):
         axes.fill_between(epochs, band.low, band.high, color=colour, alpha=0.2, linewidth=0)
@@ -184,7 +246,7 @@ def accuracy_against(marked: Sequence[tuple[Mark, float, Estimate]], *, cost: st
 
 @styled
 def class_gains(
-    gains: Sequence[tuple[str, float, float]], *, sides: Sequence[tuple[str, Mark]]
+    gains: Sequence[tuple[str, float, float]], sides: Sequence[tuple[str, Mark]]
 ) -> Figure:
     """For each class (name, before, after) a line from one recall to the other."""
     ordered = sorted(gains, key=lambda gain: gain[2] - gain[1])
@@ -239,8 +301,9 @@ def _short_time(seconds: int) -> str:
     return f"{seconds // size} {unit}"
 
 
-def common_limits(bands: Sequence[Band], *, quantity: str) -> tuple[float, float]:
-    """Limits of a y axis that holds all of `bands`."""
+def common_limits(curves: Sequence[Curves], *, quantity: str) -> tuple[float, float]:
+    """Limits of a y axis that holds all of `curves`."""
+    bands = [band for each in curves for band in each.of(quantity)]
     values = np.array([value for band in bands for value in (*band.low, *band.high)])
     values = values[np.isfinite(values)]
     if not len(values):

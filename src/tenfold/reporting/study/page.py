@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.files import write_text
-from tenfold.reporting.charts import Charts
-from tenfold.reporting.study import story
-from tenfold.reporting.study.charts import differences_chart, learning_multiples, result_charts
+from tenfold.reporting.study import figures, story
 from tenfold.reporting.study.marks import Mark
 from tenfold.reporting.templating import render_page
 from tenfold.results.studies import BELOW, LOWER, Point, StudySummary, read_study
@@ -31,24 +29,20 @@ def write_study_page(folder: Path, out: Path | None = None) -> Path:
     written.
     """
     path = Path(folder) / "report.html" if out is None else Path(out)
-    values = view_study(read_study(Path(folder)), Charts())
+    values = view_study(read_study(Path(folder)))
     write_text(path, render_page("study.html", style_sheets=_STYLE_SHEETS, **values))
     return path
 
 
-def view_study(study: StudySummary, charts: Charts) -> dict[str, Any]:
+def view_study(study: StudySummary) -> dict[str, Any]:
     """The values of the template for `study`."""
-    marks = {variant.label: Mark(number) for number, variant in enumerate(study.variants)}
     return {
         "study": study,
-        "story": story,
+        "study_story": story,
+        "study_figures": figures,
         "signs": _SIGNS,
-        "marks": marks,
+        "marks": {variant.label: Mark(n) for n, variant in enumerate(study.variants)},
         "milestones": [(epoch, _points_at(study, epoch)) for epoch in study.milestones],
-        "charts": result_charts(study, marks, charts),
-        "accuracy_curves": learning_multiples(study, marks, charts, quantity="accuracy"),
-        "loss_curves": learning_multiples(study, marks, charts, quantity="loss"),
-        "differences_chart": differences_chart(study.comparisons, marks, charts),
     }
 
 

@@ -1,16 +1,22 @@
 """What a study shows, in sentences: for its page and for the document of all results."""
 
+import math
+
 from tenfold.errors import counted
-from tenfold.formatting import duration, listed
+from tenfold.formatting import duration, listed, percent, points
 from tenfold.results.studies import (
     BELOW,
     VERDICTS,
+    Curves,
     Estimate,
     Point,
     Published,
     StudySummary,
     Verdict,
 )
+
+# A validation line that ends lower than this below its best has turned.
+_CLEAR_FALL = 0.01
 
 
 def exact_percent(share: float) -> str:
@@ -117,6 +123,21 @@ def machine(study: StudySummary) -> str:
         f"Trained on {len(described)} machines, so times are not comparable: "
         f"{'; '.join(described)}."
     )
+
+
+def describe_curves(curves: Curves) -> str:
+    """Where both lines end, and where validation was best if that was not at the end."""
+    train, validation = curves.train_accuracy.mean, curves.validation_accuracy.mean
+    if curves.validation_accuracy.is_empty or math.isnan(validation[-1]):
+        return f"Ends at {percent(train[-1])} in training; nothing was held back for validation."
+    text = f"Ends at {percent(train[-1])} in training and {percent(validation[-1])} in validation."
+    best, place = max((value, -place) for place, value in enumerate(validation) if value == value)
+    if best - validation[-1] > _CLEAR_FALL:
+        text += (
+            f" Validation was best after {counted(curves.epochs[-place], 'epoch')}, with "
+            f"{percent(best)}, and fell by {points(best - validation[-1])}."
+        )
+    return text
 
 
 def core_minutes(estimate: Estimate | None) -> str:
