@@ -42,8 +42,8 @@ SHIPPED: dict[str, dict[str, str]] = {
         "wide_resnet": "tenfold.models.wide_resnet:wide_resnet",
         "mobilenet": "tenfold.models.mobilenet:mobilenet",
         "vit": "tenfold.models.vit:vit",
-        "speedrun": "tenfold.models.speedrun:speedrun",
-        "pretrained": "tenfold.models.pretrained:pretrained",
+        "speedrun": "tenfold.models.speedrun:Speedrun",
+        "pretrained": "tenfold.models.pretrained:Pretrained",
     },
     "optimizer": {
         "sgd": "tenfold.training.optimizers:sgd",
@@ -269,6 +269,7 @@ def _imported(kind: str, name: str, place: str) -> Part:
 
 @cache
 def _made(kind: str, name: str, call: Any, *, code: Path | None = None) -> Part:
-    found: dict[str, Any] = getattr(call, "__dict__", {})
+    function = call.__init__ if inspect.isclass(call) else call
+    found: dict[str, Any] = getattr(function, "__dict__", {})
     marked: dict[str, bool] = found.get("traits", {})
     return Part(kind, name, call, rules=tuple(found.get("rules", ())), code=code, **marked)
