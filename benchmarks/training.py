@@ -24,9 +24,9 @@ from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.trained import build_network
 from tenfold.recipe import Recipe, load_recipe
 from tenfold.run import peak_memory_bytes
-from tenfold.training.loop import fit
 from tenfold.training.optimizers import build_optimizer
 from tenfold.training.process import prepare_process
+from tenfold.training.trainer import fit
 
 WARMUP_STEPS = 10
 TURN_STEPS = 10

@@ -45,8 +45,8 @@ def work() -> None:
     from tenfold.data.splits import training_data
     from tenfold.evaluation.evaluate import splitting
     from tenfold.recipe import load_recipe
-    from tenfold.training.loop import fit
     from tenfold.training.process import prepare_process
+    from tenfold.training.trainer import fit
     from tenfold.waiting import sharing_cores
 
     prepare_process()

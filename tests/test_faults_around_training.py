@@ -95,7 +95,7 @@ def test_row_05_a_signal_in_the_evaluation_and_only_that_is_done_again(
 def test_row_04_a_signal_while_the_last_epoch_is_validated_is_heard(
     folder, reference, number, status
 ):
-    slow = SlowPredictions("tenfold.training.set_up")
+    slow = SlowPredictions("tenfold.training.validation")
     command = commands.start(TRAIN, folder=folder, before=slow)
     command.wait_for(lambda: num_looks(folder) == 4)
     command.signal(number)

@@ -155,12 +155,12 @@ class Fail:
         """Wrap the making of a batch, or the prediction of the validation's pictures."""
         if not in_rank(self.rank):
             return
-        from tenfold.training import set_up
+        from tenfold.training import validation
         from tenfold.training.batches import TrainingPictures
 
         owner, name = {
             "step": (TrainingPictures, "part"),
-            "validation": (set_up, "predict_images"),
+            "validation": (validation, "predict_images"),
         }[self.place]
         real = getattr(owner, name)
 

@@ -190,15 +190,15 @@ class SlowSteps:
         """Wrap the step of the loop."""
         import time
 
-        import tenfold.training.loop as loop
+        from tenfold.training.trainer import Trainer
 
-        real = loop._step
+        real = Trainer._step
 
         def slow(*arguments, **keywords):
             time.sleep(self.seconds)
             return real(*arguments, **keywords)
 
-        loop._step = slow
+        Trainer._step = slow
 
 
 def start_slow(folder: Path, *, epochs_done: int = 1) -> commands.Command:

@@ -222,21 +222,21 @@ class SpoilGradient:
 
     def __call__(self) -> None:
         """Wrap the accumulation of gradients."""
-        import tenfold.training.loop as loop
+        from tenfold.training.trainer import Trainer
 
-        real = loop._accumulate
+        real = Trainer._accumulate
         count = 0
 
         def spoiled(*arguments):
             nonlocal count
             count += 1
-            session, *_ = arguments
+            trainer, *_ = arguments
             loss = real(*arguments)
             if count == self.step:
-                next(iter(session.network.parameters())).grad.fill_(float("inf"))
+                next(iter(trainer.network.parameters())).grad.fill_(float("inf"))
             return loss
 
-        loop._accumulate = spoiled
+        Trainer._accumulate = spoiled
 
 
 def test_row_28_a_gradient_that_is_not_finite_keeps_the_last_good_state(folder):

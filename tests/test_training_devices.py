@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from tenfold.errors import DivergedError, TenfoldError
-from tenfold.models.speedrun import speedrun
+from tenfold.models import Speedrun
 from tenfold.recipe import load_recipe
-from tenfold.training import compiling, devices, session, set_up
-from tenfold.training.loop import fit
+from tenfold.training import compiling, devices, epoch_sums, trainer
 from tenfold.training.resuming import identity_of
+from tenfold.training.trainer import fit
 from tiny_training import data, same, tiny, weights
 
 
 @pytest.fixture
 def deferring(monkeypatch):
-    monkeypatch.setattr(set_up, "can_defer", lambda recipe, accelerator: True)
+    monkeypatch.setattr(epoch_sums, "can_defer", lambda recipe, accelerator: True)
 
 
 @pytest.fixture(autouse=True)
@@ -64,13 +64,13 @@ def test_deferring_changes_no_bit_of_weights_and_logs(deferring, monkeypatch):
 
 def test_deferring_waits_once_an_epoch_only(deferring, monkeypatch):
     settled = []
-    settle = session.Session.settle
+    settle = epoch_sums.EpochSums.settle
 
     def counting(self):
-        settled.append(self.state.history.step)
+        settled.append(self._state.history.step)
         settle(self)
 
-    monkeypatch.setattr(session.Session, "settle", counting)
+    monkeypatch.setattr(epoch_sums.EpochSums, "settle", counting)
     told = Losses()
     fit(tiny("training.epochs=2"), data(), reporter=told)
     # The first step, for a loss to show; the last of each epoch, its sums, and the checkpoint.
@@ -85,8 +85,6 @@ READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__float__", "__bool__", "
 
 @pytest.mark.parametrize("optimizer", ["muon", "sgd", "adamw"])
 def test_no_step_reads_a_value_from_the_device(deferring, monkeypatch, optimizer):
-    from tenfold.training import loop
-
     changes = [
         f"optimizer.name={optimizer}",
         "model.widths=[8,16]",
@@ -97,7 +95,7 @@ def test_no_step_reads_a_value_from_the_device(deferring, monkeypatch, optimizer
     ]
     recipe = load_recipe("fast-94", changes)
     read: list[str] = []
-    real_step = loop._step
+    real_step = trainer.Trainer._step
 
     def step(*arguments, **options):
         with pytest.MonkeyPatch.context() as patch:
@@ -115,7 +113,7 @@ def test_no_step_reads_a_value_from_the_device(deferring, monkeypatch, optimizer
             read.append("step")
         return loss
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(trainer.Trainer, "_step", step)
     fit(recipe, data())
     # The first step alone, for a loss to show.
     assert read.count("step") == 1
@@ -123,16 +121,14 @@ def test_no_step_reads_a_value_from_the_device(deferring, monkeypatch, optimizer
 
 @pytest.mark.parametrize("loss_scale", [1e38, math.nan])
 def test_a_run_that_diverges_is_found_before_anything_is_saved(deferring, monkeypatch, loss_scale):
-    from tenfold.training import session
-
-    real = session.loss_of
+    real = trainer.loss_of
     seen = []
 
     def spoilt(*arguments, **options):
         seen.append(1)
         return real(*arguments, **options) * (loss_scale**2 if len(seen) == 9 else 1.0)
 
-    monkeypatch.setattr(session, "loss_of", spoilt)
+    monkeypatch.setattr(trainer, "loss_of", spoilt)
     saved = []
     with pytest.raises(DivergedError, match=r"epoch 2, step \d, or somewhat earlier.*optimizer.lr"):
         fit(tiny(), data(), save=lambda state: saved.append(state.history.epoch))
@@ -140,9 +136,7 @@ def test_a_run_that_diverges_is_found_before_anything_is_saved(deferring, monkey
 
 
 def test_a_gradient_that_is_not_finite_is_found_too(deferring, monkeypatch):
-    from tenfold.training import loop
-
-    real, seen = loop.note_not_finite, []
+    real, seen = trainer.note_not_finite, []
 
     def spoilt(gradients, found):
         seen.append(1)
@@ -150,7 +144,7 @@ def test_a_gradient_that_is_not_finite_is_found_too(deferring, monkeypatch):
             gradients[0].fill_(math.inf)
         real(gradients, found)
 
-    monkeypatch.setattr(loop, "note_not_finite", spoilt)
+    monkeypatch.setattr(trainer, "note_not_finite", spoilt)
     with pytest.raises(DivergedError, match="A loss or gradient is not finite in epoch 1"):
         fit(tiny(), data())
 
@@ -204,7 +198,7 @@ def test_a_compiled_network_learns_the_same():
 @pytest.mark.slow
 def test_a_compiled_fast_network_has_finite_gradients_in_bf16():
     # What a compiled pass recomputes isn't rounded as its output was: the gradient of amax was 0/0.
-    network = speedrun(num_classes=3, image_size=(8, 8), widths=(4,)).train()
+    network = Speedrun(num_classes=3, image_size=(8, 8), widths=(4,)).train()
     compiled = torch.compile(network.to(memory_format=torch.channels_last), dynamic=False)
     inputs = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
@@ -218,7 +212,7 @@ def test_a_compiled_fast_network_has_finite_gradients_in_bf16():
 def test_compiling_leaves_network_and_optimizer_as_they_are(monkeypatch, deterministic):
     monkeypatch.setattr(torch, "compile", lambda network, **options: network)
     flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    network = speedrun(num_classes=3, image_size=(16, 16), widths=(4, 4))
+    network = Speedrun(num_classes=3, image_size=(16, 16), widths=(4, 4))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9)
     changes = [f"training.deterministic={str(deterministic).lower()}"]
@@ -228,9 +222,8 @@ def test_compiling_leaves_network_and_optimizer_as_they_are(monkeypatch, determi
         optimizer=optimizer,
         blocks=network.blocks(),
         num_images=64,
-        num_processes=1,
         size=(16, 16),
-        precision=contextlib.nullcontext,
+        accelerator=SimpleNamespace(num_processes=1, autocast=contextlib.nullcontext),
     )
     for name, tensor in network.state_dict().items():
         assert torch.equal(before[name], tensor), name

@@ -17,11 +17,11 @@ from tenfold.errors import DivergedError, TenfoldError
 from tenfold.evaluation.trained import load_model, save_model
 from tenfold.models import Speedrun
 from tenfold.recipe import load_recipe, recipe_from_dict, shipped_recipes
-from tenfold.training import batches, session
+from tenfold.training import batches, trainer
 from tenfold.training.batches import epoch_batches
-from tenfold.training.loop import fit
 from tenfold.training.reporters import Reporters
 from tenfold.training.state import History
+from tenfold.training.trainer import fit
 from tiny_training import data, pictures, same, tiny, weights
 
 
@@ -513,8 +513,8 @@ def test_the_options_of_a_model_reach_it(values, layer, number):
 @pytest.mark.parametrize("scale", [1e25, 1.0])
 def test_averages_of_the_optimiser_that_overflow_end_the_run(monkeypatch, scale):
     # Finite gradients of 1e24 and more, whose squares are not: Adam would stand still for good.
-    real = session.loss_of
-    monkeypatch.setattr(session, "loss_of", lambda *a, **k: real(*a, **k) * scale)
+    real = trainer.loss_of
+    monkeypatch.setattr(trainer, "loss_of", lambda *a, **k: real(*a, **k) * scale)
     recipe = tiny("optimizer.name=adam", "training.epochs=1")
     if scale == 1.0:
         assert fit(recipe, data()).history.ended == "finished"

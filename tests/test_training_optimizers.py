@@ -10,7 +10,6 @@ from tenfold.training.optimizers import (
     build_optimizer,
     set_learning_rate,
 )
-from tenfold.training.stages import depths_of
 from test_training_stages import recipe as pretrained_recipe
 
 LR, DECAY = 0.05, 0.1
@@ -54,10 +53,8 @@ def test_positions_and_tokens_do_not_decay(backbone):
     network = build("pretrained", num_classes=3, image_size=(32, 32), **options)
     listed = timm.create_model(backbone).no_weight_decay()
     spared = {id(p) for name, p in network.backbone.named_parameters() if name in listed}
-    depths = depths_of(network)
-    optimizer = build_optimizer(
-        network, adamw(lr=LR, weight_decay=DECAY), layer_decay=0.5, depths=depths
-    )
+    depths = {p: depth for depth, block in enumerate(network.groups()[::-1]) for p in block}
+    optimizer = build_optimizer(network, adamw(lr=LR, weight_decay=DECAY), layer_decay=0.5)
     seen = []
     for group in optimizer.param_groups:
         for p in group["params"]:

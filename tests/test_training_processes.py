@@ -57,10 +57,10 @@ class Record:
 
     def __call__(self) -> None:
         """Wrap the making of a batch, and the step."""
-        from tenfold.training import loop
         from tenfold.training.batches import TrainingPictures
+        from tenfold.training.trainer import Trainer
 
-        real_part, real_step, seconds = TrainingPictures.part, loop._step, self.seconds_a_step
+        real_part, real_step, seconds = TrainingPictures.part, Trainer._step, self.seconds_a_step
         rank = os.environ.get("RANK", "alone")
 
         def part(self, indices, **keywords):
@@ -70,14 +70,14 @@ class Record:
             time.sleep(seconds)
             return real_part(self, indices, **keywords)
 
-        def step(session, share, number, **keywords):
-            loss = real_step(session, share, number, **keywords)
-            if session.state.history.epoch == 0 and number < 4:
-                weights = [p.detach().flatten() for p in session.state.model.parameters()]
+        def step(trainer, share, number, **keywords):
+            loss = real_step(trainer, share, number, **keywords)
+            if trainer.state.history.epoch == 0 and number < 4:
+                weights = [p.detach().flatten() for p in trainer.state.model.parameters()]
                 torch.save(torch.cat(weights), f"weights-{rank}-{number}.pt")
             return loss
 
-        TrainingPictures.part, loop._step = part, step
+        TrainingPictures.part, Trainer._step = part, step
 
 
 @dataclass(frozen=True)

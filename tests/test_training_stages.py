@@ -15,10 +15,10 @@ from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.evaluation.predictions import predict_images
 from tenfold.evaluation.trained import load_model, save_model
 from tenfold.recipe import recipe_from_dict
-from tenfold.training.loop import fit
 from tenfold.training.reporters import Reporters
 from tenfold.training.stages import why_stop
 from tenfold.training.state import History
+from tenfold.training.trainer import fit
 from tiny_training import data, same, tiny
 
 pytest.importorskip("timm")
@@ -287,12 +287,12 @@ def test_frozen_blocks_keep_their_norms_after_an_interruption_too():
 
 
 def test_rare_classes_count_as_much_when_balanced():
-    from tenfold.training.set_up import _class_weights
+    from tenfold.training.set_up import weights_of_classes
 
     some = data()
     keep = np.flatnonzero((some.train.labels != 0) | (np.arange(192) < 24))
     rare = type(some)("rare", some.train.take(keep), validation=None, test=None, source="a test")
-    weights = _class_weights(rare, torch.device("cpu"))
+    weights = weights_of_classes(rare, torch.device("cpu"))
     counts = np.bincount(rare.train.labels)
     assert counts[0] < counts[1] / 5
     assert torch.allclose(weights * torch.from_numpy(counts), torch.tensor(len(keep) / 3.0))

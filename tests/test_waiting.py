@@ -12,7 +12,7 @@ import torch
 
 import tiny_training
 from tenfold.training.clock import StepTimes
-from tenfold.training.loop import fit
+from tenfold.training.trainer import fit
 from tenfold.waiting import Balance, SleepyWaiting, sharing_cores
 
 on_linux = pytest.mark.skipif(

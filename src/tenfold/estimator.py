@@ -18,8 +18,8 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.recipe import Recipe, from_keywords, load_recipe
-from tenfold.training.loop import fit
 from tenfold.training.state import History
+from tenfold.training.trainer import fit
 
 SIDE = 32
 """Pixels to which files and tiny images are brought where the recipe doesn't say another size."""

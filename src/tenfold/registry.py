@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, create_model, model_validator
 from tenfold.own_parts import call_of, is_own
 from tenfold.validation import expected, nearest, unusable
 
-_OWN_FILES = "densenet vgg wide_resnet mobilenet vit speedrun pretrained"
+_OWN_FILES = "densenet vgg wide_resnet mobilenet vit Speedrun Pretrained"
 _FUNCTIONS: dict[str, dict[str, str]] = {
     "network": {
         "models.dense": "ann",
@@ -242,6 +242,7 @@ def find_part(kind: str, name: str) -> Part:
 
 @cache
 def _made(kind: str, name: str, call: Any, *, code: Path | None = None) -> Part:
-    found: dict[str, Any] = getattr(call, "__dict__", {})
+    function = call.__init__ if inspect.isclass(call) else call
+    found: dict[str, Any] = getattr(function, "__dict__", {})
     marked: dict[str, bool] = found.get("traits", {})
     return Part(kind, name, call, rules=tuple(found.get("rules", ())), code=code, **marked)

@@ -22,56 +22,40 @@ from tenfold.locks import hold, is_held
 LIBRARIES = ("torch", "accelerate", "numpy", "scikit-learn", "safetensors", "pillow")
 
 
+class _Place:
+    """A file or folder of a run by its name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: "RunFolder", owner: type) -> Path:
+        return run.path / self._name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """`runs/<recipe>/<number>/`, by path; nothing is read or written until a method is called."""
 
     path: Path
 
-    @property
-    def recipe(self) -> Path:
-        """The resolved recipe, as JSON."""
-        return self.path / "recipe.json"
-
-    @property
-    def provenance(self) -> Path:
-        """What the run was made with: versions, data, hardware, commands."""
-        return self.path / "provenance.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line an epoch; the same bytes for the same recipe, seed and threads."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def timings(self) -> Path:
-        """One JSON line an epoch: seconds and images per second."""
-        return self.path / "timings.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of states to resume from."""
-        return self.path / "checkpoint"
-
-    @property
-    def model(self) -> Path:
-        """The final weights."""
-        return self.path / "model.safetensors"
-
-    @property
-    def trained_on(self) -> Path:
-        """Sums of the images that it was trained on, by which evaluation knows them again."""
-        return self.path / "trained-on.npz"
-
-    @property
-    def result(self) -> Path:
-        """Metrics by split; its presence says that the run is finished."""
-        return self.path / "result.json"
-
-    @property
-    def report(self) -> Path:
-        """The page about this run."""
-        return self.path / "report.html"
+    recipe = _Place("recipe.json")
+    """The resolved recipe, as JSON."""
+    provenance = _Place("provenance.json")
+    """What the run was made with: versions, data, hardware, commands."""
+    metrics = _Place("metrics.jsonl")
+    """One JSON line an epoch; the same bytes for the same recipe, seed and threads."""
+    timings = _Place("timings.jsonl")
+    """One JSON line an epoch: seconds and images per second."""
+    checkpoints = _Place("checkpoint")
+    """The folder of states to resume from."""
+    model = _Place("model.safetensors")
+    """The final weights."""
+    trained_on = _Place("trained-on.npz")
+    """Sums of the images that it was trained on, by which evaluation knows them again."""
+    result = _Place("result.json")
+    """Metrics by split; its presence says that the run is finished."""
+    report = _Place("report.html")
+    """The page about this run."""
 
     def milestone(self, epoch: int) -> Path:
         """The weights after `epoch` epochs, where the recipe asks for them."""

@@ -66,34 +66,29 @@ NOT_MONOTONIC = ("prelu", "swish", "gelu")
 
 
 def convolution_block(
-    channels: int, width: int, *, kernel_size: int, padding: int, activation: str, norm: str
+    channels: int,
+    width: int,
+    *,
+    kernel_size: int,
+    padding: int,
+    activation: str,
+    norm: str,
+    pooled: bool = False,
 ) -> list[nn.Module]:
-    """(convolution, norm, activation), or with norm after the activation (`batch_after`)."""
+    """(convolution, norm, activation), or with norm after the activation (`batch_after`).
+
+    pooled: with a 2x2 max pool at the end.
+    """
     # A bias before a batch norm would be subtracted again with the mean.
     convolution = nn.Conv2d(channels, width, kernel_size, padding=padding, bias=norm != "batch")
-    if norm == "batch":
-        return [convolution, nn.BatchNorm2d(width), ACTIVATIONS[activation]()]
-    if norm == "batch_after":
-        return [convolution, ACTIVATIONS[activation](), nn.BatchNorm2d(width)]
-    return [convolution, ACTIVATIONS[activation]()]
-
-
-def pooled_block(
-    channels: int, width: int, *, kernel_size: int, padding: int, activation: str, norm: str
-) -> list[nn.Module]:
-    """`convolution_block`, then a 2x2 max pool."""
-    *before, last = convolution_block(
-        channels,
-        width,
-        kernel_size=kernel_size,
-        padding=padding,
-        activation=activation,
-        norm=norm,
-    )
-    # Pooling first quarters the work of the activation, and gives the same where that never falls.
-    if norm == "batch_after" or activation in NOT_MONOTONIC:
-        return [*before, last, nn.MaxPool2d(2)]
-    return [*before, nn.MaxPool2d(2), last]
+    layers: list[nn.Module] = [convolution, ACTIVATIONS[activation]()]
+    if norm != "none":
+        layers.insert(1 if norm == "batch" else 2, nn.BatchNorm2d(width))
+    if pooled:
+        # Pooling ahead of an activation quarters its work, and gives the same where it never falls.
+        is_same = norm != "batch_after" and activation not in NOT_MONOTONIC
+        layers.insert(len(layers) - is_same, nn.MaxPool2d(2))
+    return layers
 
 
 def dense_layers(

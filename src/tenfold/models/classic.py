@@ -1,6 +1,7 @@
 """Small convolutional networks of the kind that courses and tutorials build."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -19,7 +20,6 @@ from tenfold.models.blocks import (
     averaged_classifier,
     convolution_block,
     dense_layers,
-    pooled_block,
     too_small,
 )
 from tenfold.registry import rule, traits
@@ -67,13 +67,9 @@ def cnn(
     layers: list[nn.Module] = []
     channels = 3
     for block_width in widths:
-        layers += pooled_block(
-            channels,
-            block_width,
-            kernel_size=kernel_size,
-            padding=kernel_size // 2,
-            activation=activation,
-            norm=norm,
+        block = partial(convolution_block, channels, block_width, pooled=True)
+        layers += block(
+            kernel_size=kernel_size, padding=kernel_size // 2, activation=activation, norm=norm
         )
         channels = block_width
     features = channels * height * width
@@ -165,14 +161,9 @@ def pyramid(
     layers: list[nn.Module] = []
     channels = 3
     for index, width in enumerate(growing_widths(depth, first_width, last_width)):
-        block = pooled_block if index in pooled else convolution_block
+        block = partial(convolution_block, channels, width, pooled=index in pooled)
         layers += block(
-            channels,
-            width,
-            kernel_size=kernel_size,
-            padding=kernel_size // 2,
-            activation=activation,
-            norm=norm,
+            kernel_size=kernel_size, padding=kernel_size // 2, activation=activation, norm=norm
         )
         channels = width
     if dropout > 0:
@@ -219,20 +210,12 @@ def _unpadded(
     pooled = [pool_last or index < len(widths) - 1 for index in range(len(widths))]
     for block_width, is_pooled in zip(widths, pooled, strict=True):
         height, width = height - kernel_size + 1, width - kernel_size + 1
-        block = convolution_block
         if is_pooled:
-            block = pooled_block
             height, width = height // 2, width // 2
         if min(height, width) < 1:
             raise too_small(name, image_size)
-        layers += block(
-            channels,
-            block_width,
-            kernel_size=kernel_size,
-            padding=0,
-            activation=activation,
-            norm="none",
-        )
+        block = partial(convolution_block, channels, block_width, pooled=is_pooled)
+        layers += block(kernel_size=kernel_size, padding=0, activation=activation, norm="none")
         channels = block_width
     features = channels * height * width
     hidden = dense_layers(features, dense, activation=activation, dropout=0.0, norm="none")

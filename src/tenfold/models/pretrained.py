@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -32,44 +31,7 @@ class Preprocessing(NamedTuple):
     std: tuple[float, float, float]
 
 
-@traits(any_size=False, muon=False)
-@rule("input_size", "0 or 16 to 1024", lambda o: o.input_size == 0 or o.input_size >= 16)
-def pretrained(
-    *,
-    num_classes: int,
-    image_size: tuple[int, int],
-    backbone: Annotated[
-        str,
-        Field(min_length=1, description="Its name in timm, such as `resnet50` or `convnext_tiny`."),
-    ] = "tf_efficientnet_lite0",
-    weights: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="`auto` takes those of an installed package or timm's own from the Hugging "
-            "Face hub; `none` leaves them random; or the path of a safetensors file or a PyTorch "
-            "state dict.",
-        ),
-    ] = "auto",
-    input_size: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=1024,
-            description="Side in pixels to which images are brought for the network; 0 is what it "
-            "was trained at.",
-        ),
-    ] = 0,
-    head: Annotated[
-        tuple[Width, ...],
-        Field(description="Units of each dense layer between features and output."),
-    ] = (),
-    activation: Activation = "relu",
-    dropout: Annotated[
-        float,
-        Field(ge=0, lt=1, description="Share of the units before the output that training drops."),
-    ] = 0.0,
-) -> nn.Module:
+class Pretrained(nn.Module):
     """A network of timm without its classifier, and dense layers of `head` units on its features.
 
     Its weights are random until `load_weights`, which `weights` is for. image_size is what the
@@ -77,35 +39,57 @@ def pretrained(
     Shape: `(N, 3, H, W)` float, normalised as `preprocessing_of` says -> `(N, num_classes)`
     logits. Raises TenfoldError where there is no such network.
     """
-    del image_size, weights
-    return Pretrained(
-        backbone,
-        num_classes=num_classes,
-        input_size=input_size,
-        head=head,
-        activation=activation,
-        dropout=dropout,
-    )
 
-
-class Pretrained(nn.Module):
-    """See `pretrained`."""
-
+    @traits(any_size=False, muon=False)
+    @rule("input_size", "0 or 16 to 1024", lambda o: o.input_size == 0 or o.input_size >= 16)
     def __init__(
         self,
-        name: str,
         *,
         num_classes: int,
-        input_size: int,
-        head: Sequence[int],
-        activation: str,
-        dropout: float,
+        image_size: tuple[int, int],
+        backbone: Annotated[
+            str,
+            Field(
+                min_length=1,
+                description="Its name in timm, such as `resnet50` or `convnext_tiny`.",
+            ),
+        ] = "tf_efficientnet_lite0",
+        weights: Annotated[
+            str,
+            Field(
+                min_length=1,
+                description="`auto` takes those of an installed package or timm's own from the "
+                "Hugging Face hub; `none` leaves them random; or the path of a safetensors file or "
+                "a PyTorch state dict.",
+            ),
+        ] = "auto",
+        input_size: Annotated[
+            int,
+            Field(
+                ge=0,
+                le=1024,
+                description="Side in pixels to which images are brought for the network; 0 is what "
+                "it was trained at.",
+            ),
+        ] = 0,
+        head: Annotated[
+            tuple[Width, ...],
+            Field(description="Units of each dense layer between features and output."),
+        ] = (),
+        activation: Activation = "relu",
+        dropout: Annotated[
+            float,
+            Field(
+                ge=0, lt=1, description="Share of the units before the output that training drops."
+            ),
+        ] = 0.0,
     ) -> None:
         super().__init__()
-        self.name = name
+        del image_size, weights
+        self.name = backbone
         self._norms = "learnt"
-        self.preprocessing = preprocessing_of(name, input_size)
-        self.backbone = _create(name, self.preprocessing.side)
+        self.preprocessing = preprocessing_of(backbone, input_size)
+        self.backbone = _create(backbone, self.preprocessing.side)
         self.num_features = width = head_width(self.backbone)
         layers: list[nn.Module] = []
         for units in head:

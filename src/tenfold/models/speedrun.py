@@ -7,7 +7,6 @@ whose outputs are scaled down.
 Legend: N images, C channels, H and W pixels, K side of the whitening patches.
 """
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -27,76 +26,57 @@ WHITENING_EPSILON = 5e-4
 IMAGES_AT_ONCE = 500
 
 
-@rule("widths", "a list with at least one number", lambda o: len(o.widths) > 0)
-def speedrun(
-    *,
-    num_classes: int,
-    image_size: tuple[int, int],
-    widths: Annotated[
-        tuple[Width, ...],
-        Field(description="Channels of each group; every group halves the resolution."),
-    ] = (64, 256, 256),
-    depth: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=20,
-            description="Convolutions of each group; from 3 on, a shortcut leads around all but "
-            "the first.",
-        ),
-    ] = 2,
-    pool_first: Annotated[
-        bool,
-        Field(
-            description="Pool ahead of the first convolution of a group, not after it; not in the "
-            "first group."
-        ),
-    ] = False,
-    whitening_size: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=8,
-            description="Side in pixels of the patches that the first layer decorrelates.",
-        ),
-    ] = 2,
-    activation: Activation = "gelu",
-) -> nn.Module:
+class Speedrun(nn.Module):
     """Whitening, one group of convolutions for each of `widths`, global max pool, linear head.
 
     A group is (convolution, 2x2 max pool, norm, activation) and then depth - 1 times (convolution,
     norm, activation), around which a shortcut leads where there are two or more of them.
     pool_first: pool ahead of the first convolution of every group but the first. whitening_size:
     side K of the patches that the first layer decorrelates, in pixels; it has 6 K^2 channels.
-    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of image will do that the
-    groups can halve. Raises TenfoldError where they can't.
+    `whiten` must see images before the first step of training. Shape: `(N, 3, H, W)` float ->
+    `(N, num_classes)` logits; any size of image will do that the groups can halve. Raises
+    TenfoldError where they can't.
     """
-    if (min(image_size) - whitening_size + 1) >> len(widths) < 1:
-        raise too_small("speedrun", image_size)
-    return Speedrun(
-        num_classes=num_classes,
-        widths=widths,
-        depth=depth,
-        pool_first=pool_first,
-        whitening_size=whitening_size,
-        activation=activation,
-    )
 
-
-class Speedrun(nn.Module):
-    """See `speedrun`; `whiten` must see images before the first step of training."""
-
+    @rule("widths", "a list with at least one number", lambda o: len(o.widths) > 0)
     def __init__(
         self,
         *,
         num_classes: int,
-        widths: Sequence[int],
-        depth: int,
-        pool_first: bool,
-        whitening_size: int,
-        activation: str,
+        image_size: tuple[int, int],
+        widths: Annotated[
+            tuple[Width, ...],
+            Field(description="Channels of each group; every group halves the resolution."),
+        ] = (64, 256, 256),
+        depth: Annotated[
+            int,
+            Field(
+                ge=1,
+                le=20,
+                description="Convolutions of each group; from 3 on, a shortcut leads around all "
+                "but the first.",
+            ),
+        ] = 2,
+        pool_first: Annotated[
+            bool,
+            Field(
+                description="Pool ahead of the first convolution of a group, not after it; not in "
+                "the first group."
+            ),
+        ] = False,
+        whitening_size: Annotated[
+            int,
+            Field(
+                ge=1,
+                le=8,
+                description="Side in pixels of the patches that the first layer decorrelates.",
+            ),
+        ] = 2,
+        activation: Activation = "gelu",
     ) -> None:
         super().__init__()
+        if (min(image_size) - whitening_size + 1) >> len(widths) < 1:
+            raise too_small("speedrun", image_size)
         channels = 6 * whitening_size**2
         self.whitening = nn.Conv2d(3, channels, whitening_size)
         self.whitening.weight.requires_grad = False

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from tenfold.training.reporters import Plan
+from tenfold.training.reporters import Reporters
 
 
 class Cost(NamedTuple):
@@ -27,13 +27,14 @@ class Cost(NamedTuple):
         )
 
 
-class Meter:
+class Meter(Reporters):
     """A reporter that probes the machine at the ends of epochs, and takes that out of the time.
 
     probe: returns FLOP/s. Time counts from here on.
     """
 
     def __init__(self, probe: Callable[[], float]) -> None:
+        super().__init__()
         self._probe = probe
         self._marks: list[tuple[float, float]] = [(0.0, probe())]
         self._started = time.perf_counter()
@@ -55,15 +56,6 @@ class Meter:
         seconds = self._marks[-1][0]
         return Cost(seconds, operations / seconds if seconds else self._marks[0][1], operations)
 
-    def started(self, plan: Plan) -> None:
-        """Nothing to do."""
-
-    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        """Nothing to do."""
-
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         """Probe between epochs."""
         self.mark()
-
-    def ended(self, reason: str) -> None:
-        """Nothing to do."""

@@ -1,5 +1,6 @@
 """What processes that train together decide alike, in one reduction every few steps."""
 
+import time
 from typing import NamedTuple
 
 import torch
@@ -25,12 +26,13 @@ class Agreement:
 
     Several are asked every few steps, all after the same ones, and share a clock meanwhile: that of
     the first process, which goes on by the time that the slowest took for a step. limit: seconds
-    that training may take, 0 for any number.
+    that training may take, 0 for any number. started: when that was, by `time.monotonic`, less what
+    earlier sessions took.
     """
 
-    def __init__(self, accelerator: Accelerator, *, limit: float) -> None:
+    def __init__(self, accelerator: Accelerator, *, limit: float, started: float) -> None:
         self._accelerator = accelerator
-        self._limit = limit
+        self._limit, self.started = limit, started
         self._elapsed = self._step_seconds = 0.0
         self._since = self._pause = 0
 
@@ -40,29 +42,41 @@ class Agreement:
         number: int = self._accelerator.num_processes
         return number == 1
 
-    def elapsed(self, own: float) -> float:
-        """Seconds since the start, the same on every process; `own` is what this one's clock says
-        and counts where it is alone."""
-        return own if self.is_alone else self._elapsed + self._since * self._step_seconds
+    @property
+    def own_seconds(self) -> float:
+        """Since the start, by this process's clock."""
+        return time.monotonic() - self.started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the time limit by this process's clock, where there is one."""
+        return max(self._limit - self.own_seconds, 0.0) if self._limit else None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start, the same on every process."""
+        if self.is_alone:
+            return self.own_seconds
+        return self._elapsed + self._since * self._step_seconds
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set on any process; all of them must ask."""
         return flag if self.is_alone else bool(self._greatest([float(flag)])[0])
 
     def after_step(
-        self, *, seconds: float, elapsed: float, leave: bool, save: bool, ask: bool = False
+        self, *, seconds: float, leave: bool, save: bool, ask: bool = False
     ) -> Decision | None:
         """What follows from a step, or None where that is decided a few steps later.
 
-        seconds: that the step took. elapsed: as this process's clock has it. ask: decide now.
+        seconds: that the step took. ask: decide now.
         """
         if self.is_alone:
-            return Decision(leave, save, self._fitting(elapsed, seconds) < 1)
+            return Decision(leave, save, self._fitting(self.own_seconds, seconds) < 1)
         self._since += 1
         if self._since <= self._pause and not ask:
             return None
         first = self._accelerator.is_main_process
-        answers = self._greatest([leave, save, elapsed if first else 0.0, seconds])
+        answers = self._greatest([leave, save, self.own_seconds if first else 0.0, seconds])
         _, _, self._elapsed, self._step_seconds = answers
         fitting = self._fitting(self._elapsed, self._step_seconds)
         self._since = self._pause = 0

@@ -7,7 +7,7 @@ epoch, step), so a resumed run, and one on several processes, sees what it would
 import hashlib
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenfold.augment import (
+    STRENGTHS,
     EpochDraws,
     Mix,
     alternating_flips,
@@ -125,28 +126,40 @@ def has_room(num_bytes: int, device: torch.device) -> bool:
     return num_bytes <= free // 2
 
 
-class TrainingInputs(Protocol):
-    """What a step takes its inputs from."""
+class TrainingInputs:
+    """What a step takes its inputs from.
 
-    @property
-    def side(self) -> int:
-        """The shorter side of whole pictures, in pixels; 0 where they are no pictures."""
+    side: the shorter side of whole images, in pixels; 0 where they are no images.
+    """
 
-    def __len__(self) -> int: ...
+    side = 0
+
+    def __len__(self) -> int:
+        raise NotImplementedError
 
     def prepare(self, progress: Progress) -> None:
         """Compute what all epochs need, from the weights as they are now; the first time only."""
 
     def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
-        """Draw what this epoch does to each picture; `parts` is what `part` will be asked for."""
+        """Draw what this epoch does to each image.
+
+        parts: the indices that `part` will be given, in that order, so that it can read ahead.
+        """
+        raise NotImplementedError
 
     def part(
         self, indices: Tensor, *, step: int, batch_size: int, number: int, size: int | None = None
     ) -> Part:
-        """The inputs at `indices` in `step` of the epoch."""
+        """The images at `indices` as the network sees them in `step` of the epoch.
+
+        number: which part of the batch this is, over all processes, so that no two are mixed
+        alike. batch_size: images in the whole batch. size: side in pixels that they are shrunk
+        to; whole if not given.
+        """
+        raise NotImplementedError
 
 
-class TrainingPictures:
+class TrainingPictures(TrainingInputs):
     """The training set as one uint8 tensor, on the device if it fits, and what is done to it.
 
     Batches are made some at a time where they are small or a GPU has room, since most of what one
@@ -171,6 +184,7 @@ class TrainingPictures:
         self._pixels = self._pixels.to(self._store)
         roomy = device.type == "cuda" and has_room(8 * READ_AHEAD_ON_GPU, device)
         self._ahead_bytes = READ_AHEAD_ON_GPU if roomy else READ_AHEAD_BYTES
+        self.side = min(self._pixels.shape[1:3])
         self._labels = torch.from_numpy(images.labels).to(device)
         self._mean = torch.tensor(normalisation.mean, device=device)
         self._std = torch.tensor(normalisation.std, device=device)
@@ -187,45 +201,27 @@ class TrainingPictures:
     def __len__(self) -> int:
         return len(self._labels)
 
-    @property
-    def side(self) -> int:
-        """The shorter side of the whole pictures, in pixels."""
-        return min(self._pixels.shape[1:3])
-
-    def prepare(self, progress: Progress) -> None:
-        """There is nothing to compute ahead."""
-
     def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
-        """Draw what this epoch does to each picture.
-
-        parts: the indices that `part` will be given, in that order, so that it can read ahead.
-        """
+        """See TrainingInputs."""
         options = self._augmentation
         self._ahead = parts
         self._places = {id(indices): place for place, indices in enumerate(parts)}
         self._block = ((-1, 0), [])
         self._epoch = epoch
-        self._draws = draw_epoch(
+        size = (self._pixels.shape[1], self._pixels.shape[2])
+        draws = draw_epoch(
             len(self),
-            (self._pixels.shape[1], self._pixels.shape[2]),
+            size,
             generator=seeded_generator(self._seed, "augmentation", epoch),
             flip=options.flip and not options.alternate,
-            translate=options.translate,
-            cutout=options.cutout,
-            brightness=options.brightness,
-            contrast=options.contrast,
-            saturation=options.saturation,
-            hue=options.hue,
-            zoom=options.zoom,
-            random_erasing=options.random_erasing,
-        ).to(self._store)
+            **{name: getattr(options, name) for name in STRENGTHS},
+        )
         if options.flip and options.alternate:
             flips = alternating_flips(
                 len(self), epoch=epoch, generator=seeded_generator(self._seed, "flips")
             )
-            self._draws = self._draws._replace(flip=flips.to(self._store))
+            draws = draws._replace(flip=flips)
         if options.trivialaugment or options.randaugment_ops:
-            size = (self._pixels.shape[1], self._pixels.shape[2])
             wide = options.trivialaugment
             operations, amounts = draw_operations(
                 len(self),
@@ -235,9 +231,8 @@ class TrainingPictures:
                 ranges=WIDE_RANGES if wide else randaugment_ranges(size),
                 generator=seeded_generator(self._seed, "operations", epoch),
             )
-            self._draws = self._draws._replace(
-                operations=operations.to(self._store), amounts=amounts.to(self._store)
-            )
+            draws = draws._replace(operations=operations, amounts=amounts)
+        self._draws = draws.to(self._store)
 
     def plain(self, count: int) -> Tensor:
         """`count` pictures from all over the set, or all: (N, 3, H, W) float32, normalised."""
@@ -247,12 +242,7 @@ class TrainingPictures:
     def part(
         self, indices: Tensor, *, step: int, batch_size: int, number: int, size: int | None = None
     ) -> Part:
-        """The pictures at `indices` as the network sees them in `step` of the epoch.
-
-        number: which part of the batch this is, over all processes, so that no two are mixed
-        alike. batch_size: pictures in the whole batch. size: side in pixels that they are shrunk
-        to; whole if not given.
-        """
+        """See TrainingInputs."""
         inputs, labels = self._made(indices, size or self.side)
         inputs, mix = self._also(inputs, step, number), None
         if self._augmentation.mixup > 0 or self._augmentation.cutmix > 0:

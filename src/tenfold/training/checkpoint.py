@@ -54,7 +54,11 @@ def save_checkpoint(
     write_bytes(_path(folder, number, "safetensors"), content)
     write_json(_path(folder, number, "json"), {**document, "sha256": _checksum_of(document)})
     before = next((n for n in sorted(numbers, reverse=True) if _is_whole(folder, n)), number)
-    _remove_leftovers(folder, keep=[before, number])
+    # Older checkpoints, and what a killed process left half-written.
+    for path in folder.iterdir():
+        known = path.stem.isdecimal() and int(path.stem) in (before, number)
+        if not known and path.suffix in (".json", ".safetensors", ".tmp"):
+            path.unlink(missing_ok=True)
 
 
 def newest_good_checkpoint(folder: Path) -> Checkpoint | None:
@@ -129,11 +133,3 @@ def _numbers(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
-
-
-def _remove_leftovers(folder: Path, *, keep: list[int]) -> None:
-    """Remove older checkpoints, and what a killed process left half-written."""
-    for path in folder.iterdir():
-        known = path.stem.isdecimal() and int(path.stem) in keep
-        if not known and path.suffix in (".json", ".safetensors", ".tmp"):
-            path.unlink(missing_ok=True)

@@ -1,12 +1,13 @@
 """Compiling a network ahead of its training, so that no step waits for it."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import cast
 
 import torch
-from torch import Tensor, nn, optim
+from accelerate import Accelerator
+from torch import nn, optim
 
 from tenfold.augment import shrunk_size
 from tenfold.errors import TenfoldError, first_line
@@ -24,16 +25,15 @@ def compile_network(
     optimizer: optim.Optimizer,
     blocks: Sequence[nn.Module],
     num_images: int,
-    num_processes: int,
     size: tuple[int, int],
-    precision: Callable[[], AbstractContextManager[None]],
+    accelerator: Accelerator,
 ) -> tuple[nn.Module, float]:
     """`network` with its passes compiled for each shape that it will be trained on, and the seconds
     that this took. What validates and evaluates goes on with `network` itself.
 
     On a GPU passes are recorded as CUDA graphs too: launching their kernels one by one takes longer
     than computing them. blocks: that the recipe may freeze. num_images: in the training set. size:
-    height and width of whole images, in pixels. precision: what passes run under. Weights, running
+    height and width of whole images, in pixels. Weights, running
     statistics and `optimizer` stay as they are, and gradients None. Raises TenfoldError where there
     is no compiler.
     """
@@ -44,7 +44,8 @@ def compile_network(
     on_gpu = device.type == "cuda"
     mode = "reduce-overhead" if on_gpu else None
     compiled = cast(nn.Module, torch.compile(network, dynamic=False, mode=mode))
-    before = [(tensor, tensor.detach().clone()) for tensor in _tensors(network)]
+    tensors = [*network.parameters(), *network.buffers()]
+    before = [(tensor, tensor.detach().clone()) for tensor in tensors]
     learns = [(p, p.requires_grad) for p in network.parameters()]
     network.train()
     try:
@@ -52,11 +53,11 @@ def compile_network(
             for num_frozen in range(len(recipe.training.freeze_from) + 1):
                 if num_frozen:
                     blocks[num_frozen - 1].requires_grad_(False)
-                for shape in _shapes(recipe, num_images, num_processes, size):
+                for shape in _shapes(recipe, num_images, accelerator.num_processes, size):
                     inputs = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
                     for _ in range(PASSES_BEFORE_REPLAY if on_gpu else 1):
                         network.zero_grad()
-                        with precision():
+                        with accelerator.autocast():
                             logits = compiled(inputs)
                         logits.float().sum().backward()
                     if on_gpu and not optimizer.state:
@@ -85,11 +86,6 @@ def _algorithms(deterministic: bool) -> AbstractContextManager[None]:
         allow_tf32=torch.backends.cudnn.allow_tf32,
     )
     return context
-
-
-def _tensors(network: nn.Module) -> Iterator[Tensor]:
-    yield from network.parameters()
-    yield from network.buffers()
 
 
 def _shapes(

@@ -9,59 +9,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenfold.data.normalisation import Normalisation
-from tenfold.errors import InterruptedRunError
 from tenfold.evaluation.features import features_of
-from tenfold.interruption import Interruption
 from tenfold.models import Pretrained
 from tenfold.progress import Progress
-from tenfold.training.batches import Part, seeded_generator
+from tenfold.training.batches import Part, TrainingInputs, seeded_generator
 from tenfold.training.devices import on_first_process
 
 
-class Extractor:
-    """Gives the features (N, D) of pictures (N, H, W, 3) uint8 to every process.
+def shared_features(
+    model: Pretrained,
+    pixels: NDArray[np.uint8],
+    normalisation: Normalisation,
+    *,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> Tensor:
+    """Features (N, D) of images (N, H, W, 3) uint8 on every process.
 
-    Of several processes the first computes them, and the others find them in the cache.
+    Of several the first computes them, and the others find them in the cache.
     """
 
-    def __init__(
-        self,
-        model: Pretrained,
-        normalisation: Normalisation,
-        *,
-        accelerator: Accelerator,
-        interruption: Interruption,
-        progress: Progress | None,
-    ) -> None:
-        self._model, self._normalisation = model, normalisation
-        self._accelerator, self._interruption = accelerator, interruption
-        self._progress = progress
+    def compute() -> NDArray[np.float32]:
+        return features_of(model, pixels, normalisation, progress=progress)
 
-    def __call__(self, pixels: NDArray[np.uint8], told: Progress) -> Tensor:
-        """Raises InterruptedRunError where a signal came."""
-        if self._accelerator.num_processes > 1:
-            # Some may find all features in a cache of their own, and must not be asked then.
-            told = self._alone
-            on_first_process(self._accelerator, lambda: len(self._compute(pixels, self._alone)))
-        found = self._compute(pixels, told)
-        return torch.from_numpy(found).to(self._accelerator.device)
-
-    def _compute(self, pixels: NDArray[np.uint8], told: Progress) -> NDArray[np.float32]:
-        return features_of(self._model, pixels, self._normalisation, progress=told)
-
-    def _alone(self, label: str, done: int, total: int | None) -> None:
-        """Progress while the other processes wait, which can't be asked for anything then."""
-        if self._interruption.signal is not None:
-            raise InterruptedRunError(
-                f"Interrupted by {self._interruption.signal.name} among the features; those that "
-                "are done are kept, and the same command resumes it."
-            )
-        if self._progress is not None:
-            self._progress(label, done, total)
+    if accelerator.num_processes > 1:
+        on_first_process(accelerator, lambda: len(compute()))
+    return torch.from_numpy(compute()).to(accelerator.device)
 
 
-class TrainingFeatures:
-    """Features of the training set, some versions of each picture; stands in for pictures.
+class TrainingFeatures(TrainingInputs):
+    """Features of the training set, some versions of each image.
 
     compute: gives (V, N, D) float32 of V versions, once there are weights. labels: (N,) int64.
     Which version a picture has in an epoch is drawn from (seed, epoch).
@@ -80,11 +57,6 @@ class TrainingFeatures:
 
     def __len__(self) -> int:
         return len(self._labels)
-
-    @property
-    def side(self) -> int:
-        """Features have no size; any will do for a step that asks."""
-        return 0
 
     def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
         """Draw a version of each picture."""

@@ -1,12 +1,12 @@
 """Optimisers and the groups of parameters that they treat differently."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn, optim
 
+from tenfold.models import Pretrained
 from tenfold.registry import PartOptions, rule
 from tenfold.training.eager import eager
 from tenfold.training.muon import Muon
@@ -126,13 +126,12 @@ def build_optimizer(
     options: PartOptions,
     *,
     layer_decay: float = 1.0,
-    depths: Mapping[nn.Parameter, int] | None = None,
 ) -> optim.Optimizer:
     """The recipe's optimiser over what learns in `model`, weight decay kept off norms and biases.
 
     Those are the parameters of fewer than two dimensions; and it is kept off what a network of timm
-    names in `no_weight_decay`, such as positions and class tokens. depths: how many blocks lie
-    behind a parameter; for each of them its rate is multiplied by `layer_decay`.
+    names in `no_weight_decay`, such as positions and class tokens. A rate is multiplied by
+    `layer_decay` for each block of a pretrained network that lies behind a parameter.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if options.name == "muon":  # Which groups them by their dimensions.
@@ -143,9 +142,11 @@ def build_optimizer(
         names: set[str] = getattr(module, "no_weight_decay", set)()
         if names:
             spared.update(p for name, p in module.named_parameters() if name in names)
+    blocks = model.groups() if isinstance(model, Pretrained) and layer_decay < 1 else []
+    depths = {p: depth for depth, block in enumerate(reversed(blocks)) for p in block}
     gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in parameters:
-        depth = depths[parameter] if depths and layer_decay < 1 else 0
+        depth = depths.get(parameter, 0)
         decays = parameter.ndim >= 2 and parameter not in spared
         decay = getattr(options, "weight_decay", 0.0) if decays else 0.0
         gathered.setdefault((layer_decay**depth, decay), []).append(parameter)

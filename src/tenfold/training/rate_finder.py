@@ -19,14 +19,12 @@ from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
-from tenfold.interruption import Interruption
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, load_recipe
 from tenfold.training.batches import derive_seed, epoch_batches, seed_generators
 from tenfold.training.devices import make_accelerator
 from tenfold.training.optimizers import set_learning_rate
-from tenfold.training.session import Session
-from tenfold.training.set_up import set_up
+from tenfold.training.trainer import Trainer
 
 LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS = 100
@@ -87,27 +85,17 @@ def _search(
 ) -> FoundRate:
     if accelerator.num_processes > 1:
         raise TenfoldError("Learning rates are tried in one process; start without the launcher.")
-    session = set_up(
-        recipe,
-        0,
-        data=data,
-        accelerator=accelerator,
-        reporter=None,
-        save=None,
-        milestone=None,
-        interruption=Interruption(),
-        progress=progress,
-    )
-    session.pictures.prepare(session.progress)
-    session.network.train()
+    trainer = Trainer(recipe, data, accelerator=accelerator, progress=progress)
+    trainer.inputs.prepare(trainer.progress)
+    trainer.network.train()
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
     average = 0.0
-    for step, batch in enumerate(itertools.islice(_batches(session), NUM_STEPS)):
+    for step, batch in enumerate(itertools.islice(_batches(trainer), NUM_STEPS)):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (NUM_STEPS - 1))
-        loss = _step(session, batch, step, factor=rate / session.recipe.optimizer.lr)
-        session.progress("trying rates", step + 1, NUM_STEPS)
+        loss = _step(trainer, batch, step, factor=rate / trainer.recipe.optimizer.lr)
+        trainer.progress("trying rates", step + 1, NUM_STEPS)
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
         found = average / (1 - SMOOTHING ** (step + 1))  # Unbiased, as Adam's averages are.
         if not math.isfinite(found) or found > DIVERGED * min([*smoothed, found]):
@@ -125,28 +113,28 @@ def _search(
     return FoundRate(tuple(rates), tuple(losses), tuple(smoothed), rates[best], lr)
 
 
-def _batches(session: Session) -> Iterator[Tensor]:
+def _batches(trainer: Trainer) -> Iterator[Tensor]:
     """Batches of one epoch after another."""
     for epoch in itertools.count():
         batches = epoch_batches(
-            session.num_images,
-            session.recipe.training.batch_size,
-            seed=session.recipe.seed,
+            trainer.num_images,
+            trainer.recipe.training.batch_size,
+            seed=trainer.recipe.seed,
             epoch=epoch,
-            device=session.accelerator.device,
+            device=trainer.accelerator.device,
         )
-        session.pictures.start_epoch(epoch, batches)
+        trainer.inputs.start_epoch(epoch, batches)
         yield from batches
 
 
-def _step(session: Session, batch: Tensor, step: int, *, factor: float) -> float:
+def _step(trainer: Trainer, batch: Tensor, step: int, *, factor: float) -> float:
     """One update at `factor` times the recipe's rates; the mean loss before it."""
-    optimizer, device = session.state.optimizer, session.accelerator.device
+    optimizer, device = trainer.state.optimizer, trainer.accelerator.device
     set_learning_rate(optimizer, factor)
     optimizer.zero_grad()
-    seed_generators(derive_seed(session.recipe.seed, "rate", step), device)
-    part = session.pictures.part(batch, step=step, batch_size=len(batch), number=0)
-    loss = session.batch_loss(part, batch, session.network(part.inputs).float())
+    seed_generators(derive_seed(trainer.recipe.seed, "rate", step), device)
+    part = trainer.inputs.part(batch, step=step, batch_size=len(batch), number=0)
+    loss = trainer.batch_loss(part, batch, trainer.network(part.inputs).float())
     torch.autograd.backward(loss)
     optimizer.step()
     return float(loss.detach())

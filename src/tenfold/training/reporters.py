@@ -52,9 +52,9 @@ class Reporter(Protocol):
 
 
 class Reporters:
-    """Several reporters as one."""
+    """Several reporters as one; without any, the base of those that listen to some events alone."""
 
-    def __init__(self, reporters: Sequence[Reporter]) -> None:
+    def __init__(self, reporters: Sequence[Reporter] = ()) -> None:
         self._reporters = reporters
 
     def started(self, plan: Plan) -> None:
@@ -62,10 +62,10 @@ class Reporters:
         for reporter in self._reporters:
             reporter.started(plan)
 
-    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
+    def stepped(self, **step: Any) -> None:
         """See Reporter."""
         for reporter in self._reporters:
-            reporter.stepped(epoch=epoch, step=step, loss=loss, images_per_second=images_per_second)
+            reporter.stepped(**step)
 
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         """See Reporter."""

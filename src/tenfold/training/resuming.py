@@ -1,6 +1,7 @@
 """What a run must have in common with the session that it goes on from."""
 
 import logging
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -51,10 +52,11 @@ NEVER_CHANGED = ("class names", "image size", "stages")
 
 
 class Resumer:
-    """Saves a run's state, and brings it back in a later session.
+    """Brings a run's state back, and saves it, with the seconds of all its sessions.
 
     allow_changes: go on although recipe, threads or data are not what they were; the result is
-    then not that of an uninterrupted run.
+    then not that of an uninterrupted run. started: when this session was, by `time.monotonic` and
+    `time.process_time`. Raises TenfoldError, with the difference, where the run was another one.
     """
 
     def __init__(
@@ -63,15 +65,39 @@ class Resumer:
         identity: Mapping[str, Any],
         *,
         accelerator: Accelerator,
-        allow_changes: bool = False,
+        allow_changes: bool,
+        started: tuple[float, float],
     ) -> None:
-        self._run = run
-        self._identity = dict(identity)
-        self._accelerator = accelerator
-        self._allow_changes = allow_changes
+        self._run, self._identity = run, dict(identity)
+        self._accelerator, self._allow_changes = accelerator, allow_changes
+        self._wall, self._process = started
+        self._found = newest_good_checkpoint(run.checkpoints)
+        if self._found is not None:
+            self._require_same(self._found.state["identity"], self._found.path)
+
+    @property
+    def stage(self) -> int:
+        """The place of the stage that the newest good checkpoint is from, 0 without one."""
+        return int(self._found.state["history"].get("stage", 0)) if self._found else 0
+
+    def restore(self, state: TrainingState) -> None:
+        """Bring `state` to the newest good checkpoint, or leave it where there is none."""
+        found, self._found = self._found, None  # Its tensors would be held all along.
+        if found is None:
+            return
+        state.load_tensors(found.tensors, source=str(found.path))
+        state.history = history = History.from_dict(found.state["history"])
+        self._wall -= history.wall_seconds
+        self._process -= history.process_seconds
+        if self._accelerator.scaler is not None and found.state["scaler"] is not None:
+            self._accelerator.scaler.load_state_dict(found.state["scaler"])
+        if self._accelerator.is_main_process:
+            self._write_logs(history)
 
     def save(self, state: TrainingState) -> None:
         """Write a checkpoint, and the logs as they were at its moment."""
+        state.history.wall_seconds = time.monotonic() - self._wall
+        state.history.process_seconds = time.process_time() - self._process
         scaler = self._accelerator.scaler
         save_checkpoint(
             self._run.checkpoints,
@@ -83,33 +109,6 @@ class Resumer:
             },
         )
         self._write_logs(state.history)
-
-    def stage(self) -> int:
-        """The place of the stage that the newest good checkpoint is from, 0 without one.
-
-        Raises TenfoldError, with the difference, where the run was another one.
-        """
-        checkpoint = newest_good_checkpoint(self._run.checkpoints)
-        if checkpoint is None:
-            return 0
-        self._require_same(checkpoint.state["identity"], checkpoint.path)
-        return int(checkpoint.state["history"].get("stage", 0))
-
-    def restore(self, state: TrainingState) -> None:
-        """Bring `state` to the newest good checkpoint, or leave it where there is none.
-
-        Raises TenfoldError, with the difference, where the run was another one.
-        """
-        checkpoint = newest_good_checkpoint(self._run.checkpoints)
-        if checkpoint is None:
-            return
-        self._require_same(checkpoint.state["identity"], checkpoint.path)
-        state.load_tensors(checkpoint.tensors, source=str(checkpoint.path))
-        state.history = History.from_dict(checkpoint.state["history"])
-        if self._accelerator.scaler is not None and checkpoint.state["scaler"] is not None:
-            self._accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
-        if self._accelerator.is_main_process:
-            self._write_logs(state.history)
 
     def _write_logs(self, history: History) -> None:
         write_lines(self._run.metrics, history.metrics)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn, optim
 from torch.optim.swa_utils import AveragedModel
 
@@ -86,12 +87,7 @@ class History:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "History":
         """The history that `to_dict` wrote."""
-        parts = {
-            "sums": Sums(**values["sums"]),
-            "sums_by_process": [Sums(**sums) for sums in values["sums_by_process"]],
-            "plateau": Plateau(**values["plateau"]),
-        }
-        return cls(**{**values, **parts})
+        return TypeAdapter(cls).validate_python(values)
 
 
 @dataclass

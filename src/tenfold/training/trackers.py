@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from tenfold.errors import TenfoldError, first_line, missing_extra
 from tenfold.files import write_text
 from tenfold.recipe import Recipe
-from tenfold.training.reporters import Plan
+from tenfold.recipe.dotted import flatten
+from tenfold.training.reporters import Plan, Reporters
 from tenfold.validation import nearest
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
@@ -47,10 +48,11 @@ def require_trackers(names: tuple[str, ...]) -> None:
             ) from None
 
 
-class TrackerReporter:
+class TrackerReporter(Reporters):
     """Hands each epoch to a tracker, from one session of a run to the next."""
 
     def __init__(self, name: str, folder: Path, recipe: Recipe) -> None:
+        super().__init__()
         self._name, self._folder, self._recipe = name, folder, recipe
         self._tracker: Any = _NONE
         self._is_begun = False
@@ -61,10 +63,9 @@ class TrackerReporter:
             self._is_begun = True
             with self._going_on():
                 self._tracker = self._start()
-                self._tracker.store_init_configuration(_flat(self._recipe.to_dict()))
-
-    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        """See Reporter."""
+                values = flatten(self._recipe.to_dict())
+                plain = {k: v if isinstance(v, int | float) else str(v) for k, v in values.items()}
+                self._tracker.store_init_configuration(plain)
 
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         """See Reporter."""
@@ -75,9 +76,6 @@ class TrackerReporter:
         }
         with self._going_on():
             self._tracker.log(named, step=metrics["step"])
-
-    def ended(self, reason: str) -> None:
-        """See Reporter."""
 
     def close(self) -> None:
         """End the tracker's run."""
@@ -126,15 +124,3 @@ class TrackerReporter:
         elif self._name == "mlflow":
             write_text(kept, tracker.tracker.info.run_id)
         return tracker
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and plain values, as every tracker takes them."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            plain = isinstance(value, bool | int | float | str)
-            found[prefix + key] = value if plain else str(value)
-    return found

@@ -5,13 +5,13 @@ import gc
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median_high
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -58,14 +58,14 @@ from tenfold.run import (
     peak_memory_bytes,
 )
 from tenfold.training.devices import make_accelerator, on_first_process, precision_of
-from tenfold.training.loop import Fitted, fit
 from tenfold.training.process import prepare_process
 from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.resuming import Resumer, identity_of
 from tenfold.training.run_folders import take_folder
-from tenfold.training.state import TrainingState
+from tenfold.training.state import History, TrainingState
 from tenfold.training.together import ending_together
 from tenfold.training.trackers import TrackerReporter, require_trackers
+from tenfold.training.trainer import Fitted, fit
 
 logger = logging.getLogger("tenfold")
 
@@ -143,24 +143,32 @@ def train(
             dataset = load_data(recipe, skip_broken=options.skip_broken, progress=progress)
         data = training_data(dataset, **splitting(recipe.data))
         test = _test_images(dataset, recipe) if writes else None
-        identity, allow = identity_of(recipe, data, accelerator), options.allow_changes
-        resumer = Resumer(run, identity, accelerator=accelerator, allow_changes=allow)
+        resumer = Resumer(
+            run,
+            identity_of(recipe, data, accelerator),
+            accelerator=accelerator,
+            allow_changes=options.allow_changes,
+            started=started,
+        )
+        trackers = [TrackerReporter(n, run.path, recipe) for n in options.track if writes]
+        for tracker in trackers:
+            stack.callback(tracker.close)
 
-        def describe(step: int) -> None:
-            write = partial(_describe_run, run, recipe, data, test, accelerator, options, step)
-            on_first_process(accelerator, write)
+        def restore(state: TrainingState) -> None:
+            resumer.restore(state)
+            write = partial(_describe_run, run, recipe, data, test, accelerator, options)
+            on_first_process(accelerator, lambda: write(state.history))
 
-        record = _Record(resumer, describe, *started)
         fitted = fit(
             recipe,
             data,
             accelerator=accelerator,
-            restore=record.restore,
-            save=record.save,
+            restore=restore,
+            save=resumer.save,
             milestone=lambda epoch, model: save_model(run.milestone(epoch), model),
-            reporter=_reporters(reporter, run, recipe, options.track if writes else (), stack),
+            reporter=Reporters([*([reporter] if reporter is not None else []), *trackers]),
             progress=progress,
-            first_stage=resumer.stage(),
+            first_stage=resumer.stage,
         )
         if writes:
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
@@ -170,48 +178,6 @@ def train(
         gc.collect()
     accelerator.end_training()
     return Trained(run, writes)
-
-
-def _reporters(
-    reporter: Reporter | None,
-    run: RunFolder,
-    recipe: Recipe,
-    names: Sequence[str],
-    stack: contextlib.ExitStack,
-) -> Reporters:
-    """The one given and the trackers of those names, which `stack` closes."""
-    trackers = [TrackerReporter(name, run.path, recipe) for name in names]
-    for tracker in trackers:
-        stack.callback(tracker.close)
-    return Reporters([*([reporter] if reporter is not None else []), *trackers])
-
-
-class _Record:
-    """Brings a run's state back and saves it, with the seconds of all its sessions.
-
-    describe: writes down what the run is, given the steps that earlier sessions have done. wall,
-    process: when this session began, by `time.monotonic` and `time.process_time`.
-    """
-
-    def __init__(
-        self, resumer: Resumer, describe: Callable[[int], None], wall: float, process: float
-    ) -> None:
-        self._resumer, self._describe = resumer, describe
-        self._wall, self._process = wall, process
-
-    def restore(self, state: TrainingState) -> None:
-        """Bring the state to where the last session left it."""
-        self._resumer.restore(state)
-        history = state.history
-        self._wall -= history.wall_seconds
-        self._process -= history.process_seconds
-        self._describe(history.step + (history.metrics[-1]["step"] if history.metrics else 0))
-
-    def save(self, state: TrainingState) -> None:
-        """Write a checkpoint."""
-        state.history.wall_seconds = time.monotonic() - self._wall
-        state.history.process_seconds = time.process_time() - self._process
-        self._resumer.save(state)
 
 
 def _threads(run: RunFolder, options: TrainOptions) -> int | None:
@@ -238,9 +204,10 @@ def _describe_run(
     test: Images | None,
     accelerator: Accelerator,
     options: TrainOptions,
-    resumed_at_step: int,
+    history: History,
 ) -> None:
     """Write recipe and provenance; the latter lists every session that worked on the run."""
+    resumed_at_step = history.step + (history.metrics[-1]["step"] if history.metrics else 0)
     sessions = read_provenance(run.provenance).sessions
     parts = {"train": data.train, "validation": data.validation, "test": test}
     splits = {name: images for name, images in parts.items() if images is not None}
@@ -269,15 +236,13 @@ def _describe_run(
             class_names=data.train.class_names,
             image_size=data.train.size,
             splits={name: len(images) for name, images in splits.items()},
-            class_counts={name: _counts(images) for name, images in splits.items()},
+            class_counts={
+                name: tuple(np.bincount(images.labels, minlength=images.num_classes).tolist())
+                for name, images in splits.items()
+            },
         ),
         sessions=(*sessions, session),
     ).write(run.provenance)
-
-
-def _counts(images: Images) -> tuple[int, ...]:
-    counts = Counter(images.labels.tolist())
-    return tuple(counts[label] for label in range(images.num_classes))
 
 
 def _finish(
@@ -304,8 +269,8 @@ def _finish(
             compile_seconds=history.compile_seconds,
             wall_seconds=history.wall_seconds,
             process_seconds=history.process_seconds,
-            images_per_second=_median(
-                [t["images_per_second"] for t in history.timings[history.first_epoch :]]
+            images_per_second=median_high(
+                t["images_per_second"] for t in history.timings[history.first_epoch :]
             ),
             peak_memory_bytes=peak_memory_bytes(),
             ended=history.ended or "finished",
@@ -332,7 +297,3 @@ def _finish(
     parts = {"validation": data.validation, "test": test}
     reached = [epoch for epoch in milestones if epoch <= history.epoch]
     score_milestones(run, result, parts, epochs=reached, progress=progress).write(run.result)
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
