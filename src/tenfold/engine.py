@@ -8,6 +8,7 @@ Ray cluster (`tenfold.cluster`); what they share is in this file.
 import contextlib
 import glob
 import json
+import logging
 import os
 import queue
 import signal
@@ -24,6 +25,8 @@ from typing import Any, Protocol
 
 from tenfold.errors import InterruptedRunError, StoppedByUserError
 from tenfold.interruption import DRIVEN, Interruption
+
+logger = logging.getLogger("tenfold")
 
 POLL_SECONDS = 0.1
 """Longest time until a signal or the end of a process is noticed."""
@@ -104,10 +107,8 @@ class Watch(Protocol):
         """An item is over: finished, failed, or stopped because `told` said so."""
 
 
-def run(
-    items: Iterable[Item], *, jobs: int, watch: Watch, place: Place | None = None
-) -> dict[str, Ended]:
-    """Run `items`, up to `jobs` at once, and tell `watch`; how each ended, by its name.
+def run(items: Iterable[Item], *, jobs: int, watch: Watch, place: Place | None = None) -> None:
+    """Run `items`, up to `jobs` at once, and tell `watch` how each ended.
 
     An item is taken from `items` when there is room for it. One that fails leaves the others alone.
     On SIGINT, SIGTERM and SIGUSR1 all save and end, and then StoppedByUserError or
@@ -125,18 +126,17 @@ def run(
         finally:
             session.kill()
     session.raise_if_stopped(interruption.signal)
-    return session.ended
 
 
 class _Session:
     """What is under way in one call of `run`."""
 
     def __init__(self, watch: Watch, place: Place) -> None:
-        self.ended: dict[str, Ended] = {}
         self._watch, self._place = watch, place
         self._running: dict[str, tuple[Item, Running]] = {}
         self._events: queue.Queue[tuple[Item, dict[str, Any]]] = queue.Queue()
         self._asked: set[str] = set()
+        self._said: set[str] = set()
         self._interrupted: list[str] = []
 
     def run(self, items: Any, jobs: int, interruption: Interruption) -> None:
@@ -197,6 +197,10 @@ class _Session:
                 pair = self._events.get_nowait()
 
     def _tell(self, item: Item, event: dict[str, Any]) -> None:
+        level = {"info": logging.INFO, "warning": logging.WARNING}.get(event["event"])
+        if level is not None and (message := str(event.get("message"))) not in self._said:
+            self._said.add(message)  # What one says, others would say too.
+            logger.log(level, "%s: %s", item.name, message)
         if self._watch.told(item, event) and item.name in self._running:
             self._asked.add(item.name)
             self._running[item.name][1].stop()
@@ -209,7 +213,6 @@ class _Session:
         self._pass_on()
         for item, ended in over:
             del self._running[item.name]
-            self.ended[item.name] = ended
             if ended.was_interrupted and item.name not in self._asked:
                 self._interrupted.append(item.name)
             else:

@@ -92,7 +92,13 @@ def study(
         )
     for record in outcome.records:
         output.record("trial", **asdict(record))
-    _summarise(output, where, report=report)
+    from tenfold.studies.analysis import summarise_study
+
+    show_study(output, summarise_study(where))
+    if report:
+        from tenfold.reporting.study.page import write_study_page
+
+        show_page(output, write_study_page(where))
     if outcome.num_failed:
         raise typer.Exit(1)
 
@@ -116,14 +122,3 @@ def studies(as_json: JsonOption = False) -> None:
         ["study", "question", "variants", "runs"],
         rows,
     )
-
-
-def _summarise(output: Output, folder: Path, *, report: bool) -> None:
-    from tenfold.studies.analysis import summarise_study
-
-    show_study(output, summarise_study(folder))
-    if not report:
-        return
-    from tenfold.reporting.study.page import write_study_page
-
-    show_page(output, write_study_page(folder))

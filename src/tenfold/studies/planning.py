@@ -1,5 +1,6 @@
 """What a study is going to do, kept in its folder so that a resumed one does the same."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -117,7 +118,7 @@ def command_of(folder: Path) -> str | None:
 
 def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """The first field in which two recipes differ, in words; None where they are the same."""
-    before, now = flatten(old), flatten(new)
+    before, now = (flatten(json.loads(json.dumps(recipe))) for recipe in (old, new))
     for key in before | now:
         if before.get(key) != now.get(key):
             return f"{key} was {before.get(key)!r} and is {now.get(key)!r} now"

@@ -152,7 +152,6 @@ class _Session:
     ) -> None:
         self._folder, self._options, self._reporter = folder, options, reporter
         self._trials = {trial.name: trial for trial in trials}
-        self._said: set[str] = set()
 
     def records(self) -> dict[str, Record]:
         """Of the trials that are over by now, in their order."""
@@ -202,7 +201,6 @@ class _Session:
             self._reporter.trial_started(trial)
 
     def told(self, item: engine.Item, event: dict[str, Any]) -> None:
-        pass_notice_on(item.name, event, self._said)
         if self._reporter is not None:
             self._reporter.trial_told(self._trials[item.name], event)
 
@@ -238,14 +236,6 @@ def train_item(
     fixed = ("train", str(path / run.recipe.name), "--folder", str(path), "--json", "--no-report")
     computes = ("--threads", str(threads)) if threads is not None else ()
     return engine.Item(name, (*fixed, *computes, *options), path, threads or engine.num_cores())
-
-
-def pass_notice_on(name: str, event: Mapping[str, Any], said: set[str]) -> None:
-    """Log what an item's library has said, each notice once; said: those that were."""
-    level = {"info": logging.INFO, "warning": logging.WARNING}.get(event["event"])
-    if level is not None and (message := str(event.get("message"))) not in said:
-        said.add(message)
-        logger.log(level, "%s: %s", name, message)
 
 
 def threads_for(run: RunFolder, *, asked: int | None, num_jobs: int) -> int | None:

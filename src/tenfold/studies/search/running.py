@@ -31,7 +31,7 @@ from tenfold.results.searches import Plan, SearchSummary, read_plan, read_search
 from tenfold.results.searches import Trial as TrialRecord
 from tenfold.run import RunFolder
 from tenfold.studies.planning import require_folder_of
-from tenfold.studies.running import pass_notice_on, share_of_cores, train_item
+from tenfold.studies.running import share_of_cores, train_item
 from tenfold.studies.search import store
 from tenfold.studies.search.plan import (
     OWN_FILES,
@@ -95,6 +95,11 @@ class SearchOptions:
     skip_broken: bool = False
     sampler: str = store.SAMPLERS[0]
     pruner: str = store.PRUNERS[0]
+
+    @property
+    def url(self) -> str:
+        """Of the storage, or the path of its file."""
+        return self.storage or str(self.folder / "trials.db")
 
 
 class SearchOutcome(NamedTuple):
@@ -167,7 +172,6 @@ class _Driver:
         self._steps: dict[str, set[int]] = {}  # Those of training that epochs ended with.
         self._is_last: dict[str, bool] = {}
         self._pruned: set[str] = set()
-        self._said: set[str] = set()
         self._failures: list[str] = []
         self.is_out_of_time = False
 
@@ -197,7 +201,6 @@ class _Driver:
     def told(self, item: engine.Item, event: dict[str, Any]) -> bool:
         """Report an epoch; stop the trial where the pruner says so or the time is up."""
         name, trial = item.name, self._trials[item.name]
-        pass_notice_on(name, event, self._said)
         self._watcher.told(self._records[name], event)
         if event["event"] == "started":
             trial.set_user_attr(EPOCHS, event["epochs"])
@@ -234,7 +237,7 @@ class _Driver:
 
     def _items(self) -> Iterator[engine.Item]:
         while time.monotonic() < self._deadline:
-            with store.alone(self._options.folder, self._options.storage or ""):
+            with store.alone(self._options.folder, self._options.url):
                 trial = self._store.take(self._limit)
             if trial is None:
                 return
@@ -305,8 +308,7 @@ class _Driver:
 
 def _open_store(plan: SearchPlan, options: SearchOptions) -> store.Store:
     """The trials of this search in its storage, which must be about the same plan."""
-    folder, is_own = options.folder, options.storage is None
-    url = options.storage or str(folder / "trials.db")
+    folder, url, is_own = options.folder, options.url, options.storage is None
     shown = OWN_STORAGE if is_own else store.without_password(url)
     with store.alone(folder, url), store.quiet():
         if is_own and store.adopt_journal(folder, url):
