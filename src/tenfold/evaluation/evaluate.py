@@ -43,7 +43,7 @@ from tenfold.results.runs import (
     read_provenance,
     read_result,
 )
-from tenfold.run import RunFolder, finished_run, now
+from tenfold.run import RunFolder, now
 
 SPLITS = ("validation", "test", "train")
 
@@ -153,8 +153,12 @@ def open_split(
     progress: Progress | None = None,
 ) -> OpenedSplit:
     """The model of `run` and the pictures of `split`; arguments and errors as `evaluate_run`."""
-    # A result of an unfinished run would say that nothing is left to train or to evaluate.
-    model = load_model(finished_run(run.path).model)
+    if not run.is_finished():
+        # A result written now would say that nothing is left to train or to evaluate.
+        raise TenfoldError(
+            f"{run.path} is not finished; run its `tenfold train` command again to finish it."
+        )
+    model = load_model(run.model)
     dataset, own = open_data(run, model, data, skip_broken=skip_broken, progress=progress)
     location = _trained_on(run).location
     is_there = bool(location and data) and Path(str(data)).resolve() == Path(str(location))

@@ -1,7 +1,7 @@
 """Run folders, read into values that pages, studies and Python can count on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tenfold.results.runs import (
     read_provenance,
     read_result,
 )
-from tenfold.run import RunFolder, open_run
+from tenfold.run import open_run
 
 SPLITS = ("test", "validation")
 
@@ -143,24 +143,26 @@ class Run:
 
 def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     """The runs in `folders`, with labels that tell them apart; raises what `read_run` does."""
-    names = [_recipe_name(_recipe_of(folder), folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
+    names = [run.label for run in runs]
     labels = [
         name if names.count(name) == 1 else f"{name}/{folder.resolve().name}"
         for name, folder in zip(names, folders, strict=True)
     ]
     if len(set(labels)) < len(labels):
         labels = [str(folder) for folder in folders]
-    return tuple(
-        read_run(folder, label=label) for folder, label in zip(folders, labels, strict=True)
-    )
+    return tuple(replace(run, label=label) for run, label in zip(runs, labels, strict=True))
 
 
-def read_run(folder: Path, *, label: str | None = None) -> Run:
-    """The run in `folder`; `label` is the recipe's name unless another is given.
+def read_run(folder: Path) -> Run:
+    """The run in `folder`, whose label is its recipe's name.
 
     Raises TenfoldError where `folder` is no run folder, or where a file in it is damaged.
     """
-    recipe, files = _recipe_of(folder), RunFolder(folder)
+    files = open_run(folder)
+    recipe = read_json(files.recipe)
+    if not isinstance(recipe, dict):
+        raise TenfoldError(f"{files.recipe} must hold a JSON object; restore it or train again.")
     result = read_result(files.result) if files.is_finished() else None
     fitted = fitted_of(result) if result else None
     answers = {
@@ -172,22 +174,10 @@ def read_run(folder: Path, *, label: str | None = None) -> Run:
         answers = {s: with_temperature(found, fitted.temperature) for s, found in answers.items()}
     return Run(
         folder=folder,
-        label=label or _recipe_name(recipe, folder),
+        label=str(recipe.get("name") or folder.resolve().parent.name),
         recipe=recipe,
         provenance=read_provenance(files.provenance),
         epochs=read_epochs(files.metrics, files.timings),
         result=result,
         answers=answers,
     )
-
-
-def _recipe_of(folder: Path) -> Mapping[str, Any]:
-    path = open_run(folder).recipe
-    recipe = read_json(path)
-    if not isinstance(recipe, dict):
-        raise TenfoldError(f"{path} must hold a JSON object; restore it or train again.")
-    return recipe
-
-
-def _recipe_name(recipe: Mapping[str, Any], folder: Path) -> str:
-    return str(recipe.get("name") or folder.resolve().parent.name)

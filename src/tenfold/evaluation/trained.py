@@ -291,13 +291,6 @@ def load(run: str | Path) -> TrainedModel:
 
 
 Side = Annotated[int, Field(strict=True, ge=1, le=65536)]
-Mean = Annotated[float, Field(allow_inf_nan=False)]
-Deviation = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class _Constants(BaseModel):
-    mean: tuple[Mean, Mean, Mean]
-    std: tuple[Deviation, Deviation, Deviation]
 
 
 class _Header(BaseModel):
@@ -305,7 +298,7 @@ class _Header(BaseModel):
 
     recipe: dict[str, Any]
     class_names: Annotated[tuple[str, ...], Field(min_length=1)]
-    normalisation: _Constants
+    normalisation: Normalisation
     image_size: tuple[Side, Side]
     white_level: Annotated[int, Field(strict=True, ge=0, le=65535)] = 0
 
@@ -330,6 +323,9 @@ def load_model(path: Path) -> TrainedModel:
         class_names, size = known.class_names, known.image_size
         if len(set(class_names)) < len(class_names):
             raise ValueError("class_names")
+        normalisation = known.normalisation
+        if not np.isfinite(normalisation).all() or min(normalisation.std) <= 0:
+            raise ValueError("normalisation")
         # Without memory behind it, so that a header can't ask for more than the file has.
         with torch.device("meta"):
             expected = build_network(recipe, num_classes=len(class_names), image_size=size)
@@ -346,7 +342,6 @@ def load_model(path: Path) -> TrainedModel:
         module = build_network(recipe, num_classes=len(class_names), image_size=size)
     module.load_state_dict(tensors)
     module.eval()
-    normalisation = Normalisation(known.normalisation.mean, known.normalisation.std)
     return TrainedModel(
         module, recipe, class_names, normalisation, size, white_level=known.white_level
     )
