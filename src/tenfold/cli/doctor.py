@@ -1,15 +1,15 @@
 """`tenfold doctor`: whether the layers of a run's network learn, and what to try where not."""
 
-from tenfold.cli.options import JsonOption, PlaceOption, RunArgument, ThreadsOption
+from tenfold.cli.options import PlaceOption, RunArgument, ThreadsOption
 from tenfold.console.output import Output
 from tenfold.formatting import percent
 
 
 def doctor(
+    output: Output,
     run: RunArgument,
     data: PlaceOption = None,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Look for dead units, vanishing gradients and wrong step sizes, and say what to try."""
     from tenfold.run import finished_run
@@ -22,7 +22,6 @@ def doctor(
     from tenfold.training.doctor import diagnose
     from tenfold.training.process import prepare_process
 
-    output = Output(as_json=as_json)
     prepare_process(threads)
     with output.progress() as progress:
         found = diagnose(folder, data=data, progress=progress)

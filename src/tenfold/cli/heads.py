@@ -6,7 +6,6 @@ import typer
 
 from tenfold.cli.options import (
     DataOption,
-    JsonOption,
     Machine,
     SetOption,
     SkipBrokenOption,
@@ -18,6 +17,7 @@ from tenfold.formatting import duration, percent
 
 
 def heads(
+    output: Output,
     recipe: Annotated[str, "A recipe with a pretrained network, such as transfer-lite0."],
     data: DataOption = None,
     overrides: SetOption = None,
@@ -27,12 +27,10 @@ def heads(
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Score the test split too, once a head.")
     ] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Compare a linear head, an MLP, nearest neighbours and logistic regression on features."""
     from tenfold.recipe import load_recipe
 
-    output = Output(as_json=as_json)
     require_data(data)
     chosen = load_recipe(recipe, [*(overrides or []), *data_override(data)])
     require_data(chosen.data.name)

@@ -45,11 +45,7 @@ EVEN = 0.5
 
 
 def serve(
-    path: Path,
-    options: ServerOptions,
-    *,
-    limits: Limits,
-    ready: Callable[[str], None],
+    path: Path, options: ServerOptions, *, limits: Limits, ready: Callable[[str], None]
 ) -> int:
     """Serve the model at `path` until a signal ends it; the exit status.
 
