@@ -1,6 +1,7 @@
 """Exported files against the runs that they are of."""
 
 import json
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 
-import commands
 import served
 from tenfold.cli.app import app
 from tenfold.deployment import export as exporting
@@ -280,24 +280,34 @@ def test_maps_on_request(run, tmp_path):
     assert not Predictor(export_run(run).path).has_map
 
 
-def test_the_command_writes_and_tells(run):
-    folder = run.path.parents[2]
-    command = commands.run(["export", "runs/tiny/1", "--out", "x.onnx", "--json"], folder=folder)
-    assert command.wait() == 0, command.output
-    lines = [json.loads(line) for line in command.output.splitlines()]
+@pytest.fixture
+def export(run, monkeypatch, capsys):
+    """A function that exports the run by the command, in this process, and gives what it says."""
+    logger = logging.getLogger("tenfold")
+    for name in ("handlers", "level", "propagate"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    monkeypatch.chdir(run.path.parents[2])
+
+    def call(*arguments):
+        app(args=["export", "runs/tiny/1", *arguments], standalone_mode=False)
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_the_command_writes_and_tells(run, export):
+    lines = [json.loads(line) for line in export("--out", "x.onnx", "--json").splitlines()]
     [line] = [line for line in lines if line["event"] == "exported"]
     assert line["gate"]["same_class"] == 1.0
-    assert (folder / "x.onnx").stat().st_size == line["size"]
+    assert Path("x.onnx").stat().st_size == line["size"]
 
 
-def test_a_bundle_leaves_what_the_run_exported_alone(run):
+def test_a_bundle_leaves_what_the_run_exported_alone(run, export):
     folder = run.path.parents[2]
-    assert commands.run(["export", "runs/tiny/1", "--maps"], folder=folder).wait() == 0
+    export("--maps")
     before = (run.path / "export/model.onnx").read_bytes()
     known = read_json(run.path / "export/exports.json")
-    command = commands.run(["export", "runs/tiny/1", "--bundle", "away"], folder=folder)
-    assert command.wait() == 0, command.output
-    assert "away/model.onnx: " in command.output
+    assert "away/model.onnx: " in export("--bundle", "away")
     assert (run.path / "export/model.onnx").read_bytes() == before
     assert read_json(run.path / "export/exports.json") == known
     assert not Predictor(folder / "away/model.onnx").has_map

@@ -65,19 +65,11 @@ def _show_export(output: Output, found: "Export") -> None:
         f"{percent(gate.accuracy_before, 2)}, {percent(gate.same_class, 2)} of the classes the "
         f"same, logits within {gate.logit_error:.1e}."
     )
-    output.table(
-        "Speed on this machine",
-        ["batch", "median", "99 of 100 within", "pictures a second", "torch"],
-        [
-            [
-                str(each.batch_size),
-                *(f"{1000 * seconds:.2f} ms" for seconds in (each.median, each.p99)),
-                rate(each.images_per_second),
-                rate(each.torch_images_per_second),
-            ]
-            for each in found.timings
-        ],
-    )
+    rows = []
+    for size, *seconds, own, torch in found.timings:
+        rows.append([str(size), *(f"{1000 * s:.2f} ms" for s in seconds), rate(own), rate(torch)])
+    columns = ["batch", "median", "99 of 100 within", "pictures a second", "torch"]
+    output.table("Speed on this machine", columns, rows)
 
 
 def serve(

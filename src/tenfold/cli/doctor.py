@@ -29,16 +29,11 @@ def doctor(
         output.record("activation", **activation._asdict())
     for layer in found.layers:
         output.record("layer", **layer._asdict())
-    output.table(
-        f"Layers of {run}, on {found.num_images} training images",
-        ["layer", "gradient (RMS)", "update over weight"],
-        [[layer.name, f"{layer.gradient:.1e}", f"{layer.update:.1e}"] for layer in found.layers],
-    )
-    output.table(
-        "Activations",
-        ["in", "units", "dead"],
-        [[a.name, str(a.num_units), percent(a.dead)] for a in found.activations],
-    )
+    title = f"Layers of {run}, on {found.num_images} training images"
+    rows = [[layer.name, f"{layer.gradient:.1e}", f"{layer.update:.1e}"] for layer in found.layers]
+    output.table(title, ["layer", "gradient (RMS)", "update over weight"], rows)
+    rows = [[each.name, str(each.num_units), percent(each.dead)] for each in found.activations]
+    output.table("Activations", ["in", "units", "dead"], rows)
     for finding in found.findings:
         output.record("finding", **finding._asdict())
         output.say(finding.sentence, bold=True)

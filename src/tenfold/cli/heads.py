@@ -13,6 +13,7 @@ from tenfold.cli.options import (
     require_data,
 )
 from tenfold.console.output import Output
+from tenfold.errors import TenfoldError
 from tenfold.formatting import duration, percent
 
 
@@ -36,7 +37,6 @@ def heads(
     require_data(chosen.data.name)
 
     from tenfold.data.splits import training_data
-    from tenfold.errors import TenfoldError
     from tenfold.evaluation.evaluate import split_of, splitting
     from tenfold.evaluation.loading import load_data
     from tenfold.training.devices import make_accelerator
@@ -54,21 +54,13 @@ def heads(
                 images = split_of(dataset, "test", chosen.data)
             except TenfoldError as error:
                 output.say(str(error))
+        train = training_data(dataset, **splitting(chosen.data))
+        accelerator = make_accelerator(chosen)
         for found in compare_heads(
-            chosen,
-            training_data(dataset, **splitting(chosen.data)),
-            images,
-            accelerator=make_accelerator(chosen),
-            progress=progress,
+            chosen, train, images, accelerator=accelerator, progress=progress
         ):
             output.record("head", **found._asdict())
-            accuracies = [
-                percent(share, 1) if share is not None else "–"
-                for share in (found.validation, found.test)
-            ]
+            accuracies = percent(found.validation), percent(found.test)
             rows.append([found.head, found.chosen, *accuracies, duration(found.seconds)])
-    output.table(
-        f"Heads on the features of {chosen.name}",
-        ["head", "chosen", "validation", "test", "time"],
-        rows,
-    )
+    columns = ["head", "chosen", "validation", "test", "time"]
+    output.table(f"Heads on the features of {chosen.name}", columns, rows)

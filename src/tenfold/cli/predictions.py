@@ -228,21 +228,12 @@ def _predict_split(output: Output, place: Path, task: Task, split: str) -> None:
 
 
 def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
-    predicted = [sum(column) for column in zip(*metrics.confusion, strict=True)]
-    output.table(
-        "By class",
-        ["class", "pictures", "recall", "predicted", "precision"],
-        [
-            [
-                row.name,
-                f"{row.num_images:,}",
-                "no images" if row.recall is None else percent(row.recall),
-                f"{number:,}",
-                percent(row.precision or 0.0) if number else "-",
-            ]
-            for row, number in zip(metrics.per_class, predicted, strict=True)
-        ],
-    )
+    rows = []
+    for row, column in zip(metrics.per_class, zip(*metrics.confusion, strict=True), strict=True):
+        recall = "no images" if row.recall is None else percent(row.recall)
+        precision = percent(row.precision or 0.0) if any(column) else "-"
+        rows.append([row.name, f"{row.num_images:,}", recall, f"{sum(column):,}", precision])
+    output.table("By class", ["class", "pictures", "recall", "predicted", "precision"], rows)
     confused = [
         [pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)]
         for pair in metrics.most_confused[:NUM_CONFUSIONS]
