@@ -17,7 +17,7 @@ import typer
 from tenfold import __version__
 from tenfold.cli.audit import AuditFlags, audit, audit_run, explain
 from tenfold.cli.bench import bench
-from tenfold.cli.commands import add_commands, new_app
+from tenfold.cli.commands import add_commands, by_fields, new_app
 from tenfold.cli.data import data_app
 from tenfold.cli.deployment import export, pull, push, serve
 from tenfold.cli.doctor import doctor
@@ -56,18 +56,14 @@ app = new_app(
 
 
 @app.callback(invoke_without_command=True)
+@by_fields
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Show the version and leave.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    _: Annotated[
+    version: Annotated[bool, "Show the version and leave."] = False,
+    debug: Annotated[bool, "Show the traceback of an error."] = False,
+    trust_code: Annotated[
         bool,
-        typer.Option(
-            "--trust-code",
-            help="Import the code that a run came with, such as a network of its author's; may "
-            "stand anywhere in the command.",
-        ),
+        "Import the code that a run came with, such as a network of its author's; may stand "
+        "anywhere in the command.",
     ] = False,
 ) -> None:
     if version:

@@ -44,16 +44,16 @@ def new_app(**settings: Any) -> typer.Typer:
 
 
 def add_commands(app: typer.Typer, *commands: Callable[..., None], panel: str | None) -> None:
-    """Give `app` the functions `commands`; of a parameter that is a dataclass, every field is an
-    option of its own, and an Output is made for --json. A bare string beside a type is the help of
-    an option, or of an argument where there is no default; what is true or false has no opposite
-    then."""
+    """Give `app` the functions `commands`, each as `by_fields` has it."""
     for command in commands:
         name = command.__name__.rpartition("_")[2]
-        app.command(name=name, rich_help_panel=panel)(_by_fields(command))
+        app.command(name=name, rich_help_panel=panel)(by_fields(command))
 
 
-def _by_fields(command: Callable[..., None]) -> Callable[..., None]:
+def by_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` for Typer: of a parameter that is a dataclass, every field is an option of its own,
+    and an Output is made for --json. A bare string beside a type is the help of an option, or of an
+    argument where there is no default; what is true or false has no opposite then."""
     signature = inspect.signature(command, eval_str=True)
     kinds: dict[str, Any] = {}
     flat: list[inspect.Parameter] = []
