@@ -151,15 +151,14 @@ def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    batches = iter(np.array_split(pixels, 20))
+
     class Images(CalibrationDataReader):  # type: ignore[misc]
         """The images in batches, each once."""
 
-        def __init__(self) -> None:
-            self._batches = iter(np.array_split(pixels, 20))
-
         def get_next(self) -> dict[str, Any] | None:
             """The next batch, or None."""
-            return next(({INPUT: batch} for batch in self._batches), None)
+            return next(({INPUT: batch} for batch in batches), None)
 
     swapped, prepared, small = (
         path.with_name(f"{name}.onnx") for name in ("swapped", "prepared", "int8")
@@ -168,15 +167,14 @@ def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
     # Folds the norms into the convolutions, so that each is one operation of eight bits.
     quant_pre_process(str(swapped), str(prepared), skip_symbolic_shape=True)
     nodes = onnx.load(str(prepared)).graph.node
+    # An addition that gives the logits: they themselves stay in floats.
+    kept = [node.name for node in nodes if "logits" in node.output and node.op_type == "Add"]
     quantize_static(
         str(prepared),
         str(small),
         Images(),
         op_types_to_quantize=list(EIGHT_BIT_OPERATIONS),
-        # An addition that gives the logits: they themselves stay in floats.
-        nodes_to_exclude=[
-            node.name for node in nodes if "logits" in node.output and node.op_type == "Add"
-        ],
+        nodes_to_exclude=kept,
         extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
