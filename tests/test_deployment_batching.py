@@ -5,8 +5,9 @@ import threading
 
 import numpy as np
 import pytest
+from starlette.exceptions import HTTPException
 
-from tenfold.deployment.batching import Batcher, FullError, StoppedError
+from tenfold.deployment.batching import STOPPED, Batcher
 
 
 def images(*values):
@@ -78,7 +79,7 @@ def test_a_full_queue_refuses_all_of_a_request_or_none():
         tasks = await asked(batcher, 0)  # Which is being computed.
         tasks.append(asyncio.create_task(batcher.logits(images(1, 2, 3))))
         await asyncio.sleep(0.05)
-        with pytest.raises(FullError):
+        with pytest.raises(HTTPException, match="Too many pictures wait"):
             await batcher.logits(images(4, 5))
         assert batcher.num_waiting == 3
         gate.opened.set()
@@ -137,13 +138,13 @@ def test_row_45_the_death_of_the_thread_is_told():
 
     async def use(batcher):
         found = await asyncio.gather(*await asked(batcher, 1, 2), return_exceptions=True)
-        with pytest.raises(StoppedError):
+        with pytest.raises(HTTPException, match="The model has stopped"):
             await batcher.logits(images(3))
         assert not batcher.is_alive
         return found
 
     found = with_batcher(use, deadly, on_death=lambda: dead.append(True))
-    assert [type(each) for each in found] == [StoppedError, StoppedError]
+    assert [each.detail for each in found] == [f"{STOPPED}; try again"] * 2
     assert dead == [True]
 
 

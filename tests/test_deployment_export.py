@@ -1,6 +1,7 @@
 """Exported files against the runs that they are of."""
 
 import json
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -9,11 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
-import commands
 import served
 from tenfold.cli.app import app
 from tenfold.deployment import export as exporting
-from tenfold.deployment import int8, parity
+from tenfold.deployment import graph as graphs
 from tenfold.deployment.bundle import write_bundle
 from tenfold.deployment.export import export_run
 from tenfold.deployment.options import ExportOptions, Limits, ServerOptions
@@ -28,9 +28,19 @@ from tenfold.run import RunFolder
 
 
 @pytest.fixture(scope="module", autouse=True)
-def little_time_for_timing():
+def in_little_time(tmp_path_factory):
+    """Little time for timing; and of the one run, each kind of graph is written once."""
+    kept, write = tmp_path_factory.mktemp("graphs"), exporting.write_onnx
+
+    def write_once(model, path, *, has_map, opset):
+        graph = kept / f"{has_map}-{opset}.onnx"
+        if not graph.exists():
+            write(model, graph, has_map=has_map, opset=opset)
+        shutil.copyfile(graph, path)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "TIMED_SECONDS", 0.05)
+        patch.setattr(exporting, "write_onnx", write_once)
         yield
 
 
@@ -146,14 +156,13 @@ def test_as_many_samples_as_asked_for(run, tmp_path):
 
 def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, monkeypatch):
     real = exporting.compare
-    for place in (exporting, parity):  # Of the test split and of validation.
-        monkeypatch.setattr(
-            place,
-            "compare",
-            lambda *args, **kwargs: real(*args, **kwargs)._replace(
-                accuracy=0.1, accuracy_before=0.2, num_lost=13, num_gained=0
-            ),
-        )
+    monkeypatch.setattr(  # Of the test split and of validation.
+        exporting,
+        "compare",
+        lambda *args, **kwargs: real(*args, **kwargs)._replace(
+            accuracy=0.1, accuracy_before=0.2, num_lost=13, num_gained=0
+        ),
+    )
     wrong = r"10.00 % of 128 pictures .* of 192, 26 are lost and 0 gained, .* --force"
     with pytest.raises(TenfoldError, match=wrong):
         export_run(run, tmp_path / "model.onnx", ExportOptions(int8=True))
@@ -176,10 +185,10 @@ def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, monkeypa
 def test_row_36_one_answer_of_few_does_not_decide(exported, number, lost, gained, is_allowed):
     gate = exported.gate._replace(num_judged=number, num_lost=lost, num_gained=gained)
     if is_allowed:
-        parity.require_parity(gate, int8=True, force=False, path=exported.path)
+        exporting.require_parity(gate, int8=True, force=False, path=exported.path)
         return
     with pytest.raises(TenfoldError, match="points where one may be lost"):
-        parity.require_parity(gate, int8=True, force=False, path=exported.path)
+        exporting.require_parity(gate, int8=True, force=False, path=exported.path)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +203,7 @@ def test_eight_bits_are_right_on_processors_whose_sums_of_products_have_sixteen(
     assert len(weights) == 4
     assert all(2 * 255 * abs(each.astype(int)).max() < 1 << 15 for each in weights)
     # As this processor computes, whatever it is, and as the best do.
-    here, there = (parity.outputs_of(small.path, pixels(), exact=exact)[0] for exact in (0, 1))
+    here, there = (exporting.outputs_of(small.path, pixels(), exact=exact)[0] for exact in (0, 1))
     assert np.abs(here - there).mean() < 0.01 * np.ptp(there)
 
 
@@ -271,24 +280,34 @@ def test_maps_on_request(run, tmp_path):
     assert not Predictor(export_run(run).path).has_map
 
 
-def test_the_command_writes_and_tells(run):
-    folder = run.path.parents[2]
-    command = commands.run(["export", "runs/tiny/1", "--out", "x.onnx", "--json"], folder=folder)
-    assert command.wait() == 0, command.output
-    lines = [json.loads(line) for line in command.output.splitlines()]
+@pytest.fixture
+def export(run, monkeypatch, capsys):
+    """A function that exports the run by the command, in this process, and gives what it says."""
+    logger = logging.getLogger("tenfold")
+    for name in ("handlers", "level", "propagate"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    monkeypatch.chdir(run.path.parents[2])
+
+    def call(*arguments):
+        app(args=["export", "runs/tiny/1", *arguments], standalone_mode=False)
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_the_command_writes_and_tells(run, export):
+    lines = [json.loads(line) for line in export("--out", "x.onnx", "--json").splitlines()]
     [line] = [line for line in lines if line["event"] == "exported"]
     assert line["gate"]["same_class"] == 1.0
-    assert (folder / "x.onnx").stat().st_size == line["size"]
+    assert Path("x.onnx").stat().st_size == line["size"]
 
 
-def test_a_bundle_leaves_what_the_run_exported_alone(run):
+def test_a_bundle_leaves_what_the_run_exported_alone(run, export):
     folder = run.path.parents[2]
-    assert commands.run(["export", "runs/tiny/1", "--maps"], folder=folder).wait() == 0
+    export("--maps")
     before = (run.path / "export/model.onnx").read_bytes()
     known = read_json(run.path / "export/exports.json")
-    command = commands.run(["export", "runs/tiny/1", "--bundle", "away"], folder=folder)
-    assert command.wait() == 0, command.output
-    assert "away/model.onnx: " in command.output
+    assert "away/model.onnx: " in export("--bundle", "away")
     assert (run.path / "export/model.onnx").read_bytes() == before
     assert read_json(run.path / "export/exports.json") == known
     assert not Predictor(folder / "away/model.onnx").has_map
@@ -305,7 +324,7 @@ def test_what_is_no_model_is_refused(tmp_path):
 
 def test_a_relu_behind_a_pooling_comes_before_it_and_changes_no_answer(exported, tmp_path):
     swapped = tmp_path / "swapped.onnx"
-    int8.relu_before_pooling(exported.path, swapped)
+    graphs.relu_before_pooling(exported.path, swapped)
     kinds = [node.op_type for node in onnx.load(swapped).graph.node]
     assert kinds.count("MaxPool") == 2
     assert all(kinds[place - 1] == "Relu" for place, kind in enumerate(kinds) if kind == "MaxPool")
@@ -318,7 +337,7 @@ def test_a_relu_behind_a_pooling_comes_before_it_and_changes_no_answer(exported,
 def test_pooling_in_eight_bits_has_one_range_before_and_after(exported, tmp_path):
     path = tmp_path / "float.onnx"
     path.write_bytes(exported.path.read_bytes())
-    graph = onnx.load(int8.quantise(path, pixels())).graph
+    graph = onnx.load(graphs.quantise(path, pixels())).graph
     makers = {node.output[0]: node for node in graph.node}
     readers = {node.input[0]: node for node in graph.node}
     pools = [node for node in graph.node if node.op_type == "MaxPool"]

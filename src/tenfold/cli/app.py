@@ -17,14 +17,13 @@ import typer
 from tenfold import __version__
 from tenfold.cli.audit import AuditFlags, audit, audit_run, explain
 from tenfold.cli.bench import bench
-from tenfold.cli.commands import add_commands, new_app
+from tenfold.cli.commands import add_commands, by_fields, new_app
 from tenfold.cli.data import data_app
 from tenfold.cli.deployment import export, pull, push, serve
 from tenfold.cli.doctor import doctor
 from tenfold.cli.heads import heads
 from tenfold.cli.options import (
     DataOption,
-    JsonOption,
     PlaceOption,
     Reading,
     RunArgument,
@@ -57,18 +56,14 @@ app = new_app(
 
 
 @app.callback(invoke_without_command=True)
+@by_fields
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Show the version and leave.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    _: Annotated[
+    version: Annotated[bool, "Show the version and leave."] = False,
+    debug: Annotated[bool, "Show the traceback of an error."] = False,
+    trust_code: Annotated[
         bool,
-        typer.Option(
-            "--trust-code",
-            help="Import the code that a run came with, such as a network of its author's; may "
-            "stand anywhere in the command.",
-        ),
+        "Import the code that a run came with, such as a network of its author's; may stand "
+        "anywhere in the command.",
     ] = False,
 ) -> None:
     if version:
@@ -77,12 +72,11 @@ def _options(
 
 
 def demo(
+    output: Output,
     seed: Annotated[int, typer.Option(min=0, help="Seed of both runs.")] = 0,
     runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
 ) -> None:
     """Train a dense and a convolutional network on CIFAR-10 and write a page about both."""
-    output = Output(as_json=as_json)
     output.say("A dense and a convolutional network on CIFAR-10: some two minutes on two cores.")
 
     from tenfold.demo import run_demo
@@ -94,13 +88,13 @@ def demo(
 
 
 def evaluate(
+    output: Output,
     run: RunArgument,
     split: Annotated[str, "test, validation or train."] = "test",
     data: DataOption = None,
     *,
     reading: Reading,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Score a finished run on a split; every use of the test split is written down."""
     from tenfold.run import command_line, finished_run
@@ -112,7 +106,6 @@ def evaluate(
     from tenfold.evaluation.evaluate import evaluate_run
     from tenfold.training.process import prepare_process
 
-    output = Output(as_json=as_json)
     prepare_process(threads)
     with output.progress() as progress:
         metrics = evaluate_run(
@@ -128,6 +121,7 @@ def evaluate(
 
 
 def report(
+    output: Output,
     folders: Annotated[
         list[Path], "A run, several runs to compare, a study, or a search of `tune`."
     ],
@@ -137,7 +131,6 @@ def report(
     *,
     flags: AuditFlags,
     data: PlaceOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a comparison, a study or a search."""
     from tenfold.files import require_place
@@ -147,7 +140,6 @@ def report(
     for folder in folders:
         if not any((folder / name).exists() for name in ("study.json", "search.json")):
             open_run(folder)
-    output = Output(as_json=as_json)
     if full:
         from tenfold.audit import AuditOptions
 
@@ -163,12 +155,11 @@ def report(
         typer.launch(str(page))
 
 
-def models(as_json: JsonOption = False) -> None:
+def models(output: Output) -> None:
     """List the networks, with their parameters for ten classes of 32x32 images."""
     from tenfold.models import count_parameters
     from tenfold.registry import SHIPPED, find_part
 
-    output = Output(as_json=as_json)
     rows = []
     for name in sorted(SHIPPED["network"]):
         options = find_part("network", name).options

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenfold.cli.options import (
-    JsonOption,
     PlaceOption,
     RunArgument,
     ThreadsOption,
@@ -28,8 +27,7 @@ class AuditFlags:
     """What an audit may be told, as AuditOptions has it."""
 
     human: Annotated[
-        Path | None,
-        typer.Option(help="cifar10h-probs.npy, people's answers to CIFAR-10's test set."),
+        Path | None, "cifar10h-probs.npy, people's answers to CIFAR-10's test set."
     ] = None
     corrupted: Annotated[
         Path | None,
@@ -39,9 +37,7 @@ class AuditFlags:
         Path | None,
         typer.Option("--cifar-10-1", help="A folder with the files of CIFAR-10.1, version 6."),
     ] = None
-    strange: Annotated[
-        str | None, typer.Option(help="A data set or folder of other things than it knows.")
-    ] = None
+    strange: Annotated[str | None, "A data set or folder of other things than it knows."] = None
     pictures: Annotated[
         int | None,
         typer.Option(min=1, help="How many are damaged and attacked; 1000 by default."),
@@ -49,6 +45,7 @@ class AuditFlags:
 
 
 def audit(
+    output: Output,
     run: RunArgument,
     parts: Annotated[
         list[str] | None,
@@ -61,13 +58,11 @@ def audit(
     flags: AuditFlags,
     data: PlaceOption = None,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Find out what one should know before trusting a run; `tenfold report` shows it."""
     from tenfold.audit import AuditOptions
 
     options = AuditOptions(**vars(flags))
-    output = Output(as_json=as_json)
     audit_run(run, parts, output=output, options=options, data=data, threads=threads)
 
 
@@ -108,6 +103,7 @@ def audit_run(
 
 
 def explain(
+    output: Output,
     run: RunArgument,
     pictures: Annotated[
         list[str] | None,
@@ -116,10 +112,9 @@ def explain(
             "worth a look where none is named."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The HTML file to write.")] = None,
+    out: Annotated[Path | None, "The HTML file to write."] = None,
     data: PlaceOption = None,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Show where a run looked on images, and which training images are most like them."""
     from tenfold.files import require_place
@@ -133,7 +128,6 @@ def explain(
     from tenfold.audit.subject import Subject
     from tenfold.training.process import prepare_process
 
-    output = Output(as_json=as_json)
     prepare_process(threads)
     with output.progress() as progress:
         subject = Subject(folder, seed=0, progress=progress, data=data)

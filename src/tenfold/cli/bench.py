@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.options import JsonOption, Machine, RunsOption
+from tenfold.cli.options import Machine, RunsOption
 from tenfold.console.output import Output
 from tenfold.errors import counted
 from tenfold.formatting import duration, percent
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def bench(
+    output: Output,
     recipes: Annotated[
         list[str] | None,
         typer.Argument(help="Recipes whose networks to time; all networks if none is given."),
@@ -35,12 +36,10 @@ def bench(
     runs: RunsOption = Path("runs"),
     *,
     machine: Machine,
-    as_json: JsonOption = False,
 ) -> None:
     """Measure this machine, the networks on it, or with --to the time to an accuracy."""
     from tenfold.recipe import load_recipe
 
-    output = Output(as_json=as_json)
     for recipe in recipes or ():
         load_recipe(recipe)
 

@@ -9,6 +9,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.core import TyperGroup
 
+from tenfold.cli.options import JsonOption
+from tenfold.console.output import Output
+
 
 class Commands(TyperGroup):
     """Commands in groups, each with its whole first sentence."""
@@ -41,29 +44,37 @@ def new_app(**settings: Any) -> typer.Typer:
 
 
 def add_commands(app: typer.Typer, *commands: Callable[..., None], panel: str | None) -> None:
-    """Give `app` the functions `commands`; of a parameter that is a dataclass, every field is an
-    option of its own. A bare string beside a type is the help of an option, or of an argument where
-    there is no default; what is true or false has no opposite then."""
+    """Give `app` the functions `commands`, each as `by_fields` has it."""
     for command in commands:
         name = command.__name__.rpartition("_")[2]
-        app.command(name=name, rich_help_panel=panel)(_by_fields(command))
+        app.command(name=name, rich_help_panel=panel)(by_fields(command))
 
 
-def _by_fields(command: Callable[..., None]) -> Callable[..., None]:
+def by_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` for Typer: of a parameter that is a dataclass, every field is an option of its own,
+    and an Output is made for --json. A bare string beside a type is the help of an option, or of an
+    argument where there is no default; what is true or false has no opposite then."""
     signature = inspect.signature(command, eval_str=True)
     kinds: dict[str, Any] = {}
     flat: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
         kind = parameter.annotation
+        if kind is Output:
+            continue
         if not is_dataclass(kind):
             flat.append(_parameter(name, kind, parameter.default))
             continue
         kinds[name] = kind
         hints = get_type_hints(kind, include_extras=True)
         flat += [_parameter(f.name, hints[f.name], f.default) for f in fields(kind)]
+    makes_output = "output" in signature.parameters
+    if makes_output:
+        flat.append(_parameter("as_json", JsonOption, False))
 
     @functools.wraps(command)
     def call(**values: Any) -> None:
+        if makes_output:
+            values["output"] = Output(as_json=values.pop("as_json"))
         for name, kind in kinds.items():
             values[name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
         command(**values)

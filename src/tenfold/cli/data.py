@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tenfold.cli.commands import add_commands, new_app
-from tenfold.cli.options import DatasetArgument, JsonOption, Reading, SizeOption, StrictOption
+from tenfold.cli.options import DatasetArgument, Reading, SizeOption, StrictOption
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_dataset, show_sources
 
@@ -14,32 +14,30 @@ data_app = new_app(help="Fetch, describe, explore and convert data sets.")
 
 
 def data_get(
-    name: Annotated[str, typer.Argument(help="cifar10, cifar100 or digits.")],
+    output: Output,
+    name: Annotated[str, "cifar10, cifar100 or digits."],
     source: Annotated[
         Path | None, typer.Option("--from", help="A folder or archive that holds a copy.")
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Fetch a data set, verify it against its published checksums and keep it in the cache."""
     from tenfold.data import sources
 
-    output = Output(as_json=as_json)
     with output.progress() as progress:
         dataset = sources.get(name, location=source, progress=progress)
     show_dataset(output, dataset)
 
 
 def data_info(
+    output: Output,
     dataset: DatasetArgument,
     size: SizeOption = 0,
     *,
     reading: Reading,
-    as_json: JsonOption = False,
 ) -> None:
     """Describe a data set: splits, classes, image sizes, where it came from, checksums."""
     from tenfold.data import load, sources
 
-    output = Output(as_json=as_json)
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=reading.skip_broken, progress=progress)
     show_dataset(output, loaded)
@@ -50,15 +48,13 @@ def data_info(
 
 
 def data_eda(
+    output: Output,
     dataset: DatasetArgument,
-    out: Annotated[Path, typer.Option("--out", help="Folder for eda.json and eda.html.")] = Path(
-        "eda"
-    ),
+    out: Annotated[Path, "Folder for eda.json and eda.html."] = Path("eda"),
     size: SizeOption = 0,
     *,
     reading: Reading,
     strict: StrictOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Explore a data set: classes, colours, quality, duplicates; as JSON and as a page."""
     from tenfold.data import load
@@ -67,7 +63,6 @@ def data_eda(
     from tenfold.files import write_json
     from tenfold.reporting.eda import write_exploration_page
 
-    output = Output(as_json=as_json)
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=reading.skip_broken, progress=progress)
         if strict:
@@ -81,8 +76,9 @@ def data_eda(
 
 
 def data_export(
+    output: Output,
     dataset: DatasetArgument,
-    out: Annotated[Path, typer.Argument(help="A new folder, or an .npz file.")],
+    out: Annotated[Path, "A new folder, or an .npz file."],
     layout: Annotated[
         str | None,
         typer.Option(
@@ -93,12 +89,10 @@ def data_export(
     size: SizeOption = 0,
     *,
     reading: Reading,
-    as_json: JsonOption = False,
 ) -> None:
     """Write a data set as numbered PNG files with CSV labels, as parquet or as npz."""
     from tenfold.data import export, load
 
-    output = Output(as_json=as_json)
     layout = layout or ("npz" if out.suffix == ".npz" else "folder")
     with output.progress() as progress:
         loaded = load(dataset, image_size=size, skip_broken=reading.skip_broken, progress=progress)

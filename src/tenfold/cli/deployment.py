@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.options import JsonOption, RunArgument, RunsOption, ThreadsOption
+from tenfold.cli.options import RunArgument, RunsOption, ThreadsOption
 from tenfold.console.output import Output
 from tenfold.deployment.options import ExportOptions, Limits, ServerOptions
 from tenfold.errors import TenfoldError, require_packages
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def export(
+    output: Output,
     run: RunArgument,
     out: Annotated[Path | None, "The file to write."] = None,
     *,
@@ -27,14 +28,12 @@ def export(
     web: Annotated[Path | None, "A new folder: a page that classifies in the browser."] = None,
     runtime: Annotated[Path | None, "For --web, dist of onnxruntime-web, not through npm."] = None,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Write a run as one ONNX file, if it says the same as the run on real images."""
     from tenfold.deployment.bundle import require_new, write_bundle
     from tenfold.files import require_place
     from tenfold.run import finished_run
 
-    output = Output(as_json=as_json)
     folder = finished_run(run)
     require_place(out)
     for place in filter(None, (bundle, web)):
@@ -75,27 +74,19 @@ def _show_export(output: Output, found: "Export") -> None:
         f"{percent(gate.accuracy_before, 2)}, {percent(gate.same_class, 2)} of the classes the "
         f"same, logits within {gate.logit_error:.1e}."
     )
-    output.table(
-        "Speed on this machine",
-        ["batch", "median", "99 of 100 within", "pictures a second", "torch"],
-        [
-            [
-                str(each.batch_size),
-                *(f"{1000 * seconds:.2f} ms" for seconds in (each.median, each.p99)),
-                rate(each.images_per_second),
-                rate(each.torch_images_per_second),
-            ]
-            for each in found.timings
-        ],
-    )
+    rows = []
+    for size, *seconds, own, torch in found.timings:
+        rows.append([str(size), *(f"{1000 * s:.2f} ms" for s in seconds), rate(own), rate(torch)])
+    columns = ["batch", "median", "99 of 100 within", "pictures a second", "torch"]
+    output.table("Speed on this machine", columns, rows)
 
 
 def serve(
+    output: Output,
     model: Annotated[Path, "A run, or a file that `tenfold export` wrote."],
     *,
     options: ServerOptions,
     limits: Limits,
-    as_json: JsonOption = False,
 ) -> None:
     """Serve a model over HTTP, with a page for people and a protocol for programs."""
     needed = ("fastapi", "granian", "prometheus_client")
@@ -103,8 +94,6 @@ def serve(
     file = _model_file(model)
 
     from tenfold.deployment.server import serve as run_server
-
-    output = Output(as_json=as_json)
 
     def ready(address: str) -> None:
         output.record("serving", address=address)
@@ -114,17 +103,16 @@ def serve(
 
 
 def push(
+    output: Output,
     run: RunArgument,
     name: Annotated[str, "Of the model on the hub, such as somebody/photos."],
     private: Annotated[bool, "For your eyes only."] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Put a run on the Hugging Face hub, with its card, scores and exports."""
     from tenfold.deployment.hub import push as push_run
     from tenfold.reporting.page import card_text
     from tenfold.run import open_run
 
-    output = Output(as_json=as_json)
     folder = open_run(run)
     address = push_run(folder, name, card=card_text(folder.path), private=private)
     output.record("pushed", run=str(run), name=name, address=address)
@@ -132,15 +120,14 @@ def push(
 
 
 def pull(
+    output: Output,
     name: Annotated[str, "Of the model on the hub, such as somebody/photos."],
     revision: Annotated[str | None, "A branch, tag or commit of it."] = None,
     runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
 ) -> None:
     """Fetch a run that was pushed to the Hugging Face hub; nothing in it is executed."""
     from tenfold.deployment.hub import pull as pull_run
 
-    output = Output(as_json=as_json)
     run = pull_run(name, runs, revision=revision)
     output.record("pulled", name=name, run=str(run.path))
     output.say(f"{name} is in {run.path}.")

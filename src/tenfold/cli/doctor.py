@@ -1,15 +1,15 @@
 """`tenfold doctor`: whether the layers of a run's network learn, and what to try where not."""
 
-from tenfold.cli.options import JsonOption, PlaceOption, RunArgument, ThreadsOption
+from tenfold.cli.options import PlaceOption, RunArgument, ThreadsOption
 from tenfold.console.output import Output
 from tenfold.formatting import percent
 
 
 def doctor(
+    output: Output,
     run: RunArgument,
     data: PlaceOption = None,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Look for dead units, vanishing gradients and wrong step sizes, and say what to try."""
     from tenfold.run import finished_run
@@ -22,7 +22,6 @@ def doctor(
     from tenfold.training.doctor import diagnose
     from tenfold.training.process import prepare_process
 
-    output = Output(as_json=as_json)
     prepare_process(threads)
     with output.progress() as progress:
         found = diagnose(folder, data=data, progress=progress)
@@ -30,16 +29,11 @@ def doctor(
         output.record("activation", **activation._asdict())
     for layer in found.layers:
         output.record("layer", **layer._asdict())
-    output.table(
-        f"Layers of {run}, on {found.num_images} training images",
-        ["layer", "gradient (RMS)", "update over weight"],
-        [[layer.name, f"{layer.gradient:.1e}", f"{layer.update:.1e}"] for layer in found.layers],
-    )
-    output.table(
-        "Activations",
-        ["in", "units", "dead"],
-        [[a.name, str(a.num_units), percent(a.dead)] for a in found.activations],
-    )
+    title = f"Layers of {run}, on {found.num_images} training images"
+    rows = [[layer.name, f"{layer.gradient:.1e}", f"{layer.update:.1e}"] for layer in found.layers]
+    output.table(title, ["layer", "gradient (RMS)", "update over weight"], rows)
+    rows = [[each.name, str(each.num_units), percent(each.dead)] for each in found.activations]
+    output.table("Activations", ["in", "units", "dead"], rows)
     for finding in found.findings:
         output.record("finding", **finding._asdict())
         output.say(finding.sentence, bold=True)

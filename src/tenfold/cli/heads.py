@@ -6,7 +6,6 @@ import typer
 
 from tenfold.cli.options import (
     DataOption,
-    JsonOption,
     Machine,
     SetOption,
     SkipBrokenOption,
@@ -14,10 +13,12 @@ from tenfold.cli.options import (
     require_data,
 )
 from tenfold.console.output import Output
+from tenfold.errors import TenfoldError
 from tenfold.formatting import duration, percent
 
 
 def heads(
+    output: Output,
     recipe: Annotated[str, "A recipe with a pretrained network, such as transfer-lite0."],
     data: DataOption = None,
     overrides: SetOption = None,
@@ -27,18 +28,15 @@ def heads(
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Score the test split too, once a head.")
     ] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Compare a linear head, an MLP, nearest neighbours and logistic regression on features."""
     from tenfold.recipe import load_recipe
 
-    output = Output(as_json=as_json)
     require_data(data)
     chosen = load_recipe(recipe, [*(overrides or []), *data_override(data)])
     require_data(chosen.data.name)
 
     from tenfold.data.splits import training_data
-    from tenfold.errors import TenfoldError
     from tenfold.evaluation.evaluate import split_of, splitting
     from tenfold.evaluation.loading import load_data
     from tenfold.training.devices import make_accelerator
@@ -56,21 +54,13 @@ def heads(
                 images = split_of(dataset, "test", chosen.data)
             except TenfoldError as error:
                 output.say(str(error))
+        train = training_data(dataset, **splitting(chosen.data))
+        accelerator = make_accelerator(chosen)
         for found in compare_heads(
-            chosen,
-            training_data(dataset, **splitting(chosen.data)),
-            images,
-            accelerator=make_accelerator(chosen),
-            progress=progress,
+            chosen, train, images, accelerator=accelerator, progress=progress
         ):
             output.record("head", **found._asdict())
-            accuracies = [
-                percent(share, 1) if share is not None else "–"
-                for share in (found.validation, found.test)
-            ]
+            accuracies = percent(found.validation), percent(found.test)
             rows.append([found.head, found.chosen, *accuracies, duration(found.seconds)])
-    output.table(
-        f"Heads on the features of {chosen.name}",
-        ["head", "chosen", "validation", "test", "time"],
-        rows,
-    )
+    columns = ["head", "chosen", "validation", "test", "time"]
+    output.table(f"Heads on the features of {chosen.name}", columns, rows)

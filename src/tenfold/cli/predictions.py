@@ -11,7 +11,6 @@ import typer
 
 from tenfold.cli.options import (
     DataOption,
-    JsonOption,
     ModelArgument,
     PartOption,
     SkipBrokenOption,
@@ -78,6 +77,7 @@ class Task:
 
 
 def predict(
+    output: Output,
     run: ModelArgument,
     pictures: Annotated[
         list[str] | None,
@@ -89,7 +89,6 @@ def predict(
     ] = None,
     *,
     task: Task,
-    as_json: JsonOption = False,
 ) -> None:
     """Name the class of images, or of a whole split as id,label for `tenfold score`.
 
@@ -101,7 +100,6 @@ def predict(
     """
     from tenfold.files import require_place
 
-    output = Output(as_json=as_json)
     _require_one_task(pictures, task)
     for file in (task.csv, task.labels):
         require_place(file)
@@ -116,10 +114,10 @@ def predict(
 
 
 def score(
+    output: Output,
     submission: Annotated[Path, "Predictions: a CSV file of id,label."],
     labels: Annotated[Path, "The true labels: a CSV file of id,label."],
     allow_missing: Annotated[bool, "Count labels without a prediction as wrong."] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Score a file of predictions by a file of true labels, joined by id.
 
@@ -128,7 +126,6 @@ def score(
     """
     from tenfold.evaluation.submissions import score_submission
 
-    output = Output(as_json=as_json)
     metrics = score_submission(submission, labels, allow_missing=allow_missing)
     output.record("score", submission=str(submission), labels=str(labels), **metrics.to_dict())
     low, high = metrics.accuracy_interval
@@ -233,21 +230,12 @@ def _predict_split(output: Output, place: Path, task: Task, split: str) -> None:
 
 
 def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
-    predicted = [sum(column) for column in zip(*metrics.confusion, strict=True)]
-    output.table(
-        "By class",
-        ["class", "pictures", "recall", "predicted", "precision"],
-        [
-            [
-                row.name,
-                f"{row.num_images:,}",
-                "no images" if row.recall is None else percent(row.recall),
-                f"{number:,}",
-                percent(row.precision or 0.0) if number else "-",
-            ]
-            for row, number in zip(metrics.per_class, predicted, strict=True)
-        ],
-    )
+    rows = []
+    for row, column in zip(metrics.per_class, zip(*metrics.confusion, strict=True), strict=True):
+        recall = "no images" if row.recall is None else percent(row.recall)
+        precision = percent(row.precision or 0.0) if any(column) else "-"
+        rows.append([row.name, f"{row.num_images:,}", recall, f"{sum(column):,}", precision])
+    output.table("By class", ["class", "pictures", "recall", "predicted", "precision"], rows)
     confused = [
         [pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)]
         for pair in metrics.most_confused[:NUM_CONFUSIONS]

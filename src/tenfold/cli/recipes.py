@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.options import JsonOption
 from tenfold.console.output import Output
 from tenfold.errors import TenfoldError
 from tenfold.formatting import count, duration
@@ -35,9 +34,9 @@ transfer recipes, of the whole run. On:"""
 
 
 def recipes(
+    output: Output,
     name: Annotated[str | None, typer.Argument(help="A recipe to show.")] = None,
     schema: Annotated[bool, "Print the JSON Schema by which editors complete recipes."] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """List the shipped recipes with what was measured of each, or show one."""
     if schema:
@@ -54,7 +53,6 @@ def recipes(
     if name is not None and name not in shipped:
         hint = nearest(name, shipped)
         raise TenfoldError(f"There is no recipe {name!r}{hint}; `tenfold recipes` lists them.")
-    output = Output(as_json=as_json)
     for each in shipped if name is None else [name]:
         output.record(
             "recipe",
@@ -64,7 +62,7 @@ def recipes(
             measured=[one.model_dump(mode="json") for one in measured.recipes.get(each, ())],
             text=shipped[each],
         )
-    if as_json:
+    if output.style == "json":
         return
     if name is None:
         _list(output, shipped, measured)

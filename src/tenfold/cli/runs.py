@@ -1,13 +1,12 @@
 """`tenfold runs`: what has been trained, how good it is, and away with what is not wanted."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from tenfold.cli.options import JsonOption, RunsOption
+from tenfold.cli.options import RunsOption
 from tenfold.cli.pages import write_page
 from tenfold.console.output import Output
 from tenfold.errors import TenfoldError, counted
@@ -18,36 +17,26 @@ from tenfold.run import RunFolder, open_run
 State = Literal["finished", "running", "unfinished"]
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which runs are meant."""
-
-    recipe: Annotated[str | None, "Of this recipe."] = None
-    data: Annotated[str | None, "On this data set."] = None
-    state: Annotated[State | None, "That have come so far."] = None
-
-    def admits(self, row: dict[str, Any]) -> bool:
-        """Whether the run that `row` describes is meant."""
-        return all(value in (None, row[name]) for name, value in vars(self).items())
-
-
 def runs(
+    output: Output,
     folders: Annotated[
         list[Path] | None, typer.Argument(help="These runs; all in --runs if none is named.")
     ] = None,
     *,
-    wanted: Filter,
+    recipe: Annotated[str | None, "Of this recipe."] = None,
+    data: Annotated[str | None, "On this data set."] = None,
+    state: Annotated[State | None, "That have come so far."] = None,
     sort: Annotated[Literal["date", "accuracy"], "Best or newest first."] = "date",
     compare: Annotated[bool, "Write the page that compares them."] = False,
     delete: Annotated[bool, "Delete what is listed, after a question."] = False,
     yes: Annotated[bool, "Delete without the question."] = False,
     runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
 ) -> None:
     """List runs, the newest or the best first; compare or delete them."""
-    output = Output(as_json=as_json)
     found = folders or [path.parent for path in sorted(runs.glob("*/*/recipe.json"))]
-    rows = [row for row in map(_describe, map(open_run, found)) if wanted.admits(row)]
+    wanted = {"recipe": recipe, "data": data, "state": state}.items()
+    rows = [_describe(open_run(each)) for each in found]
+    rows = [row for row in rows if all(value in (None, row[name]) for name, value in wanted)]
     rows.sort(key=lambda row: (row[sort] is not None, row[sort]), reverse=True)
     _show(output, rows, runs)
     if compare and rows:

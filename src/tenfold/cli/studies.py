@@ -9,7 +9,6 @@ import typer
 from tenfold.cli.options import (
     Changes,
     Jobs,
-    JsonOption,
     Machine,
     PartOption,
     ReportOption,
@@ -34,19 +33,15 @@ class StudyFlags:
             help="Take over equal finished runs from this study or run; repeatable.",
         ),
     ] = None
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = (
-        False
-    )
+    retry_failed: Annotated[bool, "Try failed runs again."] = False
     part: PartOption = None
 
 
 def study(
+    output: Output,
     study: Annotated[
         str,
-        typer.Argument(
-            help="A shipped study (see `tenfold studies`), a recipe, or a path to a .toml file "
-            "of either."
-        ),
+        "A shipped study (see `tenfold studies`), a recipe, or a path to a .toml file of either.",
     ],
     grid: Annotated[
         list[str] | None,
@@ -57,21 +52,17 @@ def study(
     ] = None,
     *,
     changes: Changes,
-    folder: Annotated[
-        Path | None, typer.Option(help="The study's folder; studies/<name> if not given.")
-    ] = None,
+    folder: Annotated[Path | None, "The study's folder; studies/<name> if not given."] = None,
     flags: StudyFlags,
     jobs: Jobs,
     machine: Machine,
     skip_broken: SkipBrokenOption = False,
     report: ReportOption = True,
-    as_json: JsonOption = False,
 ) -> None:
     """Train every variant with several seeds and compare; run again, it does what is missing."""
     from tenfold.studies.definition import adjust, choose_study
     from tenfold.studies.running import StudyOptions, run_study
 
-    output = Output(as_json=as_json)
     require_data(changes.data)
     chosen = adjust(choose_study(study, grid or []), seeds=seeds, overrides=changes.listed())
     where = folder or Path("studies") / chosen.name
@@ -103,11 +94,10 @@ def study(
         raise typer.Exit(1)
 
 
-def studies(as_json: JsonOption = False) -> None:
+def studies(output: Output) -> None:
     """List the shipped studies."""
     from tenfold.studies.definition import choose_study, shipped_studies
 
-    output = Output(as_json=as_json)
     rows = []
     for name in shipped_studies():
         shipped = choose_study(name)

@@ -9,7 +9,6 @@ import typer
 from tenfold.cli.imports import quick_imports
 from tenfold.cli.options import (
     Changes,
-    JsonOption,
     Machine,
     Reading,
     ReportOption,
@@ -34,18 +33,10 @@ if TYPE_CHECKING:
 class Where:
     """Where a run goes, as TrainOptions has it."""
 
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the newest unfinished run, or fail.")
-    ] = False
-    new: Annotated[
-        bool, typer.Option("--new", help="Start afresh, even beside an unfinished run.")
-    ] = False
-    allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="Resume although something has changed.")
-    ] = False
-    folder: Annotated[Path | None, typer.Option(help="Train in this run folder, or resume it.")] = (
-        None
-    )
+    resume: Annotated[bool, "Go on with the newest unfinished run, or fail."] = False
+    new: Annotated[bool, "Start afresh, even beside an unfinished run."] = False
+    allow_changes: Annotated[bool, "Resume although something has changed."] = False
+    folder: Annotated[Path | None, "Train in this run folder, or resume it."] = None
     runs: RunsOption = Path("runs")
     strict: StrictOption = False
 
@@ -60,12 +51,8 @@ class Around:
             metavar="NAME", help="Curves for tensorboard, wandb, mlflow or trackio; repeatable."
         ),
     ] = None
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Short for --track tensorboard.")
-    ] = False
-    find_lr: Annotated[
-        bool, typer.Option("--find-lr", help="Try learning rates on a copy, name one, and leave.")
-    ] = False
+    tensorboard: Annotated[bool, "Short for --track tensorboard."] = False
+    find_lr: Annotated[bool, "Try learning rates on a copy, name one, and leave."] = False
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Evaluate on the test split at the end.")
     ] = True
@@ -76,6 +63,7 @@ class Around:
 
 
 def train(
+    output: Output,
     recipe: Annotated[
         str | None,
         typer.Argument(
@@ -92,7 +80,6 @@ def train(
     reading: Reading,
     around: Around,
     report: ReportOption = True,
-    as_json: JsonOption = False,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
     wanted = changes.listed(seed)
@@ -102,7 +89,6 @@ def train(
         from tenfold.training.train import TrainOptions
         from tenfold.training.train import train as train_recipe
 
-    output = Output(as_json=as_json)
     options = TrainOptions(
         **vars(where),
         threads=machine.threads,

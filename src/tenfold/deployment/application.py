@@ -27,8 +27,8 @@ from tenfold import __version__
 from tenfold.data.decoding import BrokenPictureError, TooLargePictureError, count_scans
 from tenfold.data.encoding import png_data_uri
 from tenfold.deployment import inference_protocol as protocol
-from tenfold.deployment.batching import Batcher, FullError, StoppedError
-from tenfold.deployment.guards import busy, refusal
+from tenfold.deployment.batching import Batcher
+from tenfold.deployment.guards import refusal
 from tenfold.deployment.options import Limits
 from tenfold.deployment.predictor import Predictor
 from tenfold.deployment.request_bodies import ImageRequest, image_in, uncompressed
@@ -96,15 +96,6 @@ class Service:
         if count_scans(content, most=MOST_SCANS) > MOST_SCANS:
             raise TooLargePictureError(f"has more than {MOST_SCANS} scans")
         return self.predictor.pixels(content, max_pixels=self._limits.max_pixels)
-
-    async def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Of pixels (N, H, W, 3). Raises HTTPException."""
-        try:
-            return await self.batcher.logits(pixels)
-        except FullError:
-            raise busy("Too many pictures wait") from None
-        except StoppedError:
-            raise busy("The model has stopped and the service is about to end") from None
 
     async def where(self, pixels: NDArray[np.uint8]) -> list[list[float]]:
         """Where the model looks in pixels (H, W, 3), from 0 to 1."""
@@ -200,7 +191,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
         """details: also what the model saw, and where it looked."""
         kind = request.headers.get("content-type", "")
         pixels = await service.body(request, lambda body: service.pixels(image_in(body, kind)))
-        logits = await service.logits(pixels[None])
+        logits = await service.batcher.logits(pixels[None])
         prediction = predictor.prediction(predictor.softmax(logits)[0])
         reply: dict[str, Any] = {
             "label": prediction.label,
@@ -266,7 +257,7 @@ def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
         asked = await service.body(
             request, lambda body: protocol.read_request(body, json_length=length, size=size)
         )
-        logits = await service.logits(asked.pixels)
+        logits = await service.batcher.logits(asked.pixels)
         tensors = {"logits": logits, "probabilities": predictor.softmax(logits)}
         body, json_length = await service.aside(lambda: protocol.write_reply(name, asked, tensors))
         if json_length is None:

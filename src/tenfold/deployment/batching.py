@@ -13,18 +13,14 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.deployment.guards import busy
+
+STOPPED = "The model has stopped and the service is about to end"
+
 logger = logging.getLogger("tenfold")
 
 T = TypeVar("T")
 Logits = NDArray[np.float32]
-
-
-class FullError(Exception):
-    """As many images wait as are allowed to."""
-
-
-class StoppedError(Exception):
-    """The thread that computes is gone."""
 
 
 class _Item(NamedTuple):
@@ -68,13 +64,13 @@ class Batcher:
     async def logits(self, pixels: NDArray[np.uint8]) -> Logits:
         """Logits (N, C) of images (N, H, W, 3): of all of them, or of none.
 
-        Whoever stops waiting takes back those that are not computed yet. Raises FullError and
-        StoppedError.
+        Whoever stops waiting takes back those that are not computed yet. Raises HTTPException
+        where too many wait already, and where the thread that computes is gone.
         """
         if not self.is_alive:
-            raise StoppedError
+            raise busy(STOPPED)
         if len(self._waiting) + len(pixels) > self.most_waiting:
-            raise FullError
+            raise busy("Too many pictures wait")
         loop = asyncio.get_running_loop()
         items = [_Item(image, loop.create_future()) for image in pixels]
         self._waiting += items
@@ -108,7 +104,7 @@ class Batcher:
             self.is_alive = False
             items += self._waiting
             self._waiting.clear()
-            _settle(items, [StoppedError()] * len(items))
+            _settle(items, [busy(STOPPED)] * len(items))
             self.on_death()
         finally:
             self._work = None

@@ -25,8 +25,8 @@ README = """# {name}
     pip install -r requirements.txt
     python predict.py photo.jpg ...
 
-As `predict.py` looks at a picture, once, the model is right on {accuracy:.1%} of {number:,} {split}
-pictures.
+As `predict.py` looks at a picture, once, the model
+is right on {accuracy:.1%} of {num_images:,} {split} pictures.
 """
 
 
@@ -42,18 +42,14 @@ def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -
     `requirements.txt`, a `README.md` and the run's `card.md`
     into `folder`, and return them. Raises TenfoldError as `require_new` does."""
     require_new(folder)
-    gate = export.gate
-    readme = README.format(
-        name=run.path.parent.name,
-        accuracy=gate.accuracy,
-        number=gate.num_images,
-        split=gate.split,
-    )
     rules = Path(decoding.__file__)
     copies = {"model.onnx": export.path, "predict.py": SCRIPT, "pictures.py": rules}
     runtime = OLDEST_RUNTIME if export.opset <= ITS_OPSET else metadata.version("onnxruntime")
-    requirements = REQUIREMENTS.format(onnxruntime=runtime)
-    texts = {"requirements.txt": requirements, "README.md": readme, "card.md": card}
+    texts = {
+        "requirements.txt": REQUIREMENTS.format(onnxruntime=runtime),
+        "README.md": README.format(name=run.path.parent.name, **export.gate._asdict()),
+        "card.md": card,
+    }
     for name, source in copies.items():
         shutil.copyfile(source, folder / name)
     for name, text in texts.items():

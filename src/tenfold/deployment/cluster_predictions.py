@@ -50,8 +50,7 @@ def predict_on_cluster(
     ray = connect(address)
     import ray.data as ray_data
 
-    context = ray_data.DataContext.get_current()
-    context.enable_progress_bars = False
+    ray_data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     threads = threads or 1
     gpus = {"num_gpus": 1} if num_gpus(ray) else {}
@@ -67,10 +66,7 @@ def predict_on_cluster(
             fn_constructor_args=[model, settings, threads],
             # From one, so that an idle actor makes room where a lost one is to start again.
             compute=ray_data.ActorPoolStrategy(
-                min_size=1,
-                initial_size=most,
-                max_size=most,
-                max_tasks_in_flight_per_actor=1,
+                min_size=1, initial_size=most, max_size=most, max_tasks_in_flight_per_actor=1
             ),
             num_cpus=threads,
             **gpus,
@@ -95,15 +91,12 @@ def predict_on_cluster(
 
 
 def _shipped(run: Path) -> Shipped:
-    environment = handed_on()
-    if run.suffix in FILES:
-        return Shipped(run.name, {run.name: run.read_bytes()}, environment, Path.cwd())
-    folder = open_run(run)
-    files = [folder.recipe, folder.result, folder.model, *(folder.path / "code").rglob("*.py")]
-    content = {
-        str(file.relative_to(folder.path)): file.read_bytes() for file in files if file.exists()
-    }
-    return Shipped("", content, environment, Path.cwd())
+    name, top, files = run.name, run.parent, [run]
+    if run.suffix not in FILES:
+        folder, name, top = open_run(run), "", run
+        files = [folder.recipe, folder.result, folder.model, *(run / "code").rglob("*.py")]
+    content = {str(each.relative_to(top)): each.read_bytes() for each in files if each.exists()}
+    return Shipped(name, content, handed_on(), Path.cwd())
 
 
 class Actor:

@@ -35,7 +35,6 @@ OPEN_PATHS = ("/", *HEALTH_PATHS)
 OTHER = "other"
 """What requests are counted under that lead nowhere."""
 
-
 BODY_SECONDS = 9.0
 """Until a body must have come."""
 

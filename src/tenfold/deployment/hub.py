@@ -47,9 +47,7 @@ def push(run: RunFolder, name: str, *, card: str, private: bool = False) -> str:
         api = HfApi()
         try:
             address = str(api.create_repo(name, private=private, exist_ok=True))
-            api.upload_folder(
-                repo_id=name, folder_path=folder, commit_message=f"{run.path.parent.name}"
-            )
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message=run.path.parent.name)
         except Exception as error:  # Network, rights, names: the hub's errors share no base.
             raise TenfoldError(
                 f"{run.path} can't be pushed to {name} ({first_line(error)}); log in with "

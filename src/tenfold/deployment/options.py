@@ -34,10 +34,7 @@ class ServerOptions:
     host: Annotated[str, "Where to listen."] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000
     allow_remote: Annotated[bool, "Let others than this machine connect."] = False
-    one_view: Annotated[
-        bool,
-        "Use one view of each image, whatever the recipe has.",
-    ] = False
+    one_view: Annotated[bool, "Use one view of each image, whatever the recipe has."] = False
     key_file: Annotated[Path | None, "A file with the key that X-API-Key must say."] = None
     host_name: Annotated[list[str] | None, "A further name of this host."] = None
     origin: Annotated[list[str] | None, "A site whose pages may ask, such as https://a.org."] = None

@@ -3,7 +3,7 @@
     predictor = Predictor("model.onnx")
     predictor.predict("photo.jpg").label
 
-N pictures of H by W pixels, C classes.
+N images of H by W pixels, C classes.
 """
 
 import json
@@ -41,24 +41,23 @@ FACTS = {
 }  # fmt: skip
 
 MOST_DRIFT = 0.005
-"""By which logits of made-up pictures may differ from those of the export, as a share of their
+"""By which logits of made-up images may differ from those of the export, as a share of their
 range: other kinds of processors round otherwise, by far less."""
 
 EVEN = 0.5
 """The calibrated confidence below which a prediction is likelier wrong than right."""
 
 BATCH_SIZE = 64
-Picture = AnyPicture
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of a picture.
+    """What the model says of an image.
 
-    label: the likeliest class, empty where the picture is broken. confidence: of that class,
-    calibrated. probabilities: by class, the likeliest first. error: why a picture is broken, else
-    empty. is_unsure: whether the confidence is below the threshold asked for, so that the answer
-    had better not be used.
+    label: the likeliest class, empty where the image is broken. confidence: of that class,
+    calibrated. probabilities: by class, the likeliest first. error: why an image is broken, else
+    empty. is_unsure: whether the confidence is below the threshold asked for, so that it had
+    better not be used.
     """
 
     label: str
@@ -71,11 +70,11 @@ class Prediction:
 class Predictor:
     """A model that `tenfold export` wrote.
 
-    threads: of ONNX Runtime; 0 takes all cores. accuracy: 0.95 or 0.99 makes it decline to answer
-    where fewer of its answers would be right; None answers always. one_view: look at each picture
-    once, where the run looks at unsure ones several times. shares_cores: leave the cores to others
-    while there is nothing to compute, which costs a little when there is. Raises TenfoldError where
-    the file is no such model.
+    threads: of ONNX Runtime; 0 takes all cores. accuracy: 0.95 or 0.99 calls predictions unsure
+    where fewer would be right; None calls none so. one_view: look at each image once, where the run
+    looks at unsure ones several times. shares_cores: leave the cores to others while there is
+    nothing to compute, which costs a little when there is. Raises TenfoldError where the file is no
+    such model.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Predictor:
         self._session = opened()
         self.facts = facts = read_facts(self._session, self.path)
         if "check" in facts:
-            _require_same_answers(self._session, facts, self.path)
+            _require_same_logits(self._session, facts, self.path)
         else:  # By a version whose sums of eight-bit products are too large for some processors.
             self._session = opened(exact=True)
         self.class_names: tuple[str, ...] = tuple(facts["class_names"])
@@ -107,24 +106,24 @@ class Predictor:
             self.threshold = confidence_for(facts["thresholds"], accuracy, unfitted=unfitted)
         self.has_map = any(output.name == "where" for output in self._session.get_outputs())
 
-    def predict(self, picture: Picture) -> Prediction:
-        """What it says of one picture. A broken one has an error and no label."""
-        return self.predict_many([picture])[0]
+    def predict(self, image: AnyPicture) -> Prediction:
+        """What it says of one image. A broken one has an error and no label."""
+        return self.predict_many([image])[0]
 
-    def predict_many(self, pictures: Sequence[Picture]) -> list[Prediction]:
-        """What it says of each of `pictures`, in order, broken ones among them."""
-        starts = range(0, len(pictures), BATCH_SIZE)
-        batches = (self._predict_batch(pictures[n : n + BATCH_SIZE]) for n in starts)
+    def predict_many(self, images: Sequence[AnyPicture]) -> list[Prediction]:
+        """What it says of each of `images`, in order, broken ones among them."""
+        starts = range(0, len(images), BATCH_SIZE)
+        batches = (self._predict_batch(images[n : n + BATCH_SIZE]) for n in starts)
         return list(chain.from_iterable(batches))
 
-    def pixels(self, picture: Picture, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-        """`picture` as the model sees it: (H, W, 3) uint8 of its own size. An array holds uint8, or
+    def pixels(self, image: AnyPicture, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+        """`image` as the model sees it: (H, W, 3) uint8 of its own size. An array holds uint8, or
         floats in [0, 1], which count as uint8 divided by 255.
 
         max_pixels: that may be decoded. Raises BrokenPictureError where it can't be read.
         """
         return prepare_picture(
-            picture, size=self.image_size, max_pixels=max_pixels, white_level=self.white_level
+            image, size=self.image_size, max_pixels=max_pixels, white_level=self.white_level
         )
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -160,18 +159,18 @@ class Predictor:
         return found
 
     def prediction(self, probabilities: NDArray[np.float32]) -> Prediction:
-        """The prediction that probabilities (C,) of one picture amount to."""
+        """The prediction that probabilities (C,) of one image amount to."""
         order = np.argsort(-probabilities, kind="stable")
         confidence = float(probabilities[order[0]])
         by_class = {self.class_names[index]: float(probabilities[index]) for index in order}
         is_unsure = confidence < self.threshold
         return Prediction(self.class_names[order[0]], confidence, by_class, is_unsure=is_unsure)
 
-    def _predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
+    def _predict_batch(self, images: Sequence[AnyPicture]) -> list[Prediction]:
         read: list[NDArray[np.uint8] | str] = []
-        for picture in pictures:
+        for image in images:
             try:
-                read.append(self.pixels(picture))
+                read.append(self.pixels(image))
             except BrokenPictureError as error:
                 read.append(str(error))
         sound = [pixels for pixels in read if not isinstance(pixels, str)]
@@ -182,13 +181,10 @@ class Predictor:
         ]
 
     def _logits_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The mean of the views, for the pictures that one view leaves unsure."""
+        """The mean of the views, for the images that one view leaves unsure."""
         logits = self._once(pixels)
-        if self._views == "one":
-            return logits
-        confidence = softmax(logits).max(axis=1)
-        places = np.flatnonzero(confidence < self._views_below)
-        if not len(places):
+        places = np.flatnonzero(softmax(logits).max(axis=1) < self._views_below)
+        if self._views == "one" or not len(places):
             return logits
         seen = pixels[places]
         views = [seen[:, :, ::-1]]
@@ -198,9 +194,7 @@ class Predictor:
             for corner in (0, 2):
                 shifted = padded[:, corner : corner + height, corner : corner + width]
                 views += [shifted, shifted[:, :, ::-1]]
-        mirrored, *others = self._once(np.concatenate(views)).reshape(
-            len(views), *seen.shape[:1], -1
-        )
+        mirrored, *others = np.split(self._once(np.concatenate(views)), len(views))
         mean = (logits[places] + mirrored) / 2
         if others:
             mean = mean / 2 + sum(others) / 8
@@ -215,8 +209,8 @@ class Predictor:
         return found
 
 
-def made_up_pictures(height: int, width: int) -> NDArray[np.uint8]:
-    """A few pictures (N, H, W, 3), the same on every machine, to try a file with: coarse noise and
+def made_up_images(height: int, width: int) -> NDArray[np.uint8]:
+    """A few images (N, H, W, 3), the same on every machine, to try a file with: coarse noise and
     fine. They are nobody's, and need not be kept."""
     number = 4 if height * width <= 1 << 14 else 2
     n, y, x, channel = np.indices((number, height, width, 3), dtype=np.uint32)
@@ -225,10 +219,10 @@ def made_up_pictures(height: int, width: int) -> NDArray[np.uint8]:
     return np.asarray(mixed >> 24, dtype=np.uint8)
 
 
-def _require_same_answers(session: "InferenceSession", facts: dict[str, Any], path: Path) -> None:
+def _require_same_logits(session: "InferenceSession", facts: dict[str, Any], path: Path) -> None:
     """Raise TenfoldError where this machine computes something else than the one that exported."""
     expected = np.array(facts["check"], dtype=np.float32)
-    found = session.run(["logits"], {"pixels": made_up_pictures(*facts["image_size"])})[0]
+    found = session.run(["logits"], {"pixels": made_up_images(*facts["image_size"])})[0]
     drift = float(np.abs(found - expected).mean() / max(float(np.ptp(expected)), 1e-3))
     if not drift <= MOST_DRIFT:
         raise TenfoldError(
@@ -281,13 +275,12 @@ def read_facts(session: "InferenceSession", path: Path) -> dict[str, Any]:
         )
     try:
         facts: dict[str, Any] = json.loads(kept)
-        missing = FACTS - set(facts)
-        is_known = facts["format"] == FORMAT
+        is_known = facts["format"] == FORMAT and set(facts) >= FACTS
     except (ValueError, TypeError, KeyError) as error:
         raise TenfoldError(
             f"What {path} says of itself can't be read; export the run again."
         ) from error
-    if missing or not is_known:
+    if not is_known:
         raise TenfoldError(
             f"{path} was written by another version of tenfold, {facts.get('tenfold', 'unknown')}; "
             "export the run again."

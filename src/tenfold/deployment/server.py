@@ -42,11 +42,7 @@ SPARE_FILES = 128
 
 
 def serve(
-    path: Path,
-    options: ServerOptions,
-    *,
-    limits: Limits,
-    ready: Callable[[str], None],
+    path: Path, options: ServerOptions, *, limits: Limits, ready: Callable[[str], None]
 ) -> int:
     """Serve the model at `path` until a signal ends it; the exit status.
 
