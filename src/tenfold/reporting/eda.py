@@ -14,8 +14,8 @@ from tenfold.data.leaks import DuplicatePair, Overlap
 from tenfold.errors import counted
 from tenfold.files import write_text
 from tenfold.formatting import count, listed, percent
-from tenfold.reporting.pictures import thumbnails
 from tenfold.reporting.templating import render_page
+from tenfold.reporting.thumbnails import thumbnails
 
 # What keeps the page near a megabyte, whatever the number of classes.
 _MAX_SAMPLES = 240
