@@ -1,10 +1,39 @@
 """Pages as the tests read them."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+@contextmanager
+def opened(browser: Any, path: Path) -> Iterator[Any]:
+    """The page in a browser, where it must complain of nothing and ask for nothing."""
+    page = browser.new_page()
+    complaints: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    yield page
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    page.close()
+
+
+def in_all_sizes(page: Any) -> Iterator[str]:
+    """`light` and `dark`, each on a phone and on a laptop, where nothing may stick out."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            yield scheme
 
 
 class Page(HTMLParser):

@@ -23,20 +23,21 @@ def random_features(number=400, *, seed=0, shift=0.0):
 def test_confidence_and_energy_by_hand():
     logits = np.log([[0.7, 0.2, 0.1], [1.0, 1.0, 2.0]])
     x = seen(np.zeros((2, 4)), logits)
-    assert np.allclose(novelty.maximum_softmax(x), [0.7, 0.5], atol=1e-6)
-    assert np.allclose(novelty.energy(x), np.log([1.0, 4.0]), atol=1e-6)
+    scores = novelty.scores_of(random_features(), np.repeat([0, 1], 200))
+    assert np.allclose(scores["confidence"](x), [0.7, 0.5], atol=1e-6)
+    assert np.allclose(scores["energy"](x), np.log([1.0, 4.0]), atol=1e-6)
 
 
 def test_the_neighbour_that_counts_is_that_of_scikit_learn():
     from sklearn.neighbors import NearestNeighbors
 
     known, asked = random_features(2000), random_features(700, seed=1)
-    found = novelty.Neighbourhood(known)(seen(asked))
+    found = novelty.by_neighbours(known)(seen(asked))
     neighbours = NearestNeighbors(n_neighbors=10, metric="cosine").fit(known)
     distances, _ = neighbours.kneighbors(asked)
-    # One further away for every 200 that are known.
-    assert np.allclose(1 - found, distances[:, -1], atol=1e-5)
-    few = novelty.Neighbourhood(known[:10])
+    # One further away for every 200 that are known; of unit vectors, cosine goes with distance.
+    assert np.allclose(found**2 / 2, distances[:, -1], atol=1e-5)
+    few = novelty.by_neighbours(known[:10])
     assert np.isfinite(few(seen(asked))).all()
 
 
@@ -44,14 +45,15 @@ def test_distances_are_those_of_scipy():
     from scipy.spatial.distance import mahalanobis
 
     known, labels = random_features(), np.repeat([0, 2], 200)
-    score = novelty.Ellipsoids(known, labels)
     asked = random_features(5, seed=2)
-    found = score(seen(asked))
+    found = novelty.by_class_means(known, labels)(seen(asked))
     known = known / np.linalg.norm(known, axis=1, keepdims=True)
     asked = asked / np.linalg.norm(asked, axis=1, keepdims=True)
+    within = np.mean([np.cov(known[labels == k].T, bias=True) for k in (0, 2)], axis=0)
+    within += np.eye(8) * (1e-6 + 1e-4 * np.trace(within) / 8)
     for row, value in zip(asked, found, strict=True):
         expected = min(
-            mahalanobis(row, known[labels == label].mean(axis=0), score._precision) ** 2
+            mahalanobis(row, known[labels == label].mean(axis=0), np.linalg.inv(within))
             for label in (0, 2)
         )
         assert -value == pytest.approx(expected, rel=1e-4)
@@ -60,7 +62,7 @@ def test_distances_are_those_of_scipy():
 def test_a_feature_that_never_varies_does_no_harm():
     known = random_features()
     known[:, 3] = 0
-    score = novelty.Ellipsoids(known, np.repeat([0, 1], 200))
+    score = novelty.by_class_means(known, np.repeat([0, 1], 200))
     assert np.isfinite(score(seen(known))).all()
 
 

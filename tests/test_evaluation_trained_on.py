@@ -16,7 +16,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import evaluate_run, keep_sums, predict_split, sums_of
 from tenfold.evaluation.runs import read_run
 from tenfold.recipe import load_recipe
-from tenfold.reporting.story import describe_run, notices
+from tenfold.reporting.templating import environment
 from tenfold.run import RunFolder
 from tenfold.training.train import TrainOptions, train
 
@@ -57,6 +57,16 @@ def finished(tmp_path_factory):
     return train(recipe_of(folder / "data/train"), options=TrainOptions(runs=folder)).run
 
 
+def lead(run):
+    """The first sentences of its page."""
+    return environment().get_template("parts.html").module.lead(run)
+
+
+def notices(run):
+    """What its page says before that."""
+    return environment().get_template("parts.html").module.notices([run])
+
+
 def copied(finished, tmp_path):
     shutil.copytree(finished.path, tmp_path / "run")
     return RunFolder(tmp_path / "run")
@@ -66,7 +76,7 @@ def test_a_run_that_saw_nothing_twice_says_nothing(finished):
     result = json.loads(finished.result.read_text())
     assert set(result["splits"]) == {"validation", "test"}
     assert "num_trained_on" not in json.dumps(result)
-    assert "that it did not learn from" in describe_run(read_run(finished.path))
+    assert "that it did not learn from" in lead(read_run(finished.path))
 
 
 @pytest.mark.parametrize("added", [4, 15])
@@ -92,8 +102,8 @@ def test_f23_images_added_to_a_stopped_run_without_a_test_split(tmp_path, added)
     assert expected["test"] > 0
     assert {split: known_in(run, split) for split in expected} == expected
     page = read_run(run.path)
-    assert f"was trained on {expected['test']} of" in " ".join(n.text for n in notices(page))
-    assert "did not learn from" not in describe_run(page)
+    assert f"was trained on {expected['test']} of" in notices(page)
+    assert "did not learn from" not in lead(page)
     assert evaluate_run(run).num_trained_on == expected["test"]
 
 
@@ -140,9 +150,7 @@ def test_f24_a_copy_of_what_it_was_trained_on(
     assert f"was trained on {metrics.num_trained_on} of the images" in caplog.text
     show_metrics(Output(), "test", metrics)
     assert f"trained on {metrics.num_trained_on} of them" in capsys.readouterr().out
-    assert f"was trained on {metrics.num_trained_on} of" in " ".join(
-        notice.text for notice in notices(read_run(run.path))
-    )
+    assert f"was trained on {metrics.num_trained_on} of" in notices(read_run(run.path))
 
 
 def test_f24_other_images_and_runs_without_sums_are_not_said_to_be_known(finished, tmp_path):

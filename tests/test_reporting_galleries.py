@@ -15,7 +15,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run, read_run
 from tenfold.reporting.galleries import (
-    Pictures,
+    SplitImages,
     cards,
     disputed_cards,
     galleries,
@@ -45,7 +45,7 @@ def decode(uri: str) -> np.ndarray:
 def test_pixels_come_back_by_id(run: Run) -> None:
     dataset = make_dataset()
     assert dataset.test is not None
-    uris = Pictures(run, lambda _: dataset).uris(["test/7", "train/3", "gone/1"])
+    uris = SplitImages(run, lambda _: dataset).uris(["test/7", "train/3", "gone/1"])
     assert set(uris) == {"test/7"}
     assert np.array_equal(decode(uris["test/7"]), dataset.test.pixels[7])
 
@@ -65,7 +65,7 @@ def test_row_55_only_images_of_the_shown_split_are_shown(run: Run, shown: str) -
     assert run.result is not None
     splits = {"test" if shown == "test" else "validation": score}
     run = replace(run, result=run.result.model_copy(update={"splits": splits}))
-    uri = Pictures(run, lambda _: dataset).uris(["x"])["x"]
+    uri = SplitImages(run, lambda _: dataset).uris(["x"])["x"]
     assert (decode(uri) == {"test": 2, "validation": 1, "held out": 0}[shown]).all()
 
 
@@ -73,7 +73,7 @@ def test_large_pictures_are_shown_small(run: Run) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1, 600, 300, 3)).astype(np.uint8)
     images = Images(pixels, np.array([0]), ("a",), np.array(["train/0"]))
     dataset = Dataset("photographs", images, None, None, "made up")  # of which test is held out
-    uris = Pictures(run, lambda _: dataset).uris(["train/0"])
+    uris = SplitImages(run, lambda _: dataset).uris(["train/0"])
     assert decode(uris["train/0"]).shape == (96, 48, 3)
 
 
@@ -82,7 +82,7 @@ def test_a_loader_that_fails_leaves_answers_without_pictures(run: Run, error: Ex
     def fail(_: Run) -> Dataset:
         raise error
 
-    pictures = Pictures(run, fail)
+    pictures = SplitImages(run, fail)
     shown = galleries(run, pictures)["wrong"]
     assert shown
     assert all(card.uri is None for card in shown)
@@ -96,7 +96,7 @@ def test_wrong_answers_come_surest_first_with_three_guesses(run: Run) -> None:
     )
     ids = answers.ids[wrong(answers)]
     assert ids.tolist() == ["test/2", "test/1", "test/3"]
-    card = cards(ids, {"cnn": answers}, Pictures(run, lambda _: make_dataset()))[0]
+    card = cards(ids, {"cnn": answers}, SplitImages(run, lambda _: make_dataset()))[0]
     names, probabilities, are_right = zip(*card.predictions["cnn"], strict=True)
     assert (names, are_right) == (("ship", "dog", "cat"), (False, True, False))
     assert probabilities[0] == pytest.approx(0.8)
@@ -130,7 +130,7 @@ def test_disputed_pictures_show_what_both_say(tmp_path: Path) -> None:
     assert a is not None
     assert b is not None
     ids = b.ids[b.right & ~a.right]
-    shown = disputed_cards(ids, convolutional, dense, Pictures(dense, lambda _: make_dataset()))
+    shown = disputed_cards(ids, convolutional, dense, SplitImages(dense, lambda _: make_dataset()))
     assert len(shown) == 12
     for card in shown:
         assert card.predictions["cnn"][0][2]

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tenfold.data.encoding import png_data_uri
-from tenfold.reporting.pictures import thumbnails
 from tenfold.reporting.templating import TEMPLATES
+from tenfold.reporting.thumbnails import thumbnails
 
 STYLE = (TEMPLATES / "style.css").read_text()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pages import Page
+from pages import Page, in_all_sizes, opened
 from tenfold.errors import TenfoldError
 from tenfold.reporting.search.page import write_search_page
 from tenfold.results.searches import read_search
@@ -95,9 +95,16 @@ def show(folder: Path, summary: dict[str, Any]) -> Page:
     return Page(write_search_page(folder))
 
 
-def test_a_search_says_what_it_found_and_what_that_is_worth(tmp_path: Path) -> None:
-    page = show(tmp_path, make_summary())
-    assert (tmp_path / "report.html").is_file()
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the trials as they are made up, written once."""
+    folder = tmp_path_factory.mktemp("search")
+    show(folder, make_summary())
+    return folder / "report.html"
+
+
+def test_a_search_says_what_it_found_and_what_that_is_worth(written: Path) -> None:
+    page = Page(written)
     for said in (
         "Trial 11 has a validation accuracy of 76.00 %, 6.00 points more than the "
         "recipe as it is, which has 70.00 %.",
@@ -116,8 +123,8 @@ def test_a_search_says_what_it_found_and_what_that_is_worth(tmp_path: Path) -> N
     assert "up to 1.7 points" in page.text.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_settings_stand_in_the_order_of_what_they_matter(tmp_path: Path) -> None:
-    page = show(tmp_path, make_summary())
+def test_settings_stand_in_the_order_of_what_they_matter(written: Path) -> None:
+    page = Page(written)
     described = [v for v in page.values("aria-label") if v.startswith("validation accuracy over")]
     assert described[:3] == [
         f"validation accuracy over {key}"
@@ -126,8 +133,8 @@ def test_settings_stand_in_the_order_of_what_they_matter(tmp_path: Path) -> None
     assert len(described) == len(SPACE)
 
 
-def test_the_best_ten_stand_side_by_side_with_the_best_first(tmp_path: Path) -> None:
-    page = show(tmp_path, make_summary())
+def test_the_best_ten_stand_side_by_side_with_the_best_first(written: Path) -> None:
+    page = Page(written)
     table = page.source[page.source.index('<table class="side">') :]
     headings = re.findall(r'<th scope="col">([^<]+)</th>', table[: table.index("</thead>")])
     ranked = [*range(11, 5, -1), "the recipe", 5, 4, 3]
@@ -141,12 +148,12 @@ def test_the_best_ten_stand_side_by_side_with_the_best_first(tmp_path: Path) -> 
     assert all(0 <= place <= 1 for place in places)
 
 
-def test_a_gain_within_chance_is_called_so(tmp_path: Path) -> None:
+def test_a_gain_within_chance_is_called_so(tmp_path: Path, written: Path) -> None:
     summary = make_summary()
     summary["trials"][0]["accuracy"] = 0.755
     page = show(tmp_path, summary)
     assert "this gain may be none" in page.text
-    assert "this gain may be none" not in show(tmp_path, make_summary()).text
+    assert "this gain may be none" not in Page(written).text
 
 
 def test_a_search_that_found_nothing_better_says_so(tmp_path: Path) -> None:
@@ -191,13 +198,13 @@ def test_values_outside_the_ranges_and_equal_accuracies_are_drawn(tmp_path: Path
     assert "256" in show(tmp_path, summary).text
 
 
-def test_tick_labels_have_all_their_decimals(tmp_path: Path) -> None:
-    page = show(tmp_path, make_summary())
+def test_tick_labels_have_all_their_decimals(written: Path) -> None:
+    page = Page(written)
     assert "0.002" in page.pieces or "0.003" in page.pieces
 
 
-def test_the_page_asks_for_nothing_and_its_ids_are_unique(tmp_path: Path) -> None:
-    page = show(tmp_path, make_summary())
+def test_the_page_asks_for_nothing_and_its_ids_are_unique(written: Path) -> None:
+    page = Page(written)
     for name in ("src", "href", "srcset"):
         assert all(value.startswith("data:") for value in page.values(name))
     assert all(value.startswith("#") for value in page.values("xlink:href"))
@@ -206,8 +213,8 @@ def test_the_page_asks_for_nothing_and_its_ids_are_unique(tmp_path: Path) -> Non
     assert len(ids) == len(set(ids))
 
 
-def test_the_same_trials_give_the_same_page(tmp_path: Path) -> None:
-    assert show(tmp_path, make_summary()).source == show(tmp_path, make_summary()).source
+def test_the_same_trials_give_the_same_page(tmp_path: Path, written: Path) -> None:
+    assert show(tmp_path, make_summary()).source == written.read_text()
 
 
 def test_row_48_markup_is_shown_and_never_obeyed(tmp_path: Path) -> None:
@@ -272,20 +279,6 @@ def test_the_page_needs_neither_torch_nor_optuna(tmp_path: Path, run_python: Any
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
-def test_a_browser_shows_the_page_without_complaint(
-    tmp_path: Path, browser: Any, scheme: str, width: int
-) -> None:
-    show(tmp_path, make_summary())
-    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
-    complaints: list[str] = []
-    requests: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    address = (tmp_path / "report.html").as_uri()
-    page.goto(address)
-    assert complaints == []
-    assert [url for url in requests if not url.startswith("data:")] == [address]
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.close()
+def test_a_browser_shows_the_page_without_complaint(written: Path, browser: Any) -> None:
+    with opened(browser, written) as page:
+        assert list(in_all_sizes(page))

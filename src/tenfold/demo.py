@@ -1,12 +1,13 @@
 """The demonstration: a dense and a convolutional network on the same pictures, side by side."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from tenfold.console.output import Output
+from tenfold.console.summaries import show_comparison
 from tenfold.data import load
 from tenfold.data.sources import SourcesUnreachableError
+from tenfold.formatting import duration
 from tenfold.recipe import load_recipe
 from tenfold.reporting.page import write_report
 from tenfold.training.train import TrainOptions, train
@@ -14,17 +15,8 @@ from tenfold.training.train import TrainOptions, train
 RECIPES = ("ann", "cnn-quick")
 
 
-@dataclass(frozen=True)
-class DemoOutcome:
-    """The two run folders, the page that compares them, and the seconds that both took."""
-
-    runs: list[Path]
-    page: Path
-    seconds: float
-
-
-def run_demo(runs: Path, *, seed: int, output: Output) -> DemoOutcome:
-    """Train and evaluate `ann` and `cnn-quick`, then write the comparison page.
+def run_demo(runs: Path, *, seed: int, output: Output) -> Path:
+    """Train and evaluate `ann` and `cnn-quick`, then write the page that compares them.
 
     Where CIFAR-10 can't be reached, scikit-learn's digits take its place, and both the terminal
     and the page say so.
@@ -42,7 +34,9 @@ def run_demo(runs: Path, *, seed: int, output: Output) -> DemoOutcome:
             folders.append(outcome.run.path)
     seconds = time.monotonic() - started
     page = write_report(folders, runs / "demo.html")
-    return DemoOutcome(folders, page, seconds)
+    show_comparison(output, folders)
+    output.say(f"Training and evaluating both took {duration(seconds)}.")
+    return page
 
 
 def _fetch(output: Output) -> tuple[str, ...]:

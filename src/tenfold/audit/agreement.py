@@ -103,9 +103,12 @@ def compare_with_people(predictions: Predictions, answers: NDArray[np.float64]) 
             f"are predictions of {len(labels):,} pictures in {len(names)} classes; evaluate a run "
             "of CIFAR-10 on its test split."
         )
+    from scipy.stats import entropy, spearmanr
+
     people = answers[:, [CLASS_NAMES.index(name) for name in names]]
     model, everyone = predictions.probabilities, np.arange(len(labels))
-    unsure, disputed = _entropy(model), _entropy(people)
+    unsure, disputed = entropy(model, axis=1), entropy(people, axis=1)
+    is_ordered = min(np.ptp(unsure), np.ptp(disputed)) > 0  # All alike have no order.
     same_second = (_second(model) == _second(people))[people.max(axis=1) < 1]
 
     def clearest(difference: NDArray[np.float64]) -> tuple[Case, ...]:
@@ -132,23 +135,11 @@ def compare_with_people(predictions: Predictions, answers: NDArray[np.float64]) 
         second_best=float(same_second.mean()) if len(same_second) else 1.0,
         human_accuracy=float(people[everyone, labels].mean()),
         majority_accuracy=float((people.argmax(axis=1) == labels).mean()),
-        entropy_correlation=_rank_correlation(unsure, disputed),
+        entropy_correlation=float(spearmanr(unsure, disputed).statistic) if is_ordered else 0.0,
         model_alone=clearest(unsure - disputed),
         people_alone=clearest(disputed - unsure),
     )
 
 
-def _entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(-(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1))
-
-
 def _second(shares: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(np.argsort(-shares, axis=1, kind="stable")[:, 1])
-
-
-def _rank_correlation(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    from scipy.stats import spearmanr
-
-    if min(np.ptp(ours), np.ptp(theirs)) == 0:  # All alike have no order.
-        return 0.0
-    return float(spearmanr(ours, theirs).statistic)

@@ -16,7 +16,7 @@ from tenfold.evaluation.thresholds import CERTAINTY, why_not_promised
 from tenfold.formatting import percent
 from tenfold.recipe import Recipe
 from tenfold.registry import traits
-from tenfold.reporting.figures import draw_curve, new_chart, percent_ticks, short
+from tenfold.reporting.figures import draw_curve, new_chart, short
 from tenfold.reporting.svg import MUTED, SERIES, styled
 from tenfold.results.facts import Fact
 from tenfold.results.runs import Threshold
@@ -103,14 +103,10 @@ class Calibration(Answer):
     @styled
     def risk_coverage(self) -> Figure:
         """Accuracy of the surest predictions against the share of images that is answered."""
-        figure, axes = new_chart()
+        figure, axes = new_chart(percent="xy")
         draw_curve(axes, *zip(*self.selective, strict=True), label=None, colour=SERIES[0])
         axes.set(xlim=(0, 1), xlabel="pictures answered, the surest first", ylabel="right answers")
-        axes.xaxis.set_major_formatter(percent_ticks())
-        axes.yaxis.set_major_formatter(percent_ticks())
         axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.grid(axis="y")
-        axes.tick_params(length=0)
         return figure
 
 
@@ -183,7 +179,7 @@ def _threshold_words(threshold: Threshold, split: str) -> str:
 def reliability(lines: Iterable[tuple[str, str, Sequence[Bin]]], *, num_dashed: int = 0) -> Figure:
     """Accuracy against confidence for each label, colour and bins, the first of them dashed; the
     diagonal is what it should be."""
-    figure, axes = new_chart()
+    figure, axes = new_chart(grid="both", percent="xy")
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="as it should be")
     for number, (label, colour, bins) in enumerate(lines):
         enough = [each for each in bins if each.num_images >= FEWEST_IN_BIN]
@@ -192,9 +188,5 @@ def reliability(lines: Iterable[tuple[str, str, Sequence[Bin]]], *, num_dashed: 
             draw_curve(axes, x, y, label=short(label), colour=colour, dashed=number < num_dashed)
             axes.plot(x, y, "o", color=colour, markersize=4)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="right answers")
-    axes.xaxis.set_major_formatter(percent_ticks())
-    axes.yaxis.set_major_formatter(percent_ticks())
-    axes.grid(axis="both")
-    axes.tick_params(length=0)
-    figure.legend(loc="outside upper left", ncols=3, handlelength=1.4, borderpad=0)
+    figure.legend(loc="outside upper left", ncols=3)
     return figure

@@ -4,6 +4,7 @@ import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,13 +117,19 @@ class Explanation(Answer):
         return np.pad(sheet, ((0, 1), (0, 1), (0, 0)), constant_values=128)
 
 
+class Asked(NamedTuple):
+    """An image that is to be explained, with what Explained says of it."""
+
+    pixels: NDArray[np.uint8]
+    id: str
+    true: str
+    kind: str
+
+
 def explanation(subject: Subject) -> Explanation:
     """Filters, maps of features, and where it looked on the images most worth a look."""
-    predictions = subject.measured_predictions()
-    chosen, kinds = interesting(predictions)
-    truths = [predictions.class_names[label] for label in predictions.labels[chosen]]
-    ids = [str(predictions.ids[index]) for index in chosen]
-    return _explained(subject, subject.measured.pixels[chosen], ids, truths, kinds)
+    kinds = interesting(subject.measured_predictions())
+    return _explained(subject, [_measured(subject, index, kind) for index, kind in kinds.items()])
 
 
 def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
@@ -131,28 +138,29 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
     Raises TenfoldError where there is no such image, where one can't be read, and where there are
     more than MOST_EXPLAINED.
     """
-    pixels, ids, truths = [], [], []
-    measured = subject.measured
-    places = {str(name): index for index, name in enumerate(measured.ids)}
+    asked: list[Asked] = []
+    ids = subject.measured.ids.tolist()
     for name in wanted:
-        if name in places:
-            index = places[name]
-            pixels.append(measured.pixels[index])
-            ids.append(name)
-            truths.append(measured.class_names[measured.labels[index]])
-            _require_few(len(pixels))
-            continue
-        if re.fullmatch(r"(train|validation|test)/-?\d+", name) and not Path(name).exists():
+        if name in ids:
+            asked.append(_measured(subject, ids.index(name), "asked for"))
+        elif re.fullmatch(r"(train|validation|test)/-?\d+", name) and not Path(name).exists():
             raise TenfoldError(
                 f"There is no picture {name} in the {subject.split} split, whose ids are like "
-                f"{measured.ids[0]} and {measured.ids[-1]}."
+                f"{ids[0]} and {ids[-1]}."
             )
-        paths = find_pictures([name])
-        _require_few(len(pixels) + len(paths))
-        pixels += list(subject.model.pixels(paths))
-        ids += [printable(path) for path in paths]
-        truths += [""] * len(paths)
-    return _explained(subject, np.stack(pixels), ids, truths, ["asked for"] * len(pixels))
+        else:
+            paths = find_pictures([name])
+            _require_few(len(asked) + len(paths))
+            files = zip(subject.model.pixels(paths), paths, strict=True)
+            asked += [Asked(pixels, printable(path), "", "asked for") for pixels, path in files]
+        _require_few(len(asked))
+    return _explained(subject, asked)
+
+
+def _measured(subject: Subject, index: int, kind: str) -> Asked:
+    images = subject.measured
+    true = images.class_names[images.labels[index]]
+    return Asked(images.pixels[index], str(images.ids[index]), true, kind)
 
 
 def write_explanation(run: Path, found: Explanation, path: Path) -> Path:
@@ -174,24 +182,18 @@ def _require_few(number: int) -> None:
         )
 
 
-def _explained(
-    subject: Subject,
-    pixels: NDArray[np.uint8],
-    ids: Sequence[str],
-    truths: Sequence[str],
-    kinds: Sequence[str],
-) -> Explanation:
+def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
     from sklearn.neighbors import NearestNeighbors
 
     from tenfold import explain
 
-    model = subject.model
+    model, pixels = subject.model, np.stack([each.pixels for each in asked])
     logits = model.logits(pixels).astype(np.float64) / subject.temperature
     guesses, confidence = logits.argmax(axis=1), softmax(logits).max(axis=1)
     arrays: Arrays = {"pixels": pixels}
     checks, unavailable = {}, {}
     some = subject.measured.pixels[subject.drawn(len(subject.measured), NUM_CHECKED)]
-    asked = model.logits(some).argmax(axis=1)
+    predicted = model.logits(some).argmax(axis=1)
     methods = explain.methods_for(model)
     for number, (name, method) in enumerate(methods.items()):
         try:
@@ -199,7 +201,9 @@ def _explained(
         except TenfoldError as error:
             unavailable[name] = str(error)
             continue
-        checks[name] = explain.randomisation_check(model, some, asked, method, seed=subject.seed)
+        checks[name] = explain.randomisation_check(
+            model, some, predicted, method, seed=subject.seed
+        )
         if subject.progress is not None:
             subject.progress("maps", number + 1, len(methods))
     number = min(NUM_NEIGHBOURS, len(subject.known))
@@ -217,14 +221,14 @@ def _explained(
     names = model.class_names
     pictures = tuple(
         Explained(
-            id=ids[place],
-            kind=kinds[place],
-            true=truths[place],
+            id=each.id,
+            kind=each.kind,
+            true=each.true,
             guess=names[guess],
-            confidence=float(confidence[place]),
-            neighbours=tuple(names[label] for label in subject.known_labels[alike[place]]),
+            confidence=float(share),
+            neighbours=tuple(names[label] for label in subject.known_labels[near]),
         )
-        for place, guess in enumerate(guesses)
+        for each, guess, share, near in zip(asked, guesses, confidence, alike, strict=True)
     )
     return Explanation(
         split=subject.split,
@@ -235,29 +239,27 @@ def _explained(
     ).having(arrays)
 
 
-def interesting(predictions: Predictions) -> tuple[NDArray[np.int64], list[str]]:
-    """Indices of the images most worth a look, and what each is an example of."""
-    probabilities = predictions.probabilities
-    guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(guesses != predictions.labels)
+def interesting(predictions: Predictions) -> dict[int, str]:
+    """What each of the images most worth a look is an example of, by its index."""
+    probabilities, names = predictions.probabilities, predictions.class_names
+    guesses, confidence = predictions.predicted, probabilities.max(axis=1)
+    wrong = np.flatnonzero(~predictions.right)
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
-    unsure = np.argsort(confidence, kind="stable")
-    groups = {"surest error": surest, "least sure": unsure}
-    pairs = guesses * probabilities.shape[1] + predictions.labels
+    groups = [
+        ("surest error", surest, NUM_OF_A_KIND),
+        ("least sure", np.argsort(confidence, kind="stable"), NUM_OF_A_KIND),
+    ]
+    pairs = guesses * len(names) + predictions.labels
     values, counts = np.unique(pairs[wrong], return_counts=True)
     for place in np.argsort(-counts, kind="stable")[:NUM_PAIRS]:
-        guess, true = divmod(int(values[place]), probabilities.shape[1])
-        names = predictions.class_names
+        guess, true = divmod(int(values[place]), len(names))
         kind = f"{names[true]} called {names[guess]}, {counts[place]} times"
-        groups[kind] = surest[pairs[surest] == values[place]]
-    chosen: list[int] = []
-    kinds: list[str] = []
-    for kind, indices in groups.items():
-        number = NUM_OF_A_KIND if kind in ("surest error", "least sure") else NUM_OF_A_PAIR
-        fresh = [int(index) for index in indices if int(index) not in chosen][:number]
-        chosen += fresh
-        kinds += [kind] * len(fresh)
-    return np.array(chosen, dtype=np.int64), kinds
+        groups.append((kind, surest[pairs[surest] == values[place]], NUM_OF_A_PAIR))
+    chosen: dict[int, str] = {}
+    for kind, indices, number in groups:
+        fresh = [index for index in indices.tolist() if index not in chosen][:number]
+        chosen |= dict.fromkeys(fresh, kind)
+    return chosen
 
 
 def heated(pixels: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[np.uint8]:

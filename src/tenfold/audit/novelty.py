@@ -19,7 +19,7 @@ from tenfold.data.sources.digits import CLASS_NAMES as DIGIT_NAMES
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.probabilities import log_sum_exp, softmax, unit
 from tenfold.formatting import percent
-from tenfold.reporting.figures import new_chart, percent_ticks, short
+from tenfold.reporting.figures import name_rows, new_chart
 from tenfold.reporting.svg import ACCENT, SERIES, styled
 from tenfold.results.facts import Fact
 
@@ -31,10 +31,10 @@ NUMERALS = {str(number) for number in range(10)} | set(DIGIT_NAMES)
 NUM_SHOWN = 6
 
 MOST_KNOWN = 10_000
-"""Training pictures that a new one is compared with."""
+"""Training images that a new one is compared with."""
 
-PICTURES_A_NEIGHBOUR = 200
-"""Every so many training pictures, the distance of one neighbour further away counts."""
+IMAGES_A_NEIGHBOUR = 200
+"""Every so many training images, the distance of one neighbour further away counts."""
 
 
 class Seen(NamedTuple):
@@ -97,7 +97,7 @@ class Novelty(Answer):
     def auroc_bars(self) -> Figure:
         """How often a known image has the higher score of two, by kind of out-of-distribution
         image."""
-        figure, axes = new_chart(height=60 + 78 * len(self.results))
+        figure, axes = new_chart(height=60 + 78 * len(self.results), grid="x", percent="x")
         kinds = list(self.results)
         height = 0.8 / len(self.scores)
         for number, score in enumerate(self.scores):
@@ -105,13 +105,9 @@ class Novelty(Answer):
             values = [self.results[kind][number].auroc for kind in kinds]
             axes.barh(rows, values, height=0.85 * height, color=SERIES[number], label=score)
         axes.axvline(0.5, color=ACCENT, linewidth=1, linestyle=":")
-        axes.set_yticks(range(len(kinds)), [short(kind) for kind in reversed(kinds)])
+        name_rows(axes, kinds[::-1])
         axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter(percent_ticks())
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(length=0)
-        axes.grid(axis="x")
-        figure.legend(loc="outside upper left", ncols=2, handlelength=1.2, borderpad=0)
+        figure.legend(loc="outside upper left", ncols=2)
         return figure
 
     def images(self, name: str) -> list[tuple[str, NDArray[np.uint8]]]:
@@ -184,71 +180,51 @@ def _of_other_classes(subject: Subject, images: Images, number: int) -> NDArray[
     return subject.sample(images.take(keep), number).pixels
 
 
-def maximum_softmax(seen: Seen) -> NDArray[np.float64]:
-    """The confidence (Hendrycks and Gimpel 2017, arXiv 1610.02136)."""
-    return np.asarray(softmax(seen.logits.astype(np.float64)).max(axis=1))
-
-
-def energy(seen: Seen) -> NDArray[np.float64]:
-    """log sum exp of the logits (Liu et al. 2020, arXiv 2010.03759)."""
-    return log_sum_exp(seen.logits.astype(np.float64))
-
-
-class Neighbourhood:
-    """Scores by the distance to the k-th nearest training picture (Sun et al. 2022, arXiv
-    2204.06507): features of length 1."""
-
-    def __init__(self, known: Floats) -> None:
-        self._known = unit(known[:MOST_KNOWN])
-        self._rank = max(len(self._known) // PICTURES_A_NEIGHBOUR, 1) - 1
-
-    def __call__(self, seen: Seen) -> NDArray[np.float64]:
-        found = np.empty(len(seen.features))
-        features = unit(seen.features)
-        for start in range(0, len(features), 500):
-            cosines = features[start : start + 500] @ self._known.T
-            nearest = np.partition(-cosines, self._rank, axis=1)[:, self._rank]
-            found[start : start + 500] = -nearest
-        return found
-
-
-class Ellipsoids:
-    """Scores by the Mahalanobis distance to the nearest class's mean, with one covariance for all
-    (Lee et al. 2018, arXiv 1807.03888), of features of length 1 (Mueller and Hein 2025, arXiv
-    2505.18032): else a picture with little in it lies near to all means."""
-
-    def __init__(self, known: Floats, labels: NDArray[np.int64]) -> None:
-        features = unit(known).astype(np.float64)
-        present = np.unique(labels)
-        self._means = np.stack([features[labels == label].mean(axis=0) for label in present])
-        centred = features - self._means[np.searchsorted(present, labels)]
-        covariance = centred.T @ centred / len(features)
-        # A little of the mean variance everywhere, for features that never vary.
-        covariance += np.eye(len(covariance)) * (
-            1e-6 + 1e-4 * np.trace(covariance) / len(covariance)
-        )
-        self._precision = np.linalg.inv(covariance)
-
-    def __call__(self, seen: Seen) -> NDArray[np.float64]:
-        distances = []
-        features = unit(seen.features).astype(np.float64)
-        for mean in self._means:
-            away = features - mean
-            distances.append(np.einsum("nd,de,ne->n", away, self._precision, away, optimize=True))
-        return np.asarray(-np.min(distances, axis=0))
-
-
 Score = Callable[[Seen], NDArray[np.float64]]
 
 
 def scores_of(known: Floats, labels: NDArray[np.int64]) -> dict[str, Score]:
-    """All scores, fitted where they must be on `known` (N, D) training features of `labels`."""
+    """All scores, fitted where they must be on `known` (N, D) training features of `labels`.
+
+    The confidence (Hendrycks and Gimpel 2017, arXiv 1610.02136), and log sum exp of the logits (Liu
+    et al. 2020, arXiv 2010.03759), beside those by distance.
+    """
     return {
-        "confidence": maximum_softmax,
-        "energy": energy,
-        "nearest neighbours": Neighbourhood(known),
-        "Mahalanobis": Ellipsoids(known, labels),
+        "confidence": lambda seen: softmax(seen.logits.astype(np.float64)).max(axis=1),
+        "energy": lambda seen: log_sum_exp(seen.logits.astype(np.float64)),
+        "nearest neighbours": by_neighbours(known),
+        "Mahalanobis": by_class_means(known, labels),
     }
+
+
+def by_neighbours(known: Floats) -> Score:
+    """Scores by the distance to the k-th nearest training image (Sun et al. 2022, arXiv
+    2204.06507): features of length 1."""
+    from sklearn.neighbors import NearestNeighbors
+
+    known = unit(known[:MOST_KNOWN])
+    rank = max(len(known) // IMAGES_A_NEIGHBOUR, 1)
+    index = NearestNeighbors(n_neighbors=rank, algorithm="brute").fit(known)
+    return lambda seen: -index.kneighbors(unit(seen.features))[0][:, -1]
+
+
+def by_class_means(known: Floats, labels: NDArray[np.int64]) -> Score:
+    """Scores by the Mahalanobis distance to the nearest class's mean, with one covariance for all
+    (Lee et al. 2018, arXiv 1807.03888), of features of length 1 (Mueller and Hein 2025, arXiv
+    2505.18032): else an image with little in it lies near to all means."""
+    from scipy.spatial.distance import cdist
+
+    features = unit(known).astype(np.float64)
+    present = np.unique(labels)
+    means = np.stack([features[labels == label].mean(axis=0) for label in present])
+    centred = features - means[np.searchsorted(present, labels)]
+    covariance = centred.T @ centred / len(features)
+    # A little of the mean variance everywhere, for features that never vary.
+    ridge = 1e-6 + 1e-4 * np.trace(covariance) / len(covariance)
+    covariance += ridge * np.eye(len(covariance))
+    # In whitened space, the distance is the usual one.
+    whiten = np.linalg.cholesky(np.linalg.inv(covariance))
+    return lambda seen: -cdist(unit(seen.features) @ whiten, means @ whiten).min(axis=1)
 
 
 def compare(score: str, familiar: NDArray[np.float64], novel: NDArray[np.float64]) -> NoveltyResult:
@@ -283,14 +259,9 @@ def textures(number: int, size: tuple[int, int], *, seed: int = 0) -> NDArray[np
         angle, period = generator.uniform(0, np.pi), generator.uniform(3, max(size) / 2)
         along = 2 * np.pi * (rows * np.cos(angle) + columns * np.sin(angle)) / period
         across = 2 * np.pi * (columns * np.cos(angle) - rows * np.sin(angle)) / period
-        kind = index % 3
-        wave = (
-            np.sin(along)
-            if kind == 0
-            else np.sign(np.sin(along) * np.sin(across))
-            if kind == 1
-            else np.sin(along) + np.sin(across) - 1
-        )
+        stripes, crossing = np.sin(along), np.sin(across)
+        kinds = (stripes, np.sign(stripes * crossing), stripes + crossing - 1)
+        wave = kinds[index % 3]
         share = np.clip(wave / 2 + 0.5, 0, 1)[..., None]
         first, second = generator.uniform(0, 255, (2, 3))
         found[index] = (share * first + (1 - share) * second).astype(np.uint8)

@@ -14,7 +14,7 @@ from tenfold.audit.subject import Subject
 from tenfold.evaluation.corruptions import FAMILIES, AttackResult, CorruptionResult, corrupt
 from tenfold.evaluation.predictions import predict_images
 from tenfold.formatting import percent, plain
-from tenfold.reporting.figures import draw_curve, new_chart, percent_ticks, short
+from tenfold.reporting.figures import draw_curve, name_rows, new_chart, short, value_beside_bar
 from tenfold.reporting.svg import MUTED, SERIES, styled
 from tenfold.results.facts import Fact
 
@@ -92,22 +92,14 @@ class Robustness(Answer):
     def corruption_bars(self) -> Figure:
         """The mean accuracy over severities of each corruption, the worst on top."""
         ordered = sorted(self.corruptions, key=lambda result: -result.mean)
-        figure, axes = new_chart(height=330)
-        rows = range(len(ordered))
+        figure, axes = new_chart(height=330, grid="x", percent="x")
+        rows = name_rows(axes, [plain(result.corruption) for result in ordered])
         axes.barh(rows, [result.mean for result in ordered], height=0.62, color=SERIES[0])
         axes.axvline(self.clean, color=MUTED, linewidth=1, linestyle=":")
         for row, result in enumerate(ordered):
-            axes.annotate(
-                f"{100 * result.mean:.0f}", (result.mean, row), xytext=(4, 0),
-                textcoords="offset points", va="center", ha="left", fontsize=9, color=MUTED,
-            )  # fmt: skip
-        axes.set_yticks(rows, [short(plain(result.corruption)) for result in ordered])
+            value_beside_bar(axes, row, result.mean, f"{100 * result.mean:.0f}")
         axes.set_xlim(0, 1.06)
         axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-        axes.xaxis.set_major_formatter(percent_ticks())
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(length=0)
-        axes.grid(axis="x")
         return figure
 
     def damaged(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
@@ -179,14 +171,11 @@ def _means(rows: Sequence[CorruptionResult]) -> list[float]:
 @styled
 def against_severity(lines: Iterable[tuple[str, str, Sequence[float]]]) -> Figure:
     """Accuracy from none to severity 5: label, colour and six accuracies of each line."""
-    figure, axes = new_chart()
+    figure, axes = new_chart(percent="y")
     for label, colour, values in lines:
         draw_curve(axes, list(range(6)), values, label=short(label), colour=colour)
         axes.plot(range(6), values, "o", color=colour, markersize=4)
     axes.set(ylim=(0, 1), xlabel="severity", ylabel="right answers")
-    axes.yaxis.set_major_formatter(percent_ticks())
     axes.set_xticks(range(6), ["clean", "1", "2", "3", "4", "5"])
-    axes.grid(axis="y")
-    axes.tick_params(length=0)
-    figure.legend(loc="outside upper left", ncols=4, handlelength=1.2, borderpad=0)
+    figure.legend(loc="outside upper left", ncols=4)
     return figure

@@ -40,9 +40,8 @@ from tenfold.cli.studies import studies, study
 from tenfold.cli.train import train
 from tenfold.cli.tune import tune
 from tenfold.console.output import Output
-from tenfold.console.summaries import show_comparison, show_metrics
+from tenfold.console.summaries import show_metrics
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
-from tenfold.formatting import duration
 from tenfold.interruption import leave_with_driver
 from tenfold.waiting import sharing_cores
 
@@ -81,10 +80,7 @@ def demo(
 
     from tenfold.demo import run_demo
 
-    outcome = run_demo(runs, seed=seed, output=output)
-    show_comparison(output, outcome.runs)
-    output.say(f"Training and evaluating both took {duration(outcome.seconds)}.")
-    show_page(output, outcome.page)
+    show_page(output, run_demo(runs, seed=seed, output=output))
 
 
 def evaluate(

@@ -19,7 +19,7 @@ from tenfold.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import ProgressColumn, TaskID
+    from rich.progress import TaskID
 
     from tenfold.training.reporters import Plan, Reporter
 
@@ -118,24 +118,23 @@ class Output:
             sys.stdout.flush()
 
     @contextmanager
-    def progress(self) -> Iterator[Progress]:
-        """A bar for work that is not training; a line every ten seconds in a pipe."""
+    def progress(self, *, with_elapsed: bool = False) -> Iterator["Bars | Lines"]:
+        """A bar for each piece of work; a line every ten seconds in a pipe.
+
+        with_elapsed: time since the start of each in the place of time until its end.
+        """
         if self.style == "rich":
-            bars = _Bars(self.console)
+            bars = Bars(self.console, with_elapsed=with_elapsed)
             with bars.live:
                 yield bars
         else:
-            yield _PlainProgress(self)
+            yield Lines(self)
 
     @contextmanager
     def training(self) -> Iterator["TrainingReporter"]:
         """What shows training, and the work around it, in this style."""
-        if self.style == "rich":
-            training = _LiveTraining(self.console)
-            with training.live:
-                yield training
-        else:
-            yield _PlainTraining(self)
+        with self.progress() as progress:
+            yield _Training(self, progress)
 
 
 def _looks_numeric(text: str) -> bool:
@@ -162,47 +161,76 @@ class _LogHandler(logging.Handler):
             print(prefix + message, file=sys.stderr, flush=True)
 
 
-class _Bars:
-    """One bar for each label, while it lasts; `last` is the column after the count."""
+class Bars:
+    """One bar for each label, while it lasts."""
 
-    def __init__(self, console: "Console", last: "ProgressColumn | None" = None) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
+    def __init__(self, console: "Console", *, with_elapsed: bool = False) -> None:
+        from rich import progress
+        from rich.table import Column
 
-        self.live = RichProgress(
-            TextColumn("{task.description:<6}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            last or TimeRemainingColumn(),
+        def column(width: int = 0) -> Column:
+            """Where the terminal is narrow, a column keeps so many characters."""
+            return Column(no_wrap=True, min_width=width)
+
+        time_column = progress.TimeElapsedColumn if with_elapsed else progress.TimeRemainingColumn
+        self.live = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False, table_column=column(16)),
+            progress.BarColumn(bar_width=10, table_column=column(4)),
+            progress.TextColumn("{task.fields[count]}", table_column=column(14)),
+            time_column(table_column=column(7)),
+            progress.TextColumn("{task.fields[note]}", markup=False, table_column=column()),
             console=console,
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
-        if label not in self._tasks:
-            self._tasks[label] = self.live.add_task(label, total=total, note="")
-        self.live.update(self._tasks[label], completed=done, total=total)
+        """Show work, as a Progress is told of it."""
+        self.show(label, done=done, total=total)
         if done == total:
+            self.end(label)
+
+    def show(
+        self, label: str, *, done: float, total: float | None, note: str = "", unit: str = ""
+    ) -> None:
+        """Bring a bar up to date, or begin it."""
+        if label not in self._tasks:
+            self._tasks[label] = self.live.add_task(label, total=total, count="", note="")
+        of = f"/{int(total):,}" if total else ""
+        count = f"{int(done):,}{of}{unit}" if of or done else ""
+        task = self._tasks[label]
+        self.live.update(task, completed=done, total=total or None, count=count, note=note)
+
+    def end(self, label: str) -> None:
+        """Take a bar away."""
+        if label in self._tasks:
             self.live.remove_task(self._tasks.pop(label))
 
 
-class _PlainProgress:
+class Lines:
     """A line when ten seconds have passed since the last one; JSON the same."""
 
-    SECONDS = 10.0
+    seconds = 10.0
+    live = None
 
     def __init__(self, output: Output) -> None:
         self._output = output
         self._last = time.monotonic()
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
-        if time.monotonic() - self._last < self.SECONDS:
+        """Show work, as a Progress is told of it."""
+        if time.monotonic() - self._last < self.seconds:
             return
         self._last = time.monotonic()
         share = f"{percent(done / total, 0)} of {total:,}" if total else f"{done:,}"
         self._output.say(f"{label}: {share}", passing=True)
         self._output.record("progress", label=label, done=done, total=total)
+
+    def show(self, label: str, **values: Any) -> None:
+        """Nothing: there are no bars here."""
+
+    def end(self, label: str) -> None:
+        """Nothing."""
 
 
 class _TimeLeft:
@@ -243,10 +271,6 @@ def _describe_plan(plan: "Plan") -> str:
     )
 
 
-def _describe_end(reason: str, plan: "Plan") -> str:
-    return f"{'Training' if plan.is_last else 'This stage'} ended by {reason}."
-
-
 def _which_epoch(epoch: int, plan: "Plan") -> str:
     """Its number, of how many where that is known before the end."""
     return f"epoch {epoch}/{plan.epochs}" if plan.seconds_left is None else f"epoch {epoch}"
@@ -266,88 +290,67 @@ def _describe_epoch(metrics: dict[str, Any], timings: dict[str, Any], plan: "Pla
     return "  ".join(parts)
 
 
-class _LiveTraining(_Bars):
-    """Bars for epochs and steps, with loss, accuracy, speed and time left; a line an epoch."""
+class _Training:
+    """A line an epoch; on a terminal bars for epochs and steps, with loss, speed and time left, and
+    elsewhere a line every thirty seconds within long epochs. JSON is without the latter, but for a
+    driver every second."""
 
-    def __init__(self, console: "Console") -> None:
-        from rich.progress import TextColumn
+    step_seconds = 30.0
 
-        super().__init__(console, TextColumn("{task.fields[note]}", markup=False))
-        self._console = console
-        self._shown = 0.0
+    def __init__(self, output: Output, progress: Bars | Lines) -> None:
+        self._output, self._progress = output, progress
+        self._last = time.monotonic()
+        self._is_driven = bool(os.environ.get(DRIVEN))
+        if progress.live or self._is_driven:
+            self.step_seconds = 0.1 if progress.live else 1.0
 
-    def started(self, plan: "Plan") -> None:
-        self._console.print(_describe_plan(plan), style="bold", markup=False)
-        self._plan, self._left = plan, _TimeLeft(plan)
-        done, step = divmod(plan.resumed_step, plan.steps_per_epoch)
-        total = plan.epochs if plan.seconds_left is None else None
-        self._epochs = self.live.add_task("epochs", total=total, completed=done, note="")
-        self._steps = self.live.add_task(
-            "steps", total=plan.steps_per_epoch, completed=step, note=""
-        )
-
-    def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        if time.monotonic() - self._shown < 0.1:
-            return
-        self._shown = time.monotonic()
-        left = self._left.after(epoch=epoch, step=step)
-        self.live.update(
-            self._steps,
-            completed=step,
-            note=f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left}",
-        )
-
-    def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
-        self._console.print(_describe_epoch(metrics, timings, self._plan))
-        accuracy = metrics["validation_accuracy"]
-        note = f"validation accuracy {percent(accuracy)}" if accuracy is not None else ""
-        self.live.update(self._epochs, completed=metrics["epoch"], note=note)
-        self.live.update(self._steps, completed=0)
-
-    def ended(self, reason: str) -> None:
-        for task in (self._epochs, self._steps):
-            self.live.remove_task(task)
-        if reason != "finished":
-            self._console.print(_describe_end(reason, self._plan))
-
-
-class _PlainTraining(_PlainProgress):
-    """A line an epoch, and one every thirty seconds within long epochs; JSON without the latter,
-    but for a driver every second."""
-
-    STEP_SECONDS = 30.0
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        self._progress(label, done, total)
 
     def started(self, plan: "Plan") -> None:
         self._plan, self._left = plan, _TimeLeft(plan)
         self._output.record("started", **asdict(plan))
-        self._output.say(_describe_plan(plan))
+        self._output.say(_describe_plan(plan), bold=True)
+        epochs, steps = divmod(plan.resumed_step, plan.steps_per_epoch)
+        self._show_epochs(epochs)
+        self._progress.show("steps", done=steps, total=plan.steps_per_epoch)
 
     def stepped(self, *, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        is_driven = bool(os.environ.get(DRIVEN))
-        if time.monotonic() - self._last < (1.0 if is_driven else self.STEP_SECONDS):
+        if time.monotonic() - self._last < self.step_seconds:
             return
         self._last = time.monotonic()
-        if is_driven:
+        if self._is_driven:
             values = {"loss": loss, "images_per_second": images_per_second}
             self._output.record("step", epoch=epoch, step=step, **values)
-        left = self._left.after(epoch=epoch, step=step)
-        self._output.say(
-            f"{_which_epoch(epoch, self._plan)}  step {step}/{self._plan.steps_per_epoch}  "
-            f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left}",
-            passing=True,
-        )
+        left, total = self._left.after(epoch=epoch, step=step), self._plan.steps_per_epoch
+        note = f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left}"
+        if self._progress.live:
+            self._progress.show("steps", done=step, total=total, note=note)
+        else:
+            line = f"{_which_epoch(epoch, self._plan)}  step {step}/{total}  {note}"
+            self._output.say(line, passing=True)
 
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         self._last = time.monotonic()
-        left = self._left.after(epoch=metrics["epoch"], step=self._plan.steps_per_epoch)
+        epoch, accuracy = metrics["epoch"], metrics["validation_accuracy"]
+        left = self._left.after(epoch=epoch, step=self._plan.steps_per_epoch)
         self._output.record("epoch", **{**timings, **metrics})
-        line = _describe_epoch(metrics, timings, self._plan)
-        self._output.say(f"{line}  {left}")
+        self._output.say(f"{_describe_epoch(metrics, timings, self._plan)}  {left}")
+        note = f"validation accuracy {percent(accuracy)}" if accuracy is not None else ""
+        self._show_epochs(epoch, note)
+        self._progress.show("steps", done=0, total=self._plan.steps_per_epoch)
 
     def ended(self, reason: str) -> None:
         self._output.record("ended", reason=reason)
+        for label in ("epochs", "steps"):
+            self._progress.end(label)
         if reason != "finished":
-            self._output.say(_describe_end(reason, self._plan))
+            what = "Training" if self._plan.is_last else "This stage"
+            self._output.say(f"{what} ended by {reason}.")
+
+    def _show_epochs(self, done: int, note: str = "") -> None:
+        total = self._plan.epochs if self._plan.seconds_left is None else None
+        self._progress.show("epochs", done=done, total=total, note=note)
 
 
 class NotebookOutput(Output):
@@ -375,8 +378,9 @@ class NotebookOutput(Output):
     @contextmanager
     def training(self) -> Iterator["TrainingReporter"]:
         """As everywhere, every second."""
-        training = _PlainTraining(self)
-        training.SECONDS = training.STEP_SECONDS = 1.0
+        lines = Lines(self)
+        training = _Training(self, lines)
+        lines.seconds = training.step_seconds = 1.0
         yield training
 
     def _repr_html_(self) -> str:

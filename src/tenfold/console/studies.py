@@ -6,14 +6,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tenfold.console.output import Output
+from tenfold.console.output import Bars, Lines, Output
 from tenfold.errors import counted
 from tenfold.formatting import duration, percent
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from tenfold.progress import Progress as ProgressLines
     from tenfold.studies.definition import Trial
     from tenfold.studies.records import Record
 
@@ -76,66 +73,24 @@ class Epochs:
 @contextmanager
 def showing_runs(output: Output) -> Iterator["RunBars"]:
     """A bar for each run that is under way; shown on a terminal alone."""
-    if output.style == "rich":
-        bars = RunBars(live=_live(output))
-        assert bars.live is not None
-        with bars.live:
-            yield bars
-    else:
-        with output.progress() as lines:
-            yield RunBars(lines=lines)
-
-
-def _live(output: Output) -> "Progress":
-    from rich import progress
-    from rich.progress import TextColumn
-    from rich.table import Column
-
-    def column(*, width: int = 0) -> Column:
-        """Where the terminal is narrow, a column keeps so many characters."""
-        return Column(no_wrap=True, min_width=width)
-
-    return progress.Progress(
-        TextColumn("{task.description}", markup=False, table_column=column(width=16)),
-        progress.BarColumn(bar_width=10, table_column=column(width=4)),
-        TextColumn("{task.fields[count]}", table_column=column(width=14)),
-        progress.TimeElapsedColumn(table_column=column(width=7)),
-        TextColumn("{task.fields[note]}", markup=False, table_column=column()),
-        console=output.console,
-        transient=True,
-    )
+    with output.progress(with_elapsed=True) as bars:
+        yield RunBars(bars)
 
 
 class RunBars:
     """A bar for all runs together, one for each that is under way, and for work around them."""
 
-    def __init__(
-        self, *, live: "Progress | None" = None, lines: "ProgressLines | None" = None
-    ) -> None:
-        self.live, self._lines = live, lines
-        self._tasks: dict[str, TaskID] = {}
+    def __init__(self, bars: Bars | Lines) -> None:
+        self._bars, self.live, self.end = bars, bars.live, bars.end
         self._notes: dict[str, str] = {}
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
         """Show other work, as a Progress is told of it."""
-        if self._lines is not None:
-            self._lines(label, done, total)
-        elif done == total:
-            self.end(label)
-        else:
-            self.show(label, done=done, total=total or 0, note="", unit="")
+        self._bars(label, done, total)
 
-    def show(
-        self, name: str, *, done: float, total: float, note: str, unit: str = " epochs"
-    ) -> None:
+    def show(self, name: str, *, done: float, total: float, note: str) -> None:
         """Bring a bar up to date, or begin it."""
-        if self.live is None:
-            return
-        if name not in self._tasks:
-            self._tasks[name] = self.live.add_task(name, total=total, count="", note="")
-        count = f"{int(done):,}/{int(total):,}{unit}" if total else ""
-        task = self._tasks[name]
-        self.live.update(task, completed=done, total=total or None, count=count, note=note)
+        self._bars.show(name, done=done, total=total, note=note, unit=" epochs" if total else "")
 
     def tell(self, name: str, event: Mapping[str, Any], *, done: float, total: float) -> None:
         """Show an event of a run."""
@@ -150,11 +105,6 @@ class RunBars:
         if note or accuracy is not None:
             text = f"{self._notes.get(name, '')}{note}"
             self.show(name, done=done, total=total, note=text)
-
-    def end(self, name: str) -> None:
-        """Take a bar away."""
-        if self.live is not None and name in self._tasks:
-            self.live.remove_task(self._tasks.pop(name))
 
 
 class StudyDisplay:

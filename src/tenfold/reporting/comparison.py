@@ -14,8 +14,7 @@ from tenfold.audit.store import known_answers
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
 from tenfold.recipe.dotted import as_texts
-from tenfold.reporting.galleries import Card, Loader, Pictures, disputed_cards
-from tenfold.reporting.story import notices
+from tenfold.reporting.galleries import Card, Loader, SplitImages, disputed_cards
 from tenfold.reporting.study.page import view_study
 from tenfold.run import RunFolder
 from tenfold.studies.analysis import summarise_runs
@@ -70,12 +69,11 @@ def view_runs(runs: Sequence[Run], *, loader: Loader) -> dict[str, Any]:
         for run in variant.runs.values()
     }
     pair = most_telling_pair(study)
-    images = Pictures(pair.first, loader) if pair else None
+    images = SplitImages(pair.first, loader) if pair else None
     shares = {(a.folder, b.folder): disagreement(a, b) for a in runs for b in runs if a is not b}
     return values | {
         "runs": runs,
         "of_run": of_run,
-        "notices": tuple(dict.fromkeys(notice for run in runs for notice in notices(run))),
         "pair": pair,
         "disputed": _disputed(pair, images) if pair and images else (),
         "images": images,
@@ -182,7 +180,7 @@ def dense_and_convolutional(study: StudyRuns) -> dict[str, Run]:
     return found if matched and disagreement(*typical) else {}
 
 
-def _disputed(pair: Disagreement, images: Pictures) -> list[tuple[Run, Run, list[Card]]]:
+def _disputed(pair: Disagreement, images: SplitImages) -> list[tuple[Run, Run, list[Card]]]:
     """Who alone is right, who is wrong, and images of it."""
     first, second = pair.first, pair.second
     sides = ((first, second, pair.only_first), (second, first, pair.only_second))

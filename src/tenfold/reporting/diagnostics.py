@@ -27,9 +27,7 @@ def rate_curve(found: FoundRate) -> Figure:
     axes.set_ylim(max(low - 0.3 * (high - low), 0), high + 0.5 * (high - low))
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
-    axes.grid(axis="y")
-    axes.tick_params(length=0)
-    figure.legend(loc="outside upper left", ncols=2, handlelength=1.6, borderpad=0)
+    figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
@@ -62,7 +60,6 @@ def layer_chart(found: Diagnosis) -> Figure:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(title)
         axes.grid(axis="x")
-        axes.tick_params(length=0)
     return figure
 
 

@@ -11,8 +11,8 @@ from tenfold.data.explore import ClassLook, Exploration
 from tenfold.data.images import LUMA, Dataset
 from tenfold.data.leaks import DuplicatePair, Overlap
 from tenfold.files import write_text
-from tenfold.reporting.pictures import thumbnails
 from tenfold.reporting.templating import render_page
+from tenfold.reporting.thumbnails import thumbnails
 
 # What keeps the page near a megabyte, whatever the number of classes.
 _MAX_SAMPLES = 240

@@ -6,6 +6,7 @@ several side by side where there is room.
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def learning_curves(
         # A single dot on an axis made for it would look like a precise measurement of nothing.
         axes.set_ylim(0, 1 if quantity == "accuracy" else None)
     if epochs:
-        figure.legend(loc="outside upper left", ncols=2, handlelength=1.4, borderpad=0)
+        figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
@@ -77,8 +78,8 @@ def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
     without images come last, and have neither."""
     ordered = sorted(scores, key=lambda score: (score.num_images > 0, score.f1 or 0.0))
     row_height = 17 if len(ordered) <= 30 else 13
-    figure, axes = new_chart(height=70 + row_height * len(ordered))
-    rows = np.arange(len(ordered))
+    figure, axes = new_chart(height=70 + row_height * len(ordered), grid="x", percent="x")
+    rows = name_rows(axes, [score.name for score in ordered])
     axes.barh(
         rows, [score.f1 or 0.0 for score in ordered], 0.66, color=ACCENT, alpha=0.3, label="F1"
     )
@@ -97,23 +98,15 @@ def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
         )
     for row in range(sum(not score.num_images for score in ordered)):
         axes.text(0.01, row, "no images", va="center_baseline", color=INK)
-    axes.set_yticks(rows, [short(score.name) for score in ordered])
-    axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(percent_ticks())
-    axes.grid(axis="x")
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(length=0)
-    figure.legend(
-        loc="outside upper left", ncols=3, handlelength=1.2, borderpad=0, columnspacing=1.4
-    )
+    figure.legend(loc="outside upper left", ncols=3)
     return figure
 
 
 @styled
 def confidence_histogram(scores: Metrics) -> Figure:
     """How many answers were given with which confidence: right ones below, wrong ones on top."""
-    figure, axes = new_chart()
+    figure, axes = new_chart(percent="x")
     edges = np.array(scores.confidence.bin_edges)
     right, wrong = np.array(scores.confidence.right), np.array(scores.confidence.wrong)
     widths = np.diff(edges) * 0.86
@@ -122,22 +115,51 @@ def confidence_histogram(scores: Metrics) -> Figure:
         edges[:-1], wrong, widths, bottom=right, align="edge", color=BAD, alpha=0.85, label="wrong"
     )
     axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(percent_ticks())
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("confidence")
     axes.set_ylabel("images")
-    axes.grid(axis="y")
-    axes.tick_params(length=0)
-    figure.legend(loc="outside upper left", ncols=2, handlelength=1, borderpad=0)
+    figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
-def new_chart(*, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
-    """An empty figure of this size in points, with one set of axes that fits itself in."""
+def new_chart(
+    *,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+    grid: Literal["x", "y", "both", ""] = "y",
+    percent: Literal["x", "y", "xy", ""] = "",
+) -> tuple[Figure, Axes]:
+    """An empty figure of this size in points, with one set of axes that fits itself in.
+
+    grid: whose ticks have lines. percent: the axes that show shares.
+    """
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=3 / 72, h_pad=3 / 72))
-    return figure, figure.add_subplot()
+    axes = figure.add_subplot()
+    if grid:
+        axes.grid(axis=grid)
+    for name in percent:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_major_formatter(percent_ticks())
+    return figure, axes
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> NDArray[np.int64]:
+    """Where the rows of a chart of bars lie, the last on top, once each has its name."""
+    rows = np.arange(len(names))
+    axes.set_yticks(rows, [short(name) for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.spines["left"].set_visible(False)
+    return rows
+
+
+def value_beside_bar(axes: Axes, row: int, length: float, text: str) -> None:
+    """`text` after the bar of that length in that row."""
+    axes.annotate(
+        text, (length, row), (4, 0), textcoords="offset points", va="center", fontsize=9,
+        color=MUTED,
+    )  # fmt: skip
 
 
 def draw_curve(
@@ -164,9 +186,7 @@ def draw_curve(
 
 
 def finish_curves(axes: Axes, *, quantity: str) -> None:
-    """Grid, whole epochs, and percentages for accuracies."""
-    axes.grid(axis="y")
-    axes.tick_params(length=0)
+    """Whole epochs, and percentages for accuracies."""
     axes.margins(x=0.03, y=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
     if quantity == "accuracy":
@@ -203,7 +223,6 @@ def _matrix_axes(axes: Axes, class_names: Sequence[str], *, size: float) -> None
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
@@ -213,7 +232,7 @@ def _mistakes_scale(shares: NDArray[np.float64]) -> float:
 
 
 def _matrix_with_figures(shares: NDArray[np.float64], class_names: Sequence[str]) -> Figure:
-    figure, axes = new_chart(height=WIDTH)
+    figure, axes = new_chart(height=WIDTH, grid="")
     commonest = _mistakes_scale(shares)
     for row, column in np.argwhere(shares > 0):
         share = float(shares[row, column])
@@ -240,7 +259,8 @@ def _matrix_with_figures(shares: NDArray[np.float64], class_names: Sequence[str]
 def _matrix_as_bitmap(shares: NDArray[np.float64], class_names: Sequence[str]) -> Figure:
     """Thousands of cells as one bitmap; opacity alone varies, so that it suits light and dark."""
     cell = 14 if len(shares) <= 40 else 9
-    figure, axes = new_chart(width=130 + cell * len(shares), height=130 + cell * len(shares))
+    side = 130 + cell * len(shares)
+    figure, axes = new_chart(width=side, height=side, grid="")
     diagonal = np.eye(len(shares), dtype=bool)
     palette = light_palette()
     pixels = np.empty((*shares.shape, 4))

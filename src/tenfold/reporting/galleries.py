@@ -1,4 +1,4 @@
-"""Which pictures a report shows, and how their pixels come back."""
+"""Which images a report shows, and how their pixels come back."""
 
 import logging
 import os
@@ -16,9 +16,9 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.runs import Run
-from tenfold.reporting.pictures import picture_uri
+from tenfold.reporting.thumbnails import thumbnail_uri
 
-NUM_PICTURES = 12
+NUM_IMAGES = 12
 
 logger = logging.getLogger("tenfold")
 
@@ -36,8 +36,8 @@ class Card(NamedTuple):
     predictions: Mapping[str, list[tuple[str, float, bool]]]
 
 
-class Pictures:
-    """Pixels by id, from the data set that is loaded when the first picture is asked for.
+class SplitImages:
+    """Images by id, from the data set that is loaded when the first is asked for.
 
     Only those of the run's shown split, which is the data set's own or was held out from its
     training images.
@@ -53,11 +53,11 @@ class Pictures:
         if not ids or (images := self._images) is None:
             return {}
         found = {
-            str(images.ids[index]): picture_uri(images.pixels[index])
+            str(images.ids[index]): thumbnail_uri(images.pixels[index])
             for index in np.flatnonzero(np.isin(images.ids, np.array(ids)))
         }
         if not found:
-            self.problem = "The data set that was found now does not have these pictures."
+            self.problem = "The data set that was found now does not have these images."
         return found
 
     @cached_property
@@ -68,7 +68,7 @@ class Pictures:
         except Exception as error:
             reason = (str(error) or type(error).__name__).rstrip(".")
             self.problem = f"The data set could not be opened again: {reason}."
-            logger.warning("The report has no pictures: %s", reason)
+            logger.warning("The report has no images: %s", reason)
             return None
         return dataset.splits().get(self._run.shown_split or "", dataset.train)
 
@@ -95,7 +95,7 @@ def load_dataset(run: Run, *, place: str | None = None) -> Dataset:
     return dataset
 
 
-def galleries(run: Run, images: Pictures) -> dict[str, list[Card]]:
+def galleries(run: Run, images: SplitImages) -> dict[str, list[Card]]:
     """Cards of errors, unsure and correct predictions of the run; none where it kept none."""
     if (predictions := run.shown_answers) is None:
         return {}
@@ -109,7 +109,7 @@ def galleries(run: Run, images: Pictures) -> dict[str, list[Card]]:
 def right(predictions: Predictions) -> NDArray[np.int64]:
     """Indices of correct ones at even distances, neither the best nor the worst."""
     found = np.flatnonzero(predictions.right)
-    number = min(NUM_PICTURES, len(found))
+    number = min(NUM_IMAGES, len(found))
     return found[np.linspace(0, len(found) - 1, number).astype(np.int64)]
 
 
@@ -128,7 +128,9 @@ def unsure(predictions: Predictions) -> NDArray[np.int64]:
     return _varied(order, predictions.labels)
 
 
-def disputed_cards(ids: NDArray[np.str_], winner: Run, loser: Run, images: Pictures) -> list[Card]:
+def disputed_cards(
+    ids: NDArray[np.str_], winner: Run, loser: Run, images: SplitImages
+) -> list[Card]:
     """Those of `ids` first that the loser was surest of and wrong."""
     first, second = winner.shown_answers, loser.shown_answers
     if first is None or second is None:
@@ -137,7 +139,9 @@ def disputed_cards(ids: NDArray[np.str_], winner: Run, loser: Run, images: Pictu
     return cards(second.ids[chosen], {winner.label: first, loser.label: second}, images)
 
 
-def cards(ids: NDArray[np.str_], by_run: Mapping[str, Predictions], images: Pictures) -> list[Card]:
+def cards(
+    ids: NDArray[np.str_], by_run: Mapping[str, Predictions], images: SplitImages
+) -> list[Card]:
     """Cards for the images with these ids, with the three likeliest classes of each run."""
     uris = images.uris(ids.tolist())
     first = next(iter(by_run.values()))
@@ -167,10 +171,10 @@ def _varied(ordered: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np
     passed_over: list[int] = []
     seen: dict[int, int] = {}
     for index in ordered:
-        if len(chosen) == NUM_PICTURES:
+        if len(chosen) == NUM_IMAGES:
             break
         label = int(labels[index])
         seen[label] = seen.get(label, 0) + 1
         (chosen if seen[label] <= 2 else passed_over).append(int(index))
-    missing = NUM_PICTURES - len(chosen)
+    missing = NUM_IMAGES - len(chosen)
     return np.array(chosen + passed_over[:missing], dtype=np.int64)

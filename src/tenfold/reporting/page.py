@@ -6,21 +6,23 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tenfold.audit.card import markdown, model_card
 from tenfold.audit.store import known_answers, sections
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import Run, read_run, read_runs
 from tenfold.files import read_json, without_folders, write_text
 from tenfold.recipe import recipe_from_dict
 from tenfold.recipe.dotted import as_texts
-from tenfold.reporting import figures, story
+from tenfold.reporting import figures
 from tenfold.reporting.comparison import view_runs
-from tenfold.reporting.galleries import Loader, Pictures, galleries, load_dataset
+from tenfold.reporting.galleries import Loader, SplitImages, galleries, load_dataset
 from tenfold.reporting.svg import standalone_svg
-from tenfold.reporting.templating import environment, render_page
+from tenfold.reporting.templating import environment, render_markdown, render_page
 from tenfold.run import RunFolder
 
 _STYLE_SHEETS = ("style.css", "report.css")
+HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+"""Data sets as the Hugging Face hub calls them."""
+
 _EXPORTS = {"float": "in floats", "int8": "in eight bits"}
 
 
@@ -30,7 +32,7 @@ def write_report(
     """Write a page about one run, or one that compares several, and return where it is.
 
     path: the HTML file; for a single run `report.html` in its folder where None.
-    loader: gives a run's data set back, for its pictures; where it fails, the page says so in
+    loader: gives a run's data set back, for its images; where it fails, the page says so in
         their place.
 
     Raises TenfoldError where a folder holds no run or a damaged one, where the same run is named
@@ -67,10 +69,10 @@ def card_text(run_folder: Path) -> str:
     Raises TenfoldError where the folder holds no run, or one without scores.
     """
     run = read_run(Path(run_folder))
-    card = model_card(run, known_answers(RunFolder(run.folder)))
-    if card is None:
+    if run.shown_scores is None:
         raise TenfoldError(f"{run_folder} has no scores; run `tenfold evaluate` on it first.")
-    return without_folders(markdown(run, card))
+    answers = known_answers(RunFolder(run.folder))
+    return without_folders(render_markdown("card.md", run=run, answers=answers, hub=HUB_NAMES))
 
 
 def _write_card(run: Run) -> None:
@@ -105,19 +107,19 @@ def write_figures(run_folder: Path) -> list[Path]:
 
 def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
     """The page about `runs` as HTML that refers to nothing outside itself."""
-    tools = {"figures": figures, "story": story, "settings_of": _settings}
+    tools = {"figures": figures, "settings_of": _settings}
     if len(runs) > 1:
         sheets, values = (*_STYLE_SHEETS, "study.css"), view_runs(runs, loader=loader)
         return render_page("comparison.html", style_sheets=sheets, **tools, **values)
     (run,) = runs
-    images, answers = Pictures(run, loader), known_answers(RunFolder(run.folder))
+    images, answers = SplitImages(run, loader), known_answers(RunFolder(run.folder))
     return render_page(
         "single.html",
         style_sheets=_STYLE_SHEETS,
         run=run,
         images=images,
         galleries=galleries(run, images),
-        trust=model_card(run, answers) if answers else None,
+        answers=answers,
         sections=sections(answers),
         exports=_exports(run.folder),
         **tools,

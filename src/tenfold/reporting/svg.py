@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 INK = "#fe0a01"
@@ -43,6 +44,9 @@ _SETTINGS: Any = {
     "ytick.labelsize": 10,
     "legend.fontsize": 10.5,
     "legend.frameon": False,
+    "legend.borderpad": 0,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.4,
     "text.color": INK,
     "text.parse_math": False,  # a class may be named `$5 notes`
     "axes.labelcolor": MUTED,
@@ -54,6 +58,8 @@ _SETTINGS: Any = {
     "axes.unicode_minus": True,
     "axes.formatter.use_mathtext": False,
     "xtick.color": LINE,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
     "xtick.major.pad": 6,  # the first label would touch that of the other axis
     "ytick.color": LINE,
     "xtick.labelcolor": MUTED,
@@ -131,7 +137,9 @@ def light_palette() -> dict[str, str]:
 @styled
 def _render(figure: Figure) -> str:
     content = io.StringIO()
-    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    # Not by savefig, which lays the figure out in a drawing of its own and then draws again.
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(content, metadata={"Date": None, "Creator": None})
     text = re.sub(r"<metadata>.*?</metadata>", "", content.getvalue(), flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     # Coordinates only; the text between the tags says what it says.

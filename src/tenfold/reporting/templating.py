@@ -1,6 +1,7 @@
 """The templates and style sheets of all pages: `render_page`."""
 
 import itertools
+import json
 import re
 from collections.abc import Callable
 from functools import cache
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
+_FALLBACK = re.compile(r"could not be reached|fall(s|ing)?[ -]?back|instead of|in place of", re.I)
+_MARKUP = re.compile(r"([\\`*_\[\]<>#|&])")  # Of Markdown, in names of classes and folders.
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|(?:s|min|h|MB|GB|points?|times)\b)")
 
 
@@ -40,6 +43,12 @@ def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) 
     styles = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in style_sheets)
     page = environment().get_template(template)
     return page.render(styles=styles, version=__version__, chart=_chart_maker(), **values)
+
+
+def render_markdown(template: str, **values: Any) -> str:
+    """The template as Markdown, where its filter `markdown` marks what is shown as it is."""
+    templates = environment().overlay(autoescape=False, finalize=str, keep_trailing_newline=True)
+    return templates.get_template(template).render(version=__version__, **values)
 
 
 def _chart_maker() -> Callable[..., Chart]:
@@ -73,7 +82,7 @@ def environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from tenfold.data.encoding import png_data_uri
-    from tenfold.reporting.pictures import picture_uri
+    from tenfold.reporting.thumbnails import thumbnail_uri
 
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -89,17 +98,20 @@ def environment() -> "Environment":
         "counted": counted,
         "duration": formatting.duration,
         "in_words": formatting.in_words,
-        "image_uri": picture_uri,
+        "image_uri": thumbnail_uri,
         "interval": formatting.interval,
         "listed": formatting.listed,
+        "markdown": lambda text: _MARKUP.sub(r"\\\1", text),
         "plain": formatting.plain,
         "png_uri": png_data_uri,
         "memory": formatting.memory,
         "moment": formatting.moment,
         "points": formatting.points,
+        "quoted": json.dumps,
         "rate": formatting.rate,
         "signed_points": formatting.signed_points,
     }
+    templates.tests["fallback"] = lambda note: _FALLBACK.search(note) is not None
     return templates
 
 

@@ -18,22 +18,31 @@ from matplotlib.ticker import (
 )
 
 from tenfold.formatting import in_words
-from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks, short
+from tenfold.reporting.figures import (
+    finish_curves,
+    name_rows,
+    new_chart,
+    percent_ticks,
+    short,
+    value_beside_bar,
+)
 from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, MUTED, SERIES, SURFACE, styled
 from tenfold.results.searches import SearchSummary, Setting, Trial
 
 OWN = SERIES[1]
 """The colour of the recipe as it is."""
 
+_MARKS = (
+    ("pruned", "o", 5, SURFACE, MUTED),
+    ("complete", "o", 6.5, ACCENT, SURFACE),
+    ("the recipe", "D", 7, OWN, SURFACE),
+    ("best", "*", 14, GOOD, SURFACE),
+)
+"""What stands for a trial: label, marker and its size, colours of its face and edge."""
+
 _GOLDEN = 0.618
 _MOST_TICKS = 7
 _SMALLEST_SPAN = 0.02  # a narrower axis would make noise look like a result
-_LEGEND: Any = {
-    "loc": "outside upper left",
-    "handlelength": 1.2,
-    "borderpad": 0,
-    "columnspacing": 1.2,
-}
 
 
 @styled
@@ -52,12 +61,13 @@ def history(search: SearchSummary) -> Figure:
         end = max(t.number for t in search.trials)
         x = [*(t.number for t in complete), end]
         axes.step(x, [*best, best[-1]], where="post", color=INK, linewidth=1.4, label="best so far")
-    _draw_own_line(axes, search)
+    own = search.own_trial
+    if own is not None and own.accuracy is not None:
+        axes.axhline(own.accuracy, color=OWN, linewidth=1.2, linestyle="--", zorder=1.5)
     _finish_accuracy(axes, floor)
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
-    axes.grid(axis="y")
-    figure.legend(ncols=3, **_LEGEND)
+    figure.legend(loc="outside upper left", ncols=3)
     return figure
 
 
@@ -68,19 +78,19 @@ def curves(search: SearchSummary) -> Figure:
     drawn = [t for t in search.trials if any(value is not None for value in t.values)]
     for trial in drawn:
         if trial not in (search.best_trial, search.own_trial):
-            pruned = trial.state == "pruned"
-            _draw_line(axes, trial, colour=MUTED if pruned else ACCENT, width=0.9, faint=True)
+            colour = MUTED if trial.state == "pruned" else ACCENT
+            _draw_line(axes, trial, color=colour, linewidth=0.9, alpha=0.7, zorder=2)
     if search.own_trial is not None and search.own_trial is not search.best_trial:
-        _draw_line(axes, search.own_trial, colour=OWN, width=2.0, label="the recipe")
+        _draw_line(axes, search.own_trial, color=OWN, linewidth=2.0, label="the recipe", zorder=4)
     if search.best_trial is not None:
         label = "the best, the recipe as it is" if search.best_trial.is_baseline else "the best"
-        _draw_line(axes, search.best_trial, colour=GOOD, width=2.2, label=label)
+        _draw_line(axes, search.best_trial, color=GOOD, linewidth=2.2, label=label, zorder=4)
     axes.plot([], [], color=ACCENT, linewidth=0.9, alpha=0.7, label="complete")
     axes.plot([], [], color=MUTED, linewidth=0.9, alpha=0.7, label="pruned")
     finish_curves(axes, quantity="accuracy")
     axes.set_ylabel("validation accuracy")
     axes.set_xlabel("epoch")
-    figure.legend(ncols=2, **_LEGEND)
+    figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
@@ -89,34 +99,20 @@ def importances(search: SearchSummary) -> Figure:
     """The share of each setting in the spread of the accuracies, as bars, largest first."""
     assert search.importances is not None
     items = list(search.importances.items())[::-1]
-    figure, axes = new_chart(height=46 + 20 * len(items))
-    rows = np.arange(len(items))
+    figure, axes = new_chart(height=46 + 20 * len(items), grid="x", percent="x")
+    rows = name_rows(axes, [search.short_name(key) for key, _ in items])
     axes.barh(rows, [share for _, share in items], 0.62, color=ACCENT, alpha=0.55)
     for row, (_, share) in zip(rows, items, strict=True):
-        axes.annotate(
-            f"{100 * share:.0f} %",
-            (share, row),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9.5,
-            color=MUTED,
-        )
-    axes.set_yticks(rows, [short(search.short_name(key)) for key, _ in items])
-    axes.set_ylim(-0.6, len(items) - 0.4)
+        value_beside_bar(axes, row, share, f"{100 * share:.0f} %")
     axes.set_xlim(0, 1.12 * max(search.importances.values()))
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(percent_ticks())
-    axes.grid(axis="x")
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(length=0)
     return figure
 
 
 @styled
 def slice_of(search: SearchSummary, setting: Setting) -> Figure:
     """The accuracy of each trial over its value of one setting."""
-    figure, axes = new_chart(height=190)
+    figure, axes = new_chart(height=190, grid="both")
     floor = _floor(search)
     tried = [(_x(setting, t), t) for t in _judged(search) if setting.key in t.params]
     _draw_trials(axes, tried, search, floor=floor)
@@ -136,7 +132,6 @@ def slice_of(search: SearchSummary, setting: Setting) -> Figure:
         axes.xaxis.set_major_locator(_linear_ticks(setting))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: in_words(float(value))))
     _finish_accuracy(axes, floor)
-    axes.grid()
     return figure
 
 
@@ -145,73 +140,33 @@ def _draw_trials(
 ) -> None:
     """Trials as marks by their state; those below `floor` as triangles on it."""
 
-    def draw(chosen: Sequence[tuple[float, float]], label: str, **marks: Any) -> None:
+    def labels(trial: Trial) -> list[str]:
+        own = ["the recipe"] if trial is search.own_trial else []
+        return own + (["best"] if trial is search.best_trial else []) or [trial.state]
+
+    for label, marker, size, colour, edge in _MARKS:
+        chosen = [(x, trial.reached or 0.0) for x, trial in placed if label in labels(trial)]
+        marks: Any = {"markersize": size, "markerfacecolor": colour, "markeredgecolor": edge}
+        marks |= {"markeredgewidth": 0.9, "alpha": 0.8 if label == "complete" else 1}
+        marks |= {"linestyle": "", "clip_on": False, "zorder": 2 if marker == "o" else 4}
         inside = [(x, y) for x, y in chosen if y >= floor]
         below = [x for x, y in chosen if y < floor]
         if inside:
-            axes.plot(*zip(*inside, strict=True), linestyle="", label=label, clip_on=False, **marks)
+            axes.plot(*zip(*inside, strict=True), marker, label=label, **marks)
         if below:
-            marks = {**marks, "marker": "v", "label": None if inside else label}
-            axes.plot(below, [floor] * len(below), linestyle="", clip_on=False, **marks)
-
-    own, best = search.own_trial, search.best_trial
-    plain = [(x, t) for x, t in placed if t is not own and t is not best]
-    for state, colours in (
-        ("pruned", {"markerfacecolor": SURFACE, "markeredgecolor": MUTED}),
-        ("complete", {"markerfacecolor": ACCENT, "markeredgecolor": SURFACE, "alpha": 0.8}),
-    ):
-        chosen = [(x, _height(t)) for x, t in plain if t.state == state]
-        size = 5 if state == "pruned" else 6.5
-        draw(chosen, state, marker="o", markersize=size, markeredgewidth=0.9, zorder=2, **colours)
-    for trial, label, marker, colour in ((own, "the recipe", "D", OWN), (best, "best", "*", GOOD)):
-        chosen = [(x, _height(t)) for x, t in placed if trial is not None and t is trial]
-        size = 7 if marker == "D" else 14
-        draw(
-            chosen,
-            label,
-            marker=marker,
-            markersize=size,
-            markerfacecolor=colour,
-            markeredgecolor=SURFACE,
-            markeredgewidth=0.8,
-            zorder=4,
-        )
+            hidden = None if inside else label
+            axes.plot(below, [floor] * len(below), "v", label=hidden, **marks)
 
 
-def _draw_line(
-    axes: Axes,
-    trial: Trial,
-    *,
-    colour: str,
-    width: float,
-    label: str | None = None,
-    faint: bool = False,
-) -> None:
+def _draw_line(axes: Axes, trial: Trial, **style: Any) -> None:
     y = [math.nan if value is None else value for value in trial.values]
-    axes.plot(
-        range(1, len(y) + 1),
-        y,
-        color=colour,
-        linewidth=width,
-        label=label,
-        alpha=0.7 if faint else 1,
-        marker="o" if len(y) < 2 else None,
-        markersize=3,
-        zorder=2 if faint else 4,
-    )
-
-
-def _draw_own_line(axes: Axes, search: SearchSummary) -> None:
-    if search.own_trial is not None and search.own_trial.accuracy is not None:
-        axes.axhline(
-            search.own_trial.accuracy, color=OWN, linewidth=1.2, linestyle="--", zorder=1.5
-        )
+    marker = "o" if len(y) < 2 else None
+    axes.plot(range(1, len(y) + 1), y, marker=marker, markersize=3, **style)
 
 
 def _finish_accuracy(axes: Axes, floor: float) -> None:
     _, high = axes.get_ylim()
     axes.set_ylim(floor, max(high, floor + _SMALLEST_SPAN))
-    axes.tick_params(length=0)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(percent_ticks())
     axes.set_ylabel("validation accuracy")
@@ -222,14 +177,10 @@ def _judged(search: SearchSummary) -> list[Trial]:
     return [t for t in search.of_state("complete", "pruned") if t.last_value is not None]
 
 
-def _height(trial: Trial) -> float:
-    return trial.reached or 0.0
-
-
 def _floor(search: SearchSummary) -> float:
     """The lowest accuracy that is drawn to scale: a few bad trials must not press the good ones
     together."""
-    heights = [_height(trial) for trial in _judged(search)]
+    heights = [trial.reached or 0.0 for trial in _judged(search)]
     if not heights:
         return 0.0
     top, quarter = max(heights), float(np.quantile(heights, 0.25))

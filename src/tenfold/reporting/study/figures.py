@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
-from tenfold.formatting import percent, signed_points
-from tenfold.reporting.figures import finish_curves, new_chart, percent_ticks, short
+from tenfold.formatting import duration, percent, signed_points
+from tenfold.reporting.figures import finish_curves, name_rows, new_chart, percent_ticks, short
 from tenfold.reporting.study.marks import PUBLISHED, Mark
 from tenfold.reporting.svg import BAD, INK, LINE, MUTED, styled
 from tenfold.results.studies import Band, Comparison, Curves, Estimate, StudySummary
@@ -29,6 +29,7 @@ _DIFFERENCES_WIDTH = 104
 _SHORTEST_AXIS = 0.02  # a narrower one would make noise look like a result
 _MANY_LINES = 6
 _SMALL_GAP = 0.03
+_HOLLOW: Any = {"markerfacecolor": "none", "markeredgewidth": 1.6, "markersize": 8.5}
 _ROUND_TIMES = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 36_000, 86_400, 259_200, 864_000)
 _WIDE_RATIO = 20  # costs that differ by more than this go on a logarithmic axis
 _ROOM_FOR_TEXT = 0.28  # of a small chart's height; a smaller gap is named below its lines
@@ -134,7 +135,7 @@ def _interval_plot(rows: Sequence[Row], *, axis: str, is_difference: bool = Fals
     """
     labels = [_wrapped(row.label) for row in rows]
     heights = [_ROW_HEIGHT + _LINE_HEIGHT * label.count("\n") for label in labels]
-    figure, axes = new_chart(height=60 + sum(heights))
+    figure, axes = new_chart(height=60 + sum(heights), grid="")
     _fit_values(axes, rows, is_difference=is_difference)
     top = 6.0
     for row, label, height in zip(rows, labels, heights, strict=True):
@@ -157,14 +158,8 @@ def lines_with_bands(lines: Sequence[Line]) -> Figure:
     strength = 0.14 if len(lines) <= _MANY_LINES else 0.07
     for line in lines:
         step = max(1, round(len(line.epochs) / 10))
-        axes.fill_between(
-            line.epochs,
-            line.band.low,
-            line.band.high,
-            color=line.mark.colour,
-            alpha=strength,
-            linewidth=0,
-        )
+        shade: Any = {"color": line.mark.colour, "alpha": strength, "linewidth": 0}
+        axes.fill_between(line.epochs, line.band.low, line.band.high, **shade)
         axes.plot(
             line.epochs,
             line.band.mean,
@@ -221,7 +216,7 @@ def train_against_validation(
 @styled
 def accuracy_against(marked: Sequence[tuple[Mark, float, Estimate]], *, cost: str) -> Figure:
     """Accuracy with its interval against `cost`: `training time` in seconds or `parameters`."""
-    figure, axes = new_chart(height=270)
+    figure, axes = new_chart(height=270, grid="both", percent="y")
     costs = [value for _, value, _ in marked]
     for mark, value, found in marked:
         axes.plot([value] * 2, [found.low, found.high], color=mark.colour, linewidth=1.4)
@@ -232,10 +227,7 @@ def accuracy_against(marked: Sequence[tuple[Mark, float, Estimate]], *, cost: st
         axes.minorticks_off()
     else:
         axes.set_xlim(left=0, right=max(costs) * 1.15)
-    axes.grid()
-    axes.tick_params(length=0)
     axes.set_ylabel("accuracy")
-    axes.yaxis.set_major_formatter(percent_ticks())
     if cost == "parameters":
         axes.set_xlabel("parameters")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -251,8 +243,9 @@ def class_gains(
     """For each class (name, before, after) a line from one recall to the other."""
     ordered = sorted(gains, key=lambda gain: gain[2] - gain[1])
     row_height = 20 if len(ordered) <= 30 else 13
-    figure, axes = new_chart(height=64 + row_height * len(ordered))
-    rows, ends = np.arange(len(ordered)), np.array([gain[1:] for gain in ordered])
+    figure, axes = new_chart(height=64 + row_height * len(ordered), grid="x", percent="x")
+    rows = name_rows(axes, [gain[0] for gain in ordered])
+    ends = np.array([gain[1:] for gain in ordered])
     axes.hlines(rows, ends[:, 0], ends[:, 1], color=MUTED, linewidth=1.6, zorder=1.5)
     for values, (label, mark), fill in zip(ends.T, sides, ("none", None), strict=True):
         # matplotlib hides labels that begin with an underscore.
@@ -261,14 +254,8 @@ def class_gains(
             values, rows, mark.marker, color=mark.colour, markerfacecolor=fill, label=label,
             markersize=7, clip_on=False,
         )  # fmt: skip
-    axes.set_yticks(rows, [short(gain[0]) for gain in ordered])
-    axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(percent_ticks())
-    axes.grid(axis="x")
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(length=0)
-    figure.legend(loc="outside upper left", ncols=2, handlelength=1, borderpad=0)
+    figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
@@ -277,7 +264,7 @@ def time_axis(axes: Axes) -> None:
     low, high = axes.get_xlim()
     if axes.get_xscale() == "log":
         chosen = [second for second in _ROUND_TIMES if low <= second <= high]
-        axes.set_xticks(chosen, [_short_time(second) for second in chosen])
+        axes.set_xticks(chosen, [duration(second) for second in chosen])
         axes.minorticks_off()
         axes.set_xlabel("training time")
         return
@@ -290,15 +277,6 @@ def time_axis(axes: Axes) -> None:
     shown = [tick for tick in ticks if low <= tick * seconds <= high]
     axes.set_xticks([tick * seconds for tick in shown], [f"{tick:g}" for tick in shown])
     axes.set_xlabel(f"training time in {unit}")
-
-
-def _short_time(seconds: int) -> str:
-    size, unit = next(
-        (size, unit)
-        for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-        if seconds >= size
-    )
-    return f"{seconds // size} {unit}"
 
 
 def common_limits(curves: Sequence[Curves], *, quantity: str) -> tuple[float, float]:
@@ -369,17 +347,7 @@ def _draw_row(axes: Axes, row: Row, *, y: float, zero: bool) -> None:
 
 
 def _draw_published(axes: Axes, x: float, y: float, *, colour: str) -> None:
-    axes.plot(
-        [x],
-        [y],
-        PUBLISHED,
-        markersize=8.5,
-        markerfacecolor="none",
-        markeredgecolor=colour,
-        markeredgewidth=1.6,
-        zorder=4,
-        clip_on=False,
-    )
+    axes.plot(x, y, PUBLISHED, markeredgecolor=colour, zorder=4, clip_on=False, **_HOLLOW)
 
 
 def _fit_values(axes: Axes, rows: Sequence[Row], *, is_difference: bool) -> None:
@@ -394,7 +362,6 @@ def _fit_values(axes: Axes, rows: Sequence[Row], *, is_difference: bool) -> None
     axes.set_xlim(max(low - margin, bounds[0]), min(high + margin, bounds[1]))
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(_points_ticks() if is_difference else percent_ticks())
-    axes.tick_params(length=0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
 
@@ -407,14 +374,9 @@ def _explain_marks(figure: Figure, rows: Sequence[Row]) -> None:
     if any(len(row.values) > 1 for row in rows):
         axes.plot([], [], "o", color=INK, markersize=3, label="one seed")
     if any(row.published for row in rows):
-        axes.plot(
-            [], [], PUBLISHED, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.6,
-            markersize=8, label="published",
-        )  # fmt: skip
+        axes.plot([], [], PUBLISHED, markeredgecolor=INK, label="published", **_HOLLOW)
     if axes.get_legend_handles_labels()[0]:
-        figure.legend(
-            loc="outside upper left", ncols=3, handlelength=1.6, borderpad=0, columnspacing=1.2
-        )
+        figure.legend(loc="outside upper left", ncols=3)
 
 
 def _measure_gap(axes: Axes, epoch: int, train: float, validation: float) -> None:
@@ -424,18 +386,9 @@ def _measure_gap(axes: Axes, epoch: int, train: float, validation: float) -> Non
         return
     low, high = axes.get_ylim()
     has_room = gap > _ROOM_FOR_TEXT * (high - low)
-    axes.annotate(
-        "",
-        (epoch, train),
-        (epoch, validation),
-        arrowprops={
-            "arrowstyle": "<->" if has_room else "-",
-            "color": BAD,
-            "linewidth": 1.2,
-            "shrinkA": 0,
-            "shrinkB": 0,
-        },
-    )
+    arrow = {"arrowstyle": "<->" if has_room else "-", "color": BAD, "linewidth": 1.2}
+    arrow |= {"shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (epoch, train), (epoch, validation), arrowprops=arrow)
     axes.annotate(
         f"{100 * gap:.0f} points",
         (epoch, (train + validation) / 2 if has_room else validation),
@@ -452,7 +405,7 @@ def _points_ticks() -> FuncFormatter:
     """A difference of shares as points: `+0.5`."""
 
     def text(value: float, _: int | None) -> str:
-        size = f"{abs(round(100 * value, 2)):g}"
-        return size if size == "0" else f"{'+' if value > 0 else chr(0x2212)}{size}"
+        number = round(100 * value, 2)
+        return f"{number:+g}".replace("-", "\N{MINUS SIGN}") if number else "0"
 
     return FuncFormatter(text)

@@ -38,7 +38,7 @@ def view_study(study: StudySummary) -> dict[str, Any]:
     """The values of the template for `study`."""
     return {
         "study": study,
-        "study_story": story,
+        "story": story,
         "study_figures": figures,
         "signs": _SIGNS,
         "marks": {variant.label: Mark(n) for n, variant in enumerate(study.variants)},
