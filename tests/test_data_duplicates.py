@@ -7,9 +7,13 @@ from tenfold.data.duplicates import (
     NearPairs,
     exact_groups,
     joined,
-    near_groups,
     near_pairs,
 )
+
+
+def near_groups(parts):
+    groups = exact_groups(parts)
+    return joined(groups, near_pairs(parts, groups=groups))
 
 
 def scenes(number, *, seed, side=32):

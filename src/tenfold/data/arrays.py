@@ -136,5 +136,4 @@ def _labels(values: Any, what: str) -> list[int | str]:
             f"{what} is {labels.shape} {labels.dtype}, where (N,) whole numbers were expected; "
             "convert it."
         )
-    found: list[int | str] = labels.tolist()
-    return found
+    return list(labels.tolist())
