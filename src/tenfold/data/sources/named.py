@@ -27,10 +27,8 @@ _CONVERTED = "refs/convert/parquet"
 
 def is_elsewhere(name: str) -> bool:
     """Whether `name` is a data set of the hub, of torchvision, or of a reader of one's own."""
-    return name.startswith(HUB) or name in TORCHVISION or _is_reader(name)
-
-
-def _is_reader(name: str) -> bool:
+    if name.startswith(HUB) or name in TORCHVISION:
+        return True
     return re.fullmatch(r".*\.py:\w+|\w+(\.\w+)*:\w+", name) is not None and not Path(name).exists()
 
 
