@@ -151,7 +151,7 @@ def test_what_only_a_library_cannot_name_is_a_sentence(tenfold, monkeypatch):
     def export(*arguments, **options):
         odd(b"name\xff").encode()
 
-    monkeypatch.setattr("tenfold.data.formats.export", export)
+    monkeypatch.setattr("tenfold.data.export", export)
     status, output = tenfold("data", "export", "digits", "out.npz")
     assert status == 2
     assert output.splitlines()[-1].startswith("error: 'name\\udcff' is not UTF-8")

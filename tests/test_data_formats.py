@@ -151,9 +151,9 @@ import numpy as np
 from tenfold.data import Dataset, Images, export
 from tenfold.errors import TenfoldError
 random = np.random.default_rng(0)
-pixels = random.integers(0, 256, (2000, 32, 32, 3), dtype=np.uint8)
-ids = np.array([f"train/{i}" for i in range(1, 2001)])
-images = Images(pixels, np.arange(2000) % 2, ("a", "b"), ids)
+pixels = random.integers(0, 256, (1000, 32, 32, 3), dtype=np.uint8)
+ids = np.array([f"train/{i}" for i in range(1, 1001)])
+images = Images(pixels, np.arange(1000) % 2, ("a", "b"), ids)
 folder = pathlib.Path(sys.argv[1])
 for layout in ("folder", "parquet", "npz"):
     try:

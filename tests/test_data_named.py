@@ -201,6 +201,9 @@ def load():
 
 def wrong():
     return 3
+
+def float():
+    return {"train": (np.zeros((6, 4, 4), np.uint8), np.zeros(6))}
 """
 
 
@@ -217,8 +220,27 @@ def test_a_reader_of_ones_own_is_named_as_data_and_trained_on(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ("np.array(['b', 'a'] * 3, dtype=object)", ("a", "b")),
+        ("['b', 'a'] * 3", ("a", "b")),
+        ("np.array([7, 5] * 3, np.uint8)", ("5", "7")),
+    ],
+)
+def test_labels_of_a_reader_of_ones_own_are_numbers_or_names(tmp_path, labels, names):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        f"def load():\n    return {{'train': (np.zeros((6, 4, 4), np.uint8), {labels})}}\n"
+    )
+    dataset = load("mine.py:load")
+    assert dataset.class_names == names
+    assert dataset.train.labels.tolist() == [1, 0] * 3
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("mine.py:float", r"train labels is \(6,\) float64, where \(N,\) whole numbers or names"),
         ("mine.py:wrong", "returned int, where"),
         ("mine.py:lod", r"no function 'lod' \(did you mean 'load'"),
         ("other.py:load", "there is no file other.py"),

@@ -1,9 +1,11 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 from tenfold.data.images import Dataset, Images
 from tenfold.data.leaks import check_leaks, find_overlaps
-from tenfold.data.splits import evaluation_split, training_data
+from tenfold.data.splits import TrainingData, evaluation_split, training_data
 from tenfold.errors import TenfoldError
 
 
@@ -198,14 +200,14 @@ def test_the_same_arguments_give_the_same_pictures_of_data_loaded_again():
 
 def test_training_data_knows_where_it_is_from_and_has_no_test():
     data = training_data(CASES["train alone"], train_size=0, validation_size=6, seed=0)
-    assert (data.name, data.source, data.checksums) == (
+    assert (data.dataset_name, data.source, data.checksums) == (
         "noise",
         "made here",
         {"train": "abc"},
     )
     assert data.notes[0] == "a note"
     assert "12 of its 60 pictures were held out" in data.notes[1]
-    assert data.test is None
+    assert not any("test" in field.name for field in fields(TrainingData))
 
 
 def test_a_data_set_without_test_pictures_says_so():

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from tenfold.console.summaries import show_metrics
-from tenfold.data import formats
+from tenfold.data import export, formats
 from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import compare_labels
@@ -213,7 +213,7 @@ def test_row_23_a_class_missing_in_one_split_is_mapped_by_name(tmp_path, form, m
     assert any(f"{split} split has no images of: {missing}" in note for note in dataset.notes)
     if form != "images":
         target = tmp_path / ("out.npz" if form == "npz" else "out")
-        formats.export(dataset, target, "folder" if form == "csv" else form)
+        export(dataset, target, "folder" if form == "csv" else form)
         dataset = formats.read(target)
     assert dataset.class_names == ("ant", "bee", "cat")
     assert {part: named(dataset, part) for part in wanted} == wanted

@@ -307,7 +307,7 @@ def test_row_57_few_steps_are_enough_for_averages_and_schedules(few_steps, chang
 @pytest.fixture(scope="module")
 def few_steps():
     """A function that says how many of 300 new pictures are told right after twelve steps."""
-    some = TrainingData("noise", pictures(192), pictures(300, seed=1), None, "a test")
+    some = TrainingData(pictures(192), pictures(300, seed=1), "tinted noise", "made for a test")
 
     @functools.cache
     def reached(*changes):
@@ -419,7 +419,7 @@ def test_mixing_compares_with_both_labels():
     images = pictures(64)
     labels = np.zeros(64, dtype=np.int64)
     one_class = Images(images.pixels, labels, images.class_names, images.ids)
-    only = TrainingData("one", one_class, None, None, "a test")
+    only = TrainingData(train=one_class, validation=None, dataset_name="one", source="a test")
     fitted = fit(tiny("augmentation.mixup=1.0", "optimizer.lr=0.05"), only)
     assert fitted.history.metrics[-1]["train_accuracy"] > 0.9
 
@@ -477,7 +477,7 @@ def test_every_shipped_recipe_trains_for_two_steps(name, monkeypatch, tmp_path):
         np.array([str(i) for i in range(number)]),
     )
     small = images.take(np.arange(20))
-    fitted = fit(recipe, TrainingData("noise", images, small, None, "a test"))
+    fitted = fit(recipe, TrainingData(images, small, dataset_name="noise", source="a test"))
     assert fitted.history.metrics[0]["step"] == 2
     assert len(fitted.history.metrics) == max(len(stages), 1)
     assert np.isfinite(fitted.history.metrics[0]["train_loss"])
@@ -505,7 +505,7 @@ def test_the_options_of_a_model_reach_it(values, layer, number):
         ("a", "b"),
         np.array([str(i) for i in range(32)]),
     )
-    training = TrainingData("noise", images, images, None, "a test")
+    training = TrainingData(images, images, dataset_name="noise", source="a test")
     module = fit(recipe_from_dict(values), training).model.module
     assert sum(isinstance(m, layer) for m in module.modules()) == number
 

@@ -33,8 +33,7 @@ def data(number: int = 192, *, validation: int = 60) -> TrainingData:
     return TrainingData(
         train=pictures(number),
         validation=pictures(validation, seed=1) if validation else None,
-        test=None,
-        name="tinted noise",
+        dataset_name="tinted noise",
         source="made for a test",
     )
 

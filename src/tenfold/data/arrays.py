@@ -129,12 +129,13 @@ def _pixels(pixels: NDArray[Any], what: str) -> NDArray[np.uint8]:
 
 def _labels(values: Any, what: str) -> list[int | str]:
     labels = np.asarray(values)
+    if labels.dtype.kind == "O":  # As tables of strings come.
+        labels = np.array(labels.tolist())
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise TenfoldError(
-            f"{what} is {labels.shape} {labels.dtype}, where (N,) whole numbers were expected; "
-            "convert it."
+            f"{what} is {labels.shape} {labels.dtype}, where (N,) whole numbers or names were "
+            "expected; convert it."
         )
-    found: list[int | str] = labels.tolist()
-    return found
+    return list(labels.tolist())

@@ -22,20 +22,8 @@ from tenfold.data.images import Dataset, Images, Settings, numbered_ids
 from tenfold.errors import TenfoldError
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
-
-_CIFAR100 = """
-apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
-butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab
-crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
-keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse
-mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy
-porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
-snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
-tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-"""
-
 CIFAR10_CLASS_NAMES = tuple(_CIFAR10.split())
-CIFAR100_CLASS_NAMES = tuple(_CIFAR100.split())
+CIFAR100_CLASS_NAMES = tuple(Path(__file__).with_name("cifar100.txt").read_text("utf-8").split())
 """Class names in label order, for copies that come without them."""
 
 _NUM_VALUES = 3 * 32 * 32
@@ -55,10 +43,6 @@ class _Layout(NamedTuple):
     test: str
     beside: str
     key: Any = None
-
-    @property
-    def num_batches(self) -> int:
-        return 5 if self.name == "cifar10" else 1
 
     def is_train(self, file: str) -> bool:
         return re.fullmatch(self.train, file) is not None
@@ -123,7 +107,8 @@ def read_cifar(path: Path, settings: Settings) -> Dataset:
         raise TenfoldError(
             f"{place}: {error}; the file is damaged or no CIFAR batch: get it again."
         ) from error
-    is_whole = len(train) >= layout.num_batches and layout.is_train(train[0])
+    num_batches = 5 if layout.name == "cifar10" else 1
+    is_whole = len(train) >= num_batches and layout.is_train(train[0])
     notes = () if is_whole else (f"The train split is made of {', '.join(train)} alone.",)
     return Dataset.of(layout.name, splits, f"{path} (CIFAR {layout.kind} batches)", notes=notes)
 

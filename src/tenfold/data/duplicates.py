@@ -109,17 +109,11 @@ def near_pairs(
     return NearPairs(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def near_groups(
-    parts: Sequence[NDArray[np.uint8]], *, progress: Progress | None = None
-) -> _Numbers:
-    """For each picture the first of all that are exact or near duplicates of it, step by step."""
-    groups = exact_groups(parts)
-    pairs = near_pairs(parts, groups=groups, progress=progress)
-    return joined(groups, pairs)
-
-
 def joined(groups: _Numbers, pairs: NearPairs) -> _Numbers:
-    """`groups`, in which the two groups of every pair have become one, named by its first."""
+    """For each picture the first of all that are exact or near duplicates of it, step by step.
+
+    groups, pairs: from `exact_groups` and `near_pairs` of the same pictures.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

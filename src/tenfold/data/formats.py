@@ -34,12 +34,6 @@ _READERS: dict[str, Callable[[Path, Settings], Dataset]] = {
     "images": read_image_folder,
 }
 
-_LOOKED_FOR = (
-    "CIFAR batches (data_batch_1.bin, data_batch_1, train.bin), parquet files, a CSV file of "
-    "labels (trainLabels.csv, labels.csv) with pictures, class folders (train/cat/1.jpg or "
-    "cat/1.jpg), and an npz file were looked for"
-)
-
 
 def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
     """The data set at `path`, whatever its format; see `detect`.
@@ -76,7 +70,12 @@ def detect(path: Path) -> str:
     else:
         raise TenfoldError(f"{path} does not exist; check the path.")
     if kind is None:
-        raise TenfoldError(f"{path} holds no data set that is known: {_LOOKED_FOR}.")
+        raise TenfoldError(
+            f"{path} holds no data set that is known: CIFAR batches (data_batch_1.bin, "
+            "data_batch_1, train.bin), parquet files, a CSV file of labels (trainLabels.csv, "
+            "labels.csv) with pictures, class folders (train/cat/1.jpg or cat/1.jpg), and an npz "
+            "file were looked for."
+        )
     return kind
 
 

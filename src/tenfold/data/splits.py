@@ -6,14 +6,15 @@ class, so that runs on 1,000 and on 10,000 pictures can be compared.
 """
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.duplicates import exact_groups, near_groups
+from tenfold.data.duplicates import exact_groups, joined, near_pairs
 from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError
 
@@ -23,8 +24,17 @@ _Numbers = NDArray[np.int64]
 _TEST, _VALIDATION, _TRAIN = range(3)
 
 
-TrainingData = Dataset
-"""All that training may see. There is no test set in it, so nothing can be chosen by it."""
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """All that training may see. There is no test set in it, so nothing can be chosen by it."""
+
+    train: Images
+    validation: Images | None
+    dataset_name: str
+    source: str
+    notes: tuple[str, ...] = ()
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    white_level: int = 0
 
 
 def training_data(
@@ -57,12 +67,14 @@ def training_data(
     sizes = _Sizes(train_size, validation_size, test_size, seed)
     train = _images(dataset, "train", sizes)
     assert train is not None
-    return replace(
-        dataset,
+    return TrainingData(
         train=train,
         validation=_images(dataset, "validation", sizes),
-        test=None,
+        dataset_name=dataset.name,
+        source=dataset.source,
         notes=(*dataset.notes, *_partition(dataset, sizes).notes),
+        checksums=dataset.checksums,
+        white_level=dataset.white_level,
     )
 
 
@@ -139,7 +151,7 @@ def _make_partition(images: Images, dataset: Dataset, sizes: _Sizes) -> _Partiti
     makes_validation = dataset.validation is None and sizes.validation != 0
     exact = exact_groups([images.pixels]) if makes_test or makes_validation else rest
     if makes_test:
-        near = near_groups([images.pixels])
+        near = joined(exact, near_pairs([images.pixels], groups=exact))
         test, apart = _hold_out(images, rest, (near, exact), "test", sizes)
         near = near if apart else None
         notes.append(_note(len(test), len(images), apart=apart))

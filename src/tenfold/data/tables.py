@@ -211,7 +211,7 @@ def number_labels(
     """
     bare = [split for split, own in values.items() if own and set(own) <= set(_NO_LABEL)]
     notes = [f"The {split} split of {place} has no labels and was left out." for split in bare]
-    distinct = {split: set(own) for split, own in values.items() if split not in bare}
+    distinct = {split: dict.fromkeys(own) for split, own in values.items() if split not in bare}
     if declared:
         names = declared
         numbers: dict[Label, int] = {plain_name(name): n for n, name in enumerate(names)}

@@ -228,7 +228,7 @@ def _describe_run(
         threads=torch.get_num_threads(),
         seed=recipe.seed,
         data=DataFacts(
-            name=data.name,
+            name=data.dataset_name,
             location=str(location.resolve()) if location else None,
             source=data.source,
             checksums=dict(data.checksums),

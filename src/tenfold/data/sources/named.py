@@ -4,6 +4,7 @@ reader of one's own."""
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tenfold.data.arrays import from_arrays
 from tenfold.data.cache_folder import cache_folder
@@ -26,10 +27,8 @@ _CONVERTED = "refs/convert/parquet"
 
 def is_elsewhere(name: str) -> bool:
     """Whether `name` is a data set of the hub, of torchvision, or of a reader of one's own."""
-    return name.startswith(HUB) or name in TORCHVISION or _is_reader(name)
-
-
-def _is_reader(name: str) -> bool:
+    if name.startswith(HUB) or name in TORCHVISION:
+        return True
     return re.fullmatch(r".*\.py:\w+|\w+(\.\w+)*:\w+", name) is not None and not Path(name).exists()
 
 
@@ -88,13 +87,10 @@ def _from_torchvision(name: str) -> Dataset | Path:
     try:
         if name == "eurosat":
             return Path(kind(str(root), download=True).root)
-        by_split = name in ("svhn", "stl10")
-        splits = {
-            split: kind(
-                str(root), download=True, **({"split": split} if by_split else {"train": is_train})
-            )
-            for split, is_train in (("train", True), ("test", False))
-        }
+        key, values = "train", dict[str, Any](train=True, test=False)
+        if name in ("svhn", "stl10"):
+            key, values = "split", dict[str, Any](train="train", test="test")
+        splits = {s: kind(str(root), download=True, **{key: each}) for s, each in values.items()}
     except Exception as error:  # torchvision raises what urllib, zipfile and others raise.
         raise TenfoldError(
             f"{name} can't be fetched by torchvision ({first_line(error)}); check the network, or "
