@@ -227,7 +227,7 @@ def test_row_14_a_fast_run_ends_with_the_same_bits_after_an_interruption(step, s
 
 def test_an_epoch_sees_the_pictures_that_were_hardest(monkeypatch):
     seen, losses = [], []
-    real = batches.TrainingPictures.part
+    real = batches.TrainingImages.part
 
     def part(self, indices, **options):
         seen.append(indices)
@@ -236,7 +236,7 @@ def test_an_epoch_sees_the_pictures_that_were_hardest(monkeypatch):
     def save(state):
         losses.append(state.losses[0].clone())
 
-    monkeypatch.setattr(batches.TrainingPictures, "part", part)
+    monkeypatch.setattr(batches.TrainingImages, "part", part)
     fitted = fit(
         tiny("training.select=0.5", "training.epochs=6", "training.batch_size=48"),
         data(),

@@ -26,7 +26,7 @@ from tenfold.models import Pretrained, blocks_of, count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, StageOptions
 from tenfold.training.agreement import Agreement
-from tenfold.training.batches import TrainingInputs, TrainingPictures, batch_sizes
+from tenfold.training.batches import TrainingImages, TrainingInputs, batch_sizes
 from tenfold.training.clock import StepTimes
 from tenfold.training.compiling import compile_network
 from tenfold.training.devices import on_first_process
@@ -115,7 +115,7 @@ class Stage:
     def _build(self, previous: TrainingState | None) -> None:
         """Network, inputs and optimiser, the same for a seed."""
         recipe, stage, accelerator = self.recipe, self.stage, self.accelerator
-        images = TrainingPictures(
+        images = TrainingImages(
             self.data.train,
             augmentation=recipe.augmentation,
             normalisation=self.normalisation,
@@ -157,7 +157,7 @@ class Stage:
             )
             history.compile_seconds += seconds
 
-    def _features(self, model: Pretrained, images: TrainingPictures) -> TrainingFeatures:
+    def _features(self, model: Pretrained, images: TrainingImages) -> TrainingFeatures:
         """What the head sees of each image: of some versions, the first being the image itself."""
         data, accelerator = self.data, self.accelerator
 
