@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenfold.augment import (
-    STRENGTHS,
     EpochDraws,
     Mix,
     alternating_flips,
@@ -214,7 +213,14 @@ class TrainingImages(TrainingInputs):
             size,
             generator=seeded_generator(self._seed, "augmentation", epoch),
             flip=options.flip and not options.alternate,
-            **{name: getattr(options, name) for name in STRENGTHS},
+            translate=options.translate,
+            cutout=options.cutout,
+            brightness=options.brightness,
+            contrast=options.contrast,
+            saturation=options.saturation,
+            hue=options.hue,
+            zoom=options.zoom,
+            random_erasing=options.random_erasing,
         )
         if options.flip and options.alternate:
             flips = alternating_flips(

@@ -19,8 +19,8 @@ from tenfold.training.devices import on_first_process
 def shared_features(
     model: Pretrained,
     pixels: NDArray[np.uint8],
-    normalisation: Normalisation,
     *,
+    normalisation: Normalisation,
     accelerator: Accelerator,
     progress: Progress,
 ) -> Tensor:
