@@ -46,9 +46,9 @@ class SlowRank:
 
     def __call__(self) -> None:
         """Wrap the making of a batch."""
-        from tenfold.training.batches import TrainingPictures
+        from tenfold.training.batches import TrainingImages
 
-        real = TrainingPictures.part
+        real = TrainingImages.part
         seconds = self.seconds * (1.5 if in_rank(1) else 1.0)
         place, steps = Path(f"steps-{os.environ['RANK']}"), itertools.count(1)
 
@@ -57,7 +57,7 @@ class SlowRank:
             place.write_text(str(next(steps)))
             return real(self, indices, **keywords)
 
-        TrainingPictures.part = part
+        TrainingImages.part = part
 
 
 def result_of(folder: Path) -> dict:
@@ -109,9 +109,9 @@ class Spoil:
 
     def __call__(self) -> None:
         """Wrap the making of a batch."""
-        from tenfold.training.batches import TrainingPictures
+        from tenfold.training.batches import TrainingImages
 
-        real = TrainingPictures.part
+        real = TrainingImages.part
 
         def part(self, indices, **keywords):
             made = real(self, indices, **keywords)
@@ -119,7 +119,7 @@ class Spoil:
             return made._replace(inputs=made.inputs * factor)
 
         if in_rank(self.rank):
-            TrainingPictures.part = part
+            TrainingImages.part = part
 
 
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.long)])
@@ -156,10 +156,10 @@ class Fail:
         if not in_rank(self.rank):
             return
         from tenfold.training import validation
-        from tenfold.training.batches import TrainingPictures
+        from tenfold.training.batches import TrainingImages
 
         owner, name = {
-            "step": (TrainingPictures, "part"),
+            "step": (TrainingImages, "part"),
             "validation": (validation, "predict_images"),
         }[self.place]
         real = getattr(owner, name)

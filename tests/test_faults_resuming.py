@@ -325,9 +325,9 @@ class RecordSteps:
 
         import torch
 
-        from tenfold.training.batches import TrainingPictures
+        from tenfold.training.batches import TrainingImages
 
-        real = TrainingPictures.part
+        real = TrainingImages.part
 
         def part(self, indices, **keywords):
             made = real(self, indices, **keywords)
@@ -343,7 +343,7 @@ class RecordSteps:
             return made
 
         path = self.path
-        TrainingPictures.part = part
+        TrainingImages.part = part
 
 
 def test_row_14_order_augmentation_and_random_numbers_across_a_resume(folder, template, tmp_path):

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import inspect
 import itertools
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,8 +58,9 @@ def attributes_read() -> set[str]:
 
 
 def parameters_used(call: Any) -> set[str]:
-    """The parameters of a function that its body reads."""
-    [function] = ast.parse(inspect.getsource(call)).body
+    """The parameters of a function, or of a class's `__init__`, that its body reads."""
+    call = call.__init__ if inspect.isclass(call) else call
+    [function] = ast.parse(textwrap.dedent(inspect.getsource(call))).body
     assert isinstance(function, ast.FunctionDef)
     names = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
     body = [node for statement in function.body for node in ast.walk(statement)]

@@ -12,9 +12,7 @@ from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.recipe import load_recipe
 from tenfold.speed import accuracy
-from tenfold.speed import cost as cost_module
-from tenfold.speed.accuracy import RECIPES, recipe_for
-from tenfold.speed.cost import Cost, Meter
+from tenfold.speed.accuracy import RECIPES, Cost, Meter, recipe_for
 from tenfold.speed.networks import distinct_networks, measure_network
 from tenfold.speed.rates import Rates, convolution_rate, product_rate, seconds_of_one
 
@@ -33,7 +31,7 @@ class Clock:
 
 def test_a_cost_is_time_times_rate_without_the_probes(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(cost_module, "time", clock)
+    monkeypatch.setattr(accuracy, "time", clock)
     rates = iter([10e9, 20e9, 40e9])
 
     def probe():

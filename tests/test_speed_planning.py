@@ -26,7 +26,7 @@ from tenfold.speed.planning import (
     plan_run,
     unfinished_plan,
 )
-from tenfold.training.growing import with_sizes_for
+from tenfold.training.choice import with_sizes_for
 
 CPU = torch.device("cpu")
 

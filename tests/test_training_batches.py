@@ -13,7 +13,7 @@ from tenfold.data.normalisation import Normalisation, normalisation_of
 from tenfold.recipe import AugmentationOptions
 from tenfold.training import batches as batches_module
 from tenfold.training.batches import (
-    TrainingPictures,
+    TrainingImages,
     batch_sizes,
     derive_seed,
     epoch_batches,
@@ -37,7 +37,7 @@ EVERYTHING = AugmentationOptions(
 
 
 def pictures(images, augmentation=None, *, normalisation=UNIT, seed=0, epoch=0):
-    result = TrainingPictures(
+    result = TrainingImages(
         images,
         augmentation=augmentation or AugmentationOptions(),
         normalisation=normalisation,

@@ -227,7 +227,7 @@ def test_row_14_a_fast_run_ends_with_the_same_bits_after_an_interruption(step, s
 
 def test_an_epoch_sees_the_pictures_that_were_hardest(monkeypatch):
     seen, losses = [], []
-    real = batches.TrainingPictures.part
+    real = batches.TrainingImages.part
 
     def part(self, indices, **options):
         seen.append(indices)
@@ -236,7 +236,7 @@ def test_an_epoch_sees_the_pictures_that_were_hardest(monkeypatch):
     def save(state):
         losses.append(state.losses[0].clone())
 
-    monkeypatch.setattr(batches.TrainingPictures, "part", part)
+    monkeypatch.setattr(batches.TrainingImages, "part", part)
     fitted = fit(
         tiny("training.select=0.5", "training.epochs=6", "training.batch_size=48"),
         data(),
@@ -455,14 +455,9 @@ LARGE = ("gpu-96", "resnet50", "resnet110", "transfer-resnet50", "wide-resnet-28
 def test_every_shipped_recipe_trains_for_two_steps(name, monkeypatch, tmp_path):
     changes = ["training.epochs=1", "training.min_steps=0", "training.milestones=[]"]
     changes.append("training.compile=false")  # Half a minute each, and tested elsewhere.
-    # A step of ResNet-50 takes seconds a hundred pictures, and one of gpu-96 on a processor too.
-    small = ("ann", "cnn", "lenet", "tutorial_cnn", "pyramid", "cifar_resnet")
-    if load_recipe(name).model.name not in small:
-        changes.append("training.batch_size=10")
-    recipe = load_recipe(name)
-    if recipe.stages:
+    changes.append("training.batch_size=10")
+    if load_recipe(name).stages:
         changes += ["model.weights=none", "model.input_size=28", "data.train_size=0"]
-        changes.append("training.batch_size=10")
     recipe = load_recipe(name, changes)
     stages = tuple(stage.but(epochs=1) for stage in recipe.stages)
     recipe = recipe.but(stages=stages)

@@ -57,10 +57,10 @@ class Record:
 
     def __call__(self) -> None:
         """Wrap the making of a batch, and the step."""
-        from tenfold.training.batches import TrainingPictures
+        from tenfold.training.batches import TrainingImages
         from tenfold.training.trainer import Trainer
 
-        real_part, real_step, seconds = TrainingPictures.part, Trainer._step, self.seconds_a_step
+        real_part, real_step, seconds = TrainingImages.part, Trainer._step, self.seconds_a_step
         rank = os.environ.get("RANK", "alone")
 
         def part(self, indices, **keywords):
@@ -77,7 +77,7 @@ class Record:
                 torch.save(torch.cat(weights), f"weights-{rank}-{number}.pt")
             return loss
 
-        TrainingPictures.part, Trainer._step = part, step
+        TrainingImages.part, Trainer._step = part, step
 
 
 @dataclass(frozen=True)

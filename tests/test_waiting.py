@@ -13,7 +13,7 @@ import torch
 import tiny_training
 from tenfold.training.clock import StepTimes
 from tenfold.training.trainer import fit
-from tenfold.waiting import Balance, SleepyWaiting, sharing_cores
+from tenfold.waiting import Balance, sharing_cores, waiting_asleep
 
 on_linux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="libgomp is PyTorch's on Linux alone"
@@ -23,7 +23,7 @@ SLEEPS = """
 import sys, time
 import torch
 from pathlib import Path
-from tenfold.waiting import SleepyWaiting
+from tenfold.waiting import waiting_asleep
 
 torch.set_num_threads(2)
 numbers = torch.ones(1 << 17)
@@ -45,7 +45,7 @@ def sleeps():
 
 
 def in_patience():
-    with SleepyWaiting():
+    with waiting_asleep():
         return sleeps()
 
 
@@ -123,7 +123,7 @@ def test_how_threads_wait_changes_no_bit_and_no_environment():
     before = environment()
     recipe, data = tiny_training.tiny(), tiny_training.data()
     one = fit(recipe, data)
-    with SleepyWaiting():
+    with waiting_asleep():
         other = fit(recipe, data)
     assert tiny_training.same(tiny_training.weights(one), tiny_training.weights(other))
     assert environment() == before
@@ -145,16 +145,16 @@ def test_steps_that_become_far_slower_are_said_once(caplog):
 
 
 def test_fit_says_when_its_steps_have_become_far_slower(monkeypatch, caplog):
-    from tenfold.training.batches import TrainingPictures
+    from tenfold.training.batches import TrainingImages
 
-    part, calls = TrainingPictures.part, []
+    part, calls = TrainingImages.part, []
 
     def slower(self, *arguments, **keywords):
         calls.append(1)
         time.sleep(0.002 if len(calls) <= 30 else 0.2)
         return part(self, *arguments, **keywords)
 
-    monkeypatch.setattr(TrainingPictures, "part", slower)
+    monkeypatch.setattr(TrainingImages, "part", slower)
     monkeypatch.setattr(StepTimes, "FEW", 3)
     with caplog.at_level(logging.WARNING, logger="tenfold"):
         fit(tiny_training.tiny("training.epochs=8"), tiny_training.data())

@@ -17,11 +17,6 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey, from ITU-R BT.601."""
 
-STRENGTHS = (
-    "translate", "cutout", "brightness", "contrast", "saturation", "hue", "zoom", "random_erasing",
-)  # fmt: skip
-"""What `draw_epoch` takes, as recipes name it."""
-
 ERASING_TRIES = 10
 
 SHRUNK_AT_ONCE = 5000

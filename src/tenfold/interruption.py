@@ -7,9 +7,9 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any, Self
 
 from tenfold.errors import InterruptedRunError
 
@@ -38,33 +38,33 @@ def leave_with_driver() -> None:
     threading.Thread(target=wait, daemon=True, name="tenfold-driver").start()
 
 
-class Interruption:
+@contextlib.contextmanager
+def _handled(names: Sequence[str], handler: Any) -> Iterator[None]:
+    """Give these signals to `handler`; outside the main thread Python can't catch any."""
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+class Interruption(contextlib.ExitStack):
     """A context in which SIGINT, SIGTERM and SIGUSR1 are noted instead of ending the process.
 
-    A second SIGINT raises KeyboardInterrupt at once. Outside the main thread, where Python can't
-    catch signals, nothing is noted.
+    A second SIGINT raises KeyboardInterrupt at once. Outside the main thread nothing is noted.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.signal: signal.Signals | None = None
-        self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():
-            for name in WATCHED:
-                if hasattr(signal, name):
-                    number = getattr(signal, name)
-                    self._previous[number] = signal.signal(number, self._note)
+    def __enter__(self) -> Self:
+        self.enter_context(_handled(WATCHED, self._note))
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
@@ -80,7 +80,7 @@ class _Signalled(BaseException):
 def leaving_at_once() -> Iterator[None]:
     """A context that SIGTERM and SIGUSR1 end with InterruptedRunError, wherever it is.
 
-    For the time around training, in which there is nothing to save: pictures are read, or the
+    For the time around training, in which there is nothing to save: images are read, or the
     weights that were saved are evaluated. Outside the main thread nothing is changed.
     """
     owner = os.getpid()
@@ -92,16 +92,10 @@ def leaving_at_once() -> Iterator[None]:
             return
         raise _Signalled(signal.Signals(number).name)
 
-    previous: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        numbers = [getattr(signal, n) for n in WATCHED if n != "SIGINT" and hasattr(signal, n)]
-        previous = {number: signal.signal(number, leave) for number in numbers}
     try:
-        yield
+        with _handled([name for name in WATCHED if name != "SIGINT"], leave):
+            yield
     except _Signalled as signalled:
         raise InterruptedRunError(
             f"Interrupted by {signalled}; the same command goes on from what was saved."
         ) from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

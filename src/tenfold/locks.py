@@ -52,7 +52,11 @@ def hold(folder: Path) -> Iterator[None]:
     require_writable(folder)
     note = folder / "writer.json"
     with contextlib.ExitStack() as stack:
-        if not (_locked(folder, stack) and (_excludes(folder) or _leased(folder, stack))):
+        # None where there are no locks in this file system.
+        has_lock = _try_lock(folder, stack, seconds=PROBE_SECONDS) is not False
+        # A lock that this process can take twice keeps nobody out.
+        excludes = not _is_local_to_host(folder) and _try_lock(folder, None, seconds=0) is False
+        if not has_lock or not (excludes or _leased(folder, stack)):
             raise HeldError(
                 f"{folder} is being written by {_describe_holder(note)}; wait for it to end, or "
                 "choose another folder."
@@ -79,16 +83,6 @@ def wait_until_free(folders: Sequence[Path]) -> None:
     deadline = time.monotonic() + HELD_SECONDS
     while any(map(is_held, folders)) and time.monotonic() < deadline:
         time.sleep(0.1)
-
-
-def _locked(folder: Path, stack: contextlib.ExitStack) -> bool:
-    """Whether the lock is ours until `stack` ends, or there are none in this file system."""
-    return _try_lock(folder, stack, seconds=PROBE_SECONDS) is not False
-
-
-def _excludes(folder: Path) -> bool:
-    """Whether the lock that this process has just taken keeps others out."""
-    return not _is_local_to_host(folder) and _try_lock(folder, None, seconds=0) is False
 
 
 def _try_lock(folder: Path, stack: contextlib.ExitStack | None, *, seconds: float) -> bool | None:

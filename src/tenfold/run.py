@@ -87,7 +87,8 @@ def create_run(runs: Path, recipe_name: str) -> RunFolder:
     """A new empty `runs/<recipe_name>/<number>/`, safe against others who create one now."""
     parent = runs / recipe_name
     require_writable(parent)
-    for number in range(_highest_number(parent) + 1, sys.maxsize):
+    highest = max((int(path.name) for path in _numbered(parent)), default=0)
+    for number in range(highest + 1, sys.maxsize):
         with contextlib.suppress(FileExistsError):
             (parent / str(number)).mkdir()
             return RunFolder(parent / str(number))
@@ -98,10 +99,6 @@ def runs_of(runs: Path, recipe_name: str) -> list[RunFolder]:
     """The recipe's runs, the one with the highest number first."""
     folders = [path for path in _numbered(runs / recipe_name) if path.is_dir()]
     return [RunFolder(path) for path in sorted(folders, key=lambda p: int(p.name), reverse=True)]
-
-
-def _highest_number(parent: Path) -> int:
-    return max((int(path.name) for path in _numbered(parent)), default=0)
 
 
 def _numbered(parent: Path) -> list[Path]:

@@ -36,47 +36,53 @@ def sharing_cores() -> Iterator[None]:
     Elsewhere than on Linux, within itself, and where the environment says how to wait, it does
     nothing.
     """
-    watch = _Watch()
     if not _entered.acquire(blocking=False):
         yield
         return
+    over = threading.Event()
+    thread = threading.Thread(target=_watch, args=(over,), daemon=True, name="tenfold-cores")
+    is_decided = any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"))
+    watches = not is_decided and (_TASKS / f"{os.getpid()}/schedstat").exists()
     try:
-        is_decided = any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"))
-        if not is_decided and (_TASKS / f"{os.getpid()}/schedstat").exists():
-            watch.start()
+        if watches:
+            thread.start()
         yield
     finally:
-        watch.end()
+        over.set()
+        if watches:
+            thread.join()
         _entered.release()
 
 
 _entered = threading.Lock()
 
 
-class SleepyWaiting:
-    """While it is entered, threads of OpenMP that wait fall asleep almost at once."""
+@contextlib.contextmanager
+def waiting_asleep() -> Iterator[None]:
+    """A context in which threads of OpenMP that wait fall asleep almost at once."""
+    over, ready = threading.Event(), threading.Event()
 
-    def __enter__(self) -> None:
-        self._over, ready = threading.Event(), threading.Event()
-        # Threads that are asked for belong to the asking one, and end with it.
-        self._thread = threading.Thread(target=self._hold, args=(ready,), daemon=True)
-        self._thread.start()
-        ready.wait()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _hold(self, ready: threading.Event) -> None:
+    def hold() -> None:
         nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)  # Of NULL, that is.
-        for path in _loaded_libgomps():
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
+        for path in {n.split(maxsplit=5)[5] for n in maps.splitlines() if "libgomp" in n}:
             with contextlib.suppress(OSError, AttributeError):
                 parallel = ctypes.CDLL(path).GOMP_parallel
                 parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
                 parallel.restype = None
                 parallel(nothing, None, (os.cpu_count() or 1) + 1, 0)
         ready.set()
-        self._over.wait()
+        over.wait()
+
+    # Threads that are asked for belong to the asking one, and end with it.
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    ready.wait()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Balance:
@@ -97,31 +103,20 @@ class Balance:
             self.is_sleepy = False
 
 
-class _Watch(threading.Thread):
-    """Looks at the cores twice a second."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True, name="tenfold-cores")
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        balance, before = Balance(), _schedules()
-        with contextlib.ExitStack() as stack:
-            while not self._over.wait(LOOK_SECONDS):
-                now, was_sleepy = _schedules(), balance.is_sleepy
-                changes = [(t, before.get(name, (0, 0))) for name, t in now.items()]
-                computed, waited = (sum(t[i] - b[i] for t, b in changes) / 1e9 for i in (0, 1))
-                balance.look(computed=computed, waited=waited)
-                before = now
-                if balance.is_sleepy and not was_sleepy:
-                    stack.enter_context(SleepyWaiting())
-                elif was_sleepy and not balance.is_sleepy:
-                    stack.close()
-
-    def end(self) -> None:
-        self._over.set()
-        if self.is_alive():
-            self.join()
+def _watch(over: threading.Event) -> None:
+    """Look at the cores twice a second."""
+    balance, before = Balance(), _schedules()
+    with contextlib.ExitStack() as stack:
+        while not over.wait(LOOK_SECONDS):
+            now, was_sleepy = _schedules(), balance.is_sleepy
+            changes = [(t, before.get(name, (0, 0))) for name, t in now.items()]
+            computed, waited = (sum(t[i] - b[i] for t, b in changes) / 1e9 for i in (0, 1))
+            balance.look(computed=computed, waited=waited)
+            before = now
+            if balance.is_sleepy and not was_sleepy:
+                stack.enter_context(waiting_asleep())
+            elif was_sleepy and not balance.is_sleepy:
+                stack.close()
 
 
 def _schedules() -> dict[str, tuple[int, int]]:
@@ -132,8 +127,3 @@ def _schedules() -> dict[str, tuple[int, int]]:
             ran, waited, _ = (_TASKS / task / "schedstat").read_text().split()
             found[task] = (int(ran), int(waited))
     return found
-
-
-def _loaded_libgomps() -> set[str]:
-    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
-    return {line.split(maxsplit=5)[5] for line in maps.splitlines() if "libgomp" in line}

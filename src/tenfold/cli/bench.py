@@ -63,7 +63,8 @@ NAMES = {
 
 
 def _show_networks(output: Output, device: "torch.device", recipes: list[str] | None) -> None:
-    from tenfold.speed.networks import distinct_networks, measure_networks
+    from tenfold.recipe import load_recipe
+    from tenfold.speed.networks import distinct_networks, measure_network
     from tenfold.speed.rates import measure_rates
     from tenfold.training.devices import available_precision
 
@@ -74,8 +75,8 @@ def _show_networks(output: Output, device: "torch.device", recipes: list[str] | 
     output.table(f"Rates of this machine ({device})", ["work", "GFLOP/s"], measured)
     chosen, rows = recipes or distinct_networks(), []
     with output.progress() as progress:
-        measurements = measure_networks(chosen, device=device, rates=rates)
-        for number, found in enumerate(measurements, start=1):
+        for number, name in enumerate(chosen, start=1):
+            found = measure_network(load_recipe(name), device=device, rates=rates)
             progress("timing", number, len(chosen))
             output.record("network", **found._asdict())
             per_second = [f"{found.forward_per_second:,.0f}", f"{found.training_per_second:,.0f}"]

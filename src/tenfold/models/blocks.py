@@ -117,14 +117,21 @@ def dense_layers(
 
 
 class Residual(nn.Module):
-    """body(x) + shortcut(x); `drop` is the share of images that the body is left out for."""
+    """activation(body(x) + shortcut(x)), with `drop` the share of images that the body is left out
+    for."""
 
     def __init__(
-        self, body: nn.Module, shortcut: nn.Module | None = None, *, drop: float = 0.0
+        self,
+        body: nn.Module,
+        shortcut: nn.Module | None = None,
+        *,
+        activation: nn.Module | None = None,
+        drop: float = 0.0,
     ) -> None:
         super().__init__()
         self.body = body
         self.shortcut = shortcut or nn.Identity()
+        self.activation = activation or nn.Identity()
         self.drop = drop
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -132,7 +139,7 @@ class Residual(nn.Module):
         if self.training and self.drop > 0:
             kept = torch.rand(len(outputs), 1, 1, 1, device=outputs.device) >= self.drop
             outputs = outputs * kept / (1 - self.drop)
-        total: Tensor = outputs + self.shortcut(inputs)
+        total: Tensor = self.activation(outputs + self.shortcut(inputs))
         return total
 
 

@@ -90,7 +90,8 @@ class Pretrained(nn.Module):
         self._norms = "learnt"
         self.preprocessing = preprocessing_of(backbone, input_size)
         self.backbone = _create(backbone, self.preprocessing.side)
-        self.num_features = width = head_width(self.backbone)
+        width = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
+        self.num_features = width
         layers: list[nn.Module] = []
         for units in head:
             layers += [nn.Linear(width, units), ACTIVATIONS[activation]()]
@@ -239,11 +240,6 @@ def preprocessing_of(name: str, input_size: int = 0) -> Preprocessing:
         mean=config["mean"],
         std=config["std"],
     )
-
-
-def head_width(backbone: Any) -> int:
-    """Length of the features that a network of timm without classifier returns."""
-    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
 
 
 def import_timm() -> Any:

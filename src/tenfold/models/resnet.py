@@ -3,28 +3,23 @@
 Legend: N images, C channels, H and W pixels.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from tenfold.models.blocks import ACTIVATIONS, Activation, averaged_classifier, normed_convolution
+from tenfold.models.blocks import (
+    ACTIVATIONS,
+    Activation,
+    Residual,
+    averaged_classifier,
+    normed_convolution,
+)
 from tenfold.registry import rule
 
-
-class _Layout(NamedTuple):
-    """Blocks of each stage, and whether a block is a bottleneck of three convolutions."""
-
-    blocks: tuple[int, int, int, int]
-    bottleneck: bool
-
-
-_LAYOUTS = {
-    18: _Layout((2, 2, 2, 2), bottleneck=False),
-    34: _Layout((3, 4, 6, 3), bottleneck=False),
-    50: _Layout((3, 4, 6, 3), bottleneck=True),
-}
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+"""Of each stage, by depth; from 50 on a block is a bottleneck of three convolutions."""
 
 
 def resnet(
@@ -45,7 +40,7 @@ def resnet(
     of a bottleneck is in its 3x3 convolution. Shape: `(N, 3, H, W)` float -> `(N, num_classes)`
     logits; any size of image will do.
     """
-    layout = _LAYOUTS[depth]
+    block = _bottleneck if depth >= 50 else _basic
     layers: list[nn.Module]
     if stem == "imagenet":
         layers = [*normed_convolution(3, 64, 7, stride=2), ACTIVATIONS[activation]()]
@@ -53,20 +48,16 @@ def resnet(
     else:
         layers = [*normed_convolution(3, 64, 3), ACTIVATIONS[activation]()]
     channels = 64
-    for stage, num_blocks in enumerate(layout.blocks):
+    for stage, num_blocks in enumerate(_BLOCKS[depth]):
         width = 64 << stage
-        outputs = 4 * width if layout.bottleneck else width
+        outputs = 4 * width if depth >= 50 else width
         for index in range(num_blocks):
             stride = 2 if stage > 0 and index == 0 else 1
-            body = (
-                _bottleneck(channels, width, stride=stride, activation=activation)
-                if layout.bottleneck
-                else _basic(channels, width, stride=stride, activation=activation)
-            )
+            body = block(channels, width, stride=stride, activation=activation)
             shortcut: nn.Module = nn.Identity()
             if stride > 1 or channels != outputs:
                 shortcut = nn.Sequential(*normed_convolution(channels, outputs, 1, stride=stride))
-            layers.append(_Residual(body, shortcut, activation=activation))
+            layers.append(Residual(body, shortcut, activation=ACTIVATIONS[activation]()))
             channels = outputs
     return nn.Sequential(*layers, *averaged_classifier(channels, num_classes))
 
@@ -94,23 +85,9 @@ def cifar_resnet(
             stride = 2 if stage > 0 and index == 0 else 1
             body = _basic(channels, width, stride=stride, activation=activation)
             shortcut = _Subsample(width - channels) if stride > 1 else nn.Identity()
-            layers.append(_Residual(body, shortcut, activation=activation))
+            layers.append(Residual(body, shortcut, activation=ACTIVATIONS[activation]()))
             channels = width
     return nn.Sequential(*layers, *averaged_classifier(channels, num_classes))
-
-
-class _Residual(nn.Module):
-    """activation(body(x) + shortcut(x))."""
-
-    def __init__(self, body: nn.Module, shortcut: nn.Module, *, activation: str) -> None:
-        super().__init__()
-        self.body = body
-        self.shortcut = shortcut
-        self.activation = ACTIVATIONS[activation]()
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        total: Tensor = self.activation(self.body(inputs) + self.shortcut(inputs))
-        return total
 
 
 class _Subsample(nn.Module):

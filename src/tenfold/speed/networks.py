@@ -1,6 +1,5 @@
 """How fast networks train and evaluate on this machine, and how much of its rate that is."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ SIDE, NUM_CLASSES = 32, 10
 LARGEST_BATCH = 250
 """A step of the largest network then takes seconds, not minutes."""
 
-FEW_PICTURES = 16
+FEW_IMAGES = 16
 """With which a network is measured where a step takes TOO_SLOW_STEP seconds even so."""
 
 TOO_SLOW_STEP = 0.3
@@ -27,9 +26,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Throughput(NamedTuple):
-    """The speed of a recipe's network and optimiser on random pictures of 32x32.
+    """The speed of a recipe's network and optimiser on random images of 32x32.
 
-    operations: FLOP of a training step a picture, convolutions and matrix products alone.
+    operations: FLOP of a training step an image, convolutions and matrix products alone.
     training_share: of the rate of a convolution in the same precision.
     """
 
@@ -43,7 +42,7 @@ class Throughput(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Seconds that a run spends on a picture: in training, sizes that grow taken into account, and
+    """Seconds that a run spends on an image: in training, sizes that grow taken into account, and
     in evaluation, with as many views as the recipe is likely to take."""
 
     training_seconds: float
@@ -51,9 +50,9 @@ class Speed(NamedTuple):
 
 
 class Workbench:
-    """A recipe's network and optimiser with random pictures to work on.
+    """A recipe's network and optimiser with random images to work on.
 
-    side: of the pictures in pixels, if they are not to be of the network's own size.
+    side: of the images in pixels, if they are not to be of the network's own size.
     """
 
     def __init__(
@@ -78,14 +77,14 @@ class Workbench:
         self._optimizer = build_optimizer(self._network, recipe.optimizer)
 
     def operations(self, side: int) -> float:
-        """FLOP a picture of a forward and a backward pass."""
+        """FLOP an image of a forward and a backward pass."""
         inputs = self._inputs(side)
         with FlopCounterMode(display=False) as counter:
             self._backward(inputs)
         return float(counter.get_total_flops()) / self._batch_size
 
     def training_seconds(self, side: int, *, seconds: float) -> float:
-        """Of a step, a picture, measured for about `seconds`."""
+        """Of a step, an image, measured for about `seconds`."""
         inputs = self._inputs(side)
 
         def step() -> None:
@@ -95,7 +94,7 @@ class Workbench:
         return seconds_of_one(step, self._device, seconds=seconds) / self._batch_size
 
     def evaluation_seconds(self, side: int, *, seconds: float) -> float:
-        """Of a forward pass in float32, a picture, measured for about `seconds`."""
+        """Of a forward pass in float32, an image, measured for about `seconds`."""
         inputs = self._inputs(side)
         self._network.eval()
 
@@ -122,21 +121,13 @@ def distinct_networks() -> list[str]:
     for name in shipped_recipes():
         recipe = load_recipe(name)
         if recipe.model.name == "pretrained":
-            continue  # Its pictures are larger, and its time is told by its features.
+            continue  # Its images are larger, and its time is told by its features.
         seen.setdefault((recipe.model, recipe.training.precision), name)
     return list(seen.values())
 
 
-def measure_networks(
-    recipes: list[str], *, device: torch.device, rates: Rates, seconds: float = 1.0
-) -> Iterator[Throughput]:
-    """The throughput of each of `recipes`, in about twice `seconds` each."""
-    for name in recipes:
-        yield measure_network(load_recipe(name), device=device, rates=rates, seconds=seconds)
-
-
 def measure_network(
-    recipe: Recipe, *, device: torch.device, rates: Rates, seconds: float
+    recipe: Recipe, *, device: torch.device, rates: Rates, seconds: float = 1.0
 ) -> Throughput:
     """Forward passes in float32 as in evaluation, and training steps in the recipe's precision."""
     batch_size = _batch_size(recipe, LARGEST_BATCH, device)
@@ -164,9 +155,9 @@ def _batch_size(recipe: Recipe, most: int, device: torch.device) -> int:
 
 
 def step_seconds(recipe: Recipe, *, seconds: float = 0.2) -> float:
-    """Of a training step on a few pictures of the usual size, on the processor."""
-    bench = Workbench(recipe, batch_size=FEW_PICTURES, device=torch.device("cpu"))
-    return bench.training_seconds(SIDE, seconds=seconds) * FEW_PICTURES
+    """Of a training step on a few images of the usual size, on the processor."""
+    bench = Workbench(recipe, batch_size=FEW_IMAGES, device=torch.device("cpu"))
+    return bench.training_seconds(SIDE, seconds=seconds) * FEW_IMAGES
 
 
 def speed_of_run(
@@ -178,9 +169,9 @@ def speed_of_run(
     batch_size: int = 100,
     seconds: float = 0.3,
 ) -> Speed:
-    """What a run of `recipe` spends on a picture of `image_size` pixels.
+    """What a run of `recipe` spends on an image of `image_size` pixels.
 
-    batch_size: pictures to measure with; fewer on a machine that is too slow or busy for so many.
+    batch_size: images to measure with; fewer on a machine that is too slow or busy for so many.
     """
     bench, few = (
         Workbench(
@@ -190,9 +181,9 @@ def speed_of_run(
             image_size=image_size,
             num_classes=num_classes,
         )
-        for size in (batch_size, FEW_PICTURES)
+        for size in (batch_size, FEW_IMAGES)
     )
-    if few.training_seconds(image_size, seconds=0.0) * FEW_PICTURES > TOO_SLOW_STEP:
+    if few.training_seconds(image_size, seconds=0.0) * FEW_IMAGES > TOO_SLOW_STEP:
         bench = few
     training, begun = 0.0, 0.0
     sizes = (*recipe.training.sizes, image_size)

@@ -20,7 +20,7 @@ from tenfold.results.measured import read_measured
 from tenfold.run import RunFolder
 from tenfold.speed.networks import speed_of_run, step_seconds
 from tenfold.speed.rates import product_rate
-from tenfold.training.growing import with_sizes_for
+from tenfold.training.choice import with_sizes_for
 
 
 class Rung(NamedTuple):
@@ -42,7 +42,7 @@ LADDER = _ladder()
 """The fast recipes as they were measured, from cheap to dear."""
 
 REFERENCE_PIXELS = 50_000 * 32 * 32
-"""Of the pictures that the costs of the ladder are about."""
+"""Of the images that the costs of the ladder are about."""
 
 PROBE_SECONDS = 0.3
 MARGIN = 0.05
@@ -122,7 +122,7 @@ def plan_run(
         return fit(recipe, may_drop_views=False).planned(expected=None)
     size = len(dataset.train) * math.prod(dataset.train.size) / REFERENCE_PIXELS
     for rung in affordable_rungs(HOPEFUL * seconds * rate, size):
-        # The pictures are those of `dataset`, whatever size the rung was measured at.
+        # The images are those of `dataset`, whatever size the rung was measured at.
         chosen = load_recipe(rung.recipe, ["data.image_size=0", *overrides])
         chosen = with_sizes_for(chosen, min(dataset.train.size))
         fitted = fit(chosen, may_drop_views=True)
@@ -182,12 +182,12 @@ def _fit(
         num_classes=data.train.num_classes,
         device=device,
     )
-    # Validation pictures are seen when the clock has stopped training, and for the result.
+    # Validation images are seen when the clock has stopped training, and for the result.
     number = 2 * len(data.validation) if data.validation is not None else 0
     number += _num_tested(dataset, recipe) if evaluates_test else 0
     looking = number * speed.evaluation_seconds
     if may_drop_views and looking > VIEWS_SHARE * seconds:
-        # How many pictures are seen again is a guess, and training longer is worth more.
+        # How many images are seen again is a guess, and training longer is worth more.
         looking /= num_views(recipe.evaluation)
         recipe = recipe.but(evaluation=recipe.evaluation.but(views="one"))
     closing = looking + page_seconds
@@ -252,7 +252,7 @@ def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
 
 
 def _num_tested(dataset: Dataset, recipe: Recipe) -> int:
-    """Pictures of the test split, 0 where there is none."""
+    """Images of the test split, 0 where there is none."""
     try:
         return len(split_of(dataset, "test", recipe.data))
     except TenfoldError:
@@ -262,7 +262,7 @@ def _num_tested(dataset: Dataset, recipe: Recipe) -> int:
 def affordable_rungs(operations: float, size: float) -> list[Rung]:
     """The rungs that `operations` pay for, the dearest first, and the cheapest in any case.
 
-    size: of the data set, in pixels of its training pictures over those of CIFAR-10.
+    size: of the data set, in pixels of its training images over those of CIFAR-10.
     """
     rungs = [rung for rung in LADDER if rung.cost * size <= operations]
     return rungs[::-1] or [LADDER[0]]

@@ -15,7 +15,7 @@ PRODUCT_SIDE = 2048
 """Side of the square matrices whose product is timed."""
 
 CONVOLUTION = (256, 128, 128, 16)
-"""Pictures, channels in, channels out and side in pixels of the 3x3 convolution that is timed."""
+"""Images, channels in, channels out and side in pixels of the 3x3 convolution that is timed."""
 
 
 class Rates(NamedTuple):

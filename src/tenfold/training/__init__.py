@@ -1,1 +1,1 @@
-"""From a recipe and pictures to trained weights, exactly resumable."""
+"""From a recipe and images to trained weights, exactly resumable."""

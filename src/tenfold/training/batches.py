@@ -1,4 +1,4 @@
-"""Which pictures a step sees, and how they look in it.
+"""Which images a step sees, and how they look in it.
 
 Order is a function of (seed, epoch), augmentation of (seed, epoch, index), and mixing of (seed,
 epoch, step), so a resumed run, and one on several processes, sees what it would have seen.
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenfold.augment import (
-    STRENGTHS,
     EpochDraws,
     Mix,
     alternating_flips,
@@ -85,7 +84,7 @@ def epoch_batches(
 
     chosen: as many indices as `num_images`, if they are not all of those below it.
 
-    A last batch of fewer than `least` pictures is joined to the one before it. That is two for
+    A last batch of fewer than `least` images is joined to the one before it. That is two for
     each part that a batch is computed in, since a batch norm has nothing to average over one.
     """
     order = torch.randperm(num_images, generator=seeded_generator(seed, "order", epoch))
@@ -109,7 +108,7 @@ class Part(NamedTuple):
     """What one process computes of a batch at once.
 
     inputs: (P, 3, H, W) float32, channels_last. labels: (P,) int64. weight: P over the size of
-    the whole batch. mix: partners and share where pictures were mixed.
+    the whole batch. mix: partners and share where images were mixed.
     """
 
     inputs: Tensor
@@ -119,7 +118,7 @@ class Part(NamedTuple):
 
 
 def has_room(num_bytes: int, device: torch.device) -> bool:
-    """Whether `device` can hold so much of pictures and still work: half of a GPU's free memory."""
+    """Whether `device` can hold so much of images and still work: half of a GPU's free memory."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
@@ -159,7 +158,7 @@ class TrainingInputs:
         raise NotImplementedError
 
 
-class TrainingPictures(TrainingInputs):
+class TrainingImages(TrainingInputs):
     """The training set as one uint8 tensor, on the device if it fits, and what is done to it.
 
     Batches are made some at a time where they are small or a GPU has room, since most of what one
@@ -179,7 +178,7 @@ class TrainingPictures(TrainingInputs):
             # A memory-mapped array is read-only, and nothing here writes to it.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             self._pixels = torch.from_numpy(images.pixels)
-        # Pictures that a GPU has no room for stay where they are, mapped from the disk if large.
+        # Images that a GPU has no room for stay where they are, mapped from the disk if large.
         self._store = device if has_room(images.pixels.nbytes, device) else torch.device("cpu")
         self._pixels = self._pixels.to(self._store)
         roomy = device.type == "cuda" and has_room(8 * READ_AHEAD_ON_GPU, device)
@@ -214,7 +213,14 @@ class TrainingPictures(TrainingInputs):
             size,
             generator=seeded_generator(self._seed, "augmentation", epoch),
             flip=options.flip and not options.alternate,
-            **{name: getattr(options, name) for name in STRENGTHS},
+            translate=options.translate,
+            cutout=options.cutout,
+            brightness=options.brightness,
+            contrast=options.contrast,
+            saturation=options.saturation,
+            hue=options.hue,
+            zoom=options.zoom,
+            random_erasing=options.random_erasing,
         )
         if options.flip and options.alternate:
             flips = alternating_flips(
@@ -235,7 +241,7 @@ class TrainingPictures(TrainingInputs):
         self._draws = draws.to(self._store)
 
     def plain(self, count: int) -> Tensor:
-        """`count` pictures from all over the set, or all: (N, 3, H, W) float32, normalised."""
+        """`count` images from all over the set, or all: (N, 3, H, W) float32, normalised."""
         step = max(len(self) // count, 1)
         return batch_normalise(self._pixels[::step][:count].to(self._device), self._mean, self._std)
 
@@ -270,13 +276,13 @@ class TrainingPictures(TrainingInputs):
         return inputs
 
     def _made(self, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Augmented pictures, not yet mixed, and labels; taken from the present block if there."""
+        """Augmented images, not yet mixed, and labels; taken from the present block if there."""
         place = self._places.get(id(indices))
         if place is None:
             return self._make(indices, size)
         height, width = self._pixels.shape[1:3]
-        picture_bytes = 3 * height * width * 4
-        length = self._ahead_bytes // (len(self._ahead[0]) * picture_bytes)
+        image_bytes = 3 * height * width * 4
+        length = self._ahead_bytes // (len(self._ahead[0]) * image_bytes)
         if length < 2:
             return self._make(indices, size)
         # Blocks begin where they would without an interruption.
@@ -290,7 +296,7 @@ class TrainingPictures(TrainingInputs):
         return self._block[1][place - start]
 
     def version(self, epoch: int) -> NDArray[np.uint8]:
-        """All pictures (N, H, W, 3) as `epoch` mirrors, shifts, colours and enlarges them."""
+        """All images (N, H, W, 3) as `epoch` mirrors, shifts, colours and enlarges them."""
         self.start_epoch(epoch)
         assert self._draws is not None
         blocks = []
@@ -323,7 +329,7 @@ class TrainingPictures(TrainingInputs):
         return inputs, self._labels[indices]
 
     def _pixels_of(self, size: int) -> Tensor:
-        """All pictures with a shorter side of `size` pixels; the last size asked for is kept."""
+        """All images with a shorter side of `size` pixels; the last size asked for is kept."""
         if size == self.side:
             return self._pixels
         if self._shrunk[0] != size:

@@ -53,7 +53,8 @@ def save_checkpoint(
     }
     write_bytes(_path(folder, number, "safetensors"), content)
     write_json(_path(folder, number, "json"), {**document, "sha256": _checksum_of(document)})
-    before = next((n for n in sorted(numbers, reverse=True) if _is_whole(folder, n)), number)
+    numbers.sort(reverse=True)
+    before = next((n for n in numbers if isinstance(_read(folder, n), Checkpoint)), number)
     # Older checkpoints, and what a killed process left half-written.
     for path in folder.iterdir():
         known = path.stem.isdecimal() and int(path.stem) in (before, number)
@@ -69,16 +70,11 @@ def newest_good_checkpoint(folder: Path) -> Checkpoint | None:
     """
     numbers = sorted(_numbers(folder), reverse=True)
     for number in numbers:
-        try:
-            checkpoint = _read(folder, number)
-        except _DamagedError as error:
-            logger.warning(
-                "%s is damaged (%s); the checkpoint before it is used.",
-                _path(folder, number, "json"),
-                error,
-            )
-            continue
-        return checkpoint
+        found = _read(folder, number)
+        if isinstance(found, Checkpoint):
+            return found
+        path = _path(folder, number, "json")
+        logger.warning("%s is damaged (%s); the checkpoint before it is used.", path, found)
     if numbers:
         raise TenfoldError(
             f"Every checkpoint in {folder} is damaged; restore the folder from a copy, or remove "
@@ -87,25 +83,14 @@ def newest_good_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
-class _DamagedError(Exception):
-    pass
-
-
-def _is_whole(folder: Path, number: int) -> bool:
-    try:
-        _read(folder, number)
-    except (_DamagedError, TenfoldError):
-        return False
-    return True
-
-
-def _read(folder: Path, number: int) -> Checkpoint:
+def _read(folder: Path, number: int) -> Checkpoint | str:
+    """The checkpoint, or what is damaged in it; raises TenfoldError for another format."""
     path = _path(folder, number, "json")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         checksum = document.pop("sha256")
         if checksum != _checksum_of(document):
-            raise _DamagedError("its checksum does not match")
+            return "its checksum does not match"
         if document["format"] != FORMAT:
             raise TenfoldError(
                 f"{path} has the format {document['format']!r}, and this version reads "
@@ -113,10 +98,10 @@ def _read(folder: Path, number: int) -> Checkpoint:
             )
         content = _path(folder, number, "safetensors").read_bytes()
         if hashlib.sha256(content).hexdigest() != document["tensors_sha256"]:
-            raise _DamagedError("the checksum of its tensors does not match")
+            return "the checksum of its tensors does not match"
         return Checkpoint(load(content), document["state"], path)
     except UNREADABLE as error:
-        raise _DamagedError(f"it can't be read: {error}") from error
+        return f"it can't be read: {error}"
 
 
 def _checksum_of(document: Mapping[str, Any]) -> str:

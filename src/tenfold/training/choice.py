@@ -1,4 +1,4 @@
-"""A recipe for pictures of one's own, from how many there are and how large."""
+"""A recipe for images of one's own, from how many there are and how large."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,30 +13,33 @@ from tenfold.evaluation.loading import load_data, photo_size
 from tenfold.models.weights import has_weights
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, load_recipe
-from tenfold.training.growing import with_sizes_for
 
 TRANSFER, SCRATCH = "transfer-lite0", "fast-91"
 
 ENOUGH = 30_000
-"""Small pictures that a network of their own learns as much from as from ImageNet, and faster."""
+"""Small images that a network of their own learns as much from as from ImageNet, and faster."""
 
 SMALL = 48
 """Side in pixels below which enlarging for a pretrained network shows no more than there is."""
 
 PASSES = 8_000
-"""Pictures that the whole network is fine-tuned on, each time counted: minutes on two cores."""
+"""Images that the whole network is fine-tuned on, each time counted: minutes on two cores."""
 
 MOST_EPOCHS = 6
 
 UNBALANCED = 3
-"""Times as many pictures that one class has as another, from which on it is said."""
+"""Times as many images that one class has as another, from which on it is said."""
 
 PIXELS_AT_ONCE = 16 * 160**2
 """Of a batch that the whole network learns from: some 600 MB of activations. A larger one is
 computed in parts, to the same result but for rounding, for the norms keep their statistics."""
 
 FEWEST_STEPS = 400
-"""Of a network that begins with nothing, however few the pictures."""
+"""Of a network that begins with nothing, however few the images."""
+
+
+SMALLEST = 12
+"""Side in pixels of the smallest images that the fast networks are given."""
 
 
 class Choice(NamedTuple):
@@ -54,7 +57,7 @@ def choose_recipe(
 
     What they say is done; the rest is chosen. Raises TenfoldError as `load_data` does.
     """
-    is_there = _says("model.", overrides) or has_weights(_backbone())
+    is_there = _says("model.", overrides) or has_weights(str(load_recipe(TRANSFER).model.backbone))
     wanted = load_recipe(TRANSFER if is_there else SCRATCH, overrides)
     dataset = load_data(wanted, skip_broken=skip_broken, progress=progress)
     data = training_data(dataset, **splitting(wanted.data))
@@ -73,7 +76,7 @@ def _chosen(
     )
     if side < SMALL and number >= ENOUGH and not _says("model.", overrides):
         reason = f"{pictures}: {SCRATCH}, since so many small ones are best learnt from scratch."
-        return _scratch(load_recipe(SCRATCH, overrides), side, reason)
+        return Choice(with_sizes_for(load_recipe(SCRATCH, overrides), side), reason)
     if not is_there:
         why = (
             "there is no pretrained network here (in a clone of tenfold, "
@@ -83,14 +86,14 @@ def _chosen(
         chosen = wanted
         if not _says("training.min_steps", overrides):
             chosen = chosen.but(training=chosen.training.but(min_steps=FEWEST_STEPS))
-        return _scratch(chosen, side, reason)
+        return Choice(with_sizes_for(chosen, side), reason)
     if _says("stages", overrides) or _says("training.epochs", overrides):
         return Choice(wanted, f"{pictures}: {wanted.name}, with the stages and epochs asked for.")
     return _fine_tuned(_in_parts(wanted, number, overrides), number, pictures)
 
 
 def _balance(data: TrainingData) -> str:
-    """How many pictures the classes have, where some have many more than others."""
+    """How many images the classes have, where some have many more than others."""
     counts = np.bincount(data.train.labels, minlength=data.train.num_classes)
     if counts.max() < UNBALANCED * counts.min():
         return ""
@@ -103,15 +106,6 @@ def _balance(data: TrainingData) -> str:
 
 def _says(prefix: str, overrides: Sequence[str]) -> bool:
     return any(override.strip().startswith(prefix) for override in overrides)
-
-
-def _backbone() -> str:
-    return str(load_recipe(TRANSFER).model.backbone)
-
-
-def _scratch(recipe: Recipe, side: int, reason: str) -> Choice:
-    """The sizes that pictures grow through are those for 32 pixels."""
-    return Choice(with_sizes_for(recipe, side), reason)
 
 
 def _in_parts(recipe: Recipe, number: int, overrides: Sequence[str]) -> Recipe:
@@ -137,3 +131,10 @@ def _fine_tuned(recipe: Recipe, number: int, pictures: str) -> Choice:
         recipe.but(stages=stages),
         f"{pictures}: {recipe.name}, its head and then all of it for {epochs} epochs, since {why}.",
     )
+
+
+def with_sizes_for(recipe: Recipe, side: int) -> Recipe:
+    """`recipe` with its sizes, which are those for images of 32 pixels, scaled to `side`."""
+    training = recipe.training
+    sizes = tuple(min(max(round(size * side / 64) * 2, SMALLEST), side) for size in training.sizes)
+    return recipe.but(training=training.but(sizes=sizes))

@@ -13,8 +13,8 @@ def step_share(
 ) -> float:
     """The share of a recipe's steps that lies behind after `time_share` of its time.
 
-    Small pictures come first and take less time, as many times less as they have fewer pixels.
-    sizes, until: the recipe's; side: of whole pictures.
+    Small images come first and take less time, as many times less as they have fewer pixels.
+    sizes, until: the recipe's; side: of whole images.
     """
     if not sizes:
         return time_share

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import cast
 
 import torch
@@ -49,7 +48,13 @@ def compile_network(
     learns = [(p, p.requires_grad) for p in network.parameters()]
     network.train()
     try:
-        with _algorithms(recipe.training.deterministic):
+        # What cuDNN may choose from; what is recorded meanwhile keeps to its choice.
+        with torch.backends.cudnn.flags(
+            enabled=True,
+            benchmark=not recipe.training.deterministic,
+            deterministic=recipe.training.deterministic,
+            allow_tf32=torch.backends.cudnn.allow_tf32,
+        ):
             for num_frozen in range(len(recipe.training.freeze_from) + 1):
                 if num_frozen:
                     blocks[num_frozen - 1].requires_grad_(False)
@@ -75,17 +80,6 @@ def compile_network(
     optimizer.state.clear()
     network.zero_grad()
     return compiled, time.monotonic() - started
-
-
-def _algorithms(deterministic: bool) -> AbstractContextManager[None]:
-    """What cuDNN may choose from; what is recorded meanwhile keeps to its choice."""
-    context: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True,
-        benchmark=not deterministic,
-        deterministic=deterministic,
-        allow_tf32=torch.backends.cudnn.allow_tf32,
-    )
-    return context
 
 
 def _shapes(

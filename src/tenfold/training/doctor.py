@@ -6,7 +6,7 @@ N images in a batch; a unit is a channel of a map, or an element of a vector.
 import copy
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -163,23 +163,21 @@ def _dead(activations: Sequence[Activation]) -> list[Finding]:
     ]
 
 
-def _gradients(layers: Sequence[LayerHealth], norm: float) -> list[Finding]:
+def _gradients(layers: Sequence[LayerHealth], norm: float) -> Iterator[Finding]:
     ordered = sorted(layers, key=lambda layer: layer.gradient)
     if not math.isfinite(norm) or norm > EXPLODED:
-        kind = "exploding gradients"
-        sentence = (
+        yield Finding(
+            "exploding gradients",
             f"The gradient has a norm of {norm:.3g}, most of it in {ordered[-1].name}; try a "
-            "smaller optimizer.lr, training.clip_norm=1, or batch norm."
+            "smaller optimizer.lr, training.clip_norm=1, or batch norm.",
         )
     elif layers and ordered[0].gradient < VANISHED * ordered[-1].gradient:
-        kind, share = "vanishing gradients", ordered[0].gradient / ordered[-1].gradient
-        sentence = (
+        share = ordered[0].gradient / ordered[-1].gradient
+        yield Finding(
+            "vanishing gradients",
             f"The gradient of {ordered[0].name} is {share:.0e} of the largest, so that it hardly "
-            "learns; try relu for sigmoid or tanh, batch norm, or a residual network."
+            "learns; try relu for sigmoid or tanh, batch norm, or a residual network.",
         )
-    else:
-        return []
-    return [Finding(kind, sentence)]
 
 
 def _updates(layers: Sequence[LayerHealth], *, none_else: bool) -> list[Finding]:

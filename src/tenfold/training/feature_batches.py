@@ -19,8 +19,8 @@ from tenfold.training.devices import on_first_process
 def shared_features(
     model: Pretrained,
     pixels: NDArray[np.uint8],
-    normalisation: Normalisation,
     *,
+    normalisation: Normalisation,
     accelerator: Accelerator,
     progress: Progress,
 ) -> Tensor:
@@ -41,7 +41,7 @@ class TrainingFeatures(TrainingInputs):
     """Features of the training set, some versions of each image.
 
     compute: gives (V, N, D) float32 of V versions, once there are weights. labels: (N,) int64.
-    Which version a picture has in an epoch is drawn from (seed, epoch).
+    Which version an image has in an epoch is drawn from (seed, epoch).
     """
 
     def __init__(self, compute: Callable[[Progress], Tensor], labels: Tensor, *, seed: int) -> None:
@@ -59,7 +59,7 @@ class TrainingFeatures(TrainingInputs):
         return len(self._labels)
 
     def start_epoch(self, epoch: int, parts: Sequence[Tensor] = ()) -> None:
-        """Draw a version of each picture."""
+        """Draw a version of each image."""
         assert self._features is not None, "prepare comes first"
         generator = seeded_generator(self._seed, "views", epoch)
         drawn = torch.randint(len(self._features), (len(self),), generator=generator)

@@ -1,12 +1,10 @@
 """Several heads on the same features: what a pretrained network knows, and how best to ask it."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 from accelerate import Accelerator
-from numpy.typing import NDArray
 
 from tenfold.data import Images
 from tenfold.data.splits import TrainingData
@@ -17,10 +15,10 @@ from tenfold.evaluation.trained import TrainedModel
 from tenfold.models import Pretrained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, StageOptions
-from tenfold.training.loop import fit
+from tenfold.training.trainer import fit
 
 NEIGHBOURS = (1, 5, 10, 20, 50)
-"""Numbers of neighbours that validation chooses from; the third without validation."""
+"""Numbers of neighbours that validation chooses from; the middle one without validation."""
 
 INVERSE_PENALTIES = (0.1, 0.01, 0.001)
 """`C` of logistic regression on standardised features, chosen likewise."""
@@ -28,12 +26,9 @@ INVERSE_PENALTIES = (0.1, 0.01, 0.001)
 HIDDEN = 256
 """Units of the MLP's one hidden layer, as `transfer-resnet50` has them."""
 
-_Features = NDArray[np.float32]
-_Labels = NDArray[np.int64]
-
 
 class HeadResult(NamedTuple):
-    """One head: what was chosen for it, accuracies (None without such pictures), and the seconds
+    """One head: what was chosen for it, accuracies (None without such images), and the seconds
     that training and choosing took once the features were there."""
 
     head: str
@@ -41,11 +36,6 @@ class HeadResult(NamedTuple):
     validation: float | None
     test: float | None
     seconds: float
-
-
-class _Split(NamedTuple):
-    features: _Features
-    labels: _Labels
 
 
 def compare_heads(
@@ -59,15 +49,19 @@ def compare_heads(
     """A linear head, an MLP, nearest neighbours and logistic regression, one after the other.
 
     The first two are trained by the ordinary loop with the recipe's first stage of its head; the
-    others are scikit-learn's. What there is to choose is chosen on validation pictures. Raises
+    others are scikit-learn's. What there is to choose is chosen on validation images. Raises
     TenfoldError where the recipe has no pretrained network.
     """
     require_pretrained(recipe)
     model: TrainedModel | None = None
+    heads = [stage for stage in recipe.stages if stage.trains == "head"]
+    stage = heads[0] if heads else StageOptions(trains="head")
     for name, units in (("linear", ()), ("MLP", (HIDDEN,))):
-        wanted = _with_head(recipe, units)
+        wanted = recipe.but(model=recipe.model.but(head=units), stages=(stage,))
         if model is None:  # So that the features are there, and nobody's seconds.
-            model = fit(_shortest(wanted), data, accelerator=accelerator, progress=progress).model
+            training = wanted.training.but(min_steps=0)
+            short = wanted.but(training=training, stages=(stage.but(epochs=1),))
+            model = fit(short, data, accelerator=accelerator, progress=progress).model
             if test is not None:
                 predict_images(model, test, progress=progress)
         started = time.perf_counter()
@@ -81,11 +75,7 @@ def compare_heads(
             seconds,
         )
     assert model is not None
-    splits = [_split(model, images) for images in (data.train, data.validation, test)]
-    train, validation, final = splits
-    assert train is not None
-    yield _nearest(train, validation, final)
-    yield _logistic(train, validation, final)
+    yield from _of_scikit_learn(model, data, test)
 
 
 def require_pretrained(recipe: Recipe) -> None:
@@ -97,18 +87,6 @@ def require_pretrained(recipe: Recipe) -> None:
         )
 
 
-def _with_head(recipe: Recipe, units: tuple[int, ...]) -> Recipe:
-    heads = [stage for stage in recipe.stages if stage.trains == "head"]
-    stage = heads[0] if heads else StageOptions(trains="head")
-    return recipe.but(model=recipe.model.but(head=units), stages=(stage,))
-
-
-def _shortest(recipe: Recipe) -> Recipe:
-    [stage] = recipe.stages
-    training = recipe.training.but(min_steps=0)
-    return recipe.but(training=training, stages=(stage.but(epochs=1),))
-
-
 def _right(model: TrainedModel, images: Images | None) -> float | None:
     if images is None:
         return None
@@ -116,68 +94,46 @@ def _right(model: TrainedModel, images: Images | None) -> float | None:
     return float((found.logits.argmax(axis=1) == found.labels).mean())
 
 
-def _split(model: TrainedModel, images: Images | None) -> _Split | None:
-    if images is None:
-        return None
-    assert isinstance(model.module, Pretrained)
-    features = features_of(model.module, images.pixels, model.normalisation)
-    return _Split(features, map_labels(images, model.class_names))
-
-
-def _nearest(train: _Split, validation: _Split | None, test: _Split | None) -> HeadResult:
-    """By the angle between features, the nearer the weightier."""
-    from sklearn.neighbors import KNeighborsClassifier
-
-    def make(number: int) -> Any:
-        return KNeighborsClassifier(
-            min(number, len(train.labels)), metric="cosine", weights="distance"
-        )
-
-    return _best(
-        "nearest neighbours", "k = {}", NEIGHBOURS, make, train, validation, test, default=2
-    )
-
-
-def _logistic(train: _Split, validation: _Split | None, test: _Split | None) -> HeadResult:
+def _of_scikit_learn(
+    model: TrainedModel, data: TrainingData, test: Images | None
+) -> Iterator[HeadResult]:
+    """Nearest neighbours by the angle between features, the nearer the weightier, and logistic
+    regression, each with the value that is best on validation."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    def make(inverse_penalty: float) -> Any:
-        return make_pipeline(
-            StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=300, tol=1e-3)
+    def split(images: Images | None) -> tuple[Any, Any] | None:
+        if images is None:
+            return None
+        assert isinstance(model.module, Pretrained)
+        features = features_of(model.module, images.pixels, model.normalisation)
+        return features, map_labels(images, model.class_names)
+
+    def nearest(number: Any) -> Any:
+        number = min(number, len(data.train))
+        return KNeighborsClassifier(number, metric="cosine", weights="distance")
+
+    def logistic(inverse_penalty: Any) -> Any:
+        regression = LogisticRegression(C=inverse_penalty, max_iter=300, tol=1e-3)
+        return make_pipeline(StandardScaler(), regression)
+
+    train, validation, final = map(split, (data.train, data.validation, test))
+    assert train is not None
+    for head, words, make, values in (
+        ("nearest neighbours", "k = {}", nearest, NEIGHBOURS),
+        ("logistic regression", "C = {}", logistic, INVERSE_PENALTIES),
+    ):
+        started = time.perf_counter()
+        tried = values if validation else [values[len(values) // 2]]
+        fitted = [make(value).fit(*train) for value in tried]
+        scores = [float(each.score(*validation)) if validation else 0.0 for each in fitted]
+        best, seconds = scores.index(max(scores)), time.perf_counter() - started
+        yield HeadResult(
+            head,
+            words.format(tried[best]),
+            scores[best] if validation else None,
+            float(fitted[best].score(*final)) if final else None,
+            seconds,
         )
-
-    return _best(
-        "logistic regression", "C = {}", INVERSE_PENALTIES, make, train, validation, test, default=1
-    )
-
-
-def _best(
-    head: str,
-    words: str,
-    values: Sequence[float],
-    make: Callable[[Any], Any],
-    train: _Split,
-    validation: _Split | None,
-    test: _Split | None,
-    *,
-    default: int,
-) -> HeadResult:
-    """The head with the value that is best on validation, or the default one without it."""
-    started = time.perf_counter()
-    tried = values if validation is not None else [values[default]]
-    models = {value: make(value).fit(train.features, train.labels) for value in tried}
-    scores = {
-        value: model.score(validation.features, validation.labels) if validation else 0.0
-        for value, model in models.items()
-    }
-    chosen = max(scores, key=lambda value: scores[value])
-    seconds = time.perf_counter() - started
-    return HeadResult(
-        head,
-        words.format(chosen),
-        float(scores[chosen]) if validation is not None else None,
-        float(models[chosen].score(test.features, test.labels)) if test is not None else None,
-        seconds,
-    )

@@ -35,14 +35,10 @@ def expected_bytes(model: Pretrained, *, num_images: int) -> int:
         network(torch.zeros(2, 3, side, side).to(memory_format=torch.channels_last))
     learnt = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     activations = sum(kept.values()) * num_images // 2
-    _give_back()
-    return int(psutil.Process().memory_info().rss) + 3 * learnt + activations
-
-
-def _give_back() -> None:
-    """What was computed before leaves glibc with memory that it would keep for another time."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
+        # What was computed before leaves glibc with memory that it would keep for another time.
         ctypes.CDLL(None).malloc_trim(0)
+    return int(psutil.Process().memory_info().rss) + 3 * learnt + activations
 
 
 @contextlib.contextmanager

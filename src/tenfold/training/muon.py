@@ -16,30 +16,32 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class Muon(optim.Optimizer):
     """Orthogonalised momentum for convolutions, Nesterov SGD for the rest, in one optimiser.
 
-    convolutions: weights of four dimensions whose scale has no effect on the network, for a norm
-    follows them; each is brought back to the norm that one filter of length 1 an output has.
-    others: groups of parameters with their `lr` and `weight_decay`, the share that a step at the
-    full rate takes away.
+    Convolutions are the weights of four dimensions, whose scale has no effect on the network, for a
+    norm follows them; each is brought back to the norm that one filter of length 1 an output has.
+    weight_decay: the share that a step at the full rate takes away of the others.
     """
 
     def __init__(
         self,
-        convolutions: list[nn.Parameter],
-        others: list[dict[str, Any]],
+        parameters: list[nn.Parameter],
         *,
         lr: float,
+        head_lr: float,
+        bias_lr: float,
         momentum: float,
         sgd_momentum: float,
+        weight_decay: float,
         iterations: int,
     ) -> None:
+        sgd = {"momentum": sgd_momentum, "weight_decay": weight_decay, "orthogonal": False}
+        muon = {"momentum": momentum, "weight_decay": 0.0, "orthogonal": True}
         groups: list[dict[str, Any]] = [
-            {"params": convolutions, "lr": lr, "momentum": momentum, "orthogonal": True},
-            *({**group, "momentum": sgd_momentum, "orthogonal": False} for group in others),
+            {"params": [p for p in parameters if p.ndim == 4], "lr": lr, **muon},
+            {"params": [p for p in parameters if 2 <= p.ndim < 4], "lr": head_lr, **sgd},
+            {"params": [p for p in parameters if p.ndim < 2], "lr": bias_lr, **sgd},
         ]
-        for group in groups:
-            group.setdefault("weight_decay", 0.0)
-            group["full_lr"] = group["lr"]
-        super().__init__([group for group in groups if group["params"]], {})
+        used = [{**group, "full_lr": group["lr"]} for group in groups if group["params"]]
+        super().__init__(used, {})
         self._iterations = iterations
         self._recorded: dict[tuple[int, ...], _Recorded] = {}
 

@@ -99,24 +99,14 @@ def muon(
     ] = 3,
 ) -> optim.Optimizer:
     """Muon (Jordan 2024) for convolutions, Nesterov SGD for everything else."""
-    parameters = [parameter for group in groups for parameter in group["params"]]
     return Muon(
-        [p for p in parameters if p.ndim == 4],
-        [
-            {
-                "params": [p for p in parameters if 2 <= p.ndim < 4],
-                "lr": head_lr,
-                "weight_decay": weight_decay,
-            },
-            {
-                "params": [p for p in parameters if p.ndim < 2],
-                "lr": bias_lr,
-                "weight_decay": weight_decay,
-            },
-        ],
+        [parameter for group in groups for parameter in group["params"]],
         lr=lr,
+        head_lr=head_lr,
+        bias_lr=bias_lr,
         momentum=momentum,
         sgd_momentum=sgd_momentum,
+        weight_decay=weight_decay,
         iterations=iterations,
     )
 

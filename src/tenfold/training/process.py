@@ -76,7 +76,6 @@ def _adopt_ranks() -> None:
     if names is None or "RANK" in os.environ:
         return
     size, rank, local_rank, local_size = names
-    address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
     is_elsewhere = os.environ.get(local_size, os.environ[size]) != os.environ[size]
     if is_elsewhere and not {"MASTER_ADDR", "SLURM_LAUNCH_NODE_IPADDR"} & set(os.environ):
         raise TenfoldError(

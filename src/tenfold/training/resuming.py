@@ -27,6 +27,11 @@ logger = logging.getLogger("tenfold")
 
 def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> dict[str, Any]:
     """Everything that the bits of a result depend on, as flat JSON values by name."""
+    device = accelerator.device
+
+    def gpu() -> str | None:
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
     return {
         **flatten(recipe.to_dict()),
         **{f"code of {name}": sum_of(path) for name, path in own_code(recipe).items()},
@@ -36,15 +41,11 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
         "data checksums": dict(data.checksums),
         "threads": torch.get_num_threads(),
         "processes": accelerator.num_processes,
-        "device": accelerator.device.type,
-        "GPU": on_first_process(accelerator, lambda: _gpu_of(accelerator.device)),
+        "device": device.type,
+        "GPU": on_first_process(accelerator, gpu),
         "arithmetic": precision_of(accelerator),
         "torch": metadata.version("torch"),
     }
-
-
-def _gpu_of(device: torch.device) -> str | None:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 NEVER_CHANGED = ("class names", "image size", "stages")
@@ -63,8 +64,8 @@ class Resumer:
         self,
         run: RunFolder,
         identity: Mapping[str, Any],
-        *,
         accelerator: Accelerator,
+        *,
         allow_changes: bool,
         started: tuple[float, float],
     ) -> None:

@@ -1,8 +1,8 @@
-"""Which pictures an epoch trains on, where it is not all of them: those that were the hardest.
+"""Which images an epoch trains on, where it is not all of them: those that were the hardest.
 
-N pictures. Their losses are kept as (2, N) float32: in the first row as they were when the epoch
+N images. Their losses are kept as (2, N) float32: in the first row as they were when the epoch
 began, which is what decides, and in the second as they are now, so that an epoch that was
-interrupted goes on with the same pictures.
+interrupted goes on with the same images.
 """
 
 import math
@@ -14,29 +14,19 @@ from tenfold.training.batches import seeded_generator
 
 
 def unseen_losses(num_images: int, *, device: torch.device) -> Tensor:
-    """Losses of pictures that have not been seen: (2, N) of infinity."""
+    """Losses of images that have not been seen: (2, N) of infinity."""
     return torch.full((2, num_images), math.inf, device=device)
 
 
 def num_selected(num_images: int, share: float) -> int:
-    """How many pictures an epoch trains on."""
+    """How many images an epoch trains on."""
     return max(round(share * num_images), min(2, num_images))
 
 
 def hardest(losses: Tensor, number: int, *, seed: int, epoch: int) -> Tensor:
-    """Indices (M,) of the `number` pictures whose losses (2, N) were the highest when the epoch
+    """Indices (M,) of the `number` images whose losses (2, N) were the highest when the epoch
     began; those that were never seen come first, and among equals the seed decides."""
     order = torch.randperm(losses.shape[1], generator=seeded_generator(seed, "selection", epoch))
     order = order.to(losses.device)
     ranked = losses[0, order].argsort(descending=True, stable=True)
     return order[ranked[:number]]
-
-
-def note(losses: Tensor, indices: Tensor, found: Tensor) -> None:
-    """The losses `found` (P,) of the pictures at `indices`, from now on."""
-    losses[1, indices] = found.detach().float()
-
-
-def begin_next_epoch(losses: Tensor) -> None:
-    """What was found in this epoch decides in the next."""
-    losses[0].copy_(losses[1])

@@ -16,17 +16,17 @@ from tenfold.models import Pretrained, Speedrun
 from tenfold.models.pretrained import preprocessing_of
 from tenfold.models.weights import load_weights
 from tenfold.recipe import Recipe
-from tenfold.training.batches import TrainingPictures, derive_seed
+from tenfold.training.batches import TrainingImages, derive_seed
 from tenfold.training.selection import num_selected
 
-WHITENED_PICTURES = 2000
+WHITENED_IMAGES = 2000
 """From which the first layer of a fast network is computed."""
 
 
 def require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> int:
-    """Two pictures for every part of every batch, since a batch norm can't do with one.
+    """Two images for every part of every batch, since a batch norm can't do with one.
 
-    Returns how many pictures that is. Raises TenfoldError where there are not as many.
+    Returns how many images that is. Raises TenfoldError where there are not as many.
     """
     parts = num_processes * recipe.training.accumulate
     if len(data.train) < 2:
@@ -67,7 +67,7 @@ def require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> in
 
 
 def normalisation_for(recipe: Recipe, data: TrainingData) -> Normalisation:
-    """What pixels become: computed from the training pictures, or as the network is used to."""
+    """What pixels become: computed from the training images, or as the network is used to."""
     if recipe.model.name == "pretrained" and recipe.data.normalisation == "pretrained":
         wanted = preprocessing_of(recipe.model.backbone)
         return Normalisation(wanted.mean, wanted.std)
@@ -78,7 +78,7 @@ def normalisation_for(recipe: Recipe, data: TrainingData) -> Normalisation:
 
 
 def build_model(
-    recipe: Recipe, data: TrainingData, pictures: TrainingPictures, device: torch.device
+    recipe: Recipe, data: TrainingData, images: TrainingImages, device: torch.device
 ) -> tuple[nn.Module, str | None]:
     """The network with its initial weights, and where they are from if they are not random."""
     torch.manual_seed(derive_seed(recipe.seed, "initial weights"))
@@ -86,14 +86,14 @@ def build_model(
         recipe, num_classes=data.train.num_classes, image_size=data.train.size
     ).to(device)
     if isinstance(model, Speedrun):
-        model.whiten(pictures.plain(WHITENED_PICTURES))
+        model.whiten(images.plain(WHITENED_IMAGES))
     if isinstance(model, Pretrained):
         return model, load_weights(model, recipe.model.weights)
     return model, None
 
 
 def weights_of_classes(data: TrainingData, device: torch.device) -> Tensor:
-    """(C,) float32 by the inverse of a class's share; their mean over the pictures is 1."""
+    """(C,) float32 by the inverse of a class's share; their mean over the images is 1."""
     counts = np.bincount(data.train.labels, minlength=data.train.num_classes)
     present = counts > 0
     weights = np.where(present, len(data.train) / (present.sum() * np.maximum(counts, 1)), 0.0)

@@ -7,13 +7,12 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tenfold.data.splits import TrainingData
@@ -26,7 +25,7 @@ from tenfold.models import Pretrained, blocks_of, count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, StageOptions
 from tenfold.training.agreement import Agreement
-from tenfold.training.batches import TrainingInputs, TrainingPictures, batch_sizes
+from tenfold.training.batches import TrainingImages, TrainingInputs, batch_sizes
 from tenfold.training.clock import StepTimes
 from tenfold.training.compiling import compile_network
 from tenfold.training.devices import on_first_process
@@ -115,7 +114,7 @@ class Stage:
     def _build(self, previous: TrainingState | None) -> None:
         """Network, inputs and optimiser, the same for a seed."""
         recipe, stage, accelerator = self.recipe, self.stage, self.accelerator
-        images = TrainingPictures(
+        images = TrainingImages(
             self.data.train,
             augmentation=recipe.augmentation,
             normalisation=self.normalisation,
@@ -157,21 +156,18 @@ class Stage:
             )
             history.compile_seconds += seconds
 
-    def _features(self, model: Pretrained, images: TrainingPictures) -> TrainingFeatures:
+    def _features(self, model: Pretrained, images: TrainingImages) -> TrainingFeatures:
         """What the head sees of each image: of some versions, the first being the image itself."""
-        data, accelerator = self.data, self.accelerator
-
-        def features(pixels: NDArray[np.uint8], progress: Progress) -> Tensor:
-            return shared_features(
-                model, pixels, self.normalisation, accelerator=accelerator, progress=progress
-            )
+        data, accelerator, others = self.data, self.accelerator, range(self.stage.views - 1)
+        features = partial(
+            shared_features, model, normalisation=self.normalisation, accelerator=accelerator
+        )
 
         def compute(progress: Progress) -> Tensor:
-            found = [features(data.train.pixels, progress)]
-            others = range(self.stage.views - 1)
-            found += [features(images.version(number), progress) for number in others]
+            found = [features(data.train.pixels, progress=progress)]
+            found += [features(images.version(number), progress=progress) for number in others]
             if data.validation is not None:  # So that the first takes no longer than others.
-                features(data.validation.pixels, progress)
+                features(data.validation.pixels, progress=progress)
             return torch.stack(found)
 
         labels = torch.from_numpy(data.train.labels).to(accelerator.device)

@@ -95,7 +95,7 @@ class TrainingState:
     """Everything that changes while training: weights, their averages, the optimiser, history.
 
     average: moving average of the weights, or None. best: weights of the best epoch so far under
-    early stopping, or None. losses: (2, N) of the pictures where they decide which of them an epoch
+    early stopping, or None. losses: (2, N) of the images where they decide which of them an epoch
     trains on, or None.
     """
 
@@ -141,13 +141,21 @@ class TrainingState:
             self.average.load_state_dict(groups["average"])
         self.best = groups.get("best")
         if self.losses is not None:
-            self.losses.copy_(_losses_of(groups, like=self.losses, source=source))
+            losses = groups.get("losses", {}).get("")
+            if losses is None or losses.shape != self.losses.shape:
+                raise TenfoldError(
+                    f"{source} has no losses of these images, by which training.select chooses; "
+                    "train the run again."
+                )
+            self.losses.copy_(losses)
         self._load_optimizer(groups.get("optimizer", {}))
 
     def _load_optimizer(self, tensors: dict[str, torch.Tensor]) -> None:
         parameters = self._parameters()
         self.optimizer.state.clear()
-        if {name.partition(".")[2] for name in tensors} - OPTIMIZER_TENSORS[self._optimizer_name]:
+        # Accelerate may have wrapped it.
+        kind = type(getattr(self.optimizer, "optimizer", self.optimizer)).__name__
+        if {name.partition(".")[2] for name in tensors} - OPTIMIZER_TENSORS[kind]:
             logger.warning("The checkpoint is of another optimiser; this one starts without state.")
             return
         for name, tensor in tensors.items():
@@ -160,22 +168,5 @@ class TrainingState:
                 value = tensor.to(parameter.device)
             self.optimizer.state[parameter][key] = value
 
-    @property
-    def _optimizer_name(self) -> str:
-        """The class of the optimiser itself, which Accelerate may have wrapped."""
-        return type(getattr(self.optimizer, "optimizer", self.optimizer)).__name__
-
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-
-def _losses_of(
-    groups: dict[str, dict[str, torch.Tensor]], *, like: torch.Tensor, source: str
-) -> torch.Tensor:
-    found = groups.get("losses", {}).get("")
-    if found is None or found.shape != like.shape:
-        raise TenfoldError(
-            f"{source} has no losses of these pictures, by which training.select chooses; train "
-            "the run again."
-        )
-    return found

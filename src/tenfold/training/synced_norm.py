@@ -59,17 +59,9 @@ class _Synced(_BatchNorm):
         self.running_var.lerp_(variance, share)
 
 
-class _SyncedBatchNorm1d(_Synced, nn.BatchNorm1d):
-    pass
-
-
-class _SyncedBatchNorm2d(_Synced, nn.BatchNorm2d):
-    pass
-
-
 _SYNCED: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: _SyncedBatchNorm1d,
-    nn.BatchNorm2d: _SyncedBatchNorm2d,
+    kind: type(f"Synced{kind.__name__}", (_Synced, kind), {})
+    for kind in (nn.BatchNorm1d, nn.BatchNorm2d)
 }
 
 

@@ -1,6 +1,7 @@
 """Several processes end together: what fails on one is said by all, whatever they wait for."""
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -62,6 +63,9 @@ def ending_together(accelerator: Accelerator) -> Iterator[None]:
         raise
     finally:
         failures.leave()
+    # Threads of the process group end with its last reference, and must before the process.
+    accelerator.free_memory()
+    gc.collect()
 
 
 class Failure(NamedTuple):

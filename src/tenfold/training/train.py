@@ -1,7 +1,6 @@
 """From a recipe to a finished run folder: choose or resume it, fit, evaluate, write it down."""
 
 import contextlib
-import gc
 import logging
 import os
 import time
@@ -78,7 +77,7 @@ class TrainOptions:
     with the recipe's newest run even if something changed, or fail saying what. new: start afresh
     even if an unfinished run could be resumed. allow_changes: resume although recipe, threads or
     data changed. threads: for torch; None takes what the environment says. cpu: ignore GPUs.
-    strict: fail where a picture is in two splits. skip_broken: leave out pictures that can't be
+    strict: fail where an image is in two splits. skip_broken: leave out images that can't be
     read. track: trackers that get the curves too. evaluate_test: open the test split at the end.
     notes: what a reader of the report must know besides what the data set says.
 
@@ -143,13 +142,8 @@ def train(
             dataset = load_data(recipe, skip_broken=options.skip_broken, progress=progress)
         data = training_data(dataset, **splitting(recipe.data))
         test = _test_images(dataset, recipe) if writes else None
-        resumer = Resumer(
-            run,
-            identity_of(recipe, data, accelerator),
-            accelerator=accelerator,
-            allow_changes=options.allow_changes,
-            started=started,
-        )
+        identity, allow = identity_of(recipe, data, accelerator), options.allow_changes
+        resumer = Resumer(run, identity, accelerator, allow_changes=allow, started=started)
         trackers = [TrackerReporter(n, run.path, recipe) for n in options.track if writes]
         for tracker in trackers:
             stack.callback(tracker.close)
@@ -172,10 +166,6 @@ def train(
         )
         if writes:
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
-    if accelerator.num_processes > 1:
-        # Threads of the process group end with its last reference, and must before the process.
-        accelerator.free_memory()
-        gc.collect()
     accelerator.end_training()
     return Trained(run, writes)
 

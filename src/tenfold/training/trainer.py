@@ -29,7 +29,7 @@ from tenfold.training.losses import loss_of
 from tenfold.training.memory import memory_errors
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
-from tenfold.training.selection import begin_next_epoch, hardest, note
+from tenfold.training.selection import hardest
 from tenfold.training.stages import Stage
 from tenfold.training.state import History, Sums, TrainingState
 from tenfold.training.validation import validate
@@ -290,7 +290,7 @@ class Trainer(Stage):
             other = of_labels(part.labels[part.mix.partner])
             loss = part.mix.share * loss + (1 - part.mix.share) * other
         if losses is not None:
-            note(losses, indices, loss)
+            losses[1, indices] = loss.detach().float()
         # By the number of images, not by the sum of weights, so that parts add up to the batch.
         return loss if alone else loss.mean()
 
@@ -354,7 +354,7 @@ class Trainer(Stage):
             history.plateau.update(recipe.schedule, metrics["validation_loss"])
         self._keep_best(metrics["validation_accuracy"])
         if self.state.losses is not None:
-            begin_next_epoch(self.state.losses)
+            self.state.losses[0].copy_(self.state.losses[1])
         history.epoch, history.step, history.sums = history.epoch + 1, 0, Sums()
         if history.ended is None and history.stage_epoch >= self.num_epochs:
             history.ended = "finished"
