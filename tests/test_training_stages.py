@@ -291,7 +291,9 @@ def test_rare_classes_count_as_much_when_balanced():
 
     some = data()
     keep = np.flatnonzero((some.train.labels != 0) | (np.arange(192) < 24))
-    rare = type(some)("rare", some.train.take(keep), validation=None, test=None, source="a test")
+    rare = type(some)(
+        train=some.train.take(keep), validation=None, dataset_name="rare", source="a test"
+    )
     weights = weights_of_classes(rare, torch.device("cpu"))
     counts = np.bincount(rare.train.labels)
     assert counts[0] < counts[1] / 5
