@@ -92,7 +92,8 @@ def score_submission(
         )
     truths = _read(labels, split=None)
     matched = match_ids(predictions, truths)
-    strangers = [row for number, row in enumerate(predictions) if number not in set(matched)]
+    known = set(matched)
+    strangers = [row for number, row in enumerate(predictions) if number not in known]
     if len(strangers) == len(predictions):
         raise TenfoldError(
             f"No id of {submission} ({_some(predictions)}) is in {labels} ({_some(truths)}); give "
