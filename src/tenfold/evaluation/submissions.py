@@ -92,7 +92,8 @@ def score_submission(
         )
     truths = _read(labels, split=None)
     matched = match_ids(predictions, truths)
-    strangers = [row for number, row in enumerate(predictions) if number not in set(matched)]
+    known = set(matched)
+    strangers = [row for number, row in enumerate(predictions) if number not in known]
     if len(strangers) == len(predictions):
         raise TenfoldError(
             f"No id of {submission} ({_some(predictions)}) is in {labels} ({_some(truths)}); give "
@@ -101,8 +102,8 @@ def score_submission(
     found = [None if number is None else predictions[number] for number in matched]
     used = {truth.split for truth, row in zip(truths, found, strict=True) if row is not None}
     pairs = [pair for pair in zip(truths, found, strict=True) if pair[0].split in used]
-    answers = [row if row and row.label.strip() else None for _, row in pairs]
-    missing = [truth for (truth, _), row in zip(pairs, answers, strict=True) if row is None]
+    labelled = [row if row and row.label.strip() else None for _, row in pairs]
+    missing = [truth for (truth, _), row in zip(pairs, labelled, strict=True) if row is None]
     faults = [
         f"{counted(len(rows), 'id')} of {whose} ({_some(rows)})"
         for rows, whose in (
@@ -122,10 +123,10 @@ def score_submission(
     indices = partial(
         _indices, class_names=class_names, labels=labels, are_ordered=listed is not None
     )
-    guesses = np.full(len(pairs), -1, dtype=np.int64)
-    guesses[[row is not None for row in answers]] = indices(list(filter(None, answers)))
+    predicted = np.full(len(pairs), -1, dtype=np.int64)
+    predicted[[row is not None for row in labelled]] = indices(list(filter(None, labelled)))
     metrics = compare_labels(
-        indices([truth for truth, _ in pairs]), guesses, class_names=class_names
+        indices([truth for truth, _ in pairs]), predicted, class_names=class_names
     )
     return SubmissionMetrics(**dict(metrics), num_missing=len(missing))
 
