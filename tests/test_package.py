@@ -31,7 +31,7 @@ TRAINED = """
 import sys, tenfold
 for name in ("sgd", "adam", "adamw", "muon"):
     model, widths = ("speedrun", (8, 8, 8)) if name == "muon" else ("ann", (8,))
-    options = {"model__name": model, "model__widths": widths, "data__image_size": 8}
+    options = {"model__name": model, "model__widths": widths, "data__image_size": 16}
     options |= {"epochs": 1, "training__min_steps": 0, "data__train_size": 100, "progress": False}
     tenfold.train("ann", data="digits", optimizer__name=name, **options)
 print(*[name for name in sys.argv[1:] if name in sys.modules])
