@@ -7,6 +7,7 @@ arguments, folder and output, and can be signalled and killed like any process.
 import atexit
 import contextlib
 import functools
+import gc
 import multiprocessing
 import os
 import shutil
@@ -43,6 +44,7 @@ PRELOADED = [
     "torch.export._trace",
     "torch.onnx._internal.exporter._core",
     "onnxruntime",
+    "jinja2",
     "tenfold.deployment.export",
     "tenfold.deployment.server",
 ]
@@ -205,6 +207,7 @@ def _run_command(
     environment: dict[str, str],
     before: Callable[[], None] | None,
 ) -> None:
+    gc.freeze()  # What was imported before is not looked at again.
     os.chdir(folder)
     os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

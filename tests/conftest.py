@@ -1,5 +1,6 @@
 """What several test files share: made-up pictures, fresh interpreters, private file systems."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests come first, so that no worker is left with one at the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_collection_finish():
+    """What is imported by now stays, and need not be looked at by each collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

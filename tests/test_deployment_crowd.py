@@ -145,6 +145,7 @@ async def slow_ones(server, number):
     return statuses, seconds
 
 
+@pytest.mark.long
 def test_row_42_five_hundred_slow_clients_are_closed_and_others_served(model, folder):
     with served.serving(model, folder=folder) as server:
         statuses, seconds = asyncio.run(slow_ones(server, 500))

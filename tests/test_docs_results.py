@@ -51,9 +51,7 @@ def make_results(capsys: pytest.CaptureFixture[str]):
 
 def test_it_is_a_command(root: Path):
     command = [sys.executable, str(SCRIPT), "--root", str(root), str(root / "studies/one-seed")]
-    for flags, status in ((["--check"], 1), ([], 0)):
-        made = subprocess.run([*command, *flags], capture_output=True, check=False, timeout=60)
-        assert made.returncode == status
+    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 def section(document: str, name: str) -> str:

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     """A folder with short runs of `ann` and `cnn` on real pictures."""
     folder = tmp_path_factory.mktemp("cifar10")
     for recipe, epochs in (("ann", 2), ("cnn", 2)):
-        changes = ["data.train_size=6000", f"training.epochs={epochs}", "training.min_steps=0"]
+        changes = ["data.train_size=4000", f"training.epochs={epochs}", "training.min_steps=0"]
         overrides = [word for change in changes for word in ("--set", change)]
         command = commands.start(["train", recipe, *overrides], folder=folder)
         assert command.wait(400) == 0, command.output
@@ -51,8 +51,8 @@ def test_the_convolutional_network_is_clearly_better(folder):
         for name in ("ann", "cnn")
     }
     assert accuracies["ann"]["num_images"] == 10_000
-    assert accuracies["ann"]["accuracy"] > 0.34
-    assert accuracies["cnn"]["accuracy"] > 0.48
+    assert accuracies["ann"]["accuracy"] > 0.3
+    assert accuracies["cnn"]["accuracy"] > 0.42
     assert accuracies["cnn"]["accuracy_interval"][0] > accuracies["ann"]["accuracy_interval"][1]
 
 

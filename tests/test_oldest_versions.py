@@ -45,6 +45,7 @@ def picture(tmp_path):
     return tmp_path / "a.png"
 
 
+@pytest.mark.long
 def test_a_bundle_runs_on_the_oldest_versions_of_its_requirements(made_once, tmp_path, picture):
     place = made_once(served.make_run)
     command = commands.run(["export", served.RUN, "--bundle", "away"], folder=place)

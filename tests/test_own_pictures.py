@@ -12,7 +12,7 @@ def trained(tmp_path_factory):
     """What `tenfold train cnn --data FOLDER` leaves, and what it says."""
     folder = tmp_path_factory.mktemp("photographs")
     make_folder(folder / "my pictures")
-    few = ["--set", "training.min_steps=60"]  # A third, for the sake of those who wait.
+    few = ["--set", "training.min_steps=40"]  # A fifth, for the sake of those who wait.
     command = run_here(["train", "cnn", "--data", "my pictures", *few], folder)
     assert command.wait() == 0, command.output
     return folder, command.output

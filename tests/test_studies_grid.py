@@ -581,7 +581,7 @@ def bits_of(study: Path) -> dict[str, tuple[dict[str, bytes], bytes]]:
     return bits
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows_32_and_33_with_real_training(tmp_path: Path) -> None:
     undisturbed = begin_real_study(tmp_path / "undisturbed")
     assert undisturbed.wait() == 0, undisturbed.output

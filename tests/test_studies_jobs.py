@@ -158,7 +158,7 @@ def test_row_32_workers_of_a_killed_driver_save_and_end_and_the_next_one_resumes
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "study"
-    monkeypatch.setenv("SECONDS_TO_SAVE", "20")
+    monkeypatch.setenv("SECONDS_TO_SAVE", "12")
     with driving(folder, "wait and save") as driver:
         orphans = [pids_of(folder)[name] for name in NAMES[1:3]]
         assert all(map(is_alive, orphans))

@@ -181,7 +181,7 @@ def test_processes_that_do_not_find_each_other_are_not_taken_for_one(monkeypatch
         devices.make_accelerator(tiny())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_network_learns_the_same():
     # Dropout draws other numbers when compiled; the last batch is one of 32.
     changes = ["training.epochs=1", "training.batch_size=80", "model.dropout=0.0"]

@@ -5,6 +5,7 @@ library, runs in a fork of itself, with this process's input, outputs, environme
 ends as that one does, and that one is killed with it.
 """
 
+import gc
 import json
 import os
 import select
@@ -76,6 +77,7 @@ def _look_after(connection: socket.socket) -> None:
 
 
 def _run(request: dict, descriptors: list[int]) -> None:
+    gc.freeze()  # As in commands.
     os.setsid()
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)

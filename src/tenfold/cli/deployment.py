@@ -40,7 +40,7 @@ def export(
         require_new(place)
 
     from tenfold.deployment.export import export_run
-    from tenfold.deployment.web import write_web
+    from tenfold.deployment.web import find_runtime, write_web
     from tenfold.reporting.page import card_text
     from tenfold.training.process import prepare_process
 
@@ -49,9 +49,10 @@ def export(
     with output.progress() as progress, tempfile.TemporaryDirectory() as apart:
         if (bundle or web) and out is None:  # What the run has exported stays as it is.
             out = Path(apart) / "model.onnx"
+        files = find_runtime(runtime, progress=progress) if web else []
         found = export_run(folder, out, options, progress=progress)
         if web is not None:
-            written[web] = write_web(found.path, web, runtime=runtime, progress=progress)
+            written[web] = write_web(found.path, web, files)
         if bundle is not None:
             card = card_text(folder.path)
             written[bundle] = write_bundle(folder, found, bundle, card=card)

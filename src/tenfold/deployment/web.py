@@ -31,19 +31,14 @@ _HERE = Path(__file__).parent
 _SLOT = "<!-- A web export has its scripts here. -->\n"
 
 
-def write_web(
-    model: Path, folder: Path, *, runtime: Path | None = None, progress: Progress | None = None
-) -> list[Path]:
+def write_web(model: Path, folder: Path, runtime: list[Path]) -> list[Path]:
     """Write `index.html`, its scripts, `model.onnx`, `model.json` and the runtime into `folder`,
     which is new, and return them.
 
-    model: a file that `tenfold export` wrote. runtime: a folder with the files of PACKAGE, such as
-    `node_modules/onnxruntime-web/dist`; None takes the cache's, which npm fills. Raises
-    TenfoldError where the runtime can't be had or is another one.
+    model: a file that `tenfold export` wrote. runtime: the files that `find_runtime` gives.
     """
     predictor = Predictor(model, threads=1)
     predictor.threshold = EVEN  # As the service does.
-    files = _runtime(runtime, progress=progress)
     page = (_HERE / "page.html").read_text(encoding="utf-8")
     scripts = [f'<script src="{name}"></script>\n' for name in ("ort.wasm.min.js", "local.js")]
     written = [folder / name for name in ("index.html", "model.json", "local.js", "model.onnx")]
@@ -51,7 +46,7 @@ def write_web(
     write_text(written[1], json.dumps(known_to_page(predictor, model.stem)) + "\n")
     for source, target in zip((_HERE / "local.js", model), written[2:], strict=True):
         shutil.copyfile(source, target)
-    return [*written, *(Path(shutil.copy(file, folder)) for file in files)]
+    return [*written, *(Path(shutil.copy(file, folder)) for file in runtime)]
 
 
 def known_to_page(predictor: Predictor, name: str) -> dict[str, object]:
@@ -65,8 +60,12 @@ def known_to_page(predictor: Predictor, name: str) -> dict[str, object]:
     }
 
 
-def _runtime(folder: Path | None, *, progress: Progress | None) -> list[Path]:
-    """The runtime's files, whose sums have been checked."""
+def find_runtime(folder: Path | None, *, progress: Progress | None = None) -> list[Path]:
+    """The runtime's files, whose sums have been checked.
+
+    folder: has the files of PACKAGE, such as `node_modules/onnxruntime-web/dist`; None takes the
+    cache's, which npm fills. Raises TenfoldError where they can't be had or are others.
+    """
     place = folder or cache_folder() / "web" / PACKAGE
     if folder is None and not all((place / name).is_file() for name in RUNTIME):
         _fetch(place, progress=progress)

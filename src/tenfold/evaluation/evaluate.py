@@ -259,8 +259,12 @@ def split_of(dataset: Dataset, split: str, options: DataOptions, *, own: bool = 
 
 def splitting(options: DataOptions) -> dict[str, Any]:
     """What a recipe says of splits, as the keywords of `tenfold.data.splits`."""
-    names = ("train_size", "validation_size", "test_size")
-    return {name: getattr(options, name) for name in names} | {"seed": options.split_seed}
+    return {
+        "train_size": options.train_size,
+        "validation_size": options.validation_size,
+        "test_size": options.test_size,
+        "seed": options.split_seed,
+    }
 
 
 def score_images(
