@@ -236,7 +236,7 @@ def main() -> None:
         ("onnxruntime_int8", int8, "eight bits"),
     ):
         found[key] = alone(path, batch_size=32, seconds=options.seconds)
-        print(f"ONNX Runtime alone, batches of 32, {kind}: {found[key]:,.0f} pictures a second")
+        print(f"ONNX Runtime alone, batches of 32, {kind}: {found[key]:,.0f} images a second")
     own = [sys.executable, "-m", "tenfold", "serve", "--port", "0", "--json"]
     served = {"one_view": [model, "--one-view"], "tenfold": [model], "int8": [int8, "--one-view"]}
     for name, arguments in served.items():

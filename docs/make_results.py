@@ -49,10 +49,10 @@ INTRODUCTION = """\
 
 Written by `make results` from the summaries of the studies; run a study again to change it.
 
-Accuracies are shares of the test pictures that are right, at the end of training and as the mean \
+Accuracies are shares of the test images that are right, at the end of training and as the mean \
 over seeds, with 95 % intervals in brackets. An interval is over seeds where there are several: in \
 95 of 100 such studies it holds the mean of very many trainings. Where one seed was run it is over \
-pictures, and says nothing about the luck of the training. Training is the time of one run on \
+images, and says nothing about the luck of the training. Training is the time of one run on \
 the clock, which grows where several run at once; core-minutes are its processor time, which does \
 not. Several runs at once (`--jobs 2`) have a thread each, and results depend on that in their \
 last digits: the line below each table says how it was.
@@ -344,7 +344,7 @@ def seeds(variant: VariantSummary) -> str:
     if number < variant.planned_seeds:
         text += f" of {variant.planned_seeds}"
     is_over_pictures = variant.result and variant.result.interval_over == "pictures"
-    return f"{text} (interval over pictures)" if is_over_pictures else text
+    return f"{text} (interval over images)" if is_over_pictures else text
 
 
 def minutes(seconds: Estimate | None) -> str:

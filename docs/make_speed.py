@@ -136,7 +136,7 @@ def render_serving(found: dict[str, Any]) -> str:
     return (
         f"{table([*heads, '99 of 100 within'], rows)}\n\n"
         "ONNX Runtime alone, in one process on batches of 32: "
-        f"{found['onnxruntime']:,.0f} pictures a second of `{found['recipe']}` in floats, "
+        f"{found['onnxruntime']:,.0f} images a second of `{found['recipe']}` in floats, "
         f"{found['onnxruntime_int8']:,.0f} in eight bits. Measured on {hardware['cpu']}, "
         f"{hardware['cores']} cores, which clients and server share."
     )
@@ -171,7 +171,7 @@ def draw(curves: Sequence[Curve]) -> Figure:
     axes.set_xscale("log")
     axes.margins(x=0.08)
     time_axis(axes)
-    axes.set_ylabel("right on 5,000 held-out pictures")
+    axes.set_ylabel("right on 5,000 held-out images")
     return figure
 
 

@@ -92,7 +92,7 @@ def test_a_study_cut_short_says_what_was_run(make_results, root: Path):
     row = next(row for row in rows_of(dropout) if row[0] == "dropout 0.9")
     assert row[1:3] == ["not run", "0 of 1"]
     assert row[-1] == "not measured"
-    assert "1 of 2 (interval over pictures)" in dropout
+    assert "1 of 2 (interval over images)" in dropout
 
 
 def test_the_readme_has_a_row_for_each_published_result(make_results, root: Path):

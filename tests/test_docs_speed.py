@@ -110,7 +110,7 @@ def test_what_serving_costs_is_written_where_it_is_described(root, tmp_path):
     assert "| `tenfold serve --one-view` | 500 | 50 % | 10.0 ms | 21.3 ms |" in text
     assert "| FastAPI without batching, one view | 250 | 25 % |" in text
     assert "| `tenfold serve --one-view`, in eight bits | 800 | 40 % |" in text
-    assert "1,000 pictures a second of `fast-91` in floats, 2,000 in eight bits" in text
+    assert "1,000 images a second of `fast-91` in floats, 2,000 in eight bits" in text
     assert (root / "README.md").read_text() == MARKED  # Of the recipes nothing was measured.
 
 
@@ -122,7 +122,7 @@ def test_the_picture_names_each_curve(root, tmp_path):
     assert make(root, bench) == 0
     picture = (root / "docs/accuracy-against-time.svg").read_text()
     assert all(f">{name}<" in picture for name in ("cnn", "fast-75"))
-    assert "held-out pictures" in picture
+    assert "held-out images" in picture
     first = picture
     assert make(root, bench) == 0
     assert (root / "docs/accuracy-against-time.svg").read_text() == first

@@ -153,7 +153,7 @@ def calibration_error(
 
 
 def brier_score(predictions: Predictions) -> float:
-    """Mean over pictures of the squared distance between the probabilities and the truth, summed
+    """Mean over images of the squared distance between the probabilities and the truth, summed
     over classes (Brier 1950): 0 is perfect, 2 is surely wrong."""
     probabilities = predictions.probabilities
     truth = np.zeros_like(probabilities)
