@@ -269,9 +269,9 @@ async def soak(server, seconds):
     return statuses, memory, files
 
 
-@pytest.mark.parametrize("is_long", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_row_49_memory_and_files_stay_flat(model, folder, pytestconfig, is_long):
-    seconds = pytestconfig.getoption("--soak-seconds") if is_long else 10
+@pytest.mark.long
+def test_row_49_memory_and_files_stay_flat(model, folder, pytestconfig):
+    seconds = pytestconfig.getoption("--soak-seconds")
     with served.serving(model, folder=folder) as server:
         statuses, memory, files = asyncio.run(soak(server, seconds))
     half = len(memory) // 2

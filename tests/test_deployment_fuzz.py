@@ -108,7 +108,7 @@ def test_row_40_requests_of_the_protocol(server, client, request, length):
     assert "outputs" in reply.json() or "error" in reply.json()
 
 
-@RELAXED
+@settings(RELAXED, max_examples=25)
 @given(content=st.binary(max_size=400))
 def test_row_40_bytes_that_are_no_http(server, content):
     reply = server.send(content + b"\r\n\r\n", seconds=15)

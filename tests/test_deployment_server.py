@@ -408,7 +408,10 @@ FLOODS = {
 }
 
 
-@pytest.mark.parametrize("kind", FLOODS)
+@pytest.mark.parametrize(
+    "kind",
+    ["markers", *(pytest.param(kind, marks=pytest.mark.long) for kind in list(FLOODS)[1:])],
+)
 def test_row_51_others_are_answered_while_a_long_body_is_looked_at(server, known, kind):
     content = b"\xff\xd8" + FLOODS[kind] * (2_000_000 // len(FLOODS[kind]))
     waited = []

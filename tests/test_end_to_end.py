@@ -32,6 +32,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cifar10")
     for recipe, epochs in (("ann", 2), ("cnn", 2)):
         changes = ["data.train_size=4000", f"training.epochs={epochs}", "training.min_steps=0"]
+        changes.append("data.validation_size=1000")
         overrides = [word for change in changes for word in ("--set", change)]
         command = commands.start(["train", recipe, *overrides], folder=folder)
         assert command.wait(400) == 0, command.output

@@ -60,9 +60,8 @@ def test_a_study_is_reported_and_added_to(old):
 def test_a_search_is_read_and_its_best_recipe_trains(old):
     tenfold("train", "search/best.toml", "--set", "training.epochs=1", "--folder", "best")
     before = [trial["accuracy"] for trial in json.loads(read(old / "search/trials.json"))["trials"]]
-    for number in (4, 5):
-        tenfold("tune", "small.toml", "--trials", str(number), "--folder", "search")
-        trials = json.loads(read(old / "search/trials.json"))["trials"]
-        assert [trial["accuracy"] for trial in trials][:4] == before
-        assert len(trials) == number
+    tenfold("tune", "small.toml", "--trials", "5", "--folder", "search")
+    trials = json.loads(read(old / "search/trials.json"))["trials"]
+    assert [trial["accuracy"] for trial in trials][:4] == before
+    assert len(trials) == 5
     assert (old / "search/report.html").exists()

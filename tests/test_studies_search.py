@@ -210,6 +210,7 @@ def test_changed_pictures_are_refused_and_other_words_are_not(tmp_path: Path) ->
     assert len(summary(folder)["trials"]) == 2
 
 
+@pytest.mark.long
 def test_the_record_of_trials_is_never_replaced_by_fewer(tmp_path: Path) -> None:
     folder, elsewhere = prepare(tmp_path / "begun", LR), prepare(tmp_path / "elsewhere", LR)
     data = ["--data", str(folder / "data.npz"), "--storage", "sqlite:///trials.db"]
@@ -268,9 +269,9 @@ class FailAfterTheFirst:
     ("kind", "counts"),
     [
         (OSError, {"complete": 1, "failed": 3}),
-        (TenfoldError, {"complete": 1, "failed": 3}),
+        pytest.param(TenfoldError, {"complete": 1, "failed": 3}, marks=pytest.mark.long),
         (UnwritableError, {"complete": 1, "interrupted": 1, "waiting": 1}),
-        (OutOfMemoryError, {"complete": 1, "failed": 5}),
+        pytest.param(OutOfMemoryError, {"complete": 1, "failed": 5}, marks=pytest.mark.long),
     ],
 )
 def test_row_34_a_machine_on_which_every_trial_fails_stops_the_search(

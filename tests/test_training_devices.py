@@ -195,7 +195,7 @@ def test_a_compiled_network_learns_the_same():
     assert set(weights(fast)) == set(weights(plain))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_fast_network_has_finite_gradients_in_bf16():
     # What a compiled pass recomputes isn't rounded as its output was: the gradient of amax was 0/0.
     network = Speedrun(num_classes=3, image_size=(8, 8), widths=(4,)).train()

@@ -185,7 +185,9 @@ def test_blocks_stay_as_they_are_from_their_share_of_the_steps_on():
 
 
 @pytest.mark.parametrize("select", [1.0, 0.5])
-@pytest.mark.parametrize("step", [3, 5, 9, 13])
+@pytest.mark.parametrize(
+    "step", [5, *(pytest.param(n, marks=pytest.mark.long) for n in (3, 9, 13))]
+)
 def test_row_14_a_fast_run_ends_with_the_same_bits_after_an_interruption(step, select):
     recipe = fast(
         "training.sizes=[9,12]",
@@ -442,13 +444,18 @@ def test_what_a_recipe_needs_of_the_data_is_said():
         fit(tiny(), data(1))
 
 
-LARGE = ("gpu-96", "resnet50", "resnet110", "transfer-resnet50", "wide-resnet-28-10")
+ONE_OF_EACH = {
+    *("ann", "cnn", "cnn-quick", "densenet", "fast-75", "fast-94", "gpu-95", "lenet", "mobilenet"),
+    *("pyramid", "resnet18", "resnet20", "transfer-lite0", "transfer-vit", "tutorial-cnn"),
+    *("vgg", "vit", "wide-resnet-16-4"),
+}
+"""Kinds of recipes; the others have the same networks, larger or otherwise trained."""
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.long] if name in LARGE else [])
+        pytest.param(name, marks=[] if name in ONE_OF_EACH else [pytest.mark.long])
         for name in sorted(shipped_recipes())
     ],
 )

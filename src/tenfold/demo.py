@@ -23,7 +23,11 @@ def run_demo(runs: Path, *, seed: int, output: Output) -> Path:
     """
     notes = _fetch(output)
     # Few steps suffice for digits.
-    data = ["data.name=digits", "training.min_steps=60"] if notes else ["data.name=cifar10"]
+    data = (
+        ["data.name=digits", "data.image_size=16", "training.min_steps=60"]
+        if notes
+        else ["data.name=cifar10"]
+    )
     folders = []
     started = time.monotonic()
     for name in RECIPES:
