@@ -68,6 +68,11 @@ def evaluate_run(
     that can't be read. recall: compute nothing that the run has saved; a look at test it is all the
     same, and is written down. Raises TenfoldError where the run is not finished, where its data is
     no longer what it was trained on, and where the data has no such split or classes.
+
+    >>> from tenfold import train
+    >>> run = train("ann", data="digits", epochs=1, training__min_steps=0, progress=False)
+    >>> evaluate_run(RunFolder(run.path)).num_images
+    355
     """
     if recall and data is None and saved_predictions(run, split) is not None:
         with run.writer():

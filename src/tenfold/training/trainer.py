@@ -77,6 +77,13 @@ def fit(
     Raises DivergedError before a step with a loss or gradient that is not finite;
     InterruptedRunError after saving, on SIGTERM or SIGUSR1, and StoppedByUserError on Ctrl-C;
     TenfoldError where data and recipe don't fit or memory runs out.
+
+    >>> from tenfold import load_data, load_recipe
+    >>> from tenfold.data.splits import training_data
+    >>> data = training_data(load_data("digits"), train_size=64, validation_size=32, seed=0)
+    >>> recipe = load_recipe("ann", {"training.epochs": 2, "training.min_steps": 0})
+    >>> len(fit(recipe, data).history.metrics)
+    2
     """
     with memory_errors(recipe), sharing_cores(), Interruption() as interruption:
         start = partial(
