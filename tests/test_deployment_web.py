@@ -158,3 +158,6 @@ def test_row_e_a_runtime_that_is_none_is_named(folder, tmp_path):
     assert done.wait() == 2
     assert "is not that of onnxruntime-web@" in done.output
     assert not (folder / "other/index.html").exists()
+    done = commands.run(["export", served.RUN, "--runtime", "dist"], folder=folder)
+    assert done.wait() == 2
+    assert "--runtime is for --web" in done.output

@@ -36,6 +36,8 @@ def export(
 
     folder = finished_run(run)
     require_place(out)
+    if runtime is not None and web is None:
+        raise TenfoldError("--runtime is for --web; name the folder of the page, too.")
     for place in filter(None, (bundle, web)):
         require_new(place)
 
