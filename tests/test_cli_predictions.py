@@ -212,12 +212,13 @@ def test_a_broken_picture_is_named_and_the_others_predicted(folder):
     ]
 
 
-def test_row_37_four_thousand_images_with_broken_ones_whole_or_not_at_all(folder):
+@pytest.mark.parametrize("total", [4_000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_row_37_many_images_with_broken_ones_whole_or_not_at_all(folder, total):
     pixels = load(str(folder / "tiny.npz")).test.pixels
     (folder / "many").mkdir()
     contents = [png(each) for each in pixels[:50]]
-    broken = {number for number in range(4_000) if number % 97 == 0}
-    for number in range(4_000):
+    broken = {number for number in range(total) if number % 97 == 0}
+    for number in range(total):
         content = b"nothing" if number in broken else contents[number % 50]
         (folder / f"many/{number:05}.png").write_bytes(content)
     predict = [*PREDICT, "many", "--csv", "guesses.csv"]
@@ -233,7 +234,7 @@ def test_row_37_four_thousand_images_with_broken_ones_whole_or_not_at_all(folder
         assert (folder / "guesses.csv").read_text() in ("of yesterday", whole)
     (folder / "guesses.csv").write_text(whole)
     header, *rows = table(folder / "guesses.csv")
-    assert [row[0] for row in rows] == [f"many/{number:05}.png" for number in range(4_000)]
+    assert [row[0] for row in rows] == [f"many/{number:05}.png" for number in range(total)]
     assert {int(row[0][5:10]) for row in rows if row[header.index("error")]} == broken
     labels = {int(row[0][5:10]): row[1] for row in rows}
     assert all(labels[number] == "" for number in broken)

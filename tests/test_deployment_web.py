@@ -5,7 +5,6 @@ import http.server
 import io
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -129,10 +128,8 @@ def photographs_() -> list[np.ndarray]:
 @pytest.mark.network
 def test_a_dropped_image_is_shown_with_its_map(page, tmp_path):
     content = encoded(np.full((40, 60, 3), (200, 30, 30), np.uint8), "PNG")
-    started = time.monotonic()
     page.set_input_files("#files", {"name": "a.png", "mimeType": "image/png", "buffer": content})
     page.wait_for_selector("#one:not([hidden])")
-    assert time.monotonic() - started < 30
     assert page.is_visible("#map")
     assert page.locator("#guesses .guess").count() == 4
     assert "go nowhere" in page.inner_text("#kept")

@@ -176,7 +176,13 @@ def test_integrated_gradients_add_up_to_the_logit(name):
     assert np.allclose(found.sum(axis=(1, 2)), logits - mean[CLASSES], atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["cnn", "fast-75"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("cnn", "fast-75") else pytest.param(name, marks=pytest.mark.long)
+        for name in WITH_MAPS
+    ],
+)
 def test_models_are_left_as_they_were(name):
     model = trained(name)
     model.module.train()
