@@ -104,20 +104,10 @@ def score_submission(
     pairs = [pair for pair in zip(truths, found, strict=True) if pair[0].split in used]
     labelled = [row if row and row.label.strip() else None for _, row in pairs]
     missing = [truth for (truth, _), row in zip(pairs, labelled, strict=True) if row is None]
-    faults = [
-        f"{counted(len(rows), 'id')} of {whose} ({_some(rows)})"
-        for rows, whose in (
-            (strangers, f"{submission} that {labels} lacks"),
-            ([] if allow_missing else missing, f"{labels} without a prediction"),
-        )
-        if rows
-    ]
-    if faults:
-        raise TenfoldError(
-            f"There {'is' if faults[0].startswith('1 ') else 'are'} {' and '.join(faults)}; give "
-            "labels and predictions of the same pictures, remove predictions that have no label, "
-            "or count missing ones as wrong with --allow-missing."
-        )
+    _require_joined(
+        (strangers, f"{submission} that {labels} lacks"),
+        ([] if allow_missing else missing, f"{labels} without a prediction"),
+    )
     listed = read_class_names(labels.parent)
     class_names = listed or sorted_names(plain_name(row.label) for row in truths)
     indices = partial(
@@ -129,6 +119,19 @@ def score_submission(
         indices([truth for truth, _ in pairs]), predicted, class_names=class_names
     )
     return SubmissionMetrics(**dict(metrics), num_missing=len(missing))
+
+
+def _require_joined(*left: tuple[Sequence[LabelRow], str]) -> None:
+    """Raise TenfoldError where rows are left alone; beside them, whose they are."""
+    faults = [
+        f"{counted(len(rows), 'id')} of {whose} ({_some(rows)})" for rows, whose in left if rows
+    ]
+    if faults:
+        raise TenfoldError(
+            f"There {'is' if faults[0].startswith('1 ') else 'are'} {' and '.join(faults)}; give "
+            "labels and predictions of the same pictures, remove predictions that have no label, "
+            "or count missing ones as wrong with --allow-missing."
+        )
 
 
 def match_ids(predictions: Sequence[LabelRow], labels: Sequence[LabelRow]) -> list[int | None]:
