@@ -12,7 +12,8 @@ WORKERS ?= 2
 TO ?= 75 85 91 94
 SEEDS ?= 5
 
-.PHONY: help install demo test test-long check format bench docs results clean
+.PHONY: help install demo test test-long check check-types check-style check-fields check-layers \
+	format bench docs results clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,11 +37,20 @@ test-long: $(INSTALLED)  ## Run what takes long: repeats, kill loops, soaks
 	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## Lint, check formatting, types, layers and that no recipe field is dead
+	@$(MAKE) --no-print-directory --jobs=$(WORKERS) check-types check-style check-fields check-layers
+
+check-types: $(INSTALLED)
+	$(BIN)/mypy
+
+check-style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+
+check-fields: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/test_recipe_fields.py
+
+check-layers: $(INSTALLED)
+	$(BIN)/lint-imports --no-cache
 
 format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -300,7 +300,7 @@ def test_scoring_loads_no_torch(run_python):
         ([*PREDICT], "Neither images nor --split"),
         ([*PREDICT, "a.png", "--split", "test"], "Both images and --split"),
         ([*PREDICT, "a.png"], "a.png"),
-        ([*PREDICT, "tiny.toml", "runs/empty"], "runs/empty holds no pictures"),
+        ([*PREDICT, "tiny.toml", "runs/empty"], "runs/empty holds no images"),
         ([*PREDICT, "tiny.toml", "--data", "tiny.npz"], "--data"),
         ([*PREDICT, "tiny.toml", "--labels", "out.csv"], "--labels"),
         ([*PREDICT, "--split", "test", "--labels", "out.csv"], "--csv"),

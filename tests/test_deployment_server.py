@@ -705,7 +705,7 @@ def test_row_48_other_hosts_and_origins_are_refused(server, known):
 
 def test_the_page_and_what_it_needs(server):
     page = httpx.get(server.address)
-    assert "What is on this picture?" in page.text
+    assert "What is in this image?" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     facts = httpx.get(server.address + "model").json()
     assert facts["class_names"] == ["red", "green", "blue", "grey"]

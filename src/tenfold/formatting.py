@@ -58,7 +58,7 @@ def memory(num_bytes: float | None) -> str:
 
 
 def rate(per_second: float | None) -> str:
-    """Pictures a second: `1,234` or `8.2`; a dash for None."""
+    """Images a second: `1,234` or `8.2`; a dash for None."""
     if per_second is None:
         return "–"
     return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}"

@@ -63,14 +63,14 @@ class Explained(Fact):
 
     def __str__(self) -> str:
         truth = f"is {self.true}, " if self.true else ""
-        return f"{self.kind}: {truth}called {self.guess} ({percent(self.confidence, digits=0)})"
+        return f"{self.kind}: {truth}predicted {self.guess} ({percent(self.confidence, digits=0)})"
 
 
 class Explanation(Answer):
     """checks: how alike the maps of a method are to those of shuffled weights. unavailable: why
     there are none by another. layers: those whose maps of the first image are kept."""
 
-    question = "Where does it look?"
+    question = "Attribution: where does it look?"
     template = "explanation"
 
     split: str
@@ -84,7 +84,7 @@ class Explanation(Answer):
 
     def summary(self) -> str:
         checks = ", ".join(f"{name} {value:.2f}" for name, value in self.checks.items())
-        pictures = counted(len(self.pictures), "picture")
+        pictures = counted(len(self.pictures), "image")
         return f"{pictures}; likeness to maps of random weights: {checks}"
 
     def images(
@@ -94,7 +94,7 @@ class Explanation(Answer):
         it, each with its label."""
         pixels, alike = self.arrays["pixels"][index], self.arrays["neighbours"][index]
         return [
-            ("picture", pixels),
+            ("image", pixels),
             *((name, heated(pixels, self.arrays[key][index])) for key, name in methods),
             *((f"alike: {label}", each)
               for label, each in zip(self.pictures[index].neighbours, alike, strict=True)),
@@ -145,7 +145,7 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
             asked.append(_measured(subject, ids.index(name), "asked for"))
         elif re.fullmatch(r"(train|validation|test)/-?\d+", name) and not Path(name).exists():
             raise TenfoldError(
-                f"There is no picture {name} in the {subject.split} split, whose ids are like "
+                f"There is no image {name} in the {subject.split} split, whose ids are like "
                 f"{ids[0]} and {ids[-1]}."
             )
         else:
@@ -178,7 +178,7 @@ def write_explanation(run: Path, found: Explanation, path: Path) -> Path:
 def _require_few(number: int) -> None:
     if number > MOST_EXPLAINED:
         raise TenfoldError(
-            f"{number:,} pictures are too many for one page; name at most {MOST_EXPLAINED}."
+            f"{number:,} images are too many for one page; name at most {MOST_EXPLAINED}."
         )
 
 
@@ -253,7 +253,7 @@ def interesting(predictions: Predictions) -> dict[int, str]:
     values, counts = np.unique(pairs[wrong], return_counts=True)
     for place in np.argsort(-counts, kind="stable")[:NUM_PAIRS]:
         guess, true = divmod(int(values[place]), len(names))
-        kind = f"{names[true]} called {names[guess]}, {counts[place]} times"
+        kind = f"{names[true]} predicted as {names[guess]}, {counts[place]} times"
         groups.append((kind, surest[pairs[surest] == values[place]], NUM_OF_A_PAIR))
     chosen: dict[int, str] = {}
     for kind, indices, number in groups:

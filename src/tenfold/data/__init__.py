@@ -1,4 +1,4 @@
-"""Where pictures come from: sources, formats, splits and a look at them."""
+"""Where images come from: sources, formats, splits and a look at them."""
 
 import os
 from pathlib import Path
@@ -25,8 +25,8 @@ def load(
     Hugging Face hub; `mnist`, `fashion-mnist`, `svhn`, `stl10` and `eurosat`, by torchvision; and
     `my.py:function`, which returns a `Dataset`, or arrays by split.
 
-    image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
-    chooses 32, or `photo_size` for photographs. skip_broken: leave broken pictures out, counted in
+    image_size: height and width to bring the images to; 0 keeps them, and where they differ
+    chooses 32, or `photo_size` for photographs. skip_broken: leave broken images out, counted in
     the notes, where an error is the rule. white_level: the value at which files of sixteen bits are
     white, where it must be that of other data; 0 takes the least of 255, 1,023, 4,095, 16,383 and
     65,535 that holds all of them. The result has checksums of its arrays. Raises TenfoldError where

@@ -103,13 +103,13 @@ def from_arrays(
         ids = more.get(f"{split}_ids", numbered_ids(split, len(pixels)))
         if not len(pixels) == len(own) == len(ids) or ids.ndim != 1:
             raise TenfoldError(
-                f"{place}: the {split} split has {len(pixels)} pictures, {len(own)} "
+                f"{place}: the {split} split has {len(pixels)} images, {len(own)} "
                 f"labels and {len(ids)} ids; they must be as many."
             )
         texts = np.array([as_text(each, place) for each in ids.tolist()], dtype=np.str_)
         splits[split] = Images(pixels, own, names, texts, more.get(f"{split}_original_sizes"))
     if "train" not in splits:
-        raise TenfoldError(f"{place} holds no training pictures with labels; label them.")
+        raise TenfoldError(f"{place} holds no training images with labels; label them.")
     return Dataset.of(name, splits, source, notes=tuple(notes))
 
 

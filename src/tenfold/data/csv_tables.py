@@ -71,7 +71,7 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
         for split, file in tables.items()
         for pair in _find_images(list(read_table(file, split=split)), finder)
     ]
-    require_distinct([(row, file.path) for row, file in found], what="picture")
+    require_distinct([(row, file.path) for row, file in found], what="image")
     table: dict[str, list[Row]] = defaultdict(list)
     ids = []
     for row, file in found:
@@ -83,12 +83,12 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
         table[row.split].append(Row(source, shown, row.label, name, row.place, file.stamp))
     require_distinct(ids, what="id")
     unlabelled = len(files) - len(found)
-    left_out = f"Left out: {counted(unlabelled, 'picture')} that no CSV file labels."
+    left_out = f"Left out: {counted(unlabelled, 'image')} that no CSV file labels."
     return decode_table(
         table,
         settings,
         place=path,
-        source=f"{path} (CSV and pictures)",
+        source=f"{path} (CSV and images)",
         declared=read_class_names(root),
         least_classes="at least two are needed",
         root=root,
@@ -212,7 +212,7 @@ def read_table(
             names = {column: fields[column].strip() for column in name_columns}
             label = fields[label_column]
             if not any(names.values()) or not (label.strip() or may_lack_labels):
-                raise TenfoldError(f"{where} lacks a picture or a label; mend or remove the line.")
+                raise TenfoldError(f"{where} lacks an image or a label; mend or remove the line.")
             own = split or split_named(fields.get("split", "train").strip())
             if own is None:
                 raise TenfoldError(
@@ -366,7 +366,7 @@ def _find_images(
         row = missing[0]
         place = finder.place(row.names[column], row.split)
         raise TenfoldError(
-            f"{row.place} names the picture {row.names[column]!r}, but there is no {place} (nor "
+            f"{row.place} names the image {row.names[column]!r}, but there is no {place} (nor "
             f"that name with .png, .jpg and so on) in {row.file.parent}; {len(missing)} of "
             f"{len(rows)} are missing: restore them or remove their lines."
         )

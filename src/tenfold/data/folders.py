@@ -1,4 +1,4 @@
-"""Folders of picture files, one folder a class.
+"""Folders of image files, one folder a class.
 
 `train/cat/tom.jpg`, beside `val`, `valid` or `validation`, and `test`; or `cat/tom.jpg` without
 splits, which is all training data but for a `test/cat/tim.jpg` beside it. `tables` has more
@@ -35,7 +35,7 @@ _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+fou
 
 
 class PictureFile(NamedTuple):
-    """A picture file below a root folder.
+    """An image file below a root folder.
 
     path: relative to the root, with forward slashes; stamp: changes whenever the file does.
     """
@@ -100,7 +100,7 @@ def picture_files(
     suffixes: tuple[str, ...] = PICTURE_SUFFIXES,
     ancestors: Sequence[tuple[int, int]] = (),
 ) -> Iterator[PictureFile]:
-    """The picture files in `folder` below `root` at any depth, by suffix, sorted by path.
+    """The image files in `folder` below `root` at any depth, by suffix, sorted by path.
 
     ancestors: the folders that it is in, by device and number.
     """
@@ -203,7 +203,7 @@ class _Layout:
             if folder.casefold() not in PLAIN_NAMES:
                 self.said.append(f"{folder} is the {split} split")
         self.notes += [
-            f"Left out: {counted(number, 'picture')} directly in {folder}, in no class folder."
+            f"Left out: {counted(number, 'image')} directly in {folder}, in no class folder."
             for folder, number in loose.items()
             if number
         ]
@@ -282,7 +282,7 @@ def _refuse_unknown_splits(root: Path, files: Mapping[str, Sequence[PictureFile]
         raise TenfoldError(
             f"{_listed(list(files))} in {root} each hold {_listed(sorted(inner[0]))}: if they are "
             "splits, name them train, validation and test; if they are the classes, move their "
-            "pictures up into them."
+            "images up into them."
         )
 
 

@@ -73,7 +73,7 @@ def detect(path: Path) -> str:
         raise TenfoldError(
             f"{path} holds no data set that is known: CIFAR batches (data_batch_1.bin, "
             "data_batch_1, train.bin), parquet files, a CSV file of labels (trainLabels.csv, "
-            "labels.csv) with pictures, class folders (train/cat/1.jpg or cat/1.jpg), and an npz "
+            "labels.csv) with images, class folders (train/cat/1.jpg or cat/1.jpg), and an npz "
             "file were looked for."
         )
     return kind
@@ -83,7 +83,7 @@ def unknown_name(name: str, known: Iterable[str]) -> TenfoldError:
     """The error for a name that is neither one of the `known` data sets nor a path."""
     names = list(known)
     nearest = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "check it, or where the pictures are now."
+    hint = f"did you mean {nearest[0]}?" if nearest else "check it, or where the images are now."
     return TenfoldError(
         f"{name} is neither a path that exists nor one of {', '.join(names)}; {hint}"
     )
@@ -98,7 +98,7 @@ def _detect_folder(path: Path) -> str | None:
         if len(folders) < 2 or not all(names_classes(file, folders) for file in tables):
             return "csv"
         passed = ", ".join(file.name for file in tables)
-        logger.info("In %s, %s names class folders and no pictures: passed over.", path, passed)
+        logger.info("In %s, %s names class folders and no images: passed over.", path, passed)
     if any(picture_files(path, suffixes=(".parquet",))):
         return "parquet"
     if any("/" in file.path for file in picture_files(path)):  # looks no further than the first

@@ -1,4 +1,4 @@
-"""Parquet as the Hugging Face hub lays it out: a picture file and a label in every row.
+"""Parquet as the Hugging Face hub lays it out: an image file and a label in every row.
 
 One or several files a split, which their names tell: `train-00000-of-00001.parquet`. The image
 column, `img`, `image` or what the hub's metadata call one, holds bytes or a struct of `bytes` and
@@ -66,7 +66,7 @@ def _files_by_split(path: Path) -> dict[str, list[Path]]:
             )
         found[split].append(file)
     if "train" not in found:
-        raise TenfoldError(f"{path} holds no parquet file of training pictures; check the path.")
+        raise TenfoldError(f"{path} holds no parquet file of training images; check the path.")
     return found
 
 
@@ -163,7 +163,7 @@ def pictures_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source
     paths = _of_type(parts.get("path"), types.is_string, types.is_large_string)
     if contents is None and paths is None:
         raise TenfoldError(
-            f"{file}: column {name} holds {column.type}, where the bytes of picture files were "
+            f"{file}: column {name} holds {column.type}, where the bytes of image files were "
             "expected."
         )
     nothing = [None] * len(column)

@@ -132,7 +132,7 @@ def decode_table(
         raise TenfoldError(f"{place} has {found}; {least_classes}.")
     table = {split: rows for split, rows in table.items() if split in numbered.labels}
     if "train" not in table:
-        raise TenfoldError(f"{place} holds no training pictures; check the path.")
+        raise TenfoldError(f"{place} holds no training images; check the path.")
     rows = [row for own in table.values() for row in own]
     entry = None if root is None else entry_of(root, [row.stamp for row in rows], settings)
     decoded = decode_files([row.source for row in rows], settings, entry=entry)
@@ -148,7 +148,7 @@ def decode_table(
     splits = _decoded_splits(table, numbered, decoded)
     all_notes += [f"All images of the {s} split are broken." for s in table if s not in splits]
     if "train" not in splits:
-        raise TenfoldError(f"Every training picture in {place} is broken; check the files.")
+        raise TenfoldError(f"Every training image in {place} is broken; check the files.")
     level = decoded.white_level
     return Dataset.of(place.name, splits, source, notes=tuple(all_notes), white_level=level)
 
@@ -183,9 +183,9 @@ def _broken_note(broken: Mapping[str, str], num_all: int, *, place: Path, skip: 
     listed = "; ".join(f"{name} ({why})" for name, why in list(broken.items())[:_MAX_SHOWN])
     if len(broken) > _MAX_SHOWN:
         for name, why in broken.items():
-            logger.warning("Broken picture: %s (%s)", name, why)
+            logger.warning("Broken image: %s (%s)", name, why)
         listed += f"; and {len(broken) - _MAX_SHOWN} more, all of them listed in the log"
-    of_all = f"{len(broken)} of {counted(num_all, 'picture')}"
+    of_all = f"{len(broken)} of {counted(num_all, 'image')}"
     if not skip:
         raise TenfoldError(
             f"{of_all} in {place} can't be read: {listed}; mend or "

@@ -20,13 +20,13 @@ OLDEST_RUNTIME, ITS_OPSET = "1.20", 21
 
 README = """# {name}
 
-`model.onnx` and `predict.py` name what is on pictures, without tenfold or PyTorch:
+`model.onnx` and `predict.py` classify images, without tenfold or PyTorch:
 
     pip install -r requirements.txt
     python predict.py photo.jpg ...
 
-As `predict.py` looks at a picture, once, the model
-is right on {accuracy:.1%} of {num_images:,} {split} pictures.
+Accuracy, with one view an image as `predict.py` takes it:
+{accuracy:.1%} of {num_images:,} {split} images.
 """
 
 

@@ -1,4 +1,4 @@
-"""Name what is on pictures: python predict.py photo.jpg ... (needs requirements.txt alone)"""
+"""Name what is on images: python predict.py photo.jpg ... (needs requirements.txt alone)"""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from pictures import prepare_picture  # type: ignore[import-not-found]
 
 
 def main(paths: list[str], status: int = 0) -> int:
-    """Print the class and the confidence of each picture; 1 if one of them can't be read."""
+    """Print the class and the confidence of each image; 1 if one of them can't be read."""
     model = Path(__file__).with_name("model.onnx").read_bytes()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["tenfold"])
@@ -19,7 +19,7 @@ def main(paths: list[str], status: int = 0) -> int:
             pixels = prepare_picture(path, size=size, white_level=white_level)
             [[shares]] = session.run(["probabilities"], {"pixels": pixels[None]})
             answer = f"{facts['class_names'][shares.argmax()]} ({shares.max():.1%})"
-        except Exception as error:  # What a broken picture raises is without limits.
+        except Exception as error:  # What a broken image raises is without limits.
             answer, status = f"can't be read ({error})", 1
         print(f"{path}: {answer}")
     return status

@@ -39,7 +39,7 @@ class Model(Protocol):
         """The value at which files of sixteen bits are white; 0 where it is not known."""
 
     def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (N, C) of pictures (N, H, W, 3)."""
+        """Probabilities (N, C) of images (N, H, W, 3)."""
 
 
 class Guess(NamedTuple):
@@ -50,10 +50,10 @@ class Guess(NamedTuple):
 
 
 class PicturePrediction(NamedTuple):
-    """What a model says of a picture file.
+    """What a model says of an image file.
 
     path: as it was given, or found in a folder; guesses: the likeliest first, none for a broken
-    picture; error: why it is broken, else None; is_unsure: whether the likeliest class had better
+    image; error: why it is broken, else None; is_unsure: whether the likeliest class had better
     not be used.
     """
 
@@ -97,7 +97,7 @@ def predict_parts(
             )
             done += len(ids)
             if progress is not None:
-                progress("Decoding pictures", done, total)
+                progress("Decoding images", done, total)
 
 
 def _predicted(
@@ -129,7 +129,7 @@ def table_of(
 def watch_folder(
     model: Model, folder: Path, *, seconds: float = 0.5, top: int = 1, threshold: float = 0.0
 ) -> Generator[PicturePrediction, None, None]:
-    """A prediction for each picture in `folder`, now and as they come; never ends.
+    """A prediction for each image in `folder`, now and as they come; never ends.
 
     A file counts once its size has stayed the same for `seconds`, and again when it changes. Raises
     TenfoldError where there is no such folder.
@@ -158,7 +158,7 @@ _State = tuple[int, int, int, int]
 
 
 def _states(folder: Path) -> dict[str, _State]:
-    """Of each picture file in `folder`; what vanishes meanwhile is left out."""
+    """Of each image file in `folder`; what vanishes meanwhile is left out."""
     found: dict[str, _State] = {}
     with contextlib.suppress(OSError):
         for file in picture_files(folder):
