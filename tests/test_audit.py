@@ -357,7 +357,7 @@ def moved(run, tmp_path_factory):
         ["evaluate", "1"],
         ["audit", "1", "errors"],
         ["explain", "1", "test/3", "--out", "e.html"],
-        ["export", "1", "--out", "model.onnx"],
+        pytest.param(["export", "1", "--out", "model.onnx"], marks=pytest.mark.long),
     ],
     ids=lambda arguments: arguments[0],
 )

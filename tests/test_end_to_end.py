@@ -104,6 +104,7 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
     assert "The model predicts what most people say" in page
 
 
+@pytest.mark.long
 def test_accuracy_falls_with_the_severity_of_each_family(folder):
     run = RunFolder(folder / "runs/cnn/1")
     found = audit(run, ["robustness"], options=AuditOptions(pictures=120))["robustness"]
