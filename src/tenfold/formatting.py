@@ -32,6 +32,14 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def power(value: float | None) -> str:
+    """A large number as `2.50e12`; a dash for None."""
+    if value is None:
+        return "–"
+    digits, exponent = f"{value:.2e}".split("e")
+    return f"{digits}e{int(exponent)}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as `0.4 s`, `41 s`, `12 min 5 s` or `3 h 20 min`."""
     if seconds is None:

@@ -107,6 +107,7 @@ def environment() -> "Environment":
         "memory": formatting.memory,
         "moment": formatting.moment,
         "points": formatting.points,
+        "power": formatting.power,
         "quoted": json.dumps,
         "rate": formatting.rate,
         "signed_points": formatting.signed_points,

@@ -56,7 +56,12 @@ from tenfold.run import (
     now,
     peak_memory_bytes,
 )
-from tenfold.training.devices import make_accelerator, on_first_process, precision_of
+from tenfold.training.devices import (
+    instruction_set,
+    make_accelerator,
+    on_first_process,
+    precision_of,
+)
 from tenfold.training.process import prepare_process
 from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.resuming import Resumer, identity_of
@@ -214,6 +219,8 @@ def _describe_run(
         code=code,
         device=str(accelerator.device),
         arithmetic=precision_of(accelerator),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        instructions=instruction_set(),
         processes=accelerator.num_processes,
         threads=torch.get_num_threads(),
         seed=recipe.seed,
@@ -255,6 +262,7 @@ def _finish(
         training=Training(
             epochs=history.epoch,
             steps=history.metrics[-1]["step"],
+            flop=history.flop,
             training_seconds=history.training_seconds,
             compile_seconds=history.compile_seconds,
             wall_seconds=history.wall_seconds,

@@ -115,6 +115,8 @@ class Trainer(Stage):
     def train(self) -> None:
         """The epochs that are still to be done."""
         self.inputs.prepare(self.progress)  # Before anybody counts the seconds of an epoch.
+        if self.history.stage_epoch == self.history.step == 0:
+            self.count_features()
         self._decide(0.0, ask=True)  # From here on all have one clock.
         self.reporter.started(self.plan())
         while self.history.ended is None:
@@ -154,6 +156,7 @@ class Trainer(Stage):
             history.step = step + 1
             history.training_seconds += seconds
             self.step_times.note(seconds, size=self.size)
+            self.count_step(len(batches[step]))
             self.reporter.stepped(
                 epoch=history.epoch + 1,
                 step=step + 1,
