@@ -152,13 +152,13 @@ def test_files_that_use_few_of_sixteen_bits_are_no_darker(tmp_path, level, kind,
         with caplog.at_level(logging.INFO, "tenfold"):
             dataset = read(folder)
         np.testing.assert_array_equal(dataset.train.pixels, full.train.pixels)
-        assert dataset.white_level == level
+        assert dataset.window == (0, level)
         assert any(f"up to {level:,}" in note for note in dataset.notes) == (level < 65535)
     assert (f"up to {level:,}" in caplog.text) == (level < 65535)
 
 
 def test_files_of_eight_bits_have_no_level(pictures):
-    assert (read(pictures).white_level, read(pictures).notes) == (0, ())
+    assert (read(pictures).window, read(pictures).notes) == ((), ())
 
 
 def test_one_range_holds_for_all_files_of_a_data_set(tmp_path):
@@ -167,7 +167,7 @@ def test_one_range_holds_for_all_files_of_a_data_set(tmp_path):
     for file in (tmp_path / "dark/cat").iterdir():
         shutil.move(file, folder / "cat" / f"dark {file.name}")
     dataset = read(folder, image_size=24)
-    assert dataset.white_level == 4095
+    assert dataset.window == (0, 4095)
     dark = [i for i, name in enumerate(dataset.train.ids) if "dark" in name]
     assert dataset.train.pixels[dark].max() == 64
 
@@ -175,12 +175,12 @@ def test_one_range_holds_for_all_files_of_a_data_set(tmp_path):
 def test_the_range_of_other_data_can_be_asked_for(tmp_path, cache):
     folder = sixteen_bits(tmp_path / "data", 1023)
     for _ in range(2):
-        found = read(folder, white_level=4095)
+        found = read(folder, window=(0, 4095))
         assert found.train.pixels.max() == 64
-        assert found.white_level == 4095
+        assert found.window == (0, 4095)
         assert read(folder).train.pixels.max() == 255
-    assert read(folder, white_level=1023).train.same_as(read(folder).train)
-    assert len(entries(cache)) == 1
+    assert read(folder, window=(0, 1023)).train.same_as(read(folder).train)
+    assert len(entries(cache)) == 3  # One for each window.
 
 
 def test_many_pictures_are_resized_once(cache, make_images, monkeypatch):

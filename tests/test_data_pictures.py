@@ -209,7 +209,7 @@ def test_damaged_exif_leaves_a_picture_as_it_is_stored(kind, damage):
 def test_files_that_use_few_of_sixteen_bits_are_as_bright_as_those_that_use_all(level, kind):
     eight = np.arange(256).reshape(16, 16)
     values = np.round(eight / 255 * level).astype(np.uint16)
-    picture = decode_picture(encoded(Image.fromarray(values), kind), white_level=level)
+    picture = decode_picture(encoded(Image.fromarray(values), kind), window=(0, level))
     np.testing.assert_array_equal(picture.pixels[..., 1], eight)
     assert white_level_for(picture.peak) == level
     assert decode_picture(encoded(Image.fromarray(noise(8, 8)))).peak == 0
@@ -263,9 +263,9 @@ def test_colours_of_sixteen_bits_that_use_few_are_as_bright_too(kind, level, tmp
     assert white_level_for(first.peak) == level
     (tmp_path / "file").write_bytes(content)
     for source in (content, tmp_path / "file"):
-        found = decode_picture(source, white_level=level).pixels
+        found = decode_picture(source, window=(0, level)).pixels
         np.testing.assert_array_equal(found, eight)
-    assert decode_picture(content, image_size=8, white_level=level).pixels.max() > 128
+    assert decode_picture(content, image_size=8, window=(0, level)).pixels.max() > 128
 
 
 @pytest.mark.parametrize(

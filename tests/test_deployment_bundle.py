@@ -35,13 +35,13 @@ def test_its_script_gives_the_answers_of_the_predictor(model, tmp_path):
     written = write_bundle(run, export(model), tmp_path / "bundle", card="# A card\n")
     names = {path.name for path in written}
     assert names == {
-        *("model.onnx", "predict.py", "pictures.py"),
+        *("model.onnx", "predict.py", "pictures.py", "dicom.py"),
         *("requirements.txt", "README.md", "card.md"),
     }
     assert "right on 75.0% of 64 test" in (tmp_path / "bundle/README.md").read_text()
     script = tmp_path / "bundle/predict.py"
     assert len(script.read_text().splitlines()) < 40
-    for path in (script, script.with_name("pictures.py")):
+    for path in (script, *map(script.with_name, ("pictures.py", "dicom.py"))):
         lines = path.read_text().splitlines()
         imports = [
             line.split()[1] for line in lines if line.lstrip().startswith(("import", "from"))
@@ -97,21 +97,21 @@ def odd_picture(path, *, mode="RGB", level=0, exif=None, **options):
     picture.save(path, **options)
 
 
-@pytest.mark.parametrize("white_level", [0, 4095])
-def test_run_predictor_and_script_see_the_same_pixels(model, tmp_path, white_level):
+@pytest.mark.parametrize("window", [(), (0, 4095)])
+def test_run_predictor_and_script_see_the_same_pixels(model, tmp_path, window):
     run = RunFolder(model.parents[1])
     write_bundle(run, export(model), tmp_path / "bundle", card="")
     for name, options in ODD.items():
         odd_picture(tmp_path / name, **options)
     paths = [str(tmp_path / name) for name in ODD]
-    trained = dataclasses.replace(load(run.path), white_level=white_level)
+    trained = dataclasses.replace(load(run.path), window=window)
     predictor = Predictor(model)
-    predictor.white_level = white_level
+    predictor.window = window
     seen = trained.pixels(paths)
     np.testing.assert_array_equal([predictor.pixels(path) for path in paths], seen)
     code = (
         "import sys, numpy; from pictures import prepare_picture; numpy.save(sys.argv[1], "
-        f"[prepare_picture(p, size=(16, 16), white_level={white_level}) for p in sys.argv[2:]])"
+        f"[prepare_picture(p, size=(16, 16), window={window}) for p in sys.argv[2:]])"
     )
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "seen.npy"), *paths],
@@ -120,7 +120,7 @@ def test_run_predictor_and_script_see_the_same_pixels(model, tmp_path, white_lev
     )
     np.testing.assert_array_equal(np.load(tmp_path / "seen.npy"), seen)
     grey12 = seen[list(ODD).index("grey12.tif")]
-    assert (grey12.mean() > 60) == (white_level == 4095)
+    assert (grey12.mean() > 60) == (window == (0, 4095))
 
 
 def test_its_requirements_are_what_reads_the_model(model, tmp_path):

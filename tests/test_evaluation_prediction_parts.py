@@ -30,7 +30,7 @@ class Brightness:
 
     class_names = ("black", "dark", "light", "white")
     image_size = (8, 8)
-    white_level = 0
+    window = ()
 
     def __init__(self):
         self.num_seen = 0

@@ -186,9 +186,9 @@ def test_files_of_few_bits_are_seen_as_those_of_the_training_data_were(tmp_path,
     Image.fromarray((grey / 255 * level).round().astype(np.uint16)).save(tmp_path / "few.png")
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "eight.png")
     path = tmp_path / "model.safetensors"
-    save_model(path, dataclasses.replace(make_model(size=(16, 16)), white_level=level))
+    save_model(path, dataclasses.replace(make_model(size=(16, 16)), window=(0, level)))
     model = load_model(path)
-    assert model.white_level == level
+    assert model.window == (0, level)
     few, eight = model.pixels([tmp_path / "few.png", tmp_path / "eight.png"]).astype(int)
     assert np.abs(few - eight).max() <= 1
     [(_, [found])] = predict_parts(model, [Part([str(tmp_path / "few.png")])], top=3)

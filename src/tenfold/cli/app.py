@@ -40,7 +40,7 @@ from tenfold.cli.studies import studies, study
 from tenfold.cli.train import train
 from tenfold.cli.tune import tune
 from tenfold.console.output import Output
-from tenfold.console.summaries import show_metrics
+from tenfold.console.summaries import show_classes, show_metrics, show_operating_point
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
 from tenfold.interruption import leave_with_driver
 from tenfold.waiting import sharing_cores
@@ -88,6 +88,18 @@ def evaluate(
     run: RunArgument,
     split: Annotated[str, "test, validation or train."] = "test",
     data: DataOption = None,
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Choose the threshold, by validation, from which on an image counts as one of a "
+            "class so that so many of its images are found; exports and the service keep it.",
+        ),
+    ] = None,
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", help="That class; the second of two where not given."),
+    ] = None,
     *,
     reading: Reading,
     threads: ThreadsOption = None,
@@ -95,16 +107,24 @@ def evaluate(
     """Score a finished run on a split; every use of the test split is written down."""
     from tenfold.run import command_line, finished_run
 
+    if class_name is not None and sensitivity is None:
+        raise TenfoldError("--class goes with --sensitivity; add --sensitivity 95.")
+    if sensitivity is not None and not 50 <= sensitivity < 100:
+        raise TenfoldError(
+            f"--sensitivity {sensitivity:g} must be a percentage from 50 to below 100, such as 95."
+        )
     require_split(split)
     require_data(data)
     folder = finished_run(run)
 
-    from tenfold.evaluation.evaluate import evaluate_run
+    from tenfold.evaluation.evaluate import evaluate_split
+    from tenfold.evaluation.operating_points import choose_operating_point
     from tenfold.training.process import prepare_process
 
     prepare_process(threads)
+    point = None
     with output.progress() as progress:
-        metrics = evaluate_run(
+        key, metrics = evaluate_split(
             folder,
             split=split,
             data=data,
@@ -112,8 +132,15 @@ def evaluate(
             purpose=command_line(),
             progress=progress,
         )
+        if sensitivity is not None:
+            point = choose_operating_point(
+                folder, sensitivity / 100, class_name=class_name, key=key, progress=progress
+            )
     output.record("metrics", split=split, **metrics.to_dict())
     show_metrics(output, split, metrics)
+    show_classes(output, split, metrics)
+    if point is not None:
+        show_operating_point(output, point)
 
 
 def report(

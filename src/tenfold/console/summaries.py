@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from tenfold.console.output import Output
 from tenfold.errors import counted
-from tenfold.formatting import duration, percent, power
+from tenfold.formatting import duration, interval, percent, power
 
 if TYPE_CHECKING:
-    from tenfold.results.runs import Metrics
+    from tenfold.results.runs import Ends, Metrics, OperatingPoint
     from tenfold.results.studies import Point, StudySummary, VariantSummary
 
 
@@ -49,6 +49,66 @@ def show_metrics(output: Output, split: str, metrics: "Metrics") -> None:
     if unseen := [row.name for row in metrics.per_class if not row.num_images]:
         more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
         output.say(f"{split}: no images of {', '.join(unseen[:20])}{more}")
+
+
+MAX_CLASSES = 20
+"""That are shown one by one; of more, those of the least area under the curve."""
+
+
+def show_classes(output: Output, split: str, metrics: "Metrics") -> None:
+    """Sensitivity, specificity and the areas under the curves of each class, against the rest."""
+    if metrics.macro_f1 is not None and metrics.balanced_accuracy is not None:
+        output.say(
+            f"{split}: macro F1 {percent(metrics.macro_f1)}, balanced accuracy "
+            f"{percent(metrics.balanced_accuracy)}"
+        )
+    shown = sorted(
+        (row for row in metrics.per_class if row.auc is not None), key=lambda row: row.auc or 0.0
+    )
+    left_out = len(shown) - MAX_CLASSES
+    names = {row.name for row in shown[:MAX_CLASSES]}
+    rows = [
+        [
+            row.name,
+            f"{row.num_images:,}",
+            with_interval(row.recall, row.recall_interval),
+            with_interval(row.specificity, row.specificity_interval),
+            with_interval(row.auc, row.auc_interval),
+            percent(row.average_precision),
+        ]
+        for row in metrics.per_class
+        if row.name in names
+    ]
+    if rows:
+        columns = ["class", "images", "sensitivity", "specificity", "AUC", "average precision"]
+        output.table("Each class against the rest (95 % intervals)", columns, rows)
+    if left_out > 0:
+        output.say(f"{left_out:,} more classes have a larger AUC; the run's page shows all.")
+
+
+def with_interval(share: float | None, ends: "Ends | None") -> str:
+    """`92.1 % (90.0 to 93.8 %)`; a dash for None."""
+    return percent(share) + (f" ({interval(*ends)})" if ends else "")
+
+
+def show_operating_point(output: Output, point: "OperatingPoint") -> None:
+    """A threshold, and what it does on the images that it was chosen on and on others."""
+    from tenfold.evaluation.operating_points import sentence_of
+
+    output.record("operating_point", **point.to_dict())
+    output.say(f"{sentence_of(point)}.", bold=True)
+    rows = [
+        [
+            split,
+            f"{rates.num_positive:,} of {rates.num_positive + rates.num_negative:,}",
+            with_interval(rates.sensitivity, rates.sensitivity_interval),
+            with_interval(rates.specificity, rates.specificity_interval),
+            percent(rates.precision),
+        ]
+        for split, rates in point.splits.items()
+    ]
+    columns = ["split", f"{point.class_name}", "sensitivity", "specificity", "precision"]
+    output.table("With that threshold", columns, rows)
 
 
 def show_comparison(output: Output, runs: list[Path]) -> None:

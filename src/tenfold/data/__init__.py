@@ -1,6 +1,7 @@
 """Where images come from: sources, formats, splits and a look at them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from tenfold.data.images import PHOTO_SIZE, Dataset, Images, Settings
@@ -16,7 +17,7 @@ def load(
     image_size: int = 0,
     photo_size: int = PHOTO_SIZE,
     skip_broken: bool = False,
-    white_level: int = 0,
+    window: tuple[float, ...] = (),
     progress: Progress | None = None,
 ) -> Dataset:
     """A data set by name, or whatever is at a path.
@@ -27,11 +28,11 @@ def load(
 
     image_size: height and width to bring the images to; 0 keeps them, and where they differ
     chooses 32, or `photo_size` for photographs. skip_broken: leave broken images out, counted in
-    the notes, where an error is the rule. white_level: the value at which files of sixteen bits are
-    white, where it must be that of other data; 0 takes the least of 255, 1,023, 4,095, 16,383 and
-    65,535 that holds all of them. The result has checksums of its arrays. Raises TenfoldError where
-    neither a data set of that name nor a path is there, and whatever `sources.get` and
-    `formats.read` raise.
+    the notes, where an error is the rule. window: the values that become black and white in files
+    of more than eight bits; empty takes 0 and the least of 255, 1,023, 4,095, 16,383 and 65,535
+    that holds all of them, and of DICOM files each one's own. The result has checksums of its
+    arrays. Raises TenfoldError where neither a data set of that name nor a path is there, and
+    whatever `sources.get` and `formats.read` raise.
 
     >>> load("digits").train.pixels.shape[1:]
     (32, 32, 3)
@@ -41,7 +42,7 @@ def load(
     from tenfold.data.sources.named import find
 
     name = os.fspath(name_or_path)
-    settings = Settings(image_size, skip_broken, progress, photo_size, white_level)
+    settings = Settings(image_size, skip_broken, progress, photo_size, window)
     found: Dataset | Path = Path(name).expanduser()
     if name in sources.NAMES:
         found = sources.get(name, progress=progress)
@@ -57,7 +58,7 @@ def load(
         from tenfold.data.decoded import resize_dataset
 
         found = resize_dataset(found, settings)
-    return with_checksums(found)
+    return with_checksums(replace(found, window=window or found.window))
 
 
 def export(

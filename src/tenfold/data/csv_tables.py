@@ -3,7 +3,8 @@
 `trainLabels.csv` with the columns `id` and `label` names the images in `train`: `1` stands for
 `train/1.png`; `validationLabels.csv` and `testLabels.csv` likewise, where they are there. Or one
 `labels.csv` of which a column names each file, with a column `split` if it likes. Of several
-columns that may name files the one that does is taken. tenfold adds `classes.txt`, a class name a
+columns that may name files the one that does is taken. A column `group` or `patient` says what
+belongs together. tenfold adds `classes.txt`, a class name a
 line, which keeps their order, and a column `original_id` where images have ids of their own.
 """
 
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from tenfold.data.folders import PictureFile, folder_within, picture_files
 from tenfold.data.images import Dataset, Settings
-from tenfold.data.tables import Row, decode_table, printable, split_named
+from tenfold.data.tables import GROUP_COLUMNS, Row, decode_table, printable, split_named
 from tenfold.errors import TenfoldError, counted
 
 CLASSES_FILE = "classes.txt"
@@ -36,7 +37,8 @@ class LabelRow(NamedTuple):
     """A labelled image as a line of a CSV file has it.
 
     file and line: where it stands; names: what each column that may name the image has, the
-    first of them being `name` until somebody knows better; split: train, validation or test.
+    first of them being `name` until somebody knows better; split: train, validation or test; group:
+    such as its patient, or empty.
     """
 
     file: Path
@@ -46,6 +48,7 @@ class LabelRow(NamedTuple):
     split: str
     original_id: str | None
     names: Mapping[str, str]
+    group: str = ""
 
     @property
     def place(self) -> str:
@@ -80,7 +83,9 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
         name = own if row.original_id is None else row.original_id
         ids.append((row, name))
         source, shown = os.path.join(root, file.path), printable(file.path)
-        table[row.split].append(Row(source, shown, row.label, name, row.place, file.stamp))
+        table[row.split].append(
+            Row(source, shown, row.label, name, row.place, file.stamp, row.group)
+        )
     require_distinct(ids, what="id")
     unlabelled = len(files) - len(found)
     left_out = f"Left out: {counted(unlabelled, 'image')} that no CSV file labels."
@@ -220,7 +225,8 @@ def read_table(
                     "was expected; mend the line."
                 )
             first, original = names[name_columns[0]], fields.get(ORIGINAL_ID)
-            yield LabelRow(file, reader.line_num, first, label, own, original, names)
+            group = next((fields[each].strip() for each in GROUP_COLUMNS if each in fields), "")
+            yield LabelRow(file, reader.line_num, first, label, own, original, names, group)
     except csv.Error as error:
         raise TenfoldError(
             f"{file} line {reader.line_num} can't be read as CSV ({error}); mend the line."

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from tenfold.data.decoding import (
     RULES_VERSION,
     WHITE_LEVELS,
     BrokenPictureError,
+    Window,
     decode_picture,
     measure_picture,
     resize_pixels,
@@ -51,14 +52,15 @@ class Decoded:
 
     pixels: `(n, S, S, 3)` uint8, read-only where mapped from the cache. sizes: `(n, 2)` int32,
     original heights and widths. broken: position among all of them -> why the image there can't
-    be read. white_level: at which those of sixteen bits are white; of a part of them the greatest
-    value; 0 where there are none.
+    be read. white_level: at which those of sixteen bits are white, where no window was given; of a
+    part of them the greatest value; 0 where there are none. groups: of each image, or empty.
     """
 
     pixels: NDArray[np.uint8]
     sizes: NDArray[np.int32]
     broken: dict[int, str]
     white_level: int = 0
+    groups: list[str] = field(default_factory=list)
 
 
 class _OtherSizesError(Exception):
@@ -78,6 +80,8 @@ def entry_of(root: Path, stamps: Sequence[str], settings: Settings) -> Path | No
     stamps: for each image, in order, its path with what changes whenever its file does.
     """
     size = str(settings.image_size) if settings.image_size else f"up to {settings.photo_size}"
+    if settings.window:
+        size += " from {} to {}".format(*settings.window)
     return _entry(str(root.resolve()), size, stamps)
 
 
@@ -98,51 +102,49 @@ def decode_files(sources: Sequence[Source], settings: Settings, *, entry: Path |
     """The decoded images, from the cache `entry` if it is there, which is written if it isn't.
 
     entry: None leaves the cache alone, and so do broken images unless they are to be skipped.
-    Without a white level, the least of WHITE_LEVELS is taken that holds all files of sixteen bits.
+    Without a window, the least of WHITE_LEVELS is white that holds all files of sixteen bits.
     """
-    cached, level, progress = _read(entry), settings.white_level, settings.progress
-    if cached is not None and (not level or cached.white_level in (0, level)):
+    cached, window, progress = _read(entry), settings.window, settings.progress
+    if cached is not None:
         if progress is not None:
             progress("Reading the cache", len(sources), len(sources))
         return cached
-    if level:  # That of another data set; what this one has by itself is what is kept.
-        entry = None
     # To take all for as large as the first saves opening every file twice.
     likely = None if settings.image_size else _likely_size(sources)
     size = settings.image_size or likely or _choose_size(sources, settings)
     while True:
-        decode = partial(
-            _decode_some, image_size=size, all_alike=likely is not None, white_level=level
-        )
+        decode = partial(_decode_some, image_size=size, all_alike=likely is not None, window=window)
         parts = map_chunks(decode, sources, "Decoding images", progress)
         try:
             return _collect(
-                parts, (len(sources), size), entry, keeps=settings.skip_broken, white_level=level
+                parts, (len(sources), size), entry, keeps=settings.skip_broken, window=window
             )
         except _OtherSizesError:
             size, likely = _choose_size(sources, settings), None
         except _OtherLevelError as found:
-            level = found.level
+            window = (0, found.level)
 
 
 def _decode_some(
-    sources: Sequence[Source], *, image_size: int, all_alike: bool, white_level: int
+    sources: Sequence[Source], *, image_size: int, all_alike: bool, window: Window
 ) -> Decoded:
     pixels = np.empty((len(sources), image_size, image_size, 3), dtype=np.uint8)
     sizes = np.empty((len(sources), 2), dtype=np.int32)
     broken: dict[int, str] = {}
+    groups: list[str] = []
     count = peak = 0
     for position, source in enumerate(sources):
         try:
-            picture = decode_picture(source, image_size=image_size, white_level=white_level)
+            picture = decode_picture(source, image_size=image_size, window=window)
         except BrokenPictureError as error:
             broken[position] = str(error)
             continue
         if all_alike and picture.original_size != (image_size, image_size):
             raise _OtherSizesError
         pixels[count], sizes[count] = picture.pixels, picture.original_size
+        groups.append(picture.group)
         count, peak = count + 1, max(peak, picture.peak)
-    return Decoded(pixels[:count], sizes[:count], broken, peak)
+    return Decoded(pixels[:count], sizes[:count], broken, peak, groups)
 
 
 def _likely_size(sources: Sequence[Source]) -> int | None:
@@ -232,17 +234,18 @@ def _collect(
     entry: Path | None,
     *,
     keeps: bool = False,
-    white_level: int = 0,
+    window: Window = (),
 ) -> Decoded:
     """All `parts`, mapped from `entry` where that can be written.
 
     shape: how many images there are at most, and their side. keeps: also where some are broken.
-    Raises _OtherLevelError where no `white_level` is given and they use less than sixteen bits.
+    Raises _OtherLevelError where no `window` is given and they use less than sixteen bits.
     """
     number, side = shape
     with _room(entry, (number, side, side, 3)) as (staging, pixels):
         sizes: list[NDArray[np.int32]] = [np.empty((0, 2), dtype=np.int32)]
         broken: dict[int, str] = {}
+        groups: list[str] = []
         count = peak = 0
         with contextlib.closing(parts):
             for chunk, part in parts:
@@ -250,12 +253,13 @@ def _collect(
                 pixels[count : count + len(part.pixels)] = part.pixels
                 count += len(part.pixels)
                 sizes.append(part.sizes)
+                groups += part.groups
                 peak = max(peak, part.white_level)
         level = white_level_for(peak)
-        if not white_level and 0 < level < WHITE_LEVELS[-1]:
+        if not window and 0 < level < WHITE_LEVELS[-1]:
             raise _OtherLevelError(level)
-        level = white_level or level if peak else 0
-        found = Decoded(pixels[:count], np.concatenate(sizes), broken, level)
+        groups = groups if any(groups) else []
+        found = Decoded(pixels[:count], np.concatenate(sizes), broken, level, groups)
         if entry is not None and staging is not None:
             kept = _write(staging, entry, found) if keeps or not broken else None
             found = kept or replace(found, pixels=np.array(found.pixels))
@@ -300,6 +304,8 @@ def _write(staging: Path, entry: Path, found: Decoded) -> Decoded | None:
     }
     try:
         np.save(staging / "sizes.npy", found.sizes)
+        if found.groups:
+            np.save(staging / "groups.npy", np.array(found.groups))
         (staging / "entry.json").write_text(json.dumps(described), encoding="utf-8")
         for file in staging.iterdir():
             with open(file, "rb+") as opened:
@@ -328,9 +334,12 @@ def _read(entry: Path | None) -> Decoded | None:
         sizes = np.load(entry / "sizes.npy", allow_pickle=False)
         broken = {int(position): str(reason) for position, reason in described["broken"]}
         pixels = pixels[: described["shape"][0]]
-        if sizes.shape != (len(pixels), 2):
+        place, groups = entry / "groups.npy", []
+        if place.exists():
+            groups = np.load(place, allow_pickle=False).tolist()
+        if sizes.shape != (len(pixels), 2) or len(groups) not in (0, len(pixels)):
             raise ValueError("arrays of other shapes than stated")
-        return Decoded(pixels, sizes, broken, int(described["white_level"]))
+        return Decoded(pixels, sizes, broken, int(described["white_level"]), groups)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         logger.warning("The cached images in %s are damaged and made anew (%s).", entry, error)
         return None

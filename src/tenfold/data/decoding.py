@@ -4,17 +4,21 @@
 - The first frame of an animation counts.
 - The orientation that EXIF states is applied, or XMP where EXIF states none or is damaged.
 - Transparent pixels, however they are stored, are laid on white.
-- Sixteen bits a channel become eight, rounded, white being at a level that is named, since many
-  files use fewer of them; grey becomes three equal channels; CMYK and YCbCr become RGB. Embedded
-  colour profiles are ignored. Floating-point pictures are refused, for they have no agreed range.
+- Sixteen bits a channel become eight by a window, the values that become black and white, since
+  many files use fewer of them: those between are spread evenly and rounded. Eight bits stay as they
+  are. DICOM files have windows of their own, see `dicom`, unless one is named.
+- Grey becomes three equal channels; CMYK and YCbCr become RGB. Embedded colour profiles are
+  ignored. Floating-point pictures are refused, for they have no agreed range.
 - To be brought to size, a picture is scaled (bicubic, antialiased) until its shorter side fits, and
   the middle of the longer side is kept. One that has the size already is left as it is.
 - A picture that is cut off, damaged, or has more than `MAX_PIXELS` pixels is broken.
 
-Needs numpy and Pillow alone, so that whatever serves a model can follow the same rules.
+Needs numpy and Pillow alone, and pydicom for DICOM, so that whatever serves a model can follow the
+same rules.
 """
 
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -39,12 +43,17 @@ RULES_VERSION = 2
 # What sixteen bits hold of the cameras and detectors that fill eight, ten, twelve ... of them.
 WHITE_LEVELS = (255, 1023, 4095, 16383, 65535)
 
+_ALL = (0, WHITE_LEVELS[-1])
+_GROUP = "\0group"  # No file's own, for which a name ends at its 0.
 _ORIENTATION_TAG = 0x0112
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_END, _JPEG_SCAN, _JPEG_BARE = 0xD9, 0xDA, (0x01, 0xD8)
 _TURNS = dict(zip((2, 3, 4, 5, 6, 7, 8), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
 """What makes images of these EXIF orientations upright."""
+
+Window = tuple[float, ...]
+"""The values that become black and white in files of more than eight bits; empty for none."""
 
 AnyPicture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 """A path, a file's content, a Pillow image, or pixels (H, W, 3): uint8, or floats in [0, 1]."""
@@ -65,11 +74,13 @@ class Picture:
     pixels: `(H, W, 3)` uint8, RGB, C-contiguous.
     original_size: height and width before it was brought to size, upright.
     peak: the greatest value of a file of sixteen bits, which tells how many are used; else 0.
+    group: what tells the patient of a DICOM file from others; else empty.
     """
 
     pixels: NDArray[np.uint8]
     original_size: tuple[int, int]
     peak: int = 0
+    group: str = ""
 
 
 def decode_picture(
@@ -77,20 +88,21 @@ def decode_picture(
     *,
     image_size: int = 0,
     max_pixels: int = MAX_PIXELS,
-    white_level: int = 0,
+    window: Window = (),
 ) -> Picture:
     """The picture in a file, or in a file's content, by the rules atop this file.
 
     image_size: height and width of the result; 0 leaves the picture's own. max_pixels: that may be
-    decoded; of a JPEG in one scan that is to become small, most need not be. white_level: of a file
-    of sixteen bits; 0 takes 65,535. Raises BrokenPictureError for a picture that can't be read.
+    decoded; of a JPEG in one scan that is to become small, most need not be. window: of a file of
+    more than eight bits; empty takes a DICOM file's own, and of others all sixteen. Raises
+    BrokenPictureError for a picture that can't be read.
     """
-    with _decoding(), _open(source) as image:
+    with _decoding(), _open(source, window, max_pixels=max_pixels) as image:
         # Of several scans libjpeg holds all coefficients, however small the picture is to become.
         is_layered = isinstance(source, bytes) and count_scans(source, most=1) > 1
         if (is_layered or "progressive" in image.info) and image.width * image.height > max_pixels:
             raise _too_large(image.size, max_pixels)
-        return _decode(image, image_size, white_level, max_pixels=max_pixels)
+        return _decode(image, image_size, window, max_pixels=max_pixels)
 
 
 def count_scans(content: bytes, *, most: int) -> int:
@@ -124,7 +136,7 @@ def prepare_picture(
     *,
     size: tuple[int, int],
     max_pixels: int = MAX_PIXELS,
-    white_level: int = 0,
+    window: Window = (),
 ) -> NDArray[np.uint8]:
     """`picture` as a model of height and width `size` sees it: (H, W, 3) uint8.
 
@@ -136,11 +148,11 @@ def prepare_picture(
     if isinstance(picture, str | bytes | os.PathLike):
         source = picture if isinstance(picture, bytes) else Path(picture)
         pixels = decode_picture(
-            source, image_size=side, max_pixels=max_pixels, white_level=white_level
+            source, image_size=side, max_pixels=max_pixels, window=window
         ).pixels
     elif isinstance(picture, Image.Image):
         with _decoding():
-            pixels = _decode(picture.copy(), side, white_level).pixels
+            pixels = _decode(picture.copy(), side, window).pixels
     else:
         pixels = require_pixels(picture)
         if pixels.ndim != 3:
@@ -182,7 +194,7 @@ def white_level_for(peak: int) -> int:
 
 def measure_picture(source: Path | str | bytes) -> tuple[int, int]:
     """A picture's height and width as stored, from its header. Raises BrokenPictureError."""
-    with _decoding(), _open(source) as image:
+    with _decoding(), _open(source, is_measured=True) as image:
         return image.height, image.width
 
 
@@ -212,17 +224,49 @@ def resize_pixels(pixels: NDArray[np.uint8], *, image_size: int) -> NDArray[np.u
     return resized
 
 
-def _open(source: Path | str | bytes) -> Image.Image:
+def _open(
+    source: Path | str | bytes,
+    window: Window = (),
+    *,
+    max_pixels: int = MAX_PIXELS,
+    is_measured: bool = False,
+) -> Image.Image:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         image = Image.open(file, formats=FILE_KINDS)
     except UnidentifiedImageError:
-        if not (source if isinstance(source, bytes) else Path(source).stat().st_size):
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if not content:
             raise BrokenPictureError("is empty (0 bytes)") from None
-        raise
+        if content[128:132] != b"DICM":
+            raise
+        return _open_dicom(content, window, max_pixels=max_pixels, is_measured=is_measured)
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise _too_large(image.size, MAX_PIXELS)
+    return image
+
+
+def _open_dicom(
+    content: bytes, window: Window, *, max_pixels: int, is_measured: bool
+) -> Image.Image:
+    """In eight bits, or empty where its size is all that is wanted."""
+    try:  # The file beside this one, in a bundle too.
+        dicom = importlib.import_module(f"{__package__}.dicom" if __package__ else "dicom")
+    except ImportError:
+        raise BrokenPictureError(
+            "is a DICOM file, which takes pydicom to read; pip install pydicom"
+        ) from None
+    dataset = dicom.parse(content)
+    size = dicom.size_of(dataset)
+    if size[0] * size[1] > min(max_pixels, MAX_PIXELS):
+        raise _too_large(size, min(max_pixels, MAX_PIXELS))
+    if is_measured:
+        return Image.new("L", size)
+    stored = dicom.stored_in(dataset, window)
+    pixels = _windowed(stored.values, stored.window)
+    image = Image.fromarray(255 - pixels if stored.is_inverted else pixels)
+    image.info[_GROUP] = dicom.group_of(dataset)
     return image
 
 
@@ -231,7 +275,7 @@ def _too_large(size: tuple[int, int], most: int) -> TooLargePictureError:
 
 
 def _decode(
-    image: Image.Image, image_size: int, white_level: int, *, max_pixels: int = MAX_PIXELS
+    image: Image.Image, image_size: int, window: Window, *, max_pixels: int = MAX_PIXELS
 ) -> Picture:
     width, height = image.size
     if image_size:
@@ -241,7 +285,7 @@ def _decode(
         raise _too_large(image.size, max_pixels)
     stored, peak = image.size, 0
     if image.mode.startswith("I") or _is_deep_colour(image):
-        upright, peak = _from_sixteen_bits(image, white_level or WHITE_LEVELS[-1])
+        upright, peak = _from_sixteen_bits(image, window or _ALL)
     else:
         upright = _to_rgb(image)
     if image.size != stored:  # TIFF turns itself upright when it is loaded.
@@ -253,7 +297,8 @@ def _decode(
         upright = upright.transpose(_TURNS[orientation])
         if orientation >= 5:
             width, height = height, width
-    return Picture(np.ascontiguousarray(upright, dtype=np.uint8), (height, width), peak)
+    pixels = np.ascontiguousarray(upright, dtype=np.uint8)
+    return Picture(pixels, (height, width), peak, image.info.get(_GROUP, ""))
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -296,18 +341,28 @@ def _is_deep_colour(image: Image.Image) -> bool:
     return is_deep and "transparency" not in image.info
 
 
-def _from_sixteen_bits(image: Image.Image, white_level: int) -> tuple[Image.Image, int]:
+def _from_sixteen_bits(image: Image.Image, window: Window) -> tuple[Image.Image, int]:
     """In eight bits, and the greatest value; of colour's, which Pillow cuts to eight, at most."""
     is_cut = image.mode == "RGB"
-    low = _low_bytes(image) if is_cut and white_level < WHITE_LEVELS[-1] else None
+    low = _low_bytes(image) if is_cut and window != _ALL else None
     image.load()
-    values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+    values = np.asarray(image)
     if is_cut and low is None:
         return image, int(values.max()) * 256 + 255
     if low is not None:
-        values = values * 256 + low
-    eight_bits = (np.minimum(values, white_level) * 255 + white_level // 2) // white_level
-    return Image.fromarray(eight_bits.astype(np.uint8)).convert("RGB"), int(values.max())
+        values = values.astype(np.uint16) * 256 + low
+    peak = min(max(int(values.max()), 0), WHITE_LEVELS[-1])
+    return Image.fromarray(_windowed(values, window)).convert("RGB"), peak
+
+
+def _windowed(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
+    """In eight bits: all up to the window's first value black, all from its second on white."""
+    low, high = window
+    shares = np.clip(values.astype(np.float64), low, high)
+    shares -= low
+    shares *= 255
+    shares /= high - low
+    return np.floor(shares + 0.5).astype(np.uint8)
 
 
 def _low_bytes(image: Any) -> NDArray[np.uint8]:

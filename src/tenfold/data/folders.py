@@ -30,6 +30,7 @@ logger = logging.getLogger("tenfold")
 PICTURE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".gif", ".bmp", ".dib", ".webp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".jxl"),
+    *(".dcm", ".dicom"),
 )
 _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found"})
 

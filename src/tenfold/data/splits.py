@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.duplicates import exact_groups, joined, near_pairs
+from tenfold.data.duplicates import NearPairs, exact_groups, joined, near_pairs
 from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError
 
@@ -34,7 +34,7 @@ class TrainingData:
     source: str
     notes: tuple[str, ...] = ()
     checksums: Mapping[str, str] = field(default_factory=dict)
-    white_level: int = 0
+    window: tuple[float, ...] = ()
 
 
 def training_data(
@@ -50,7 +50,8 @@ def training_data(
     The data set's own splits are used where it has them. Else a test split of `test_size` is first
     held out from train, with near duplicates kept on one side, then a validation split of
     `validation_size`, with near duplicates kept on one side where they were looked for, and exact
-    ones otherwise; both a number or a share below 1 of what is there. Where so many pictures are
+    ones otherwise, and images of one group, such as a patient, always; both a number or a share
+    below 1 of what is there. Where so many pictures are
     nearly alike that this can't be, exact ones are kept on one side and a note says so. Then
     `train_size` pictures are drawn for training, or all for 0. With a `validation_size` of 0 there
     is no validation.
@@ -74,7 +75,7 @@ def training_data(
         source=dataset.source,
         notes=(*dataset.notes, *_partition(dataset, sizes).notes),
         checksums=dataset.checksums,
-        white_level=dataset.white_level,
+        window=dataset.window,
     )
 
 
@@ -150,20 +151,32 @@ def _make_partition(images: Images, dataset: Dataset, sizes: _Sizes) -> _Partiti
     makes_test = dataset.test is None and sizes.test != 0
     makes_validation = dataset.validation is None and sizes.validation != 0
     exact = exact_groups([images.pixels]) if makes_test or makes_validation else rest
+    together = _with_groups(exact, images.groups)
     if makes_test:
-        near = joined(exact, near_pairs([images.pixels], groups=exact))
-        test, apart = _hold_out(images, rest, (near, exact), "test", sizes)
+        near = joined(together, near_pairs([images.pixels], groups=exact))
+        test, apart = _hold_out(images, rest, (near, together), "test", sizes)
         near = near if apart else None
         notes.append(_note(len(test), len(images), apart=apart))
         rest = np.setdiff1d(rest, test, assume_unique=True)
     if makes_validation:
-        validation, apart = _hold_out(images, rest, (near, exact), "validation", sizes)
+        validation, apart = _hold_out(images, rest, (near, together), "validation", sizes)
         if near is not None and not apart:
             notes.append(_VALIDATION_NOTE)
         rest = np.setdiff1d(rest, validation, assume_unique=True)
     if sizes.train:
         rest = rest[_training_draw(images.labels[rest], sizes)]
     return _Partition(rest, validation, test, tuple(notes))
+
+
+def _with_groups(exact: _Numbers, groups: NDArray[np.str_] | None) -> _Numbers:
+    """For each image the first of all that are exact duplicates of it or of its group."""
+    if groups is None:
+        return exact
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    members = np.flatnonzero(groups != "")
+    return joined(
+        exact, NearPairs(first[inverse[members]], members, np.ones(len(members), np.float32))
+    )
 
 
 _VALIDATION_NOTE = (
@@ -219,9 +232,14 @@ def _hold_out(
             return np.sort(rest[chosen]), True
     chosen = _whole_groups(labels, order, quotas, exact[rest])
     if not len(chosen):
+        why = "those of each class equal each other; supply that split yourself."
+        if images.groups is not None:
+            why = (
+                "those of a patient or group stay together, and each has more of a class than the "
+                f"{number:,} wanted allow; make data.{what} larger, or supply that split yourself."
+            )
         raise TenfoldError(
-            f"None of the {len(labels):,} pictures can be held out for {what}, because those of "
-            "each class equal each other; supply that split yourself."
+            f"None of the {len(labels):,} pictures can be held out for {what}, because {why}"
         )
     return np.sort(rest[chosen]), False
 

@@ -5,6 +5,7 @@ the classes' names and what is said of broken images follow the same rules whate
 """
 
 import difflib
+import itertools
 import logging
 import os
 import re
@@ -40,6 +41,8 @@ _NO_LABEL = (-1, 2**32 - 1, 2**64 - 1)
 """-1, and what becomes of it where numbers have no sign."""
 _LARGEST_OF_FEW_BITS = (2**8 - 1, 2**16 - 1)
 _MAX_SHOWN = 20
+GROUP_COLUMNS = ("group", "group_id", "patient", "patient_id", "patientid", "subject", "subject_id")
+"""Of tables: what belongs together and stays on one side of a split."""
 
 Label = int | str
 
@@ -49,7 +52,7 @@ class Row(NamedTuple):
 
     source: the path or the content of its file; shown: what messages call that. id: None for its
     number in its split. place: what messages call the row, where it isn't what is shown. stamp:
-    changes whenever the file does.
+    changes whenever the file does. group: such as its patient; empty where that is not said.
     """
 
     source: Source
@@ -58,6 +61,7 @@ class Row(NamedTuple):
     id: str | None
     place: str = ""
     stamp: str = ""
+    group: str = ""
 
 
 class NumberedLabels(NamedTuple):
@@ -137,7 +141,8 @@ def decode_table(
     entry = None if root is None else entry_of(root, [row.stamp for row in rows], settings)
     decoded = decode_files([row.source for row in rows], settings, entry=entry)
     all_notes = [*notes, *numbered.notes]
-    if 0 < decoded.white_level < WHITE_LEVELS[-1]:
+    window = settings.window or ((0, decoded.white_level) if decoded.white_level else ())
+    if not settings.window and 0 < decoded.white_level < WHITE_LEVELS[-1]:
         all_notes.append(
             f"Files of sixteen bits use values up to {decoded.white_level:,}, which is white."
         )
@@ -149,8 +154,8 @@ def decode_table(
     all_notes += [f"All images of the {s} split are broken." for s in table if s not in splits]
     if "train" not in splits:
         raise TenfoldError(f"Every training image in {place} is broken; check the files.")
-    level = decoded.white_level
-    return Dataset.of(place.name, splits, source, notes=tuple(all_notes), white_level=level)
+    all_notes += _group_notes(splits)
+    return Dataset.of(place.name, splits, source, notes=tuple(all_notes), window=window)
 
 
 def _decoded_splits(
@@ -168,14 +173,42 @@ def _decoded_splits(
             ids = (
                 np.array(own, np.str_) if len(own) == len(rows) else numbered_ids(split, len(rows))
             )
+            groups = [rows[n].group for n in keep]
+            if decoded.groups:
+                groups = [a or b for a, b in zip(groups, decoded.groups[part], strict=True)]
             splits[split] = Images(
                 decoded.pixels[part],
                 numbered.labels[split][keep],
                 numbered.class_names,
                 ids[keep],
                 sizes if (sizes != decoded.pixels.shape[1:3]).any() else None,
+                np.array(groups) if any(groups) else None,
             )
     return splits
+
+
+def _group_notes(splits: Mapping[str, Images]) -> list[str]:
+    """What is to be known of images that belong together, such as those of a patient."""
+    groups = {
+        split: set(images.groups.tolist()) - {""}
+        for split, images in splits.items()
+        if images.groups is not None
+    }
+    notes = []
+    if number := len(set().union(*groups.values())):
+        notes.append(
+            f"The images are of {counted(number, 'group')}, such as patients; those of one stay on "
+            "one side where a split is made."
+        )
+    for one, other in itertools.combinations(groups, 2):
+        if shared := len(groups[one] & groups[other]):
+            notes.append(
+                f"{counted(shared, 'group')} of images, such as a patient's, of the {one} split "
+                f"{'is' if shared == 1 else 'are'} in the {other} split too: what is measured "
+                "there may be too good."
+            )
+            logger.warning(notes[-1])
+    return notes
 
 
 def _broken_note(broken: Mapping[str, str], num_all: int, *, place: Path, skip: bool) -> str:

@@ -25,6 +25,8 @@ README = """# {name}
     pip install -r requirements.txt
     python predict.py photo.jpg ...
 
+DICOM files take `pip install pydicom` as well.
+
 Accuracy, with one view an image as `predict.py` takes it:
 {accuracy:.1%} of {num_images:,} {split} images.
 """
@@ -38,12 +40,13 @@ def require_new(folder: Path) -> None:
 
 
 def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -> list[Path]:
-    """Write `model.onnx`, `predict.py`, the `pictures.py` by whose rules tenfold reads files,
-    `requirements.txt`, a `README.md` and the run's `card.md`
+    """Write `model.onnx`, `predict.py`, the `pictures.py` and `dicom.py` by whose rules tenfold
+    reads files, `requirements.txt`, a `README.md` and the run's `card.md`
     into `folder`, and return them. Raises TenfoldError as `require_new` does."""
     require_new(folder)
     rules = Path(decoding.__file__)
     copies = {"model.onnx": export.path, "predict.py": SCRIPT, "pictures.py": rules}
+    copies["dicom.py"] = rules.with_name("dicom.py")
     runtime = OLDEST_RUNTIME if export.opset <= ITS_OPSET else metadata.version("onnxruntime")
     texts = {
         "requirements.txt": REQUIREMENTS.format(onnxruntime=runtime),

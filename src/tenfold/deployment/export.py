@@ -22,6 +22,7 @@ from tenfold.deployment.predictor import FORMAT, METADATA_KEY, made_up_images, o
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import fitted_of, why_unfitted
 from tenfold.evaluation.evaluate import open_data, split_of, use_of
+from tenfold.evaluation.operating_points import operating_points_of
 from tenfold.evaluation.predictions import map_labels
 from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.trained import TrainedModel, load
@@ -39,6 +40,9 @@ NUM_SAMPLES = 8
 
 PUBLIC = ("cifar10", "cifar100", "digits")
 """Data sets whose images anybody may have seen."""
+
+SCORES = {"num_images", "macro_f1", "balanced_accuracy", "per_class"}
+"""What the file says of the run besides its accuracy; of one of eight bits, what floats reach."""
 
 LICENCE = "not stated; mind that of the training pictures"
 
@@ -191,12 +195,20 @@ def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> di
         "class_names": model.class_names,
         "image_size": model.image_size,
         "temperature": model.temperature,
-        "white_level": model.white_level,
+        "window": model.window,
         "thresholds": [
             {name: getattr(each, name) for name in ("accuracy", "confidence", "num_images")}
             for each in (fitted.thresholds if fitted else ())
         ],
         "unfitted": why_unfitted(result),
+        "operating_points": [
+            {name: getattr(each, name) for name in ("class_name", "sensitivity", "threshold")}
+            for each in operating_points_of(result)
+        ],
+        "scores": {
+            split: metrics.model_dump(include=SCORES, mode="json")
+            for split, metrics in result.splits.items()
+        },
         "views": {"kind": evaluation.views, "below": evaluation.views_below},
         "accuracy": {gate.split: gate.accuracy}
         if int8

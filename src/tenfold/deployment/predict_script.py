@@ -13,12 +13,16 @@ def main(paths: list[str], status: int = 0) -> int:
     model = Path(__file__).with_name("model.onnx").read_bytes()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["tenfold"])
+    names = facts["class_names"]
     for path in paths:
         try:
-            size, white_level = tuple(facts["image_size"]), facts.get("white_level", 0)
-            pixels = prepare_picture(path, size=size, white_level=white_level)
+            size, window = tuple(facts["image_size"]), facts["window"]
+            pixels = prepare_picture(path, size=size, window=window)
             [[shares]] = session.run(["probabilities"], {"pixels": pixels[None]})
-            answer = f"{facts['class_names'][shares.argmax()]} ({shares.max():.1%})"
+            answer = f"{names[shares.argmax()]} ({shares.max():.1%})"
+            for point in facts["operating_points"]:  # Thresholds by a wanted sensitivity.
+                share, name = shares[names.index(point["class_name"])], point["class_name"]
+                answer += f"; {name}: {'yes' if share >= point['threshold'] else 'no'}"
         except Exception as error:  # What a broken image raises is without limits.
             answer, status = f"can't be read ({error})", 1
         print(f"{path}: {answer}")

@@ -9,7 +9,7 @@ N images of H by W pixels, C classes.
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from tenfold.data.decoding import (
     MAX_PIXELS,
     AnyPicture,
     BrokenPictureError,
+    Window,
     prepare_picture,
     require_pixels,
 )
@@ -57,7 +58,8 @@ class Prediction:
     label: the likeliest class, empty where the image is broken. confidence: of that class,
     calibrated. probabilities: by class, the likeliest first. error: why an image is broken, else
     empty. is_unsure: whether the confidence is below the threshold asked for, so that it had
-    better not be used.
+    better not be used. positive: of each class that `tenfold evaluate --sensitivity` chose a
+    threshold for, whether its probability reaches that.
     """
 
     label: str
@@ -65,6 +67,7 @@ class Prediction:
     probabilities: dict[str, float]
     error: str = ""
     is_unsure: bool = False
+    positive: dict[str, bool] = field(default_factory=dict)
 
 
 class Predictor:
@@ -96,7 +99,9 @@ class Predictor:
             self._session = opened(exact=True)
         self.class_names: tuple[str, ...] = tuple(facts["class_names"])
         self.image_size: tuple[int, int] = tuple(facts["image_size"])
-        self.white_level: int = facts.get("white_level", 0)
+        # Older versions knew where white is alone.
+        level = facts.get("white_level")
+        self.window: Window = tuple(facts.get("window") or ((0, level) if level else ()))
         self._views: str = "one" if one_view else facts["views"]["kind"]
         self._views_below: float = facts["views"]["below"]
         self._temperature: float = facts["temperature"]
@@ -104,6 +109,8 @@ class Predictor:
         if accuracy is not None:
             unfitted = facts.get("unfitted", "")
             self.threshold = confidence_for(facts["thresholds"], accuracy, unfitted=unfitted)
+        points = facts.get("operating_points", ())
+        self.operating_points = {each["class_name"]: each["threshold"] for each in points}
         self.has_map = any(output.name == "where" for output in self._session.get_outputs())
 
     def predict(self, image: AnyPicture) -> Prediction:
@@ -123,7 +130,7 @@ class Predictor:
         max_pixels: that may be decoded. Raises BrokenPictureError where it can't be read.
         """
         return prepare_picture(
-            image, size=self.image_size, max_pixels=max_pixels, white_level=self.white_level
+            image, size=self.image_size, max_pixels=max_pixels, window=self.window
         )
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -164,7 +171,10 @@ class Predictor:
         confidence = float(probabilities[order[0]])
         by_class = {self.class_names[index]: float(probabilities[index]) for index in order}
         is_unsure = confidence < self.threshold
-        return Prediction(self.class_names[order[0]], confidence, by_class, is_unsure=is_unsure)
+        positive = {name: by_class[name] >= t for name, t in self.operating_points.items()}
+        return Prediction(
+            self.class_names[order[0]], confidence, by_class, is_unsure=is_unsure, positive=positive
+        )
 
     def _predict_batch(self, images: Sequence[AnyPicture]) -> list[Prediction]:
         read: list[NDArray[np.uint8] | str] = []

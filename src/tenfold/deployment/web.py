@@ -52,11 +52,12 @@ def write_web(model: Path, folder: Path, runtime: list[Path]) -> list[Path]:
 def known_to_page(predictor: Predictor, name: str) -> dict[str, object]:
     """What a page in a browser needs to know of the model called `name`."""
     own = ("class_names", "image_size", "threshold", "has_map")
-    known = {"samples": [], **predictor.facts}
+    known = {"samples": [], "operating_points": [], "scores": {}, **predictor.facts}
+    stated = ("accuracy", "data", "samples", "temperature", "views", "operating_points", "scores")
     return {
         "name": name,
         **{each: getattr(predictor, each) for each in own},
-        **{each: known[each] for each in ("accuracy", "data", "samples", "temperature", "views")},
+        **{each: known[each] for each in stated},
     }
 
 

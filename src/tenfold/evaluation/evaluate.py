@@ -74,13 +74,35 @@ def evaluate_run(
     >>> evaluate_run(RunFolder(run.path)).num_images
     355
     """
+    options: dict[str, Any] = {"split": split, "data": data, "skip_broken": skip_broken}
+    return evaluate_split(run, **options, recall=recall, purpose=purpose, progress=progress).metrics
+
+
+class Evaluated(NamedTuple):
+    """The metrics of a split, and what it is called in the run's results."""
+
+    key: str
+    metrics: Metrics
+
+
+def evaluate_split(
+    run: RunFolder,
+    *,
+    split: str,
+    data: str | None = None,
+    skip_broken: bool = False,
+    recall: bool = False,
+    purpose: str,
+    progress: Progress | None = None,
+) -> Evaluated:
+    """As `evaluate_run`."""
     if recall and data is None and saved_predictions(run, split) is not None:
         with run.writer():
             result = read_result(run.result)
             metrics = result.splits[split]
             use = use_of(split, metrics.accuracy, purpose=purpose)
             result.with_use(use).write(run.result)
-        return metrics
+        return Evaluated(split, metrics)
     model, key, images = open_split(
         run, split=split, data=data, skip_broken=skip_broken, progress=progress
     )
@@ -88,7 +110,7 @@ def evaluate_run(
         metrics = score_images(run, model, images, split=key, progress=progress)
         use = use_of(key, metrics.accuracy, purpose=purpose)
         read_result(run.result).with_metrics(metrics, use).write(run.result)
-    return metrics
+    return Evaluated(key, metrics)
 
 
 def predict_split(
@@ -215,7 +237,7 @@ def open_data(
         where,
         image_size=height if height == width else 0,
         skip_broken=skip_broken,
-        white_level=model.white_level,
+        window=model.window,
         progress=progress,
     )
     if place is None:

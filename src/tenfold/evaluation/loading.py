@@ -20,6 +20,7 @@ def load_data(
         image_size=recipe.data.image_size,
         photo_size=photo_size(recipe),
         skip_broken=skip_broken,
+        window=recipe.data.window,
         progress=progress,
     )
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import log_sum_exp
+from tenfold.evaluation.roc import auc_interval, auc_of, average_precision, levels_of
 from tenfold.results.runs import ClassScore, ConfidenceHistogram, LabelMetrics, Metrics, Mistake
 
 CONFIDENCE_BINS = 20
@@ -40,6 +41,11 @@ def wilson_interval(successes: int, trials: int, *, z: float = 1.959963984540054
     return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
+def interval_of(successes: int, trials: int) -> Interval | None:
+    """`wilson_interval`, and None of no trials."""
+    return wilson_interval(int(successes), int(trials)) if trials else None
+
+
 def compute_metrics(predictions: Predictions) -> Metrics:
     """Everything that a run keeps of a split.
 
@@ -53,13 +59,31 @@ def compute_metrics(predictions: Predictions) -> Metrics:
     (0.5, ((1, 1), (0, 0)))
     """
     names, labels = predictions.class_names, predictions.labels
+    compared = compare_labels(labels, predictions.predicted, class_names=names)
+    by_class = zip(compared.per_class, predictions.probabilities.T, strict=True)
+    ranked = [_ranked(score, own, labels == n) for n, (score, own) in enumerate(by_class)]
     return Metrics(
-        **dict(compare_labels(labels, predictions.predicted, class_names=names)),
+        **{**dict(compared), "per_class": tuple(ranked)},
         top5_accuracy=top_k_accuracy(predictions, 5) if len(names) > 5 else None,
         loss=cross_entropy(predictions),
         confidence=_confidence_histogram(predictions),
         images_per_second=predictions.images_per_second,
     )
+
+
+def _ranked(
+    score: ClassScore, probabilities: NDArray[np.float64], is_own: NDArray[np.bool_]
+) -> ClassScore:
+    """`score` with the areas under the curves of the class's probabilities."""
+    levels = levels_of(probabilities, is_own)
+    if not levels.num_positive or not levels.num_negative:
+        return score
+    areas = {
+        "auc": auc_of(levels),
+        "auc_interval": auc_interval(levels),
+        "average_precision": average_precision(levels),
+    }
+    return score.model_copy(update=areas)
 
 
 def compare_labels(
@@ -80,13 +104,17 @@ def compare_labels(
     table = np.bincount(cells, minlength=number * (number + 1)).reshape(number, number + 1)
     confusion, hits = table[:, :number], table.diagonal()
     support, predicted = table.sum(axis=1), confusion.sum(axis=0)
+    others = len(labels) - support
+    rejected = others - (predicted - hits)
     precision, recall = _shares(hits, predicted), _shares(hits, support)
-    f1 = _shares(2 * hits, support + predicted)
+    f1, is_there = _shares(2 * hits, support + predicted), support > 0
     return LabelMetrics(
         num_images=len(labels),
         accuracy=float(right.mean()),
         accuracy_interval=wilson_interval(int(right.sum()), len(labels)),
         matthews_correlation=_matthews_correlation(table),
+        macro_f1=float(f1[is_there].mean()),
+        balanced_accuracy=float(recall[is_there].mean()),
         per_class=tuple(
             ClassScore(
                 name=name,
@@ -94,6 +122,9 @@ def compare_labels(
                 recall=float(recall[i]) if support[i] else None,
                 f1=float(f1[i]) if support[i] else None,
                 num_images=int(support[i]),
+                recall_interval=interval_of(hits[i], support[i]),
+                specificity=float(rejected[i] / others[i]) if others[i] else None,
+                specificity_interval=interval_of(rejected[i], others[i]),
             )
             for i, name in enumerate(class_names)
         ),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.data.decoding import Window
 from tenfold.data.folders import picture_files
 from tenfold.data.image_sources import Part, num_images, prepare_some
 from tenfold.data.workers import (
@@ -35,8 +36,8 @@ class Model(Protocol):
         """Height and width in pixels that it takes."""
 
     @property
-    def white_level(self) -> int:
-        """The value at which files of sixteen bits are white; 0 where it is not known."""
+    def window(self) -> Window:
+        """What is black and white in files of more than eight bits; empty where not known."""
 
     def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (N, C) of images (N, H, W, 3)."""
@@ -182,7 +183,7 @@ def _decode(
         for position, part in enumerate(parts):
             for ids, sources in part.batches(length):
                 ahead.append((position, ids))
-                yield sources, model.image_size, model.white_level
+                yield sources, model.image_size, model.window
 
     number = MIN_ITEMS_FOR_PROCESSES if total is None else total
     with contextlib.closing(map_on_cores(prepare_some, tasks(), num_items=number)) as results:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_of
 from safetensors.torch import save
@@ -22,6 +22,7 @@ from tenfold.augment import batch_normalise
 from tenfold.data.decoding import (
     AnyPicture,
     BrokenPictureError,
+    Window,
     prepare_picture,
     require_pixels,
     resize_pixels,
@@ -58,7 +59,8 @@ class TrainedModel:
     module: `(N, 3, H, W)` float32 -> `(N, C)` logits. class_names: one a logit, in order.
     image_size: height and width in pixels that the network expects. temperature: what logits are
     divided by before they become probabilities, fitted on validation images; no prediction changes.
-    white_level: the value at which files of sixteen bits are white; 0 where it was trained on none.
+    window: what is black and what is white in files of more than eight bits; empty where it was
+    trained on none.
 
     >>> from tenfold import load_data, train
     >>> run = train("ann", data="digits", epochs=1, training__min_steps=0, progress=False)
@@ -72,7 +74,7 @@ class TrainedModel:
     normalisation: Normalisation
     image_size: tuple[int, int]
     temperature: float = 1.0
-    white_level: int = 0
+    window: Window = ()
 
     def __repr__(self) -> str:
         height, width = self.image_size
@@ -182,9 +184,7 @@ class TrainedModel:
         several = cast("Iterable[AnyPicture]", [pictures] if is_one else pictures)
         for number, picture in enumerate(several, start=1):
             try:
-                pixels = prepare_picture(
-                    picture, size=self.image_size, white_level=self.white_level
-                )
+                pixels = prepare_picture(picture, size=self.image_size, window=self.window)
             except BrokenPictureError as error:
                 name = str(picture) if isinstance(picture, str | Path) else f"image {number}"
                 raise TenfoldError(f"{name} can't be used: it {error}.") from error
@@ -266,7 +266,7 @@ def save_model(path: Path, model: TrainedModel) -> None:
         "class_names": model.class_names,
         "normalisation": model.normalisation._asdict(),
         "image_size": model.image_size,
-        **({"white_level": model.white_level} if model.white_level else {}),
+        **({"window": model.window} if model.window else {}),
     }
     # One key, since the order of several would differ from process to process.
     write_bytes(path, save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
@@ -300,7 +300,9 @@ class _Header(BaseModel):
     class_names: Annotated[tuple[str, ...], Field(min_length=1)]
     normalisation: Normalisation
     image_size: tuple[Side, Side]
+    window: tuple[()] | tuple[FiniteFloat, FiniteFloat] = ()
     white_level: Annotated[int, Field(strict=True, ge=0, le=65535)] = 0
+    """Of versions that knew no other window than (0, white_level)."""
 
 
 def load_model(path: Path) -> TrainedModel:
@@ -342,9 +344,8 @@ def load_model(path: Path) -> TrainedModel:
         module = build_network(recipe, num_classes=len(class_names), image_size=size)
     module.load_state_dict(tensors)
     module.eval()
-    return TrainedModel(
-        module, recipe, class_names, normalisation, size, white_level=known.white_level
-    )
+    window: Window = known.window or ((0, known.white_level) if known.white_level else ())
+    return TrainedModel(module, recipe, class_names, normalisation, size, window=window)
 
 
 def require_same_tensors(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, model_validator
 
 from tenfold.registry import SHIPPED, Options, PartOptions, find_part
 from tenfold.validation import expected
@@ -74,6 +74,12 @@ def _zero_or_side(side: int) -> int:
     return side
 
 
+def _window(ends: tuple[float, ...]) -> tuple[float, ...]:
+    if ends and (len(ends) != 2 or ends[0] >= ends[1]):
+        raise expected("two rising numbers such as [0, 4095], or []", found=list(ends))
+    return ends
+
+
 def _stage(trains: str) -> str:
     if not re.fullmatch(r"head|all|last [1-9]\d* (block|layer)s?", trains):
         raise expected("'head', 'all', or such as 'last 3 blocks' and 'last 30 layers'")
@@ -95,6 +101,9 @@ class DataOptions(Options):
     """Seed of the splits; the same for every seed of a run, so that seeds can be compared."""
     image_size: Annotated[int, AfterValidator(_zero_or_side)] = 0
     """Side of the square images in pixels; 0 chooses from the data."""
+    window: Annotated[tuple[FiniteFloat, ...], AfterValidator(_window)] = ()
+    """`[low, high]`: the values that become black and white in files of more than eight bits; of
+    DICOM, after its rescaling. [] finds one for the data set, and takes a DICOM file's own."""
     normalisation: Normalisation = "standardise"
     """Pixels to mean 0 and deviation 1, to [0, 1] (`unit`), to [-1, 1] (`symmetric`), by a `given`
     mean and deviation, or as a `pretrained` network was given its own."""

@@ -86,7 +86,8 @@ def load_dataset(run: Run, *, place: str | None = None) -> Dataset:
     size = run.data.image_size
     side = size[0] if size and size[0] == size[1] else 0
     # What could not be read while training has no answers to show now.
-    dataset = data.load(known, image_size=side, skip_broken=True)
+    window = tuple((run.recipe.get("data") or {}).get("window") or ())
+    dataset = data.load(known, image_size=side, skip_broken=True, window=window)
     if changed := changed_array(dataset, run.data.checksums):
         raise TenfoldError(
             f"{known} has changed since the training ({changed} has another checksum); say with "

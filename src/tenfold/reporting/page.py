@@ -15,6 +15,7 @@ from tenfold.recipe.dotted import as_texts
 from tenfold.reporting import figures
 from tenfold.reporting.comparison import view_runs
 from tenfold.reporting.galleries import Loader, SplitImages, galleries, load_dataset
+from tenfold.reporting.roc import points_of, two_classes
 from tenfold.reporting.svg import standalone_svg
 from tenfold.reporting.templating import environment, render_markdown, render_page
 from tenfold.run import RunFolder
@@ -122,6 +123,8 @@ def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
         answers=answers,
         sections=sections(answers),
         exports=_exports(run.folder),
+        two_classes=two_classes,
+        points_of=points_of,
         **tools,
     )
 

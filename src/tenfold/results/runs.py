@@ -17,14 +17,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+Ends = tuple[float, float]
+"""Of a 95 % interval."""
+
+
 class ClassScore(Fact):
-    """How one class fared; None where the class has no images, or was never predicted."""
+    """How one class fared, against the rest; None where it has no images, or nothing else has.
+
+    recall: also called sensitivity. auc: of the ROC curve of the class's probability.
+    average_precision: of its precision-recall curve.
+    """
 
     name: str
     precision: float | None
     recall: float | None
     f1: float | None
     num_images: int
+    recall_interval: Ends | None = None
+    specificity: float | None = None
+    specificity_interval: Ends | None = None
+    auc: float | None = None
+    auc_interval: Ends | None = None
+    average_precision: float | None = None
 
 
 class Mistake(Fact):
@@ -47,13 +61,16 @@ class ConfidenceHistogram(Fact):
 class LabelMetrics(Fact):
     """What labels alone say of predictions. confusion: a row for each true class.
 
-    accuracy_interval: 95 %.
+    accuracy_interval: 95 %. macro_f1, balanced_accuracy: means of F1 and of recall over the classes
+    that have images.
     """
 
     num_images: int
     accuracy: float
-    accuracy_interval: tuple[float, float]
+    accuracy_interval: Ends
     matthews_correlation: float
+    macro_f1: float | None = None
+    balanced_accuracy: float | None = None
     per_class: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     most_confused: tuple[Mistake, ...]
@@ -208,6 +225,33 @@ class Fitted(Fact):
     num_images: int
 
 
+class Rates(Fact):
+    """What a threshold does to the images of a class, and to the others, of a split."""
+
+    num_positive: int
+    num_negative: int
+    sensitivity: float | None
+    sensitivity_interval: Ends | None
+    specificity: float | None
+    specificity_interval: Ends | None
+    precision: float | None
+
+
+class OperatingPoint(Fact):
+    """From which probability on an image counts as one of `class_name`.
+
+    sensitivity: the share of the class's images that is found, with 95 % certainty, as far as the
+    validation images say. temperature: of the probabilities that it was chosen on. splits: what it
+    does on the validation images and on others.
+    """
+
+    class_name: str
+    sensitivity: float
+    threshold: float
+    temperature: float
+    splits: dict[str, Rates]
+
+
 class Unfitted(Fact):
     """Why nothing could be fitted, as a sentence."""
 
@@ -224,6 +268,12 @@ class Result(Fact):
     calibration: Fitted | Unfitted | None = None
     milestones: tuple[Milestone, ...] = ()
     cost: Cost | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
+
+    def with_operating_point(self, point: OperatingPoint) -> Self:
+        """The same with `point` in the place of an earlier one of its class."""
+        others = [each for each in self.operating_points if each.class_name != point.class_name]
+        return self.model_copy(update={"operating_points": (*others, point)})
 
     def with_use(self, use: UseOfTest) -> Self:
         """The same with one more look at test images; other splits are not listed."""

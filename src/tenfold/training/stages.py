@@ -192,7 +192,7 @@ class Stage:
             train.class_names,
             self.normalisation,
             train.size,
-            white_level=self.data.white_level,
+            window=self.data.window,
         )
 
     def restore(self, restore: Callable[[TrainingState], None]) -> None:
