@@ -199,6 +199,8 @@ def _add_images(app: FastAPI, service: Service) -> None:
             "unsure": prediction.is_unsure,
             "probabilities": prediction.probabilities,
         }
+        if predictor.sets is not None:
+            reply["set"] = prediction.conformal_set
         if details:
             reply["seen"] = await service.aside(lambda: png_data_uri(pixels))
             if predictor.has_map:
