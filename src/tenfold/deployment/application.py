@@ -201,6 +201,8 @@ def _add_images(app: FastAPI, service: Service) -> None:
         }
         if prediction.positive:
             reply["positive"] = prediction.positive
+        if predictor.sets is not None:
+            reply["set"] = prediction.conformal_set
         if details:
             reply["seen"] = await service.aside(lambda: png_data_uri(pixels))
             if predictor.has_map:

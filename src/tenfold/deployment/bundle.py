@@ -24,8 +24,10 @@ README = """# {name}
 
     pip install -r requirements.txt
     python predict.py photo.jpg ...
+    python predict.py --sets 95 photo.jpg ...
 
-DICOM files take `pip install pydicom` as well.
+`--sets 95` adds the classes that hold the true one in at least 95 % of cases, for images like those
+that the model was validated on. DICOM files take `pip install pydicom` as well.
 
 Accuracy, with one view an image as `predict.py` takes it:
 {accuracy:.1%} of {num_images:,} {split} images.

@@ -29,16 +29,17 @@ from tenfold.data.decoding import (
 )
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError, first_line
-from tenfold.evaluation.calibration import fitted_of
+from tenfold.evaluation.calibration import fitted_of, set_threshold
 from tenfold.evaluation.features import features_of
 from tenfold.evaluation.probabilities import softmax
+from tenfold.evaluation.thresholds import set_of
 from tenfold.files import write_bytes
 from tenfold.models import Pretrained
 from tenfold.models.parts import evaluated
 from tenfold.own_parts import code_of_run
 from tenfold.progress import Progress
 from tenfold.recipe import EvaluationOptions, Recipe, recipe_from_dict
-from tenfold.results.runs import read_result
+from tenfold.results.runs import Result, read_result
 
 FORMAT = "tenfold-model-1"
 HEADER_KEY = "tenfold"
@@ -60,7 +61,7 @@ class TrainedModel:
     image_size: height and width in pixels that the network expects. temperature: what logits are
     divided by before they become probabilities, fitted on validation images; no prediction changes.
     window: what is black and what is white in files of more than eight bits; empty where it was
-    trained on none.
+    trained on none. result: what the run found, None for weights alone.
 
     >>> from tenfold import load_data, train
     >>> run = train("ann", data="digits", epochs=1, training__min_steps=0, progress=False)
@@ -75,6 +76,7 @@ class TrainedModel:
     image_size: tuple[int, int]
     temperature: float = 1.0
     window: Window = ()
+    result: Result | None = None
 
     def __repr__(self) -> str:
         height, width = self.image_size
@@ -202,6 +204,22 @@ class TrainedModel:
         logits = self.logits(self.pixels(pictures))
         return [self.class_names[index] for index in logits.argmax(axis=1)]
 
+    def predict_sets(
+        self, pictures: AnyPicture | Iterable[AnyPicture], coverage: float = 0.95
+    ) -> list[tuple[str, ...]]:
+        """The conformal set of each of one or several images: the classes, the likeliest first,
+        that hold the true one for at least `coverage` of images like those for validation.
+
+        coverage: 0.9, 0.95 or 0.99. The promise is one over all images together, and over the
+        choice of the validation images; not of each class. Raises TenfoldError for weights alone,
+        and where there were too few validation images for it.
+        """
+        if self.result is None:
+            raise TenfoldError("Weights alone have no sets; load the run's folder.")
+        threshold = set_threshold(self.result, coverage)
+        shares = self.predict_proba(pictures)
+        return [set_of(self.class_names, row, threshold) for row in shares]
+
 
 # -- several views of an image, whose logits are averaged ------------------------------------------
 
@@ -286,8 +304,11 @@ def load(run: str | Path) -> TrainedModel:
     if path.suffix == ".safetensors":
         return load_model(path)
     model = load_model(path / "model.safetensors")
-    kept = fitted_of(read_result(path / "result.json")) if (path / "result.json").exists() else None
-    return model if kept is None else replace(model, temperature=kept.temperature)
+    if not (path / "result.json").exists():
+        return model
+    result = read_result(path / "result.json")
+    kept = fitted_of(result)
+    return replace(model, result=result, temperature=kept.temperature if kept else 1.0)
 
 
 Side = Annotated[int, Field(strict=True, ge=1, le=65536)]
