@@ -14,13 +14,14 @@ from tenfold.recipe import recipe_from_dict
 from tenfold.recipe.dotted import as_texts
 from tenfold.reporting import figures
 from tenfold.reporting.comparison import view_runs
+from tenfold.reporting.explorer import explore_pair, explore_run
 from tenfold.reporting.galleries import Loader, SplitImages, galleries, load_dataset
 from tenfold.reporting.roc import points_of, two_classes
 from tenfold.reporting.svg import standalone_svg
 from tenfold.reporting.templating import environment, render_markdown, render_page
 from tenfold.run import RunFolder
 
-_STYLE_SHEETS = ("style.css", "report.css")
+_STYLE_SHEETS = ("style.css", "report.css", "explorer.css")
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 """Data sets as the Hugging Face hub calls them."""
 
@@ -108,9 +109,12 @@ def write_figures(run_folder: Path) -> list[Path]:
 
 def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
     """The page about `runs` as HTML that refers to nothing outside itself."""
-    tools = {"figures": figures, "settings_of": _settings}
+    tools: dict[str, Any] = {"figures": figures, "settings_of": _settings}
     if len(runs) > 1:
         sheets, values = (*_STYLE_SHEETS, "study.css"), view_runs(runs, loader=loader)
+        pair, images = values["pair"], values["images"]
+        explorer = explore_pair(pair.first, pair.second, images) if pair else None
+        tools |= {"explorer": explorer}
         return render_page("comparison.html", style_sheets=sheets, **tools, **values)
     (run,) = runs
     images, answers = SplitImages(run, loader), known_answers(RunFolder(run.folder))
@@ -119,6 +123,7 @@ def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
         style_sheets=_STYLE_SHEETS,
         run=run,
         images=images,
+        explorer=explore_run(run, images, answers),
         galleries=galleries(run, images),
         answers=answers,
         sections=sections(answers),

@@ -25,13 +25,19 @@ _BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|(?:s|min|h|MB|GB|points?|times)\b)")
 
 
 class Chart(NamedTuple):
-    """A figure with its heading and one sentence on how to read it."""
+    """A figure with its heading and one sentence on how to read it.
+
+    explore: what a click on it chooses in the explorer. area: where its axes lie in it, and what
+    values they have there, as JSON.
+    """
 
     heading: str
     svg: Markup
     caption: str
     is_wide: bool
     is_tall: bool
+    explore: str
+    area: str
 
 
 def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) -> str:
@@ -62,18 +68,32 @@ def _chart_maker() -> Callable[..., Chart]:
         *,
         wide: bool = False,
         description: str = "",
+        explore: str = "",
     ) -> Chart:
         """wide: it scrolls inside its own frame on a phone. description: what a screen reader says
-        in the figure's place, where the heading is not enough."""
+        in the figure's place, where the heading is not enough. explore: see Chart."""
         from tenfold.reporting.svg import inline_svg
 
         width, height = figure.get_size_inches()
         prefix = f"c{next(numbers)}-"
         svg = inline_svg(figure, prefix=prefix, description=description or heading)
         # The SVG is safe: matplotlib and inline_svg escape the names in it.
-        return Chart(heading, Markup(svg), caption, wide, not wide and height > 0.9 * width)
+        is_tall = not wide and height > 0.9 * width
+        area = _area(figure) if explore else ""
+        return Chart(heading, Markup(svg), caption, wide, is_tall, explore, area)
 
     return chart
+
+
+def _area(figure: "Figure") -> str:
+    """Left, top, right and bottom of the axes of a figure that was drawn, in points, and the values
+    there."""
+    [axes] = figure.axes
+    (width, height), box = 72 * figure.get_size_inches(), axes.get_position()
+    ends = [box.x0 * width, (1 - box.y1) * height, box.x1 * width, (1 - box.y0) * height]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    values = [left, top, right, bottom]
+    return json.dumps([[round(float(each), 3) for each in four] for four in (ends, values)])
 
 
 @cache
