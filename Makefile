@@ -12,7 +12,7 @@ WORKERS ?= 2
 TO ?= 75 85 91 94
 SEEDS ?= 5
 
-.PHONY: help install demo test test-long check check-types check-style check-fields check-layers \
+.PHONY: help install demo course test test-long check check-types check-style check-fields check-layers \
 	format bench docs results clean
 
 help:  ## Show what can be made
@@ -29,6 +29,12 @@ $(INSTALLED): pyproject.toml constraints.txt scripts/install.py
 
 demo: $(INSTALLED)  ## Train a dense and a convolutional network on CIFAR-10 and compare them
 	$(BIN)/tenfold demo
+
+course: $(INSTALLED)  ## Execute the chapters of the course into build/course (TENFOLD_COURSE=reduced for a quick look)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[course]"
+	rm -rf build/course
+	mkdir -p build/course
+	cd build/course && ../../$(BIN)/tenfold course all && ../../$(BIN)/jupyter execute --inplace [0-9]*.ipynb
 
 test: $(INSTALLED)  ## Run the tests, one of each kind
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -18,6 +18,7 @@ from tenfold import __version__
 from tenfold.cli.audit import AuditFlags, audit, audit_run, explain
 from tenfold.cli.bench import bench
 from tenfold.cli.commands import add_commands, by_fields, new_app
+from tenfold.cli.course import course
 from tenfold.cli.data import data_app
 from tenfold.cli.deployment import export, pull, push, serve
 from tenfold.cli.doctor import doctor
@@ -196,7 +197,7 @@ def models(output: Output) -> None:
     output.table("Models", ["model", "parameters", "what it is", "options"], rows)
 
 
-add_commands(app, demo, recipes, train, report, panel="Start here")
+add_commands(app, demo, course, recipes, train, report, panel="Start here")
 app.add_typer(data_app, name="data", rich_help_panel="Start here")
 add_commands(app, study, studies, tune, heads, models, bench, panel="Train and compare")
 add_commands(app, runs, evaluate, predict, score, audit, explain, doctor, panel="Look at runs")
