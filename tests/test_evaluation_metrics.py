@@ -206,6 +206,9 @@ def test_a_class_that_never_appears_still_has_its_row():
         "recall": None,
         "f1": None,
         "num_images": 0,
+        "recall_interval": None,
+        "specificity": 1,
+        "specificity_interval": pytest.approx([0.6756, 1], abs=1e-4),
     }
 
 
