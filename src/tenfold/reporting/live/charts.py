@@ -9,6 +9,9 @@ from tenfold.reporting.templating import Chart
 MOST_NAMED = 5
 """Runs with a colour and a name; the others are lines in the background."""
 
+MOST_LETTERS = 22
+"""Of a name in a legend; its end says more."""
+
 
 def of_run(run: LiveRun) -> list[Chart]:
     """Accuracy and loss by epoch, and loss by step, as far as there are any."""
@@ -36,7 +39,7 @@ def of_run(run: LiveRun) -> list[Chart]:
 def of_runs(runs: Sequence[LiveRun]) -> Chart:
     """Validation accuracy by epoch of all runs, of which the first have colours."""
     lines = [
-        _curve(run, "validation_accuracy", run.name[-24:], f"var(--s{place})")
+        _curve(run, "validation_accuracy", _short(run.name), f"var(--s{place})")
         if place <= MOST_NAMED
         else _curve(run, "validation_accuracy", "", "var(--line)")
         for place, run in enumerate(runs, start=1)
@@ -45,6 +48,10 @@ def of_runs(runs: Sequence[LiveRun]) -> Chart:
     caption += "; the others are thin lines." if len(runs) > MOST_NAMED else "."
     names = {"x_name": "epoch", "y_name": "validation accuracy"}
     return draw("By epoch", lines, caption=caption, is_share=True, width=720, **names)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MOST_LETTERS else f"…{name[1 - MOST_LETTERS :]}"
 
 
 def _curve(run: LiveRun, quantity: str, name: str, colour: str) -> Curve:

@@ -144,7 +144,7 @@ def _widened(low: float, high: float, share: float) -> tuple[float, float]:
 
 def _step(low: float, high: float) -> float:
     """A round distance of some five ticks."""
-    rough = (high - low) / 5
+    rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
 

@@ -14,12 +14,15 @@ from tenfold.reporting.templating import block_of, environment, render_page
 LOOK_SECONDS = 1.0
 """Between two looks at the folder, at least."""
 
+CURVES_SECONDS = 4.0
+"""Between two drawings of the curves, which cost most, at least."""
+
 SHARE = 0.001
 """Of a core's time that looking, and each piece of the page, may take."""
 
 STYLE_SHEETS = ("style.css", "report.css", "live.css")
 MOST_ROWS = 200
-PIECES = ("overview", "now", "curves", "predictions")
+PIECES = ("overview", "compared", "now", "curves", "predictions")
 
 
 class LivePage:
@@ -69,7 +72,8 @@ class LivePage:
         started = time.thread_time()
         work()
         cost = time.thread_time() - started
-        self._due[key] = now + max(LOOK_SECONDS, cost / SHARE)
+        least = CURVES_SECONDS if key[0] in ("compared", "curves") else LOOK_SECONDS
+        self._due[key] = now + max(least, cost / SHARE)
 
     def _look(self, *, at_once: bool) -> None:
         def look() -> None:
