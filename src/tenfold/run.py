@@ -46,6 +46,8 @@ class RunFolder:
     """One JSON line an epoch; the same bytes for the same recipe, seed and threads."""
     timings = _Place("timings.jsonl")
     """One JSON line an epoch: seconds and images per second."""
+    progress = _Place("progress.jsonl")
+    """What a live page shows of the run while it goes; nothing else needs it."""
     checkpoints = _Place("checkpoint")
     """The folder of states to resume from."""
     model = _Place("model.safetensors")

@@ -23,6 +23,7 @@ from tenfold.cli.data import data_app
 from tenfold.cli.deployment import export, pull, push, serve
 from tenfold.cli.doctor import doctor
 from tenfold.cli.heads import heads
+from tenfold.cli.live import live, with_port
 from tenfold.cli.options import (
     DataOption,
     PlaceOption,
@@ -200,7 +201,9 @@ def models(output: Output) -> None:
 add_commands(app, demo, course, recipes, train, report, panel="Start here")
 app.add_typer(data_app, name="data", rich_help_panel="Start here")
 add_commands(app, study, studies, tune, heads, models, bench, panel="Train and compare")
-add_commands(app, runs, evaluate, predict, score, audit, explain, doctor, panel="Look at runs")
+add_commands(
+    app, live, runs, evaluate, predict, score, audit, explain, doctor, panel="Look at runs"
+)
 add_commands(app, export, serve, push, pull, panel="Deploy")
 
 
@@ -220,7 +223,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     with _exit_status(debug=debug, as_json="--json" in arguments), sharing_cores():
         _require_working_folder()
-        sys.exit(app(args=arguments, standalone_mode=False) or 0)
+        sys.exit(app(args=with_port(arguments), standalone_mode=False) or 0)
 
 
 def _open_streams() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenfold.cli.imports import quick_imports
+from tenfold.cli.live import LiveOption, live_page
 from tenfold.cli.options import (
     Changes,
     Machine,
@@ -52,10 +53,21 @@ class Around:
         ),
     ] = None
     tensorboard: Annotated[bool, "Short for --track tensorboard."] = False
+    live: LiveOption = None
     find_lr: Annotated[bool, "Try learning rates on a copy, name one, and leave."] = False
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Evaluate on the test split at the end.")
     ] = True
+
+    def __post_init__(self) -> None:
+        """Raises TenfoldError where the live page can't be served, or there is nothing to show."""
+        if self.live is None:
+            return
+        from tenfold.reporting.live.server import require_port
+
+        require_port(self.live)
+        if self.find_lr:
+            raise TenfoldError("--live shows a training, and --find-lr has none; leave one out.")
 
     def trackers(self) -> tuple[str, ...]:
         """Where curves go, each place once."""
@@ -110,9 +122,9 @@ def train(
     if around.find_lr:
         _find_rate(output, chosen, dataset, threads=machine.threads)
         return
-    with output.training() as reporter:
+    with live_page(output, around.live) as began, output.training() as told:
         outcome = train_recipe(
-            chosen, options=options, dataset=dataset, reporter=reporter, progress=reporter
+            chosen, options=options, dataset=dataset, began=began, reporter=told, progress=told
         )
     if outcome.writes:
         show_result(output, outcome.run.path)

@@ -51,6 +51,13 @@ def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) 
     return page.render(styles=styles, version=__version__, chart=_chart_maker(), **values)
 
 
+def block_of(template: str, block: str, **values: Any) -> str:
+    """One block of a page's template; values as in `render_page`."""
+    page = environment().get_template(template)
+    context = page.new_context({"version": __version__, **values})
+    return "".join(page.blocks[block](context))
+
+
 def render_markdown(template: str, **values: Any) -> str:
     """The template as Markdown, where its filter `markdown` marks what is shown as it is."""
     templates = environment().overlay(autoescape=False, finalize=str, keep_trailing_newline=True)

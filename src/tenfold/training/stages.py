@@ -47,6 +47,7 @@ from tenfold.training.set_up import (
 )
 from tenfold.training.state import History, TrainingState
 from tenfold.training.synced_norm import synchronise
+from tenfold.training.validation import Note
 
 FEWEST, GOOD_ENOUGH = 100, 0.99
 """Validation images, and the share of them that the head must have right, to stop at it."""
@@ -83,6 +84,7 @@ class Stage:
         save: Callable[[TrainingState], None] | None = None,
         milestone: Callable[[int, TrainedModel], None] | None = None,
         reporter: Reporter | None = None,
+        predicted: Note | None = None,
         progress: Progress | None = None,
         previous: TrainingState | None = None,
     ) -> None:
@@ -93,7 +95,7 @@ class Stage:
         self.options, self.data = self.recipe.training, data
         self.accelerator, self.interruption = accelerator, interruption or Interruption()
         self._save, self._progress = save, progress
-        self.milestone = milestone
+        self.milestone, self.predicted = milestone, predicted
         self.reporter = reporter if reporter and accelerator.is_main_process else Reporters()
         self.least = require_enough(self.recipe, data, accelerator.num_processes)
         self.num_images = num_selected(len(data.train), self.options.select)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,7 @@ from tenfold.training.devices import (
     precision_of,
 )
 from tenfold.training.process import prepare_process
+from tenfold.training.progress_log import ProgressLog
 from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.resuming import Resumer, identity_of
 from tenfold.training.run_folders import take_folder
@@ -120,13 +122,15 @@ def train(
     options: TrainOptions | None = None,
     dataset: Dataset | None = None,
     reporter: Reporter | None = None,
+    began: Callable[[RunFolder], None] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Train `recipe` to the end in a run folder, evaluate it there, and return the folder.
 
     A run that was interrupted is resumed where it stopped, with the same bits as if nothing had
-    happened. dataset: what `recipe.data` names, where it is loaded already. Under a launcher
-    (torchrun, accelerate, srun) every process calls this.
+    happened. dataset: what `recipe.data` names, where it is loaded already. began: told of the run
+    folder, on the process that writes, before anything is read. Under a launcher (torchrun,
+    accelerate, srun) every process calls this.
 
     Raises TenfoldError and its kinds as `fit` does; whatever was saved before stays.
     """
@@ -139,19 +143,17 @@ def train(
     progress = progress if writes else None
     with ending_together(accelerator), contextlib.ExitStack() as stack:
         stack.enter_context(leaving_at_once())
-        run = RunFolder(
-            on_first_process(accelerator, lambda: take_folder(recipe, options, stack).path)
-        )
-        prepare_process(_threads(run, options))
+        run = _taken(recipe, options, accelerator, stack)
+        if began and writes:
+            began(run)
         if dataset is None:
             dataset = load_data(recipe, skip_broken=options.skip_broken, progress=progress)
         data = training_data(dataset, **splitting(recipe.data))
         test = _test_images(dataset, recipe) if writes else None
         identity, allow = identity_of(recipe, data, accelerator), options.allow_changes
         resumer = Resumer(run, identity, accelerator, allow_changes=allow, started=started)
-        trackers = [TrackerReporter(n, run.path, recipe) for n in options.track if writes]
-        for tracker in trackers:
-            stack.callback(tracker.close)
+        log, trackers = ProgressLog(run, data.validation), options.track if writes else ()
+        told = [*filter(None, [reporter]), log, *_trackers(trackers, run, recipe, stack)]
 
         def restore(state: TrainingState) -> None:
             resumer.restore(state)
@@ -165,7 +167,8 @@ def train(
             restore=restore,
             save=resumer.save,
             milestone=lambda epoch, model: save_model(run.milestone(epoch), model),
-            reporter=Reporters([*([reporter] if reporter is not None else []), *trackers]),
+            reporter=Reporters(told),
+            predicted=log.predicted,
             progress=progress,
             first_stage=resumer.stage,
         )
@@ -173,6 +176,25 @@ def train(
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
     accelerator.end_training()
     return Trained(run, writes)
+
+
+def _taken(
+    recipe: Recipe, options: TrainOptions, accelerator: Accelerator, stack: contextlib.ExitStack
+) -> RunFolder:
+    """The run folder, held until `stack` ends, with as many threads as it is trained with."""
+    run = RunFolder(on_first_process(accelerator, lambda: take_folder(recipe, options, stack).path))
+    prepare_process(_threads(run, options))
+    return run
+
+
+def _trackers(
+    names: tuple[str, ...], run: RunFolder, recipe: Recipe, stack: contextlib.ExitStack
+) -> Iterator[TrackerReporter]:
+    """Trackers of those names, which end with `stack`."""
+    for name in names:
+        tracker = TrackerReporter(name, run.path, recipe)
+        stack.callback(tracker.close)
+        yield tracker
 
 
 def _threads(run: RunFolder, options: TrainOptions) -> int | None:

@@ -32,7 +32,7 @@ from tenfold.training.reporters import Reporter
 from tenfold.training.selection import hardest
 from tenfold.training.stages import Stage
 from tenfold.training.state import History, Sums, TrainingState
-from tenfold.training.validation import validate
+from tenfold.training.validation import Note, validate
 from tenfold.waiting import sharing_cores
 
 CHECKPOINT_SECONDS = 120.0
@@ -59,6 +59,7 @@ def fit(
     save: Callable[[TrainingState], None] | None = None,
     milestone: Callable[[int, TrainedModel], None] | None = None,
     reporter: Reporter | None = None,
+    predicted: Note | None = None,
     progress: Progress | None = None,
     first_stage: int = 0,
 ) -> Fitted:
@@ -71,7 +72,8 @@ def fit(
     restore: called once with the fresh state, to bring it to where an earlier session stopped.
     save: called with the state after every epoch, at least every two minutes, and before an
     interrupted run leaves. On the first process alone, milestone is called with the number of
-    epochs and the weights at each of the recipe's milestones, and reporter is told how it goes.
+    epochs and the weights at each of the recipe's milestones, predicted with the predictions of the
+    validation images after every epoch, and reporter is told how it goes.
     first_stage: the one that `restore` goes on with. progress: for features that take a while.
 
     Raises DivergedError before a step with a loss or gradient that is not finite;
@@ -95,6 +97,7 @@ def fit(
             save=save,
             milestone=milestone,
             reporter=reporter,
+            predicted=predicted,
             progress=progress,
         )
         trainer = start(first_stage)
@@ -339,7 +342,11 @@ class Trainer(Stage):
         history, recipe = self.history, self.recipe
         sums, started = self.sums.total(), time.monotonic()
         validated = validate(
-            self.trained(), self.data.validation, self.accelerator, is_frozen=self.is_frozen
+            self.trained(),
+            self.data.validation,
+            self.accelerator,
+            is_frozen=self.is_frozen,
+            note=self.predicted,
         )
         validation_seconds = time.monotonic() - started
         rate = recipe.optimizer.lr * self._rate_factor(self._position(history.step - 1))
