@@ -10,12 +10,16 @@ import pytest
 
 from fabricated_runs import CIFAR10, Recipe, make_dataset, make_run
 from pages import in_all_sizes, opened
+from tenfold.audit.explanation import Explained, Explanation
+from tenfold.audit.labels import LabelIssue, Labels
+from tenfold.audit.store import Store
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run, read_run
 from tenfold.reporting.explorer import explore_pair, explore_run, label_quality, losses, sprite_of
 from tenfold.reporting.galleries import SplitImages
 from tenfold.reporting.page import write_report
 from tenfold.reporting.templating import TEMPLATES
+from tenfold.run import RunFolder
 
 NUM_TEST = 3400
 TILE = ".tiles .tile"
@@ -187,21 +191,36 @@ def test_a_browser_filters_sorts_and_moves(page: Path, run: Run, browser: Any) -
         tab.keyboard.press("Escape")
         assert not tab.locator(".viewer").is_visible()
         tab.wait_for_function("document.activeElement.dataset.place === '2'")
-        milliseconds = tab.evaluate(
-            """() => {
-                const form = document.querySelector(".filters"), times = [];
-                for (const label of ["", "3", "", "5", ""]) {
-                    const start = performance.now();
-                    form.elements.label.value = label;
-                    form.elements.show.value = "all";
-                    form.dispatchEvent(new Event("change"));
-                    document.querySelector(".tiles").offsetHeight;
-                    times.push(performance.now() - start);
-                }
-                return Math.min(...times);
-            }"""
+        assert seconds_to_filter(tab) < 0.05
+
+
+def seconds_to_filter(tab: Any) -> float:
+    """What the browser computes for a filter and the layout after it, the least of several times;
+    in processor time, since others may compute beside it."""
+    session = tab.context.new_cdp_session(tab)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def spent() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        kinds = ("ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
+        return sum(metric["value"] for metric in metrics if metric["name"] in kinds)
+
+    found = []
+    for label in ("", "3", "", "5", ""):
+        before = spent()
+        tab.evaluate(
+            """label => {
+                const form = document.querySelector(".filters");
+                form.elements.label.value = label;
+                form.elements.show.value = "all";
+                form.dispatchEvent(new Event("change"));
+                document.querySelector(".tiles").offsetHeight;
+            }""",
+            label,
         )
-        assert milliseconds < 50
+        found.append(spent() - before)
+    assert max(found) > 0
+    return min(found)
 
 
 @pytest.mark.browser
@@ -238,6 +257,51 @@ def test_marks_are_counted_kept_and_downloaded(page: Path, browser: Any, tmp_pat
         ]
         tab.select_option("[name=show]", "marked")
         assert tab.locator("#explorer .found").inner_text().startswith("3 of")
+
+
+@pytest.fixture
+def audited(tmp_path: Path) -> Path:
+    """A run whose audit doubts a label and explained an error."""
+    run = read_run(make_run(tmp_path / "cnn" / "1"))
+    (run.folder / "model.safetensors").write_bytes(b"weights")
+    dataset, predictions = make_dataset(), run.shown_answers
+    assert dataset.test is not None
+    assert predictions is not None
+    worst = np.argmax(losses(predictions))
+    issue = LabelIssue(
+        position=5, id="test/5", given="dog", suggested="cat", quality=0.1, is_likely=True
+    )
+    doubts = Labels(
+        split="test", num_images=400, num_judged=400, num_likely=1, first=(issue,), known=None
+    ).having({"first": dataset.test.pixels[5:6]})
+    error = Explained(
+        id=str(predictions.ids[worst]),
+        kind="grad-cam",
+        true="cat",
+        guess="dog",
+        confidence=0.9,
+        neighbours=("ship", "truck", "bird"),
+    )
+    pixels = dataset.test.pixels
+    explained = Explanation(
+        split="test", pictures=(), checks={}, unavailable={}, layers=(), errors=(error,)
+    ).having({"error_maps": pixels[:1], "error_neighbours": pixels[None, :3]})
+    store = Store(RunFolder(run.folder))
+    store.save("labels", doubts, options={})
+    store.save("explanation", explained, options={})
+    return write_report([run.folder], loader=lambda _: dataset)
+
+
+@pytest.mark.browser
+def test_what_an_audit_found_is_marked_and_shown_large(audited: Path, browser: Any) -> None:
+    with opened(browser, audited) as tab:
+        gallery = tab.locator("#labels .choices")
+        gallery.get_by_text("→ cat").click()
+        assert gallery.locator("[data-action=correct]").get_attribute("aria-pressed") == "true"
+        assert "1 marked: 1 corrected" in tab.locator(".marks").inner_text()
+        tab.locator(TILE).first.click()
+        said = tab.locator(".viewer .near figcaption").all_inner_texts()
+        assert said == ["where it looked", "training: ship", "training: truck", "training: bird"]
 
 
 @pytest.mark.browser

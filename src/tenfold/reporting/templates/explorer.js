@@ -1,5 +1,5 @@
-/* The error explorer of a page, and marks on labels. It asks for nothing from outside. */
-"use strict";
+/* The error explorer of a page, and marks on labels. It asks for nothing from outside. As a module
+   it runs once the whole page is there. */
 (() => {
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
   const root = document.getElementById("explorer");
@@ -11,7 +11,7 @@
   const bar = find(".marks");
   const { classes, ids, labels, runs } = data;
   const every = ids.map((_, index) => index);
-  const BATCH = 120;
+  const BATCH = 48;
 
   // An element with its attributes and what is in it; text is never read as markup.
   function make(tag, attributes, ...inside) {
@@ -56,6 +56,7 @@
 
   const STORED = `tenfold corrections ${data.key}`;
   const marks = new Map();
+  const SAYS = { keep: "the label is right", drop: "drop the image", unsure: "hard to say" };
   const SAID = { keep: "label kept", correct: "corrected", drop: "dropped", unsure: "unsure" };
   try {
     for (const [id, mark] of JSON.parse(localStorage.getItem(STORED) || "[]")) marks.set(id, mark);
@@ -106,7 +107,7 @@
     setTimeout(() => URL.revokeObjectURL(href), 1000);
   }
 
-  // The buttons that mark an image of which `label` is the class given, `other` perhaps the true.
+  // What marks an image of which `label` is the class given, and `other` perhaps the true.
   function buttons(id, label, other) {
     const now = marks.get(id) || {};
     const button = (action, text, key, to = label) =>
@@ -115,7 +116,7 @@
         {
           type: "button",
           "data-action": action,
-          title: key && `key ${key}`,
+          title: key ? `${SAYS[action]} (${key})` : `correct the label to ${to}`,
           "aria-pressed": String(now.action === action && now.label === to),
           onclick: () => mark(id, action, to),
         },
@@ -129,14 +130,12 @@
     );
     if (now.action === "correct") select.value = now.label;
     return [
-      button("keep", "Keep label", "k"),
-      other !== undefined && other !== label
-        ? button("correct", `Correct to ${other}`, "", other)
-        : undefined,
-      select,
-      button("drop", "Drop image", "d"),
+      other === label ? "" : button("correct", `→ ${other}`, "", other),
+      button("keep", "Keep", "k"),
+      button("drop", "Drop", "d"),
       button("unsure", "Unsure", "u"),
-    ].filter((each) => each !== undefined);
+      select,
+    ].filter(Boolean);
   }
 
   // The marks under an image of the gallery of doubtful labels.
