@@ -93,7 +93,9 @@ def test_a_wheel_that_is_built_is_installed_elsewhere_and_trains(tmp_path):
             assert path.relative_to(ROOT / "src").as_posix() in names
     for path in (ROOT / "course").rglob("*"):
         if path.is_file():
-            assert f"tenfold/course/chapters/{path.relative_to(ROOT / 'course').as_posix()}" in names
+            assert (
+                f"tenfold/course/chapters/{path.relative_to(ROOT / 'course').as_posix()}" in names
+            )
     # Its packages are those of this environment, which has no tenfold of its own to be found.
     place = tmp_path / "elsewhere"
     venv.create(place, with_pip=False, symlinks=True)

@@ -139,3 +139,66 @@ def max_pool2d(function: Solution) -> None:
     assert float(np.max(function(-np.ones((1, 1, 2, 2))))) == -1, (
         "The largest of four values of -1 is -1: start from the values themselves, not from 0."
     )
+
+
+# Chapter 6.
+
+
+def batch_norm(function: Solution) -> None:
+    import torch
+
+    x, gamma, beta = 3 + 2 * random(16, 5), random(5, seed=1), random(5, seed=2)
+    norm = torch.nn.functional.batch_norm
+    expected = norm(*map(torch.tensor, (x, x[0], x[0], gamma, beta)), training=True)  # type: ignore[arg-type]
+    assert_equal(
+        function(x, gamma, beta),
+        expected,
+        "batch_norm of (16, 5)",
+        "Mean and variance over the batch (axis=0), the variance with N and not N - 1 below, and "
+        "epsilon within the root.",
+    )
+    assert np.isfinite(function(np.ones((4, 2)), np.ones(2), np.ones(2))).all(), (
+        "A unit that is the same for all images has the variance 0: epsilon keeps it from being "
+        "divided by."
+    )
+
+
+def batch_norm_backward(function: Solution) -> None:
+    import torch
+
+    gradient, gamma = random(12, 4, seed=1), random(4, seed=2)
+    x = torch.tensor(3 + 2 * random(12, 4), requires_grad=True)
+    y = torch.nn.functional.batch_norm(x, None, None, torch.tensor(gamma), training=True)
+    [slope] = torch.autograd.grad(y, x, torch.tensor(gradient))
+    assert_equal(
+        function(gradient, x.detach().numpy(), gamma),
+        slope,
+        "batch_norm_backward of (12, 4)",
+        "Multiply by gamma first; the two means are over the batch (axis=0); divide by the "
+        "deviation last.",
+    )
+
+
+def initial_deviation(function: Solution) -> None:
+    for fan_in, slope in ((256, 0.0), (3072, 0.01), (64, 1.0), (100, 0.2)):
+        expected = np.sqrt(2 / (1 + slope**2) / fan_in)
+        assert_equal(
+            function(fan_in, slope),
+            expected,
+            f"initial_deviation({fan_in}, {slope})",
+            "n s^2 times the mean square that the activation lets through, (1 + slope^2) / 2, must "
+            "be 1.",
+        )
+
+
+def dead_share(function: Solution) -> None:
+    activations = np.maximum(random(50, 8), 0)
+    activations[:, [1, 4]] = 0
+    assert_equal(
+        function(activations),
+        0.25,
+        "dead_share with two of eight units at 0 for all images",
+        "A unit is dead if it is 0 for every image, not for some.",
+    )
+    activations[7, 1] = 0.1
+    assert_equal(function(activations), 0.125, "dead_share with one that one image wakes up")
