@@ -1,5 +1,7 @@
 """Exercises of chapters 3 to 7: what networks are made of and how they learn."""
 
+from typing import Any
+
 import numpy as np
 
 from tenfold.course.exercises.comparing import Solution, assert_equal, random
@@ -204,3 +206,70 @@ def dead_share(function: Solution) -> None:
     )
     activations[7, 1] = 0.1
     assert_equal(function(activations), 0.125, "dead_share with one that one image wakes up")
+
+
+# Chapter 4.
+
+
+def _parameter(values: Any) -> Any:
+    import torch
+
+    return torch.nn.Parameter(torch.tensor(values))
+
+
+def momentum_step(function: Solution) -> None:
+    import torch
+
+    weights, velocity = random(4, 3), np.zeros((4, 3))
+    theirs = _parameter(weights)
+    optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=0.9)
+    for step in range(3):
+        gradient = random(4, 3, seed=step + 1)
+        theirs.grad = torch.tensor(gradient)
+        optimizer.step()
+        found = function(weights, gradient, velocity, 0.1)
+        assert found is not None, "momentum_step returns nothing yet."
+        assert len(found) == 2, "Return the new weights, and the new velocity."
+        weights, velocity = found
+        assert_equal(
+            weights,
+            theirs,
+            f"momentum_step, the weights after step {step + 1}",
+            "The gradient is added whole, not times 1 - 0.9, and the step is the rate times the "
+            "new velocity.",
+        )
+
+
+def adam_step(function: Solution) -> None:
+    import torch
+
+    weights, m, v = random(4, 3), np.zeros((4, 3)), np.zeros((4, 3))
+    theirs = _parameter(weights)
+    optimizer = torch.optim.Adam([theirs], lr=0.1)
+    for step in range(1, 4):
+        gradient = random(4, 3, seed=step)
+        theirs.grad = torch.tensor(gradient)
+        optimizer.step()
+        found = function(weights, gradient, m, v, step, 0.1)
+        assert found is not None, "adam_step returns nothing yet."
+        assert len(found) == 3, "Return the new weights, m and v."
+        weights, m, v = found
+        assert_equal(
+            weights,
+            theirs,
+            f"adam_step, the weights after step {step}",
+            "Divide m by 1 - beta1^t and v by 1 - beta2^t for the step, but return them as they "
+            "were before that; epsilon is added to the root.",
+        )
+
+
+def cosine_with_warmup(function: Solution) -> None:
+    for step, expected in ((0, 0.0), (5, 0.5), (10, 1.0), (60, 0.5), (110, 0.0)):
+        assert_equal(
+            function(step, 110, 10),
+            expected,
+            f"cosine_with_warmup(step={step}, total=110, warmup=10)",
+            "step / warmup until `warmup`, then (1 + cos(pi x)) / 2 with x from 0 to 1 over what "
+            "is left.",
+        )
+    assert_equal(function(0, 100, 0), 1.0, "cosine_with_warmup without warm-up, at the first step")
