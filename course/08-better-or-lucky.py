@@ -260,8 +260,8 @@ for number in (1, 3, 5, 10):
     print(line)
 
 # %% [markdown]
-# The test keeps its promise, at most one false alarm in twenty, with any number of seeds. What more seeds
-# buy is the power to see a difference that is there. Draw seeds yourself, and move the true
+# The test keeps its promise, at most one false alarm in twenty, with any number of seeds. What more
+# seeds buy is the power to see a difference that is there. Draw seeds yourself, and move the true
 # difference, in [this widget](widgets/significance.html).
 
 # %% [markdown]

@@ -91,9 +91,9 @@ def test_a_wheel_that_is_built_is_installed_elsewhere_and_trains(tmp_path):
     for path in (ROOT / "src/tenfold").rglob("*"):
         if path.is_file() and path.suffix != ".pyc":
             assert path.relative_to(ROOT / "src").as_posix() in names
-    for path in (ROOT / "course").rglob("*"):
-        if path.is_file():
-            assert f"tenfold/course/chapters/{path.relative_to(ROOT / 'course').as_posix()}" in names
+    course = ROOT / "course"
+    for path in filter(Path.is_file, course.rglob("*")):
+        assert f"tenfold/course/chapters/{path.relative_to(course).as_posix()}" in names
     # Its packages are those of this environment, which has no tenfold of its own to be found.
     place = tmp_path / "elsewhere"
     venv.create(place, with_pip=False, symlinks=True)

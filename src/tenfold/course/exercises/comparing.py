@@ -20,9 +20,7 @@ def assert_equal(
         f"{what} returns nothing yet: put your code in the place of the dots, and return its "
         "result."
     )
-    if hasattr(found, "detach"):
-        found = found.detach()
-    found, expected = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
+    found, expected = _array(found), _array(expected)
     assert found.shape == expected.shape, (
         f"{what} has the shape {found.shape}, where {expected.shape} is right. {hint}"
     )
@@ -31,6 +29,11 @@ def assert_equal(
     assert worst <= tolerance * max(1.0, float(np.abs(expected).max(initial=0.0))), (
         f"{what} is off by {worst:.2g} at worst{_few(found, expected)}. {hint}"
     )
+
+
+def _array(values: Any) -> Any:
+    """Of anything, a tensor that has a gradient among it."""
+    return np.asarray(values.detach() if hasattr(values, "detach") else values, dtype=float)
 
 
 def _few(found: Any, expected: Any) -> str:

@@ -1,5 +1,7 @@
 """Exercises of chapters 3 to 7: what networks are made of and how they learn."""
 
+from typing import Any
+
 import numpy as np
 
 from tenfold.course.exercises.comparing import Solution, assert_equal, random
@@ -139,3 +141,135 @@ def max_pool2d(function: Solution) -> None:
     assert float(np.max(function(-np.ones((1, 1, 2, 2))))) == -1, (
         "The largest of four values of -1 is -1: start from the values themselves, not from 0."
     )
+
+
+# Chapter 6.
+
+
+def batch_norm(function: Solution) -> None:
+    import torch
+
+    x, gamma, beta = 3 + 2 * random(16, 5), random(5, seed=1), random(5, seed=2)
+    scale, shift = torch.tensor(gamma), torch.tensor(beta)
+    expected = torch.nn.functional.batch_norm(
+        torch.tensor(x), None, None, scale, shift, training=True
+    )
+    assert_equal(
+        function(x, gamma, beta),
+        expected,
+        "batch_norm of (16, 5)",
+        "Mean and variance over the batch (axis=0), the variance with N and not N - 1 below, and "
+        "epsilon within the root.",
+    )
+    assert np.isfinite(function(np.ones((4, 2)), np.ones(2), np.ones(2))).all(), (
+        "A unit that is the same for all images has the variance 0: epsilon keeps it from being "
+        "divided by."
+    )
+
+
+def batch_norm_backward(function: Solution) -> None:
+    import torch
+
+    gradient, gamma = random(12, 4, seed=1), random(4, seed=2)
+    x = torch.tensor(3 + 2 * random(12, 4), requires_grad=True)
+    y = torch.nn.functional.batch_norm(x, None, None, torch.tensor(gamma), training=True)
+    [slope] = torch.autograd.grad(y, x, torch.tensor(gradient))
+    assert_equal(
+        function(gradient, x.detach().numpy(), gamma),
+        slope,
+        "batch_norm_backward of (12, 4)",
+        "Multiply by gamma first; the two means are over the batch (axis=0); divide by the "
+        "deviation last.",
+    )
+
+
+def initial_deviation(function: Solution) -> None:
+    for fan_in, slope in ((256, 0.0), (3072, 0.01), (64, 1.0), (100, 0.2)):
+        expected = np.sqrt(2 / (1 + slope**2) / fan_in)
+        assert_equal(
+            function(fan_in, slope),
+            expected,
+            f"initial_deviation({fan_in}, {slope})",
+            "n s^2 times the mean square that the activation lets through, (1 + slope^2) / 2, must "
+            "be 1.",
+        )
+
+
+def dead_share(function: Solution) -> None:
+    activations = np.maximum(random(50, 8), 0)
+    activations[:, [1, 4]] = 0
+    assert_equal(
+        function(activations),
+        0.25,
+        "dead_share with two of eight units at 0 for all images",
+        "A unit is dead if it is 0 for every image, not for some.",
+    )
+    activations[7, 1] = 0.1
+    assert_equal(function(activations), 0.125, "dead_share with one that one image wakes up")
+
+
+# Chapter 4.
+
+
+def _parameter(values: Any) -> Any:
+    import torch
+
+    return torch.nn.Parameter(torch.tensor(values))
+
+
+def momentum_step(function: Solution) -> None:
+    import torch
+
+    weights, velocity = random(4, 3), np.zeros((4, 3))
+    theirs = _parameter(weights)
+    optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=0.9)
+    for step in range(3):
+        gradient = random(4, 3, seed=step + 1)
+        theirs.grad = torch.tensor(gradient)
+        optimizer.step()
+        found = function(weights, gradient, velocity, 0.1)
+        assert found is not None, "momentum_step returns nothing yet."
+        assert len(found) == 2, "Return the new weights, and the new velocity."
+        weights, velocity = found
+        assert_equal(
+            weights,
+            theirs,
+            f"momentum_step, the weights after step {step + 1}",
+            "The gradient is added whole, not times 1 - 0.9, and the step is the rate times the "
+            "new velocity.",
+        )
+
+
+def adam_step(function: Solution) -> None:
+    import torch
+
+    weights, m, v = random(4, 3), np.zeros((4, 3)), np.zeros((4, 3))
+    theirs = _parameter(weights)
+    optimizer = torch.optim.Adam([theirs], lr=0.1)
+    for step in range(1, 4):
+        gradient = random(4, 3, seed=step)
+        theirs.grad = torch.tensor(gradient)
+        optimizer.step()
+        found = function(weights, gradient, m, v, step, 0.1)
+        assert found is not None, "adam_step returns nothing yet."
+        assert len(found) == 3, "Return the new weights, m and v."
+        weights, m, v = found
+        assert_equal(
+            weights,
+            theirs,
+            f"adam_step, the weights after step {step}",
+            "Divide m by 1 - beta1^t and v by 1 - beta2^t for the step, but return them as they "
+            "were before that; epsilon is added to the root.",
+        )
+
+
+def cosine_with_warmup(function: Solution) -> None:
+    for step, expected in ((0, 0.0), (5, 0.5), (10, 1.0), (60, 0.5), (110, 0.0)):
+        assert_equal(
+            function(step, 110, 10),
+            expected,
+            f"cosine_with_warmup(step={step}, total=110, warmup=10)",
+            "step / warmup until `warmup`, then (1 + cos(pi x)) / 2 with x from 0 to 1 over what "
+            "is left.",
+        )
+    assert_equal(function(0, 100, 0), 1.0, "cosine_with_warmup without warm-up, at the first step")
