@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 GROUPS = {
     "start here": r"ann|cnn|cnn-quick",
     "fast": r"fast-.*",
+    "edge": r"student",
     "published": r"(?!transfer-|gpu-).*",
     "transfer": r"transfer-.*",
     "GPU": r"gpu-.*",

@@ -1,5 +1,6 @@
 """`tenfold train`: one run, from a recipe, from images alone, or from the time that there is."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ from tenfold.cli.pages import write_page
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_result
 from tenfold.errors import TenfoldError
+from tenfold.run import finished_run
 
 if TYPE_CHECKING:
     from tenfold.data import Dataset
@@ -87,6 +89,13 @@ def train(
     changes: Changes,
     seed: SeedOption = None,
     time: TimeOption = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Learn from this run's predictions too; short for --set distillation.teacher=RUN.",
+        ),
+    ] = None,
     where: Where,
     machine: Machine,
     reading: Reading,
@@ -94,7 +103,7 @@ def train(
     report: ReportOption = True,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
-    wanted = changes.listed(seed)
+    wanted = changes.listed(seed) + _taught_by(teacher)
     named = _named(recipe, changes, wanted, time)
     with quick_imports():
         from tenfold.models.pretrained import import_timm
@@ -130,6 +139,15 @@ def train(
         show_result(output, outcome.run.path)
         if report:
             write_page(output, [outcome.run.path], None)
+
+
+def _taught_by(teacher: Path | None) -> list[str]:
+    """`--teacher` as an override. Raises TenfoldError where it is no finished run."""
+    if teacher is None:
+        return []
+    if teacher.suffix != ".safetensors":
+        finished_run(teacher.expanduser())
+    return [f"distillation.teacher={json.dumps(str(teacher), ensure_ascii=False)}"]
 
 
 def _named(

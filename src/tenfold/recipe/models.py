@@ -236,6 +236,18 @@ class TrainingOptions(Options):
         return self
 
 
+class DistillationOptions(Options):
+    """Learning from the predictions of another network, the teacher (Hinton et al. 2015)."""
+
+    teacher: str = ""
+    """A finished run, or its model.safetensors, which says what it sees in the images of each step;
+    none if empty."""
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    """What the logits of both are divided by, so that unlikely classes count too."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Of the loss that is the distance from the teacher; the rest is that of the labels."""
+
+
 class StageOptions(Options):
     """A part of the training of a pretrained network, in which some of it stays as it is."""
 
@@ -311,6 +323,7 @@ class Recipe(Options):
     )
     loss: Annotated[PartOptions, _part("loss")] = Field(default_factory=lambda: part_of("loss", {}))
     training: TrainingOptions = TrainingOptions()
+    distillation: DistillationOptions = DistillationOptions()
     stages: tuple[StageOptions, ...] = ()
     """Parts of the training of a pretrained network, one after the other; none trains all of it."""
     evaluation: EvaluationOptions = EvaluationOptions()
@@ -363,6 +376,11 @@ def _combinations(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         "training.time_limit_seconds",
         not (stages and training.time_limit_seconds),
         "0 where there are stages",
+    )
+    yield (
+        "distillation.teacher",
+        not (stages and recipe.distillation.teacher),
+        "empty where there are stages",
     )
     if stages and all(stage.trains == "head" for stage in stages):
         for name in ("cutout", "random_erasing", "mixup", "cutmix", "also"):

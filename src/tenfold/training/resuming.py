@@ -20,6 +20,7 @@ from tenfold.recipe.own_code import own_code
 from tenfold.run import RunFolder, write_lines
 from tenfold.training.checkpoint import newest_good_checkpoint, save_checkpoint
 from tenfold.training.devices import on_first_process, precision_of
+from tenfold.training.distillation import checksum_of
 from tenfold.training.state import History, TrainingState
 
 logger = logging.getLogger("tenfold")
@@ -41,6 +42,7 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
     return {
         **flatten(recipe.to_dict()),
         **{f"code of {name}": sum_of(path) for name, path in own_code(recipe).items()},
+        "teacher": checksum_of(recipe.distillation),
         "class names": list(data.train.class_names),
         "image size": list(data.train.size),
         "pictures for training": len(data.train),

@@ -30,6 +30,7 @@ from tenfold.training.batches import TrainingImages, TrainingInputs, batch_sizes
 from tenfold.training.clock import StepTimes
 from tenfold.training.compiling import compile_network
 from tenfold.training.devices import on_first_process
+from tenfold.training.distillation import Teacher
 from tenfold.training.epoch_sums import EpochSums
 from tenfold.training.feature_batches import TrainingFeatures, shared_features
 from tenfold.training.flop import flop_of_image
@@ -110,6 +111,14 @@ class Stage:
         self._flop: dict[tuple[int, int], float | None] = {}
         balances, device = self.options.balance, accelerator.device
         self.class_weights = weights_of_classes(data, device) if balances else None
+        self.teacher = None
+        if self.recipe.distillation.teacher:
+            self.teacher = Teacher(
+                self.recipe.distillation,
+                student=self.normalisation,
+                class_names=data.train.class_names,
+                device=device,
+            )
         self.agreement = Agreement(
             accelerator, limit=self.options.time_limit_seconds, started=started
         )
@@ -230,7 +239,9 @@ class Stage:
             shape: tuple[int, ...] = (3, *shrunk_size(self.data.train.size, self.size))
             if self.is_frozen and isinstance(self.state.model, Pretrained):
                 shape = (self.state.model.num_features,)
-            self._flop[key] = flop_of_image(self.learner, shape)
+            told = self.teacher.flop if self.teacher is not None else 0.0
+            flop = flop_of_image(self.learner, shape)
+            self._flop[key] = None if flop is None or told is None else flop + told
         self._add_flop(self._flop[key], num_images)
 
     def _add_flop(self, flop: float | None, number: int) -> None:

@@ -63,6 +63,7 @@ from tenfold.training.devices import (
     on_first_process,
     precision_of,
 )
+from tenfold.training.distillation import leaks_of
 from tenfold.training.process import prepare_process
 from tenfold.training.progress_log import ProgressLog
 from tenfold.training.reporters import Reporter, Reporters
@@ -230,6 +231,7 @@ def _describe_run(
     splits = {name: images for name, images in parts.items() if images is not None}
     leaks = check_leaks(splits, strict=options.strict)
     gaps = [note for split, note in class_gaps(splits).items() if split != "validation"]
+    gaps += leaks_of(recipe.distillation, splits)
     for note in dict.fromkeys([*data.notes, *gaps]):
         logger.log(logging.WARNING if note in gaps else logging.INFO, "%s", note)
     session = Session(started=now(), command=command_line(), resumed_at_step=resumed_at_step)

@@ -288,8 +288,8 @@ class Trainer(Stage):
 
         The losses of its images are noted where they decide what is trained on.
         """
-        losses, weights = self.state.losses, self.class_weights
-        alone = losses is None and weights is None
+        losses, weights, teacher = self.state.losses, self.class_weights, self.teacher
+        alone = losses is None and weights is None and teacher is None
         of_labels = partial(
             loss_of,
             self.recipe.loss,
@@ -302,6 +302,9 @@ class Trainer(Stage):
         if part.mix is not None:
             other = of_labels(part.labels[part.mix.partner])
             loss = part.mix.share * loss + (1 - part.mix.share) * other
+        if teacher is not None:
+            share = self.recipe.distillation.share
+            loss = share * teacher.losses(part.inputs, logits) + (1 - share) * loss
         if losses is not None:
             losses[1, indices] = loss.detach().float()
         # By the number of images, not by the sum of weights, so that parts add up to the batch.
