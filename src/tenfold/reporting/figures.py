@@ -30,16 +30,17 @@ _STRONGEST = 0.7
 
 @styled
 def learning_curves(
-    epochs: Sequence[Epoch], *, quantity: str, stage_ends: Sequence[int] = ()
+    epochs: Sequence[Epoch], *, quantity: str, stage_ends: Sequence[int] = (), measured: str = ""
 ) -> Figure:
     """Training and, where there is any, validation `quantity` (`loss` or `accuracy`) by epoch.
 
-    stage_ends: epochs after which another part of the network began to learn; lines mark them.
+    measured: how training was, where not as validation. stage_ends: epochs after which another part
+    of the network began to learn; lines mark them.
     """
     figure, axes = new_chart()
     numbers = [epoch.number for epoch in epochs]
     named = (
-        ("training", f"train_{quantity}", MUTED),
+        (f"training{measured}", f"train_{quantity}", MUTED),
         ("validation", f"validation_{quantity}", ACCENT),
     )
     for name, field, colour in named:

@@ -93,7 +93,10 @@ def write_figures(run_folder: Path) -> list[Path]:
     if run.epochs:
         for quantity in ("accuracy", "loss"):
             drawn[quantity] = figures.learning_curves(
-                run.epochs, quantity=quantity, stage_ends=run.stage_ends
+                run.epochs,
+                quantity=quantity,
+                stage_ends=run.stage_ends,
+                measured=_measured(run.recipe)[quantity],
             )
     for split, scores in run.scores.items():
         names = [score.name for score in scores.per_class]
@@ -109,7 +112,7 @@ def write_figures(run_folder: Path) -> list[Path]:
 
 def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
     """The page about `runs` as HTML that refers to nothing outside itself."""
-    tools: dict[str, Any] = {"figures": figures, "settings_of": _settings}
+    tools: dict[str, Any] = {"figures": figures, "measured": _measured, "settings_of": _settings}
     if len(runs) > 1:
         sheets, values = (*_STYLE_SHEETS, "study.css"), view_runs(runs, loader=loader)
         pair, images = values["pair"], values["images"]
@@ -147,6 +150,17 @@ def _exports(folder: Path) -> Markup:
     except (TenfoldError, TypeError, UndefinedError):
         return Markup("")
     return Markup(body if exports else "")  # The template escapes what it shows.
+
+
+def _measured(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """What tells training accuracy and loss apart from those of validation, for their labels."""
+    augmentation, training = recipe.get("augmentation") or {}, recipe.get("training") or {}
+    mixed = [name for name in ("mixup", "cutmix") if augmentation.get(name)]
+    others = augmentation.keys() - {*mixed, "alternate", "randaugment_magnitude"}
+    shown = ["augmented"] if any(augmentation[name] for name in others) else []
+    smoothed = ["smoothed labels"] if training.get("label_smoothing") else []
+    reasons = {"accuracy": shown + mixed, "loss": shown + mixed + smoothed}
+    return {name: "".join(f", {each}" for each in why) for name, why in reasons.items()}
 
 
 def _settings(recipe: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
