@@ -325,4 +325,4 @@ def test_ctrl_c_ends_the_training_as_ever_and_its_page(tmp_path):
     assert found.state == "stopped"
     assert len(found.samples) == 10
     assert {sample.true for sample in found.samples} == {"red", "green", "blue", "grey"}
-    assert found.plan["num_validation"] == 64
+    assert found.plan.num_validation == 64

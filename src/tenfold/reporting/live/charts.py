@@ -26,13 +26,13 @@ def of_run(run: LiveRun) -> list[Chart]:
         ]
         if lines := [line for line in lines if line.points]:
             heading, is_share = f"{quantity.capitalize()} by epoch", quantity == "accuracy"
-            names = {"x_name": "epoch", "y_name": quantity}
-            found.append(draw(heading, lines, caption=caption, is_share=is_share, **names))
+            names = "epoch", quantity
+            found.append(draw(heading, lines, names=names, caption=caption, is_share=is_share))
     if len(run.steps) > 1:
         steps = Curve("training", "var(--muted)", [(step, loss) for step, loss, _ in run.steps])
         caption = "As the optimiser sees it, with smoothing and mixing where the recipe has them."
-        names = {"x_name": "step", "y_name": "loss"}
-        found.append(draw("Training loss by step", [steps], caption=caption, **names))
+        names = "step", "loss"
+        found.append(draw("Training loss by step", [steps], names=names, caption=caption))
     return found
 
 
@@ -46,8 +46,8 @@ def of_runs(runs: Sequence[LiveRun]) -> Chart:
     ]
     caption = "The first runs of the table have colours and names"
     caption += "; the others are thin lines." if len(runs) > MOST_NAMED else "."
-    names = {"x_name": "epoch", "y_name": "validation accuracy"}
-    return draw("By epoch", lines, caption=caption, is_share=True, width=720, **names)
+    names = "epoch", "validation accuracy"
+    return draw("By epoch", lines, names=names, caption=caption, is_share=True, width=720)
 
 
 def _short(name: str) -> str:

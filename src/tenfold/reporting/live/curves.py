@@ -37,18 +37,17 @@ def draw(
     heading: str,
     curves: Sequence[Curve],
     *,
-    x_name: str,
-    y_name: str,
+    names: tuple[str, str],
     caption: str = "",
     is_share: bool = False,
     width: int = WIDTH,
 ) -> Chart:
-    """A chart of `curves`, the first on top. is_share: y is in percent."""
+    """A chart of `curves`, the first on top. names: of x and y. is_share: y is in percent."""
     points = [point for curve in curves for point in curve.points if math.isfinite(point[1])]
     box = _Box(points, width)
     if len({x for x, _ in points}) == 1:  # Lone dots would look like a precise measurement.
         box.y = (0.0, 1.0 if is_share else 1.1 * max(y for _, y in points) or 1.0)
-    parts = [*box.grid(is_share=is_share), *box.names(x_name, y_name)]
+    parts = [*box.grid(is_share=is_share), *box.names(*names)]
     parts += [box.line(curve) for curve in reversed(curves)]
     parts += _legend([curve for curve in curves if curve.name])
     text = (

@@ -1,5 +1,6 @@
 """The pieces of the live page, each drawn anew no oftener than its cost allows."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tenfold.errors import TenfoldError
 from tenfold.reporting.live import charts
 from tenfold.reporting.live.runs import STATES, LiveRun, describe, find_runs, name_of
 from tenfold.reporting.templating import block_of, environment, render_page
@@ -41,8 +43,9 @@ class LivePage:
 
     def html(self) -> str:
         """The whole page, whose pieces are still to come."""
-        whole = describe(self.folder)
-        return render_page("live.html", style_sheets=STYLE_SHEETS, whole=whole)
+        with self._lock:
+            self._look()
+        return render_page("live.html", style_sheets=STYLE_SHEETS, whole=self.whole)
 
     def pieces(self, chosen: str, *, at_once: bool = False) -> dict[str, str]:
         """The parts that change, by the id of their element.
@@ -75,9 +78,10 @@ class LivePage:
         least = CURVES_SECONDS if key[0] in ("compared", "curves") else LOOK_SECONDS
         self._due[key] = now + max(least, cost / SHARE)
 
-    def _look(self, *, at_once: bool) -> None:
+    def _look(self, *, at_once: bool = False) -> None:
         def look() -> None:
-            self.whole = describe(self.folder)
+            with contextlib.suppress(TenfoldError):  # It may have been removed.
+                self.whole = describe(self.folder)
             found = list(find_runs(self.folder))
             for path in found:
                 if path not in self._runs:

@@ -12,6 +12,7 @@ from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.results.runs import Epoch, Metrics, read_epochs, read_result
 from tenfold.run import RunFolder
+from tenfold.training.reporters import Plan
 
 MOST_DEEP = 3
 """Folders below the one that is watched; `runs/STUDY/runs/TRIAL` would be the fourth."""
@@ -35,7 +36,7 @@ class Sample(NamedTuple):
 class LiveRun:
     """A run in a folder that another process may be writing.
 
-    plan: as Plan has it, empty until training begins. steps: step, mean loss and images a second.
+    plan: None until training begins. steps: step, mean loss and images a second.
     is_trained: whether no step is to come.
     """
 
@@ -48,7 +49,7 @@ class LiveRun:
         self._predicted: tuple[int, list[Any]] | None = None
         self._began = self._stepped = time.time()
         self.state, self.problem, self.is_trained = "waiting", "", False
-        self.plan: dict[str, Any] = {}
+        self.plan: Plan | None = None
         self.epochs: tuple[Epoch, ...] = ()
         self.steps: list[tuple[int, float, float]] = []
         self.scores: dict[str, Metrics] = {}
@@ -102,18 +103,17 @@ class LiveRun:
 
     def _take(self, kind: str, event: dict[str, Any]) -> None:
         if kind == "started":
-            self.plan, self._began, self.is_trained = event["plan"], event["time"], False
+            self.plan, self._began, self.is_trained = Plan(**event["plan"]), event["time"], False
             self._images = event.get("images", self._images)
             # Steps after the last checkpoint of a run that is resumed are done again.
-            resumed = self.plan["resumed_step"]
-            self.steps = [each for each in self.steps if each[0] <= resumed]
+            self.steps = [each for each in self.steps if each[0] <= self.plan.resumed_step]
         elif kind == "step":
             self.steps.append((event["step"], event["loss"], event["images_per_second"]))
             self._stepped = event["time"]
         elif kind == "epoch":
             self._predicted = event["epoch"], event["samples"]
         elif kind == "ended":
-            self.is_trained = bool(self.plan["is_last"])
+            self.is_trained = self.plan is not None and self.plan.is_last
 
     @property
     def last(self) -> Epoch | None:
@@ -135,14 +135,14 @@ class LiveRun:
     @property
     def num_steps(self) -> int:
         """Steps of all epochs that are planned; 0 where that is not known."""
-        return int(self.plan.get("epochs", 0) * self.plan.get("steps_per_epoch", 0))
+        return self.plan.epochs * self.plan.steps_per_epoch if self.plan else 0
 
     @property
     def epoch(self) -> int:
         """The epoch that is under way, or was the last."""
         done = self.last.number if self.last else 0
         goes_on = self.state == "running" and not self.is_trained
-        return done + (goes_on and done < self.plan.get("epochs", 0))
+        return done + (goes_on and self.plan is not None and done < self.plan.epochs)
 
     @property
     def images_per_second(self) -> float | None:
@@ -155,13 +155,14 @@ class LiveRun:
     def seconds_left(self) -> float | None:
         """Until the end of training, or of its present stage, by the pace of this session."""
         plan, now = self.plan, time.time()
-        done = self.steps_done - plan.get("resumed_step", 0)
-        if self.state != "running" or self.is_trained or not plan or done <= 0:
+        if self.state != "running" or self.is_trained or plan is None:
+            return None
+        if (done := self.steps_done - plan.resumed_step) <= 0:
             return None
         at = self._stepped if self.steps and self.steps[-1][0] == self.steps_done else self.changed
         left = (at - self._began) / done * (self.num_steps - self.steps_done) - (now - at)
-        if plan["seconds_left"] is not None:
-            left = min(left, float(plan["seconds_left"]) - (now - self._began))
+        if plan.seconds_left is not None:
+            left = min(left, plan.seconds_left - (now - self._began))
         return max(left, 0.0)
 
     @property
