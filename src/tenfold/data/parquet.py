@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tenfold.data.folders import picture_files
-from tenfold.data.images import Dataset, Settings, Source
-from tenfold.data.tables import Label, Row, as_text, decode_table, names_declared, split_within
+from tenfold.data.images import Source
+from tenfold.data.tables import Label, Row, Table, as_text, names_declared, split_within
 from tenfold.errors import TenfoldError, first_line
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
 
 
-def read_parquet(path: Path, settings: Settings) -> Dataset:
+def parquet_table(path: Path) -> Table:
     """The data set in a parquet file, or in a folder of them; one file without a split is train.
 
     Raises TenfoldError where a file is damaged or lacks an image or label column, where a label
@@ -36,17 +36,18 @@ def read_parquet(path: Path, settings: Settings) -> Dataset:
     """
     table: dict[str, list[Row]] = defaultdict(list)
     declared: tuple[str, ...] | None = None
-    for split, files in _files_by_split(path).items():
+    for split, files in files_by_split(path).items():
         for file in files:
             rows, names = _read_file(file, path)
             if names and declared and names != declared:
                 raise TenfoldError(f"{file} names other classes than the files before it.")
             declared = names or declared
             table[split] += rows
-    return decode_table(table, settings, place=path, source=f"{path} (parquet)", declared=declared)
+    return Table(table, place=path, source=f"{path} (parquet)", declared=declared)
 
 
-def _files_by_split(path: Path) -> dict[str, list[Path]]:
+def files_by_split(path: Path) -> dict[str, list[Path]]:
+    """The parquet files of each split, in order; see `parquet_table`."""
     if not path.is_dir():
         return {"train": [path]}
     files = [path / file.path for file in picture_files(path, suffixes=(".parquet",))]
@@ -75,11 +76,7 @@ def _read_file(file: Path, root: Path) -> tuple[list[Row], tuple[str, ...] | Non
     name = str(file) if file == root else file.relative_to(root).as_posix()
     with open_table(file, str(file)) as opened:
         schema = opened.schema_arrow
-        features = _features(schema)
-        image = image_column(schema, file)
-        known = [name for name in LABEL_COLUMNS if name in schema.names]
-        others = _of_kind(features, "ClassLabel")
-        label = _column(schema, file, [*known, *others, *LABEL_COLUMNS], "label")
+        image, label = image_column(schema, file), label_column(schema, file)
         table = opened.read(columns=[image, label, *(["id"] if "id" in schema.names else [])])
     labels = _labels(table.column(label), file, label)
     sources, ids = pictures_in(table.column(image), file, image), ids_in(table)
@@ -87,7 +84,7 @@ def _read_file(file: Path, root: Path) -> tuple[list[Row], tuple[str, ...] | Non
         Row(source, f"{name} row {row}", one, None if own is None else as_text(own, file))
         for row, (source, one, own) in enumerate(zip(sources, labels, ids, strict=True), start=1)
     ]
-    return rows, _class_names(features, label, file)
+    return rows, _class_names(features_of(schema), label, file)
 
 
 @contextlib.contextmanager
@@ -115,8 +112,15 @@ def ids_in(table: "pa.Table") -> list[Any]:
 
 def image_column(schema: "pa.Schema", file: Path) -> str:
     """The column that holds the images. Raises TenfoldError where there is none."""
-    images = _of_kind(_features(schema), "Image")
+    images = _of_kind(features_of(schema), "Image")
     return _column(schema, file, [*images, *IMAGE_COLUMNS], "image")
+
+
+def label_column(schema: "pa.Schema", file: Path) -> str:
+    """The column that holds the labels. Raises TenfoldError where there is none."""
+    known = [name for name in LABEL_COLUMNS if name in schema.names]
+    others = _of_kind(features_of(schema), "ClassLabel")
+    return _column(schema, file, [*known, *others, *LABEL_COLUMNS], "label")
 
 
 def _of_kind(features: dict[str, Any], kind: str) -> list[str]:
@@ -134,7 +138,8 @@ def _column(schema: "pa.Schema", file: Path, names: Sequence[str], what: str) ->
     return found
 
 
-def _features(schema: "pa.Schema") -> dict[str, Any]:
+def features_of(schema: "pa.Schema") -> dict[str, Any]:
+    """What the hub's metadata say of the columns; empty without them."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
