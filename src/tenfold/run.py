@@ -54,6 +54,8 @@ class RunFolder:
     """The final weights."""
     trained_on = _Place("trained-on.npz")
     """Sums of the images that it was trained on, by which evaluation knows them again."""
+    corrections = _Place("corrections.csv")
+    """A copy of the file by which labels of training images were corrected."""
     result = _Place("result.json")
     """Metrics by split; its presence says that the run is finished."""
     report = _Place("report.html")

@@ -150,8 +150,9 @@ class Subject:
     @cached_property
     def known(self) -> Images:
         """Training images, all or NUM_KNOWN drawn by the seed."""
-        train = self.images("train")
-        assert train is not None
+        from tenfold.evaluation.evaluate import split_of
+
+        train = split_of(self.dataset, "train", self.model.recipe.data)
         return self.sample(train, NUM_KNOWN)
 
     @cached_property

@@ -73,8 +73,8 @@ def show_classes(output: Output, split: str, metrics: "Metrics") -> None:
             f"{row.num_images:,}",
             with_interval(row.recall, row.recall_interval),
             with_interval(row.specificity, row.specificity_interval),
-            "{:.3f} ({:.3f} to {:.3f})".format(row.auc, *row.auc_interval or ()),
-            f"{row.average_precision:.3f}",
+            "{:.3f} ({:.3f} to {:.3f})".format(row.auc or 0.0, *row.auc_interval or ()),
+            f"{row.average_precision or 0.0:.3f}",
         ]
         for row in metrics.per_class
         if row.name in names

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tenfold.data.images import Dataset, Settings
 from tenfold.data.tables import (
     PLAIN_NAMES,
     SPLITS,
     Row,
-    decode_table,
+    Table,
     plain_name,
     printable,
     split_named,
@@ -45,14 +44,13 @@ class PictureFile(NamedTuple):
     stamp: str
 
 
-def read_image_folder(path: Path, settings: Settings) -> Dataset:
+def image_folder_table(path: Path) -> Table:
     """The images of a folder of class folders, with or without split folders above those.
 
     Class names are the folders' names, sorted over all splits: by value where all of them are
     whole numbers, otherwise by code point. Ids are paths relative to the folder. Raises
     TenfoldError for a folder without images or with fewer than two classes, for folders that
-    may be splits or classes, two spellings of one split, and for broken images unless they are
-    to be skipped.
+    may be splits or classes, and for two spellings of one split.
     """
     root = folder_within(path)
     layout = _Layout(root)
@@ -68,9 +66,8 @@ def read_image_folder(path: Path, settings: Settings) -> Dataset:
         ]
         for split, own in layout.splits.items()
     }
-    return decode_table(
+    return Table(
         table,
-        settings,
         place=path,
         source=f"{path} (image folder{said})",
         least_classes="at least two class folders are needed, as in train/cat/1.jpg and "

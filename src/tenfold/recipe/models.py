@@ -4,6 +4,7 @@ Tables that name a part (model, optimizer, schedule, loss) have the fields of th
 """
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -61,6 +62,11 @@ def _data_name(name: str) -> str:
     return name
 
 
+def _absolute(path: str) -> str:
+    """So that a run can be resumed and evaluated anywhere."""
+    return os.path.abspath(os.path.expanduser(path)) if path else ""
+
+
 def _folder_name(name: str) -> str:
     """A name that `runs/<name>` can have on every platform."""
     if not name.isprintable() or not name.strip(" .") or set(name) & set('/\\:*?"<>|'):
@@ -99,6 +105,9 @@ class DataOptions(Options):
     """Share (below 1) or number of images kept for the test, where the data has no such split."""
     split_seed: Count = 0
     """Seed of the splits; the same for every seed of a run, so that seeds can be compared."""
+    corrections: Annotated[str, AfterValidator(_absolute)] = ""
+    """A CSV file of corrected labels (`id,label,action`, as the error explorer of a page writes
+    it), by which the training images alone are changed; empty for none."""
     image_size: Annotated[int, AfterValidator(_zero_or_side)] = 0
     """Side of the square images in pixels; 0 chooses from the data."""
     window: Annotated[tuple[FiniteFloat, ...], AfterValidator(_window)] = ()

@@ -87,7 +87,12 @@ def explore_pair(first: Run, second: Run, images: SplitImages) -> dict[str, Any]
     loss = np.maximum(losses(a), losses(b))
     both = a.right & b.right
     errors = np.flatnonzero(~both)
-    shown = errors[np.argsort(-loss[errors], kind="stable")][:MOST_OF_A_PAIR]
+    # In turn from those that the first alone gets right, the second alone, and neither.
+    rank = np.empty(len(labels))
+    for kind in (a.right & ~both, b.right & ~both, ~a.right & ~b.right):
+        own = np.flatnonzero(kind)
+        rank[own[np.argsort(-loss[own], kind="stable")]] = np.arange(len(own))
+    shown = errors[np.argsort(rank[errors], kind="stable")][:MOST_OF_A_PAIR]
     chosen = np.concatenate([shown, evenly(np.flatnonzero(both), NUM_CORRECT_OF_A_PAIR)])
     values = _values([first, second], [a, b], chosen, images)
     if values is None:

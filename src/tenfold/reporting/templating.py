@@ -36,8 +36,8 @@ class Chart(NamedTuple):
     caption: str
     is_wide: bool
     is_tall: bool
-    explore: str
-    area: str
+    explore: str = ""
+    area: str = ""
 
 
 def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) -> str:

@@ -318,12 +318,14 @@ class Hardware(Fact):
 
 
 class DataFacts(Fact):
-    """What a run was trained on; splits and class_counts hold numbers of images."""
+    """What a run was trained on; splits and class_counts hold numbers of images, corrections the
+    SHA-256 of the file by which labels were corrected."""
 
     name: str | None = None
     location: str | None = None
     source: str | None = None
     checksums: dict[str, str] = Field(default_factory=dict)
+    corrections: str | None = None
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     image_size: tuple[int, int] | None = None

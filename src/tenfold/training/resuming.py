@@ -47,6 +47,7 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
         "image size": list(data.train.size),
         "pictures for training": len(data.train),
         "data checksums": dict(data.checksums),
+        **({"corrections of labels": data.corrections} if data.corrections else {}),
         "threads": torch.get_num_threads(),
         "processes": accelerator.num_processes,
         "device": device.type,

@@ -33,6 +33,7 @@ from tenfold.evaluation.evaluate import (
 from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import save_model
+from tenfold.files import write_bytes
 from tenfold.interruption import leaving_at_once
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
@@ -236,6 +237,8 @@ def _describe_run(
         logger.log(logging.WARNING if note in gaps else logging.INFO, "%s", note)
     session = Session(started=now(), command=command_line(), resumed_at_step=resumed_at_step)
     keep_sums(run, data.train, goes_on=resumed_at_step > 0)
+    if recipe.data.corrections:
+        write_bytes(run.corrections, Path(recipe.data.corrections).read_bytes())
     location = None if is_known(recipe.data.name) else Path(recipe.data.name)
     code = write_recipe(recipe, run.recipe)
     Provenance(
@@ -253,6 +256,7 @@ def _describe_run(
             location=str(location.resolve()) if location else None,
             source=data.source,
             checksums=dict(data.checksums),
+            corrections=data.corrections or None,
             notes=tuple(dict.fromkeys([*options.notes, *data.notes, *gaps, *leaks])),
             class_names=data.train.class_names,
             image_size=data.train.size,
