@@ -182,6 +182,7 @@ for row, (decay, (weights, _, _)) in enumerate(found.items()):
         if row == 0:
             axes[row, label].set_title(train.class_names[label], fontsize=9)
     axes[row, 0].set_ylabel(f"decay {decay}", fontsize=9)
+plt.show()
 
 # %%
 print("decay   training  validation")
