@@ -30,6 +30,7 @@ for label, axis in enumerate(axes.flat):
     axis.imshow(train.pixels[train.labels == label][0])
     axis.set_title(train.class_names[label], fontsize=10)
     axis.axis("off")
+plt.show()
 
 # %% [markdown]
 # ## Predict first
@@ -61,6 +62,7 @@ for label, axis in enumerate(axes):
     axis.imshow(means[label].reshape(32, 32, 3))
     axis.set_title(train.class_names[label], fontsize=8)
     axis.axis("off")
+plt.show()
 
 # %% [markdown]
 # The averages are blurs of sky, sea and grass. What they know is colour: a ship is blue below, a
@@ -117,6 +119,7 @@ axis.set_yticks(range(10), test.class_names, fontsize=8)
 axis.set(xlabel="predicted", ylabel="true", title="convolutional network, 500 test images")
 for mistake in found.most_confused[:3]:
     print(f"{mistake.true} taken for {mistake.predicted}: {mistake.count} of 50")
+plt.show()
 
 # %% [markdown]
 # All of this is on one page, which `tenfold.train` wrote beside the weights: open `report.html` in
@@ -131,13 +134,12 @@ for mistake in found.most_confused[:3]:
 # with the three of the other.
 
 # %%
-num_seeds = reduced(3, 1)
+runs = {"ann": [ann], "cnn-quick": [cnn]}
+for name, several in runs.items():
+    for seed in range(1, reduced(3, 1)):
+        several.append(tenfold.train(name, data=images, seed=seed, **settings))
 accuracies = {
-    name: [
-        tenfold.train(name, data=images, seed=seed, **settings).metrics["test"].accuracy
-        for seed in range(1, num_seeds + 1)
-    ]
-    for name in ("ann", "cnn-quick")
+    name: [run.metrics["test"].accuracy for run in several] for name, several in runs.items()
 }
 figure, axis = plt.subplots(figsize=(6, 1.8), layout="constrained")
 for row, (name, values) in enumerate(accuracies.items()):
@@ -147,6 +149,7 @@ axis.axvline(0.1, color="grey", ls=":")
 axis.axvline(nearest_mean, color="grey", ls="--")
 axis.set_yticks([0, 1], list(accuracies))
 axis.set(xlabel="test accuracy (dotted: guessing; dashed: nearest average)", ylim=(-0.5, 1.5))
+plt.show()
 
 # %%
 from tenfold.studies.statistics import summarise

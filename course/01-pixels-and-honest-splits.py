@@ -52,6 +52,7 @@ for axis, (title, view) in zip(axes, views.items(), strict=True):
     axis.imshow(view, cmap="gray", vmin=0, vmax=255)
     axis.set_title(title, fontsize=10)
     axis.axis("off")
+plt.show()
 
 # %% [markdown]
 # Bytes wrap around: `np.uint8(250) + np.uint8(10)` is 4. Turn pixels into floats before you compute
@@ -111,6 +112,8 @@ for column, number in enumerate(range(0, 400, 50)):
     right = train.labels[nearest[number]] == test.labels[number]
     axes[1, column].set_title(name, fontsize=9, color="green" if right else "firebrick")
 axes[0, 0].set_title("test image, and its nearest", fontsize=9, loc="left")
+plt.show()
+
 # %% [markdown]
 # On its training images the classifier is right always: each is its own nearest neighbour. That is
 # not learning, it is a lookup. **An accuracy on images that were trained on says nothing**,
@@ -183,6 +186,8 @@ for name, values in results.items():
 axis.plot(shares, values[0] + shares * (1 - values[0]), ":", color="grey", label="honest + leak")
 axis.set(xlabel="share of test images that leaked", ylabel="accuracy that is shown", ylim=(0, 1))
 axis.legend()
+plt.show()
+
 # %% [markdown]
 # Copies raise the score along a straight line: a leaked image is right for sure, any other as often
 # as before, so that a share $s$ shows $a + s\,(1 - a)$. With a fifth leaked, nearly half of all the

@@ -260,6 +260,7 @@ for widths, found in on_test.items():
     axis.annotate(str(widths), (count, values.max()), fontsize=8, xytext=(0, 5),
                   textcoords="offset points", ha="center")  # fmt: skip
 axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy of each seed", ylim=(0.1, 0.5))
+plt.show()
 
 # %% [markdown]
 # From 16 units on, more width changes little on 1,500 images: all fit the training images ever

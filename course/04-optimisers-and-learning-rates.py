@@ -86,6 +86,7 @@ for axis, (name, path) in zip(axes.flat, paths.items(), strict=True):
                  linewidths=0.5)  # fmt: skip
     axis.plot(*path.T, ".-", ms=4)
     axis.set_title(f"{name}: f = {(curvature * path[-1] ** 2).sum() / 2:.1e} after 40", fontsize=9)
+plt.show()
 
 # %% [markdown]
 # - **Momentum** (Polyak, 1964) adds up gradients. Across the valley they change sign and cancel,
@@ -118,6 +119,8 @@ for rounds in (0, 2, 5):
     axis.plot(values, ".-", label=f"{rounds} rounds")
 axis.set(xlabel="singular value, by rank", ylabel="size", ylim=(0, 1.3))
 axis.legend()
+plt.show()
+
 # %% [markdown]
 # ### A learning rate in a hundred steps
 #
@@ -274,6 +277,8 @@ for name, candidates in RATES.items():
     print(f"{name:9} {dict(zip(candidates, [f'{score:.1%}' for score in scores], strict=False))}")
 axis.set(xscale="log", xlabel="learning rate", ylabel="validation accuracy, one seed")
 axis.legend(fontsize=8)
+plt.show()
+
 # %% [markdown]
 # The curves of different optimisers lie at different rates: the best one for Adam does nothing for
 # SGD, and the best one for SGD makes Adam diverge. Now with the chosen rates:
@@ -295,6 +300,8 @@ for name, losses in curves.items():
           f"test {estimate.in_words}")  # fmt: skip
 axis.set(xlabel="epoch", ylabel="training loss, mean of seeds")
 axis.legend(fontsize=8)
+plt.show()
+
 # %%
 others = [name for name in on_test if name != "momentum"]
 differences = [welch_difference(on_test[name], on_test["momentum"]) for name in others]

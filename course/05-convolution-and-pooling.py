@@ -81,6 +81,7 @@ for axis, (name, kernel) in zip(axes, kernels.items(), strict=True):
     axis.imshow(slide(grey, kernel), cmap="gray")
     axis.set_title(name, fontsize=10)
     axis.axis("off")
+plt.show()
 
 # %% [markdown]
 # These kernels were made by people. A convolutional network starts from random ones, and gradient
@@ -185,6 +186,7 @@ for column in range(16):
     axes[1, column].imshow(maps[column], cmap="gray")
 for axis in axes.flat:
     axis.axis("off")
+plt.show()
 
 # %% [markdown]
 # Some kernels compare colours, some find edges of one direction. Nobody told them to.
@@ -270,6 +272,7 @@ axis.set_xlabel("test accuracy of each seed (dotted: guessing)")
 for (name, how), found in rights.items():
     estimate = summarise(found.mean(axis=1).tolist(), num_pictures=len(true))
     print(f"{name:28} {how:12} {estimate.in_words}, {estimate.n} seeds")
+plt.show()
 
 # %% [markdown]
 # Three comparisons, over seeds and images, corrected for being three:

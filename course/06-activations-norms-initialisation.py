@@ -56,6 +56,8 @@ for deviation in (0.05, np.sqrt(2 / width), 0.1, 0.15):
 axis.set(yscale="log", xlabel="layer", ylabel="root mean square of the signal")
 axis.set_xticks(range(0, depth + 1, 5))
 axis.legend()
+plt.show()
+
 # %% [markdown]
 # The gradient goes the same way back, through the same weights, and shrinks or grows alike. Between
 # a signal that vanishes and one that explodes is a factor of two in the initial weights: few, for a
@@ -211,6 +213,7 @@ axes[0].set_ylabel("test accuracy, mean of seeds")
 axes[0].axhline(0.1, ls=":", color="grey")
 axes[1].axhline(0.1, ls=":", color="grey")
 axes[1].legend()
+plt.show()
 
 # %% [markdown]
 # Read the table row by row. Without a norm the highest rate kills: units that never rise above

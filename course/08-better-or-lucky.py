@@ -177,6 +177,7 @@ for row, (name, found) in enumerate({"recipe A": a, "recipe B": b}.items()):
     )
 axis.set_yticks([0, 1], ["recipe A", "recipe B"])
 axis.set(xlabel="test accuracy of each seed in %", ylim=(-0.5, 1.5))
+plt.show()
 
 # %% [markdown]
 # **One seed of each.** All pairs of a seed of A and a seed of B, as a paper that trains each once
