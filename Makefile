@@ -12,7 +12,8 @@ WORKERS ?= 2
 TO ?= 75 85 91 94
 SEEDS ?= 5
 
-.PHONY: help install demo test test-long check format bench docs results clean
+.PHONY: help install demo course test test-long check check-types check-style check-fields check-layers \
+	format bench docs results clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +30,12 @@ $(INSTALLED): pyproject.toml constraints.txt scripts/install.py
 demo: $(INSTALLED)  ## Train a dense and a convolutional network on CIFAR-10 and compare them
 	$(BIN)/tenfold demo
 
+course: $(INSTALLED)  ## Execute the chapters of the course into build/course (TENFOLD_COURSE=reduced for a quick look)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[course]"
+	rm -rf build/course
+	mkdir -p build/course
+	cd build/course && ../../$(BIN)/tenfold course all && ../../$(BIN)/jupyter execute --inplace [0-9]*.ipynb
+
 test: $(INSTALLED)  ## Run the tests, one of each kind
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
@@ -36,11 +43,20 @@ test-long: $(INSTALLED)  ## Run what takes long: repeats, kill loops, soaks
 	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## Lint, check formatting, types, layers and that no recipe field is dead
+	@$(MAKE) --no-print-directory --jobs=$(WORKERS) check-types check-style check-fields check-layers
+
+check-types: $(INSTALLED)
+	$(BIN)/mypy
+
+check-style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+
+check-fields: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/test_recipe_fields.py
+
+check-layers: $(INSTALLED)
+	$(BIN)/lint-imports --no-cache
 
 format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -3,17 +3,15 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import Run
-from tenfold.evaluation.trained import build_network
-from tenfold.formatting import count, duration
+from tenfold.formatting import count, duration, percent, power
 from tenfold.models import count_parameters
-from tenfold.recipe import Recipe, load_recipe, shipped_recipes
+from tenfold.recipe import load_recipe, shipped_recipes
 from tenfold.results.measured import Accuracy, Measured, MeasuredFile
 from tenfold.results.runs import Provenance
 from tenfold.results.studies import Estimate, Machine
@@ -23,8 +21,22 @@ T = TypeVar("T")
 
 MEASURED = "src/tenfold/measured.json"
 
-GOALS = {"75": (0.7509, 3.0e12), "85": (0.85, 1.2e13), "91": (0.91, 4.5e13), "94": (0.94, 1.8e14)}
-"""Accuracy on test and cost in FLOP of a matrix product, by the name of the goal."""
+
+class Goal(NamedTuple):
+    """Accuracy on test, and the most that it is to cost: float32 matmul-equivalents of a whole run
+    in float32, or counted FLOP of the training of one in bf16."""
+
+    accuracy: float
+    float32: float
+    bf16: float
+
+
+GOALS = {
+    "75": Goal(0.7509, float32=2.4e12, bf16=1.4e12),
+    "85": Goal(0.85, float32=9e12, bf16=7e12),
+    "91": Goal(0.91, float32=4.0e13, bf16=4.0e13),
+    "94": Goal(0.94, float32=2.2e14, bf16=2.2e14),
+}
 
 QUICK = {
     "ann": "dense, 3072-512-256-10",
@@ -84,19 +96,14 @@ def with_figures(measured: MeasuredFile, found: Mapping[str, Measured]) -> Measu
     return measured.model_copy(update={"recipes": recipes})
 
 
-def measured_by(
-    recipe: Recipe, runs: Sequence[Run], accuracy: Accuracy, *, command: str, **known: Any
-) -> Measured:
-    """What `runs` of `recipe` reached; None where they don't agree or don't say."""
+def measured_by(runs: Sequence[Run], accuracy: Accuracy, *, command: str, **known: Any) -> Measured:
+    """What `runs` of a recipe reached; None where they don't agree or don't say."""
     times = [run.training for run in runs if run.training]
     made = [run.provenance for run in runs]
-    epochs = mean([each.epochs for each in times])
-    images = shared([each.data.splits.get("train") for each in made])
-    flop = training_flop(recipe, num_images=images, epochs=epochs) if images and epochs else None
     values: dict[str, Any] = {
         "seconds": mean([each.training_seconds for each in times]),
         "core_seconds": mean([each.process_seconds for each in times]),
-        "flop": rounded(flop),
+        "flop": rounded(mean([each.flop for each in times])),
         "machine": shared([Machine.of(each) for each in made]) or Machine(),
         "precision": shared([each.arithmetic for each in made]),
         "torch": shared([each.libraries.get("torch") for each in made]),
@@ -111,25 +118,6 @@ def accuracy_of(found: Estimate) -> Accuracy:
     mean, low, high = (round(share, 6) for share in (found.mean, found.low, found.high))
     over: Any = "images" if found.interval_over == "pictures" else "seeds"
     return Accuracy(mean=mean, low=low, high=high, n=found.n, interval=over)
-
-
-def training_flop(recipe: Recipe, *, num_images: int, epochs: float) -> float | None:
-    """FLOP of training on `num_images` of 32x32: three forward passes for each image seen.
-
-    Convolutions and matrix products alone, a multiplication and an addition each. None where
-    there are stages, some of which compute the features of an image once.
-    """
-    if recipe.stages:
-        return None
-    flop, begun = 0.0, 0.0
-    network = build_network(recipe, num_classes=NUM_CLASSES, image_size=(SIDE, SIDE)).eval()
-    sizes = (*recipe.training.sizes, SIDE)
-    for side, until in zip(sizes, (*recipe.training.sizes_until, 1.0), strict=True):
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            network(torch.ones(1, 3, side, side))
-        flop += (until - begun) * counter.get_total_flops()
-        begun = until
-    return 3 * flop * num_images * recipe.training.select * epochs
 
 
 def commit_of(made: Provenance) -> str | None:
@@ -188,24 +176,40 @@ def quoting(root: Path, measured: MeasuredFile) -> dict[Path, str]:
 def speed(measured: MeasuredFile) -> str:
     """A line for each goal: accuracy and cost beside what they were to be."""
     rows, found = [], []
-    for target, (accuracy, cost) in GOALS.items():
+    for target, goal in GOALS.items():
         if (one := measured.first(f"fast-{target}")) is None:
             continue
         found.append(one)
         spread = ", range" if one.accuracy.interval == "range" else ""
-        row = [f"`fast-{target}`", f"{100 * accuracy:g} %", one.accuracy.with_interval(2) + spread]
-        costs = (one.product_flop, cost, one.flop)
-        row += [str(one.accuracy.n), duration(one.seconds), *map(short_power, costs)]
-        rows.append(row)
+        in_float32 = one.precision == "float32"
+        rows.append(
+            [
+                f"`fast-{target}`",
+                f"{100 * goal.accuracy:g} %",
+                one.accuracy.with_interval(2) + spread,
+                str(one.accuracy.n),
+                one.precision or "",
+                duration(one.seconds),
+                "" if one.core_seconds is None else f"{one.core_seconds:,.0f}",
+                f"{power(one.flop)} ({'–' if in_float32 else power(goal.bf16)})",
+                f"{power(one.matmul_equivalents)} ({power(goal.float32) if in_float32 else '–'})",
+                "" if one.utilisation is None else percent(one.utilisation, 0),
+            ]
+        )
     if not found:
         return ""
-    rates = [e.product_flop / e.seconds / 1e9 for e in found if e.product_flop and e.seconds]
+    rates = [
+        e.matmul_equivalents / e.seconds / 1e9 for e in found if e.matmul_equivalents and e.seconds
+    ]
     versions = sorted({f"PyTorch {one.torch}" for one in found if one.torch})
     machines = dict.fromkeys(one.machine.in_words for one in found)
     told = f"; float32 matrix products ran at {min(rates):.0f} to {max(rates):.0f} GFLOP/s "
-    heads = ["recipe", "goal", "test accuracy (95 % interval)", "seeds", "time", "cost in FLOP"]
+    heads = [
+        "recipe", "to reach", "test accuracy (95 % interval)", "seeds", "precision", "time",
+        "core-seconds", "counted FLOP (goal)", "float32 matmul-equivalents (goal)", "utilisation",
+    ]  # fmt: skip
     return (
-        f"{table([*heads, 'goal', 'counted FLOP'], rows)}\n\n"
+        f"{table(heads, rows)}\n\n"
         f"Measured on {'; '.join([*machines, *versions])}"
         f"{told + 'meanwhile, as means over the runs of a recipe' if rates else ''}."
     )
@@ -238,11 +242,3 @@ def transfer(measured: MeasuredFile) -> str:
     ]
     rows.sort(key=lambda row: "--set" not in row[0])
     return table(["command", "time", "test accuracy (95 % interval)"], rows) if rows else ""
-
-
-def short_power(value: float | None) -> str:
-    """2.5e12, as people write it; a dash for None."""
-    if value is None:
-        return "–"
-    digits, power = f"{value:.2e}".split("e")
-    return f"{digits}e{int(power)}"

@@ -139,7 +139,6 @@ def figures(folders: Iterable[Path], studies: Sequence[StudySummary]) -> dict[st
             if not is_same(variant.recipe, recipe):
                 continue
             new = measured_by(
-                recipe,
                 list(variant.runs.values()),
                 accuracy_of(summarise(shares, num_pictures=variant.num_images("test"))),
                 command=commands.get(study.plan.name) or f"tenfold study {study.plan.name}",

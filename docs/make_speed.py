@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import read_run
 from tenfold.files import write_text
-from tenfold.recipe import load_recipe, shipped_recipes
+from tenfold.recipe import shipped_recipes
 from tenfold.reporting.figures import draw_curve, finish_curves, new_chart
 from tenfold.reporting.study.figures import time_axis
 from tenfold.reporting.svg import MUTED, SERIES, standalone_svg, styled
@@ -109,13 +109,16 @@ def measured_of(one: dict[str, Any]) -> Measured:
     known: dict[str, Any] = {
         "seconds": round(summary["seconds"], 1),
         "seconds_of": "run",
-        "product_flop": rounded(summary["operations"]),
+        "core_seconds": round(summary["core_seconds"], 1),
+        "flop": rounded(summary["flop"]),
+        "matmul_equivalents": rounded(summary["matmul_equivalents"]),
+        "utilisation": rounded(summary["utilisation"]),
+        "precision": summary["precision"],
     }
     if not runs:
         known["machine"] = Machine(cpu=hardware["cpu"], cores=hardware["cores"])
         known["torch"] = one["environment"]["libraries"]["torch"]
-    recipe, command = load_recipe(summary["recipe"]), f"tenfold bench --to {one['target']}"
-    return measured_by(recipe, runs, accuracy, command=command, **known)
+    return measured_by(runs, accuracy, command=f"tenfold bench --to {one['target']}", **known)
 
 
 def render_serving(found: dict[str, Any]) -> str:

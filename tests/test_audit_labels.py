@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+import tenfold
+from tenfold.audit import AuditOptions, audit
 from tenfold.audit.labels import count_judged, measure, rank_labels
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
+from tenfold.run import RunFolder
 
 
 def predictions(*, flipped, number=1000, num_classes=5, seed=0):
@@ -82,3 +85,33 @@ def test_one_class_says_nothing():
     found, _, _ = predictions(flipped=0, num_classes=3)
     with pytest.raises(TenfoldError, match="the same one"):
         rank_labels(found._replace(labels=np.zeros_like(found.labels)))
+
+
+def test_labels_of_training_images_are_judged_by_folds(tmp_path):
+    digits = tenfold.load_data("digits")
+    train = digits.train
+    flipped = np.random.default_rng(0).choice(len(train), 40, replace=False)
+    names = train.class_names
+    rows = [
+        f"{train.ids[index]},{names[(train.labels[index] + 1) % 10]},correct" for index in flipped
+    ]
+    corrections = tmp_path / "flipped.csv"
+    corrections.write_text("\n".join(["id,label,action", *rows]) + "\n")
+    options = tenfold.TrainOptions(runs=tmp_path / "runs")
+    run = tenfold.train(
+        "ann", data="digits", options=options, epochs=4, training__min_steps=0,
+        data__corrections=str(corrections), progress=False,
+    )  # fmt: skip
+    folder = RunFolder(run.path)
+    found = audit(folder, ["labels"], options=AuditOptions(folds=2))["labels"]
+    assert found.split == "training"
+    assert "training labels are doubtful" in found.summary()
+    wrong = {str(train.ids[index]) for index in flipped}
+    first = [issue.id for issue in found.first]
+    assert len(wrong.intersection(first)) >= 0.9 * len(first)
+    kept = sorted(path.name for path in (run.path / "audit").glob("fold-*"))
+    assert len(kept) == 2
+    again = audit(folder, ["labels"])["labels"]
+    assert again.folds == 2, "what is kept is taken whatever it was computed with"
+    with pytest.raises(TenfoldError, match="choose fewer with --folds"):
+        audit(folder, ["labels"], options=AuditOptions(folds=1000))

@@ -254,6 +254,28 @@ def test_a_folder_of_parts_has_what_the_table_has(folder):
     assert (written["num_images"], written["num_broken"]) == (129, 1)
 
 
+def test_sets_stand_in_a_column_in_parts_and_in_json(folder):
+    predict = [*PREDICT, "exported/test", "--sets", "95"]
+    succeed([*predict, "--csv", "sets.csv"], folder)
+    header, *rows = table(folder / "sets.csv")
+    assert header == ["id", "label", "probability", "set", "error"]
+    held = [row[3].split("|") for row in rows]
+    pixels = [folder / row[0] for row in rows]
+    assert [tuple(each) for each in held] == load_model(folder / RUN).predict_sets(pixels)
+    assert all(each[0] == row[1] for each, row in zip(held, rows, strict=True))
+    assert max(map(len, held)) > 1
+    labels = dict(table(folder / "exported/testLabels.csv")[1:])
+    true = [labels[Path(row[0]).stem] for row in rows]
+    assert np.mean([name in each for name, each in zip(true, held, strict=True)]) > 0.9
+    succeed([*predict, "--out", "parts"], folder)
+    assert table(folder / "parts/part-00000.csv") == [header, *rows]
+    again = commands.run([*PREDICT, "exported/test", "--out", "parts"], folder=folder)
+    assert again.wait() == 2
+    assert "predictions with set threshold 0." in again.output
+    found = [e for e in events(predict, folder) if e["event"] == "prediction"]
+    assert [e["set"] for e in found] == held
+
+
 def test_a_terminal_shows_a_short_table(folder):
     arguments = [*PREDICT, "exported/test", "--top", "9"]
     wide = {"COLUMNS": "140"}
@@ -300,12 +322,15 @@ def test_scoring_loads_no_torch(run_python):
         ([*PREDICT], "Neither images nor --split"),
         ([*PREDICT, "a.png", "--split", "test"], "Both images and --split"),
         ([*PREDICT, "a.png"], "a.png"),
-        ([*PREDICT, "tiny.toml", "runs/empty"], "runs/empty holds no pictures"),
+        ([*PREDICT, "tiny.toml", "runs/empty"], "runs/empty holds no images"),
         ([*PREDICT, "tiny.toml", "--data", "tiny.npz"], "--data"),
         ([*PREDICT, "tiny.toml", "--labels", "out.csv"], "--labels"),
         ([*PREDICT, "--split", "test", "--labels", "out.csv"], "--csv"),
         ([*PREDICT, "--split", "test", "--csv", "out.csv", "--labels", "./out.csv"], "two files"),
         ([*PREDICT, "--split", "test", "--top", "2"], "--top"),
+        ([*PREDICT, "--split", "test", "--sets", "95"], "--sets"),
+        ([*PREDICT, "exported/test/1.png", "--sets", "99"], "64 validation images, where 99"),
+        (["predict", f"{RUN}/model.safetensors", "tiny.toml", "--sets", "95"], "leave out --sets"),
         ([*PREDICT, "tiny.toml", "--out", "o", "--csv", "out.csv"], "--csv and --out"),
         ([*PREDICT, "tiny.toml", "--out", "o", "--skip-broken"], "--skip-broken"),
         ([*PREDICT, "tiny.toml", "--part", "1/2"], "--out FOLDER"),

@@ -47,7 +47,7 @@ def test_kaggles_layout(tmp_path):
     assert dataset.train.ids.tolist() == ["train/1", "train/2", "train/3", "train/4"]
     assert_labels(dataset.train)
     assert dataset.test is None
-    assert dataset.notes == ("Left out: 1 picture that no CSV file labels.",)
+    assert dataset.notes == ("Left out: 1 image that no CSV file labels.",)
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation"])
@@ -126,16 +126,16 @@ def test_row_27_byte_order_mark_and_the_ways_of_spreadsheets(tmp_path, newline, 
     [
         ("3,dog,extra", r"trainLabels\.csv line 4 has 3 fields where the first line has 2"),
         ("3", r"trainLabels\.csv line 4 has 1 fields"),
-        ("3,", r"trainLabels\.csv line 4 lacks a picture or a label"),
-        (",dog", r"trainLabels\.csv line 4 lacks a picture or a label"),
+        ("3,", r"trainLabels\.csv line 4 lacks an image or a label"),
+        (",dog", r"trainLabels\.csv line 4 lacks an image or a label"),
         (
             "77,dog",
-            r"line 4 names the picture '77', but there is no train/77 .* 1 of 4 are",
+            r"line 4 names the image '77', but there is no train/77 .* 1 of 4 are",
         ),
-        ("../3,dog", r"line 4 names the picture '\.\./3', but there is no"),
-        ("/etc/passwd,dog", r"line 4 names the picture '/etc/passwd', but there is no"),
-        ("1,dog", r"line 4 has the picture 'train/1\.png' again, after line 2"),
-        ("1.png,dog", r"line 4 has the picture 'train/1\.png' again, after line 2"),
+        ("../3,dog", r"line 4 names the image '\.\./3', but there is no"),
+        ("/etc/passwd,dog", r"line 4 names the image '/etc/passwd', but there is no"),
+        ("1,dog", r"line 4 has the image 'train/1\.png' again, after line 2"),
+        ("1.png,dog", r"line 4 has the image 'train/1\.png' again, after line 2"),
         ('3,"dog', r"trainLabels\.csv line 5 can't be read as CSV"),
     ],
 )
@@ -283,7 +283,7 @@ def test_a_missing_file_is_not_made_up_for_by_a_row_number(tmp_path):
     lines = {f"{n},{3 - n}.png,{label}": f"{3 - n}.png" for n, label in enumerate(LABELS)}
     make_table(tmp_path, "id,filename,label", lines)
     (tmp_path / "2.png").unlink()
-    with pytest.raises(TenfoldError, match=r"line 3 names the picture '2\.png', but there is no"):
+    with pytest.raises(TenfoldError, match=r"line 3 names the image '2\.png', but there is no"):
         read(tmp_path)
 
 
@@ -306,7 +306,7 @@ def test_absolute_paths_of_windows_and_of_pictures_elsewhere(tmp_path):
     save(tmp_path / "other" / "0.png", 9)
     table = tmp_path / "set" / "labels.csv"
     table.write_text(f"path,label\n{tmp_path}/other/0.png,cat\n{tmp_path}/other/1.png,dog\n")
-    with pytest.raises(TenfoldError, match=r"line 2 names the picture .*other/0\.png"):
+    with pytest.raises(TenfoldError, match=r"line 2 names the image .*other/0\.png"):
         read(tmp_path / "set")
 
 
@@ -326,7 +326,7 @@ def test_a_training_picture_is_never_taken_from_the_test_folder(tmp_path):
     make_kaggle(tmp_path)
     (tmp_path / "train" / "3.png").rename(tmp_path / "moved.png")
     save(tmp_path / "test" / "3.png", 3)
-    with pytest.raises(TenfoldError, match="line 4 names the picture '3', but there is no train/3"):
+    with pytest.raises(TenfoldError, match="line 4 names the image '3', but there is no train/3"):
         read(tmp_path)
 
 

@@ -53,7 +53,7 @@ def is_mapped(array):
 
 def test_the_second_reading_opens_no_picture(pictures, cache):
     first, labels = labels_read(pictures)
-    assert labels == {"Decoding pictures"}
+    assert labels == {"Decoding images"}
     second, labels = labels_read(pictures)
     assert labels == {"Reading the cache"}
     for split, images in first.splits().items():
@@ -79,7 +79,7 @@ def test_any_change_of_the_folder_is_noticed(pictures, cache, change):
     else:
         file.rename(file.with_name("new.png"))
     dataset, labels = labels_read(pictures)
-    assert "Decoding pictures" in labels
+    assert "Decoding images" in labels
     shutil.rmtree(cache)
     assert dataset.train.same_as(read(pictures).train)
     assert len(entries(cache)) == 1  # what the folder held before is dropped
@@ -188,7 +188,7 @@ def test_many_pictures_are_resized_once(cache, make_images, monkeypatch):
     images = make_images(40, size=(12, 12))
     calls = []
     small = resize_images(images, image_size=8, progress=lambda *call: calls.append(call))
-    assert calls[-1] == ("Resizing pictures", 40, 40)
+    assert calls[-1] == ("Resizing images", 40, 40)
     np.testing.assert_array_equal(small.pixels, resize_pixels(images.pixels, image_size=8))
     assert (small.original_sizes == 12).all()
     again = resize_images(images, image_size=8, progress=lambda *call: pytest.fail("resized"))
@@ -227,7 +227,7 @@ def test_a_damaged_entry_is_made_anew(pictures, cache, caplog, damage):
     with caplog.at_level(logging.WARNING, "tenfold"):
         dataset, labels = labels_read(pictures)
     assert "damaged" in caplog.text
-    assert "Decoding pictures" in labels
+    assert "Decoding images" in labels
     np.testing.assert_array_equal(dataset.train.pixels, pixels)
     assert labels_read(pictures)[1] == {"Reading the cache"}
 

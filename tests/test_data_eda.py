@@ -165,7 +165,7 @@ def test_progress_reaches_its_totals():
         Dataset("made", flawed(), None, None, "made here"),
         progress=lambda label, done, total: seen.update({label: (done, total)}),
     )
-    assert set(seen) == {"picture quality", "classes and colours", "near duplicates"}
+    assert set(seen) == {"image quality", "classes and colours", "near duplicates"}
     assert all(done == total for done, total in seen.values())
 
 

@@ -144,7 +144,7 @@ def test_a_test_folder_without_classes_is_left_out_and_said(tmp_path):
     make_classes(tmp_path / "extra", ["cat"])
     dataset = read(tmp_path)
     assert dataset.test is None
-    assert "1 picture directly in test" in dataset.notes[0]
+    assert "1 image directly in test" in dataset.notes[0]
     assert "extra" in dataset.notes[1]
 
 
@@ -235,7 +235,7 @@ def test_row_26_every_broken_picture_is_listed(tmp_path):
     for split in ("train", "test"):
         make_classes(tmp_path / split, ["cat", "dog"])
     broken = spoil(tmp_path)
-    with pytest.raises(TenfoldError, match=r"4 of 12 pictures .* --skip-broken") as caught:
+    with pytest.raises(TenfoldError, match=r"4 of 12 images .* --skip-broken") as caught:
         read(tmp_path)
     assert all(name in str(caught.value) for name in broken)
 
@@ -280,7 +280,7 @@ def test_row_26_nothing_but_broken_pictures(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").write_bytes(b"junk")
-    with pytest.raises(TenfoldError, match="Every training picture"):
+    with pytest.raises(TenfoldError, match="Every training image"):
         read(tmp_path, skip_broken=True)
 
 

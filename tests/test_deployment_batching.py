@@ -79,7 +79,7 @@ def test_a_full_queue_refuses_all_of_a_request_or_none():
         tasks = await asked(batcher, 0)  # Which is being computed.
         tasks.append(asyncio.create_task(batcher.logits(images(1, 2, 3))))
         await asyncio.sleep(0.05)
-        with pytest.raises(HTTPException, match="Too many pictures wait"):
+        with pytest.raises(HTTPException, match="Too many images wait"):
             await batcher.logits(images(4, 5))
         assert batcher.num_waiting == 3
         gate.opened.set()

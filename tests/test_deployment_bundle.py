@@ -38,9 +38,9 @@ def test_its_script_gives_the_answers_of_the_predictor(model, tmp_path):
         *("model.onnx", "predict.py", "pictures.py", "dicom.py"),
         *("requirements.txt", "README.md", "card.md"),
     }
-    assert "right on 75.0% of 64 test" in (tmp_path / "bundle/README.md").read_text()
+    assert "75.0% of 64 test images" in (tmp_path / "bundle/README.md").read_text()
     script = tmp_path / "bundle/predict.py"
-    assert len(script.read_text().splitlines()) < 40
+    assert len(script.read_text().splitlines()) < 50
     for path in (script, *map(script.with_name, ("pictures.py", "dicom.py"))):
         lines = path.read_text().splitlines()
         imports = [
@@ -63,7 +63,32 @@ def test_its_script_gives_the_answers_of_the_predictor(model, tmp_path):
     assert first.endswith(f"{expected.label} ({expected.confidence:.1%})")
     assert "can't be read (is no picture of a kind that can be read" in second
     found = subprocess.run([sys.executable, "-Es", str(script)], capture_output=True, check=False)
-    assert (found.returncode, found.stderr[:27]) == (1, b"Name what is on pictures: p")
+    assert (found.returncode, found.stderr[:27]) == (1, b"Name the class of images: p")
+
+
+@pytest.mark.parametrize("asked", ["90", "97"])
+def test_its_script_names_sets_or_says_which_there_are(model, tmp_path, asked):
+    write_bundle(RunFolder(model.parents[1]), export(model), tmp_path / "bundle", card="")
+    generator = np.random.default_rng(0)
+    for name in "abc":
+        pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    paths = [str(tmp_path / f"{name}.png") for name in "abc"]
+    found = subprocess.run(
+        [sys.executable, "-Es", "bundle/predict.py", "--sets", asked, *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    if asked == "97":  # 64 validation images are too few for 99.
+        assert found.returncode == 1
+        assert found.stderr == "Sets of 97 % can't be had; there are some of: 90, 95.\n"
+        return
+    predictor = Predictor(model, sets=0.9)
+    held = [line.partition("; set: ")[2] for line in found.stdout.splitlines()]
+    assert held == [", ".join(predictor.predict(path).conformal_set) for path in paths]
+    assert all(held)
 
 
 ODD = {

@@ -229,3 +229,37 @@ def test_a_threshold_that_can_not_be_had_is_no_silent_refusal():
         confidence_for([], 0.95)
     with pytest.raises(TenfoldError, match="promises 95 % right answers with 95 % certainty"):
         confidence_for([kept_threshold(confidence=1.0000000000000002)], 0.95)
+
+
+def test_sets_are_those_of_the_run(folder, model):
+    trained, pixels = load(folder / "runs/tiny/1"), load_data(str(folder / "tiny.npz")).test.pixels
+    predictor = Predictor(model, sets=0.9)
+    found = [predictor.prediction(row).conformal_set for row in predictor.probabilities(pixels)]
+    expected = trained.predict_sets(pixels, 0.9)
+    assert sum(a == b for a, b in zip(found, expected, strict=True)) >= len(pixels) - 1
+    assert max(map(len, found)) > 1
+    assert all(len(set(each)) == len(each) >= 1 for each in found)
+    assert Predictor(model).predict(noise()).conformal_set == ()
+
+
+def test_sets_that_can_not_be_promised_are_refused(folder, model, tmp_path):
+    with pytest.raises(TenfoldError, match="from 64 validation images, where 99 are the fewest"):
+        Predictor(model, sets=0.99)
+    with pytest.raises(TenfoldError, match="from 64 validation images"):
+        load(folder / "runs/tiny/1").predict_sets(noise(16, 16), 0.99)
+    with pytest.raises(TenfoldError, match="Weights alone have no sets"):
+        load(folder / "runs/tiny/1/model.safetensors").predict_sets(noise(16, 16))
+    written = onnx.load(str(model))
+    [entry] = [entry for entry in written.metadata_props if entry.key == "tenfold"]
+    facts = json.loads(entry.value)
+    assert [(each["coverage"], each["num_images"]) for each in facts["sets"]] == [
+        (0.9, 64), (0.95, 64), (0.99, 64),
+    ]  # fmt: skip
+    changed = {"views": {**facts["views"], "kind": "six"}}
+    old = {key: value for key, value in facts.items() if key != "sets"}
+    cases = [(facts | changed, True, "leave out --one-view"), (old, False, "older tenfold")]
+    for number, (kept, one_view, said) in enumerate(cases):
+        entry.value = json.dumps(kept)
+        onnx.save(written, str(tmp_path / f"{number}.onnx"))
+        with pytest.raises(TenfoldError, match=said):
+            Predictor(tmp_path / f"{number}.onnx", sets=0.95, one_view=one_view)

@@ -462,6 +462,24 @@ def test_row_51_what_depends_on_a_body_is_never_done_where_others_are_answered(m
     assert threading.current_thread() not in threads
 
 
+def test_sets_are_part_of_the_answer_where_they_are_asked_for(model, known):
+    predictor = Predictor(model, threads=1, sets=0.95)
+    service = application.Service(predictor, limits=Limits())
+    app = application.create_application(service, name="m", max_bytes=1 << 20)
+
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            for content, _ in known:
+                reply = (await client.post("/predict", content=content)).json()
+                assert reply["set"] == list(predictor.predict(content).conformal_set)
+                assert reply["set"][0] == reply["label"]
+            assert (await client.get("/model")).json()["sets"] == 0.95
+
+    asyncio.run(ask())
+    service.stop()
+
+
 def test_what_goes_wrong_inside_is_said_in_json_and_logged(model, monkeypatch, caplog):
     predictor = Predictor(model, threads=1)
     monkeypatch.setattr(predictor, "pixels", lambda content, max_pixels: 1 / 0)
@@ -705,7 +723,7 @@ def test_row_48_other_hosts_and_origins_are_refused(server, known):
 
 def test_the_page_and_what_it_needs(server):
     page = httpx.get(server.address)
-    assert "What is on this picture?" in page.text
+    assert "What is in this image?" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     facts = httpx.get(server.address + "model").json()
     assert facts["class_names"] == ["red", "green", "blue", "grey"]

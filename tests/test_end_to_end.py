@@ -100,10 +100,11 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
     assert new.test_accuracy == pytest.approx(right.mean())
     assert found["labels"].known is not None
     page = write_report([run.path], tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "new pictures, chosen years later" in page
-    assert "The model says what most people say" in page
+    assert "new images, chosen years later" in page
+    assert "The model predicts what most people say" in page
 
 
+@pytest.mark.long
 def test_accuracy_falls_with_the_severity_of_each_family(folder):
     run = RunFolder(folder / "runs/cnn/1")
     found = audit(run, ["robustness"], options=AuditOptions(pictures=120))["robustness"]

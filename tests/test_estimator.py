@@ -149,7 +149,7 @@ def test_fast_75_is_cross_validated_on_digits():
     assert found.min() > 0.25  # A tenth would be chance; its one epoch has five steps here.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fast_75_is_cross_validated_on_cifar10():
     try:
         images = fetch(FETCHABLE["cifar10"], offline=True).train

@@ -10,7 +10,7 @@ from fabricated_runs import BARE_RESULT
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import calibration
 from tenfold.evaluation.predictions import Predictions
-from tenfold.evaluation.thresholds import images_needed
+from tenfold.evaluation.thresholds import images_needed, in_set, set_of
 from tenfold.results.runs import Result
 
 
@@ -273,3 +273,55 @@ def test_sets_keep_their_promise_on_other_pictures(promised, sharper):
     measured = calibration.apply_sets(sampled(10_000, seed=1, sharper=sharper), promised, least)
     assert math.isclose(measured.coverage, promised, abs_tol=0.015)
     assert calibration.apply_sets(sampled(100), promised, 0.0).coverage == 1.0
+
+
+@pytest.mark.parametrize(("number", "num_fits"), [(100, 100), (1000, 25)])
+def test_the_promise_of_sets_holds_on_average_over_fits(number, num_fits):
+    """With the temperature fitted on the same validation images, as a run fits it."""
+    generator = np.random.default_rng(number)
+    pool = sampled(3000, sharper=3.0)
+    held = np.empty((num_fits, len(calibration.PROMISED_COVERAGES)))
+    for place in range(num_fits):
+        order = generator.permutation(len(pool.labels))
+        parts = order[:number], order[number:]
+        validation, other = (
+            pool._replace(logits=pool.logits[part], labels=pool.labels[part]) for part in parts
+        )
+        fitted = calibration.fit(validation)
+        scaled = calibration.with_temperature(other, fitted.temperature)
+        found = [calibration.apply_sets(scaled, *each) for each in fitted.sets]
+        held[place] = [each.coverage for each in found]
+    promised = np.array(calibration.PROMISED_COVERAGES)
+    assert (held.mean(axis=0) > promised - 0.004).all()
+    assert (held.mean(axis=0) < promised + 1 / number + 0.01).all()
+
+
+def test_the_likeliest_class_is_always_in_the_set():
+    shares = np.array([[0.5, 0.3, 0.2], [0.9, 0.06, 0.04]])
+    assert in_set(shares, 0.8).tolist() == [[True, False, False]] * 2
+    assert in_set(shares, 0.25).tolist() == [[True, True, False], [True, False, False]]
+    assert set_of("abc", shares[0, ::-1], 0.25) == ("c", "b")
+    assert set_of("abc", shares[0], None) == ()
+    found = from_probabilities(shares, [0, 0])
+    assert calibration.apply_sets(found, 0.9, 0.8).mean_size == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "coverage", "said"),
+    [
+        (60, 0.99, r"hold the true class in 99 % of cases from 60 validation .* 99 are the fewest"),
+        (60, 0.97, r"choose one of 90, 95, 99\."),
+        (0, 0.95, "the run held no validation"),
+        (30, 0.95, "hold out at least 50"),
+    ],
+)
+def test_sets_that_can_not_be_promised_are_refused_in_a_sentence(number, coverage, said):
+    kept = None
+    if number:
+        kept = {"temperature": 1.2, "thresholds": [], "num_images": number}
+        kept["sets"] = [[0.9, 0.1], [0.95, 0.05], [0.99, 0.0]]
+    result = Result.model_validate({**BARE_RESULT, "calibration": kept})
+    with pytest.raises(TenfoldError, match=said):
+        calibration.set_threshold(result, coverage)
+    if number == 60:
+        assert calibration.set_threshold(result, 0.95) == 0.05

@@ -1,6 +1,7 @@
 """Evaluating a run: the right pictures, the right classes, and every use of the test on record."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -37,12 +38,15 @@ def ids(images):
 
 
 def test_options_are_passed_on_under_the_names_of_the_splits():
-    options = DataOptions(train_size=5, validation_size=0.3, test_size=0.4, split_seed=9)
+    options = DataOptions(
+        train_size=5, validation_size=0.3, test_size=0.4, split_seed=9, corrections="c.csv"
+    )
     assert splitting(options) == {
         "train_size": 5,
         "validation_size": 0.3,
         "test_size": 0.4,
         "seed": 9,
+        "corrections": os.path.abspath("c.csv"),
     }
 
 

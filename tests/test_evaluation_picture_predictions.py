@@ -113,9 +113,9 @@ def test_files_and_folders_are_found_in_order_and_once(tmp_path, monkeypatch):
     found = find_pictures(["no suffix", "folder/b.jpg", "folder"])
     assert found == ["no suffix", "folder/b.jpg", "folder/a.png", "folder/deep/er/c.GIF"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TenfoldError, match="empty holds no pictures"):
+    with pytest.raises(TenfoldError, match="empty holds no images"):
         find_pictures(["folder", "empty"])
-    with pytest.raises(TenfoldError, match=r"no picture or folder nowhere\.png"):
+    with pytest.raises(TenfoldError, match=r"no image or folder nowhere\.png"):
         find_pictures(["folder", "nowhere.png"])
 
 

@@ -225,16 +225,19 @@ def test_processes_share_the_parts(folder):
 
 
 def test_parquet_has_the_same_as_csv(folder):
-    into(folder / "a", threshold=0.8)
-    into(folder / "b", threshold=0.8, file_format="parquet")
+    asked = {"threshold": 0.8, "set_threshold": 0.2}
+    into(folder / "a", **asked)
+    into(folder / "b", **asked, file_format="parquet")
     table = pa.concat_tables(
         [pq.read_table(file) for file in sorted((folder / "b").glob("*.parquet"))]
     )
-    assert table.column_names == ["id", "label", "probability", "unsure", "error"]
+    assert table.column_names == ["id", "label", "probability", "unsure", "set", "error"]
     for mine, other in zip(table.to_pylist(), rows_in(folder / "a"), strict=True):
         assert (mine["id"], mine["label"] or "") == (other["id"], other["label"])
         assert mine["probability"] == (float(other["probability"]) if other["label"] else None)
         assert mine["unsure"] == (other["unsure"] == "yes") == (mine["error"] is None)
+        assert "|".join(mine["set"] or ()) == other["set"]
+        assert (mine["label"] or "") == other["set"].partition("|")[0]
     manifests = [json.loads((folder / name / "manifest.json").read_text()) for name in "ab"]
     assert manifests[0]["finished"] == manifests[1]["finished"]
 

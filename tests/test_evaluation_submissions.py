@@ -218,7 +218,7 @@ def test_a_table_of_predict_with_broken_images_is_scored(tmp_path, truth, extra,
     ]
     table = submit(tmp_path, rows, header=f"id,label,{extra}")
     text = sentence(table, truth)
-    assert f"submission.csv line {empty[0] + 1} lacks a picture or a label" in text
+    assert f"submission.csv line {empty[0] + 1} lacks an image or a label" in text
     assert "--allow-missing" in text
     metrics = score_submission(table, truth, allow_missing=True)
     num_right = sum(
@@ -279,7 +279,7 @@ def test_numbers_on_both_sides_need_no_names(tmp_path):
         (b"id,guess\n1,ant\n", "line 1 names the columns id, guess"),
         (b"1,ant\n2,bee\n", "line 1 names the columns 1, ant"),
         (b"id,label\n1,ant\n2\n", "submission.csv line 3 has 1 fields"),
-        (b"id,label\n1,ant\n2,\n", "submission.csv line 3 lacks a picture or a label"),
+        (b"id,label\n1,ant\n2,\n", "submission.csv line 3 lacks an image or a label"),
         (b"id,label\n1,ant\n2,b\xfce\n", "submission.csv line 3 is not UTF-8"),
         ("id,label\n1,ant\n".encode("utf-16"), "submission.csv line 1 is not UTF-8"),
         (b'id,label\n1,"ant\n', "submission.csv line 2 can't be read as CSV"),

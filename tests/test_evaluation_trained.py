@@ -167,7 +167,7 @@ def test_arrays_whose_range_is_not_known_are_refused(pixels, kind):
     for predict in (model.predict, model.predict_proba, model.logits):
         with pytest.raises(TenfoldError, match=f"array of {kind}.* where uint8, or floats in"):
             predict(wrong)
-    with pytest.raises(TenfoldError, match="picture 2 can't be used: it is an array of"):
+    with pytest.raises(TenfoldError, match="image 2 can't be used: it is an array of"):
         model.predict([pixels[0], wrong[0]])
 
 

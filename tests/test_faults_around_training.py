@@ -69,7 +69,12 @@ def num_looks(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+    ("number", "status"),
+    [
+        (signal.SIGTERM, 75),
+        pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.long),
+        (signal.SIGINT, 130),
+    ],
 )
 def test_row_05_a_signal_in_the_evaluation_and_only_that_is_done_again(
     folder, reference, number, status

@@ -291,7 +291,7 @@ def mixed(root: Path, *, link: bool = True) -> tuple[Path, list[str]]:
 def test_row_26_every_broken_picture_is_listed(tmp_path, image_size):
     root, paths = mixed(tmp_path)
     text = message(root, image_size=image_size)
-    assert f"{len(paths)} of {len(paths) + len(GOOD)} pictures" in text
+    assert f"{len(paths)} of {len(paths) + len(GOOD)} images" in text
     assert "--skip-broken" in text
     for path in paths:
         assert re.search(rf"{re.escape(path)} \([^()]+", text), path
@@ -305,7 +305,7 @@ def test_row_26_broken_pictures_are_skipped_and_counted(tmp_path):
         assert named(dataset) == {1: "cat", 2: "cat", 3: "dog", 4: "dog"}
         assert dataset.train.ids.tolist() == sorted(GOOD)
         (note,) = dataset.notes
-        assert f"{len(paths)} of {len(paths) + len(GOOD)} pictures" in note
+        assert f"{len(paths)} of {len(paths) + len(GOOD)} images" in note
         assert all(path in note for path in paths)
     assert "can't be read" in message(root)
 
@@ -324,7 +324,7 @@ def test_row_26_pictures_that_a_csv_names_are_broken(tmp_path):
     assert all(f"train/cat/{name}" in text for name in BROKEN)
     dataset = formats.read(root, skip_broken=True)
     assert named(dataset) == {1: "cat", 2: "cat", 3: "dog", 4: "dog"}
-    assert any(f"{len(BROKEN)} of {len(BROKEN) + 4} pictures" in note for note in dataset.notes)
+    assert any(f"{len(BROKEN)} of {len(BROKEN) + 4} images" in note for note in dataset.notes)
 
 
 def test_row_26_pictures_in_parquet_are_broken(tmp_path):
@@ -336,11 +336,11 @@ def test_row_26_pictures_in_parquet_are_broken(tmp_path):
     file = tmp_path / "train.parquet"
     pq.write_table(table, file)
     text = message(file)
-    assert "3 of 5 pictures" in text
+    assert "3 of 5 images" in text
     assert all(f"row {row} (" in text for row in (2, 4, 5))
     dataset = formats.read(file, skip_broken=True)
     assert named(dataset) == {1: "a", 2: "b"}
-    assert "3 of 5 pictures" in dataset.notes[0]
+    assert "3 of 5 images" in dataset.notes[0]
 
 
 def test_row_26_hundreds_of_broken_pictures_are_all_in_the_log(tmp_path, caplog):
@@ -348,14 +348,14 @@ def test_row_26_hundreds_of_broken_pictures_are_all_in_the_log(tmp_path, caplog)
     write(tmp_path, dict.fromkeys(names, b"broken") | {"cat/good.png": 1, "dog/good.png": 2})
     with caplog.at_level(logging.WARNING, logger="tenfold"):
         text = message(tmp_path)
-    assert "150 of 152 pictures" in text
+    assert "150 of 152 images" in text
     assert len(text) < 5000
     assert all(name in caplog.text for name in names)
 
 
 def test_row_26_nothing_but_broken_pictures(tmp_path):
     write(tmp_path, {"cat/1.png": b"x", "dog/1.png": b"x"})
-    assert "Every training picture" in message(tmp_path, skip_broken=True)
+    assert "Every training image" in message(tmp_path, skip_broken=True)
 
 
 def test_row_26_a_whole_split_or_class_is_broken(tmp_path):
@@ -424,8 +424,8 @@ def test_row_27_a_mark_before_the_class_names(tmp_path):
         ("id,label\n1,cat\n2,dgo\n3,cat\n", 3, ["'dgo'", "mean 'dog'"]),
         ("id,label\n1,cat\n2,dog\n3,cat\n17,dog\n", 5, ["'17'", "train/17", "1 of 4"]),
         ("id,label\n1,cat\n2,dog\n3,cat\n1,dog\n", 5, ["'train/1", "line 2"]),
-        ("id,label\n1,cat\n2,\n3,cat\n", 3, ["lacks a picture or a label"]),
-        ("id,label\n1,cat\n,dog\n3,cat\n", 3, ["lacks a picture or a label"]),
+        ("id,label\n1,cat\n2,\n3,cat\n", 3, ["lacks an image or a label"]),
+        ("id,label\n1,cat\n,dog\n3,cat\n", 3, ["lacks an image or a label"]),
         ('id,label\n1,cat\n2,"dog\n3,cat\n', 4, ["can't be read as CSV"]),
         ("number,kind\n1,cat\n", 1, ["number, kind", "id or filename"]),
         ("", 1, ["(none)"]),

@@ -163,7 +163,9 @@ class DieIn:
 @pytest.mark.parametrize(
     "call", [1, *(pytest.param(call, marks=pytest.mark.long) for call in (2, 3, 4))]
 )
-@pytest.mark.parametrize("target", ["write", "fsync", "replace"])
+@pytest.mark.parametrize(
+    "target", ["replace", *(pytest.param(t, marks=pytest.mark.long) for t in ("write", "fsync"))]
+)
 def test_row_02_killed_while_saving_a_checkpoint(folder, reference, target, call):
     command = commands.start(TRAIN, folder=folder, before=DieIn(target, call))
     assert command.wait() == -signal.SIGKILL
@@ -292,7 +294,7 @@ cp -r {runs} {keep}
     ("change", "named"),
     [
         (["--set", "optimizer.lr=0.01"], "optimizer.lr was 0.05 and is now 0.01"),
-        (["--threads", "2"], "threads was 1 and is now 2"),
+        pytest.param(["--threads", "2"], "threads was 1 and is now 2", marks=pytest.mark.long),
     ],
 )
 def test_row_13_resuming_with_a_change(folder, reference, change, named):

@@ -95,7 +95,7 @@ def rewrite_checkpoint(folder: Path, **changes) -> None:
     [
         ({"format": "tenfold-checkpoint-99"}, "tenfold-checkpoint-99"),
         ({"identity": {"class names": ["cat", "dog"]}}, "class names was ['cat', 'dog']"),
-        ({"identity": {"torch": "1.0"}}, "torch was 1.0"),
+        pytest.param({"identity": {"torch": "1.0"}}, "torch was 1.0", marks=pytest.mark.long),
     ],
 )
 def test_row_10_checkpoint_of_another_version_or_class_list(interrupted, changes, named):
@@ -131,7 +131,9 @@ def test_row_16_a_dead_writer_is_no_hindrance(folder):
     assert commands.run(arguments, folder=folder).wait() == 0
 
 
-@pytest.mark.parametrize("name", ["Bilder für Ωμέγα 猫", "long-" + "x" * 195])
+@pytest.mark.parametrize(
+    "name", ["Bilder für Ωμέγα 猫", pytest.param("long-" + "x" * 195, marks=pytest.mark.long)]
+)
 def test_row_17_strange_paths(template, tmp_path, name):
     folder = tmp_path / name
     shutil.copytree(template, folder)

@@ -91,6 +91,9 @@ def test_a_wheel_that_is_built_is_installed_elsewhere_and_trains(tmp_path):
     for path in (ROOT / "src/tenfold").rglob("*"):
         if path.is_file() and path.suffix != ".pyc":
             assert path.relative_to(ROOT / "src").as_posix() in names
+    course = ROOT / "course"
+    for path in filter(Path.is_file, course.rglob("*")):
+        assert f"tenfold/course/chapters/{path.relative_to(course).as_posix()}" in names
     # Its packages are those of this environment, which has no tenfold of its own to be found.
     place = tmp_path / "elsewhere"
     venv.create(place, with_pip=False, symlinks=True)
@@ -99,13 +102,16 @@ def test_a_wheel_that_is_built_is_installed_elsewhere_and_trains(tmp_path):
     (packages / "shared.pth").write_text(f"{Path(pytest.__file__).parent.parent}\n")
     code = "import sys, tenfold.cli as c; print(c.__file__); c.main()"
     few = ["--set", "training.epochs=1", "--set", "training.min_steps=0", "--threads", "1"]
-    done = subprocess.run(
-        [place / "bin/python", "-c", code, "train", "ann", "--data", "digits", *few],
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(packages))
+    for command in (["train", "ann", "--data", "digits", *few], ["course", "5"]):
+        done = subprocess.run(
+            [place / "bin/python", "-c", code, *command],
+            cwd=tmp_path,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(str(packages))
     assert (tmp_path / "runs/ann/1/report.html").exists()
+    assert (tmp_path / "05-convolution-and-pooling.ipynb").exists()
+    assert (tmp_path / "widgets/kernel-stride-padding.html").exists()

@@ -74,9 +74,9 @@ class Outline(HTMLParser):
 
 def test_the_page_says_in_words_what_was_found():
     words = Outline(page_of(made(number=40))).words()
-    assert "Classes are balanced: 20 pictures each in train and 4 pictures each in test." in words
+    assert "Classes are balanced: 20 images each in train and 4 images each in test." in words
     assert "No copies were found, within a split or across." in words
-    assert "Every picture has 32×32 pixels, as it came." in words
+    assert "Every image has 32×32 pixels, as it came." in words
     found = explore(made(number=40)).normalisation
     assert "mean = ({:.4f}, {:.4f}, {:.4f})".format(*found.mean) in words
 
@@ -85,8 +85,8 @@ def test_uneven_and_missing_classes_are_named():
     names = ("cat", "dog", "owl")
     train = images_of(30, names, labels=[0] * 25 + [1] * 5)
     words = Outline(page_of(Dataset("pets", train, None, None, "a folder"))).words()
-    assert "In train, classes are uneven: cat has 25, dog 5 pictures, 5 to 1." in words
-    assert "No picture of train is of owl." in words
+    assert "In train, classes are uneven: cat has 25, dog 5 images, 5 to 1." in words
+    assert "No image of train is of owl." in words
     assert "Judge a model by each class" in words
 
 
@@ -96,14 +96,14 @@ def test_uneven_and_missing_classes_are_named():
 def test_how_uneven_classes_are_is_a_plain_number(many, ratio):
     split = SplitCounts("train", many + 2, (many, 2), many / 2, ())
     words = Outline(page_of(made(), splits=(split,))).words()
-    assert f"2 pictures, {ratio} to 1." in words
+    assert f"2 images, {ratio} to 1." in words
 
 
 def test_sizes_that_are_all_the_same_have_no_larger_half():
     square, wide = (150, 150), (100, 200)
     sizes = OriginalSizes(1, square, square, square, ((*square, 32),), 0)
     words = Outline(page_of(made(), original_sizes=sizes)).words()
-    assert "Every picture came with 150×150 pixels" in words
+    assert "Every image came with 150×150 pixels" in words
     assert "larger than" not in words
     assert "median" not in words
     sizes = OriginalSizes(2, square, square, wide, ((*square, 31), (*wide, 1)), 0)
@@ -145,7 +145,7 @@ def test_hostile_names_are_shown_as_they_are_and_do_nothing():
 def test_pictures_of_two_splits_are_put_side_by_side():
     outline = Outline(page_of(leaking()))
     words = outline.words()
-    assert "2 test pictures are in train too, pixel for pixel (25.0 %)" in words
+    assert "2 test images are in train too, pixel for pixel (25.0 %)" in words
     assert "In train and in test" in words
     assert "dog, the same pixels" not in words  # train/5 is a dog, its copy is called a cat
     assert "dog or cat?" in words
@@ -182,15 +182,15 @@ def test_sizes_before_resizing_are_a_section_of_their_own():
     data = made()
     sizes = np.array([[40, 60]] * 20 + [[20, 10]] * 4, dtype=np.int32)
     words = Outline(page_of(replace(data, train=replace(data.train, original_sizes=sizes)))).words()
-    assert "Pictures came in 2 sizes, from 10×20 to 60×40" in words
-    assert "4 pictures had to be enlarged." in words.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Images came in 2 sizes, from 10×20 to 60×40" in words
+    assert "4 images had to be enlarged." in words.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_grey_pictures_have_one_curve():
     data = made()
     grey = data.train.pixels.mean(axis=3, keepdims=True).astype(np.uint8).repeat(3, axis=3)
     page = page_of(replace(data, train=replace(data.train, pixels=grey)))
-    assert "All pictures are grey." in Outline(page).words()
+    assert "All images are grey." in Outline(page).words()
     assert page.count('class="outline ') == 2  # one a class
 
 

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 import commands
+from fabricated_runs import make_run
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.recipe import load_recipe
+from tenfold.results.runs import Cost
 from tenfold.speed import accuracy
-from tenfold.speed.accuracy import RECIPES, Cost, Meter, recipe_for
-from tenfold.speed.networks import distinct_networks, measure_network
+from tenfold.speed.accuracy import RECIPES, Meter, recipe_for
+from tenfold.speed.networks import Workbench, distinct_networks, measure_network
 from tenfold.speed.rates import Rates, convolution_rate, product_rate, seconds_of_one
+from tenfold.training.devices import instruction_set
 
 CPU = torch.device("cpu")
 
@@ -27,6 +30,9 @@ class Clock:
 
     def perf_counter(self):
         return self.now
+
+    def process_time(self):
+        return 2 * self.now  # Two cores that are never idle.
 
 
 def test_a_cost_is_time_times_rate_without_the_probes(monkeypatch):
@@ -45,7 +51,8 @@ def test_a_cost_is_time_times_rate_without_the_probes(monkeypatch):
     meter.mark()
     found = meter.cost
     assert found.seconds == pytest.approx(10)
-    assert found.operations == pytest.approx(4 * 15e9 + 6 * 30e9)
+    assert found.matmul_equivalents == pytest.approx(4 * 15e9 + 6 * 30e9)
+    assert found.core_seconds == pytest.approx(20)
     assert found.product_rate == pytest.approx(24e9)
 
 
@@ -64,15 +71,31 @@ def test_rates_are_those_of_a_computer():
         assert 1e8 < rate < 1e15
 
 
-def test_operations_of_a_step_are_those_of_the_formula():
+def test_flop_of_a_step_are_those_of_the_formula():
     recipe = load_recipe("ann", ["model.widths=[64]"])
-    rates = Rates(product=1e9, convolution=1e9, convolution_bf16=None)
-    found = measure_network(recipe, device=CPU, rates=rates, seconds=0.01)
-    # Two operations a weight forward, two for its gradient, and two for that of the layer's input.
-    assert found.operations == 2 * 2 * 3072 * 64 + 3 * 2 * 64 * 10
-    share = found.operations * found.training_per_second / 1e9
-    assert found.training_share == pytest.approx(share)
+    found = measure_network(recipe, device=CPU, rates=Rates(1e9, 2e9), seconds=0.01)
+    # Two FLOP a weight forward, two for its gradient, and two for that of the layer's input.
+    assert found.flop == 2 * 2 * 3072 * 64 + 3 * 2 * 64 * 10
+    assert found.utilisation == pytest.approx(found.flop * found.training_per_second / 2e9)
     assert found.forward_per_second > 0
+
+
+def test_a_network_is_timed_at_the_sizes_that_its_recipe_trains_on(monkeypatch):
+    def seconds_of(bench, side, *, seconds):
+        return side * 1e-6
+
+    monkeypatch.setattr(Workbench, "training_seconds", seconds_of)
+    monkeypatch.setattr(Workbench, "evaluation_seconds", seconds_of)
+    found = measure_network(load_recipe("fast-75"), device=CPU, rates=Rates(1e9, 1e9))
+    assert found.sizes == (16, 24)
+    assert found.training_per_second == pytest.approx(1e6 / (0.7 * 16 + 0.3 * 24))
+    assert found.forward_per_second == pytest.approx(1e6 / 24)
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("float32", 2.0), ("bf16", 7.0), ("fp16", 7.0)])
+def test_utilisation_is_of_the_faster_rate_in_the_same_precision(precision, largest):
+    assert Rates(1.0, 2.0, 7.0, 5.0).largest(precision) == largest
+    assert Rates(1.0, 2.0).largest(precision) == 2.0  # All that is known.
 
 
 def test_each_network_is_timed_once():
@@ -97,7 +120,7 @@ def test_the_command_shows_rates_and_networks(tmp_path):
     assert done.wait() == 0
     assert re.search(r"matrix product, float32 +\d+", done.output)
     assert re.search(r"convolution, float32 +\d+", done.output)
-    assert re.search(r"tutorial-cnn +float32 +[\d,]+ +[\d,]+ +[\d.]+ +\d+ %", done.output)
+    assert re.search(r"tutorial-cnn +32 +float32 +[\d,]+ +[\d,]+ +[\d.]+ +\d+ %", done.output)
 
 
 @pytest.mark.long
@@ -109,24 +132,58 @@ def test_the_command_has_lines_for_machines(tmp_path):
     assert lines[1]["recipe"] == "ann"
 
 
-def test_each_seed_is_trained_evaluated_and_paid_for(tmp_path, monkeypatch):
+def test_each_seed_is_trained_evaluated_paid_for_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "product_rate", lambda device: 1e11)
     commands.write_tiny_recipe(tmp_path)
     data = commands.write_tiny_data(tmp_path / "tiny.npz")
     recipe = load_recipe(tmp_path / "tiny.toml", [f"data.name={data}", "training.epochs=2"])
-    found = list(accuracy.reach(recipe, num_seeds=2, runs=tmp_path / "runs", device=CPU))
+    rates = Rates(1e11, 2e11)
+    asked = {"runs": tmp_path / "runs", "device": CPU, "rates": rates}
+    found = list(accuracy.reach(recipe, num_seeds=2, **asked))
     assert [one.seed for one in found] == [0, 1]
     for one in found:
-        result = read_json(one.folder / "result.json")
+        result, cost = read_json(one.folder / "result.json"), one.cost
+        training = result["training"]
         assert one.accuracy == result["splits"]["test"]["accuracy"]
-        assert one.training_seconds == result["training"]["training_seconds"]
-        assert one.compile_seconds == 0
+        assert training["compile_seconds"] == 0
         # What a user waits for is more than the steps, and its price is time times rate.
-        assert one.cost.seconds > one.training_seconds
-        assert one.cost.operations == pytest.approx(one.cost.seconds * 1e11)
+        assert cost.seconds > training["training_seconds"]
+        assert cost.matmul_equivalents == pytest.approx(cost.seconds * 1e11)
+        assert cost.core_seconds > 0
+        used = training["flop"] / training["training_seconds"] / 2e11
+        assert cost.utilisation == pytest.approx(used)
+        assert 0 < used < 1
+        assert Cost.model_validate(result["cost"]) == cost
     assert len({read_json(one.folder / "recipe.json")["seed"] for one in found}) == 2
+    # As after a kill in the second: the first is kept, the second trained anew.
+    (found[1].folder / "result.json").unlink()
+    again = list(accuracy.reach(recipe, num_seeds=2, **asked))
+    assert [one.is_kept for one in again] == [True, False]
+    assert again[0].folder == found[0].folder
+    assert again[0].cost == found[0].cost
+    assert again[1].folder != found[1].folder
+
+
+def test_a_seed_that_was_trained_otherwise_is_not_kept(tmp_path):
+    run = make_run(tmp_path / "runs/cnn/1")
+    values = read_json(run / "result.json")
+    cost = Cost(seconds=1.0, core_seconds=1.0, product_rate=1.0, matmul_equivalents=1.0)
+    (run / "result.json").write_text(json.dumps({**values, "cost": cost.to_dict()}))
+    made = {"arithmetic": "float32", "instructions": instruction_set(), "device": "cpu"}
+    made["threads"] = torch.get_num_threads()
+    recipe = load_recipe(run / "recipe.json")
+
+    def kept(**changes):
+        (run / "provenance.json").write_text(json.dumps(made | changes))
+        return accuracy._finished(recipe, tmp_path / "runs", "float32", CPU) is not None
+
+    assert kept()
+    assert not kept(threads=torch.get_num_threads() + 1)
+    assert not kept(instructions="another")
+    assert not kept(arithmetic="bf16")
 
 
 def test_compiling_is_no_part_of_the_cost():
-    rest = Cost(10.0, 2e11, 2e12).without(4.0)
-    assert rest == Cost(6.0, 2e11, 1.2e12)
+    whole = Cost(seconds=10.0, core_seconds=20.0, product_rate=2e11, matmul_equivalents=2e12)
+    rest = whole.without(4.0)
+    assert (rest.seconds, rest.matmul_equivalents) == (6.0, 1.2e12)

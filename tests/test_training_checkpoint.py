@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from tenfold.errors import TenfoldError
+from tenfold.training import checkpoint
 from tenfold.training.checkpoint import newest_good_checkpoint, save_checkpoint
 
 
@@ -479,3 +480,15 @@ def test_saving_after_damage_keeps_a_good_one_before_the_newest(folder):
     newest = files_of(folder)[1]
     newest.write_bytes(newest.read_bytes()[:-1])
     assert is_number(newest_good_checkpoint(folder), 1)
+
+
+def test_a_save_does_not_read_its_own_last_checkpoint_again(folder, monkeypatch):
+    """Unless its files have changed since; a large network's would be hashed at each save."""
+    read, whole = [], checkpoint._read
+    monkeypatch.setattr(checkpoint, "_read", lambda f, n: read.append(n) or whole(f, n))
+    save_number(folder, 3)
+    assert read == []
+    files_of(folder)[1].touch()
+    save_number(folder, 4)
+    assert read == [3]
+    assert is_number(newest_good_checkpoint(folder), 4)

@@ -13,8 +13,10 @@ import torch
 from tenfold.errors import DivergedError, TenfoldError
 from tenfold.models import Speedrun
 from tenfold.recipe import load_recipe
+from tenfold.run import RunFolder
 from tenfold.training import compiling, devices, epoch_sums, trainer
-from tenfold.training.resuming import identity_of
+from tenfold.training.checkpoint import save_checkpoint
+from tenfold.training.resuming import Resumer, identity_of
 from tenfold.training.trainer import fit
 from tiny_training import data, same, tiny, weights
 
@@ -173,6 +175,42 @@ def test_another_gpu_is_no_longer_the_same(monkeypatch):
     names = ["NVIDIA H100", "NVIDIA A100"]
     first, second = (identity_of(tiny(), data(), gpu) for _ in range(2))
     assert {name for name in first if first[name] != second[name]} == {"GPU"}
+
+
+@pytest.fixture
+def products():
+    """What float32 products are computed in is put back."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize(("kind", "precision"), [("cpu", "highest"), ("cuda", "high")])
+def test_float32_is_the_same_in_products_and_convolutions(monkeypatch, products, kind, precision):
+    torch.set_float32_matmul_precision("medium")  # As a program may have asked for.
+    found = SimpleNamespace(device=torch.device(kind), num_processes=1)
+    monkeypatch.setattr(devices, "Accelerator", lambda **_: found)
+    devices.make_accelerator(tiny())
+    assert torch.get_float32_matmul_precision() == precision
+
+
+def test_an_older_run_on_a_gpu_goes_on_as_it_began(tmp_path, monkeypatch, products):
+    gpu = SimpleNamespace(
+        device=torch.device("cuda"), num_processes=1, mixed_precision="no", is_main_process=True
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    torch.set_float32_matmul_precision("high")
+    now = identity_of(tiny(), data(), gpu)
+    assert now["float32 products"] == "high"
+    older = {k: v for k, v in now.items() if k not in ("float32 products", "cuDNN", "teacher")}
+    run = RunFolder(tmp_path)
+    save_checkpoint(run.checkpoints, {"x": torch.ones(1)}, {"identity": older, "history": {}})
+    asked = {"allow_changes": False, "started": (0.0, 0.0)}
+    Resumer(run, now, gpu, **asked)
+    assert torch.get_float32_matmul_precision() == "highest"
+    save_checkpoint(run.checkpoints, {}, {"identity": now | {"cuDNN": 1}, "history": {}})
+    with pytest.raises(TenfoldError, match="cuDNN was 1 and is now 2"):
+        Resumer(run, now | {"cuDNN": 2}, gpu, **asked)
 
 
 def test_processes_that_do_not_find_each_other_are_not_taken_for_one(monkeypatch):

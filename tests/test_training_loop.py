@@ -3,6 +3,9 @@
 import functools
 import inspect
 import itertools
+import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tenfold.data.images import Images
-from tenfold.data.splits import TrainingData
+from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import DivergedError, TenfoldError
+from tenfold.evaluation.evaluate import splitting
+from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.trained import load_model, save_model
 from tenfold.models import Speedrun
 from tenfold.recipe import load_recipe, recipe_from_dict, shipped_recipes
@@ -319,6 +324,20 @@ def few_steps():
     return reached
 
 
+def test_the_readmes_average_learns_in_few_steps():
+    """Once it kept 94 % of the weights that were drawn at first, and was right on 58 %."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    blocks = re.findall("```toml\n(.*?)```", readme, re.DOTALL)
+    (values,) = [tomllib.loads(block) for block in blocks if "ema_decay" in block]
+    assert values["training"]["ema_decay"] == 0.999
+    values["data"] = {"name": "digits", "image_size": 16, "train_size": 400}
+    values["training"] |= {"epochs": 6, "batch_size": 64}
+    recipe = recipe_from_dict(values)
+    found = fit(recipe, training_data(load_data(recipe), **splitting(recipe.data)))
+    assert found.history.metrics[-1]["step"] < 60
+    assert found.history.metrics[-1]["validation_accuracy"] > 0.9
+
+
 def test_a_step_that_the_scaler_leaves_out_is_not_averaged(monkeypatch):
     skipped = iter([False, True, True, False, True] + 100 * [True])
     monkeypatch.setattr(
@@ -445,9 +464,8 @@ def test_what_a_recipe_needs_of_the_data_is_said():
 
 
 ONE_OF_EACH = {
-    *("ann", "cnn", "cnn-quick", "densenet", "fast-75", "fast-94", "gpu-95", "lenet", "mobilenet"),
-    *("pyramid", "resnet18", "resnet20", "transfer-lite0", "transfer-vit", "tutorial-cnn"),
-    *("vgg", "vit", "wide-resnet-16-4"),
+    *("ann", "cnn", "cnn-quick", "densenet", "fast-75", "gpu-95", "lenet", "mobilenet"),
+    *("pyramid", "resnet20", "transfer-lite0", "transfer-vit", "tutorial-cnn", "vgg", "vit"),
 }
 """Kinds of recipes; the others have the same networks, larger or otherwise trained."""
 

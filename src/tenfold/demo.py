@@ -1,4 +1,4 @@
-"""The demonstration: a dense and a convolutional network on the same pictures, side by side."""
+"""The demonstration: a dense and a convolutional network on the same images, side by side."""
 
 import time
 from pathlib import Path

@@ -30,7 +30,7 @@ def sentence_of(error: BaseException) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun, for sentences: `1 picture`, `2,000 pictures`, `2 classes`."""
+    """A number with its noun, for sentences: `1 image`, `2,000 images`, `2 classes`."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
 

@@ -1,6 +1,6 @@
-"""Why a model says what it says: what its layers see, where it looked, which pictures are alike.
+"""Why a model says what it says: what its layers see, where it looked, which images are alike.
 
-N pictures, C classes or channels, H and W pixels, D features. Pixels are uint8, as the model's
+N images, C classes or channels, H and W pixels, D features. Pixels are uint8, as the model's
 data has them; maps of what mattered are `(N, H, W)` float32, the larger the more it spoke for the
 class asked about.
 """
@@ -27,10 +27,10 @@ from tenfold.models.parts import evaluated, gradient_batch, parts_of
 from tenfold.progress import Progress
 
 STEPS = 32
-"""Of the integral, from the mean picture to the picture itself."""
+"""Of the integral, from the mean image to the image itself."""
 
 OCCLUDED_SHARE, OCCLUDED_STRIDE_SHARE = 0.25, 0.125
-"""Side of the patch that is covered, and how far it moves, as shares of the picture's side."""
+"""Side of the patch that is covered, and how far it moves, as shares of the image's side."""
 
 _Pixels = NDArray[np.uint8]
 _Maps = NDArray[np.float32]
@@ -41,7 +41,7 @@ def first_filters(model: TrainedModel) -> _Maps | None:
     """The filters of the first convolution: (F, h, w, 3), each stretched to [0, 1].
 
     None where it is no convolution of the colours. For a dense network its first layer's weights,
-    as pictures.
+    as images.
     """
     kinds = (nn.Conv2d, nn.Linear)
     first = next((m for m in model.module.modules() if isinstance(m, kinds)), None)

@@ -32,6 +32,14 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def power(value: float | None) -> str:
+    """A large number as `2.50e12`; a dash for None."""
+    if value is None:
+        return "–"
+    digits, exponent = f"{value:.2e}".split("e")
+    return f"{digits}e{int(exponent)}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as `0.4 s`, `41 s`, `12 min 5 s` or `3 h 20 min`."""
     if seconds is None:
@@ -58,7 +66,7 @@ def memory(num_bytes: float | None) -> str:
 
 
 def rate(per_second: float | None) -> str:
-    """Pictures a second: `1,234` or `8.2`; a dash for None."""
+    """Images a second: `1,234` or `8.2`; a dash for None."""
     if per_second is None:
         return "–"
     return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}"

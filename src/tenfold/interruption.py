@@ -72,6 +72,17 @@ class Interruption(contextlib.ExitStack):
         self.signal = signal.Signals(number)
 
 
+@contextlib.contextmanager
+def ending_on(*names: str) -> Iterator[None]:
+    """A context that these signals end, for what does nothing but wait."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise _Signalled
+
+    with contextlib.suppress(_Signalled), _handled(names, end):
+        yield
+
+
 class _Signalled(BaseException):
     """Not an Exception, so that nothing on its way takes it for a failure and goes on."""
 

@@ -46,12 +46,16 @@ class RunFolder:
     """One JSON line an epoch; the same bytes for the same recipe, seed and threads."""
     timings = _Place("timings.jsonl")
     """One JSON line an epoch: seconds and images per second."""
+    progress = _Place("progress.jsonl")
+    """What a live page shows of the run while it goes; nothing else needs it."""
     checkpoints = _Place("checkpoint")
     """The folder of states to resume from."""
     model = _Place("model.safetensors")
     """The final weights."""
     trained_on = _Place("trained-on.npz")
     """Sums of the images that it was trained on, by which evaluation knows them again."""
+    corrections = _Place("corrections.csv")
+    """A copy of the file by which labels of training images were corrected."""
     result = _Place("result.json")
     """Metrics by split; its presence says that the run is finished."""
     report = _Place("report.html")

@@ -35,7 +35,9 @@ class AuditOptions:
     the file with people's answers to CIFAR-10's test set; fetched by default. corrupted: a folder
     with the published files of CIFAR-10-C; by default images are corrupted here. new_test_set: a
     folder with the files of CIFAR-10.1; fetched by default. strange: name or path of a data set of
-    other things than the run's classes. seed: of what is drawn, 0 by default.
+    other things than the run's classes. folds: parts of the training images, whose labels are then
+    judged by as many trainings; by default labels of the measured split are. seed: of what is
+    drawn, 0 by default.
     """
 
     pictures: int | None = None
@@ -43,6 +45,7 @@ class AuditOptions:
     corrupted: Path | None = None
     new_test_set: Path | None = None
     strange: str | None = None
+    folds: int | None = None
     seed: int | None = None
 
     def given(self) -> dict[str, Any]:

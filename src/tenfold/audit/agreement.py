@@ -56,7 +56,7 @@ class Agreement(Answer):
     unsure about, the clearest first.
     """
 
-    question = "Does it see what people see?"
+    question = "Human agreement: does it see what people see?"
     template = "agreement"
 
     soft_cross_entropy: float
@@ -71,7 +71,7 @@ class Agreement(Answer):
 
     def summary(self) -> str:
         return (
-            f"says what most people say for {percent(self.majority)} of the pictures; loss "
+            f"says what most people say for {percent(self.majority)} of the images; loss "
             f"against their answers {self.soft_cross_entropy:.3f}, theirs {self.floor:.3f}"
         )
 
@@ -79,7 +79,7 @@ class Agreement(Answer):
 def agreement(subject: Subject, *, human: Path | None = None) -> Agreement:
     """The model beside people, for CIFAR-10. human: the file of ANSWERS, fetched where None."""
     if not subject.is_of_cifar10:
-        raise Unanswerable("People's answers are known for the test pictures of CIFAR-10 alone.")
+        raise Unanswerable("People's answers are known for the test images of CIFAR-10 alone.")
     answers = np.load(obtain(ANSWERS, human, progress=subject.progress), allow_pickle=False)
     calibrated = with_temperature(subject.measured_predictions(), subject.temperature)
     found, pixels = compare_with_people(calibrated, answers), subject.measured.pixels
@@ -99,8 +99,8 @@ def compare_with_people(predictions: Predictions, answers: NDArray[np.float64]) 
     names, labels = predictions.class_names, predictions.labels
     if len(labels) != len(answers) or set(names) != set(CLASS_NAMES):
         raise TenfoldError(
-            f"People's answers are about the {len(answers):,} test pictures of CIFAR-10, and these "
-            f"are predictions of {len(labels):,} pictures in {len(names)} classes; evaluate a run "
+            f"People's answers are about the {len(answers):,} test images of CIFAR-10, and these "
+            f"are predictions of {len(labels):,} images in {len(names)} classes; evaluate a run "
             "of CIFAR-10 on its test split."
         )
     from scipy.stats import entropy, spearmanr

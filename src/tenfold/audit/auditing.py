@@ -39,7 +39,7 @@ def audit(
     """
     options = options or AuditOptions()
     if options.pictures is not None and options.pictures < 1:
-        raise TenfoldError(f"An audit needs at least one picture, not {options.pictures}.")
+        raise TenfoldError(f"An audit needs at least one image, not {options.pictures}.")
     require_parts(wanted or ())
     questions = {name: _question(name) for name in (PARTS if wanted is None else wanted)}
     subject = Subject(run, seed=options.seed or 0, progress=progress, data=data)

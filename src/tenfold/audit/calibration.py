@@ -25,11 +25,11 @@ FEWEST_IN_BIN = 10
 """Predictions that a dot of a reliability diagram stands for; fewer say nothing."""
 
 NO_TEST = (
-    "There is no test split to see what a temperature does on pictures that it was not fitted on; "
+    "There is no test split to see what a temperature does on images that it was not fitted on; "
     "give the data one, or set data.test_size."
 )
 NO_VALIDATION = (
-    "There are no validation pictures besides those it is measured on, so no temperature, "
+    "There are no validation images besides those it is measured on, so no temperature, "
     "threshold or set could be fitted; train with --set data.validation_size=0.1."
 )
 
@@ -50,7 +50,7 @@ class Calibration(Answer):
     unfitted says why. chosen_by: what else of the training went by the validation images.
     selective: coverage and accuracy of the surest predictions."""
 
-    question = "When it is sure, is it right?"
+    question = "Calibration: when it is confident, is it right?"
     template = "calibration"
 
     split: str
@@ -105,7 +105,7 @@ class Calibration(Answer):
         """Accuracy of the surest predictions against the share of images that is answered."""
         figure, axes = new_chart(percent="xy")
         draw_curve(axes, *zip(*self.selective, strict=True), label=None, colour=SERIES[0])
-        axes.set(xlim=(0, 1), xlabel="pictures answered, the surest first", ylabel="right answers")
+        axes.set(xlim=(0, 1), xlabel="coverage, the most confident first", ylabel="accuracy")
         axes.yaxis.set_major_locator(MaxNLocator(6))
         return figure
 
@@ -162,15 +162,15 @@ def _threshold_words(threshold: Threshold, split: str) -> str:
     if threshold.confidence > 1:
         return why_not_promised(threshold.accuracy, threshold.num_images)
     return (
-        f"For {percent(threshold.accuracy, digits=0)} right answers, let it decline below a "
+        f"For {percent(threshold.accuracy, digits=0)} accuracy, let it decline below a "
         f"confidence of {percent(threshold.confidence)}, as "
         f"{counted(threshold.num_images, 'validation image')} promise with "
         f"{percent(CERTAINTY, digits=0)} certainty: "
         + (
-            f"it then answered {percent(threshold.coverage)} of the {split} pictures, and "
+            f"it then answered {percent(threshold.coverage)} of the {split} images, and "
             f"{percent(threshold.reached)} of the answers were right."
             if threshold.coverage
-            else f"none of the {split} pictures has it."
+            else f"none of the {split} images has it."
         )
     )
 
@@ -180,13 +180,13 @@ def reliability(lines: Iterable[tuple[str, str, Sequence[Bin]]], *, num_dashed: 
     """Accuracy against confidence for each label, colour and bins, the first of them dashed; the
     diagonal is what it should be."""
     figure, axes = new_chart(grid="both", percent="xy")
-    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="as it should be")
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="perfectly calibrated")
     for number, (label, colour, bins) in enumerate(lines):
         enough = [each for each in bins if each.num_images >= FEWEST_IN_BIN]
         if enough:
             x, y = [each.confidence for each in enough], [each.accuracy for each in enough]
             draw_curve(axes, x, y, label=short(label), colour=colour, dashed=number < num_dashed)
             axes.plot(x, y, "o", color=colour, markersize=4)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="right answers")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     figure.legend(loc="outside upper left", ncols=3)
     return figure

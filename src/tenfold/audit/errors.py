@@ -32,7 +32,7 @@ class Group(Fact):
 class Errors(Answer):
     """All errors on the images of `split`, in groups, the largest first."""
 
-    question = "What do its mistakes have in common?"
+    question = "Errors: what do they have in common?"
     template = "errors"
 
     split: str
@@ -44,7 +44,7 @@ class Errors(Answer):
 
     def images(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
         """The most typical images of a group, each with its label."""
-        labels = [f"{each.true}, called {each.guess}" for each in self.groups[number].pictures]
+        labels = [f"{each.true}, predicted {each.guess}" for each in self.groups[number].pictures]
         return list(zip(labels, self.arrays[f"group{number}"], strict=True))
 
 

@@ -21,6 +21,7 @@ from tenfold.evaluation.probabilities import softmax
 from tenfold.files import write_text
 from tenfold.formatting import percent
 from tenfold.reporting.templating import render_page
+from tenfold.reporting.thumbnails import thumbnails
 from tenfold.results.facts import Fact
 
 NUM_OF_A_KIND = 6
@@ -31,6 +32,12 @@ NUM_PAIRS, NUM_OF_A_PAIR = 3, 3
 
 MOST_EXPLAINED = 50
 """Images that somebody names at once; a page with more can't be read."""
+
+NUM_ERRORS = 100
+"""Errors of greatest loss of which the explorer of the page shows a map and the nearest training
+images, no larger than ERROR_SIDE pixels."""
+
+ERROR_SIDE = 64
 
 NUM_CHECKED = 16
 """Images for the comparison with random weights."""
@@ -63,14 +70,15 @@ class Explained(Fact):
 
     def __str__(self) -> str:
         truth = f"is {self.true}, " if self.true else ""
-        return f"{self.kind}: {truth}called {self.guess} ({percent(self.confidence, digits=0)})"
+        return f"{self.kind}: {truth}predicted {self.guess} ({percent(self.confidence, digits=0)})"
 
 
 class Explanation(Answer):
     """checks: how alike the maps of a method are to those of shuffled weights. unavailable: why
-    there are none by another. layers: those whose maps of the first image are kept."""
+    there are none by another. layers: those whose maps of the first image are kept. errors: those
+    of greatest loss, of which there are a map and the nearest training images for the explorer."""
 
-    question = "Where does it look?"
+    question = "Attribution: where does it look?"
     template = "explanation"
 
     split: str
@@ -78,13 +86,14 @@ class Explanation(Answer):
     checks: dict[str, float]
     unavailable: dict[str, str]
     layers: tuple[str, ...]
+    errors: tuple[Explained, ...] = ()
 
     def is_worth_another_try(self, *, named: bool) -> bool:
         return bool(self.unavailable) and (named or has_captum())
 
     def summary(self) -> str:
         checks = ", ".join(f"{name} {value:.2f}" for name, value in self.checks.items())
-        pictures = counted(len(self.pictures), "picture")
+        pictures = counted(len(self.pictures), "image")
         return f"{pictures}; likeness to maps of random weights: {checks}"
 
     def images(
@@ -94,7 +103,7 @@ class Explanation(Answer):
         it, each with its label."""
         pixels, alike = self.arrays["pixels"][index], self.arrays["neighbours"][index]
         return [
-            ("picture", pixels),
+            ("image", pixels),
             *((name, heated(pixels, self.arrays[key][index])) for key, name in methods),
             *((f"alike: {label}", each)
               for label, each in zip(self.pictures[index].neighbours, alike, strict=True)),
@@ -129,7 +138,57 @@ class Asked(NamedTuple):
 def explanation(subject: Subject) -> Explanation:
     """Filters, maps of features, and where it looked on the images most worth a look."""
     kinds = interesting(subject.measured_predictions())
-    return _explained(subject, [_measured(subject, index, kind) for index, kind in kinds.items()])
+    found = _explained(subject, [_measured(subject, index, kind) for index, kind in kinds.items()])
+    errors, arrays = _greatest_losses(subject)
+    return found.model_copy(update={"errors": errors}).having({**found.arrays, **arrays})
+
+
+def _greatest_losses(subject: Subject) -> tuple[tuple[Explained, ...], Arrays]:
+    """The errors of greatest loss, with a map of where it looked by the first method that there is,
+    and the nearest training images, (N, H, W, 3) and (N, NUM_NEIGHBOURS, H, W, 3) uint8."""
+    from tenfold import explain
+
+    predictions, model = subject.measured_predictions(), subject.model
+    wrong = np.flatnonzero(~predictions.right)
+    own = predictions.probabilities[wrong, predictions.labels[wrong]]
+    worst = wrong[np.argsort(own, kind="stable")[:NUM_ERRORS]]
+    if not len(worst):
+        return (), {}
+    pixels, guesses = subject.measured.pixels[worst], predictions.predicted[worst]
+    name, method = next(iter(explain.methods_for(model).items()))
+    try:
+        maps = method(model, pixels, guesses)
+    except TenfoldError:  # Said of the images above.
+        return (), {}
+    alike = _nearest(subject, pixels)
+    names, confidence = predictions.class_names, predictions.confidence
+    errors = tuple(
+        Explained(
+            id=str(predictions.ids[index]),
+            kind=name,
+            true=names[predictions.labels[index]],
+            guess=names[predictions.predicted[index]],
+            confidence=float(confidence[index]),
+            neighbours=tuple(names[label] for label in subject.known_labels[near]),
+        )
+        for index, near in zip(worst, alike, strict=True)
+    )
+    heat = np.stack([heated(*pair) for pair in zip(pixels, maps, strict=True)])
+    near = subject.known.pixels[alike]
+    small = thumbnails(near.reshape(-1, *near.shape[2:]), max_side=ERROR_SIDE)
+    return errors, {
+        "error_maps": thumbnails(heat, max_side=ERROR_SIDE),
+        "error_neighbours": small.reshape(*near.shape[:2], *small.shape[1:]),
+    }
+
+
+def _nearest(subject: Subject, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The training images most like each image, (N, NUM_NEIGHBOURS), by what the head sees."""
+    from sklearn.neighbors import NearestNeighbors
+
+    number = min(NUM_NEIGHBOURS, len(subject.known))
+    known = NearestNeighbors(n_neighbors=number, metric="cosine").fit(subject.known_features)
+    return np.asarray(known.kneighbors(subject.features_of(pixels), return_distance=False))
 
 
 def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
@@ -145,7 +204,7 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
             asked.append(_measured(subject, ids.index(name), "asked for"))
         elif re.fullmatch(r"(train|validation|test)/-?\d+", name) and not Path(name).exists():
             raise TenfoldError(
-                f"There is no picture {name} in the {subject.split} split, whose ids are like "
+                f"There is no image {name} in the {subject.split} split, whose ids are like "
                 f"{ids[0]} and {ids[-1]}."
             )
         else:
@@ -178,13 +237,11 @@ def write_explanation(run: Path, found: Explanation, path: Path) -> Path:
 def _require_few(number: int) -> None:
     if number > MOST_EXPLAINED:
         raise TenfoldError(
-            f"{number:,} pictures are too many for one page; name at most {MOST_EXPLAINED}."
+            f"{number:,} images are too many for one page; name at most {MOST_EXPLAINED}."
         )
 
 
 def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
-    from sklearn.neighbors import NearestNeighbors
-
     from tenfold import explain
 
     model, pixels = subject.model, np.stack([each.pixels for each in asked])
@@ -206,9 +263,7 @@ def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
         )
         if subject.progress is not None:
             subject.progress("maps", number + 1, len(methods))
-    number = min(NUM_NEIGHBOURS, len(subject.known))
-    known = NearestNeighbors(n_neighbors=number, metric="cosine").fit(subject.known_features)
-    alike = known.kneighbors(subject.features_of(pixels), return_distance=False)
+    alike = _nearest(subject, pixels)
     arrays["neighbours"] = subject.known.pixels[alike]
     filters = explain.first_filters(model)
     if filters is not None:
@@ -253,7 +308,7 @@ def interesting(predictions: Predictions) -> dict[int, str]:
     values, counts = np.unique(pairs[wrong], return_counts=True)
     for place in np.argsort(-counts, kind="stable")[:NUM_PAIRS]:
         guess, true = divmod(int(values[place]), len(names))
-        kind = f"{names[true]} called {names[guess]}, {counts[place]} times"
+        kind = f"{names[true]} predicted as {names[guess]}, {counts[place]} times"
         groups.append((kind, surest[pairs[surest] == values[place]], NUM_OF_A_PAIR))
     chosen: dict[int, str] = {}
     for kind, indices, number in groups:

@@ -4,10 +4,14 @@ al. 2021, arXiv 1911.00068), with cleanlab.
 Probabilities must come from a model that never saw the images: of a held-out split, or of folds.
 """
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from tenfold.audit.answer import Answer, Unanswerable
+from tenfold.audit.folds import out_of_fold
 from tenfold.audit.subject import Subject
 from tenfold.data.csv_tables import table_text
 from tenfold.errors import TenfoldError, missing_extra
@@ -17,6 +21,10 @@ from tenfold.results.facts import Fact
 
 NUM_DOUBTFUL = 24
 """Images with a doubtful label that are kept to be shown."""
+
+Folds = Annotated[
+    int, Field(ge=0, description="Parts of the training images, each judged without it; 0 or 2 on.")
+]
 
 WRONG_IN_CIFAR10 = (
     165, 792, 882, 1227, 1300, 1684, 1718, 1969, 2010, 2128, 2232, 2405, 2532, 2592, 2804,
@@ -30,7 +38,7 @@ the ones that confident learning had suspected (Northcutt, Athalye and Mueller 2
 
 
 class LabelIssue(Fact):
-    """A picture and how doubtful its label is.
+    """An image and how doubtful its label is.
 
     quality: from 0, surely wrong, to 1. given, suggested: classes. is_likely: whether confident
     learning counts it among the wrong ones.
@@ -45,7 +53,7 @@ class LabelIssue(Fact):
 
 
 class Recovered(Fact):
-    """How wrong labels that are known rank: shares of them among the first pictures.
+    """How wrong labels that are known rank: shares of them among the first images.
 
     precision, recall: of what confident learning counts as wrong. found_in: the share of the known
     ones in the first `share` of the ranking.
@@ -60,7 +68,7 @@ class Recovered(Fact):
 
 class Labels(Answer):
     """first: the most doubtful labels. known: how the ranking does on labels of CIFAR-10 that
-    people have found to be wrong."""
+    people have found to be wrong. folds: of the training images, where those are judged."""
 
     question = "Are the labels right?"
     template = "labels"
@@ -71,17 +79,25 @@ class Labels(Answer):
     num_likely: int
     first: tuple[LabelIssue, ...]
     known: Recovered | None
+    folds: int = 0
 
     def summary(self) -> str:
         unjudged = self.num_images - self.num_judged
-        return f"{self.num_likely} of {self.num_judged:,} labels are doubtful" + (
+        of = "training labels" if self.folds else "labels"
+        return f"{self.num_likely} of {self.num_judged:,} {of} are doubtful" + (
             f"; {unjudged:,} could not be judged" if unjudged else ""
         )
 
 
-def labels(subject: Subject) -> Labels:
-    """Images whose label is probably wrong, among those that training did not see."""
-    predictions = subject.measured_predictions()
+def labels(subject: Subject, *, folds: Folds = 0) -> Labels:
+    """Images whose label is probably wrong, among those that training did not see; with folds
+    among the training images, by as many trainings that each leave a part of them out."""
+    if folds == 1:
+        raise TenfoldError("One fold would leave nothing to train on; choose two or more.")
+    if folds:
+        images, predictions = out_of_fold(subject, folds)
+    else:
+        images, predictions = subject.measured, subject.measured_predictions()
     num_judged = count_judged(predictions)
     if not num_judged:
         raise Unanswerable(
@@ -97,14 +113,15 @@ def labels(subject: Subject) -> Labels:
     table = table_text(["id", "given", "suggested", "quality", "likely_wrong"], rows)
     wrong = set(WRONG_IN_CIFAR10)
     return Labels(
-        split=subject.split,
+        split="training" if folds else subject.split,
         num_images=len(ranked),
         num_judged=num_judged,
         num_likely=sum(issue.is_likely for issue in ranked),
         first=tuple(first),
-        known=measure(ranked, wrong) if subject.is_of_cifar10 else None,
+        known=measure(ranked, wrong) if subject.is_of_cifar10 and not folds else None,
+        folds=folds,
     ).having(
-        {"first": subject.measured.pixels[np.array([issue.position for issue in first])]},
+        {"first": images.pixels[np.array([issue.position for issue in first])]},
         {"labels.csv": table},
     )
 
@@ -120,7 +137,7 @@ def count_judged(predictions: Predictions) -> int:
 
 
 def rank_labels(predictions: Predictions) -> list[LabelIssue]:
-    """All pictures, the most doubtful label first. Raises TenfoldError without cleanlab."""
+    """All images, the most doubtful label first. Raises TenfoldError without cleanlab."""
     try:
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_label_quality_scores
@@ -128,13 +145,13 @@ def rank_labels(predictions: Predictions) -> list[LabelIssue]:
         raise missing_extra("Looking for wrong labels needs cleanlab", "audit") from None
     probabilities, labels = predictions.probabilities, predictions.labels
     if len(np.unique(labels)) < 2:
-        raise TenfoldError("Wrong labels can't be told where all pictures have the same one.")
+        raise TenfoldError("Wrong labels can't be told where all images have the same one.")
     quality: NDArray[np.float64] = get_label_quality_scores(
         labels, probabilities, method="normalized_margin"
     )
     likely = find_label_issues(labels, probabilities, n_jobs=1)
     names = predictions.class_names
-    # What a picture would be called if not by its label.
+    # What an image would be called if not by its label.
     others = probabilities.copy()
     others[np.arange(len(labels)), labels] = -1
     suggested = others.argmax(axis=1)
@@ -152,7 +169,7 @@ def rank_labels(predictions: Predictions) -> list[LabelIssue]:
 
 
 def measure(ranked: list[LabelIssue], known: set[int], *, share: float = 0.03) -> Recovered:
-    """How many of the pictures `known` to be labelled wrongly the ranking puts first."""
+    """How many of the images `known` to be labelled wrongly the ranking puts first."""
     likely = {issue.position for issue in ranked if issue.is_likely}
     first = {issue.position for issue in ranked[: round(share * len(ranked))]}
     hits = len(likely & known)

@@ -1,4 +1,4 @@
-"""Does it do as well on new pictures? CIFAR-10.1: two thousand images, chosen as CIFAR-10's were
+"""Does it do as well on new images? CIFAR-10.1: two thousand images, chosen as CIFAR-10's were
 (Recht et al. 2018, arXiv 1806.00451), on which all models of their time lost 4 to 10 points."""
 
 from pathlib import Path
@@ -27,7 +27,7 @@ LABELS = PublishedFile(
 class NewPictures(Answer):
     """Accuracy on the images of CIFAR-10.1, with its 95 % interval, and on the test set."""
 
-    question = "Does it do as well on new pictures?"
+    question = "New test set: does it do as well on new images?"
     template = "new-pictures"
 
     num_images: int
@@ -48,7 +48,7 @@ def new_pictures(subject: Subject, *, new_test_set: Path | None = None) -> NewPi
     new_test_set: where its two files are; None takes the cache or fetches them.
     """
     if not subject.is_of_cifar10:
-        raise Unanswerable("New pictures of the same kind are known for CIFAR-10 alone.")
+        raise Unanswerable("New images of the same kind are known for CIFAR-10 alone.")
     pixels, labels = (
         np.load(
             obtain(file, new_test_set and new_test_set / file.name, progress=subject.progress),

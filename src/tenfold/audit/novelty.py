@@ -38,16 +38,16 @@ IMAGES_A_NEIGHBOUR = 200
 
 
 class Seen(NamedTuple):
-    """What a model makes of pictures: logits (N, C) and features before the head (N, D)."""
+    """What a model makes of images: logits (N, C) and features before the head (N, D)."""
 
     logits: Floats
     features: Floats
 
 
 class NoveltyResult(Fact):
-    """How well a score tells known pictures from others.
+    """How well a score tells known images from others.
 
-    auroc: how often a known picture has the higher score of two. fpr95: share of other pictures
+    auroc: how often a known image has the higher score of two. fpr95: share of other images
     that pass where 95 % of the known ones do.
     """
 
@@ -59,7 +59,7 @@ class NoveltyResult(Fact):
 class Novelty(Answer):
     """results: what each score tells, confidence first, by kind of out-of-distribution images."""
 
-    question = "Does it notice what it does not know?"
+    question = "Out of distribution: does it notice what it does not know?"
     template = "novelty"
 
     num_images: int
@@ -174,8 +174,7 @@ def _of_other_classes(subject: Subject, images: Images, number: int) -> NDArray[
     keep = np.flatnonzero(strange[images.labels]).astype(np.int64)
     if not len(keep):
         raise TenfoldError(
-            "All classes of the strange pictures are known to the model; name others with "
-            "--strange."
+            "All classes of the strange images are known to the model; name others with --strange."
         )
     return subject.sample(images.take(keep), number).pixels
 
@@ -228,7 +227,7 @@ def by_class_means(known: Floats, labels: NDArray[np.int64]) -> Score:
 
 
 def compare(score: str, familiar: NDArray[np.float64], novel: NDArray[np.float64]) -> NoveltyResult:
-    """How well scores of `familiar` pictures stand apart from those of `novel` ones."""
+    """How well scores of `familiar` images stand apart from those of `novel` ones."""
     from sklearn.metrics import roc_auc_score
 
     values = np.concatenate([familiar, novel])
@@ -241,7 +240,7 @@ def compare(score: str, familiar: NDArray[np.float64], novel: NDArray[np.float64
     )
 
 
-# -- pictures of nothing -------------------------------------------------------------------------
+# -- images of nothing -------------------------------------------------------------------------
 
 
 def noise(number: int, size: tuple[int, int], *, seed: int = 0) -> NDArray[np.uint8]:

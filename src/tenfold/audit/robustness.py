@@ -1,4 +1,4 @@
-"""What if a picture is not perfect? Accuracy under corruptions, shifts and attacks."""
+"""What if an image is not perfect? Accuracy under corruptions, shifts and attacks."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ class Robustness(Answer):
     model's images, in pixels. mean: accuracy over corruptions. shift_consistency: the share whose
     prediction stays under a move by one pixel in any of four ways."""
 
-    question = "What if a picture is not perfect?"
+    question = "Robustness: what if an image is not perfect?"
     template = "robustness"
 
     split: str
@@ -175,7 +175,7 @@ def against_severity(lines: Iterable[tuple[str, str, Sequence[float]]]) -> Figur
     for label, colour, values in lines:
         draw_curve(axes, list(range(6)), values, label=short(label), colour=colour)
         axes.plot(range(6), values, "o", color=colour, markersize=4)
-    axes.set(ylim=(0, 1), xlabel="severity", ylabel="right answers")
+    axes.set(ylim=(0, 1), xlabel="severity", ylabel="accuracy")
     axes.set_xticks(range(6), ["clean", "1", "2", "3", "4", "5"])
     figure.legend(loc="outside upper left", ncols=4)
     return figure

@@ -49,8 +49,9 @@ class Store:
             kept = read_json(self.path(name, "json"))
             if kept["content"] != self.content():
                 return None
-            asked = kept["options"] | dict(options or {})
-            if any(asked[key] != value for key, value in kept["options"].items()):
+            computed_with = _defaults(name) | kept["options"]
+            asked = computed_with | dict(options or {})
+            if any(asked[key] != value for key, value in computed_with.items()):
                 return None
             with np.load(self.path(name, "npz"), allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
@@ -72,6 +73,12 @@ class Store:
         """The file of the question `name` with this ending."""
         stem = re.sub(r"[^-\w]+", "-", name)
         return self.folder / f"{stem}.{ending}"
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """What the options of a question of tenfold's are where an older version knew none."""
+    fields = find_part("question", name).options.model_fields if name in PARTS else {}
+    return as_plain({key: field.default for key, field in fields.items() if key != "name"})
 
 
 def answer_type(name: str) -> type[Answer]:

@@ -1,4 +1,4 @@
-"""The run that is audited: its model, pictures, predictions and features, each computed once."""
+"""The run that is audited: its model, images, predictions and features, each computed once."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tenfold.evaluation.trained import TrainedModel
 
 NUM_KNOWN = 10_000
-"""Training pictures whose features stand for all: enough to have neighbours of every kind."""
+"""Training images whose features stand for all: enough to have neighbours of every kind."""
 
 
 class Subject:
@@ -56,7 +56,7 @@ class Subject:
         return found
 
     def images(self, split: str) -> Images | None:
-        """The pictures of `split`, as the run has them; None where it has no such split."""
+        """The images of `split`, as the run has them; None where it has no such split."""
         from tenfold.evaluation.evaluate import split_of
 
         if split not in self._images:
@@ -79,28 +79,28 @@ class Subject:
             if self.images(split) is not None:
                 return split
         raise TenfoldError(
-            f"{self.run.path} has neither test nor validation pictures to be measured on."
+            f"{self.run.path} has neither test nor validation images to be measured on."
         )
 
     @cached_property
     def measured(self) -> Images:
-        """The pictures of `split`. Raises TenfoldError where what was predicted is of others."""
+        """The images of `split`. Raises TenfoldError where what was predicted is of others."""
         images = self.images(self.split)
         if images is None or not np.array_equal(images.ids, self.measured_predictions().ids):
             raise TenfoldError(
-                f"What {self.run.path} has predicted is of other {self.split} pictures than there "
+                f"What {self.run.path} has predicted is of other {self.split} images than there "
                 "are now; run `tenfold evaluate` on it first."
             )
         return images
 
     def require_pictures(self) -> None:
-        """Raise TenfoldError where there are no pictures to be measured on, or others than were
+        """Raise TenfoldError where there are no images to be measured on, or others than were
         predicted."""
         assert len(self.measured)
 
     @property
     def is_of_cifar10(self) -> bool:
-        """Whether it is measured on the test pictures of CIFAR-10, in the order as published."""
+        """Whether it is measured on the test images of CIFAR-10, in the order as published."""
         sums = CIFAR10.sums
         found = self.dataset.checksums
         names = ("test-images", "test-labels")
@@ -121,7 +121,7 @@ class Subject:
             result.model_copy(update={"calibration": fitted}).write(self.run.result)
 
     def record_use(self, purpose: str) -> None:
-        """Write down that the pictures it is measured on were looked at, if they are a test."""
+        """Write down that the images it is measured on were looked at, if they are a test."""
         from tenfold.evaluation.evaluate import use_of
 
         accuracy = float(self.measured_predictions().right.mean())
@@ -129,7 +129,7 @@ class Subject:
         read_result(self.run.result).with_use(use).write(self.run.result)
 
     def predictions(self, split: str) -> Predictions | None:
-        """What the run says of `split`: as it was saved, or computed now; None without pictures."""
+        """What the run says of `split`: as it was saved, or computed now; None without images."""
         from tenfold.evaluation.evaluate import saved_predictions
 
         if split not in self._predictions:
@@ -142,16 +142,17 @@ class Subject:
         return self._predictions[split]
 
     def measured_predictions(self) -> Predictions:
-        """Those of the pictures it is measured on."""
+        """Those of the images it is measured on."""
         found = self.predictions(self.split)
         assert found is not None
         return found
 
     @cached_property
     def known(self) -> Images:
-        """Training pictures, all or NUM_KNOWN drawn by the seed."""
-        train = self.images("train")
-        assert train is not None
+        """Training images, all or NUM_KNOWN drawn by the seed."""
+        from tenfold.evaluation.evaluate import split_of
+
+        train = split_of(self.dataset, "train", self.model.recipe.data)
         return self.sample(train, NUM_KNOWN)
 
     @cached_property
@@ -166,7 +167,7 @@ class Subject:
 
     @cached_property
     def features(self) -> NDArray[np.float32]:
-        """What the head sees of the pictures it is measured on."""
+        """What the head sees of the images it is measured on."""
         return self.features_of(self.measured.pixels)
 
     def features_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -18,10 +18,12 @@ from tenfold import __version__
 from tenfold.cli.audit import AuditFlags, audit, audit_run, explain
 from tenfold.cli.bench import bench
 from tenfold.cli.commands import add_commands, by_fields, new_app
+from tenfold.cli.course import course
 from tenfold.cli.data import data_app
 from tenfold.cli.deployment import export, pull, push, serve
 from tenfold.cli.doctor import doctor
 from tenfold.cli.heads import heads
+from tenfold.cli.live import live, with_port
 from tenfold.cli.options import (
     DataOption,
     PlaceOption,
@@ -196,10 +198,12 @@ def models(output: Output) -> None:
     output.table("Models", ["model", "parameters", "what it is", "options"], rows)
 
 
-add_commands(app, demo, recipes, train, report, panel="Start here")
+add_commands(app, demo, course, recipes, train, report, panel="Start here")
 app.add_typer(data_app, name="data", rich_help_panel="Start here")
 add_commands(app, study, studies, tune, heads, models, bench, panel="Train and compare")
-add_commands(app, runs, evaluate, predict, score, audit, explain, doctor, panel="Look at runs")
+add_commands(
+    app, live, runs, evaluate, predict, score, audit, explain, doctor, panel="Look at runs"
+)
 add_commands(app, export, serve, push, pull, panel="Deploy")
 
 
@@ -219,7 +223,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     with _exit_status(debug=debug, as_json="--json" in arguments), sharing_cores():
         _require_working_folder()
-        sys.exit(app(args=arguments, standalone_mode=False) or 0)
+        sys.exit(app(args=with_port(arguments), standalone_mode=False) or 0)
 
 
 def _open_streams() -> None:

@@ -42,6 +42,10 @@ class AuditFlags:
         int | None,
         typer.Option(min=1, help="How many are damaged and attacked; 1000 by default."),
     ] = None
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Judge the training images' labels by as many trainings."),
+    ] = None
 
 
 def audit(

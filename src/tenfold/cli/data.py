@@ -1,4 +1,4 @@
-"""The `tenfold data` commands: fetch, describe, explore and convert data sets."""
+"""The `tenfold data` commands: fetch, describe, explore, convert and mend data sets."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from tenfold.cli.options import DatasetArgument, Reading, SizeOption, StrictOpti
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_dataset, show_sources
 
-data_app = new_app(help="Fetch, describe, explore and convert data sets.")
+data_app = new_app(help="Fetch, describe, explore, convert and mend data sets.")
 
 
 def data_get(
@@ -101,4 +101,26 @@ def data_export(
     output.say(f"{loaded.name} is in {out}.")
 
 
-add_commands(data_app, data_get, data_info, data_eda, data_export, panel=None)
+def data_relabel(
+    output: Output,
+    dataset: Annotated[Path, "A folder of images, a CSV table, parquet or an npz file."],
+    corrections: Annotated[
+        Path, "A CSV file id,label,action, as the error explorer of a run's page writes it."
+    ],
+    out: Annotated[Path, typer.Option(help="The new data set: a folder, or an .npz file for one.")],
+) -> None:
+    """Write a data set anew with corrected labels; the old one and its images stay as they are."""
+    from tenfold.data.relabel import relabel
+
+    done = relabel(dataset.expanduser(), corrections, out)
+    output.record(
+        "relabelled",
+        path=str(done.path),
+        corrected={name: list(pair) for name, pair in done.corrected.items()},
+        dropped=done.dropped,
+    )
+    output.say(done.note)
+    output.say(f"The data set is {done.path}.", bold=True)
+
+
+add_commands(data_app, data_get, data_info, data_eda, data_export, data_relabel, panel=None)

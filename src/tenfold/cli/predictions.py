@@ -21,12 +21,14 @@ from tenfold.cli.options import (
 )
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_metrics
+from tenfold.deployment.options import SetsOption
 from tenfold.errors import TenfoldError, counted
 from tenfold.formatting import percent
 
 if TYPE_CHECKING:
     from tenfold.data.image_sources import Part
-    from tenfold.evaluation.picture_predictions import Model, PicturePrediction
+    from tenfold.deployment.any_model import Loaded
+    from tenfold.evaluation.picture_predictions import PicturePrediction
     from tenfold.results.runs import LabelMetrics
 
 NUM_CONFUSIONS = 5
@@ -67,6 +69,7 @@ class Task:
     accuracy: Annotated[
         int | None, "95 or 99: mark as unsure what keeps so many in a hundred from being right."
     ] = None
+    sets: SetsOption = None
     watch: Annotated[Path | None, "Predict what comes into this folder, until Ctrl-C."] = None
     skip_broken: SkipBrokenOption = False
     threads: ThreadsOption = None
@@ -142,11 +145,11 @@ def score(
 
 def _require_one_task(pictures: list[str] | None, task: Task) -> None:
     has_split, csv, labels = task.split is not None, task.csv, task.labels
-    watching = Task(watch=task.watch, top=task.top, accuracy=task.accuracy, threads=task.threads)
+    asked = {name: getattr(task, name) for name in ("watch", "top", "accuracy", "sets", "threads")}
     wrong = {
         "--watch predicts what comes into its folder and writes lines; leave out images, --split, "
         "--csv, --out, --labels, --data and --skip-broken.": task.watch
-        and (pictures or task != watching),
+        and (pictures or task != Task(**asked)),
         "Both images and --split were given; leave one of them out.": pictures and has_split,
         "Neither images nor --split were given; name image files or folders, or a split of the "
         "run's data such as --split test.": not pictures and not has_split and not task.watch,
@@ -167,7 +170,7 @@ def _require_one_task(pictures: list[str] | None, task: Task) -> None:
             task.file_format not in ("csv", "parquet")
         ),
     }
-    for name in ("data", "labels") if not has_split else ("top", "accuracy", "out"):
+    for name in ("data", "labels") if not has_split else ("top", "accuracy", "sets", "out"):
         sentence = f"--{name} belongs to images; leave it out, or leave out --split."
         if not has_split:
             sentence = f"--{name} belongs to a split; add --split test, or leave it out."
@@ -249,14 +252,14 @@ def _predict_images(output: Output, run: Path, places: list[str], task: Task) ->
     from tenfold.evaluation.picture_predictions import predict_parts
     from tenfold.files import write_text
 
-    _, parts, model, threshold = _opened(run, places, task)
-    csv, top = task.csv, min(task.top, len(model.class_names))
+    _, parts, loaded = _opened(run, places, task)
+    csv, top = task.csv, min(task.top, len(loaded.model.class_names))
     with output.progress() as bars:
         progress = bars if csv is not None or output.style == "rich" else None
         predictions = [
             prediction
             for _, some in predict_parts(
-                model, parts, top=top, threshold=threshold, progress=progress
+                loaded.model, parts, top=top, progress=progress, **loaded.options()
             )
             for prediction in some
         ]
@@ -279,11 +282,13 @@ def _predict_images(output: Output, run: Path, places: list[str], task: Task) ->
 def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: Path) -> None:
     from tenfold.evaluation import prediction_parts as parted
 
-    file, parts, model, threshold = _opened(run, places, task)
+    file, parts, loaded = _opened(run, places, task)
+    model = loaded.model
     settings = parted.Settings(
         model_sha256=parted.checksum_of(file),
         temperature=getattr(model, "temperature", 1.0),
-        threshold=None if task.accuracy is None else threshold,
+        threshold=None if task.accuracy is None else loaded.threshold,
+        set_threshold=loaded.set_threshold,
         class_names=model.class_names,
         top=min(task.top, len(model.class_names)),
         file_format="parquet" if task.file_format == "parquet" else "csv",
@@ -322,26 +327,27 @@ def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: 
 def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
     from tenfold.evaluation.picture_predictions import watch_folder
 
-    _, _, model, threshold = _opened(run, None, task)
-    top = min(task.top, len(model.class_names))
+    _, _, loaded = _opened(run, None, task)
+    top = min(task.top, len(loaded.model.class_names))
     with contextlib.suppress(KeyboardInterrupt):
-        for prediction in watch_folder(model, folder, top=top, threshold=threshold):
+        for prediction in watch_folder(loaded.model, folder, top=top, **loaded.options()):
             _record(output, prediction, top=top)
             classes = (f"{label} ({percent(share)})" for label, share in prediction.guesses)
             unsure = "unsure, perhaps " if prediction.is_unsure else ""
-            output.say(f"{prediction.path}: {unsure}{', '.join(classes) or prediction.error}")
+            held = f"; set: {', '.join(prediction.conformal_set)}" * bool(prediction.conformal_set)
+            output.say(f"{prediction.path}: {unsure}{', '.join(classes) or prediction.error}{held}")
 
 
-def _opened(
-    run: Path, places: list[str] | None, task: Task
-) -> "tuple[Path, list[Part], Model, float]":
-    """The model's file, the images, the model, and the confidence below which it is unsure."""
+def _opened(run: Path, places: list[str] | None, task: Task) -> "tuple[Path, list[Part], Loaded]":
+    """The model's file, the images, and the model with its thresholds."""
     from tenfold.data.image_sources import find_parts
     from tenfold.deployment.any_model import load_any, model_file
 
     file, parts = model_file(run), [] if places is None else find_parts(places)
-    share = task.accuracy / 100 if task.accuracy is not None else None
-    return file, parts, *load_any(run, accuracy=share, threads=task.threads)
+    accuracy, sets = (
+        None if asked is None else asked / 100 for asked in (task.accuracy, task.sets)
+    )
+    return file, parts, load_any(run, accuracy=accuracy, sets=sets, threads=task.threads)
 
 
 def _show_images(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:
@@ -351,13 +357,15 @@ def _show_images(output: Output, predictions: "list[PicturePrediction]", *, top:
     for prediction in predictions:
         _record(output, prediction, top=top)
     places = ["likeliest", *(f"{number}." for number in range(2, top + 1))]
+    has_sets = any(prediction.conformal_set for prediction in predictions)
     rows = []
     for prediction in predictions[:MAX_ROWS]:
         cells = [f"{label} {percent(share)}" for label, share in prediction.guesses]
         if prediction.is_unsure:
             cells[0] += " (unsure)"
-        rows.append([prediction.path, *(cells or ["(broken)", *[""] * (top - 1)])])
-    output.table("Predictions", ["picture", *places], rows)
+        held = [", ".join(prediction.conformal_set)] if has_sets else []
+        rows.append([prediction.path, *(cells or ["(broken)", *[""] * (top - 1)]), *held])
+    output.table("Predictions", ["image", *places, *["set"] * has_sets], rows)
     if len(predictions) > MAX_ROWS:
         output.say(f"{len(predictions) - MAX_ROWS:,} more: add --csv FILE to have all in a file.")
 
@@ -368,6 +376,8 @@ def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> Non
     more: dict[str, Any] = {"top": likeliest} if top > 1 else {}
     if prediction.is_unsure:
         more["unsure"] = True
+    if prediction.conformal_set:
+        more["set"] = list(prediction.conformal_set)
     output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)
 
 
@@ -376,7 +386,8 @@ def _images_text(predictions: "list[PicturePrediction]", *, top: int) -> str:
     from tenfold.evaluation.picture_predictions import table_of
 
     has_unsure = any(prediction.is_unsure for prediction in predictions)
-    return table_text(*table_of(predictions, top=top, has_unsure=has_unsure))
+    has_sets = any(prediction.conformal_set for prediction in predictions)
+    return table_text(*table_of(predictions, top=top, has_unsure=has_unsure, has_sets=has_sets))
 
 
 def _predictions_are(number: int) -> str:

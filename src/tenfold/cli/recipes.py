@@ -11,14 +11,15 @@ import typer
 
 from tenfold.console.output import Output
 from tenfold.errors import TenfoldError
-from tenfold.formatting import count, duration
+from tenfold.formatting import count, duration, power
 
 if TYPE_CHECKING:
-    from tenfold.results.measured import MeasuredFile
+    from tenfold.results.measured import Measured, MeasuredFile
 
 GROUPS = {
     "start here": r"ann|cnn|cnn-quick",
     "fast": r"fast-.*",
+    "edge": r"student",
     "published": r"(?!transfer-|gpu-).*",
     "transfer": r"transfer-.*",
     "GPU": r"gpu-.*",
@@ -108,6 +109,13 @@ def _list(output: Output, names: Iterable[str], measured: "MeasuredFile") -> Non
     output.say("\n`tenfold recipes NAME` shows a recipe, and `tenfold train NAME` trains it.")
 
 
+def _equivalents(one: "Measured") -> str:
+    """What a run cost in float32 matmul-equivalents, where that was measured."""
+    if one.matmul_equivalents is None:
+        return ""
+    return f"{power(one.matmul_equivalents)} float32 matmul-equivalents of the whole run"
+
+
 def _facts(name: str, measured: "MeasuredFile") -> Iterator[tuple[str, str]]:
     yield "parameters", _parameters(measured, name)
     for one in measured.recipes.get(name, ()):
@@ -125,7 +133,8 @@ def _facts(name: str, measured: "MeasuredFile") -> Iterator[tuple[str, str]]:
         yield "measured by", one.command
         yield "test accuracy", f"{accuracy.with_interval()}, {kinds[accuracy.interval]}"
         yield "time", f"{duration(one.seconds)} {WHOSE_TIME[one.seconds_of]}"
-        yield "core time", "" if one.core_seconds is None else duration(one.core_seconds)
-        yield "counted FLOP", "" if one.flop is None else f"{one.flop:.2e}"
+        yield "core-seconds", "" if one.core_seconds is None else f"{one.core_seconds:,.0f}"
+        yield "counted FLOP", "" if one.flop is None else f"{power(one.flop)} of training"
+        yield "equivalents", _equivalents(one)
         yield "machine", ", ".join(filter(None, machine))
         yield "commit", " of ".join(filter(None, (one.commit, one.date)))

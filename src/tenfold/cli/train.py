@@ -1,5 +1,6 @@
 """`tenfold train`: one run, from a recipe, from images alone, or from the time that there is."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenfold.cli.imports import quick_imports
+from tenfold.cli.live import LiveOption, live_page
 from tenfold.cli.options import (
     Changes,
     Machine,
@@ -23,6 +25,7 @@ from tenfold.cli.pages import write_page
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_result
 from tenfold.errors import TenfoldError
+from tenfold.run import finished_run
 
 if TYPE_CHECKING:
     from tenfold.data import Dataset
@@ -52,10 +55,21 @@ class Around:
         ),
     ] = None
     tensorboard: Annotated[bool, "Short for --track tensorboard."] = False
+    live: LiveOption = None
     find_lr: Annotated[bool, "Try learning rates on a copy, name one, and leave."] = False
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Evaluate on the test split at the end.")
     ] = True
+
+    def __post_init__(self) -> None:
+        """Raises TenfoldError where the live page can't be served, or there is nothing to show."""
+        if self.live is None:
+            return
+        from tenfold.reporting.live.server import require_port
+
+        require_port(self.live)
+        if self.find_lr:
+            raise TenfoldError("--live shows a training, and --find-lr has none; leave one out.")
 
     def trackers(self) -> tuple[str, ...]:
         """Where curves go, each place once."""
@@ -75,6 +89,13 @@ def train(
     changes: Changes,
     seed: SeedOption = None,
     time: TimeOption = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Learn from this run's predictions too; short for --set distillation.teacher=RUN.",
+        ),
+    ] = None,
     where: Where,
     machine: Machine,
     reading: Reading,
@@ -82,7 +103,7 @@ def train(
     report: ReportOption = True,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
-    wanted = changes.listed(seed)
+    wanted = changes.listed(seed) + _taught_by(teacher)
     named = _named(recipe, changes, wanted, time)
     with quick_imports():
         from tenfold.models.pretrained import import_timm
@@ -110,14 +131,23 @@ def train(
     if around.find_lr:
         _find_rate(output, chosen, dataset, threads=machine.threads)
         return
-    with output.training() as reporter:
+    with live_page(output, around.live) as began, output.training() as told:
         outcome = train_recipe(
-            chosen, options=options, dataset=dataset, reporter=reporter, progress=reporter
+            chosen, options=options, dataset=dataset, began=began, reporter=told, progress=told
         )
     if outcome.writes:
         show_result(output, outcome.run.path)
         if report:
             write_page(output, [outcome.run.path], None)
+
+
+def _taught_by(teacher: Path | None) -> list[str]:
+    """`--teacher` as an override. Raises TenfoldError where it is no finished run."""
+    if teacher is None:
+        return []
+    if teacher.suffix != ".safetensors":
+        finished_run(teacher.expanduser())
+    return [f"distillation.teacher={json.dumps(str(teacher), ensure_ascii=False)}"]
 
 
 def _named(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenfold.console.output import Output
 from tenfold.errors import counted
-from tenfold.formatting import duration, interval, percent
+from tenfold.formatting import duration, interval, percent, power
 
 if TYPE_CHECKING:
     from tenfold.results.runs import Ends, Metrics, OperatingPoint
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def show_result(output: Output, run: Path) -> None:
     """What a finished run came to, split by split."""
-    from tenfold.results.runs import Unfitted, read_result
+    from tenfold.results.runs import Unfitted, read_provenance, read_result
+    from tenfold.results.studies import computed_in
 
     result = read_result(run / "result.json")
     output.record("result", run=str(run), **result.to_dict())
@@ -22,6 +23,12 @@ def show_result(output: Output, run: Path) -> None:
         show_metrics(output, split, metrics)
     if isinstance(result.calibration, Unfitted):
         output.say(f"Its confidence stays as trained. {result.calibration.unfitted}")
+    training, made = result.training, read_provenance(run / "provenance.json")
+    if training.flop is not None and training.process_seconds is not None:
+        output.say(
+            f"Training took {power(training.flop)} counted FLOP and "
+            f"{training.process_seconds:,.1f} core-seconds, in {computed_in(made)}."
+        )
     output.say(f"The run is in {run}.")
 
 

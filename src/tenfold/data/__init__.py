@@ -1,4 +1,4 @@
-"""Where pictures come from: sources, formats, splits and a look at them."""
+"""Where images come from: sources, formats, splits and a look at them."""
 
 import os
 from dataclasses import replace
@@ -26,8 +26,8 @@ def load(
     Hugging Face hub; `mnist`, `fashion-mnist`, `svhn`, `stl10` and `eurosat`, by torchvision; and
     `my.py:function`, which returns a `Dataset`, or arrays by split.
 
-    image_size: height and width to bring the pictures to; 0 keeps them, and where they differ
-    chooses 32, or `photo_size` for photographs. skip_broken: leave broken pictures out, counted in
+    image_size: height and width to bring the images to; 0 keeps them, and where they differ
+    chooses 32, or `photo_size` for photographs. skip_broken: leave broken images out, counted in
     the notes, where an error is the rule. window: the values that become black and white in files
     of more than eight bits; empty takes 0 and the least of 255, 1,023, 4,095, 16,383 and 65,535
     that holds all of them, and of DICOM files each one's own. The result has checksums of its

@@ -7,7 +7,7 @@ or `y`; and grey images, `(N, H, W)` or `(N, H, W, 1)`. Without `class_names` ea
 occurs among the labels is a class.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tenfold.data.images import Dataset, Images, Settings, numbered_ids
 from tenfold.data.tables import as_text, names_declared, number_labels
 from tenfold.errors import TenfoldError
 from tenfold.files import DAMAGED
+from tenfold.progress import Progress
 
 _WORDS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 _KEYS = {
@@ -30,30 +31,17 @@ _KEYS = {
 }
 _KEYS["train"] += [("images", "labels"), ("x", "y")]
 
+NOTES = "tenfold_notes"
+"""An array of sentences about the data set, which `tenfold data relabel` writes."""
+
 
 def read_npz(path: Path, settings: Settings) -> Dataset:
     """The data set in an npz file; nothing pickled in it is touched.
 
     Raises TenfoldError where the file is damaged or lacks an array, and as `from_arrays`.
     """
-    arrays: dict[str, NDArray[Any]] = {}
-    try:
-        with np.load(path, allow_pickle=False) as opened:
-            for done, name in enumerate(opened.files, start=1):
-                arrays[name] = opened[name]
-                if settings.progress is not None:
-                    settings.progress("Reading arrays", done, len(opened.files))
-    except DAMAGED as error:
-        raise TenfoldError(
-            f"{path} can't be read as npz ({str(error) or type(error).__name__}); it may be "
-            "damaged, or hold objects where arrays of numbers were expected."
-        ) from error
-    keys = {
-        split: pair
-        for split, pairs in _KEYS.items()
-        for pair in pairs[::-1]
-        if pair[0] in arrays and pair[1] in arrays
-    }
+    arrays = open_npz(path, progress=settings.progress)
+    keys = npz_keys(arrays)
     if "train" not in keys:
         raise TenfoldError(
             f"{path} holds {', '.join(arrays) or 'nothing'}, where train_images and train_labels "
@@ -69,6 +57,33 @@ def read_npz(path: Path, settings: Settings) -> Dataset:
         keys=keys,
         more=arrays,
     )
+
+
+def open_npz(path: Path, *, progress: Progress | None = None) -> dict[str, NDArray[Any]]:
+    """Every array in an npz file by name. Raises TenfoldError where it is damaged."""
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as opened:
+            for done, name in enumerate(opened.files, start=1):
+                arrays[name] = opened[name]
+                if progress is not None:
+                    progress("Reading arrays", done, len(opened.files))
+    except DAMAGED as error:
+        raise TenfoldError(
+            f"{path} can't be read as npz ({str(error) or type(error).__name__}); it may be "
+            "damaged, or hold objects where arrays of numbers were expected."
+        ) from error
+    return arrays
+
+
+def npz_keys(arrays: Collection[str]) -> dict[str, tuple[str, str]]:
+    """What the images and the labels of each split are called among `arrays`."""
+    return {
+        split: pair
+        for split, pairs in _KEYS.items()
+        for pair in pairs[::-1]
+        if pair[0] in arrays and pair[1] in arrays
+    }
 
 
 def from_arrays(
@@ -103,14 +118,15 @@ def from_arrays(
         ids = more.get(f"{split}_ids", numbered_ids(split, len(pixels)))
         if not len(pixels) == len(own) == len(ids) or ids.ndim != 1:
             raise TenfoldError(
-                f"{place}: the {split} split has {len(pixels)} pictures, {len(own)} "
+                f"{place}: the {split} split has {len(pixels)} images, {len(own)} "
                 f"labels and {len(ids)} ids; they must be as many."
             )
         texts = np.array([as_text(each, place) for each in ids.tolist()], dtype=np.str_)
         splits[split] = Images(pixels, own, names, texts, more.get(f"{split}_original_sizes"))
     if "train" not in splits:
-        raise TenfoldError(f"{place} holds no training pictures with labels; label them.")
-    return Dataset.of(name, splits, source, notes=tuple(notes))
+        raise TenfoldError(f"{place} holds no training images with labels; label them.")
+    said = [as_text(each, place) for each in more.get(NOTES, np.array([])).ravel().tolist()]
+    return Dataset.of(name, splits, source, notes=(*said, *notes))
 
 
 def _pixels(pixels: NDArray[Any], what: str) -> NDArray[np.uint8]:

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tenfold.data.folders import PictureFile, folder_within, picture_files
-from tenfold.data.images import Dataset, Settings
-from tenfold.data.tables import GROUP_COLUMNS, Row, decode_table, printable, split_named
+from tenfold.data.tables import GROUP_COLUMNS, Row, Table, printable, split_named
 from tenfold.errors import TenfoldError, counted
 
 CLASSES_FILE = "classes.txt"
@@ -56,16 +55,15 @@ class LabelRow(NamedTuple):
         return f"{self.file} line {self.line}"
 
 
-def read_csv_folder(path: Path, settings: Settings) -> Dataset:
+def csv_folder_table(path: Path) -> Table:
     """The images that CSV files in a folder name, or those that one CSV file names.
 
     Class names are those of `classes.txt` in its order, otherwise those that occur, sorted. Ids
     are the column `original_id`, otherwise the split and the column `id`, as in `train/1`, or the
     file names of a `labels.csv`. Raises TenfoldError with file and line for whatever is wrong in
-    the CSV files, for an image that is missing or named twice, and a label that `classes.txt`
-    lacks; and for broken images unless they are to be skipped.
+    the CSV files, and for an image that is missing or named twice.
     """
-    root, tables = _tables(path)
+    root, tables = tables_at(path)
     files = list(picture_files(root))
     single = None in tables
     finder = _Finder(root, files, single=single)
@@ -74,7 +72,7 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
         for split, file in tables.items()
         for pair in _find_images(list(read_table(file, split=split)), finder)
     ]
-    require_distinct([(row, file.path) for row, file in found], what="picture")
+    require_distinct([(row, file.path) for row, file in found], what="image")
     table: dict[str, list[Row]] = defaultdict(list)
     ids = []
     for row, file in found:
@@ -88,12 +86,11 @@ def read_csv_folder(path: Path, settings: Settings) -> Dataset:
         )
     require_distinct(ids, what="id")
     unlabelled = len(files) - len(found)
-    left_out = f"Left out: {counted(unlabelled, 'picture')} that no CSV file labels."
-    return decode_table(
+    left_out = f"Left out: {counted(unlabelled, 'image')} that no CSV file labels."
+    return Table(
         table,
-        settings,
         place=path,
-        source=f"{path} (CSV and pictures)",
+        source=f"{path} (CSV and images)",
         declared=read_class_names(root),
         least_classes="at least two are needed",
         root=root,
@@ -121,7 +118,8 @@ def require_distinct(pairs: Iterable[tuple[LabelRow, str]], *, what: str) -> Non
             )
 
 
-def _tables(path: Path) -> tuple[Path, dict[str | None, Path]]:
+def tables_at(path: Path) -> tuple[Path, dict[str | None, Path]]:
+    """The folder of a data set, and its CSV files of labels as `find_tables` has them."""
     if path.is_file():
         beside = find_tables(path.parent)
         return path.parent, beside if path in beside.values() else {None: path}
@@ -181,7 +179,7 @@ def names_classes(file: Path, folders: Collection[str]) -> bool:
     """Whether a CSV file is about the class `folders` and no images: a column of it has each."""
     try:
         text = text_of(file)
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=_delimiter(text)) if row]
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter_of(text)) if row]
     except (csv.Error, TenfoldError):
         return False
     columns = [[field.strip() for field in column] for column in zip(*rows, strict=False)]
@@ -200,10 +198,10 @@ def read_table(
     first line, and empty fields.
     """
     text = text_of(file)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
     try:
-        header = _header(next(reader, []))
-        name_columns, label_column = _columns(header, file)
+        header = header_of(next(reader, []))
+        name_columns, label_column = columns_of(header, file)
         for values in reader:
             if not any(values):
                 continue
@@ -217,7 +215,7 @@ def read_table(
             names = {column: fields[column].strip() for column in name_columns}
             label = fields[label_column]
             if not any(names.values()) or not (label.strip() or may_lack_labels):
-                raise TenfoldError(f"{where} lacks a picture or a label; mend or remove the line.")
+                raise TenfoldError(f"{where} lacks an image or a label; mend or remove the line.")
             own = split or split_named(fields.get("split", "train").strip())
             if own is None:
                 raise TenfoldError(
@@ -237,17 +235,18 @@ def _has_columns(file: Path) -> bool:
     try:
         with open(file, encoding="utf-8-sig") as opened:
             line = opened.readline(10_000)
-        _columns(_header(line.split(_delimiter(line))), file)
+        columns_of(header_of(line.split(delimiter_of(line))), file)
     except (OSError, UnicodeDecodeError, TenfoldError):
         return False
     return True
 
 
-def _header(names: Iterable[str]) -> list[str]:
+def header_of(names: Iterable[str]) -> list[str]:
+    """Names of columns, in one spelling."""
     return [re.sub(r"[ -]", "_", name.strip(' \t\r\n"').casefold()) for name in names]
 
 
-def _columns(header: list[str], file: Path) -> tuple[list[str], str]:
+def columns_of(header: list[str], file: Path) -> tuple[list[str], str]:
     """The columns that may name images, likelier ones first, and that of the labels."""
     names = [column for column in ID_COLUMNS if column in header]
     label = next((column for column in LABEL_COLUMNS if column in header), None)
@@ -271,7 +270,8 @@ def text_of(file: Path) -> str:
         ) from None
 
 
-def _delimiter(text: str) -> str:
+def delimiter_of(text: str) -> str:
+    """What separates fields, as the first line shows."""
     header = text.split("\n", 1)[0]
     return max(",;\t", key=header.count)
 
@@ -372,7 +372,7 @@ def _find_images(
         row = missing[0]
         place = finder.place(row.names[column], row.split)
         raise TenfoldError(
-            f"{row.place} names the picture {row.names[column]!r}, but there is no {place} (nor "
+            f"{row.place} names the image {row.names[column]!r}, but there is no {place} (nor "
             f"that name with .png, .jpg and so on) in {row.file.parent}; {len(missing)} of "
             f"{len(rows)} are missing: restore them or remove their lines."
         )

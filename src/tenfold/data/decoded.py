@@ -114,7 +114,7 @@ def decode_files(sources: Sequence[Source], settings: Settings, *, entry: Path |
     size = settings.image_size or likely or _choose_size(sources, settings)
     while True:
         decode = partial(_decode_some, image_size=size, all_alike=likely is not None, window=window)
-        parts = map_chunks(decode, sources, "Decoding pictures", progress)
+        parts = map_chunks(decode, sources, "Decoding images", progress)
         try:
             return _collect(
                 parts, (len(sources), size), entry, keeps=settings.skip_broken, window=window
@@ -154,7 +154,7 @@ def _likely_size(sources: Sequence[Source]) -> int | None:
 
 
 def _choose_size(sources: Sequence[Source], settings: Settings) -> int:
-    found = map_chunks(_measure_some, sources, "Measuring pictures", settings.progress)
+    found = map_chunks(_measure_some, sources, "Measuring images", settings.progress)
     sizes = [size for _, some in found for size in some]
     return common_size(sizes, photo_size=settings.photo_size)
 
@@ -197,7 +197,7 @@ def resize_images(
     entry = _entry(checksum or sum_of(images.pixels), f"resized to {image_size}") if keeps else None
     if (kept := _read(entry)) is None:
         resize = partial(_resize_some, image_size=image_size)
-        parts = map_chunks(resize, images.pixels, "Resizing pictures", progress)
+        parts = map_chunks(resize, images.pixels, "Resizing images", progress)
         kept = _collect(parts, (number, image_size), entry)
     return replace(images, pixels=kept.pixels, original_sizes=sizes)
 

@@ -1,25 +1,25 @@
-"""Pictures that are there more than once: the very same pixels, and nearly the same.
+"""Images that are there more than once: the very same pixels, and nearly the same.
 
 Near means that a person would say "the same photograph": compressed again, lightened or darkened,
 mirrored, or cut a little differently. Two steps find them:
 
-1. Candidates: every picture is reduced to 8x8 colours with mean 0 and length 1, and two pictures
+1. Candidates: every image is reduced to 8x8 colours with mean 0 and length 1, and two images
    whose cosine reaches 0.93 are candidates. With the mirror-symmetric part `s` and the
    antisymmetric part `a` of each, the cosine is `s.s' + a.a'`, and `s.s' - a.a'` for the mirrored
-   picture: the better of both is `s.s' + |a.a'|`, for the arithmetic of one.
-2. Verification: at 32x32, the horizontal and the vertical gradients of both pictures must each
+   image: the better of both is `s.s' + |a.a'|`, for the arithmetic of one.
+2. Verification: at 32x32, the horizontal and the vertical gradients of both images must each
    correlate by 0.85 or more at the best of 7x7 shifts. Demanding both rejects what candidates are
-   full of: a horizon with some other ship on it. Pictures that have no detail beyond 8x8, such as
+   full of: a horizon with some other ship on it. Images that have no detail beyond 8x8, such as
    enlarged tiny ones, can't be verified and count as different unless they are equal.
 
 On CIFAR-10 the first step leaves 11,481 of 1.8 thousand million pairs and the second 902, of which
-252 are across train and test and touch 191 test pictures (1.9 %). Barz and Denzler, "Do we train on
+252 are across train and test and touch 191 test images (1.9 %). Barz and Denzler, "Do we train on
 test data?" (2020), found 3.3 % by eye among the nearest neighbours of a network, which includes
 looser matches, such as the same car from another side. Of 120 pairs between 0.85 and 0.9 looked at
 by eye, three were not the same photograph: twice similar drawings of birds, once two frogs in the
 same frame.
 
-Shape letters: N pictures of H by W pixels.
+Shape letters: N images of H by W pixels.
 """
 
 import hashlib
@@ -42,11 +42,11 @@ MAX_SHIFT = 3
 """Pixels of 32 by which a near duplicate may be moved, in each direction."""
 
 _COARSE, _FINE = 8, 32
-# A picture whose 8x8 colours deviate less than this is plain, and plain pictures are all alike.
+# An image whose 8x8 colours deviate less than this is plain, and plain images are all alike.
 _LOWEST_DEVIATION = 6.0
-# Share of a variance that 8x8 must not show; no picture of the CIFAR-10 test set has under 3.6 %.
+# Share of a variance that 8x8 must not show; no image of the CIFAR-10 test set has under 3.6 %.
 _LEAST_DETAIL = 0.005
-# Films and other data sets of one scene have pairs without end; a picture's nearest few still
+# Films and other data sets of one scene have pairs without end; an image's nearest few still
 # connect all that belongs together.
 _MAX_CANDIDATES_EACH = 32
 _BLOCK = 2048
@@ -55,7 +55,7 @@ _VERIFIED_AT_ONCE = 256
 
 
 class NearPairs(NamedTuple):
-    """Pairs of pictures, by index, each once: `first < second`.
+    """Pairs of images, by index, each once: `first < second`.
 
     first, second: `(P,)` int64. similarity: `(P,)` float32 in [NEAR_SIMILARITY, 1].
     """
@@ -66,14 +66,14 @@ class NearPairs(NamedTuple):
 
 
 def exact_groups(parts: Sequence[NDArray[np.uint8]]) -> _Numbers:
-    """For each picture the index of the first picture with the very same pixels.
+    """For each image the index of the first image with the very same pixels.
 
     parts: arrays of `(N, H, W, 3)` uint8; indices count through all of them in order.
-    Takes about a third of a second for 100,000 pictures of 32x32.
+    Takes about a third of a second for 100,000 images of 32x32.
     """
     first: dict[bytes, int] = {}
     keys = (
-        # 128 bits: chance makes no two of a thousand million pictures equal.
+        # 128 bits: chance makes no two of a thousand million images equal.
         hashlib.blake2b(picture, key=repr(part.shape[1:]).encode(), digest_size=16).digest()
         for part in map(np.ascontiguousarray, parts)
         for picture in part
@@ -87,11 +87,11 @@ def near_pairs(
     groups: _Numbers | None = None,
     progress: Progress | None = None,
 ) -> NearPairs:
-    """All near duplicates among the first pictures of the `exact_groups`.
+    """All near duplicates among the first images of the `exact_groups`.
 
     parts: arrays of `(N, H, W, 3)` uint8; indices count through all of them in order.
     groups: from `exact_groups`, where the caller has them already.
-    Compares every picture with every other: 60,000 take about 15 s on two cores and 400 MB.
+    Compares every image with every other: 60,000 take about 15 s on two cores and 400 MB.
     """
     groups = exact_groups(parts) if groups is None else groups
     originals = np.flatnonzero(groups == np.arange(len(groups)))
@@ -110,9 +110,9 @@ def near_pairs(
 
 
 def joined(groups: _Numbers, pairs: NearPairs) -> _Numbers:
-    """For each picture the first of all that are exact or near duplicates of it, step by step.
+    """For each image the first of all that are exact or near duplicates of it, step by step.
 
-    groups, pairs: from `exact_groups` and `near_pairs` of the same pictures.
+    groups, pairs: from `exact_groups` and `near_pairs` of the same images.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -126,7 +126,7 @@ def joined(groups: _Numbers, pairs: NearPairs) -> _Numbers:
 
 
 def _reduced(parts: Sequence[NDArray[np.uint8]], indices: _Numbers, side: int) -> _Floats:
-    """The pictures at `indices`, averaged to `(N, side, side, 3)`."""
+    """The images at `indices`, averaged to `(N, side, side, 3)`."""
     out = np.empty((len(indices), side, side, 3), dtype=np.float32)
     start = 0
     for part in parts:

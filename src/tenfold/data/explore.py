@@ -308,7 +308,7 @@ def _measure(images: Images, progress: Progress | None) -> dict[str, _Floats]:
     """
     names = ("luminance", "sharpness", "entropy")
     measured = {name: np.empty(len(images), dtype=np.float32) for name in names}
-    for block in _blocks(images, "picture quality", progress):
+    for block in _blocks(images, "image quality", progress):
         grey = images.pixels[block] @ LUMA
         measured["luminance"][block] = grey.mean(axis=(1, 2))
         measured["sharpness"][block] = _sharpness(grey)
@@ -332,7 +332,7 @@ def _threshold(rule: _Rule, values: _Floats) -> tuple[float, str]:
     scale = ", on a logarithmic scale" if rule.is_logarithmic else ""
     return fence, (
         f"{rule.num_ranges:g} interquartile ranges beyond the {quartile} quartile of the training "
-        f"pictures{scale}"
+        f"images{scale}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Folders of picture files, one folder a class.
+"""Folders of image files, one folder a class.
 
 `train/cat/tom.jpg`, beside `val`, `valid` or `validation`, and `test`; or `cat/tom.jpg` without
 splits, which is all training data but for a `test/cat/tim.jpg` beside it. `tables` has more
@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tenfold.data.images import Dataset, Settings
 from tenfold.data.tables import (
     PLAIN_NAMES,
     SPLITS,
     Row,
-    decode_table,
+    Table,
     plain_name,
     printable,
     split_named,
@@ -36,7 +35,7 @@ _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+fou
 
 
 class PictureFile(NamedTuple):
-    """A picture file below a root folder.
+    """An image file below a root folder.
 
     path: relative to the root, with forward slashes; stamp: changes whenever the file does.
     """
@@ -45,14 +44,13 @@ class PictureFile(NamedTuple):
     stamp: str
 
 
-def read_image_folder(path: Path, settings: Settings) -> Dataset:
+def image_folder_table(path: Path) -> Table:
     """The images of a folder of class folders, with or without split folders above those.
 
     Class names are the folders' names, sorted over all splits: by value where all of them are
     whole numbers, otherwise by code point. Ids are paths relative to the folder. Raises
     TenfoldError for a folder without images or with fewer than two classes, for folders that
-    may be splits or classes, two spellings of one split, and for broken images unless they are
-    to be skipped.
+    may be splits or classes, and for two spellings of one split.
     """
     root = folder_within(path)
     layout = _Layout(root)
@@ -68,9 +66,8 @@ def read_image_folder(path: Path, settings: Settings) -> Dataset:
         ]
         for split, own in layout.splits.items()
     }
-    return decode_table(
+    return Table(
         table,
-        settings,
         place=path,
         source=f"{path} (image folder{said})",
         least_classes="at least two class folders are needed, as in train/cat/1.jpg and "
@@ -101,7 +98,7 @@ def picture_files(
     suffixes: tuple[str, ...] = PICTURE_SUFFIXES,
     ancestors: Sequence[tuple[int, int]] = (),
 ) -> Iterator[PictureFile]:
-    """The picture files in `folder` below `root` at any depth, by suffix, sorted by path.
+    """The image files in `folder` below `root` at any depth, by suffix, sorted by path.
 
     ancestors: the folders that it is in, by device and number.
     """
@@ -204,7 +201,7 @@ class _Layout:
             if folder.casefold() not in PLAIN_NAMES:
                 self.said.append(f"{folder} is the {split} split")
         self.notes += [
-            f"Left out: {counted(number, 'picture')} directly in {folder}, in no class folder."
+            f"Left out: {counted(number, 'image')} directly in {folder}, in no class folder."
             for folder, number in loose.items()
             if number
         ]
@@ -283,7 +280,7 @@ def _refuse_unknown_splits(root: Path, files: Mapping[str, Sequence[PictureFile]
         raise TenfoldError(
             f"{_listed(list(files))} in {root} each hold {_listed(sorted(inner[0]))}: if they are "
             "splits, name them train, validation and test; if they are the classes, move their "
-            "pictures up into them."
+            "images up into them."
         )
 
 

@@ -12,27 +12,35 @@ from typing import Any
 from tenfold.data.archives import is_archive
 from tenfold.data.arrays import read_npz
 from tenfold.data.cifar import is_cifar, read_cifar
-from tenfold.data.csv_tables import find_tables, names_classes, read_csv_folder
+from tenfold.data.csv_tables import csv_folder_table, find_tables, names_classes
 from tenfold.data.decoded import resize_dataset
 from tenfold.data.folders import (
     class_folders,
     folder_within,
+    image_folder_table,
     picture_files,
-    read_image_folder,
 )
 from tenfold.data.images import Dataset, Settings, class_gaps, with_distinct_ids
-from tenfold.data.parquet import read_parquet
+from tenfold.data.parquet import parquet_table
+from tenfold.data.tables import Table, decode_table
 from tenfold.errors import TenfoldError
+from tenfold.files import read_json
 
 logger = logging.getLogger("tenfold")
 
 _READERS: dict[str, Callable[[Path, Settings], Dataset]] = {
     "cifar": read_cifar,
     "npz": read_npz,
-    "parquet": read_parquet,
-    "csv": read_csv_folder,
-    "images": read_image_folder,
 }
+TABLES: dict[str, Callable[[Path], Table]] = {
+    "parquet": parquet_table,
+    "csv": csv_folder_table,
+    "images": image_folder_table,
+}
+"""What reads each format up to the images themselves."""
+
+RELABELLED = "relabelled.json"
+"""In a folder that `tenfold data relabel` wrote: where it is from, and what was done."""
 
 
 def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
@@ -47,14 +55,28 @@ def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
             f"The image size is {settings.image_size}, where 0 or more pixels are expected."
         )
     try:
-        dataset = resize_dataset(_READERS[detect(place)](place, settings), settings)
+        kind = detect(place)
+        found = (
+            decode_table(TABLES[kind](place), settings)
+            if kind in TABLES
+            else _READERS[kind](place, settings)
+        )
+        dataset = resize_dataset(found, settings)
         gaps = class_gaps(dataset.splits()).values()
-        return with_distinct_ids(replace(dataset, notes=(*dataset.notes, *gaps)), place)
+        notes = (*_relabelled(place), *dataset.notes, *gaps)
+        return with_distinct_ids(replace(dataset, notes=notes), place)
     except OSError as error:
         where = error.filename or place
         raise TenfoldError(
             f"{where} can't be read ({error.strerror or error}); check its permissions."
         ) from error
+
+
+def _relabelled(path: Path) -> list[str]:
+    """What `tenfold data relabel` says of what it wrote."""
+    file = (path if path.is_dir() else path.parent) / RELABELLED
+    found = read_json(file) if file.is_file() else None
+    return [str(found["note"])] if isinstance(found, dict) and "note" in found else []
 
 
 def detect(path: Path) -> str:
@@ -73,7 +95,7 @@ def detect(path: Path) -> str:
         raise TenfoldError(
             f"{path} holds no data set that is known: CIFAR batches (data_batch_1.bin, "
             "data_batch_1, train.bin), parquet files, a CSV file of labels (trainLabels.csv, "
-            "labels.csv) with pictures, class folders (train/cat/1.jpg or cat/1.jpg), and an npz "
+            "labels.csv) with images, class folders (train/cat/1.jpg or cat/1.jpg), and an npz "
             "file were looked for."
         )
     return kind
@@ -83,7 +105,7 @@ def unknown_name(name: str, known: Iterable[str]) -> TenfoldError:
     """The error for a name that is neither one of the `known` data sets nor a path."""
     names = list(known)
     nearest = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "check it, or where the pictures are now."
+    hint = f"did you mean {nearest[0]}?" if nearest else "check it, or where the images are now."
     return TenfoldError(
         f"{name} is neither a path that exists nor one of {', '.join(names)}; {hint}"
     )
@@ -98,7 +120,7 @@ def _detect_folder(path: Path) -> str | None:
         if len(folders) < 2 or not all(names_classes(file, folders) for file in tables):
             return "csv"
         passed = ", ".join(file.name for file in tables)
-        logger.info("In %s, %s names class folders and no pictures: passed over.", path, passed)
+        logger.info("In %s, %s names class folders and no images: passed over.", path, passed)
     if any(picture_files(path, suffixes=(".parquet",))):
         return "parquet"
     if any("/" in file.path for file in picture_files(path)):  # looks no further than the first

@@ -85,21 +85,21 @@ class Part:
 
 
 def find_pictures(places: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Paths of picture files: those given, and those in folders given, at any depth, each once.
+    """Paths of image files: those given, and those in folders given, at any depth, each once.
 
-    Raises TenfoldError for a path where nothing is, and for a folder without pictures.
+    Raises TenfoldError for a path where nothing is, and for a folder without images.
     """
     found: dict[str, None] = {}
     for place in map(Path, places):
         if place.is_dir():
             inside = [os.path.join(place, file.path) for file in picture_files(place)]
             if not inside:
-                raise TenfoldError(f"{place} holds no pictures; check the path.")
+                raise TenfoldError(f"{place} holds no images; check the path.")
             found.update(dict.fromkeys(inside))
         elif place.exists():
             found[os.fspath(place)] = None
         else:
-            raise TenfoldError(f"There is no picture or folder {place}; check the path.")
+            raise TenfoldError(f"There is no image or folder {place}; check the path.")
     return list(found)
 
 
@@ -176,7 +176,7 @@ def _files_at(place: str) -> list[str]:
     images = [file for file in found if file.lower().endswith(PICTURE_SUFFIXES)]
     images = images or [file for file in found if _kind(file) != "image"]
     if not images:
-        raise TenfoldError(f"{place} holds no pictures; check the path.")
+        raise TenfoldError(f"{place} holds no images; check the path.")
     return images
 
 

@@ -177,26 +177,33 @@ def numbered_ids(split: str, num_images: int) -> NDArray[np.str_]:
 
 
 def with_distinct_ids(dataset: Dataset, place: Path) -> Dataset:
-    """The data set with the split before each id, as in `test/7`, if splits share ids.
+    """The data set with ids as `distinct_ids` has them."""
+    splits = dataset.splits()
+    before = {split: images.ids.tolist() for split, images in splits.items()}
+    after = distinct_ids(before, place)
+    if after is before:
+        return dataset
+    return dataset.with_splits(
+        {split: replace(images, ids=np.array(after[split])) for split, images in splits.items()}
+    )
+
+
+def distinct_ids(ids: Mapping[str, list[str]], place: Path) -> Mapping[str, list[str]]:
+    """The ids of each split, with the split before each, as in `test/7`, if splits share some.
 
     Raises TenfoldError where two images of a split have the same id.
     """
-    splits = dataset.splits()
-    for split, images in splits.items():
-        name, times = max(Counter(images.ids.tolist()).items(), key=itemgetter(1), default=("", 0))
+    for split, own in ids.items():
+        name, times = max(Counter(own).items(), key=itemgetter(1), default=("", 0))
         if times > 1:
             raise TenfoldError(
                 f"{place}: {times} images of the {split} split have the id {name!r}; give each its "
                 "own, or leave the ids out."
             )
-    ids = np.concatenate([images.ids for images in splits.values()]).tolist()
-    if len(set(ids)) == len(ids):
-        return dataset
-    apart = {
-        split: replace(images, ids=np.array([f"{split}/{name}" for name in images.ids.tolist()]))
-        for split, images in splits.items()
-    }
-    return dataset.with_splits(apart)
+    every = [name for own in ids.values() for name in own]
+    if len(set(every)) == len(every):
+        return ids
+    return {split: [f"{split}/{name}" for name in own] for split, own in ids.items()}
 
 
 def class_gaps(splits: Mapping[str, Images]) -> dict[str, str]:

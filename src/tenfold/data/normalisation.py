@@ -16,7 +16,7 @@ class Normalisation(NamedTuple):
 
 
 def channel_statistics(images: Images) -> Normalisation:
-    """Exact mean and (population) standard deviation over all pixels of all pictures.
+    """Exact mean and (population) standard deviation over all pixels of all images.
 
     Counted through a histogram of the 256 values a channel, so nothing is rounded.
     """
@@ -41,7 +41,7 @@ def value_counts(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def normalisation_of(images: Images, kind: str) -> Normalisation:
-    """The constants of a recipe's `data.normalisation`, drawn from training pictures alone.
+    """The constants of a recipe's `data.normalisation`, drawn from training images alone.
 
     kind: `standardise` (mean 0 and deviation 1 a channel), `unit` ([0, 1]) or `symmetric`
     ([-1, 1]).

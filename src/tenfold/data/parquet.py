@@ -1,4 +1,4 @@
-"""Parquet as the Hugging Face hub lays it out: a picture file and a label in every row.
+"""Parquet as the Hugging Face hub lays it out: an image file and a label in every row.
 
 One or several files a split, which their names tell: `train-00000-of-00001.parquet`. The image
 column, `img`, `image` or what the hub's metadata call one, holds bytes or a struct of `bytes` and
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tenfold.data.folders import picture_files
-from tenfold.data.images import Dataset, Settings, Source
+from tenfold.data.images import Source
 from tenfold.data.tables import (
     GROUP_COLUMNS,
     Label,
     Row,
+    Table,
     as_text,
-    decode_table,
     names_declared,
     split_within,
 )
@@ -36,7 +36,7 @@ IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
 
 
-def read_parquet(path: Path, settings: Settings) -> Dataset:
+def parquet_table(path: Path) -> Table:
     """The data set in a parquet file, or in a folder of them; one file without a split is train.
 
     Raises TenfoldError where a file is damaged or lacks an image or label column, where a label
@@ -44,17 +44,18 @@ def read_parquet(path: Path, settings: Settings) -> Dataset:
     """
     table: dict[str, list[Row]] = defaultdict(list)
     declared: tuple[str, ...] | None = None
-    for split, files in _files_by_split(path).items():
+    for split, files in files_by_split(path).items():
         for file in files:
             rows, names = _read_file(file, path)
             if names and declared and names != declared:
                 raise TenfoldError(f"{file} names other classes than the files before it.")
             declared = names or declared
             table[split] += rows
-    return decode_table(table, settings, place=path, source=f"{path} (parquet)", declared=declared)
+    return Table(table, place=path, source=f"{path} (parquet)", declared=declared)
 
 
-def _files_by_split(path: Path) -> dict[str, list[Path]]:
+def files_by_split(path: Path) -> dict[str, list[Path]]:
+    """The parquet files of each split, in order; see `parquet_table`."""
     if not path.is_dir():
         return {"train": [path]}
     files = [path / file.path for file in picture_files(path, suffixes=(".parquet",))]
@@ -74,7 +75,7 @@ def _files_by_split(path: Path) -> dict[str, list[Path]]:
             )
         found[split].append(file)
     if "train" not in found:
-        raise TenfoldError(f"{path} holds no parquet file of training pictures; check the path.")
+        raise TenfoldError(f"{path} holds no parquet file of training images; check the path.")
     return found
 
 
@@ -83,11 +84,7 @@ def _read_file(file: Path, root: Path) -> tuple[list[Row], tuple[str, ...] | Non
     name = str(file) if file == root else file.relative_to(root).as_posix()
     with open_table(file, str(file)) as opened:
         schema = opened.schema_arrow
-        features = _features(schema)
-        image = image_column(schema, file)
-        known = [name for name in LABEL_COLUMNS if name in schema.names]
-        others = _of_kind(features, "ClassLabel")
-        label = _column(schema, file, [*known, *others, *LABEL_COLUMNS], "label")
+        image, label = image_column(schema, file), label_column(schema, file)
         group = next((name for name in GROUP_COLUMNS if name in schema.names), None)
         more = [name for name in ("id", group) if name in schema.names]
         table = opened.read(columns=[image, label, *more])
@@ -106,7 +103,7 @@ def _read_file(file: Path, root: Path) -> tuple[list[Row], tuple[str, ...] | Non
             zip(sources, labels, ids, groups, strict=True), start=1
         )
     ]
-    return rows, _class_names(features, label, file)
+    return rows, _class_names(features_of(schema), label, file)
 
 
 @contextlib.contextmanager
@@ -134,8 +131,15 @@ def ids_in(table: "pa.Table") -> list[Any]:
 
 def image_column(schema: "pa.Schema", file: Path) -> str:
     """The column that holds the images. Raises TenfoldError where there is none."""
-    images = _of_kind(_features(schema), "Image")
+    images = _of_kind(features_of(schema), "Image")
     return _column(schema, file, [*images, *IMAGE_COLUMNS], "image")
+
+
+def label_column(schema: "pa.Schema", file: Path) -> str:
+    """The column that holds the labels. Raises TenfoldError where there is none."""
+    known = [name for name in LABEL_COLUMNS if name in schema.names]
+    others = _of_kind(features_of(schema), "ClassLabel")
+    return _column(schema, file, [*known, *others, *LABEL_COLUMNS], "label")
 
 
 def _of_kind(features: dict[str, Any], kind: str) -> list[str]:
@@ -153,7 +157,8 @@ def _column(schema: "pa.Schema", file: Path, names: Sequence[str], what: str) ->
     return found
 
 
-def _features(schema: "pa.Schema") -> dict[str, Any]:
+def features_of(schema: "pa.Schema") -> dict[str, Any]:
+    """What the hub's metadata say of the columns; empty without them."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
@@ -182,7 +187,7 @@ def pictures_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source
     paths = _of_type(parts.get("path"), types.is_string, types.is_large_string)
     if contents is None and paths is None:
         raise TenfoldError(
-            f"{file}: column {name} holds {column.type}, where the bytes of picture files were "
+            f"{file}: column {name} holds {column.type}, where the bytes of image files were "
             "expected."
         )
     nothing = [None] * len(column)

@@ -5,15 +5,18 @@ generator, whose stream is fixed. A larger draw with the same seed contains a sm
 class, so that runs on 1,000 and on 10,000 pictures can be compared.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.data.corrections import correct_training
 from tenfold.data.duplicates import NearPairs, exact_groups, joined, near_pairs
 from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError
@@ -35,6 +38,8 @@ class TrainingData:
     notes: tuple[str, ...] = ()
     checksums: Mapping[str, str] = field(default_factory=dict)
     window: tuple[float, ...] = ()
+    corrections: str = ""
+    """SHA-256 of the file by which labels were corrected; empty where none was."""
 
 
 def training_data(
@@ -44,6 +49,7 @@ def training_data(
     validation_size: float,
     seed: int,
     test_size: float = 0.2,
+    corrections: str = "",
 ) -> TrainingData:
     """What is trained and validated on, as `evaluation_split` sees it with the same arguments.
 
@@ -54,9 +60,11 @@ def training_data(
     below 1 of what is there. Where so many pictures are
     nearly alike that this can't be, exact ones are kept on one side and a note says so. Then
     `train_size` pictures are drawn for training, or all for 0. With a `validation_size` of 0 there
-    is no validation.
+    is no validation. corrections: a file by which labels of the training images are corrected
+    once all splits are drawn, see `tenfold.data.corrections`.
 
-    Raises TenfoldError for sizes that are not possible, and for splits of unequal image sizes.
+    Raises TenfoldError for sizes that are not possible, for splits of unequal image sizes, and as
+    `correct_training` does.
     """
     for split, images in dataset.splits().items():
         if images.size != dataset.train.size:
@@ -68,14 +76,20 @@ def training_data(
     sizes = _Sizes(train_size, validation_size, test_size, seed)
     train = _images(dataset, "train", sizes)
     assert train is not None
+    notes, content = [*dataset.notes, *_partition(dataset, sizes).notes], ""
+    if corrections:
+        train, note = correct_training(train, dataset, Path(corrections))
+        notes.append(note)
+        content = hashlib.sha256(Path(corrections).read_bytes()).hexdigest()
     return TrainingData(
         train=train,
         validation=_images(dataset, "validation", sizes),
         dataset_name=dataset.name,
         source=dataset.source,
-        notes=(*dataset.notes, *_partition(dataset, sizes).notes),
+        notes=tuple(notes),
         checksums=dataset.checksums,
         window=dataset.window,
+        corrections=content,
     )
 
 
@@ -87,6 +101,7 @@ def evaluation_split(
     validation_size: float,
     seed: int,
     test_size: float = 0.2,
+    corrections: str = "",
 ) -> Images:
     """The pictures of `train`, `validation` or `test`, under the arguments of `training_data`.
 
@@ -103,6 +118,8 @@ def evaluation_split(
             f"there are no other pictures for it; set data.{split_name}_size to a share such as "
             "0.1."
         )
+    if corrections and split_name == "train":
+        images = correct_training(images, dataset, Path(corrections)).train
     return images
 
 
@@ -151,7 +168,7 @@ def _make_partition(images: Images, dataset: Dataset, sizes: _Sizes) -> _Partiti
     makes_test = dataset.test is None and sizes.test != 0
     makes_validation = dataset.validation is None and sizes.validation != 0
     exact = exact_groups([images.pixels]) if makes_test or makes_validation else rest
-    together = _with_groups(exact, images.groups)
+    together = with_groups(exact, images.groups)
     if makes_test:
         near = joined(together, near_pairs([images.pixels], groups=exact))
         test, apart = _hold_out(images, rest, (near, together), "test", sizes)
@@ -168,7 +185,7 @@ def _make_partition(images: Images, dataset: Dataset, sizes: _Sizes) -> _Partiti
     return _Partition(rest, validation, test, tuple(notes))
 
 
-def _with_groups(exact: _Numbers, groups: NDArray[np.str_] | None) -> _Numbers:
+def with_groups(exact: _Numbers, groups: NDArray[np.str_] | None) -> _Numbers:
     """For each image the first of all that are exact duplicates of it or of its group."""
     if groups is None:
         return exact

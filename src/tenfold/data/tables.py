@@ -64,6 +64,23 @@ class Row(NamedTuple):
     group: str = ""
 
 
+class Table(NamedTuple):
+    """Images before they are decoded.
+
+    rows: by split. place: what messages call it; source: what a data set says of where it is from.
+    declared: class names, where they are known. least_classes: what to say where there are fewer
+    than two, if that is an error. root: the folder by which the images are kept in the cache.
+    """
+
+    rows: Mapping[str, Sequence[Row]]
+    place: Path
+    source: str
+    declared: tuple[str, ...] | None = None
+    least_classes: str = ""
+    root: Path | None = None
+    notes: Sequence[str] = ()
+
+
 class NumberedLabels(NamedTuple):
     """Splits that have labels. labels: split -> `(N,)` int64, indices into class_names."""
 
@@ -102,45 +119,50 @@ def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
-def decode_table(
-    table: Mapping[str, Sequence[Row]],
-    settings: Settings,
-    *,
-    place: Path,
-    source: str,
-    declared: tuple[str, ...] | None = None,
-    least_classes: str = "",
-    root: Path | None = None,
-    notes: Iterable[str] = (),
-) -> Dataset:
-    """The data set of the rows by split.
+def number_table(table: Table) -> tuple[dict[str, Sequence[Row]], NumberedLabels]:
+    """The splits that have labels, in order, and the class of each row.
 
-    declared: class names, where they are known. least_classes: what to say where there are fewer
-    than two, if that is an error. root: the folder by which the images are kept in the cache.
-    Raises TenfoldError as `number_labels` does, for broken images, all of them listed, unless they
+    Raises TenfoldError as `number_labels` does, and where no training image is left.
+    """
+    place = table.place
+    rows = {split: table.rows[split] for split in SPLITS if table.rows.get(split)}
+    numbered = number_labels(
+        {split: [row.label for row in own] for split, own in rows.items()},
+        declared=table.declared,
+        place=place,
+        where=lambda split, position: rows[split][position].place or rows[split][position].shown,
+    )
+    names = numbered.class_names
+    if table.least_classes and len(names) < 2:
+        found = f"only the class {names[0]!r}" if names else "no classes"
+        raise TenfoldError(f"{place} has {found}; {table.least_classes}.")
+    rows = {split: own for split, own in rows.items() if split in numbered.labels}
+    if "train" not in rows:
+        raise TenfoldError(f"{place} holds no training pictures; check the path.")
+    return rows, numbered
+
+
+def ids_of(split: str, rows: Sequence[Row]) -> NDArray[np.str_]:
+    """The rows' ids: their own where all have one, else their numbers in the split."""
+    own = [row.id for row in rows if row.id is not None]
+    return np.array(own, np.str_) if len(own) == len(rows) else numbered_ids(split, len(rows))
+
+
+def decode_table(table: Table, settings: Settings) -> Dataset:
+    """The data set of the rows.
+
+    Raises TenfoldError as `number_table` does, for broken images, all of them listed, unless they
     are to be skipped, and where no training image is left.
     """
     from tenfold.data.decoded import decode_files, entry_of  # What a table alone does without.
     from tenfold.data.decoding import WHITE_LEVELS
 
-    table = {split: table[split] for split in SPLITS if table.get(split)}
-    numbered = number_labels(
-        {split: [row.label for row in rows] for split, rows in table.items()},
-        declared=declared,
-        place=place,
-        where=lambda split, position: table[split][position].place or table[split][position].shown,
-    )
-    names = numbered.class_names
-    if least_classes and len(names) < 2:
-        found = f"only the class {names[0]!r}" if names else "no classes"
-        raise TenfoldError(f"{place} has {found}; {least_classes}.")
-    table = {split: rows for split, rows in table.items() if split in numbered.labels}
-    if "train" not in table:
-        raise TenfoldError(f"{place} holds no training pictures; check the path.")
-    rows = [row for own in table.values() for row in own]
+    place, root = table.place, table.root
+    by_split, numbered = number_table(table)
+    rows = [row for own in by_split.values() for row in own]
     entry = None if root is None else entry_of(root, [row.stamp for row in rows], settings)
     decoded = decode_files([row.source for row in rows], settings, entry=entry)
-    all_notes = [*notes, *numbered.notes]
+    all_notes = [*table.notes, *numbered.notes]
     window = settings.window or ((0, decoded.white_level) if decoded.white_level else ())
     if not settings.window and 0 < decoded.white_level < WHITE_LEVELS[-1]:
         all_notes.append(
@@ -150,12 +172,12 @@ def decode_table(
     if decoded.broken:
         broken = {rows[position].shown: why for position, why in sorted(decoded.broken.items())}
         all_notes.append(_broken_note(broken, len(rows), place=place, skip=settings.skip_broken))
-    splits = _decoded_splits(table, numbered, decoded)
-    all_notes += [f"All images of the {s} split are broken." for s in table if s not in splits]
+    splits = _decoded_splits(by_split, numbered, decoded)
+    all_notes += [f"All images of the {s} split are broken." for s in by_split if s not in splits]
     if "train" not in splits:
-        raise TenfoldError(f"Every training picture in {place} is broken; check the files.")
+        raise TenfoldError(f"Every training image in {place} is broken; check the files.")
     all_notes += _group_notes(splits)
-    return Dataset.of(place.name, splits, source, notes=tuple(all_notes), window=window)
+    return Dataset.of(place.name, splits, table.source, notes=tuple(all_notes), window=window)
 
 
 def _decoded_splits(
@@ -169,10 +191,7 @@ def _decoded_splits(
         start, part = start + len(rows), slice(done, done + len(keep))
         done = part.stop
         if keep:
-            sizes, own = decoded.sizes[part], [row.id for row in rows if row.id is not None]
-            ids = (
-                np.array(own, np.str_) if len(own) == len(rows) else numbered_ids(split, len(rows))
-            )
+            sizes, ids = decoded.sizes[part], ids_of(split, rows)
             groups = [rows[n].group for n in keep]
             if decoded.groups:
                 groups = [a or b for a, b in zip(groups, decoded.groups[part], strict=True)]
@@ -216,9 +235,9 @@ def _broken_note(broken: Mapping[str, str], num_all: int, *, place: Path, skip: 
     listed = "; ".join(f"{name} ({why})" for name, why in list(broken.items())[:_MAX_SHOWN])
     if len(broken) > _MAX_SHOWN:
         for name, why in broken.items():
-            logger.warning("Broken picture: %s (%s)", name, why)
+            logger.warning("Broken image: %s (%s)", name, why)
         listed += f"; and {len(broken) - _MAX_SHOWN} more, all of them listed in the log"
-    of_all = f"{len(broken)} of {counted(num_all, 'picture')}"
+    of_all = f"{len(broken)} of {counted(num_all, 'image')}"
     if not skip:
         raise TenfoldError(
             f"{of_all} in {place} can't be read: {listed}; mend or "

@@ -33,7 +33,7 @@ def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = No
     for name in dataset.class_names:
         if not name.strip() or "\n" in name or "\r" in name:
             raise TenfoldError(f"The class name {name!r} doesn't fit on a line; rename the class.")
-    with _new_folder(path) as folder:
+    with new_folder(path) as folder:
         write_text(folder / CLASSES_FILE, "".join(f"{name}\n" for name in dataset.class_names))
         for split, images in dataset.splits().items():
             (folder / split).mkdir()
@@ -76,7 +76,7 @@ def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = N
         [("img", image), ("label", pa.int64()), ("id", pa.string()), *group],
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
-    with _new_folder(path) as folder:
+    with new_folder(path) as folder:
         for split, images in dataset.splits().items():
             file = folder / f"{split}-00000-of-00001.parquet"
             with (
@@ -107,7 +107,7 @@ def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None)
 
     Raises TenfoldError where something is at `path` already, and where the disk is full.
     """
-    _require_free(path)
+    require_free(path)
     arrays: dict[str, NDArray[Any]] = {"class_names": np.array(dataset.class_names, dtype=np.str_)}
     for split, images in dataset.splits().items():
         arrays[f"{split}_images"] = images.pixels
@@ -134,9 +134,9 @@ def _encode(pixels: NDArray[np.uint8]) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, renamed to it once the block is through."""
-    _require_free(path)
+    require_free(path)
     require_writable(path.parent)
     try:
         with replacing(path) as temporary:
@@ -151,7 +151,8 @@ def _new_folder(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def _require_free(path: Path) -> None:
+def require_free(path: Path) -> None:
+    """Raise TenfoldError where something is at `path` other than an empty folder."""
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.exists() or path.is_symlink():

@@ -1,6 +1,7 @@
 """A model to predict with, by where it is: a run's folder, its weights alone, or an ONNX file."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.picture_predictions import Model
@@ -18,19 +19,34 @@ def model_file(run: Path) -> Path:
     raise TenfoldError(f"There is no model {run}; check the path.")
 
 
-def load_any(run: Path, *, accuracy: float | None, threads: int | None) -> tuple[Model, float]:
-    """The model, and the confidence below which a prediction is unsure.
+class Loaded(NamedTuple):
+    """A model, the confidence below which a prediction is unsure, and the probability from which on
+    a class belongs to an image's set, where sets were asked for."""
 
-    accuracy: 0.95 or 0.99, which the sure ones are to have; None calls none unsure. threads: None
-    takes all cores. Raises TenfoldError where the model can't be used, or promises no such
-    accuracy.
+    model: Model
+    threshold: float = 0.0
+    set_threshold: float | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Both thresholds, as `predict_parts` takes them."""
+        return {"threshold": self.threshold, "set_threshold": self.set_threshold}
+
+
+def load_any(
+    run: Path, *, accuracy: float | None = None, sets: float | None = None, threads: int | None
+) -> Loaded:
+    """The model that `run` names, and what was fitted for it.
+
+    accuracy: 0.95 or 0.99, which the sure predictions are to have; None calls none unsure. sets:
+    0.9, 0.95 or 0.99, which of the sets of classes are to hold the true one. threads: None takes
+    all cores. Raises TenfoldError where the model can't be used, or promises no such thing.
     """
     if run.suffix == ".onnx":
         from tenfold.deployment.predictor import Predictor
 
-        predictor = Predictor(run, threads=threads or 0, accuracy=accuracy)
-        return predictor, predictor.threshold
-    from tenfold.evaluation.calibration import fitted_of, why_unfitted
+        predictor = Predictor(run, threads=threads or 0, accuracy=accuracy, sets=sets)
+        return Loaded(predictor, predictor.threshold, predictor.set_threshold)
+    from tenfold.evaluation.calibration import fitted_of, set_threshold, why_unfitted
     from tenfold.evaluation.thresholds import confidence_for
     from tenfold.evaluation.trained import load
     from tenfold.results.runs import read_result
@@ -38,15 +54,18 @@ def load_any(run: Path, *, accuracy: float | None, threads: int | None) -> tuple
 
     prepare_process(threads)
     if run.suffix == ".safetensors":
-        if accuracy is not None:
-            raise TenfoldError(
-                f"{run} alone has no thresholds; name the run's folder, or leave out --accuracy."
-            )
-        return load(run), 0.0
-    folder, threshold = open_run(run), 0.0
+        for option, asked in (("--accuracy", accuracy), ("--sets", sets)):
+            if asked is not None:
+                raise TenfoldError(
+                    f"{run} alone has no thresholds; name the run's folder, or leave out {option}."
+                )
+        return Loaded(load(run))
+    folder, threshold, least = open_run(run), 0.0, None
     if accuracy is not None:
         result = read_result(folder.result)
         fitted = fitted_of(result)
         known = [each.to_dict() for each in (fitted.thresholds if fitted else ())]
         threshold = confidence_for(known, accuracy, unfitted=why_unfitted(result))
-    return load(folder.path), threshold
+    if sets is not None:
+        least = set_threshold(read_result(folder.result), sets)
+    return Loaded(load(folder.path), threshold, least)

@@ -87,9 +87,9 @@ class Service:
         try:
             return await self.aside(lambda: read(uncompressed(body, encoding, max_bytes=limit)))
         except TooLargePictureError as error:
-            raise HTTPException(413, f"The picture {error}") from error
+            raise HTTPException(413, f"The image {error}") from error
         except BrokenPictureError as error:
-            raise HTTPException(415, f"The picture {error}") from error
+            raise HTTPException(415, f"The image {error}") from error
 
     def pixels(self, content: bytes) -> NDArray[np.uint8]:
         """A file's pixels at the model's size. Raises BrokenPictureError."""
@@ -201,6 +201,8 @@ def _add_images(app: FastAPI, service: Service) -> None:
         }
         if prediction.positive:
             reply["positive"] = prediction.positive
+        if predictor.sets is not None:
+            reply["set"] = prediction.conformal_set
         if details:
             reply["seen"] = await service.aside(lambda: png_data_uri(pixels))
             if predictor.has_map:

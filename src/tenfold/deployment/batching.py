@@ -70,7 +70,7 @@ class Batcher:
         if not self.is_alive:
             raise busy(STOPPED)
         if len(self._waiting) + len(pixels) > self.most_waiting:
-            raise busy("Too many pictures wait")
+            raise busy("Too many images wait")
         loop = asyncio.get_running_loop()
         items = [_Item(image, loop.create_future()) for image in pixels]
         self._waiting += items

@@ -115,8 +115,8 @@ class Actor:
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            model, _ = load_any(Path(folder, shipped.name), accuracy=None, threads=threads)
-        self._predict = predict_here(model, settings)
+            loaded = load_any(Path(folder, shipped.name), threads=threads)
+        self._predict = predict_here(loaded.model, settings)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row that the driver takes apart. What is wrong with the images is no reason to try

@@ -20,7 +20,7 @@ from tenfold.deployment.graph import INPUT, quantise, write_onnx
 from tenfold.deployment.options import ExportOptions
 from tenfold.deployment.predictor import FORMAT, METADATA_KEY, made_up_images, open_session
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.calibration import fitted_of, why_unfitted
+from tenfold.evaluation.calibration import fitted_of, set_facts, why_unfitted
 from tenfold.evaluation.evaluate import open_data, split_of, use_of
 from tenfold.evaluation.operating_points import operating_points_of
 from tenfold.evaluation.predictions import map_labels
@@ -200,6 +200,7 @@ def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> di
             {name: getattr(each, name) for name in ("accuracy", "confidence", "num_images")}
             for each in (fitted.thresholds if fitted else ())
         ],
+        "sets": set_facts(fitted),
         "unfitted": why_unfitted(result),
         "operating_points": [
             {name: getattr(each, name) for name in ("class_name", "sensitivity", "threshold")}

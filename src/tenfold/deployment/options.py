@@ -6,6 +6,11 @@ from typing import Annotated
 
 import typer
 
+SetsOption = Annotated[
+    int | None,
+    "90, 95 or 99: also name the classes that hold the true one in so many cases of a hundred.",
+]
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -43,6 +48,7 @@ class ServerOptions:
         "95 or 99: call predictions unsure where fewer in a hundred would be right; "
         "otherwise where they are likelier wrong than right.",
     ] = None
+    sets: SetsOption = None
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to compute with; results depend on it.")
     ] = None

@@ -28,7 +28,7 @@ from tenfold.data.decoding import (
 )
 from tenfold.errors import TenfoldError, first_line, missing_extra
 from tenfold.evaluation.probabilities import softmax
-from tenfold.evaluation.thresholds import confidence_for
+from tenfold.evaluation.thresholds import confidence_for, set_of, set_threshold_for
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -59,7 +59,8 @@ class Prediction:
     calibrated. probabilities: by class, the likeliest first. error: why an image is broken, else
     empty. is_unsure: whether the confidence is below the threshold asked for, so that it had
     better not be used. positive: of each class that `tenfold evaluate --sensitivity` chose a
-    threshold for, whether its probability reaches that.
+    threshold for, whether its probability reaches that. conformal_set: the classes that hold
+    the true one as often as asked for, the likeliest first; empty where nothing was asked for.
     """
 
     label: str
@@ -68,16 +69,18 @@ class Prediction:
     error: str = ""
     is_unsure: bool = False
     positive: dict[str, bool] = field(default_factory=dict)
+    conformal_set: tuple[str, ...] = ()
 
 
 class Predictor:
     """A model that `tenfold export` wrote.
 
     threads: of ONNX Runtime; 0 takes all cores. accuracy: 0.95 or 0.99 calls predictions unsure
-    where fewer would be right; None calls none so. one_view: look at each image once, where the run
-    looks at unsure ones several times. shares_cores: leave the cores to others while there is
-    nothing to compute, which costs a little when there is. Raises TenfoldError where the file is no
-    such model.
+    where fewer would be right; None calls none so. sets: 0.9, 0.95 or 0.99 gives each prediction
+    the set of classes that holds the true one in so many of the cases, for images like those for
+    validation. one_view: look at each image once, where the run looks at unsure ones several times.
+    shares_cores: leave the cores to others while there is nothing to compute, which costs a little
+    when there is. Raises TenfoldError where the file is no such model, or promises no such thing.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Predictor:
         *,
         threads: int = 0,
         accuracy: float | None = None,
+        sets: float | None = None,
         one_view: bool = False,
         shares_cores: bool = False,
     ) -> None:
@@ -111,6 +115,7 @@ class Predictor:
             self.threshold = confidence_for(facts["thresholds"], accuracy, unfitted=unfitted)
         points = facts.get("operating_points", ())
         self.operating_points = {each["class_name"]: each["threshold"] for each in points}
+        self.sets, self.set_threshold = sets, self._set_threshold(sets)
         self.has_map = any(output.name == "where" for output in self._session.get_outputs())
 
     def predict(self, image: AnyPicture) -> Prediction:
@@ -170,11 +175,30 @@ class Predictor:
         order = np.argsort(-probabilities, kind="stable")
         confidence = float(probabilities[order[0]])
         by_class = {self.class_names[index]: float(probabilities[index]) for index in order}
-        is_unsure = confidence < self.threshold
-        positive = {name: by_class[name] >= t for name, t in self.operating_points.items()}
+        points = self.operating_points.items()
         return Prediction(
-            self.class_names[order[0]], confidence, by_class, is_unsure=is_unsure, positive=positive
+            self.class_names[order[0]],
+            confidence,
+            by_class,
+            is_unsure=confidence < self.threshold,
+            positive={name: by_class[name] >= least for name, least in points},
+            conformal_set=set_of(self.class_names, probabilities, self.set_threshold),
         )
+
+    def _set_threshold(self, coverage: float | None) -> float | None:
+        if coverage is None:
+            return None
+        if self._views != self.facts["views"]["kind"]:
+            raise TenfoldError(
+                "The sets were fitted on predictions from several views of an image, and promise "
+                "nothing for one; leave out --one-view or --sets."
+            )
+        if "sets" not in self.facts:
+            raise TenfoldError(
+                f"{self.path} is of an older tenfold, which exported no sets; export the run again."
+            )
+        unfitted = self.facts.get("unfitted", "")
+        return set_threshold_for(self.facts["sets"], coverage, unfitted=unfitted)
 
     def _predict_batch(self, images: Sequence[AnyPicture]) -> list[Prediction]:
         read: list[NDArray[np.uint8] | str] = []

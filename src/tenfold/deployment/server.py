@@ -56,6 +56,7 @@ def serve(
         path,
         threads=options.threads or 0,
         accuracy=options.accuracy / 100 if options.accuracy is not None else None,
+        sets=options.sets / 100 if options.sets is not None else None,
         one_view=options.one_view,
         shares_cores=True,
     )

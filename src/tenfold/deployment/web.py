@@ -51,7 +51,7 @@ def write_web(model: Path, folder: Path, runtime: list[Path]) -> list[Path]:
 
 def known_to_page(predictor: Predictor, name: str) -> dict[str, object]:
     """What a page in a browser needs to know of the model called `name`."""
-    own = ("class_names", "image_size", "threshold", "has_map")
+    own = ("class_names", "image_size", "threshold", "sets", "has_map")
     known = {"samples": [], "operating_points": [], "scores": {}, **predictor.facts}
     stated = ("accuracy", "data", "samples", "temperature", "views", "operating_points", "scores")
     return {

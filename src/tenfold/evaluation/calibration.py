@@ -5,14 +5,14 @@ Everything that is fitted is fitted on validation pictures and measured on other
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
-from tenfold.evaluation.thresholds import CERTAINTY, images_needed
+from tenfold.evaluation.thresholds import CERTAINTY, images_needed, in_set, set_threshold_for
 from tenfold.results.facts import Fact
 from tenfold.results.runs import Fitted, Result, Threshold, Unfitted
 
@@ -97,19 +97,35 @@ def fitted_of(result: Result) -> Fitted | None:
     return kept if isinstance(kept, Fitted) and not why_unfitted(result) else None
 
 
-class PredictionSets(Fact):
-    """What sets of classes with a promised coverage do on pictures that they were not fitted on.
+def set_facts(fitted: Fitted | None) -> list[dict[str, Any]]:
+    """What was fitted for sets, as `set_threshold_for` takes it."""
+    if fitted is None:
+        return []
+    return [
+        {"coverage": coverage, "probability": least, "num_images": fitted.num_images}
+        for coverage, least in fitted.sets
+    ]
 
-    promised: share of pictures whose true class should be in their set. least: the probability
+
+def set_threshold(result: Result, coverage: float) -> float:
+    """The probability from which on a class belongs to a set of a run. Raises TenfoldError as
+    `set_threshold_for` does."""
+    known, unfitted = set_facts(fitted_of(result)), why_unfitted(result)
+    return set_threshold_for(known, coverage, unfitted=unfitted)
+
+
+class PredictionSets(Fact):
+    """What sets of classes with a promised coverage do on images that they were not fitted on.
+
+    promised: share of images whose true class should be in their set. least: the probability
     from which on a class belongs to a set. coverage: the share measured. mean_size: classes in a
-    set. empty, single: shares of sets with no class and with one.
+    set. single: share of sets with one class.
     """
 
     promised: float
     least: float
     coverage: float
     mean_size: float
-    empty: float
     single: float
 
 
@@ -257,11 +273,11 @@ def selective_curve(predictions: Predictions, *, num_points: int = 50) -> list[t
 
 
 def fit_sets(predictions: Predictions, promised: float) -> float:
-    """The probability from which on a class belongs to a picture's set, so that the true class is
-    in `promised` of the sets of further pictures like these.
+    """The probability from which on a class belongs to an image's set, so that the true class is
+    in `promised` of the sets of further images like these.
 
     Split conformal prediction with 1 - p as the score (Sadinle, Lei and Wasserman 2019). 0, which
-    puts every class into every set, where there are too few pictures for the promise.
+    puts every class into every set, where there are too few images for the promise.
     """
     probabilities = predictions.probabilities
     own = np.sort(probabilities[np.arange(len(probabilities)), predictions.labels])
@@ -271,15 +287,14 @@ def fit_sets(predictions: Predictions, promised: float) -> float:
 
 
 def apply_sets(predictions: Predictions, promised: float, least: float) -> PredictionSets:
-    """What sets with the classes of a probability of `least` and more do on `predictions`."""
-    probabilities = predictions.probabilities
-    inside = probabilities >= least
+    """What sets with the classes of a probability of `least` and more, and the likeliest one, do on
+    `predictions`."""
+    inside = in_set(predictions.probabilities, least)
     sizes = inside.sum(axis=1)
     return PredictionSets(
         promised=promised,
         least=least,
         coverage=float(inside[np.arange(len(inside)), predictions.labels].mean()),
         mean_size=float(sizes.mean()),
-        empty=float((sizes == 0).mean()),
         single=float((sizes == 1).mean()),
     )

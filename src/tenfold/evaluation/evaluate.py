@@ -291,6 +291,7 @@ def splitting(options: DataOptions) -> dict[str, Any]:
         "validation_size": options.validation_size,
         "test_size": options.test_size,
         "seed": options.split_seed,
+        "corrections": options.corrections,
     }
 
 

@@ -1,4 +1,4 @@
-"""What a network says of pictures, computed once and kept by what it depends on."""
+"""What a network says of images, computed once and kept by what it depends on."""
 
 import contextlib
 import hashlib
@@ -27,7 +27,7 @@ FORMAT = 1
 """Of the files; a change of the arithmetic changes it."""
 
 KEPT_TOGETHER = 2000
-"""Pictures in a file, so that an interruption costs no more than their time."""
+"""Images in a file, so that an interruption costs no more than their time."""
 
 MOST_BYTES = 4_000_000_000
 """Of all features that are kept; those that were not asked for the longest go first."""
@@ -42,9 +42,9 @@ def features_of(
     *,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Features `(N, D)` of pictures `(N, H, W, 3)` uint8, from the cache where they are there.
+    """Features `(N, D)` of images `(N, H, W, 3)` uint8, from the cache where they are there.
 
-    They depend on the backbone's weights, the pictures, how they are brought to it, torch, timm and
+    They depend on the backbone's weights, the images, how they are brought to it, torch, timm and
     the kind of device, and on nothing else, so any run that asks for the same gets the same.
     """
     device = next(model.parameters()).device
@@ -85,7 +85,7 @@ def kept_features(
     """Features `(N, num_features)` as `compute` has them of a batch of `pixels` `(N, H, W, 3)`
     uint8, from the cache where they are there.
 
-    key: of all besides the pictures that they depend on, see `key_of_network`.
+    key: of all besides the images that they depend on, see `key_of_network`.
     """
     features = np.empty((len(pixels), num_features), dtype=np.float32)
     folder = cache_folder() / "features" / key
@@ -151,7 +151,7 @@ def _prune(folder: Path, in_use: set[Path]) -> None:
 
 
 def key_of_network(network: nn.Module, normalisation: Normalisation, **facts: Any) -> str:
-    """A name for the network and what is done to its pictures. facts: what else decides."""
+    """A name for the network and what is done to its images. facts: what else decides."""
     facts |= {
         "format": FORMAT,
         "normalisation": normalisation,

@@ -10,7 +10,7 @@ from tenfold.recipe import Recipe
 def load_data(
     recipe: Recipe, *, skip_broken: bool = False, progress: Progress | None = None
 ) -> Dataset:
-    """What `recipe.data` names. Where its image_size is 0, small pictures keep their size and
+    """What `recipe.data` names. Where its image_size is 0, small images keep their size and
     photographs are brought to `photo_size`.
 
     Raises TenfoldError as `tenfold.data.load` does.
@@ -27,7 +27,7 @@ def load_data(
 
 def photo_size(recipe: Recipe) -> int:
     """The side in pixels that photographs are brought to: the input size of a pretrained network,
-    or 64 for one that learns from these pictures alone."""
+    or 64 for one that learns from these images alone."""
     if recipe.model.name == "pretrained":
         return preprocessing_of(recipe.model.backbone, recipe.model.input_size).side
     return PHOTO_SIZE

@@ -21,6 +21,7 @@ from tenfold.data.workers import (
     map_on_cores,
 )
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.thresholds import set_of
 from tenfold.progress import Progress
 
 
@@ -40,7 +41,7 @@ class Model(Protocol):
         """What is black and white in files of more than eight bits; empty where not known."""
 
     def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (N, C) of pictures (N, H, W, 3)."""
+        """Probabilities (N, C) of images (N, H, W, 3)."""
 
 
 class Guess(NamedTuple):
@@ -51,17 +52,18 @@ class Guess(NamedTuple):
 
 
 class PicturePrediction(NamedTuple):
-    """What a model says of a picture file.
+    """What a model says of an image file.
 
     path: as it was given, or found in a folder; guesses: the likeliest first, none for a broken
-    picture; error: why it is broken, else None; is_unsure: whether the likeliest class had better
-    not be used.
+    image; error: why it is broken, else None; is_unsure: whether the likeliest class had better
+    not be used; conformal_set: the classes of its set, where sets were asked for.
     """
 
     path: str
     guesses: tuple[Guess, ...]
     error: str | None = None
     is_unsure: bool = False
+    conformal_set: tuple[str, ...] = ()
 
 
 def predict_parts(
@@ -70,10 +72,12 @@ def predict_parts(
     *,
     top: int = 1,
     threshold: float = 0.0,
+    set_threshold: float | None = None,
     progress: Progress | None = None,
 ) -> Generator[tuple[int, list[PicturePrediction]], None, None]:
     """The `top` likeliest classes of each image, in order, broken images among them; an image is
-    unsure where the likeliest is less likely than `threshold`.
+    unsure where the likeliest is less likely than `threshold`. set_threshold: the probability from
+    which on a class belongs to an image's set; None has no sets.
 
     A few at a time, with the position of their part among `parts`, which each occurs. Images are
     converted and brought to the model's size by the rules of `data.decoding`; a model of
@@ -92,27 +96,38 @@ def predict_parts(
                 [
                     PicturePrediction(name, (), broken[number])
                     if number in broken
-                    else _predicted(model, name, next(probabilities), top, threshold)
+                    else _predicted(model, name, next(probabilities), top, threshold, set_threshold)
                     for number, name in enumerate(ids)
                 ],
             )
             done += len(ids)
             if progress is not None:
-                progress("Decoding pictures", done, total)
+                progress("Decoding images", done, total)
 
 
 def _predicted(
-    model: Model, name: str, probabilities: NDArray[np.float32], top: int, threshold: float
+    model: Model,
+    name: str,
+    probabilities: NDArray[np.float32],
+    top: int,
+    threshold: float,
+    set_threshold: float | None,
 ) -> PicturePrediction:
     order = np.argsort(-probabilities, kind="stable")[:top]
     guesses = tuple(Guess(model.class_names[i], float(probabilities[i])) for i in order)
-    return PicturePrediction(name, guesses, is_unsure=guesses[0].probability < threshold)
+    return PicturePrediction(
+        name,
+        guesses,
+        is_unsure=guesses[0].probability < threshold,
+        conformal_set=set_of(model.class_names, probabilities, set_threshold),
+    )
 
 
 def table_of(
-    predictions: Sequence[PicturePrediction], *, top: int, has_unsure: bool
+    predictions: Sequence[PicturePrediction], *, top: int, has_unsure: bool, has_sets: bool
 ) -> tuple[list[str], list[list[str]]]:
-    """Column names, and a row of cells for each prediction."""
+    """Column names, and a row of cells for each prediction; in a cell a set has its classes with a
+    `|` between them."""
     columns = ["id", "label", "probability"]
     for number in range(2, top + 1):
         columns += [f"label_{number}", f"probability_{number}"]
@@ -122,18 +137,21 @@ def table_of(
         for guess in prediction.guesses:
             cells += [guess.label, f"{guess.probability:.6f}"]
         cells += [""] * (len(columns) - len(cells))
-        unsure = ["yes" if prediction.is_unsure else ""] if has_unsure else []
-        rows.append([*cells, *unsure, prediction.error or ""])
-    return [*columns, *(["unsure"] if has_unsure else []), "error"], rows
+        cells += ["yes" if prediction.is_unsure else ""] if has_unsure else []
+        cells += ["|".join(prediction.conformal_set)] if has_sets else []
+        rows.append([*cells, prediction.error or ""])
+    more = [*(["unsure"] if has_unsure else []), *(["set"] if has_sets else [])]
+    return [*columns, *more, "error"], rows
 
 
 def watch_folder(
-    model: Model, folder: Path, *, seconds: float = 0.5, top: int = 1, threshold: float = 0.0
+    model: Model, folder: Path, *, seconds: float = 0.5, **options: Any
 ) -> Generator[PicturePrediction, None, None]:
-    """A prediction for each picture in `folder`, now and as they come; never ends.
+    """A prediction for each image in `folder`, now and as they come; never ends.
 
-    A file counts once its size has stayed the same for `seconds`, and again when it changes. Raises
-    TenfoldError where there is no such folder.
+    options: `top` and thresholds, of `predict_parts`. A file counts once its size has stayed the
+    same for `seconds`, and again when it changes. Raises TenfoldError where there is no such
+    folder.
     """
     if not folder.is_dir():
         raise TenfoldError(f"There is no folder {folder} to watch; check the path.")
@@ -145,7 +163,7 @@ def watch_folder(
             path for path, state in now.items() if before.get(path) == state != done.get(path)
         ]
         parts = [Part(settled)] if settled else []
-        with contextlib.closing(predict_parts(model, parts, top=top, threshold=threshold)) as found:
+        with contextlib.closing(predict_parts(model, parts, **options)) as found:
             for _, predictions in found:
                 yield from predictions
         done = {path: state for path, state in done.items() if path in now}
@@ -159,7 +177,7 @@ _State = tuple[int, int, int, int]
 
 
 def _states(folder: Path) -> dict[str, _State]:
-    """Of each picture file in `folder`; what vanishes meanwhile is left out."""
+    """Of each image file in `folder`; what vanishes meanwhile is left out."""
     found: dict[str, _State] = {}
     with contextlib.suppress(OSError):
         for file in picture_files(folder):

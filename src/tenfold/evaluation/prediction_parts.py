@@ -34,13 +34,15 @@ class Settings(BaseModel, extra="forbid", frozen=True, protected_namespaces=()):
     """What all parts of a folder have in common.
 
     model_sha256: of the model's file; temperature: by which a run's logits are divided; threshold:
-    the confidence below which an image is unsure, where asked for; images_sha256: of the names of
+    the confidence below which an image is unsure, where asked for; set_threshold: the probability
+    from which on a class belongs to an image's set, where asked for; images_sha256: of the names of
     all images, or of the tables and shards and their sizes, in order.
     """
 
     model_sha256: str
     temperature: float
     threshold: float | None
+    set_threshold: float | None = None
     class_names: tuple[str, ...]
     top: int
     file_format: Literal["csv", "parquet"]
@@ -104,9 +106,13 @@ def predict_here(model: Model, settings: Settings, *, progress: Progress | None 
     """Predict parts in this process, one after the other; it raises as `predict_parts`."""
 
     def predict(parts: Sequence[Part]) -> Generator[tuple[int, Table], None, None]:
-        threshold = settings.threshold or 0.0
         found = predict_parts(
-            model, parts, top=settings.top, threshold=threshold, progress=progress
+            model,
+            parts,
+            top=settings.top,
+            threshold=settings.threshold or 0.0,
+            set_threshold=settings.set_threshold,
+            progress=progress,
         )
         with closing(found):
             for position, batches in itertools.groupby(found, key=lambda batch: batch[0]):
@@ -186,8 +192,11 @@ def _begin(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _content(predictions: list[PicturePrediction], settings: Settings) -> bytes:
-    has_unsure = settings.threshold is not None
-    columns, rows = table_of(predictions, top=settings.top, has_unsure=has_unsure)
+    asked = {
+        "has_unsure": settings.threshold is not None,
+        "has_sets": settings.set_threshold is not None,
+    }
+    columns, rows = table_of(predictions, top=settings.top, **asked)
     if settings.file_format == "csv":
         return table_text(columns, rows).encode(errors="backslashreplace")
     import pyarrow as pa
@@ -200,6 +209,9 @@ def _content(predictions: list[PicturePrediction], settings: Settings) -> bytes:
             arrays[name] = pa.array([float(cell) if cell else None for cell in cells], pa.float64())
         elif name == "unsure":
             arrays[name] = pa.array([cell is not None for cell in cells], pa.bool_())
+        elif name == "set":
+            sets = [list(prediction.conformal_set) or None for prediction in predictions]
+            arrays[name] = pa.array(sets, pa.list_(pa.string()))
         else:
             arrays[name] = pa.array(cells, pa.string())
     stream = io.BytesIO()

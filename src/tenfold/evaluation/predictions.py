@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Predictions(NamedTuple):
-    """What a model said of the pictures of a split.
+    """What a model said of the images of a split.
 
     logits: (N, C) float32. labels: (N,) int64, indices into class_names. ids: (N,) unicode.
     class_names: one a logit, in the model's order. images_per_second: of the forward passes, or
@@ -64,7 +64,7 @@ def predict_images(
     frozen: whether its backbone is as it was loaded, so that features are taken from the cache
     and left there; None knows it from the recipe.
 
-    Raises TenfoldError where the pictures have a class that the model doesn't know, or another
+    Raises TenfoldError where the images have a class that the model doesn't know, or another
     size than it takes.
     """
     labels = map_labels(images, model.class_names)
@@ -81,7 +81,7 @@ def predict_images(
 def map_labels(images: Images, class_names: tuple[str, ...]) -> NDArray[np.int64]:
     """The labels of `images` as indices into `class_names`, matched by name.
 
-    Raises TenfoldError where a picture's class is not among `class_names`.
+    Raises TenfoldError where an image's class is not among `class_names`.
     """
     position = {name: index for index, name in enumerate(class_names)}
     present = {images.class_names[label] for label in np.unique(images.labels)}

@@ -1,6 +1,6 @@
-"""How a model does on pictures that are not quite like those it was tested on.
+"""How a model does on images that are not quite like those it was tested on.
 
-N pictures, C classes. Accuracies are shares in [0, 1] of the pictures given, which a caller may
+N images, C classes. Accuracies are shares in [0, 1] of the images given, which a caller may
 have drawn from a larger set.
 """
 
@@ -31,7 +31,7 @@ from tenfold.models.parts import evaluated, gradient_batch
 from tenfold.progress import Progress
 
 OFFICIAL_TEST_SIZE = 10_000
-"""Pictures of each severity in a file of CIFAR-10-C."""
+"""Images of each severity in a file of CIFAR-10-C."""
 
 PGD_STEPS = 10
 
@@ -76,14 +76,14 @@ def _require_cifar10(model: TrainedModel) -> None:
         raise TenfoldError(
             "The files of CIFAR-10-C are of CIFAR-10's classes at 32 pixels, and this model is "
             f"for {len(model.class_names)} classes at {model.image_size[0]} pixels; leave it to "
-            "tenfold to corrupt its own pictures."
+            "tenfold to corrupt its own images."
         )
 
 
 def read_official(
     folder: Path, corruption: str, *, severity: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pictures (10000, 32, 32, 3) and labels (10000,) of one severity from CIFAR-10-C's files.
+    """Images (10000, 32, 32, 3) and labels (10000,) of one severity from CIFAR-10-C's files.
 
     Raises TenfoldError where they are missing or of another shape.
     """
@@ -100,7 +100,7 @@ def _read_array(path: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     except FileNotFoundError:
         raise TenfoldError(
             f"There is no {path}; unpack CIFAR-10-C there, or leave it to tenfold to corrupt the "
-            "pictures."
+            "images."
         ) from None
     except DAMAGED as error:
         raise TenfoldError(f"{path} can't be read ({error}); download it again.") from error
@@ -112,7 +112,7 @@ def _read_array(path: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return found
 
 
-# -- pictures that were changed on purpose -------------------------------------------------------
+# -- images that were changed on purpose -------------------------------------------------------
 
 
 def attack_accuracies(
@@ -189,7 +189,7 @@ DIRECTIONS = ("up", "down", "left", "right")
 
 
 class Flip(NamedTuple):
-    """A picture whose class changes with a move by one pixel: where it is among those given, its
+    """An image whose class changes with a move by one pixel: where it is among those given, its
     class as it is and once moved, as indices, and which way."""
 
     position: int
@@ -199,7 +199,7 @@ class Flip(NamedTuple):
 
 
 class Shifts(NamedTuple):
-    """The share of pictures whose class stays under all four moves, and those where it does not,
+    """The share of images whose class stays under all four moves, and those where it does not,
     with the first move that changes it."""
 
     consistency: float
@@ -209,7 +209,7 @@ class Shifts(NamedTuple):
 def shift_consistency(
     model: TrainedModel, images: Images, *, progress: Progress | None = None
 ) -> Shifts:
-    """Whether pictures keep their class when they are moved by a pixel in any of four ways.
+    """Whether images keep their class when they are moved by a pixel in any of four ways.
 
     The edge that comes in is the last row or column once more (Zhang 2019, arXiv 1904.11486, asks
     the same of two random shifts).
@@ -234,7 +234,7 @@ def shift_consistency(
 
 
 def shifted(pixels: NDArray[np.uint8], direction: str) -> NDArray[np.uint8]:
-    """Pictures (N, H, W, 3) moved by one pixel; the edge that comes in is there twice."""
+    """Images (N, H, W, 3) moved by one pixel; the edge that comes in is there twice."""
     height, width = pixels.shape[1:3]
     down, right = {"up": (2, 1), "down": (0, 1), "left": (1, 2), "right": (1, 0)}[direction]
     padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")

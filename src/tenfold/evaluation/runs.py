@@ -22,6 +22,7 @@ from tenfold.results.runs import (
     read_provenance,
     read_result,
 )
+from tenfold.results.studies import computed_in
 from tenfold.run import open_run
 
 SPLITS = ("test", "validation")
@@ -50,6 +51,11 @@ class Run:
     def training(self) -> Training | None:
         """What the training took; None until the run is finished."""
         return self.result.training if self.result else None
+
+    @property
+    def computed_in(self) -> str:
+        """What stands beside its figures: `float32 on AMD EPYC 7B13, AVX2, 2 cores`."""
+        return computed_in(self.provenance)
 
     @property
     def scores(self) -> Mapping[str, Metrics]:

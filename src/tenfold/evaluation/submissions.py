@@ -40,9 +40,9 @@ def write_submission(path: Path, ids: NDArray[np.str_], labels: Sequence[str]) -
 
 
 def submission_ids(ids: NDArray[np.str_]) -> list[str]:
-    """The ids of one split's pictures as the label table of that split has them.
+    """The ids of one split's images as the label table of that split has them.
 
-    `test/17` becomes `17`, as competitions and `tenfold data export` number pictures. Paths of
+    `test/17` becomes `17`, as competitions and `tenfold data export` number images. Paths of
     files stay as they are, and so do numbers in an order of their own, which an export would give
     other numbers.
     """
@@ -71,12 +71,12 @@ def score_submission(
 ) -> SubmissionMetrics:
     """How right a table of predictions is, by a table of labels; see `compare_labels`.
 
-    Both are CSV files with a column for the picture (`id`, `filename` ...) and one for the class
+    Both are CSV files with a column for the image (`id`, `filename` ...) and one for the class
     (`label`, `class` ...), in any order of rows; other columns are passed over. Ids are joined as
     `match_ids` says. Labels of a split (a column `split`) without any prediction don't count.
     Classes may be numbers on one side if `classes.txt` beside the labels has the names in order.
-    `num_missing` counts the pictures without a prediction,
-    or with an empty one as `tenfold predict` writes of a broken picture, which `allow_missing`
+    `num_missing` counts the images without a prediction,
+    or with an empty one as `tenfold predict` writes of a broken image, which `allow_missing`
     takes as wrong.
 
     Raises TenfoldError with file and line for whatever is wrong in the tables, for a class that
@@ -87,7 +87,7 @@ def score_submission(
     unlabelled = next((row for row in predictions if not row.label.strip()), None)
     if unlabelled and not allow_missing:
         raise TenfoldError(
-            f"{unlabelled.place} lacks a picture or a label; mend or remove the line, or count it "
+            f"{unlabelled.place} lacks an image or a label; mend or remove the line, or count it "
             "as wrong with --allow-missing."
         )
     truths = _read(labels, split=None)
@@ -97,7 +97,7 @@ def score_submission(
     if len(strangers) == len(predictions):
         raise TenfoldError(
             f"No id of {submission} ({_some(predictions)}) is in {labels} ({_some(truths)}); give "
-            "the labels of the same pictures."
+            "the labels of the same images."
         )
     found = [None if number is None else predictions[number] for number in matched]
     used = {truth.split for truth, row in zip(truths, found, strict=True) if row is not None}
@@ -129,7 +129,7 @@ def _require_joined(*left: tuple[Sequence[LabelRow], str]) -> None:
     if faults:
         raise TenfoldError(
             f"There {'is' if faults[0].startswith('1 ') else 'are'} {' and '.join(faults)}; give "
-            "labels and predictions of the same pictures, remove predictions that have no label, "
+            "labels and predictions of the same images, remove predictions that have no label, "
             "or count missing ones as wrong with --allow-missing."
         )
 
@@ -138,10 +138,10 @@ def match_ids(predictions: Sequence[LabelRow], labels: Sequence[LabelRow]) -> li
     """For each label the position of the prediction with its id, or None.
 
     Ids are compared as they are; failing that, without the split in front; then without the suffix
-    of a picture file; then by the file's name alone. Each column of the labels that may name a
-    picture is tried, and `original_id`, which an exported table has beside its numbers. The first
+    of an image file; then by the file's name alone. Each column of the labels that may name an
+    image is tried, and `original_id`, which an exported table has beside its numbers. The first
     way in which every prediction finds a label is taken, otherwise the one in which most do.
-    Raises TenfoldError where two columns fit equally well and mean different pictures.
+    Raises TenfoldError where two columns fit equally well and mean different images.
     """
     columns = [(column, [row.names[column] for row in labels]) for column in labels[0].names]
     if all(row.original_id is not None for row in labels):
@@ -164,7 +164,7 @@ def match_ids(predictions: Sequence[LabelRow], labels: Sequence[LabelRow]) -> li
             if found != whole[0][1]:
                 raise TenfoldError(
                     f"The ids in {predictions[0].file} may be those of the column {whole[0][0]} or "
-                    f"of {column} in {labels[0].file}, which mean different pictures; remove the "
+                    f"of {column} in {labels[0].file}, which mean different images; remove the "
                     "one that isn't meant."
                 )
         if whole:
@@ -230,6 +230,6 @@ def _indices(
         ).labels["test"]
     except TenfoldError as error:
         raise TenfoldError(
-            f"{error} (The classes are those of {labels}; one without pictures there can be named "
+            f"{error} (The classes are those of {labels}; one without images there can be named "
             f"in a {CLASSES_FILE} beside it.)"
         ) from None

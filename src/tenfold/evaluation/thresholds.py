@@ -1,4 +1,5 @@
-"""From which confidence on an answer may be used; needs nothing but Python."""
+"""From which confidence on a prediction may be used, and from which probability on a class belongs
+to a conformal set; needs nothing but Python."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -59,3 +60,50 @@ def confidence_for(
     if found["confidence"] > 1:
         raise TenfoldError(why_not_promised(accuracy, found["num_images"]))
     return float(found["confidence"])
+
+
+def images_for_sets(coverage: float) -> int:
+    """The fewest validation images from which sets can promise `coverage`."""
+    return math.ceil(coverage / (1 - coverage) - 1e-9)
+
+
+def set_threshold_for(
+    known: Sequence[Mapping[str, Any]], coverage: float, *, unfitted: str = ""
+) -> float:
+    """The probability from which on a class belongs to a set, so that the true class is in
+    `coverage` of the sets of further images like those for validation.
+
+    known: coverage, probability and num_images of each that was fitted. unfitted: why there are
+    none. Raises TenfoldError where none was fitted for `coverage`, and where there were too few
+    images for it.
+    """
+    asked = f"sets that hold the true class in {100 * coverage:g} % of cases"
+    if not known:
+        raise TenfoldError(f"There are no {asked}: {unfitted or NO_VALIDATION}")
+    found = next((each for each in known if each["coverage"] == coverage), None)
+    if found is None:
+        choices = ", ".join(f"{100 * each['coverage']:g}" for each in known)
+        raise TenfoldError(f"There are no {asked}; choose one of {choices}.")
+    if found["num_images"] < (needed := images_for_sets(coverage)):
+        raise TenfoldError(
+            f"There are no {asked} from {found['num_images']:,} validation images, where "
+            f"{needed:,} are the fewest that can promise them; hold out more with "
+            "data.validation_size, or ask for less."
+        )
+    return float(found["probability"])
+
+
+def in_set(probabilities: Any, threshold: float) -> Any:
+    """Which classes belong to the conformal set of each image, as an array of bool in the shape of
+    `probabilities`, (C,) or (N, C): those from `threshold` on, and the likeliest in any case."""
+    return probabilities >= probabilities.max(axis=-1, keepdims=True).clip(max=threshold)
+
+
+def set_of(
+    class_names: Sequence[str], probabilities: Any, threshold: float | None
+) -> tuple[str, ...]:
+    """The classes of an image's set, the likeliest first; none where no set was asked for."""
+    if threshold is None:
+        return ()
+    inside, order = in_set(probabilities, threshold), (-probabilities).argsort(kind="stable")
+    return tuple(class_names[index] for index in order if inside[index])

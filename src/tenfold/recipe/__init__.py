@@ -11,6 +11,7 @@ from tenfold.recipe.load import (
 from tenfold.recipe.models import (
     AugmentationOptions,
     DataOptions,
+    DistillationOptions,
     EvaluationOptions,
     Recipe,
     StageOptions,
@@ -21,6 +22,7 @@ from tenfold.registry import Options, PartOptions
 __all__ = [
     "AugmentationOptions",
     "DataOptions",
+    "DistillationOptions",
     "EvaluationOptions",
     "Options",
     "PartOptions",

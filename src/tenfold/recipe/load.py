@@ -209,6 +209,8 @@ def without_places(recipe: Recipe) -> Recipe:
         data = data.but(name=Path(data.name).resolve().name or data.name)
     if model.name == "pretrained":
         model = model.but(weights=Path(model.weights).name)
+    teacher = Path(recipe.distillation.teacher).name
+    recipe = recipe.but(distillation=recipe.distillation.but(teacher=teacher))
     augmentation = recipe.augmentation.but(also=tuple(map(_by_file, recipe.augmentation.also)))
     recipe = recipe.but(data=data, model=model, augmentation=augmentation)
     return recipe.but(**{table: _by_file(getattr(recipe, table)) for table in KINDS})

@@ -4,6 +4,7 @@ Tables that name a part (model, optimizer, schedule, loss) have the fields of th
 """
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -61,6 +62,11 @@ def _data_name(name: str) -> str:
     return name
 
 
+def _absolute(path: str) -> str:
+    """So that a run can be resumed and evaluated anywhere."""
+    return os.path.abspath(os.path.expanduser(path)) if path else ""
+
+
 def _folder_name(name: str) -> str:
     """A name that `runs/<name>` can have on every platform."""
     if not name.isprintable() or not name.strip(" .") or set(name) & set('/\\:*?"<>|'):
@@ -99,6 +105,9 @@ class DataOptions(Options):
     """Share (below 1) or number of images kept for the test, where the data has no such split."""
     split_seed: Count = 0
     """Seed of the splits; the same for every seed of a run, so that seeds can be compared."""
+    corrections: Annotated[str, AfterValidator(_absolute)] = ""
+    """A CSV file of corrected labels (`id,label,action`, as the error explorer of a page writes
+    it), by which the training images alone are changed; empty for none."""
     image_size: Annotated[int, AfterValidator(_zero_or_side)] = 0
     """Side of the square images in pixels; 0 chooses from the data."""
     window: Annotated[tuple[FiniteFloat, ...], AfterValidator(_window)] = ()
@@ -236,6 +245,18 @@ class TrainingOptions(Options):
         return self
 
 
+class DistillationOptions(Options):
+    """Learning from the predictions of another network, the teacher (Hinton et al. 2015)."""
+
+    teacher: str = ""
+    """A finished run, or its model.safetensors, which says what it sees in the images of each step;
+    none if empty."""
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    """What the logits of both are divided by, so that unlikely classes count too."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Of the loss that is the distance from the teacher; the rest is that of the labels."""
+
+
 class StageOptions(Options):
     """A part of the training of a pretrained network, in which some of it stays as it is."""
 
@@ -311,6 +332,7 @@ class Recipe(Options):
     )
     loss: Annotated[PartOptions, _part("loss")] = Field(default_factory=lambda: part_of("loss", {}))
     training: TrainingOptions = TrainingOptions()
+    distillation: DistillationOptions = DistillationOptions()
     stages: tuple[StageOptions, ...] = ()
     """Parts of the training of a pretrained network, one after the other; none trains all of it."""
     evaluation: EvaluationOptions = EvaluationOptions()
@@ -363,6 +385,11 @@ def _combinations(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         "training.time_limit_seconds",
         not (stages and training.time_limit_seconds),
         "0 where there are stages",
+    )
+    yield (
+        "distillation.teacher",
+        not (stages and recipe.distillation.teacher),
+        "empty where there are stages",
     )
     if stages and all(stage.trains == "head" for stage in stages):
         for name in ("cutout", "random_erasing", "mixup", "cutmix", "also"):

@@ -30,16 +30,17 @@ _STRONGEST = 0.7
 
 @styled
 def learning_curves(
-    epochs: Sequence[Epoch], *, quantity: str, stage_ends: Sequence[int] = ()
+    epochs: Sequence[Epoch], *, quantity: str, stage_ends: Sequence[int] = (), measured: str = ""
 ) -> Figure:
     """Training and, where there is any, validation `quantity` (`loss` or `accuracy`) by epoch.
 
-    stage_ends: epochs after which another part of the network began to learn; lines mark them.
+    measured: how training was, where not as validation. stage_ends: epochs after which another part
+    of the network began to learn; lines mark them.
     """
     figure, axes = new_chart()
     numbers = [epoch.number for epoch in epochs]
     named = (
-        ("training", f"train_{quantity}", MUTED),
+        (f"training{measured}", f"train_{quantity}", MUTED),
         ("validation", f"validation_{quantity}", ACCENT),
     )
     for name, field, colour in named:
@@ -76,7 +77,7 @@ def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -
 def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
     """F1 of each class as a bar, best first, with its precision and recall as marks; classes
     without images come last, and have neither."""
-    ordered = sorted(scores, key=lambda score: (score.num_images > 0, score.f1 or 0.0))
+    ordered = best_last(scores)
     row_height = 17 if len(ordered) <= 30 else 13
     figure, axes = new_chart(height=70 + row_height * len(ordered), grid="x", percent="x")
     rows = name_rows(axes, [score.name for score in ordered])
@@ -101,6 +102,11 @@ def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
     axes.set_xlim(0, 1)
     figure.legend(loc="outside upper left", ncols=3)
     return figure
+
+
+def best_last(scores: Sequence[ClassScore]) -> list[ClassScore]:
+    """In the order of the bars from below: those without images, then by F1."""
+    return sorted(scores, key=lambda score: (score.num_images > 0, score.f1 or 0.0))
 
 
 @styled

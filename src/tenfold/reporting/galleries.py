@@ -50,10 +50,14 @@ class SplitImages:
 
     def uris(self, ids: Sequence[str]) -> dict[str, str]:
         """A data URI for each id that the data set has."""
+        return {name: thumbnail_uri(pixels) for name, pixels in self.pixels(ids).items()}
+
+    def pixels(self, ids: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+        """The pixels (H, W, 3) of each id that the data set has."""
         if not ids or (images := self._images) is None:
             return {}
         found = {
-            str(images.ids[index]): thumbnail_uri(images.pixels[index])
+            str(images.ids[index]): images.pixels[index]
             for index in np.flatnonzero(np.isin(images.ids, np.array(ids)))
         }
         if not found:
@@ -109,9 +113,13 @@ def galleries(run: Run, images: SplitImages) -> dict[str, list[Card]]:
 
 def right(predictions: Predictions) -> NDArray[np.int64]:
     """Indices of correct ones at even distances, neither the best nor the worst."""
-    found = np.flatnonzero(predictions.right)
-    number = min(NUM_IMAGES, len(found))
-    return found[np.linspace(0, len(found) - 1, number).astype(np.int64)]
+    return evenly(np.flatnonzero(predictions.right), NUM_IMAGES)
+
+
+def evenly(indices: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    """At most `number` of `indices`, at even distances."""
+    number = min(number, len(indices))
+    return indices[np.linspace(0, len(indices) - 1, number).astype(np.int64)]
 
 
 def wrong(predictions: Predictions) -> NDArray[np.int64]:

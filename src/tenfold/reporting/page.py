@@ -14,13 +14,14 @@ from tenfold.recipe import recipe_from_dict
 from tenfold.recipe.dotted import as_texts
 from tenfold.reporting import figures
 from tenfold.reporting.comparison import view_runs
+from tenfold.reporting.explorer import explore_pair, explore_run
 from tenfold.reporting.galleries import Loader, SplitImages, galleries, load_dataset
 from tenfold.reporting.roc import points_of, two_classes
 from tenfold.reporting.svg import standalone_svg
 from tenfold.reporting.templating import environment, render_markdown, render_page
 from tenfold.run import RunFolder
 
-_STYLE_SHEETS = ("style.css", "report.css")
+_STYLE_SHEETS = ("style.css", "report.css", "explorer.css")
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 """Data sets as the Hugging Face hub calls them."""
 
@@ -92,7 +93,10 @@ def write_figures(run_folder: Path) -> list[Path]:
     if run.epochs:
         for quantity in ("accuracy", "loss"):
             drawn[quantity] = figures.learning_curves(
-                run.epochs, quantity=quantity, stage_ends=run.stage_ends
+                run.epochs,
+                quantity=quantity,
+                stage_ends=run.stage_ends,
+                measured=_measured(run.recipe)[quantity],
             )
     for split, scores in run.scores.items():
         names = [score.name for score in scores.per_class]
@@ -108,9 +112,12 @@ def write_figures(run_folder: Path) -> list[Path]:
 
 def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
     """The page about `runs` as HTML that refers to nothing outside itself."""
-    tools = {"figures": figures, "settings_of": _settings}
+    tools: dict[str, Any] = {"figures": figures, "measured": _measured, "settings_of": _settings}
     if len(runs) > 1:
         sheets, values = (*_STYLE_SHEETS, "study.css"), view_runs(runs, loader=loader)
+        pair, images = values["pair"], values["images"]
+        explorer = explore_pair(pair.first, pair.second, images) if pair else None
+        tools |= {"explorer": explorer}
         return render_page("comparison.html", style_sheets=sheets, **tools, **values)
     (run,) = runs
     images, answers = SplitImages(run, loader), known_answers(RunFolder(run.folder))
@@ -119,6 +126,7 @@ def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
         style_sheets=_STYLE_SHEETS,
         run=run,
         images=images,
+        explorer=explore_run(run, images, answers),
         galleries=galleries(run, images),
         answers=answers,
         sections=sections(answers),
@@ -142,6 +150,17 @@ def _exports(folder: Path) -> Markup:
     except (TenfoldError, TypeError, UndefinedError):
         return Markup("")
     return Markup(body if exports else "")  # The template escapes what it shows.
+
+
+def _measured(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """What tells training accuracy and loss apart from those of validation, for their labels."""
+    augmentation, training = recipe.get("augmentation") or {}, recipe.get("training") or {}
+    mixed = [name for name in ("mixup", "cutmix") if augmentation.get(name)]
+    others = augmentation.keys() - {*mixed, "alternate", "randaugment_magnitude"}
+    shown = ["augmented"] if any(augmentation[name] for name in others) else []
+    smoothed = ["smoothed labels"] if training.get("label_smoothing") else []
+    reasons = {"accuracy": shown + mixed, "loss": shown + mixed + smoothed}
+    return {name: "".join(f", {each}" for each in why) for name, why in reasons.items()}
 
 
 def _settings(recipe: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:

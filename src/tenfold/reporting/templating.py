@@ -25,13 +25,19 @@ _BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|(?:s|min|h|MB|GB|points?|times)\b)")
 
 
 class Chart(NamedTuple):
-    """A figure with its heading and one sentence on how to read it."""
+    """A figure with its heading and one sentence on how to read it.
+
+    explore: what a click on it chooses in the explorer. area: where its axes lie in it, and what
+    values they have there, as JSON.
+    """
 
     heading: str
     svg: Markup
     caption: str
     is_wide: bool
     is_tall: bool
+    explore: str = ""
+    area: str = ""
 
 
 def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) -> str:
@@ -43,6 +49,13 @@ def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) 
     styles = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in style_sheets)
     page = environment().get_template(template)
     return page.render(styles=styles, version=__version__, chart=_chart_maker(), **values)
+
+
+def block_of(template: str, block: str, **values: Any) -> str:
+    """One block of a page's template; values as in `render_page`."""
+    page = environment().get_template(template)
+    context = page.new_context({"version": __version__, **values})
+    return "".join(page.blocks[block](context))
 
 
 def render_markdown(template: str, **values: Any) -> str:
@@ -62,18 +75,32 @@ def _chart_maker() -> Callable[..., Chart]:
         *,
         wide: bool = False,
         description: str = "",
+        explore: str = "",
     ) -> Chart:
         """wide: it scrolls inside its own frame on a phone. description: what a screen reader says
-        in the figure's place, where the heading is not enough."""
+        in the figure's place, where the heading is not enough. explore: see Chart."""
         from tenfold.reporting.svg import inline_svg
 
         width, height = figure.get_size_inches()
         prefix = f"c{next(numbers)}-"
         svg = inline_svg(figure, prefix=prefix, description=description or heading)
         # The SVG is safe: matplotlib and inline_svg escape the names in it.
-        return Chart(heading, Markup(svg), caption, wide, not wide and height > 0.9 * width)
+        is_tall = not wide and height > 0.9 * width
+        area = _area(figure) if explore else ""
+        return Chart(heading, Markup(svg), caption, wide, is_tall, explore, area)
 
     return chart
+
+
+def _area(figure: "Figure") -> str:
+    """Left, top, right and bottom of the axes of a figure that was drawn, in points, and the values
+    there."""
+    [axes] = figure.axes
+    (width, height), box = 72 * figure.get_size_inches(), axes.get_position()
+    ends = [box.x0 * width, (1 - box.y1) * height, box.x1 * width, (1 - box.y0) * height]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    values = [left, top, right, bottom]
+    return json.dumps([[round(float(each), 3) for each in four] for four in (ends, values)])
 
 
 @cache
@@ -107,6 +134,7 @@ def environment() -> "Environment":
         "memory": formatting.memory,
         "moment": formatting.moment,
         "points": formatting.points,
+        "power": formatting.power,
         "quoted": json.dumps,
         "rate": formatting.rate,
         "signed_points": formatting.signed_points,

@@ -49,10 +49,11 @@ class Measured(Fact):
     """What one command reached with a recipe; None where something wasn't recorded.
 
     seconds: of `training`, or of the whole `run` from reading the data to the written result.
-    core_seconds: processor time of the training. flop: three forward passes for each image seen.
-    product_flop: seconds times the rate of the machine's matrix products meanwhile. machine: its
-    threads are those of one run. commit: that the runs were made with, or for figures older than
-    this file that first stated them.
+    core_seconds: processor time of the same. flop: counted, of the training's forward and backward
+    passes. matmul_equivalents: seconds times the rate of the machine's float32 matrix products
+    meanwhile, which is no count of what was computed. utilisation: see `Cost`. machine: its threads
+    are those of one run. precision: that the network computed in. commit: that the runs were made
+    with, or for figures older than this file that first stated them.
     """
 
     command: str
@@ -62,7 +63,8 @@ class Measured(Fact):
     seconds_of: Literal["training", "run"] = "training"
     core_seconds: float | None = None
     flop: float | None = None
-    product_flop: float | None = None
+    matmul_equivalents: float | None = None
+    utilisation: float | None = None
     machine: Machine = Machine()
     precision: str | None = None
     torch: str | None = None

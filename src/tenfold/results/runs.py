@@ -114,10 +114,15 @@ class Stage(Fact):
 
 
 class Training(Fact):
-    """What the training took. `ended` is `finished`, `early stopping` or `time limit`."""
+    """What the training took. `ended` is `finished`, `early stopping` or `time limit`.
+
+    flop: counted, of all steps: forward and backward passes, convolutions and matrix products
+    alone. process_seconds: of all cores, until the training's end.
+    """
 
     epochs: int
     steps: int
+    flop: float | None = None
     training_seconds: float | None = None
     compile_seconds: float = 0.0
     wall_seconds: float
@@ -133,6 +138,29 @@ class Training(Fact):
         """The last epoch of each stage but the last."""
         epochs = [stage.epochs for stage in self.stages if stage.skipped is None]
         return tuple(itertools.accumulate(epochs[:-1]))
+
+
+class Cost(Fact):
+    """What a whole run took, from reading the data to the written result, as a bench measures it.
+
+    core_seconds: of all cores. product_rate: of float32 matrix products on this machine meanwhile,
+    in FLOP/s. matmul_equivalents: seconds times product_rate, the FLOP that the machine could have
+    spent on such products in that time, whatever the run computed. utilisation: counted FLOP of
+    the training over what its seconds had room for, at the fastest rate of the run's precision.
+    """
+
+    seconds: float
+    core_seconds: float
+    product_rate: float
+    matmul_equivalents: float
+    utilisation: float | None = None
+
+    def without(self, seconds: float) -> Self:
+        """The cost of the rest where `seconds` went into something else."""
+        rest = self.matmul_equivalents - seconds * self.product_rate
+        return self.model_copy(
+            update={"seconds": self.seconds - seconds, "matmul_equivalents": rest}
+        )
 
 
 class Network(Fact):
@@ -239,6 +267,7 @@ class Result(Fact):
     test_uses: tuple[UseOfTest, ...] = ()
     calibration: Fitted | Unfitted | None = None
     milestones: tuple[Milestone, ...] = ()
+    cost: Cost | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
 
     def with_operating_point(self, point: OperatingPoint) -> Self:
@@ -289,12 +318,14 @@ class Hardware(Fact):
 
 
 class DataFacts(Fact):
-    """What a run was trained on; splits and class_counts hold numbers of images."""
+    """What a run was trained on; splits and class_counts hold numbers of images, corrections the
+    SHA-256 of the file by which labels were corrected."""
 
     name: str | None = None
     location: str | None = None
     source: str | None = None
     checksums: dict[str, str] = Field(default_factory=dict)
+    corrections: str | None = None
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     image_size: tuple[int, int] | None = None
@@ -323,6 +354,10 @@ class Provenance(Fact):
     hardware: Hardware = Hardware()
     device: str | None = None
     arithmetic: str | None = None
+    matmul_precision: str | None = None
+    """Of float32 products, as torch names it: `highest`, or `high` for TF32 on a GPU."""
+    instructions: str | None = None
+    """What the processor computes with, such as `AVX2`."""
     processes: int | None = None
     threads: int | None = None
     seed: int | None = None

@@ -232,6 +232,7 @@ class Machine(Fact):
     """Where the runs were trained; threads are those of one run."""
 
     cpu: str | None = None
+    instructions: str | None = None
     cores: int | None = None
     device: str | None = None
     threads: int | None = None
@@ -240,12 +241,20 @@ class Machine(Fact):
     def of(cls, made: Provenance) -> Self:
         """That of one run."""
         hardware, device = made.hardware, made.device or made.hardware.device
-        return cls(cpu=hardware.cpu, cores=hardware.cores, device=device, threads=made.threads)
+        return cls(
+            cpu=hardware.cpu,
+            instructions=made.instructions,
+            cores=hardware.cores,
+            device=device,
+            threads=made.threads,
+        )
 
     @property
     def in_words(self) -> str:
-        """`AMD EPYC 7B13, 2 cores, 1 thread a run`."""
+        """`AMD EPYC 7B13, AVX2, 2 cores, 1 thread a run`."""
         parts = [self.cpu or "an unnamed processor"]
+        if self.instructions:
+            parts.append(self.instructions)
         if self.cores:
             parts.append(counted(self.cores, "core"))
         if self.device and self.device != "cpu":
@@ -253,6 +262,14 @@ class Machine(Fact):
         if self.threads:
             parts.append(f"{counted(self.threads, 'thread')} a run")
         return ", ".join(parts)
+
+
+def computed_in(made: Provenance) -> str:
+    """`float32 on AMD EPYC 7B13, AVX2, 2 cores`; empty for a run that doesn't say its precision."""
+    if made.arithmetic is None:
+        return ""
+    in_tf32 = made.arithmetic == "float32" and made.matmul_precision not in (None, "highest")
+    return f"{'TF32' if in_tf32 else made.arithmetic} on {Machine.of(made).in_words}"
 
 
 class Failure(Fact):

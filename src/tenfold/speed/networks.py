@@ -1,15 +1,17 @@
 """How fast networks train and evaluate on this machine, and how much of its rate that is."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold.evaluation.trained import build_network, num_views
 from tenfold.recipe import PartOptions, Recipe, load_recipe, shipped_recipes
 from tenfold.speed.rates import Rates, seconds_of_one
+from tenfold.training.clock import Phase, phases
 from tenfold.training.devices import available_precision
+from tenfold.training.flop import flop_of_image
 from tenfold.training.optimizers import build_optimizer
 
 SIDE, NUM_CLASSES = 32, 10
@@ -26,19 +28,22 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Throughput(NamedTuple):
-    """The speed of a recipe's network and optimiser on random images of 32x32.
+    """The speed of a recipe's network and optimiser on images of the sizes that it trains on.
 
-    operations: FLOP of a training step an image, convolutions and matrix products alone.
-    training_share: of the rate of a convolution in the same precision.
+    sizes: sides in pixels, from the first steps to the last. forward_per_second: of whole images.
+    training_per_second: over all steps of a run. flop: counted, an image, of a training step, as a
+    mean over the run; None where it can't be. utilisation: flop over what the time of a step has
+    room for at the faster of the machine's rates in the same precision.
     """
 
     recipe: str
     precision: str
+    sizes: tuple[int, ...]
     batch_size: int
     forward_per_second: float
     training_per_second: float
-    operations: float
-    training_share: float
+    flop: float | None
+    utilisation: float | None
 
 
 class Speed(NamedTuple):
@@ -76,16 +81,14 @@ class Workbench:
             self._labels = torch.randint(num_classes, (batch_size,), device=device)
         self._optimizer = build_optimizer(self._network, recipe.optimizer)
 
-    def operations(self, side: int) -> float:
-        """FLOP an image of a forward and a backward pass."""
-        inputs = self._inputs(side)
-        with FlopCounterMode(display=False) as counter:
-            self._backward(inputs)
-        return float(counter.get_total_flops()) / self._batch_size
+    def flop(self, side: int) -> float | None:
+        """Counted FLOP an image of a forward and a backward pass."""
+        return flop_of_image(self._network.train(), (3, side, side))
 
     def training_seconds(self, side: int, *, seconds: float) -> float:
         """Of a step, an image, measured for about `seconds`."""
         inputs = self._inputs(side)
+        self._network.train()
 
         def step() -> None:
             self._backward(inputs)
@@ -129,23 +132,39 @@ def distinct_networks() -> list[str]:
 def measure_network(
     recipe: Recipe, *, device: torch.device, rates: Rates, seconds: float = 1.0
 ) -> Throughput:
-    """Forward passes in float32 as in evaluation, and training steps in the recipe's precision."""
-    batch_size = _batch_size(recipe, LARGEST_BATCH, device)
-    bench = Workbench(recipe, batch_size=batch_size, device=device)
-    operations = bench.operations(SIDE)
-    training = bench.training_seconds(SIDE, seconds=seconds)
-    limit = rates.convolution
-    if bench.precision != "float32" and rates.convolution_bf16 is not None:
-        limit = rates.convolution_bf16
+    """Forward passes in float32 as in evaluation, and training steps in the recipe's precision.
+
+    seconds: about, for each size.
+    """
+    batch_size, side = _batch_size(recipe, LARGEST_BATCH, device), recipe.data.image_size or SIDE
+    bench = Workbench(recipe, batch_size=batch_size, device=device, image_size=side)
+    parts = _phases(recipe, side)
+    counted = [bench.flop(part.side) for part in parts]
+    known = [flop for flop in counted if flop is not None]
+    flop = _mean(parts, known) if len(known) == len(parts) else None
+    training = _mean(parts, [bench.training_seconds(p.side, seconds=seconds) for p in parts])
     return Throughput(
         recipe=recipe.name,
         precision=bench.precision,
+        sizes=tuple(part.side for part in parts),
         batch_size=batch_size,
-        forward_per_second=1 / bench.evaluation_seconds(SIDE, seconds=seconds),
+        forward_per_second=1 / bench.evaluation_seconds(side, seconds=seconds),
         training_per_second=1 / training,
-        operations=operations,
-        training_share=operations / training / limit,
+        flop=flop,
+        utilisation=None if flop is None else flop / training / rates.largest(bench.precision),
     )
+
+
+def _phases(recipe: Recipe, side: int) -> list[Phase]:
+    """The sizes that `recipe` has steps of."""
+    training = recipe.training
+    found = phases(training.sizes, training.sizes_until, side=side)
+    return [phase for phase in found if phase.share > 0]
+
+
+def _mean(parts: Sequence[Phase], values: Sequence[float]) -> float:
+    """Of the steps of a run, values being those of its parts."""
+    return sum(part.share * value for part, value in zip(parts, values, strict=True))
 
 
 def _batch_size(recipe: Recipe, most: int, device: torch.device) -> int:
@@ -185,12 +204,7 @@ def speed_of_run(
     )
     if few.training_seconds(image_size, seconds=0.0) * FEW_IMAGES > TOO_SLOW_STEP:
         bench = few
-    training, begun = 0.0, 0.0
-    sizes = (*recipe.training.sizes, image_size)
-    for side, until in zip(sizes, (*recipe.training.sizes_until, 1.0), strict=True):
-        if until > begun:
-            took = bench.training_seconds(min(side, image_size), seconds=seconds)
-            training += (until - begun) * took
-            begun = until
+    parts = _phases(recipe, image_size)
+    training = _mean(parts, [bench.training_seconds(p.side, seconds=seconds) for p in parts])
     evaluation = bench.evaluation_seconds(image_size, seconds=seconds)
     return Speed(training, evaluation * num_views(recipe.evaluation))

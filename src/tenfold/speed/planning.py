@@ -24,7 +24,7 @@ from tenfold.training.choice import with_sizes_for
 
 
 class Rung(NamedTuple):
-    """A recipe with its cost on CIFAR-10, in FLOP of a matrix product, and accuracy on test."""
+    """A recipe with its cost on CIFAR-10, in matmul-equivalents, and accuracy on test."""
 
     recipe: str
     cost: float
@@ -34,7 +34,11 @@ class Rung(NamedTuple):
 def _ladder() -> tuple[Rung, ...]:
     measured = read_measured()
     found = ((name, measured.first(name)) for name in measured.recipes if name.startswith("fast-"))
-    rungs = (Rung(n, f.product_flop, f.accuracy.center) for n, f in found if f and f.product_flop)
+    rungs = (
+        Rung(name, one.matmul_equivalents, one.accuracy.center)
+        for name, one in found
+        if one and one.matmul_equivalents
+    )
     return tuple(sorted(rungs, key=lambda rung: rung.cost))
 
 
@@ -259,23 +263,24 @@ def _num_tested(dataset: Dataset, recipe: Recipe) -> int:
         return 0
 
 
-def affordable_rungs(operations: float, size: float) -> list[Rung]:
-    """The rungs that `operations` pay for, the dearest first, and the cheapest in any case.
+def affordable_rungs(cost: float, size: float) -> list[Rung]:
+    """The rungs that `cost` pays for, the dearest first, and the cheapest in any case.
 
-    size: of the data set, in pixels of its training images over those of CIFAR-10.
+    cost: in matmul-equivalents. size: of the data set, in pixels of its training images over those
+    of CIFAR-10.
     """
-    rungs = [rung for rung in LADDER if rung.cost * size <= operations]
+    rungs = [rung for rung in LADDER if rung.cost * size <= cost]
     return rungs[::-1] or [LADDER[0]]
 
 
-def expected_accuracy(operations: float) -> float:
-    """On CIFAR-10, for a run that costs `operations`.
+def expected_accuracy(cost: float) -> float:
+    """On CIFAR-10, for a run of `cost` matmul-equivalents.
 
     The logarithm of the error falls in straight lines over that of the cost, from rung to rung, and
     goes on below the first as between the first two. Nothing is known beyond the last.
     """
     errors = [(math.log(rung.cost), math.log(1 - rung.accuracy)) for rung in LADDER]
-    x = min(math.log(max(operations, 1.0)), errors[-1][0])
+    x = min(math.log(max(cost, 1.0)), errors[-1][0])
     (x0, y0), (x1, y1) = next(pair for pair in pairwise(errors) if x <= pair[1][0])
     return 1 - min(math.exp(y0 + (y1 - y0) * (x - x0) / (x1 - x0)), 0.9)
 

@@ -19,11 +19,20 @@ CONVOLUTION = (256, 128, 128, 16)
 
 
 class Rates(NamedTuple):
-    """Float32 products and convolutions of this machine, in FLOP/s; bf16 where it is native."""
+    """Matrix products and convolutions of this machine in float32, in FLOP/s; and in bf16 where
+    that is native."""
 
     product: float
     convolution: float
-    convolution_bf16: float | None
+    product_bf16: float | None = None
+    convolution_bf16: float | None = None
+
+    def largest(self, precision: str) -> float:
+        """The faster of both in `precision`, of which no training can make more."""
+        in_bf16 = (self.product_bf16, self.convolution_bf16)
+        if precision != "float32" and (known := [rate for rate in in_bf16 if rate]):
+            return max(known)
+        return max(self.product, self.convolution)
 
 
 def seconds_of_one(work: Callable[[], object], device: torch.device, *, seconds: float) -> float:
@@ -39,11 +48,13 @@ def seconds_of_one(work: Callable[[], object], device: torch.device, *, seconds:
     return statistics.median(times)
 
 
-def product_rate(device: torch.device, *, seconds: float = 0.3) -> float:
-    """FLOP/s of the product of two float32 matrices of 2048 x 2048."""
+def product_rate(
+    device: torch.device, *, dtype: torch.dtype = torch.float32, seconds: float = 0.3
+) -> float:
+    """FLOP/s of the product of two matrices of 2048 x 2048."""
     generator = torch.Generator().manual_seed(0)
     shape = (PRODUCT_SIDE, PRODUCT_SIDE)
-    first, second = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
+    first, second = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(2))
     out = torch.empty_like(first)
     took = seconds_of_one(lambda: torch.mm(first, second, out=out), device, seconds=seconds)
     return 2 * PRODUCT_SIDE**3 / took
@@ -63,12 +74,10 @@ def convolution_rate(
 
 
 def measure_rates(device: torch.device, *, has_bf16: bool) -> Rates:
-    """The three rates of `device`. has_bf16: whether it computes in bf16."""
-    return Rates(
-        product=product_rate(device),
-        convolution=convolution_rate(device),
-        convolution_bf16=convolution_rate(device, dtype=torch.bfloat16) if has_bf16 else None,
-    )
+    """The rates of `device`. has_bf16: whether it computes in bf16."""
+    kinds = (torch.float32, torch.bfloat16) if has_bf16 else (torch.float32,)
+    works = (product_rate, convolution_rate)
+    return Rates(*(work(device, dtype=dtype) for dtype in kinds for work in works))
 
 
 def _wait(device: torch.device) -> None:

@@ -5,6 +5,7 @@ A checkpoint is two files of one number: `000007.safetensors` with every tensor,
 so a checkpoint without one was never finished.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -26,6 +27,9 @@ UNREADABLE = (
 )
 
 logger = logging.getLogger("tenfold")
+
+_written: dict[Path, list[tuple[int, int]]] = {}
+"""The last checkpoint that this process wrote, and the marks of its files then."""
 
 
 class Checkpoint(NamedTuple):
@@ -54,12 +58,29 @@ def save_checkpoint(
     write_bytes(_path(folder, number, "safetensors"), content)
     write_json(_path(folder, number, "json"), {**document, "sha256": _checksum_of(document)})
     numbers.sort(reverse=True)
-    before = next((n for n in numbers if isinstance(_read(folder, n), Checkpoint)), number)
+    before = next((n for n in numbers if _is_whole(folder, n)), number)
+    _written.clear()
+    _written[_path(folder, number, "json")] = _marks(folder, number)
     # Older checkpoints, and what a killed process left half-written.
     for path in folder.iterdir():
         known = path.stem.isdecimal() and int(path.stem) in (before, number)
         if not known and path.suffix in (".json", ".safetensors", ".tmp"):
             path.unlink(missing_ok=True)
+
+
+def _is_whole(folder: Path, number: int) -> bool:
+    """Whether a checkpoint is whole; what this process wrote itself is not read again for that."""
+    path = _path(folder, number, "json")
+    with contextlib.suppress(OSError):
+        if path in _written and _written[path] == _marks(folder, number):
+            return True
+    return isinstance(_read(folder, number), Checkpoint)
+
+
+def _marks(folder: Path, number: int) -> list[tuple[int, int]]:
+    """Size and time of the last change of both files."""
+    kept = [_path(folder, number, suffix).stat() for suffix in ("json", "safetensors")]
+    return [(each.st_size, each.st_mtime_ns) for each in kept]
 
 
 def newest_good_checkpoint(folder: Path) -> Checkpoint | None:

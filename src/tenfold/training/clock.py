@@ -4,8 +4,25 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
+from typing import NamedTuple
 
 logger = logging.getLogger("tenfold")
+
+
+class Phase(NamedTuple):
+    """A share of a recipe's steps, and the side in pixels of their images."""
+
+    share: float
+    side: int
+
+
+def phases(sizes: Sequence[int], until: Sequence[float], *, side: int) -> list[Phase]:
+    """How images grow: sizes, until are the recipe's, and side that of whole images."""
+    found, begun = [], 0.0
+    for size, end in zip((*sizes, side), (*until, 1.0), strict=True):
+        found.append(Phase(max(end - begun, 0.0), min(size, side)))
+        begun = max(begun, end)
+    return found
 
 
 def step_share(
@@ -18,11 +35,9 @@ def step_share(
     """
     if not sizes:
         return time_share
-    weights, begun = [], 0.0
-    for size, end in zip((*sizes, side), (*until, 1.0), strict=True):
-        steps = max(end - begun, 0.0)
-        weights.append((steps, steps * min(size / side, 1.0) ** 2))
-        begun = max(begun, end)
+    weights = [
+        (steps, steps * (size / side) ** 2) for steps, size in phases(sizes, until, side=side)
+    ]
     total = sum(cost for _, cost in weights)
     done, left = 0.0, time_share * total
     for steps, cost in weights:

@@ -1,6 +1,7 @@
 """The device, the precision and the processes that a run has."""
 
 import os
+import platform
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -46,6 +47,9 @@ def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
         mixed_precision="no" if precision == "float32" else precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
+    # On a GPU products of float32 are as exact as its convolutions, that is in TF32. Processors
+    # have no such thing, and their bits stay the same whatever a program asked for before.
+    torch.set_float32_matmul_precision("high" if accelerator.device.type == "cuda" else "highest")
     if wanted and accelerator.device.type != wanted:
         raise TenfoldError(
             f"There is no {wanted} device that PyTorch can use here, or not the one asked for; "
@@ -63,6 +67,13 @@ def precision_of(accelerator: Accelerator) -> str:
     """The precision that `accelerator` computes with, as recipes name it."""
     precision: str = accelerator.mixed_precision
     return "float32" if precision == "no" else precision
+
+
+def instruction_set() -> str:
+    """What the processor computes with, such as `AVX2`, or `AVX512 with bf16`."""
+    found = torch.backends.cpu.get_cpu_capability()
+    found = platform.machine() if found == "DEFAULT" else found
+    return found + (" with bf16" if available_precision("auto", cpu=True) == "bf16" else "")
 
 
 def available_precision(asked: str, *, cpu: bool = False) -> str:

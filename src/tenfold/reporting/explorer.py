@@ -1,0 +1,219 @@
+"""The error explorer of a page: its images as one sprite, and what its script filters and sorts.
+
+N images, H by W pixels, C classes. The script is `templates/explorer.js`.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from tenfold.audit.answer import Answer
+from tenfold.audit.explanation import Explanation
+from tenfold.evaluation.calibration import fitted_of
+from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.runs import Run
+from tenfold.files import without_folders
+from tenfold.reporting import figures
+from tenfold.reporting.galleries import SplitImages, evenly
+from tenfold.reporting.templating import TEMPLATES
+from tenfold.reporting.thumbnails import thumbnails
+
+MOST_ERRORS, NUM_CORRECT = 2000, 400
+"""Images of a run: its errors of greatest loss, and some of what it gets right."""
+
+MOST_OF_A_PAIR, NUM_CORRECT_OF_A_PAIR = 1000, 200
+"""Of two runs, whose page holds the charts of up to ten."""
+
+MOST_BYTES = 2_900_000
+"""Of a sprite; in base64 it is a third longer."""
+
+MOST_PIXELS, LONGEST_SIDE = 6_000_000, 128
+"""Of a sprite, so that it is encoded in a fraction of a second, and of an image in it."""
+
+NUM_SHOWN_CLASSES = 5
+_QUALITIES = (80, 65, 50, 30)
+
+
+def explore_run(
+    run: Run, images: SplitImages, answers: Mapping[str, Answer]
+) -> dict[str, Any] | None:
+    """The values of the explorer of a run; None where it has no predictions or no images.
+
+    answers: what its audit found, of which maps and nearest training images are taken.
+    """
+    predictions, scores = run.shown_answers, run.shown_scores
+    if predictions is None or scores is None or not len(predictions.labels):
+        return None
+    loss = losses(predictions)
+    errors = np.flatnonzero(~predictions.right)
+    shown = errors[np.argsort(-loss[errors], kind="stable")][:MOST_ERRORS]
+    chosen = np.concatenate([shown, evenly(np.flatnonzero(predictions.right), NUM_CORRECT)])
+    values = _values([run], [predictions], chosen, images)
+    if values is None:
+        return None
+    edges = np.array(scores.confidence.bin_edges)
+    # The chart counts confidence as trained, before any temperature.
+    fitted = fitted_of(run.result) if run.result else None
+    logits = predictions.logits[chosen] * (fitted.temperature if fitted else 1.0)
+    trained = predictions._replace(logits=logits)
+    values["bins"] = np.clip(
+        np.searchsorted(edges, trained.confidence, side="right") - 1, 0, len(edges) - 2
+    ).tolist()
+    values["edges"] = edges.tolist()
+    places = {name: number for number, name in enumerate(predictions.class_names)}
+    values["rows"] = [places[score.name] for score in figures.best_last(scores.per_class)]
+    values["closer"] = _closer(answers.get("explanation"))
+    return _with_counts(values, num_errors=len(errors), num_images=len(predictions.labels))
+
+
+def explore_pair(first: Run, second: Run, images: SplitImages) -> dict[str, Any] | None:
+    """The values of the explorer of two runs, on the images that both have predicted."""
+    a, b = first.shown_answers, second.shown_answers
+    if a is None or b is None or set(a.class_names) != set(b.class_names):
+        return None
+    _, in_a, in_b = np.intersect1d(a.ids, b.ids, return_indices=True)
+    columns = [b.class_names.index(name) for name in a.class_names]
+    labels = a.labels[in_a]
+    a = a._replace(logits=a.logits[in_a], labels=labels, ids=a.ids[in_a])
+    b = Predictions(b.logits[in_b][:, columns], labels, a.ids, a.class_names)
+    loss = np.maximum(losses(a), losses(b))
+    both = a.right & b.right
+    errors = np.flatnonzero(~both)
+    # In turn from those that the first alone gets right, the second alone, and neither.
+    rank = np.empty(len(labels))
+    for kind in (a.right & ~both, b.right & ~both, ~a.right & ~b.right):
+        own = np.flatnonzero(kind)
+        rank[own[np.argsort(-loss[own], kind="stable")]] = np.arange(len(own))
+    shown = errors[np.argsort(rank[errors], kind="stable")][:MOST_OF_A_PAIR]
+    chosen = np.concatenate([shown, evenly(np.flatnonzero(both), NUM_CORRECT_OF_A_PAIR)])
+    values = _values([first, second], [a, b], chosen, images)
+    if values is None:
+        return None
+    return _with_counts(values, num_errors=len(errors), num_images=len(labels))
+
+
+def losses(predictions: Predictions) -> NDArray[np.float64]:
+    """(N,) cross-entropy of each image in nats."""
+    own = predictions.probabilities[np.arange(len(predictions.labels)), predictions.labels]
+    return np.asarray(-np.log(np.maximum(own, 1e-12)))
+
+
+def label_quality(predictions: Predictions) -> NDArray[np.float64]:
+    """(N,) from 0, surely wrong, to 1: the normalized margin of cleanlab (Northcutt et al. 2021,
+    arXiv 1911.00068), the label's probability less that of the likeliest other class."""
+    rows, probabilities = np.arange(len(predictions.labels)), predictions.probabilities
+    own = probabilities[rows, predictions.labels]
+    probabilities[rows, predictions.labels] = -np.inf
+    others = probabilities.max(axis=1)
+    return np.asarray((own - np.where(np.isfinite(others), others, 0) + 1) / 2)
+
+
+def script() -> Markup:
+    """The explorer's script, as it stands in a page."""
+    return Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8"))
+
+
+def sprite_of(tiles: NDArray[np.uint8]) -> dict[str, Any]:
+    """Images (N, H, W, 3) uint8 side by side in one WebP image, which is a data URI: the width and
+    height of one, from one to the next, and how many are in a row."""
+    from PIL import Image
+
+    number, height, width = tiles.shape[:3]
+    # To whole blocks of the encoder, so that no image colours its neighbours.
+    tiles = np.pad(tiles, ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0)), mode="edge")
+    pitch = tiles.shape[2], tiles.shape[1]
+    across = max(math.ceil(math.sqrt(number * pitch[1] / pitch[0])), 1)
+    blank = np.zeros((-number % across, *tiles.shape[1:]), dtype=np.uint8)
+    rows = np.concatenate([tiles, blank]).reshape(-1, across, *tiles.shape[1:])
+    sheet = rows.transpose(0, 2, 1, 3, 4).reshape(-1, across * pitch[0], 3)
+    image = Image.fromarray(np.ascontiguousarray(sheet))
+    for quality in _QUALITIES:
+        content = io.BytesIO()
+        image.save(content, "WEBP", quality=quality, method=1)
+        if content.tell() <= MOST_BYTES:
+            break
+    uri = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return {"uri": uri, "size": (width, height), "pitch": pitch, "across": across}
+
+
+def _values(
+    runs: Sequence[Run],
+    predictions: Sequence[Predictions],
+    chosen: NDArray[np.int64],
+    images: SplitImages,
+) -> dict[str, Any] | None:
+    """What runs of one split share and what each predicted, for the images `chosen` that the data
+    set has."""
+    first, data = predictions[0], runs[0].data
+    found = images.pixels(first.ids[chosen].tolist())
+    if len(found) < len(chosen) or not found:
+        return None
+    pixels = np.stack([found[name] for name in first.ids[chosen].tolist()])
+    side = min(LONGEST_SIDE, max(math.isqrt(MOST_PIXELS // len(pixels)), 8))
+    content = json.dumps([data.name, dict(data.checksums)], sort_keys=True)
+    return {
+        "key": hashlib.sha256(content.encode()).hexdigest()[:16],
+        "classes": first.class_names,
+        "ids": first.ids[chosen].tolist(),
+        "labels": first.labels[chosen].tolist(),
+        "runs": [
+            {"name": without_folders(run.label), **_predicted(each, chosen)}
+            for run, each in zip(runs, predictions, strict=True)
+        ],
+        "sprite": sprite_of(thumbnails(pixels, max_side=side)),
+    }
+
+
+def _predicted(predictions: Predictions, chosen: NDArray[np.int64]) -> dict[str, Any]:
+    own = predictions._replace(logits=predictions.logits[chosen], labels=predictions.labels[chosen])
+    probabilities = own.probabilities
+    likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :NUM_SHOWN_CLASSES]
+    shares = np.take_along_axis(probabilities, likeliest, axis=1)
+    return {
+        "likeliest": likeliest.tolist(),
+        "shares": np.round(1000 * shares).astype(int).tolist(),
+        "loss": np.round(losses(own), 3).tolist(),
+        "quality": np.round(label_quality(own), 4).tolist(),
+    }
+
+
+def _with_counts(values: dict[str, Any], *, num_errors: int, num_images: int) -> dict[str, Any]:
+    """The values, and the same as JSON for the script, in which no text can end the element."""
+    num_shown = len(values["ids"])
+    most = MOST_ERRORS if len(values["runs"]) == 1 else MOST_OF_A_PAIR
+    escaped = json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
+    return {
+        "names": values["classes"],
+        "runs": [run["name"] for run in values["runs"]],
+        "edges": values.get("edges", ()),
+        "num_errors": num_errors,
+        "num_shown_errors": min(num_errors, most),
+        "num_shown_correct": num_shown - min(num_errors, most),
+        "num_correct": num_images - num_errors,
+        "has_closer": bool(values.get("closer")),
+        "json": Markup(escaped),
+        "script": script(),
+    }
+
+
+def _closer(explanation: Answer | None) -> dict[str, Any] | None:
+    """Of the errors of greatest loss that an audit explained: the map of each and the training
+    images nearest to it, as a sprite with a row each."""
+    if not isinstance(explanation, Explanation) or not explanation.errors:
+        return None
+    maps, alike = (explanation.arrays[name] for name in ("error_maps", "error_neighbours"))
+    groups = np.concatenate([maps[:, None], alike], axis=1)
+    return {
+        "sprite": sprite_of(groups.reshape(-1, *groups.shape[2:])),
+        "count": groups.shape[1],
+        "ids": [error.id for error in explanation.errors],
+        "neighbours": [error.neighbours for error in explanation.errors],
+    }

@@ -1,0 +1,1 @@
+"""A page that grows while runs go on, served to this machine alone."""

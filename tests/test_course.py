@@ -1,0 +1,271 @@
+"""The course: every stub fails its test, every solution passes, and what is learned is kept."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pages
+from tenfold import TenfoldError
+from tenfold.course import check, load_images, reduced
+from tenfold.course.exercises import EXERCISES
+from tenfold.course.notebooks import (
+    chapters,
+    course_folder,
+    find_chapter,
+    read_cells,
+    run_exercises,
+    solved_in,
+    write_notebook,
+)
+
+CHAPTERS = chapters()
+BY_NAME = {chapter.path.stem: chapter for chapter in CHAPTERS}
+SECTIONS = (
+    *("Predict first", "By hand", "With tenfold", "The experiment", "Exercises", "Questions"),
+    *("What this doesn't show", "Where to read on"),
+)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def solved(cells):
+    """The cells of a chapter with each exercise's solution in the place of its stub."""
+    cells = list(cells)
+    stubs = [n for n, cell in enumerate(cells) if "exercise" in cell.tags]
+    solutions = [cell.source for cell in cells if "solution" in cell.tags]
+    for stub, solution in zip(stubs, solutions, strict=True):
+        [code] = re.findall(r"```python\n(.*?)```", solution, re.DOTALL)
+        cells[stub] = cells[stub]._replace(source=code)
+    return cells
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_stub_fails_and_every_solution_passes(name):
+    chapter = BY_NAME[name]
+    tried = list(run_exercises(chapter.cells))
+    assert 2 <= len(tried) <= 5
+    for exercise, wrong in tried:
+        assert wrong is not None, f"the stub of {exercise} passes"
+        assert re.search(r"returns nothing yet|replace", wrong), wrong
+    assert [each for each in run_exercises(solved(chapter.cells)) if each.wrong] == []
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_chapter_has_all_its_parts(name):
+    cells = BY_NAME[name].cells
+    text = "\n".join(cell.source for cell in cells if not cell.is_code)
+    heads = re.findall(r"^## (.*)", text, re.MULTILINE)
+    for section in SECTIONS:
+        assert any(head.startswith(section) for head in heads), section
+    assert "**You will be able to**" in text
+    questions = text[text.index("## Questions") : text.index("## What this doesn't show")]
+    assert questions.count("<details><summary>Answer</summary>") == 5
+    assert text.count("<details>") == text.count("</details>")
+    assert BY_NAME[name].title
+    assert BY_NAME[name].minutes
+    for widget in re.findall(r"\((widgets/[^)]+)\)", text):
+        assert (course_folder() / widget).exists()
+
+
+def test_every_exercise_is_in_a_chapter_once():
+    listed = [name for chapter in CHAPTERS for name in chapter.exercises]
+    assert sorted(listed) == sorted(EXERCISES)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "function", "said"),
+    [
+        ("softmax", lambda z: np.exp(z) / np.exp(z).sum(1, keepdims=True), "largest logit"),
+        ("mcnemar", lambda a, b: float(a.mean() == b.mean()), "fair coin"),
+        ("holm", lambda p: [min(1, x * len(p)) for x in p], "m - i"),
+        ("output_size", lambda n, k, s, p: (n + 2 * p - k) / s + 1, r"floor"),
+        ("leaked", lambda a, b: sum((x == y).all() for x in a for y in b), "not pairs"),
+        ("stratified_split", lambda y, s, g: (np.arange(20, 100), np.arange(20)), "in each class"),
+        ("max_pool2d", lambda x: np.zeros(x.shape), "shape"),
+    ],
+)
+def test_a_wrong_solution_is_told_why(exercise, function, said):
+    with pytest.raises(AssertionError, match=said), np.errstate(all="ignore"):
+        check(exercise, function)
+
+
+def test_an_exercise_that_does_not_exist():
+    with pytest.raises(TenfoldError, match=r"no exercise 'softmaxx' \(did you mean 'softmax'"):
+        check("softmaxx", np.exp)
+
+
+def test_the_images_are_those_of_cifar_10():
+    images = load_images()
+    for split in images.splits().values():
+        assert len(set(map(bytes, split.pixels.reshape(len(split), -1)))) == len(split)
+    # Known from the published archive: the first frog and the first airplane to train on.
+    assert images.train.pixels[900, 0, :2].tolist() == [[59, 62, 63], [43, 46, 45]]
+    assert images.train.class_names[images.train.labels[900]] == "frog"
+    assert np.bincount(images.test.labels).tolist() == [50] * 10
+
+
+def test_a_notebook_is_made_worked_in_and_checked(run_command):
+    listed = run_command("course", "--json")
+    assert [each["solved"] for each in listed if each["event"] == "chapter"] == [[]] * len(CHAPTERS)
+    run_command("course", "2")
+    path = Path("02-a-linear-classifier.ipynb")
+    notebook = json.loads(path.read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    assert [tuple(cell) for cell in read_cells(path)] == [
+        tuple(cell) for cell in find_chapter("2").cells
+    ]
+
+    [stub] = [c for c in notebook["cells"] if "def softmax(" in "".join(c["source"][:1])]
+    stub["source"] = [
+        "def softmax(z):\n",
+        "    e = np.exp(z - z.max(1, keepdims=True))\n",
+        "    return e / e.sum(1, keepdims=True)",
+    ]
+    path.write_text(json.dumps(notebook))
+    tried = run_command("course", "check", "--json", status=1)
+    wrong = {each["name"]: each["wrong"] for each in tried if each["event"] == "exercise"}
+    assert wrong.pop("softmax") is None
+    assert all("returns nothing yet" in said for said in wrong.values())
+    assert solved_in(Path()) == {"softmax"}
+    assert "right" in check("accuracy", lambda a, b: np.mean(a == b))
+    listed = run_command("course", "--json")
+    assert [e["solved"] for e in listed if e["event"] == "chapter"][:3] == [
+        ["accuracy"], [], ["softmax"],
+    ]  # fmt: skip
+
+    run_command("course", "2")
+    assert "e.sum" in path.read_text(), "work that somebody did was overwritten"
+    stub["source"] = ["def softmax(z):\n", "    return z"]
+    path.write_text(json.dumps(notebook))
+    run_command("course", "check", status=1)
+    assert solved_in(Path()) == {"accuracy"}
+
+
+@pytest.fixture
+def run_command(capsys):
+    """A function that runs `tenfold` in this process; the objects that it prints with --json."""
+    from tenfold.cli.app import app
+
+    def run(*arguments, status=0):
+        found = app(args=list(arguments), standalone_mode=False)
+        assert (found or 0) == status
+        printed = capsys.readouterr().out
+        return [json.loads(line) for line in printed.splitlines()] if "--json" in arguments else []
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["99"], "no chapter '99'; choose 0, 1"),
+        (["check"], "No notebook of the course is in this folder"),
+    ],
+)
+def test_wrong_input_is_one_sentence(run_command, arguments, said):
+    with pytest.raises(TenfoldError, match=said) as caught:
+        run_command("course", *arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_notebook_that_is_damaged_is_named(tmp_path):
+    path = write_notebook(CHAPTERS[0], tmp_path)
+    path.write_text('{"cells": 3}')
+    with pytest.raises(TenfoldError, match=path.name):
+        read_cells(path)
+
+
+def test_notebooks_come_with_the_widgets_that_they_link_to(tmp_path):
+    write_notebook(find_chapter("5"), tmp_path)
+    assert [each.name for each in (tmp_path / "widgets").iterdir()] == [
+        "kernel-stride-padding.html"
+    ]
+
+
+def test_only_the_setting_reduces(monkeypatch):
+    assert reduced(10, 2) == 10
+    monkeypatch.setenv("TENFOLD_COURSE", "reduced")
+    assert reduced(10, 2) == 2
+
+
+RUN = """
+import sys
+import matplotlib
+matplotlib.use("Agg")
+from pathlib import Path
+from tenfold.course.notebooks import read_cells
+space = {"__name__": "__main__"}
+for cell in read_cells(Path(sys.argv[1])):
+    if cell.is_code and "check" not in cell.tags:
+        exec(compile(cell.source, sys.argv[1], "exec"), space)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_chapter_runs_in_its_reduced_form(name):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RUN, str(BY_NAME[name].path)],
+        env={**os.environ, "TENFOLD_COURSE": "reduced"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.browser
+def test_the_widget_of_convolution_by_keyboard(browser):
+    with pages.opened(browser, course_folder() / "widgets/kernel-stride-padding.html") as page:
+        for _ in pages.in_all_sizes(page):
+            pass
+        assert page.locator("#output > *").count() == 25
+        page.select_option("#stride", "2")
+        page.select_option("#padding", "1")
+        assert page.locator("#output > *").count() == 16
+        page.focus("#output > [tabindex='0']")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowDown")
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith(
+            "output in row 2, column 2"
+        )
+        # Window rows 1 to 3, columns 1 to 3 of the image, and weights -1, 0, 1 in each row.
+        assert page.inner_text("#sum").endswith("= 0")
+        page.keyboard.press("ArrowRight")
+        assert page.inner_text("#sum").endswith("= 24")
+        page.fill("#kernel-grid input >> nth=0", "-2")
+        assert page.inner_text("#sum").endswith("= 23")
+
+
+@pytest.mark.browser
+def test_the_widget_of_significance_agrees_with_scipy(browser):
+    from scipy import stats
+
+    with pages.opened(browser, course_folder() / "widgets/significance.html") as page:
+        for _ in pages.in_all_sizes(page):
+            pass
+        page.focus("#seeds")
+        page.keyboard.press("ArrowRight")
+        assert page.inner_text("#seeds-is") == "4 seeds"
+        drawn = page.evaluate("last")
+        first, second = drawn["first"], drawn["second"]
+        expected = stats.ttest_ind(first, second, equal_var=False)
+        assert drawn["p"] == pytest.approx(expected.pvalue, abs=1e-6)
+        ends = expected.confidence_interval(0.95)
+        assert (drawn["low"], drawn["high"]) == pytest.approx((ends.low, ends.high), abs=1e-4)
+        page.focus("#many")
+        page.keyboard.press("Enter")
+        assert page.inner_text("#drawn") == "1,001"
+        assert 2 < float(page.inner_text("#called").removesuffix(" %")) < 8
