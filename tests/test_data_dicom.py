@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data import load
+from tenfold.data import export, load
 from tenfold.data.decoding import (
     BrokenPictureError,
     TooLargePictureError,
@@ -184,6 +184,14 @@ def test_tables_say_who_belongs_together_too(tmp_path):
     numbers = sorted(int(name) for name in patients_of(test))
     assert len(numbers) == 8
     assert numbers == [n for n in range(40) if n // 4 in {each // 4 for each in numbers}]
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_what_is_exported_keeps_who_belongs_together(kind, tmp_path):
+    dataset = load(clinic(tmp_path / "data", patients=4))
+    export(dataset, tmp_path / "out", kind)
+    groups = load(tmp_path / "out").train.groups
+    np.testing.assert_array_equal(groups, dataset.train.groups)
 
 
 def test_a_patient_in_two_splits_of_the_data_is_said(tmp_path, caplog):

@@ -73,8 +73,8 @@ def show_classes(output: Output, split: str, metrics: "Metrics") -> None:
             f"{row.num_images:,}",
             with_interval(row.recall, row.recall_interval),
             with_interval(row.specificity, row.specificity_interval),
-            "{:.3f} ({:.3f} to {:.3f})".format(row.auc or 0.0, *row.auc_interval or ()),
-            f"{row.average_precision or 0.0:.3f}",
+            with_interval(row.auc, row.auc_interval, as_share=False),
+            f"{row.average_precision:.3f}",
         ]
         for row in metrics.per_class
         if row.name in names
@@ -86,9 +86,11 @@ def show_classes(output: Output, split: str, metrics: "Metrics") -> None:
         output.say(f"{left_out:,} more classes have a larger AUC; the run's page shows all.")
 
 
-def with_interval(share: float | None, ends: "Ends | None") -> str:
-    """`92.1 % (90.0 to 93.8 %)`; a dash for None."""
-    return percent(share) + (f" ({interval(*ends)})" if ends else "")
+def with_interval(value: float | None, ends: "Ends | None", *, as_share: bool = True) -> str:
+    """`92.1 % (90.0 to 93.8 %)`, or `0.921 (0.900 to 0.938)`; a dash for None."""
+    if as_share or value is None or ends is None:
+        return percent(value) + (f" ({interval(*ends)})" if ends else "")
+    return "{:.3f} ({:.3f} to {:.3f})".format(value, *ends)
 
 
 def show_operating_point(output: Output, point: "OperatingPoint") -> None:

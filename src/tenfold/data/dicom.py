@@ -19,12 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import config, dcmread
 from pydicom.encaps import get_frame
-from pydicom.pixels import (
-    apply_color_lut,
-    apply_modality_lut,
-    apply_windowing,
-    pixel_array,
-)
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_windowing
+from pydicom.pixels.utils import pixel_array
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _ROOM = 1 << 16

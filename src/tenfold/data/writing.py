@@ -3,7 +3,7 @@
 import contextlib
 import json
 import zipfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from tenfold.data.csv_tables import CLASSES_FILE, ORIGINAL_ID, table_text
 from tenfold.data.encoding import png_bytes
 from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.tables import GROUP_COLUMNS
 from tenfold.data.workers import map_chunks
 from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file, replacing, require_writable, write_text
 from tenfold.progress import Progress
 
 _ROWS_A_GROUP = 1000
+GROUP = GROUP_COLUMNS[0]
 
 
 def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
@@ -43,11 +45,13 @@ def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = No
 
 
 def _label_table(images: Images, split: str) -> str:
-    own_ids = not np.array_equal(images.ids, numbered_ids(split, len(images)))
-    columns = ["id", "label", ORIGINAL_ID][: 2 + own_ids]
     names = [images.class_names[label] for label in images.labels]
-    rows = zip(range(1, len(names) + 1), names, images.ids.tolist(), strict=True)
-    return table_text(columns, (row[: len(columns)] for row in rows))
+    columns: dict[str, Sequence[Any]] = {"id": range(1, len(names) + 1), "label": names}
+    if not np.array_equal(images.ids, numbered_ids(split, len(images))):
+        columns[ORIGINAL_ID] = images.ids.tolist()
+    if images.groups is not None:
+        columns[GROUP] = images.groups.tolist()
+    return table_text(list(columns), zip(*columns.values(), strict=True))
 
 
 def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
@@ -64,8 +68,12 @@ def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = N
         "id": {"dtype": "string", "_type": "Value"},
     }
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    has_groups = any(images.groups is not None for images in dataset.splits().values())
+    if has_groups:
+        features[GROUP] = features["id"]
+    group = [(GROUP, pa.string())] if has_groups else []
     schema = pa.schema(
-        [("img", image), ("label", pa.int64()), ("id", pa.string())],
+        [("img", image), ("label", pa.int64()), ("id", pa.string()), *group],
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
     with new_folder(path) as folder:
@@ -86,12 +94,16 @@ def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = N
                         pa.array(images.labels[rows]),
                         pa.array(images.ids[rows].tolist(), pa.string()),
                     ]
+                    if has_groups:
+                        own = images.groups
+                        groups = [""] * len(pending) if own is None else own[rows].tolist()
+                        columns.append(pa.array(groups, pa.string()))
                     writer.write_table(pa.Table.from_arrays(columns, schema=schema))
                     pending = []
 
 
 def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
-    """Write the data set as one npz file.
+    """Write the data set as one npz file, which has no room for groups.
 
     Raises TenfoldError where something is at `path` already, and where the disk is full.
     """
