@@ -50,7 +50,8 @@ def test_a_summary_has_the_study_the_runs_and_their_intervals(activations: Path)
     )  # fmt: skip
     assert (summary["limits"], summary["baseline"]) == (["One network."], "ReLU")
     assert (summary["planned"], summary["finished"], summary["failed"]) == (9, 9, 0)
-    assert summary["machine"] == {"cpu": "Xeon", "cores": 2, "device": "cpu", "threads": 1}
+    expected = {"cpu": "Xeon", "instructions": None, "cores": 2, "device": "cpu", "threads": 1}
+    assert summary["machine"] == expected
     leaky = summary["variants"][1]
     assert [*leaky] == [
         "label", "recipe", "model", "num_parameters", "planned_seeds", "seeds",
