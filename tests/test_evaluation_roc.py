@@ -17,8 +17,8 @@ from tenfold.deployment.options import ExportOptions
 from tenfold.deployment.predictor import Predictor
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import roc
-from tenfold.evaluation.metrics import compute_metrics
 from tenfold.evaluation.calibration import operating_points_of
+from tenfold.evaluation.metrics import compute_metrics
 from tenfold.evaluation.operating_points import choose_operating_point
 from tenfold.evaluation.predictions import Predictions, load_predictions
 from tenfold.evaluation.roc import (
