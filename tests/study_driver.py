@@ -9,36 +9,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fabricated_runs import BARE_RESULT, bare_metrics
+from bare_results import BARE_RESULT, bare_metrics
 from tenfold import engine
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
 from tenfold.files import read_json, write_json
 from tenfold.interruption import Interruption, leave_with_driver
-from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
-from tenfold.results.studies import read_plan
 from tenfold.run import RunFolder
-from tenfold.studies.definition import Study, adjust, grid_study
-from tenfold.studies.records import Record, read_records
-from tenfold.studies.running import StudyOptions, StudyOutcome, run_study
+
+if TYPE_CHECKING:  # Of which the processes that train need nothing.
+    from tenfold.recipe import Recipe
+    from tenfold.studies.definition import Study
+    from tenfold.studies.records import Record
+    from tenfold.studies.running import StudyOutcome
 
 GRID = ["optimizer.lr=0.1,0.2"]
 NUM_SEEDS = 2
 NAMES = [f"lr-{lr},seed={seed}" for lr in (0.1, 0.2) for seed in (0, 1)]
 
 
-def accuracy_of(recipe: Recipe) -> float:
+def accuracy_of(recipe: "Recipe") -> float:
     """What a run of `recipe` is said to reach, a different figure for every trial."""
     return 0.5 + recipe.optimizer.lr + recipe.seed / 100
 
 
-def study_of(recipe: str, grid: Sequence[str] = (), num_seeds: int = 1) -> Study:
+def study_of(recipe: str, grid: Sequence[str] = (), num_seeds: int = 1) -> "Study":
     """A recipe with a grid, as the command line makes it."""
+    from tenfold.studies.definition import adjust, grid_study
+
     return adjust(grid_study(recipe, grid), seeds=num_seeds)
 
 
-def train_at_once(recipe: Recipe, path: Path, **others: object) -> None:
+def train_at_once(recipe: "Recipe", path: Path, **others: object) -> None:
     """A run folder as training leaves it, with one line of `calls` more for each call."""
     run = RunFolder(path)
     with run.writer():
@@ -59,7 +62,7 @@ def train_at_once(recipe: Recipe, path: Path, **others: object) -> None:
         )
 
 
-TrainTrial = Callable[[Recipe, Path], object]
+TrainTrial = Callable[[Any, Path], object]
 
 
 @dataclass
@@ -70,6 +73,8 @@ class Within:
 
     def start(self, item: engine.Item, post: engine.Post) -> engine.Running:
         """See engine.Place."""
+        from tenfold.recipe import recipe_from_dict
+
         path = Path(item.arguments[1])
         try:
             self.train(recipe_from_dict(read_json(path)), path.parent)
@@ -96,8 +101,10 @@ class Over:
         """See engine.Running."""
 
 
-def drive(folder: Path, train: TrainTrial = train_at_once, **options: Any) -> StudyOutcome:
+def drive(folder: Path, train: TrainTrial = train_at_once, **options: Any) -> "StudyOutcome":
     """The study of these tests, in `folder`."""
+    from tenfold.studies.running import StudyOptions, run_study
+
     study = study_of("cnn", GRID, NUM_SEEDS)
     return run_study(study, folder=folder, place=Within(train), options=StudyOptions(**options))
 
@@ -107,8 +114,10 @@ def processes(kind: str) -> engine.Here:
     return engine.Here([sys.executable, __file__, "worker", kind])
 
 
-def drive_jobs(folder: Path, kind: str, **options: Any) -> StudyOutcome:
+def drive_jobs(folder: Path, kind: str, **options: Any) -> "StudyOutcome":
     """The same with two processes at once, which train as `kind` says."""
+    from tenfold.studies.running import StudyOptions, run_study
+
     return run_study(
         study_of("cnn", GRID, NUM_SEEDS),
         folder=folder,
@@ -117,8 +126,11 @@ def drive_jobs(folder: Path, kind: str, **options: Any) -> StudyOutcome:
     )
 
 
-def records_of(folder: Path) -> list[Record]:
+def records_of(folder: Path) -> "list[Record]":
     """The record of each trial of the study in `folder` that is over, in their order."""
+    from tenfold.results.studies import read_plan
+    from tenfold.studies.records import read_records
+
     return [*read_records(folder, read_plan(folder).trials).values()]
 
 
@@ -139,6 +151,8 @@ def sweep(root: Path, drive: Callable[[Path], object]) -> list[dict[str, Any]]:
 
     The last but one had two records when it was killed, and the last was not killed.
     """
+    from tenfold.recipe import load_recipe
+
     load_recipe("cnn")  # imports PyTorch once, and not in each fork
     findings: list[dict[str, Any]] = []
     while not findings or len(findings[-1]["recorded"]) < 2:
@@ -194,14 +208,14 @@ def _drive_until(folder: Path, number: int, drive: Callable[[Path], object]) -> 
     drive(folder)
 
 
-def _wait_in_second_trial(recipe: Recipe, path: Path, **others: object) -> None:
+def _wait_in_second_trial(recipe: "Recipe", path: Path, **others: object) -> None:
     if path.name == NAMES[1]:
         (path / "calls").write_text(f"{os.getpid()}\n")
         time.sleep(600)
     train_at_once(recipe, path)
 
 
-def wait_and_save(recipe: Recipe, path: Path, **others: object) -> None:
+def wait_and_save(recipe: "Recipe", path: Path, **others: object) -> None:
     """Train until a signal comes, and save then; the first trial ends at once, and so do others
     that were saved before."""
     run = RunFolder(path)
@@ -217,7 +231,7 @@ def wait_and_save(recipe: Recipe, path: Path, **others: object) -> None:
     train_at_once(recipe, path)
 
 
-def fail_somehow(recipe: Recipe, path: Path, **others: object) -> None:
+def fail_somehow(recipe: "Recipe", path: Path, **others: object) -> None:
     """Fail in another way in each trial but the last."""
     if path.name == NAMES[0]:
         raise TenfoldError("The loss is nan in epoch 1; lower optimizer.lr.")
@@ -228,14 +242,14 @@ def fail_somehow(recipe: Recipe, path: Path, **others: object) -> None:
     train_at_once(recipe, path)
 
 
-def leave_at_once(recipe: Recipe, path: Path, **others: object) -> None:
+def leave_at_once(recipe: "Recipe", path: Path, **others: object) -> None:
     """End as a process does that a library ends."""
     sys.stderr.write("the library is of another version\n")
     sys.stderr.flush()
     os._exit(7)
 
 
-def chatter(recipe: Recipe, path: Path, **others: object) -> None:
+def chatter(recipe: "Recipe", path: Path, **others: object) -> None:
     """Train, beside a library that prints, and some words for the log."""
     os.write(1, b'{"status": "failed"}\n[1]\n\0\xff such as a C++ library does\n')
     notice = {"event": "warning", "message": f"a notice from {path.name}"}
@@ -243,13 +257,13 @@ def chatter(recipe: Recipe, path: Path, **others: object) -> None:
     train_at_once(recipe, path)
 
 
-def note_gpu(recipe: Recipe, path: Path, **others: object) -> None:
+def note_gpu(recipe: "Recipe", path: Path, **others: object) -> None:
     """Train, and write down which GPU is there."""
     train_at_once(recipe, path)
     (path / "gpu").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 
 
-def never_end(recipe: Recipe, path: Path, **others: object) -> None:
+def never_end(recipe: "Recipe", path: Path, **others: object) -> None:
     """Hear every signal and heed none."""
     with Interruption():
         (path / "calls").write_text(f"{os.getpid()}\n")

@@ -7,9 +7,9 @@ import re
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -203,40 +203,47 @@ def test_the_studies_are_listed(tmp_path: Path) -> None:
     assert studies["epochs"]["num_runs"] >= 1
 
 
+@dataclass(frozen=True)
+class OnTerminal:
+    """Let a command have the terminal at `path`."""
+
+    path: str
+
+    def __call__(self) -> None:
+        """Put the terminal in the place of the log."""
+        terminal = os.open(self.path, os.O_RDWR | os.O_NOCTTY)
+        for number in range(3):
+            os.dup2(terminal, number)
+        sys.stdout, sys.stderr = (
+            os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2)
+        )
+
+
 def test_live_bars_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "work")
     leader, follower = pty.openpty()
-    changes = ["--jobs", "2", "--no-report", "--set", "training.epochs=3000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tenfold", *WIDTHS, *changes],
-        cwd=folder,
-        stdout=follower,
-        stderr=follower,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"},
+    command = commands.start(
+        [*WIDTHS, "--jobs", "2", "--no-report", "--set", "training.epochs=3000"],
+        folder=folder,
+        environment={"TERM": "xterm-256color", "COLUMNS": "120"},
+        before=OnTerminal(os.ttyname(follower)),
     )
-    os.close(follower)
-    shown = b""
-    deadline = time.monotonic() + 90
+    shown, deadline = b"", time.monotonic() + 90
     words = ("study", "/9,000 epochs", "/3,000 epochs", "left, 0 of 3")
     # Both with an epoch behind them, so that they have something to save.
     bars = [rf"Narrow, seed {seed}[^\n]*validation[^\n]*images/s" for seed in (0, 1)]
     stopped = False
-    while time.monotonic() < deadline:
-        if select.select([leader], [], [], 1)[0]:
-            try:
-                shown += os.read(leader, 65536)
-            except OSError:  # The other end is closed.
-                break
+    while time.monotonic() < deadline and command.process.exitcode is None:
+        if select.select([leader], [], [], 0.2)[0]:
+            shown += os.read(leader, 65536)
         text = shown.decode(errors="replace")
         are_there = all(word in text for word in words)
         if not stopped and are_there and all(re.search(bar, text) for bar in bars):
-            process.send_signal(signal.SIGINT)
+            command.signal(signal.SIGINT)
             stopped = True
+    assert command.wait(30) == 130, shown.decode(errors="replace")[-2000:]
     os.close(leader)
-    try:
-        assert process.wait(30) == 130
-    finally:
-        process.kill()
+    os.close(follower)
     assert stopped, shown.decode(errors="replace")[-2000:]
     sentence = " ".join(shown.decode(errors="replace").split())
     assert "Stopped by SIGINT with 2 under way; everything is saved" in sentence

@@ -161,8 +161,8 @@ print(outcome.num_finished, outcome.num_failed, outcome.records[1].error)
 @pytest.mark.slow
 def test_a_study_on_a_node_that_does_not_see_our_files(tmp_path: Path) -> None:
     (tmp_path / "digits.toml").write_text(RECIPE)
-    alone = start(tmp_path, "train", "digits.toml", "--set", "optimizer.lr=0.05", "--threads", "1")
-    finish(alone)
+    alone = ["train", "digits.toml", "--set", "optimizer.lr=0.05", "--threads", "1"]
+    assert commands.run(alone, folder=tmp_path).wait() == 0
     with nodes(1) as cluster:
         done = subprocess.run(
             [sys.executable, "-c", APART, cluster.address],

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from fabricated_runs import BARE_RESULT
+from bare_results import BARE_RESULT
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import calibration
 from tenfold.evaluation.predictions import Predictions

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fabricated_runs import BARE_RESULT
+from bare_results import BARE_RESULT
 from tenfold.data import load
 from tenfold.data.images import Dataset, Images
 from tenfold.data.normalisation import normalisation_of

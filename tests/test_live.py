@@ -149,6 +149,11 @@ def test_runs_are_found_wherever_they_lie(tmp_path):
     overview = words(page.pieces("")["overview"])
     assert "1 run of 3" in overview
     assert "1 stopped, and 2 to come" in overview
+    write_json(tmp_path / "study/search.json", {})
+    trial = {"run": "runs/a-0", "state": "pruned"}
+    write_json(tmp_path / "study/trials.json", {"trials": [trial]})
+    (tmp_path / "study/study.json").unlink()
+    assert "1 pruned." in words(LivePage(tmp_path / "study").pieces("")["overview"])
     pieces = LivePage(tmp_path).pieces("cnn/1")
     assert "1 stopped, 1 failed and 1 finished" in words(pieces["overview"])
     assert "It failed: It diverged." in words(pieces["now"])

@@ -73,7 +73,7 @@ def test_a_file_is_read_whole(path: Path) -> None:
             Published(accuracy=0.75, source="a thesis"),
         ),
     )
-    recipes = {trial.name: trial.recipe for trial in load_trials(study)}
+    recipes = {trial.trial: trial.loaded for trial in load_trials(study)}
     assert list(recipes) == ["ReLU,seed=0", "ReLU,seed=1", "ReLU,seed=2", "Leaky-ReLU,seed=0"]
     assert [recipe.seed for recipe in recipes.values()] == [0, 1, 2, 0]
     leaky = recipes["Leaky-ReLU,seed=0"]
@@ -227,7 +227,7 @@ def test_published_results_are_left_out_where_the_recipe_is_another(
         other = adjust(study, overrides=["data.name='digits'"])
     assert [len(variant.published) for variant in other.variants] == [0, 0]
     assert "the published results of Leaky ReLU are left out" in caplog.text
-    assert {trial.recipe.data.name for trial in load_trials(other)} == {"digits"}
+    assert {trial.loaded.data.name for trial in load_trials(other)} == {"digits"}
 
 
 def test_row_e_the_seed_is_not_for_set(path: Path) -> None:

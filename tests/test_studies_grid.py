@@ -30,7 +30,7 @@ from tenfold.files import read_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe, load_recipe
 from tenfold.run import RunFolder
-from tenfold.studies.definition import Trial, combine, grid_study
+from tenfold.studies.definition import combine, grid_study, trial_of
 from tenfold.studies.planning import load_trials
 from tenfold.studies.running import run_study
 
@@ -55,7 +55,7 @@ def test_a_grid_is_the_product_of_its_values_and_seeds() -> None:
 
 def test_a_study_without_a_grid_is_its_seeds() -> None:
     study = study_of("cnn", [], 3)
-    assert [trial.name for trial in load_trials(study)] == [
+    assert [trial.trial for trial in load_trials(study)] == [
         "cnn,seed=0",
         "cnn,seed=1",
         "cnn,seed=2",
@@ -126,19 +126,19 @@ def test_row_e_a_grid_in_another_form_is_named(grid: list[str], sentence: str) -
 
 
 def test_names_are_readable_safe_and_unique(tmp_path: Path) -> None:
-    assert Trial("Leaky ReLU", (), 2, Recipe()).name == "Leaky-ReLU,seed=2"
-    assert Trial("widths [32,64], dropout 0", (), 0, Recipe()).name == (
+    assert trial_of("Leaky ReLU", (), 2, Recipe()).trial == "Leaky-ReLU,seed=2"
+    assert trial_of("widths [32,64], dropout 0", (), 0, Recipe()).trial == (
         "widths-[32,64]-dropout-0,seed=0"
     )
     nasty = ["../../etc", "a/b", "a\\b", "a:b", "a b", "a  b", "é", "e\u0301", "x" * 300, "\n", "*"]
     nasty += ["x" * 301, "🙂" * 80, '"', "'", ".", "..", "con"]
-    trials = [Trial(label, (), seed, Recipe()) for label in nasty for seed in (0, 10_000)]
+    trials = [trial_of(label, (), seed, Recipe()) for label in nasty for seed in (0, 10_000)]
     for trial in trials:
-        assert trial.name.endswith(f",seed={trial.seed}")
-        assert len(trial.name.encode()) <= 100
-        (tmp_path / trial.name).mkdir()
+        assert trial.trial.endswith(f",seed={trial.seed}")
+        assert len(trial.trial.encode()) <= 100
+        (tmp_path / trial.trial).mkdir()
     assert len(list(tmp_path.iterdir())) == len(trials)
-    assert len({trial.name.casefold() for trial in trials}) == len(trials)
+    assert len({trial.trial.casefold() for trial in trials}) == len(trials)
 
 
 def test_a_study_leaves_its_plan_its_results_and_its_runs(tmp_path: Path) -> None:

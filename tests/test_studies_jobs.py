@@ -21,7 +21,7 @@ from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.run import RunFolder
 from tenfold.studies.records import Record
-from tenfold.studies.running import threads_for
+from tenfold.studies.running import RunOptions, begun_with
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and kills as POSIX does")
 
@@ -242,16 +242,23 @@ def test_threads_are_shared_out_and_a_resumed_run_keeps_its_own(
     fresh, begun = RunFolder(tmp_path / "fresh"), RunFolder(tmp_path / "begun")
     write_json(begun.provenance, {"threads": 5})
     write_json(begun.checkpoints / "1.json", {})
-    assert threads_for(fresh, asked=None, num_jobs=1) is None
-    assert threads_for(fresh, asked=None, num_jobs=2) == 3
-    assert threads_for(fresh, asked=None, num_jobs=40) == 1
-    assert threads_for(fresh, asked=4, num_jobs=2) == 4
-    assert threads_for(begun, asked=None, num_jobs=2) == 5
-    assert threads_for(begun, asked=5, num_jobs=2) == 5
+
+    def threads(run: RunFolder, num_jobs: int, asked: int | None = None) -> int | None:
+        options = RunOptions(num_jobs=num_jobs, threads=asked)
+        item = options.item("one", run, threads=begun_with(run, asked))
+        said = item.arguments[item.arguments.index("--no-report") + 1 :]
+        return int(said[1]) if said else None
+
+    assert threads(fresh, 1) is None
+    assert threads(fresh, 2) == 3
+    assert threads(fresh, 40) == 1
+    assert threads(fresh, 2, asked=4) == 4
+    assert threads(begun, 2) == 5
+    assert threads(begun, 2, asked=5) == 5
     with pytest.raises(TenfoldError, match="begun was begun with --threads 5, on which its result"):
-        threads_for(begun, asked=4, num_jobs=1)
+        threads(begun, 1, asked=4)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert threads_for(fresh, asked=None, num_jobs=2) is None
+    assert threads(fresh, 2) is None
 
 
 def test_other_threads_than_those_of_finished_runs_are_told_of(

@@ -10,6 +10,8 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import commands
@@ -41,6 +43,7 @@ class TakeTogether:
         running._Driver.run = run  # type: ignore[method-assign]
 
 
+@pytest.mark.long  # In make test, two share a data base from folders of their own.
 def test_two_processes_share_the_trials_of_one_folder(tmp_path: Path) -> None:
     folder = prepare(tmp_path)
     command = arguments("--json", trials=5)
@@ -158,7 +161,7 @@ def test_a_driver_that_gives_no_sign_of_life_loses_its_trial(
         time.sleep(2.5)
         again = here.take(3)
         assert again is not None
-        assert store.resumes(here.trials()[again.number]) == 0
+        assert store.resumes(here.study.trials[again.number]) == 0
         assert again.user_attrs["baseline"] is True
         assert again.suggest_float("x", 0, 2) == 1.0
         here.tell(again, 1.0)
@@ -167,17 +170,20 @@ def test_a_driver_that_gives_no_sign_of_life_loses_its_trial(
         assert third is not None
         assert here.take(3) is None
     # What it had not told is put back at the end.
-    states = [trial.state for trial in here.trials()]
+    states = [trial.state for trial in here.study.trials]
     assert states.count(TrialState.FAIL) == 3
     assert states.count(TrialState.WAITING) == 2
 
 
-@pytest.mark.parametrize("sampler", store.SAMPLERS)
-def test_every_sampler_draws_the_same_from_the_same_trials(tmp_path: Path, sampler: str) -> None:
+@pytest.mark.parametrize(
+    "sampler",
+    ["tpe", "random", pytest.param("gp", marks=pytest.mark.long)],  # It imports much.
+)
+def test_every_sampler_draws_the_same_from_the_same_trials(sampler: str) -> None:
     drawn = []
-    for name in "ab":
-        found = open_study(tmp_path / f"{name}.db")
-        found = Store(found.study, seed=1, sampler=sampler)
+    for _ in range(2):
+        study = optuna.create_study(storage=open_storage("sqlite://"))
+        found = Store(study, seed=1, sampler=sampler)
         values = []
         for _ in range(5):
             trial = found.take(9)
@@ -191,7 +197,7 @@ def test_every_sampler_draws_the_same_from_the_same_trials(tmp_path: Path, sampl
 
 @pytest.mark.parametrize("pruner", store.PRUNERS)
 def test_every_pruner_but_none_stops_a_trial_that_falls_behind(pruner: str) -> None:
-    study = optuna.create_study(direction="maximize", pruner=store.make_pruner(pruner, 8))
+    study = optuna.create_study(direction="maximize", pruner=store.PRUNERS[pruner](8))
     was_pruned = []
     for number in range(12):
         trial = study.ask()
@@ -201,6 +207,28 @@ def test_every_pruner_but_none_stops_a_trial_that_falls_behind(pruner: str) -> N
         study.tell(trial, 0.9 - 0.05 * number)
     assert any(was_pruned) == (pruner != "none")
     assert not was_pruned[0]
+
+
+def test_the_journal_of_version_0_1_0_is_copied_once(tmp_path: Path) -> None:
+    backend = JournalFileBackend(str(tmp_path / "trials.journal"))
+    before = optuna.create_study(
+        storage=JournalStorage(backend), study_name="tenfold tiny", direction="maximize"
+    )
+    before.set_user_attr("plan", {"objective": "accuracy"})
+    trial = before.ask()
+    trial.suggest_float("x", 0, 1)
+    trial.report(0.5, step=1)
+    before.tell(trial, 0.5)
+    before.ask()  # Under way when that version was stopped.
+    url = str(tmp_path / "trials.db")
+    assert store.adopt_journal(tmp_path, url)
+    assert not store.adopt_journal(tmp_path, url)
+    after = optuna.load_study(study_name="tenfold tiny", storage=open_storage(url))
+    assert after.user_attrs == before.user_attrs
+    first, second = after.trials
+    assert (first.params, first.value) == (trial.params, 0.5)
+    assert first.intermediate_values == {1: 0.5}
+    assert store.is_interrupted(second)
 
 
 def test_two_folders_share_a_data_base_as_two_machines_do(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from commands import write_tiny_recipe
 from tenfold.errors import TenfoldError
 from tenfold.recipe import load_recipe, shipped_recipes
-from tenfold.studies.search.space import Range, default_space, read_space, with_values
+from tenfold.results.searches import Setting
+from tenfold.studies.search.space import default_space, read_space, with_values
 
 
 @pytest.mark.parametrize(
@@ -85,13 +86,13 @@ def test_ranges_say_what_a_field_may_be(tmp_path: Path) -> None:
     recipe = load_recipe(write_tiny_recipe(tmp_path))
     space = {chosen.key: chosen for chosen in read_space(path, recipe)}
     assert space == {
-        "optimizer.lr": Range(
+        "optimizer.lr": Setting(
             key="optimizer.lr", kind="float", low=0.005, high=0.5, log=True, step=None
         ),
-        "training.batch_size": Range(key="training.batch_size", kind="choice", choices=(16, 64)),
-        "training.epochs": Range(key="training.epochs", kind="int", low=2, high=8, step=3),
-        "model.widths": Range(key="model.widths", kind="choice", choices=([8, 16], [16, 32])),
-        "model.dropout": Range(key="model.dropout", kind="float", low=0.0, high=0.5),
+        "training.batch_size": Setting(key="training.batch_size", kind="choice", choices=(16, 64)),
+        "training.epochs": Setting(key="training.epochs", kind="int", low=2, high=8, step=3),
+        "model.widths": Setting(key="model.widths", kind="choice", choices=([8, 16], [16, 32])),
+        "model.dropout": Setting(key="model.dropout", kind="float", low=0.0, high=0.5),
     }
     assert with_values(recipe, {"model.widths": [8, 16]}).model.widths == (8, 16)
     assert space["optimizer.lr"].restored(0.0123456) == 0.0123

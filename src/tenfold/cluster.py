@@ -51,8 +51,6 @@ def connect(address: str) -> Any:
             f"There is no Ray cluster at --cluster {address} ({first_line(error)}); start one "
             "with `ray start --head`, or give the address of its head."
         ) from None
-    # Its notices of lost nodes go to standard output, where --json has its lines.
-    ray._private.worker._worker_logs_enabled = False
     return ray
 
 

@@ -57,7 +57,8 @@ def out_of_fold(subject: Subject, folds: int) -> tuple[Images, Predictions]:
 
 
 def _parts(images: Images, folds: int, *, seed: int) -> NDArray[np.int64]:
-    """The part of each image, the same for equal ones and those of a group; each class is spread over all parts."""
+    """The part of each image, the same for equal ones and for those of a group; each class is
+    spread over all parts."""
     groups = with_groups(exact_groups([images.pixels]), images.groups)
     counts = np.unique(images.labels[groups == np.arange(len(images))], return_counts=True)[1]
     if counts.min() < folds:

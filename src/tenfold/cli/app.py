@@ -41,6 +41,7 @@ from tenfold.cli.runs import runs
 from tenfold.cli.studies import studies, study
 from tenfold.cli.train import train
 from tenfold.cli.tune import tune
+from tenfold.console import output as console
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_classes, show_metrics, show_operating_point
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
@@ -220,8 +221,10 @@ def main() -> None:
     arguments = [each for each in sys.argv[1:] if each not in ("--debug", "--trust-code")]
     if "--trust-code" in sys.argv:
         os.environ["TENFOLD_TRUST_CODE"] = "1"  # Of processes that this one starts, too.
-    debug = "--debug" in sys.argv
-    with _exit_status(debug=debug, as_json="--json" in arguments), sharing_cores():
+    debug, as_json = "--debug" in sys.argv, "--json" in arguments
+    if as_json:  # What libraries print, such as Ray's notices of lost nodes, is no line of ours.
+        console.json_stream, sys.stdout = sys.stdout, sys.stderr
+    with _exit_status(debug=debug, as_json=as_json), sharing_cores():
         _require_working_folder()
         sys.exit(app(args=with_port(arguments), standalone_mode=False) or 0)
 
@@ -266,7 +269,7 @@ def _exit_status(*, debug: bool, as_json: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         if as_json:
-            print(json.dumps(ending), flush=True)
+            print(json.dumps(ending), flush=True, file=console.json_stream)
         elif isinstance(error, UsageError):
             error.show()
         else:

@@ -1,5 +1,6 @@
 """The `tenfold tune` command: search for better values of a recipe, and show how it goes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,7 @@ from tenfold.errors import counted, require_packages
 from tenfold.formatting import duration, in_words, percent
 
 if TYPE_CHECKING:
-    from tenfold.results.searches import SearchSummary, Trial
-    from tenfold.studies.search.plan import SearchPlan
+    from tenfold.results.searches import SearchFile, SearchSummary, Trial
     from tenfold.studies.search.running import SearchOptions
 
 DEFAULT_TRIALS = 30
@@ -93,17 +93,17 @@ def tune(
     Every trial trains the recipe with other values and is judged by its validation accuracy after
     the last epoch; the first is the recipe as it is. Run again, the command goes on.
     """
-    limit = seconds_of(flags.time) if flags.time is not None else None
+    limit = seconds_of(flags.time) if flags.time is not None else math.inf
     plan, output = _plan(recipe, space, changes, seed), Output(as_json=as_json)
 
     from tenfold.studies.search.running import SearchOptions, run_search
 
-    where = folder or Path("tunes") / plan.recipe.name
+    where = folder or Path("tunes") / plan.recipe["name"]
     placed = jobs.place(machine.threads)
     options = SearchOptions(
         folder=where,
         storage=flags.storage,
-        num_trials=flags.trials or (DEFAULT_TRIALS if limit is None else None),
+        num_trials=flags.trials or (DEFAULT_TRIALS if limit == math.inf else math.inf),
         seconds=limit,
         num_jobs=placed.num_jobs,
         sampler=flags.sampler,
@@ -125,7 +125,7 @@ def tune(
         raise typer.Exit(1)
 
 
-def _plan(recipe: str, space: Path | None, changes: Changes, seed: int | None) -> "SearchPlan":
+def _plan(recipe: str, space: Path | None, changes: Changes, seed: int | None) -> "SearchFile":
     """What is searched. Raises TenfoldError for what is wrong, and where Optuna is missing."""
     from tenfold.recipe import load_recipe, require_effect
     from tenfold.studies.search.space import default_space, read_space
@@ -139,9 +139,10 @@ def _plan(recipe: str, space: Path | None, changes: Changes, seed: int | None) -
     require_packages(
         "optuna", "tomli_w", what="`tenfold tune` needs Optuna and tomli-w", extra="search"
     )
-    from tenfold.studies.search.plan import SearchPlan
+    from tenfold.results.searches import OBJECTIVE, SearchFile
 
-    return SearchPlan(chosen, ranges, recipe)
+    values = chosen.to_dict()
+    return SearchFile(objective=OBJECTIVE, recipe=values, space=ranges, source=recipe)
 
 
 class _Display:
@@ -149,7 +150,7 @@ class _Display:
 
     def __init__(self, output: Output, options: "SearchOptions", bars: RunBars) -> None:
         self._output, self._bars = output, bars
-        self._of = f" of {options.num_trials}" if options.num_trials is not None else ""
+        self._of = "" if options.num_trials == math.inf else f" of {options.num_trials}"
         self._seconds = options.seconds
         self._epochs = Epochs(0)
 
@@ -178,7 +179,7 @@ class _Display:
             best = "; the best so far"
         self._output.say(f"trial {record.number}: {_outcome(record)}{best}")
         taken = record.seconds or 0.0
-        if record.is_baseline and self._seconds and self._seconds < FEW_TRIALS * taken:
+        if record.is_baseline and self._seconds < FEW_TRIALS * taken:
             self._output.say(
                 f"A trial takes {duration(taken)}, so there will be few in "
                 f"{duration(self._seconds)}; a search with fewer epochs, by "

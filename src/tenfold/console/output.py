@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 from tenfold.errors import counted
 from tenfold.formatting import duration, memory, percent
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 
 Style = Literal["rich", "plain", "json"]
+
+json_stream: TextIO | None = None
+"""Where JSON goes while libraries write to standard error instead; None is standard output."""
 
 
 class Output:
@@ -79,7 +82,9 @@ class Output:
     def record(self, event: str, **values: Any) -> None:
         """An object for machines; nothing in the other styles."""
         if self.style == "json":
-            print(json.dumps({"event": event, **values}), flush=True)
+            print(
+                json.dumps({"event": event, **values}), flush=True, file=json_stream or sys.stdout
+            )
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows of text under headings; columns of numbers are aligned to the right.

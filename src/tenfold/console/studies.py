@@ -123,13 +123,13 @@ class StudyDisplay:
     def study_started(self, trials: Sequence["Trial"], to_train: Sequence["Trial"]) -> None:
         """See StudyReporter."""
         total, num_left = len(trials), len(to_train)
-        self._numbers = {trial.name: number for number, trial in enumerate(trials, start=1)}
+        self._numbers = {trial.trial: number for number, trial in enumerate(trials, start=1)}
         num_epochs, to_do = (
-            sum(trial.recipe.training.epochs for trial in some) for some in (trials, to_train)
+            sum(trial.loaded.training.epochs for trial in some) for some in (trials, to_train)
         )
         self._epochs = Epochs(num_epochs, before=num_epochs - to_do)
         self._num_left = num_left
-        names = [trial.name for trial in to_train]
+        names = [trial.trial for trial in to_train]
         self._output.record("study", total=total, to_train=names, total_epochs=num_epochs)
         done = f", {total - num_left} of them done before" if num_left < total else ""
         if self._bars.live is None:
@@ -138,37 +138,37 @@ class StudyDisplay:
 
     def trial_started(self, trial: "Trial") -> None:
         """See StudyReporter."""
-        name, number, total = trial.name, self._numbers[trial.name], len(self._numbers)
+        name, number, total = trial.trial, self._numbers[trial.trial], len(self._numbers)
         self._began[name] = time.monotonic()
         variant = trial.variant
         self._output.record("training", trial=name, variant=variant, number=number, total=total)
         if self._bars.live is None:
             self._output.say(self._describe(trial))
-        epochs = trial.recipe.training.epochs
+        epochs = trial.loaded.training.epochs
         self._bars.show(trial.title, done=0, total=epochs, note="starting")
 
     def trial_told(self, trial: "Trial", event: Mapping[str, Any]) -> None:
         """See StudyReporter."""
-        name, title, kind = trial.name, trial.title, event["event"]
+        name, title, kind = trial.trial, trial.title, event["event"]
         done = self._epochs.take(name, event)
         if kind in ("started", "epoch", "ended"):
             left = {"seconds_left": self._epochs.seconds_left()} if kind == "epoch" else {}
             values = {key: value for key, value in event.items() if key != "event"}
             self._output.record(kind, trial=name, **values, **left)
-        self._bars.tell(title, event, done=done, total=trial.recipe.training.epochs)
+        self._bars.tell(title, event, done=done, total=trial.loaded.training.epochs)
         self._update()
         if self._bars.live is None and time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
             share = percent(self._epochs.done / self._epochs.total, 0)
             self._output.say(
-                f"{title}: epoch {int(done)} of {trial.recipe.training.epochs}  {share} of the "
+                f"{title}: epoch {int(done)} of {trial.loaded.training.epochs}  {share} of the "
                 f"study, {self._epochs.describe_left()}"
             )
 
     def trial_ended(self, trial: "Trial", record: "Record") -> None:
         """See StudyReporter."""
-        seconds = time.monotonic() - self._began[trial.name]
-        self._epochs.end(trial.name, trial.recipe.training.epochs)
+        seconds = time.monotonic() - self._began[trial.trial]
+        self._epochs.end(trial.trial, trial.loaded.training.epochs)
         self._num_left -= 1
         self._num_failed += record.error is not None
         self._output.record(
@@ -186,7 +186,7 @@ class StudyDisplay:
 
     def _describe(self, trial: "Trial") -> str:
         """The trial among all of them."""
-        return f"Run {self._numbers[trial.name]} of {len(self._numbers)}: {trial.title}"
+        return f"Run {self._numbers[trial.trial]} of {len(self._numbers)}: {trial.title}"
 
     def _update(self) -> None:
         """Bring the bar of the whole study up to date."""

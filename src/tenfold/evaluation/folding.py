@@ -1,9 +1,11 @@
 """Networks made faster for evaluation: batch norms as a part of the layers before them."""
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 EQUAL = 1e-5
@@ -37,10 +39,13 @@ def folded(network: nn.Module) -> nn.Module:
         return network
     network = copy.deepcopy(network)
     for sequence in _sequences(network):
-        for place, norm in _norms_of(sequence):
-            layer = sequence[place]
-            fuse = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
-            sequence[place], sequence[norm] = fuse(layer, sequence[norm]), nn.Identity()
+        for place, index in _norms_of(sequence):
+            layer, norm = sequence[place], cast(_BatchNorm, sequence[index])
+            if isinstance(layer, nn.Conv2d):
+                sequence[place] = fuse_conv_bn_eval(layer, norm)
+            elif isinstance(layer, nn.Linear):
+                sequence[place] = fuse_linear_bn_eval(layer, norm)
+            sequence[index] = nn.Identity()
     return network
 
 
@@ -54,7 +59,9 @@ def _norms_of(sequence: nn.Sequential) -> list[tuple[int, int]]:
     """Places of a layer and of the norm that it can take in."""
     found, layers = [], list(sequence)
     for index, norm in enumerate(layers):
-        if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d) or norm.running_var is None:
+        if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) or norm.running_var is None:
+            continue
+        if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):  # Another does more than norm.
             continue
         before = index - 1
         if before > 0 and type(layers[before]) is nn.MaxPool2d and _keeps_order(norm):
@@ -65,6 +72,6 @@ def _norms_of(sequence: nn.Sequential) -> list[tuple[int, int]]:
     return found
 
 
-def _keeps_order(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> bool:
+def _keeps_order(norm: _BatchNorm) -> bool:
     weight: torch.Tensor | None = norm.weight
     return weight is None or bool((weight > 0).all())

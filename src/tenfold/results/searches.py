@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -10,13 +10,22 @@ from tenfold.errors import TenfoldError
 from tenfold.formatting import percent, short_key
 from tenfold.results.facts import Fact, read_fact
 
+if TYPE_CHECKING:
+    import optuna
+
+OBJECTIVE = "validation accuracy after the last epoch"
 State = Literal["complete", "pruned", "failed", "interrupted", "running", "waiting"]
 
 
 class Setting(Fact):
-    """A field that was searched: between `low` and `high`, or among `choices` where there are any.
+    """A field that is searched: between `low` and `high`, or among `choices` where there are any.
 
-    step: between two values, None for any number.
+    log: spread evenly over the orders of magnitude. step: only `low`, `low + step` and so on; None
+    for any number.
+
+    A trial's record keeps the place of a choice, not the choice: a sampler that knows of neighbours
+    leaves the recipe's own choice far more often (in a simulation with a better choice beside it,
+    30 trials found it in 84 of 100 searches, against 16 with categories).
     """
 
     key: str
@@ -43,25 +52,78 @@ class Setting(Fact):
             low, high, at = math.log(low), math.log(high), math.log(max(at, low))
         return min(max((at - low) / (high - low), 0.0), 1.0)
 
+    @property
+    def edges(self) -> tuple[Any, ...]:
+        """The values that are most likely to break a rule: the outermost, or every choice."""
+        return self.choices or (self.low, self.high)
+
+    def suggest(self, trial: "optuna.Trial") -> Any:
+        """The trial's value of this field, as a recipe has it."""
+        if self.choices:
+            return self.restored(trial.suggest_int(self.key, 0, len(self.choices) - 1))
+        draw: Any = trial.suggest_int if self.kind == "int" else trial.suggest_float
+        step = self.step or (1 if self.kind == "int" else None)
+        return self.restored(draw(self.key, self.low, self.high, step=step, log=self.log))
+
+    def restored(self, value: Any) -> Any:
+        """A stored value as a recipe has it; a drawn number is cut to three digits that tell."""
+        if self.choices:
+            return self.choices[int(value)]
+        if self.kind == "int":
+            return int(value)
+        if self.step is not None:
+            return float(round(value, 10))
+        digits = 2 - math.floor(math.log10(value if self.log else self.high - self.low))
+        return float(min(max(round(value, digits), self.low), self.high))
+
+    def stored(self, value: Any) -> Any:
+        """How a trial's record keeps `value`; None where it is outside.
+
+        No logarithmic range reaches 0, so its lowest value stands for it.
+        """
+        if self.choices:
+            return self.choices.index(value) if value in self.choices else None
+        if self.log and value == 0:
+            return self.low
+        steps = (value - self.low) / self.step if self.step else 0.0
+        inside = self.low <= value <= self.high and abs(steps - round(steps)) < 1e-8
+        return value if inside else None
+
 
 class Plan(Fact):
-    """What must be the same when a search goes on."""
+    """What must be the same when a search goes on. checksums: of the data."""
 
     objective: str
     recipe: dict[str, Any]
     space: tuple[Setting, ...]
     checksums: dict[str, str] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _with_own_values(self) -> Self:
+        for setting in self.space:
+            own: Any = self.recipe
+            for part in setting.key.split("."):
+                if not isinstance(own, dict) or part not in own:
+                    raise ValueError(f"a search whose recipe has {setting.key}")
+                own = own[part]
+            setting._own = own
+        return self
+
+    @property
+    def own_values(self) -> dict[str, Any]:
+        """What the recipe has in the fields that are searched."""
+        return {setting.key: setting.own for setting in self.space}
+
 
 class SearchFile(Plan):
     """The plan as it is in a search's folder.
 
     source: the name or path that the recipe was given by. storage: where the trials are, without
-    its password.
+    its password; empty until it is known.
     """
 
     source: str
-    storage: str
+    storage: str = ""
 
 
 class Trial(Fact):
@@ -117,17 +179,10 @@ class SearchSummary(Plan):
         return dict(sorted(shares.items(), key=lambda item: -item[1])) if shares else None
 
     @model_validator(mode="after")
-    def _with_own_values(self) -> Self:
+    def _has_its_best(self) -> Self:
         numbers = {trial.number for trial in self.trials}
         if not {self.best, self.baseline} - {None} <= numbers:
             raise ValueError("a search that has its best trial and its baseline")
-        for setting in self.space:
-            own: Any = self.recipe
-            for part in setting.key.split("."):
-                if not isinstance(own, dict) or part not in own:
-                    raise ValueError(f"a search whose recipe has {setting.key}")
-                own = own[part]
-            setting._own = own
         return self
 
     def trial(self, number: int | None) -> Trial | None:

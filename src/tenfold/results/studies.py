@@ -39,13 +39,18 @@ class PublishedResult(Fact):
 
 
 class PlannedTrial(Fact):
-    """A run of a study. recipe: resolved, of whatever version planned it."""
+    """A run of a study: a variant with a seed. recipe: resolved, of whatever version planned it."""
 
     trial: str
     variant: str = ""
     overrides: tuple[str, ...] = ()
     seed: int
     recipe: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Its name for people, such as `Leaky ReLU, seed 2`."""
+        return f"{self.variant}, seed {self.seed}"
 
 
 class PlannedVariant(Fact):

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -159,31 +159,38 @@ def _describe_curves(runs: Sequence[Run]) -> Curves | None:
     return Curves(epoch=tuple(numbers), **{name: band(attrgetter(name)) for name in names})
 
 
-Rights = tuple[NDArray[np.str_], NDArray[np.bool_]]
-"""Which images a run got right: ids (N,), sorted and distinct, and (N,) bool."""
-
-
 def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
     """Every other variant whose predictions can be matched with the baseline's, in their order.
 
     Raises TenfoldError where predictions can't be read.
     """
     baseline = next((v for v in study.variants if v.label == study.plan.baseline), None)
-    if baseline is None or not (theirs := _rights(baseline, study.split)):
+    theirs = _rights(baseline, study.split) if baseline else {}
+    if baseline is None or not theirs:
         return []
     tests: list[tuple[VariantRuns, Difference, dict[str, Any]]] = []
     for variant in study.variants:
-        if variant is not baseline and are_of_same_images(
-            [*variant.runs.values(), *baseline.runs.values()]
-        ):
-            ours = _rights(variant, study.split)
-            everyone = [*ours.values(), *theirs.values()]
-            ids = functools.reduce(_common, (own_ids for own_ids, _ in everyone))
-            if ours and len(ids):
-                num_own = max(len(own_ids) for own_ids, _ in everyone)
-                found, mcnemar = _test(*(_matched(side, ids) for side in (ours, theirs)))
-                facts = {"mcnemar_p": mcnemar, "num_images": len(ids), "num_own": num_own}
-                tests.append((variant, found, facts))
+        runs = [*variant.runs.values(), *baseline.runs.values()]
+        if variant is baseline or not are_of_same_images(runs):
+            continue
+        ours = _rights(variant, study.split)
+        known = [own for own, _ in (*ours.values(), *theirs.values())]
+        ids = functools.reduce(
+            lambda a, b: a if np.array_equal(a, b) else np.intersect1d(a, b), known
+        )
+        if ours and len(ids):
+            first, second = (
+                {seed: right[np.searchsorted(own, ids)] for seed, (own, right) in side.items()}
+                for side in (ours, theirs)
+            )
+            seed = min(set(first) & set(second), default=None)
+            facts = {
+                "mcnemar_p": None if seed is None else mcnemar_p(first[seed], second[seed]),
+                "num_images": len(ids),
+                "num_own": max(map(len, known)),
+            }
+            found = welch_difference(np.stack([*first.values()]), np.stack([*second.values()]))
+            tests.append((variant, found, facts))
     corrected = holm([found.p for _, found, _ in tests])
     return [
         Comparison(
@@ -205,34 +212,16 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
     ]
 
 
-def _rights(variant: VariantRuns, split: str) -> dict[int, Rights]:
-    """What each seed got right whose run kept its predictions."""
+def _rights(
+    variant: VariantRuns, split: str
+) -> dict[int, tuple[NDArray[np.str_], NDArray[np.bool_]]]:
+    """Of each seed whose run kept its predictions, ids (N,), sorted, and whether it is right."""
     found = {}
     for seed, run in variant.runs.items():
-        path = RunFolder(run.folder).predictions(split)
-        predictions = run.answers.get(split)
+        path, predictions = RunFolder(run.folder).predictions(split), run.answers.get(split)
         if predictions is None and path.exists():
             predictions = load_predictions(path)
         if predictions is not None:
             ids, first = np.unique(predictions.ids, return_index=True)
             found[seed] = ids, predictions.right[first]
     return found
-
-
-def _matched(side: Mapping[int, Rights], ids: NDArray[np.str_]) -> dict[int, NDArray[np.bool_]]:
-    return {seed: right[np.searchsorted(own, ids)] for seed, (own, right) in side.items()}
-
-
-def _test(
-    first: Mapping[int, NDArray[np.bool_]], second: Mapping[int, NDArray[np.bool_]]
-) -> tuple[Difference, float | None]:
-    """Two variants by seed: their difference, and McNemar's p of the first seed of both."""
-    found = welch_difference(np.stack([*first.values()]), np.stack([*second.values()]))
-    seed = min(set(first) & set(second), default=None)
-    return found, None if seed is None else mcnemar_p(first[seed], second[seed])
-
-
-def _common(first: Any, second: Any) -> Any:
-    if np.array_equal(first, second):
-        return first
-    return np.intersect1d(first, second, assume_unique=True)

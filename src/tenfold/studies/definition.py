@@ -3,6 +3,7 @@
 A study is a TOML file with a table for each variant, or a recipe with a grid of values.
 """
 
+import contextlib
 import hashlib
 import importlib.resources
 import itertools
@@ -11,7 +12,6 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,35 +30,27 @@ LONGEST_NAME = 100
 """Characters of a trial's name; file systems allow 255 bytes, and paths have other parts too."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A run of a study: a variant with a seed, and the recipe that its `overrides` make."""
+class Trial(PlannedTrial):
+    """A run of a study that can be trained: `loaded` is its recipe."""
 
-    variant: str
-    overrides: tuple[str, ...]
-    seed: int
-    recipe: Recipe
+    loaded: Recipe = Field(exclude=True)
 
-    @property
-    def name(self) -> str:
-        """The name of its folder, such as `Leaky-ReLU,seed=2`."""
-        return f"{folder_name(self.variant)},seed={self.seed}"
 
-    @property
-    def title(self) -> str:
-        """Its name for people, such as `Leaky ReLU, seed 2`."""
-        return f"{self.variant}, seed {self.seed}"
+def trial_of(variant: str, overrides: Sequence[str], seed: int, recipe: Recipe) -> Trial:
+    """The run of a variant with a seed; its name, such as `Leaky-ReLU,seed=2`, is its folder's."""
+    return Trial(
+        trial=f"{folder_name(variant)},seed={seed}",
+        variant=variant,
+        overrides=tuple(overrides),
+        seed=seed,
+        recipe=recipe.to_dict(),
+        loaded=recipe,
+    )
 
-    @property
-    def planned(self) -> PlannedTrial:
-        """The same as `study.json` has it."""
-        return PlannedTrial(
-            trial=self.name,
-            variant=self.variant,
-            overrides=self.overrides,
-            seed=self.seed,
-            recipe=self.recipe.to_dict(),
-        )
+
+def without_words(recipe: Recipe) -> Recipe:
+    """What of a recipe changes the result."""
+    return recipe.but(name="", description="")
 
 
 def folder_name(label: str) -> str:
@@ -198,36 +190,36 @@ def choose_study(name_or_path: str, grid: Sequence[str] = ()) -> Study:
     TenfoldError for anything that doesn't fit.
     """
     shipped, recipes, path = shipped_studies(), shipped_recipes(), Path(name_or_path)
+    is_file = path.suffix in (".toml", ".json") and path.is_file()
     values: Mapping[str, Any] = {}
     source = f"{name_or_path}.toml" if name_or_path in shipped else str(path)
     if name_or_path in shipped:
         values = parse_toml(shipped[name_or_path], source)
-    elif path.suffix == ".toml" and path.is_file():
+    elif is_file and path.suffix == ".toml":
         values = parse_toml(read_text(path), source)
-    if _TELLING_KEYS & set(values):
-        if not grid:
-            study = checked(Study, {"name": path.stem, **values}, source=source)
-            if name_or_path in shipped:
-                return study
-            variants = (
-                v.but(recipe=str(path.parent / v.recipe))
-                if Path(v.recipe).suffix and v.recipe not in recipes
-                else v
-                for v in study.variants
-            )
-            return study.but(variants=tuple(variants))
-        if name_or_path not in recipes:
-            raise TenfoldError(
-                f"{name_or_path} is a study with variants of its own; leave out --grid, or give "
-                "it a recipe."
-            )
-    elif name_or_path not in recipes and not (path.suffix in (".toml", ".json") and path.is_file()):
+    is_study = bool(_TELLING_KEYS & set(values))
+    if is_study and not grid:
+        study = checked(Study, {"name": path.stem, **values}, source=source)
+        if name_or_path in shipped:
+            return study
+        places = [
+            v.recipe if v.recipe in recipes or not Path(v.recipe).suffix else path.parent / v.recipe
+            for v in study.variants
+        ]
+        beside = zip(study.variants, places, strict=True)
+        return study.but(variants=tuple(v.but(recipe=str(place)) for v, place in beside))
+    if name_or_path in recipes or (is_file and not is_study):
+        return grid_study(name_or_path, grid)
+    if is_study:
         raise TenfoldError(
-            f"There is no study or recipe {name_or_path!r}"
-            f"{nearest(name_or_path, [*shipped, *recipes])}; give a path that ends in .toml, or "
-            "one that `tenfold studies` or `tenfold recipes` lists."
+            f"{name_or_path} is a study with variants of its own; leave out --grid, or give "
+            "it a recipe."
         )
-    return grid_study(name_or_path, grid)
+    raise TenfoldError(
+        f"There is no study or recipe {name_or_path!r}"
+        f"{nearest(name_or_path, [*shipped, *recipes])}; give a path that ends in .toml, or "
+        "one that `tenfold studies` or `tenfold recipes` lists."
+    )
 
 
 def grid_study(recipe: str, grid: Sequence[str] = ()) -> Study:
@@ -266,25 +258,24 @@ def adjust(study: Study, *, seeds: int | None = None, overrides: Sequence[str] =
         return study
     if sets_seed(overrides):
         raise TenfoldError("--set can't choose the seed of a study; say how many with --seeds.")
-    variants = tuple(_changed(v, study.overrides, overrides) for v in study.variants)
-    dropped = [
-        v.label
-        for v, now in zip(study.variants, variants, strict=True)
-        if v.published != now.published
-    ]
+    changes, dropped = [], []
+    for variant in study.variants:
+        changed = variant.but(overrides=(*variant.overrides, *overrides))
+        if variant.published:
+            before, now = (
+                load_recipe(each.recipe, [*study.overrides, *each.overrides])
+                for each in (variant, changed)
+            )
+            if now != before:
+                changed = changed.but(published=())
+                dropped.append(variant.label)
+        changes.append(changed)
     if dropped:
         logger.warning(
             "With other recipes than the published ones, the published results of %s are left out.",
             ", ".join(dropped),
         )
-    return study.but(variants=variants)
-
-
-def _changed(variant: Variant, shared: Sequence[str], overrides: Sequence[str]) -> Variant:
-    own = (*variant.overrides, *overrides)
-    before = load_recipe(variant.recipe, [*shared, *variant.overrides])
-    is_same = load_recipe(variant.recipe, [*shared, *own]) == before
-    return variant.but(overrides=own, published=variant.published if is_same else ())
+    return study.but(variants=tuple(changes))
 
 
 def combine(grid: Sequence[str]) -> dict[tuple[str, ...], str]:
@@ -298,12 +289,10 @@ def combine(grid: Sequence[str]) -> dict[tuple[str, ...], str]:
     for key, count in Counter(keys).items():
         if count > 1:
             raise TenfoldError(f"--grid has {key} {count} times; give all its values in one item.")
-    words = _words_for(keys)
-    found = {}
+    words, found = _words_for(keys), {}
     for overrides in itertools.product(*choices):
-        values = (_readable(override.partition("=")[2]) for override in overrides)
-        parts = zip(words, values, strict=True)
-        found[overrides] = ", ".join(f"{word} {value}" for word, value in parts)
+        values = [_readable(override.partition("=")[2]) for override in overrides]
+        found[overrides] = ", ".join(map(" ".join, zip(words, values, strict=True)))
     return found
 
 
@@ -347,16 +336,12 @@ def _split_values(text: str) -> list[str] | None:
     values, value = [], ""
     for piece in text.split(","):
         value = f"{value},{piece}" if value else piece.lstrip()
-        if re.fullmatch(r"[^][{}\"', ][^][{},]*", value) or _is_toml(value):
+        whole = re.fullmatch(r"[^][{}\"', ][^][{},]*", value) is not None
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            whole = whole or bool(tomllib.loads(f"value = {value}"))
+        if whole:
             values.append(value.strip())
             value = ""
         elif not value:
             return None
     return None if value else values
-
-
-def _is_toml(value: str) -> bool:
-    try:
-        return bool(tomllib.loads(f"value = {value}"))
-    except tomllib.TOMLDecodeError:
-        return False

@@ -55,19 +55,23 @@ def describe_findings(study: StudyRuns, summary: StudySummary) -> Iterator[str]:
 
 def _describe_mixed_images(study: StudyRuns) -> Iterator[str]:
     """Which runs were trained before or after their data were changed."""
-    kinds: dict[tuple[Any, Any], dict[str, list[str]]] = {}
+    seen: dict[tuple[Any, Any], dict[str, list[str]]] = {}
     for variant in study.variants:
         for seed, run in variant.runs.items():
             if checksums := dict(run.data.checksums):
                 kind = (run.data_name, variant.recipe.get("data", {}).get("image_size"))
-                key = json.dumps(checksums, sort_keys=True)
-                named = f"{variant.label}, seed {seed}"
-                kinds.setdefault(kind, {}).setdefault(key, []).append(named)
-    for (name, _), seen in kinds.items():
-        *others, most = sorted(seen.values(), key=len)
-        for runs in others:
+                of_kind = seen.setdefault(kind, {}).setdefault(
+                    json.dumps(sorted(checksums.items())), []
+                )
+                of_kind.append(f"{variant.label}, seed {seed}")
+    for (name, _), by_images in seen.items():
+        firsts = [
+            runs[0] if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
+            for runs in sorted(by_images.values(), key=len)
+        ]
+        for some in firsts[:-1]:
             yield (
-                f"{_first_of(runs)} saw other images of {name} than {_first_of(most)}, so their "
+                f"{some} saw other images of {name} than {firsts[-1]}, so their "
                 "results can't be compared; train those again whose data were changed since."
             )
 
@@ -133,7 +137,15 @@ def _describe_peak(study: StudyRuns, variant: VariantRuns) -> Iterator[str]:
 
 def _describe_overfitting(study: StudyRuns) -> Iterator[str]:
     """By how much training accuracy ends above validation accuracy, the widest gap first."""
-    gaps = {v.label: gap for v in study.variants if (gap := _gap(v)) is not None}
+    gaps = {}
+    for variant in study.variants:
+        ends = [run.epochs[-1] for run in variant.runs.values() if run.epochs]
+        validated = [
+            (e.train_accuracy, v) for e in ends if (v := e.validation_accuracy) is not None
+        ]
+        known = [train - v for train, v in validated if math.isfinite(train - v)]
+        if known:
+            gaps[variant.label] = math.fsum(known) / len(known)
     ordered = sorted(gaps, key=lambda label: -gaps[label])
     wide = [f"{100 * gaps[v]:.1f} points with {v}" for v in ordered if gaps[v] >= OVERFITTING]
     rest = [label for label in gaps if gaps[label] < OVERFITTING]
@@ -143,19 +155,3 @@ def _describe_overfitting(study: StudyRuns) -> Iterator[str]:
             "Overfitting: at the end training accuracy is above validation accuracy by "
             f"{listed(wide)}{less}."
         )
-
-
-def _gap(variant: VariantRuns) -> float | None:
-    """Training less validation accuracy in the last epoch, as the mean over seeds."""
-    ends = [run.epochs[-1] for run in variant.runs.values() if run.epochs]
-    gaps = [
-        end.train_accuracy - end.validation_accuracy
-        for end in ends
-        if end.validation_accuracy is not None
-    ]
-    known = [gap for gap in gaps if math.isfinite(gap)]
-    return math.fsum(known) / len(known) if known else None
-
-
-def _first_of(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -1,8 +1,8 @@
 """What a study is going to do, kept in its folder so that a resumed one does the same."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from tenfold.studies.definition import (
     adjust,
     choose_study,
     shipped_studies,
+    trial_of,
+    without_words,
 )
 
 
@@ -35,10 +37,10 @@ def load_trials(study: Study) -> list[Trial]:
                 recipe = load_recipe(variant.recipe, [*overrides, f"seed={seed}"])
             except TenfoldError as error:
                 raise TenfoldError(f"{variant.label}: {error}") from error
-            trial = Trial(variant.label, overrides, seed, recipe)
+            trial = trial_of(variant.label, overrides, seed, recipe)
             if recipe in found:
                 raise TenfoldError(
-                    f"The trials {found[recipe].name} and {trial.name} are the same; leave out "
+                    f"The trials {found[recipe].trial} and {trial.trial} are the same; leave out "
                     "one of them."
                 )
             found[recipe] = trial
@@ -72,13 +74,13 @@ def agree_on_plan(folder: Path, study: Study, trials: Sequence[Trial]) -> list[T
     """
     path = folder / "study.json"
     before = _known_recipes(read_plan(folder)) if path.exists() else {}
-    agreed = [
-        replace(trial, recipe=trial.recipe.but(description=old.get("description", "")))
-        if (old := before.get(trial.name))
-        else trial
-        for trial in trials
-    ]
-    now = {trial.name: trial.recipe.to_dict() for trial in agreed}
+    agreed = []
+    for trial in trials:
+        if old := before.get(trial.trial):
+            recipe = trial.loaded.but(description=old.get("description", ""))
+            trial = trial_of(trial.variant, trial.overrides, trial.seed, recipe)
+        agreed.append(trial)
+    now = {trial.trial: trial.recipe for trial in agreed}
     if missing := [name for name in before if name not in now]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         difference = f"it has the trial {missing[0]}{more}, which was not asked for now"
@@ -90,11 +92,17 @@ def agree_on_plan(folder: Path, study: Study, trials: Sequence[Trial]) -> list[T
             f"The study in {folder} is another one: {difference}; give another --folder, or "
             "repeat the command that began it."
         )
+    published = {
+        v.label: tuple(
+            PublishedResult(**{**p.model_dump(), "epoch": p.epoch or None}) for p in v.published
+        )
+        for v in study.variants
+    }
     plan = StudyPlan(
         **study.model_dump(include={"name", "title", "question", "limits"}),
         baseline=study.baseline or None,
-        variants=tuple(map(_planned, study.variants)),
-        trials=tuple(trial.planned for trial in agreed),
+        variants=tuple(PlannedVariant(label=k, published=each) for k, each in published.items()),
+        trials=tuple(agreed),
     )
     if not path.exists() or read_json(path) != plan.to_dict():
         plan.write(path)
@@ -106,13 +114,13 @@ def command_of(folder: Path) -> str | None:
     plan = read_plan(folder)
     if plan.name not in shipped_studies():
         return None
-    planned = {name: _without_words(values) for name, values in _known_recipes(plan).items()}
     most = 1 + max((trial.seed for trial in plan.trials), default=0)
     shipped = choose_study(plan.name)
-    for flags, study in (("", shipped), (f" --seeds {most}", adjust(shipped, seeds=most))):
-        trials = load_trials(study)
-        if planned == {trial.name: _without_words(trial.recipe.to_dict()) for trial in trials}:
-            return f"tenfold study {plan.name}{flags}"
+    with contextlib.suppress(TenfoldError):  # Of a version whose recipes were others.
+        planned = {t.trial: without_words(recipe_from_dict(t.recipe)) for t in plan.trials}
+        for flags, study in (("", shipped), (f" --seeds {most}", adjust(shipped, seeds=most))):
+            if planned == {t.trial: without_words(t.loaded) for t in load_trials(study)}:
+                return f"tenfold study {plan.name}{flags}"
     return None
 
 
@@ -135,19 +143,6 @@ def _known_recipes(plan: StudyPlan) -> dict[str, dict[str, Any]]:
         except TenfoldError:
             found[trial.trial] = trial.recipe
     return found
-
-
-def _without_words(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe changes the result."""
-    return {k: v for k, v in flatten(recipe).items() if k not in ("name", "description")}
-
-
-def _planned(variant: Variant) -> PlannedVariant:
-    published = (
-        PublishedResult(**{**result.model_dump(), "epoch": result.epoch or None})
-        for result in variant.published
-    )
-    return PlannedVariant(label=variant.label, published=tuple(published))
 
 
 def _require_evaluated(variant: Variant, recipe: Recipe) -> None:

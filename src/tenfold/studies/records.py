@@ -46,27 +46,22 @@ def run_of(folder: Path, trial: str) -> RunFolder:
 def read_records(folder: Path, trials: Iterable[PlannedTrial]) -> dict[str, Record]:
     """The record of each of the `trials` that is over, by its name; a damaged result is a failure,
     and a damaged note of a failure nothing."""
-    old = _failures_of_older_versions(folder)
-    found = {}
+    failures, found = _failures_of_older_versions(folder), {}
     for trial in trials:
-        run, error = run_of(folder, trial.trial), old.get(trial.trial)
-        where = (trial.trial, trial.overrides, trial.seed, f"runs/{trial.trial}")
+        run, name = run_of(folder, trial.trial), trial.trial
         with contextlib.suppress(TenfoldError, KeyError, TypeError):
-            error = str(read_json(run.path / FAILURE)["error"])
-        if run.is_finished():
-            try:
-                result = read_result(run.result)
-            except TenfoldError as damaged:
-                error = str(damaged)
-            else:
-                splits = {name: {"accuracy": m.accuracy} for name, m in result.splits.items()}
-                seconds = result.training.training_seconds
-                found[trial.trial] = Record(
-                    *where, "finished", None, splits, seconds, origin_of(run)
-                )
-                continue
-        if error is not None:
-            found[trial.trial] = Record(*where, "failed", error)
+            failures[name] = str(read_json(run.path / FAILURE)["error"])
+        where = (name, trial.overrides, trial.seed, f"runs/{name}")
+        try:
+            result = read_result(run.result) if run.is_finished() else None
+        except TenfoldError as damaged:
+            result, failures[name] = None, str(damaged)
+        if result is not None:
+            splits = {key: {"accuracy": m.accuracy} for key, m in result.splits.items()}
+            seconds, origin = result.training.training_seconds, origin_of(run)
+            found[name] = Record(*where, "finished", None, splits, seconds, origin)
+        elif name in failures:
+            found[name] = Record(*where, "failed", failures[name])
     return found
 
 

@@ -23,21 +23,50 @@ from tenfold.studies.takeover import remove_unfinished_copies, take_over
 logger = logging.getLogger("tenfold")
 
 
-@dataclass(frozen=True)
-class StudyOptions:
-    """How a study is carried out, which changes none of its results but for `threads`.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How many runs go on at once, and how each is trained.
 
-    num_jobs: trials trained at once. threads: of each; None gives each its share of the cores, or
-    what OMP_NUM_THREADS says, and a run that is resumed those that it began with. retry_failed:
-    train those again that failed in an earlier call. skip_broken: leave out images that can't be
-    read. reuse: folders of studies or runs whose finished runs are taken over where their recipes
-    are equal. part: train only the i-th of n parts of the trials, from 1.
+    threads: of each; None gives each its share of the cores, or what OMP_NUM_THREADS says.
+    skip_broken: leave out images that can't be read.
     """
 
     num_jobs: int = 1
     threads: int | None = None
-    retry_failed: bool = False
     skip_broken: bool = False
+
+    @property
+    def share_of_cores(self) -> int | None:
+        """The threads of each run; None where the environment says, or there is but one run."""
+        if self.threads or self.num_jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+            return self.threads
+        return max(engine.num_cores() // self.num_jobs, 1)
+
+    def item(
+        self, name: str, run: RunFolder, *options: str, threads: int | None = None
+    ) -> engine.Item:
+        """The `tenfold train` of the recipe in the run folder `run`, begun or gone on with there.
+
+        threads: if it was begun with other ones.
+        """
+        path, threads = run.path.resolve(), threads or self.share_of_cores
+        fixed = ("train", str(path / run.recipe.name), "--folder", str(path), "--json")
+        computes = ("--threads", str(threads)) if threads is not None else ()
+        more = (*options, "--skip-broken") if self.skip_broken else options
+        arguments = (*fixed, "--no-report", *computes, *more)
+        return engine.Item(name, arguments, path, threads or engine.num_cores())
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(RunOptions):
+    """How a study is carried out, which changes none of its results but for `threads`.
+
+    retry_failed: train those again that failed in an earlier call. reuse: folders of studies or
+    runs whose finished runs are taken over where their recipes are equal. part: train only the i-th
+    of n parts of the trials, from 1.
+    """
+
+    retry_failed: bool = False
     reuse: tuple[Path, ...] = ()
     part: tuple[int, int] | None = None
 
@@ -105,17 +134,17 @@ def run_study(
         if options.part is not None:
             number, parts = options.part
             trials = trials[number - 1 :: parts]
-        session = _Session(folder, trials, options, reporter)
-        num_reused = session.take_over()
-        to_train = [*session.to_train()]
+        driver = _Driver(folder, trials, options, reporter)
+        num_reused = driver.take_over()
+        to_train = driver.to_train()
         try:
-            session.run(to_train, place)
+            driver.run(to_train, place)
         except InterruptedRunError as error:
-            done = sum(record.status == "finished" for record in session.records().values())
+            done = sum(record.status == "finished" for record in driver.records().values())
             raise type(error)(
                 f"{error} Finished so far: {done} of {counted(len(trials), 'run')}."
             ) from None
-    outcome = StudyOutcome((*session.records().values(),), len(to_train), num_reused)
+    outcome = StudyOutcome((*driver.records().values(),), len(to_train), num_reused)
     if outcome.num_failed:
         logger.warning(
             "%d of %d trials failed; the same command with --retry-failed trains them again.",
@@ -140,8 +169,8 @@ def _holding(folder: Path, part: tuple[int, int] | None) -> Iterator[None]:
         yield
 
 
-class _Session:
-    """A driver's work on a study whose folder it holds; told how its trials go as engine.Watch."""
+class _Driver:
+    """Trains trials of a study whose folder it holds, as the engine.Watch of their commands."""
 
     def __init__(
         self,
@@ -151,11 +180,11 @@ class _Session:
         reporter: StudyReporter | None,
     ) -> None:
         self._folder, self._options, self._reporter = folder, options, reporter
-        self._trials = {trial.name: trial for trial in trials}
+        self._trials = {trial.trial: trial for trial in trials}
 
     def records(self) -> dict[str, Record]:
         """Of the trials that are over by now, in their order."""
-        return read_records(self._folder, [trial.planned for trial in self._trials.values()])
+        return read_records(self._folder, self._trials.values())
 
     def take_over(self) -> int:
         """Take finished runs from elsewhere for what has to be trained; how many there were."""
@@ -163,30 +192,33 @@ class _Session:
         remove_unfinished_copies(runs)
         if not options.reuse:
             return 0
-        wanted = [*self.to_train()]
+        wanted = self.to_train()
         num = take_over(options.reuse, wanted, runs=runs, skip_broken=options.skip_broken)
         if num:
             logger.info("%d of %d runs are taken over from elsewhere.", num, len(wanted))
         return num
 
-    def to_train(self) -> Iterator[Trial]:
+    def to_train(self) -> list[Trial]:
         """What has no result, or a damaged one, or failed and is to be tried again."""
-        records = self.records()
+        records, found = self.records(), []
         for name, trial in self._trials.items():
             record = records.get(name)
-            if record is None or (record.status == "failed" and self._options.retry_failed):
-                yield trial
-            elif record.status == "failed" and run_of(self._folder, name).is_finished():
-                logger.warning(
-                    "%s; it is dropped, and its trial is run again.",
-                    (record.error or "").rstrip("."),
-                )
-                yield trial
+            if record is None or (record.error and self._options.retry_failed):
+                found.append(trial)
+            elif record.error and run_of(self._folder, name).is_finished():
+                error = record.error.rstrip(".")
+                logger.warning("%s; it is dropped, and its trial is run again.", error)
+                found.append(trial)
+        return found
 
     def run(self, to_train: Sequence[Trial], place: engine.Place | None) -> None:
         """Train these. Raises TenfoldError where one was begun with other threads."""
-        items = [self._item(trial) for trial in to_train]
-        _note_other_threads(items, [run_of(self._folder, name) for name in self._trials])
+        runs = {name: run_of(self._folder, name) for name in self._trials}
+        items = [
+            self._options.item(name, run, threads=begun_with(run, self._options.threads))
+            for name, run in ((trial.trial, runs[trial.trial]) for trial in to_train)
+        ]
+        _note_other_threads(items, [*runs.values()])
         if self._reporter is not None:
             self._reporter.study_started([*self._trials.values()], to_train)
         wait_until_free([item.folder for item in items])
@@ -196,7 +228,7 @@ class _Session:
         trial, run = self._trials[item.name], RunFolder(item.folder)
         (run.path / FAILURE).unlink(missing_ok=True)
         run.result.unlink(missing_ok=True)  # A damaged one.
-        write_recipe(trial.recipe, run.recipe)
+        write_recipe(trial.loaded, run.recipe)
         if self._reporter is not None:
             self._reporter.trial_started(trial)
 
@@ -209,57 +241,22 @@ class _Session:
         if not run.is_finished():
             error = ended.error or "it ended without a result"
             write_json(run.path / FAILURE, {"error": error})
-        record = read_records(self._folder, [trial.planned])[item.name]
+        record = read_records(self._folder, [trial])[item.name]
         if record.error is not None:
             logger.warning("%s failed: %s", item.name, record.error)
         if self._reporter is not None:
             self._reporter.trial_ended(trial, record)
 
-    def _item(self, trial: Trial) -> engine.Item:
-        run, options = run_of(self._folder, trial.name), self._options
-        return train_item(
-            trial.name,
-            run,
-            threads=threads_for(run, asked=options.threads, num_jobs=options.num_jobs),
-            options=["--skip-broken"] if options.skip_broken else [],
-        )
 
-
-def train_item(
-    name: str, run: RunFolder, *, threads: int | None, options: Sequence[str] = ()
-) -> engine.Item:
-    """The `tenfold train` of the recipe in the run folder `run`, begun or gone on with there.
-
-    threads: None stands for what the environment says, or an earlier session had.
-    """
-    path = run.path.resolve()
-    fixed = ("train", str(path / run.recipe.name), "--folder", str(path), "--json", "--no-report")
-    computes = ("--threads", str(threads)) if threads is not None else ()
-    return engine.Item(name, (*fixed, *computes, *options), path, threads or engine.num_cores())
-
-
-def threads_for(run: RunFolder, *, asked: int | None, num_jobs: int) -> int | None:
-    """How many threads the run of a trial is to compute with, if `num_jobs` run at once.
-
-    asked: by the user, if at all. None stands for what the environment says. Raises TenfoldError
-    where the run was begun with another number than is asked for.
-    """
-    begun_with = _threads_of(run) if any(run.checkpoints.glob("*.json")) else None
-    if asked is not None and begun_with not in (None, asked):
+def begun_with(run: RunFolder, asked: int | None) -> int | None:
+    """The threads that a run was begun with, if it was. Raises TenfoldError for other ones."""
+    threads = _threads_of(run) if any(run.checkpoints.glob("*.json")) else None
+    if asked is not None and threads not in (None, asked):
         raise TenfoldError(
-            f"{run.path} was begun with --threads {begun_with}, on which its result depends; leave "
+            f"{run.path} was begun with --threads {threads}, on which its result depends; leave "
             f"out --threads {asked}, or remove that folder."
         )
-    if asked is not None or begun_with is not None:
-        return asked or begun_with
-    return share_of_cores(num_jobs)
-
-
-def share_of_cores(num_jobs: int) -> int | None:
-    """The threads of each of so many jobs; None where the environment says, or there is but one."""
-    if num_jobs == 1 or "OMP_NUM_THREADS" in os.environ:
-        return None
-    return max(engine.num_cores() // num_jobs, 1)
+    return threads
 
 
 def _threads_of(run: RunFolder) -> int | None:

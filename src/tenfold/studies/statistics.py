@@ -90,12 +90,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Calling those below 0.05 real is wrong about one or more of them at most once in 20 studies.
     """
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = highest
-    return corrected
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, factors * p[order]))
+    return [float(value) for value in corrected]
 
 
 def welch_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:

@@ -14,7 +14,7 @@ from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.results.runs import read_provenance, read_result
 from tenfold.run import RunFolder, describe_environment
-from tenfold.studies.definition import Trial
+from tenfold.studies.definition import Trial, without_words
 
 logger = logging.getLogger("tenfold")
 
@@ -35,19 +35,19 @@ def take_over(
     """
     from tenfold.evaluation.loading import load_data, photo_size
 
-    found = _finished_runs(places)
-    num_taken = 0
+    found, num_taken = _finished_runs(places), 0
     data: dict[tuple[str, int, int], tuple[dict[str, str], bool]] = {}
     for trial in wanted:
-        recipe, target = trial.recipe, RunFolder(runs / trial.name)
-        run = found.get(_without_words(recipe))
-        if run is None or recipe.training.time_limit_seconds:
-            continue  # What a time limit allows depends on the machine.
+        recipe, target = trial.loaded, RunFolder(runs / trial.trial)
+        run = found.get(without_words(recipe))
+        # What a time limit allows depends on the machine.
+        if run is None or recipe.training.time_limit_seconds or target.is_held():
+            continue
         key = (recipe.data.name, recipe.data.image_size, photo_size(recipe))
         if key not in data:
             dataset = load_data(recipe, skip_broken=skip_broken)
             data[key] = dict(dataset.checksums), dataset.test is not None
-        if _is_made_with(run, *data[key]) and not target.is_held():
+        if _is_made_with(run, *data[key]):
             _warn_of_versions(run)
             _copy(run, target)
             num_taken += 1
@@ -82,12 +82,9 @@ def _finished_runs(places: Sequence[Path]) -> dict[Recipe, RunFolder]:
         for run in map(RunFolder, candidates):
             with contextlib.suppress(TenfoldError):  # A damaged run is trained again.
                 if run.is_finished():
-                    found.setdefault(_without_words(recipe_from_dict(read_json(run.recipe))), run)
+                    recipe = recipe_from_dict(read_json(run.recipe))
+                    found.setdefault(without_words(recipe), run)
     return found
-
-
-def _without_words(recipe: Recipe) -> Recipe:
-    return recipe.but(name="", description="")
 
 
 def _is_made_with(run: RunFolder, known: dict[str, str], has_test: bool) -> bool:

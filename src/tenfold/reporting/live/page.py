@@ -10,7 +10,7 @@ from typing import Any
 
 from tenfold.errors import TenfoldError
 from tenfold.reporting.live import charts
-from tenfold.reporting.live.runs import STATES, LiveRun, describe, find_runs, name_of
+from tenfold.reporting.live.runs import STATES, LiveRun, describe, find_runs, name_of, pruned_runs
 from tenfold.reporting.templating import block_of, environment, render_page
 
 LOOK_SECONDS = 1.0
@@ -82,13 +82,16 @@ class LivePage:
         def look() -> None:
             with contextlib.suppress(TenfoldError):  # It may have been removed.
                 self.whole = describe(self.folder)
-            found = list(find_runs(self.folder))
+            found, pruned = list(find_runs(self.folder)), pruned_runs(self.folder)
             for path in found:
                 if path not in self._runs:
                     below = path.relative_to(self.folder).as_posix().removeprefix("runs/")
                     name = below if path != self.folder else name_of(path)
                     self._runs[path] = LiveRun(path, name)
-                self._runs[path].refresh(at_once=at_once)
+                run = self._runs[path]
+                run.refresh(at_once=at_once)
+                if run.state == "stopped" and path in pruned:
+                    run.state = "pruned"
             for path in self._runs.keys() - set(found):
                 del self._runs[path]
 

@@ -20,7 +20,7 @@ MOST_DEEP = 3
 STALE_SECONDS = 2.0
 """For so long nobody is asked again whether a run is being written."""
 
-STATES = ("running", "waiting", "stopped", "failed", "finished")
+STATES = ("running", "waiting", "stopped", "pruned", "failed", "finished")
 """Of a run, in the order in which they are listed."""
 
 
@@ -197,6 +197,14 @@ def find_runs(folder: Path) -> Iterator[Path]:
                 with contextlib.suppress(OSError):
                     below += sorted(path for path in each.iterdir() if path.is_dir())
         level = below
+
+
+def pruned_runs(folder: Path) -> set[Path]:
+    """Of a search in `folder`, the runs that it has ended for being worse than others."""
+    with contextlib.suppress(TenfoldError, TypeError, KeyError):
+        trials = read_json(folder / "trials.json")["trials"]
+        return {folder / each["run"] for each in trials if each["state"] == "pruned"}
+    return set()
 
 
 class Whole(NamedTuple):

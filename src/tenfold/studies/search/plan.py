@@ -13,92 +13,66 @@ A search folder:
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.files import write_text
-from tenfold.recipe import Recipe, recipe_from_dict
-from tenfold.results.searches import Plan, SearchFile
+from tenfold.recipe import Options, recipe_from_dict
+from tenfold.results.searches import Plan, SearchFile, SearchSummary
 from tenfold.studies.planning import describe_change
-from tenfold.studies.search.space import Space
+from tenfold.studies.search.space import with_values
 
 OWN_STORAGE = "a data base in its folder"
-OBJECTIVE = "validation accuracy after the last epoch"
 OWN_FILES = ("search.lock", "space.toml", "trials.db", "trials.db-journal", "trials.db.lock")
 """What a process that died before the plan was written may leave."""
 
 
-@dataclass(frozen=True)
-class SearchPlan:
-    """What is searched: `space`, around `recipe`.
+def require_equal_epochs(plan: SearchFile, *, num_train: int | None = None) -> None:
+    """Raise TenfoldError where trials would not end at the same epoch.
 
-    source: the name or path that the recipe was given by, for commands to repeat. checksums: those
-    of the data, once they have been read.
+    num_train: images that are trained on, where they have been read.
     """
-
-    recipe: Recipe
-    space: Space
-    source: str
-    checksums: Mapping[str, str] = field(default_factory=dict)
-
-    def fact(self) -> Plan:
-        """All that must be the same when the search goes on."""
-        return Plan(
-            objective=OBJECTIVE,
-            recipe=self.recipe.to_dict(),
-            space=self.space,
-            checksums=dict(self.checksums),
-        )
-
-
-def require_equal_epochs(plan: SearchPlan, num_train: int) -> None:
-    """Raise TenfoldError where large batches of `num_train` pictures would get more epochs."""
-    training = plan.recipe.training
-    sizes = [chosen.edges() for chosen in plan.space if chosen.key == "training.batch_size"]
-    largest = max((*sizes[0], training.batch_size) if sizes else (training.batch_size,))
-    if training.min_steps > training.epochs * (num_train // largest) and sizes:
-        raise TenfoldError(
-            f"A search compares trials after the same epochs, of which training.min_steps = "
-            f"{training.min_steps} gives more to batches of {largest}; switch it off with --set "
-            "training.min_steps=0, and set training.epochs to what you want."
-        )
-
-
-def require_comparable(recipe: Recipe) -> None:
-    """Raise TenfoldError where trials of `recipe` would not end at the same epoch."""
+    training = plan.recipe["training"]
     for key in ("early_stopping", "time_limit_seconds"):
-        if getattr(recipe.training, key):
+        if training[key]:
             raise TenfoldError(
                 f"A search compares trials after the same epochs, which training.{key} would end "
                 f"at different ones; switch it off with --set training.{key}=0."
             )
+    sizes = [e for s in plan.space if s.key == "training.batch_size" for e in s.edges]
+    if num_train is None or not sizes:
+        return
+    largest = max(*sizes, training["batch_size"])
+    if training["min_steps"] > training["epochs"] * (num_train // largest):
+        raise TenfoldError(
+            f"A search compares trials after the same epochs, of which training.min_steps = "
+            f"{training['min_steps']} gives more to batches of {largest}; switch it off with --set "
+            "training.min_steps=0, and set training.epochs to what you want."
+        )
 
 
-def write_plan(folder: Path, plan: SearchPlan, *, storage: str) -> None:
-    """Write the plan into `folder`; storage: where the trials are kept, without its password."""
+def write_plan(folder: Path, plan: SearchFile) -> None:
+    """Write the plan into `folder`, and its ranges as --space takes them."""
     lines = ["# The ranges of this search; a copy of it, changed, can be given to --space."]
-    for chosen in plan.space:
-        spec = chosen.model_dump(mode="json", exclude={"key", "kind"}, exclude_unset=True)
+    for setting in plan.space:
+        spec = setting.model_dump(mode="json", exclude={"key", "kind"}, exclude_unset=True)
         spec = {k: v for k, v in spec.items() if v is not None and v is not False}
         # A table on one line, which TOML before 1.1 can read.
-        items = ", ".join(to_toml({key: value}).strip() for key, value in spec.items())
-        lines.append(f'"{chosen.key}" = {{{items}}}')
+        items = ", ".join(_to_toml({key: value}).strip() for key, value in spec.items())
+        lines.append(f'"{setting.key}" = {{{items}}}')
     write_text(folder / "space.toml", "\n".join(lines) + "\n")
-    kept = SearchFile(source=plan.source, storage=storage, **dict(plan.fact()))
-    kept.write(folder / "search.json")
+    plan.write(folder / "search.json")
 
 
-def describe_difference(before: Plan, plan: SearchPlan) -> str | None:
+def describe_difference(before: Plan, plan: Plan) -> str | None:
     """What tells two plans apart, in words; None where they are the same."""
-    # Read, so that it has the options too that have come since it was written.
-    then = recipe_from_dict(before.recipe, source="the search's recipe")
-    # Its description changes no result.
-    then = then.but(description=plan.recipe.description)
-    if change := describe_change(then.to_dict(), plan.recipe.to_dict()):
+    # Read, so that it has the options too that have come since; a description changes no result.
+    then = recipe_from_dict(before.recipe, source="the search's recipe").to_dict()
+    then["description"] = plan.recipe["description"]
+    if change := describe_change(then, plan.recipe):
         return change
     ranges, asked = (
         {each.key: each.model_dump(mode="json") for each in space}
@@ -112,11 +86,54 @@ def describe_difference(before: Plan, plan: SearchPlan) -> str | None:
         if ranges[key] != asked[key]:
             return f"the range of {key} is another one than it was"
     if before.checksums != plan.checksums:
-        return f"the images of {plan.recipe.data.name} are no longer those that it began with"
-    return None if before.objective == OBJECTIVE else f"it was judged by {before.objective}"
+        name = plan.recipe["data"]["name"]
+        return f"the images of {name} are no longer those that it began with"
+    same = before.objective == plan.objective
+    return None if same else f"it was judged by {before.objective}"
 
 
-def to_toml(values: Mapping[str, Any]) -> str:
+def write_best(folder: Path, summary: SearchSummary) -> None:
+    """Write `folder/best.toml`, a recipe for `load_recipe`; nothing where no trial is complete."""
+    best, name = summary.best_trial, summary.name
+    if best is None:
+        return
+    recipe = with_values(summary.recipe, best.params, source=f"trial {best.number}")
+    # Its runs are a series of their own, and what the recipe says of itself is no longer so.
+    recipe = recipe.but(name=f"{name}-best", description=f"{name} with the values of a search")
+    num_trained = counted(len(summary.of_state("complete", "pruned", "failed")), "trial")
+    lines = [
+        f"The best of {num_trained} of a search around the recipe {summary.source},",
+        f"trial {best.number} of the search in {folder.as_posix()}, with seed {summary.seed}.",
+        summary.gain_in_words,
+        "",
+        "The best of many trials is partly the luckiest, so its validation accuracy is optimistic,",
+        "the more so the more trials there were. No trial has seen the test images. Measure it",
+        "with seeds that the search has not used:",
+        "",
+        *(f"  {command}" for command in summary.commands(folder)),
+    ]
+    # TOML allows no control characters in comments, which a path may have.
+    printable = ("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    header = "".join(f"# {line}".rstrip() + "\n" for line in printable)
+    write_text(folder / "best.toml", f"{header}\n{_to_toml(_differences(recipe))}")
+
+
+def _differences(value: Any) -> Any:
+    """Of tables the fields that differ from their defaults, in the order of the schema."""
+    if isinstance(value, tuple):
+        return [_differences(item) for item in value]
+    if not isinstance(value, Options):
+        return value
+    fields = type(value).model_fields
+    found = {
+        key: _differences(own)
+        for key, own in value
+        if isinstance(own, Options) or key == "name" or own != fields[key].default
+    }
+    return {key: own for key, own in found.items() if own != {}}
+
+
+def _to_toml(values: Mapping[str, Any]) -> str:
     """`values` as TOML as people write it: a list of plain values stands on one line."""
 
     def joined(match: re.Match[str]) -> str:

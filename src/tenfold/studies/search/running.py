@@ -4,13 +4,13 @@ The driver asks for trials and tells their ends; a trial is a `tenfold train` th
 the search. Any number of drivers may do this at once, wherever they are, with one data base.
 """
 
-import json
+import math
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -26,30 +26,25 @@ from tenfold.files import require_writable
 from tenfold.interruption import leaving_at_once
 from tenfold.locks import wait_until_free
 from tenfold.progress import Progress
+from tenfold.recipe import recipe_from_dict
 from tenfold.recipe.own_code import write_recipe
-from tenfold.results.searches import Plan, SearchSummary, read_plan, read_search
+from tenfold.results.runs import read_epochs
+from tenfold.results.searches import Plan, SearchFile, SearchSummary, read_plan, read_search
 from tenfold.results.searches import Trial as TrialRecord
 from tenfold.run import RunFolder
 from tenfold.studies.planning import require_folder_of
-from tenfold.studies.running import share_of_cores, train_item
+from tenfold.studies.running import RunOptions
 from tenfold.studies.search import store
 from tenfold.studies.search.plan import (
     OWN_FILES,
     OWN_STORAGE,
-    SearchPlan,
     describe_difference,
-    require_comparable,
     require_equal_epochs,
+    write_best,
     write_plan,
 )
 from tenfold.studies.search.space import with_values
-from tenfold.studies.search.summary import (
-    EPOCHS,
-    NUM_VALIDATION,
-    records_of,
-    summarise,
-    write_best,
-)
+from tenfold.studies.search.summary import EPOCHS, NUM_VALIDATION, records_of, summarise
 
 FAILURES_ALIKE = 3
 """Trials that may fail in the same way, one after the other, before it must be the machine."""
@@ -76,25 +71,21 @@ class SearchWatcher(Protocol):
         """It is over; `summary` has it already."""
 
 
-@dataclass(frozen=True)
-class SearchOptions:
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(RunOptions):
     """Where, how and for how long to search.
 
     folder: of the search. storage: a URL of Optuna's or the path of an SQLite file; None for one
-    in the folder. num_trials: over all drivers, those of earlier sessions included; None for no
-    limit. seconds: of this driver; None for no limit. num_jobs: trials at once. threads: of each.
-    skip_broken: see TrainOptions. sampler, pruner: of SAMPLERS and PRUNERS.
+    in the folder. num_trials: over all drivers, those of earlier sessions included. seconds: of
+    this driver. sampler, pruner: of SAMPLERS and PRUNERS.
     """
 
     folder: Path
     storage: str | None = None
-    num_trials: int | None = None
-    seconds: float | None = None
-    num_jobs: int = 1
-    threads: int | None = None
-    skip_broken: bool = False
-    sampler: str = store.SAMPLERS[0]
-    pruner: str = store.PRUNERS[0]
+    num_trials: float = math.inf
+    seconds: float = math.inf
+    sampler: str = "tpe"
+    pruner: str = "median"
 
     @property
     def url(self) -> str:
@@ -110,7 +101,7 @@ class SearchOutcome(NamedTuple):
 
 
 def run_search(
-    plan: SearchPlan,
+    plan: SearchFile,
     *,
     options: SearchOptions,
     watcher: SearchWatcher,
@@ -137,14 +128,13 @@ def run_search(
             "A search has no use for a launcher such as torchrun; start the same command several "
             "times instead, and its processes share the work."
         )
-    require_comparable(plan.recipe)
+    require_equal_epochs(plan)
     require_folder_of("search", options.folder, plan="search.json", left=OWN_FILES)
     with leaving_at_once(), store.storage_errors():
         plan = _with_data(plan, options, progress)
         require_writable(options.folder)
-        deadline = float("inf") if options.seconds is None else started + options.seconds
         trials = _open_store(plan, options)
-        driver = _Driver(trials, plan, options, watcher, deadline)
+        driver = _Driver(trials, plan, options, watcher, started + options.seconds)
         try:
             with trials:
                 driver.run(place)
@@ -153,25 +143,44 @@ def run_search(
         return SearchOutcome(summary, driver.is_out_of_time)
 
 
+@dataclass
+class _Taken:
+    """A trial that this driver trains. epoch: the last one that the storage knows of."""
+
+    trial: Trial
+    run: RunFolder
+    record: TrialRecord | None = None
+    epoch: int = 0
+    in_last_stage: bool = True
+    is_pruned: bool = False
+
+    def report(self, epoch: int, accuracy: float | None) -> None:
+        """Tell the storage of an epoch, once, as also after the loss of a node."""
+        if epoch > self.epoch:
+            self.trial.report(float(accuracy or 0.0), step=epoch)
+            self.epoch = epoch
+
+    def catch_up(self, *, before: float = math.inf) -> None:
+        """Tell it of those that are in the run's log."""
+        for line in read_epochs(self.run.metrics, self.run.timings):
+            if line.number < before:
+                self.report(line.number, line.validation_accuracy)
+
+
 class _Driver:
     """Takes trials and tells their ends, as the engine.Watch of their commands."""
 
     def __init__(
         self,
         trials: store.Store,
-        plan: SearchPlan,
+        plan: SearchFile,
         options: SearchOptions,
         watcher: SearchWatcher,
         deadline: float,
     ) -> None:
         self._store, self._plan, self._options = trials, plan, options
         self._watcher, self._deadline = watcher, deadline
-        self._limit = float("inf") if options.num_trials is None else options.num_trials
-        self._trials: dict[str, Trial] = {}
-        self._records: dict[str, TrialRecord] = {}
-        self._steps: dict[str, set[int]] = {}  # Those of training that epochs ended with.
-        self._is_last: dict[str, bool] = {}
-        self._pruned: set[str] = set()
+        self._taken: dict[str, _Taken] = {}
         self._failures: list[str] = []
         self.is_out_of_time = False
 
@@ -180,7 +189,7 @@ class _Driver:
         while True:
             engine.run(self._items(), jobs=self._options.num_jobs, watch=self, place=place)
             self.is_out_of_time |= time.monotonic() >= self._deadline
-            if self.is_out_of_time or not self._store.has_more(self._limit):
+            if self.is_out_of_time or not self._store.has_more(self._options.num_trials):
                 return
 
     def write(self, *, is_end: bool = False) -> SearchSummary:
@@ -189,38 +198,36 @@ class _Driver:
         with store.alone(folder):
             summary = summarise(self._store.study, self._plan, with_importances=is_end)
             summary.write(folder / "trials.json")
-            write_best(folder, self._plan, summary)
+            write_best(folder, summary)
         return summary
 
     def started(self, item: engine.Item) -> None:
-        summary = self.write()
-        record = summary.trials[self._trials[item.name].number]
-        self._records[item.name] = record
-        self._watcher.began(record, summary)
+        taken, summary = self._taken[item.name], self.write()
+        taken.record = summary.trials[taken.trial.number]
+        self._watcher.began(taken.record, summary)
 
     def told(self, item: engine.Item, event: dict[str, Any]) -> bool:
         """Report an epoch; stop the trial where the pruner says so or the time is up."""
-        name, trial = item.name, self._trials[item.name]
-        self._watcher.told(self._records[name], event)
+        taken = self._taken[item.name]
+        assert taken.record is not None
+        self._watcher.told(taken.record, event)
         if event["event"] == "started":
-            trial.set_user_attr(EPOCHS, event["epochs"])
-            trial.set_user_attr(NUM_VALIDATION, event["num_validation"])
-            self._is_last[name] = event["is_last"]
-        elif event["event"] == "epoch" and name not in self._pruned:
-            if name not in self._steps:  # A run that is resumed had epochs before.
-                lines = _epochs(RunFolder(item.folder))
-                self._report(name, [line for line in lines if line["step"] < event["step"]])
-            self._report(name, [event])
-            if self._should_prune(name, event["epoch"]):
-                self._pruned.add(name)
+            taken.trial.set_user_attr(EPOCHS, event["epochs"])
+            taken.trial.set_user_attr(NUM_VALIDATION, event["num_validation"])
+            taken.in_last_stage = event["is_last"]
+        elif event["event"] == "epoch" and not taken.is_pruned:
+            if event["epoch"] > taken.epoch + 1:  # A run that is resumed had epochs before.
+                taken.catch_up(before=event["epoch"])
+            taken.report(event["epoch"], event["validation_accuracy"])
+            taken.is_pruned = self._should_prune(taken, event["epoch"])
         self.is_out_of_time |= time.monotonic() > self._deadline
-        return name in self._pruned or self.is_out_of_time
+        return taken.is_pruned or self.is_out_of_time
 
     def ended(self, item: engine.Item, ended: engine.Ended) -> None:
-        trial = self._trials[item.name]
-        self._end(trial, RunFolder(item.folder), item.name, ended)
+        taken = self._taken[item.name]
+        self._end(taken, ended)
         summary = self.write()
-        record = summary.trials[trial.number]
+        record = summary.trials[taken.trial.number]
         if record.state != "interrupted":
             self._watcher.ended(record, summary)
         # These may be the fault of the machine.
@@ -236,113 +243,108 @@ class _Driver:
             )
 
     def _items(self) -> Iterator[engine.Item]:
+        options = self._options
         while time.monotonic() < self._deadline:
-            with store.alone(self._options.folder, self._options.url):
-                trial = self._store.take(self._limit)
+            with store.alone(options.folder, options.url):
+                trial = self._store.take(options.num_trials)
             if trial is None:
                 return
-            item = self._item(trial)
-            if RunFolder(item.folder).is_finished():  # Its driver died before it was told.
+            name = f"trial {trial.number}"
+            run = RunFolder(options.folder / "runs" / trial.user_attrs[store.RUN])
+            self._taken[name] = _Taken(trial, run)
+            recipe = with_values(self._plan.recipe, self._draw(trial), source=name)
+            wait_until_free([run.path])
+            # Another driver may have begun it with other threads, which is no reason to lose it.
+            item = options.item(name, run, "--no-test", "--allow-changes")
+            if not run.is_finished():
+                write_recipe(recipe, run.recipe)
+                yield item
+            else:  # Its driver died before it was told.
                 self.started(item)
                 self.ended(item, engine.Ended(0))
-            else:
-                yield item
 
-    def _item(self, trial: Trial) -> engine.Item:
-        run = RunFolder(self._options.folder / "runs" / trial.user_attrs[store.RUN])
-        name = f"trial {trial.number}"
-        self._trials[name] = trial
-        recipe = with_values(self._plan.recipe, store.draw(trial, self._plan), source=name)
-        wait_until_free([run.path])
-        if not run.is_finished():
-            write_recipe(recipe, run.recipe)
-        # A run that another driver began may have had other threads, which is no reason to lose it.
-        options = ["--no-test", "--allow-changes"]
-        options += ["--skip-broken"] if self._options.skip_broken else []
-        threads = self._options.threads or share_of_cores(self._options.num_jobs)
-        return train_item(name, run, threads=threads, options=options)
+    def _draw(self, trial: Trial) -> dict[str, Any]:
+        """The values of the fields that a trial changes; none for the recipe as it is."""
+        is_recipe = store.BASELINE in trial.user_attrs
+        wanted = [s for s in self._plan.space if not is_recipe or s.stored(s.own) is not None]
+        values = {setting.key: setting.suggest(trial) for setting in wanted}
+        return {} if is_recipe else values
 
-    def _report(self, name: str, lines: list[Any]) -> None:
-        steps = self._steps.setdefault(name, set())
-        for line in lines:
-            if line["step"] not in steps:  # As after the loss of a node.
-                steps.add(line["step"])
-                value = float(line["validation_accuracy"])
-                self._trials[name].report(value, step=len(steps))
-
-    def _should_prune(self, name: str, epoch: int) -> bool:
-        trial, epochs = self._trials[name], self._trials[name].user_attrs[EPOCHS]
+    def _should_prune(self, taken: _Taken, epoch: int) -> bool:
+        epochs = taken.trial.user_attrs[EPOCHS]
+        earliest = MEDIAN_FROM * epochs if self._options.pruner == "median" else 0
         # The head alone, which the first of several stages trains, says little of what comes after.
-        may_end = epoch < epochs and self._is_last[name] and store.BASELINE not in trial.user_attrs
-        if self._options.pruner == "median":
-            may_end = may_end and epoch >= MEDIAN_FROM * epochs
-        return may_end and trial.should_prune()
+        may_end = earliest <= epoch < epochs and taken.in_last_stage
+        is_recipe = store.BASELINE in taken.trial.user_attrs
+        return may_end and not is_recipe and taken.trial.should_prune()
 
-    def _end(self, trial: Trial, run: RunFolder, name: str, ended: engine.Ended) -> None:
+    def _end(self, taken: _Taken, ended: engine.Ended) -> None:
         """Tell the store how a trial ended.
 
         Whatever is wrong with it is its own affair, but where the recipe itself can't be trained or
         nothing can be written, no trial can be: then TenfoldError.
         """
-        is_pruned = name in self._pruned
-        if run.is_finished() and not is_pruned:
-            lines = _epochs(run)
-            self._report(name, lines)
-            self._store.tell(trial, lines[-1]["validation_accuracy"])
+        trial, run = taken.trial, taken.run
+        if taken.is_pruned:
+            self._store.tell(trial, state=TrialState.PRUNED)
+        elif run.is_finished():
+            taken.catch_up()
+            self._store.tell(trial, read_epochs(run.metrics, run.timings)[-1].validation_accuracy)
             return
-        if ended.was_interrupted and not is_pruned:
+        elif ended.was_interrupted:
             self._store.put_back(trial)
             return
-        if not is_pruned:
+        else:
             error = ended.error or "It ended without a result."
             is_recipe = store.BASELINE in trial.user_attrs and ended.kind != DivergedError.__name__
             if is_recipe or ended.kind == UnwritableError.__name__:
                 self._store.put_back(trial)
                 raise TenfoldError(error)
             trial.set_user_attr(store.ERROR, error)
-        self._store.tell(trial, state=TrialState.PRUNED if is_pruned else TrialState.FAIL)
+            self._store.tell(trial, state=TrialState.FAIL)
         # What is large and of no use in a run that is over without being finished.
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         run.model.unlink(missing_ok=True)
 
 
-def _open_store(plan: SearchPlan, options: SearchOptions) -> store.Store:
+def _open_store(plan: SearchFile, options: SearchOptions) -> store.Store:
     """The trials of this search in its storage, which must be about the same plan."""
     folder, url, is_own = options.folder, options.url, options.storage is None
-    shown = OWN_STORAGE if is_own else store.without_password(url)
+    shown, file = OWN_STORAGE if is_own else store.without_password(url), folder / "search.json"
     with store.alone(folder, url), store.quiet():
         if is_own and store.adopt_journal(folder, url):
-            kept = read_plan(folder).model_copy(update={"storage": shown})
-            kept.write(folder / "search.json")
-        is_begun = (folder / "search.json").exists()
+            read_plan(folder).model_copy(update={"storage": shown}).write(file)
+        is_begun = file.exists()
         if is_begun and (before := read_plan(folder).storage) != shown:
             raise TenfoldError(
                 f"The search in {folder} keeps its trials in {before}, not in {shown}; give it as "
                 "--storage, or give another --folder."
             )
-        file = store.sqlite_file(url)
-        if file is not None and not file.exists():
+        path = store.sqlite_file(url)
+        if path is not None and not path.exists():
             _require_held(folder, [], shown)
         study = optuna.create_study(
             storage=store.open_storage(url),
-            study_name=f"tenfold {plan.recipe.name}",
+            study_name=f"tenfold {plan.recipe['name']}",
             direction="maximize",
             load_if_exists=True,
-            pruner=store.make_pruner(options.pruner, plan.recipe.training.epochs),
+            pruner=store.PRUNERS[options.pruner](plan.recipe["training"]["epochs"]),
         )
         if is_new := "plan" not in study.user_attrs:
-            study.set_user_attr("plan", plan.fact().to_dict())
+            study.set_user_attr("plan", plan.to_dict())
         if difference := describe_difference(Plan(**study.user_attrs["plan"]), plan):
             raise TenfoldError(
                 f"The search in {folder if is_own else shown} is another one: {difference}; give "
                 f"another {'--folder' if is_own else '--storage'}, or repeat the command that "
                 "began it."
             )
-        _require_held(folder, records_of(study.get_trials(), plan), shown)
+        _require_held(folder, records_of(study.trials, plan), shown)
         if is_new or not is_begun:
-            write_plan(folder, plan, storage=shown)
-        trials = store.Store(study, seed=plan.recipe.seed, sampler=options.sampler)
-        trials.begin(store.baseline_params(plan))
+            write_plan(folder, plan.model_copy(update={"storage": shown}))
+        trials = store.Store(study, seed=plan.recipe["seed"], sampler=options.sampler)
+        # From values outside the ranges the sampler learns nothing, since it draws none like them.
+        known = {s.key: stored for s in plan.space if (stored := s.stored(s.own)) is not None}
+        trials.begin(known)
         return trials
 
 
@@ -361,12 +363,12 @@ def _require_held(folder: Path, records: Sequence[TrialRecord], place: str) -> N
         )
 
 
-def _with_data(plan: SearchPlan, options: SearchOptions, progress: Progress | None) -> SearchPlan:
+def _with_data(plan: SearchFile, options: SearchOptions, progress: Progress | None) -> SearchFile:
     """The plan with the checksums of its data.
 
     They are read here once, so that what is wrong with them is said once, and before any trial.
     """
-    recipe = plan.recipe
+    recipe = recipe_from_dict(plan.recipe)
     dataset = load_data(recipe, skip_broken=options.skip_broken, progress=progress)
     data = training_data(dataset, **splitting(recipe.data))
     if data.validation is None:
@@ -374,12 +376,5 @@ def _with_data(plan: SearchPlan, options: SearchOptions, progress: Progress | No
             "A search needs validation images to judge by, and there are none; set "
             "data.validation_size, such as --set data.validation_size=0.1."
         )
-    require_equal_epochs(plan, len(data.train))
-    return replace(plan, checksums=dict(dataset.checksums))
-
-
-def _epochs(run: RunFolder) -> list[dict[str, Any]]:
-    """The lines of a run's log; none where it has not begun one."""
-    if not run.metrics.exists():
-        return []
-    return [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
+    require_equal_epochs(plan, num_train=len(data.train))
+    return plan.model_copy(update={"checksums": dict(dataset.checksums)})

@@ -13,22 +13,25 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.storages import JournalStorage, RDBStorage, fail_stale_trials
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import (
+    JournalStorage,
+    RDBStorage,
+    RetryHeartbeatStaleTrialCallback,
+    fail_stale_trials,
+)
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import NullPool, create_engine, text
 
 from tenfold.errors import HeldError, TenfoldError, first_line
-from tenfold.recipe.dotted import flatten
-
-if TYPE_CHECKING:
-    from tenfold.studies.search.plan import SearchPlan
 
 BASELINE, ERROR, RUN = "baseline", "error", "run"
 
@@ -55,8 +58,26 @@ and the recipe itself, which is the first one, is a good place to look around.""
 PRUNING_AFTER = 5
 """Complete trials that there must be before any other is compared with their median."""
 
-SAMPLERS = ("tpe", "random", "gp")
-PRUNERS = ("median", "halving", "hyperband", "none")
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
+    ),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
+}
+"""How values are drawn, with a seed."""
+
+PRUNERS: dict[str, Callable[[int], BasePruner]] = {
+    "median": lambda _: optuna.pruners.MedianPruner(n_startup_trials=PRUNING_AFTER),
+    "halving": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=max(epochs // 4, 1)
+    ),
+    "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
+        min_resource=max(epochs // 4, 1), max_resource=epochs
+    ),
+    "none": lambda _: optuna.pruners.NopPruner(),
+}
+"""What decides whether a trial of so many epochs is stopped early."""
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -73,7 +94,7 @@ def open_storage(url: str) -> RDBStorage:
             engine_kwargs=wait,
             heartbeat_interval=BEAT_SECONDS,
             grace_period=GRACE_SECONDS,
-            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
         )
 
 
@@ -170,11 +191,6 @@ def resumes(trial: FrozenTrial) -> int | None:
     return history[-1] if history else None
 
 
-def is_taken(trial: FrozenTrial) -> bool:
-    """Whether the trial is one of those that were asked for, and done or under way."""
-    return trial.state != TrialState.WAITING and not is_interrupted(trial)
-
-
 def adopt_journal(folder: Path, storage: str) -> bool:
     """Copy the trials of a search of version 0.1.0, which kept a journal, into `storage`.
 
@@ -184,17 +200,13 @@ def adopt_journal(folder: Path, storage: str) -> bool:
     journal = folder / "trials.journal"
     if not journal.exists() or Path(storage).exists():
         return False
-    source = JournalStorage(JournalFileBackend(str(journal)))
+    source, target = JournalStorage(JournalFileBackend(str(journal))), open_storage(storage)
     [summary] = optuna.get_all_study_summaries(source)
-    before = optuna.load_study(study_name=summary.study_name, storage=source)
-    after = optuna.create_study(
-        storage=open_storage(storage), study_name=summary.study_name, direction="maximize"
-    )
-    after.set_user_attr("plan", before.user_attrs["plan"])
-    for trial in before.get_trials():
-        if not trial.state.is_finished():
-            trial.state, trial.datetime_complete = TrialState.FAIL, trial.datetime_start
-        after.add_trial(trial)
+    name = summary.study_name
+    optuna.copy_study(from_study_name=name, from_storage=source, to_storage=target)
+    study = optuna.load_study(study_name=name, storage=target)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
     return True
 
 
@@ -207,36 +219,32 @@ class Store:
         self._over = threading.Event()
 
     def __enter__(self) -> "Store":
-        self._heart = threading.Thread(target=self._beat_on, daemon=True, name="tenfold-trials")
-        self._heart.start()
+        threading.Thread(target=self._beat_on, daemon=True, name="tenfold-trials").start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._heart.join()
         for trial in list(self._taken.values()):
             self.put_back(trial)
 
-    def trials(self) -> list[FrozenTrial]:
-        """All of them."""
-        return self.study.get_trials(deepcopy=False)
-
     def begin(self, baseline: dict[str, Any]) -> None:
         """Queue the recipe as it is as the first trial, unless that has been done."""
-        if not any(BASELINE in trial.user_attrs for trial in self.trials()):
+        if not any(BASELINE in trial.user_attrs for trial in self.study.get_trials(deepcopy=False)):
             self.study.enqueue_trial(baseline, user_attrs={BASELINE: True})
 
     def take(self, num_trials: float) -> Trial | None:
         """The next trial: one that was interrupted, or a new one; None when `num_trials` are taken.
 
-        Trials whose drivers are dead are put back before. Call it `alone`.
+        A sampler's draws depend on the seed and on how many trials there are. So a search by one
+        driver is the same each time, and drivers don't draw the same. Call it `alone`.
         """
-        self.put_back_dead()
-        trials = self.trials()
-        if sum(map(is_taken, trials)) >= num_trials:
+        trials = self._trials()
+        if _num_taken(trials) >= num_trials:
             return None
+        words = f"{self._seed} {len(trials)} "  # As ever: other words would draw other values.
+        seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big")
         with quiet():
-            self.study.sampler = self._make_sampler(len(trials))
+            self.study.sampler = SAMPLERS[self._sampler](seed)
             trial = self.study.ask()
         self._taken[trial.number] = trial
         self._beat()
@@ -259,14 +267,7 @@ class Store:
         """Let the trial, which this driver can't finish now, be done again by any."""
         if self.tell(trial, state=TrialState.FAIL):
             with quiet():
-                retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
-                retry(self.study, self.trials()[trial.number])
-
-    def put_back_dead(self) -> None:
-        """Let those trials be done again that have given no sign of life for long."""
-        self._beat()
-        with quiet():
-            fail_stale_trials(self.study)
+                RetryHeartbeatStaleTrialCallback()(self.study, self.study.trials[trial.number])
 
     def has_more(self, num_trials: float) -> bool:
         """Whether a trial is left to take; waits for those of others that may be dead.
@@ -275,14 +276,20 @@ class Store:
         """
         deadline = time.monotonic() + GRACE_SECONDS + BEAT_SECONDS
         while True:
-            self.put_back_dead()
-            trials = self.trials()
-            if sum(map(is_taken, trials)) < num_trials:
+            trials = self._trials()
+            if _num_taken(trials) < num_trials:
                 return True
             is_running = any(trial.state == TrialState.RUNNING for trial in trials)
             if not is_running or time.monotonic() > deadline:
                 return False
             time.sleep(0.5)
+
+    def _trials(self) -> list[FrozenTrial]:
+        """All of them, once those are put back that have given no sign of life for long."""
+        self._beat()
+        with quiet():
+            fail_stale_trials(self.study)
+        return self.study.get_trials(deepcopy=False)
 
     def _beat_on(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
@@ -295,51 +302,7 @@ class Store:
         for trial in list(self._taken.values()):
             storage.record_heartbeat(trial._trial_id)
 
-    def _make_sampler(self, num_trials: int) -> optuna.samplers.BaseSampler:
-        """A sampler whose draws depend on the seed and on how many trials there are.
 
-        So a search by one driver is the same each time, and drivers don't draw the same.
-        """
-        words = f"{self._seed} {num_trials} "  # As ever: other words would draw other values.
-        seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big")
-        if self._sampler == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        if self._sampler == "gp":
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
-        )
-
-
-def make_pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
-    """What decides whether a trial of so many epochs is stopped early."""
-    first = max(epochs // 4, 1)
-    match name:
-        case "halving":
-            return optuna.pruners.SuccessiveHalvingPruner(min_resource=first)
-        case "hyperband":
-            return optuna.pruners.HyperbandPruner(min_resource=first, max_resource=epochs)
-        case "none":
-            return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(n_startup_trials=PRUNING_AFTER)
-
-
-def draw(trial: Trial, plan: "SearchPlan") -> dict[str, Any]:
-    """The values of the fields that a trial changes; none for the recipe as it is."""
-    if BASELINE not in trial.user_attrs:
-        return {chosen.key: chosen.suggest(trial) for chosen in plan.space}
-    known = baseline_params(plan)
-    for chosen in plan.space:
-        if chosen.key in known:
-            chosen.suggest(trial)
-    return {}
-
-
-def baseline_params(plan: "SearchPlan") -> dict[str, Any]:
-    """What the storage keeps of the recipe's own values: those that are within their ranges.
-
-    From the others the sampler can learn nothing, since it draws none like them.
-    """
-    own = flatten(plan.recipe.to_dict())
-    stored = {chosen.key: chosen.stored(own[chosen.key]) for chosen in plan.space}
-    return {key: value for key, value in stored.items() if value is not None}
+def _num_taken(trials: list[FrozenTrial]) -> int:
+    """How many of those that were asked for are done or under way."""
+    return sum(t.state != TrialState.WAITING and not is_interrupted(t) for t in trials)
