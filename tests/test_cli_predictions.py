@@ -85,8 +85,10 @@ def test_a_scored_submission_has_exactly_the_accuracy_of_evaluate(folder):
     assert [row[0] for row in rows[1:]] == [str(n) for n in range(1, 129)]
     scored = events(["score", "submission.csv", "exported/testLabels.csv"], folder)[-1]
     assert scored["event"] == "score"
-    for key in ("accuracy", "accuracy_interval", "num_images", "confusion", "per_class"):
+    for key in ("accuracy", "accuracy_interval", "num_images", "confusion", "macro_f1"):
         assert scored[key] == evaluated[key]
+    for ours, theirs in zip(scored["per_class"], evaluated["per_class"], strict=True):
+        assert ours.items() <= theirs.items()  # Areas under curves take probabilities.
     assert 0.25 < scored["accuracy"] < 1  # it learned something, and not all
 
 

@@ -31,6 +31,7 @@ class Brightness:
     class_names = ("black", "dark", "light", "white")
     image_size = (8, 8)
     window = ()
+    operating_points = {}  # noqa: RUF012
 
     def __init__(self):
         self.num_seen = 0

@@ -1,5 +1,7 @@
 """Curves, their areas and thresholds, against scikit-learn, simulations and cases by hand."""
 
+import csv
+import io
 import json
 
 import numpy as np
@@ -15,8 +17,9 @@ from tenfold.deployment.options import ExportOptions
 from tenfold.deployment.predictor import Predictor
 from tenfold.errors import TenfoldError
 from tenfold.evaluation import roc
+from tenfold.evaluation.calibration import operating_points_of
 from tenfold.evaluation.metrics import compute_metrics
-from tenfold.evaluation.operating_points import choose_operating_point, operating_points_of
+from tenfold.evaluation.operating_points import choose_operating_point
 from tenfold.evaluation.predictions import Predictions, load_predictions
 from tenfold.evaluation.roc import (
     auc_interval,
@@ -181,6 +184,15 @@ def test_the_exported_file_and_the_service_keep_the_threshold(run, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 120, (16, 16, 3), dtype=np.uint8)
     reply = client.post("/predict", content=png_bytes(pixels)).json()
     assert reply["positive"]["blue"] == (reply["probabilities"]["blue"] >= point.threshold)
+    (tmp_path / "a.png").write_bytes(png_bytes(pixels))
+    command = commands.run(
+        ["predict", str(run.path), str(tmp_path / "a.png")], folder=run.path.parents[2]
+    )
+    assert command.wait() == 0, command.output
+    [row] = csv.DictReader(io.StringIO(command.output))
+    assert set(filter(None, row["positive"].split("|"))) == {
+        name for name, is_positive in reply["positive"].items() if is_positive
+    }
     assert "blue" in {
         each["class_name"] for each in client.get("/model").json()["operating_points"]
     }

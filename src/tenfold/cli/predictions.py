@@ -28,7 +28,7 @@ from tenfold.formatting import percent
 if TYPE_CHECKING:
     from tenfold.data.image_sources import Part
     from tenfold.deployment.any_model import Loaded
-    from tenfold.evaluation.picture_predictions import PicturePrediction
+    from tenfold.evaluation.picture_predictions import Model, PicturePrediction
     from tenfold.results.runs import LabelMetrics
 
 NUM_CONFUSIONS = 5
@@ -270,9 +270,9 @@ def _predict_images(output: Output, run: Path, places: list[str], task: Task) ->
     if task.skip_broken:
         predictions = [prediction for prediction in predictions if prediction.error is None]
     if csv is None:
-        _show_images(output, predictions, top=top)
+        _show_images(output, predictions, loaded.model, top=top)
     else:
-        write_text(csv, _images_text(predictions, top=top))
+        write_text(csv, _images_text(predictions, loaded.model, top=top))
         output.record("written", csv=str(csv), num_images=num_images, num_broken=len(broken))
         output.say(f"{_predictions_are(num_images)} in {csv}.")
     if broken and not task.skip_broken:
@@ -289,6 +289,7 @@ def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: 
         temperature=getattr(model, "temperature", 1.0),
         threshold=None if task.accuracy is None else loaded.threshold,
         set_threshold=loaded.set_threshold,
+        operating_points=dict(loaded.model.operating_points),
         class_names=model.class_names,
         top=min(task.top, len(model.class_names)),
         file_format="parquet" if task.file_format == "parquet" else "csv",
@@ -335,6 +336,7 @@ def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
             classes = (f"{label} ({percent(share)})" for label, share in prediction.guesses)
             unsure = "unsure, perhaps " if prediction.is_unsure else ""
             held = f"; set: {', '.join(prediction.conformal_set)}" * bool(prediction.conformal_set)
+            held += f"; positive: {', '.join(prediction.positive)}" * bool(prediction.positive)
             output.say(f"{prediction.path}: {unsure}{', '.join(classes) or prediction.error}{held}")
 
 
@@ -350,9 +352,11 @@ def _opened(run: Path, places: list[str] | None, task: Task) -> "tuple[Path, lis
     return file, parts, load_any(run, accuracy=accuracy, sets=sets, threads=task.threads)
 
 
-def _show_images(output: Output, predictions: "list[PicturePrediction]", *, top: int) -> None:
+def _show_images(
+    output: Output, predictions: "list[PicturePrediction]", model: "Model", *, top: int
+) -> None:
     if output.style == "plain":
-        output.say(_images_text(predictions, top=top).rstrip("\n"))
+        output.say(_images_text(predictions, model, top=top).rstrip("\n"))
         return
     for prediction in predictions:
         _record(output, prediction, top=top)
@@ -364,8 +368,10 @@ def _show_images(output: Output, predictions: "list[PicturePrediction]", *, top:
         if prediction.is_unsure:
             cells[0] += " (unsure)"
         held = [", ".join(prediction.conformal_set)] if has_sets else []
+        held += [", ".join(prediction.positive)] if model.operating_points else []
         rows.append([prediction.path, *(cells or ["(broken)", *[""] * (top - 1)]), *held])
-    output.table("Predictions", ["image", *places, *["set"] * has_sets], rows)
+    more = [*["set"] * has_sets, *["positive"] * bool(model.operating_points)]
+    output.table("Predictions", ["image", *places, *more], rows)
     if len(predictions) > MAX_ROWS:
         output.say(f"{len(predictions) - MAX_ROWS:,} more: add --csv FILE to have all in a file.")
 
@@ -378,16 +384,21 @@ def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> Non
         more["unsure"] = True
     if prediction.conformal_set:
         more["set"] = list(prediction.conformal_set)
+    if prediction.positive:
+        more["positive"] = list(prediction.positive)
     output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)
 
 
-def _images_text(predictions: "list[PicturePrediction]", *, top: int) -> str:
+def _images_text(predictions: "list[PicturePrediction]", model: "Model", *, top: int) -> str:
     from tenfold.data.csv_tables import table_text
     from tenfold.evaluation.picture_predictions import table_of
 
-    has_unsure = any(prediction.is_unsure for prediction in predictions)
-    has_sets = any(prediction.conformal_set for prediction in predictions)
-    return table_text(*table_of(predictions, top=top, has_unsure=has_unsure, has_sets=has_sets))
+    columns = {
+        "has_unsure": any(prediction.is_unsure for prediction in predictions),
+        "has_sets": any(prediction.conformal_set for prediction in predictions),
+        "has_points": bool(model.operating_points),
+    }
+    return table_text(*table_of(predictions, top=top, **columns))
 
 
 def _predictions_are(number: int) -> str:

@@ -20,9 +20,13 @@ from tenfold.deployment.graph import INPUT, quantise, write_onnx
 from tenfold.deployment.options import ExportOptions
 from tenfold.deployment.predictor import FORMAT, METADATA_KEY, made_up_images, open_session
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.calibration import fitted_of, set_facts, why_unfitted
+from tenfold.evaluation.calibration import (
+    fitted_of,
+    operating_points_of,
+    set_facts,
+    why_unfitted,
+)
 from tenfold.evaluation.evaluate import open_data, split_of, use_of
-from tenfold.evaluation.operating_points import operating_points_of
 from tenfold.evaluation.predictions import map_labels
 from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.trained import TrainedModel, load

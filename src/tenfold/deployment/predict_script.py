@@ -16,7 +16,8 @@ def main(paths: list[str], asked: str = "", status: int = 0) -> int | str:
     model = Path(__file__).with_name("model.onnx").read_bytes()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["tenfold"])
-    known = facts["sets"] if facts["views"]["kind"] == "one" else ()  # Here it looks once.
+    is_one = facts["views"]["kind"] == "one"  # As it looks here, where others promise nothing.
+    known, points = (facts[kind] * is_one for kind in ("sets", "operating_points"))
     sets = {f"{100 * x['coverage']:g}": x["probability"] for x in known if x["probability"]}
     if asked and asked not in sets:
         return f"Sets of {asked} % can't be had; there are some of: {', '.join(sets) or 'none'}."
@@ -28,7 +29,7 @@ def main(paths: list[str], asked: str = "", status: int = 0) -> int | str:
             share_of = dict(zip(facts["class_names"], shares, strict=True))
             names = [facts["class_names"][index] for index in (-shares).argsort(kind="stable")]
             line = f"{names[0]} ({shares.max():.1%})"
-            for point in facts["operating_points"]:  # Thresholds by a wanted sensitivity.
+            for point in points:  # Thresholds by a wanted sensitivity.
                 reached = share_of[point["class_name"]] >= point["threshold"]
                 line += f"; {point['class_name']}: {'yes' if reached else 'no'}"
             if asked:

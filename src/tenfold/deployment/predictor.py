@@ -113,8 +113,11 @@ class Predictor:
         if accuracy is not None:
             unfitted = facts.get("unfitted", "")
             self.threshold = confidence_for(facts["thresholds"], accuracy, unfitted=unfitted)
-        points = facts.get("operating_points", ())
-        self.operating_points = {each["class_name"]: each["threshold"] for each in points}
+        # Which promise nothing for one view, where they were chosen on several.
+        points = facts.get("operating_points", ()) if self._views == facts["views"]["kind"] else ()
+        self.operating_points: dict[str, float] = {
+            each["class_name"]: each["threshold"] for each in points
+        }
         self.sets, self.set_threshold = sets, self._set_threshold(sets)
         self.has_map = any(output.name == "where" for output in self._session.get_outputs())
 

@@ -14,7 +14,7 @@ from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.thresholds import CERTAINTY, images_needed, in_set, set_threshold_for
 from tenfold.results.facts import Fact
-from tenfold.results.runs import Fitted, Result, Threshold, Unfitted
+from tenfold.results.runs import Fitted, OperatingPoint, Result, Threshold, Unfitted
 
 NUM_BINS = 15
 """Of confidences, as Guo et al. (2017) and most papers since have them."""
@@ -112,6 +112,14 @@ def set_threshold(result: Result, coverage: float) -> float:
     `set_threshold_for` does."""
     known, unfitted = set_facts(fitted_of(result)), why_unfitted(result)
     return set_threshold_for(known, coverage, unfitted=unfitted)
+
+
+def operating_points_of(result: Result) -> tuple[OperatingPoint, ...]:
+    """The thresholds by sensitivity of a run's result that hold for the temperature it has now."""
+    fitted = fitted_of(result)
+    now = fitted.temperature if fitted else 1.0
+    points = result.operating_points
+    return tuple(each for each in points if math.isclose(each.temperature, now, rel_tol=1e-6))
 
 
 class PredictionSets(Fact):

@@ -1,7 +1,5 @@
 """A threshold by the wanted sensitivity: chosen on validation images, measured on others."""
 
-import math
-
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import fitted_of, with_temperature
 from tenfold.evaluation.evaluate import predict_split
@@ -10,7 +8,7 @@ from tenfold.evaluation.predictions import Predictions, load_predictions
 from tenfold.evaluation.roc import Levels, levels_of, threshold_for
 from tenfold.evaluation.thresholds import CERTAINTY, images_needed
 from tenfold.progress import Progress
-from tenfold.results.runs import OperatingPoint, Rates, Result, read_result
+from tenfold.results.runs import OperatingPoint, Rates, read_result
 from tenfold.run import RunFolder
 
 
@@ -55,17 +53,6 @@ def choose_operating_point(
     with run.writer():
         read_result(run.result).with_operating_point(point).write(run.result)
     return point
-
-
-def operating_points_of(result: Result) -> tuple[OperatingPoint, ...]:
-    """Those of a run's result that hold for the temperature that it has now."""
-    fitted = fitted_of(result)
-    temperature = fitted.temperature if fitted else 1.0
-    return tuple(
-        point
-        for point in result.operating_points
-        if math.isclose(point.temperature, temperature, rel_tol=1e-6)
-    )
 
 
 def rates_at(levels: Levels, threshold: float) -> Rates:

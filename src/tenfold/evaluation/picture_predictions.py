@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -40,6 +40,10 @@ class Model(Protocol):
     def window(self) -> Window:
         """What is black and white in files of more than eight bits; empty where not known."""
 
+    @property
+    def operating_points(self) -> Mapping[str, float]:
+        """By class, the probability from which on an image counts as one of it."""
+
     def predict_proba(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (N, C) of images (N, H, W, 3)."""
 
@@ -56,7 +60,8 @@ class PicturePrediction(NamedTuple):
 
     path: as it was given, or found in a folder; guesses: the likeliest first, none for a broken
     image; error: why it is broken, else None; is_unsure: whether the likeliest class had better
-    not be used; conformal_set: the classes of its set, where sets were asked for.
+    not be used; conformal_set: the classes of its set, where sets were asked for; positive: the
+    classes whose operating point it reaches.
     """
 
     path: str
@@ -64,6 +69,7 @@ class PicturePrediction(NamedTuple):
     error: str | None = None
     is_unsure: bool = False
     conformal_set: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
 
 
 def predict_parts(
@@ -120,14 +126,24 @@ def _predicted(
         guesses,
         is_unsure=guesses[0].probability < threshold,
         conformal_set=set_of(model.class_names, probabilities, set_threshold),
+        positive=tuple(
+            name
+            for name, least in model.operating_points.items()
+            if probabilities[model.class_names.index(name)] >= least
+        ),
     )
 
 
 def table_of(
-    predictions: Sequence[PicturePrediction], *, top: int, has_unsure: bool, has_sets: bool
+    predictions: Sequence[PicturePrediction],
+    *,
+    top: int,
+    has_unsure: bool,
+    has_sets: bool,
+    has_points: bool,
 ) -> tuple[list[str], list[list[str]]]:
-    """Column names, and a row of cells for each prediction; in a cell a set has its classes with a
-    `|` between them."""
+    """Column names, and a row of cells for each prediction; in a cell, the classes of a set and
+    those whose operating point is reached have a `|` between them."""
     columns = ["id", "label", "probability"]
     for number in range(2, top + 1):
         columns += [f"label_{number}", f"probability_{number}"]
@@ -139,8 +155,10 @@ def table_of(
         cells += [""] * (len(columns) - len(cells))
         cells += ["yes" if prediction.is_unsure else ""] if has_unsure else []
         cells += ["|".join(prediction.conformal_set)] if has_sets else []
+        cells += ["|".join(prediction.positive)] if has_points else []
         rows.append([*cells, prediction.error or ""])
-    more = [*(["unsure"] if has_unsure else []), *(["set"] if has_sets else [])]
+    kinds = {"unsure": has_unsure, "set": has_sets, "positive": has_points}
+    more = [name for name, is_there in kinds.items() if is_there]
     return [*columns, *more, "error"], rows
 
 

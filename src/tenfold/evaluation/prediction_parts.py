@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tenfold.data.csv_tables import table_text
 from tenfold.data.image_sources import Part
@@ -35,14 +35,16 @@ class Settings(BaseModel, extra="forbid", frozen=True, protected_namespaces=()):
 
     model_sha256: of the model's file; temperature: by which a run's logits are divided; threshold:
     the confidence below which an image is unsure, where asked for; set_threshold: the probability
-    from which on a class belongs to an image's set, where asked for; images_sha256: of the names of
-    all images, or of the tables and shards and their sizes, in order.
+    from which on a class belongs to an image's set, where asked for; operating_points: by class,
+    that from which on an image counts as one of it; images_sha256: of the names of all images, or
+    of the tables and shards and their sizes, in order.
     """
 
     model_sha256: str
     temperature: float
     threshold: float | None
     set_threshold: float | None = None
+    operating_points: dict[str, float] = Field(default_factory=dict)
     class_names: tuple[str, ...]
     top: int
     file_format: Literal["csv", "parquet"]
@@ -195,6 +197,7 @@ def _content(predictions: list[PicturePrediction], settings: Settings) -> bytes:
     asked = {
         "has_unsure": settings.threshold is not None,
         "has_sets": settings.set_threshold is not None,
+        "has_points": bool(settings.operating_points),
     }
     columns, rows = table_of(predictions, top=settings.top, **asked)
     if settings.file_format == "csv":
@@ -212,6 +215,9 @@ def _content(predictions: list[PicturePrediction], settings: Settings) -> bytes:
         elif name == "set":
             sets = [list(prediction.conformal_set) or None for prediction in predictions]
             arrays[name] = pa.array(sets, pa.list_(pa.string()))
+        elif name == "positive":
+            found = [list(prediction.positive) for prediction in predictions]
+            arrays[name] = pa.array(found, pa.list_(pa.string()))
         else:
             arrays[name] = pa.array(cells, pa.string())
     stream = io.BytesIO()

@@ -29,7 +29,7 @@ from tenfold.data.decoding import (
 )
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError, first_line
-from tenfold.evaluation.calibration import fitted_of, set_threshold
+from tenfold.evaluation.calibration import fitted_of, operating_points_of, set_threshold
 from tenfold.evaluation.features import features_of
 from tenfold.evaluation.folding import faster
 from tenfold.evaluation.probabilities import softmax
@@ -80,6 +80,13 @@ class TrainedModel:
     temperature: float = 1.0
     window: Window = ()
     result: Result | None = None
+
+    @property
+    def operating_points(self) -> dict[str, float]:
+        """By class, the probability from which on an image counts as one of it, where `tenfold
+        evaluate --sensitivity` chose it."""
+        points = operating_points_of(self.result) if self.result else ()
+        return {each.class_name: each.threshold for each in points}
 
     def __repr__(self) -> str:
         height, width = self.image_size

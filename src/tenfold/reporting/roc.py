@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tenfold.evaluation.operating_points import operating_points_of
+from tenfold.evaluation.calibration import operating_points_of
 from tenfold.evaluation.roc import Curve, curve_of, levels_of
 from tenfold.evaluation.runs import Run
 from tenfold.reporting.figures import new_chart
