@@ -331,3 +331,23 @@ def test_ctrl_c_ends_the_training_as_ever_and_its_page(tmp_path):
     assert len(found.samples) == 10
     assert {sample.true for sample in found.samples} == {"red", "green", "blue", "grey"}
     assert found.plan.num_validation == 64
+
+
+def test_the_log_of_hours_stays_small_and_one_that_can_not_be_written_ends_nothing(
+    tmp_path, monkeypatch
+):
+    from tenfold.run import RunFolder
+    from tenfold.training import progress_log
+
+    clock = {"now": 0.0}
+    monkeypatch.setattr(progress_log.time, "monotonic", lambda: clock["now"])
+    for place in (tmp_path, tmp_path / "nowhere"):
+        log = progress_log.ProgressLog(RunFolder(place), None)
+        log.started(Plan(**PLAN))
+        for number in range(1, 5_000):
+            clock["now"] += 2.0
+            log.stepped(epoch=1, step=number, loss=2.0, images_per_second=1.0)
+        log.epoch_ended({"epoch": 1}, {})
+    lines = (tmp_path / "progress.jsonl").read_text().splitlines()
+    assert 1500 < len(lines) < 3500
+    assert not (tmp_path / "nowhere").exists()

@@ -55,7 +55,7 @@ class ProgressLog(Reporters):
         self._losses.append(step["loss"])
         self._rates.append(step["images_per_second"])
         now = time.monotonic()
-        elapsed = now - (self._started or now)
+        elapsed = now - self._started if self._started is not None else 0.0
         if now - self._last < min(max(elapsed / 1000, 1.0), 10.0):
             return
         self._last = now
