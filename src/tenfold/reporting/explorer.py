@@ -69,7 +69,8 @@ def explore_run(
     ).tolist()
     values["edges"] = edges.tolist()
     places = {name: number for number, name in enumerate(predictions.class_names)}
-    values["rows"] = [places[score.name] for score in figures.best_last(scores.per_class)]
+    ordered = figures.best_last(scores.per_class)
+    values["rows"] = [places[score.name] for score in ordered if score.name in places]
     values["closer"] = _closer(answers.get("explanation"))
     return _with_counts(values, num_errors=len(errors), num_images=len(predictions.labels))
 
