@@ -312,9 +312,23 @@ def main(command: str, argument: str, *more: str) -> None:
         work(argument, Path(more[1]))
 
 
+@dataclass(frozen=True)
+class Instead:
+    """Let a command of `commands.start` be `main` of these arguments."""
+
+    arguments: tuple[str, ...]
+
+    def __call__(self) -> None:
+        """Carry it out and leave."""
+        try:
+            main(*self.arguments)
+        except InterruptedRunError as error:
+            sys.stderr.write(str(error))
+            sys.exit(error.exit_status)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        sys.exit(0)
+
+
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except InterruptedRunError as error:
-        sys.stderr.write(str(error))
-        sys.exit(error.exit_status)
+    Instead(tuple(sys.argv[1:]))()

@@ -7,6 +7,7 @@ import re
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -201,6 +202,17 @@ def test_the_studies_are_listed(tmp_path: Path) -> None:
     assert {"activations", "published", "train-size"} <= set(studies)
     assert studies["ann-vs-cnn"]["question"].endswith("?")
     assert studies["epochs"]["num_runs"] >= 1
+
+
+def test_what_a_library_prints_is_no_line_of_json() -> None:
+    code = (
+        "import sys; from tenfold.cli import main; from tenfold.console.output import Output; "
+        "Output.table = lambda *_: print('a notice'); "
+        "sys.argv = ['tenfold', 'studies', '--json']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {json.loads(line)["event"] for line in done.stdout.splitlines()} == {"study"}
+    assert done.stderr == "a notice\n"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from study_driver import (
     GRID,
     NAMES,
     NUM_SEEDS,
+    Instead,
     Within,
     calls_of,
     drive,
@@ -227,17 +227,14 @@ def test_row_32_a_driver_killed_at_any_operation_runs_only_what_is_missing(
 
 def test_row_32_a_second_driver_is_refused_and_a_dead_one_is_no_obstacle(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    driver = subprocess.Popen([*DRIVER, "wait", str(folder)])
+    driver = commands.start([], folder=tmp_path, before=Instead(("wait", str(folder))))
     try:
-        deadline = time.monotonic() + 30
-        while NAMES[1] not in calls_of(folder) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        driver.wait_for(lambda: NAMES[1] in calls_of(folder))
         with pytest.raises(TenfoldError, match=f"is being written by process {driver.pid} on"):
             drive(folder)
         assert [record.trial for record in records_of(folder)] == NAMES[:1]
     finally:
         driver.kill()
-        driver.wait()
     outcome = drive(folder)
     assert (outcome.num_finished, outcome.num_run) == (4, 3)
     assert calls_of(folder) == {**dict.fromkeys(NAMES, 1), NAMES[1]: 2}

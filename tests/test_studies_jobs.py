@@ -5,7 +5,6 @@ import glob
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -53,24 +52,20 @@ def wait_until(condition: object, *, seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-def start_driver(folder: Path, kind: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, study_driver.__file__, "jobs", str(folder), kind],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def start_driver(folder: Path, kind: str, **environment: str) -> commands.Command:
+    before = study_driver.Instead(("jobs", str(folder), kind))
+    return commands.start([], folder=folder.parent, environment=environment, before=before)
 
 
 @contextlib.contextmanager
-def driving(folder: Path, kind: str) -> Iterator["subprocess.Popen[str]"]:
+def driving(folder: Path, kind: str, **environment: str) -> Iterator[commands.Command]:
     """A driver whose two workers are at work: one trial is finished, and two are under way."""
-    with start_driver(folder, kind) as driver:
-        try:
-            wait_until(lambda: {*NAMES[1:3]} <= set(calls_of(folder)))
-            yield driver
-        finally:
-            driver.kill()
+    driver = start_driver(folder, kind, **environment)
+    try:
+        driver.wait_for(lambda: {*NAMES[1:3]} <= set(calls_of(folder)))
+        yield driver
+    finally:
+        driver.kill()
 
 
 def without_order(records: list[Record]) -> list[Record]:
@@ -155,21 +150,17 @@ def test_row_34_a_worker_that_ends_without_a_word_is_a_failure(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_row_32_workers_of_a_killed_driver_save_and_end_and_the_next_one_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     folder = tmp_path / "study"
-    monkeypatch.setenv("SECONDS_TO_SAVE", "12")
-    with driving(folder, "wait and save") as driver:
+    with driving(folder, "wait and save", SECONDS_TO_SAVE="8"):
         orphans = [pids_of(folder)[name] for name in NAMES[1:3]]
         assert all(map(is_alive, orphans))
-        driver.kill()
-        driver.wait()
-    with start_driver(folder, "train at once") as second:
-        # It is at work while the orphans still save and hold their folders.
-        wait_until(lambda: writer_of(folder) == second.pid)
-        assert all(map(is_alive, orphans))
-        _, errors = second.communicate(timeout=120)
-    assert second.returncode == 0, errors
+    second = start_driver(folder, "train at once")
+    # It is at work while the orphans still save and hold their folders.
+    second.wait_for(lambda: writer_of(folder) == second.pid)
+    assert all(map(is_alive, orphans))
+    assert second.wait() == 0, second.output
     assert not any(map(is_alive, orphans))
     assert all((folder / "runs" / name / "saved").exists() for name in NAMES[1:3])
     assert calls_of(folder) == {NAMES[0]: 1, NAMES[1]: 2, NAMES[2]: 2, NAMES[3]: 1}
@@ -187,10 +178,9 @@ def test_row_32_a_signal_to_the_driver_stops_the_workers_which_save(
 ) -> None:
     folder = tmp_path / "study"
     with driving(folder, "wait and save") as driver:
-        driver.send_signal(number)
-        _, errors = driver.communicate(timeout=30)
-    assert driver.returncode == status
-    assert errors == (
+        driver.signal(number)
+        assert driver.wait(30) == status
+    assert driver.output == (
         f"Stopped by {number.name} with 2 under way; everything is saved, and the same command "
         "goes on from there. Finished so far: 1 of 4 runs."
     )
@@ -204,17 +194,16 @@ def test_row_32_a_signal_to_the_driver_stops_the_workers_which_save(
 
 def test_a_second_ctrl_c_ends_workers_that_do_not_heed_the_first(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    with start_driver(folder, "never end") as driver:
-        try:
-            wait_until(lambda: len(calls_of(folder)) == 2)
-            driver.send_signal(signal.SIGINT)
-            time.sleep(0.5)
-            assert driver.poll() is None
-            driver.send_signal(signal.SIGINT)
-            driver.wait(20)
-        finally:
-            driver.kill()
-    assert driver.returncode in (130, -signal.SIGINT)
+    driver = start_driver(folder, "never end")
+    try:
+        driver.wait_for(lambda: len(calls_of(folder)) == 2)
+        driver.signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert driver.process.exitcode is None
+        driver.signal(signal.SIGINT)
+        assert driver.wait(20) == 130
+    finally:
+        driver.kill()
     assert not any(map(is_alive, pids_of(folder).values()))
     assert records_of(folder) == []
 
@@ -226,9 +215,8 @@ def test_a_worker_that_somebody_stops_is_no_failure(tmp_path: Path) -> None:
         for name in NAMES[1:]:
             wait_until(lambda name=name: name in calls_of(folder))
             os.kill(pids_of(folder)[name], signal.SIGTERM)
-        _, errors = driver.communicate(timeout=30)
-    assert driver.returncode == InterruptedRunError.exit_status
-    assert "Somebody stopped the process of" in errors
+        assert driver.wait(30) == InterruptedRunError.exit_status
+    assert "Somebody stopped the process of" in driver.output
     assert [record.trial for record in records_of(folder)] == NAMES[:1]
     assert drive_jobs(folder, "train at once").num_finished == 4
 

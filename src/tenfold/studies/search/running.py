@@ -44,7 +44,6 @@ from tenfold.studies.search.plan import (
     write_plan,
 )
 from tenfold.studies.search.space import with_values
-from tenfold.studies.search.summary import EPOCHS, NUM_VALIDATION, records_of, summarise
 
 FAILURES_ALIKE = 3
 """Trials that may fail in the same way, one after the other, before it must be the machine."""
@@ -196,7 +195,7 @@ class _Driver:
         """Write what is known now; alone, so that nothing older is written after it."""
         folder = self._options.folder
         with store.alone(folder):
-            summary = summarise(self._store.study, self._plan, with_importances=is_end)
+            summary = store.summarise(self._store.study, self._plan, with_importances=is_end)
             summary.write(folder / "trials.json")
             write_best(folder, summary)
         return summary
@@ -212,8 +211,8 @@ class _Driver:
         assert taken.record is not None
         self._watcher.told(taken.record, event)
         if event["event"] == "started":
-            taken.trial.set_user_attr(EPOCHS, event["epochs"])
-            taken.trial.set_user_attr(NUM_VALIDATION, event["num_validation"])
+            taken.trial.set_user_attr(store.EPOCHS, event["epochs"])
+            taken.trial.set_user_attr(store.NUM_VALIDATION, event["num_validation"])
             taken.in_last_stage = event["is_last"]
         elif event["event"] == "epoch" and not taken.is_pruned:
             if event["epoch"] > taken.epoch + 1:  # A run that is resumed had epochs before.
@@ -271,7 +270,7 @@ class _Driver:
         return {} if is_recipe else values
 
     def _should_prune(self, taken: _Taken, epoch: int) -> bool:
-        epochs = taken.trial.user_attrs[EPOCHS]
+        epochs = taken.trial.user_attrs[store.EPOCHS]
         earliest = MEDIAN_FROM * epochs if self._options.pruner == "median" else 0
         # The head alone, which the first of several stages trains, says little of what comes after.
         may_end = earliest <= epoch < epochs and taken.in_last_stage
@@ -338,7 +337,7 @@ def _open_store(plan: SearchFile, options: SearchOptions) -> store.Store:
                 f"another {'--folder' if is_own else '--storage'}, or repeat the command that "
                 "began it."
             )
-        _require_held(folder, records_of(study.trials, plan), shown)
+        _require_held(folder, store.records_of(study.trials, plan), shown)
         if is_new or not is_begun:
             write_plan(folder, plan.model_copy(update={"storage": shown}))
         trials = store.Store(study, seed=plan.recipe["seed"], sampler=options.sampler)

@@ -1,4 +1,4 @@
-"""Where the trials of a search are kept: a data base that Optuna opens, with heartbeats.
+"""Where the trials of a search are kept, and what they have found: a data base that Optuna opens.
 
 What a trial's end was is told by its state and its attributes there:
 
@@ -13,7 +13,8 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,15 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import NullPool, create_engine, text
 
 from tenfold.errors import HeldError, TenfoldError, first_line
+from tenfold.results.searches import Plan, SearchFile, SearchSummary
+from tenfold.results.searches import Trial as SearchedTrial
 
 BASELINE, ERROR, RUN = "baseline", "error", "run"
+EPOCHS, NUM_VALIDATION = "epochs", "num_validation"
+"""Attributes of a trial: the epochs that it was to train, and the images that it is judged by."""
+
+ENOUGH_FOR_IMPORTANCES = 12
+"""Complete trials; with fewer, the shares change from trial to trial."""
 
 BUSY_SECONDS = 120.0
 """How long to wait for another process to finish what takes it milliseconds."""
@@ -306,3 +314,73 @@ class Store:
 def _num_taken(trials: list[FrozenTrial]) -> int:
     """How many of those that were asked for are done or under way."""
     return sum(t.state != TrialState.WAITING and not is_interrupted(t) for t in trials)
+
+
+def summarise(
+    study: optuna.Study, plan: SearchFile, *, with_importances: bool = False
+) -> SearchSummary:
+    """All that the storage knows; the importances, which take a second, only if asked for."""
+    trials = study.get_trials(deepcopy=False)
+    records = records_of(trials, plan)
+    complete = [record for record in records if record.state == "complete"]
+    known = {key: value for trial in trials for key, value in trial.user_attrs.items()}
+    best = max(complete, key=lambda r: (r.accuracy or 0.0, -r.number), default=None)
+    own = next((record for record in complete if record.is_baseline), None)
+    return SearchSummary(
+        name=plan.recipe["name"],
+        source=plan.source,
+        epochs=known.get(EPOCHS),
+        num_validation=known.get(NUM_VALIDATION),
+        counts=dict(Counter(record.state for record in records)),
+        best=best.number if best else None,
+        baseline=own.number if own else None,
+        importances=_importances(study, plan) if with_importances else None,
+        trials=tuple(records),
+        objective=plan.objective,
+        recipe=plan.recipe,
+        space=plan.space,
+    )
+
+
+def records_of(trials: Sequence[FrozenTrial], plan: Plan) -> list[SearchedTrial]:
+    """The record of each trial, in their order."""
+    successors = {number: t.number for t in trials if (number := resumes(t)) is not None}
+    return [_record(trial, plan, resumed_as=successors.get(trial.number)) for trial in trials]
+
+
+def _record(trial: FrozenTrial, plan: Plan, *, resumed_as: int | None) -> SearchedTrial:
+    attributes, epochs = trial.user_attrs, trial.intermediate_values
+    state: Any = trial.state.name.lower()
+    if trial.state == TrialState.FAIL:
+        state = "interrupted" if is_interrupted(trial) else "failed"
+    is_baseline = BASELINE in attributes
+    # It has drawn them, or waits to be given them.
+    stored = trial.system_attrs.get("fixed_params", {}) | trial.params
+    drawn = {s.key: s.restored(stored[s.key]) for s in plan.space if s.key in stored}
+    return SearchedTrial(
+        number=trial.number,
+        state=state,
+        is_baseline=is_baseline,
+        params=plan.own_values if is_baseline else drawn,
+        accuracy=trial.value if state == "complete" else None,
+        values=tuple(epochs.get(n) for n in range(1, max(epochs, default=0) + 1)),
+        seconds=trial.duration.total_seconds() if trial.duration is not None else None,
+        error=attributes.get(ERROR),
+        run=f"runs/{attributes[RUN]}" if RUN in attributes else None,
+        resumes=resumes(trial),
+        resumed_as=resumed_as,
+    )
+
+
+def _importances(study: optuna.Study, plan: Plan) -> dict[str, float] | None:
+    """The share of each field in the spread of the accuracies (fANOVA, Hutter et al. 2014)."""
+    keys = [setting.key for setting in plan.space]
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    values = [trial.value for trial in complete if set(keys) <= trial.params.keys()]
+    if len(values) < ENOUGH_FOR_IMPORTANCES or len(set(values)) < 2:
+        return None
+    with quiet():
+        shares = optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0), params=keys
+        )
+    return dict(shares)
