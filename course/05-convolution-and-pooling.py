@@ -298,10 +298,10 @@ for (one, other), found, p in zip(pairs, differences, corrected, strict=True):
 
 # %% [markdown]
 # With about the same number of parameters the convolutional network is far ahead; shuffled, it
-# loses what it was ahead by. The fully connected one doesn't notice the shuffling. So it isn't the
+# loses most of its lead. The fully connected one doesn't notice the shuffling. So it isn't the
 # parameters: it is that near pixels belong together, and that the network was built to assume it.
-# This is an *inductive bias*, and it is worth most where data are few. Chapter 10 asks what happens
-# when they are many.
+# This is an *inductive bias*, and it is worth most where data are few. With many images, networks
+# that assume less, such as transformers, catch up.
 
 # %% [markdown]
 # ## Exercises

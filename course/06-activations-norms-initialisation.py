@@ -365,7 +365,7 @@ check("dead_share", dead_share)
 # ## What this doesn't show
 #
 # - Three fully connected layers. In networks of fifty, initialisation and norms decide whether
-#   anything trains at all (chapter 9).
+#   anything trains at all.
 # - "Never above 0" means dead for ReLU alone. Leaky ReLU and Swish have a gradient there.
 # - One momentum, one batch size, ten epochs; each activation might do better with its own rate.
 #
