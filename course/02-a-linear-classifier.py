@@ -197,7 +197,7 @@ for decay, (weights, bias, _) in found.items():
 # *airplane*, the green around a *bird*, a car seen from the front, the dark back of a *horse* above
 # grass. Now the table. A decay of 3 gives up many training images and no validation images: what it
 # gave up was learned by heart. A decay of 30 gives up both: it can no longer fit what is there to
-# be fitted. Chapter 7 has names for the two.
+# be fitted. The first is called overfitting, the second underfitting.
 #
 # One template a class is the limit of the model: a horse that looks left and one that looks right
 # average to a horse with two heads. Nothing linear can say "either". A hidden layer can.

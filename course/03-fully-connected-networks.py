@@ -435,7 +435,7 @@ check("topological_order", topological_order)
 # ## What this doesn't show
 #
 # - One learning rate and 30 epochs for all shapes. Each might do better with its own, deep ones
-#   above all; without normalisation and shortcuts depth is hard to train (chapters 6 and 9).
+#   above all; without normalisation and shortcuts depth is hard to train (chapter 6).
 # - Of 1,500 images nothing follows for 45,000, where width pays more.
 #
 # ## Where to read on

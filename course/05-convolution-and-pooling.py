@@ -31,7 +31,7 @@ deviation = train.pixels.std(axis=(0, 1, 2)) / 255
 
 def prepared(pixels):
     """(N, 32, 32, 3) uint8 -> (N, 3, 32, 32) normalised float32, as PyTorch wants images."""
-    return torch.tensor((pixels / 255 - mean) / deviation).permute(0, 3, 1, 2).float().contiguous()
+    return torch.tensor((pixels / 255 - mean) / deviation).permute(0, 3, 1, 2).float()
 
 
 inputs, labels = prepared(train.pixels), torch.tensor(train.labels)
@@ -40,8 +40,8 @@ asked, true = prepared(test.pixels), test.labels
 # %% [markdown]
 # ## Predict first
 #
-# Three networks: a convolutional one with 19,500 parameters, a fully connected one with as many,
-# and a fully connected one with forty times as many. Write down, for each,
+# Three networks: a convolutional one with 11,000 parameters, a fully connected one with about as
+# many, and a fully connected one with 35 times as many. Write down, for each,
 #
 # 1. its test accuracy after training on 1,500 images;
 # 2. the same, when the pixels of all images are shuffled, always in the same way, so that a person
@@ -202,10 +202,11 @@ plt.show()
 
 # %%
 def convolutional():
-    """Three convolutions, each pooled: 19,466 parameters."""
+    """Three convolutions, each pooled: 11,162 parameters."""
     layers, channels = [], 3
-    for width in (16, 32, 32):
-        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    for width in (8, 16, 32):
+        # The largest of the ReLUs is the ReLU of the largest, for a quarter of the work.
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
         channels = width
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 4 * 4, 10))
 
@@ -221,8 +222,8 @@ num_epochs = reduced(20, 1)
 def fit(make, x, seed):
     """A trained network: Adam, batches of 64."""
     torch.manual_seed(seed)
-    model = make()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    model = make().to(memory_format=torch.channels_last)  # As the pixels lie; faster on a CPU.
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(num_epochs):
         for pick in torch.randperm(len(x)).split(64):
             optimizer.zero_grad()
@@ -236,13 +237,14 @@ order = torch.randperm(32 * 32, generator=torch.Generator().manual_seed(0))
 
 def shuffled(x):
     """The same pixels in another order, the same for all images."""
-    return x.flatten(2)[:, :, order].reshape(x.shape)
+    mixed = x.flatten(2)[:, :, order].reshape(x.shape)
+    return mixed.contiguous(memory_format=torch.channels_last)
 
 
 networks = {
     "convolutional": convolutional,
-    "dense, as many parameters": lambda: dense(6),
-    "dense, forty times as many": lambda: dense(256),
+    "dense, about as many": lambda: dense(4),
+    "dense, 35 times as many": lambda: dense(128),
 }
 arrangements = {"as they are": lambda x: x, "shuffled": shuffled}
 rights = {}
@@ -280,9 +282,9 @@ plt.show()
 # %%
 base = ("convolutional", "as they are")
 pairs = [
-    (base, ("dense, as many parameters", "as they are")),
+    (base, ("dense, about as many", "as they are")),
     (base, ("convolutional", "shuffled")),
-    (("dense, forty times as many", "as they are"), ("dense, forty times as many", "shuffled")),
+    (("dense, 35 times as many", "as they are"), ("dense, 35 times as many", "shuffled")),
 ]
 differences = [welch_difference(rights[one], rights[other]) for one, other in pairs]
 corrected = holm([found.p for found in differences])
@@ -295,11 +297,11 @@ for (one, other), found, p in zip(pairs, differences, corrected, strict=True):
     )
 
 # %% [markdown]
-# With the same number of parameters the convolutional network is far ahead; shuffled, it loses what
-# it was ahead by. The fully connected one doesn't notice the shuffling. So it isn't the parameters:
-# it is that near pixels belong together, and that the network was built to assume it. This is an
-# *inductive bias*, and it is worth most where data are few. Chapter 10 asks what happens when they
-# are many.
+# With about the same number of parameters the convolutional network is far ahead; shuffled, it
+# loses most of its lead. The fully connected one doesn't notice the shuffling. So it isn't the
+# parameters: it is that near pixels belong together, and that the network was built to assume it.
+# This is an *inductive bias*, and it is worth most where data are few. With many images, networks
+# that assume less, such as transformers, catch up.
 
 # %% [markdown]
 # ## Exercises

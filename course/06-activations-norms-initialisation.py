@@ -170,19 +170,19 @@ def fit(activation, rate, seed, normed):
 
 @torch.no_grad()
 def share_dead(model):
-    """Hidden units whose activation is 0 or less than 0 for all training images."""
+    """Hidden units that are above 0 for no training image, be it since they are not a number."""
     dead, outputs = [], inputs
     for layer in model:
         outputs = layer(outputs)
         if isinstance(layer, tuple(ACTIVATIONS.values())):
-            dead.append((outputs <= 0).all(dim=0))
+            dead.append(~(outputs > 0).any(dim=0))
     return torch.cat(dead).float().mean().item()
 
 
 results = {}
 for normed in (False, True):
     for activation in ACTIVATIONS:
-        for rate in reduced((0.001, 0.01, 0.1), (0.1,)):
+        for rate in reduced((0.01, 0.1, 0.2), (0.1,)):
             found = []
             for seed in range(reduced(3, 1)):
                 model = fit(activation, rate, seed, normed)
@@ -216,11 +216,13 @@ axes[1].legend()
 plt.show()
 
 # %% [markdown]
-# Read the table row by row. Without a norm the highest rate kills: units that never rise above
-# zero, or a network that guesses. With batch norm the same rate trains, since the size of a step no
-# longer decides the size of the signal. Between the activations there is much less; where intervals
-# overlap as here, a ranking of activations is a ranking of seeds. The study `activations` (`tenfold
-# study activations`) asks the question with a larger network and all images.
+# Read the table row by row. Without a norm the highest rate ends training: the network guesses.
+# With ReLU units die, and layers behind dead ones learn nothing; or the loss diverges, the weights
+# are no longer numbers, and no unit is above zero any more. With batch norm the same rate trains,
+# since the size of a step no longer decides the size of the signal. Between the activations, at a
+# rate that works, there is far less; where intervals overlap as here, a ranking of activations is a
+# ranking of seeds. The study `activations` (`tenfold study activations`) asks the question with a
+# larger network and all images.
 
 # %% [markdown]
 # ## Exercises
@@ -363,7 +365,7 @@ check("dead_share", dead_share)
 # ## What this doesn't show
 #
 # - Three fully connected layers. In networks of fifty, initialisation and norms decide whether
-#   anything trains at all (chapter 9).
+#   anything trains at all.
 # - "Never above 0" means dead for ReLU alone. Leaky ReLU and Swish have a gradient there.
 # - One momentum, one batch size, ten epochs; each activation might do better with its own rate.
 #
