@@ -468,4 +468,4 @@ def test_runs_are_listed_sorted_compared_and_deleted(folder):
 def test_recipes_are_in_groups(tmp_path):
     found = commands.run(["recipes"], folder=tmp_path).output
     groups = re.findall(r"^\n(.+)$", found.partition("\n±")[0], re.M)
-    assert groups == ["start here", "fast", "published", "transfer", "GPU"]
+    assert groups == ["start here", "fast", "edge", "published", "transfer", "GPU"]

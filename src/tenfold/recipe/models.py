@@ -386,11 +386,8 @@ def _combinations(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         not (stages and training.time_limit_seconds),
         "0 where there are stages",
     )
-    yield (
-        "distillation.teacher",
-        not (stages and recipe.distillation.teacher),
-        "empty where there are stages",
-    )
+    is_taught = bool(stages and recipe.distillation.teacher)
+    yield "distillation.teacher", not is_taught, "empty where there are stages"
     if stages and all(stage.trains == "head" for stage in stages):
         for name in ("cutout", "random_erasing", "mixup", "cutmix", "also"):
             words = f"{'[]' if name == 'also' else 0} {_OF_FEATURES}"
