@@ -178,8 +178,8 @@ print(f"test accuracy {np.mean(scores.argmax(axis=1) == true):.1%}")
 # %% [markdown]
 # ## With tenfold
 #
-# The recipe `ann` with a hidden layer of your choice, with batch norm and dropout (chapters 6 and
-# 7) already in it. `tenfold doctor` looks at the gradients of a finished run layer by layer, the
+# The recipe `ann` with a hidden layer of your choice, with batch norm (chapter 6) and
+# dropout already in it. `tenfold doctor` looks at the gradients of a finished run layer by layer, the
 # way that you just did.
 
 # %%
