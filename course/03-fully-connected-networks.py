@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 3 · Fully connected networks and backpropagation
 #
-# 60 minutes to work through; its cells run in about half a minute on two cores, without a network
+# 60 minutes to work through; its cells run in about a minute on two cores, without a network
 # connection.
 #
 # **You will be able to**
