@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 0 · A network in one minute
 #
-# 30 minutes to work through; its cells run in about a minute on two cores, without a network
+# 30 minutes to work through; its cells run in some two minutes on two cores, without a network
 # connection.
 #
 # **You will be able to**

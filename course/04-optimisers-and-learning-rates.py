@@ -26,7 +26,7 @@ from tenfold.course import check, load_images, reduced
 #    descent start to jump out of it?
 # 2. The same small network, five optimisers, each at its best rate: how many points lie between the
 #    best and the worst on test images?
-# 3. And if all five are given the rate that is best for SGD?
+# 3. And what does Adam lose at ten times its best rate?
 
 # %% [markdown]
 # ## By hand: one valley, four ways down
@@ -280,8 +280,8 @@ axis.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# The curves of different optimisers lie at different rates: the best one for Adam does nothing for
-# SGD, and the best one for SGD makes Adam diverge. Now with the chosen rates:
+# The curves lie at different rates, and what is best for one is off the end of the range of
+# another; within a factor of ten a good optimiser becomes a bad one. Now with the chosen rates:
 
 # %%
 from tenfold.studies.statistics import describe_difference, holm, summarise, welch_difference

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5 · Convolution and pooling
 #
-# 60 minutes to work through; its cells run in about a minute on two cores, without a network
+# 60 minutes to work through; its cells run in one to two minutes on two cores, without a network
 # connection.
 #
 # **You will be able to**

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 6 · Activations, norms, initialisation
 #
-# 50 minutes to work through; its cells run in about half a minute on two cores, without a network
+# 50 minutes to work through; its cells run in some forty seconds on two cores, without a network
 # connection.
 #
 # **You will be able to**
