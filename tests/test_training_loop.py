@@ -149,7 +149,7 @@ def test_pictures_grow_as_the_recipe_says(monkeypatch):
     real = Speedrun.forward
 
     def forward(self, inputs):
-        if self.training:
+        if self.training and not inputs.is_meta:  # As the counting of FLOP sees it.
             sides.append(inputs.shape[2])
         return real(self, inputs)
 

@@ -1,6 +1,7 @@
 """`tenfold live`: a page that grows while runs go on; and the one of `tenfold train --live`."""
 
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -98,6 +99,6 @@ def _end(child: Any) -> None:
 def with_port(arguments: Sequence[str]) -> list[str]:
     """`--live` without a port as `--live 8001`, since no option may go without its value."""
     found: list[str] = []
-    for each, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for each, after in itertools.pairwise([*arguments, ""]):
         found += ["--live", str(PORT)] if each == "--live" and not after.isdigit() else [each]
     return found
