@@ -289,6 +289,7 @@ def epoch_of(page):
     return int(re.search(r"epoch (\d+)", page.inner_text("#now"))[1])
 
 
+@pytest.mark.long
 @pytest.mark.browser
 def test_a_browser_sees_a_training_grow_and_end(browser, tmp_path):
     command, address, child = start_training(tmp_path, "--set", "training.epochs=5000")
