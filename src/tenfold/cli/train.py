@@ -104,9 +104,8 @@ def train(
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
     wanted = changes.listed(seed) + _taught_by(teacher)
-    named = _named(recipe, changes, wanted, time)
+    chosen, dataset = _named(recipe, changes, wanted, time), None
     with quick_imports():
-        from tenfold.models.pretrained import import_timm
         from tenfold.training.train import TrainOptions
         from tenfold.training.train import train as train_recipe
 
@@ -117,17 +116,15 @@ def train(
         track=around.trackers(),
         evaluate_test=around.test,
     )
-    chosen, dataset = named, None
     if time is not None:
         from tenfold.cli.timed import recipe_within
 
-        timed = recipe_within(time, named, wanted, output=output, options=options, page=report)
+        timed = recipe_within(time, chosen, wanted, output=output, options=options, page=report)
         chosen, dataset, options = timed.recipe, timed.dataset, timed.options
     elif chosen is None:
         chosen, dataset = _fitting(output, wanted, changes.data, reading.skip_broken)
     if chosen.model.name == "pretrained":
-        with quick_imports():
-            import_timm()
+        _import_timm()
     if around.find_lr:
         _find_rate(output, chosen, dataset, threads=machine.threads)
         return
@@ -139,6 +136,13 @@ def train(
         show_result(output, outcome.run.path)
         if report:
             write_page(output, [outcome.run.path], None)
+
+
+def _import_timm() -> None:
+    with quick_imports():
+        from tenfold.models.pretrained import import_timm
+
+        import_timm()
 
 
 def _taught_by(teacher: Path | None) -> list[str]:
