@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import json
+import re
 import shutil
 
 import numpy as np
@@ -276,6 +277,11 @@ def test_the_page_has_a_section_for_each_question(findings, run, tmp_path):
     ):
         assert question in page
     assert "Human agreement: does it see what people see?" not in page
+    for table in re.findall("<table.*?</table>", page, re.DOTALL):
+        head, _, body = table.partition("<tbody>")
+        rows = body.split("<tr")[1:]
+        widths = {len(re.findall("<t[dh][ >]", row)) for row in rows}
+        assert "<th " not in head or widths <= {len(re.findall("<th[ >]", head))}, head
     card = (run.path / "card.md").read_text()
     assert card.startswith("---\nlibrary_name: tenfold\n")
     assert "## Where it fails" in card
