@@ -14,10 +14,12 @@ from tenfold.errors import TenfoldError
 from tenfold.models import Pretrained
 from tenfold.models.pretrained import (
     ORDINARY,
+    _packaged,
+    _read,
+    load_weights,
     parse_trains,
     preprocessing_of,
 )
-from tenfold.models.weights import _packaged, _read, load_weights
 
 timm = pytest.importorskip("timm")
 

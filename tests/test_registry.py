@@ -16,7 +16,7 @@ from tenfold import own_parts, registry
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import load
 from tenfold.recipe import load_recipe, recipe_from_dict
-from tenfold.recipe.json_schema import json_schema
+from tenfold.recipe.models import json_schema
 from tenfold.training.train import TrainOptions, train
 
 NETWORK = """

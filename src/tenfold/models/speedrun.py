@@ -81,12 +81,12 @@ class Speedrun(nn.Module):
         self.whitening = nn.Conv2d(3, channels, whitening_size)
         self.whitening.weight.requires_grad = False
         self.activation = ACTIVATIONS[activation]()
-        groups = []
+        self.groups = nn.Sequential()
         for index, width in enumerate(widths):
             first = pool_first and index > 0
-            groups.append(_Group(channels, width, depth, pool_first=first, activation=activation))
+            group = _Group(channels, width, depth, pool_first=first, activation=activation)
+            self.groups.append(group)
             channels = width
-        self.groups = nn.Sequential(*groups)
         self.head = nn.Linear(channels, num_classes, bias=False)
         nn.init.normal_(self.head.weight)
 
@@ -96,10 +96,6 @@ class Speedrun(nn.Module):
         pooled = max_pool2d(features, features.shape[2:]).flatten(1)
         logits: Tensor = self.head(pooled) / pooled.shape[1]
         return logits
-
-    def blocks(self) -> list[nn.Module]:
-        """The parts from the input on: whitening, groups, head."""
-        return [self.whitening, *self.groups, self.head]
 
     @torch.no_grad()
     def whiten(self, inputs: Tensor) -> None:

