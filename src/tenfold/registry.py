@@ -2,18 +2,20 @@
 
 A part is named by what it is shipped as (`resnet`), by a file (`my.py:net`) or by an installed
 module (`package.module:net`). Types, defaults and ranges (`Annotated`) of its signature are the
-schema of its options, so that a new one is one function, and one word below where it is shipped.
+schema of its options, and lines of its docstring such as `width: Channels of each layer.` describe
+them, so that a new one is one function, and one word below where it is shipped.
 """
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from tenfold.own_parts import call_of, is_own
 from tenfold.validation import expected, nearest, unusable
@@ -177,9 +179,13 @@ class Part:
     def options(self) -> type[PartOptions]:
         """The model of this part's table, made from its signature."""
         fields: dict[str, Any] = {"name": (Literal[self.name], self.name)}
-        fields |= _parameters(self.call, _GIVEN[self.kind])
-        doc = (inspect.getdoc(self.call) or "").partition("\n\n")[0]
-        made = create_model(f"{self.name}_{self.kind}", __base__=PartOptions, __doc__=doc, **fields)
+        doc = inspect.getdoc(self.call) or ""
+        said = dict(re.findall(r"^(\w+): ((?:.|\n(?!\w+: |\n))+)", doc, re.MULTILINE))
+        for key, (kind, default) in _parameters(self.call, _GIVEN[self.kind]).items():
+            words = {"description": " ".join(said[key].split())} if key in said else {}
+            fields[key] = (kind, Field(default, **words))
+        first, name = doc.partition("\n\n")[0], f"{self.name}_{self.kind}"
+        made = create_model(name, __base__=PartOptions, __doc__=first, **fields)
         made.part = self
         return made
 

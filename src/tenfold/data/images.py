@@ -159,7 +159,7 @@ class Dataset:
 
     def with_splits(self, splits: Mapping[str, Images]) -> "Dataset":
         """The data set with other images in its splits."""
-        return replace(self, **splits)
+        return replace(self, **dict[str, Any](splits))
 
 
 def numbered_ids(split: str, num_images: int) -> NDArray[np.str_]:

@@ -22,14 +22,9 @@ _NOT_MONOTONIC = ("prelu", "swish", "gelu")
 _VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions of each stage, by depth; configurations A, B, D and E of table 1."""
 
-KernelSize = Annotated[int, Field(description="Side of the convolutions in pixels; odd.")]
-ConvolutionNorm = Annotated[
-    Literal["batch", "batch_after", "none"],
-    Field(description="Batch norm before each activation, after it (`batch_after`), or none."),
-]
-Dropout = Annotated[
-    float, Field(ge=0, lt=1, description="Share of the dense units that training drops.")
-]
+ConvolutionNorm = Literal["batch", "batch_after", "none"]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+has_odd_kernels = rule("kernel_size", "odd", lambda o: o.kernel_size > 0 and o.kernel_size % 2 == 1)
 
 
 @traits(any_size=False, muon=False)
@@ -37,21 +32,18 @@ def ann(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    widths: Annotated[tuple[Width, ...], Field(description="Units of each hidden layer.")] = (
-        512,
-        256,
-    ),
+    widths: tuple[Width, ...] = (512, 256),
     activation: Activation = "relu",
-    dropout: Dropout = 0.2,
-    norm: Annotated[
-        Literal["batch", "none"], Field(description="Batch norm after each layer, or none.")
-    ] = "batch",
+    dropout: ShareBelowOne = 0.2,
+    norm: Literal["batch", "none"] = "batch",
 ) -> nn.Module:
     """A fully connected network, which doesn't know which pixels are neighbours.
 
     Flatten, (linear, norm, activation, dropout) for each of `widths`, linear.
 
-    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; 3,072 inputs for 32x32 images.
+    widths: Units of each hidden layer.
+    dropout: Share of the dense units that training drops.
+    norm: Batch norm after each layer, or none.
     """
     inputs = 3 * image_size[0] * image_size[1]
     layers = _dense(inputs, widths, num_classes, activation=activation, dropout=dropout, norm=norm)
@@ -73,29 +65,26 @@ def cnn(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    widths: Annotated[
-        tuple[Width, ...],
-        Field(description="Channels of each block; every block halves the resolution."),
-    ] = (32, 64, 128),
-    kernel_size: KernelSize = 3,
-    dense: Annotated[
-        tuple[Width, ...], Field(description="Units of each dense layer before the output.")
-    ] = (128,),
+    widths: tuple[Width, ...] = (32, 64, 128),
+    kernel_size: int = 3,
+    dense: tuple[Width, ...] = (128,),
     activation: Activation = "relu",
-    dropout: Dropout = 0.2,
-    dropout_layers: Annotated[
-        int,
-        Field(description="Dense layers that dropout follows, from the first on; 0 for all."),
-    ] = 0,
+    dropout: ShareBelowOne = 0.2,
+    dropout_layers: int = 0,
     norm: ConvolutionNorm = "batch",
-    initial_weights: Annotated[
-        Literal["pytorch", "keras"], Field(description="Whose defaults they are.")
-    ] = "pytorch",
+    initial_weights: Literal["pytorch", "keras"] = "pytorch",
 ) -> nn.Module:
     """(convolution, norm, activation, 2x2 max pool) for each of `widths`, then dense layers.
 
-    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises TenfoldError where there are
-    more blocks than the images can be halved.
+    Raises TenfoldError where there are more blocks than the images can be halved.
+
+    widths: Channels of each block; every block halves the resolution.
+    kernel_size: Side of the convolutions in pixels; odd.
+    dense: Units of each dense layer before the output.
+    dropout: Share of the dense units that training drops.
+    dropout_layers: Dense layers that dropout follows, from the first on; 0 for all.
+    norm: Batch norm before each activation, after it (`batch_after`), or none.
+    initial_weights: Whose defaults they are.
     """
     height, width = (side >> len(widths) for side in image_size)
     if min(height, width) < 1:
@@ -125,8 +114,7 @@ def lenet(
     """LeNet-5 (LeCun et al. 1998) for colour images, with max pools.
 
     5x5 convolutions of 6 and 16 channels, each pooled, dense layers of 120 and 84: 62,006
-    parameters for ten classes of 32x32. Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits.
-    Raises TenfoldError for images of less than 16 pixels.
+    parameters for ten classes of 32x32. Raises TenfoldError for images of less than 16 pixels.
     """
     convolutions = (6, 16), (True, True), 5, activation
     return _unpadded("lenet", num_classes, image_size, convolutions, dense=(120, 84))
@@ -140,8 +128,8 @@ def tutorial_cnn(
 
     3x3 convolutions of 32, 64 and 64 channels, unpadded, the first two pooled, and a dense layer of
     64: 122,570 parameters for ten classes of 32x32. Initial weights are Keras's, which ends 3
-    points higher after ten epochs than PyTorch's. Shape: `(N, 3, H, W)` float -> `(N, num_classes)`
-    logits. Raises TenfoldError for images of less than 18 pixels.
+    points higher after ten epochs than PyTorch's. Raises TenfoldError for images of less than 18
+    pixels.
     """
     convolutions = (32, 64, 64), (True, True, False), 3, activation
     network = _unpadded("tutorial_cnn", num_classes, image_size, convolutions, dense=(64,))
@@ -153,24 +141,25 @@ def pyramid(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    depth: Annotated[int, Field(ge=1, le=100, description="Number of convolutions.")] = 4,
-    first_width: Annotated[
-        int,
-        Field(gt=0, description="Channels of the first; those between grow by equal ratios."),
-    ] = 32,
-    last_width: Annotated[int, Field(gt=0, description="Channels of the last convolution.")] = 256,
-    kernel_size: KernelSize = 3,
+    depth: Annotated[int, Field(ge=1, le=100)] = 4,
+    first_width: Width = 32,
+    last_width: Width = 256,
+    kernel_size: int = 3,
     activation: Activation = "relu",
-    dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Share of the last convolution's outputs dropped.")
-    ] = 0.0,
+    dropout: ShareBelowOne = 0.0,
     norm: ConvolutionNorm = "batch",
 ) -> nn.Module:
     """Convolutions whose channels grow while the resolution falls, then the mean over the image.
 
     `depth` convolutions, from `first_width` to `last_width` channels by equal ratios; max pools
-    between them, evenly spread, while 4 pixels or more are left. Shape: `(N, 3, H, W)` float ->
-    `(N, num_classes)` logits.
+    between them, evenly spread, while 4 pixels or more are left.
+
+    depth: Number of convolutions.
+    first_width: Channels of the first; those between grow by equal ratios.
+    last_width: Channels of the last convolution.
+    kernel_size: Side of the convolutions in pixels; odd.
+    dropout: Share of the last convolution's outputs dropped.
+    norm: Batch norm before each activation, after it (`batch_after`), or none.
     """
     num_pools = max(min(min(image_size).bit_length() - 3, depth - 1), 0)
     places = {(i + 1) * depth // (num_pools + 1) - 1 for i in range(num_pools)}
@@ -200,16 +189,15 @@ def vgg(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    depth: Annotated[
-        Literal[11, 13, 16, 19], Field(description="Layers with weights, in the paper's count.")
-    ] = 16,
+    depth: Literal[11, 13, 16, 19] = 16,
 ) -> nn.Module:
     """3x3 convolutions in five stages of 64 to 512 channels, with 2x2 max pools between them.
 
     Simonyan and Zisserman 2015 (arXiv 1409.1556), with batch norm. As usual for small images, one
     linear layer replaces the paper's three; it sees the maximum of each map, which for 32 pixels is
-    the fifth 2x2 pool. Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits. Raises
-    TenfoldError for images of fewer than 16 pixels.
+    the fifth 2x2 pool. Raises TenfoldError for images of fewer than 16 pixels.
+
+    depth: Layers with weights, in the paper's count.
     """
     if min(image_size) < 16:
         raise too_small("vgg", image_size)

