@@ -15,7 +15,7 @@ import base64
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -239,26 +239,19 @@ def _original_sizes(splits: Mapping[str, Images]) -> OriginalSizes | None:
     )
 
 
-class _Rule(NamedTuple):
-    """side: 1 where what lies below the threshold is flagged, -1 where it is above."""
-
-    name: str
-    measure: str
-    side: int
-    limit: float
-    num_ranges: float
-    words: str
-
-
-_RULES = (
-    _Rule("dark", "luminance", 1, 64, 1.5, "mean luminance of 255 below"),
-    _Rule("bright", "luminance", -1, 192, 1.5, "mean luminance of 255 above"),
-    _Rule(
-        *("blurred", "sharpness", 1, 0.3, 1.5),
-        "variance of the Laplacian, relative to that of the luminance, below",
-    ),
-    _Rule("low information", "entropy", 1, 3, 3, "entropy of 5 bits below"),
-)
+# By name: what is measured, on which side of a threshold an image is flagged (1 below, -1 above),
+# the fixed limit, and how many interquartile ranges the fence is away.
+_RULES = {
+    "dark": ("luminance", 1, 64, 1.5),
+    "bright": ("luminance", -1, 192, 1.5),
+    "blurred": ("sharpness", 1, 0.3, 1.5),
+    "low information": ("entropy", 1, 3, 3),
+}
+_WORDS = {
+    "luminance": "mean luminance of 255",
+    "sharpness": "variance of the Laplacian, relative to that of the luminance,",
+    "entropy": "entropy of 5 bits",
+}
 
 
 def find_flags(
@@ -267,43 +260,41 @@ def find_flags(
     """The flags dark, bright, blurred and low information, with fences drawn from `train`."""
     measured = {name: _measure(images, progress) for name, images in splits.items()}
     flags = []
-    for rule in _RULES:
-        threshold, bound = _threshold(rule, measured["train"][rule.measure])
+    for flag, (measure, side, limit, num_ranges) in _RULES.items():
+        fence = _fence(measured["train"][measure], side, num_ranges, is_log=measure == "sharpness")
+        threshold = side * min(side * fence, side * limit)
         counts: dict[str, int] = {}
         found: list[tuple[float, Example]] = []
         for name, images in splits.items():
-            values = rule.side * measured[name][rule.measure]
-            flagged = np.flatnonzero(values < rule.side * threshold)
+            values = side * measured[name][measure]
+            flagged = np.flatnonzero(values < side * threshold)
             counts[name] = len(flagged)
             for n in flagged[np.argsort(values[flagged], kind="stable")][:_NUM_SHOWN]:
                 value = round(float(values[n]), 4)
-                found.append((value, Example(name, int(n), str(images.ids[n]), rule.side * value)))
+                found.append((value, Example(name, int(n), str(images.ids[n]), side * value)))
         found.sort(key=lambda pair: pair[0])
-        words = f"{rule.words} {threshold:.3g} ({bound})"
         examples = tuple(example for _, example in found[:_NUM_SHOWN])
-        kind = (rule.name, rule.measure, round(threshold, 4))
-        flags.append(QualityFlag(*kind, words, counts, examples))
+        bound = "a fixed limit, as this data varies much less"
+        if threshold == fence:
+            bound = (
+                f"{num_ranges:g} interquartile ranges beyond the {'lower' if side > 0 else 'upper'}"
+                " quartile of the training images"
+                f"{', on a logarithmic scale' if measure == 'sharpness' else ''}"
+            )
+        where = "below" if side > 0 else "above"
+        words = f"{_WORDS[measure]} {where} {threshold:.3g} ({bound})"
+        flags.append(QualityFlag(flag, measure, round(threshold, 4), words, counts, examples))
     return tuple(flags)
 
 
-def _threshold(rule: _Rule, values: _Floats) -> tuple[float, str]:
-    """The stricter of fence and limit, and which of the two it is, in words."""
+def _fence(values: _Floats, side: int, num_ranges: float, *, is_log: bool) -> float:
+    """Tukey's, which is beyond all where there are no values."""
     if len(values) == 0:
-        return rule.limit, "a fixed limit"
-    is_logarithmic = rule.measure == "sharpness"
-    low, high = np.percentile(
-        np.log(np.maximum(values, 1e-6)) if is_logarithmic else values, [25, 75]
-    )
-    reach = rule.num_ranges * (high - low)
-    fence = float(low - reach if rule.side > 0 else high + reach)
-    fence = float(np.exp(fence)) if is_logarithmic else fence
-    if rule.side * fence >= rule.side * rule.limit:
-        return rule.limit, "a fixed limit, as this data varies much less"
-    return fence, (
-        f"{rule.num_ranges:g} interquartile ranges beyond the "
-        f"{'lower' if rule.side > 0 else 'upper'} quartile of the training images"
-        f"{', on a logarithmic scale' if is_logarithmic else ''}"
-    )
+        return side * np.inf
+    low, high = np.percentile(np.log(np.maximum(values, 1e-6)) if is_log else values, [25, 75])
+    reach = num_ranges * (high - low)
+    fence = float(low - reach if side > 0 else high + reach)
+    return float(np.exp(fence)) if is_log else fence
 
 
 def _measure(images: Images, progress: Progress | None) -> dict[str, _Floats]:
