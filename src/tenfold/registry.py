@@ -182,8 +182,8 @@ class Part:
         doc = inspect.getdoc(self.call) or ""
         said = dict(re.findall(r"^(\w+): ((?:.|\n(?!\w+: |\n))+)", doc, re.MULTILINE))
         for key, (kind, default) in _parameters(self.call, _GIVEN[self.kind]).items():
-            words = {"description": " ".join(said[key].split())} if key in said else {}
-            fields[key] = (kind, Field(default, **words))
+            words = " ".join(said.get(key, "").split())
+            fields[key] = (kind, Field(default, description=words) if words else default)
         first, name = doc.partition("\n\n")[0], f"{self.name}_{self.kind}"
         made = create_model(name, __base__=PartOptions, __doc__=first, **fields)
         made.part = self

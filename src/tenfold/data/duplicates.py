@@ -12,10 +12,9 @@ mirrored, or cut a little differently. Two steps find them:
    full of: a horizon with some other ship on it. Images that have no detail beyond 8x8, such as
    enlarged tiny ones, can't be verified and count as different unless they are equal.
 
-On CIFAR-10 the first step leaves 11,481 of 1.8 thousand million pairs and the second 902, of which
-252 are across train and test and touch 191 test images (1.9 %). Barz and Denzler, "Do we train on
-test data?" (2020), found 3.3 % by eye among the nearest neighbours of a network, which includes
-looser matches, such as the same car from another side.
+On CIFAR-10 902 of 1.8 thousand million pairs are left, of which 252 are across train and test and
+touch 191 test images (1.9 %). Barz and Denzler, "Do we train on test data?" (2020), found 3.3 % by
+eye among nearest neighbours of a network, with looser matches, such as a car from another side.
 
 Shape letters: N images of H by W pixels.
 """

@@ -71,14 +71,14 @@ def training_data(
 ) -> TrainingData:
     """What is trained and validated on, as `evaluation_split` sees it with the same arguments.
 
-    The data set's own splits are used where it has them. Else a test split of `test_size` is first
-    held out from train, with near duplicates kept on one side, then a validation split of
-    `validation_size`, with near duplicates kept on one side where they were looked for, and exact
-    ones otherwise, and images of one group, such as a patient, always; both a number or a share
-    below 1 of what is there. Where so many images are nearly alike that this can't be, exact ones
-    are kept on one side and a note says so. Then `train_size` images are drawn for training, or all
-    for 0. With a `validation_size` of 0 there is no validation. corrections: a file by which labels
-    of the training images are corrected once all splits are drawn, see `tenfold.data.corrections`.
+    The data set's own splits are used where it has them. Else a test split of `test_size` is held
+    out from train, then a validation split of `validation_size`, each a number or a share below 1
+    of what is there; then `train_size` images are drawn for training, or all for 0. Near duplicates
+    stay on one side of a made test split, and of validation where they were looked for; where too
+    many images are nearly alike for that, exact ones do, and a note says so. Images of one group,
+    such as a patient, always stay together. With a `validation_size` of 0 there is no validation.
+    corrections: a file by which labels of the training images are corrected once all splits are
+    drawn, see `tenfold.data.corrections`.
 
     Raises TenfoldError for sizes that are not possible, for splits of unequal image sizes, and as
     `correct_training` does.

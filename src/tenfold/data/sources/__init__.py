@@ -8,7 +8,9 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,27 +91,31 @@ def fetch(
     offline: bool = False,
 ) -> Dataset:
     """As `get`, for any description of a data set."""
-    stated = os.environ.get("TENFOLD_DATA")
-    named = location or (Path(stated) if stated else None)
-    if named and not (named := named.expanduser()).exists():
-        raise TenfoldError(
-            f"{named} (from --from or TENFOLD_DATA) does not exist; give what holds {wanted.name}."
-        )
-    if not location and (entry := cache.load(wanted.name, sums=wanted.sums)):
-        return replace(entry, source=f"cache ({entry.source})")
-    reasons: dict[str, str] = {}
-    if named:
-        try:
-            return _kept(_from_location(named, wanted, progress=progress), progress=progress)
-        except TenfoldError as error:
-            if location:
-                raise
-            reasons["TENFOLD_DATA"] = str(error).rstrip(".")
-            _logger.warning("%s", error)
-    if offline:
-        reasons |= dict.fromkeys(wanted.origins, "offline was asked for")
-    elif dataset := _from_network(wanted, reasons, progress=progress):
-        return dataset
+    places: dict[str, Callable[[], Dataset]] = {}
+    if named := _existing(location or os.environ.get("TENFOLD_DATA"), wanted):
+        places["TENFOLD_DATA"] = partial(_from_location, named, wanted, progress=progress)
+    if not location:
+        if entry := cache.load(wanted.name, sums=wanted.sums):
+            return replace(entry, source=f"cache ({entry.source})")
+        for origin in () if offline else wanted.origins:
+            places[origin] = partial(_from_origin, origin, wanted, progress=progress)
+    reasons = dict.fromkeys((*places, *wanted.origins), "offline was asked for")
+    with cache.lock(wanted.name):
+        if not location and (entry := cache.load(wanted.name, sums=wanted.sums)):
+            return entry  # By the process that had the lock before.
+        for name, read in places.items():
+            try:
+                dataset = read()
+            # Whatever a reader makes of bytes that a stranger sent, the next must get its turn.
+            except Exception as error:
+                require_writable(cache_folder())  # Else a full disk is the reason.
+                if location:
+                    raise
+                reasons[name] = _brief(error)
+                level = logging.WARNING if name == "TENFOLD_DATA" else logging.INFO
+                _logger.log(level, "%s: %s", name, error)
+            else:
+                return cache.store(dataset, progress=progress)
     listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
     raise SourcesUnreachableError(
         f"{wanted.name} could not be had from any source: {listed}. Give a copy of it with "
@@ -119,23 +125,13 @@ def fetch(
     )
 
 
-def _from_network(
-    wanted: Description, reasons: dict[str, str], *, progress: Progress | None
-) -> Dataset | None:
-    """The data set from the first origin that has it; None, with the reasons, where none has."""
-    with cache.lock(wanted.name):
-        if entry := cache.load(wanted.name, sums=wanted.sums):
-            return entry
-        for origin in wanted.origins:
-            try:
-                dataset = _from_origin(origin, wanted, progress=progress)
-            # Whatever a reader makes of bytes that a stranger sent, the next must get its turn.
-            except Exception as error:
-                require_writable(cache_folder())  # Else a full disk is the reason.
-                reasons[origin] = _brief(error)
-            else:
-                return cache.store(dataset, progress=progress)
-    return None
+def _existing(named: Path | str | None, wanted: Description) -> Path | None:
+    path = Path(named).expanduser() if named else None
+    if path and not path.exists():
+        raise TenfoldError(
+            f"{path} (from --from or TENFOLD_DATA) does not exist; give what holds {wanted.name}."
+        )
+    return path
 
 
 def _described(name: str) -> Description:
@@ -145,16 +141,6 @@ def _described(name: str) -> Description:
             "give a path to your own images."
         )
     return FETCHABLE[name]
-
-
-def _kept(dataset: Dataset, *, progress: Progress | None) -> Dataset:
-    """A copy of the user's own, kept in the cache where that can be written."""
-    try:
-        with cache.lock(dataset.name, wait_seconds=0):
-            return cache.store(dataset, progress=progress)
-    except TenfoldError as error:
-        _logger.info("Not kept in the cache: %s", error)
-        return dataset
 
 
 def _from_origin(origin: str, wanted: Description, *, progress: Progress | None) -> Dataset:
@@ -219,4 +205,4 @@ def _brief(error: Exception) -> str:
     """An error in few words: of what libraries wrap, the system's own."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     found = re.search(r"\[Errno -?\d+\] ([\w ,]+)", text)
-    return found[1] if found else text[:200]
+    return found[1] if found else text[:300]
