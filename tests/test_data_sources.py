@@ -23,7 +23,7 @@ from PIL import Image
 
 from miniature import ARRAYS, SUMS, Served, Server, archive, description, is_right, serving, tree
 from tenfold.data import sources
-from tenfold.data.sources import cache, origins
+from tenfold.data.sources import origins
 from tenfold.data.sources.origins import (
     CIFAR10,
     CIFAR100,
@@ -257,7 +257,7 @@ def test_row_19_a_process_killed_at_any_step_leaves_nothing_that_looks_whole(
         shutil.rmtree(folder, ignore_errors=True)
         status = ended(forked(partial(fetch_until, moment, url, folder)))
         assert status == -signal.SIGKILL
-        left = cache.load("miniature")
+        left = sources.load_cached("miniature")
         assert left is None or is_right(left), "nothing, or all of it"
         assert is_right(fetch(description(url)))
         assert not (folder / "downloads" / "miniature").exists()
@@ -295,7 +295,7 @@ def test_verification_finds_one_flipped_byte(server: Server, folder: Path) -> No
         sources.verify_cached("miniature")
     dataset = fetch(description(server.add("/data.tar.gz", Served(WHOLE))))
     assert sources.verify_cached("miniature") == dict(dataset.checksums)
-    assert cache.load("miniature", sums={**dataset.checksums, "test-labels": "0"}) is None
+    assert sources.load_cached("miniature", sums={**dataset.checksums, "test-labels": "0"}) is None
     path = folder / "miniature" / "test-images.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -93,13 +93,8 @@ class Pretrained(nn.Module):
         """What the head sees of `inputs`: (N, D), one vector an image."""
         side = self.preprocessing.side
         if inputs.shape[2:] != (side, side):
-            inputs = interpolate(
-                inputs,
-                (side, side),
-                mode=self.preprocessing.interpolation,
-                antialias=True,
-                align_corners=False,
-            )
+            kind = self.preprocessing.interpolation
+            inputs = interpolate(inputs, (side, side), mode=kind, antialias=True)
         found: Tensor = self.backbone(inputs)
         return found
 
