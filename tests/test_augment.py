@@ -114,28 +114,17 @@ def moved(image, down, right, *, flip):
     return shifted[:, ::-1] if flip else shifted
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_every_shift_fills_the_edge_by_reflection(flip):
-    pixels = random_pixels(1, 5, 4)
+@pytest.mark.parametrize("flips", ["none", "some"])
+def test_every_image_is_shifted_and_mirrored_on_its_own_and_filled_by_reflection(flips):
+    pixels = random_pixels(6, 5, 4)
     shifts = [(down, right) for down in range(-4, 5) for right in range(-3, 4)]
-    draws = NOTHING._replace(
-        shift=torch.tensor(shifts), flip=torch.full((len(shifts),), flip) if flip else None
-    )
-    found = batch_gather(pixels, torch.zeros(len(shifts), dtype=torch.int64), draws).numpy()
-    for image, (down, right) in zip(found, shifts, strict=True):
-        np.testing.assert_array_equal(image, moved(pixels[0].numpy(), down, right, flip=flip))
-
-
-def test_each_image_has_its_own_change():
-    pixels = random_pixels(6)
-    indices = torch.tensor([5, 0, 0, 3])
-    shift = torch.tensor([[0, 0], [1, -2], [-3, 2], [0, 1]])
-    flip = torch.tensor([True, False, True, False])
-    found = batch_gather(pixels, indices, NOTHING._replace(shift=shift, flip=flip)).numpy()
-    for position, index in enumerate(indices):
-        down, right = shift[position].tolist()
-        expected = moved(pixels[index].numpy(), down, right, flip=bool(flip[position]))
-        np.testing.assert_array_equal(found[position], expected)
+    indices = torch.arange(len(shifts)) * 5 % 6
+    flip = torch.rand(len(shifts), generator=generator()) < (0.5 if flips == "some" else 0)
+    draws = NOTHING._replace(shift=torch.tensor(shifts), flip=flip if flips == "some" else None)
+    found = batch_gather(pixels, indices, draws).numpy()
+    for image, index, (down, right), is_flipped in zip(found, indices, shifts, flip, strict=True):
+        expected = moved(pixels[index].numpy(), down, right, flip=bool(is_flipped))
+        np.testing.assert_array_equal(image, expected)
 
 
 def test_mirroring_alone_and_nothing_at_all():

@@ -237,14 +237,10 @@ def _hold_out(
             return np.sort(rest[chosen]), True
     chosen = _whole_groups(labels, order, quotas, together[rest])
     if not len(chosen):
-        why = "those of each class equal each other; supply that split yourself."
-        if images.groups is not None:
-            why = (
-                "those of a patient or group stay together, and each has more of a class than the "
-                f"{number:,} wanted allow; make data.{what} larger, or supply that split yourself."
-            )
         raise TenfoldError(
-            f"None of the {len(labels):,} images can be held out for {what}, because {why}"
+            f"None of the {len(labels):,} images can be held out for {what}, because those of each "
+            "class equal each other, or are of few patients or groups that stay together; make "
+            f"data.{what} larger, or supply that split yourself."
         )
     return np.sort(rest[chosen]), False
 
