@@ -167,7 +167,7 @@ def test_a_patient_stays_on_one_side_of_every_split(tmp_path):
     names = list(map(patients_of, sides))
     assert [len(side) for side in sides] == [56, 8, 16]
     assert sum(map(len, names)) == len(set.union(*names)) == 20
-    with pytest.raises(TenfoldError, match=r"each has more of a class than the 2 wanted allow"):
+    with pytest.raises(TenfoldError, match=r"few patients or groups that stay together"):
         training_data(dataset, train_size=0, validation_size=2, seed=0, test_size=0.2)
 
 

@@ -8,7 +8,7 @@ import typer
 from tenfold.cli.commands import add_commands, new_app
 from tenfold.cli.options import DatasetArgument, Reading, SizeOption, StrictOption
 from tenfold.console.output import Output
-from tenfold.console.summaries import show_dataset, show_sources
+from tenfold.console.summaries import show_dataset
 
 data_app = new_app(help="Fetch, describe, explore, convert and mend data sets.")
 
@@ -44,7 +44,6 @@ def data_info(
     if dataset in sources.NAMES:
         sources.verify_cached(dataset)
         output.say("Every byte of the copy in the cache was checked again just now.")
-        show_sources(output, sources.describe_sources(dataset))
 
 
 def data_eda(

@@ -41,7 +41,7 @@ def recipes(
 ) -> None:
     """List the shipped recipes with what was measured of each, or show one."""
     if schema:
-        from tenfold.recipe.json_schema import json_schema
+        from tenfold.recipe.models import json_schema
 
         typer.echo(json.dumps(json_schema(), indent=1))
         return

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.cache_folder import cache_folder
-from tenfold.data.checksums import sum_of
 from tenfold.data.decoding import (
     RULES_VERSION,
     WHITE_LEVELS,
@@ -34,7 +33,7 @@ from tenfold.data.decoding import (
     resize_pixels,
     white_level_for,
 )
-from tenfold.data.images import PHOTO_SIZE, Dataset, Images, Settings, Source
+from tenfold.data.images import PHOTO_SIZE, Dataset, Images, Settings, Source, sum_of
 from tenfold.data.workers import map_chunks
 from tenfold.progress import Progress
 

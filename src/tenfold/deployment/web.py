@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 from tenfold.data.cache_folder import cache_folder
-from tenfold.data.sources.origins import NpmPackage
+from tenfold.data.sources.origins import from_npm
 from tenfold.deployment.predictor import EVEN, Predictor
 from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file, write_text
@@ -84,7 +84,7 @@ def find_runtime(folder: Path | None, *, progress: Progress | None = None) -> li
 def _fetch(place: Path, *, progress: Progress | None) -> None:
     """Have npm bring the package, and keep of it what is needed."""
     try:
-        package = NpmPackage(PACKAGE, PACKAGE).fetch(place, progress=progress)
+        package = from_npm(PACKAGE, place, progress=progress)
         with tarfile.open(package) as archive:
             for name in RUNTIME:
                 member = archive.extractfile(f"package/dist/{name}")

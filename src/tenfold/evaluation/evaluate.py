@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data import Dataset, Images, load
-from tenfold.data.checksums import changed_array
+from tenfold.data.images import changed_array
 from tenfold.data.sources import is_known
 from tenfold.data.splits import evaluation_split
 from tenfold.errors import TenfoldError
