@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,11 @@ from numpy.typing import NDArray
 from tenfold.data.images import Dataset, Images, Settings, Source, numbered_ids
 from tenfold.errors import TenfoldError, counted
 
-if TYPE_CHECKING:
-    from tenfold.data.decoded import Decoded
-
 logger = logging.getLogger("tenfold")
 
 SPLITS = ("train", "validation", "test")
-PLAIN_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-"""Names of splits that can be taken without a word."""
+GROUP_COLUMNS = ("group", "group_id", "patient", "patient_id", "patientid", "subject", "subject_id")
+"""Of tables: what belongs together and stays on one side of a split."""
 
 # As in training_set, seg_train, test_images, Val, hold-out; blanks are taken out before.
 _SPELLING = re.compile(
@@ -41,8 +38,6 @@ _NO_LABEL = (-1, 2**32 - 1, 2**64 - 1)
 """-1, and what becomes of it where numbers have no sign."""
 _LARGEST_OF_FEW_BITS = (2**8 - 1, 2**16 - 1)
 _MAX_SHOWN = 20
-GROUP_COLUMNS = ("group", "group_id", "patient", "patient_id", "patientid", "subject", "subject_id")
-"""Of tables: what belongs together and stays on one side of a split."""
 
 Label = int | str
 
@@ -68,17 +63,17 @@ class Table(NamedTuple):
     """Images before they are decoded.
 
     rows: by split. place: what messages call it; source: what a data set says of where it is from.
-    declared: class names, where they are known. least_classes: what to say where there are fewer
-    than two, if that is an error. root: the folder by which the images are kept in the cache.
+    declared: class names, where they are known. root: the folder by which the images are kept in
+    the cache. folders: of each split, the one that its class folders are in, if there are some.
     """
 
     rows: Mapping[str, Sequence[Row]]
     place: Path
     source: str
     declared: tuple[str, ...] | None = None
-    least_classes: str = ""
     root: Path | None = None
     notes: Sequence[str] = ()
+    folders: Mapping[str, str] | None = None
 
 
 class NumberedLabels(NamedTuple):
@@ -93,12 +88,6 @@ def split_named(name: str) -> str | None:
     """The split that a folder of this name holds, whatever its case; None for any other name."""
     match = _SPELLING.fullmatch(re.sub(r"[-_. ]+", "", name.casefold()))
     return match.lastgroup if match else None
-
-
-def split_within(path: str) -> str | None:
-    """The split that a relative path names, as in `data/train-00000.parquet`."""
-    words = re.split(r"[^a-z]+", path.casefold())
-    return next((split for word in reversed(words) if (split := split_named(word))), None)
 
 
 def printable(path: str) -> str:
@@ -119,26 +108,50 @@ def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
+def names_declared(names: Iterable[object], place: str | Path) -> tuple[str, ...]:
+    """Class names of a file as text. Raises TenfoldError where two of them are alike."""
+    found = tuple(as_text(name, place) for name in names)
+    for name, times in Counter(map(str.strip, found)).items():
+        if times > 1:
+            raise TenfoldError(
+                f"{place} calls {times} classes {name!r}; give each class a name of its own."
+            )
+    return found
+
+
+def as_text(value: object, place: str | Path) -> str:
+    """A name or an id as text, also where it was saved as bytes."""
+    try:
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        raise TenfoldError(
+            f"{place} holds the name {value!r}, which is not UTF-8; save names as text."
+        ) from None
+
+
 def number_table(table: Table) -> tuple[dict[str, Sequence[Row]], NumberedLabels]:
     """The splits that have labels, in order, and the class of each row.
 
-    Raises TenfoldError as `number_labels` does, and where no training image is left.
+    Raises TenfoldError as `number_labels` does, for fewer than two classes, and where no training
+    image is left.
     """
-    place = table.place
     rows = {split: table.rows[split] for split in SPLITS if table.rows.get(split)}
     numbered = number_labels(
         {split: [row.label for row in own] for split, own in rows.items()},
         declared=table.declared,
-        place=place,
+        place=table.place,
         where=lambda split, position: rows[split][position].place or rows[split][position].shown,
     )
     names = numbered.class_names
-    if table.least_classes and len(names) < 2:
+    if len(names) < 2:
         found = f"only the class {names[0]!r}" if names else "no classes"
-        raise TenfoldError(f"{place} has {found}; {table.least_classes}.")
+        raise TenfoldError(
+            f"{table.place} has {found}; at least two are needed, such as images in train/cat and "
+            "in train/dog, or two labels in a table."
+        )
     rows = {split: own for split, own in rows.items() if split in numbered.labels}
     if "train" not in rows:
-        raise TenfoldError(f"{place} holds no training pictures; check the path.")
+        raise TenfoldError(f"{table.place} holds no training images; check the path.")
     return rows, numbered
 
 
@@ -154,56 +167,66 @@ def decode_table(table: Table, settings: Settings) -> Dataset:
     Raises TenfoldError as `number_table` does, for broken images, all of them listed, unless they
     are to be skipped, and where no training image is left.
     """
-    from tenfold.data.decoded import decode_files, entry_of  # What a table alone does without.
+    from tenfold.data.decoded import decode_files  # What a table alone does without.
     from tenfold.data.decoding import WHITE_LEVELS
 
-    place, root = table.place, table.root
     by_split, numbered = number_table(table)
     rows = [row for own in by_split.values() for row in own]
-    entry = None if root is None else entry_of(root, [row.stamp for row in rows], settings)
-    decoded = decode_files([row.source for row in rows], settings, entry=entry)
-    all_notes = [*table.notes, *numbered.notes]
-    window = settings.window or ((0, decoded.white_level) if decoded.white_level else ())
-    if not settings.window and 0 < decoded.white_level < WHITE_LEVELS[-1]:
-        all_notes.append(
-            f"Files of sixteen bits use values up to {decoded.white_level:,}, which is white."
-        )
-        logger.info("%s: %s", place, all_notes[-1])
+    decoded = decode_files(
+        [row.source for row in rows],
+        settings,
+        root=table.root,
+        stamps=[row.stamp for row in rows],
+    )
+    notes = [*table.notes, *numbered.notes]
+    window, level = settings.window, decoded.white_level
+    if level and not window:
+        window = (0, level)
+        if level < WHITE_LEVELS[-1]:
+            notes.append(f"Files of sixteen bits use values up to {level:,}, which is white.")
+            logger.info("%s: %s", table.place, notes[-1])
     if decoded.broken:
         broken = {rows[position].shown: why for position, why in sorted(decoded.broken.items())}
-        all_notes.append(_broken_note(broken, len(rows), place=place, skip=settings.skip_broken))
-    splits = _decoded_splits(by_split, numbered, decoded)
-    all_notes += [f"All images of the {s} split are broken." for s in by_split if s not in splits]
+        notes.append(_broken_note(broken, len(rows), table.place, skip=settings.skip_broken))
+    splits, start, done = dict[str, Images](), 0, 0
+    for split, own in by_split.items():
+        keep = [n for n in range(len(own)) if start + n not in decoded.broken]
+        part = slice(done, done + len(keep))
+        start, done = start + len(own), part.stop
+        if not keep:
+            notes.append(f"All images of the {split} split are broken.")
+            continue
+        sizes = np.array(decoded.sizes[part], dtype=np.int32)
+        stated = decoded.groups[part] or [""] * len(keep)
+        groups = [own[n].group or group for n, group in zip(keep, stated, strict=True)]
+        splits[split] = Images(
+            decoded.pixels[part],
+            numbered.labels[split][keep],
+            numbered.class_names,
+            ids_of(split, own)[keep],
+            sizes if (sizes != decoded.pixels.shape[1:3]).any() else None,
+            np.array(groups) if any(groups) else None,
+        )
     if "train" not in splits:
-        raise TenfoldError(f"Every training image in {place} is broken; check the files.")
-    all_notes += _group_notes(splits)
-    return Dataset.of(place.name, splits, table.source, notes=tuple(all_notes), window=window)
+        raise TenfoldError(f"Every training image in {table.place} is broken; check the files.")
+    notes += _group_notes(splits)
+    return Dataset.of(table.place.name, splits, table.source, notes=tuple(notes), window=window)
 
 
-def _decoded_splits(
-    table: Mapping[str, Sequence[Row]], numbered: NumberedLabels, decoded: "Decoded"
-) -> dict[str, Images]:
-    """The splits of which an image could be read."""
-    splits: dict[str, Images] = {}
-    start = done = 0
-    for split, rows in table.items():
-        keep = [n for n in range(len(rows)) if start + n not in decoded.broken]
-        start, part = start + len(rows), slice(done, done + len(keep))
-        done = part.stop
-        if keep:
-            sizes, ids = decoded.sizes[part], ids_of(split, rows)
-            groups = [rows[n].group for n in keep]
-            if decoded.groups:
-                groups = [a or b for a, b in zip(groups, decoded.groups[part], strict=True)]
-            splits[split] = Images(
-                decoded.pixels[part],
-                numbered.labels[split][keep],
-                numbered.class_names,
-                ids[keep],
-                sizes if (sizes != decoded.pixels.shape[1:3]).any() else None,
-                np.array(groups) if any(groups) else None,
-            )
-    return splits
+def _broken_note(broken: Mapping[str, str], num_all: int, place: Path, *, skip: bool) -> str:
+    """What was skipped, in a sentence; raises TenfoldError instead where nothing may be skipped."""
+    listed = "; ".join(f"{name} ({why})" for name, why in list(broken.items())[:_MAX_SHOWN])
+    if len(broken) > _MAX_SHOWN:
+        for name, why in broken.items():
+            logger.warning("Broken image: %s (%s)", name, why)
+        listed += f"; and {len(broken) - _MAX_SHOWN} more, all of them listed in the log"
+    of_all = f"{len(broken)} of {counted(num_all, 'image')}"
+    if not skip:
+        raise TenfoldError(
+            f"{of_all} in {place} can't be read: {listed}; mend or "
+            "remove them, or skip them with --skip-broken."
+        )
+    return f"{of_all} can't be read and were skipped: {listed}."
 
 
 def _group_notes(splits: Mapping[str, Images]) -> list[str]:
@@ -230,22 +253,6 @@ def _group_notes(splits: Mapping[str, Images]) -> list[str]:
     return notes
 
 
-def _broken_note(broken: Mapping[str, str], num_all: int, *, place: Path, skip: bool) -> str:
-    """What was skipped, in a sentence; raises TenfoldError instead where nothing may be skipped."""
-    listed = "; ".join(f"{name} ({why})" for name, why in list(broken.items())[:_MAX_SHOWN])
-    if len(broken) > _MAX_SHOWN:
-        for name, why in broken.items():
-            logger.warning("Broken image: %s (%s)", name, why)
-        listed += f"; and {len(broken) - _MAX_SHOWN} more, all of them listed in the log"
-    of_all = f"{len(broken)} of {counted(num_all, 'image')}"
-    if not skip:
-        raise TenfoldError(
-            f"{of_all} in {place} can't be read: {listed}; mend or "
-            "remove them, or skip them with --skip-broken."
-        )
-    return f"{of_all} can't be read and were skipped: {listed}."
-
-
 def number_labels(
     values: Mapping[str, Sequence[Label]],
     *,
@@ -263,52 +270,49 @@ def number_labels(
     """
     bare = [split for split, own in values.items() if own and set(own) <= set(_NO_LABEL)]
     notes = [f"The {split} split of {place} has no labels and was left out." for split in bare]
-    distinct = {split: dict.fromkeys(own) for split, own in values.items() if split not in bare}
+    labelled = {split: own for split, own in values.items() if split not in bare}
     if declared:
         names = declared
         numbers: dict[Label, int] = {plain_name(name): n for n, name in enumerate(names)}
-        numbers |= {number: number for number in range(len(names))}
-        numbers |= {name: number for number, name in enumerate(names)}
+        numbers |= {n: n for n in range(len(names))} | {name: n for n, name in enumerate(names)}
     else:
         called, more = _one_spelling(
-            [{plain_name(str(value)) for value in own} for own in distinct.values()]
+            [{plain_name(str(value)) for value in own} for own in labelled.values()]
         )
         names = sorted_names(called.values())
-        order = {name: number for number, name in enumerate(names)}
+        order = {name: n for n, name in enumerate(names)}
         numbers = {name: order[own] for name, own in called.items()}
         notes += [*_largest_numbers(values, place), *more]
-    for split, own in distinct.items():
-        for value in own:
-            name = plain_name(str(value)) if isinstance(value, str) or not declared else value
-            number = numbers.get(value, numbers.get(name))
-            if number is None or (not declared and _stands_for_none(value)):
-                raise _not_allowed(value, declared, where(split, values[split].index(value)))
-            numbers[value] = number
-    labels = {split: [numbers[value] for value in values[split]] for split in distinct}
-    return NumberedLabels(
-        names, {split: np.array(own, dtype=np.int64) for split, own in labels.items()}, notes
-    )
 
+    def number_of(value: Label) -> int | None:
+        if declared and (isinstance(value, int) or value in numbers):
+            return numbers.get(value)
+        is_none = not value.strip() if isinstance(value, str) else value < 0 or value in _NO_LABEL
+        return None if is_none and not declared else numbers.get(plain_name(str(value)))
 
-def _stands_for_none(value: Label) -> bool:
-    return not value.strip() if isinstance(value, str) else value < 0 or value in _NO_LABEL
+    labels = {}
+    for split, own in labelled.items():
+        known = {value: number_of(value) for value in dict.fromkeys(own)}
+        for value, number in known.items():
+            if number is None:
+                raise _not_allowed(value, declared, where(split, own.index(value)))
+        labels[split] = np.array([known[value] for value in own], dtype=np.int64)
+    return NumberedLabels(names, labels, notes)
 
 
 def _not_allowed(value: Label, declared: Sequence[str] | None, where: str) -> TenfoldError:
+    has = f"{where} has the label {value!r}"
     if not declared:
         unsigned = ", which is -1 without its sign" if value in _NO_LABEL[1:] else ""
         return TenfoldError(
-            f"{where} has the label {value!r}{unsigned}, where a name or a number from 0 on was "
-            "expected; leave out images that have no label."
+            f"{has}{unsigned}, where a name or a number from 0 on was expected; leave out images "
+            "that have no label."
         )
     if isinstance(value, int):
-        return TenfoldError(
-            f"{where} has the label {value}, and 0 to {len(declared) - 1} are allowed."
-        )
+        return TenfoldError(f"{has}, and 0 to {len(declared) - 1} are allowed; correct it.")
     [nearest] = difflib.get_close_matches(value, declared, n=1, cutoff=0)
     return TenfoldError(
-        f"{where} has the label {value!r}, which is none of the {len(declared)} classes; did you "
-        f"mean {nearest!r}?"
+        f"{has}, which is none of the {len(declared)} classes; did you mean {nearest!r}?"
     )
 
 
@@ -333,39 +337,17 @@ def _one_spelling(names: Sequence[set[str]]) -> tuple[dict[str, str], list[str]]
     split, where no split has both; else they are two, as in `a` and `A`.
     """
     variants: dict[str, list[str]] = defaultdict(list)
-    for own in names:
-        for name in sorted(own):
-            if name not in variants[name.casefold()]:
-                variants[name.casefold()].append(name)
+    for name in dict.fromkeys(name for own in names for name in sorted(own)):
+        variants[name.casefold()].append(name)
     called: dict[str, str] = {}
-    told: dict[str, list[str]] = defaultdict(list)
+    pairs: dict[str, list[str]] = defaultdict(list)
     for found in variants.values():
         is_one = all(len(own.intersection(found)) < 2 for own in names)
         called |= {name: found[0] if is_one else name for name in found}
         if len(found) > 1:
             outcome = "are read as one class each" if is_one else "stay separate classes"
-            told[outcome].append(" and ".join(found))
+            pairs[outcome].append(" and ".join(found))
     return called, [
-        f"{', '.join(pairs)} differ in case alone and {outcome}." for outcome, pairs in told.items()
+        f"{', '.join(alike)} differ in case alone and {outcome}."
+        for outcome, alike in pairs.items()
     ]
-
-
-def names_declared(names: Iterable[object], place: str | Path) -> tuple[str, ...]:
-    """Class names of a file as text. Raises TenfoldError where two of them are alike."""
-    found = tuple(as_text(name, place) for name in names)
-    name, times = Counter(map(str.strip, found)).most_common(1)[0] if found else ("", 0)
-    if times > 1:
-        raise TenfoldError(
-            f"{place} calls {times} classes {name!r}; give each class a name of its own."
-        )
-    return found
-
-
-def as_text(value: object, place: str | Path) -> str:
-    """A name or an id as text, also where it was saved as bytes."""
-    try:
-        return value.decode() if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError:
-        raise TenfoldError(
-            f"{place} holds the name {value!r}, which is not UTF-8; save names as text."
-        ) from None

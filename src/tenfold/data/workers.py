@@ -33,7 +33,6 @@ CHUNK_ITEMS = 64
 # Tasks for each core that are begun before their results are wanted: what bounds the memory.
 _AHEAD = 4
 
-
 _most_cores = sys.maxsize
 
 
@@ -52,12 +51,6 @@ def num_cores() -> int:
 def chunk_length(num_items: int) -> int:
     """How many of `num_items` make a task that is small enough to keep every core busy."""
     return max(1, min(CHUNK_ITEMS, num_items // (8 * num_cores())))
-
-
-def chunks_of(num_items: int) -> list[slice]:
-    """Slices that cover `num_items`, small enough to keep every core busy to the end."""
-    length = chunk_length(num_items)
-    return [slice(start, start + length) for start in range(0, num_items, length)]
 
 
 def map_on_cores(
@@ -101,18 +94,16 @@ def map_chunks(
     items: Sequence[Any] | NDArray[Any],
     label: str,
     progress: Progress | None,
-) -> Generator[tuple[slice, Result], None, None]:
-    """`function` of the items of each of `chunks_of` them, as `map_on_cores`, and the chunk.
-
-    label: what `progress` is told is being done.
-    """
-    number = len(items)
-    tasks = (items[chunk] for chunk in chunks_of(number))
+) -> Generator[tuple[int, Result], None, None]:
+    """`function` of a few neighbouring items at a time, as `map_on_cores`, with the position of
+    the first of them. label: what `progress` is told is being done."""
+    number, length = len(items), chunk_length(len(items))
+    tasks = (items[start : start + length] for start in range(0, number, length))
     with contextlib.closing(map_on_cores(function, tasks, num_items=number)) as results:
-        for chunk, result in zip(chunks_of(number), results, strict=True):
-            yield chunk, result
+        for start, result in zip(range(0, number, length), results, strict=True):
+            yield start, result
             if progress is not None:
-                progress(label, min(chunk.stop, number), number)
+                progress(label, min(start + length, number), number)
 
 
 def _executor(cores: int, *, in_processes: bool) -> Executor:

@@ -1,9 +1,10 @@
 """Data sets as files: numbered PNG files with CSV labels, parquet, and npz; whole or not at all."""
 
 import contextlib
+import itertools
 import json
 import zipfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file, replacing, require_writable, write_text
 from tenfold.progress import Progress
 
-_ROWS_A_GROUP = 1000
+ROWS_A_GROUP = 1000
 GROUP = GROUP_COLUMNS[0]
 
 
@@ -37,10 +38,8 @@ def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = No
         write_text(folder / CLASSES_FILE, "".join(f"{name}\n" for name in dataset.class_names))
         for split, images in dataset.splits().items():
             (folder / split).mkdir()
-            with contextlib.closing(_png_files(images, split, progress)) as chunks:
-                for chunk, contents in chunks:
-                    for number, content in enumerate(contents, start=chunk.start + 1):
-                        (folder / split / f"{number}.png").write_bytes(content)
+            for number, content in enumerate(_png_files(images, split, progress), start=1):
+                (folder / split / f"{number}.png").write_bytes(content)
             write_text(folder / f"{split}Labels.csv", _label_table(images, split))
 
 
@@ -62,44 +61,38 @@ def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = N
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    features = {
+    splits, text = dataset.splits(), {"dtype": "string", "_type": "Value"}
+    features: dict[str, Any] = {
         "img": {"_type": "Image"},
         "label": {"_type": "ClassLabel", "names": list(dataset.class_names)},
-        "id": {"dtype": "string", "_type": "Value"},
+        "id": text,
     }
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    has_groups = any(images.groups is not None for images in dataset.splits().values())
+    fields = [("img", image), ("label", pa.int64()), ("id", pa.string())]
+    has_groups = any(images.groups is not None for images in splits.values())
     if has_groups:
-        features[GROUP] = features["id"]
-    group = [(GROUP, pa.string())] if has_groups else []
-    schema = pa.schema(
-        [("img", image), ("label", pa.int64()), ("id", pa.string()), *group],
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
+        features[GROUP] = text
+        fields.append((GROUP, pa.string()))
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pa.schema(fields, metadata=metadata)
     with new_folder(path) as folder:
-        for split, images in dataset.splits().items():
+        for split, images in splits.items():
+            contents = _png_files(images, split, progress)
+            own = images.groups
+            groups = [""] * len(images) if own is None else own.tolist()
             file = folder / f"{split}-00000-of-00001.parquet"
-            with (
-                pq.ParquetWriter(file, schema) as writer,
-                contextlib.closing(_png_files(images, split, progress)) as chunks,
-            ):
-                pending: list[bytes] = []
-                for chunk, contents in chunks:
-                    pending += contents
-                    if len(pending) < _ROWS_A_GROUP and chunk.stop < len(images):
-                        continue
-                    rows = slice(chunk.start + len(contents) - len(pending), chunk.stop)
-                    columns = [
-                        pa.array([{"bytes": content, "path": None} for content in pending], image),
-                        pa.array(images.labels[rows]),
-                        pa.array(images.ids[rows].tolist(), pa.string()),
-                    ]
-                    if has_groups:
-                        own = images.groups
-                        groups = [""] * len(pending) if own is None else own[rows].tolist()
-                        columns.append(pa.array(groups, pa.string()))
-                    writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-                    pending = []
+            with pq.ParquetWriter(file, schema) as writer:
+                for start in range(0, len(images), ROWS_A_GROUP):
+                    rows = slice(start, start + ROWS_A_GROUP)
+                    some = itertools.islice(contents, ROWS_A_GROUP)
+                    columns = {
+                        "img": pa.array([{"bytes": each, "path": None} for each in some], image),
+                        "label": images.labels[rows],
+                        "id": images.ids[rows].tolist(),
+                        GROUP: groups[rows],
+                    }
+                    columns = {name: columns[name] for name in schema.names}
+                    writer.write_table(pa.table(columns, schema=schema))
 
 
 def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
@@ -123,10 +116,11 @@ def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None)
                 progress("Writing arrays", done, len(arrays))
 
 
-def _png_files(
-    images: Images, split: str, progress: Progress | None
-) -> Generator[tuple[slice, list[bytes]], None, None]:
-    return map_chunks(_encode, images.pixels, f"Writing the {split} split", progress)
+def _png_files(images: Images, split: str, progress: Progress | None) -> Iterator[bytes]:
+    chunks = map_chunks(_encode, images.pixels, f"Writing the {split} split", progress)
+    with contextlib.closing(chunks):
+        for _, contents in chunks:
+            yield from contents
 
 
 def _encode(pixels: NDArray[np.uint8]) -> list[bytes]:
