@@ -264,10 +264,8 @@ def read_class_names(folder: Path) -> tuple[str, ...] | None:
 
 def _has_columns(file: Path) -> bool:
     try:
-        with open(file, encoding="utf-8-sig") as opened:
-            line = opened.readline(10_000)
-        columns_of(header_of(line.split(delimiter_of(line))), file)
-    except (OSError, UnicodeDecodeError, TenfoldError):
+        columns_of(header_of(next(csv_reader(text_of(file)), [])), file)
+    except (OSError, csv.Error, TenfoldError):
         return False
     return True
 
@@ -305,11 +303,14 @@ class _Finder:
         if len(ends) > 1 and os.path.exists(wanted):
             ends.pop()
         for end in ends:
-            found = self._files.get(end.casefold(), [])
-            found = [file for file in found if self._may_be(file, end, split)]
-            if found:
-                sure = [self._surety(file.path, end, split) for file in found]
-                return [file for file, one in zip(found, sure, strict=True) if one == max(sure)]
+            sureties = [
+                (self._surety(file.path, end, split), file)
+                for file in self._files.get(end.casefold(), ())
+                if self._may_be(file.path, end, split)
+            ]
+            if sureties:
+                most = max(surety for surety, _ in sureties)
+                return [file for surety, file in sureties if surety == most]
         return []
 
     def place(self, name: str, split: str) -> str:
@@ -322,11 +323,11 @@ class _Finder:
         whole = (path == place, path == name, path.endswith(name))
         return (*whole, stem == place, stem == name, stem.endswith(name))
 
-    def _may_be(self, file: PictureFile, name: str, split: str) -> bool:
+    def _may_be(self, path: str, name: str, split: str) -> bool:
         """Whether `name` may mean the file, which ends so: never one in another split's folder."""
-        if self._single or ("/" in name and file.path.casefold().startswith(name.casefold())):
+        if self._single or ("/" in name and path.casefold().startswith(name.casefold())):
             return True
-        own, top = self._folders.get(split), file.path.partition("/")[0]
+        own, top = self._folders.get(split), path.partition("/")[0]
         return top == own if own else top not in self._folders.values()
 
 
@@ -344,20 +345,21 @@ def _find_images(
     Raises TenfoldError for an image that is missing or unclear, and for columns that mean
     different ones.
     """
+    if not rows:
+        return
     found = {
         column: [finder.find(row.names[column], row.split) for row in rows]
-        for column in (rows[0].names if rows else ())
+        for column in rows[0].names
     }
     column = _column_of_images(rows, found)
-    num_missing = found.get(column, []).count([])
-    for row, files in zip(rows, found.get(column, ()), strict=True):
+    for row, files in zip(rows, found[column], strict=True):
         name = row.names[column]
         if not files:
             raise TenfoldError(
                 f"{row.place} names the image {name!r}, but there is no "
                 f"{finder.place(name, row.split)} (nor that name with .png, .jpg and so on) in "
-                f"{row.file.parent}; {num_missing} of {len(rows)} are missing: restore them or "
-                "remove their lines."
+                f"{row.file.parent}; {found[column].count([])} of {len(rows)} are missing: restore "
+                "them or remove their lines."
             )
         if len(files) > 1:
             listed = " and ".join(printable(file.path) for file in files[:2])
@@ -369,9 +371,7 @@ def _column_of_images(
     rows: Sequence[LabelRow], found: Mapping[str, Sequence[Sequence[PictureFile]]]
 ) -> str:
     """The column that names most files as they are called, failing that without their suffix.
-
-    Raises TenfoldError where two are as good and mean different ones.
-    """
+    Raises TenfoldError where two are as good and mean different ones."""
     merits = {}
     for column, own in found.items():
         whole = [
@@ -380,14 +380,12 @@ def _column_of_images(
             if files
         ]
         merits[column] = (sum(whole), len(whole))
-    best = max(merits.values(), default=None)
-    first, *others = [column for column, merit in merits.items() if merit == best] or [""]
+    first, *others = [name for name in merits if merits[name] == max(merits.values())]
     for other in others:
         for row, one, two in zip(rows, found[first], found[other], strict=True):
             if one and two and one != two:
                 raise TenfoldError(
                     f"{row.place} names {printable(one[0].path)} in the column {first} and "
-                    f"{printable(two[0].path)} in the column {other}; remove or rename the column "
-                    "that isn't meant."
+                    f"{printable(two[0].path)} in the column {other}; remove or rename one column."
                 )
     return first

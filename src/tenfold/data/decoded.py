@@ -66,6 +66,10 @@ class Decoded:
     white_level: int = 0
     groups: list[str] = field(default_factory=list)
 
+    def is_bright(self, window: Window) -> bool:
+        """Whether white was the level that files of sixteen bits use, or the one of a window."""
+        return bool(window) or self.white_level in (0, WHITE_LEVELS[-1])
+
 
 _Parts = Callable[[], Generator[tuple[int, Decoded], None, None]]
 """Decodes anew, a few images at a time, each time with the position of the first of them."""
@@ -85,38 +89,38 @@ def decode_files(
     changes whenever its file does. Without a window, the least of WHITE_LEVELS is white that holds
     all files of sixteen bits.
     """
-    size = str(settings.image_size or f"up to {settings.photo_size}")
-    if settings.window:
-        size += " from {} to {}".format(*settings.window)
+    window, wanted, progress = settings.window, settings.image_size, settings.progress
+    size = str(wanted or f"up to {settings.photo_size}")
+    size += " from {} to {}".format(*window) if window else ""
     entry = None if root is None else _entry(str(root.resolve()), size, stamps)
     if (cached := _read(entry)) is not None:
-        if settings.progress is not None:
-            settings.progress("Reading the cache", len(sources), len(sources))
+        if progress is not None:
+            progress("Reading the cache", len(sources), len(sources))
         return cached
+
+    def common() -> int:
+        found = map_chunks(_measure_some, sources, "Measuring images", progress)
+        return common_size([each for _, some in found for each in some], settings.photo_size)
+
     # To take all for as large as the first saves opening every file twice.
-    likely = None if settings.image_size else _likely_size(sources)
-    side = settings.image_size or likely or _choose_size(sources, settings)
-    window = settings.window
+    height, width = next(iter(_measure_some(sources[:10])), (0, 1))
+    are_alike = not wanted and height == width <= LARGEST_NATIVE_SIZE
+    side = wanted or (height if are_alike else common())
     while True:
-        decode = partial(_decode_some, image_size=side, all_alike=likely is not None, window=window)
-        parts = partial(map_chunks, decode, sources, "Decoding images", settings.progress)
+        decode = partial(_decode_some, image_size=side, are_alike=are_alike, window=window)
+        parts = partial(map_chunks, decode, sources, "Decoding images", progress)
         try:
             found = _collect(parts, side, entry, window=window, keeps_broken=settings.skip_broken)
         except _OtherSizesError:
-            side, likely = _choose_size(sources, settings), None
+            side, are_alike = common(), False
             continue
-        if _is_bright(found, window):
+        if found.is_bright(window):
             return found
         window = (0, found.white_level)
 
 
-def _is_bright(found: Decoded, window: Window) -> bool:
-    """Whether what was white is the level that files of sixteen bits use."""
-    return bool(window) or found.white_level in (0, WHITE_LEVELS[-1])
-
-
 def _decode_some(
-    sources: Sequence[Source], *, image_size: int, all_alike: bool, window: Window
+    sources: Sequence[Source], *, image_size: int, are_alike: bool, window: Window
 ) -> Decoded:
     found = Decoded(np.empty((len(sources), image_size, image_size, 3), dtype=np.uint8))
     for position, source in enumerate(sources):
@@ -125,7 +129,7 @@ def _decode_some(
         except BrokenPictureError as error:
             found.broken[position] = str(error)
             continue
-        if all_alike and image.original_size != (image_size, image_size):
+        if are_alike and image.original_size != (image_size, image_size):
             raise _OtherSizesError
         found.pixels[len(found.sizes)] = image.pixels
         found.sizes.append(image.original_size)
@@ -133,18 +137,6 @@ def _decode_some(
         found.white_level = max(found.white_level, image.peak)
     found.pixels = found.pixels[: len(found.sizes)]
     return found
-
-
-def _likely_size(sources: Sequence[Source]) -> int | None:
-    """The size that all images have if all are like the first; None if all must be measured."""
-    sizes = _measure_some(sources[:10])
-    return sizes[0][0] if sizes and sizes[0][0] == sizes[0][1] <= LARGEST_NATIVE_SIZE else None
-
-
-def _choose_size(sources: Sequence[Source], settings: Settings) -> int:
-    found = map_chunks(_measure_some, sources, "Measuring images", settings.progress)
-    sizes = [size for _, some in found for size in some]
-    return common_size(sizes, photo_size=settings.photo_size)
 
 
 def _measure_some(sources: Sequence[Source]) -> list[tuple[int, int]]:
@@ -155,7 +147,7 @@ def _measure_some(sources: Sequence[Source]) -> list[tuple[int, int]]:
     return sizes
 
 
-def common_size(sizes: Sequence[tuple[int, int]], *, photo_size: int = PHOTO_SIZE) -> int:
+def common_size(sizes: Sequence[tuple[int, int]], photo_size: int = PHOTO_SIZE) -> int:
     """The size to bring images of these heights and widths to where nobody has asked for one.
 
     Their own where all are squares of one size of at most 96 pixels; otherwise 32 where the median
@@ -167,6 +159,28 @@ def common_size(sizes: Sequence[tuple[int, int]], *, photo_size: int = PHOTO_SIZ
     if height == width <= LARGEST_NATIVE_SIZE and len(set(sizes)) == 1:
         return height
     return 32 if float(np.median(np.min(sizes, axis=1))) <= 48 else photo_size
+
+
+def resize_dataset(dataset: Dataset, settings: Settings) -> Dataset:
+    """Every split by `resize_images`; where no size is asked for, splits of unequal sizes are
+    brought to a common one, as image files are, and a note says so."""
+    image_size, splits, notes = settings.image_size, dataset.splits(), dataset.notes
+    if image_size == 0 and len({images.size for images in splits.values()}) > 1:
+        sizes = [images.size for images in splits.values() for _ in range(len(images))]
+        image_size = common_size(sizes, settings.photo_size)
+        found = ", ".join("{} {}x{}".format(split, *i.size) for split, i in splits.items())
+        notes += (
+            f"The images of the splits differ in size ({found}) and were brought to "
+            f"{image_size}x{image_size}.",
+        )
+    for split, images in splits.items():
+        splits[split] = resize_images(
+            images,
+            image_size=image_size,
+            checksum=dataset.checksums.get(f"{split}-images", ""),
+            progress=settings.progress,
+        )
+    return replace(dataset.with_splits(splits), notes=notes)
 
 
 def resize_images(
@@ -195,28 +209,35 @@ def _resize_some(pixels: NDArray[np.uint8], *, image_size: int) -> Decoded:
     return Decoded(resized, [pixels.shape[1:3]] * len(pixels))
 
 
-def resize_dataset(dataset: Dataset, settings: Settings) -> Dataset:
-    """Every split by `resize_images`; where no size is asked for, splits of unequal sizes are
-    brought to a common one, as image files are, and a note says so."""
-    image_size, splits, notes = settings.image_size, dataset.splits(), dataset.notes
-    if image_size == 0 and len({images.size for images in splits.values()}) > 1:
-        sizes = [images.size for images in splits.values() for _ in range(len(images))]
-        image_size = common_size(sizes, photo_size=settings.photo_size)
-        found = ", ".join("{} {}x{}".format(split, *i.size) for split, i in splits.items())
-        notes += (
-            f"The images of the splits differ in size ({found}) and were brought to "
-            f"{image_size}x{image_size}.",
-        )
-    resized = {
-        split: resize_images(
-            images,
-            image_size=image_size,
-            checksum=dataset.checksums.get(f"{split}-images", ""),
-            progress=settings.progress,
-        )
-        for split, images in splits.items()
-    }
-    return replace(dataset.with_splits(resized), notes=notes)
+def _entry(name: str, size: str, stamps: Sequence[str] = ()) -> Path | None:
+    """Where images belong in the cache; None where TENFOLD_NO_CACHE is set."""
+    import PIL
+
+    if os.environ.get("TENFOLD_NO_CACHE"):
+        return None
+    rules = f"{RULES_VERSION} {_ENTRY_VERSION} {PIL.__version__} {size}"
+    place, content = (
+        hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+        for text in (f"{name}\n{size}", "\n".join((rules, *stamps)))
+    )
+    return cache_folder() / "decoded" / place[:24] / content[:32]
+
+
+def _read(entry: Path | None) -> Decoded | None:
+    """What is in `entry`, mapped into memory; None where there is nothing sound."""
+    if entry is None or not entry.is_dir():
+        return None
+    try:
+        described = json.loads((entry / _DESCRIPTION).read_text(encoding="utf-8"))
+        shape, sizes, groups = (described[key] for key in ("shape", "sizes", "groups"))
+        pixels = np.memmap(entry / _PIXELS, np.uint8, "r", shape=tuple(shape))
+        if len(sizes) != len(pixels) or len(groups) not in (0, len(pixels)):
+            raise ValueError("lists of other lengths than stated")
+        broken = dict(described["broken"])
+        return Decoded(np.asarray(pixels), sizes, broken, described["white_level"], groups)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("The cached images in %s are damaged and made anew (%s).", entry, error)
+        return None
 
 
 def _collect(
@@ -236,9 +257,8 @@ def _collect(
             with open(staging / _PIXELS, "wb") as file:
                 found = _write_pixels(parts, file)
                 os.fsync(file.fileno())
-            if not found.sizes or not _is_bright(found, window):
-                return found
-            if found.broken and not keeps_broken:
+            is_sound = found.is_bright(window) and (keeps_broken or not found.broken)
+            if not found.sizes or not is_sound:
                 return found
             _complete(staging, entry, found, side)
             if (kept := _read(entry)) is not None:
@@ -292,34 +312,3 @@ def _complete(staging: Path, entry: Path, found: Decoded, side: int) -> None:
             age = time.time() - other.stat().st_mtime
             if other != entry and (other.suffix != ".tmp" or age > _SECONDS_BEFORE_ABANDONED):
                 shutil.rmtree(other, ignore_errors=True)
-
-
-def _read(entry: Path | None) -> Decoded | None:
-    """What is in `entry`, mapped into memory; None where there is nothing sound."""
-    if entry is None or not entry.is_dir():
-        return None
-    try:
-        described = json.loads((entry / _DESCRIPTION).read_text(encoding="utf-8"))
-        shape, sizes, groups = (described[key] for key in ("shape", "sizes", "groups"))
-        pixels = np.memmap(entry / _PIXELS, np.uint8, "r", shape=tuple(shape))
-        if len(sizes) != len(pixels) or len(groups) not in (0, len(pixels)):
-            raise ValueError("lists of other lengths than stated")
-        broken = dict(described["broken"])
-        return Decoded(np.asarray(pixels), sizes, broken, described["white_level"], groups)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("The cached images in %s are damaged and made anew (%s).", entry, error)
-        return None
-
-
-def _entry(name: str, size: str, stamps: Sequence[str] = ()) -> Path | None:
-    """Where images belong in the cache; None where TENFOLD_NO_CACHE is set."""
-    import PIL
-
-    if os.environ.get("TENFOLD_NO_CACHE"):
-        return None
-    rules = f"{RULES_VERSION} {_ENTRY_VERSION} {PIL.__version__} {size}"
-    place, content = (
-        hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-        for text in (f"{name}\n{size}", "\n".join((rules, *stamps)))
-    )
-    return cache_folder() / "decoded" / place[:24] / content[:32]

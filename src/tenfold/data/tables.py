@@ -43,12 +43,9 @@ Label = int | str
 
 
 class Row(NamedTuple):
-    """An image before it is decoded.
-
-    source: the path or the content of its file; shown: what messages call that. id: None for its
-    number in its split. place: what messages call the row, where it isn't what is shown. stamp:
-    changes whenever the file does. group: such as its patient; empty where that is not said.
-    """
+    """An image before it is decoded: the path or the content of its file, and what messages call
+    that. id: None for its number in its split. place: what messages call the row, where it isn't
+    what is shown. stamp: changes whenever the file does. group: such as its patient, or empty."""
 
     source: Source
     shown: str
@@ -60,12 +57,9 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Images before they are decoded.
-
-    rows: by split. place: what messages call it; source: what a data set says of where it is from.
-    declared: class names, where they are known. root: the folder by which the images are kept in
-    the cache. folders: of each split, the one that its class folders are in, if there are some.
-    """
+    """Rows by split. place: what messages call it; source: what a data set says of where it is
+    from. declared: class names, where they are known. root: the folder by which the images are kept
+    in the cache. folders: of each split, the one that its class folders are in, if it has some."""
 
     rows: Mapping[str, Sequence[Row]]
     place: Path
@@ -146,8 +140,7 @@ def number_table(table: Table) -> tuple[dict[str, Sequence[Row]], NumberedLabels
     if len(names) < 2:
         found = f"only the class {names[0]!r}" if names else "no classes"
         raise TenfoldError(
-            f"{table.place} has {found}; at least two are needed, such as images in train/cat and "
-            "in train/dog, or two labels in a table."
+            f"{table.place} has {found}; at least two are needed, as in train/cat and train/dog."
         )
     rows = {split: own for split, own in rows.items() if split in numbered.labels}
     if "train" not in rows:
@@ -215,28 +208,27 @@ def decode_table(table: Table, settings: Settings) -> Dataset:
 
 def _broken_note(broken: Mapping[str, str], num_all: int, place: Path, *, skip: bool) -> str:
     """What was skipped, in a sentence; raises TenfoldError instead where nothing may be skipped."""
-    listed = "; ".join(f"{name} ({why})" for name, why in list(broken.items())[:_MAX_SHOWN])
-    if len(broken) > _MAX_SHOWN:
-        for name, why in broken.items():
-            logger.warning("Broken image: %s (%s)", name, why)
-        listed += f"; and {len(broken) - _MAX_SHOWN} more, all of them listed in the log"
-    of_all = f"{len(broken)} of {counted(num_all, 'image')}"
+    said = [f"{name} ({why})" for name, why in broken.items()]
+    listed = "; ".join(said[:_MAX_SHOWN])
+    if len(said) > _MAX_SHOWN:
+        for each in said:
+            logger.warning("Broken image: %s", each)
+        listed += f"; and {len(said) - _MAX_SHOWN} more, all of them listed in the log"
+    found = f"{len(said)} of {counted(num_all, 'image')}"
     if not skip:
         raise TenfoldError(
-            f"{of_all} in {place} can't be read: {listed}; mend or "
-            "remove them, or skip them with --skip-broken."
+            f"{found} in {place} can't be read: {listed}; mend or remove them, or skip them with "
+            "--skip-broken."
         )
-    return f"{of_all} can't be read and were skipped: {listed}."
+    return f"{found} can't be read and were skipped: {listed}."
 
 
 def _group_notes(splits: Mapping[str, Images]) -> list[str]:
     """What is to be known of images that belong together, such as those of a patient."""
-    groups = {
-        split: set(images.groups.tolist()) - {""}
-        for split, images in splits.items()
-        if images.groups is not None
-    }
-    notes = []
+    groups, notes = dict[str, set[str]](), list[str]()
+    for split, images in splits.items():
+        if images.groups is not None:
+            groups[split] = set(images.groups.tolist()) - {""}
     if number := len(set().union(*groups.values())):
         notes.append(
             f"The images are of {counted(number, 'group')}, such as patients; those of one stay on "
@@ -282,7 +274,12 @@ def number_labels(
         names = sorted_names(called.values())
         order = {name: n for n, name in enumerate(names)}
         numbers = {name: order[own] for name, own in called.items()}
-        notes += [*_largest_numbers(values, place), *more]
+        notes += more
+        every = set().union(*labelled.values())
+        for largest in _LARGEST_OF_FEW_BITS:  # Often stands for no label, and may as well be one.
+            if largest in every and largest - 1 not in every:
+                notes.append(f"The label {largest} in {place} is a class; leave out what has none.")
+                logger.warning(notes[-1])
 
     def number_of(value: Label) -> int | None:
         if declared and (isinstance(value, int) or value in numbers):
@@ -301,33 +298,15 @@ def number_labels(
 
 
 def _not_allowed(value: Label, declared: Sequence[str] | None, where: str) -> TenfoldError:
-    has = f"{where} has the label {value!r}"
-    if not declared:
-        unsigned = ", which is -1 without its sign" if value in _NO_LABEL[1:] else ""
-        return TenfoldError(
-            f"{has}{unsigned}, where a name or a number from 0 on was expected; leave out images "
-            "that have no label."
-        )
-    if isinstance(value, int):
-        return TenfoldError(f"{has}, and 0 to {len(declared) - 1} are allowed; correct it.")
-    [nearest] = difflib.get_close_matches(value, declared, n=1, cutoff=0)
-    return TenfoldError(
-        f"{has}, which is none of the {len(declared)} classes; did you mean {nearest!r}?"
-    )
-
-
-def _largest_numbers(values: Mapping[str, Sequence[Label]], place: str | Path) -> list[str]:
-    """A sentence for a number that often stands for no label, and may as well be a class."""
-    counts = Counter(value for own in values.values() for value in own)
-    notes = [
-        f"The label {largest} of {counts[largest]:,} images in {place} is a class as any other; "
-        "if it stands for no label, leave them out."
-        for largest in _LARGEST_OF_FEW_BITS
-        if counts[largest] and not counts[largest - 1]
-    ]
-    for note in notes:
-        logger.warning(note)
-    return notes
+    expected = ", where a name or a number from 0 on was expected; leave out what has no label."
+    if value in _NO_LABEL[1:]:
+        expected = f", which is -1 without its sign{expected}"
+    if declared and isinstance(value, int):
+        expected = f", and 0 to {len(declared) - 1} are allowed; correct it."
+    elif declared:
+        [nearest] = difflib.get_close_matches(str(value), declared, n=1, cutoff=0)
+        expected = f", which is none of the {len(declared)} classes; did you mean {nearest!r}?"
+    return TenfoldError(f"{where} has the label {value!r}{expected}")
 
 
 def _one_spelling(names: Sequence[set[str]]) -> tuple[dict[str, str], list[str]]:
