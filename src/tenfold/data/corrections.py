@@ -37,10 +37,7 @@ def read_corrections(path: Path) -> dict[str, Correction]:
     unknown action, an image that is judged twice, and a correction without a label.
     """
     if not path.is_file():
-        raise TenfoldError(
-            f"There is no file of corrections {path}; the error explorer of a run's page writes "
-            "one."
-        )
+        raise TenfoldError(f"There is no file of corrections {path}; a run's page writes one.")
     found: dict[str, Correction] = {}
     for line, fields in read_lines(path):
         name, label, action = (fields.get(column, "").strip() for column in COLUMNS)
@@ -56,9 +53,7 @@ def read_corrections(path: Path) -> dict[str, Correction]:
             raise TenfoldError(f"{place} {wrong}.")
         found[name] = Correction(label, action, place)
     if not found:
-        raise TenfoldError(
-            f"{path} has no rows; mark labels in the error explorer of a run's page."
-        )
+        raise TenfoldError(f"{path} has no rows; mark labels in a page's error explorer.")
     return found
 
 

@@ -49,8 +49,8 @@ _ORIENTATION_TAG = 0x0112
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_END, _JPEG_SCAN, _JPEG_BARE = 0xD9, 0xDA, (0x01, 0xD8)
+# What makes images of these EXIF orientations upright.
 _TURNS = dict(zip((2, 3, 4, 5, 6, 7, 8), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
-"""What makes images of these EXIF orientations upright."""
 
 Window = tuple[float, ...]
 """The values that become black and white in files of more than eight bits; empty for none."""
@@ -69,13 +69,9 @@ class TooLargePictureError(BrokenPictureError):
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded image.
-
-    pixels: `(H, W, 3)` uint8, RGB, C-contiguous.
-    original_size: height and width before it was brought to size, upright.
-    peak: the greatest value of a file of sixteen bits, which tells how many are used; else 0.
-    group: what tells the patient of a DICOM file from others; else empty.
-    """
+    """A decoded image: pixels `(H, W, 3)` uint8, RGB, C-contiguous; height and width before it was
+    brought to size, upright; the greatest value of a file of sixteen bits, else 0; what tells the
+    patient of a DICOM file from others, else empty."""
 
     pixels: NDArray[np.uint8]
     original_size: tuple[int, int]
@@ -113,11 +109,10 @@ def measure_picture(source: Path | str | bytes) -> tuple[int, int]:
 
 
 def count_scans(content: bytes, *, most: int) -> int:
-    """How often a JPEG goes over its pixels until it is complete; 0 of what is no JPEG.
+    """How often a JPEG goes over all its pixels until it is complete; 0 of what is no JPEG.
 
-    Each scan takes a pass over all pixels. What follows the image's end does not count, such as
-    the film that phones append to some. Above `most` the count ends. Raises TooLargePictureError
-    for more than `MOST_MARKERS`.
+    What follows the image's end does not count, such as the film that phones append to some. Above
+    `most` the count ends. Raises TooLargePictureError for more than `MOST_MARKERS`.
     """
     if not content.startswith(b"\xff\xd8"):
         return 0
@@ -150,12 +145,11 @@ def prepare_picture(
     One that has another size is brought to it, by the rules atop this file, where `size` is a
     square. Raises BrokenPictureError where that can't be, and as `decode_picture`.
     """
-    height, width = size
-    side = height if height == width else 0
+    side = size[0] if size[0] == size[1] else 0
     if isinstance(picture, str | bytes | os.PathLike):
         source = picture if isinstance(picture, bytes) else Path(picture)
-        found = decode_picture(source, image_size=side, max_pixels=max_pixels, window=window)
-        pixels = found.pixels
+        options: dict[str, Any] = {"max_pixels": max_pixels, "window": window}
+        pixels = decode_picture(source, image_size=side, **options).pixels
     elif isinstance(picture, Image.Image):
         with _decoding():
             pixels = _decode(picture.copy(), side, window).pixels
@@ -167,8 +161,8 @@ def prepare_picture(
         [resized] = resize_pixels(pixels[None], image_size=side)
         return np.asarray(resized)
     if pixels.shape[:2] != size:
-        found_size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise BrokenPictureError(f"has {found_size} pixels where this model takes {width}x{height}")
+        (height, width), found = size, f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise BrokenPictureError(f"has {found} pixels where this model takes {width}x{height}")
     return pixels
 
 
@@ -228,10 +222,9 @@ def _decoding() -> Iterator[None]:
 
 
 def _require_few(size: tuple[int, int], most: int) -> None:
-    if size[0] * size[1] > most:
-        raise TooLargePictureError(
-            f"has {size[0]}x{size[1]} pixels where at most {most} are allowed"
-        )
+    width, height = size
+    if width * height > most:
+        raise TooLargePictureError(f"has {width}x{height} pixels where at most {most} are allowed")
 
 
 def _open(
@@ -311,12 +304,8 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
         return image
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    return image.resize(
-        (size, size),
-        Image.Resampling.BICUBIC,
-        box=(left, top, left + side, top + side),
-        reducing_gap=2.0,
-    )
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

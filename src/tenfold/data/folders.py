@@ -43,10 +43,8 @@ def picture_files(
     suffixes: tuple[str, ...] = PICTURE_SUFFIXES,
     ancestors: Sequence[tuple[int, int]] = (),
 ) -> Iterator[PictureFile]:
-    """The image files in `folder` below `root` at any depth, by suffix, sorted by path.
-
-    ancestors: the folders that it is in, by device and number.
-    """
+    """The image files in `folder` below `root` at any depth, by suffix, sorted by path. ancestors:
+    the folders that it is in, by device and number."""
     status = (root / folder).stat()
     identity = (status.st_dev, status.st_ino)
     if identity in ancestors and status.st_ino:  # a link that leads back up

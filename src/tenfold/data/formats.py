@@ -46,9 +46,7 @@ def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
     """
     place, settings = Path(path).expanduser(), Settings(**options)
     if settings.image_size < 0:
-        raise TenfoldError(
-            f"The image size is {settings.image_size}, where 0 or more pixels are expected."
-        )
+        raise TenfoldError(f"The image size is {settings.image_size}; make it 0 pixels or more.")
     try:
         kind = detect(place)
         if kind in TABLES:
@@ -79,10 +77,9 @@ def detect(path: Path) -> str:
     kind = _detect_folder(path) if path.is_dir() else _detect_file(path)
     if kind is None:
         raise TenfoldError(
-            f"{path} holds no data set that is known: CIFAR batches (data_batch_1.bin, "
-            "data_batch_1, train.bin), parquet files, a CSV file of labels (trainLabels.csv, "
-            "labels.csv) with images, class folders (train/cat/1.jpg or cat/1.jpg), and an npz "
-            "file were looked for."
+            f"{path} holds no known data set: CIFAR batches (data_batch_1.bin, data_batch_1, "
+            "train.bin), parquet files, a CSV file of labels (trainLabels.csv, labels.csv) with "
+            "images, class folders (train/cat/1.jpg or cat/1.jpg) and npz files were looked for."
         )
     return kind
 
@@ -125,9 +122,7 @@ def _detect_file(path: Path) -> str | None:
     if is_cifar(path):
         return "cifar"
     if is_archive(path) or suffix == ".zip":
-        raise TenfoldError(
-            f"{path} is an archive without CIFAR batches; unpack it, and give the folder."
-        )
+        raise TenfoldError(f"{path} holds no CIFAR batches; unpack it, and give the folder.")
     return "csv" if suffix == ".csv" else _BY_SUFFIX.get(suffix)
 
 

@@ -57,10 +57,10 @@ def parquet_table(path: Path) -> Table:
             sources = images_in(table.column(image), file, image)
             ids, groups = (texts_in(table, column, file) for column in (own_id, group))
             shown = str(file) if file == path else file.relative_to(path).as_posix()
-            for number, source in enumerate(sources):
-                place = f"{shown} row {number + 1}"
-                together = groups[number] or ""
-                rows[split].append(Row(source, place, labels[number], ids[number], group=together))
+            rows[split] += [
+                Row(source, f"{shown} row {n + 1}", labels[n], ids[n], group=groups[n] or "")
+                for n, source in enumerate(sources)
+            ]
             names = _class_names(features_of(schema).get(label), file)
             if names and declared and names != declared:
                 raise TenfoldError(
@@ -82,9 +82,7 @@ def files_by_split(path: Path) -> dict[str, list[Path]]:
         words = re.split(r"[^a-z]+", str(file.relative_to(path).with_suffix("")).casefold())
         split = next((split for word in reversed(words) if (split := split_named(word))), None)
         if split is None:
-            raise TenfoldError(
-                f"{file} names no split: train, validation or test was expected in its name."
-            )
+            raise TenfoldError(f"{file} names no split; put train, val or test into its name.")
         if found[split] and found[split][0].parent != file.parent:
             raise TenfoldError(
                 f"{path} holds several data sets, in {found[split][0].parent} and {file.parent}; "
@@ -169,10 +167,7 @@ def images_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source]:
         if part in parts and str(parts[part].type).removeprefix("large_") == kind
     }
     if not found:
-        raise TenfoldError(
-            f"{file}: column {name} holds {column.type}, where the bytes of image files were "
-            "expected; convert it."
-        )
+        raise TenfoldError(f"{file}: column {name} holds {column.type}, no images; convert it.")
     contents, paths = (found.get(part) or [None] * len(column) for part in ("bytes", "path"))
     pairs = list(zip(contents, paths, strict=True))
     places = {path: _beside(file, path) for content, path in pairs if content is None and path}
@@ -180,15 +175,13 @@ def images_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source]:
         path, place = next(iter(places.items()))
         raise TenfoldError(
             f"{file}: column {name} holds no bytes but the paths of {len(places):,} image files, "
-            f"such as {path}, and neither that nor {place} is there; put the files there, or their "
-            "bytes into the table."
+            f"and neither {path} nor {place} is there; put the files or their bytes there."
         )
     # A row with neither is a broken image.
     return [content or places.get(path, b"") for content, path in pairs]
 
 
 def _beside(file: Path, path: str) -> str:
-    """Where the image file is that a table names: as it says, or beside the table."""
     named = file.parent / path.replace("\\", "/")
     return str(named if named.is_file() else file.parent / named.name)
 

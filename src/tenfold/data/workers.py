@@ -49,7 +49,7 @@ def num_cores() -> int:
 
 
 def chunk_length(num_items: int) -> int:
-    """How many of `num_items` make a task that is small enough to keep every core busy."""
+    """How many items make a task that is small enough to keep every core busy."""
     return max(1, min(CHUNK_ITEMS, num_items // (8 * num_cores())))
 
 
@@ -70,7 +70,11 @@ def map_on_cores(
             yield from map(function, tasks)
             return
         pending: deque[Future[Result]] = deque()
-        executor = _executor(cores, in_processes=num_items >= MIN_ITEMS_FOR_PROCESSES)
+        executor: Executor = ThreadPoolExecutor(cores)  # Which starts none until it is used.
+        if num_items >= MIN_ITEMS_FOR_PROCESSES:
+            from joblib.externals.loky import ProcessPoolExecutor
+
+            executor = ProcessPoolExecutor(cores, initializer=_begin)
         try:
             for task in tasks:
                 pending.append(executor.submit(function, task))
@@ -106,25 +110,17 @@ def map_chunks(
                 progress(label, min(start + length, number), number)
 
 
-def _executor(cores: int, *, in_processes: bool) -> Executor:
-    if not in_processes:
-        return ThreadPoolExecutor(cores)
-    from joblib.externals.loky import ProcessPoolExecutor
-
-    executor: Executor = ProcessPoolExecutor(cores, initializer=_begin)
-    return executor
-
-
 def _begin() -> None:
     """What a worker process does at first: leave Ctrl-C to its parent, print nothing, and end with
     its parent, which loky's would outlive if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     os.dup2(2, 1)  # What a library prints must not get into what the command prints.
-    threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+    parent = os.getppid()
 
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
 
-def _end_after(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -3,8 +3,7 @@
 import contextlib
 import itertools
 import json
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,7 @@ def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = No
     """Write the data set into a new folder of numbered PNG files with CSV files of their labels.
 
     `train/1.png` is labelled in `trainLabels.csv`, and so on for the other splits; `classes.txt`
-    keeps the order of the classes. Raises TenfoldError where the folder exists and isn't empty, and
-    where the disk is full.
+    keeps the order of the classes. Raises TenfoldError as `new_folder` does.
     """
     for name in dataset.class_names:
         if not name.strip() or "\n" in name or "\r" in name:
@@ -54,10 +52,8 @@ def _label_table(images: Images, split: str) -> str:
 
 
 def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
-    """Write the data set into a new folder of one parquet file a split, images as PNG.
-
-    Raises TenfoldError where the folder exists and isn't empty, and where the disk is full.
-    """
+    """Write the data set into a new folder of one parquet file a split, images as PNG. Raises
+    TenfoldError as `new_folder` does."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -96,10 +92,8 @@ def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = N
 
 
 def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
-    """Write the data set as one npz file, which has no room for groups.
-
-    Raises TenfoldError where something is at `path` already, and where the disk is full.
-    """
+    """Write the data set as one npz file, which has no room for groups. Raises TenfoldError where
+    something is at `path` already, and where the disk is full."""
     require_free(path)
     arrays: dict[str, NDArray[Any]] = {"class_names": np.array(dataset.class_names, dtype=np.str_)}
     for split, images in dataset.splits().items():
@@ -108,12 +102,10 @@ def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None)
         arrays[f"{split}_ids"] = images.ids
         if images.original_sizes is not None:
             arrays[f"{split}_original_sizes"] = images.original_sizes
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for done, (name, array) in enumerate(arrays.items(), start=1):
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-            if progress is not None:
-                progress("Writing arrays", done, len(arrays))
+    with atomic_file(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        if progress is not None:
+            progress("Writing arrays", len(arrays), len(arrays))
 
 
 def _png_files(images: Images, split: str, progress: Progress | None) -> Iterator[bytes]:
@@ -129,7 +121,8 @@ def _encode(pixels: NDArray[np.uint8]) -> list[bytes]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, renamed to it once the block is through."""
+    """A temporary folder beside `path`, renamed to it once the block is through. Raises
+    TenfoldError where something is there already, and where the disk is full."""
     require_free(path)
     require_writable(path.parent)
     try:
@@ -153,8 +146,4 @@ def require_free(path: Path) -> None:
         raise TenfoldError(f"{path} exists already; remove it or choose another place.")
 
 
-WRITERS: dict[str, Callable[..., None]] = {
-    "folder": write_folder,
-    "parquet": write_parquet,
-    "npz": write_npz,
-}
+WRITERS = {"folder": write_folder, "parquet": write_parquet, "npz": write_npz}
