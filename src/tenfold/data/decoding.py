@@ -271,7 +271,9 @@ def _decode(
         image.draft(None, (2 * image_size, 2 * image_size))
     _require_few(image.size, max_pixels)
     stored, peak = image.size, 0
-    if image.mode.startswith("I") or _is_deep_colour(image):
+    is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    is_deep = is_deep and image.mode == "RGB" and "transparency" not in image.info
+    if is_deep or image.mode.startswith("I"):
         upright, peak = _from_sixteen_bits(image, window or _ALL)
     else:
         upright = _to_rgb(image)
@@ -316,12 +318,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
-
-
-def _is_deep_colour(image: Image.Image) -> bool:
-    tiles = getattr(image, "tile", ())
-    is_deep = image.mode == "RGB" and any(";16" in str(tile[3]) for tile in tiles)
-    return is_deep and "transparency" not in image.info
 
 
 def _from_sixteen_bits(image: Image.Image, window: Window) -> tuple[Image.Image, int]:

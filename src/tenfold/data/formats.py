@@ -1,5 +1,6 @@
 """What a path holds, found out by looking, and reading it."""
 
+import contextlib
 import difflib
 import logging
 import os
@@ -19,7 +20,7 @@ from tenfold.data.images import Dataset, Settings, class_gaps, with_distinct_ids
 from tenfold.data.parquet import parquet_table
 from tenfold.data.tables import Table, decode_table
 from tenfold.errors import TenfoldError
-from tenfold.files import read_json
+from tenfold.files import DAMAGED, read_json
 
 logger = logging.getLogger("tenfold")
 
@@ -117,18 +118,12 @@ def _detect_file(path: Path) -> str | None:
         start = file.read(4)
     if start == b"PAR1":
         return "parquet"
-    if start == b"PK\x03\x04" and _is_npz(path):
-        return "npz"
+    if start == b"PK\x03\x04":
+        with contextlib.suppress(*DAMAGED), zipfile.ZipFile(path) as archive:
+            if all(name.endswith(".npy") for name in archive.namelist()):
+                return "npz"
     if is_cifar(path):
         return "cifar"
     if is_archive(path) or suffix == ".zip":
         raise TenfoldError(f"{path} holds no CIFAR batches; unpack it, and give the folder.")
     return "csv" if suffix == ".csv" else _BY_SUFFIX.get(suffix)
-
-
-def _is_npz(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return all(name.endswith(".npy") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False

@@ -84,21 +84,8 @@ class Part:
 
 
 def find_pictures(places: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Paths of image files: those given, and those in folders given, at any depth, each once.
-
-    Raises TenfoldError for a path where nothing is, and for a folder without images.
-    """
-    found: dict[str, None] = {}
-    for place in map(Path, places):
-        inside = (
-            [os.path.join(place, f.path) for f in picture_files(place)] if place.is_dir() else []
-        )
-        if place.is_dir() and not inside:
-            raise TenfoldError(f"{place} holds no images; check the path.")
-        if not place.exists():
-            raise TenfoldError(f"There is no image or folder {place}; check the path.")
-        found.update(dict.fromkeys(inside or [os.fspath(place)]))
-    return list(found)
+    """The files that places hold, see `find_parts`, each once."""
+    return list(dict.fromkeys(itertools.chain.from_iterable(map(_files_at, places))))
 
 
 def find_parts(places: Iterable[str], *, size: int = PART_IMAGES) -> list[Part]:
@@ -108,9 +95,8 @@ def find_parts(places: Iterable[str], *, size: int = PART_IMAGES) -> list[Part]:
     address in each line), a parquet file, a tar shard, or a folder of those two. Raises
     TenfoldError for a place where nothing of that is, or that can't be reached.
     """
-    files = dict.fromkeys(itertools.chain.from_iterable(map(_files_at, places)))
     parts: list[Part] = []
-    for kind, group in itertools.groupby(files, key=_kind):
+    for kind, group in itertools.groupby(find_pictures(places), key=_kind):
         some = list(group)
         if kind == "image":
             parts += [Part(some[start : start + size]) for start in range(0, len(some), size)]
@@ -158,7 +144,8 @@ def _kind(file: str) -> str:
     return "table" if name.endswith(TABLE_SUFFIX) else "image"
 
 
-def _files_at(place: str) -> list[str]:
+def _files_at(path: str | os.PathLike[str]) -> list[str]:
+    place = os.fspath(path)
     if place.lower().endswith(LIST_SUFFIX):
         with _open(place) as file:
             found = [line for line in (os.fsdecode(line).strip() for line in file) if line]
@@ -176,8 +163,10 @@ def _files_at(place: str) -> list[str]:
         known = (*PICTURE_SUFFIXES, *SHARD_SUFFIXES, TABLE_SUFFIX)
         inside = picture_files(Path(place), suffixes=known)
         found = [os.path.join(Path(place), file.path) for file in inside]
+    elif Path(place).exists():
+        return [place]
     else:
-        return find_pictures([place])
+        raise TenfoldError(f"There is no image or folder {place}; check the path.")
     images = [file for file in found if file.lower().endswith(PICTURE_SUFFIXES)]
     images = images or [file for file in found if _kind(file) != "image"]
     if not images:

@@ -61,7 +61,11 @@ def parquet_table(path: Path) -> Table:
                 Row(source, f"{shown} row {n + 1}", labels[n], ids[n], group=groups[n] or "")
                 for n, source in enumerate(sources)
             ]
-            names = _class_names(features_of(schema).get(label), file)
+            feature = features_of(schema).get(label)
+            if isinstance(feature, dict):  # Lists of labels have the names of their items.
+                feature = feature.get("feature", feature)
+            found = feature.get("names") if isinstance(feature, dict) else None
+            names = names_declared(found, file) if isinstance(found, list) and found else None
             if names and declared and names != declared:
                 raise TenfoldError(
                     f"{file} names other classes than the files before it; give one data set."
@@ -137,14 +141,6 @@ def features_of(schema: "pa.Schema") -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
-def _class_names(feature: Any, file: Path) -> tuple[str, ...] | None:
-    """The names that the hub's metadata have of a column of labels, or of lists of them."""
-    if isinstance(feature, dict):
-        feature = feature.get("feature", feature)
-    names = feature.get("names") if isinstance(feature, dict) else None
-    return names_declared(names, file) if isinstance(names, list) and names else None
-
-
 def texts_in(table: "pa.Table", columns: list[str], file: Path) -> list[str | None]:
     """The first of the columns as texts; Nones where there is none."""
     if not columns:
@@ -170,7 +166,11 @@ def images_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source]:
         raise TenfoldError(f"{file}: column {name} holds {column.type}, no images; convert it.")
     contents, paths = (found.get(part) or [None] * len(column) for part in ("bytes", "path"))
     pairs = list(zip(contents, paths, strict=True))
-    places = {path: _beside(file, path) for content, path in pairs if content is None and path}
+    places: dict[str, str] = {}
+    for content, path in pairs:
+        if content is None and path:  # As it says, or beside the table.
+            named = file.parent / path.replace("\\", "/")
+            places[path] = str(named if named.is_file() else file.parent / named.name)
     if places and not any(map(os.path.exists, places.values())):
         path, place = next(iter(places.items()))
         raise TenfoldError(
@@ -179,11 +179,6 @@ def images_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source]:
         )
     # A row with neither is a broken image.
     return [content or places.get(path, b"") for content, path in pairs]
-
-
-def _beside(file: Path, path: str) -> str:
-    named = file.parent / path.replace("\\", "/")
-    return str(named if named.is_file() else file.parent / named.name)
 
 
 def _labels(column: "pa.ChunkedArray", file: Path, name: str) -> list[Label]:

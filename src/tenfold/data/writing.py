@@ -38,17 +38,14 @@ def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = No
             (folder / split).mkdir()
             for number, content in enumerate(_png_files(images, split, progress), start=1):
                 (folder / split / f"{number}.png").write_bytes(content)
-            write_text(folder / f"{split}Labels.csv", _label_table(images, split))
-
-
-def _label_table(images: Images, split: str) -> str:
-    names = [images.class_names[label] for label in images.labels]
-    columns: dict[str, Sequence[Any]] = {"id": range(1, len(names) + 1), "label": names}
-    if not np.array_equal(images.ids, numbered_ids(split, len(images))):
-        columns[ORIGINAL_ID] = images.ids.tolist()
-    if images.groups is not None:
-        columns[GROUP] = images.groups.tolist()
-    return table_text(list(columns), zip(*columns.values(), strict=True))
+            names = [images.class_names[label] for label in images.labels]
+            columns: dict[str, Sequence[Any]] = {"id": range(1, len(names) + 1), "label": names}
+            if not np.array_equal(images.ids, numbered_ids(split, len(images))):
+                columns[ORIGINAL_ID] = images.ids.tolist()
+            if images.groups is not None:
+                columns[GROUP] = images.groups.tolist()
+            text = table_text(list(columns), zip(*columns.values(), strict=True))
+            write_text(folder / f"{split}Labels.csv", text)
 
 
 def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
