@@ -239,27 +239,6 @@ def test_row_11_what_a_batch_may_use_can_not_be_altered_or_misused(tmp_path):
             read_cifar(file, Settings())
 
 
-def test_row_22_record_too_short(tmp_path):
-    write_binary10(tmp_path, *make_arrays())
-    file = tmp_path / "data_batch_2.bin"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(TenfoldError, match=r"data_batch_2\.bin: the record at byte 9219 has 3072"):
-        read_cifar(tmp_path, Settings())
-    file.write_bytes(b"")
-    with pytest.raises(TenfoldError, match=r"record at byte 0 has 0 bytes instead of 3073"):
-        read_cifar(tmp_path, Settings())
-
-
-def test_row_22_label_above_nine(tmp_path):
-    write_binary10(tmp_path, *make_arrays())
-    file = tmp_path / "test_batch.bin"
-    content = bytearray(file.read_bytes())
-    content[3073 * 2] = 10
-    file.write_bytes(content)
-    with pytest.raises(TenfoldError, match=r"test_batch\.bin: the label at byte 6146 is 10 where"):
-        read_cifar(tmp_path, Settings())
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -192,7 +192,7 @@ def test_two_csv_files_for_one_split(tmp_path):
         read(tmp_path)
 
 
-def test_row_26_broken_pictures_are_named_by_their_file(tmp_path):
+def test_row_26_broken_images_are_named_by_their_file(tmp_path):
     make_kaggle(tmp_path)
     (tmp_path / "train" / "3.png").write_bytes(b"junk")
     with pytest.raises(TenfoldError, match=r"1 of 4 .* train/3\.png"):
@@ -284,7 +284,7 @@ def test_absolute_paths_are_read_also_where_the_folder_was_moved(tmp_path, place
     assert list(classes_of(root)) == [f"{place}/{n}.png" for n in range(4)]
 
 
-def test_absolute_paths_of_windows_and_of_pictures_elsewhere(tmp_path):
+def test_absolute_paths_of_windows_and_of_images_elsewhere(tmp_path):
     lines = {f"C:\\mine\\images\\{n}.png,{LABELS[n]}": f"images/{n}.png" for n in range(4)}
     make_table(tmp_path / "set", "path,label", lines)
     assert list(classes_of(tmp_path / "set").values()) == list(LABELS)
@@ -296,7 +296,7 @@ def test_absolute_paths_of_windows_and_of_pictures_elsewhere(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["train_images", "images", "train", "Training_Set/deeper"])
-def test_train_csv_beside_a_folder_of_its_pictures(tmp_path, folder):
+def test_train_csv_beside_a_folder_of_its_images(tmp_path, folder):
     lines = {f"{n}.png,{label}": f"{folder}/{n}.png" for n, label in enumerate(LABELS)}
     make_table(tmp_path, "image_id,label", lines, name="train.csv")
     for number in range(4):
@@ -307,7 +307,7 @@ def test_train_csv_beside_a_folder_of_its_pictures(tmp_path, folder):
     assert dataset.test is None
 
 
-def test_a_training_picture_is_never_taken_from_the_test_folder(tmp_path):
+def test_a_training_image_is_never_taken_from_the_test_folder(tmp_path):
     make_kaggle(tmp_path)
     (tmp_path / "train" / "3.png").rename(tmp_path / "moved.png")
     save(tmp_path / "test" / "3.png", 3)

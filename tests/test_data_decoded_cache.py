@@ -52,7 +52,7 @@ def is_mapped(array):
     return array is not None
 
 
-def test_the_second_reading_opens_no_picture(pictures, cache):
+def test_the_second_reading_opens_no_image(pictures, cache):
     first, labels = labels_read(pictures)
     assert labels == {"Decoding images"}
     second, labels = labels_read(pictures)
@@ -184,7 +184,7 @@ def test_the_range_of_other_data_can_be_asked_for(tmp_path, cache):
     assert len(entries(cache)) == 3  # One for each window.
 
 
-def test_many_pictures_are_resized_once(cache, make_images, monkeypatch):
+def test_many_images_are_resized_once(cache, make_images, monkeypatch):
     monkeypatch.setattr(resizing, "MIN_KEPT", 40)
     images = make_images(40, size=(12, 12))
     calls = []

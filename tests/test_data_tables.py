@@ -113,7 +113,7 @@ def test_row_22_wrong_parquet(tmp_path, options, message):
         read(tmp_path)
 
 
-def test_row_26_broken_pictures_in_parquet(tmp_path):
+def test_row_26_broken_images_in_parquet(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 

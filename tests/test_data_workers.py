@@ -51,7 +51,7 @@ def test_results_come_in_order(num_items):
     assert list(map_on_cores(double, range(50), num_items=num_items)) == list(range(0, 100, 2))
 
 
-def test_many_pictures_go_to_two_other_processes_and_few_to_none():
+def test_many_images_go_to_two_other_processes_and_few_to_none():
     many = set(map_on_cores(process_id, range(200), num_items=MODES["processes"]))
     assert os.getpid() not in many
     assert 1 <= len(many) <= 2

@@ -37,6 +37,7 @@ def python_batch(*, label: int = 3, num_pixels: int = 3072) -> bytes:
     ("name", "content", "place"),
     [
         ("data_batch_1.bin", binary_batch(length=4 * RECORD - 5), "record at byte 9219 has 3068"),
+        ("data_batch_1.bin", b"", "record at byte 0 has 0 bytes instead of 3073"),
         ("data_batch_1.bin", binary_batch(label=10), "label at byte 6146 is 10"),
         ("train.bin", b"\0" * 3074 + b"\0\x64" + b"\0" * 3072, "label at byte 3075 is 100"),
         ("data_batch_1", python_batch(label=10), "entry 2 of key 'labels' is 10"),

@@ -35,12 +35,9 @@ def is_archive(path: Path) -> bool:
 
 
 def read_archive(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Path and content of each file of a tar archive whose path is `wanted`, in order.
-
-    Nothing is written to disk. Raises TenfoldError, naming archive and member, for a path that
-    leads out of it, for links and devices, wanted or not, and for more than MAX_BYTES in all; and
-    naming the archive where it is damaged.
-    """
+    """Path and content of each file of a tar archive whose path is `wanted`, in order. Raises
+    TenfoldError for a member that leads out of it, for links and devices, wanted or not, for more
+    than MAX_BYTES in all, and where the archive is damaged."""
     total = 0
     try:
         with tarfile.open(path, tarinfo=CarefulTarInfo) as archive:

@@ -31,11 +31,8 @@ _BATCH = r"(data_batch_\d+|test_batch)"
 
 
 class _Layout(NamedTuple):
-    """How one of the publications names its files.
-
-    batches: pattern of their names. beside: its file of class names, or the end of those of labels.
-    key: the label's byte in a record, or the labels' name in a pickle.
-    """
+    """How a publication names its files. beside: that of class names, or how those of labels end.
+    key: the label's byte in a record, or the labels' name in a pickle."""
 
     kind: str
     name: str
@@ -59,19 +56,15 @@ _LAYOUTS = (
 
 
 def is_cifar(path: Path) -> bool:
-    """Whether there are such batches in a folder or an archive, or whether a file is called as one.
-
-    Raises TenfoldError for an archive that is damaged or not to be trusted.
-    """
+    """Whether there are such batches in a folder or an archive, or a file is called as one. Raises
+    TenfoldError for an archive that is damaged or not to be trusted."""
     return any(layout.is_batch(file.name) for file, _ in _files(path) for layout in _LAYOUTS)
 
 
 def read_cifar(path: Path, settings: Settings) -> Dataset:
-    """CIFAR-10 or CIFAR-100 from the batches in a folder or an archive, or from one batch.
-
-    Raises TenfoldError, with file and byte or key, where a record is cut off, a label too large, or
-    a pickle asks for more than arrays need; and where there are no batches, or two data sets.
-    """
+    """CIFAR-10 or CIFAR-100 from the batches in a folder or an archive, or from one batch. Raises
+    TenfoldError, with file and byte or key, where one is damaged or a pickle asks for more than
+    arrays need; and where there are no batches, or two data sets."""
     layout, files = _find(path)
     batches = sorted(filter(layout.is_batch, files), key=lambda name: (len(name), name))
     test = [name for name in batches if name == layout.test and len(batches) > 1]

@@ -31,11 +31,8 @@ class Correction(NamedTuple):
 
 
 def read_corrections(path: Path) -> dict[str, Correction]:
-    """The rows of a file of corrections, by id.
-
-    Raises TenfoldError, naming the line, for a file that isn't there or isn't such a table, an
-    unknown action, an image that is judged twice, and a correction without a label.
-    """
+    """The rows of a file of corrections, by id. Raises TenfoldError, naming the line, for whatever
+    is wrong in it."""
     if not path.is_file():
         raise TenfoldError(f"There is no file of corrections {path}; a run's page writes one.")
     found: dict[str, Correction] = {}

@@ -31,11 +31,8 @@ _LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
 
 
 class LabelRow(NamedTuple):
-    """A line of a CSV file, which labels an image.
-
-    names: what each column that may name the image has, the first of them being `name` until
-    somebody knows better. split: train, validation or test. group: such as its patient, or empty.
-    """
+    """A line of a CSV file, which labels an image. names: what each column that may name the image
+    has, the first of them being `name` until somebody knows better. group: such as its patient."""
 
     file: Path
     line: int
@@ -53,13 +50,9 @@ class LabelRow(NamedTuple):
 
 
 def csv_folder_table(path: Path) -> Table:
-    """The images that CSV files in a folder name, or those that one CSV file names.
-
-    Class names are those of `classes.txt` in its order, otherwise those that occur, sorted. Ids
-    are the column `original_id`, otherwise the split and the column `id`, as in `train/1`, or the
-    file names of a `labels.csv`. Raises TenfoldError with file and line for whatever is wrong in
-    the CSV files, and for an image that is missing or named twice.
-    """
+    """The images that CSV files in a folder name, or those that one CSV file names. Ids are the
+    column `original_id`, otherwise the split and the column `id`, as in `train/1`, or the file
+    names of a `labels.csv`. Raises TenfoldError with file and line for whatever is wrong there."""
     root, tables = tables_at(path)
     files = list(picture_files(root))
     finder = _Finder(root, files, single=None in tables)
@@ -340,11 +333,7 @@ def _ends(path: str) -> list[str]:
 def _find_images(
     rows: Sequence[LabelRow], finder: _Finder
 ) -> Iterator[tuple[LabelRow, PictureFile]]:
-    """The rows of one table, called by the column that names images, and each one's file.
-
-    Raises TenfoldError for an image that is missing or unclear, and for columns that mean
-    different ones.
-    """
+    """The rows of one table, called by the column that names images, and each one's file."""
     if not rows:
         return
     found = {
@@ -370,8 +359,7 @@ def _find_images(
 def _column_of_images(
     rows: Sequence[LabelRow], found: Mapping[str, Sequence[Sequence[PictureFile]]]
 ) -> str:
-    """The column that names most files as they are called, failing that without their suffix.
-    Raises TenfoldError where two are as good and mean different ones."""
+    """The column that names most files as they are called, failing that without their suffix."""
     merits = {}
     for column, own in found.items():
         whole = [

@@ -52,13 +52,10 @@ _SECONDS_BEFORE_ABANDONED = 86_400
 
 @dataclass
 class Decoded:
-    """Images in order, without the broken ones.
-
-    pixels: `(n, S, S, 3)` uint8, read-only where mapped from the cache. sizes: original heights and
-    widths. broken: position among all of them -> why the image there can't be read. white_level:
-    the greatest value of files of sixteen bits, of all of them the least of WHITE_LEVELS that holds
-    it; 0 where there are none. groups: of each image, such as its patient, or empty.
-    """
+    """Images in order, without the broken ones: pixels `(n, S, S, 3)` uint8, read-only where mapped
+    from the cache; original heights and widths; position among all of them -> why the image there
+    can't be read. white_level: the greatest value of files of sixteen bits, of all of them the
+    least of WHITE_LEVELS that holds it, or 0. groups: of each image, such as its patient."""
 
     pixels: NDArray[np.uint8]
     sizes: list[Sequence[int]] = field(default_factory=list)

@@ -93,13 +93,9 @@ def _visible(path: Path) -> list[os.DirEntry[str]]:
 
 
 def image_folder_table(path: Path) -> Table:
-    """The images of a folder of class folders, with or without split folders above those.
-
-    Class names are the folders' names, sorted over all splits: by value where all of them are
-    whole numbers, otherwise by code point. Ids are paths relative to the folder. Raises
-    TenfoldError for a folder without images or with fewer than two classes, for folders that
-    may be splits or classes, and for two spellings of one split.
-    """
+    """The images of a folder of class folders, with or without split folders above those. Ids are
+    paths relative to the folder. Raises TenfoldError for folders that may be splits or classes, and
+    for two spellings of one split."""
     root = folder_within(path)
     splits, notes, said = _arrange(root)
     what = f": {', '.join(said)}" if said else ""

@@ -38,11 +38,7 @@ COLUMNS = {"Image": ("img", "image"), "ClassLabel": ("label", "fine_label", "lab
 
 
 def parquet_table(path: Path) -> Table:
-    """The data set in a parquet file, or in a folder of them; one file without a split is train.
-
-    Raises TenfoldError where a file is damaged or lacks an image or label column, and where a label
-    is missing or none.
-    """
+    """The images in a parquet file, or in a folder of them; one file without a split is train."""
     rows: dict[str, list[Row]] = defaultdict(list)
     declared: tuple[str, ...] | None = None
     for split, files in files_by_split(path).items():

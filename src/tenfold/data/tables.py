@@ -124,11 +124,7 @@ def as_text(value: object, place: str | Path) -> str:
 
 
 def number_table(table: Table) -> tuple[dict[str, Sequence[Row]], NumberedLabels]:
-    """The splits that have labels, in order, and the class of each row.
-
-    Raises TenfoldError as `number_labels` does, for fewer than two classes, and where no training
-    image is left.
-    """
+    """The splits that have labels, in order, and the class of each row."""
     rows = {split: table.rows[split] for split in SPLITS if table.rows.get(split)}
     numbered = number_labels(
         {split: [row.label for row in own] for split, own in rows.items()},
@@ -155,11 +151,8 @@ def ids_of(split: str, rows: Sequence[Row]) -> NDArray[np.str_]:
 
 
 def decode_table(table: Table, settings: Settings) -> Dataset:
-    """The data set of the rows.
-
-    Raises TenfoldError as `number_table` does, for broken images, all of them listed, unless they
-    are to be skipped, and where no training image is left.
-    """
+    """The data set of the rows. Raises TenfoldError for labels that are none, and for broken
+    images, all of them listed, unless they are to be skipped."""
     from tenfold.data.decoded import decode_files  # What a table alone does without.
     from tenfold.data.decoding import WHITE_LEVELS
 
@@ -310,11 +303,9 @@ def _not_allowed(value: Label, declared: Sequence[str] | None, where: str) -> Te
 
 
 def _one_spelling(names: Sequence[set[str]]) -> tuple[dict[str, str], list[str]]:
-    """What to call the class of each name, and what a person must know of that.
-
-    names: of each split. Two that differ in case alone are one class, called as in the first
-    split, where no split has both; else they are two, as in `a` and `A`.
-    """
+    """What to call the class of each name of each split, and what a person must know of that. Two
+    that differ in case alone are one class, called as in the first split, where no split has both;
+    else they are two, as in `a` and `A`."""
     variants: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(name for own in names for name in sorted(own)):
         variants[name.casefold()].append(name)
