@@ -101,7 +101,7 @@ def from_arrays(
     keys = keys or {split: (f"{split} images", f"{split} labels") for split in parts}
     more = more or {}
     names, labels, notes = number_labels(
-        {s: _labels(own, f"{place}: {keys[s][1]}") for s, (_, own) in parts.items()},
+        {split: np.atleast_1d(own).tolist() for split, (_, own) in parts.items()},
         declared=None if class_names is None else names_declared(class_names, place),
         place=place,
         where=lambda split, position: f"{place}: {keys[split][1]}[{position}]",
@@ -135,17 +135,3 @@ def _pixels(pixels: NDArray[Any], what: str) -> NDArray[np.uint8]:
             "expected; convert it."
         )
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
-
-
-def _labels(values: Any, what: str) -> list[int | str]:
-    labels = np.asarray(values)
-    if labels.dtype.kind == "O":  # As tables of strings come.
-        labels = np.array(labels.tolist())
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
-        raise TenfoldError(
-            f"{what} is {labels.shape} {labels.dtype}, where (N,) whole numbers or names were "
-            "expected; convert it."
-        )
-    return list(labels.tolist())

@@ -21,7 +21,6 @@ from tenfold.data.folders import picture_files
 from tenfold.data.images import Source
 from tenfold.data.tables import (
     GROUP_COLUMNS,
-    Label,
     Row,
     Table,
     as_text,
@@ -49,7 +48,7 @@ def parquet_table(path: Path) -> Table:
                 group = [name for name in GROUP_COLUMNS if name in schema.names][:1]
                 own_id = ["id"] if "id" in schema.names else []
                 table = opened.read(columns=[image, label, *own_id, *group])
-            labels = _labels(table.column(label), file, label)
+            labels = table.column(label).to_pylist()
             sources = images_in(table.column(image), file, image)
             ids, groups = (texts_in(table, column, file) for column in (own_id, group))
             shown = str(file) if file == path else file.relative_to(path).as_posix()
@@ -175,22 +174,3 @@ def images_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source]:
         )
     # A row with neither is a broken image.
     return [content or places.get(path, b"") for content, path in pairs]
-
-
-def _labels(column: "pa.ChunkedArray", file: Path, name: str) -> list[Label]:
-    labels: list[Label] = []
-    for row, value in enumerate(column.to_pylist(), start=1):
-        one = value[0] if isinstance(value, list) and len(value) == 1 else value
-        if one is None or one != one:  # not a number
-            raise TenfoldError(f"{file}: row {row} has no {name}; add it or remove the row.")
-        if isinstance(one, bytes):
-            one = as_text(one, file)
-        if isinstance(one, int) or (isinstance(one, float) and one.is_integer()):
-            one = int(one)
-        if not isinstance(one, int | str):
-            raise TenfoldError(
-                f"{file}: column {name} holds {column.type}, such as {value!r} in row {row}, where "
-                "a whole number or a name was expected for each image; convert it."
-            )
-        labels.append(one)
-    return labels

@@ -12,8 +12,9 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ class Row(NamedTuple):
 
     source: Source
     shown: str
-    label: Label
+    label: Any
     id: str | None
     place: str = ""
     stamp: str = ""
@@ -239,7 +240,7 @@ def _group_notes(splits: Mapping[str, Images]) -> list[str]:
 
 
 def number_labels(
-    values: Mapping[str, Sequence[Label]],
+    values: Mapping[str, Sequence[Any]],
     *,
     declared: tuple[str, ...] | None,
     place: str | Path,
@@ -251,11 +252,14 @@ def number_labels(
     number or name that occurs is a class of that name; of names that differ in case alone, see
     `_one_spelling`. where: what messages call the image of a split at a position. Splits of which
     all labels are -1 are left out, with a note. Raises TenfoldError for other labels that stand for
-    none, and for those that are not declared.
+    none or are neither number nor name, and for those that are not declared.
     """
-    bare = [split for split, own in values.items() if own and set(own) <= set(_NO_LABEL)]
-    notes = [f"The {split} split of {place} has no labels and was left out." for split in bare]
-    labelled = {split: own for split, own in values.items() if split not in bare}
+    labelled, notes = dict[str, list[Label]](), list[str]()
+    for split, own in values.items():
+        labelled[split] = [_plain_label(v, partial(where, split, n)) for n, v in enumerate(own)]
+        if own and set(labelled[split]) <= set(_NO_LABEL):
+            del labelled[split]
+            notes.append(f"The {split} split of {place} has no labels and was left out.")
     if declared:
         names = declared
         numbers: dict[Label, int] = {plain_name(name): n for n, name in enumerate(names)}
@@ -269,10 +273,11 @@ def number_labels(
         numbers = {name: order[own] for name, own in called.items()}
         notes += more
         every = set().union(*labelled.values())
-        for largest in _LARGEST_OF_FEW_BITS:  # Often stands for no label, and may as well be one.
-            if largest in every and largest - 1 not in every:
-                notes.append(f"The label {largest} in {place} is a class; leave out what has none.")
-                logger.warning(notes[-1])
+        notes += [
+            f"The label {largest} in {place} is a class; leave out images that have no label."
+            for largest in _LARGEST_OF_FEW_BITS
+            if largest in every and largest - 1 not in every
+        ]
 
     def number_of(value: Label) -> int | None:
         if declared and (isinstance(value, int) or value in numbers):
@@ -288,6 +293,23 @@ def number_labels(
                 raise _not_allowed(value, declared, where(split, own.index(value)))
         labels[split] = np.array([known[value] for value in own], dtype=np.int64)
     return NumberedLabels(names, labels, notes)
+
+
+def _plain_label(value: Any, where: Callable[[], str]) -> Label:
+    """A whole number or a name, whatever it was kept as."""
+    one = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if isinstance(one, bytes):
+        one = as_text(one, where())
+    if one is None or one != one:  # Not a number.
+        raise TenfoldError(f"{where()} has no label; add it or remove the image.")
+    if isinstance(one, int) or (isinstance(one, float) and one.is_integer()):
+        return int(one)
+    if not isinstance(one, str):
+        raise TenfoldError(
+            f"{where()} has the label {value!r}, where a whole number or a name was expected; "
+            "convert it."
+        )
+    return one
 
 
 def _not_allowed(value: Label, declared: Sequence[str] | None, where: str) -> TenfoldError:
