@@ -105,7 +105,7 @@ def test_colour_and_compressed_files_are_read(tmp_path):
     np.testing.assert_array_equal(grey(tmp_path / "rle.dcm"), grey(write(tmp_path / "a.dcm")))
 
 
-def test_what_is_no_single_picture_or_is_damaged_is_said(tmp_path):
+def test_what_is_no_single_image_or_is_damaged_is_said(tmp_path):
     frames = write(tmp_path / "f.dcm", np.stack([GREY] * 3).reshape(48, 16), Rows=16)
     dataset = pydicom.dcmread(frames)
     dataset.NumberOfFrames = 3

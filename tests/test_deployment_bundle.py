@@ -61,7 +61,7 @@ def test_its_script_gives_the_answers_of_the_predictor(model, tmp_path):
     first, second = found.stdout.splitlines()
     expected = Predictor(model).predict(tmp_path / "a.png")
     assert first.endswith(f"{expected.label} ({expected.confidence:.1%})")
-    assert "can't be read (is no picture of a kind that can be read" in second
+    assert "can't be read (is no image of a kind that can be read" in second
     found = subprocess.run([sys.executable, "-Es", str(script)], capture_output=True, check=False)
     assert (found.returncode, found.stderr[:27]) == (1, b"Name the class of images: p")
 
