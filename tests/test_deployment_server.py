@@ -617,6 +617,12 @@ def test_the_page_the_lists_and_the_figures(server, predict):
     assert "https:" not in page  # It needs no network.
     found = httpx.get(server.address + "openapi.json").json()
     assert {"/predict", "/v2/health/ready", "/metrics"} <= set(found["paths"])
+    # What is refused for being empty is also none by its description.
+    bodies = found["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert bodies["image/*"]["schema"]["minLength"] == 1
+    assert bodies["application/json"]["schema"]["properties"]["image"]["minLength"] == 1
+    shape = found["components"]["schemas"]["Input"]["properties"]["shape"]["prefixItems"]
+    assert [shape[0]["minimum"], *(side["const"] for side in shape[1:])] == [1, 16, 16, 3]
     predict(NOISE)
     httpx.get(server.address + "nothing")
     values = served.figures(server)

@@ -92,7 +92,7 @@ class Service:
     async def body(self, request: Request, read: Callable[[bytes], T]) -> T:
         """What `read` makes of a request's body, uncompressed."""
         body, most = await request.body(), self._limits.max_bytes
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        encoding = request.headers.get("content-encoding", "").strip().lower()
         return await self.aside(lambda: read(uncompressed(body, encoding, most)))
 
     def pixels(self, content: bytes) -> NDArray[np.uint8]:
@@ -126,7 +126,7 @@ class Service:
 
 def uncompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """What gzip or deflate made `body` of. Raises HTTPException, and for more than `max_bytes`."""
-    if encoding == "identity":
+    if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise HTTPException(415, "Bodies may be compressed by gzip or deflate")
@@ -208,9 +208,8 @@ def create_application(service: Service, *, name: str, max_bytes: int) -> FastAP
     )
     _add_endpoints(app, service, name)
     _add_protocol(app, service, name)
-    schema = app.openapi()  # Made once, and kept.
-    request = protocol.InferenceRequest.model_json_schema(ref_template=_REFERENCE)
-    schema["components"] = {"schemas": request.pop("$defs") | {"InferenceRequest": request}}
+    # Made once, and kept.
+    app.openapi()["components"] = {"schemas": protocol.schemas(service.predictor.image_size)}
     return app
 
 
@@ -306,10 +305,11 @@ def _body(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": schemas}}
 
 
-_REFERENCE = "#/components/schemas/{model}"
 _FILE = {"type": "string", "format": "binary", "minLength": 1}
 _FORM = {"type": "object", "required": ["image"], "properties": {"image": _FILE}}
 _JSON = ImageRequest.model_json_schema(by_alias=False)
 _IMAGE_BODY = _body({"image/*": _FILE, "multipart/form-data": _FORM, "application/json": _JSON})
-_INFER_BODY = _body({"application/json": {"$ref": _REFERENCE.format(model="InferenceRequest")}})
+_INFER_BODY = _body(
+    {"application/json": {"$ref": protocol.REFERENCE.format(model="InferenceRequest")}}
+)
 _REFUSALS: Any = {"default": {"description": "Why not, in the field `error`."}}

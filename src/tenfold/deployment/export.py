@@ -54,17 +54,13 @@ NUM_CALIBRATED = 500
 NUM_COMPARED = 10_000
 """Images of the gate at most: of the test split, or of another where there is none."""
 
-NUM_SAMPLES = 8
-PUBLIC = ("cifar10", "cifar100", "digits")
-"""Data sets whose images anybody may have seen: so many are in the file, to try it with."""
+NUM_SAMPLES, PUBLIC = 8, ("cifar10", "cifar100", "digits")
+"""Images in the file, to try it with, of data that anybody may have seen."""
 
-LICENCE = "not stated; mind that of the training pictures"
+LICENCE = "not stated; mind that of the training images"
 
 SCORES = {"num_images", "accuracy_interval", "macro_f1", "balanced_accuracy", "per_class"}
-THRESHOLD = {"accuracy", "confidence", "num_images"}
-POINT = {"class_name", "sensitivity", "threshold"}
-"""What the file says of each split besides the accuracy, of a confidence from which on predictions
-may be used, and of a probability by which a class is found."""
+"""What the file says of each split besides the accuracy."""
 
 TIMED_BATCHES, TIMED_SECONDS = (1, 8, 64), 1.0
 
@@ -214,7 +210,7 @@ def in_eight_bits(result: Result, predictor: Predictor, compared: dict[str, Imag
 def _facts(model: TrainedModel, result: Result) -> dict[str, Any]:
     """What a user of the file needs besides the graph, as far as model and result say it."""
     fitted, views, splits = fitted_of(result), model.recipe.evaluation, result.splits
-    thresholds, points = fitted.thresholds if fitted else (), operating_points_of(result)
+    thresholds = fitted.thresholds if fitted else ()
     return {
         "format": FORMAT,
         "tenfold": __version__,
@@ -222,10 +218,10 @@ def _facts(model: TrainedModel, result: Result) -> dict[str, Any]:
         "image_size": model.image_size,
         "temperature": model.temperature,
         "window": model.window,
-        "thresholds": [each.model_dump(include=THRESHOLD) for each in thresholds],
+        "thresholds": [each.to_dict() for each in thresholds],
         "sets": set_facts(fitted),
         "unfitted": why_unfitted(result),
-        "operating_points": [each.model_dump(include=POINT) for each in points],
+        "operating_points": [each.to_dict() for each in operating_points_of(result)],
         "scores": {k: split.model_dump(include=SCORES, mode="json") for k, split in splits.items()},
         "accuracy": {split: metrics.accuracy for split, metrics in splits.items()},
         "views": {"kind": views.views, "below": views.views_below},

@@ -3,6 +3,7 @@
 N images of H by W pixels, C classes.
 """
 
+import copy
 import logging
 import warnings
 from collections import Counter
@@ -40,21 +41,21 @@ class Exported(nn.Module):
 
     def __init__(self, model: TrainedModel, *, has_map: bool) -> None:
         super().__init__()
-        self.network, self.temperature = model.module, model.temperature
+        self.network, self.temperature = copy.deepcopy(model.module), model.temperature
         mean, std = (torch.tensor(values)[None, :, None, None] for values in model.normalisation)
         self.register_buffer("mean", 255 * mean)
         self.register_buffer("scale", 1 / (255 * std))
         self._maps: list[Tensor] = []
         if not has_map:
             return
-        parts = parts_of(model.module, model.image_size)
+        parts = parts_of(self.network, model.image_size)
         if (last := parts.last) is None:
             raise TenfoldError(
                 f"A {model.recipe.model.name} network has no maps of where something is; export "
                 "it without --maps."
             )
         self._head, to_maps = parts.head, last.as_maps or (lambda output: output)
-        self.handle = last.module.register_forward_hook(
+        last.module.register_forward_hook(
             lambda module, inputs, output: self._maps.append(to_maps(output))
         )
 
@@ -116,9 +117,6 @@ def write_onnx(
             f"{model.recipe.model.name} can't be written as ONNX of opset {opset} "
             f"({type(error).__name__}: {first_line(error)}); try another --opset."
         ) from error
-    finally:
-        if has_map:
-            exported.handle.remove()
 
 
 def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:

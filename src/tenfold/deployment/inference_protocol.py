@@ -20,6 +20,7 @@ MOST_JSON_BYTES = 4_000_000
 MOST_OF = {b"{": 1_000, b'"': 10_000, b"[": 65_536, b",": 1_000_000}
 """What the JSON part may hold of each, for no other thread of Python runs while it is parsed."""
 
+REFERENCE = "#/components/schemas/{model}"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
 
 T = TypeVar("T")
@@ -80,6 +81,16 @@ def describe(
         "output": [{**each, "data_type": "TYPE_FP32", "dims": [num_classes]} for each in outputs],
     }
     return known | model, known | configuration
+
+
+def schemas(size: tuple[int, int]) -> dict[str, Any]:
+    """The models above by name, for images of that size, as OpenAPI has them."""
+    request = InferenceRequest.model_json_schema(ref_template=REFERENCE)
+    found: dict[str, Any] = request.pop("$defs") | {"InferenceRequest": request}
+    number = {"type": "integer", "minimum": 1, "maximum": MOST_IMAGES}
+    shape = {"prefixItems": [number, *({"const": side} for side in (*size, 3))]}
+    found["Input"]["properties"]["shape"].update(shape)
+    return found
 
 
 def require_few(text: bytes, most: dict[bytes, int], remedy: str) -> None:

@@ -103,8 +103,7 @@ class Predictor:
             self._session = opened(exact=True)
         self.class_names: tuple[str, ...] = tuple(facts["class_names"])
         self.image_size: tuple[int, int] = tuple(facts["image_size"])
-        level = facts.get("white_level")  # All that older versions knew of windows.
-        self.window: Window = tuple(facts.get("window") or ((0, level) if level else ()))
+        self.window: Window = tuple(facts.get("window", ()))
         self.has_map = any(output.name == "where" for output in self._session.get_outputs())
         self._views: str = "one" if one_view else facts["views"]["kind"]
         # What was fitted on several views promises nothing for one.
