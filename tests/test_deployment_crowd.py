@@ -34,6 +34,12 @@ def model(folder):
     return folder / served.MODEL
 
 
+@pytest.fixture(scope="module")
+def server(model, folder, many_files):
+    with served.serving(model, folder=folder) as running:
+        yield running
+
+
 @pytest.fixture(scope="module", autouse=True)
 def many_files():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -75,11 +81,10 @@ async def crowd(server, contents):
 
 
 @pytest.mark.long
-def test_row_43_a_thousand_clients_get_their_own_answers(model, folder):
+def test_row_43_a_thousand_clients_get_their_own_predictions(server, model):
     contents = [image(seed) for seed in range(1000)]
     expected = Predictor(model, threads=1).predict_many(contents)
-    with served.serving(model, folder=folder) as server:
-        found = asyncio.run(crowd(server, contents))
+    found = asyncio.run(crowd(server, contents))
     answered = 0
     for (status, header, reply), right in zip(found, expected, strict=True):
         if status == 503:
@@ -133,33 +138,30 @@ async def slow_ones(server, number):
 
 
 @pytest.mark.long
-def test_row_42_five_hundred_slow_clients_are_closed_and_others_served(model, folder):
-    with served.serving(model, folder=folder) as server:
-        statuses, seconds = asyncio.run(slow_ones(server, 500))
+def test_row_42_five_hundred_slow_clients_are_closed_and_others_served(server):
+    statuses, seconds = asyncio.run(slow_ones(server, 500))
     assert set(statuses) == {200}
     assert seconds < 10
 
 
-def test_row_42_clients_that_take_nothing_are_closed(model, folder):
-    with served.serving(model, folder=folder) as server:
-        before = served.figures(server)["process_open_fds"]
-        sockets = []
+def test_row_42_clients_that_take_nothing_are_closed(server):
+    def num_open():
+        return served.figures(server)["process_open_fds"]
+
+    before, deadline = num_open(), time.monotonic() + 25
+    with contextlib.ExitStack() as opened:
         for _ in range(20):
-            sockets.append(socket.socket())
-            sockets[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            sockets[-1].connect((server.host, server.port))
-            sockets[-1].setblocking(False)
+            connection = opened.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((server.host, server.port))
+            connection.setblocking(False)
             with contextlib.suppress(BlockingIOError):
-                sockets[-1].send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400)
+                connection.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400)
         time.sleep(1)
-        held = served.figures(server)["process_open_fds"]
-        deadline = time.monotonic() + 25
-        while served.figures(server)["process_open_fds"] > before + 2:
+        assert num_open() >= before + 20
+        while num_open() > before + 2:
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        for each in sockets:
-            each.close()
-    assert held >= before + 20
 
 
 async def deserters(server):
@@ -173,11 +175,10 @@ async def deserters(server):
     return contents, await crowd(server, contents)
 
 
-def test_row_44_who_leaves_or_is_broken_harms_nobody(model, folder):
-    with served.serving(model, folder=folder) as server:
-        contents, found = asyncio.run(deserters(server))
-        values = served.figures(server)
-        rss = psutil.Process(server.command.process.pid).memory_info().rss
+def test_row_44_who_leaves_or_is_broken_harms_nobody(server, model):
+    contents, found = asyncio.run(deserters(server))
+    values = served.figures(server)
+    rss = psutil.Process(server.command.process.pid).memory_info().rss
     expected = Predictor(model, threads=1).predict_many(contents)
     for right, (status, _, reply) in zip(expected, found, strict=True):
         assert status == (415 if right.error else 200)
@@ -255,10 +256,9 @@ async def soak(server, seconds):
 
 
 @pytest.mark.long
-def test_row_49_memory_and_files_stay_flat(model, folder, pytestconfig):
+def test_row_49_memory_and_files_stay_flat(server, pytestconfig):
     seconds = pytestconfig.getoption("--soak-seconds")
-    with served.serving(model, folder=folder) as server:
-        statuses, memory, files = asyncio.run(soak(server, seconds))
+    statuses, memory, files = asyncio.run(soak(server, seconds))
     half = len(memory) // 2
     # Shown with -rP.
     grown = f"{memory[half] / 1e6:.0f} to {memory[-1] / 1e6:.0f} MB"

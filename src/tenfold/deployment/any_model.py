@@ -56,10 +56,8 @@ def load_any(
     if accuracy is None and sets is None:
         return Loaded(model)
     if (result := model.result) is None:
-        raise TenfoldError(
-            f"{run} alone has no thresholds; name the run's folder, or leave out --sets and "
-            "--accuracy."
-        )
+        remedy = "name the run's folder, or leave out --sets and --accuracy"
+        raise TenfoldError(f"{run} alone has no thresholds; {remedy}.")
     threshold, fitted = 0.0, fitted_of(result)
     if accuracy is not None:
         known = [each.to_dict() for each in (fitted.thresholds if fitted else ())]

@@ -31,14 +31,10 @@ from tenfold.deployment.predictor import Predictor
 
 PAGE = Path(__file__).with_name("page.html")
 
+# Of a progressive JPEG; each takes a pass over all of its pixels, and cameras write ten or so.
 MOST_SCANS = 100
-"""Of a progressive JPEG; each takes a pass over all of its pixels, and cameras write ten or so."""
-
-MOST_MARKS = dict.fromkeys((b'"', b"[", b"{", b","), 50)
-"""In JSON around an image, for each takes time to parse."""
-
-FIELDS = ("file", "image")
-"""What the part of a form, or of JSON, that holds the image may be called."""
+MOST_MARKS = dict.fromkeys((b'"', b"[", b"{", b","), 50)  # In JSON around an image.
+FIELDS = ("file", "image")  # What the part of a form, or of JSON, with the image may be called.
 
 T = TypeVar("T")
 
@@ -294,10 +290,8 @@ def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
         add(f"{at}/config", "The same, as Triton has it", lambda: config)
         add(f"{at}/ready", "Whether it answers", ready)
         add(f"{at}/stats", "How much was computed", statistics)
-        summary = "Pixels in, probabilities out"
-        app.post(f"{at}/infer", summary=summary, openapi_extra=_INFER_BODY, responses=_REFUSALS)(
-            infer
-        )
+        summary, path = "Pixels in, probabilities out", f"{at}/infer"
+        app.post(path, summary=summary, openapi_extra=_INFER_BODY, responses=_REFUSALS)(infer)
 
 
 def _body(content: dict[str, Any]) -> dict[str, Any]:
@@ -309,7 +303,6 @@ _FILE = {"type": "string", "format": "binary", "minLength": 1}
 _FORM = {"type": "object", "required": ["image"], "properties": {"image": _FILE}}
 _JSON = ImageRequest.model_json_schema(by_alias=False)
 _IMAGE_BODY = _body({"image/*": _FILE, "multipart/form-data": _FORM, "application/json": _JSON})
-_INFER_BODY = _body(
-    {"application/json": {"$ref": protocol.REFERENCE.format(model="InferenceRequest")}}
-)
+_REQUEST = {"$ref": protocol.REFERENCE.format(model="InferenceRequest")}
+_INFER_BODY = _body({"application/json": _REQUEST})
 _REFUSALS: Any = {"default": {"description": "Why not, in the field `error`."}}

@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
-MOST_WAITING, MOST_TOGETHER = 1024, 64
-"""Images in the queue, above which requests are refused, and in a batch."""
-
+MOST_WAITING, MOST_TOGETHER = 1024, 64  # Images in the queue, and in a batch.
 STOPPED = "The model has stopped and the service is about to end"
 
 logger = logging.getLogger("tenfold")

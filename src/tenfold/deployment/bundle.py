@@ -23,22 +23,17 @@ if TYPE_CHECKING:
 HERE, RULES = Path(__file__).parent, Path(decoding.__file__)
 
 REQUIREMENTS = "numpy>=1.26\nonnxruntime>={onnxruntime}\npillow>=10.4\n"
-OLDEST_RUNTIME, ITS_OPSET = "1.20", 21
-"""Of ONNX Runtime that we are tested with, and the newest opset that it reads."""
+OLDEST_RUNTIME, ITS_OPSET = "1.20", 21  # The latter: the newest that it reads.
 
 PACKAGE = "onnxruntime-web@1.23.2"
+# The files of PACKAGE that a page needs, by their SHA-256 sums. They have the MIT licence.
+WASM = "ort-wasm-simd-threaded"
 RUNTIME = {
-    "ort.wasm.min.js": "c6bc9f8e1d0ecc3983a57910e6a30b2230a512bcd2e0207cd64306459c3de7b4",
-    "ort-wasm-simd-threaded.mjs": (
-        "90a557d15c02bac4504d95b67f431d8594635ed2a0a62a7f2cd83d090ff91d3e"
-    ),
-    "ort-wasm-simd-threaded.wasm": (
-        "45eaee27761ad883742a8d4b8fce1538d60ce43b51adf1726fafccc59b8c1a15"
-    ),
+    "c6bc9f8e1d0ecc3983a57910e6a30b2230a512bcd2e0207cd64306459c3de7b4": "ort.wasm.min.js",
+    "90a557d15c02bac4504d95b67f431d8594635ed2a0a62a7f2cd83d090ff91d3e": f"{WASM}.mjs",
+    "45eaee27761ad883742a8d4b8fce1538d60ce43b51adf1726fafccc59b8c1a15": f"{WASM}.wasm",
 }
-"""The files of PACKAGE that a page needs, with their SHA-256 sums. They have the MIT licence."""
-
-_SLOT = "<!-- A web export has its scripts here. -->\n"
+SLOT = "<!-- A web export has its scripts here. -->\n"
 
 
 def require_new(folder: Path) -> None:
@@ -76,7 +71,7 @@ def write_web(model: Path, folder: Path, runtime: list[Path]) -> list[Path]:
     predictor = Predictor(model, threads=1)
     predictor.threshold = EVEN  # As the service does.
     scripts = [f'<script src="{name}"></script>\n' for name in ("ort.wasm.min.js", "local.js")]
-    page = (HERE / "page.html").read_text(encoding="utf-8").replace(_SLOT, "".join(scripts))
+    page = (HERE / "page.html").read_text(encoding="utf-8").replace(SLOT, "".join(scripts))
     contents: dict[str, str | Path] = {
         "index.html": page,
         "model.json": json.dumps(predictor.known_to_page(model.stem)) + "\n",
@@ -102,7 +97,7 @@ def find_runtime(folder: Path | None, *, progress: Progress | None = None) -> li
     cache's, which npm fills. Raises TenfoldError where they can't be had or are others.
     """
     place = folder or cache_folder() / "web" / PACKAGE
-    files = [place / name for name in RUNTIME]
+    files = [place / name for name in RUNTIME.values()]
     if folder is None and not all(file.is_file() for file in files):
         try:
             package = NpmPackage(PACKAGE, PACKAGE).fetch(place, progress=progress)
@@ -112,15 +107,11 @@ def find_runtime(folder: Path | None, *, progress: Progress | None = None) -> li
                     write_bytes(file, member.read() if member else b"")
             package.unlink()
         except (OSError, KeyError, tarfile.TarError) as error:
-            raise TenfoldError(
-                f"{PACKAGE} can't be had through npm ({error}); name a folder that has it with "
-                "--runtime."
-            ) from error
-    for file in files:
+            wrong = f"{PACKAGE} can't be had through npm ({error})"
+            raise TenfoldError(f"{wrong}; name a folder that has it with --runtime.") from error
+    for file, sum_ in zip(files, RUNTIME, strict=True):
         if not file.is_file():
             raise TenfoldError(f"{place} has no {file.name}; name the folder dist of {PACKAGE}.")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != RUNTIME[file.name]:
-            raise TenfoldError(
-                f"{file} is not that of {PACKAGE}; remove it, or name another folder."
-            )
+        if hashlib.sha256(file.read_bytes()).hexdigest() != sum_:
+            raise TenfoldError(f"{file} is not that of {PACKAGE}; remove or replace it.")
     return files

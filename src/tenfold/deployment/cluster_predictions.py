@@ -71,10 +71,9 @@ def predict_on_cluster(
                     progress("Predicting", done, total)
                 yield row["position"], table
         except ray.exceptions.RayError as error:
-            raise TenfoldError(
-                f"The Ray cluster can't go on ({(str(error).strip() or 'lost').splitlines()[-1]}); "
-                "when it can, the same command does what is missing."
-            ) from None
+            why = (str(error).strip() or "lost").splitlines()[-1]
+            remedy = "when it can, the same command does what is missing"
+            raise TenfoldError(f"The Ray cluster can't go on ({why}); {remedy}.") from None
 
     return predict
 

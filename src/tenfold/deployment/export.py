@@ -48,24 +48,16 @@ from tenfold.recipe import without_places
 from tenfold.results.runs import OperatingPoint, Result, Unfitted, read_provenance, read_result
 from tenfold.run import RunFolder, finished_run
 
-NUM_CALIBRATED = 500
-"""Training images from which the ranges of eight-bit numbers are measured."""
-
-NUM_COMPARED = 10_000
-"""Images of the gate at most: of the test split, or of another where there is none."""
-
+NUM_CALIBRATED = 500  # Training images from which the ranges of eight-bit numbers are measured.
+NUM_COMPARED = 10_000  # Images of a split in the gate, at most.
+# Images in the file, to try it with, of data that anybody may have seen.
 NUM_SAMPLES, PUBLIC = 8, ("cifar10", "cifar100", "digits")
-"""Images in the file, to try it with, of data that anybody may have seen."""
-
 LICENCE = "not stated; mind that of the training images"
 
+# What the file says of each split besides the accuracy.
 SCORES = {"num_images", "accuracy_interval", "macro_f1", "balanced_accuracy", "per_class"}
-"""What the file says of each split besides the accuracy."""
-
 TIMED_BATCHES, TIMED_SECONDS = (1, 8, 64), 1.0
-
-MOST_LOGIT_ERROR = 1e-4
-MOST_POINTS_LOST = 0.01
+MOST_LOGIT_ERROR, MOST_POINTS_LOST = 1e-4, 0.01
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -199,10 +191,8 @@ def in_eight_bits(result: Result, predictor: Predictor, compared: dict[str, Imag
             new = {"thresholds": thresholds, "sets": sets, "num_images": len(own.labels)}
             calibration = fitted.model_copy(update=new)
     elif fitted:
-        calibration = Unfitted(
-            unfitted="eight bits were compared on other images than the run's own validation "
-            "images; export with those, or in floats."
-        )
+        wrong = "eight bits were compared on other images than the run's own validation images; "
+        calibration = Unfitted(unfitted=wrong + "export with those, or in floats.")
     update = {"splits": splits, "calibration": calibration, "operating_points": tuple(points)}
     return result.model_copy(update=update)
 

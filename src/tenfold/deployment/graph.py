@@ -19,16 +19,13 @@ from tenfold.errors import TenfoldError, first_line, require_packages
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.parts import parts_of
 
-OPSET = 18
-"""The exporter's own, which ONNX Runtime has read since 2022."""
-
+OPSET = 18  # The exporter's own, which ONNX Runtime has read since 2022.
 INPUT = "pixels"
-
-EIGHT_BIT_OPERATIONS = (
-    "Conv", "Gemm", "MatMul", "Add", "Concat", "Reshape", "Flatten",
-    "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip",
-)  # fmt: skip
-"""What is computed in eight bits; not temperature and softmax, which would have 256 values."""
+# What is computed in eight bits; not temperature and softmax, which would have 256 values.
+EIGHT_BIT_OPERATIONS = [
+    *("Conv", "Gemm", "MatMul", "Add", "Concat", "Reshape", "Flatten", "Relu", "Clip"),
+    *("MaxPool", "AveragePool", "GlobalAveragePool"),
+]
 
 
 class Exported(nn.Module):
@@ -50,10 +47,8 @@ class Exported(nn.Module):
             return
         parts = parts_of(self.network, model.image_size)
         if (last := parts.last) is None:
-            raise TenfoldError(
-                f"A {model.recipe.model.name} network has no maps of where something is; export "
-                "it without --maps."
-            )
+            name = model.recipe.model.name
+            raise TenfoldError(f"A {name} network has no maps; export it without --maps.")
         self._head, to_maps = parts.head, last.as_maps or (lambda output: output)
         last.module.register_forward_hook(
             lambda module, inputs, output: self._maps.append(to_maps(output))
@@ -88,9 +83,8 @@ def write_onnx(
 
     newest = onnx.defs.onnx_opset_version()
     if not OPSET <= opset <= newest:
-        raise TenfoldError(
-            f"Opset {opset} can't be written here; choose one from {OPSET} to {newest}."
-        )
+        wrong = f"Opset {opset} can't be written here"
+        raise TenfoldError(f"{wrong}; choose one from {OPSET} to {newest}.")
     exported = Exported(model, has_map=has_map).cpu().eval()
     example = torch.zeros(2, *model.image_size, 3, dtype=torch.uint8)
     wanted: dict[str, Any] = {
@@ -142,7 +136,7 @@ def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
         str(prepared),
         str(small),
         Images(),
-        op_types_to_quantize=list(EIGHT_BIT_OPERATIONS),
+        op_types_to_quantize=EIGHT_BIT_OPERATIONS,
         # An addition that gives the logits: they themselves stay in floats.
         nodes_to_exclude=[n.name for n in nodes if "logits" in n.output and n.op_type == "Add"],
         extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},

@@ -44,10 +44,7 @@ def push(run: RunFolder, name: str, *, card: str, private: bool = False) -> str:
             address = str(api.create_repo(name, private=private, exist_ok=True))
             api.upload_folder(repo_id=name, folder_path=folder, commit_message=run.path.parent.name)
         except Exception as error:  # Network, rights, names: the hub's errors share no base.
-            raise TenfoldError(
-                f"{run.path} can't be pushed to {name} ({first_line(error)}); log in with "
-                "`hf auth login`, and check the name and the network."
-            ) from error
+            raise _refused(f"{run.path} can't be pushed to {name}", error) from error
     return address
 
 
@@ -64,10 +61,7 @@ def pull(name: str, runs: Path, *, revision: str | None = None) -> RunFolder:
         try:
             snapshot_download(name, revision=revision, local_dir=folder, allow_patterns=wanted)
         except Exception as error:  # As above.
-            raise TenfoldError(
-                f"{name} can't be pulled ({first_line(error)}); check the name and the network, "
-                "and log in with `hf auth login` if it is private."
-            ) from error
+            raise _refused(f"{name} can't be pulled", error) from error
         for file in REQUIRED:
             if not (folder / file).is_file():
                 raise TenfoldError(f"{name} is no run of tenfold: it has no {file}.")
@@ -80,6 +74,11 @@ def pull(name: str, runs: Path, *, revision: str | None = None) -> RunFolder:
         # Last, since it says that the run is finished.
         shutil.copyfile(folder / "result.json", run.result)
     return run
+
+
+def _refused(what: str, error: Exception) -> TenfoldError:
+    remedy = "check the name and the network, and log in with `hf auth login`"
+    return TenfoldError(f"{what} ({first_line(error)}); {remedy}.")
 
 
 def _leave_out_the_machine(folder: Path) -> None:

@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
-MOST_IMAGES = 256
-"""In one request."""
-
+MOST_IMAGES = 256  # In one request.
+# What JSON may hold, for no other thread of Python runs while it is parsed.
 MOST_JSON_BYTES = 4_000_000
 MOST_OF = {b"{": 1_000, b'"': 10_000, b"[": 65_536, b",": 1_000_000}
-"""What the JSON part may hold of each, for no other thread of Python runs while it is parsed."""
-
 REFERENCE = "#/components/schemas/{model}"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
 

@@ -33,19 +33,12 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 METADATA_KEY, FORMAT = "tenfold", 1
-FACTS = {
-    "class_names", "image_size", "temperature", "thresholds", "views", "accuracy", "data",
-}  # fmt: skip
-"""What a file says of itself at least."""
-
-MOST_DRIFT = 0.005
-"""By which logits of made-up images may differ from those of the export, as a share of their
-range: other kinds of processors round otherwise, by far less."""
-
-EVEN = 0.5
-"""The calibrated confidence below which a prediction is likelier wrong than right."""
-
+FACTS = {"class_names", "image_size", "temperature", "thresholds", "views", "accuracy", "data"}
+EVEN = 0.5  # The calibrated confidence below which a prediction is likelier wrong than right.
 BATCH_SIZE = 64
+# By which logits of made-up images may differ from those of the export, as a share of their
+# range: other kinds of processors round otherwise, by far less.
+MOST_DRIFT = 0.005
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -246,8 +239,7 @@ def _require_same_logits(session: "InferenceSession", facts: dict[str, Any], pat
     if not drift <= MOST_DRIFT:
         raise TenfoldError(
             f"{path} answers otherwise here than where it was exported (its logits by {drift:.0%} "
-            "of their range), so this processor or ONNX Runtime computes it wrongly; export the "
-            "run here, or in floats, without --int8."
+            "of their range); export the run here, or in floats, without --int8."
         )
 
 
@@ -283,9 +275,8 @@ def open_session(
 def read_facts(session: "InferenceSession", path: Path) -> dict[str, Any]:
     """What `tenfold export` wrote about the model. Raises TenfoldError where that is not there."""
     try:
-        facts: dict[str, Any] = json.loads(
-            session.get_modelmeta().custom_metadata_map[METADATA_KEY]
-        )
+        known = session.get_modelmeta().custom_metadata_map
+        facts: dict[str, Any] = json.loads(known[METADATA_KEY])
         if facts["format"] == FORMAT and set(facts) >= FACTS:
             return facts
         wrote = f"was written by another version of tenfold, {facts.get('tenfold', 'unknown')}"

@@ -28,23 +28,13 @@ from tenfold.deployment.options import Limits, ServerOptions
 from tenfold.deployment.predictor import EVEN, Predictor
 from tenfold.errors import TenfoldError
 
-PATIENCE_SECONDS = 9.0
-"""Until a client must have sent headers, or a body, or taken some of what it was sent."""
-
-HEADER_BYTES, MOST_HELD_BYTES = 16_384, 256_000_000
-"""Of a request's headers, and of the bodies of all requests."""
-
-DRAIN_SECONDS = 6.0
-"""For the requests that are being answered when the service is to end."""
-
-SWITCH_SECONDS = 0.0005
-"""After which a thread that computes in Python lets another go on: answers are not to wait."""
-
+PATIENCE_SECONDS = 9.0  # For headers, for a body, and to take some of what a client was sent.
+HEADER_BYTES, MOST_HELD_BYTES = 16_384, 256_000_000  # The latter: of the bodies of all requests.
+DRAIN_SECONDS = 6.0  # For the requests that are being answered when the service is to end.
+SWITCH_SECONDS = 0.0005  # After which a thread that computes lets one go on that answers.
 MOST_CONNECTIONS, MOST_FILES = 2048, 2176
-
+# For whoever runs the service, by any name of the host; like the page, they need no key.
 HEALTH_PATHS = ("/v2/health/live", "/v2/health/ready")
-"""For whoever runs the service, by whatever name it is reached; like the page, which asks for the
-key, they need none."""
 
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -229,10 +219,8 @@ def _free_address(options: ServerOptions) -> tuple[str, int]:
             trial.bind((options.host, options.port))
             trial.listen()
         except (OSError, OverflowError) as error:
-            raise TenfoldError(
-                f"{options.host}:{options.port} can't be listened on ({error}); choose another "
-                "--port, or 0 for any."
-            ) from error
+            where = f"{options.host}:{options.port} can't be listened on"
+            raise TenfoldError(f"{where} ({error}); choose another --port, or 0.") from error
         host, port = trial.getsockname()[:2]
         return host, port
 
@@ -277,8 +265,6 @@ def read_key(options: ServerOptions) -> str:
             raise TenfoldError(f"The key in {file} is shorter than 16 letters; write a longer one.")
     is_local = re.fullmatch(r"localhost|127\.[0-9.]+|::1", options.host)
     if not is_local and not (options.allow_remote and key):
-        raise TenfoldError(
-            f"{options.host} can be reached by others, so a key is needed; add --allow-remote and "
-            "--key-file FILE to serve them, or leave --host at 127.0.0.1."
-        )
+        wrong = f"{options.host} can be reached by others, so a key is needed"
+        raise TenfoldError(f"{wrong}; add --allow-remote and --key-file FILE.")
     return key
