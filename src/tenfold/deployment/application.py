@@ -11,12 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import numpy as np
 import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from numpy.typing import NDArray
 from pydantic import AliasChoices, BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -27,7 +25,7 @@ from tenfold.data.encoding import png_data_uri
 from tenfold.deployment import inference_protocol as protocol
 from tenfold.deployment.batching import Batcher
 from tenfold.deployment.options import Limits
-from tenfold.deployment.predictor import Predictor
+from tenfold.deployment.predictor import Floats, Pixels, Predictor
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -64,7 +62,7 @@ class Service:
         waiting = prometheus.Gauge("waiting", "Images that wait for the model.", **own)
         waiting.set_function(lambda: len(self.batcher.waiting))
 
-    def _logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _logits(self, pixels: Pixels) -> Floats:
         started = time.perf_counter()
         logits = self.predictor.logits(pixels)
         self._computing.inc(time.perf_counter() - started)
@@ -91,13 +89,13 @@ class Service:
         encoding = request.headers.get("content-encoding", "").strip().lower()
         return await self.aside(lambda: read(uncompressed(body, encoding, most)))
 
-    def pixels(self, content: bytes) -> NDArray[np.uint8]:
+    def pixels(self, content: bytes) -> Pixels:
         """A file's pixels at the model's size. Raises BrokenPictureError."""
         if count_scans(content, most=MOST_SCANS) > MOST_SCANS:
             raise TooLargePictureError(f"has more than {MOST_SCANS} scans")
         return self.predictor.pixels(content, max_pixels=self._limits.max_pixels)
 
-    async def reply(self, pixels: NDArray[np.uint8], *, details: bool) -> dict[str, Any]:
+    async def reply(self, pixels: Pixels, *, details: bool) -> dict[str, Any]:
         """What is said of an image (H, W, 3); details: also what was seen of it, and where."""
         model, logits = self.predictor, await self.batcher.logits(pixels[None])
         found = model.prediction(model.softmax(logits)[0])

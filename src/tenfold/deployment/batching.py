@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
+
+from tenfold.deployment.predictor import Floats, Pixels
 
 MOST_WAITING, MOST_TOGETHER = 1024, 64  # Images in the queue, and in a batch.
 STOPPED = "The model has stopped and the service is about to end"
 
 logger = logging.getLogger("tenfold")
 
-Pixels = NDArray[np.uint8]
-Logits = NDArray[np.float32]
-Item = tuple[Pixels, "asyncio.Future[Logits]"]
+Item = tuple[Pixels, "asyncio.Future[Floats]"]
 
 
 def busy(reason: str) -> HTTPException:
@@ -33,14 +32,14 @@ class Batcher:
     anything but an Exception, such as SystemExit. work: what is being computed now.
     """
 
-    def __init__(self, compute: Callable[[Pixels], Logits]) -> None:
+    def __init__(self, compute: Callable[[Pixels], Floats]) -> None:
         self._compute, self.is_alive = compute, True
         self.on_death: Callable[[], None] = lambda: None
         self.waiting: deque[Item] = deque()
         self.work: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "inference")
 
-    async def logits(self, pixels: Pixels) -> Logits:
+    async def logits(self, pixels: Pixels) -> Floats:
         """Logits (N, C) of images (N, H, W, 3): of all of them, or of none.
 
         Whoever stops waiting takes back those that are not computed yet. Raises HTTPException
@@ -79,7 +78,7 @@ class Batcher:
         finally:
             self.work = None
 
-    def _one_batch(self, images: list[Pixels]) -> list[Logits | Exception]:
+    def _one_batch(self, images: list[Pixels]) -> list[Floats | Exception]:
         try:
             return list(self._compute(np.stack(images))) if images else []
         except Exception as error:
@@ -89,7 +88,7 @@ class Batcher:
         return [found for image in images for found in self._one_batch([image])]
 
 
-def _settle(items: list[Item], found: Iterable[Logits | Exception]) -> None:
+def _settle(items: list[Item], found: Iterable[Floats | Exception]) -> None:
     for (_, future), each in zip(items, found, strict=False):
         if future.done():  # Cancelled: whoever waited has gone.
             continue

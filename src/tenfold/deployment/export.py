@@ -22,6 +22,8 @@ from tenfold.deployment.options import ExportOptions
 from tenfold.deployment.predictor import (
     FORMAT,
     METADATA_KEY,
+    Floats,
+    Pixels,
     Predictor,
     made_up_images,
     open_session,
@@ -58,9 +60,6 @@ LICENCE = "not stated; mind that of the training images"
 SCORES = {"num_images", "accuracy_interval", "macro_f1", "balanced_accuracy", "per_class"}
 TIMED_BATCHES, TIMED_SECONDS = (1, 8, 64), 1.0
 MOST_LOGIT_ERROR, MOST_POINTS_LOST = 1e-4, 0.01
-
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 
 class Gate(NamedTuple):

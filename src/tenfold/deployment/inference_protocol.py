@@ -9,9 +9,10 @@ import math
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
+
+from tenfold.deployment.predictor import Floats, Pixels
 
 MOST_IMAGES = 256  # In one request.
 # What JSON may hold, for no other thread of Python runs while it is parsed.
@@ -99,7 +100,7 @@ def require_few(text: bytes, most: dict[bytes, int], remedy: str) -> None:
 
 def read_request(
     body: bytes, json_length: str | None, *, size: tuple[int, int]
-) -> tuple[InferenceRequest, NDArray[np.uint8]]:
+) -> tuple[InferenceRequest, Pixels]:
     """What a body asks for, and its pixels (N, H, W, 3). json_length: the header
     Inference-Header-Content-Length. Raises HTTPException."""
     length, remedy = len(body), "send the pixels in binary"
@@ -119,7 +120,7 @@ def read_request(
     return request, _pixels(request.inputs[0], body[length:], size=size)
 
 
-def _pixels(tensor: Input, binary: bytes, *, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _pixels(tensor: Input, binary: bytes, *, size: tuple[int, int]) -> Pixels:
     if tensor.shape[1:] != [*size, 3] or tensor.shape[0] > MOST_IMAGES:
         wanted = f"[N, {size[0]}, {size[1]}, 3] with N from 1 to {MOST_IMAGES}"
         raise HTTPException(400, f"pixels has another shape than {wanted}")
@@ -138,7 +139,7 @@ def _pixels(tensor: Input, binary: bytes, *, size: tuple[int, int]) -> NDArray[n
 
 
 def write_reply(
-    name: str, request: InferenceRequest, tensors: dict[str, NDArray[np.float32]]
+    name: str, request: InferenceRequest, tensors: dict[str, Floats]
 ) -> tuple[bytes, int | None]:
     """A body, and the length of its JSON part where binary tensors follow."""
     reply: dict[str, Any] = {"model_name": name, "model_version": "1", "outputs": []}

@@ -130,11 +130,12 @@ class Predictor:
                     read.append(str(error))
             sound = [each for each in read if not isinstance(each, str)]
             rows = iter(self.probabilities(np.stack(sound)) if sound else ())
-            for each in read:
-                is_broken = isinstance(each, str)
-                found.append(
-                    Prediction("", 0.0, {}, str(each)) if is_broken else self.prediction(next(rows))
-                )
+            found += [
+                Prediction("", 0.0, {}, each)
+                if isinstance(each, str)
+                else self.prediction(next(rows))
+                for each in read
+            ]
         return found
 
     def pixels(self, image: AnyPicture, *, max_pixels: int = MAX_PIXELS) -> Pixels:
