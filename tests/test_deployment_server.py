@@ -208,7 +208,7 @@ def test_health_and_metadata(server):
 
 def test_tensors_as_json(server, model):
     pixels = np.stack([served.noise(seed) for seed in range(3)])
-    request = {"id": "7", "inputs": [tensor_of(pixels)]}
+    request = {"id": "7", "inputs": [tensor_of(pixels)], "parameters": None, "outputs": None}
     reply = httpx.post(infer_address(server), json=request).json()
     assert reply["id"] == "7"
     outputs = {output["name"]: output for output in reply["outputs"]}

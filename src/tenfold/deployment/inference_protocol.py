@@ -9,7 +9,7 @@ import math
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from tenfold.deployment.predictor import Floats, Pixels
@@ -35,6 +35,10 @@ class Parameters(BaseModel):
     binary_data_output: bool = False
 
 
+# Some clients send null where they have none.
+Given = Annotated[Parameters, BeforeValidator(lambda given: {} if given is None else given)]
+
+
 class Input(BaseModel):
     """The pixels, flat or nested as their shape, or in binary behind the JSON."""
 
@@ -42,14 +46,14 @@ class Input(BaseModel):
     datatype: Literal["UINT8"]
     shape: Annotated[Several[Side], Field(min_length=4, max_length=4)]
     data: Several[Byte] | Several[Several[Several[Several[Byte]]]] | None = None
-    parameters: Parameters = Parameters()
+    parameters: Given = Parameters()
 
 
 class Output(BaseModel):
     """An output that is asked for."""
 
     name: Literal["probabilities", "logits"]
-    parameters: Parameters = Parameters()
+    parameters: Given = Parameters()
 
 
 class InferenceRequest(BaseModel):
@@ -58,7 +62,7 @@ class InferenceRequest(BaseModel):
     id: Annotated[str, Field(strict=True)] | None = None
     inputs: Annotated[Several[Input], Field(min_length=1, max_length=1)]
     outputs: Annotated[Several[Output], Field(max_length=8)] | None = None
-    parameters: Parameters = Parameters()
+    parameters: Given = Parameters()
 
 
 def describe(
