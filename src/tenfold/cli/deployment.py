@@ -30,7 +30,7 @@ def export(
     threads: ThreadsOption = None,
 ) -> None:
     """Write a run as one ONNX file, if it says the same as the run on real images."""
-    from tenfold.deployment.bundle import require_new, write_bundle
+    from tenfold.deployment.bundle import find_runtime, require_new, write_bundle, write_web
     from tenfold.files import require_place
     from tenfold.run import finished_run
 
@@ -42,7 +42,6 @@ def export(
         require_new(place)
 
     from tenfold.deployment.export import export_run
-    from tenfold.deployment.web import find_runtime, write_web
     from tenfold.reporting.page import card_text
     from tenfold.training.process import prepare_process
 
@@ -78,7 +77,7 @@ def _show_export(output: Output, found: "Export") -> None:
         f"same, logits within {gate.logit_error:.1e}."
     )
     rows = []
-    for size, *seconds, own, torch in found.timings:
+    for size, *seconds, own, torch in (timing.values() for timing in found.timings):
         rows.append([str(size), *(f"{1000 * s:.2f} ms" for s in seconds), rate(own), rate(torch)])
     columns = ["batch", "median", "99 of 100 within", "pictures a second", "torch"]
     output.table("Speed on this machine", columns, rows)
