@@ -381,7 +381,7 @@ def test_an_export_to_an_npz_file_needs_no_format(folder):
 def test_garbage_is_looked_for_again_after_imports(run_python):
     found = run_python(
         "import atexit, gc\n"
-        "from tenfold.cli.imports import quick_imports\n"
+        "from tenfold.cli.train import quick_imports\n"
         "atexit.register(lambda: print(gc.get_freeze_count()))\n"
         "with quick_imports():\n"
         "    print(gc.isenabled())\n"

@@ -225,7 +225,7 @@ def test_a_search_on_two_nodes_loses_and_doubles_no_trial(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [
-        (["--cluster", "auto"], "add --out FOLDER"),
+        (["--cluster", "auto"], "--cluster goes with --out"),
         (["--out", "there", "--jobs", "2"], "--jobs goes with --cluster"),
     ],
 )

@@ -1,16 +1,19 @@
-"""How functions become commands: dataclasses of options field by field, help in groups."""
+"""How functions become commands, and what all commands do."""
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
+from annotated_types import Ge, Interval
 from typer.core import TyperGroup
 
-from tenfold.cli.options import JsonOption
-from tenfold.console.output import Output
+from tenfold.console.output import Bars, Lines, Output
+
+JsonOption = Annotated[bool, "Print JSON lines for machines.", "--json"]
 
 
 class Commands(TyperGroup):
@@ -23,11 +26,10 @@ class Commands(TyperGroup):
         for name, command in commands.items():
             first = " ".join((command.help or "").partition("\n\n")[0].split())
             panel = command.rich_help_panel
-            groups.setdefault(panel if isinstance(panel, str) else "Commands", []).append(
-                (name, first)
-            )
-        for panel, rows in groups.items():
-            with formatter.section(panel):
+            group = panel if isinstance(panel, str) else "Commands"
+            groups.setdefault(group, []).append((name, first))
+        for group, rows in groups.items():
+            with formatter.section(group):
                 formatter.write_dl(rows)
 
 
@@ -51,22 +53,24 @@ def add_commands(app: typer.Typer, *commands: Callable[..., None], panel: str | 
 
 
 def by_fields(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` for Typer: of a parameter that is a dataclass, every field is an option of its own,
-    and an Output is made for --json. A bare string beside a type is the help of an option, or of an
-    argument where there is no default; what is true or false has no opposite then."""
+    """`command` for Typer: positional parameters are arguments, others are options, and every field
+    of one that is a dataclass is an option of its own; an Output is made for --json.
+
+    Beside a type may stand its help, and then its flag, a word for its values, their range, and a
+    function that raises TenfoldError for a wrong one, before the command runs and imports torch.
+    """
     signature = inspect.signature(command, eval_str=True)
     kinds: dict[str, Any] = {}
     flat: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
         kind = parameter.annotation
-        if kind is Output:
-            continue
-        if not is_dataclass(kind):
-            flat.append(_parameter(name, kind, parameter.default))
-            continue
-        kinds[name] = kind
-        hints = get_type_hints(kind, include_extras=True)
-        flat += [_parameter(f.name, hints[f.name], f.default) for f in fields(kind)]
+        if is_dataclass(kind):
+            kinds[name] = kind
+            hints = get_type_hints(kind, include_extras=True)
+            flat += [_parameter(f.name, hints[f.name], f.default) for f in fields(kind)]
+        elif kind is not Output:
+            is_argument = parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+            flat.append(_parameter(name, kind, parameter.default, is_argument=is_argument))
     makes_output = "output" in signature.parameters
     if makes_output:
         flat.append(_parameter("as_json", JsonOption, False))
@@ -84,13 +88,51 @@ def by_fields(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+def _parameter(
+    name: str, annotation: Any, default: Any, *, is_argument: bool = False
+) -> inspect.Parameter:
     kind, *notes = get_args(annotation)
     if isinstance(notes[0], str):
-        flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
-        is_argument = default is inspect.Parameter.empty
-        info = typer.Argument if is_argument else functools.partial(typer.Option, *flag)
-        annotation = Annotated[kind, info(help=notes[0])]
+        settings: dict[str, Any] = {"help": notes[0]}
+        flags = [f"--{name.replace('_', '-')}"] if kind is bool else []  # It has no opposite.
+        for note in notes[1:]:
+            if isinstance(note, str) and note.startswith("--"):
+                flags = [note]
+            elif isinstance(note, str):
+                settings["metavar"] = note
+            elif isinstance(note, Ge | Interval):
+                settings |= {"min": note.ge, "max": getattr(note, "le", None)}
+            else:
+                settings["callback"] = _checking(note)
+        info = typer.Argument(**settings) if is_argument else typer.Option(*flags, **settings)
+        annotation = Annotated[kind, info]
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )
+
+
+def _checking(rule: Callable[[Any], object]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value is not None:
+            rule(value)
+        return value
+
+    return check
+
+
+def announce(
+    output: Output, event: str, sentence: str, *, bold: bool = False, **values: Any
+) -> None:
+    """What a command has done: a sentence for people, and an object for machines."""
+    output.record(event, **values)
+    output.say(sentence, bold=bold)
+
+
+@contextlib.contextmanager
+def computing(output: Output, threads: int | None) -> Iterator[Bars | Lines]:
+    """What shows how far work is, in a process that has been told how many threads it has."""
+    from tenfold.training.process import prepare_process
+
+    prepare_process(threads)
+    with output.progress() as progress:
+        yield progress

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from annotated_types import Interval
 
+from tenfold.cli.commands import announce
 from tenfold.console.output import Output
+from tenfold.run import RunFolder
 
 if TYPE_CHECKING:
-    from tenfold.run import RunFolder
+    from tenfold.engine import Child
 
 PORT = 8001
 
@@ -22,14 +24,19 @@ END_SECONDS = 5.0
 
 logger = logging.getLogger("tenfold")
 
+
+def _require_port(port: int) -> None:
+    from tenfold.reporting.live.server import require_port
+
+    require_port(port)
+
+
 LiveOption = Annotated[
     int | None,
-    typer.Option(
-        metavar="[PORT]",
-        min=0,
-        max=65535,
-        help="Serve a page that grows meanwhile to this machine, on 8001 if no port is named.",
-    ),
+    "Serve a page that grows meanwhile to this machine, on 8001 if no port is named.",
+    "[PORT]",
+    Interval(ge=0, le=65535),
+    _require_port,
 ]
 
 
@@ -37,21 +44,21 @@ def live(
     output: Output,
     folder: Annotated[Path, "A run, a study, a search, or the folder of all runs."],
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = PORT,
+    port: Annotated[int, "0 takes any free one.", Interval(ge=0, le=65535)] = PORT,
 ) -> None:
     """Serve a page that shows runs while they go on, to this machine alone."""
     from tenfold.reporting.live.server import serve
 
     def ready(address: str) -> None:
-        output.record("serving", address=address)
-        output.say(f"The live page is at {address}; Ctrl-C ends it.")
+        said = f"The live page is at {address}; Ctrl-C ends it."
+        announce(output, "serving", said, address=address)
 
     serve(folder, port, ready=ready)
     output.record("ended", cpu_seconds=time.process_time())
 
 
 @contextlib.contextmanager
-def live_page(output: Output, port: int | None) -> "Iterator[Callable[[RunFolder], None] | None]":
+def live_page(output: Output, port: int | None) -> Iterator[Callable[[RunFolder], None] | None]:
     """What begins to serve the page about a run until the block ends; None where `port` is.
 
     It is served by a process of its own, which does nothing while no browser asks. Raises
@@ -63,27 +70,25 @@ def live_page(output: Output, port: int | None) -> "Iterator[Callable[[RunFolder
     from tenfold.engine import Child, Item
     from tenfold.reporting.live.server import require_port
 
-    free, children = require_port(port), []
+    free = require_port(port)
+    with contextlib.ExitStack() as stack:
 
-    def told(event: dict[str, Any]) -> None:
-        if event["event"] == "serving":
-            output.record("live", address=event["address"])
-            output.say(f"The live page is at {event['address']}", bold=True)
+        def told(event: dict[str, Any]) -> None:
+            if event["event"] == "serving":
+                address = event["address"]
+                said = f"The live page is at {address}"
+                announce(output, "live", said, bold=True, address=address)
 
-    def begin(run: "RunFolder") -> None:
-        arguments = ("live", str(run.path.resolve()), "--port", str(free), "--json")
-        # It has no compute threads that would have to be looked after.
-        item = Item("live", arguments, run.path, environment={"OMP_WAIT_POLICY": "PASSIVE"})
-        children.append(Child(item, told))
+        def begin(run: RunFolder) -> None:
+            arguments = ("live", str(run.path.resolve()), "--port", str(free), "--json")
+            # It has no compute threads that would have to be looked after.
+            item = Item("live", arguments, run.path, environment={"OMP_WAIT_POLICY": "PASSIVE"})
+            stack.callback(_end, Child(item, told))
 
-    try:
         yield begin
-    finally:
-        for child in children:
-            _end(child)
 
 
-def _end(child: Any) -> None:
+def _end(child: "Child") -> None:
     """Let the page's process end; say so if it did before, for a reason of its own."""
     if (ended := child.poll()) is None:
         child.stop()

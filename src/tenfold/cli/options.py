@@ -7,191 +7,20 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from annotated_types import Ge
 
 from tenfold.errors import TenfoldError
+from tenfold.files import require_place
+from tenfold.run import finished_run
 
 if TYPE_CHECKING:
-    from tenfold.engine import Place
+    from tenfold.cluster import Cluster
+    from tenfold.recipe import Recipe
 
 SPLITS = ("test", "validation", "train")
-
-RecipeArgument = Annotated[
-    str, "A shipped recipe (see `tenfold recipes`) or a path to a .toml file."
-]
-RunArgument = Annotated[Path, "A run folder, such as runs/cnn/1."]
-ModelArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN",
-        help="A run folder such as runs/cnn/1, its model.safetensors, or an exported model.onnx.",
-    ),
-]
-DatasetArgument = Annotated[str, "cifar10, cifar100, digits, or the path of a folder or file."]
-DataOption = Annotated[str | None, "Another data set, by name or path."]
-PlaceOption = Annotated[str | None, "Where the run's images are now, if not where they were."]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON lines for machines.")]
-RunsOption = Annotated[
-    Path, typer.Option("--runs", envvar="TENFOLD_RUNS", help="The folder of all runs.")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="Threads to compute with; results depend on it.")
-]
-SkipBrokenOption = Annotated[bool, "Leave out images that can't be read."]
-PartOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="I/N",
-        help="Do part I of N, from 1, such as 2/5; auto in a Slurm array, auto/5 in an indexed "
-        "Kubernetes job of 5.",
-    ),
-]
-
-
-def _without_cache(value: bool) -> bool:
-    if value:
-        os.environ["TENFOLD_NO_CACHE"] = "1"  # For the processes that it starts, too.
-    return value
-
-
-NoCacheOption = Annotated[
-    bool,
-    typer.Option(
-        "--no-cache",
-        callback=_without_cache,
-        help="Read every image file anew, whatever the cache of decoded images holds.",
-    ),
-]
-SizeOption = Annotated[
-    int, typer.Option("--size", min=0, help="Side in pixels to bring images to; 0 chooses.")
-]
-StrictOption = Annotated[bool, "Fail if an image is in two splits."]
-ReportOption = Annotated[
-    bool, typer.Option("--report/--no-report", help="Write report.html at the end.")
-]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of the run.")]
-TimeOption = Annotated[str | None, "Be done, evaluation and all, in 90s, 5m or 2h."]
-
-
-def _choose_device(name: str | bool | None) -> str | bool | None:
-    """Let every part, and the processes that it starts, see the device asked for and no other."""
-    if name is None or name is False:
-        return name
-    found = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", "cpu" if name is True else str(name))
-    if found is None or (found[2] and found[1] != "cuda"):
-        raise TenfoldError(f"--device {name!r} must be cpu, cuda, cuda:1 or mps.")
-    os.environ["TENFOLD_DEVICE"] = found[1]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if found[1] != "cuda":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif found[2]:
-        numbers = dict(enumerate(visible)) if visible != [""] else {int(found[2]): found[2]}
-        os.environ["CUDA_VISIBLE_DEVICES"] = numbers.get(int(found[2]), "")
-    return name
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What the command line changes in a recipe."""
-
-    data: DataOption = None
-    epochs: Annotated[int | None, typer.Option(min=1, help="Short for --set training.epochs=.")] = (
-        None
-    )
-    lr: Annotated[float | None, "Short for --set optimizer.lr=."] = None
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Short for --set training.batch_size=.")
-    ] = None
-    overrides: SetOption = None
-
-    def listed(self, seed: int | None = None) -> list[str]:
-        """All of them as `key=value`."""
-        changes = [*(self.overrides or []), *data_override(self.data)]
-        short = {"training.epochs": self.epochs, "optimizer.lr": self.lr}
-        short |= {"training.batch_size": self.batch_size, "seed": seed}
-        return changes + [f"{key}={value}" for key, value in short.items() if value is not None]
-
-    @property
-    def names_network(self) -> bool:
-        """Whether a network is named that a recipe's defaults can train."""
-        keys = [each.partition("=") for each in self.overrides or []]
-        return any(k.strip() == "model.name" and "pretrained" not in v for k, _, v in keys)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a training computes with."""
-
-    threads: ThreadsOption = None
-    device: Annotated[
-        str | None,
-        typer.Option(callback=_choose_device, help="cpu, cuda, cuda:1 or mps; the best otherwise."),
-    ] = None
-    cpu: Annotated[bool, typer.Option("--cpu", callback=_choose_device, hidden=True)] = False
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """How many runs go on at once, and where."""
-
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Runs at once, each with its share of the cores; 1 if not given, and on a "
-            "cluster as many as have room.",
-        ),
-    ] = None
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS|auto",
-            envvar="RAY_ADDRESS",
-            help="Run on the nodes of this Ray cluster, with one thread each unless --threads "
-            "says more.",
-        ),
-    ] = None
-
-    def place(self, threads: int | None) -> "Placed":
-        """Where the runs go. Raises TenfoldError where there is no such cluster."""
-        if self.cluster is None:
-            return Placed(None, self.jobs or 1, threads)
-        from tenfold.cluster import Cluster
-
-        place, threads = Cluster(self.cluster), threads or 1
-        return Placed(place, self.jobs or place.most_jobs(threads), threads)
-
-
-class Placed(NamedTuple):
-    """Where runs go, None for this machine; how many at once, and the threads of each."""
-
-    place: "Place | None"
-    num_jobs: int
-    threads: int | None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How image files are read."""
-
-    skip_broken: SkipBrokenOption = False
-    no_cache: NoCacheOption = False
-
-
-def data_override(name_or_path: str | None) -> list[str]:
-    """`--data` as an override."""
-    if name_or_path is None:
-        return []
-    from tenfold.data.sources import full_name
-
-    # TOML knows no surrogates, as which JSON would escape some characters.
-    return [f"data.name={json.dumps(full_name(name_or_path), ensure_ascii=False)}"]
 
 
 def require_data(name_or_path: str | None) -> None:
@@ -208,6 +37,27 @@ def require_split(split: str) -> None:
     """Raise TenfoldError for a split of another name."""
     if split not in SPLITS:
         raise TenfoldError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+
+
+def _skip_cache(value: bool) -> None:
+    if value:
+        os.environ["TENFOLD_NO_CACHE"] = "1"  # For the processes that it starts, too.
+
+
+def _choose_device(name: str | bool | None) -> None:
+    """Let every part, and the processes that it starts, see the device asked for and no other."""
+    if name is None or name is False:
+        return
+    found = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", "cpu" if name is True else str(name))
+    if found is None or (found[2] and found[1] != "cuda"):
+        raise TenfoldError(f"--device {name!r} must be cpu, cuda, cuda:1 or mps.")
+    os.environ["TENFOLD_DEVICE"] = found[1]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if found[1] != "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif found[2]:
+        numbers = dict(enumerate(visible)) if visible != [""] else {int(found[2]): found[2]}
+        os.environ["CUDA_VISIBLE_DEVICES"] = numbers.get(int(found[2]), "")
 
 
 def chosen_part(text: str | None) -> tuple[int, int] | None:
@@ -237,9 +87,129 @@ def chosen_part(text: str | None) -> tuple[int, int] | None:
 
 def seconds_of(text: str) -> float:
     """`--time` in seconds: `90s`, `5m`, `2h`, or a bare number. Raises TenfoldError for others."""
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    found = re.fullmatch(r"([\d.]+)([smh]?)", text)
     with contextlib.suppress(ValueError):
-        if 0 < float(number) < math.inf:
-            return float(number) * units[unit]
+        if found and 0 < (number := float(found[1])) < math.inf:
+            return number * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
     raise TenfoldError(f"--time {text!r} must be a time such as 90s, 5m or 2h.")
+
+
+RecipeArgument = Annotated[
+    str, "A shipped recipe (see `tenfold recipes`) or a path to a .toml file."
+]
+RunArgument = Annotated[Path, "A run folder, such as runs/cnn/1.", finished_run]
+DatasetArgument = Annotated[str, "cifar10, cifar100, digits, or the path of a folder or file."]
+DataOption = Annotated[str | None, "Another data set, by name or path.", require_data]
+PlaceOption = Annotated[str | None, "Where the run's images are now, if not where they were."]
+PageOption = Annotated[Path | None, "The HTML file to write.", require_place]
+SetOption = Annotated[
+    list[str] | None, "Change a field of the recipe; repeatable.", "--set", "KEY=VALUE"
+]
+RunsOption = Annotated[
+    Path, typer.Option("--runs", envvar="TENFOLD_RUNS", help="The folder of all runs.")
+]
+ThreadsOption = Annotated[int | None, "Threads to compute with; results depend on it.", Ge(1)]
+SkipBrokenOption = Annotated[bool, "Leave out images that can't be read."]
+PartOption = Annotated[
+    str | None,
+    "Do part I of N, from 1, such as 2/5; auto in a Slurm array, auto/5 in an indexed Kubernetes "
+    "job of 5.",
+    "I/N",
+    chosen_part,
+]
+SizeOption = Annotated[int, "Side in pixels to bring images to; 0 chooses.", Ge(0)]
+StrictOption = Annotated[bool, "Fail if an image is in two splits."]
+ReportOption = Annotated[bool, "Write report.html at the end.", "--report/--no-report"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How image files are read."""
+
+    skip_broken: SkipBrokenOption = False
+    no_cache: Annotated[
+        bool,
+        "Read every image file anew, whatever the cache of decoded images holds.",
+        _skip_cache,
+    ] = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a training computes with."""
+
+    threads: ThreadsOption = None
+    device: Annotated[
+        str | None, "cpu, cuda, cuda:1 or mps; the best otherwise.", _choose_device
+    ] = None
+    cpu: Annotated[bool, typer.Option("--cpu", callback=_choose_device, hidden=True)] = False
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the command line changes in a recipe."""
+
+    data: DataOption = None
+    epochs: Annotated[int | None, "Short for --set training.epochs=.", Ge(1)] = None
+    lr: Annotated[float | None, "Short for --set optimizer.lr=."] = None
+    batch_size: Annotated[int | None, "Short for --set training.batch_size=.", Ge(1)] = None
+    overrides: SetOption = None
+
+    def listed(self, seed: int | None = None) -> list[str]:
+        """All of them as `key=value`."""
+        changes = list(self.overrides or [])
+        if self.data is not None:
+            from tenfold.data.sources import full_name
+
+            # TOML knows no surrogates, as which JSON would escape some characters.
+            changes.append(f"data.name={json.dumps(full_name(self.data), ensure_ascii=False)}")
+        short = {"training.epochs": self.epochs, "optimizer.lr": self.lr}
+        short |= {"training.batch_size": self.batch_size, "seed": seed}
+        return changes + [f"{key}={value}" for key, value in short.items() if value is not None]
+
+    @property
+    def names_network(self) -> bool:
+        """Whether a network is named that a recipe's defaults can train."""
+        keys = [each.partition("=") for each in self.overrides or []]
+        return any(k.strip() == "model.name" and "pretrained" not in v for k, _, v in keys)
+
+    def applied_to(self, recipe: str | None, changes: list[str]) -> "Recipe":
+        """The recipe with `changes`, in which `listed` are. Raises TenfoldError for what is wrong
+        with it, for changes without effect, and for data that aren't there; without torch."""
+        from tenfold.recipe import load_recipe, require_effect
+
+        changed = load_recipe(recipe, changes)
+        require_effect(changed, epochs=self.epochs, lr=self.lr)
+        require_data(changed.data.name)
+        return changed
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """How many runs go on at once, and where."""
+
+    jobs: Annotated[
+        int | None,
+        "Runs at once, each with its share of the cores; 1 if not given, and on a cluster as many "
+        "as have room.",
+        Ge(1),
+    ] = None
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|auto",
+            envvar="RAY_ADDRESS",
+            help="Run on the nodes of this Ray cluster, with one thread each unless --threads "
+            "says more.",
+        ),
+    ] = None
+
+    def placed(self, threads: int | None) -> "tuple[Cluster | None, dict[str, Any]]":
+        """The cluster to run on, None for this machine, and how many runs at once with how many
+        threads each, as RunOptions has it. Raises TenfoldError where there is no such cluster."""
+        if self.cluster is None:
+            return None, {"num_jobs": self.jobs or 1, "threads": threads}
+        from tenfold.cluster import Cluster
+
+        place, threads = Cluster(self.cluster), threads or 1
+        return place, {"num_jobs": self.jobs or place.most_jobs(threads), "threads": threads}

@@ -1,10 +1,10 @@
-"""`tenfold recipes`: what is shipped, and what each reached."""
+"""`tenfold recipes` and `models`: what is shipped, and what each recipe reached."""
 
+import contextlib
 import json
 import re
 import string
 from collections.abc import Iterable, Iterator
-from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +14,7 @@ from tenfold.errors import TenfoldError
 from tenfold.formatting import count, duration, power
 
 if TYPE_CHECKING:
-    from tenfold.results.measured import Measured, MeasuredFile
+    from tenfold.results.measured import MeasuredFile
 
 GROUPS = {
     "start here": r"ann|cnn|cnn-quick",
@@ -36,7 +36,8 @@ transfer recipes, of the whole run. On:"""
 
 def recipes(
     output: Output,
-    name: Annotated[str | None, typer.Argument(help="A recipe to show.")] = None,
+    name: Annotated[str | None, "A recipe to show."] = None,
+    *,
     schema: Annotated[bool, "Print the JSON Schema by which editors complete recipes."] = False,
 ) -> None:
     """List the shipped recipes with what was measured of each, or show one."""
@@ -70,7 +71,7 @@ def recipes(
     else:
         # As comments, so that all of it is a recipe to start from.
         typer.echo(shipped[name].removeprefix("#:schema ./recipe.schema.json\n"))
-        for label, fact in filter(itemgetter(1), _facts(name, measured)):
+        for label, fact in _facts(name, measured):
             typer.echo(f"#   {label:<14} {fact}")
 
 
@@ -86,7 +87,6 @@ def _parameters(measured: "MeasuredFile", name: str) -> str:
 def _list(output: Output, names: Iterable[str], measured: "MeasuredFile") -> None:
     rows: list[list[str]] = []
     marks: dict[str, str] = {}
-    changed: list[str] = []
     for group in GROUPS:
         rows.append([group])
         for name in (name for name in names if _group_of(name) == group):
@@ -94,26 +94,16 @@ def _list(output: Output, names: Iterable[str], measured: "MeasuredFile") -> Non
             if one is None:
                 rows.append([*row, "–", "–", ""])
                 continue
-            mark = marks.setdefault(one.machine.in_words, string.ascii_uppercase[len(marks)])
-            if "--set" in one.command:
-                changed.append(one.command)
-                mark += "*" * len(changed)
+            changed = f",\n     with `{one.command}`" if "--set" in one.command else ""
+            how = one.machine.in_words + changed
+            mark = marks.setdefault(how, string.ascii_uppercase[len(marks)])
             rows.append([*row, one.accuracy.in_short(), duration(one.seconds), mark])
     columns = ["recipe", "parameters", "test accuracy (seeds)", "time", "on"]
     output.table("Recipes for CIFAR-10", columns, rows)
     output.say(NOTE)
-    for machine, mark in marks.items():
-        output.say(f"  {mark}  {machine}")
-    for number, command in enumerate(changed, start=1):
-        output.say(f"  {'*' * number}  with `{command}`")
+    for how, mark in marks.items():
+        output.say(f"  {mark}  {how}")
     output.say("\n`tenfold recipes NAME` shows a recipe, and `tenfold train NAME` trains it.")
-
-
-def _equivalents(one: "Measured") -> str:
-    """What a run cost in float32 matmul-equivalents, where that was measured."""
-    if one.matmul_equivalents is None:
-        return ""
-    return f"{power(one.matmul_equivalents)} float32 matmul-equivalents of the whole run"
 
 
 def _facts(name: str, measured: "MeasuredFile") -> Iterator[tuple[str, str]]:
@@ -133,8 +123,29 @@ def _facts(name: str, measured: "MeasuredFile") -> Iterator[tuple[str, str]]:
         yield "measured by", one.command
         yield "test accuracy", f"{accuracy.with_interval()}, {kinds[accuracy.interval]}"
         yield "time", f"{duration(one.seconds)} {WHOSE_TIME[one.seconds_of]}"
-        yield "core-seconds", "" if one.core_seconds is None else f"{one.core_seconds:,.0f}"
-        yield "counted FLOP", "" if one.flop is None else f"{power(one.flop)} of training"
-        yield "equivalents", _equivalents(one)
+        if one.core_seconds is not None:
+            yield "core-seconds", f"{one.core_seconds:,.0f}"
+        if one.flop is not None:
+            yield "counted FLOP", f"{power(one.flop)} of training"
+        if (cost := one.matmul_equivalents) is not None:
+            yield "equivalents", f"{power(cost)} float32 matmul-equivalents of the whole run"
         yield "machine", ", ".join(filter(None, machine))
-        yield "commit", " of ".join(filter(None, (one.commit, one.date)))
+        if one.commit or one.date:
+            yield "commit", " of ".join(filter(None, (one.commit, one.date)))
+
+
+def models(output: Output) -> None:
+    """List the networks, with their parameters for ten classes of 32x32 images."""
+    from tenfold.models import count_parameters
+    from tenfold.registry import SHIPPED, find_part
+
+    rows = []
+    for name in sorted(SHIPPED["network"]):
+        options, number = find_part("network", name).options, None
+        with contextlib.suppress(TenfoldError):  # What it needs may not be installed.
+            number = count_parameters(options()(num_classes=10, image_size=(32, 32)))
+        names = ", ".join(key for key in options.model_fields if key != "name")
+        purpose = (options.__doc__ or "").partition("\n")[0]
+        output.record("model", name=name, num_parameters=number, options=names)
+        rows.append([name, "–" if number is None else count(number), purpose, names])
+    output.table("Models", ["model", "parameters", "what it is", "options"], rows)

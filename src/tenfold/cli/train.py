@@ -1,13 +1,18 @@
 """`tenfold train`: one run, from a recipe, from images alone, or from the time that there is."""
 
+import atexit
+import contextlib
+import gc
 import json
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from annotated_types import Ge
 
-from tenfold.cli.imports import quick_imports
+from tenfold.cli.commands import announce, computing
 from tenfold.cli.live import LiveOption, live_page
 from tenfold.cli.options import (
     Changes,
@@ -15,21 +20,27 @@ from tenfold.cli.options import (
     Reading,
     ReportOption,
     RunsOption,
-    SeedOption,
     StrictOption,
-    TimeOption,
-    require_data,
     seconds_of,
 )
 from tenfold.cli.pages import write_page
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_result
 from tenfold.errors import TenfoldError
-from tenfold.run import finished_run
+from tenfold.formatting import duration, percent
+from tenfold.run import RunFolder, finished_run, runs_of
 
 if TYPE_CHECKING:
     from tenfold.data import Dataset
     from tenfold.recipe import Recipe
+    from tenfold.training.train import TrainOptions
+
+    Planned = tuple[Recipe, TrainOptions, Dataset | None]
+
+
+def _require_teacher(teacher: Path) -> None:
+    if teacher.suffix != ".safetensors":
+        finished_run(teacher.expanduser())
 
 
 @dataclass(frozen=True)
@@ -49,52 +60,32 @@ class Around:
     """What is done besides the training."""
 
     track: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Curves for tensorboard, wandb, mlflow or trackio; repeatable."
-        ),
+        list[str] | None, "Curves for tensorboard, wandb, mlflow or trackio; repeatable.", "NAME"
     ] = None
     tensorboard: Annotated[bool, "Short for --track tensorboard."] = False
     live: LiveOption = None
     find_lr: Annotated[bool, "Try learning rates on a copy, name one, and leave."] = False
-    test: Annotated[
-        bool, typer.Option("--test/--no-test", help="Evaluate on the test split at the end.")
-    ] = True
-
-    def __post_init__(self) -> None:
-        """Raises TenfoldError where the live page can't be served, or there is nothing to show."""
-        if self.live is None:
-            return
-        from tenfold.reporting.live.server import require_port
-
-        require_port(self.live)
-        if self.find_lr:
-            raise TenfoldError("--live shows a training, and --find-lr has none; leave one out.")
-
-    def trackers(self) -> tuple[str, ...]:
-        """Where curves go, each place once."""
-        return tuple(dict.fromkeys([*(self.track or []), *["tensorboard"] * self.tensorboard]))
+    test: Annotated[bool, "Evaluate on the test split at the end.", "--test/--no-test"] = True
 
 
 def train(
     output: Output,
     recipe: Annotated[
         str | None,
-        typer.Argument(
-            help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --data, "
-            "--time or --set model.name= it may be left out."
-        ),
+        "A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --data, --time "
+        "or --set model.name= it may be left out.",
     ] = None,
     *,
     changes: Changes,
-    seed: SeedOption = None,
-    time: TimeOption = None,
+    seed: Annotated[int | None, "Seed of the run.", Ge(0)] = None,
+    time: Annotated[
+        str | None, "Be done, evaluation and all, in 90s, 5m or 2h.", seconds_of
+    ] = None,
     teacher: Annotated[
         Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="Learn from this run's predictions too; short for --set distillation.teacher=RUN.",
-        ),
+        "Learn from this run's predictions too; short for --set distillation.teacher=RUN.",
+        "RUN",
+        _require_teacher,
     ] = None,
     where: Where,
     machine: Machine,
@@ -103,8 +94,12 @@ def train(
     report: ReportOption = True,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
-    wanted = changes.listed(seed) + _taught_by(teacher)
-    chosen, dataset = _named(recipe, changes, wanted, time), None
+    wanted = changes.listed(seed)
+    if teacher is not None:
+        wanted.append(f"distillation.teacher={json.dumps(str(teacher), ensure_ascii=False)}")
+    chosen = None
+    if recipe is not None or changes.names_network:
+        chosen = changes.applied_to(recipe, wanted)
     with quick_imports():
         from tenfold.training.train import TrainOptions
         from tenfold.training.train import train as train_recipe
@@ -113,18 +108,19 @@ def train(
         **vars(where),
         threads=machine.threads,
         skip_broken=reading.skip_broken,
-        track=around.trackers(),
+        track=tuple(dict.fromkeys([*(around.track or []), *["tensorboard"] * around.tensorboard])),
         evaluate_test=around.test,
     )
+    dataset = None
     if time is not None:
-        from tenfold.cli.timed import recipe_within
-
-        timed = recipe_within(time, chosen, wanted, output=output, options=options, page=report)
-        chosen, dataset, options = timed.recipe, timed.dataset, timed.options
+        chosen, options, dataset = _in_time(output, time, chosen, wanted, options, page=report)
     elif chosen is None:
-        chosen, dataset = _fitting(output, wanted, changes.data, reading.skip_broken)
+        chosen, dataset = _for_images(output, wanted, changes.data, reading.skip_broken)
     if chosen.model.name == "pretrained":
-        _import_timm()
+        with quick_imports():
+            from tenfold.models.pretrained import import_timm
+
+            import_timm()
     if around.find_lr:
         _find_rate(output, chosen, dataset, threads=machine.threads)
         return
@@ -138,45 +134,27 @@ def train(
             write_page(output, [outcome.run.path], None)
 
 
-def _import_timm() -> None:
-    with quick_imports():
-        from tenfold.models.pretrained import import_timm
+@contextlib.contextmanager
+def quick_imports() -> Iterator[None]:
+    """Look for no garbage until the block ends, and never among what is there by then.
 
-        import_timm()
-
-
-def _taught_by(teacher: Path | None) -> list[str]:
-    """`--teacher` as an override. Raises TenfoldError where it is no finished run."""
-    if teacher is None:
-        return []
-    if teacher.suffix != ".safetensors":
-        finished_run(teacher.expanduser())
-    return [f"distillation.teacher={json.dumps(str(teacher), ensure_ascii=False)}"]
-
-
-def _named(
-    recipe: str | None, changes: Changes, wanted: list[str], time: str | None
-) -> "Recipe | None":
-    """The recipe that is named, or made by naming a network.
-
-    Raises TenfoldError for what is wrong however long one waits, before torch is imported.
+    Importing PyTorch and timm makes some hundred thousand objects that stay until the process ends,
+    and Python looks through them again and again for some that don't: a fifth of four seconds. For
+    a process of our own; somebody else's may have garbage to lose.
     """
-    if time is not None:
-        seconds_of(time)
-    named, data = None, changes.data
-    if data is not None:
-        require_data(data)
-    if recipe is not None or changes.names_network:
-        from tenfold.recipe import load_recipe, require_effect
-
-        named = load_recipe(recipe, wanted)
-        require_effect(named, epochs=changes.epochs, lr=changes.lr)
-        data = named.data.name
-    require_data(data)
-    return named
+    was_enabled = gc.isenabled()
+    # Extension modules that are never freed complain of leaks when the process ends.
+    atexit.register(gc.unfreeze)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
-def _fitting(
+def _for_images(
     output: Output, changes: list[str], data: str | None, skip_broken: bool
 ) -> "tuple[Recipe, Dataset | None]":
     """A recipe that fits the images, and those where they are loaded already."""
@@ -190,9 +168,76 @@ def _fitting(
 
     with output.progress() as progress:
         choice = choose_recipe(changes, skip_broken=skip_broken, progress=progress)
-    output.record("choice", reason=choice.reason, recipe=choice.recipe.to_dict())
-    output.say(choice.reason)
+    recipe = choice.recipe.to_dict()
+    announce(output, "choice", choice.reason, reason=choice.reason, recipe=recipe)
     return choice.recipe, choice.dataset
+
+
+def _in_time(
+    output: Output,
+    time: str,
+    asked: "Recipe | None",
+    changes: list[str],
+    options: "TrainOptions",
+    *,
+    page: bool,
+) -> "Planned":
+    """The recipe `asked`, or the best of the fast ones, so that its run ends within `time`.
+
+    An unfinished run that the same command began keeps its plan, unless `options` ask for a new
+    one. Raises TenfoldError under a launcher, and for a recipe of stages.
+    """
+    import torch
+
+    from tenfold.evaluation.loading import load_data
+    from tenfold.recipe import load_recipe
+    from tenfold.speed.planning import plan_run, unfinished_plan
+    from tenfold.training.process import num_launched, seconds_since_start
+
+    if num_launched() > 1:
+        raise TenfoldError(
+            "--time plans for one process, and the launcher started several; start tenfold without "
+            "it, or give epochs."
+        )
+    if asked is not None and asked.stages:
+        raise TenfoldError(
+            f"--time can't divide its time over the stages of {asked.name}; leave it out, and give "
+            "fewer epochs to save time."
+        )
+    named = f"{asked.name if asked is not None else 'fast'}-in-{time}"
+    wanted = asked or load_recipe("fast-91", changes)
+    if not options.new:
+        folder = options.folder
+        earlier = [RunFolder(folder)] if folder is not None else runs_of(options.runs, named)
+        begun = unfinished_plan(earlier, wanted, changes, own_network=asked is None)
+        if begun is not None:
+            return begun, replace(options, threads=None), None  # Those of before.
+    with computing(output, options.threads) as progress:
+        dataset = load_data(wanted, skip_broken=options.skip_broken, progress=progress)
+    has_gpu = torch.cuda.is_available() and not options.cpu
+    planned = plan_run(
+        asked,
+        dataset,
+        seconds=seconds_of(time),
+        spent=seconds_since_start(),
+        overrides=changes,
+        device=torch.device("cuda" if has_gpu else "cpu"),
+        evaluates_test=options.evaluate_test,
+        writes_page=page,
+        may_set_threads=options.threads is None and "OMP_NUM_THREADS" not in os.environ,
+    )
+    training, closing = planned.recipe.training.time_limit_seconds, planned.closing_seconds
+    said = (
+        f"Within {time}: {planned.recipe.name}, {duration(training)} of training and "
+        f"{duration(closing)} for evaluation{' and page' if page else ''}."
+    )
+    if planned.expected is not None:
+        said += f" A test accuracy of about {percent(planned.expected, 0)} may be expected."
+    facts: dict[str, Any] = {"recipe": planned.recipe.to_dict(), "expected": planned.expected}
+    facts |= {"training_seconds": training, "closing_seconds": closing}
+    announce(output, "plan", said, **facts)
+    options = replace(options, threads=options.threads or torch.get_num_threads())
+    return planned.recipe.but(name=named), options, dataset
 
 
 def _find_rate(
@@ -202,17 +247,14 @@ def _find_rate(
     from tenfold.files import write_text
     from tenfold.reporting.diagnostics import rate_curve
     from tenfold.reporting.svg import standalone_svg
-    from tenfold.training.process import prepare_process
     from tenfold.training.rate_finder import find_lr
 
     figure = Path("lr.svg")
-    prepare_process(threads)
-    with output.progress() as progress:
+    with computing(output, threads) as progress:
         found = find_lr(recipe, dataset, progress=progress)
     write_text(figure, standalone_svg(rate_curve(found)))
-    output.record("rate", **vars(found), figure=str(figure))
-    output.say(
+    said = (
         f"The loss is lowest at {found.lowest:.2g}; a tenth of that is a good rate: --lr "
-        f"{found.lr:g}. The curve is in {figure}.",
-        bold=True,
+        f"{found.lr:g}. The curve is in {figure}."
     )
+    announce(output, "rate", said, bold=True, **vars(found), figure=str(figure))
