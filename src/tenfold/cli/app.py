@@ -14,19 +14,16 @@ from typing import Annotated, Any
 import typer
 
 from tenfold import __version__
-from tenfold.cli.bench import bench
-from tenfold.cli.commands import add_commands, by_fields, new_app
 from tenfold.cli.course import course
 from tenfold.cli.data import data_app, demo
 from tenfold.cli.deployment import export, pull, push, serve
-from tenfold.cli.live import live, with_port
+from tenfold.cli.options import add_commands, by_fields, new_app
 from tenfold.cli.pages import audit, explain, report
 from tenfold.cli.predictions import predict, score
-from tenfold.cli.recipes import models, recipes
+from tenfold.cli.recipes import bench, models, recipes
 from tenfold.cli.runs import doctor, evaluate, runs
-from tenfold.cli.studies import heads, studies, study
-from tenfold.cli.train import train
-from tenfold.cli.tune import tune
+from tenfold.cli.studies import heads, studies, study, tune
+from tenfold.cli.train import live, train, with_port
 from tenfold.console import output as console
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
 from tenfold.interruption import leave_with_driver

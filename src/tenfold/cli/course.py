@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tenfold.cli.commands import announce
+from tenfold.cli import options as cli
 from tenfold.console.output import Output
 from tenfold.errors import TenfoldError, install_command
 
@@ -36,7 +36,7 @@ def course(
             said = "{} is here already, and stays as it is; rename it to have it made anew."
         else:
             write_notebook(chapter, Path())
-        announce(output, "notebook", said.format(path), path=str(path))
+        cli.announce(output, "notebook", said.format(path), path=str(path))
         return path
 
     if chapter is None:

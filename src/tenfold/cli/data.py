@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from tenfold.cli.commands import add_commands, announce, new_app
-from tenfold.cli.options import DatasetArgument, Reading, RunsOption, SizeOption, StrictOption
+from tenfold.cli import options as cli
 from tenfold.cli.pages import show_page
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_comparison, show_dataset, show_sources
@@ -16,10 +15,10 @@ from tenfold.formatting import duration
 if TYPE_CHECKING:
     from tenfold.data import Dataset
 
-data_app = new_app(help="Fetch, describe, explore, convert and mend data sets.")
+data_app = cli.new_app(help="Fetch, describe, explore, convert and mend data sets.")
 
 
-def _load(output: Output, dataset: str, size: int, reading: Reading) -> "Dataset":
+def _load(output: Output, dataset: str, size: int, reading: cli.Reading) -> "Dataset":
     from tenfold.data import load
 
     with output.progress() as progress:
@@ -41,7 +40,7 @@ def data_get(
 
 
 def data_info(
-    output: Output, dataset: DatasetArgument, *, size: SizeOption = 0, reading: Reading
+    output: Output, dataset: cli.DatasetArgument, *, size: cli.SizeOption = 0, reading: cli.Reading
 ) -> None:
     """Describe a data set: splits, classes, image sizes, where it came from, checksums."""
     from tenfold.data import sources
@@ -55,12 +54,12 @@ def data_info(
 
 def data_eda(
     output: Output,
-    dataset: DatasetArgument,
+    dataset: cli.DatasetArgument,
     *,
     out: Annotated[Path, "Folder for eda.json and eda.html."] = Path("eda"),
-    size: SizeOption = 0,
-    reading: Reading,
-    strict: StrictOption = False,
+    size: cli.SizeOption = 0,
+    reading: cli.Reading,
+    strict: cli.StrictOption = False,
 ) -> None:
     """Explore a data set: classes, colours, quality, duplicates; as JSON and as a page."""
     from tenfold.data.explore import explore
@@ -81,21 +80,19 @@ def data_eda(
     write_exploration_page(exploration, loaded, page)
     output.say(f"The numbers are in {numbers}.")
     said = f"The page is {page.resolve()}"
-    announce(output, "written", said, bold=True, json=str(numbers), page=str(page))
+    cli.announce(output, "written", said, bold=True, json=str(numbers), page=str(page))
 
 
 def data_export(
     output: Output,
-    dataset: DatasetArgument,
+    dataset: cli.DatasetArgument,
     out: Annotated[Path, "A new folder, or an .npz file."],
     *,
     layout: Annotated[
-        str | None,
-        "folder (PNG and CSV), parquet or npz; folder unless the path ends in .npz.",
-        "--format",
+        str | None, "folder, parquet or npz; folder unless the path ends in .npz.", "--format"
     ] = None,
-    size: SizeOption = 0,
-    reading: Reading,
+    size: cli.SizeOption = 0,
+    reading: cli.Reading,
 ) -> None:
     """Write a data set as numbered PNG files with CSV labels, as parquet or as npz."""
     from tenfold.data import export
@@ -105,7 +102,7 @@ def data_export(
     with output.progress() as progress:
         export(loaded, out, layout, progress=progress)
     said = f"{loaded.name} is in {out}."
-    announce(output, "written", said, path=str(out), format=layout)
+    cli.announce(output, "written", said, path=str(out), format=layout)
 
 
 def data_relabel(
@@ -127,14 +124,14 @@ def data_relabel(
     output.say(f"The data set is {done.path}.", bold=True)
 
 
-add_commands(data_app, data_get, data_info, data_eda, data_export, data_relabel, panel=None)
+cli.add_commands(data_app, data_get, data_info, data_eda, data_export, data_relabel, panel=None)
 
 
 def demo(
     output: Output,
     *,
     seed: Annotated[int, "Seed of both runs.", Ge(0)] = 0,
-    runs: RunsOption = Path("runs"),
+    runs: cli.RunsOption = Path("runs"),
 ) -> None:
     """Train a dense and a convolutional network on CIFAR-10 and write a page about both."""
     output.say("A dense and a convolutional network on CIFAR-10: some two minutes on two cores.")

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenfold.cli.commands import announce, computing
-from tenfold.cli.options import RunArgument, RunsOption, ThreadsOption
+from tenfold.cli import options as cli
 from tenfold.console.output import Output
 from tenfold.deployment.options import ExportOptions, Limits, ServerOptions
 from tenfold.errors import TenfoldError, require_packages
@@ -23,7 +22,7 @@ HubName = Annotated[str, "Of the model on the hub, such as somebody/photos."]
 
 def export(
     output: Output,
-    run: RunArgument,
+    run: cli.RunArgument,
     *,
     out: Annotated[Path | None, "The file to write.", require_place] = None,
     options: ExportOptions,
@@ -32,7 +31,7 @@ def export(
     ] = None,
     web: Annotated[Path | None, "A new folder: a page that classifies in the browser."] = None,
     runtime: Annotated[Path | None, "For --web, dist of onnxruntime-web, not through npm."] = None,
-    threads: ThreadsOption = None,
+    threads: cli.ThreadsOption = None,
 ) -> None:
     """Write a run as one ONNX file, if it says the same as the run on real images."""
     from tenfold.deployment.bundle import require_new, write_bundle
@@ -47,7 +46,7 @@ def export(
     from tenfold.reporting.page import card_text
 
     folder, written = RunFolder(run), {}
-    with computing(output, threads) as progress, tempfile.TemporaryDirectory() as apart:
+    with cli.computing(output, threads) as progress, tempfile.TemporaryDirectory() as apart:
         if (bundle or web) and out is None:  # What the run has exported stays as it is.
             out = Path(apart) / "model.onnx"
         files = find_runtime(runtime, progress=progress) if web else []
@@ -62,7 +61,7 @@ def export(
     _show_export(output, found)
     for kind, (place, files) in written.items():
         said = f"{place} holds {', '.join(path.name for path in files)}."
-        announce(output, kind, said, files=[str(path) for path in files])
+        cli.announce(output, kind, said, files=[str(path) for path in files])
 
 
 def _show_export(output: Output, found: "Export") -> None:
@@ -74,7 +73,7 @@ def _show_export(output: Output, found: "Export") -> None:
         f"{percent(gate.accuracy_before, 2)}, {percent(gate.same_class, 2)} of the classes the "
         f"same, logits within {gate.logit_error:.1e}."
     )
-    announce(output, "exported", said, **found.figures(str(found.path)))
+    cli.announce(output, "exported", said, **found.figures(str(found.path)))
     rows = []
     for size, *seconds, own, torch in found.timings:
         rows.append([str(size), *(f"{1000 * s:.2f} ms" for s in seconds), rate(own), rate(torch)])
@@ -97,7 +96,7 @@ def serve(
     from tenfold.deployment.server import serve as run_server
 
     def ready(address: str) -> None:
-        announce(output, "serving", f"Serving at {address}; Ctrl-C ends it.", address=address)
+        cli.announce(output, "serving", f"Serving at {address}; Ctrl-C ends it.", address=address)
 
     raise typer.Exit(run_server(file, options, limits=limits, ready=ready))
 
@@ -128,7 +127,7 @@ def push(
 
     address = push_run(RunFolder(run), name, card=card_text(run), private=private)
     said = f"{run} is at {address}; `tenfold pull {name}` brings it back."
-    announce(output, "pushed", said, run=str(run), name=name, address=address)
+    cli.announce(output, "pushed", said, run=str(run), name=name, address=address)
 
 
 def pull(
@@ -136,10 +135,10 @@ def pull(
     name: HubName,
     *,
     revision: Annotated[str | None, "A branch, tag or commit of it."] = None,
-    runs: RunsOption = Path("runs"),
+    runs: cli.RunsOption = Path("runs"),
 ) -> None:
     """Fetch a run that was pushed to the Hugging Face hub; nothing in it is executed."""
     from tenfold.deployment.hub import pull as pull_run
 
     run = pull_run(name, runs, revision=revision)
-    announce(output, "pulled", f"{name} is in {run.path}.", name=name, run=str(run.path))
+    cli.announce(output, "pulled", f"{name} is in {run.path}.", name=name, run=str(run.path))

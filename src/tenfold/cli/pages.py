@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from annotated_types import Ge
 
-from tenfold.cli.commands import announce, computing
-from tenfold.cli.options import PageOption, PlaceOption, RunArgument, ThreadsOption, require_data
+from tenfold.cli import options as cli
 from tenfold.console.output import Output
 from tenfold.errors import TenfoldError, counted
 from tenfold.run import RunFolder, finished_run, open_run
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 def show_page(output: Output, page: Path) -> Path:
     """Say where a page is."""
-    announce(output, "page", f"The page is {page.resolve()}", bold=True, path=str(page))
+    cli.announce(output, "page", f"The page is {page.resolve()}", bold=True, path=str(page))
     return page
 
 
@@ -66,19 +65,13 @@ class AuditFlags:
         Path | None, "cifar10h-probs.npy, people's answers to CIFAR-10's test set.", _require_there
     ] = None
     corrupted: Annotated[
-        Path | None,
-        "A folder with the published files of CIFAR-10-C.",
-        "--cifar-10-c",
-        _require_there,
+        Path | None, "A folder with the published CIFAR-10-C.", "--cifar-10-c", _require_there
     ] = None
     new_test_set: Annotated[
-        Path | None,
-        "A folder with the files of CIFAR-10.1, version 6.",
-        "--cifar-10-1",
-        _require_there,
+        Path | None, "A folder with CIFAR-10.1, version 6.", "--cifar-10-1", _require_there
     ] = None
     strange: Annotated[
-        str | None, "A data set or folder of other things than it knows.", require_data
+        str | None, "A data set or folder of other things than it knows.", cli.require_data
     ] = None
     pictures: Annotated[
         int | None, "How many are damaged and attacked; 1000 by default.", Ge(1)
@@ -94,11 +87,11 @@ def report(
         list[Path], "A run, several runs to compare, a study, or a search of `tune`."
     ],
     *,
-    out: PageOption = None,
+    out: cli.PageOption = None,
     open_page: Annotated[bool, "Open it in a browser.", "--open"] = False,
     full: Annotated[bool, "Audit each run first, so that the page holds it too."] = False,
     flags: AuditFlags,
-    data: PlaceOption = None,
+    data: cli.PlaceOption = None,
 ) -> None:
     """Write one self-contained HTML page about a run, a comparison, a study or a search."""
     for folder in folders:
@@ -121,7 +114,7 @@ def report(
 
 def audit(
     output: Output,
-    run: RunArgument,
+    run: cli.RunArgument,
     parts: Annotated[
         list[str] | None,
         "calibration, explanation, errors, robustness, new-pictures, novelty, agreement, labels, "
@@ -129,8 +122,8 @@ def audit(
     ] = None,
     *,
     flags: AuditFlags,
-    data: PlaceOption = None,
-    threads: ThreadsOption = None,
+    data: cli.PlaceOption = None,
+    threads: cli.ThreadsOption = None,
 ) -> None:
     """Find out what one should know before trusting a run; `tenfold report` shows it."""
     from tenfold.audit import AuditOptions, require_parts
@@ -158,7 +151,7 @@ def _audit_run(
     if len(answers) < len(wanted or PARTS):
         from tenfold.audit import audit as compute
 
-        with computing(output, threads) as progress:
+        with cli.computing(output, threads) as progress:
             answers = compute(run, wanted, options=options, data=data, progress=progress)
     for name, answer in answers.items():
         output.record("part", part=name, **answer.to_dict())
@@ -168,16 +161,16 @@ def _audit_run(
 
 def explain(
     output: Output,
-    run: RunArgument,
+    run: cli.RunArgument,
     pictures: Annotated[
         list[str] | None,
         "Files, folders, or ids of the measured split such as test/17; the ones most worth a look "
         "where none is named.",
     ] = None,
     *,
-    out: PageOption = None,
-    data: PlaceOption = None,
-    threads: ThreadsOption = None,
+    out: cli.PageOption = None,
+    data: cli.PlaceOption = None,
+    threads: cli.ThreadsOption = None,
 ) -> None:
     """Show where a run looked on images, and which training images are most like them."""
     folder = RunFolder(run)
@@ -186,7 +179,7 @@ def explain(
     from tenfold.audit.explanation import explain_pictures, explanation, write_explanation
     from tenfold.audit.subject import Subject
 
-    with computing(output, threads) as progress:
+    with cli.computing(output, threads) as progress:
         subject = Subject(folder, seed=0, progress=progress, data=data)
         found = explain_pictures(subject, pictures) if pictures else explanation(subject)
     if not pictures or any(image.true for image in found.pictures):
@@ -196,7 +189,7 @@ def explain(
     for image in found.pictures:
         output.record("picture", **image.to_dict())
     shown = f"{page} shows {counted(len(found.pictures), 'image')}."
-    announce(output, "page", shown, path=str(page))
+    cli.announce(output, "page", shown, path=str(page))
 
 
 def _require_images(run: RunFolder, wanted: Sequence[str]) -> None:

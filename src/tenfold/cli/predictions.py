@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from annotated_types import Ge
 
-from tenfold.cli.commands import announce, computing
-from tenfold.cli.options import (
-    DataOption,
-    PartOption,
-    Reading,
-    SkipBrokenOption,
-    ThreadsOption,
-    chosen_part,
-    require_split,
-)
+from tenfold.cli import options as cli
 from tenfold.cli.runs import evaluate
 from tenfold.console.output import Output
 from tenfold.deployment.options import SetsOption
@@ -50,7 +41,7 @@ class Task:
     """What is predicted, and where it goes."""
 
     split: Annotated[
-        str | None, "Predict the run's test, validation or train instead.", require_split
+        str | None, "Predict the run's test, validation or train instead.", cli.require_split
     ] = None
     csv: Annotated[Path | None, "Write the predictions to this file.", require_place] = None
     out: Annotated[
@@ -59,7 +50,7 @@ class Task:
         "goes on.",
     ] = None
     format: Annotated[str, "Of the parts of --out.", "csv|parquet", _require_format] = "csv"
-    part: PartOption = None
+    part: cli.PartOption = None
     cluster: Annotated[
         str | None,
         "With --out: on the nodes of this Ray cluster; RAY_ADDRESS does the same.",
@@ -71,15 +62,15 @@ class Task:
     labels: Annotated[
         Path | None, "With --csv: write the split's true labels there.", require_place
     ] = None
-    data: DataOption = None
+    data: cli.DataOption = None
     top: Annotated[int, "Classes to name for each image.", Ge(1)] = 1
     accuracy: Annotated[
         int | None, "95 or 99: mark as unsure what keeps so many in a hundred from being right."
     ] = None
     sets: SetsOption = None
     watch: Annotated[Path | None, "Predict what comes into this folder, until Ctrl-C."] = None
-    skip_broken: SkipBrokenOption = False
-    threads: ThreadsOption = None
+    skip_broken: cli.SkipBrokenOption = False
+    threads: cli.ThreadsOption = None
 
     def address(self) -> str | None:
         """The Ray cluster to predict on; None for this machine."""
@@ -129,7 +120,7 @@ def predict(
     elif task.split is None:
         _predict_images(output, run, images or [], task)
     elif task.csv is None and output.style == "rich":
-        reading = Reading(skip_broken=task.skip_broken)
+        reading = cli.Reading(skip_broken=task.skip_broken)
         found = finished_run(run).path
         evaluate(
             output, found, split=task.split, data=task.data, reading=reading, threads=task.threads
@@ -168,7 +159,7 @@ def _predict_split(output: Output, run: RunFolder, task: Task, split: str) -> No
     from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
     from tenfold.results.runs import read_result
 
-    with computing(output, task.threads) as bars:
+    with cli.computing(output, task.threads) as bars:
         # Without a file, standard output is the file, and has no room for progress.
         predictions = predict_split(
             run,
@@ -185,7 +176,7 @@ def _predict_split(output: Output, run: RunFolder, task: Task, split: str) -> No
         if task.labels is not None:
             write_submission(task.labels, ids, [names[i] for i in predictions.labels])
             said, file = f"Their true labels are in {task.labels}.", str(task.labels)
-            announce(output, "written", said, labels=file, num_images=len(ids))
+            cli.announce(output, "written", said, labels=file, num_images=len(ids))
         return
     if output.style == "plain":
         output.say(submission_text(ids, predicted).rstrip("\n"))
@@ -198,7 +189,7 @@ def _predict_split(output: Output, run: RunFolder, task: Task, split: str) -> No
 
 def _announce_file(output: Output, number: int, place: Path, note: str = "", **values: Any) -> None:
     said = f"{counted(number, 'prediction')} {'is' if number == 1 else 'are'} in {place}{note}."
-    announce(output, "written", said, **{"num_images": number, **values})
+    cli.announce(output, "written", said, **{"num_images": number, **values})
 
 
 def _open(run: Path, places: list[str], task: Task) -> "tuple[Path, list[Part], Loaded]":
@@ -316,7 +307,7 @@ def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: 
             predict = predict_on_cluster(
                 run, settings, address=address, jobs=jobs, threads=threads, progress=progress
             )
-        share = chosen_part(task.part) or (1, 1)
+        share = cli.chosen_part(task.part) or (1, 1)
         manifest = parted.predict_to_folder(
             predict, parts, out, manifest=manifest, share=share, on_part=on_part
         )
@@ -350,7 +341,7 @@ def score(
         f"{counted(metrics.num_images, 'image')} (95 % interval {percent(low)} to {percent(high)})"
     )
     files = {"submission": str(submission), "labels": str(labels)}
-    announce(output, "score", said, bold=True, **files, **metrics.to_dict())
+    cli.announce(output, "score", said, bold=True, **files, **metrics.to_dict())
     if metrics.num_missing:
         output.say(f"{metrics.num_missing:,} of them have no prediction and count as wrong.")
     _show_classes(output, metrics)

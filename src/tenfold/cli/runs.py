@@ -5,17 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from annotated_types import Interval
 
-from tenfold.cli.commands import announce, computing
-from tenfold.cli.options import (
-    DataOption,
-    PlaceOption,
-    Reading,
-    RunArgument,
-    RunsOption,
-    ThreadsOption,
-    require_split,
-)
+from tenfold.cli import options as cli
 from tenfold.cli.pages import write_page
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_classes, show_metrics, show_operating_point
@@ -29,25 +21,22 @@ State = Literal["finished", "running", "unfinished"]
 
 def evaluate(
     output: Output,
-    run: RunArgument,
+    run: cli.RunArgument,
     *,
-    split: Annotated[str, "test, validation or train.", require_split] = "test",
-    data: DataOption = None,
+    split: Annotated[str, "test, validation or train.", cli.require_split] = "test",
+    data: cli.DataOption = None,
     sensitivity: Annotated[
         float | None,
-        typer.Option(
-            metavar="PERCENT",
-            min=50,
-            max=99.9,
-            help="Choose the threshold, by validation, from which on an image counts as one of a "
-            "class so that so many of its images are found; exports and the service keep it.",
-        ),
+        "Choose the threshold, by validation, from which on an image counts as one of a class so "
+        "that so many of its images are found; exports and the service keep it.",
+        "PERCENT",
+        Interval(ge=50, le=99.9),
     ] = None,
     class_name: Annotated[
         str | None, "That class; the second of two where not given.", "--class"
     ] = None,
-    reading: Reading,
-    threads: ThreadsOption = None,
+    reading: cli.Reading,
+    threads: cli.ThreadsOption = None,
 ) -> None:
     """Score a finished run on a split; every use of the test split is written down."""
     if class_name is not None and sensitivity is None:
@@ -57,7 +46,7 @@ def evaluate(
     from tenfold.evaluation.operating_points import choose_operating_point
 
     folder, point = RunFolder(run), None
-    with computing(output, threads) as progress:
+    with cli.computing(output, threads) as progress:
         key, metrics = evaluate_split(
             folder,
             split=split,
@@ -88,7 +77,7 @@ def runs(
     compare: Annotated[bool, "Write the page that compares them."] = False,
     delete: Annotated[bool, "Delete what is listed, after a question."] = False,
     yes: Annotated[bool, "Delete without the question."] = False,
-    runs: RunsOption = Path("runs"),
+    runs: cli.RunsOption = Path("runs"),
 ) -> None:
     """List runs, the newest or the best first; compare or delete them."""
     found = folders or [path.parent for path in sorted(runs.glob("*/*/recipe.json"))]
@@ -148,14 +137,18 @@ def _delete(output: Output, rows: list[dict[str, Any]], *, yes: bool) -> None:
 
 
 def doctor(
-    output: Output, run: RunArgument, *, data: PlaceOption = None, threads: ThreadsOption = None
+    output: Output,
+    run: cli.RunArgument,
+    *,
+    data: cli.PlaceOption = None,
+    threads: cli.ThreadsOption = None,
 ) -> None:
     """Look for dead units, vanishing gradients and wrong step sizes, and say what to try."""
     from tenfold.reporting.diagnostics import layer_chart
     from tenfold.reporting.svg import standalone_svg
     from tenfold.training.doctor import diagnose
 
-    with computing(output, threads) as progress:
+    with cli.computing(output, threads) as progress:
         found = diagnose(RunFolder(run), data=data, progress=progress)
     for event in ("activation", "layer"):
         for each in getattr(found, f"{event}s"):
@@ -166,9 +159,9 @@ def doctor(
     rows = [[each.name, str(each.num_units), percent(each.dead)] for each in found.activations]
     output.table("Activations", ["in", "units", "dead"], rows)
     for finding in found.findings:
-        announce(output, "finding", finding.sentence, bold=True, **finding._asdict())
+        cli.announce(output, "finding", finding.sentence, bold=True, **finding._asdict())
     if not found.findings:
         output.say("Nothing is wrong: units, gradients and steps are as they usually are.")
     figure = run / "figures" / "doctor.svg"
     write_text(figure, standalone_svg(layer_chart(found)))
-    announce(output, "figure", f"The figure is {figure}.", path=str(figure))
+    cli.announce(output, "figure", f"The figure is {figure}.", path=str(figure))

@@ -1,28 +1,21 @@
-"""`tenfold train`: one run, from a recipe, from images alone, or from the time that there is."""
+"""`tenfold train`: one run, from a recipe, from images alone, or in a given time; and `live`."""
 
 import atexit
 import contextlib
 import gc
+import itertools
 import json
+import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
-from tenfold.cli.commands import announce, computing
-from tenfold.cli.live import LiveOption, live_page
-from tenfold.cli.options import (
-    Changes,
-    Machine,
-    Reading,
-    ReportOption,
-    RunsOption,
-    StrictOption,
-    seconds_of,
-)
+from tenfold.cli import options as cli
 from tenfold.cli.pages import write_page
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_result
@@ -32,10 +25,103 @@ from tenfold.run import RunFolder, finished_run, runs_of
 
 if TYPE_CHECKING:
     from tenfold.data import Dataset
+    from tenfold.engine import Child
     from tenfold.recipe import Recipe
     from tenfold.training.train import TrainOptions
 
     Planned = tuple[Recipe, TrainOptions, Dataset | None]
+
+
+PORT = 8001
+
+END_SECONDS = 5.0
+"""For the page's process to say how it ended, and to go."""
+
+logger = logging.getLogger("tenfold")
+
+
+def _require_port(port: int) -> None:
+    from tenfold.reporting.live.server import require_port
+
+    require_port(port)
+
+
+LiveOption = Annotated[
+    int | None,
+    "Serve a page that grows meanwhile to this machine, on 8001 if no port is named.",
+    "[PORT]",
+    Interval(ge=0, le=65535),
+    _require_port,
+]
+
+
+def live(
+    output: Output,
+    folder: Annotated[Path, "A run, a study, a search, or the folder of all runs."],
+    *,
+    port: Annotated[int, "0 takes any free one.", Interval(ge=0, le=65535)] = PORT,
+) -> None:
+    """Serve a page that shows runs while they go on, to this machine alone."""
+    from tenfold.reporting.live.server import serve
+
+    def ready(address: str) -> None:
+        said = f"The live page is at {address}; Ctrl-C ends it."
+        cli.announce(output, "serving", said, address=address)
+
+    serve(folder, port, ready=ready)
+    output.record("ended", cpu_seconds=time.process_time())
+
+
+@contextlib.contextmanager
+def live_page(output: Output, port: int | None) -> Iterator[Callable[[RunFolder], None] | None]:
+    """What begins to serve the page about a run until the block ends; None where `port` is.
+
+    It is served by a process of its own, which does nothing while no browser asks. Raises
+    TenfoldError where the port is taken.
+    """
+    if port is None:
+        yield None
+        return
+    from tenfold.engine import Child, Item
+    from tenfold.reporting.live.server import require_port
+
+    free = require_port(port)
+    with contextlib.ExitStack() as stack:
+
+        def told(event: dict[str, Any]) -> None:
+            if event["event"] == "serving":
+                address = event["address"]
+                said = f"The live page is at {address}"
+                cli.announce(output, "live", said, bold=True, address=address)
+
+        def begin(run: RunFolder) -> None:
+            arguments = ("live", str(run.path.resolve()), "--port", str(free), "--json")
+            # It has no compute threads that would have to be looked after.
+            item = Item("live", arguments, run.path, environment={"OMP_WAIT_POLICY": "PASSIVE"})
+            stack.callback(_end, Child(item, told))
+
+        yield begin
+
+
+def _end(child: "Child") -> None:
+    """Let the page's process end; say so if it did before, for a reason of its own."""
+    if (ended := child.poll()) is None:
+        child.stop()
+        deadline = time.monotonic() + END_SECONDS
+        while (ended := child.poll()) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    if ended is None:
+        child.kill()
+    elif ended.error is not None:
+        logger.warning("The live page could not be served: %s", ended.error)
+
+
+def with_port(arguments: Sequence[str]) -> list[str]:
+    """`--live` without a port as `--live 8001`, since no option may go without its value."""
+    found: list[str] = []
+    for each, after in itertools.pairwise([*arguments, ""]):
+        found += ["--live", str(PORT)] if each == "--live" and not after.isdigit() else [each]
+    return found
 
 
 def _require_teacher(teacher: Path) -> None:
@@ -51,8 +137,8 @@ class Where:
     new: Annotated[bool, "Start afresh, even beside an unfinished run."] = False
     allow_changes: Annotated[bool, "Resume although something has changed."] = False
     folder: Annotated[Path | None, "Train in this run folder, or resume it."] = None
-    runs: RunsOption = Path("runs")
-    strict: StrictOption = False
+    runs: cli.RunsOption = Path("runs")
+    strict: cli.StrictOption = False
 
 
 @dataclass(frozen=True)
@@ -76,10 +162,10 @@ def train(
         "or --set model.name= it may be left out.",
     ] = None,
     *,
-    changes: Changes,
+    changes: cli.Changes,
     seed: Annotated[int | None, "Seed of the run.", Ge(0)] = None,
     time: Annotated[
-        str | None, "Be done, evaluation and all, in 90s, 5m or 2h.", seconds_of
+        str | None, "Be done, evaluation and all, in 90s, 5m or 2h.", cli.seconds_of
     ] = None,
     teacher: Annotated[
         Path | None,
@@ -88,10 +174,10 @@ def train(
         _require_teacher,
     ] = None,
     where: Where,
-    machine: Machine,
-    reading: Reading,
+    machine: cli.Machine,
+    reading: cli.Reading,
     around: Around,
-    report: ReportOption = True,
+    report: cli.ReportOption = True,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
     wanted = changes.listed(seed)
@@ -142,7 +228,6 @@ def quick_imports() -> Iterator[None]:
     and Python looks through them again and again for some that don't: a fifth of four seconds. For
     a process of our own; somebody else's may have garbage to lose.
     """
-    was_enabled = gc.isenabled()
     # Extension modules that are never freed complain of leaks when the process ends.
     atexit.register(gc.unfreeze)
     gc.disable()
@@ -150,8 +235,7 @@ def quick_imports() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-        if was_enabled:
-            gc.enable()
+        gc.enable()
 
 
 def _for_images(
@@ -169,7 +253,7 @@ def _for_images(
     with output.progress() as progress:
         choice = choose_recipe(changes, skip_broken=skip_broken, progress=progress)
     recipe = choice.recipe.to_dict()
-    announce(output, "choice", choice.reason, reason=choice.reason, recipe=recipe)
+    cli.announce(output, "choice", choice.reason, reason=choice.reason, recipe=recipe)
     return choice.recipe, choice.dataset
 
 
@@ -212,13 +296,13 @@ def _in_time(
         begun = unfinished_plan(earlier, wanted, changes, own_network=asked is None)
         if begun is not None:
             return begun, replace(options, threads=None), None  # Those of before.
-    with computing(output, options.threads) as progress:
+    with cli.computing(output, options.threads) as progress:
         dataset = load_data(wanted, skip_broken=options.skip_broken, progress=progress)
     has_gpu = torch.cuda.is_available() and not options.cpu
     planned = plan_run(
         asked,
         dataset,
-        seconds=seconds_of(time),
+        seconds=cli.seconds_of(time),
         spent=seconds_since_start(),
         overrides=changes,
         device=torch.device("cuda" if has_gpu else "cpu"),
@@ -235,7 +319,7 @@ def _in_time(
         said += f" A test accuracy of about {percent(planned.expected, 0)} may be expected."
     facts: dict[str, Any] = {"recipe": planned.recipe.to_dict(), "expected": planned.expected}
     facts |= {"training_seconds": training, "closing_seconds": closing}
-    announce(output, "plan", said, **facts)
+    cli.announce(output, "plan", said, **facts)
     options = replace(options, threads=options.threads or torch.get_num_threads())
     return planned.recipe.but(name=named), options, dataset
 
@@ -250,11 +334,11 @@ def _find_rate(
     from tenfold.training.rate_finder import find_lr
 
     figure = Path("lr.svg")
-    with computing(output, threads) as progress:
+    with cli.computing(output, threads) as progress:
         found = find_lr(recipe, dataset, progress=progress)
     write_text(figure, standalone_svg(rate_curve(found)))
     said = (
         f"The loss is lowest at {found.lowest:.2g}; a tenth of that is a good rate: --lr "
         f"{found.lr:g}. The curve is in {figure}."
     )
-    announce(output, "rate", said, bold=True, **vars(found), figure=str(figure))
+    cli.announce(output, "rate", said, bold=True, **vars(found), figure=str(figure))
