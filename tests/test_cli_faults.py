@@ -180,6 +180,14 @@ def test_a_working_folder_that_was_deleted_is_a_sentence(tmp_path):
     ]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_to_a_full_disk_is_a_sentence(tmp_path):
+    script = f"{sys.executable} -m tenfold recipes > /dev/full"
+    done = subprocess.run(script, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs /dev/null")
 def test_a_home_that_cannot_be_written_goes_unmentioned(tmp_path, run_python, monkeypatch):
     for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
