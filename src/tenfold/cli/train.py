@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from tenfold.data import Dataset
     from tenfold.engine import Child
     from tenfold.recipe import Recipe
+    from tenfold.speed.planning import Planned
     from tenfold.training.train import TrainOptions
-
-    Planned = tuple[Recipe, TrainOptions, Dataset | None]
 
 
 PORT = 8001
@@ -202,11 +201,6 @@ def train(
         chosen, options, dataset = _in_time(output, time, chosen, wanted, options, page=report)
     elif chosen is None:
         chosen, dataset = _for_images(output, wanted, changes.data, reading.skip_broken)
-    if chosen.model.name == "pretrained":
-        with quick_imports():
-            from tenfold.models.pretrained import import_timm
-
-            import_timm()
     if around.find_lr:
         _find_rate(output, chosen, dataset, threads=machine.threads)
         return
@@ -224,9 +218,8 @@ def train(
 def quick_imports() -> Iterator[None]:
     """Look for no garbage until the block ends, and never among what is there by then.
 
-    Importing PyTorch and timm makes some hundred thousand objects that stay until the process ends,
-    and Python looks through them again and again for some that don't: a fifth of four seconds. For
-    a process of our own; somebody else's may have garbage to lose.
+    Importing PyTorch makes some hundred thousand objects that stay until the process ends, and
+    Python looks through them again and again for some that don't: a fifth of four seconds.
     """
     # Extension modules that are never freed complain of leaks when the process ends.
     atexit.register(gc.unfreeze)
@@ -265,7 +258,7 @@ def _in_time(
     options: "TrainOptions",
     *,
     page: bool,
-) -> "Planned":
+) -> "tuple[Recipe, TrainOptions, Dataset | None]":
     """The recipe `asked`, or the best of the fast ones, so that its run ends within `time`.
 
     An unfinished run that the same command began keeps its plan, unless `options` ask for a new
@@ -310,6 +303,12 @@ def _in_time(
         writes_page=page,
         may_set_threads=options.threads is None and "OMP_NUM_THREADS" not in os.environ,
     )
+    _announce_plan(output, planned, time, page=page)
+    options = replace(options, threads=options.threads or torch.get_num_threads())
+    return planned.recipe.but(name=named), options, dataset
+
+
+def _announce_plan(output: Output, planned: "Planned", time: str, *, page: bool) -> None:
     training, closing = planned.recipe.training.time_limit_seconds, planned.closing_seconds
     said = (
         f"Within {time}: {planned.recipe.name}, {duration(training)} of training and "
@@ -320,8 +319,6 @@ def _in_time(
     facts: dict[str, Any] = {"recipe": planned.recipe.to_dict(), "expected": planned.expected}
     facts |= {"training_seconds": training, "closing_seconds": closing}
     cli.announce(output, "plan", said, **facts)
-    options = replace(options, threads=options.threads or torch.get_num_threads())
-    return planned.recipe.but(name=named), options, dataset
 
 
 def _find_rate(
