@@ -288,9 +288,14 @@ def test_help_is_whole_and_in_groups_and_completion_is_offered(tmp_path):
     assert "..." not in re.sub(r"\[ARGS\]\.\.\.", "", short)
     assert "--install-completion" in short
     assert "Commands:" in succeed(["data", "-h"], tmp_path)
-    shell = {"_TENFOLD_COMPLETE": "complete_bash", "COMP_WORDS": "tenfold stu", "COMP_CWORD": "1"}
-    found = commands.run([], folder=tmp_path, environment=shell).output
-    assert found.split() == ["study", "studies"]
+    for words, completed in {
+        "tenfold stu": ["study", "studies"],
+        "tenfold report run --out new/page.html --fu": ["--full"],
+    }.items():
+        shell = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        shell["_TENFOLD_COMPLETE"] = "complete_bash"
+        assert commands.run([], folder=tmp_path, environment=shell).output.split() == completed
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

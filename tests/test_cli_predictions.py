@@ -277,14 +277,6 @@ def test_a_score_reads_well_in_a_pipe(folder):
     assert "28 of them have no prediction and count as wrong." in output
 
 
-def test_scoring_loads_no_torch(run_python):
-    code = (
-        "import sys, tenfold.cli.app, tenfold.evaluation.submissions\n"
-        "print([name for name in ('torch', 'sklearn', 'PIL', 'matplotlib') if name in sys.modules])"
-    )
-    assert run_python(code).stdout.strip() == "[]"
-
-
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

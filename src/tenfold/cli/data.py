@@ -147,8 +147,9 @@ def demo(
     folders, started = [], time.monotonic()
     for name in ("ann", "cnn-quick"):
         options = TrainOptions(runs=runs, notes=notes)
-        with output.training() as told:
-            done = train(load_recipe(name, changes), options=options, reporter=told, progress=told)
+        recipe = load_recipe(name, changes)
+        with output.training() as reporter:
+            done = train(recipe, options=options, reporter=reporter, progress=reporter)
         folders.append(done.run.path)
     seconds = time.monotonic() - started
     page = write_report(folders, runs / "demo.html")

@@ -124,9 +124,9 @@ def _parameter(
     )
 
 
-def _checking(rule: Callable[[Any], object]) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if value is not None:
+def _checking(rule: Callable[[Any], object]) -> Callable[[typer.Context, Any], Any]:
+    def check(context: typer.Context, value: Any) -> Any:
+        if value is not None and not context.resilient_parsing:  # As completion does.
             rule(value)
         return value
 
@@ -143,7 +143,7 @@ def announce(
 
 @contextlib.contextmanager
 def computing(output: Output, threads: int | None) -> Iterator[Bars | Lines]:
-    """What shows how far work is, in a process that has been told how many threads it has."""
+    """What shows the progress of work, in a process that is ready to compute."""
     from tenfold.training.process import prepare_process
 
     prepare_process(threads)

@@ -212,7 +212,7 @@ def _plan(recipe: str, space: Path | None, changes: cli.Changes, seed: int | Non
 
 
 class _Display:
-    """Trials as they begin and end: bars on a terminal, lines in a pipe, or JSON."""
+    """Trials as they start and end: bars on a terminal, lines in a pipe, or JSON."""
 
     def __init__(self, output: Output, num_trials: float, bars: RunBars) -> None:
         self._output, self._bars = output, bars

@@ -73,7 +73,7 @@ def live(
 
 @contextlib.contextmanager
 def live_page(output: Output, port: int | None) -> Iterator[Callable[[RunFolder], None] | None]:
-    """What begins to serve the page about a run until the block ends; None where `port` is.
+    """What starts to serve the page about a run until the block ends; None where `port` is.
 
     It is served by a process of its own, which does nothing while no browser asks. Raises
     TenfoldError where the port is taken.
@@ -87,19 +87,19 @@ def live_page(output: Output, port: int | None) -> Iterator[Callable[[RunFolder]
     free = require_port(port)
     with contextlib.ExitStack() as stack:
 
-        def told(event: dict[str, Any]) -> None:
+        def show_address(event: dict[str, Any]) -> None:
             if event["event"] == "serving":
                 address = event["address"]
                 said = f"The live page is at {address}"
                 cli.announce(output, "live", said, bold=True, address=address)
 
-        def begin(run: RunFolder) -> None:
+        def start(run: RunFolder) -> None:
             arguments = ("live", str(run.path.resolve()), "--port", str(free), "--json")
             # It has no compute threads that would have to be looked after.
             item = Item("live", arguments, run.path, environment={"OMP_WAIT_POLICY": "PASSIVE"})
-            stack.callback(_end, Child(item, told))
+            stack.callback(_end, Child(item, show_address))
 
-        yield begin
+        yield start
 
 
 def _end(child: "Child") -> None:
@@ -204,9 +204,14 @@ def train(
     if around.find_lr:
         _find_rate(output, chosen, dataset, threads=machine.threads)
         return
-    with live_page(output, around.live) as began, output.training() as told:
+    with live_page(output, around.live) as start, output.training() as reporter:
         outcome = train_recipe(
-            chosen, options=options, dataset=dataset, began=began, reporter=told, progress=told
+            chosen,
+            options=options,
+            dataset=dataset,
+            began=start,
+            reporter=reporter,
+            progress=reporter,
         )
     if outcome.writes:
         show_result(output, outcome.run.path)
