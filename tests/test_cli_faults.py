@@ -29,17 +29,17 @@ for arguments in json.loads(sys.argv[1]):
 """
 RUN = "runs/tiny/1"
 WRONG = [
-    (["evaluate", RUN, "--split", "tset"], "no split 'tset'"),
+    (["evaluate", RUN, "--split", "tset"], "'tset' is not one of 'test', 'validation', 'train'"),
     (["evaluate", RUN, "--data", "nowhere"], "nowhere is neither a path"),
     (["evaluate", "runs/tiny/2"], "no run folder runs/tiny/2"),
     (["predict", RUN, "none.png"], "no image or folder none.png"),
     (["predict", "runs/tiny/2", "here.png"], "no run folder runs/tiny/2"),
     (["predict", "none.onnx", "here.png"], "There is no model none.onnx"),
-    (["predict", RUN, "--split", "tset"], "no split 'tset'"),
+    (["predict", RUN, "--split", "tset"], "'tset' is not one of 'test', 'validation', 'train'"),
     (["predict", RUN, "--split", "test", "--data", "nowhere"], "nowhere is neither a path"),
     (["audit", RUN, "errors", "calibrate"], "no part 'calibrate'"),
     (["audit", RUN, "--strange", "nowhere"], "nowhere is neither a path"),
-    (["audit", RUN, "--cifar-10-c", "no-folder"], "no-folder does not exist"),
+    (["audit", RUN, "--cifar-10-c", "no-folder"], "'no-folder' does not exist"),
     (["explain", RUN, "test/1", "none.png"], "no image or folder none.png"),
     (["explain", RUN, "--out", "runs"], "runs is a folder"),
     (["train", "cnn", "--data", "nowhere"], "nowhere is neither a path"),

@@ -122,8 +122,8 @@ def _exit_status(*, debug: bool, as_json: bool) -> Iterator[None]:
             traceback.print_exc()
         if as_json:
             print(json.dumps(ending), flush=True, file=console.json_stream)
-        elif isinstance(error, UsageError):
-            error.show()
+        elif ending["kind"] == "NoArgsIsHelpError":
+            error.show()  # type: ignore[union-attr]
         else:
             prefix = "error: " if ending["event"] == "error" else ""
             print(f"{prefix}{ending['message']}", file=sys.stderr)
@@ -136,7 +136,7 @@ def _ending(error: BaseException) -> dict[str, Any] | None:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         message, status = "Stopped.", 130
     elif isinstance(error, UsageError):
-        message, status = error.format_message(), error.exit_code
+        message, status = error.format_message().replace("Value error, ", ""), error.exit_code
     elif isinstance(error, UnicodeEncodeError):
         if not re.search("[\udc80-\udcff]", str(error.object)):
             return None

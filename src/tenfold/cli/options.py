@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 from annotated_types import Ge, Interval
@@ -115,6 +115,8 @@ def _parameter(
                 settings["metavar"] = note
             elif isinstance(note, Ge | Interval):
                 settings |= {"min": note.ge, "max": getattr(note, "le", None)}
+            elif isinstance(note, dict):
+                settings |= note
             else:
                 settings["callback"] = _checking(note)
         info = typer.Argument(**settings) if is_argument else typer.Option(*flags, **settings)
@@ -151,7 +153,8 @@ def computing(output: Output, threads: int | None) -> Iterator[Bars | Lines]:
         yield progress
 
 
-SPLITS = ("test", "validation", "train")
+EXISTS = {"exists": True}
+Split = Literal["test", "validation", "train"]
 
 
 def require_data(name_or_path: str | None) -> None:
@@ -162,12 +165,6 @@ def require_data(name_or_path: str | None) -> None:
     if name_or_path is None or is_known(name_or_path) or Path(name_or_path).expanduser().exists():
         return
     raise unknown_name(name_or_path, NAMES)
-
-
-def require_split(split: str) -> None:
-    """Raise TenfoldError for a split of another name."""
-    if split not in SPLITS:
-        raise TenfoldError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
 
 
 def _skip_cache(value: bool) -> None:

@@ -52,23 +52,18 @@ def write_page(
     return show_page(output, page)
 
 
-def _require_there(place: Path) -> None:
-    if not place.exists():
-        raise TenfoldError(f"{place} does not exist; check the path.")
-
-
 @dataclass(frozen=True)
 class AuditFlags:
     """What an audit may be told, as AuditOptions has it."""
 
     human: Annotated[
-        Path | None, "cifar10h-probs.npy, people's answers to CIFAR-10's test set.", _require_there
+        Path | None, "cifar10h-probs.npy, people's labels of CIFAR-10's test set.", cli.EXISTS
     ] = None
     corrupted: Annotated[
-        Path | None, "A folder with the published CIFAR-10-C.", "--cifar-10-c", _require_there
+        Path | None, "A folder with the published CIFAR-10-C.", "--cifar-10-c", cli.EXISTS
     ] = None
     new_test_set: Annotated[
-        Path | None, "A folder with CIFAR-10.1, version 6.", "--cifar-10-1", _require_there
+        Path | None, "A folder with CIFAR-10.1, version 6.", "--cifar-10-1", cli.EXISTS
     ] = None
     strange: Annotated[
         str | None, "A data set or folder of other things than it knows.", cli.require_data

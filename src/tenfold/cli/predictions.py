@@ -5,7 +5,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from annotated_types import Ge
@@ -31,25 +31,18 @@ MAX_ROWS = 40
 logger = logging.getLogger("tenfold")
 
 
-def _require_format(file_format: str) -> None:
-    if file_format not in ("csv", "parquet"):
-        raise TenfoldError(f"--format {file_format!r} is neither csv nor parquet; choose one.")
-
-
 @dataclass(frozen=True)
 class Task:
     """What is predicted, and where it goes."""
 
-    split: Annotated[
-        str | None, "Predict the run's test, validation or train instead.", cli.require_split
-    ] = None
+    split: Annotated[cli.Split | None, "Predict this split of the run's data instead."] = None
     csv: Annotated[Path | None, "Write the predictions to this file.", require_place] = None
     out: Annotated[
         Path | None,
         "Write the predictions of any number of images to this folder, in parts; run again, it "
         "goes on.",
     ] = None
-    format: Annotated[str, "Of the parts of --out.", "csv|parquet", _require_format] = "csv"
+    format: Annotated[Literal["csv", "parquet"], "Of the parts of --out."] = "csv"
     part: cli.PartOption = None
     cluster: Annotated[
         str | None,
@@ -287,7 +280,7 @@ def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: 
         operating_points=dict(model.operating_points),
         class_names=model.class_names,
         top=min(task.top, len(model.class_names)),
-        file_format="parquet" if task.format == "parquet" else "csv",
+        file_format=task.format,
         images_sha256=parted.images_checksum(parts),
         num_parts=len(parts),
     )

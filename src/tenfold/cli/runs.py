@@ -23,7 +23,7 @@ def evaluate(
     output: Output,
     run: cli.RunArgument,
     *,
-    split: Annotated[str, "test, validation or train.", cli.require_split] = "test",
+    split: Annotated[cli.Split, "What to score it on."] = "test",
     data: cli.DataOption = None,
     sensitivity: Annotated[
         float | None,

@@ -39,18 +39,11 @@ END_SECONDS = 5.0
 logger = logging.getLogger("tenfold")
 
 
-def _require_port(port: int) -> None:
-    from tenfold.reporting.live.server import require_port
-
-    require_port(port)
-
-
 LiveOption = Annotated[
     int | None,
     "Serve a page that grows meanwhile to this machine, on 8001 if no port is named.",
     "[PORT]",
     Interval(ge=0, le=65535),
-    _require_port,
 ]
 
 
