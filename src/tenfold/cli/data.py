@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge
-
 from tenfold.cli import options as cli
 from tenfold.cli.pages import show_page
 from tenfold.console.output import Output
@@ -130,7 +128,7 @@ cli.add_commands(data_app, data_get, data_info, data_eda, data_export, data_rela
 def demo(
     output: Output,
     *,
-    seed: Annotated[int, "Seed of both runs.", Ge(0)] = 0,
+    seed: Annotated[int, "Seed of both runs.", cli.NOT_NEGATIVE] = 0,
     runs: cli.RunsOption = Path("runs"),
 ) -> None:
     """Train a dense and a convolutional network on CIFAR-10 and write a page about both."""

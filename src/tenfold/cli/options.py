@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
-from annotated_types import Ge, Interval
 from typer.core import TyperGroup
 
 from tenfold.console.output import Bars, Lines, Output
@@ -69,8 +68,9 @@ def by_fields(command: Callable[..., None]) -> Callable[..., None]:
     """`command` for Typer: positional parameters are arguments, others are options, and every field
     of one that is a dataclass is an option of its own; an Output is made for --json.
 
-    Beside a type may stand its help, and then its flag, a word for its values, their range, and a
-    function that raises TenfoldError for a wrong one, before the command runs and imports torch.
+    Beside a type may stand its help, and then its flag, a word for its values, other settings that
+    Typer has, and a function that raises TenfoldError for a wrong value, before the command runs
+    and imports torch.
     """
     signature = inspect.signature(command, eval_str=True)
     kinds: dict[str, Any] = {}
@@ -113,8 +113,6 @@ def _parameter(
                 flags = [note]
             elif isinstance(note, str):
                 settings["metavar"] = note
-            elif isinstance(note, Ge | Interval):
-                settings |= {"min": note.ge, "max": getattr(note, "le", None)}
             elif isinstance(note, dict):
                 settings |= note
             else:
@@ -153,6 +151,7 @@ def computing(output: Output, threads: int | None) -> Iterator[Bars | Lines]:
         yield progress
 
 
+POSITIVE, NOT_NEGATIVE, A_PORT = {"min": 1}, {"min": 0}, {"min": 0, "max": 65535}
 EXISTS = {"exists": True}
 Split = Literal["test", "validation", "train"]
 
@@ -236,7 +235,7 @@ SetOption = Annotated[
 RunsOption = Annotated[
     Path, typer.Option("--runs", envvar="TENFOLD_RUNS", help="The folder of all runs.")
 ]
-ThreadsOption = Annotated[int | None, "Threads to compute with; results depend on it.", Ge(1)]
+ThreadsOption = Annotated[int | None, "Threads to compute with; results depend on it.", POSITIVE]
 SkipBrokenOption = Annotated[bool, "Leave out images that can't be read."]
 PartOption = Annotated[
     str | None,
@@ -245,7 +244,7 @@ PartOption = Annotated[
     "I/N",
     chosen_part,
 ]
-SizeOption = Annotated[int, "Side in pixels to bring images to; 0 chooses.", Ge(0)]
+SizeOption = Annotated[int, "Side in pixels to bring images to; 0 chooses.", NOT_NEGATIVE]
 StrictOption = Annotated[bool, "Fail if an image is in two splits."]
 ReportOption = Annotated[bool, "Write report.html at the end.", "--report/--no-report"]
 
@@ -276,9 +275,9 @@ class Changes:
     """What the command line changes in a recipe."""
 
     data: DataOption = None
-    epochs: Annotated[int | None, "Short for --set training.epochs=.", Ge(1)] = None
+    epochs: Annotated[int | None, "Short for --set training.epochs=.", POSITIVE] = None
     lr: Annotated[float | None, "Short for --set optimizer.lr=."] = None
-    batch_size: Annotated[int | None, "Short for --set training.batch_size=.", Ge(1)] = None
+    batch_size: Annotated[int | None, "Short for --set training.batch_size=.", POSITIVE] = None
     overrides: SetOption = None
 
     def listed(self, seed: int | None = None) -> list[str]:
@@ -318,7 +317,7 @@ class Jobs:
         int | None,
         "Runs at once, each with its share of the cores; 1 if not given, and on a cluster as many "
         "as have room.",
-        Ge(1),
+        POSITIVE,
     ] = None
     cluster: Annotated[
         str | None,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from annotated_types import Ge
 
 from tenfold.cli import options as cli
 from tenfold.console.output import Output
@@ -69,10 +68,10 @@ class AuditFlags:
         str | None, "A data set or folder of other things than it knows.", cli.require_data
     ] = None
     pictures: Annotated[
-        int | None, "How many are damaged and attacked; 1000 by default.", Ge(1)
+        int | None, "How many are damaged and attacked; 1000 by default.", cli.POSITIVE
     ] = None
     folds: Annotated[
-        int | None, "Judge the training images' labels by as many trainings.", Ge(2)
+        int | None, "Judge the training images' labels by as many trainings.", {"min": 2}
     ] = None
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from annotated_types import Ge
 
 from tenfold.cli import options as cli
 from tenfold.cli.runs import evaluate
@@ -50,13 +49,13 @@ class Task:
         "ADDRESS|auto",
     ] = None
     jobs: Annotated[
-        int | None, "With --cluster: models at once; as many as fit if not given.", Ge(1)
+        int | None, "With --cluster: models at once; as many as fit if not given.", cli.POSITIVE
     ] = None
     labels: Annotated[
         Path | None, "With --csv: write the split's true labels there.", require_place
     ] = None
     data: cli.DataOption = None
-    top: Annotated[int, "Classes to name for each image.", Ge(1)] = 1
+    top: Annotated[int, "Classes to name for each image.", cli.POSITIVE] = 1
     accuracy: Annotated[
         int | None, "95 or 99: mark as unsure what keeps so many in a hundred from being right."
     ] = None

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from annotated_types import Ge
 
 from tenfold.cli import options as cli
 from tenfold.console.output import Output
@@ -176,7 +175,7 @@ def bench(
     to: Annotated[
         str | None, "Train to this accuracy: 75, 85, 91 or 94; on a GPU 94 to 96.", "PERCENT"
     ] = None,
-    seeds: Annotated[int, "Runs of --to.", Ge(1)] = 5,
+    seeds: Annotated[int, "Runs of --to.", cli.POSITIVE] = 5,
     runs: cli.RunsOption = Path("runs"),
     machine: cli.Machine,
 ) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from annotated_types import Interval
 
 from tenfold.cli import options as cli
 from tenfold.cli.pages import write_page
@@ -30,7 +29,7 @@ def evaluate(
         "Choose the threshold, by validation, from which on an image counts as one of a class so "
         "that so many of its images are found; exports and the service keep it.",
         "PERCENT",
-        Interval(ge=50, le=99.9),
+        {"min": 50, "max": 99.9},
     ] = None,
     class_name: Annotated[
         str | None, "That class; the second of two where not given.", "--class"

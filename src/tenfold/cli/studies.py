@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from annotated_types import Ge
 
 from tenfold.cli import options as cli
 from tenfold.cli.pages import show_page
@@ -29,7 +28,9 @@ def study(
     ],
     *,
     grid: Annotated[list[str] | None, "Values to try; several are crossed.", "KEY=A,B"] = None,
-    seeds: Annotated[int | None, "Runs of each variant; more can be added later.", Ge(1)] = None,
+    seeds: Annotated[
+        int | None, "Runs of each variant; more can be added later.", cli.POSITIVE
+    ] = None,
     changes: cli.Changes,
     folder: Annotated[Path | None, "The study's folder; studies/<name> if not given."] = None,
     reuse: Annotated[
@@ -140,9 +141,11 @@ def tune(
     space: Annotated[Path | None, "Ranges to search, as TOML.", "FILE"] = None,
     folder: Annotated[Path | None, "The search's folder; tunes/<recipe> if not given."] = None,
     changes: cli.Changes,
-    seed: Annotated[int | None, "Seed of every trial, and of what is tried.", Ge(0)] = None,
+    seed: Annotated[
+        int | None, "Seed of every trial, and of what is tried.", cli.NOT_NEGATIVE
+    ] = None,
     trials: Annotated[
-        int | None, "Trials in all, over all processes; 30 where --time is not given.", Ge(1)
+        int | None, "Trials in all, over all processes; 30 where --time is not given.", cli.POSITIVE
     ] = None,
     time: Annotated[
         str | None, "Stop this process after a time: 90s, 60m, 2h.", cli.seconds_of

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Ge, Interval
-
 from tenfold.cli import options as cli
 from tenfold.cli.pages import write_page
 from tenfold.console.output import Output
@@ -43,7 +41,7 @@ LiveOption = Annotated[
     int | None,
     "Serve a page that grows meanwhile to this machine, on 8001 if no port is named.",
     "[PORT]",
-    Interval(ge=0, le=65535),
+    cli.A_PORT,
 ]
 
 
@@ -51,7 +49,7 @@ def live(
     output: Output,
     folder: Annotated[Path, "A run, a study, a search, or the folder of all runs."],
     *,
-    port: Annotated[int, "0 takes any free one.", Interval(ge=0, le=65535)] = PORT,
+    port: Annotated[int, "0 takes any free one.", cli.A_PORT] = PORT,
 ) -> None:
     """Serve a page that shows runs while they go on, to this machine alone."""
     from tenfold.reporting.live.server import serve
@@ -155,7 +153,7 @@ def train(
     ] = None,
     *,
     changes: cli.Changes,
-    seed: Annotated[int | None, "Seed of the run.", Ge(0)] = None,
+    seed: Annotated[int | None, "Seed of the run.", cli.NOT_NEGATIVE] = None,
     time: Annotated[
         str | None, "Be done, evaluation and all, in 90s, 5m or 2h.", cli.seconds_of
     ] = None,
