@@ -232,9 +232,7 @@ PageOption = Annotated[Path | None, "The HTML file to write.", require_place]
 SetOption = Annotated[
     list[str] | None, "Change a field of the recipe; repeatable.", "--set", "KEY=VALUE"
 ]
-RunsOption = Annotated[
-    Path, typer.Option("--runs", envvar="TENFOLD_RUNS", help="The folder of all runs.")
-]
+RunsOption = Annotated[Path, "The folder of all runs.", "--runs", {"envvar": "TENFOLD_RUNS"}]
 ThreadsOption = Annotated[int | None, "Threads to compute with; results depend on it.", POSITIVE]
 SkipBrokenOption = Annotated[bool, "Leave out images that can't be read."]
 PartOption = Annotated[
@@ -267,7 +265,7 @@ class Machine:
     device: Annotated[
         str | None, "cpu, cuda, cuda:1 or mps; the best otherwise.", _choose_device
     ] = None
-    cpu: Annotated[bool, typer.Option("--cpu", callback=_choose_device, hidden=True)] = False
+    cpu: Annotated[bool, "Short for --device cpu.", {"hidden": True}, _choose_device] = False
 
 
 @dataclass(frozen=True)
@@ -321,12 +319,9 @@ class Jobs:
     ] = None
     cluster: Annotated[
         str | None,
-        typer.Option(
-            metavar="ADDRESS|auto",
-            envvar="RAY_ADDRESS",
-            help="Run on the nodes of this Ray cluster, with one thread each unless --threads "
-            "says more.",
-        ),
+        "Run on the nodes of this Ray cluster, with one thread each unless --threads says more.",
+        "ADDRESS|auto",
+        {"envvar": "RAY_ADDRESS"},
     ] = None
 
     def placed(self, threads: int | None) -> "tuple[Cluster | None, dict[str, Any]]":

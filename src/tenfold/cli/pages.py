@@ -25,7 +25,7 @@ def show_page(output: Output, page: Path) -> Path:
 
 
 def write_page(
-    output: Output, folders: list[Path], out: Path | None, *, data: str | None = None
+    output: Output, folders: list[Path], out: Path | None = None, *, data: str | None = None
 ) -> Path:
     """Write the page about a study, a search, a run or several, and say where it is."""
     first, is_alone = folders[0], len(folders) == 1

@@ -95,7 +95,7 @@ def runs(
         cells.append([row["run"], str(row["data"]), row["state"], accuracy, seconds, date])
     output.table("Runs", ["run", "data", "state", "accuracy", "training", "date"], cells)
     if compare:
-        write_page(output, [Path(row["run"]) for row in rows], None)
+        write_page(output, [Path(row["run"]) for row in rows])
     if delete:
         _delete(output, rows, yes=yes)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tenfold.cli import options as cli
-from tenfold.cli.pages import show_page
+from tenfold.cli.pages import write_page
 from tenfold.console.output import Output
 from tenfold.console.studies import Epochs, RunBars, StudyDisplay, showing_runs
 from tenfold.console.summaries import show_study
@@ -66,9 +66,7 @@ def study(
 
     show_study(output, summarise_study(where))
     if report:
-        from tenfold.reporting.study.page import write_study_page
-
-        show_page(output, write_study_page(where))
+        write_page(output, [where])
     if outcome.num_failed:
         raise typer.Exit(1)
 
@@ -191,9 +189,7 @@ def tune(
         outcome = run_search(plan, options=options, watcher=display, progress=bars, place=place)
     _show_end(output, where, outcome.summary, is_out_of_time=outcome.is_out_of_time)
     if report:
-        from tenfold.reporting.search.page import write_search_page
-
-        show_page(output, write_search_page(where))
+        write_page(output, [where])
     if outcome.summary.best is None and not outcome.is_out_of_time:
         raise typer.Exit(1)
 

@@ -207,7 +207,7 @@ def train(
     if outcome.writes:
         show_result(output, outcome.run.path)
         if report:
-            write_page(output, [outcome.run.path], None)
+            write_page(output, [outcome.run.path])
 
 
 @contextlib.contextmanager
