@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tenfold.cli import options as cli
 from tenfold.cli.pages import show_page
 from tenfold.console.output import Output
-from tenfold.console.summaries import show_comparison, show_dataset, show_sources
+from tenfold.console.summaries import show_comparison, show_dataset
 from tenfold.formatting import duration
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ def data_info(
     if dataset in sources.NAMES:
         sources.verify_cached(dataset)
         output.say("Every byte of the copy in the cache was checked again just now.")
-        show_sources(output, sources.describe_sources(dataset))
 
 
 def data_eda(
