@@ -21,8 +21,7 @@ from tenfold.run import RunFolder
 if TYPE_CHECKING:  # Of which the processes that train need nothing.
     from tenfold.recipe import Recipe
     from tenfold.studies.definition import Study
-    from tenfold.studies.records import Record
-    from tenfold.studies.running import StudyOutcome
+    from tenfold.studies.running import Record, StudyOutcome
 
 GRID = ["optimizer.lr=0.1,0.2"]
 NUM_SEEDS = 2
@@ -129,7 +128,7 @@ def drive_jobs(folder: Path, kind: str, **options: Any) -> "StudyOutcome":
 def records_of(folder: Path) -> "list[Record]":
     """The record of each trial of the study in `folder` that is over, in their order."""
     from tenfold.results.studies import read_plan
-    from tenfold.studies.records import read_records
+    from tenfold.studies.running import read_records
 
     return [*read_records(folder, read_plan(folder).trials).values()]
 

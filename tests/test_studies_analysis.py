@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fabricated_study_runs import NUM_PICTURES, Made, answers, make_run, make_study, three
+from fabricated_study_runs import NUM_PICTURES, Made, answers, make_study, three
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.files import read_json, write_json
@@ -348,9 +348,8 @@ def test_runs_of_other_pictures_are_named(tmp_path: Path) -> None:
     runs = three(0.7, 0.71)
     old = replace(runs[0], checksum="01d")
     folder = make_study(tmp_path / "s", {"ReLU": three(0.6, 0.61), "Swish": [old, *runs[1:]]})
-    assert the_finding(summarise_study(folder).to_dict(), "images of") == (
-        "Swish, seed 0 saw other images of cifar10 than ReLU, seed 0 and 2 more, so their "
-        "results can't be compared; train those again whose data were changed since."
+    assert the_finding(summarise_study(folder).to_dict(), "different images").startswith(
+        "The runs of Swish saw different images, since their data were changed"
     )
 
 
@@ -403,27 +402,6 @@ def test_several_machines_are_all_listed(tmp_path: Path) -> None:
     summary = summarise_study(make_study(tmp_path / "s", variants)).to_dict()
     assert summary["machine"] is None
     assert [machine["device"] for machine in summary["machines"]] == ["cpu", "cuda"]
-
-
-def test_a_plan_of_an_earlier_version_has_a_variant_for_each_combination(tmp_path: Path) -> None:
-    folder = tmp_path / "lr"
-    folder.mkdir()
-    trials = []
-    for overrides in ([], ["optimizer.lr=0.1", "model.dropout=0"]):
-        for seed in (0, 1):
-            name = ",".join([*overrides, f"seed={seed}"])
-            recipe = {"name": "cnn", "seed": seed, "model": {"name": "cnn"}}
-            trials.append({"trial": name, "overrides": overrides, "seed": seed, "recipe": recipe})
-            make_run(folder, name, Made(seed, 0.6 + 0.01 * seed))
-    write_json(folder / "study.json", {"recipe": "cnn", "trials": trials})
-    summary = summarise_study(folder).to_dict()
-    assert (summary["name"], summary["title"], summary["question"]) == ("lr", "lr", "")
-    assert [(v["label"], v["seeds"]) for v in summary["variants"]] == [
-        ("cnn", [0, 1]),
-        ("optimizer.lr=0.1, model.dropout=0", [0, 1]),
-    ]
-    assert (summary["baseline"], summary["comparisons"], summary["limits"]) == (None, [], [])
-    read_study(folder)
 
 
 def test_row_e_what_is_no_study_or_damaged_is_named(tmp_path: Path, activations: Path) -> None:

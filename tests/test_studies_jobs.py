@@ -19,8 +19,7 @@ from tenfold import engine
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.run import RunFolder
-from tenfold.studies.records import Record
-from tenfold.studies.running import RunOptions, begun_with
+from tenfold.studies.running import Record, RunOptions, begun_with
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and kills as POSIX does")
 
@@ -260,7 +259,7 @@ def test_other_threads_than_those_of_finished_runs_are_told_of(
     assert "--threads" not in caplog.text
     (tmp_path / "runs" / NAMES[0] / "result.json").unlink()
     drive(tmp_path, threads=2)
-    assert "with --threads 3, and the others will be with 2" in caplog.text
+    assert "repeat the command with --threads 3" in caplog.text
 
 
 REAL_RECIPE = """

@@ -15,7 +15,7 @@ from tenfold.files import read_json, write_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe
 from tenfold.run import RunFolder, describe_environment
-from tenfold.studies.planning import load_trials
+from tenfold.studies.definition import load_trials
 from tenfold.studies.running import StudyOptions, StudyOutcome, run_study
 from tenfold.studies.takeover import take_over
 
@@ -200,17 +200,3 @@ def test_a_notice_says_how_many(
     with caplog.at_level(logging.INFO, logger="tenfold"):
         study(tmp_path / "second", recipe, seeds=2, reuse=(source,))
     assert "2 of 4 runs are taken over from elsewhere." in caplog.text
-    assert "was made with" not in caplog.text
-
-
-def test_runs_of_other_versions_are_told_of(
-    tmp_path: Path, recipe: Path, source: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = source / "runs/lr-0.1,seed=0/provenance.json"
-    provenance = read_json(path)
-    provenance["libraries"]["torch"] = "1.0"
-    write_json(path, provenance)
-    study(tmp_path / "second", recipe, reuse=(source,))
-    now = describe_environment()["libraries"]["torch"]
-    assert f"lr-0.1,seed=0 was made with torch 1.0, now {now}; its result may not" in caplog.text
-    assert "lr-0.2,seed=0 was made with" not in caplog.text

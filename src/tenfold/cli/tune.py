@@ -128,14 +128,15 @@ def tune(
 def _plan(recipe: str, space: Path | None, changes: Changes, seed: int | None) -> "SearchFile":
     """What is searched. Raises TenfoldError for what is wrong, and where Optuna is missing."""
     from tenfold.recipe import load_recipe, require_effect
-    from tenfold.studies.search.space import default_space, read_space
+    from tenfold.studies.search.space import default_space, in_its_folder, read_space
 
     require_data(changes.data)
     # Milestones say nothing of a search, and would keep it from fewer epochs.
     chosen = load_recipe(recipe, ["training.milestones=[]", *changes.listed(seed)])
     require_effect(chosen, epochs=changes.epochs, lr=changes.lr)
     require_data(chosen.data.name)
-    ranges = read_space(space, chosen) if space is not None else default_space(chosen)
+    with in_its_folder(recipe):
+        ranges = read_space(space, chosen) if space is not None else default_space(chosen)
     require_packages(
         "optuna", "tomli_w", what="`tenfold tune` needs Optuna and tomli-w", extra="search"
     )

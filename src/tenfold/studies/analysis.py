@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from tenfold.results.studies import (
     Band,
     Comparison,
     Curves,
-    Difference,
     Estimate,
     Failure,
     Point,
@@ -28,9 +26,9 @@ from tenfold.results.studies import (
     Verdict,
 )
 from tenfold.run import RunFolder
+from tenfold.studies.definition import command_of
 from tenfold.studies.findings import describe_findings
 from tenfold.studies.finished import StudyRuns, VariantRuns, are_of_same_images, read_study_runs
-from tenfold.studies.planning import command_of
 from tenfold.studies.statistics import (
     describe_difference,
     holm,
@@ -38,6 +36,9 @@ from tenfold.studies.statistics import (
     summarise,
     welch_difference,
 )
+
+Rights = dict[int, tuple[NDArray[np.str_], NDArray[np.bool_]]]
+"""By seed, ids (N,), sorted, and whether the image's prediction is right."""
 
 
 def summarise_study(folder: Path) -> StudySummary:
@@ -153,10 +154,9 @@ def _describe_curves(runs: Sequence[Run]) -> Curves | None:
             high=tuple(max(v, default=math.nan) for v in known),
         )
 
-    if not numbers:
-        return None
     names = ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss")
-    return Curves(epoch=tuple(numbers), **{name: band(attrgetter(name)) for name in names})
+    bands = {name: band(attrgetter(name)) for name in names}
+    return Curves(epoch=tuple(numbers), **bands) if numbers else None
 
 
 def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
@@ -168,54 +168,42 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
     theirs = _rights(baseline, study.split) if baseline else {}
     if baseline is None or not theirs:
         return []
-    tests: list[tuple[VariantRuns, Difference, dict[str, Any]]] = []
+    pairs = []
     for variant in study.variants:
         runs = [*variant.runs.values(), *baseline.runs.values()]
-        if variant is baseline or not are_of_same_images(runs):
-            continue
-        ours = _rights(variant, study.split)
-        known = [own for own, _ in (*ours.values(), *theirs.values())]
-        ids = functools.reduce(
-            lambda a, b: a if np.array_equal(a, b) else np.intersect1d(a, b), known
-        )
-        if ours and len(ids):
-            first, second = (
-                {seed: right[np.searchsorted(own, ids)] for seed, (own, right) in side.items()}
-                for side in (ours, theirs)
-            )
-            seed = min(set(first) & set(second), default=None)
-            facts = {
-                "mcnemar_p": None if seed is None else mcnemar_p(first[seed], second[seed]),
-                "num_images": len(ids),
-                "num_own": max(map(len, known)),
-            }
-            found = welch_difference(np.stack([*first.values()]), np.stack([*second.values()]))
-            tests.append((variant, found, facts))
-    corrected = holm([found.p for _, found, _ in tests])
-    return [
-        Comparison(
-            variant=variant.label,
-            baseline=baseline.label,
-            epoch=variant.last_epoch,
-            p_holm=p_holm,
-            sentence=describe_difference(
-                found,
-                variant=variant.label,
-                baseline=baseline.label,
-                p_holm=p_holm,
-                num_comparisons=len(tests),
-            ),
-            **found.to_dict(),
-            **facts,
-        )
-        for (variant, found, facts), p_holm in zip(tests, corrected, strict=True)
+        if variant is not baseline and are_of_same_images(runs):
+            ours = _rights(variant, study.split)
+            all_ids = [ids for ids, _ in (*ours.values(), *theirs.values())]
+            shared = functools.reduce(_intersect, all_ids)
+            if ours and len(shared):
+                first, second = (_on(side, shared) for side in (ours, theirs))
+                pairs.append((variant, first, second, max(map(len, all_ids))))
+    tests = [
+        welch_difference(np.stack([*first.values()]), np.stack([*second.values()]))
+        for _, first, second, _ in pairs
     ]
+    corrected = holm([found.p for found in tests])
+    comparisons = []
+    for (variant, first, second, num_own), found, p in zip(pairs, tests, corrected, strict=True):
+        seed = min(set(first) & set(second), default=None)
+        names = {"variant": variant.label, "baseline": baseline.label}
+        comparisons.append(
+            Comparison(
+                **names,
+                epoch=variant.last_epoch,
+                p_holm=p,
+                mcnemar_p=None if seed is None else mcnemar_p(first[seed], second[seed]),
+                sentence=describe_difference(found, **names, p_holm=p, num_comparisons=len(tests)),
+                num_images=len(next(iter(first.values()))),
+                num_own=num_own,
+                **found.to_dict(),
+            )
+        )
+    return comparisons
 
 
-def _rights(
-    variant: VariantRuns, split: str
-) -> dict[int, tuple[NDArray[np.str_], NDArray[np.bool_]]]:
-    """Of each seed whose run kept its predictions, ids (N,), sorted, and whether it is right."""
+def _rights(variant: VariantRuns, split: str) -> Rights:
+    """Of each seed whose run kept its predictions."""
     found = {}
     for seed, run in variant.runs.items():
         path, predictions = RunFolder(run.folder).predictions(split), run.answers.get(split)
@@ -225,3 +213,11 @@ def _rights(
             ids, first = np.unique(predictions.ids, return_index=True)
             found[seed] = ids, predictions.right[first]
     return found
+
+
+def _intersect(a: NDArray[np.str_], b: NDArray[np.str_]) -> NDArray[np.str_]:
+    return a if np.array_equal(a, b) else np.intersect1d(a, b)
+
+
+def _on(side: Rights, ids: NDArray[np.str_]) -> dict[int, NDArray[np.bool_]]:
+    return {seed: right[np.searchsorted(own, ids)] for seed, (own, right) in side.items()}

@@ -1,10 +1,8 @@
 """What a study found, in sentences that its numbers bear."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +11,7 @@ from tenfold.evaluation.runs import END
 from tenfold.formatting import listed, percent
 from tenfold.results.studies import VERDICTS, StudySummary
 from tenfold.run import RunFolder
-from tenfold.studies.finished import StudyRuns, VariantRuns
+from tenfold.studies.finished import StudyRuns, VariantRuns, are_of_same_images
 from tenfold.studies.statistics import has_fallen
 from tenfold.studies.takeover import origin_of
 
@@ -34,7 +32,12 @@ def describe_findings(study: StudyRuns, summary: StudySummary) -> Iterator[str]:
             "The data has no test split: every result here is of the validation images, which may "
             "have been used to choose among models."
         )
-    yield from _describe_mixed_images(study)
+    for variant in study.variants:
+        if not are_of_same_images([*variant.runs.values()]) and variant.runs:
+            yield (
+                f"The runs of {variant.label} saw different images, since their data were changed "
+                "in between; train them again."
+            )
     yield from _describe_best(summary)
     yield from _describe_missing_comparisons(study, summary)
     verdicts = Counter(claim.point.verdict for claim in summary.published)
@@ -51,29 +54,6 @@ def describe_findings(study: StudyRuns, summary: StudySummary) -> Iterator[str]:
             f"{num_reused:,} of {counted(len(study.runs), 'run')} {was_or_were} taken over from "
             "elsewhere, where recipe, seed and images were the same."
         )
-
-
-def _describe_mixed_images(study: StudyRuns) -> Iterator[str]:
-    """Which runs were trained before or after their data were changed."""
-    seen: dict[tuple[Any, Any], dict[str, list[str]]] = {}
-    for variant in study.variants:
-        for seed, run in variant.runs.items():
-            if checksums := dict(run.data.checksums):
-                kind = (run.data_name, variant.recipe.get("data", {}).get("image_size"))
-                of_kind = seen.setdefault(kind, {}).setdefault(
-                    json.dumps(sorted(checksums.items())), []
-                )
-                of_kind.append(f"{variant.label}, seed {seed}")
-    for (name, _), by_images in seen.items():
-        firsts = [
-            runs[0] if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
-            for runs in sorted(by_images.values(), key=len)
-        ]
-        for some in firsts[:-1]:
-            yield (
-                f"{some} saw other images of {name} than {firsts[-1]}, so their "
-                "results can't be compared; train those again whose data were changed since."
-            )
 
 
 def _describe_best(summary: StudySummary) -> Iterator[str]:
@@ -98,13 +78,13 @@ def _describe_missing_comparisons(study: StudyRuns, summary: StudySummary) -> It
             )
     finished = [variant.label for variant in study.variants if variant.runs]
     baseline = study.plan.baseline
-    if baseline is None or len(finished) < 2:
+    compared = {baseline, *(comparison.variant for comparison in summary.comparisons)}
+    left_out = [label for label in finished if label not in compared]
+    if baseline is None or len(finished) < 2 or not left_out:
         return
     if baseline not in finished:
         yield f"{baseline}, the baseline, has no finished run, so nothing is compared."
-        return
-    compared = {baseline, *(comparison.variant for comparison in summary.comparisons)}
-    if left_out := [label for label in finished if label not in compared]:
+    else:
         yield (
             f"{listed(left_out)} can't be compared with {baseline}: their runs kept no "
             f"predictions of the same {study.split} images."
@@ -121,18 +101,15 @@ def _describe_peak(study: StudyRuns, variant: VariantRuns) -> Iterator[str]:
     values = np.array([[found[seed] for seed in seeds] for found in by_epoch])
     means = values.mean(axis=1)
     peak, last = int(means.argmax()), variant.last_epoch
+    end = percent(means[-1])
+    best = f"{variant.label} peaks at {percent(means[peak])} after {counted(epochs[peak], 'epoch')}"
     if peak == len(epochs) - 1:
-        after = counted(last, "epoch")
-        yield f"{variant.label} is still at its best after {after}, with {percent(means[-1])}."
-        return
-    at_peak = (
-        f"{variant.label} peaks at {percent(means[peak])} after {counted(epochs[peak], 'epoch')}"
-    )
-    if not has_fallen(values, num_pictures=variant.num_images(study.split)):
-        yield f"{at_peak}; that it is at {percent(means[-1])} after {last} may be chance."
-        return
-    one = " in the one run there is" if len(seeds) == 1 else ""
-    yield f"{at_peak} and has fallen to {percent(means[-1])} after {last}{one}: more epochs hurt."
+        yield f"{variant.label} is still at its best after {counted(last, 'epoch')}, with {end}."
+    elif not has_fallen(values, num_pictures=variant.num_images(study.split)):
+        yield f"{best}; that it is at {end} after {last} may be chance."
+    else:
+        one = " in the one run there is" if len(seeds) == 1 else ""
+        yield f"{best} and has fallen to {end} after {last}{one}: more epochs hurt."
 
 
 def _describe_overfitting(study: StudyRuns) -> Iterator[str]:
@@ -140,11 +117,8 @@ def _describe_overfitting(study: StudyRuns) -> Iterator[str]:
     gaps = {}
     for variant in study.variants:
         ends = [run.epochs[-1] for run in variant.runs.values() if run.epochs]
-        validated = [
-            (e.train_accuracy, v) for e in ends if (v := e.validation_accuracy) is not None
-        ]
-        known = [train - v for train, v in validated if math.isfinite(train - v)]
-        if known:
+        found = [e.train_accuracy - v for e in ends if (v := e.validation_accuracy) is not None]
+        if known := [gap for gap in found if math.isfinite(gap)]:
             gaps[variant.label] = math.fsum(known) / len(known)
     ordered = sorted(gaps, key=lambda label: -gaps[label])
     wide = [f"{100 * gaps[v]:.1f} points with {v}" for v in ordered if gaps[v] >= OVERFITTING]
