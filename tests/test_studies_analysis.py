@@ -98,14 +98,6 @@ def test_each_variant_is_compared_with_the_baseline_on_the_same_pictures(
     assert swish["sentence"].startswith("No difference between Swish and ReLU is shown: ")
 
 
-def test_the_report_reads_what_is_written(activations: Path) -> None:
-    summarise_study(activations)
-    study = read_study(activations)
-    assert [variant.label for variant in study.variants] == ["ReLU", "Leaky ReLU", "Swish"]
-    assert study.comparisons[0].num_seeds == (3, 3)
-    assert not study.was_cut_short
-
-
 def test_the_order_of_pictures_in_a_file_does_not_matter(activations: Path) -> None:
     before = summarise_study(activations).to_dict()["comparisons"]
     path = activations / "runs" / "Leaky ReLU,seed=1" / "predictions-test.npz"
@@ -307,13 +299,6 @@ def test_a_study_that_was_cut_short_says_what_was_run(tmp_path: Path) -> None:
     assert (swish["n"], gelu["n"]) == ([1, 3], [1, 3])
     assert "with 1 against 3 seeds that may be the luck of a seed." in swish["sentence"]
     assert read_study(folder).was_cut_short
-
-
-def test_failures_for_one_reason_are_one_finding(tmp_path: Path) -> None:
-    folder = make_study(tmp_path / "s", {"ReLU": three(0, 0, 0, status="No memory.")})
-    summary = summarise_study(folder).to_dict()
-    assert len(summary["failures"]) == 3
-    assert story.failures(read_study(folder)) == ("ReLU,seed=0 and 2 more failed: No memory.",)
 
 
 def test_a_study_without_a_finished_run_has_a_summary_too(tmp_path: Path) -> None:

@@ -41,21 +41,6 @@ class TakeTogether:
         running._Driver.run = run  # type: ignore[method-assign]
 
 
-@pytest.mark.long  # In make test, two share a data base from folders of their own.
-def test_two_processes_share_the_trials_of_one_folder(tmp_path: Path) -> None:
-    folder = prepare(tmp_path)
-    command = arguments("--json", trials=5)
-    both = [commands.start(command, folder=folder, before=TakeTogether()) for _ in range(2)]
-    assert [command.wait() for command in both] == [0, 0], both[0].output + both[1].output
-    trials = summary(folder)["trials"]
-    assert len(trials) == 5
-    assert sum(trial["is_baseline"] for trial in trials) == 1
-    trained = [_trained_by(command) for command in both]
-    assert sorted(trained[0] + trained[1]) == list(range(5))
-    assert trained[0]
-    assert trained[1]
-
-
 def _trained_by(command: Command) -> list[int]:
     lines = [json.loads(line) for line in command.output.splitlines()]
     return [line["number"] for line in lines if line["event"] == "trial"]

@@ -2,18 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tenfold.evaluation.runs import END, Run
+from tenfold.evaluation.runs import END, Run, read_run
 from tenfold.formatting import listed
 from tenfold.recipe.dotted import as_texts
-from tenfold.results.runs import read_epochs, read_provenance, read_result
-from tenfold.results.studies import Machine, PlannedTrial, PlannedVariant, StudyPlan, read_plan
-from tenfold.run import RunFolder
-from tenfold.studies.running import Record, read_records, run_of
+from tenfold.results.studies import Machine, PlannedVariant, StudyPlan, read_plan
+from tenfold.studies.running import Record, read_records
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +102,7 @@ def read_study_runs(folder: Path) -> StudyRuns:
     for variant in plan.variants:
         planned = [trial for trial in plan.trials if trial.variant == variant.label]
         runs = {
-            trial.seed: _read_run(run_of(folder, trial.trial), trial)
+            trial.seed: replace(read_run(folder / "runs" / trial.trial), label=trial.trial)
             for trial in sorted(planned, key=lambda trial: trial.seed)
             if trial.trial in records and records[trial.trial].status == "finished"
         }
@@ -115,18 +113,6 @@ def read_study_runs(folder: Path) -> StudyRuns:
         plan=plan.model_copy(update={"name": name, "title": plan.title or name}),
         variants=tuple(variants),
         failed=tuple(record for record in records.values() if record.status == "failed"),
-    )
-
-
-def _read_run(run: RunFolder, trial: PlannedTrial) -> Run:
-    return Run(
-        folder=run.path,
-        label=trial.trial,
-        recipe=trial.recipe,
-        provenance=read_provenance(run.provenance),
-        epochs=read_epochs(run.metrics, run.timings),
-        result=read_result(run.result),
-        answers={},  # Predictions are read where they are compared.
     )
 
 

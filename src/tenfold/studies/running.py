@@ -232,7 +232,11 @@ def agree_on_plan(folder: Path, study: Study, trials: Sequence[Trial]) -> list[T
             trial = trial_of(trial.variant, trial.overrides, trial.seed, recipe)
         agreed.append(trial)
     now = {trial.trial: trial.recipe for trial in agreed}
-    differences = [f"its trial {name} is not asked for now" for name in before if name not in now]
+    differences = [
+        f"it has the trial {name}, which was not asked for now"
+        for name in before
+        if name not in now
+    ]
     changes = {name: describe_change(before[name], now[name]) for name in before.keys() & now}
     differences += [f"in its trial {name}, {change}" for name, change in changes.items() if change]
     if differences:

@@ -29,7 +29,7 @@ def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Es
     low, high, sd = mean, mean, None
     if n > 1:
         sd = float(np.std(values, ddof=1))
-        half = student_quantile(n - 1) * sd / math.sqrt(n)
+        half = _student_quantile(n - 1) * sd / math.sqrt(n)
         low, high = max(0.0, mean - half), mean + half
         high = min(1.0, high) if num_pictures else high
     elif num_pictures:
@@ -40,8 +40,7 @@ def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Es
     )
 
 
-def student_quantile(degrees: float, *, share: float = 1 - LEVEL / 2) -> float:
-    """The value that a Student variable with these degrees of freedom stays below with `share`."""
+def _student_quantile(degrees: float, *, share: float = 1 - LEVEL / 2) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, share))
@@ -68,7 +67,7 @@ def has_fallen(values: NDArray[np.float64], *, num_pictures: int | None = None) 
         variance = sum(float(p * (1 - p)) for p in (means.max(), means[-1])) / num_pictures
     else:
         return False
-    return fall > student_quantile(degrees, share=share) * math.sqrt(variance)
+    return fall > _student_quantile(degrees, share=share) * math.sqrt(variance)
 
 
 def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -122,7 +121,7 @@ def welch_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Dif
         uncertainty = float(sum(part**2 / (seeds - 1) for part, seeds in parts))
         degrees = variance**2 / uncertainty if uncertainty else math.inf
     error = math.sqrt(variance)
-    half = student_quantile(degrees) * error
+    half = _student_quantile(degrees) * error
     no_variance = math.inf if difference else 0.0
     distance = abs(difference) / error if error else no_variance
     return Difference(
