@@ -189,7 +189,7 @@ def test_what_never_varies_has_an_interval_of_no_width() -> None:
 def test_models_without_common_pictures_are_not_compared(
     first: tuple[int, int], second: tuple[int, int]
 ) -> None:
-    with pytest.raises(ValueError, match="same pictures"):
+    with pytest.raises(ValueError, match="same images"):
         welch_difference(np.ones(first, dtype=bool), np.ones(second, dtype=bool))
 
 
@@ -214,10 +214,10 @@ def test_a_fall_is_seen_where_there_is_one_and_not_where_the_peak_is_luck(
 
 def test_a_fall_of_one_seed_is_held_against_the_number_of_pictures() -> None:
     curve = np.array([[0.50], [0.62], [0.60]])
-    assert has_fallen(curve, num_pictures=10_000)
-    assert not has_fallen(curve, num_pictures=500)
+    assert has_fallen(curve, num_images=10_000)
+    assert not has_fallen(curve, num_images=500)
     assert not has_fallen(curve)
-    assert not has_fallen(curve[:2], num_pictures=10_000)
+    assert not has_fallen(curve[:2], num_images=10_000)
 
 
 def sentence(

@@ -323,7 +323,7 @@ def _describe_peak(study: StudyRuns, variant: VariantRuns) -> Iterator[str]:
     best = f"{variant.label} peaks at {percent(means[peak])} after {counted(epochs[peak], 'epoch')}"
     if peak == len(epochs) - 1:
         yield f"{variant.label} is still at its best after {counted(last, 'epoch')}, with {end}."
-    elif not has_fallen(values, num_pictures=variant.num_images(study.split)):
+    elif not has_fallen(values, num_images=variant.num_images(study.split)):
         yield f"{best}; that it is at {end} after {last} may be chance."
     else:
         one = " in the one run there is" if len(seeds) == 1 else ""
