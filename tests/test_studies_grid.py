@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import commands
-import study_driver
 from study_driver import (
     GRID,
     NAMES,
@@ -30,8 +29,6 @@ from tenfold.locks import hold
 from tenfold.recipe import Recipe, load_recipe
 from tenfold.studies.definition import combine, grid_study, load_trials, trial_of
 from tenfold.studies.running import run_study
-
-DRIVER = [sys.executable, study_driver.__file__]
 
 
 def test_a_grid_is_the_product_of_its_values_and_seeds() -> None:
@@ -194,32 +191,6 @@ def test_row_e_a_bad_value_stops_the_study_before_it_starts(
     with pytest.raises(TenfoldError, match=sentence):
         run_study(study_of(recipe, grid), folder=folder, place=Within(train_at_once))
     assert not folder.exists()
-
-
-@pytest.mark.long
-@pytest.mark.skipif(sys.platform == "win32", reason="forks and kills as POSIX does")
-def test_row_32_a_driver_killed_at_any_operation_runs_only_what_is_missing(
-    tmp_path: Path,
-) -> None:
-    done = subprocess.run(
-        [*DRIVER, "sweep", str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    *killed, whole = json.loads(done.stdout)
-    assert len(killed) > 12
-    assert all(finding["killed"] for finding in killed)
-    assert not whole["killed"]
-    assert whole["calls_after"] == dict.fromkeys(NAMES, 1)
-    num_again = []
-    for finding in killed:
-        assert finding["resumed"] == 0, done.stderr
-        assert finding["results"] == whole["results"]
-        assert finding["plan"] == whole["plan"]
-        calls = finding["calls_after"]
-        assert all(calls[name] == 1 for name in finding["recorded"])
-        num_again.append(sum(calls.values()) - len(NAMES))
-    # At most the run that was under way is begun again.
-    assert set(num_again) == {0, 1}
 
 
 def test_row_32_a_second_driver_is_refused_and_a_dead_one_is_no_obstacle(tmp_path: Path) -> None:

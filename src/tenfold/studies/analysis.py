@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.errors import counted
+from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.runs import END, Run
 from tenfold.formatting import listed, percent
 from tenfold.results.facts import finite
@@ -223,7 +224,10 @@ def _rights(variant: VariantRuns, split: str) -> Rights:
     """Of each seed whose run kept its predictions."""
     found = {}
     for seed, run in variant.runs.items():
-        if (predictions := run.answers.get(split)) is not None:
+        path, predictions = RunFolder(run.folder).predictions(split), run.answers.get(split)
+        if predictions is None and path.exists():
+            predictions = load_predictions(path)
+        if predictions is not None:
             ids, first = np.unique(predictions.ids, return_index=True)
             found[seed] = ids, predictions.right[first]
     return found

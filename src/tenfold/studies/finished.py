@@ -102,9 +102,10 @@ def read_study_runs(folder: Path) -> StudyRuns:
     for variant in plan.variants:
         planned = [trial for trial in plan.trials if trial.variant == variant.label]
         runs = {
-            trial.seed: replace(read_run(folder / "runs" / trial.trial), label=trial.trial)
+            # Of large data, the predictions of all runs together may not fit into memory.
+            trial.seed: replace(read_run(folder / record.run), label=trial.trial, answers={})
             for trial in sorted(planned, key=lambda trial: trial.seed)
-            if trial.trial in records and records[trial.trial].status == "finished"
+            if (record := records.get(trial.trial)) and record.status == "finished"
         }
         recipe = planned[0].recipe if planned else {}
         variants.append(VariantRuns(variant, recipe, len(planned), runs))
