@@ -209,8 +209,7 @@ class Comparison(Difference):
     """A variant against the baseline at the end of training.
 
     p_holm: corrected for there being other comparisons. mcnemar_p: of the runs with the first seed
-    that both have, None where they share none. num_images, num_own: how many images all runs
-    predicted, and the most that one did.
+    that both have, None where they share none.
     """
 
     variant: str
@@ -219,8 +218,6 @@ class Comparison(Difference):
     p_holm: float
     mcnemar_p: float | None = None
     sentence: str
-    num_images: int = Field(0, exclude=True)
-    num_own: int = Field(0, exclude=True)
 
 
 class Machine(Fact):

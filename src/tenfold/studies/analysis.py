@@ -3,7 +3,6 @@
 Numbers come first, then the sentences that these bear.
 """
 
-import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -171,7 +170,7 @@ def _describe_curves(runs: Sequence[Run]) -> Curves | None:
 
 
 def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
-    """Every other variant whose predictions can be matched with the baseline's, in their order.
+    """Every other variant with predictions of the images that the baseline predicted, in order.
 
     Raises TenfoldError where predictions can't be read.
     """
@@ -184,19 +183,14 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
         runs = [*variant.runs.values(), *baseline.runs.values()]
         if variant is not baseline and are_of_same_images(runs):
             ours = _rights(variant, study.split)
-            all_ids = [ids for ids, _ in (*ours.values(), *theirs.values())]
-            shared = functools.reduce(_intersect, all_ids)
-            if ours and len(shared):
-                first, second = (_on(side, shared) for side in (ours, theirs))
-                pairs.append((variant, first, second, max(map(len, all_ids))))
-    tests = [
-        welch_difference(np.stack([*first.values()]), np.stack([*second.values()]))
-        for _, first, second, _ in pairs
-    ]
+            ids = [ids for ids, _ in (*ours.values(), *theirs.values())]
+            if ours and all(np.array_equal(ids[0], others) for others in ids):
+                pairs.append((variant, ours))
+    tests = [welch_difference(_stacked(ours), _stacked(theirs)) for _, ours in pairs]
     corrected = holm([found.p for found in tests])
     comparisons = []
-    for (variant, first, second, num_own), found, p in zip(pairs, tests, corrected, strict=True):
-        seed = min(set(first) & set(second), default=None)
+    for (variant, ours), found, p in zip(pairs, tests, corrected, strict=True):
+        seed = min(set(ours) & set(theirs), default=None)
         sentence = describe_difference(
             found,
             variant=variant.label,
@@ -204,19 +198,16 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
             p_holm=p,
             num_comparisons=len(tests),
         )
-        comparisons.append(
-            Comparison(
-                variant=variant.label,
-                baseline=baseline.label,
-                epoch=variant.last_epoch,
-                p_holm=p,
-                mcnemar_p=None if seed is None else mcnemar_p(first[seed], second[seed]),
-                sentence=sentence,
-                num_images=len(next(iter(first.values()))),
-                num_own=num_own,
-                **found.to_dict(),
-            )
+        comparison = Comparison(
+            variant=variant.label,
+            baseline=baseline.label,
+            epoch=variant.last_epoch,
+            p_holm=p,
+            mcnemar_p=None if seed is None else mcnemar_p(ours[seed][1], theirs[seed][1]),
+            sentence=sentence,
+            **found.to_dict(),
         )
+        comparisons.append(comparison)
     return comparisons
 
 
@@ -233,12 +224,8 @@ def _rights(variant: VariantRuns, split: str) -> Rights:
     return found
 
 
-def _intersect(a: NDArray[np.str_], b: NDArray[np.str_]) -> NDArray[np.str_]:
-    return a if np.array_equal(a, b) else np.intersect1d(a, b)
-
-
-def _on(side: Rights, ids: NDArray[np.str_]) -> dict[int, NDArray[np.bool_]]:
-    return {seed: right[np.searchsorted(own, ids)] for seed, (own, right) in side.items()}
+def _stacked(rights: Rights) -> NDArray[np.bool_]:
+    return np.stack([right for _, right in rights.values()])
 
 
 def describe_findings(study: StudyRuns, summary: StudySummary) -> Iterator[str]:
@@ -291,13 +278,7 @@ def _describe_best(summary: StudySummary) -> Iterator[str]:
 
 
 def _describe_missing_comparisons(study: StudyRuns, summary: StudySummary) -> Iterator[str]:
-    """Which differences could not be tested, or not on all images, and why."""
-    for c in summary.comparisons:
-        if c.num_images < c.num_own:
-            yield (
-                f"{c.variant} and {c.baseline} are compared on the {c.num_images:,} images that "
-                f"all their runs predicted, of {c.num_own:,}."
-            )
+    """Which differences could not be tested, and why."""
     finished = [variant.label for variant in study.variants if variant.runs]
     baseline = study.plan.baseline
     compared = {baseline, *(comparison.variant for comparison in summary.comparisons)}
