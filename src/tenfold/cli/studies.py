@@ -196,11 +196,12 @@ def tune(
 
 def _plan(recipe: str, space: Path | None, changes: cli.Changes, seed: int | None) -> "SearchFile":
     """What is searched. Raises TenfoldError for what is wrong, and where Optuna is missing."""
-    from tenfold.studies.search.space import default_space, read_space
+    from tenfold.studies.search.space import default_space, in_its_folder, read_space
 
     # Milestones say nothing of a search, and would keep it from fewer epochs.
     chosen = changes.applied_to(recipe, ["training.milestones=[]", *changes.listed(seed)])
-    ranges = read_space(space, chosen) if space is not None else default_space(chosen)
+    with in_its_folder(recipe):
+        ranges = read_space(space, chosen) if space is not None else default_space(chosen)
     require_packages(
         "optuna", "tomli_w", what="`tenfold tune` needs Optuna and tomli-w", extra="search"
     )
