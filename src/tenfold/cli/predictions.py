@@ -28,7 +28,7 @@ from tenfold.formatting import percent
 if TYPE_CHECKING:
     from tenfold.data.image_sources import Part
     from tenfold.deployment.any_model import Loaded
-    from tenfold.evaluation.picture_predictions import Model, PicturePrediction
+    from tenfold.evaluation.image_predictions import ImagePrediction, Model
     from tenfold.results.runs import LabelMetrics
 
 NUM_CONFUSIONS = 5
@@ -249,7 +249,7 @@ def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
 
 
 def _predict_images(output: Output, run: Path, places: list[str], task: Task) -> None:
-    from tenfold.evaluation.picture_predictions import predict_parts
+    from tenfold.evaluation.image_predictions import predict_parts
     from tenfold.files import write_text
 
     _, parts, loaded = _opened(run, places, task)
@@ -326,7 +326,7 @@ def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: 
 
 
 def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
-    from tenfold.evaluation.picture_predictions import watch_folder
+    from tenfold.evaluation.image_predictions import watch_folder
 
     _, _, loaded = _opened(run, None, task)
     top = min(task.top, len(loaded.model.class_names))
@@ -353,7 +353,7 @@ def _opened(run: Path, places: list[str] | None, task: Task) -> "tuple[Path, lis
 
 
 def _show_images(
-    output: Output, predictions: "list[PicturePrediction]", model: "Model", *, top: int
+    output: Output, predictions: "list[ImagePrediction]", model: "Model", *, top: int
 ) -> None:
     if output.style == "plain":
         output.say(_images_text(predictions, model, top=top).rstrip("\n"))
@@ -376,7 +376,7 @@ def _show_images(
         output.say(f"{len(predictions) - MAX_ROWS:,} more: add --csv FILE to have all in a file.")
 
 
-def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> None:
+def _record(output: Output, prediction: "ImagePrediction", *, top: int) -> None:
     likeliest = [guess._asdict() for guess in prediction.guesses]
     first = likeliest[0] if likeliest else {"label": None, "probability": None}
     more: dict[str, Any] = {"top": likeliest} if top > 1 else {}
@@ -389,9 +389,9 @@ def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> Non
     output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)
 
 
-def _images_text(predictions: "list[PicturePrediction]", model: "Model", *, top: int) -> str:
+def _images_text(predictions: "list[ImagePrediction]", model: "Model", *, top: int) -> str:
     from tenfold.data.csv_tables import table_text
-    from tenfold.evaluation.picture_predictions import table_of
+    from tenfold.evaluation.image_predictions import table_of
 
     columns = {
         "has_unsure": any(prediction.is_unsure for prediction in predictions),
