@@ -15,7 +15,7 @@ from PIL import Image
 from tenfold.cli.options import chosen_part
 from tenfold.data.image_sources import find_parts
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.picture_predictions import predict_parts
+from tenfold.evaluation.image_predictions import predict_parts
 from tenfold.evaluation.prediction_parts import (
     Manifest,
     Settings,

@@ -21,7 +21,7 @@ from tenfold.run import RunFolder, finished_run
 if TYPE_CHECKING:
     from tenfold.data.image_sources import Part
     from tenfold.deployment.any_model import Loaded
-    from tenfold.evaluation.picture_predictions import Model, PicturePrediction
+    from tenfold.evaluation.image_predictions import ImagePrediction, Model
     from tenfold.results.runs import LabelMetrics
 
 NUM_CONFUSIONS = 5
@@ -196,7 +196,7 @@ def _open(run: Path, places: list[str], task: Task) -> "tuple[Path, list[Part], 
 
 def _predict_images(output: Output, run: Path, places: list[str], task: Task) -> None:
     from tenfold.data.csv_tables import table_text
-    from tenfold.evaluation.picture_predictions import predict_parts
+    from tenfold.evaluation.image_predictions import predict_parts
 
     _, parts, loaded = _open(run, places, task)
     csv, top = task.csv, min(task.top, len(loaded.model.class_names))
@@ -227,9 +227,9 @@ def _predict_images(output: Output, run: Path, places: list[str], task: Task) ->
 
 
 def _table(
-    predictions: "list[PicturePrediction]", model: "Model", *, top: int
+    predictions: "list[ImagePrediction]", model: "Model", *, top: int
 ) -> tuple[list[str], list[list[str]]]:
-    from tenfold.evaluation.picture_predictions import table_of
+    from tenfold.evaluation.image_predictions import table_of
 
     return table_of(
         predictions,
@@ -240,7 +240,7 @@ def _table(
     )
 
 
-def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> None:
+def _record(output: Output, prediction: "ImagePrediction", *, top: int) -> None:
     likeliest = [each._asdict() for each in prediction.guesses]
     first = likeliest[0] if likeliest else {"label": None, "probability": None}
     more = {
@@ -254,7 +254,7 @@ def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> Non
 
 
 def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
-    from tenfold.evaluation.picture_predictions import watch_folder
+    from tenfold.evaluation.image_predictions import watch_folder
 
     _, _, loaded = _open(run, [], task)
     top = min(task.top, len(loaded.model.class_names))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.picture_predictions import Model
+from tenfold.evaluation.image_predictions import Model
 from tenfold.run import open_run
 
 FILES = (".onnx", ".safetensors")
