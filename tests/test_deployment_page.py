@@ -122,7 +122,7 @@ def test_several_give_a_table_and_a_csv(page, tmp_path):
     rows = page.locator("#rows tr")
     assert rows.count() == 13
     assert "=broken<b>.png" in rows.nth(12).inner_text()
-    assert "picture" in rows.nth(12).locator(".error").inner_text()
+    assert "no image" in rows.nth(12).locator(".error").inner_text()
     with page.expect_download() as found:
         page.click("#csv")
     found.value.save_as(tmp_path / "found.csv")
@@ -135,7 +135,7 @@ def test_several_give_a_table_and_a_csv(page, tmp_path):
 def test_what_is_no_image_is_said(page):
     upload(page, b"nothing")
     page.wait_for_selector("#status.error")
-    assert "picture" in page.inner_text("#status")
+    assert "no image" in page.inner_text("#status")
     assert not page.locator("#one").is_visible()
 
 
