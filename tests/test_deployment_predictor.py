@@ -173,7 +173,7 @@ def test_it_declines_where_it_should(model, tmp_path):
     row = np.array([0.3, 0.3, 0.2, 0.2], dtype=np.float32)
     assert predictor.prediction(row).is_unsure
     assert not Predictor(file).prediction(row).is_unsure
-    with pytest.raises(TenfoldError, match=r"no threshold for 42 % .* 95 % and 99 %"):
+    with pytest.raises(TenfoldError, match=r"no threshold for 42 % .* 95, 99"):
         Predictor(file, accuracy=0.42)
 
 

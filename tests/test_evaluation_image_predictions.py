@@ -68,10 +68,10 @@ def test_pictures_of_any_kind_and_size_are_seen_as_training_pictures_are(tmp_pat
     for path, prediction in zip(paths, predictions, strict=True):
         pixels = decode_picture(path, image_size=16).pixels[None]
         expected = dict(zip(NAMES, model.predict_proba(pixels)[0].tolist(), strict=True))
-        assert dict(prediction.guesses) == pytest.approx(expected, abs=1e-6)
-        shares = [guess.probability for guess in prediction.guesses]
+        assert dict(prediction.likeliest) == pytest.approx(expected, abs=1e-6)
+        shares = [each.probability for each in prediction.likeliest]
         assert shares == sorted(shares, reverse=True)
-        assert prediction.guesses[0].label == model.predict(pixels)[0]
+        assert prediction.likeliest[0].label == model.predict(pixels)[0]
 
 
 def test_row_37_a_broken_picture_has_its_row_and_its_reason(tmp_path, make_model):
@@ -83,11 +83,13 @@ def test_row_37_a_broken_picture_has_its_row_and_its_reason(tmp_path, make_model
         (tmp_path / f"{number}.png").write_bytes(content)
     predictions = predicted(model, paths)
     assert [number for number, p in enumerate(predictions) if p.error] == list(broken)
-    assert all(not predictions[number].guesses for number in broken)
+    assert all(not predictions[number].likeliest for number in broken)
     for number in set(range(300)) - set(broken):
         mine, other = predictions[number], expected[number]
-        assert (mine.path, mine.guesses[0].label) == (other.path, other.guesses[0].label)
-        assert mine.guesses[0].probability == pytest.approx(other.guesses[0].probability, abs=1e-5)
+        assert (mine.path, mine.likeliest[0].label) == (other.path, other.likeliest[0].label)
+        assert mine.likeliest[0].probability == pytest.approx(
+            other.likeliest[0].probability, abs=1e-5
+        )
 
 
 def test_a_model_of_oblong_pictures_takes_those_of_its_size(tmp_path, make_model):
@@ -98,7 +100,7 @@ def test_a_model_of_oblong_pictures_takes_those_of_its_size(tmp_path, make_model
         tmp_path / "none.png",
     ]
     fits, turned, none = predicted(model, paths)
-    assert fits.guesses[0].label == model.predict(decode_picture(paths[0]).pixels[None])[0]
+    assert fits.likeliest[0].label == model.predict(decode_picture(paths[0]).pixels[None])[0]
     assert turned.error == "has 16x12 pixels where this model takes 12x16"
     assert none.error == "no such file or directory"
 

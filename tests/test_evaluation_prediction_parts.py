@@ -68,7 +68,7 @@ def predicted(places):
     """What is predicted of each image there: label or error by its name, in order."""
     found = predict_parts(Brightness(), find_parts(list(map(str, places)), size=10))
     return {
-        each.path: each.guesses[0].label if each.guesses else each.error
+        each.path: each.likeliest[0].label if each.likeliest else each.error
         for _, some in found
         for each in some
     }

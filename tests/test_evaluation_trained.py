@@ -193,7 +193,7 @@ def test_files_of_few_bits_are_seen_as_those_of_the_training_data_were(tmp_path,
     assert np.abs(few - eight).max() <= 1
     [(_, [found])] = predict_parts(model, [Part([str(tmp_path / "few.png")])], top=3)
     expected = model.predict_proba(tmp_path / "eight.png").max()
-    assert found.guesses[0].probability == pytest.approx(expected, abs=1e-2)
+    assert found.likeliest[0].probability == pytest.approx(expected, abs=1e-2)
 
 
 def test_progress_ends_at_the_total(pixels):

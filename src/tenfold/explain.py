@@ -154,16 +154,12 @@ def integrated_gradients(
     Sundararajan, Taly and Yan (2017, arXiv 1703.01365), by captum. The sum over an image is the
     logit less that of the mean image, up to the error of the integral.
     """
-    found: Tensor = (
-        _captum()
-        .IntegratedGradients(model.module)
-        .attribute(
-            inputs,
-            target=classes,
-            n_steps=steps,
-            method="gausslegendre",
-            internal_batch_size=max(gradient_batch(model.module, model.image_size), len(inputs)),
-        )
+    found: Tensor = _captum("IntegratedGradients", model).attribute(
+        inputs,
+        target=classes,
+        n_steps=steps,
+        method="gausslegendre",
+        internal_batch_size=max(gradient_batch(model.module, model.image_size), len(inputs)),
     )
     return found
 
@@ -179,15 +175,11 @@ def occlusion(model: TrainedModel, inputs: Tensor, classes: Tensor) -> Tensor:
     side = max(round(shorter * OCCLUDED_SHARE), 1)
     stride = max(round(shorter * OCCLUDED_STRIDE_SHARE), 1)
     with torch.no_grad():
-        found: Tensor = (
-            _captum()
-            .Occlusion(model.module)
-            .attribute(
-                inputs,
-                target=classes,
-                sliding_window_shapes=(3, side, side),
-                strides=(3, stride, stride),
-            )
+        found: Tensor = _captum("Occlusion", model).attribute(
+            inputs,
+            target=classes,
+            sliding_window_shapes=(3, side, side),
+            strides=(3, stride, stride),
         )
     return found[:, :1]  # A patch covers all colours, so that each has the whole.
 
@@ -219,21 +211,18 @@ def randomisation_check(
     maps = np.abs(method(model, pixels, classes))
     shuffled = dataclasses.replace(model, module=_shuffled(model.module, seed=seed))
     others = np.abs(method(shuffled, pixels, classes))
-    found = []
-    for one, other in zip(maps.reshape(len(maps), -1), others.reshape(len(maps), -1), strict=True):
-        if one.std() > 0 and other.std() > 0:
-            found.append(spearmanr(one, other).statistic)
-        else:  # A map of nothing is like no other.
-            found.append(0.0)
+    pairs = zip(maps.reshape(len(maps), -1), others.reshape(len(maps), -1), strict=True)
+    # A map of nothing is like no other.
+    found = [spearmanr(*pair).statistic if min(map(np.ptp, pair)) > 0 else 0.0 for pair in pairs]
     return float(np.mean(found))
 
 
-def _captum() -> Any:
+def _captum(method: str, model: TrainedModel) -> Any:
     try:
         import captum.attr
     except ImportError:
         raise missing_extra("Maps of what mattered need captum", "audit") from None
-    return captum.attr
+    return getattr(captum.attr, method)(model.module)
 
 
 # -- what they share -----------------------------------------------------------------------------

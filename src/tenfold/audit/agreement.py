@@ -109,7 +109,9 @@ def compare_with_people(predictions: Predictions, answers: NDArray[np.float64]) 
     model, everyone = predictions.probabilities, np.arange(len(labels))
     unsure, disputed = entropy(model, axis=1), entropy(people, axis=1)
     is_ordered = min(np.ptp(unsure), np.ptp(disputed)) > 0  # All alike have no order.
-    same_second = (_second(model) == _second(people))[people.max(axis=1) < 1]
+    # The second likeliest class of each.
+    second = [np.argsort(-each, axis=1, kind="stable")[:, 1] for each in (model, people)]
+    same_second = (second[0] == second[1])[people.max(axis=1) < 1]
 
     def clearest(difference: NDArray[np.float64]) -> tuple[Case, ...]:
         return tuple(
@@ -139,7 +141,3 @@ def compare_with_people(predictions: Predictions, answers: NDArray[np.float64]) 
         model_alone=clearest(unsure - disputed),
         people_alone=clearest(disputed - unsure),
     )
-
-
-def _second(shares: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.asarray(np.argsort(-shares, axis=1, kind="stable")[:, 1])

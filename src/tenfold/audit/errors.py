@@ -7,6 +7,7 @@ from tenfold.audit.answer import Answer, Arrays
 from tenfold.audit.subject import Subject
 from tenfold.errors import counted
 from tenfold.evaluation.predictions import Predictions
+from tenfold.evaluation.probabilities import unit
 from tenfold.results.facts import Fact
 
 NUM_GROUPS, NUM_IN_GROUP = 6, 8
@@ -56,8 +57,7 @@ def errors(subject: Subject) -> Errors:
     wrong = np.flatnonzero(~predictions.right)
     if len(wrong) < 2:
         return Errors(split=subject.split, num_wrong=len(wrong), groups=())
-    features = subject.features[wrong]
-    features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    features = unit(subject.features[wrong])
     number = min(NUM_GROUPS, max(len(wrong) // 5, 1))
     found = KMeans(number, n_init=4, random_state=subject.seed).fit(features)
     # Features that are all alike make fewer groups than were asked for.
@@ -76,16 +76,16 @@ def errors(subject: Subject) -> Errors:
 def _group(
     predictions: Predictions, members: NDArray[np.int64], typical: NDArray[np.int64]
 ) -> Group:
-    names, labels, guesses = predictions.class_names, predictions.labels, predictions.predicted
+    names, labels, predicted = predictions.class_names, predictions.labels, predictions.predicted
     pairs, counts = np.unique(
-        np.stack([labels[members], guesses[members]], axis=1), axis=0, return_counts=True
+        np.stack([labels[members], predicted[members]], axis=1), axis=0, return_counts=True
     )
     commonest = np.argsort(-counts, kind="stable")[:3]
     return Group(
         num_images=len(members),
         pairs=tuple((names[pairs[i][0]], names[pairs[i][1]], int(counts[i])) for i in commonest),
         pictures=tuple(
-            Error(id=str(predictions.ids[i]), true=names[labels[i]], guess=names[guesses[i]])
+            Error(id=str(predictions.ids[i]), true=names[labels[i]], guess=names[predicted[i]])
             for i in typical
         ),
     )

@@ -4,7 +4,7 @@ import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,29 +150,19 @@ def _greatest_losses(subject: Subject) -> tuple[tuple[Explained, ...], Arrays]:
 
     predictions, model = subject.measured_predictions(), subject.model
     wrong = np.flatnonzero(~predictions.right)
-    own = predictions.probabilities[wrong, predictions.labels[wrong]]
-    worst = wrong[np.argsort(own, kind="stable")[:NUM_ERRORS]]
+    likely = predictions.probabilities[wrong, predictions.labels[wrong]]
+    worst = wrong[np.argsort(likely, kind="stable")[:NUM_ERRORS]]
     if not len(worst):
         return (), {}
-    pixels, guesses = subject.measured.pixels[worst], predictions.predicted[worst]
+    pixels, predicted = subject.measured.pixels[worst], predictions.predicted[worst]
     name, method = next(iter(explain.methods_for(model).items()))
     try:
-        maps = method(model, pixels, guesses)
+        maps = method(model, pixels, predicted)
     except TenfoldError:  # Said of the images above.
         return (), {}
     alike = _nearest(subject, pixels)
-    names, confidence = predictions.class_names, predictions.confidence
-    errors = tuple(
-        Explained(
-            id=str(predictions.ids[index]),
-            kind=name,
-            true=names[predictions.labels[index]],
-            guess=names[predictions.predicted[index]],
-            confidence=float(confidence[index]),
-            neighbours=tuple(names[label] for label in subject.known_labels[near]),
-        )
-        for index, near in zip(worst, alike, strict=True)
-    )
+    asked = [_measured(subject, index, name) for index in worst]
+    errors = _described(subject, asked, predicted, predictions.confidence[worst], alike)
     heat = np.stack([heated(*pair) for pair in zip(pixels, maps, strict=True)])
     near = subject.known.pixels[alike]
     small = thumbnails(near.reshape(-1, *near.shape[2:]), max_side=ERROR_SIDE)
@@ -180,6 +170,27 @@ def _greatest_losses(subject: Subject) -> tuple[tuple[Explained, ...], Arrays]:
         "error_maps": thumbnails(heat, max_side=ERROR_SIDE),
         "error_neighbours": small.reshape(*near.shape[:2], *small.shape[1:]),
     }
+
+
+def _described(
+    subject: Subject,
+    asked: Sequence[Asked],
+    predicted: NDArray[np.int64],
+    confidence: NDArray[np.floating[Any]],
+    alike: NDArray[np.int64],
+) -> tuple[Explained, ...]:
+    names = subject.model.class_names
+    return tuple(
+        Explained(
+            id=image.id,
+            kind=image.kind,
+            true=image.true,
+            guess=names[label],
+            confidence=float(share),
+            neighbours=tuple(names[known] for known in subject.known_labels[near]),
+        )
+        for image, label, share, near in zip(asked, predicted, confidence, alike, strict=True)
+    )
 
 
 def _nearest(subject: Subject, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -246,20 +257,20 @@ def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
 
     model, pixels = subject.model, np.stack([each.pixels for each in asked])
     logits = model.logits(pixels).astype(np.float64) / subject.temperature
-    guesses, confidence = logits.argmax(axis=1), softmax(logits).max(axis=1)
+    predicted, confidence = logits.argmax(axis=1), softmax(logits).max(axis=1)
     arrays: Arrays = {"pixels": pixels}
     checks, unavailable = {}, {}
     some = subject.measured.pixels[subject.drawn(len(subject.measured), NUM_CHECKED)]
-    predicted = model.logits(some).argmax(axis=1)
+    some_predicted = model.logits(some).argmax(axis=1)
     methods = explain.methods_for(model)
     for number, (name, method) in enumerate(methods.items()):
         try:
-            arrays[name] = method(model, pixels, guesses).astype(np.float16)
+            arrays[name] = method(model, pixels, predicted).astype(np.float16)
         except TenfoldError as error:
             unavailable[name] = str(error)
             continue
         checks[name] = explain.randomisation_check(
-            model, some, predicted, method, seed=subject.seed
+            model, some, some_predicted, method, seed=subject.seed
         )
         if subject.progress is not None:
             subject.progress("maps", number + 1, len(methods))
@@ -273,21 +284,9 @@ def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
         # Those that vary the most over the image.
         order = np.argsort(-maps[0].std(axis=(1, 2)), kind="stable")[:NUM_MAPS]
         arrays[f"layer{number}"] = maps[0][order].astype(np.float16)
-    names = model.class_names
-    pictures = tuple(
-        Explained(
-            id=each.id,
-            kind=each.kind,
-            true=each.true,
-            guess=names[guess],
-            confidence=float(share),
-            neighbours=tuple(names[label] for label in subject.known_labels[near]),
-        )
-        for each, guess, share, near in zip(asked, guesses, confidence, alike, strict=True)
-    )
     return Explanation(
         split=subject.split,
-        pictures=pictures,
+        pictures=_described(subject, asked, predicted, confidence, alike),
         checks=checks,
         unavailable=unavailable,
         layers=tuple(layers),
@@ -296,19 +295,19 @@ def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
 
 def interesting(predictions: Predictions) -> dict[int, str]:
     """What each of the images most worth a look is an example of, by its index."""
-    probabilities, names = predictions.probabilities, predictions.class_names
-    guesses, confidence = predictions.predicted, probabilities.max(axis=1)
+    names = predictions.class_names
+    predicted, confidence = predictions.predicted, predictions.confidence
     wrong = np.flatnonzero(~predictions.right)
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
     groups = [
         ("surest error", surest, NUM_OF_A_KIND),
         ("least sure", np.argsort(confidence, kind="stable"), NUM_OF_A_KIND),
     ]
-    pairs = guesses * len(names) + predictions.labels
+    pairs = predicted * len(names) + predictions.labels
     values, counts = np.unique(pairs[wrong], return_counts=True)
     for place in np.argsort(-counts, kind="stable")[:NUM_PAIRS]:
-        guess, true = divmod(int(values[place]), len(names))
-        kind = f"{names[true]} predicted as {names[guess]}, {counts[place]} times"
+        instead, true = divmod(int(values[place]), len(names))
+        kind = f"{names[true]} predicted as {names[instead]}, {counts[place]} times"
         groups.append((kind, surest[pairs[surest] == values[place]], NUM_OF_A_PAIR))
     chosen: dict[int, str] = {}
     for kind, indices, number in groups:

@@ -196,8 +196,7 @@ def count_judged(predictions: Predictions) -> int:
     """How many labels can be judged: not one that is the only one of its class, and none at all
     where the model isn't better, beyond chance, than calling everything by the commonest one."""
     labels, counts = predictions.labels, np.bincount(predictions.labels)
-    num_right = int((predictions.logits.argmax(axis=1) == labels).sum())
-    if wilson_interval(num_right, len(labels))[0] <= counts.max() / len(labels):
+    if wilson_interval(int(predictions.right.sum()), len(labels))[0] <= counts.max() / len(labels):
         return 0
     return int(counts[counts > 1].sum())
 

@@ -121,7 +121,7 @@ def novelty(subject: Subject, *, pictures: Pictures = 1000, strange: str | None 
     others = {
         "noise": noise(number, size, seed=subject.seed),
         "textures": textures(number, size, seed=subject.seed),
-        **_other_pictures(subject, number, strange),
+        **_other_images(subject, number, strange),
     }
     scores = scores_of(subject.known_features, subject.known_labels)
     indices = subject.drawn(len(subject.measured), number)
@@ -137,9 +137,7 @@ def novelty(subject: Subject, *, pictures: Pictures = 1000, strange: str | None 
     return found.having({k.replace(" ", "_"): pixels[:NUM_SHOWN] for k, pixels in others.items()})
 
 
-def _other_pictures(
-    subject: Subject, number: int, named: str | None
-) -> dict[str, NDArray[np.uint8]]:
+def _other_images(subject: Subject, number: int, named: str | None) -> dict[str, NDArray[np.uint8]]:
     """Data sets that can be had here without waiting, and one that was named, at the model's size.
 
     Images of classes that the model knows are left out.

@@ -190,7 +190,7 @@ def _question(name: str) -> Part:
 def _answered(part: Part, subject: Subject, given: Mapping[str, Any], *, must: bool) -> Answer:
     """What `part` finds; must: whether it is an error that something is missing for it."""
     if part.images:
-        subject.require_images()  # Without any, every question would lack them.
+        _ = subject.measured  # Without any, every question would lack them.
     try:
         found = part.call(subject, **given)
         return found if isinstance(found, Answer) else _own(part, found)

@@ -93,11 +93,6 @@ class Subject:
             )
         return images
 
-    def require_images(self) -> None:
-        """Raise TenfoldError where there are no images to be measured on, or others than were
-        predicted."""
-        assert len(self.measured)
-
     @property
     def is_of_cifar10(self) -> bool:
         """Whether it is measured on the test images of CIFAR-10, in the order as published."""

@@ -241,7 +241,7 @@ def _table(
 
 
 def _record(output: Output, prediction: "ImagePrediction", *, top: int) -> None:
-    likeliest = [each._asdict() for each in prediction.guesses]
+    likeliest = [each._asdict() for each in prediction.likeliest]
     first = likeliest[0] if likeliest else {"label": None, "probability": None}
     more = {
         "top": likeliest if top > 1 else [],

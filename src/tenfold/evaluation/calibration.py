@@ -36,7 +36,7 @@ Binning = Literal["width", "mass"]
 
 
 class Bin(Fact):
-    """Pictures of similar confidence: their mean confidence and the share that is right.
+    """Images of similar confidence: their mean confidence and the share that is right.
 
     low, high: the confidences that belong to it, the first not included.
     """

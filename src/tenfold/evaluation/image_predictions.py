@@ -48,7 +48,7 @@ class Model(Protocol):
         """Probabilities (N, C) of images (N, H, W, 3)."""
 
 
-class Guess(NamedTuple):
+class ClassProbability(NamedTuple):
     """A class and how likely the model finds it, between 0 and 1."""
 
     label: str
@@ -58,14 +58,14 @@ class Guess(NamedTuple):
 class ImagePrediction(NamedTuple):
     """What a model says of an image file.
 
-    path: as it was given, or found in a folder; guesses: the likeliest first, none for a broken
-    image; error: why it is broken, else None; is_unsure: whether the likeliest class had better
-    not be used; conformal_set: the classes of its set, where sets were asked for; positive: the
-    classes whose operating point it reaches.
+    path: as it was given, or found in a folder; likeliest: classes, the likeliest first, none for
+    a broken image; error: why it is broken, else None; is_unsure: whether the likeliest class had
+    better not be used; conformal_set: the classes of its set, where sets were asked for; positive:
+    the classes whose operating point it reaches.
     """
 
     path: str
-    guesses: tuple[Guess, ...]
+    likeliest: tuple[ClassProbability, ...]
     error: str | None = None
     is_unsure: bool = False
     conformal_set: tuple[str, ...] = ()
@@ -120,11 +120,13 @@ def _predicted(
     set_threshold: float | None,
 ) -> ImagePrediction:
     order = np.argsort(-probabilities, kind="stable")[:top]
-    guesses = tuple(Guess(model.class_names[i], float(probabilities[i])) for i in order)
+    likeliest = tuple(
+        ClassProbability(model.class_names[i], float(probabilities[i])) for i in order
+    )
     return ImagePrediction(
         name,
-        guesses,
-        is_unsure=guesses[0].probability < threshold,
+        likeliest,
+        is_unsure=likeliest[0].probability < threshold,
         conformal_set=set_of(model.class_names, probabilities, set_threshold),
         positive=tuple(
             name
@@ -150,8 +152,8 @@ def table_of(
     rows = []
     for prediction in predictions:
         cells = [prediction.path]
-        for guess in prediction.guesses:
-            cells += [guess.label, f"{guess.probability:.6f}"]
+        for each in prediction.likeliest:
+            cells += [each.label, f"{each.probability:.6f}"]
         cells += [""] * (len(columns) - len(cells))
         cells += ["yes" if prediction.is_unsure else ""] if has_unsure else []
         cells += ["|".join(prediction.conformal_set)] if has_sets else []

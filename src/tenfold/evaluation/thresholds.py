@@ -11,7 +11,7 @@ CERTAINTY = 0.95
 """Share of fits whose promise of an accuracy holds."""
 
 NO_VALIDATION = (
-    "the run held no validation pictures back; train with some, such as "
+    "the run held no validation images back; train with some, such as "
     "--set data.validation_size=0.1."
 )
 
@@ -46,12 +46,8 @@ def confidence_for(
     was fitted for `accuracy`, where an older version fitted it, and where none promises it.
     """
     asked = f"{100 * accuracy:g} % right answers"
-    if not known:
-        raise TenfoldError(f"There is no threshold for {asked}: {unfitted or NO_VALIDATION}")
-    found = next((each for each in known if each["accuracy"] == accuracy), None)
-    if found is None:
-        choices = " and ".join(f"{100 * each['accuracy']:g} %" for each in known)
-        raise TenfoldError(f"There is no threshold for {asked}; there are some for {choices}.")
+    lack = f"There is no threshold for {asked}"
+    found = _fitted_for(known, "accuracy", accuracy, lack=lack, unfitted=unfitted)
     if not found.get("num_images"):
         raise TenfoldError(
             f"The threshold for {asked} is one of an older tenfold, which kept its promise in half "
@@ -77,20 +73,27 @@ def set_threshold_for(
     none. Raises TenfoldError where none was fitted for `coverage`, and where there were too few
     images for it.
     """
-    asked = f"sets that hold the true class in {100 * coverage:g} % of cases"
-    if not known:
-        raise TenfoldError(f"There are no {asked}: {unfitted or NO_VALIDATION}")
-    found = next((each for each in known if each["coverage"] == coverage), None)
-    if found is None:
-        choices = ", ".join(f"{100 * each['coverage']:g}" for each in known)
-        raise TenfoldError(f"There are no {asked}; choose one of {choices}.")
+    lack = f"There are no sets that hold the true class in {100 * coverage:g} % of cases"
+    found = _fitted_for(known, "coverage", coverage, lack=lack, unfitted=unfitted)
     if found["num_images"] < (needed := images_for_sets(coverage)):
         raise TenfoldError(
-            f"There are no {asked} from {found['num_images']:,} validation images, where "
+            f"{lack} from {found['num_images']:,} validation images, where "
             f"{needed:,} are the fewest that can promise them; hold out more with "
             "data.validation_size, or ask for less."
         )
     return float(found["probability"])
+
+
+def _fitted_for(
+    known: Sequence[Mapping[str, Any]], key: str, share: float, *, lack: str, unfitted: str
+) -> Mapping[str, Any]:
+    if not known:
+        raise TenfoldError(f"{lack}: {unfitted or NO_VALIDATION}")
+    for each in known:
+        if each[key] == share:
+            return each
+    choices = ", ".join(f"{100 * each[key]:g}" for each in known)
+    raise TenfoldError(f"{lack}; choose one of {choices}.")
 
 
 def in_set(probabilities: Any, threshold: float) -> Any:
