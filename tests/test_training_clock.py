@@ -2,7 +2,7 @@
 
 import pytest
 
-from tenfold.training.clock import step_share
+from tenfold.training.schedules import step_share
 
 
 def test_steps_with_small_pictures_take_less_of_the_time():

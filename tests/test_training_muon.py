@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from parts import muon
-from tenfold.training.muon import orthogonalise
-from tenfold.training.optimizers import build_optimizer, set_learning_rate
+from tenfold.training.optimizers import build_optimizer, orthogonalise, set_learning_rate
 
 
 def network():

@@ -2,7 +2,7 @@
 
 import torch
 
-from tenfold.training.selection import hardest, num_selected, unseen_losses
+from tenfold.training.batches import hardest, num_selected, unseen_losses
 
 CPU = torch.device("cpu")
 

@@ -25,29 +25,31 @@ from tenfold.interruption import Interruption
 from tenfold.models import Pretrained, blocks_of, count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, StageOptions
-from tenfold.training.agreement import Agreement
-from tenfold.training.batches import TrainingImages, TrainingInputs, batch_sizes
-from tenfold.training.clock import StepTimes
-from tenfold.training.compiling import compile_network
-from tenfold.training.devices import on_first_process
+from tenfold.training.batches import (
+    TrainingImages,
+    TrainingInputs,
+    batch_sizes,
+    num_selected,
+    unseen_losses,
+)
+from tenfold.training.devices import expected_bytes, on_first_process
 from tenfold.training.distillation import Teacher
-from tenfold.training.epoch_sums import EpochSums
+from tenfold.training.distributed import Agreement, synchronise
 from tenfold.training.feature_batches import TrainingFeatures, shared_features
 from tenfold.training.flop import flop_of_image
-from tenfold.training.memory import expected_bytes
 from tenfold.training.optimizers import build_optimizer
 from tenfold.training.reporters import Plan, Reporter, Reporters
-from tenfold.training.selection import num_selected, unseen_losses
+from tenfold.training.schedules import StepTimes
 from tenfold.training.set_up import (
     MovingAverage,
     build_model,
+    compile_network,
     normalisation_for,
     prepared,
     require_enough,
     weights_of_classes,
 )
-from tenfold.training.state import History, TrainingState
-from tenfold.training.synced_norm import synchronise
+from tenfold.training.state import EpochSums, History, TrainingState
 from tenfold.training.validation import Note
 
 FEWEST, GOOD_ENOUGH = 100, 0.99

@@ -18,8 +18,7 @@ from tenfold.evaluation.trained import num_views
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.results.measured import read_measured
 from tenfold.run import RunFolder
-from tenfold.speed.networks import speed_of_run, step_seconds
-from tenfold.speed.rates import product_rate
+from tenfold.training.bench import product_rate, speed_of_run, step_seconds
 from tenfold.training.choice import with_sizes_for
 
 
