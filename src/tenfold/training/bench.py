@@ -203,7 +203,7 @@ def distinct_networks() -> list[str]:
     for name in shipped_recipes():
         recipe = load_recipe(name)
         if recipe.model.name == "pretrained":
-            continue  # Its images are larger, and its time is told by its features.
+            continue  # Its images are larger, and features take its time.
         seen.setdefault((recipe.model, recipe.training.precision), name)
     return list(seen.values())
 

@@ -115,9 +115,9 @@ class Agreement:
 
     def _greatest(self, values: list[float]) -> list[float]:
         """Of each value the greatest of all processes."""
-        told = torch.tensor(values, dtype=torch.float64, device=self._accelerator.device)
-        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-        greatest: list[float] = told.tolist()
+        found = torch.tensor(values, dtype=torch.float64, device=self._accelerator.device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        greatest: list[float] = found.tolist()
         return greatest
 
 
@@ -181,7 +181,7 @@ class Failure(NamedTuple):
 
 
 class _Failures:
-    """The first failure of all processes, told through the store by which they found each other."""
+    """The first failure of all processes, in the store by which they found each other."""
 
     def __init__(self, num_processes: int) -> None:
         self._store = PrefixStore(f"tenfold/{next(_trainings)}", _get_default_store())
@@ -222,7 +222,7 @@ class _Failures:
                 time.sleep(POLL_SECONDS / 5)
 
     def leave(self) -> None:
-        """This process needs to be told no more."""
+        """This process needs no more news."""
         self._has_left.set()
         self._thread.join()
         self._note_that_it_knows()

@@ -32,38 +32,35 @@ def require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> in
     parts = num_processes * recipe.training.accumulate
     if len(data.train) < 2:
         raise TenfoldError(
-            f"Training needs at least 2 pictures, and there are {len(data.train)}; add some, or "
+            f"Training needs at least 2 images, and there are {len(data.train)}; add some, or "
             "make data.validation_size smaller."
         )
     number = num_selected(len(data.train), recipe.training.select)
     smallest = min(number, recipe.training.batch_size)
     if smallest < 2 * parts:
         raise TenfoldError(
-            f"A batch of {smallest} pictures can't be split over {parts} processes and "
-            "accumulated parts with two pictures each; use fewer of them, more pictures, or a "
+            f"A batch of {smallest} images can't be split over {parts} processes and "
+            "accumulated parts with two images each; use fewer of them, more images, or a "
             "larger training.batch_size."
         )
-    off = {"training.freeze_from": "[]"} if recipe.training.freeze_from else {}
-    if recipe.training.select < 1:
-        off["training.select"] = "1"
-    for name, value in off.items():
-        if num_processes > 1:
+    for name, off, is_set in (
+        ("training.freeze_from", "[]", bool(recipe.training.freeze_from)),
+        ("training.select", "1", recipe.training.select < 1),
+    ):
+        if is_set and num_processes > 1:
             raise TenfoldError(
                 f"{name} works in one process only; start tenfold without the launcher, or leave "
-                f"it out with --set {name}={value}."
+                f"it out with --set {name}={off}."
             )
-    needs_validation = (
-        "schedule.name = 'plateau'"
-        if recipe.schedule.name == "plateau"
-        else "training.early_stopping"
-        if recipe.training.early_stopping
-        else None
-    )
-    if needs_validation and data.validation is None:
-        raise TenfoldError(
-            f"{needs_validation} needs validation pictures, and there are none; set "
-            "data.validation_size, such as --set data.validation_size=0.1."
-        )
+    for name, is_set in (
+        ("schedule.name = 'plateau'", recipe.schedule.name == "plateau"),
+        ("training.early_stopping", recipe.training.early_stopping > 0),
+    ):
+        if is_set and data.validation is None:
+            raise TenfoldError(
+                f"{name} needs validation images, and there are none; set data.validation_size, "
+                "such as --set data.validation_size=0.1."
+            )
     return 2 * parts
 
 

@@ -53,7 +53,7 @@ from tenfold.training.state import EpochSums, History, TrainingState
 from tenfold.training.validation import Note
 
 FEWEST, GOOD_ENOUGH = 100, 0.99
-"""Validation images, and the share of them that the head must have right, to stop at it."""
+"""Validation images, and the share of them that the head must classify correctly, to stop at it."""
 
 logger = logging.getLogger("tenfold")
 
@@ -241,9 +241,9 @@ class Stage:
             shape: tuple[int, ...] = (3, *shrunk_size(self.data.train.size, self.size))
             if self.is_frozen and isinstance(self.state.model, Pretrained):
                 shape = (self.state.model.num_features,)
-            told = self.teacher.flop if self.teacher is not None else 0.0
+            taught = self.teacher.flop if self.teacher is not None else 0.0
             flop = flop_of_image(self.learner, shape)
-            self._flop[key] = None if flop is None or told is None else flop + told
+            self._flop[key] = None if flop is None or taught is None else flop + taught
         self._add_flop(self._flop[key], num_images)
 
     def _add_flop(self, flop: float | None, number: int) -> None:
@@ -329,7 +329,7 @@ class Stage:
             self.state.evaluated_model.load_state_dict(self.state.best)
 
     def plan(self) -> Plan:
-        """What the reporter is told before the first step."""
+        """What the reporter gets before the first step."""
         history, options, accelerator = self.history, self.options, self.accelerator
         model, memory = self.state.model, None
         if (

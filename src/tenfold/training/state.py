@@ -179,7 +179,7 @@ class TrainingState:
 
 
 SETTLED_AT_ONCE = 50
-"""Batches whose right predictions are counted together; one by one, that takes 1 % of a small
+"""Batches whose correct predictions are counted together; one by one, that takes 1 % of a small
 step."""
 
 

@@ -155,7 +155,7 @@ def train(
         identity, allow = identity_of(recipe, data, accelerator), options.allow_changes
         resumer = Resumer(run, identity, accelerator, allow_changes=allow, started=started)
         log, trackers = ProgressLog(run, data.validation), options.track if writes else ()
-        told = [*filter(None, [reporter]), log, *_trackers(trackers, run, recipe, stack)]
+        reporters = [*filter(None, [reporter]), log, *_trackers(trackers, run, recipe, stack)]
 
         def restore(state: TrainingState) -> None:
             resumer.restore(state)
@@ -169,7 +169,7 @@ def train(
             restore=restore,
             save=resumer.save,
             milestone=lambda epoch, model: save_model(run.milestone(epoch), model),
-            reporter=Reporters(told),
+            reporter=Reporters(reporters),
             predicted=log.predicted,
             progress=progress,
             first_stage=resumer.stage,

@@ -271,8 +271,8 @@ class Trainer(Stage):
         if not sums.defers:
             value = float(loss.detach())
             # Several processes see it in the gradient that they share, unless a scaler skips that.
-            told = self.agreement.is_alone or scaler is not None
-            if told and self.agreement.any(not math.isfinite(value)):
+            is_seen_here = self.agreement.is_alone or scaler is not None
+            if is_seen_here and self.agreement.any(not math.isfinite(value)):
                 raise sums.diverged(f"The loss is {value}")
         # Processes average their gradients, so weights by share of the batch are scaled back up.
         factor = part.weight * self.accelerator.num_processes
