@@ -132,6 +132,9 @@ LOST = (
     "saved."
 )
 
+LOST_WORDS = ("gloo", "nccl", "closed by peer", "connection", "store", "recv", "send")
+"""Of what gloo, NCCL or the store say where another process is gone."""
+
 _trainings = itertools.count()
 
 
@@ -152,7 +155,9 @@ def ending_together(accelerator: Accelerator) -> Iterator[None]:
     except BaseException as error:
         # What another one's end brought about here: a lost connection, a signal of the launcher.
         if isinstance(error, RuntimeError | InterruptedRunError):
-            lost = isinstance(error, RuntimeError) and _tells_of_a_lost_process(error)
+            lost = isinstance(error, RuntimeError) and any(
+                word in str(error).lower() for word in LOST_WORDS
+            )
             heard = failures.heard(wait=lost) or (
                 Failure(LOST, TenfoldError.exit_status) if lost else None
             )
@@ -244,12 +249,6 @@ class _Failures:
             sys.stderr.write(f"error: {failure.message}\n")
             sys.stderr.flush()
             os._exit(failure.status)
-
-
-def _tells_of_a_lost_process(error: RuntimeError) -> bool:
-    """Whether it is what gloo, NCCL or the store say where another process is gone."""
-    words = ("gloo", "nccl", "closed by peer", "connection", "store", "recv", "send")
-    return any(word in str(error).lower() for word in words)
 
 
 def synchronise(network: nn.Module) -> None:

@@ -187,7 +187,9 @@ def _fit(
     )
     # Validation images are seen when the clock has stopped training, and for the result.
     number = 2 * len(data.validation) if data.validation is not None else 0
-    number += _num_tested(dataset, recipe) if evaluates_test else 0
+    if evaluates_test:
+        with contextlib.suppress(TenfoldError):  # There may be no test split.
+            number += len(split_of(dataset, "test", recipe.data))
     predicting = number * speed.evaluation_seconds
     if may_drop_views and predicting > VIEWS_SHARE * seconds:
         # How many images are seen again is only estimated, and training longer is worth more.
@@ -252,14 +254,6 @@ def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
         stretched["cuts"] = tuple(TOO_MANY_EPOCHS * cut for cut in cuts)
     planned = recipe.but(training=training, schedule=recipe.schedule.but(**stretched))
     return recipe_from_dict(planned.to_dict(), source=recipe.name)
-
-
-def _num_tested(dataset: Dataset, recipe: Recipe) -> int:
-    """Images of the test split, 0 where there is none."""
-    try:
-        return len(split_of(dataset, "test", recipe.data))
-    except TenfoldError:
-        return 0
 
 
 def affordable_rungs(cost: float, size: float) -> list[Rung]:
