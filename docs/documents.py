@@ -15,7 +15,7 @@ from tenfold.recipe import load_recipe, shipped_recipes
 from tenfold.results.measured import Accuracy, Measured, MeasuredFile
 from tenfold.results.runs import Provenance
 from tenfold.results.studies import Estimate, Machine
-from tenfold.speed.networks import NUM_CLASSES, SIDE
+from tenfold.training.bench import NUM_CLASSES, SIDE
 
 T = TypeVar("T")
 

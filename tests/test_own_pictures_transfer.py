@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
 @pytest.mark.slow
 def test_it_says_what_it_chose_and_trains_it(trained):
     folder, output = trained
-    assert "pictures of 96 pixels in 3 classes: transfer-lite0, its head and then" in output
+    assert "images of 96 pixels in 3 classes: transfer-lite0, its head and then" in output
     result = json.loads((folder / "runs/transfer-lite0/1/result.json").read_text())
     assert result["splits"]["test"]["accuracy"] >= 0.8
     assert [entry["name"] for entry in result["splits"]["test"]["per_class"]] == list(CLASSES)

@@ -33,7 +33,7 @@ def test_some_photographs_are_fine_tuned_on(pictures):
     chosen, reason, _ = pictures(3000, 160)
     assert chosen.name == "transfer-lite0"
     assert [(stage.trains, stage.epochs) for stage in chosen.stages] == [("head", 10), ("all", 2)]
-    assert reason.startswith("3,000 pictures of 160 pixels in 2 classes: transfer-lite0, its head")
+    assert reason.startswith("3,000 images of 160 pixels in 2 classes: transfer-lite0, its head")
     assert (chosen.data.name, chosen.seed) == ("pictures", 3)
 
 

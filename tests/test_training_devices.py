@@ -11,19 +11,18 @@ import pytest
 import torch
 
 from tenfold.errors import DivergedError, TenfoldError
-from tenfold.models import Speedrun
+from tenfold.models import Speedrun, blocks_of
 from tenfold.recipe import load_recipe
 from tenfold.run import RunFolder
-from tenfold.training import compiling, devices, epoch_sums, trainer
-from tenfold.training.checkpoint import save_checkpoint
-from tenfold.training.resuming import Resumer, identity_of
+from tenfold.training import devices, set_up, state, trainer
+from tenfold.training.checkpoint import Resumer, identity_of, save_checkpoint
 from tenfold.training.trainer import fit
 from tiny_training import data, same, tiny, weights
 
 
 @pytest.fixture
 def deferring(monkeypatch):
-    monkeypatch.setattr(epoch_sums, "can_defer", lambda recipe, accelerator: True)
+    monkeypatch.setattr(state, "can_defer", lambda recipe, accelerator: True)
 
 
 @pytest.fixture(autouse=True)
@@ -66,13 +65,13 @@ def test_deferring_changes_no_bit_of_weights_and_logs(deferring, monkeypatch):
 
 def test_deferring_waits_once_an_epoch_only(deferring, monkeypatch):
     settled = []
-    settle = epoch_sums.EpochSums.settle
+    settle = state.EpochSums.settle
 
     def counting(self):
         settled.append(self._state.history.step)
         settle(self)
 
-    monkeypatch.setattr(epoch_sums.EpochSums, "settle", counting)
+    monkeypatch.setattr(state.EpochSums, "settle", counting)
     told = Losses()
     fit(tiny("training.epochs=2"), data(), reporter=told)
     # The first step, for a loss to show; the last of each epoch, its sums, and the checkpoint.
@@ -268,11 +267,11 @@ def test_compiling_leaves_network_and_optimizer_as_they_are(monkeypatch, determi
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9)
     changes = [f"training.deterministic={str(deterministic).lower()}"]
-    compiling.compile_network(
+    set_up.compile_network(
         network,
         load_recipe("gpu-94", changes),
         optimizer=optimizer,
-        blocks=network.blocks(),
+        blocks=blocks_of(network),
         num_images=64,
         size=(16, 16),
         accelerator=SimpleNamespace(num_processes=1, autocast=contextlib.nullcontext),
@@ -302,12 +301,12 @@ def test_where_nothing_compiles_a_sentence_says_so(monkeypatch):
 
 def test_each_shape_to_come_is_compiled():
     recipe = load_recipe("fast-94", ["training.batch_size=80"])
-    shapes = compiling._shapes(recipe, 192, 1, (32, 48))
+    shapes = set_up._shapes(recipe, 192, 1, (32, 48))
     assert [shape[2:] for shape in shapes[::2]] == [(24, 36), (32, 48)]
     assert [shape[0] for shape in shapes] == [80, 32, 80, 32]
     # Parts of batches, and a remainder that is joined to the batch before it.
     recipe = load_recipe("fast-94", ["training.batch_size=80", "training.accumulate=4"])
-    counts = {shape[0] for shape in compiling._shapes(recipe, 165, 1, (32, 32))}
+    counts = {shape[0] for shape in set_up._shapes(recipe, 165, 1, (32, 32))}
     assert counts == {20, 21, 22}
 
 

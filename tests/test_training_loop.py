@@ -460,7 +460,7 @@ def test_what_a_recipe_needs_of_the_data_is_said():
         fit(tiny("training.early_stopping=2"), data(validation=0))
     with pytest.raises(TenfoldError, match=r"training\.batch_size"):
         fit(tiny("training.accumulate=16"), data(20))
-    with pytest.raises(TenfoldError, match="at least 2 pictures"):
+    with pytest.raises(TenfoldError, match="at least 2 images"):
         fit(tiny(), data(1))
 
 

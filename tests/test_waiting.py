@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tiny_training
-from tenfold.training.clock import StepTimes
+from tenfold.training.schedules import StepTimes
 from tenfold.training.trainer import fit
 from tenfold.waiting import Balance, sharing_cores, waiting_asleep
 

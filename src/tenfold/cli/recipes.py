@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from tenfold.results.measured import MeasuredFile
-    from tenfold.speed.accuracy import Reached
-    from tenfold.speed.rates import Rates
+    from tenfold.training.bench import Rates, Reached
 
 
 GROUPS = {
@@ -204,7 +203,7 @@ def _show_rates(output: Output, device: "torch.device") -> "Rates":
     """What the machine computes a second, which is said."""
     import torch
 
-    from tenfold.speed.rates import measure_rates
+    from tenfold.training.bench import measure_rates
     from tenfold.training.devices import available_precision, instruction_set
 
     has_bf16 = available_precision("auto", cpu=device.type == "cpu") == "bf16"
@@ -219,7 +218,7 @@ def _show_rates(output: Output, device: "torch.device") -> "Rates":
 
 def _show_networks(output: Output, device: "torch.device", recipes: list[str] | None) -> None:
     from tenfold.recipe import load_recipe
-    from tenfold.speed.networks import distinct_networks, measure_network
+    from tenfold.training.bench import distinct_networks, measure_network
 
     rates = _show_rates(output, device)
     chosen, rows = recipes or distinct_networks(), []
@@ -244,7 +243,7 @@ def _show_networks(output: Output, device: "torch.device", recipes: list[str] | 
 def _show_accuracy(
     output: Output, device: "torch.device", target: str, *, num_seeds: int, runs: Path
 ) -> None:
-    from tenfold.speed.accuracy import reach, recipe_for
+    from tenfold.training.bench import reach, recipe_for
     from tenfold.training.process import seconds_since_start
 
     recipe, starting, found, rows = recipe_for(target, device), seconds_since_start(), [], []

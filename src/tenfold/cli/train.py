@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tenfold.data import Dataset
     from tenfold.engine import Child
     from tenfold.recipe import Recipe
-    from tenfold.speed.planning import Planned
+    from tenfold.training.plan import Planned
     from tenfold.training.train import TrainOptions
 
 
@@ -264,7 +264,7 @@ def _in_time(
 
     from tenfold.evaluation.loading import load_data
     from tenfold.recipe import load_recipe
-    from tenfold.speed.planning import plan_run, unfinished_plan
+    from tenfold.training.plan import plan_run, unfinished_plan
     from tenfold.training.process import num_launched, seconds_since_start
 
     if num_launched() > 1:

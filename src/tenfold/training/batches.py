@@ -5,6 +5,7 @@ epoch, step), so a resumed run, and one on several processes, sees what it would
 """
 
 import hashlib
+import math
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -343,3 +344,26 @@ def _altered(pixels: Tensor, draws: EpochDraws) -> Tensor:
     if draws.operations is None or draws.amounts is None:
         return pixels
     return batch_operations(pixels, draws.operations, draws.amounts)
+
+
+def unseen_losses(num_images: int, *, device: torch.device) -> Tensor:
+    """Losses of images that have not been seen: (2, N) float32 of infinity.
+
+    The first row is as it was when the epoch began, which decides what it trains on, and the second
+    as it is now, so that an epoch that was interrupted goes on with the same images.
+    """
+    return torch.full((2, num_images), math.inf, device=device)
+
+
+def num_selected(num_images: int, share: float) -> int:
+    """How many images an epoch trains on."""
+    return max(round(share * num_images), min(2, num_images))
+
+
+def hardest(losses: Tensor, number: int, *, seed: int, epoch: int) -> Tensor:
+    """Indices (M,) of the `number` images whose losses (2, N) were the highest when the epoch
+    began; those that were never seen come first, and among equals the seed decides."""
+    order = torch.randperm(losses.shape[1], generator=seeded_generator(seed, "selection", epoch))
+    order = order.to(losses.device)
+    ranked = losses[0, order].argsort(descending=True, stable=True)
+    return order[ranked[:number]]

@@ -71,25 +71,25 @@ def _chosen(
 ) -> Choice:
     """For `data`, beginning with the recipe `wanted`; is_there: a network that was trained."""
     number, side = len(data.train), min(data.train.size)
-    pictures = (
-        f"{number:,} pictures of {side} pixels in {data.train.num_classes} classes{_balance(data)}"
+    facts = (
+        f"{number:,} images of {side} pixels in {data.train.num_classes} classes{_balance(data)}"
     )
     if side < SMALL and number >= ENOUGH and not _says("model.", overrides):
-        reason = f"{pictures}: {SCRATCH}, since so many small ones are best learnt from scratch."
+        reason = f"{facts}: {SCRATCH}, since so many small ones are best learnt from scratch."
         return Choice(with_sizes_for(load_recipe(SCRATCH, overrides), side), reason)
     if not is_there:
         why = (
             "there is no pretrained network here (in a clone of tenfold, "
             f"{install_command('pretrained')} brings one)"
         )
-        reason = f"{pictures}: {SCRATCH}, since {why}."
+        reason = f"{facts}: {SCRATCH}, since {why}."
         chosen = wanted
         if not _says("training.min_steps", overrides):
             chosen = chosen.but(training=chosen.training.but(min_steps=FEWEST_STEPS))
         return Choice(with_sizes_for(chosen, side), reason)
     if _says("stages", overrides) or _says("training.epochs", overrides):
-        return Choice(wanted, f"{pictures}: {wanted.name}, with the stages and epochs asked for.")
-    return _fine_tuned(_in_parts(wanted, number, overrides), number, pictures)
+        return Choice(wanted, f"{facts}: {wanted.name}, with the stages and epochs asked for.")
+    return _fine_tuned(_in_parts(wanted, number, overrides), number, facts)
 
 
 def _balance(data: TrainingData) -> str:
@@ -118,18 +118,18 @@ def _in_parts(recipe: Recipe, number: int, overrides: Sequence[str]) -> Recipe:
     return recipe.but(training=training.but(accumulate=max(1, min(parts, batch // 2))))
 
 
-def _fine_tuned(recipe: Recipe, number: int, pictures: str) -> Choice:
+def _fine_tuned(recipe: Recipe, number: int, facts: str) -> Choice:
     """The head alone, and then as much of the whole network as minutes allow."""
     epochs = min(PASSES // number, MOST_EPOCHS)
     head, *others = recipe.stages
     why = "a network that has seen a million photographs needs few of yours"
     if epochs == 0:
         chosen = recipe.but(stages=(head,))
-        return Choice(chosen, f"{pictures}: the head of {recipe.name} alone, since {why}.")
+        return Choice(chosen, f"{facts}: the head of {recipe.name} alone, since {why}.")
     stages = (head, *(stage.but(epochs=epochs) for stage in others))
     return Choice(
         recipe.but(stages=stages),
-        f"{pictures}: {recipe.name}, its head and then all of it for {epochs} epochs, since {why}.",
+        f"{facts}: {recipe.name}, its head and then all of it for {epochs} epochs, since {why}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What one process must be told before it trains: memory, threads, ranks."""
+"""What one process needs to know before it trains: memory, threads, ranks."""
 
 import ctypes
 import os
@@ -69,7 +69,7 @@ and on its machine: Open MPI, MVAPICH, MPICH and Intel MPI, Slurm."""
 def _adopt_ranks() -> None:
     """Translate what `mpirun` and `srun` set into what torch.distributed reads.
 
-    Raises TenfoldError where the processes are on several machines that must be told of the first.
+    Raises TenfoldError where the processes are on several machines that must know of the first.
     """
     several = (n for n in LAUNCHERS if int(os.environ.get(n[0], "1")) > 1 and n[1] in os.environ)
     names = next(several, None)

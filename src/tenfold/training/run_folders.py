@@ -1,8 +1,7 @@
 """The folder that a run is trained in: chosen, and held as long as it is written."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tenfold.errors import HeldError, TenfoldError
@@ -55,55 +54,35 @@ def choose_folder(recipe: Recipe, options: "TrainOptions") -> RunFolder:
     Raises TenfoldError where the folder asked for is finished or belongs to something else, and
     where --resume finds nothing to resume.
     """
-    if options.folder is not None:
-        return _open_or_make(options.folder)
-    earlier = runs_of(options.runs, recipe.name)
-    if options.resume:
-        return _newest_unfinished(earlier, recipe, options)
-    if not options.new:
-        if (same := _newest_of_same_recipe(earlier, recipe)) and not same.is_finished():
-            return same
-        if earlier and _is_blank(earlier[0]) and not earlier[0].is_held():
-            return earlier[0]
-    return create_run(options.runs, recipe.name)
-
-
-def _newest_unfinished(
-    earlier: Sequence[RunFolder], recipe: Recipe, options: "TrainOptions"
-) -> RunFolder:
-    """What --resume goes on with, whatever its recipe; one that is held only if there is no other.
-
-    Raises TenfoldError where there is none.
-    """
-    unfinished = [run for run in earlier if not run.is_finished() and not _is_blank(run)]
-    if not unfinished:
-        raise TenfoldError(
-            f"There is no unfinished run of {recipe.name} in {options.runs}; leave out "
-            "--resume to start one."
-        )
-    return next((run for run in unfinished if not run.is_held()), unfinished[0])
-
-
-def _newest_of_same_recipe(earlier: Sequence[RunFolder], recipe: Recipe) -> RunFolder | None:
-    """The newest run that the same command made, whatever was trained since; not one now held."""
-    for run in earlier:
-        with contextlib.suppress(TenfoldError):  # It has no recipe yet, or a damaged one.
-            if recipe_from_dict(read_json(run.recipe)) == recipe and not run.is_held():
-                return run
-    return None
-
-
-def _is_blank(run: RunFolder) -> bool:
-    """Whether an earlier session ended before it wrote anything about the run."""
-    return all(entry.name in LOCK_FILES or entry.suffix == ".tmp" for entry in run.path.iterdir())
-
-
-def _open_or_make(path: Path) -> RunFolder:
-    if path.is_dir() and any(path.iterdir()):
+    if (path := options.folder) is not None:
         run = RunFolder(path)
         if run.is_finished():
             raise TenfoldError(
                 f"The run in {path} is finished; evaluate it, or give another --folder to train."
             )
-        return run if _is_blank(run) else open_run(path)
-    return RunFolder(path)
+        is_new = not path.is_dir() or _is_blank(run)
+        return run if is_new else open_run(path)
+    earlier = runs_of(options.runs, recipe.name)
+    if options.resume:  # Whatever its recipe; one that is held only if there is no other.
+        unfinished = [run for run in earlier if not run.is_finished() and not _is_blank(run)]
+        if not unfinished:
+            raise TenfoldError(
+                f"There is no unfinished run of {recipe.name} in {options.runs}; leave out "
+                "--resume to start one."
+            )
+        return next((run for run in unfinished if not run.is_held()), unfinished[0])
+    if not options.new:
+        for run in earlier:  # The newest of the same recipe, whatever was trained since.
+            with contextlib.suppress(TenfoldError):  # It has no recipe yet, or a damaged one.
+                if recipe_from_dict(read_json(run.recipe)) == recipe and not run.is_held():
+                    if not run.is_finished():
+                        return run
+                    break
+        if earlier and _is_blank(earlier[0]) and not earlier[0].is_held():
+            return earlier[0]
+    return create_run(options.runs, recipe.name)
+
+
+def _is_blank(run: RunFolder) -> bool:
+    """Whether an earlier session ended before it wrote anything about the run."""
+    return all(entry.name in LOCK_FILES or entry.suffix == ".tmp" for entry in run.path.iterdir())

@@ -1,22 +1,24 @@
 """What a stage of a training is made of, and what its images must have."""
 
-from typing import Any
+import time
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tenfold.augment import shrunk_size
 from tenfold.data.normalisation import Normalisation, normalisation_of
 from tenfold.data.splits import TrainingData
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.trained import build_network
 from tenfold.models import Pretrained, Speedrun
 from tenfold.models.pretrained import load_weights, preprocessing_of
 from tenfold.recipe import Recipe
-from tenfold.training.batches import TrainingImages, derive_seed
-from tenfold.training.selection import num_selected
+from tenfold.training.batches import TrainingImages, batch_sizes, derive_seed, num_selected
 
 WHITENED_IMAGES = 2000
 """From which the first layer of a fast network is computed."""
@@ -30,38 +32,35 @@ def require_enough(recipe: Recipe, data: TrainingData, num_processes: int) -> in
     parts = num_processes * recipe.training.accumulate
     if len(data.train) < 2:
         raise TenfoldError(
-            f"Training needs at least 2 pictures, and there are {len(data.train)}; add some, or "
+            f"Training needs at least 2 images, and there are {len(data.train)}; add some, or "
             "make data.validation_size smaller."
         )
     number = num_selected(len(data.train), recipe.training.select)
     smallest = min(number, recipe.training.batch_size)
     if smallest < 2 * parts:
         raise TenfoldError(
-            f"A batch of {smallest} pictures can't be split over {parts} processes and "
-            "accumulated parts with two pictures each; use fewer of them, more pictures, or a "
+            f"A batch of {smallest} images can't be split over {parts} processes and "
+            "accumulated parts with two images each; use fewer of them, more images, or a "
             "larger training.batch_size."
         )
-    off = {"training.freeze_from": "[]"} if recipe.training.freeze_from else {}
-    if recipe.training.select < 1:
-        off["training.select"] = "1"
-    for name, value in off.items():
-        if num_processes > 1:
+    for name, off, is_set in (
+        ("training.freeze_from", "[]", bool(recipe.training.freeze_from)),
+        ("training.select", "1", recipe.training.select < 1),
+    ):
+        if is_set and num_processes > 1:
             raise TenfoldError(
                 f"{name} works in one process only; start tenfold without the launcher, or leave "
-                f"it out with --set {name}={value}."
+                f"it out with --set {name}={off}."
             )
-    needs_validation = (
-        "schedule.name = 'plateau'"
-        if recipe.schedule.name == "plateau"
-        else "training.early_stopping"
-        if recipe.training.early_stopping
-        else None
-    )
-    if needs_validation and data.validation is None:
-        raise TenfoldError(
-            f"{needs_validation} needs validation pictures, and there are none; set "
-            "data.validation_size, such as --set data.validation_size=0.1."
-        )
+    for name, is_set in (
+        ("schedule.name = 'plateau'", recipe.schedule.name == "plateau"),
+        ("training.early_stopping", recipe.training.early_stopping > 0),
+    ):
+        if is_set and data.validation is None:
+            raise TenfoldError(
+                f"{name} needs validation images, and there are none; set data.validation_size, "
+                "such as --set data.validation_size=0.1."
+            )
     return 2 * parts
 
 
@@ -132,3 +131,84 @@ def prepared(
     if learner.__dict__.pop("_original_forward", None) is not None:
         del learner.forward
     return network, prepared if accelerator.scaler is not None else optimizer
+
+
+PASSES_BEFORE_REPLAY = 3
+"""Of a shape on a GPU: one that warms up, one that is recorded as a graph, and one from it."""
+
+
+def compile_network(
+    network: nn.Module,
+    recipe: Recipe,
+    *,
+    optimizer: optim.Optimizer,
+    blocks: Sequence[nn.Module],
+    num_images: int,
+    size: tuple[int, int],
+    accelerator: Accelerator,
+) -> tuple[nn.Module, float]:
+    """`network` with its passes compiled for each shape that it will be trained on, and the seconds
+    that this took. What validates and evaluates goes on with `network` itself.
+
+    On a GPU passes are recorded as CUDA graphs too: launching their kernels one by one takes longer
+    than computing them. blocks: that the recipe may freeze. num_images: in the training set. size:
+    height and width of whole images, in pixels. Weights, running
+    statistics and `optimizer` stay as they are, and gradients None. Raises TenfoldError where there
+    is no compiler.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # Takes a second, which others don't need.
+
+    started = time.monotonic()
+    device = next(network.parameters()).device
+    on_gpu = device.type == "cuda"
+    mode = "reduce-overhead" if on_gpu else None
+    compiled = cast(nn.Module, torch.compile(network, dynamic=False, mode=mode))
+    tensors = [*network.parameters(), *network.buffers()]
+    before = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    learns = [(p, p.requires_grad) for p in network.parameters()]
+    network.train()
+    try:
+        # What cuDNN may choose from; what is recorded meanwhile keeps to its choice.
+        with torch.backends.cudnn.flags(
+            enabled=True,
+            benchmark=not recipe.training.deterministic,
+            deterministic=recipe.training.deterministic,
+            allow_tf32=torch.backends.cudnn.allow_tf32,
+        ):
+            for num_frozen in range(len(recipe.training.freeze_from) + 1):
+                if num_frozen:
+                    blocks[num_frozen - 1].requires_grad_(False)
+                for shape in _shapes(recipe, num_images, accelerator.num_processes, size):
+                    inputs = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
+                    for _ in range(PASSES_BEFORE_REPLAY if on_gpu else 1):
+                        network.zero_grad()
+                        with accelerator.autocast():
+                            logits = compiled(inputs)
+                        logits.float().sum().backward()
+                    if on_gpu and not optimizer.state:
+                        optimizer.step()  # Whose kernels are loaded at their first use.
+    except TorchDynamoException as error:
+        raise TenfoldError(
+            f"training.compile = true does not work here ({first_line(error)}); leave it out with "
+            "--set training.compile=false."
+        ) from error
+    with torch.no_grad():
+        for tensor, value in before:
+            tensor.copy_(value)
+    for parameter, flag in learns:
+        parameter.requires_grad_(flag)
+    optimizer.state.clear()
+    network.zero_grad()
+    return compiled, time.monotonic() - started
+
+
+def _shapes(
+    recipe: Recipe, num_images: int, num_processes: int, size: tuple[int, int]
+) -> list[tuple[int, int, int, int]]:
+    """Of what is computed at once: parts of whole batches and of an epoch's last, at each size."""
+    options = recipe.training
+    parts = num_processes * options.accumulate
+    lengths = batch_sizes(num_images, options.batch_size, least=2 * parts)
+    counts = {len(part) for n in lengths for part in torch.arange(n).tensor_split(parts)}
+    sizes = [*(shrunk_size(size, side) for side in options.sizes), size]
+    return [(count, 3, *one) for one in sizes for count in sorted(counts, reverse=True)]

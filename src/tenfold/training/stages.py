@@ -25,33 +25,35 @@ from tenfold.interruption import Interruption
 from tenfold.models import Pretrained, blocks_of, count_trained
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, StageOptions
-from tenfold.training.agreement import Agreement
-from tenfold.training.batches import TrainingImages, TrainingInputs, batch_sizes
-from tenfold.training.clock import StepTimes
-from tenfold.training.compiling import compile_network
-from tenfold.training.devices import on_first_process
+from tenfold.training.batches import (
+    TrainingImages,
+    TrainingInputs,
+    batch_sizes,
+    num_selected,
+    unseen_losses,
+)
+from tenfold.training.devices import expected_bytes, on_first_process
 from tenfold.training.distillation import Teacher
-from tenfold.training.epoch_sums import EpochSums
+from tenfold.training.distributed import Agreement, synchronise
 from tenfold.training.feature_batches import TrainingFeatures, shared_features
 from tenfold.training.flop import flop_of_image
-from tenfold.training.memory import expected_bytes
 from tenfold.training.optimizers import build_optimizer
 from tenfold.training.reporters import Plan, Reporter, Reporters
-from tenfold.training.selection import num_selected, unseen_losses
+from tenfold.training.schedules import StepTimes
 from tenfold.training.set_up import (
     MovingAverage,
     build_model,
+    compile_network,
     normalisation_for,
     prepared,
     require_enough,
     weights_of_classes,
 )
-from tenfold.training.state import History, TrainingState
-from tenfold.training.synced_norm import synchronise
+from tenfold.training.state import EpochSums, History, TrainingState
 from tenfold.training.validation import Note
 
 FEWEST, GOOD_ENOUGH = 100, 0.99
-"""Validation images, and the share of them that the head must have right, to stop at it."""
+"""Validation images, and the share of them that the head must classify correctly, to stop at it."""
 
 logger = logging.getLogger("tenfold")
 
@@ -239,9 +241,9 @@ class Stage:
             shape: tuple[int, ...] = (3, *shrunk_size(self.data.train.size, self.size))
             if self.is_frozen and isinstance(self.state.model, Pretrained):
                 shape = (self.state.model.num_features,)
-            told = self.teacher.flop if self.teacher is not None else 0.0
+            taught = self.teacher.flop if self.teacher is not None else 0.0
             flop = flop_of_image(self.learner, shape)
-            self._flop[key] = None if flop is None or told is None else flop + told
+            self._flop[key] = None if flop is None or taught is None else flop + taught
         self._add_flop(self._flop[key], num_images)
 
     def _add_flop(self, flop: float | None, number: int) -> None:
@@ -327,7 +329,7 @@ class Stage:
             self.state.evaluated_model.load_state_dict(self.state.best)
 
     def plan(self) -> Plan:
-        """What the reporter is told before the first step."""
+        """What the reporter gets before the first step."""
         history, options, accelerator = self.history, self.options, self.accelerator
         model, memory = self.state.model, None
         if (

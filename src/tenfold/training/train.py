@@ -58,6 +58,7 @@ from tenfold.run import (
     now,
     peak_memory_bytes,
 )
+from tenfold.training.checkpoint import Resumer, identity_of
 from tenfold.training.devices import (
     instruction_set,
     make_accelerator,
@@ -65,13 +66,12 @@ from tenfold.training.devices import (
     precision_of,
 )
 from tenfold.training.distillation import leaks_of
+from tenfold.training.distributed import ending_together
 from tenfold.training.process import prepare_process
 from tenfold.training.progress_log import ProgressLog
 from tenfold.training.reporters import Reporter, Reporters
-from tenfold.training.resuming import Resumer, identity_of
 from tenfold.training.run_folders import take_folder
 from tenfold.training.state import History, TrainingState
-from tenfold.training.together import ending_together
 from tenfold.training.trackers import TrackerReporter, require_trackers
 from tenfold.training.trainer import Fitted, fit
 
@@ -155,7 +155,7 @@ def train(
         identity, allow = identity_of(recipe, data, accelerator), options.allow_changes
         resumer = Resumer(run, identity, accelerator, allow_changes=allow, started=started)
         log, trackers = ProgressLog(run, data.validation), options.track if writes else ()
-        told = [*filter(None, [reporter]), log, *_trackers(trackers, run, recipe, stack)]
+        reporters = [*filter(None, [reporter]), log, *_trackers(trackers, run, recipe, stack)]
 
         def restore(state: TrainingState) -> None:
             resumer.restore(state)
@@ -169,7 +169,7 @@ def train(
             restore=restore,
             save=resumer.save,
             milestone=lambda epoch, model: save_model(run.milestone(epoch), model),
-            reporter=Reporters(told),
+            reporter=Reporters(reporters),
             predicted=log.predicted,
             progress=progress,
             first_stage=resumer.stage,

@@ -21,15 +21,13 @@ from tenfold.evaluation.trained import TrainedModel
 from tenfold.interruption import Interruption
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe
-from tenfold.training.agreement import Decision
-from tenfold.training.batches import Part, derive_seed, epoch_batches, seed_generators
-from tenfold.training.clock import step_share
-from tenfold.training.devices import make_accelerator, on_first_process
+from tenfold.training.batches import Part, derive_seed, epoch_batches, hardest, seed_generators
+from tenfold.training.devices import make_accelerator, memory_errors, on_first_process
+from tenfold.training.distributed import Decision
 from tenfold.training.losses import loss_of
-from tenfold.training.memory import memory_errors
 from tenfold.training.optimizers import all_finite, note_not_finite, set_learning_rate
 from tenfold.training.reporters import Reporter
-from tenfold.training.selection import hardest
+from tenfold.training.schedules import step_share
 from tenfold.training.stages import Stage
 from tenfold.training.state import History, Sums, TrainingState
 from tenfold.training.validation import Note, validate
@@ -273,8 +271,8 @@ class Trainer(Stage):
         if not sums.defers:
             value = float(loss.detach())
             # Several processes see it in the gradient that they share, unless a scaler skips that.
-            told = self.agreement.is_alone or scaler is not None
-            if told and self.agreement.any(not math.isfinite(value)):
+            is_seen_here = self.agreement.is_alone or scaler is not None
+            if is_seen_here and self.agreement.any(not math.isfinite(value)):
                 raise sums.diverged(f"The loss is {value}")
         # Processes average their gradients, so weights by share of the batch are scaled back up.
         factor = part.weight * self.accelerator.num_processes

@@ -16,9 +16,10 @@ from tenfold.errors import TenfoldError
 from tenfold.files import write_json
 from tenfold.recipe import load_recipe, recipe_from_dict
 from tenfold.run import create_run
-from tenfold.speed import planning
-from tenfold.speed.networks import Speed
-from tenfold.speed.planning import (
+from tenfold.training import plan
+from tenfold.training.bench import Speed
+from tenfold.training.choice import with_sizes_for
+from tenfold.training.plan import (
     ENOUGH_EPOCHS,
     LADDER,
     affordable_rungs,
@@ -26,7 +27,6 @@ from tenfold.speed.planning import (
     plan_run,
     unfinished_plan,
 )
-from tenfold.training.choice import with_sizes_for
 
 CPU = torch.device("cpu")
 
@@ -87,10 +87,10 @@ def test_sizes_follow_the_pictures(side, sizes):
 @pytest.fixture
 def slow_machine(monkeypatch):
     """One that needs 1 ms a training picture and 2 ms an evaluated one, and computes little."""
-    monkeypatch.setattr(planning, "product_rate", lambda device, seconds: 147e9)
-    monkeypatch.setattr(planning, "_page_seconds", lambda device: 4.0)
-    monkeypatch.setattr(planning, "step_seconds", lambda recipe: 1.0 / torch.get_num_threads())
-    monkeypatch.setattr(planning, "speed_of_run", lambda recipe, **others: Speed(0.001, 0.002))
+    monkeypatch.setattr(plan, "product_rate", lambda device, seconds: 147e9)
+    monkeypatch.setattr(plan, "_page_seconds", lambda device: 4.0)
+    monkeypatch.setattr(plan, "step_seconds", lambda recipe: 1.0 / torch.get_num_threads())
+    monkeypatch.setattr(plan, "speed_of_run", lambda recipe, **others: Speed(0.001, 0.002))
 
 
 def test_evaluation_page_and_margin_are_taken_out_of_the_time(slow_machine):
@@ -168,7 +168,7 @@ def test_a_rung_of_which_too_little_fits_makes_way_for_the_one_below(monkeypatch
         tried.append(recipe.name)
         return Speed(0.0001 if recipe.name == "fast-75" else 0.001, 0.002)
 
-    monkeypatch.setattr(planning, "speed_of_run", speed_of_run)
+    monkeypatch.setattr(plan, "speed_of_run", speed_of_run)
     planned = plan_run(None, pictures, seconds=40, device=CPU)
     assert tried == ["fast-85", "fast-75"]
     assert planned.recipe.name == "fast-75"
@@ -177,7 +177,7 @@ def test_a_rung_of_which_too_little_fits_makes_way_for_the_one_below(monkeypatch
 
 
 def test_a_step_that_takes_long_needs_time_for_some_of_it(monkeypatch, slow_machine):
-    monkeypatch.setattr(planning, "speed_of_run", lambda recipe, **others: Speed(0.05, 0.002))
+    monkeypatch.setattr(plan, "speed_of_run", lambda recipe, **others: Speed(0.05, 0.002))
     # Four steps of 128 pictures take 25.6 s.
     with pytest.raises(TenfoldError, match="training for some steps"):
         plan_run(load_recipe("cnn"), dataset(), seconds=28.0, device=CPU)
@@ -280,8 +280,8 @@ class TrainingSeconds:
 
     def __call__(self):
         """Wrap the making of the plan's recipe."""
-        real = planning._timed
-        planning._timed = lambda recipe, epochs, limit: real(recipe, epochs, self.limit)
+        real = plan._timed
+        plan._timed = lambda recipe, epochs, limit: real(recipe, epochs, self.limit)
 
 
 @pytest.mark.parametrize(
@@ -315,9 +315,9 @@ def test_one_thread_is_used_where_it_is_faster(monkeypatch, one, best):
     try:
         torch.set_num_threads(2)
         monkeypatch.setattr(
-            planning, "step_seconds", lambda recipe: one if torch.get_num_threads() == 1 else 1.0
+            plan, "step_seconds", lambda recipe: one if torch.get_num_threads() == 1 else 1.0
         )
-        assert planning.use_best_threads(load_recipe("fast-75")) == best
+        assert plan.use_best_threads(load_recipe("fast-75")) == best
         assert torch.get_num_threads() == best
     finally:
         torch.set_num_threads(before)
@@ -326,7 +326,7 @@ def test_one_thread_is_used_where_it_is_faster(monkeypatch, one, best):
 def test_views_that_would_take_too_much_of_the_time_are_left_out(monkeypatch, slow_machine):
     pictures = dataclasses.replace(dataset(40_000, side=32), name="cifar10")
     # 50 test pictures at 0.1 s: 5 s of 60.
-    monkeypatch.setattr(planning, "speed_of_run", lambda recipe, **others: Speed(0.001, 0.1))
+    monkeypatch.setattr(plan, "speed_of_run", lambda recipe, **others: Speed(0.001, 0.1))
     planned = plan_run(None, pictures, seconds=60, device=CPU)
     assert planned.recipe.evaluation.views == "one"
     assert planned.closing_seconds < 4 + 5 / 2

@@ -13,10 +13,19 @@ from tenfold.errors import TenfoldError
 from tenfold.files import read_json
 from tenfold.recipe import load_recipe
 from tenfold.results.runs import Cost
-from tenfold.speed import accuracy
-from tenfold.speed.accuracy import RECIPES, Meter, recipe_for
-from tenfold.speed.networks import Workbench, distinct_networks, measure_network
-from tenfold.speed.rates import Rates, convolution_rate, product_rate, seconds_of_one
+from tenfold.training import bench
+from tenfold.training.bench import (
+    RECIPES,
+    Meter,
+    Rates,
+    Workbench,
+    convolution_rate,
+    distinct_networks,
+    measure_network,
+    product_rate,
+    recipe_for,
+    seconds_of_one,
+)
 from tenfold.training.devices import instruction_set
 
 CPU = torch.device("cpu")
@@ -37,7 +46,7 @@ class Clock:
 
 def test_a_cost_is_time_times_rate_without_the_probes(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(accuracy, "time", clock)
+    monkeypatch.setattr(bench, "time", clock)
     rates = iter([10e9, 20e9, 40e9])
 
     def probe():
@@ -133,13 +142,13 @@ def test_the_command_has_lines_for_machines(tmp_path):
 
 
 def test_each_seed_is_trained_evaluated_paid_for_and_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(accuracy, "product_rate", lambda device: 1e11)
+    monkeypatch.setattr(bench, "product_rate", lambda device: 1e11)
     commands.write_tiny_recipe(tmp_path)
     data = commands.write_tiny_data(tmp_path / "tiny.npz")
     recipe = load_recipe(tmp_path / "tiny.toml", [f"data.name={data}", "training.epochs=2"])
     rates = Rates(1e11, 2e11)
     asked = {"runs": tmp_path / "runs", "device": CPU, "rates": rates}
-    found = list(accuracy.reach(recipe, num_seeds=2, **asked))
+    found = list(bench.reach(recipe, num_seeds=2, **asked))
     assert [one.seed for one in found] == [0, 1]
     for one in found:
         result, cost = read_json(one.folder / "result.json"), one.cost
@@ -157,7 +166,7 @@ def test_each_seed_is_trained_evaluated_paid_for_and_kept(tmp_path, monkeypatch)
     assert len({read_json(one.folder / "recipe.json")["seed"] for one in found}) == 2
     # As after a kill in the second: the first is kept, the second trained anew.
     (found[1].folder / "result.json").unlink()
-    again = list(accuracy.reach(recipe, num_seeds=2, **asked))
+    again = list(bench.reach(recipe, num_seeds=2, **asked))
     assert [one.is_kept for one in again] == [True, False]
     assert again[0].folder == found[0].folder
     assert again[0].cost == found[0].cost
@@ -175,7 +184,7 @@ def test_a_seed_that_was_trained_otherwise_is_not_kept(tmp_path):
 
     def kept(**changes):
         (run / "provenance.json").write_text(json.dumps(made | changes))
-        return accuracy._finished(recipe, tmp_path / "runs", "float32", CPU) is not None
+        return bench._finished(recipe, tmp_path / "runs", "float32", CPU) is not None
 
     assert kept()
     assert not kept(threads=torch.get_num_threads() + 1)

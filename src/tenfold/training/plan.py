@@ -18,8 +18,7 @@ from tenfold.evaluation.trained import num_views
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.results.measured import read_measured
 from tenfold.run import RunFolder
-from tenfold.speed.networks import speed_of_run, step_seconds
-from tenfold.speed.rates import product_rate
+from tenfold.training.bench import product_rate, speed_of_run, step_seconds
 from tenfold.training.choice import with_sizes_for
 
 
@@ -59,7 +58,7 @@ REFERENCE_RATE = 80e9
 """Matrix products of one core of the reference machine, in FLOP/s."""
 
 VIEWS_SHARE = 0.05
-"""Of the time that test-time views may take, as far as that can be told before."""
+"""Of the time that test-time views may take, as far as that is known before."""
 
 SHORTEST_SECONDS, FEWEST_STEPS = 1.0, 4
 """Of training, below which a plan makes no sense."""
@@ -188,13 +187,15 @@ def _fit(
     )
     # Validation images are seen when the clock has stopped training, and for the result.
     number = 2 * len(data.validation) if data.validation is not None else 0
-    number += _num_tested(dataset, recipe) if evaluates_test else 0
-    looking = number * speed.evaluation_seconds
-    if may_drop_views and looking > VIEWS_SHARE * seconds:
-        # How many images are seen again is a guess, and training longer is worth more.
-        looking /= num_views(recipe.evaluation)
+    if evaluates_test:
+        with contextlib.suppress(TenfoldError):  # There may be no test split.
+            number += len(split_of(dataset, "test", recipe.data))
+    predicting = number * speed.evaluation_seconds
+    if may_drop_views and predicting > VIEWS_SHARE * seconds:
+        # How many images are seen again is only estimated, and training longer is worth more.
+        predicting /= num_views(recipe.evaluation)
         recipe = recipe.but(evaluation=recipe.evaluation.but(views="one"))
-    closing = looking + page_seconds
+    closing = predicting + page_seconds
     left = seconds - (time.monotonic() - started)
     limit = left - closing - MARGIN * seconds
     return _Fitted(
@@ -243,7 +244,7 @@ def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
         early_stopping=0,
         time_limit_seconds=limit,
     )
-    # In a plan of too many epochs, what is told in epochs must be as many times longer.
+    # In a plan of too many epochs, what is given in epochs must be as many times longer.
     stretched: dict[str, Any] = {
         name: TOO_MANY_EPOCHS * value
         for name, value in recipe.schedule
@@ -253,14 +254,6 @@ def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
         stretched["cuts"] = tuple(TOO_MANY_EPOCHS * cut for cut in cuts)
     planned = recipe.but(training=training, schedule=recipe.schedule.but(**stretched))
     return recipe_from_dict(planned.to_dict(), source=recipe.name)
-
-
-def _num_tested(dataset: Dataset, recipe: Recipe) -> int:
-    """Images of the test split, 0 where there is none."""
-    try:
-        return len(split_of(dataset, "test", recipe.data))
-    except TenfoldError:
-        return 0
 
 
 def affordable_rungs(cost: float, size: float) -> list[Rung]:
@@ -298,15 +291,15 @@ def unfinished_plan(
         if run.is_finished() or run.is_held() or not run.recipe.exists():
             continue
         with contextlib.suppress(TenfoldError):  # Some recipe there may be damaged.
-            begun = load_recipe(run.recipe)
-            if not begun.training.time_limit_seconds:
+            found = load_recipe(run.recipe)
+            if not found.training.time_limit_seconds:
                 continue
             if own_network:
-                same = load_recipe(run.recipe, changes) == begun and begun.seed == wanted.seed
-                same = same and begun.data.name == wanted.data.name
+                same = load_recipe(run.recipe, changes) == found and found.seed == wanted.seed
+                same = same and found.data.name == wanted.data.name
             else:
-                planned = _timed(wanted, begun.training.epochs, begun.training.time_limit_seconds)
-                same = planned.but(name=begun.name) == begun
+                planned = _timed(wanted, found.training.epochs, found.training.time_limit_seconds)
+                same = planned.but(name=found.name) == found
             if same:
-                return begun
+                return found
     return None
