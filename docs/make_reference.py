@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from tenfold.cli.app import app
 from tenfold.recipe import Options, PartOptions, Recipe
-from tenfold.recipe.json_schema import json_schema
-from tenfold.recipe.models import KINDS
+from tenfold.recipe.models import KINDS, json_schema
 from tenfold.registry import SHIPPED, find_part
 
 COMMANDS = (

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import functools
 import gc
+import json
 import multiprocessing
 import os
 import shutil
@@ -159,6 +160,28 @@ def run(arguments: Sequence[str], *, folder: Path, **options: Any) -> Command:
     command = start(arguments, folder=folder, **options)
     command.wait()
     return command
+
+
+def succeed(arguments: Sequence[str], folder: Path, **options: Any) -> str:
+    """What `tenfold ARGUMENTS` prints; a test whose command fails, fails."""
+    command = run(arguments, folder=folder, **options)
+    assert command.wait() == 0, command.output
+    return command.output
+
+
+def events(arguments: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+    """The objects that `tenfold ARGUMENTS --json` prints."""
+    return [json.loads(line) for line in succeed([*arguments, "--json"], folder).splitlines()]
+
+
+def refuse(arguments: Sequence[str], folder: Path) -> str:
+    """The one sentence with which `tenfold ARGUMENTS` ends, with status 2."""
+    command = run(arguments, folder=folder)
+    assert command.wait() == 2, command.output
+    errors = [line for line in command.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, command.output
+    assert "Traceback" not in command.output
+    return errors[0]
 
 
 def start_ranks(

@@ -84,6 +84,8 @@ def make_study(folder: Path, variants: dict[str, list[Made]], **plan: Any) -> Pa
     for label, runs in variants.items():
         for run in runs:
             make_run(folder, f"{label},seed={run.seed}", run)
+    for trial in trials:
+        write_json(folder / "runs" / str(trial["trial"]) / "recipe.json", trial["recipe"])
     return folder
 
 

@@ -7,6 +7,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,7 +15,7 @@ from threading import Thread
 import numpy as np
 
 from tenfold.data.cifar import CIFAR10_CLASS_NAMES
-from tenfold.data.sources.origins import Archive, Description
+from tenfold.data.sources.origins import Description, from_address
 
 NUM_TRAIN, NUM_TEST = 1_500, 100
 
@@ -59,7 +60,10 @@ def description(*urls: str, name: str = "miniature") -> Description:
         num_train=NUM_TRAIN,
         num_test=NUM_TEST,
         sums=SUMS,
-        origins=tuple(Archive(f"source {number}", url) for number, url in enumerate(urls, start=1)),
+        origins={
+            f"source {number}": partial(from_address, url, None)
+            for number, url in enumerate(urls, start=1)
+        },
     )
 
 

@@ -1,5 +1,6 @@
 """A tiny trained and exported run, and real servers of it, for the tests of deployment."""
 
+import io
 import json
 import socket
 import time
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
+from PIL import Image
 
 import commands
 
@@ -31,6 +34,32 @@ def make_model(folder: Path) -> None:
     """MODEL, the ONNX file of the run in `folder`, with maps."""
     command = commands.run(["export", RUN, "--maps", "--samples", "4"], folder=folder)
     assert command.wait() == 0, command.output
+
+
+def noise(seed: int = 0, height: int = 16, width: int = 16) -> np.ndarray:
+    """Pixels (H, W, 3) uint8, the same for a seed."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    """Pixels as a file's bytes."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, kind, **options)
+    return content.getvalue()
+
+
+@contextmanager
+def in_process(predictor, **options):
+    """A client of the application of `predictor`, without a server."""
+    from starlette.testclient import TestClient
+
+    from tenfold.deployment.application import Service, create_application
+    from tenfold.deployment.options import Limits
+
+    service = Service(predictor, limits=Limits())
+    app = create_application(service, name="model", max_bytes=10**7)
+    yield TestClient(app, **options)
+    service.stop()
 
 
 class Server:

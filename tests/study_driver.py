@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,7 @@ from tenfold.run import RunFolder
 if TYPE_CHECKING:  # Of which the processes that train need nothing.
     from tenfold.recipe import Recipe
     from tenfold.studies.definition import Study
-    from tenfold.studies.records import Record
-    from tenfold.studies.running import StudyOutcome
+    from tenfold.studies.running import Record, StudyOutcome
 
 GRID = ["optimizer.lr=0.1,0.2"]
 NUM_SEEDS = 2
@@ -129,7 +128,7 @@ def drive_jobs(folder: Path, kind: str, **options: Any) -> "StudyOutcome":
 def records_of(folder: Path) -> "list[Record]":
     """The record of each trial of the study in `folder` that is over, in their order."""
     from tenfold.results.studies import read_plan
-    from tenfold.studies.records import read_records
+    from tenfold.studies.running import read_records
 
     return [*read_records(folder, read_plan(folder).trials).values()]
 
@@ -144,68 +143,6 @@ def callers_of(folder: Path) -> dict[str, list[int]]:
 def calls_of(folder: Path) -> dict[str, int]:
     """How often training was begun, by trial."""
     return {name: len(pids) for name, pids in callers_of(folder).items()}
-
-
-def sweep(root: Path, drive: Callable[[Path], object]) -> list[dict[str, Any]]:
-    """Studies in `root`, each killed ahead of every other operation on the disk and then resumed.
-
-    The last but one had two records when it was killed, and the last was not killed.
-    """
-    from tenfold.recipe import load_recipe
-
-    load_recipe("cnn")  # imports PyTorch once, and not in each fork
-    findings: list[dict[str, Any]] = []
-    while not findings or len(findings[-1]["recorded"]) < 2:
-        number = 2 * len(findings)  # Both halves of a write would take twice as long.
-        findings.append(_kill_and_resume(root / str(number), number, drive))
-    return [*findings, _kill_and_resume(root / "whole", sys.maxsize, drive)]
-
-
-def _kill_and_resume(folder: Path, number: int, drive: Callable[[Path], object]) -> dict[str, Any]:
-    status = _fork(lambda: _drive_until(folder, number, drive))
-    recorded = records_of(folder) if (folder / "study.json").exists() else []
-    calls = calls_of(folder)
-    return {
-        "killed": os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
-        "recorded": [record.trial for record in recorded],
-        "calls_before": calls,
-        "resumed": _fork(lambda: drive(folder)),
-        "calls_after": calls_of(folder),
-        "results": [asdict(record) for record in records_of(folder)],
-        "plan": (folder / "study.json").read_text(),
-    }
-
-
-def _fork(work: Callable[[], object]) -> int:
-    """Do `work` in a fork of this process, and return its wait status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException as error:
-            sys.stderr.write(f"{error!r}\n")
-            sys.stderr.flush()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1]
-
-
-def _drive_until(folder: Path, number: int, drive: Callable[[Path], object]) -> None:
-    """Drive the study, and kill the process ahead of its flush or rename of this number."""
-    left = number
-
-    def counted(operation: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            nonlocal left
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            return operation(*arguments)
-
-        return call
-
-    os.fsync, os.replace = counted(os.fsync), counted(os.replace)
-    drive(folder)
 
 
 def _wait_in_second_trial(recipe: "Recipe", path: Path, **others: object) -> None:
@@ -300,11 +237,8 @@ def work(kind: str, path: Path) -> None:
 
 
 def main(command: str, argument: str, *more: str) -> None:
-    """`sweep FOLDER`, `wait FOLDER`, `worker KIND train RECIPE`; with two processes `jobs FOLDER
-    KIND`."""
-    if command == "sweep":
-        sys.stdout.write(json.dumps(sweep(Path(argument), drive)))
-    elif command == "wait":
+    """`wait FOLDER`, `worker KIND train RECIPE`; with two processes `jobs FOLDER KIND`."""
+    if command == "wait":
         drive(Path(argument), _wait_in_second_trial)
     elif command == "jobs":
         drive_jobs(Path(argument), more[0])

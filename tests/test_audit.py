@@ -188,12 +188,12 @@ def test_changed_data_is_not_taken_for_what_it_was_trained_on(findings, run, fol
 
 
 def test_a_part_that_lacks_something_says_so_and_is_tried_again(findings, run, monkeypatch):
-    from tenfold.audit import auditing
+    from tenfold.audit import store as kept_in
 
     def fail(subject):
         raise TenfoldError("There is no such thing here.")
 
-    real = auditing.find_part
+    real = kept_in.find_part
 
     def lacking(kind, name):
         return (
@@ -204,13 +204,13 @@ def test_a_part_that_lacks_something_says_so_and_is_tried_again(findings, run, m
 
     store = Store(run)
     store.path("labels", "json").unlink()
-    monkeypatch.setattr(auditing, "find_part", lacking)
+    monkeypatch.setattr(kept_in, "find_part", lacking)
     found = audit(run)
     assert found["labels"].to_dict() == {"missing": "There is no such thing here."}
     assert audit(run)["labels"].to_dict() == found["labels"].to_dict()
     with pytest.raises(TenfoldError, match="no such thing"):
         audit(run, ["labels"])
-    monkeypatch.setattr(auditing, "find_part", real)
+    monkeypatch.setattr(kept_in, "find_part", real)
     assert audit(run, ["labels"])["labels"].num_images == findings["labels"].num_images
 
 

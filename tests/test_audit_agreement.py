@@ -5,7 +5,7 @@ import pytest
 
 from tenfold.audit import agreement
 from tenfold.audit.agreement import CLASS_NAMES, compare_with_people
-from tenfold.data.sources.published import obtain
+from tenfold.data.sources.origins import obtain
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 

@@ -19,7 +19,7 @@ from tenfold.augment import (
     draw_epoch,
 )
 
-NOTHING = EpochDraws(None, None, None, None, None, None, None)
+NOTHING = EpochDraws()
 
 
 def generator(seed=0):
@@ -31,8 +31,6 @@ def random_pixels(number=6, height=11, width=8, *, seed=0):
         np.random.default_rng(seed).integers(0, 256, (number, height, width, 3), dtype=np.uint8)
     )
 
-
-# -- what is drawn -------------------------------------------------------------------------------
 
 EVERYTHING = {
     "flip": True,
@@ -74,11 +72,6 @@ def test_draws_cover_their_range_evenly():
         assert stats.kstest(scaled.numpy(), "uniform").pvalue > 1e-3
 
 
-def test_the_two_directions_of_a_shift_are_independent():
-    shift = draw_epoch(20_000, (32, 32), generator=generator(), translate=2).shift.double()
-    assert abs(np.corrcoef(shift[:, 0], shift[:, 1])[0, 1]) < 0.03
-
-
 def test_what_is_off_is_not_drawn():
     assert draw_epoch(10, (8, 8), generator=generator()) == NOTHING
     for name, value in EVERYTHING.items():
@@ -103,7 +96,7 @@ def test_a_shift_is_limited_to_what_reflection_can_fill():
     assert draw_epoch(5, (1, 9), generator=generator(), translate=2).shift is None
 
 
-def test_draws_of_a_batch_are_those_of_its_pictures():
+def test_draws_of_a_batch_are_those_of_its_images():
     draws = draw_epoch(50, (8, 8), generator=generator(), **EVERYTHING)
     indices = torch.tensor([7, 3, 3, 49])
     for of_batch, of_all in zip(present(draws.of(indices)), present(draws), strict=True):
@@ -111,50 +104,27 @@ def test_draws_of_a_batch_are_those_of_its_pictures():
     assert NOTHING.of(indices) == NOTHING
 
 
-# -- picking, mirroring, shifting ----------------------------------------------------------------
-
-
-def moved(picture, down, right, *, flip):
-    """The reference: NumPy's reflecting pad, cut out where the shifted picture lies."""
-    height, width = picture.shape[:2]
+def moved(image, down, right, *, flip):
+    """The reference: NumPy's reflecting pad, cut out where the shifted image lies."""
+    height, width = image.shape[:2]
     up, left = max(down, 0), max(right, 0)
-    padded = np.pad(picture, ((up, max(-down, 0)), (left, max(-right, 0)), (0, 0)), mode="reflect")
+    padded = np.pad(image, ((up, max(-down, 0)), (left, max(-right, 0)), (0, 0)), mode="reflect")
     top, side = max(-down, 0), max(-right, 0)
     shifted = padded[top : top + height, side : side + width]
     return shifted[:, ::-1] if flip else shifted
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_every_shift_fills_the_edge_by_reflection(flip):
-    pixels = random_pixels(1, 5, 4)
+@pytest.mark.parametrize("flips", ["none", "some"])
+def test_every_image_is_shifted_and_mirrored_on_its_own_and_filled_by_reflection(flips):
+    pixels = random_pixels(6, 5, 4)
     shifts = [(down, right) for down in range(-4, 5) for right in range(-3, 4)]
-    draws = NOTHING._replace(
-        shift=torch.tensor(shifts), flip=torch.full((len(shifts),), flip) if flip else None
-    )
-    found = batch_gather(pixels, torch.zeros(len(shifts), dtype=torch.int64), draws).numpy()
-    for picture, (down, right) in zip(found, shifts, strict=True):
-        np.testing.assert_array_equal(picture, moved(pixels[0].numpy(), down, right, flip=flip))
-
-
-def test_a_shift_moves_down_and_right():
-    pixels = random_pixels(1)
-    draws = NOTHING._replace(shift=torch.tensor([[2, 3]]))
-    found = batch_gather(pixels, torch.tensor([0]), draws)[0].numpy()
-    rolled = np.roll(pixels[0].numpy(), (2, 3), axis=(0, 1))
-    np.testing.assert_array_equal(found[2:, 3:], rolled[2:, 3:])
-    np.testing.assert_array_equal(found[:2, 3:], found[3:5, 3:][::-1])  # edge not repeated
-
-
-def test_each_picture_has_its_own_change():
-    pixels = random_pixels(6)
-    indices = torch.tensor([5, 0, 0, 3])
-    shift = torch.tensor([[0, 0], [1, -2], [-3, 2], [0, 1]])
-    flip = torch.tensor([True, False, True, False])
-    found = batch_gather(pixels, indices, NOTHING._replace(shift=shift, flip=flip)).numpy()
-    for position, index in enumerate(indices):
-        down, right = shift[position].tolist()
-        expected = moved(pixels[index].numpy(), down, right, flip=bool(flip[position]))
-        np.testing.assert_array_equal(found[position], expected)
+    indices = torch.arange(len(shifts)) * 5 % 6
+    flip = torch.rand(len(shifts), generator=generator()) < (0.5 if flips == "some" else 0)
+    draws = NOTHING._replace(shift=torch.tensor(shifts), flip=flip if flips == "some" else None)
+    found = batch_gather(pixels, indices, draws).numpy()
+    for image, index, (down, right), is_flipped in zip(found, indices, shifts, flip, strict=True):
+        expected = moved(pixels[index].numpy(), down, right, flip=bool(is_flipped))
+        np.testing.assert_array_equal(image, expected)
 
 
 def test_mirroring_alone_and_nothing_at_all():
@@ -170,9 +140,6 @@ def test_mirroring_alone_and_nothing_at_all():
     assert pixels.any()
 
 
-# -- normalisation -------------------------------------------------------------------------------
-
-
 def test_normalisation_is_the_formula_in_channels_last_memory():
     pixels = random_pixels(5)
     mean, std = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 0.25, 1.0])
@@ -185,8 +152,6 @@ def test_normalisation_is_the_formula_in_channels_last_memory():
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(pixels, before)
 
-
-# -- colour --------------------------------------------------------------------------------------
 
 FACTORS = [0.0, 0.3, 0.8, 1.0, 1.4, 2.0]
 
@@ -202,15 +167,15 @@ FACTORS = [0.0, 0.3, 0.8, 1.0, 1.4, 2.0]
 )
 def test_colour_is_that_of_pillow(name, enhancer, factor):
     pixels = random_pixels(3)
-    pixels[1] //= 4  # a dark picture and one of little contrast
+    pixels[1] //= 4  # a dark image and one of little contrast
     pixels[2] = pixels[2] // 8 + 100
     draws = NOTHING._replace(**{name: torch.full((3,), factor)})
     found = batch_colour(pixels, draws).numpy().astype(int)
-    for picture, original in zip(found, pixels.numpy(), strict=True):
+    for image, original in zip(found, pixels.numpy(), strict=True):
         expected = np.asarray(enhancer(Image.fromarray(original)).enhance(factor)).astype(int)
         # Pillow rounds grey to whole levels before it blends, and cuts off where we round.
-        assert np.abs(picture - expected).max() <= 2
-        assert abs((picture - expected).mean()) <= 1
+        assert np.abs(image - expected).max() <= 2
+        assert abs((image - expected).mean()) <= 1
 
 
 @pytest.mark.parametrize("shift", [-0.5, -0.2, -1 / 12, 0.0, 0.05, 1 / 3, 0.5])
@@ -219,10 +184,10 @@ def test_hue_turns_as_in_colorsys(shift):
     pixels[1, 0, :4] = torch.tensor([[0, 0, 0], [255, 255, 255], [77, 77, 77], [255, 0, 0]])
     pixels[1, 1, :4] = torch.tensor([[9, 9, 200], [200, 200, 9], [9, 200, 200], [0, 255, 0]])
     found = batch_colour(pixels, NOTHING._replace(hue=torch.full((2,), shift)))
-    for picture, original in zip(found.view(-1, 3), pixels.view(-1, 3), strict=True):
+    for image, original in zip(found.view(-1, 3), pixels.view(-1, 3), strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*(original.double() / 255).tolist())
         expected = colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value)
-        assert picture.tolist() == pytest.approx([round(255 * c) for c in expected], abs=1)
+        assert image.tolist() == pytest.approx([round(255 * c) for c in expected], abs=1)
 
 
 def test_neutral_factors_change_nothing():
@@ -233,35 +198,32 @@ def test_neutral_factors_change_nothing():
     assert batch_colour(pixels, NOTHING) is pixels
 
 
-def test_each_picture_has_its_own_colour_and_the_order_is_fixed():
+def test_each_image_has_its_own_colour_and_the_order_is_fixed():
     pixels = random_pixels(3)
     names = ("brightness", "contrast", "saturation", "hue")
     values = torch.tensor([[0.7, 1.2, 0.9], [1.3, 0.8, 1.0], [0.6, 1.5, 1.1], [0.1, -0.2, 0.3]])
     together = batch_colour(pixels, NOTHING._replace(**dict(zip(names, values, strict=True))))
     for index in range(3):
-        picture = pixels[index : index + 1]
+        image = pixels[index : index + 1]
         alone = {name: values[i, index : index + 1] for i, name in enumerate(names)}
-        whole = batch_colour(picture, NOTHING._replace(**alone))
+        whole = batch_colour(image, NOTHING._replace(**alone))
         assert torch.equal(together[index], whole[0])
         for name in names:
-            picture = batch_colour(picture, NOTHING._replace(**{name: alone[name]}))
-        assert (picture.int() - whole.int()).abs().max() <= 4  # rounded after each step
+            image = batch_colour(image, NOTHING._replace(**{name: alone[name]}))
+        assert (image.int() - whole.int()).abs().max() <= 4  # rounded after each step
 
 
-# -- cutout --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [1, 2, 5, 8, 40])
+@pytest.mark.parametrize("size", [1, 5, 8, 40])
 def test_a_square_of_the_asked_size_is_covered(size):
     inputs = torch.rand(4, 3, 12, 15) + 1
     before = inputs.clone()
     centres = torch.tensor([[6, 7], [0, 0], [11, 14], [3, 12]])
     found = batch_cutout(inputs.clone(), centres, size=size)
-    for picture, original, (row, column) in zip(found, inputs, centres.tolist(), strict=True):
+    for image, original, (row, column) in zip(found, inputs, centres.tolist(), strict=True):
         top, left = row - size // 2, column - size // 2
         expected = original.clone()
         expected[:, max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
-        assert torch.equal(picture, expected)
+        assert torch.equal(image, expected)
     assert torch.equal(inputs, before)
     inside = size * size if size <= 8 else 12 * 15
     assert (found[0, 0] == 0).sum() == inside
@@ -296,16 +258,13 @@ def test_a_rectangle_is_erased_and_nothing_else():
     assert torch.equal(batch_erase(inputs, rectangles), expected)
 
 
-# -- mixing --------------------------------------------------------------------------------------
-
-
 def marked(batch=16, height=20, width=24):
-    """Pictures that are all their own number, counted from 1."""
+    """Images that are all their own number, counted from 1."""
     numbers = torch.arange(1.0, batch + 1)
     return numbers[:, None, None, None].expand(batch, 3, height, width).contiguous(), numbers
 
 
-def test_mixup_blends_whole_pictures_by_the_share():
+def test_mixup_blends_whole_images_by_the_share():
     inputs, numbers = marked()
     before = inputs.clone()
     mix = batch_mix(inputs, generator=generator(), mixup=1.0)
@@ -337,26 +296,11 @@ def test_cutmix_pastes_a_rectangle_whose_area_is_the_share():
     assert torch.equal(inputs, before)
 
 
-def test_the_rectangles_of_cutmix_have_the_expected_area():
-    # A square of side r around a uniform centre covers r - r^2 / 4 each way once it is cut off at
-    # the edge; with r^2 uniform, the mean of its square is 2 (1/4 - 1/10 + 1/96).
-    inputs, stream = torch.zeros(2, 0, 1000, 1000), generator()  # large, but without a channel
-    areas = [1 - batch_mix(inputs, generator=stream, cutmix=1.0).share for _ in range(3_000)]
-    assert np.mean(areas) == pytest.approx(77 / 240, abs=0.015)
-
-
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_shares_follow_the_beta_distribution(alpha):
     inputs, stream = torch.zeros(2, 3, 4, 4), generator()
     shares = [batch_mix(inputs, generator=stream, mixup=alpha).share for _ in range(2_000)]
     assert stats.kstest(shares, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
-
-
-def test_a_tiny_beta_parameter_gives_shares_at_the_ends():
-    inputs, stream = torch.zeros(2, 3, 4, 4), generator()
-    shares = [batch_mix(inputs, generator=stream, mixup=0.01).share for _ in range(300)]
-    assert all(0 <= share <= 1 for share in shares)
-    assert sum(share < 0.01 or share > 0.99 for share in shares) > 270
 
 
 def test_with_both_on_each_batch_takes_one_of_them():
@@ -368,22 +312,9 @@ def test_with_both_on_each_batch_takes_one_of_them():
     assert 60 < sum(kinds) < 140
 
 
-def test_mixing_is_a_function_of_the_generator():
-    inputs, _ = marked()
-    first, again, other = (
-        batch_mix(inputs, generator=generator(seed), cutmix=1.0) for seed in (1, 1, 2)
-    )
-    assert torch.equal(first.inputs, again.inputs)
-    assert first.share == again.share
-    assert not torch.equal(first.partner, other.partner)
-
-
-# -- elsewhere than on the processor -------------------------------------------------------------
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_gpu_gives_the_same_pictures():
+def test_a_gpu_gives_the_same_images():
     device = torch.device("cuda")
     pixels = random_pixels(64, 32, 32)
     indices = torch.randperm(64, generator=generator())[:40]

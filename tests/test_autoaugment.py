@@ -34,6 +34,12 @@ def images(number=6, height=32, width=24):
     return torch.from_numpy(noise.astype(np.uint8))
 
 
+def drawn(number, size=(32, 24), *, num_operations=2, magnitude=None, ranges=WIDE_RANGES, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    chosen = {"num_operations": num_operations, "magnitude": magnitude, "ranges": ranges}
+    return draw_operations(number, size, **chosen, generator=generator)
+
+
 def affine(image, *, translate=(0, 0), shear=(0.0, 0.0)):
     degrees = [math.degrees(math.atan(tangent)) for tangent in shear]
     return torchvision_functional.affine(
@@ -88,15 +94,7 @@ def test_every_operation_is_that_of_pillow(name):
 
 def test_images_of_a_batch_have_operations_of_their_own():
     pixels = images().repeat(20, 1, 1, 1)
-    generator = torch.Generator().manual_seed(0)
-    operations, amounts = draw_operations(
-        len(pixels),
-        (32, 24),
-        num_operations=3,
-        magnitude=None,
-        ranges=WIDE_RANGES,
-        generator=generator,
-    )
+    operations, amounts = drawn(len(pixels), num_operations=3)
     before = pixels.clone()
     together = batch_operations(pixels, operations, amounts)
     assert torch.equal(pixels, before)
@@ -126,14 +124,8 @@ def largest(policy, size):
 @pytest.mark.parametrize("size", [(32, 32), (96, 64)])
 @pytest.mark.parametrize("wide", [False, True])
 def test_the_ranges_are_those_of_torchvision(size, wide):
-    operations, amounts = draw_operations(
-        5_000,
-        size,
-        num_operations=2,
-        magnitude=HIGHEST_MAGNITUDE,
-        ranges=WIDE_RANGES if wide else randaugment_ranges(size),
-        generator=torch.Generator().manual_seed(0),
-    )
+    ranges = WIDE_RANGES if wide else randaugment_ranges(size)
+    operations, amounts = drawn(5_000, size, magnitude=HIGHEST_MAGNITUDE, ranges=ranges)
     for name, most in largest(TrivialAugmentWide() if wide else RandAugment(), size).items():
         found = amounts[operations == OPERATIONS.index(name)]
         signs = (-1, 1) if name in SIGNED else (1,)
@@ -142,14 +134,7 @@ def test_the_ranges_are_those_of_torchvision(size, wide):
 
 
 def test_operations_magnitudes_and_signs_are_drawn_evenly():
-    operations, amounts = draw_operations(
-        60_000,
-        (32, 32),
-        num_operations=1,
-        magnitude=None,
-        ranges=WIDE_RANGES,
-        generator=torch.Generator().manual_seed(0),
-    )
+    operations, amounts = drawn(60_000, num_operations=1)
     assert stats.chisquare(operations.flatten().bincount()).pvalue > 1e-3
     angles = amounts[operations == OPERATIONS.index("rotate")]
     # Every level from 0 to 30, both ways: 0 has both signs in one.
@@ -160,17 +145,7 @@ def test_operations_magnitudes_and_signs_are_drawn_evenly():
 
 
 def test_draws_are_a_function_of_the_generator():
-    def draw(seed):
-        return draw_operations(
-            50,
-            (32, 32),
-            num_operations=2,
-            magnitude=9,
-            ranges=randaugment_ranges((32, 32)),
-            generator=torch.Generator().manual_seed(seed),
-        )
-
-    for one, same, other in zip(draw(1), draw(1), draw(2), strict=True):
+    for one, same, other in zip(*(drawn(50, magnitude=9, seed=n) for n in (1, 1, 2)), strict=True):
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
 
@@ -178,7 +153,7 @@ def test_draws_are_a_function_of_the_generator():
 def test_a_translation_of_a_smaller_image_is_the_same_share():
     translate = torch.tensor([[OPERATIONS.index("translate_x")]])
     image = torch.arange(64, dtype=torch.uint8)[None, None, :, None].expand(1, 64, 64, 3)
-    draws = EpochDraws(*[None] * 7, operations=translate, amounts=torch.tensor([[0.25]]))
+    draws = EpochDraws(operations=translate, amounts=torch.tensor([[0.25]]))
     small = draws.scaled(0.5)
     for side, moved in ((64, 16), (32, 8)):
         found = batch_operations(image[:, :side, :side], small.operations, small.amounts)
@@ -190,14 +165,7 @@ def test_a_translation_of_a_smaller_image_is_the_same_share():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_a_gpu_gives_the_same_images():
     pixels = images().repeat(20, 1, 1, 1)
-    operations, amounts = draw_operations(
-        len(pixels),
-        (32, 24),
-        num_operations=2,
-        magnitude=None,
-        ranges=WIDE_RANGES,
-        generator=torch.Generator().manual_seed(0),
-    )
+    operations, amounts = drawn(len(pixels))
     here = batch_operations(pixels, operations, amounts).int()
     there = batch_operations(pixels.cuda(), operations.cuda(), amounts.cuda()).cpu().int()
     assert ((here - there).abs() > 1).float().mean() < 1e-3

@@ -29,17 +29,17 @@ for arguments in json.loads(sys.argv[1]):
 """
 RUN = "runs/tiny/1"
 WRONG = [
-    (["evaluate", RUN, "--split", "tset"], "no split 'tset'"),
+    (["evaluate", RUN, "--split", "tset"], "'tset' is not one of 'test', 'validation', 'train'"),
     (["evaluate", RUN, "--data", "nowhere"], "nowhere is neither a path"),
     (["evaluate", "runs/tiny/2"], "no run folder runs/tiny/2"),
     (["predict", RUN, "none.png"], "no image or folder none.png"),
     (["predict", "runs/tiny/2", "here.png"], "no run folder runs/tiny/2"),
     (["predict", "none.onnx", "here.png"], "There is no model none.onnx"),
-    (["predict", RUN, "--split", "tset"], "no split 'tset'"),
+    (["predict", RUN, "--split", "tset"], "'tset' is not one of 'test', 'validation', 'train'"),
     (["predict", RUN, "--split", "test", "--data", "nowhere"], "nowhere is neither a path"),
     (["audit", RUN, "errors", "calibrate"], "no part 'calibrate'"),
     (["audit", RUN, "--strange", "nowhere"], "nowhere is neither a path"),
-    (["audit", RUN, "--cifar-10-c", "no-folder"], "no-folder does not exist"),
+    (["audit", RUN, "--cifar-10-c", "no-folder"], "'no-folder' does not exist"),
     (["explain", RUN, "test/1", "none.png"], "no image or folder none.png"),
     (["explain", RUN, "--out", "runs"], "runs is a folder"),
     (["train", "cnn", "--data", "nowhere"], "nowhere is neither a path"),
@@ -178,6 +178,14 @@ def test_a_working_folder_that_was_deleted_is_a_sentence(tmp_path):
         "error: The working folder has been deleted; change to one that exists, and run the "
         "command there."
     ]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_to_a_full_disk_is_a_sentence(tmp_path):
+    script = f"{sys.executable} -m tenfold recipes > /dev/full"
+    done = subprocess.run(script, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs /dev/null")

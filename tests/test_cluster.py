@@ -75,9 +75,10 @@ class Nodes:
         return self._process.stdout.readline().strip()
 
 
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+def start(folder: Path, *arguments: str, report: str = "--no-report") -> "subprocess.Popen[str]":
+    last = filter(None, ["--json", report])
     return subprocess.Popen(
-        [sys.executable, "-m", "tenfold", *arguments, "--json", "--no-report"],
+        [sys.executable, "-m", "tenfold", *arguments, *last],
         cwd=folder,
         env={**os.environ, **ENVIRONMENT},
         stdout=subprocess.PIPE,
@@ -225,14 +226,12 @@ def test_a_search_on_two_nodes_loses_and_doubles_no_trial(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [
-        (["--cluster", "auto"], "add --out FOLDER"),
+        (["--cluster", "auto"], "--cluster goes with --out"),
         (["--out", "there", "--jobs", "2"], "--jobs goes with --cluster"),
     ],
 )
 def test_what_a_cluster_is_for_is_said(tmp_path: Path, options: list[str], remedy: str) -> None:
-    command = commands.run(["predict", "model.onnx", "images", *options], folder=tmp_path)
-    assert command.wait() == 2
-    assert remedy in command.output
+    assert remedy in commands.refuse(["predict", "model.onnx", "images", *options], tmp_path)
 
 
 def write_images(folder: Path, number: int) -> None:
@@ -252,16 +251,8 @@ def parts_of(out: Path) -> dict[str, bytes]:
 
 
 def predictions(folder: Path, out: str, *more: str) -> "subprocess.Popen[str]":
-    run, images = "runs/digits/1", "images"
-    command = ["-m", "tenfold", "predict", run, images, "--out", out, "--threads", "1", "--json"]
-    return subprocess.Popen(
-        [sys.executable, *command, *more],
-        cwd=folder,
-        env={**os.environ, **ENVIRONMENT},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    predict = ["predict", "runs/digits/1", "images", "--out", out, "--threads", "1"]
+    return start(folder, *predict, *more, report="")
 
 
 @needs_ray

@@ -21,7 +21,6 @@ from tenfold.course.notebooks import (
     read_cells,
     run_exercises,
     solved_in,
-    write_notebook,
 )
 
 CHAPTERS = chapters()
@@ -142,12 +141,17 @@ def test_a_notebook_is_made_worked_in_and_checked(run_command):
         ["accuracy"], [], ["softmax"],
     ]  # fmt: skip
 
+    run_command("course", "5")
+    assert [each.name for each in Path("widgets").iterdir()] == ["kernel-stride-padding.html"]
     run_command("course", "2")
     assert "e.sum" in path.read_text(), "work that somebody did was overwritten"
     stub["source"] = ["def softmax(z):\n", "    return z"]
     path.write_text(json.dumps(notebook))
     run_command("course", "check", status=1)
     assert solved_in(Path()) == {"accuracy"}
+    path.write_text('{"cells": 3}')
+    with pytest.raises(TenfoldError, match=path.name):
+        read_cells(path)
 
 
 @pytest.fixture
@@ -175,20 +179,6 @@ def test_wrong_input_is_one_sentence(run_command, arguments, said):
     with pytest.raises(TenfoldError, match=said) as caught:
         run_command("course", *arguments)
     assert "\n" not in str(caught.value)
-
-
-def test_a_notebook_that_is_damaged_is_named(tmp_path):
-    path = write_notebook(CHAPTERS[0], tmp_path)
-    path.write_text('{"cells": 3}')
-    with pytest.raises(TenfoldError, match=path.name):
-        read_cells(path)
-
-
-def test_notebooks_come_with_the_widgets_that_they_link_to(tmp_path):
-    write_notebook(find_chapter("5"), tmp_path)
-    assert [each.name for each in (tmp_path / "widgets").iterdir()] == [
-        "kernel-stride-padding.html"
-    ]
 
 
 def test_only_the_setting_reduces(monkeypatch):

@@ -1,4 +1,4 @@
-"""Pictures whose labels are in CSV files, as Kaggle has them, and CSV files that are wrong."""
+"""Images whose labels are in CSV files, as Kaggle has them, and CSV files that are wrong."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def picture(number):
+def image(number):
     random = np.random.default_rng(number)
     return random.integers(0, 256, (12, 12, 3), dtype=np.uint8)
 
 
 def save(path, number):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture(number)).save(path)
+    Image.fromarray(image(number)).save(path)
 
 
 def make_kaggle(folder, *, split="train", labels=LABELS):
@@ -36,7 +36,7 @@ def make_kaggle(folder, *, split="train", labels=LABELS):
 def assert_labels(images, labels=LABELS):
     assert [images.class_names[label] for label in images.labels] == list(labels)
     for position, pixels in enumerate(images.pixels):
-        np.testing.assert_array_equal(pixels, picture(position + 1))
+        np.testing.assert_array_equal(pixels, image(position + 1))
 
 
 def test_kaggles_layout(tmp_path):
@@ -111,82 +111,68 @@ def test_a_csv_file_about_something_else_is_no_obstacle(tmp_path):
     assert read(tmp_path).class_names == ("cat", "dog")
 
 
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_row_27_byte_order_mark_and_the_ways_of_spreadsheets(tmp_path, newline, delimiter, mark):
-    file = make_kaggle(tmp_path)
-    text = file.read_text().replace(",", delimiter).replace("\n", newline)
-    file.write_bytes((mark + text + newline).encode())
+@pytest.mark.parametrize(
+    "table",
+    [
+        "\ufeffid,label\n1,dog\n2,cat\n3,dog\n4,eel\n",
+        "\ufeffid;label\r\n1;dog\r\n2;cat\r\n3;dog\r\n4;eel\r\n",
+        '\ufeff"id","label"\n"1","dog"\n"2","cat"\n"3","dog"\n"4","eel"',
+        "id\tlabel\n1\tdog\n\n2\tcat\n3\tdog\n4\teel\n\n",
+        " ID , Label \n1,dog\n2,cat\n3,dog\n4,eel",
+    ],
+    ids=["mark", "mark, semicolons, CRLF", "mark, quotes", "tabs, empty lines", "spaces"],
+)
+def test_row_27_csv_as_spreadsheets_write_it(tmp_path, table):
+    make_kaggle(tmp_path).write_bytes(table.encode())
     assert_labels(read(tmp_path).train)
+    (tmp_path / "classes.txt").write_text("\ufeffeel\r\ndog\r\ncat\r\n")
+    assert read(tmp_path).class_names == ("eel", "dog", "cat")
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("table", "line", "words"),
     [
-        ("3,dog,extra", r"trainLabels\.csv line 4 has 3 fields where the first line has 2"),
-        ("3", r"trainLabels\.csv line 4 has 1 fields"),
-        ("3,", r"trainLabels\.csv line 4 lacks an image or a label"),
-        (",dog", r"trainLabels\.csv line 4 lacks an image or a label"),
-        (
-            "77,dog",
-            r"line 4 names the image '77', but there is no train/77 .* 1 of 4 are",
-        ),
-        ("../3,dog", r"line 4 names the image '\.\./3', but there is no"),
-        ("/etc/passwd,dog", r"line 4 names the image '/etc/passwd', but there is no"),
-        ("1,dog", r"line 4 has the image 'train/1\.png' again, after line 2"),
-        ("1.png,dog", r"line 4 has the image 'train/1\.png' again, after line 2"),
-        ('3,"dog', r"trainLabels\.csv line 5 can't be read as CSV"),
+        ("id,label\n1,cat\n2\n3,cat\n", 3, ["1 fields", "has 2"]),
+        ("id,label\n1,cat\n2,dog,extra\n3,cat\n", 3, ["3 fields", "has 2"]),
+        ("id,label\n1,cat\n2,dgo\n3,cat\n", 3, ["'dgo'", "mean 'dog'"]),
+        ("id,label\n1,cat\n2,\n3,cat\n", 3, ["lacks an image or a label"]),
+        ("id,label\n1,cat\n,dog\n3,cat\n", 3, ["lacks an image or a label"]),
+        ('id,label\n1,cat\n2,"dog\n3,cat\n', 4, ["can't be read as CSV"]),
+        ("number,kind\n1,cat\n", 1, ["number, kind", "id or filename"]),
+        ("1,cat\n2,dog\n", 1, ["names the columns 1, cat, where id"]),
+        ("", 1, ["(none)"]),
+        (b"id,label\n1,cat\n2,\xf1and\xfa\n3,cat\n", 3, ["is not UTF-8"]),
+        ("id,label\n1,cat\n2,dog\n3,cat\n17,dog\n", 5, ["'17'", "no train/17", "1 of 4"]),
+        ("id,label\n1,cat\n../secret,dog\n", 3, ["'../secret'", "there is no"]),
+        ("id,label\n1,cat\n/etc/passwd,dog\n", 3, ["'/etc/passwd'", "there is no"]),
+        ("id,label\n1,cat\n2,dog\n1,dog\n", 4, ["'train/1.png' again", "line 2"]),
+        ("id,label\n1,cat\n2,dog\n1.png,dog\n", 4, ["'train/1.png' again", "line 2"]),
+        ("id,label\n1,cat\n2,dog\ntrain/1,dog\n", 4, ["'train/1.png' again", "line 2"]),
+        ("id,label,original_id\n1,cat,x\n2,dog,y\n3,cat,x\n", 4, ["id 'x' again", "line 2"]),
+        ("id,label\n1,cat\n4,dog\n", 3, ["'4', which may be train/4.", "and train/4."]),
     ],
 )
-def test_row_27_wrong_lines_are_named(tmp_path, line, message):
-    file = make_kaggle(tmp_path)
-    lines = file.read_text().splitlines()
-    lines[3] = line
-    file.write_text("\n".join(lines) + "\n")
-    with pytest.raises(TenfoldError, match=message):
+def test_row_27_what_is_wrong_in_a_csv_file_is_said_with_its_line(tmp_path, table, line, words):
+    save(tmp_path / "secret.png", 9)
+    file = make_kaggle(tmp_path / "data")
+    save(tmp_path / "data" / "train" / "4.bmp", 4)
+    (tmp_path / "data" / "classes.txt").write_text("cat\ndog\n")
+    file.write_bytes(table if isinstance(table, bytes) else table.encode())
+    with pytest.raises(TenfoldError) as caught:
+        read(tmp_path / "data")
+    assert f"{file} line {line} " in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_row_27_a_name_that_images_of_two_folders_have_and_a_class_named_twice(tmp_path):
+    for name in ("a/1.png", "b/1.png"):
+        save(tmp_path / name, 1)
+    (tmp_path / "labels.csv").write_text("filename,label\na/1,cat\nb/1,dog\n1,cat\n")
+    with pytest.raises(TenfoldError, match=r"labels\.csv line 4 .*a/1\.png and b/1\.png"):
         read(tmp_path)
-
-
-def test_row_27_a_label_that_is_unknown(tmp_path):
-    make_kaggle(tmp_path, labels=("dog", "cat", "dgo", "eel"))
-    (tmp_path / "classes.txt").write_text("cat\ndog\neel\n")
-    message = r"trainLabels\.csv line 4 has the label 'dgo', .* did you mean 'dog'"
-    with pytest.raises(TenfoldError, match=message):
-        read(tmp_path)
-
-
-def test_row_27_text_that_is_not_utf8(tmp_path):
-    file = make_kaggle(tmp_path, labels=("dog", "cat", "chat noiré", "eel"))
-    file.write_bytes(file.read_text().encode("latin-1"))
-    with pytest.raises(TenfoldError, match=r"trainLabels\.csv line 4 is not UTF-8"):
-        read(tmp_path)
-
-
-def test_row_27_no_line_of_column_names(tmp_path):
-    file = make_kaggle(tmp_path)
-    file.write_text("\n".join(file.read_text().splitlines()[1:]))
-    with pytest.raises(TenfoldError, match=r"line 1 names the columns 1, dog, where id"):
-        read(tmp_path)
-
-
-def test_row_27_an_original_id_twice(tmp_path):
-    file = make_kaggle(tmp_path)
-    lines = file.read_text().splitlines()
-    own = ["original_id", "a", "b", "a", "c"]
-    file.write_text("\n".join(f"{line},{name}" for line, name in zip(lines, own, strict=True)))
-    with pytest.raises(TenfoldError, match="line 4 has the id 'a' again, after line 2"):
-        read(tmp_path)
-
-
-def test_row_27_a_class_named_twice_and_a_name_with_two_pictures(tmp_path):
-    make_kaggle(tmp_path)
+    (tmp_path / "labels.csv").write_text("filename,label\na/1,cat\nb/1,dog\n")
     (tmp_path / "classes.txt").write_text("cat\ndog\ncat\neel\n")
     with pytest.raises(TenfoldError, match=r"classes\.txt names the class 'cat' twice"):
-        read(tmp_path)
-    (tmp_path / "classes.txt").unlink()
-    save(tmp_path / "train" / "2.bmp", 2)
-    with pytest.raises(TenfoldError, match="line 3 names '2', which may be train/2"):
         read(tmp_path)
 
 
@@ -194,10 +180,9 @@ def test_row_23_one_class_and_no_rows(tmp_path):
     file = make_kaggle(tmp_path, labels=("dog", "dog"))
     with pytest.raises(TenfoldError, match="only the class 'dog'"):
         read(tmp_path)
-    for content in ("id,label\n", ""):
-        file.write_text(content)
-        with pytest.raises(TenfoldError, match=r"no classes|line 1"):
-            read(tmp_path)
+    file.write_text("id,label\n")
+    with pytest.raises(TenfoldError, match="no classes"):
+        read(tmp_path)
 
 
 def test_two_csv_files_for_one_split(tmp_path):
@@ -207,7 +192,7 @@ def test_two_csv_files_for_one_split(tmp_path):
         read(tmp_path)
 
 
-def test_row_26_broken_pictures_are_named_by_their_file(tmp_path):
+def test_row_26_broken_images_are_named_by_their_file(tmp_path):
     make_kaggle(tmp_path)
     (tmp_path / "train" / "3.png").write_bytes(b"junk")
     with pytest.raises(TenfoldError, match=r"1 of 4 .* train/3\.png"):
@@ -224,8 +209,8 @@ def make_table(folder, header, rows, *, name="labels.csv"):
     (folder / name).write_text("\n".join([header, *rows]))
 
 
-def pictures_of(folder):
-    """id -> class, of the training pictures."""
+def classes_of(folder):
+    """id -> class, of the training images."""
     train = read(folder).train
     return {
         own: train.class_names[label]
@@ -251,7 +236,7 @@ def test_the_column_that_names_files_wins_over_one_of_row_numbers(tmp_path, head
         fields = {"number": number, "file": file, "stem": other, "label": label}
         lines[line.format(**fields)] = f"pictures/{file}"
     make_table(tmp_path, header, lines, name="metadata.csv")
-    assert pictures_of(tmp_path) == wanted
+    assert classes_of(tmp_path) == wanted
 
 
 @pytest.mark.parametrize(
@@ -276,7 +261,7 @@ def test_two_columns_that_name_different_files_are_an_error(tmp_path, columns, f
 def test_two_columns_that_name_the_same_files_are_none(tmp_path):
     lines = {f"{n},{n}.png,{label}": f"{n}.png" for n, label in enumerate(LABELS)}
     make_table(tmp_path, "id,filename,label", lines)
-    assert list(pictures_of(tmp_path).values()) == list(LABELS)
+    assert list(classes_of(tmp_path).values()) == list(LABELS)
 
 
 def test_a_missing_file_is_not_made_up_for_by_a_row_number(tmp_path):
@@ -296,13 +281,13 @@ def test_absolute_paths_are_read_also_where_the_folder_was_moved(tmp_path, place
     if moved:
         (tmp_path / "elsewhere").mkdir()
         root = root.rename(tmp_path / "elsewhere" / "renamed")
-    assert list(pictures_of(root)) == [f"{place}/{n}.png" for n in range(4)]
+    assert list(classes_of(root)) == [f"{place}/{n}.png" for n in range(4)]
 
 
-def test_absolute_paths_of_windows_and_of_pictures_elsewhere(tmp_path):
+def test_absolute_paths_of_windows_and_of_images_elsewhere(tmp_path):
     lines = {f"C:\\mine\\images\\{n}.png,{LABELS[n]}": f"images/{n}.png" for n in range(4)}
     make_table(tmp_path / "set", "path,label", lines)
-    assert list(pictures_of(tmp_path / "set").values()) == list(LABELS)
+    assert list(classes_of(tmp_path / "set").values()) == list(LABELS)
     save(tmp_path / "other" / "0.png", 9)
     table = tmp_path / "set" / "labels.csv"
     table.write_text(f"path,label\n{tmp_path}/other/0.png,cat\n{tmp_path}/other/1.png,dog\n")
@@ -311,7 +296,7 @@ def test_absolute_paths_of_windows_and_of_pictures_elsewhere(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["train_images", "images", "train", "Training_Set/deeper"])
-def test_train_csv_beside_a_folder_of_its_pictures(tmp_path, folder):
+def test_train_csv_beside_a_folder_of_its_images(tmp_path, folder):
     lines = {f"{n}.png,{label}": f"{folder}/{n}.png" for n, label in enumerate(LABELS)}
     make_table(tmp_path, "image_id,label", lines, name="train.csv")
     for number in range(4):
@@ -322,7 +307,7 @@ def test_train_csv_beside_a_folder_of_its_pictures(tmp_path, folder):
     assert dataset.test is None
 
 
-def test_a_training_picture_is_never_taken_from_the_test_folder(tmp_path):
+def test_a_training_image_is_never_taken_from_the_test_folder(tmp_path):
     make_kaggle(tmp_path)
     (tmp_path / "train" / "3.png").rename(tmp_path / "moved.png")
     save(tmp_path / "test" / "3.png", 3)
@@ -334,7 +319,7 @@ def test_a_training_picture_is_never_taken_from_the_test_folder(tmp_path):
 def test_names_in_another_case(tmp_path, named):
     lines = {f"{named.format(f'img{n}')},{LABELS[n]}": f"images/Img{n}.JPG" for n in range(4)}
     make_table(tmp_path, "filename,label", lines)
-    assert list(pictures_of(tmp_path)) == [f"images/Img{n}.JPG" for n in range(4)]
+    assert list(classes_of(tmp_path)) == [f"images/Img{n}.JPG" for n in range(4)]
     save(tmp_path / "images" / "IMG2.JPG", 7)
     with pytest.raises(TenfoldError, match=r"line 4 names .* which may be images/IMG2\.JPG and"):
         read(tmp_path)

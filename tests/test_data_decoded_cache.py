@@ -1,5 +1,6 @@
-"""The cache of decoded pictures: used, renewed, and never in the way."""
+"""The cache of decoded images: used, renewed, and never in the way."""
 
+import json
 import logging
 import os
 import shutil
@@ -51,7 +52,7 @@ def is_mapped(array):
     return array is not None
 
 
-def test_the_second_reading_opens_no_picture(pictures, cache):
+def test_the_second_reading_opens_no_image(pictures, cache):
     first, labels = labels_read(pictures)
     assert labels == {"Decoding images"}
     second, labels = labels_read(pictures)
@@ -109,7 +110,7 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_noticed(pictures, t
 def test_the_cache_can_be_left_alone(pictures, cache, monkeypatch):
     first = read(pictures)
     [entry] = entries(cache)
-    np.save(entry / "pixels.npy", np.zeros((20, 24, 24, 3), np.uint8))  # What a stale one is.
+    np.zeros((20, 24, 24, 3), np.uint8).tofile(entry / "pixels.bin")  # What a stale one is.
     assert not read(pictures).train.pixels.any()
     monkeypatch.setenv("TENFOLD_NO_CACHE", "1")
     assert read(pictures).train.same_as(read(pictures).train)
@@ -183,7 +184,7 @@ def test_the_range_of_other_data_can_be_asked_for(tmp_path, cache):
     assert len(entries(cache)) == 3  # One for each window.
 
 
-def test_many_pictures_are_resized_once(cache, make_images, monkeypatch):
+def test_many_images_are_resized_once(cache, make_images, monkeypatch):
     monkeypatch.setattr(resizing, "MIN_KEPT", 40)
     images = make_images(40, size=(12, 12))
     calls = []
@@ -216,11 +217,12 @@ def test_a_damaged_entry_is_made_anew(pictures, cache, caplog, damage):
     pixels = np.array(before.train.pixels)
     (entry,) = entries(cache)
     if damage == "cut off":
-        os.truncate(entry / "pixels.npy", 5000)
+        os.truncate(entry / "pixels.bin", 5000)
     elif damage == "no description":
         (entry / "entry.json").write_text("{")
     elif damage == "other sizes":
-        np.save(entry / "sizes.npy", np.zeros((3, 2), np.int32))
+        described = json.loads((entry / "entry.json").read_text())
+        (entry / "entry.json").write_text(json.dumps(described | {"sizes": [[24, 24]]}))
     else:
         for file in entry.iterdir():
             file.write_bytes(b"")

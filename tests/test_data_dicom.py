@@ -105,7 +105,7 @@ def test_colour_and_compressed_files_are_read(tmp_path):
     np.testing.assert_array_equal(grey(tmp_path / "rle.dcm"), grey(write(tmp_path / "a.dcm")))
 
 
-def test_what_is_no_single_picture_or_is_damaged_is_said(tmp_path):
+def test_what_is_no_single_image_or_is_damaged_is_said(tmp_path):
     frames = write(tmp_path / "f.dcm", np.stack([GREY] * 3).reshape(48, 16), Rows=16)
     dataset = pydicom.dcmread(frames)
     dataset.NumberOfFrames = 3
@@ -167,7 +167,7 @@ def test_a_patient_stays_on_one_side_of_every_split(tmp_path):
     names = list(map(patients_of, sides))
     assert [len(side) for side in sides] == [56, 8, 16]
     assert sum(map(len, names)) == len(set.union(*names)) == 20
-    with pytest.raises(TenfoldError, match=r"each has more of a class than the 2 wanted allow"):
+    with pytest.raises(TenfoldError, match=r"few patients or groups that stay together"):
         training_data(dataset, train_size=0, validation_size=2, seed=0, test_size=0.2)
 
 

@@ -203,7 +203,7 @@ def wrong():
     return 3
 
 def float():
-    return {"train": (np.zeros((6, 4, 4), np.uint8), np.zeros(6))}
+    return {"train": (np.zeros((6, 4, 4), np.uint8), np.full(6, 0.5))}
 """
 
 
@@ -240,7 +240,7 @@ def test_labels_of_a_reader_of_ones_own_are_numbers_or_names(tmp_path, labels, n
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("mine.py:float", r"train labels is \(6,\) float64, where \(N,\) whole numbers or names"),
+        ("mine.py:float", r"train labels\[0\] has the label 0\.5, where a whole number or a name"),
         ("mine.py:wrong", "returned int, where"),
         ("mine.py:lod", r"no function 'lod' \(did you mean 'load'"),
         ("other.py:load", "there is no file other.py"),

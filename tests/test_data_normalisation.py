@@ -27,7 +27,7 @@ def test_channels_are_red_green_blue():
     assert found.std == pytest.approx((0.0, 0.5, 0.0), abs=1e-7)
 
 
-def test_standardised_pictures_have_mean_0_and_deviation_1(make_images):
+def test_standardised_images_have_mean_0_and_deviation_1(make_images):
     images = make_images(50)
     mean, std = (np.array(values) for values in normalisation_of(images, "standardise"))
     inputs = (images.pixels / 255 - mean) / std
@@ -36,25 +36,17 @@ def test_standardised_pictures_have_mean_0_and_deviation_1(make_images):
 
 
 @pytest.mark.parametrize(("kind", "black", "white"), [("unit", 0.0, 1.0), ("symmetric", -1.0, 1.0)])
-def test_fixed_ranges_do_not_depend_on_the_pictures(make_images, kind, black, white):
+def test_fixed_ranges_do_not_depend_on_the_images(make_images, kind, black, white):
     mean, std = normalisation_of(make_images(3), kind)
     for value, expected in ((0, black), (255, white)):
         assert [(value / 255 - m) / s for m, s in zip(mean, std, strict=True)] == [expected] * 3
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_pictures_of_one_colour_give_finite_inputs(value):
+def test_images_of_one_colour_give_finite_inputs(value):
     pixels = np.full((4, 8, 8, 3), value, np.uint8)
     images = Images(pixels, np.zeros(4, np.int64), ("one",), np.array(list("abcd")))
     mean, std = normalisation_of(images, "standardise")
     assert mean == pytest.approx([value / 255] * 3)
     assert min(std) > 0
     assert np.isfinite((pixels / 255 - np.array(mean)) / np.array(std)).all()
-
-
-def test_memory_mapped_pictures_stay_on_the_disk(tmp_path, make_images):
-    images = make_images(20)
-    np.save(tmp_path / "pixels.npy", images.pixels)
-    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
-    again = Images(mapped, images.labels, images.class_names, images.ids)
-    assert channel_statistics(again) == channel_statistics(images)

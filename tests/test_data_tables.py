@@ -113,7 +113,7 @@ def test_row_22_wrong_parquet(tmp_path, options, message):
         read(tmp_path)
 
 
-def test_row_26_broken_pictures_in_parquet(tmp_path):
+def test_row_26_broken_images_in_parquet(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -174,7 +174,7 @@ def test_npz_of_others(tmp_path, keys):
             {"images": np.zeros((3, 8, 8, 4), np.uint8), "labels": np.zeros(3, int)},
             r"\(3, 8, 8, 4\)",
         ),
-        ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.zeros(3)}, "whole numbers"),
+        ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.full(3, 0.5)}, "a whole number"),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.zeros(4, int)}, "4 labels"),
         (
             {"images": np.zeros((3, 8, 8), np.uint8), "labels": np.array([0, -1, 1])},
@@ -347,9 +347,9 @@ def test_f7_labels_that_can_be_read(tmp_path, labels, names):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ([[0, 1], [1], [0]], r"column label holds list<.*such as \[0, 1\] in row 1"),
-        ([{"id": 0}, {"id": 1}, {"id": 0}], r"column label holds struct<id: int64>"),
-        ([0.0, 1.5, 1.0], r"column label holds double, such as 1\.5 in row 2"),
+        ([[0, 1], [1], [0]], r"row 1 has the label \[0, 1\], where a whole"),
+        ([{"id": 0}, {"id": 1}, {"id": 0}], r"row 1 has the label {'id': 0}, where a whole"),
+        ([0.0, 1.5, 1.0], r"row 2 has the label 1\.5, where a whole"),
         ([0.0, float("nan"), 1.0], r"row 2 has no label"),
         ([[0], [None], [1]], r"row 2 has no label"),
         ([b"caf\xe9", b"a", b"b"], r"holds the name b'caf.*not UTF-8"),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tenfold.data import workers
-from tenfold.data.workers import chunks_of, map_on_cores
+from tenfold.data.workers import map_chunks, map_on_cores
 from tenfold.errors import TenfoldError
 
 MODES = {"threads": 1, "processes": workers.MIN_ITEMS_FOR_PROCESSES}
@@ -51,7 +51,7 @@ def test_results_come_in_order(num_items):
     assert list(map_on_cores(double, range(50), num_items=num_items)) == list(range(0, 100, 2))
 
 
-def test_many_pictures_go_to_two_other_processes_and_few_to_none():
+def test_many_images_go_to_two_other_processes_and_few_to_none():
     many = set(map_on_cores(process_id, range(200), num_items=MODES["processes"]))
     assert os.getpid() not in many
     assert 1 <= len(many) <= 2
@@ -84,15 +84,14 @@ def test_breaking_off_ends_the_processes():
         os.kill(process, 0)
 
 
-def test_no_work_is_no_trouble():
-    assert list(map_on_cores(double, [], num_items=0)) == []
-    assert chunks_of(0) == []
-
-
-@pytest.mark.parametrize("number", [1, 2, 63, 64, 65, 1000, 60_000])
-def test_chunks_cover_everything_once(number):
-    covered = [index for chunk in chunks_of(number) for index in range(number)[chunk]]
-    assert covered == list(range(number))
+@pytest.mark.parametrize("number", [0, 1, 63, 64, 65, 1000, 3000])
+def test_chunks_cover_everything_once_and_in_order(number):
+    told = []
+    chunks = map_chunks(list, range(number), "Listing", lambda *call: told.append(call))
+    found = list(chunks)
+    assert [start for start, some in found if some[0] != start] == []
+    assert [each for _, some in found for each in some] == list(range(number))
+    assert told[-1:] == ([("Listing", number, number)] if number else [])
 
 
 SCRIPT = """

@@ -25,70 +25,62 @@ def model(made_once):
     return made_once(served.make_run, served.make_model) / served.MODEL
 
 
-def export(model, opset=18):
+@pytest.fixture
+def bundle(model, tmp_path):
+    """A function that writes a bundle, and gives its folder."""
     gate = Gate(64, "test", 1.0, 0.0, 0.0, 0.75, 0.75, 64, 0, 0)
-    return Export(model, opset, False, model.stat().st_size, gate, ())
+
+    def write(name="bundle", opset=18):
+        export = Export(model, opset, model.stat().st_size, gate, ())
+        run = RunFolder(model.parents[1])
+        written = write_bundle(run, export, tmp_path / name, card="# A card\n")
+        assert set(written) == set((tmp_path / name).iterdir())
+        return tmp_path / name
+
+    return write
 
 
-def test_its_script_gives_the_answers_of_the_predictor(model, tmp_path):
-    run = RunFolder(model.parents[1])
-    written = write_bundle(run, export(model), tmp_path / "bundle", card="# A card\n")
-    names = {path.name for path in written}
-    assert names == {
+def run_script(folder, *arguments):
+    command = [sys.executable, "-Es", str(folder / "predict.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_its_script_gives_the_predictions_of_the_predictor(model, bundle, tmp_path):
+    folder = bundle()
+    assert {path.name for path in folder.iterdir()} == {
         *("model.onnx", "predict.py", "pictures.py", "dicom.py"),
         *("requirements.txt", "README.md", "card.md"),
     }
-    assert "75.0% of 64 test images" in (tmp_path / "bundle/README.md").read_text()
-    script = tmp_path / "bundle/predict.py"
-    assert len(script.read_text().splitlines()) < 50
-    for path in (script, *map(script.with_name, ("pictures.py", "dicom.py"))):
-        lines = path.read_text().splitlines()
-        imports = [
-            line.split()[1] for line in lines if line.lstrip().startswith(("import", "from"))
-        ]
+    assert "75.0% of 64 test images" in (folder / "README.md").read_text()
+    assert len((folder / "predict.py").read_text().splitlines()) < 50
+    for path in folder.glob("*.py"):
+        lines = (line.split() for line in path.read_text().splitlines())
+        imports = [words[1] for words in lines if words[:1] in (["import"], ["from"])]
         assert not any(name.startswith("tenfold") for name in imports)
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(served.encoded(served.noise()))
     (tmp_path / "b.png").write_bytes(b"nothing")
-    found = subprocess.run(
-        [sys.executable, "-Es", str(script), str(tmp_path / "a.png"), str(tmp_path / "b.png")],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
+    found = run_script(folder, tmp_path / "a.png", tmp_path / "b.png")
     assert found.returncode == 1  # For the one that is broken.
     first, second = found.stdout.splitlines()
     expected = Predictor(model).predict(tmp_path / "a.png")
     assert first.endswith(f"{expected.label} ({expected.confidence:.1%})")
-    assert "can't be read (is no picture of a kind that can be read" in second
-    found = subprocess.run([sys.executable, "-Es", str(script)], capture_output=True, check=False)
-    assert (found.returncode, found.stderr[:27]) == (1, b"Name the class of images: p")
+    assert "b.png: can't be read" in second
+    found = run_script(folder)
+    assert (found.returncode, found.stderr[:27]) == (1, "Name the class of images: p")
 
 
-@pytest.mark.parametrize("asked", ["90", "97"])
-def test_its_script_names_sets_or_says_which_there_are(model, tmp_path, asked):
-    write_bundle(RunFolder(model.parents[1]), export(model), tmp_path / "bundle", card="")
-    generator = np.random.default_rng(0)
-    for name in "abc":
-        pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    paths = [str(tmp_path / f"{name}.png") for name in "abc"]
-    found = subprocess.run(
-        [sys.executable, "-Es", "bundle/predict.py", "--sets", asked, *paths],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    if asked == "97":  # 64 validation images are too few for 99.
-        assert found.returncode == 1
-        assert found.stderr == "Sets of 97 % can't be had; there are some of: 90, 95.\n"
-        return
-    predictor = Predictor(model, sets=0.9)
+def test_its_script_names_sets_or_says_which_there_are(model, bundle, tmp_path):
+    folder, paths = bundle(), [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        path.write_bytes(served.encoded(served.noise(seed)))
+    found = run_script(folder, "--sets", "90", *paths)
     held = [line.partition("; set: ")[2] for line in found.stdout.splitlines()]
+    predictor = Predictor(model, sets=0.9)
     assert held == [", ".join(predictor.predict(path).conformal_set) for path in paths]
     assert all(held)
+    found = run_script(folder, "--sets", "97", *paths)
+    assert found.returncode == 1  # 64 validation images are too few for 99.
+    assert found.stderr == "Sets of 97 % can't be had; there are some of: 90, 95.\n"
 
 
 ODD = {
@@ -105,31 +97,28 @@ ODD = {
 }
 
 
-def odd_picture(path, *, mode="RGB", level=0, exif=None, **options):
+def odd_image(path, *, mode="RGB", level=0, exif=None, **options):
     coarse = np.random.default_rng(5).integers(0, 256, (6, 9, 4), dtype=np.uint8)
-    picture = Image.fromarray(coarse).resize((360, 240), Image.Resampling.BICUBIC)
+    image = Image.fromarray(coarse).resize((360, 240), Image.Resampling.BICUBIC)
     if level:
-        values = np.asarray(picture.convert("L")) / 255 * level
-        picture = Image.fromarray(values.round().astype(np.uint16))
+        values = np.asarray(image.convert("L")) / 255 * level
+        image = Image.fromarray(values.round().astype(np.uint16))
     elif mode != "RGBA":
-        picture = picture.convert("RGB").convert(mode)
+        image = image.convert("RGB").convert(mode)
     if isinstance(exif, int):
-        tags = Image.Exif()
-        tags[0x0112] = exif
-        options["exif"] = tags
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = exif
     elif exif:
         options["exif"] = b"Exif\0\0" + exif
-    picture.save(path, **options)
+    image.save(path, **options)
 
 
 @pytest.mark.parametrize("window", [(), (0, 4095)])
-def test_run_predictor_and_script_see_the_same_pixels(model, tmp_path, window):
-    run = RunFolder(model.parents[1])
-    write_bundle(run, export(model), tmp_path / "bundle", card="")
+def test_run_predictor_and_script_see_the_same_pixels(model, bundle, tmp_path, window):
     for name, options in ODD.items():
-        odd_picture(tmp_path / name, **options)
+        odd_image(tmp_path / name, **options)
     paths = [str(tmp_path / name) for name in ODD]
-    trained = dataclasses.replace(load(run.path), window=window)
+    trained = dataclasses.replace(load(model.parents[1]), window=window)
     predictor = Predictor(model)
     predictor.window = window
     seen = trained.pixels(paths)
@@ -138,32 +127,28 @@ def test_run_predictor_and_script_see_the_same_pixels(model, tmp_path, window):
         "import sys, numpy; from pictures import prepare_picture; numpy.save(sys.argv[1], "
         f"[prepare_picture(p, size=(16, 16), window={window}) for p in sys.argv[2:]])"
     )
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "seen.npy"), *paths],
-        check=True,
-        cwd=tmp_path / "bundle",
-    )
+    command = [sys.executable, "-c", code, str(tmp_path / "seen.npy"), *paths]
+    subprocess.run(command, check=True, cwd=bundle())
     np.testing.assert_array_equal(np.load(tmp_path / "seen.npy"), seen)
     grey12 = seen[list(ODD).index("grey12.tif")]
     assert (grey12.mean() > 60) == (window == (0, 4095))
 
 
-def test_its_requirements_are_what_reads_the_model(model, tmp_path):
-    lines = {}
-    for opset in (18, 25):
-        write_bundle(
-            RunFolder(model.parents[1]), export(model, opset), tmp_path / f"{opset}", card=""
-        )
-        lines[opset] = (tmp_path / f"{opset}/requirements.txt").read_text().splitlines()
-    project = tomllib.loads((bare_environment.SOURCE.parent / "pyproject.toml").read_text())
-    wanted = project["project"]["dependencies"]
-    wanted = [*wanted, *project["project"]["optional-dependencies"]["serve"]]
-    assert set(lines[18]) <= set(wanted)
-    assert lines[25][1] == f"onnxruntime>={onnxruntime.__version__}"
+def test_its_requirements_are_what_reads_the_model(bundle):
+    oldest, newest = (
+        (bundle(f"{opset}", opset) / "requirements.txt").read_text().splitlines()
+        for opset in (18, 25)
+    )
+    text = (bare_environment.SOURCE.parent / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["serve"]]
+    assert set(oldest) <= set(wanted)
+    assert newest[1] == f"onnxruntime>={onnxruntime.__version__}"
 
 
-def test_a_folder_with_something_in_it_is_left_alone(model, tmp_path):
-    (tmp_path / "mine.txt").write_text("mine")
+def test_a_folder_with_something_in_it_is_left_alone(bundle, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/mine.txt").write_text("mine")
     with pytest.raises(TenfoldError, match="is not empty"):
-        write_bundle(RunFolder(model.parents[1]), export(model), tmp_path, card="")
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+        bundle("mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["mine.txt"]

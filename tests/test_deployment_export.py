@@ -1,5 +1,6 @@
 """Exported files against the runs that they are of."""
 
+import contextlib
 import json
 import logging
 import shutil
@@ -10,8 +11,10 @@ import numpy as np
 import onnx
 import pytest
 
+import commands
 import served
 from tenfold.cli.app import app
+from tenfold.data import load as load_data
 from tenfold.deployment import export as exporting
 from tenfold.deployment import graph as graphs
 from tenfold.deployment.bundle import write_bundle
@@ -20,6 +23,7 @@ from tenfold.deployment.options import ExportOptions, Limits, ServerOptions
 from tenfold.deployment.predictor import Predictor, open_session
 from tenfold.deployment.server import serve
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.evaluate import split_of
 from tenfold.evaluation.trained import load
 from tenfold.files import read_json, without_folders
 from tenfold.recipe import load_recipe, without_places
@@ -54,9 +58,8 @@ def exported(run):
     return export_run(run)
 
 
-def pixels(number=70, *, seed=0):
-    generator = np.random.default_rng(seed)
-    return generator.integers(0, 256, (number, 16, 16, 3), dtype=np.uint8)
+def pixels(number=70):
+    return np.stack([served.noise(seed) for seed in range(number)])
 
 
 @pytest.mark.parametrize("number", [1, 2, 7, 64])
@@ -69,12 +72,12 @@ def test_row_35_any_batch_gives_the_logits_of_the_run(exported, run, number):
     assert np.allclose(probabilities, model.predict_proba(x), atol=1e-5)
 
 
-def test_the_gate_compared_real_pictures(exported, run):
+def test_the_gate_compared_real_images(exported, run):
     assert exported.gate.num_images == 128
     assert exported.gate.same_class == 1.0
     assert exported.gate.logit_error < 1e-4
     assert exported.gate.accuracy == read_json(run.result)["splits"]["test"]["accuracy"]
-    assert [timing.batch_size for timing in exported.timings] == [1, 8, 64]
+    assert [timing["batch_size"] for timing in exported.timings] == [1, 8, 64]
     assert read_json(run.path / "export/exports.json")["float"]["opset"] == exported.opset
 
 
@@ -84,7 +87,7 @@ def test_the_file_says_what_it_is(exported, run):
     assert facts["image_size"] == [16, 16]
     assert facts["temperature"] == read_json(run.result)["calibration"]["temperature"]
     assert facts["accuracy"]["test"] == read_json(run.result)["splits"]["test"]["accuracy"]
-    assert facts["samples"] == []  # Nobody has said that these pictures may be given away.
+    assert facts["samples"] == []  # Nobody has said that these images may be given away.
     assert facts["licence"]
     assert facts["recipe"]["model"]["name"] == "cnn"
 
@@ -127,26 +130,27 @@ def test_row_56_recipes_without_places(run, monkeypatch, tmp_path):
     assert without_places(pretrained).data.name == pretrained.data.name
 
 
-def test_a_file_that_says_something_else_is_not_written(run, tmp_path, monkeypatch):
+@pytest.fixture
+def comparing(monkeypatch):
+    """A function that makes the comparison come to something else."""
     real = exporting.compare
-    monkeypatch.setattr(
-        exporting, "compare", lambda *args, **kwargs: real(*args, **kwargs)._replace(same_class=0.9)
-    )
+
+    def change(**figures):
+        changed = lambda *args, **options: real(*args, **options)._replace(**figures)  # noqa: E731
+        monkeypatch.setattr(exporting, "compare", changed)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"same_class": 0.9}, {"logit_error": float("nan")}, {"probability_error": float("nan")}],
+)
+def test_a_file_that_says_something_else_is_not_written(run, tmp_path, comparing, wrong):
+    comparing(**wrong)
     with pytest.raises(TenfoldError, match="is not written"):
         export_run(run, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("figure", ["logit_error", "probability_error"])
-def test_what_is_no_number_is_not_written(run, tmp_path, monkeypatch, figure):
-    real = exporting.compare
-    monkeypatch.setattr(
-        exporting,
-        "compare",
-        lambda *args, **kwargs: real(*args, **kwargs)._replace(**{figure: float("nan")}),
-    )
-    with pytest.raises(TenfoldError, match="is not written"):
-        export_run(run, tmp_path / "model.onnx")
 
 
 def test_as_many_samples_as_asked_for(run, tmp_path):
@@ -154,16 +158,10 @@ def test_as_many_samples_as_asked_for(run, tmp_path):
     assert len(set(Predictor(tmp_path / "model.onnx").facts["samples"])) == 10
 
 
-def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, monkeypatch):
-    real = exporting.compare
-    monkeypatch.setattr(  # Of the test split and of validation.
-        exporting,
-        "compare",
-        lambda *args, **kwargs: real(*args, **kwargs)._replace(
-            accuracy=0.1, accuracy_before=0.2, num_lost=13, num_gained=0
-        ),
-    )
-    wrong = r"10.00 % of 128 pictures .* of 192, 26 are lost and 0 gained, .* --force"
+def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, comparing):
+    # Of the test split and of validation, each.
+    comparing(accuracy=0.1, accuracy_before=0.2, num_lost=13, num_gained=0)
+    wrong = r"of 128 images 10.00 % .* 20.00 %, .* of 192, 26 are lost and 0 gained.*--force"
     with pytest.raises(TenfoldError, match=wrong):
         export_run(run, tmp_path / "model.onnx", ExportOptions(int8=True))
     assert not list(tmp_path.iterdir())
@@ -184,10 +182,8 @@ def test_row_36_eight_bits_that_lose_a_point_are_refused(run, tmp_path, monkeypa
 )
 def test_row_36_one_answer_of_few_does_not_decide(exported, number, lost, gained, is_allowed):
     gate = exported.gate._replace(num_judged=number, num_lost=lost, num_gained=gained)
-    if is_allowed:
-        exporting.require_parity(gate, int8=True, force=False, path=exported.path)
-        return
-    with pytest.raises(TenfoldError, match="points where one may be lost"):
+    is_refused = pytest.raises(TenfoldError, match="points where one may be lost")
+    with contextlib.nullcontext() if is_allowed else is_refused:
         exporting.require_parity(gate, int8=True, force=False, path=exported.path)
 
 
@@ -264,10 +260,32 @@ def test_eight_bits_say_nearly_the_same(small):
     assert small.gate.accuracy > small.gate.accuracy_before - 0.01
     predictor = Predictor(small.path)
     assert predictor.class_names == ("red", "green", "blue", "grey")
-    assert predictor.facts["accuracy"] == {"test": small.gate.accuracy}
-    # Eight bits are for what is in between: the answers are not in steps.
-    answers = predictor.probabilities(pixels(400))
-    assert len(np.unique(answers)) > 2 * 256
+    # Eight bits are for what is in between: the probabilities are not in steps.
+    assert len(np.unique(predictor.probabilities(pixels(400)))) > 2 * 256
+
+
+def test_eight_bits_have_scores_and_sets_of_their_own(run, small):
+    predictor = Predictor(small.path, sets=0.9)
+    facts, images = predictor.facts, load_data(str(run.path.parents[2] / "tiny.npz"))
+    shares, labels = predictor.probabilities(images.test.pixels), images.test.labels
+    assert facts["accuracy"]["test"] == float((shares.argmax(axis=1) == labels).mean())
+    assert facts["scores"]["test"]["num_images"] == 128
+    validation = split_of(images, "validation", load(run.path).recipe.data)
+    shares = predictor.probabilities(validation.pixels)
+    own = np.sort(shares[np.arange(64), validation.labels])
+    # ceil(65 * 0.9) of the 64 have at least the probability of the sixth.
+    assert predictor.set_threshold == pytest.approx(float(own[64 - 59]), abs=1e-6)
+    assert predictor.set_threshold != Predictor(export_run(run).path, sets=0.9).set_threshold
+
+
+def test_eight_bits_compared_on_other_images_promise_nothing(run, tmp_path):
+    commands.write_tiny_data(tmp_path / "other.npz", num_train=40, num_test=60)
+    options = ExportOptions(int8=True, force=True, data=str(tmp_path / "other.npz"))
+    path = export_run(run, tmp_path / "small.onnx", options).path
+    assert Predictor(path).facts["scores"]["test of other"]["num_images"] == 60
+    for promise in ({"sets": 0.9}, {"accuracy": 0.95}):
+        with pytest.raises(TenfoldError, match="other images than the run's own validation"):
+            Predictor(path, **promise)
 
 
 def test_maps_on_request(run, tmp_path):
@@ -295,53 +313,34 @@ def export(run, monkeypatch, capsys):
     return call
 
 
-def test_the_command_writes_and_tells(run, export):
+def test_the_command_tells_and_a_bundle_leaves_the_runs_exports_alone(run, export):
     lines = [json.loads(line) for line in export("--out", "x.onnx", "--json").splitlines()]
     [line] = [line for line in lines if line["event"] == "exported"]
     assert line["gate"]["same_class"] == 1.0
     assert Path("x.onnx").stat().st_size == line["size"]
-
-
-def test_a_bundle_leaves_what_the_run_exported_alone(run, export):
-    folder = run.path.parents[2]
     export("--maps")
-    before = (run.path / "export/model.onnx").read_bytes()
-    known = read_json(run.path / "export/exports.json")
+    before = {file: file.read_bytes() for file in (run.path / "export").iterdir()}
     assert "away/model.onnx: " in export("--bundle", "away")
-    assert (run.path / "export/model.onnx").read_bytes() == before
-    assert read_json(run.path / "export/exports.json") == known
-    assert not Predictor(folder / "away/model.onnx").has_map
+    assert {file: file.read_bytes() for file in (run.path / "export").iterdir()} == before
+    assert not Predictor("away/model.onnx").has_map
 
 
-def test_what_is_no_model_is_refused(tmp_path):
-    path = tmp_path / "model.onnx"
-    with pytest.raises(TenfoldError, match="There is no model"):
-        Predictor(path)
-    path.write_bytes(b"nothing")
-    with pytest.raises(TenfoldError, match="no ONNX model that can be read"):
-        Predictor(path)
-
-
-def test_a_relu_behind_a_pooling_comes_before_it_and_changes_no_answer(exported, tmp_path):
+def test_pooling_in_eight_bits_has_one_range_before_and_after_and_changes_no_logit(
+    exported, tmp_path
+):
     swapped = tmp_path / "swapped.onnx"
     graphs.relu_before_pooling(exported.path, swapped)
     kinds = [node.op_type for node in onnx.load(swapped).graph.node]
-    assert kinds.count("MaxPool") == 2
     assert all(kinds[place - 1] == "Relu" for place, kind in enumerate(kinds) if kind == "MaxPool")
     before, after = (
         open_session(path).run(None, {"pixels": pixels()}) for path in (exported.path, swapped)
     )
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-
-
-def test_pooling_in_eight_bits_has_one_range_before_and_after(exported, tmp_path):
-    path = tmp_path / "float.onnx"
-    path.write_bytes(exported.path.read_bytes())
-    graph = onnx.load(graphs.quantise(path, pixels())).graph
+    graph = onnx.load(graphs.quantise(swapped, pixels())).graph
     makers = {node.output[0]: node for node in graph.node}
     readers = {node.input[0]: node for node in graph.node}
     pools = [node for node in graph.node if node.op_type == "MaxPool"]
-    assert len(pools) == 2
+    assert len(pools) == kinds.count("MaxPool") == 2
     for pool in pools:
         before, after = makers[pool.input[0]], readers[pool.output[0]]
         assert (before.op_type, after.op_type) == ("DequantizeLinear", "QuantizeLinear")

@@ -1,10 +1,9 @@
 """The page of the service in a real browser."""
 
-import io
+import re
 
 import numpy as np
 import pytest
-from PIL import Image
 from playwright.sync_api import expect
 
 import served
@@ -23,12 +22,10 @@ def server(folder):
         yield running
 
 
-def picture(tint=0, *, side=48):
+def image(tint=0, *, side=48):
     pixels = np.random.default_rng(tint).integers(0, 120, (side, side, 3), dtype=np.uint8)
     pixels[..., tint % 3] += 60
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()
+    return served.encoded(pixels)
 
 
 @pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"])
@@ -67,22 +64,26 @@ def upload(page, *contents, names=None):
 
 
 def test_it_says_what_the_model_knows(page):
-    assert "red, green, blue, grey" in page.inner_text("#about")
+    about = page.inner_text("#about").replace("\u00a0", " ")
+    assert "red, green, blue, grey" in about
+    assert re.search(
+        r"on 128 test images.* is [\d.]+ % \(95 % interval [\d.]+ % to [\d.]+ %\)", about
+    )
     assert page.locator("#samples img").count() == 4
 
 
-def test_a_picture_that_is_picked(page):
-    upload(page, picture())
+def test_an_image_that_is_picked(page):
+    upload(page, image())
     page.wait_for_selector("#one:not([hidden])")
     verdict, remark = page.inner_text("#verdict"), page.inner_text("#remark")
-    best = page.locator(".guess span").first.inner_text()
+    best = page.locator(".class span").first.inner_text()
     if verdict == "Not sure":  # Of noise the model is likelier wrong than right.
         assert remark.startswith(f"Perhaps {best}, ")
     else:
         assert verdict == best
         assert remark.endswith(" sure.")
     assert best in ("red", "green", "blue", "grey")
-    assert page.locator(".guess").count() == 4
+    assert page.locator(".class").count() == 4
     assert page.locator("#map").is_visible()
     assert page.evaluate("document.getElementById('seen').naturalWidth") == 16
     expect(page.locator("#where")).to_have_attribute("width", "224")
@@ -96,7 +97,7 @@ def test_a_sample_by_the_keyboard_alone(page):
 
 
 @pytest.mark.parametrize("how", ["drop", "paste"])
-def test_a_picture_that_is_dropped_or_pasted(page, how):
+def test_an_image_that_is_dropped_or_pasted(page, how):
     page.evaluate(
         """async ([bytes, how]) => {
             const file = new File([new Uint8Array(bytes)], "p.png", {type: "image/png"});
@@ -107,14 +108,14 @@ def test_a_picture_that_is_dropped_or_pasted(page, how):
                 : new ClipboardEvent("paste", {clipboardData: carried, bubbles: true});
             document.getElementById("drop").dispatchEvent(event);
         }""",
-        [list(picture(1)), how],
+        [list(image(1)), how],
     )
     page.wait_for_selector("#one:not([hidden])")
     assert page.inner_text("#verdict")
 
 
 def test_several_give_a_table_and_a_csv(page, tmp_path):
-    contents = [*(picture(number) for number in range(12)), b"nothing"]
+    contents = [*(image(number) for number in range(12)), b"nothing"]
     names = [*(f"{number}.png" for number in range(12)), "=broken<b>.png"]
     upload(page, *contents, names=names)
     expect(page.locator("#status")).to_have_text("13 of 13 done", timeout=30_000)
@@ -131,7 +132,7 @@ def test_several_give_a_table_and_a_csv(page, tmp_path):
     assert lines[-1].startswith('"\'=broken<b>.png"')
 
 
-def test_what_is_no_picture_is_said(page):
+def test_what_is_no_image_is_said(page):
     upload(page, b"nothing")
     page.wait_for_selector("#status.error")
     assert "picture" in page.inner_text("#status")
@@ -153,7 +154,7 @@ def test_a_key_is_asked_for_and_kept_for_the_session(folder, browser):
         opened.press("#key", "Enter")
         opened.wait_for_selector("#samples button", state="attached")
         assert not opened.locator("#lock").is_visible()
-        upload(opened, picture())
+        upload(opened, image())
         opened.wait_for_selector("#one:not([hidden])")
         opened.reload()
         expect(opened.locator("#about")).to_contain_text("knows")
@@ -165,7 +166,7 @@ def test_classes_whose_names_are_numbers_keep_their_order(page):
         """() => show("data:,", {label: "7", confidence: 0.6, unsure: true, seen: "data:,",
             probabilities: {"7": 0.6, "0": 0.3, "3": 0.1}})"""
     )
-    assert page.locator(".guess").all_inner_texts()[0].startswith("7")
+    assert page.locator(".class").all_inner_texts()[0].startswith("7")
     assert page.inner_text("#verdict") == "Not sure"
     assert "Perhaps 7" in page.inner_text("#remark")
 
@@ -176,7 +177,7 @@ def test_a_server_that_has_gone_is_said(folder, browser):
         opened = browser.new_page()
         opened.goto(running.address)
         opened.wait_for_selector("#samples button")
-    upload(opened, picture())
+    upload(opened, image())
     opened.wait_for_selector("#status.error")
     assert "does not answer" in opened.inner_text("#status")
     opened.close()

@@ -1,15 +1,17 @@
 """The page that classifies in the browser, beside the predictor, from a server of files alone."""
 
+import base64
+import contextlib
 import functools
 import http.server
-import io
+import json
 import shutil
+import struct
 import threading
-from pathlib import Path
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import commands
 import served
@@ -27,6 +29,10 @@ ASK = """async contents => {
 }"""
 
 
+def in_browser(test):
+    return pytest.mark.browser(pytest.mark.network(test))
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Says nothing of what it is asked for."""
 
@@ -41,7 +47,7 @@ def folder(made_once):
 
 @pytest.fixture(scope="module")
 def web(folder):
-    """The exported folder; its second export finds the runtime of the first in the cache."""
+    """The exported folder."""
     if shutil.which("npm") is None:
         pytest.skip("needs npm")
     done = commands.run(["export", served.RUN, "--maps", "--web", "page"], folder=folder)
@@ -49,112 +55,144 @@ def web(folder):
     return folder / "page"
 
 
-@pytest.fixture(scope="module")
-def address(web):
-    handler = functools.partial(Quiet, directory=str(web))
+@contextlib.contextmanager
+def opened(browser, folder):
+    """The page in `folder`, whose every complaint and outside request is a failure."""
+    handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
+        address = f"http://127.0.0.1:{server.server_port}/"
+        page = browser.new_page(viewport={"width": 900, "height": 900})
+        complaints, outside = [], []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        ours = (address, "data:", "blob:")
+        page.on("request", lambda asked: asked.url.startswith(ours) or outside.append(asked.url))
+        page.goto(address)
+        page.wait_for_function("document.querySelector('#about').textContent.includes('knows')")
+        yield page
+        assert (outside, complaints) == ([], [])
+        page.close()
         server.shutdown()
 
 
 @pytest.fixture
-def page(browser, address):
-    """The page, whose every complaint and outside request is a failure."""
-    opened = browser.new_page(viewport={"width": 900, "height": 900})
-    complaints, outside = [], []
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    ours = (address, "data:", "blob:")
-    opened.on("request", lambda asked: asked.url.startswith(ours) or outside.append(asked.url))
-    opened.goto(address)
-    opened.wait_for_function("document.querySelector('#about').textContent.includes('knows')")
-    yield opened
-    assert (outside, complaints) == ([], [])
-    opened.close()
+def page(browser, web):
+    with opened(browser, web) as page:
+        yield page
 
 
-def encoded(pixels: np.ndarray, kind: str) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, kind)
-    return content.getvalue()
-
-
-def ask(page, contents: list[bytes], kind: str) -> list[dict]:
-    import base64
-
+def ask(page, contents: list[bytes], kind: str = "image/png") -> list[dict]:
     return page.evaluate(ASK, [[kind, base64.b64encode(each).decode()] for each in contents])
 
 
-@pytest.mark.browser
-@pytest.mark.network
+def require_same(replies, expected):
+    for reply, right in zip(replies, expected, strict=True):
+        assert reply["label"] == right.label
+        for name, share in right.probabilities.items():
+            assert abs(reply["probabilities"][name] - share) < 1e-3
+        assert reply.get("positive", {}) == right.positive
+
+
+@in_browser
 def test_images_of_the_models_size_get_the_predictors_probabilities(page, web):
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (NUM_IMAGES, 16, 16, 3), dtype=np.uint8)
     pixels = pixels // 2 + generator.integers(0, 128, (NUM_IMAGES, 1, 1, 3), dtype=np.uint8)
-    contents = [encoded(each, "PNG") for each in pixels]
+    contents = [served.encoded(each) for each in pixels]
     expected = Predictor(web / "model.onnx", threads=1).predict_many(contents)
     assert len({each.label for each in expected}) > 1
-    for reply, right in zip(ask(page, contents, "image/png"), expected, strict=True):
-        assert reply["label"] == right.label
-        for name, share in right.probabilities.items():
-            assert abs(reply["probabilities"][name] - share) < 1e-3
+    require_same(ask(page, contents), expected)
 
 
-@pytest.mark.browser
-@pytest.mark.network
+@in_browser
 def test_large_photographs_get_the_predictors_class(page, web):
     generator, contents = np.random.default_rng(0), []
+    wholes = list(photographs().values())
     for number in range(NUM_IMAGES):
-        whole = photographs_()[number % 3]
-        sides = generator.integers(100, 400, 2)
-        top, left = (generator.integers(0, n - s) for n, s in zip(whole.shape, sides, strict=False))
+        whole, sides = wholes[number % 3], generator.integers(100, 400, 2)
+        rooms = zip(whole.shape, sides, strict=False)
+        top, left = (generator.integers(0, length - side) for length, side in rooms)
         part = whole[top : top + sides[0], left : left + sides[1]]
-        contents.append(encoded(part, "JPEG"))
+        contents.append(served.encoded(part, "JPEG"))
     expected = Predictor(web / "model.onnx", threads=1).predict_many(contents)
-    found = ask(page, contents, "image/jpeg")
-    same = [a["label"] == b.label for a, b in zip(found, expected, strict=True)]
-    assert sum(same) >= 0.98 * NUM_IMAGES
-    apart = [abs(a["confidence"] - b.confidence) for a, b in zip(found, expected, strict=True)]
-    assert np.median(apart) < 0.02
+    found = list(zip(ask(page, contents, "image/jpeg"), expected, strict=True))
+    assert sum(a["label"] == b.label for a, b in found) >= 0.98 * NUM_IMAGES
+    assert np.median([abs(a["confidence"] - b.confidence) for a, b in found]) < 0.02
 
 
-@functools.cache
-def photographs_() -> list[np.ndarray]:
-    return list(photographs().values())
+@in_browser
+def test_windows_and_operating_points_are_the_models(browser, web, tmp_path):
+    shutil.copytree(web, tmp_path / "page")
+    contents = [deep_png(seed, 1 + 2 * (seed % 2), 16 + 20 * (seed % 3)) for seed in range(24)]
+    contents += [served.encoded(served.noise(seed)) for seed in range(6)]
+    predictor = Predictor(web / "model.onnx", threads=1)
+    predictor.window = (1000, 3000)
+    shares = sorted(each.probabilities["red"] for each in predictor.predict_many(contents))
+    between = (shares[14] + shares[15]) / 2
+    predictor.operating_points = {"red": between}
+    expected = predictor.predict_many(contents)
+    known = json.loads((web / "model.json").read_text())
+    point = {"class_name": "red", "sensitivity": 0.9, "threshold": between}
+    known |= {"window": [1000, 3000], "operating_points": [point]}
+    (tmp_path / "page/model.json").write_text(json.dumps(known))
+    file = {"name": "a.png", "mimeType": "image/png", "buffer": contents[0]}
+    with opened(browser, tmp_path / "page") as page:
+        require_same(ask(page, contents), expected)
+        page.set_input_files("#files", file)
+        page.wait_for_selector("#one:not([hidden])")
+        said = "red: yes" if expected[0].positive["red"] else "red: no"
+        assert page.inner_text("#points").startswith(said)
 
 
-@pytest.mark.browser
-@pytest.mark.network
-def test_a_dropped_image_is_shown_with_its_map(page, tmp_path):
-    content = encoded(np.full((40, 60, 3), (200, 30, 30), np.uint8), "PNG")
-    page.set_input_files("#files", {"name": "a.png", "mimeType": "image/png", "buffer": content})
+@in_browser
+def test_a_dropped_image_is_shown_with_its_map(page):
+    content = served.encoded(np.full((40, 60, 3), (200, 30, 30), np.uint8))
+    file = {"name": "a.png", "mimeType": "image/png", "buffer": content}
+    page.set_input_files("#files", file)
     page.wait_for_selector("#one:not([hidden])")
     assert page.is_visible("#map")
-    assert page.locator("#guesses .guess").count() == 4
+    assert page.locator("#classes .class").count() == 4
     assert "go nowhere" in page.inner_text("#kept")
-
-
-@pytest.mark.browser
-@pytest.mark.network
-def test_what_is_no_image_is_said(page):
-    page.set_input_files("#files", {"name": "a.png", "mimeType": "image/png", "buffer": b"no"})
+    page.set_input_files("#files", file | {"buffer": b"no"})
     page.wait_for_selector("#status.error")
     assert "no image of a kind" in page.inner_text("#status")
 
 
+def deep_png(seed: int, channels: int, side: int) -> bytes:
+    """A PNG of sixteen bits, grey or in colour, whose lines have all five filters."""
+    generator = np.random.default_rng(seed)
+    tint = generator.integers(0, 2000, channels)
+    values = (generator.integers(500, 2500, (side, side, channels)) + tint).astype(">u2")
+    lines = values.reshape(side, -1).view(np.uint8).astype(int)
+    step, packed = 2 * channels, b""
+    for y, line in enumerate(lines):
+        above = lines[y - 1] if y else np.zeros_like(line)
+        left, corner = (np.append(np.zeros(step, int), each)[: len(line)] for each in (line, above))
+        apart = [abs(left + above - corner - each) for each in (left, above, corner)]
+        nearest = np.choose(np.argmin(apart, axis=0), (left, above, corner))
+        predicted = (0 * line, left, above, (left + above) // 2, nearest)[y % 5]
+        packed += bytes([y % 5]) + ((line - predicted) % 256).astype(np.uint8).tobytes()
+    header = struct.pack(">IIBBBBB", side, side, 16, channels - 1, 0, 0, 0)
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(packed), b"IEND": b""}
+    chunks = [
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+        for kind, part in parts.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 def test_row_e_a_runtime_that_is_none_is_named(folder, tmp_path):
-    (tmp_path / "dist").mkdir()
-    command = ["export", served.RUN, "--web", "other", "--runtime", str(tmp_path / "dist")]
-    done = commands.run(command, folder=folder)
-    assert done.wait() == 2
-    assert "has no ort.wasm.min.js; name the folder dist of onnxruntime-web@" in done.output
-    for name in ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
-        Path(tmp_path / "dist" / name).write_text("something else")
-    done = commands.run(command, folder=folder)
-    assert done.wait() == 2
-    assert "is not that of onnxruntime-web@" in done.output
-    assert not (folder / "other/index.html").exists()
-    done = commands.run(["export", served.RUN, "--runtime", "dist"], folder=folder)
-    assert done.wait() == 2
-    assert "--runtime is for --web" in done.output
+    command = ["export", served.RUN, "--web", "other", "--runtime", str(tmp_path)]
+    names = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+    for files, arguments, said in (
+        ((), command, "has no ort.wasm.min.js; name the folder dist of onnxruntime-web@"),
+        (names, command, "is not that of onnxruntime-web@"),
+        ((), ["export", served.RUN, "--runtime", "dist"], "--runtime is for --web"),
+    ):
+        for name in files:
+            (tmp_path / name).write_text("something else")
+        done = commands.run(arguments, folder=folder)
+        assert done.wait() == 2
+        assert said in done.output
+        assert not (folder / "other/index.html").exists()

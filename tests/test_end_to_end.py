@@ -10,7 +10,7 @@ import pytest
 import commands
 from tenfold.audit import AuditOptions, agreement, audit, new_pictures
 from tenfold.data import load
-from tenfold.data.sources import published as published_files
+from tenfold.data.sources import origins as published_files
 from tenfold.evaluation.corruptions import FAMILIES
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.reporting.page import write_report

@@ -118,7 +118,7 @@ def test_there_is_a_highest_and_a_lowest_temperature():
 
 
 def test_pictures_that_are_all_right_give_no_temperature():
-    with pytest.raises(TenfoldError, match="3 pictures that are all guessed right"):
+    with pytest.raises(TenfoldError, match="3 images that are all predicted right"):
         calibration.fit_temperature(from_probabilities([[0.9, 0.1]] * 3, [0, 0, 0]))
 
 

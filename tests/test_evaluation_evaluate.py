@@ -213,7 +213,7 @@ def test_other_pictures_in_its_place_may_be_those_it_learnt_from(
     path.unlink()
     write_npz(dataset_of(make_images(61, size=(16, 16)), name="insects"), path)
     evaluate_run(run, data=str(path))
-    assert "may have learnt from some of these very pictures" in caplog.text
+    assert "may have learnt from some of these very images" in caplog.text
 
 
 def test_an_unfinished_run_says_what_to_do(run):

@@ -220,7 +220,7 @@ def test_a_single_picture_and_a_single_class():
 
 
 def test_no_pictures_are_refused():
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         compute_metrics(predictions(np.zeros((0, 3)), []))
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from tenfold.cli.options import chosen_part
 from tenfold.data.image_sources import find_parts
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.picture_predictions import predict_parts
+from tenfold.evaluation.image_predictions import predict_parts
 from tenfold.evaluation.prediction_parts import (
     Manifest,
     Settings,
@@ -131,7 +131,7 @@ def test_rows_of_parquet_have_their_numbers_or_ids(folder, rows_a_group):
     found = predicted(["a.parquet", "b.parquet"])
     names = [f"a.parquet#{n}" for n in range(1, 24)] + ids
     assert list(found) == names
-    labels = [label(n) if n != 5 else "is no picture of a kind that can be read" for n in range(23)]
+    labels = [label(n) if n != 5 else "is no image of a kind that can be read" for n in range(23)]
     assert list(found.values()) == labels * 2
     assert [part.num_images for part in find_parts(["a.parquet"], size=10)] == [10, 10, 3]
 
@@ -187,7 +187,7 @@ def test_a_folder_has_every_image_once_and_counts(folder):
     rows = rows_in(out)
     assert [row["id"] for row in rows] == [f"images/{n:02}.png" for n in range(25)]
     assert all(row["label"] == label(n) for n, row in enumerate(rows) if n != 7)
-    assert rows[7]["error"].startswith("is no picture")
+    assert rows[7]["error"].startswith("is no image")
     finished = json.loads((out / "manifest.json").read_text())["finished"]
     assert finished == {"num_parts": 3, "num_images": 25, "num_broken": 1}
     assert done.is_complete

@@ -22,7 +22,7 @@ from tenfold.data.decoding import decode_picture
 from tenfold.data.image_sources import Part
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.picture_predictions import predict_parts
+from tenfold.evaluation.image_predictions import predict_parts
 from tenfold.evaluation.predictions import predict_images
 from tenfold.evaluation.trained import (
     TrainedModel,

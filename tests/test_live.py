@@ -13,7 +13,7 @@ import pytest
 
 import commands
 from fabricated_runs import Recipe, make_run, write_json
-from tenfold.cli.live import with_port
+from tenfold.cli.train import with_port
 from tenfold.errors import TenfoldError
 from tenfold.locks import hold
 from tenfold.reporting.live import server as serving

@@ -52,7 +52,6 @@ OTHERS = {
 }
 NETWORKS = {name: partial(build, **options.options()) for name, options in OPTIONS.items()}
 NETWORKS |= {name: partial(build, **options) for name, options in OTHERS.items()}
-NORMS = ("batch", "none")
 SMALLEST = {"lenet": 16, "tutorial_cnn": 18, "speedrun": 9, "vgg": 16}
 
 
@@ -62,9 +61,9 @@ def choices_of(name, field):
     return get_args(fields[field].annotation) if field in fields else ()
 
 
-def variants(activations=ACTIVATIONS):
+def variants():
     for name in OPTIONS:
-        for activation in activations:
+        for activation in ("relu", "prelu", "tanh"):
             for norm in choices_of(name, "norm") or (None,):
                 for stem in choices_of(name, "stem") or (None,):
                     given = {"activation": activation, "norm": norm, "stem": stem}
@@ -77,7 +76,7 @@ def make(name, *, num_classes=10, image_size=(32, 32), seed=0, **changes):
     return NETWORKS[name](name, num_classes=num_classes, image_size=image_size, **changes)
 
 
-def pictures(number, *, size=(32, 32), seed=0):
+def images(number, *, size=(32, 32), seed=0):
     return torch.randn(number, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -99,19 +98,16 @@ def test_recipes_and_models_offer_the_same():
         assert set(choices_of(name, "activation")) == set(ACTIVATIONS)
 
 
-# -- the contract --------------------------------------------------------------------------------
-
-
 def trained_a_little(name, **changes):
     """In evaluation mode, with running statistics that are not those of the start."""
     model = make(name, **changes).train()
     with torch.no_grad():
-        model(pictures(32, seed=1))
+        model(images(32, seed=1))
     return model.eval()
 
 
 def check_that_all_learn(model):
-    inputs = pictures(16).to(memory_format=torch.channels_last)
+    inputs = images(16).to(memory_format=torch.channels_last)
     logits = model.train()(inputs)
     assert logits.shape == (16, 7)
     assert logits.dtype == torch.float32
@@ -133,7 +129,7 @@ def test_the_contract_of_every_network(name):
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
     # Evaluation is deterministic, and no image depends on the rest of its batch.
-    model, inputs = trained_a_little(name), pictures(64)
+    model, inputs = trained_a_little(name), images(64)
     with torch.no_grad():
         whole = model(inputs)
         assert torch.equal(model(inputs), whole)
@@ -167,7 +163,7 @@ def test_every_network_can_be_looked_into(name):
             hooks.enter_context(layer.module.register_forward_hook(record))
         hook = parts.head.register_forward_pre_hook(lambda module, inputs: features.append(inputs))
         hooks.enter_context(hook)
-        model(pictures(3))
+        model(images(3))
     assert len(sides) == len(parts.layers)
     assert sides == sorted(sides, reverse=True)
     assert features[0][0].shape == (3, parts.head.in_features)
@@ -183,12 +179,12 @@ def test_every_parameter_of_every_variant_learns(name, changes):
 )
 def test_an_exported_network_gives_the_logits_of_torch(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    model, inputs, path = trained_a_little(name), pictures(3), tmp_path / "model.onnx"
+    model, inputs, path = trained_a_little(name), images(3), tmp_path / "model.onnx"
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (pictures(2),), path, dynamo=True, opset_version=18, verbose=False,
+            model, (images(2),), path, dynamo=True, opset_version=18, verbose=False,
             input_names=["images"], dynamic_shapes=({0: batch},),
         )  # fmt: skip
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -201,15 +197,16 @@ def test_an_exported_network_gives_the_logits_of_torch(name, tmp_path):
 
 
 @every_model
-@pytest.mark.parametrize("size", [(8, 8), (32, 32), (33, 50), (64, 16)])
-@pytest.mark.parametrize("num_classes", [1, 2, 100])
+@pytest.mark.parametrize(
+    ("size", "num_classes"), [((8, 8), 2), ((32, 32), 1), ((33, 50), 100), ((64, 16), 2)]
+)
 def test_any_number_of_classes_and_any_size(name, size, num_classes):
     if min(size) < SMALLEST.get(name, 0):
         with pytest.raises(TenfoldError, match=f"too small for {name}.*data.image_size"):
             make(name, num_classes=num_classes, image_size=size)
         return
     model = make(name, num_classes=num_classes, image_size=size).eval()
-    assert model(pictures(2, size=size)).shape == (2, num_classes)
+    assert model(images(2, size=size)).shape == (2, num_classes)
 
 
 @every_model_with_dropout
@@ -219,7 +216,7 @@ def test_dropout_works_in_training_alone(name):
     model = make(name, dropout=0.5, **without_norms)
     if name == "pretrained":
         model.open("head")
-    inputs = pictures(4)
+    inputs = images(4)
     with torch.no_grad():
         assert not torch.equal(model.train()(inputs), model(inputs))
         evaluated = model.eval()(inputs)
@@ -231,19 +228,6 @@ def test_dropout_works_in_training_alone(name):
         assert not [m for m in none.modules() if isinstance(m, nn.Dropout)]
 
 
-@every_model_with_dropout
-@pytest.mark.parametrize("share", [0.2, 0.5])
-def test_the_asked_share_of_units_is_dropped(name, share):
-    model = make(name, dropout=share).train()
-    dropouts = [m for m in model.modules() if isinstance(m, nn.Dropout)]
-    assert dropouts
-    torch.manual_seed(0)
-    for dropout in dropouts:
-        kept = dropout(torch.ones(40_000))
-        assert (kept == 0).float().mean().item() == pytest.approx(share, abs=0.02)
-        assert kept.mean().item() == pytest.approx(1, abs=0.03)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -253,72 +237,13 @@ def test_the_asked_share_of_units_is_dropped(name, share):
 )
 def test_a_network_learns_a_handful_of_pictures_by_heart(name):
     model = make(name, **({"dropout": 0.0} if "dropout" in NETWORKS[name].keywords else {}))
-    inputs, labels = pictures(16), torch.arange(16) % 10
+    inputs, labels = images(16), torch.arange(16) % 10
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
     for _ in range(40):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
     assert (model(inputs).argmax(dim=1) == labels).all()
-
-
-# -- pictures that are too small -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("num_blocks", "size"), [(4, (8, 8)), (6, (32, 32)), (3, (64, 7))])
-def test_pictures_too_small_for_the_blocks_are_refused(num_blocks, size):
-    with pytest.raises(TenfoldError) as raised:
-        make("cnn", widths=(4,) * num_blocks, image_size=size)
-    message = str(raised.value)
-    assert f"{num_blocks} blocks halve {size[0]}x{size[1]} images to nothing" in message
-    assert "model.widths" in message
-    assert "data.image_size" in message
-
-
-@pytest.mark.parametrize(("num_blocks", "size"), [(3, (8, 8)), (5, (32, 32)), (2, (64, 7))])
-def test_pictures_just_large_enough_are_taken(num_blocks, size):
-    model = make("cnn", widths=(4,) * num_blocks, image_size=size)
-    assert model(pictures(2, size=size)).shape == (2, 10)
-
-
-# -- sizes ---------------------------------------------------------------------------------------
-
-
-def linear(inputs, outputs, *, norm):
-    """Weights, and a bias or the scale and shift of a batch norm."""
-    return inputs * outputs + (2 if norm == "batch" else 1) * outputs
-
-
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("widths", [(512, 256), (100,), ()])
-@pytest.mark.parametrize(("size", "num_classes"), [((32, 32), 10), ((28, 20), 3)])
-def test_the_size_of_an_ann_by_hand(widths, norm, size, num_classes):
-    expected, inputs = 0, 3 * size[0] * size[1]
-    for width in widths:
-        expected += linear(inputs, width, norm=norm)
-        inputs = width
-    expected += inputs * num_classes + num_classes
-    model = make("ann", widths=widths, norm=norm, image_size=size, num_classes=num_classes)
-    assert count_parameters(model) == expected
-
-
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("kernel_size", [1, 3, 5])
-@pytest.mark.parametrize(
-    ("widths", "dense"), [((32, 64, 128), (128,)), ((8,), ()), ((4, 6), (9, 5))]
-)
-def test_the_size_of_a_cnn_by_hand(widths, dense, kernel_size, norm):
-    expected, channels, side = 0, 3, 32
-    for width in widths:
-        expected += linear(channels * kernel_size**2, width, norm=norm)
-        channels, side = width, side // 2
-    inputs = channels * side * side
-    for width in dense:
-        expected += linear(inputs, width, norm=norm)
-        inputs = width
-    expected += inputs * 10 + 10
-    model = make("cnn", widths=widths, dense=dense, kernel_size=kernel_size, norm=norm)
-    assert count_parameters(model) == expected
 
 
 def test_sizes_written_out():
@@ -331,6 +256,8 @@ def test_sizes_written_out():
 PUBLISHED_SIZES = {
     # A transfer-learning project's baseline: conv 32, 64, 128 each pooled, dense 128.
     "about 357,000": ("cnn", {"norm": "none"}, 356_810),
+    # A thesis: conv 32, 64, 128 of 3x3 with pools, dense 512, 256, 10.
+    "dropout CNN": ("cnn", {"dense": (512, 256), "norm": "none", "dropout": 0.5}, 1_276_234),
     # conv 6 and 16 of 5x5, dense 120, 84, 10, as in PyTorch's tutorial: 62,006.
     "LeNet": ("lenet", {}, 62_006),
     # The summary that TensorFlow's tutorial prints.
@@ -398,6 +325,10 @@ def test_mobilenet_has_the_size_of_torchvision(width):
         ("wide_resnet", {"depth": 27}, "6 n . 4"),
         ("vit", {"width": 64, "heads": 5}, "multiple of 4 and of model.heads"),
         ("vit", {"patch": 32, "image_size": (16, 16)}, "too small for vit"),
+        *(
+            ("cnn", {"widths": (4,) * number, "image_size": size}, f"the {number} blocks of cnn")
+            for number, size in ((4, (8, 8)), (6, (32, 32)), (3, (64, 7)))
+        ),
     ],
 )
 def test_options_that_no_network_can_have_are_refused(name, options, message):
@@ -428,7 +359,7 @@ def test_a_wide_resnet_drops_values_in_training_alone():
     model, without, inputs = (
         make("wide_resnet", dropout=0.3).train(),
         make("wide_resnet", dropout=0.0),
-        pictures(4),
+        images(4),
     )
     with torch.no_grad():
         assert not torch.equal(model(inputs), model(inputs))
@@ -438,7 +369,7 @@ def test_a_wide_resnet_drops_values_in_training_alone():
 
 
 def test_the_last_pool_of_vgg_is_2x2_for_images_of_32_pixels():
-    model, inputs = trained_a_little("vgg"), pictures(2)
+    model, inputs = trained_a_little("vgg"), images(2)
     head = model[-1]
     with torch.no_grad():
         maps = model[: len(model) - 3](inputs)
@@ -450,7 +381,7 @@ def test_the_last_pool_of_vgg_is_2x2_for_images_of_32_pixels():
 
 def test_a_vision_transformer_tells_positions_apart_and_knows_no_other_order():
     model = make("vit").eval()
-    inputs = pictures(2)
+    inputs = images(2)
     moved = inputs.roll(8, dims=3)
     with torch.no_grad():
         assert not torch.allclose(model(moved), model(inputs), atol=1e-4)
@@ -476,14 +407,6 @@ def test_dropout_follows_the_first_dense_layers(layers, order):
     assert "".join(kind for kind in kinds if kind in "LD") == order
 
 
-def test_the_dropout_network_of_the_thesis_by_hand():
-    # conv 32, 64, 128 of 3x3 with pools, dense 512, 256, 10.
-    convolutions = 28 * 32 + (32 * 9 + 1) * 64 + (64 * 9 + 1) * 128
-    dense = (128 * 16 + 1) * 512 + 513 * 256 + 257 * 10
-    model = make("cnn", dense=(512, 256), norm="none", dropout=0.5)
-    assert count_parameters(model) == convolutions + dense == 1_276_234
-
-
 @pytest.mark.parametrize(
     ("depth", "first", "last", "expected"),
     [
@@ -498,15 +421,16 @@ def test_widths_grow_by_equal_ratios(depth, first, last, expected):
     assert growing_widths(depth, first, last) == expected
 
 
-@pytest.mark.parametrize("depth", range(1, 13))
-@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize(
+    ("depth", "kernel_size"), [(1, 3), (2, 5), (3, 3), (4, 5), (7, 3), (12, 3)]
+)
 def test_a_pyramid_has_its_depth_and_ends_at_four_pixels(depth, kernel_size):
     model = make("pyramid", depth=depth, kernel_size=kernel_size)
     convolutions = [m for m in model if isinstance(m, nn.Conv2d)]
     assert [c.kernel_size for c in convolutions] == [(kernel_size,) * 2] * depth
     assert [m for m in model if isinstance(m, nn.MaxPool2d)] != [] or depth == 1
     features = model[: [isinstance(m, nn.AdaptiveAvgPool2d) for m in model].index(True)]
-    side = features(pictures(2)).shape[-1]
+    side = features(images(2)).shape[-1]
     assert side == (4 if depth >= 4 else 32 >> (depth - 1))
 
 
@@ -514,7 +438,7 @@ def test_a_pyramid_has_its_depth_and_ends_at_four_pixels(depth, kernel_size):
 def test_the_stem_decides_the_resolution(stem, side):
     model = make("resnet", stem=stem).eval()
     features = model[: [isinstance(m, nn.AdaptiveAvgPool2d) for m in model].index(True)]
-    assert features(pictures(1)).shape == (1, 512, side, side)
+    assert features(images(1)).shape == (1, 512, side, side)
 
 
 def test_a_residual_block_adds_its_input():
@@ -542,15 +466,6 @@ def test_a_prelu_has_one_slope_for_each_layer():
         assert with_slopes - count_parameters(make(name)) == slopes
 
 
-def test_frozen_parameters_do_not_count():
-    model = make("ann", widths=(5,), norm="none")
-    for parameter in model[1].parameters():
-        parameter.requires_grad_(False)
-    assert count_parameters(model) == 5 * 10 + 10
-
-
-# -- what the layers do --------------------------------------------------------------------------
-
 FORMULAS = {
     "relu": lambda x: x.clamp(min=0),
     "leaky_relu": lambda x: torch.where(x > 0, x, 0.01 * x),
@@ -572,17 +487,18 @@ def test_activations_are_those_of_the_textbook(activation):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["batch", "batch_after", "none"])
 def test_a_block_is_convolution_norm_activation_pool_in_this_order(activation, norm):
     """Against the plain formula: pooling may come first only where that changes nothing."""
     model = make("cnn", widths=(6,), dense=(), activation=activation, norm=norm).eval()
-    convolution = model[0]
-    inputs = pictures(4)
+    convolution, inputs = model[0], images(4)
+    fresh, scale = (1 + 1e-5) ** 0.5, torch.linspace(-1, 1, 6)  # Mean 0 and variance 1.
     with torch.no_grad():
         values = nn.functional.conv2d(inputs, convolution.weight, convolution.bias, padding=1)
-        if norm == "batch":
-            values = values / (1 + 1e-5) ** 0.5  # fresh statistics: mean 0, variance 1
-        values = FORMULAS[activation](values)
+        values = FORMULAS[activation](values / fresh if norm == "batch" else values)
+        if norm == "batch_after":
+            model[2].weight.copy_(scale)  # A negative scale turns the pool around.
+            values = values / fresh * scale[:, None, None]
         pooled = values.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))
         expected = pooled.flatten(1) @ model[-1].weight.T + model[-1].bias
         torch.testing.assert_close(model(inputs), expected, atol=1e-4, rtol=1e-4)
@@ -591,24 +507,10 @@ def test_a_block_is_convolution_norm_activation_pool_in_this_order(activation, n
 def test_the_ann_is_a_product_of_matrices():
     model = make("ann", widths=(20,), norm="none", dropout=0.3).eval()
     _, first, *_, last = model
-    inputs = pictures(3)
+    inputs = images(3)
     with torch.no_grad():
         hidden = (inputs.reshape(3, -1) @ first.weight.T + first.bias).clamp(min=0)
         torch.testing.assert_close(model(inputs), hidden @ last.weight.T + last.bias)
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_a_norm_after_the_activation_comes_before_the_pool(activation):
-    model = make("cnn", widths=(6,), dense=(), activation=activation, norm="batch_after").eval()
-    convolution, inputs = model[0], pictures(4)
-    with torch.no_grad():
-        model[2].weight.copy_(torch.linspace(-1, 1, 6))  # a negative scale turns the pool around
-        values = nn.functional.conv2d(inputs, convolution.weight, convolution.bias, padding=1)
-        values = FORMULAS[activation](values) / (1 + 1e-5) ** 0.5
-        values = values * torch.linspace(-1, 1, 6)[:, None, None]
-        pooled = values.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))
-        expected = pooled.flatten(1) @ model[-1].weight.T + model[-1].bias
-        torch.testing.assert_close(model(inputs), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [18, 19, 27, 28, 32, 33])

@@ -12,12 +12,7 @@ from torch import nn
 from parts import build
 from tenfold.errors import TenfoldError
 from tenfold.models import Pretrained
-from tenfold.models.pretrained import (
-    ORDINARY,
-    parse_trains,
-    preprocessing_of,
-)
-from tenfold.models.weights import _packaged, _read, load_weights
+from tenfold.models.pretrained import ORDINARY, _packaged, _read, load_weights, preprocessing_of
 
 timm = pytest.importorskip("timm")
 
@@ -37,11 +32,8 @@ def same(first, second) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-# -- the network --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit", "test_resnet"])
-def test_pictures_of_any_size_become_logits(backbone):
+def test_images_of_any_size_become_logits(backbone):
     model = make(backbone, input_size=64).eval()
     with torch.inference_mode():
         for side in (16, 64):
@@ -59,7 +51,7 @@ def test_what_is_recommended_can_be_made(backbone):
         assert model(torch.randn(1, 3, side, side)).shape == (1, 3)
 
 
-def test_the_network_says_how_it_wants_its_pictures():
+def test_the_network_says_how_it_wants_its_images():
     wanted = preprocessing_of("resnet50")
     assert wanted.side == 224
     assert wanted.interpolation == "bicubic"
@@ -78,16 +70,17 @@ def test_the_head_is_what_the_recipe_says():
     assert [type(layer) for layer in make().head] == [nn.Linear]
 
 
-def test_a_network_that_timm_lacks_gives_the_choices():
-    with pytest.raises(TenfoldError, match=r"no network 'resnet51'; choose one of .*resnet50"):
-        make("resnet51")
-    with pytest.raises(TenfoldError, match=r"no network 'resnet50.wrong_tag'"):
-        make("resnet50.wrong_tag")
-
-
-def test_a_size_that_a_network_can_not_take_is_said():
-    with pytest.raises(TenfoldError, match=r"not take images of 100 pixels.*model.input_size"):
-        make("test_vit", input_size=100)
+@pytest.mark.parametrize(
+    ("backbone", "size", "said"),
+    [
+        ("resnet51", 32, r"no network 'resnet51'; choose one of .*resnet50"),
+        ("resnet50.wrong_tag", 32, r"no network 'resnet50.wrong_tag'"),
+        ("test_vit", 100, r"not take images of 100 pixels.*model.input_size"),
+    ],
+)
+def test_a_network_or_size_that_timm_lacks_is_said(backbone, size, said):
+    with pytest.raises(TenfoldError, match=said):
+        make(backbone, input_size=size)
 
 
 def test_without_timm_a_sentence_says_what_to_install(monkeypatch):
@@ -101,9 +94,6 @@ def test_without_timm_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(TenfoldError, match=r"pip install '\.\[pretrained\]'"):
         make()
-
-
-# -- what learns --------------------------------------------------------------------------------
 
 
 def test_resnet50_has_as_many_numbers_as_were_published():
@@ -146,52 +136,28 @@ def test_networks_whose_blocks_are_not_known_train_all_the_same(backbone):
     assert trainable(model) == sum(p.numel() for p in model.head.parameters())
     with pytest.raises(TenfoldError, match=r"blocks .* are not known to timm"):
         model.open("last 1 blocks")
+    with pytest.raises(TenfoldError, match=r"has \d+ layers, so its last 999 layers"):
+        model.open("last 999 layers")
     assert model.layers_with_maps() == () or backbone == "poolformer_s12"
 
 
-def test_more_blocks_than_there_are_is_said():
-    with pytest.raises(TenfoldError, match=r"has \d+ blocks, so its last 99 blocks"):
-        make().open("last 99 blocks")
-
-
-@pytest.mark.parametrize("wrong", ["", "heads", "last 0 blocks", "last blocks", "first 3 blocks"])
-def test_what_trains_must_be_known(wrong):
-    with pytest.raises(ValueError, match=f"^{wrong}$"):
-        parse_trains(wrong)
-    assert parse_trains("last 12 layers") == (12, "layers")
-    assert parse_trains("last 1 block") == (1, "blocks")
-
-
-def test_statistics_of_norms_are_kept_unless_they_are_to_be_learnt():
+@pytest.mark.parametrize(
+    ("trains", "norms"), [("all", "kept"), ("all", "learnt"), ("last 1 block", "learnt")]
+)
+def test_statistics_of_norms_are_kept_unless_they_are_to_be_learnt(trains, norms):
     model = make()
-    model.open("all")
+    model.open(trains, norms=norms)
     model.train()
-    norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    before = [norm.running_mean.clone() for norm in norms]
+    own = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [norm.running_mean.clone() for norm in own]
     inputs = torch.randn(8, 3, 32, 32)
-    learning = model(inputs)
-    assert all(torch.equal(norm.running_mean, b) for norm, b in zip(norms, before, strict=True))
-    # So that a head which was trained on features sees the same in the next stage.
-    assert torch.allclose(learning, model.eval()(inputs), atol=1e-5)
-    model.open("all", norms="learnt")
-    model.train()
-    model(inputs)
-    assert not any(torch.equal(norm.running_mean, b) for norm, b in zip(norms, before, strict=True))
-
-
-def test_norms_that_do_not_learn_keep_their_statistics():
-    model = make()
-    model.open("last 1 block", norms="learnt")
-    model.train()
-    norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    before = [norm.running_mean.clone() for norm in norms]
-    model(torch.randn(8, 3, 32, 32))
-    for norm, mean in zip(norms, before, strict=True):
-        assert torch.equal(norm.running_mean, mean) != norm.weight.requires_grad
-    assert {norm.weight.requires_grad for norm in norms} == {True, False}
-
-
-# -- weights ------------------------------------------------------------------------------------
+    outputs = model(inputs)
+    for norm, mean in zip(own, before, strict=True):
+        learns = norms == "learnt" and norm.weight.requires_grad
+        assert torch.equal(norm.running_mean, mean) != learns
+    if norms == "kept":
+        # So that a head which was trained on features sees the same in the next stage.
+        assert torch.allclose(outputs, model.eval()(inputs), atol=1e-5)
 
 
 def test_the_packaged_weights_are_those_of_the_network():
@@ -254,20 +220,16 @@ def test_a_state_dict_is_taken_in_its_order_under_any_names(tmp_path):
     assert same(model.backbone.state_dict(), other.backbone.state_dict())
 
 
-def test_norms_in_another_order_are_not_taken_by_order(tmp_path):
+def test_weights_of_another_network_or_in_another_order_are_refused(tmp_path):
+    save_file(make("test_vit").backbone.state_dict(), tmp_path / "vit.safetensors")
     tensors = list(make().backbone.state_dict().items())
     at = next(i for i, (name, _) in enumerate(tensors) if name.endswith("running_mean"))
     tensors[at], tensors[at + 1] = tensors[at + 1], tensors[at]
     renamed = {f"_other{i}.{name.split('.')[-1]}": t for i, (name, t) in enumerate(tensors)}
-    torch.save(renamed, tmp_path / "w.pth")
-    with pytest.raises(TenfoldError, match="does not fit test_efficientnet"):
-        load_weights(make(), str(tmp_path / "w.pth"))
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    save_file(make("test_vit").backbone.state_dict(), tmp_path / "vit.safetensors")
-    with pytest.raises(TenfoldError, match=r"vit.safetensors does not fit test_efficientnet"):
-        load_weights(make(), str(tmp_path / "vit.safetensors"))
+    save_file(renamed, tmp_path / "norms.safetensors")
+    for name in ("vit.safetensors", "norms.safetensors"):
+        with pytest.raises(TenfoldError, match=rf"{name} does not fit test_efficientnet"):
+            load_weights(make(), str(tmp_path / name))
 
 
 class Hostile:
@@ -330,10 +292,3 @@ def test_without_the_hub_a_sentence_says_what_to_do(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(TenfoldError, match=r"neither on this machine nor to be had.*model.weights"):
         load_weights(make("resnet18"), "auto")
-
-
-def test_random_weights_are_a_choice():
-    model = make()
-    before = {name: t.clone() for name, t in model.backbone.state_dict().items()}
-    assert load_weights(model, "none") == "random weights"
-    assert same(before, model.backbone.state_dict())

@@ -15,8 +15,8 @@ def make(**changes):
     return model.to(memory_format=torch.channels_last)
 
 
-def pictures(number=40, size=32, seed=0):
-    """Smooth pictures whose channels are alike, as those of the world are."""
+def images(number=40, size=32, seed=0):
+    """Smooth images whose channels are alike, as those of the world are."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(number, 3, size // 4, size // 4, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
@@ -30,7 +30,7 @@ def pictures(number=40, size=32, seed=0):
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_first_layer_decorrelates_patches(size):
     model = make(whitening_size=size)
-    inputs = pictures()
+    inputs = images()
     model.whiten(inputs)
     width = 3 * size**2
     outputs = model.whitening(inputs)
@@ -50,22 +50,18 @@ def test_the_first_layer_decorrelates_patches(size):
 
 def test_the_first_layer_keeps_its_filters_and_learns_its_bias():
     model = make()
-    model.whiten(pictures())
+    model.whiten(images())
     assert not model.whitening.weight.requires_grad
     assert model.whitening.bias.requires_grad
     assert not model.whitening.bias.any()
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(not n.weight.requires_grad and n.bias.requires_grad for n in norms)
 
 
 def test_convolutions_begin_as_the_identity():
     convolution = make().groups[1].first[0]
     inputs = torch.randn(2, 16, 8, 8)
     torch.testing.assert_close(convolution(inputs)[:, :16], inputs)
-
-
-def test_norms_learn_their_bias_alone():
-    norms = [m for m in make().modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert norms
-    assert all(not n.weight.requires_grad and n.bias.requires_grad for n in norms)
 
 
 @pytest.mark.parametrize(("pool_first", "sides"), [(False, [31, 15]), (True, [31, 7])])
@@ -75,7 +71,7 @@ def test_pools_come_before_or_after_the_first_convolution(pool_first, sides):
     for group in model.groups:
         convolution = next(m for m in group.first if isinstance(m, torch.nn.Conv2d))
         convolution.register_forward_hook(lambda module, given, found: seen.append(found.shape[2]))
-    model(pictures(2))
+    model(images(2))
     assert seen == sides
 
 
@@ -94,13 +90,13 @@ def test_a_group_has_as_many_convolutions_as_asked_for(depth, shortcut):
 
 
 @pytest.mark.parametrize("size", [20, 27, 32, 40])
-def test_one_network_takes_pictures_of_any_size(size):
-    assert make().eval()(pictures(3, size=size)).shape == (3, 5)
+def test_one_network_takes_images_of_any_size(size):
+    assert make().eval()(images(3, size=size)).shape == (3, 5)
 
 
 def test_logits_are_the_head_over_the_number_of_features():
     model = make().eval()
-    inputs = pictures(3)
+    inputs = images(3)
     features = model.groups(model.activation(model.whitening(inputs))).amax(dim=(2, 3))
     torch.testing.assert_close(model(inputs), features @ model.head.weight.T / 32)
     assert model.head.weight.std().item() == pytest.approx(1, abs=0.15)

@@ -4,10 +4,10 @@ import json
 import math
 import pickle
 import re
+from functools import reduce
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes
@@ -44,16 +44,6 @@ def test_a_shipped_recipe_loads_says_what_it_is_and_survives_json(name):
     assert recipe_from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
     header = [line for line in shipped_recipes()[name].splitlines() if line.startswith("#")]
     assert any("command" in line and f"tenfold train {name}" in line for line in header)
-
-
-def test_the_two_recipes_of_the_demo_are_shipped():
-    assert {"ann", "cnn"} <= set(shipped_recipes())
-    assert load_recipe("ann").model.name == "ann"
-    assert load_recipe("cnn").model.name == "cnn"
-
-
-def test_an_empty_recipe_has_the_defaults():
-    assert recipe_from_dict({}) == Recipe()
 
 
 @pytest.mark.parametrize(("table", "name"), PARTS)
@@ -102,12 +92,6 @@ def test_the_recipe_of_a_run_folder_is_loadable(tmp_path):
     assert load_recipe(path, ["training.epochs=1"]).training.epochs == 1
 
 
-@pytest.mark.parametrize("folder", ["with some spaces", "Bilder-für-Ωμέγα-猫", "x" * 200])
-def test_row_17_recipes_in_strange_folders(tmp_path, folder):
-    (tmp_path / folder).mkdir()
-    assert load_recipe(write(tmp_path / folder, "seed = 4")).seed == 4
-
-
 @pytest.mark.parametrize(
     ("override", "path", "value"),
     [
@@ -126,9 +110,7 @@ def test_row_17_recipes_in_strange_folders(tmp_path, folder):
     ],
 )
 def test_overrides_are_written_as_in_toml_or_as_bare_words(override, path, value):
-    found = load_recipe("cnn", [override])
-    for key in path.split("."):
-        found = getattr(found, key)
+    found = at(load_recipe("cnn", [override]), path)
     assert found == value
     assert type(found) is type(value)
 
@@ -158,18 +140,6 @@ def test_another_normalisation_drops_the_mean_and_deviation_that_were_given():
     given = ["data.std=[1, 1, 1]", "data.mean=[0, 0, 0]", "data.normalisation=given"]
     assert load_recipe("cnn", given).data.std == (1.0, 1.0, 1.0)
     assert load_recipe("lenet", given).data.mean == (0.0, 0.0, 0.0)
-
-
-def test_another_data_set_keeps_the_splits():
-    overrides = ["data.validation_size=500", "data.name=digits"]
-    data = load_recipe("cnn", overrides).data
-    assert (data.name, data.validation_size) == ("digits", 500.0)
-
-
-def test_overrides_leave_the_next_recipe_alone():
-    before = load_recipe("cnn")
-    load_recipe("cnn", ["model.widths=[8]", "optimizer.name=adam"])
-    assert load_recipe("cnn") == before
 
 
 @pytest.mark.parametrize(
@@ -222,6 +192,16 @@ def test_a_wrong_type_is_named_with_what_was_expected(values, said):
     assert said in error_of(values)
 
 
+def nested(path, value):
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+def at(recipe, path):
+    return reduce(getattr, path.split("."), recipe)
+
+
 IMPOSSIBLE = {
     "seed": [-1],
     "name": ["", "  ", "a/b", "..", ".", "a\\b", "a\nb", "nul\x00", "a:b"],
@@ -272,18 +252,9 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [(path, value) for path, values in IMPOSSIBLE.items() for value in values]
-)
-def test_an_impossible_value_is_named_with_what_was_expected(path, value):
-    values = {path: value}
-    for key in reversed(path.split(".")):
-        values = {key: values.pop(path, values)}
-    assert re.search(rf"{re.escape(path)}(\[\d+\])? must be ", error_of(values))
-
-
-@pytest.mark.parametrize(
     ("values", "path"),
     [
+        *((nested(path, value), path) for path, each in IMPOSSIBLE.items() for value in each),
         ({"optimizer": {"name": "adam", "betas": [0.9]}}, "optimizer.betas"),
         ({"optimizer": {"name": "adamw", "betas": [0.9, 1.0]}}, "optimizer.betas"),
         ({"optimizer": {"momentum": 0, "nesterov": True}}, "optimizer.nesterov"),
@@ -324,7 +295,7 @@ def test_an_impossible_value_is_named_with_what_was_expected(path, value):
         ),
     ],
 )
-def test_an_impossible_value_of_a_variant_is_named(values, path):
+def test_an_impossible_value_is_named_with_what_was_expected(values, path):
     assert re.search(rf"{re.escape(path)}(\[\d+\])? must be ", error_of(values))
 
 
@@ -344,10 +315,7 @@ def test_an_impossible_value_of_a_variant_is_named(values, path):
     ],
 )
 def test_values_at_the_edge_are_allowed(values, path, value):
-    found = recipe_from_dict(values)
-    for key in path.split("."):
-        found = getattr(found, key)
-    assert found == value
+    assert at(recipe_from_dict(values), path) == value
 
 
 @pytest.mark.parametrize("override", ["optimizer.lr", "=3", "optimizer.=3", ".lr=3", ""])
@@ -411,13 +379,6 @@ def test_a_path_without_a_recipe_is_named(tmp_path, monkeypatch, name):
     Path("folder.toml").mkdir()
     with pytest.raises(TenfoldError, match="There is no recipe"):
         load_recipe(name)
-
-
-def test_recipes_are_values():
-    recipe = Recipe()
-    with pytest.raises(ValidationError, match="frozen"):
-        recipe.seed = 1
-    assert hash(recipe) == hash(Recipe())
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 from pydantic import Field
-from torch import nn
 
 from tenfold import own_parts, registry
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import load
 from tenfold.recipe import load_recipe, recipe_from_dict
-from tenfold.recipe.json_schema import json_schema
+from tenfold.recipe.models import json_schema
 from tenfold.training.train import TrainOptions, train
 
 NETWORK = """
@@ -73,13 +72,18 @@ def test_a_signature_is_the_schema_of_its_options():
         """What it is.
 
         And more.
+
+        kind: Which of them
+            is meant.
+        rate: How fast.
         """
 
     options = registry.Part("network", "mine", part).options
     assert set(options.model_fields) == {"name", "width", "kind", "sizes", "rate"}
     assert options.__doc__ == "What it is."
     assert options().options() == {"width": 4, "kind": "a", "sizes": (1, 2), "rate": 0.5}
-    assert options.model_fields["width"].description == "Channels."
+    found = {key: options.model_fields[key].description for key in ("width", "kind", "rate")}
+    assert found == {"width": "Channels.", "kind": "Which of them is meant.", "rate": "How fast."}
     assert options(rate=1).rate == 1.0
 
 
@@ -215,10 +219,6 @@ def test_the_json_schema_knows_every_table_and_part():
     training = schema["$defs"]["TrainingOptions"]["properties"]
     assert training["batch_size"]["maximum"] == 10**6
     assert recipe_from_dict({}).to_dict().keys() == schema["properties"].keys()
-
-
-def test_networks_are_modules():
-    assert isinstance(recipe().model(num_classes=2, image_size=(8, 8)), nn.Module)
 
 
 AUGMENTATION = """

@@ -6,7 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -17,7 +17,6 @@ from tenfold.run import (
     command_line,
     create_run,
     describe_environment,
-    now,
     open_run,
     peak_memory_bytes,
     runs_of,
@@ -55,28 +54,14 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_paths_are_those_of_the_design(tmp_path):
+def test_paths_are_those_of_the_design_and_a_result_finishes_a_run(tmp_path):
     run = RunFolder(tmp_path / "runs" / "cnn" / "3")
-    names = {
-        run.recipe: "recipe.json",
-        run.provenance: "provenance.json",
-        run.metrics: "metrics.jsonl",
-        run.timings: "timings.jsonl",
-        run.checkpoints: "checkpoint",
-        run.model: "model.safetensors",
-        run.predictions("test"): "predictions-test.npz",
-        run.predictions("validation"): "predictions-validation.npz",
-        run.result: "result.json",
-        run.report: "report.html",
-    }
-    assert {path.name for path in names} == set(names.values())
-    assert all(path == run.path / name for path, name in names.items())
+    names = ["recipe.json", "metrics.jsonl", "checkpoint", "predictions-test.npz", "result.json"]
+    paths = [run.recipe, run.metrics, run.checkpoints, run.predictions("test"), run.result]
+    assert paths == [run.path / name for name in names]
     assert not run.path.exists()
-
-
-def test_a_run_is_finished_once_it_has_a_result(tmp_path):
-    run = RunFolder(tmp_path)
     assert not run.is_finished()
+    run.path.mkdir(parents=True)
     run.result.write_text("{}")
     assert run.is_finished()
 
@@ -161,7 +146,7 @@ def test_row_15_one_process_is_no_exception(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("note", ["", "[]", "null", '{"process": 1}', "\x00"])
+@pytest.mark.parametrize("note", ["", "[]", '{"process": 1}'])
 def test_row_15_a_note_that_says_nothing_is_no_hindrance(tmp_path, holder, note):
     run = RunFolder(tmp_path / "run")
     (run.path / "writer.json").write_text(note)
@@ -180,51 +165,6 @@ def test_row_16_the_lock_of_a_killed_process_is_free(tmp_path, holder):
         note = json.loads((run.path / "writer.json").read_text())
         assert note["process"] == os.getpid()
     assert not (run.path / "writer.json").exists()
-
-
-def test_the_folder_is_free_again_after_an_error(tmp_path):
-    run = RunFolder(tmp_path / "run")
-    with pytest.raises(ZeroDivisionError), run.writer():
-        raise ZeroDivisionError
-    assert not run.is_held()
-    with run.writer():
-        pass
-
-
-READ_ONLY = """
-import os, sys
-from pathlib import Path
-import filelock
-from tenfold.errors import TenfoldError
-from tenfold.run import RunFolder, create_run
-
-runs = Path(sys.argv[1])
-if os.geteuid() == 0:
-    os.setgroups([])
-    os.setuid(65534)
-def hold():
-    with RunFolder(runs / "1").writer():
-        pass
-for action in (hold, lambda: create_run(runs, "cnn")):
-    try:
-        action()
-    except TenfoldError as error:
-        print(error)
-"""
-
-
-def test_row_07_a_read_only_folder_is_refused_at_once(tmp_path, run_python):
-    runs = tmp_path / "runs"
-    (runs / "1").mkdir(parents=True)
-    (runs / "1").chmod(0o555)
-    runs.chmod(0o555)
-    done = run_python(READ_ONLY, runs)
-    runs.chmod(0o755)
-    (runs / "1").chmod(0o755)
-    assert done.returncode == 0, done.stderr
-    assert [line.count("can't be written (Permission denied)") for line in done.stdout.splitlines()]
-    assert len(done.stdout.splitlines()) == 2
-    assert not list((runs / "1").iterdir())
 
 
 def test_lines_are_one_json_value_each(tmp_path):
@@ -256,13 +196,6 @@ def test_the_command_line_is_that_of_the_user(monkeypatch):
     assert command_line() == "tenfold demo"
     monkeypatch.setattr(sys, "argv", ["/home/me/experiment.py"])
     assert command_line() == "experiment.py"
-
-
-def test_the_time_is_utc_to_the_second():
-    moment = datetime.fromisoformat(now())
-    assert moment.utcoffset() == timedelta(0)
-    assert abs(datetime.now(UTC) - moment) < timedelta(seconds=5)
-    assert moment.microsecond == 0
 
 
 def test_peak_memory_counts_what_this_process_touched_and_freed(run_python):

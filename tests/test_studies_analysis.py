@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fabricated_study_runs import NUM_PICTURES, Made, answers, make_run, make_study, three
+from fabricated_study_runs import NUM_PICTURES, Made, answers, make_study, three
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.files import read_json, write_json
@@ -96,14 +96,6 @@ def test_each_variant_is_compared_with_the_baseline_on_the_same_pictures(
     assert "correction for 2 comparisons" in leaky["sentence"]
     assert swish["p_holm"] > 0.5
     assert swish["sentence"].startswith("No difference between Swish and ReLU is shown: ")
-
-
-def test_the_report_reads_what_is_written(activations: Path) -> None:
-    summarise_study(activations)
-    study = read_study(activations)
-    assert [variant.label for variant in study.variants] == ["ReLU", "Leaky ReLU", "Swish"]
-    assert study.comparisons[0].num_seeds == (3, 3)
-    assert not study.was_cut_short
 
 
 def test_the_order_of_pictures_in_a_file_does_not_matter(activations: Path) -> None:
@@ -309,13 +301,6 @@ def test_a_study_that_was_cut_short_says_what_was_run(tmp_path: Path) -> None:
     assert read_study(folder).was_cut_short
 
 
-def test_failures_for_one_reason_are_one_finding(tmp_path: Path) -> None:
-    folder = make_study(tmp_path / "s", {"ReLU": three(0, 0, 0, status="No memory.")})
-    summary = summarise_study(folder).to_dict()
-    assert len(summary["failures"]) == 3
-    assert story.failures(read_study(folder)) == ("ReLU,seed=0 and 2 more failed: No memory.",)
-
-
 def test_a_study_without_a_finished_run_has_a_summary_too(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "s", {"ReLU": [], "Swish": []}, planned={"ReLU": [0, 1]})
     summary = summarise_study(folder).to_dict()
@@ -348,9 +333,8 @@ def test_runs_of_other_pictures_are_named(tmp_path: Path) -> None:
     runs = three(0.7, 0.71)
     old = replace(runs[0], checksum="01d")
     folder = make_study(tmp_path / "s", {"ReLU": three(0.6, 0.61), "Swish": [old, *runs[1:]]})
-    assert the_finding(summarise_study(folder).to_dict(), "images of") == (
-        "Swish, seed 0 saw other images of cifar10 than ReLU, seed 0 and 2 more, so their "
-        "results can't be compared; train those again whose data were changed since."
+    assert the_finding(summarise_study(folder).to_dict(), "different images").startswith(
+        "The runs of Swish saw different images, since their data were changed"
     )
 
 
@@ -379,15 +363,11 @@ def test_what_cannot_be_matched_is_left_out_of_the_comparisons_and_named(tmp_pat
         "one lost": [Made(0, 0.7), Made(1, 0.7), Made(2, 0.7, predictions=False)],
     }
     summary = summarise_study(make_study(tmp_path / "s", variants)).to_dict()
-    assert [c["variant"] for c in summary["comparisons"]] == ["overlapping", "one lost"]
-    assert summary["comparisons"][1]["n"] == [2, 2]
+    assert [c["variant"] for c in summary["comparisons"]] == ["one lost"]
+    assert summary["comparisons"][0]["n"] == [2, 2]
     assert the_finding(summary, "can't be compared") == (
-        "lost and elsewhere can't be compared with ReLU: their runs kept no predictions of the "
-        "same test images."
-    )
-    assert the_finding(summary, "compared on") == (
-        "overlapping and ReLU are compared on the 600 images that all their runs predicted, of "
-        "1,000."
+        "lost, elsewhere and overlapping can't be compared with ReLU: their runs kept no "
+        "predictions of the same test images."
     )
 
 
@@ -403,27 +383,6 @@ def test_several_machines_are_all_listed(tmp_path: Path) -> None:
     summary = summarise_study(make_study(tmp_path / "s", variants)).to_dict()
     assert summary["machine"] is None
     assert [machine["device"] for machine in summary["machines"]] == ["cpu", "cuda"]
-
-
-def test_a_plan_of_an_earlier_version_has_a_variant_for_each_combination(tmp_path: Path) -> None:
-    folder = tmp_path / "lr"
-    folder.mkdir()
-    trials = []
-    for overrides in ([], ["optimizer.lr=0.1", "model.dropout=0"]):
-        for seed in (0, 1):
-            name = ",".join([*overrides, f"seed={seed}"])
-            recipe = {"name": "cnn", "seed": seed, "model": {"name": "cnn"}}
-            trials.append({"trial": name, "overrides": overrides, "seed": seed, "recipe": recipe})
-            make_run(folder, name, Made(seed, 0.6 + 0.01 * seed))
-    write_json(folder / "study.json", {"recipe": "cnn", "trials": trials})
-    summary = summarise_study(folder).to_dict()
-    assert (summary["name"], summary["title"], summary["question"]) == ("lr", "lr", "")
-    assert [(v["label"], v["seeds"]) for v in summary["variants"]] == [
-        ("cnn", [0, 1]),
-        ("optimizer.lr=0.1, model.dropout=0", [0, 1]),
-    ]
-    assert (summary["baseline"], summary["comparisons"], summary["limits"]) == (None, [], [])
-    read_study(folder)
 
 
 def test_row_e_what_is_no_study_or_damaged_is_named(tmp_path: Path, activations: Path) -> None:

@@ -14,10 +14,11 @@ from tenfold.studies.definition import (
     Variant,
     adjust,
     choose_study,
+    command_of,
+    load_trials,
     shipped_studies,
 )
-from tenfold.studies.planning import agree_on_plan, command_of, load_trials
-from tenfold.studies.running import run_study
+from tenfold.studies.running import agree_on_plan, run_study
 
 STUDY = """
 title = "Which activation function?"
@@ -168,11 +169,11 @@ def test_row_e_what_does_not_fit_is_named_with_the_file(
         ('recipe = "cnn"', 'recipe = "ccn"', r"ReLU: There is no recipe 'ccn' \(did you mean"),
         ("own/leaky.toml", "own/leak.toml", "Leaky ReLU: There is no recipe '.*own/leak.toml'"),
         ("batch_size=64", "batch_sise=64", "Leaky ReLU: .*batch_sise"),
-        ("epoch = 10", "epoch = 15", "Leaky ReLU: a result is published for epoch 15, which is"),
+        ("epoch = 10", "epoch = 15", "Leaky ReLU: a published result is of .* epoch 15; add it"),
         (
             "training.batch_size=64",
             "evaluation.training_mode=false",
-            "Leaky ReLU: a result is published in training mode, .*_mode = true",
+            "Leaky ReLU: a published result is of .*_mode = true",
         ),
     ],
 )

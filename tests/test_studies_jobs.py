@@ -19,8 +19,7 @@ from tenfold import engine
 from tenfold.errors import InterruptedRunError, TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.run import RunFolder
-from tenfold.studies.records import Record
-from tenfold.studies.running import RunOptions, begun_with
+from tenfold.studies.running import Record, RunOptions, begun_with
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and kills as POSIX does")
 
@@ -260,64 +259,4 @@ def test_other_threads_than_those_of_finished_runs_are_told_of(
     assert "--threads" not in caplog.text
     (tmp_path / "runs" / NAMES[0] / "result.json").unlink()
     drive(tmp_path, threads=2)
-    assert "with --threads 3, and the others will be with 2" in caplog.text
-
-
-REAL_RECIPE = """
-[data]
-name = "digits"
-
-[model]
-name = "ann"
-widths = [16]
-
-[training]
-epochs = 120
-"""
-REAL_STUDY = ["study", "digits.toml", "--grid", "optimizer.lr=0.05,0.02,1e30", "--threads", "1"]
-
-
-def begin_real_study(folder: Path, *options: str) -> commands.Command:
-    folder.mkdir(exist_ok=True)
-    (folder / "digits.toml").write_text(REAL_RECIPE)
-    return commands.start([*REAL_STUDY, *options, "--no-report"], folder=folder)
-
-
-def bits_of(folder: Path) -> dict[str, tuple[bytes, ...]]:
-    """Weights and logs of the finished runs."""
-    from safetensors.numpy import load_file
-
-    bits = {}
-    for record in records_of(folder):
-        if record.status == "finished":
-            run = RunFolder(folder / record.run)
-            weights = [array.tobytes() for _, array in sorted(load_file(run.model).items())]
-            bits[record.trial] = (*weights, run.metrics.read_bytes())
-    return bits
-
-
-@pytest.mark.long
-def test_rows_32_and_34_with_real_training(tmp_path: Path) -> None:
-    undisturbed = begin_real_study(tmp_path / "undisturbed")
-    assert undisturbed.wait() == 1, undisturbed.output
-    expected = bits_of(tmp_path / "undisturbed/studies/digits")
-    assert list(expected) == ["lr-0.05,seed=0", "lr-0.02,seed=0"]
-
-    folder, study = tmp_path / "disturbed", tmp_path / "disturbed/studies/digits"
-    checkpoints = [study / "runs" / name / "checkpoint" for name in expected]
-    stopped = begin_real_study(folder, "--jobs", "2")
-    stopped.wait_for(lambda: all(any(path.glob("*.json")) for path in checkpoints))
-    stopped.signal(signal.SIGTERM)
-    assert stopped.wait() == 75, stopped.output
-    assert "with 2 under way; everything is saved" in stopped.output
-    killed = begin_real_study(folder, "--jobs", "2")
-    sessions = [study / "runs" / name / "provenance.json" for name in expected]
-    killed.wait_for(lambda: all(len(read_json(path)["sessions"]) == 2 for path in sessions))
-    killed.kill()
-    resumed = begin_real_study(folder, "--jobs", "2")
-    assert resumed.wait() == 1, resumed.output
-    assert bits_of(study) == expected
-    assert "lower optimizer.lr" in str(records_of(study)[2].error)
-    run = sessions[0].parent
-    command = read_json(sessions[0])["sessions"][0]["command"]
-    assert command.startswith(f"tenfold train {run / 'recipe.json'} --folder {run} ")
+    assert "repeat the command with --threads 3" in caplog.text

@@ -1,6 +1,5 @@
 """Finished runs of equal recipes are taken over, and only those."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tenfold.files import read_json, write_json
 from tenfold.locks import hold
 from tenfold.recipe import Recipe
 from tenfold.run import RunFolder, describe_environment
-from tenfold.studies.planning import load_trials
+from tenfold.studies.definition import load_trials
 from tenfold.studies.running import StudyOptions, StudyOutcome, run_study
 from tenfold.studies.takeover import take_over
 
@@ -57,17 +56,6 @@ def source(tmp_path: Path, recipe: Path) -> Path:
     """A finished study of two runs."""
     study(tmp_path / "first", recipe)
     return tmp_path / "first"
-
-
-def test_a_run_that_was_not_evaluated_on_the_test_pictures_is_not_taken_over(
-    tmp_path: Path, recipe: Path, source: Path
-) -> None:
-    result = source / "runs/lr-0.1,seed=0/result.json"
-    values = read_json(result)
-    del values["splits"]["test"]
-    write_json(result, values)
-    outcome = study(tmp_path / "second", recipe, reuse=(source,))
-    assert (outcome.num_reused, outcome.num_run) == (1, 1)
 
 
 def test_runs_on_data_without_test_pictures_are_taken_over(tmp_path: Path) -> None:
@@ -192,25 +180,3 @@ def test_what_is_not_equal_is_trained(
 def test_row_e_a_place_without_runs_is_named(tmp_path: Path, recipe: Path) -> None:
     with pytest.raises(TenfoldError, match=r"--reuse .*nowhere is neither the folder of a study"):
         study(tmp_path / "second", recipe, reuse=(tmp_path / "nowhere",))
-
-
-def test_a_notice_says_how_many(
-    tmp_path: Path, recipe: Path, source: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, logger="tenfold"):
-        study(tmp_path / "second", recipe, seeds=2, reuse=(source,))
-    assert "2 of 4 runs are taken over from elsewhere." in caplog.text
-    assert "was made with" not in caplog.text
-
-
-def test_runs_of_other_versions_are_told_of(
-    tmp_path: Path, recipe: Path, source: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = source / "runs/lr-0.1,seed=0/provenance.json"
-    provenance = read_json(path)
-    provenance["libraries"]["torch"] = "1.0"
-    write_json(path, provenance)
-    study(tmp_path / "second", recipe, reuse=(source,))
-    now = describe_environment()["libraries"]["torch"]
-    assert f"lr-0.1,seed=0 was made with torch 1.0, now {now}; its result may not" in caplog.text
-    assert "lr-0.2,seed=0 was made with" not in caplog.text

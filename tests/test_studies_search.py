@@ -172,12 +172,16 @@ def test_another_search_in_the_same_folder_is_refused(copied: Path) -> None:
     [
         (["seed=1"], SPACE, "seed was 0 and is 1 now"),
         (["description='other words'"], SPACE, None),
-        ([], LR, "it searches training.batch_size, which was not asked for now"),
-        ([], SPACE.replace("0.3", "0.2"), "the range of optimizer.lr is another one than it was"),
+        ([], LR, "the range of training.batch_size is not what it was, or is new"),
+        (
+            [],
+            SPACE.replace("0.3", "0.2"),
+            "the range of optimizer.lr is not what it was, or is new",
+        ),
         (
             [],
             SPACE + "model.activation = {choices = ['relu', 'elu']}\n",
-            "it does not search model.activation",
+            "the range of model.activation is not what it was, or is new",
         ),
     ],
 )
@@ -195,6 +199,32 @@ def test_what_tells_two_searches_apart(
         )
 
     assert describe_difference(plan([], SPACE), plan(overrides, space)) == sentence
+
+
+OWN_NETWORK = """
+from torch import nn
+
+def net(*, num_classes: int, image_size: tuple[int, int], width: int = 8) -> nn.Module:
+    features = 3 * image_size[0] * image_size[1]
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(features, width), nn.ReLU(), nn.Linear(width, num_classes)
+    )
+"""
+
+
+def test_a_part_of_ones_own_is_found_beside_its_recipe_in_another_folder(tmp_path: Path) -> None:
+    prepare(tmp_path, '"model.width" = {choices = [8, 16]}\n')
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/my.py").write_text(OWN_NETWORK)
+    tables = ["[data]", "validation_size = 64", "[model]", 'name = "my.py:net"']
+    (tmp_path / "own/tiny.toml").write_text("\n".join([*tables, "[training]", "epochs = 1\n"]))
+    command = ["own/tiny.toml" if a == "tiny.toml" else a for a in arguments(trials=2)]
+    found = commands.run(command, folder=tmp_path)
+    assert found.wait() == 0, found.output
+    assert states(tmp_path) == {"complete": 2}
+    best = tmp_path / "tunes/tiny/best.toml"
+    assert load_recipe(best).model.name == "my.py:net"
+    assert (best.parent / "my.py").read_text() == OWN_NETWORK
 
 
 def test_the_time_is_kept_and_the_trial_in_training_put_back(tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import commands
@@ -41,21 +39,6 @@ class TakeTogether:
             real(*arguments)
 
         running._Driver.run = run  # type: ignore[method-assign]
-
-
-@pytest.mark.long  # In make test, two share a data base from folders of their own.
-def test_two_processes_share_the_trials_of_one_folder(tmp_path: Path) -> None:
-    folder = prepare(tmp_path)
-    command = arguments("--json", trials=5)
-    both = [commands.start(command, folder=folder, before=TakeTogether()) for _ in range(2)]
-    assert [command.wait() for command in both] == [0, 0], both[0].output + both[1].output
-    trials = summary(folder)["trials"]
-    assert len(trials) == 5
-    assert sum(trial["is_baseline"] for trial in trials) == 1
-    trained = [_trained_by(command) for command in both]
-    assert sorted(trained[0] + trained[1]) == list(range(5))
-    assert trained[0]
-    assert trained[1]
 
 
 def _trained_by(command: Command) -> list[int]:
@@ -149,8 +132,7 @@ def test_a_driver_that_gives_no_sign_of_life_loses_its_trial(
     monkeypatch.setattr(store, "GRACE_SECONDS", 1)
     monkeypatch.setattr(store, "BEAT_SECONDS", 1)
     here, there = (open_study(tmp_path / "trials.db") for _ in range(2))
-    there.begin({"x": 1.0})
-    here.begin({"x": 1.0})
+    here.study.enqueue_trial({"x": 1.0}, user_attrs={"baseline": True})
     lost = there.take(3)  # Its heart has not begun to beat.
     assert lost is not None
     lost.suggest_float("x", 0, 2)
@@ -207,28 +189,6 @@ def test_every_pruner_but_none_stops_a_trial_that_falls_behind(pruner: str) -> N
         study.tell(trial, 0.9 - 0.05 * number)
     assert any(was_pruned) == (pruner != "none")
     assert not was_pruned[0]
-
-
-def test_the_journal_of_version_0_1_0_is_copied_once(tmp_path: Path) -> None:
-    backend = JournalFileBackend(str(tmp_path / "trials.journal"))
-    before = optuna.create_study(
-        storage=JournalStorage(backend), study_name="tenfold tiny", direction="maximize"
-    )
-    before.set_user_attr("plan", {"objective": "accuracy"})
-    trial = before.ask()
-    trial.suggest_float("x", 0, 1)
-    trial.report(0.5, step=1)
-    before.tell(trial, 0.5)
-    before.ask()  # Under way when that version was stopped.
-    url = str(tmp_path / "trials.db")
-    assert store.adopt_journal(tmp_path, url)
-    assert not store.adopt_journal(tmp_path, url)
-    after = optuna.load_study(study_name="tenfold tiny", storage=open_storage(url))
-    assert after.user_attrs == before.user_attrs
-    first, second = after.trials
-    assert (first.params, first.value) == (trial.params, 0.5)
-    assert first.intermediate_values == {1: 0.5}
-    assert store.is_interrupted(second)
 
 
 def test_two_folders_share_a_data_base_as_two_machines_do(tmp_path: Path) -> None:

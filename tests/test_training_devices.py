@@ -194,6 +194,20 @@ def test_float32_is_the_same_in_products_and_convolutions(monkeypatch, products,
     assert torch.get_float32_matmul_precision() == precision
 
 
+@pytest.mark.parametrize(
+    ("held", "precision"),
+    [(None, "bf16"), ("AVX2", "float32"), ("avx512_core", "float32"), ("AVX512_CORE_BF16", "bf16")],
+)
+def test_auto_is_not_bf16_where_it_would_be_emulated(monkeypatch, held, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if held is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", held)
+    assert devices.available_precision("auto", cpu=True) == precision
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert devices.available_precision("auto", cpu=True) == "float32"
+
+
 def test_an_older_run_on_a_gpu_goes_on_as_it_began(tmp_path, monkeypatch, products):
     gpu = SimpleNamespace(
         device=torch.device("cuda"), num_processes=1, mixed_precision="no", is_main_process=True

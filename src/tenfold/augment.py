@@ -34,13 +34,13 @@ class EpochDraws(NamedTuple):
     (N, K), see `autoaugment.draw_operations`.
     """
 
-    flip: Tensor | None
-    shift: Tensor | None
-    cutout: Tensor | None
-    brightness: Tensor | None
-    contrast: Tensor | None
-    saturation: Tensor | None
-    hue: Tensor | None
+    flip: Tensor | None = None
+    shift: Tensor | None = None
+    cutout: Tensor | None = None
+    brightness: Tensor | None = None
+    contrast: Tensor | None = None
+    saturation: Tensor | None = None
+    hue: Tensor | None = None
     zoom: Tensor | None = None
     erase: Tensor | None = None
     operations: Tensor | None = None
@@ -100,37 +100,26 @@ def draw_epoch(
     def uniform(low: float, high: float) -> Tensor:
         return torch.rand(num_images, generator=generator) * (high - low) + low
 
-    def factor(strength: float) -> Tensor | None:
-        return uniform(1 - strength, 1 + strength) if strength > 0 else None
-
     def integers(low: int, high: int) -> Tensor:
         return torch.randint(low, high, (num_images,), generator=generator)
 
-    return EpochDraws(
-        flip=uniform(0, 1) < 0.5 if flip else None,
-        shift=(
-            torch.stack([integers(-reach, reach + 1), integers(-reach, reach + 1)], dim=1)
-            if reach > 0
-            else None
-        ),
-        cutout=(
-            torch.stack([integers(0, height), integers(0, width)], dim=1) if cutout > 0 else None
-        ),
-        brightness=factor(brightness),
-        contrast=factor(contrast),
-        saturation=factor(saturation),
-        hue=uniform(-hue, hue) if hue > 0 else None,
-        zoom=(
-            torch.stack([uniform(1 - zoom, 1), uniform(0, 1), uniform(0, 1)], dim=1)
-            if zoom > 0
-            else None
-        ),
-        erase=(
-            _draw_rectangles(num_images, image_size, random_erasing, generator)
-            if random_erasing > 0
-            else None
-        ),
-    )
+    found: dict[str, Tensor] = {}
+    if flip:
+        found["flip"] = uniform(0, 1) < 0.5
+    if reach > 0:
+        found["shift"] = torch.stack([integers(-reach, reach + 1) for _ in range(2)], dim=1)
+    if cutout > 0:
+        found["cutout"] = torch.stack([integers(0, height), integers(0, width)], dim=1)
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    for name, strength in (strengths | {"hue": hue}).items():
+        if strength > 0:
+            middle = 0 if name == "hue" else 1
+            found[name] = uniform(middle - strength, middle + strength)
+    if zoom > 0:
+        found["zoom"] = torch.stack([uniform(1 - zoom, 1), uniform(0, 1), uniform(0, 1)], dim=1)
+    if random_erasing > 0:
+        found["erase"] = _draw_rectangles(num_images, image_size, random_erasing, generator)
+    return EpochDraws(**found)
 
 
 def _draw_rectangles(

@@ -19,18 +19,10 @@ from tenfold.engine import POLL_SECONDS, Child, Ended, Item, Post, Running
 from tenfold.errors import InterruptedRunError, TenfoldError, first_line, require_packages
 from tenfold.locks import LOCK_FILES, wait_until_free
 
-MAX_RETRIES = 5
-"""Nodes that an item may lose under it."""
-
-MARKER = ".driver.tmp"
-"""A file in an item's folder that is there for the nodes that see the driver's files."""
-
-POST_SECONDS = 0.2
-"""Between two messages of a node to the driver."""
-
-SAVE_SECONDS = 60.0
-"""How long an item may take to save after its driver has gone."""
-
+MAX_RETRIES = 5  # Nodes that an item may lose under it.
+MARKER = ".driver.tmp"  # In an item's folder, for the nodes that see the driver's files.
+POST_SECONDS = 0.2  # Between two messages of a node to the driver.
+SAVE_SECONDS = 60.0  # How long an item may take to save after its driver has gone.
 HANDED_ON = ("TENFOLD_DEVICE", "TENFOLD_DATA", "TENFOLD_NO_CACHE", "TENFOLD_TRUST_CODE")
 """Variables that a command of ours sets, or reads, and that nodes need not have."""
 
@@ -101,11 +93,9 @@ class Cluster:
         """See engine.Place."""
         item.folder.mkdir(parents=True, exist_ok=True)
         item = replace(item, environment={**handed_on(), **item.environment})
-        marker = item.folder / MARKER
-        marker.unlink(missing_ok=True)
         packed = pack(item.folder)
         if self._shared is not False:
-            marker.touch()
+            (item.folder / MARKER).touch()
         self.posts[item.name] = post
         work = self.ray.remote(_work).options(
             num_cpus=item.threads, num_gpus=num_gpus(self.ray), max_retries=MAX_RETRIES
@@ -181,7 +171,7 @@ class Mailbox:
         self._stopped: set[str] = set()
 
     def post(self, name: str, events: list[dict[str, Any]]) -> bool:
-        """Leave what an item has said; whether it is to stop."""
+        """Leave what an item has printed; whether it is to stop."""
         self._events += [(name, event) for event in events]
         return name in self._stopped
 

@@ -75,36 +75,28 @@ Post = Callable[[dict[str, Any]], None]
 
 
 class Running(Protocol):
-    """An item under way."""
+    """An item under way: `poll` says how it ended, once it has and all its events are posted;
+    `stop` lets it save and end; `kill` ends it at once."""
 
-    def poll(self) -> Ended | None:
-        """How it ended, once it has and all its events are posted."""
-
-    def stop(self) -> None:
-        """Let it save and end."""
-
-    def kill(self) -> None:
-        """End it at once."""
+    def poll(self) -> Ended | None: ...
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
 
 
 class Place(Protocol):
-    """Where items run."""
+    """Where items run: `start` begins with one."""
 
-    def start(self, item: Item, post: Post) -> Running:
-        """Begin with an item."""
+    def start(self, item: Item, post: Post) -> Running: ...
 
 
 class Watch(Protocol):
-    """Told how items go, in the thread that calls `run`."""
+    """Hears, in the thread that calls `run`, that an item is about to run, what it prints, and that
+    it is over: finished, failed, or stopped because `told` returned True, which stops it as a
+    signal does."""
 
-    def started(self, item: Item) -> None:
-        """An item is about to run."""
-
-    def told(self, item: Item, event: dict[str, Any]) -> bool | None:
-        """An item has printed `event`; True stops it, as a signal does."""
-
-    def ended(self, item: Item, ended: Ended) -> None:
-        """An item is over: finished, failed, or stopped because `told` said so."""
+    def started(self, item: Item) -> None: ...
+    def told(self, item: Item, event: dict[str, Any]) -> bool | None: ...
+    def ended(self, item: Item, ended: Ended) -> None: ...
 
 
 def run(items: Iterable[Item], *, jobs: int, watch: Watch, place: Place | None = None) -> None:

@@ -26,19 +26,6 @@ SIDE = 32
 TINY = 16
 
 
-def _squared(array: NDArray[Any]) -> NDArray[Any]:
-    """Rows `(N, D)` as square images."""
-    for channels in (3, 1):
-        side = round((array.shape[1] / channels) ** 0.5)
-        if side * side * channels == array.shape[1] and side >= 4:
-            shaped = array.reshape(len(array), side, side, channels)
-            return shaped if channels == 3 else shaped[..., 0]
-    raise ValueError(
-        f"X has {array.shape[1]} columns, which make no square image; give (N, H, W) or "
-        "(N, H, W, 3). Reshape your data."
-    )
-
-
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A recipe that is trained by `fit(X, y)`, for scikit-learn's tools.
 
@@ -107,8 +94,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         try:
             data = training_data(whole, **sizes)
         except TenfoldError:  # Too few images, or too much alike, to hold some out.
-            sizes["validation_size"] = 0
-            data = training_data(whole, **sizes)
+            data = training_data(whole, **sizes | {"validation_size": 0})
         fitted = fit(recipe, data)
         self.model_: TrainedModel = fitted.model
         self.history_: History = fitted.history
@@ -126,17 +112,15 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.three_d_array = True
-        tags.input_tags.positive_only = True
-        tags.input_tags.string = True
+        for name in ("two_d_array", "three_d_array", "positive_only", "string"):
+            setattr(tags.input_tags, name, True)
         return tags
 
     def _pixels(self, X: Any, recipe: Recipe, *, is_first: bool = False) -> NDArray[np.uint8]:
         """X as `(N, H, W, 3)` uint8, and what scikit-learn wants to know of it."""
         if _are_files(X):
             side = recipe.data.image_size or SIDE
-            pixels = np.stack([_read(each, side) for each in X])
+            pixels = np.stack([_read(path, side) for path in X])
             features = 1
         else:
             array = check_array(X, dtype="numeric", allow_nd=True, input_name="X", estimator=self)
@@ -151,7 +135,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return pixels
 
-    _of_rows = staticmethod(_squared)
+    @staticmethod
+    def _of_rows(array: NDArray[Any]) -> NDArray[Any]:
+        """Rows `(N, D)` as square images."""
+        for channels in (3, 1):
+            side = round((array.shape[1] / channels) ** 0.5)
+            if side * side * channels == array.shape[1] and side >= 4:
+                shaped = array.reshape(len(array), side, side, channels)
+                return shaped if channels == 3 else shaped[..., 0]
+        raise ValueError(
+            f"X has {array.shape[1]} columns, which make no square image; give (N, H, W) or "
+            "(N, H, W, 3). Reshape your data."
+        )
 
 
 def _read(path: str | Path, side: int) -> NDArray[np.uint8]:

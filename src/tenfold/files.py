@@ -21,8 +21,7 @@ DAMAGED = (
     *(AttributeError, EOFError, KeyError, MemoryError, OSError, RuntimeError, SyntaxError),
     *(TypeError, ValueError, zipfile.BadZipFile, zlib.error, struct.error),
 )
-"""What NumPy and zipfile raise for files that are damaged, hold something else, or claim absurd
-shapes."""
+"""What NumPy and zipfile raise for files that are damaged or claim absurd shapes."""
 
 _FOLDERS = re.compile(
     r"""(?<![^\s"'=(\[])(~|(?:[A-Za-z]:)?[\\/][^\s"'\\/]+)"""
@@ -50,8 +49,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
     Raises TenfoldError where the disk is full or the folder can't be written.
     """
-    if os.path.isdir(path):  # Which asks no leave.
-        raise UnwritableError(f"{path} is a folder; give the name of a file in it.")
+    _require_no_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -109,13 +107,15 @@ def require_writable(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
-def require_place(file: Path | None) -> None:
+def require_place(file: Path) -> None:
     """Raise TenfoldError where `file` can't be written, before anything is computed."""
-    if file is None:
-        return
-    if file.is_dir():
-        raise TenfoldError(f"{file} is a folder; give the name of a file in it.")
+    _require_no_folder(file)
     require_writable(file.parent)
+
+
+def _require_no_folder(file: Path) -> None:
+    if os.path.isdir(file):  # Which asks no leave.
+        raise UnwritableError(f"{file} is a folder; give the name of a file in it.")
 
 
 def without_folders(text: str) -> str:
@@ -146,9 +146,7 @@ def write_error(path: Path, error: OSError) -> UnwritableError:
             f"The disk is full: {path} could not be written; free some space and run the same "
             "command again."
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UnwritableError(
-            f"{path} can't be written ({os.strerror(error.errno)}); choose another folder or "
-            "change its permissions."
-        )
-    return UnwritableError(f"{path} can't be written ({error}); check the path and the disk.")
+    return UnwritableError(
+        f"{path} can't be written ({error.strerror or error}); choose another folder or change its "
+        "permissions."
+    )

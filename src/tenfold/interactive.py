@@ -14,9 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from tenfold.console.output import NotebookOutput, Output
 from tenfold.data import Dataset
-from tenfold.data.checksums import with_checksums
 from tenfold.data.decoded import resize_dataset
-from tenfold.data.images import Settings
+from tenfold.data.images import Settings, with_checksums
 from tenfold.data.sources import full_name
 from tenfold.evaluation.evaluate import evaluate_run
 from tenfold.evaluation.trained import TrainedModel, load

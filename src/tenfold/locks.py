@@ -11,7 +11,6 @@ import os
 import platform
 import secrets
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -26,18 +25,10 @@ from tenfold.files import require_writable, write_json
 LOCK_FILES = ("lock", "writer.json", "lease", "lease.old")
 """What `hold` may leave in a folder."""
 
-PROBE_SECONDS = 0.25
-"""How long `hold` waits, so that another process that only asks `is_held` is no hindrance."""
-
-HELD_SECONDS = 60.0
-"""How long folders may still be held by what a killed driver left behind, while that saves."""
-
-BEAT_SECONDS = 5.0
-"""Between two signs of life of who holds a lease."""
-
-STALE_SECONDS = 60.0
-"""After the last one another process may take it."""
-
+PROBE_SECONDS = 0.25  # How long `hold` waits for another process that only asks `is_held`.
+HELD_SECONDS = 60.0  # How long what a killed driver left behind may take to save.
+BEAT_SECONDS = 5.0  # Between two signs of life of who holds a lease.
+STALE_SECONDS = 60.0  # After the last one another process may take it.
 MOUNTS = Path("/proc/self/mounts")
 
 
@@ -62,9 +53,8 @@ def hold(folder: Path) -> Iterator[None]:
                 "choose another folder."
             )
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = {"process": os.getpid(), "host": platform.node(), "started": started}
         stack.callback(lambda: note.unlink(missing_ok=True))
-        write_json(note, holder)
+        write_json(note, {"process": os.getpid(), "host": platform.node(), "started": started})
         yield
 
 
@@ -146,10 +136,8 @@ def _leased(folder: Path, stack: contextlib.ExitStack) -> bool:
 
 @contextlib.contextmanager
 def _beating(place: Path) -> Iterator[None]:
-    """Write a sign of life into a lease every few seconds; give it back in the end.
-
-    A process that was paused for longer than a lease lives ends where another one has taken it.
-    """
+    """Write a sign of life into a lease every few seconds, and give it back in the end; a process
+    that was paused for so long that another one has taken it ends."""
     token, beat, over = secrets.token_hex(8), place / "beat", threading.Event()
     beat.write_text(token)
 
@@ -160,11 +148,11 @@ def _beating(place: Path) -> Iterator[None]:
                     raise FileNotFoundError
                 os.utime(beat)
             except FileNotFoundError:
-                sys.stderr.write(
+                said = (
                     f"error: {place.parent} was taken by another process while this one was "
                     "paused; it has ended, and what it saved before is whole.\n"
                 )
-                sys.stderr.flush()
+                os.write(2, said.encode())
                 os._exit(2)
             except OSError:
                 continue  # The server is away; whoever else asks finds that too.

@@ -28,7 +28,6 @@ OWN = r".*\.py:\w+|\w+(\.\w+)*:\w+"
 TRUST_CODE = "TENFOLD_TRUST_CODE"
 """The variable of the environment that `--trust-code` sets."""
 
-
 _RUN_FOLDER: ContextVar[Path | None] = ContextVar("run_folder", default=None)
 """Of the run whose recipe is being read."""
 _RECIPE_FOLDER: ContextVar[Path | None] = ContextVar("recipe_folder", default=None)
@@ -67,7 +66,7 @@ def call_of(name: str) -> tuple[Callable[..., Any], Path | None]:
         callables = [key for key, each in vars(module).items() if callable(each)]
         raise unusable(name, f"{place} has no function {function!r}{nearest(function, callables)}")
     if run is None:
-        trust(key)
+        _trust(key)
     return call, path
 
 
@@ -80,14 +79,22 @@ def _loaded(path: Path, _: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # So that its classes can be pickled.
-    with _beside(path.parent):
-        try:
+    try:
+        with _beside(path.parent):
             spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[name]
-            said = f"{path} raises {type(error).__name__}: {error}"
-            raise unusable(path.name, said) from error
+    except Exception as error:
+        del sys.modules[name]
+        raise unusable(path.name, f"{path} raises {type(error).__name__}: {error}") from error
     return module
+
+
+def _module(place: str) -> ModuleType:
+    try:
+        with _beside(Path.cwd()):
+            return importlib.import_module(place)
+    except ImportError as error:
+        said = f"{place} can't be imported ({error}); install it, or check its name"
+        raise unusable(place, said) from error
 
 
 @contextlib.contextmanager
@@ -98,15 +105,6 @@ def _beside(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
-
-
-def _module(place: str) -> ModuleType:
-    try:
-        with _beside(Path.cwd()):
-            return importlib.import_module(place)
-    except ImportError as error:
-        said = f"{place} can't be imported ({error}); install it, or check its name"
-        raise unusable(place, said) from error
 
 
 @contextlib.contextmanager
@@ -134,22 +132,21 @@ def sum_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def trust(key: str) -> None:
-    """Remember that this user named a part with this code: a file's sum or a module's name."""
-    if key in _trusted():
-        return
-    with contextlib.suppress(OSError):  # A home that can't be written: --trust-code will do.
-        path = _trust_file()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{key}\n")
-
-
 def _trusted() -> set[str]:
     try:
         return set(_trust_file().read_text(encoding="utf-8").split())
     except OSError:
         return set()
+
+
+def _trust(key: str) -> None:
+    """Remember that this user named a part with this code: a file's sum or a module's name."""
+    if key in _trusted():
+        return
+    with contextlib.suppress(OSError):  # A home that can't be written: --trust-code will do.
+        _trust_file().parent.mkdir(parents=True, exist_ok=True)
+        with _trust_file().open("a", encoding="utf-8") as file:
+            file.write(f"{key}\n")
 
 
 def _trust_file() -> Path:

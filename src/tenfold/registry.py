@@ -2,61 +2,53 @@
 
 A part is named by what it is shipped as (`resnet`), by a file (`my.py:net`) or by an installed
 module (`package.module:net`). Types, defaults and ranges (`Annotated`) of its signature are the
-schema of its options, so that a new one is one function, and one line below where it is shipped.
+schema of its options, and lines of its docstring such as `width: Channels of each layer.` describe
+them, so that a new one is one function, and one word below where it is shipped.
 """
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, reduce
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    Literal,
-    NamedTuple,
-    Self,
-    TypeVar,
-    get_type_hints,
-)  # fmt: skip
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from tenfold.own_parts import call_of, is_own
 from tenfold.validation import expected, nearest, unusable
 
-_OWN_FILES = "densenet vgg wide_resnet mobilenet vit Speedrun Pretrained"
-_FUNCTIONS: dict[str, dict[str, str]] = {
-    "network": {
-        "models.dense": "ann",
-        "models.classic": "cnn lenet tutorial_cnn pyramid",
-        "models.resnet": "resnet cifar_resnet",
-        **{f"models.{name.lower()}": name for name in _OWN_FILES.split()},
-    },
-    "optimizer": {"training.optimizers": "sgd adam adamw muon"},
-    "schedule": {"training.schedules": "constant step cosine linear one_cycle plateau"},
-    "loss": {"training.losses": "cross_entropy focal"},
-    "augmentation": {},
-    "reader": {},
+_PLACES = {
+    "network": "models.classic: ann cnn lenet tutorial_cnn pyramid models.resnet: resnet "
+    "cifar_resnet densenet models.classic: vgg models.resnet: wide_resnet mobilenet "
+    "models.vit: vit models.speedrun: Speedrun models.pretrained: Pretrained",
+    "optimizer": "training.optimizers: sgd adam adamw muon",
+    "schedule": "training.schedules: constant step cosine linear one_cycle plateau",
+    "loss": "training.losses: cross_entropy focal",
+    "augmentation": "",
+    "reader": "",
 }
 _QUESTIONS = "calibration explanation errors robustness new-pictures novelty agreement labels"
 
-SHIPPED = {
-    kind: {
-        function.lower(): f"tenfold.{module}:{function}"
-        for module, functions in modules.items()
-        for function in functions.split()
-    }
-    for kind, modules in _FUNCTIONS.items()
-}
+
+def _by_name(places: str) -> Iterator[tuple[str, str]]:
+    module = ""
+    for word in places.split():
+        if word.endswith(":"):
+            module = word
+        else:
+            yield word.lower(), f"tenfold.{module}{word}"
+
+
+SHIPPED = {kind: dict(_by_name(places)) for kind, places in _PLACES.items()}
 """Where the parts are that come with tenfold, by kind and name."""
 SHIPPED["question"] = {
     name: f"tenfold.audit.{name}:{name}".replace("-", "_") for name in _QUESTIONS.split()
 }
 
-GIVEN = {
+_GIVEN = {
     "network": {"num_classes", "image_size"},
     "optimizer": {"groups"},
     "schedule": {"done", "total_steps", "steps_per_epoch"},
@@ -67,26 +59,31 @@ GIVEN = {
 }
 """Arguments that are no options: tenfold gives them."""
 
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Rule(NamedTuple):
-    """What options must satisfy together: `holds(options)`, and else what is expected of `key`."""
-
-    key: str
-    expected: str
-    holds: Callable[[Any], bool]
+Condition = tuple[str, Any, str]
+"""A key, which may be dotted; whether what it must satisfy holds; and what is expected else."""
 
 
 def rule(key: str, expected: str, holds: Callable[[Any], bool]) -> Callable[[F], F]:
     """Decorator: one more condition on a part's options, beyond the ranges in its signature."""
 
     def added(call: F) -> F:
-        call.__dict__.setdefault("rules", []).insert(0, Rule(key, expected, holds))
+        call.__dict__.setdefault("rules", []).insert(0, (key, expected, holds))
         return call
 
     return added
+
+
+def traits(**found: bool) -> Callable[[F], F]:
+    """Decorator: what a `Part` of this callable has other than the default."""
+
+    def marked(call: F) -> F:
+        call.__dict__["traits"] = found
+        return call
+
+    return marked
 
 
 class Options(BaseModel):
@@ -100,6 +97,17 @@ class Options(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    def _conditions(self) -> Iterator[Condition]:
+        """What fields must satisfy, alone or together, beyond types and ranges."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _satisfies_conditions(self) -> Self:
+        for key, holds, words in self._conditions():
+            if not holds:
+                raise expected(words, key=key, found=reduce(getattr, key.split("."), self))
+        return self
 
     def but(self, **changes: Any) -> Self:
         """A copy with other values, which are not checked."""
@@ -122,12 +130,9 @@ class PartOptions(Options):
 
         def __getattr__(self, name: str) -> Any: ...
 
-    @model_validator(mode="after")
-    def _satisfies_rules(self) -> "PartOptions":
-        for each in self.part.rules:
-            if not each.holds(self):
-                raise expected(each.expected, key=each.key, found=getattr(self, each.key))
-        return self
+    def _conditions(self) -> Iterator[Condition]:
+        for key, words, holds in self.part.rules:
+            yield key, holds(self), words
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PartOptions) and dict(self) == dict(other)
@@ -164,7 +169,7 @@ class Part:
     kind: str
     name: str
     call: Callable[..., Any]
-    rules: Sequence[Rule] = ()
+    rules: Sequence[tuple[str, str, Callable[[Any], bool]]] = ()
     any_size: bool = True
     muon: bool = True
     images: bool = True
@@ -174,45 +179,38 @@ class Part:
     def options(self) -> type[PartOptions]:
         """The model of this part's table, made from its signature."""
         fields: dict[str, Any] = {"name": (Literal[self.name], self.name)}
-        for key, (kind, default) in parameters(self.call, GIVEN[self.kind]).items():
-            fields[key] = (kind, default)
-        doc = (inspect.getdoc(self.call) or "").partition("\n\n")[0]
-        made = create_model(f"{self.name}_{self.kind}", __base__=PartOptions, __doc__=doc, **fields)
+        doc = inspect.getdoc(self.call) or ""
+        said = dict(re.findall(r"^(\w+): ((?:.|\n(?!\w+: |\n))+)", doc, re.MULTILINE))
+        for key, (kind, default) in _parameters(self.call, _GIVEN[self.kind]).items():
+            words = " ".join(said.get(key, "").split())
+            fields[key] = (kind, Field(default, description=words) if words else default)
+        first, name = doc.partition("\n\n")[0], f"{self.name}_{self.kind}"
+        made = create_model(name, __base__=PartOptions, __doc__=first, **fields)
         made.part = self
         return made
 
 
-def traits(**found: bool) -> Callable[[F], F]:
-    """Decorator: what a `Part` of this callable has other than the default."""
-
-    def marked(call: F) -> F:
-        call.__dict__["traits"] = found
-        return call
-
-    return marked
-
-
-def parameters(call: Callable[..., Any], given: Container[str]) -> dict[str, tuple[Any, Any]]:
+def _parameters(call: Callable[..., Any], given: Container[str]) -> dict[str, tuple[Any, Any]]:
     """Type and default of each option of `call`; `...` is the default of one that has none.
 
     An argument without a type has that of its default.
     """
-    function = call.__init__ if inspect.isclass(call) else call
-    hints = get_type_hints(function, include_extras=True)
+    hints = get_type_hints(_function_of(call), include_extras=True)
     found = {}
     for key, each in inspect.signature(call).parameters.items():
         if key in given or each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
             continue
         if key == "name":
             raise unusable(call.__qualname__, "it has an option `name`; call that otherwise")
-        missing = each.default is each.empty
-        default = frozen(... if missing else each.default)
-        found[key] = (hints.get(key, Any if missing else _type_of(default)), default)
+        default = ... if each.default is each.empty else frozen(each.default)
+        kind = tuple if isinstance(default, tuple) else type(default)
+        kind = Any if default in (..., None) else kind
+        found[key] = (hints.get(key, kind), default)
     return found
 
 
-def _type_of(default: Any) -> Any:
-    return tuple if isinstance(default, tuple) else Any if default is None else type(default)
+def _function_of(call: Any) -> Any:
+    return call.__init__ if inspect.isclass(call) else call
 
 
 def frozen(value: Any) -> Any:
@@ -234,15 +232,12 @@ def find_part(kind: str, name: str) -> Part:
         return _made(kind, name, getattr(importlib.import_module(module), function))
     if not is_own(name):
         ours = f"one of {', '.join(shipped)}{nearest(name, shipped)}, or " if shipped else ""
-        words = f"{ours}such as my.py:{kind}"
-        raise expected(words, key="name", found=name)
-    call, code = call_of(name)
-    return _made(kind, name, call, code=code)
+        raise expected(f"{ours}such as my.py:{kind}", key="name", found=name)
+    return _made(kind, name, *call_of(name))
 
 
 @cache
-def _made(kind: str, name: str, call: Any, *, code: Path | None = None) -> Part:
-    function = call.__init__ if inspect.isclass(call) else call
-    found: dict[str, Any] = getattr(function, "__dict__", {})
-    marked: dict[str, bool] = found.get("traits", {})
-    return Part(kind, name, call, rules=tuple(found.get("rules", ())), code=code, **marked)
+def _made(kind: str, name: str, call: Any, code: Path | None = None) -> Part:
+    marks: dict[str, Any] = getattr(_function_of(call), "__dict__", {})
+    rules = tuple(marks.get("rules", ()))
+    return Part(kind, name, call, rules=rules, code=code, **marks.get("traits", {}))

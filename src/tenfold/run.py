@@ -38,28 +38,17 @@ class RunFolder:
 
     path: Path
 
-    recipe = _Place("recipe.json")
-    """The resolved recipe, as JSON."""
-    provenance = _Place("provenance.json")
-    """What the run was made with: versions, data, hardware, commands."""
-    metrics = _Place("metrics.jsonl")
-    """One JSON line an epoch; the same bytes for the same recipe, seed and threads."""
-    timings = _Place("timings.jsonl")
-    """One JSON line an epoch: seconds and images per second."""
-    progress = _Place("progress.jsonl")
-    """What a live page shows of the run while it goes; nothing else needs it."""
-    checkpoints = _Place("checkpoint")
-    """The folder of states to resume from."""
-    model = _Place("model.safetensors")
-    """The final weights."""
-    trained_on = _Place("trained-on.npz")
-    """Sums of the images that it was trained on, by which evaluation knows them again."""
-    corrections = _Place("corrections.csv")
-    """A copy of the file by which labels of training images were corrected."""
-    result = _Place("result.json")
-    """Metrics by split; its presence says that the run is finished."""
+    recipe = _Place("recipe.json")  # The resolved recipe.
+    provenance = _Place("provenance.json")  # Versions, data, hardware and commands.
+    # One line an epoch: the same bytes for the same recipe, seed and threads; and seconds.
+    metrics, timings = _Place("metrics.jsonl"), _Place("timings.jsonl")
+    progress = _Place("progress.jsonl")  # For a live page alone.
+    checkpoints = _Place("checkpoint")  # The folder of states to resume from.
+    model = _Place("model.safetensors")  # The final weights.
+    trained_on = _Place("trained-on.npz")  # Sums of the training images, to know them again.
+    corrections = _Place("corrections.csv")  # By which labels of training images were corrected.
+    result = _Place("result.json")  # Metrics by split; its presence says that the run is finished.
     report = _Place("report.html")
-    """The page about this run."""
 
     def milestone(self, epoch: int) -> Path:
         """The weights after `epoch` epochs, where the recipe asks for them."""
@@ -74,12 +63,7 @@ class RunFolder:
         return self.result.exists()
 
     def writer(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the folder as its only writer.
-
-        The lock belongs to the process and goes with it, however it ends. Raises HeldError,
-        naming the process, where another one holds it, and TenfoldError where the folder can't be
-        written.
-        """
+        """Hold the folder as its only writer; see `locks.hold`."""
         return hold(self.path)
 
     def is_held(self) -> bool:
@@ -91,12 +75,12 @@ def create_run(runs: Path, recipe_name: str) -> RunFolder:
     """A new empty `runs/<recipe_name>/<number>/`, safe against others who create one now."""
     parent = runs / recipe_name
     require_writable(parent)
-    highest = max((int(path.name) for path in _numbered(parent)), default=0)
-    for number in range(highest + 1, sys.maxsize):
+    number = max((int(path.name) for path in _numbered(parent)), default=0)
+    while True:
+        number += 1
         with contextlib.suppress(FileExistsError):
             (parent / str(number)).mkdir()
             return RunFolder(parent / str(number))
-    raise AssertionError("there is always a next number")
 
 
 def runs_of(runs: Path, recipe_name: str) -> list[RunFolder]:
@@ -106,9 +90,7 @@ def runs_of(runs: Path, recipe_name: str) -> list[RunFolder]:
 
 
 def _numbered(parent: Path) -> list[Path]:
-    if not parent.is_dir():
-        return []
-    return [path for path in parent.iterdir() if path.name.isdecimal()]
+    return [path for path in parent.glob("*") if path.name.isdecimal()]
 
 
 def open_run(path: Path) -> RunFolder:
@@ -147,6 +129,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def command_line() -> str:
+    """The command that started this process, without the path of the interpreter."""
+    name = Path(sys.argv[0]).name
+    return " ".join(["tenfold" if name in ("__main__.py", "-c", "-m") else name, *sys.argv[1:]])
+
+
 def describe_environment() -> dict[str, Any]:
     """Versions, hardware and command, for a run's provenance."""
     import psutil
@@ -162,63 +150,54 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "libraries": libraries,
         "hardware": {
-            "cpu": _cpu_name(),
+            "cpu": _field(Path("/proc/cpuinfo"), "model name")
+            or platform.processor()
+            or platform.machine(),
             "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         },
     }
 
 
-def command_line() -> str:
-    """The command that started this process, without the path of the interpreter."""
-    name = Path(sys.argv[0]).name
-    return " ".join(["tenfold" if name in ("__main__.py", "-c", "-m") else name, *sys.argv[1:]])
-
-
 def _git_state() -> dict[str, Any] | None:
     """Commit and dirtiness of the checkout that tenfold runs from; None where there is none."""
-    folder = Path(__file__).resolve().parent
-    git = shutil.which("git")
+    git, file = shutil.which("git"), Path(__file__).resolve()
     if git is None:
         return None
 
     def ask(*arguments: str) -> str:
-        done = subprocess.run(
-            [git, "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        return done.stdout.strip()
+        command = [git, "-C", str(file.parent), *arguments]
+        return subprocess.check_output(
+            command, text=True, timeout=10, stderr=subprocess.DEVNULL
+        ).strip()
 
     try:
         # An installed copy may lie in a virtual environment within somebody else's repository.
-        ask("ls-files", "--error-unmatch", Path(__file__).name)
+        ask("ls-files", "--error-unmatch", file.name)
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (subprocess.SubprocessError, OSError):
         return None
 
 
-def _cpu_name() -> str:
+def _field(file: Path, name: str) -> str:
+    """The first value of a name in one of Linux's files about itself; empty where there is none."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
+        for line in file.read_text().splitlines():
+            if line.startswith(name):
                 return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def peak_memory_bytes() -> int:
     """The most memory that this process has held at once."""
-    import psutil
-
     if sys.platform == "win32":
+        import psutil
+
         return int(psutil.Process().memory_info().peak_wset)
-    with contextlib.suppress(OSError, StopIteration):
-        # On Linux getrusage starts from the size of the process that started this one.
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    # On Linux getrusage starts from the size of the process that started this one.
+    if peak := _field(Path("/proc/self/status"), "VmHWM"):
+        return int(peak.split()[0]) * 1024
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(used if sys.platform == "darwin" else used * 1024)

@@ -21,15 +21,10 @@ _EXPECTED = {
     "dict": "a table",
     "model": "a table",
     "mapping": "a table",
-}
-_BOUNDS = {
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
     "too_short": "at least {min_length} long",
     "too_long": "at most {max_length} long",
 }
+_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 _LONGEST_VALUE = 80
 
 
@@ -94,9 +89,7 @@ def _nearest_key(
         if own not in tables
         for table in tables
     }
-    if key in others:
-        return f" (did you mean {others[key]!r}?)"
-    if hint := nearest(key, keys):
+    if key not in others and (hint := nearest(key, keys)):
         return hint
     matches = difflib.get_close_matches(key, others, n=1)
     return f" (did you mean {others[matches[0]]!r}?)" if matches else ""
@@ -131,15 +124,15 @@ def _expected(detail: ErrorDetails) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "expected":
         return str(context["words"])
-    if kind in _BOUNDS:
-        return _BOUNDS[kind].format(**context)
     if kind == "value_error":
         return str(context["error"])
     if kind in ("literal_error", "union_tag_invalid", "union_tag_not_found"):
         listed = str(context.get("expected") or context.get("expected_tags", "its names"))
         words = listed.replace("'", "").replace(" or ", ", ").split(", ")
         return f"one of {', '.join(words)}{nearest(_found(detail).strip(chr(39)), words)}"
-    return _EXPECTED.get(kind.partition("_")[0], detail["msg"])
+    if (said := _EXPECTED.get(kind) or _EXPECTED.get(kind.partition("_")[0])) is not None:
+        return said.format(**context)
+    return detail["msg"].removeprefix("Input should be ")
 
 
 def _found(detail: ErrorDetails) -> str:
@@ -171,7 +164,8 @@ def _place(
             field = table.model_fields.get(part)
             kind = field.annotation if field else None
         else:
-            items = [args[-1] for each in kinds if (args := _items(each))]
+            inner = ([a for a in get_args(each) if a is not Ellipsis] for each in kinds)
+            items = [args[-1] for args in inner if args]
             kind = items[0] if items else None
         names = any(getattr(each, "names_a_part", False) for each in _alternatives(kind))
         if names and options_of is not None and number < len(location):
@@ -187,10 +181,6 @@ def _alternatives(kind: Any) -> list[Any]:
         inner = (each for arg in get_args(kind) for each in _alternatives(arg))
         return [each for each in inner if each is not type(None)]
     return [kind]
-
-
-def _items(kind: Any) -> list[Any]:
-    return [arg for arg in get_args(kind) if arg is not Ellipsis]
 
 
 def _tag(kind: Any, part: int | str) -> bool:

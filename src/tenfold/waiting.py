@@ -16,17 +16,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-LOOK_SECONDS = 0.5
-"""Between two looks at the cores."""
-
+LOOK_SECONDS = 0.5  # Between two looks at the cores.
+CALM_LOOKS = 4  # In a row with enough cores before threads spin again.
 LACKING, ENOUGH = 0.15, 0.05
 """Shares of the time that threads want in which they had no core: from the first on they wait
 asleep, below the second they spin again. Waking up costs some, too."""
 
-CALM_LOOKS = 4
-"""Looks in a row with enough cores before threads spin again."""
-
 _TASKS = Path("/proc/self/task")
+_entered = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -52,9 +49,6 @@ def sharing_cores() -> Iterator[None]:
         if watches:
             thread.join()
         _entered.release()
-
-
-_entered = threading.Lock()
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ def require_parts(wanted: Iterable[str]) -> None:
 def __getattr__(name: str) -> Any:
     """Import what the questions need only where one is to be computed."""
     if name == "audit":
-        from tenfold.audit.auditing import audit
+        from tenfold.audit.store import audit
 
         return audit
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

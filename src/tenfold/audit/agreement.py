@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tenfold.audit.answer import Answer, Unanswerable
 from tenfold.audit.subject import Subject
-from tenfold.data.sources.published import PublishedFile, obtain
+from tenfold.data.sources.origins import PublishedFile, obtain
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import with_temperature
 from tenfold.evaluation.predictions import Predictions

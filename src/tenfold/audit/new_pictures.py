@@ -8,7 +8,7 @@ import numpy as np
 from tenfold.audit.answer import Answer, Unanswerable
 from tenfold.audit.subject import Subject
 from tenfold.data.cifar import CIFAR10_CLASS_NAMES
-from tenfold.data.sources.published import PublishedFile, obtain
+from tenfold.data.sources.origins import PublishedFile, obtain
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.formatting import percent
 

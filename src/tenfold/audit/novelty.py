@@ -15,7 +15,7 @@ from tenfold.audit.answer import Answer
 from tenfold.audit.robustness import Pictures
 from tenfold.audit.subject import Subject
 from tenfold.data import Images, load
-from tenfold.data.sources.digits import CLASS_NAMES as DIGIT_NAMES
+from tenfold.data.sources.named import DIGIT_NAMES
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.probabilities import log_sum_exp, softmax, unit
 from tenfold.formatting import percent

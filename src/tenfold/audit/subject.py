@@ -93,7 +93,7 @@ class Subject:
             )
         return images
 
-    def require_pictures(self) -> None:
+    def require_images(self) -> None:
         """Raise TenfoldError where there are no images to be measured on, or others than were
         predicted."""
         assert len(self.measured)

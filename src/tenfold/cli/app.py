@@ -9,41 +9,22 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tenfold import __version__
-from tenfold.cli.audit import AuditFlags, audit, audit_run, explain
-from tenfold.cli.bench import bench
-from tenfold.cli.commands import add_commands, by_fields, new_app
 from tenfold.cli.course import course
-from tenfold.cli.data import data_app
+from tenfold.cli.data import data_app, demo
 from tenfold.cli.deployment import export, pull, push, serve
-from tenfold.cli.doctor import doctor
-from tenfold.cli.heads import heads
-from tenfold.cli.live import live, with_port
-from tenfold.cli.options import (
-    DataOption,
-    PlaceOption,
-    Reading,
-    RunArgument,
-    RunsOption,
-    ThreadsOption,
-    require_data,
-    require_split,
-)
-from tenfold.cli.pages import show_page, write_page
+from tenfold.cli.options import add_commands, by_fields, new_app
+from tenfold.cli.pages import audit, explain, report
 from tenfold.cli.predictions import predict, score
-from tenfold.cli.recipes import recipes
-from tenfold.cli.runs import runs
-from tenfold.cli.studies import studies, study
-from tenfold.cli.train import train
-from tenfold.cli.tune import tune
+from tenfold.cli.recipes import bench, models, recipes
+from tenfold.cli.runs import doctor, evaluate, runs
+from tenfold.cli.studies import heads, studies, study, tune
+from tenfold.cli.train import live, train, with_port
 from tenfold.console import output as console
-from tenfold.console.output import Output
-from tenfold.console.summaries import show_classes, show_metrics, show_operating_point
 from tenfold.errors import InterruptedRunError, TenfoldError, sentence_of
 from tenfold.interruption import leave_with_driver
 from tenfold.waiting import sharing_cores
@@ -60,6 +41,7 @@ app = new_app(
 @app.callback(invoke_without_command=True)
 @by_fields
 def _options(
+    *,
     version: Annotated[bool, "Show the version and leave."] = False,
     debug: Annotated[bool, "Show the traceback of an error."] = False,
     trust_code: Annotated[
@@ -71,132 +53,6 @@ def _options(
     if version:
         print(f"tenfold {__version__}")
         raise typer.Exit
-
-
-def demo(
-    output: Output,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of both runs.")] = 0,
-    runs: RunsOption = Path("runs"),
-) -> None:
-    """Train a dense and a convolutional network on CIFAR-10 and write a page about both."""
-    output.say("A dense and a convolutional network on CIFAR-10: some two minutes on two cores.")
-
-    from tenfold.demo import run_demo
-
-    show_page(output, run_demo(runs, seed=seed, output=output))
-
-
-def evaluate(
-    output: Output,
-    run: RunArgument,
-    split: Annotated[str, "test, validation or train."] = "test",
-    data: DataOption = None,
-    sensitivity: Annotated[
-        float | None,
-        typer.Option(
-            metavar="PERCENT",
-            help="Choose the threshold, by validation, from which on an image counts as one of a "
-            "class so that so many of its images are found; exports and the service keep it.",
-        ),
-    ] = None,
-    class_name: Annotated[
-        str | None,
-        typer.Option("--class", help="That class; the second of two where not given."),
-    ] = None,
-    *,
-    reading: Reading,
-    threads: ThreadsOption = None,
-) -> None:
-    """Score a finished run on a split; every use of the test split is written down."""
-    from tenfold.run import command_line, finished_run
-
-    if class_name is not None and sensitivity is None:
-        raise TenfoldError("--class goes with --sensitivity; add --sensitivity 95.")
-    if sensitivity is not None and not 50 <= sensitivity < 100:
-        raise TenfoldError(
-            f"--sensitivity {sensitivity:g} must be a percentage from 50 to below 100, such as 95."
-        )
-    require_split(split)
-    require_data(data)
-    folder = finished_run(run)
-
-    from tenfold.evaluation.evaluate import evaluate_split
-    from tenfold.evaluation.operating_points import choose_operating_point
-    from tenfold.training.process import prepare_process
-
-    prepare_process(threads)
-    point = None
-    with output.progress() as progress:
-        key, metrics = evaluate_split(
-            folder,
-            split=split,
-            data=data,
-            skip_broken=reading.skip_broken,
-            purpose=command_line(),
-            progress=progress,
-        )
-        if sensitivity is not None:
-            point = choose_operating_point(
-                folder, sensitivity / 100, class_name=class_name, key=key, progress=progress
-            )
-    output.record("metrics", split=split, **metrics.to_dict())
-    show_metrics(output, split, metrics)
-    show_classes(output, split, metrics)
-    if point is not None:
-        show_operating_point(output, point)
-
-
-def report(
-    output: Output,
-    folders: Annotated[
-        list[Path], "A run, several runs to compare, a study, or a search of `tune`."
-    ],
-    out: Annotated[Path | None, "The HTML file to write."] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
-    full: Annotated[bool, "Audit each run first, so that the page holds it too."] = False,
-    *,
-    flags: AuditFlags,
-    data: PlaceOption = None,
-) -> None:
-    """Write one self-contained HTML page about a run, a comparison, a study or a search."""
-    from tenfold.files import require_place
-    from tenfold.run import finished_run, open_run
-
-    require_place(out)
-    for folder in folders:
-        if not any((folder / name).exists() for name in ("study.json", "search.json")):
-            open_run(folder)
-    if full:
-        from tenfold.audit import AuditOptions
-
-        for folder in folders:
-            finished_run(folder)
-        options = AuditOptions(**vars(flags))
-        for folder in folders:
-            audit_run(folder, output=output, options=options, data=data)
-    elif any(vars(flags).values()):
-        raise TenfoldError("These options are for an audit; add --full.")
-    page = write_page(output, folders, out, data=data)
-    if open_page:
-        typer.launch(str(page))
-
-
-def models(output: Output) -> None:
-    """List the networks, with their parameters for ten classes of 32x32 images."""
-    from tenfold.models import count_parameters
-    from tenfold.registry import SHIPPED, find_part
-
-    rows = []
-    for name in sorted(SHIPPED["network"]):
-        options = find_part("network", name).options
-        count = None
-        with contextlib.suppress(TenfoldError):  # What it needs may not be installed.
-            count = count_parameters(options()(num_classes=10, image_size=(32, 32)))
-        names = ", ".join(key for key in options.model_fields if key != "name")
-        purpose = (options.__doc__ or "").partition("\n")[0]
-        output.record("model", name=name, num_parameters=count, options=names)
-        rows.append([name, "–" if count is None else f"{count:,}", purpose, names])
-    output.table("Models", ["model", "parameters", "what it is", "options"], rows)
 
 
 add_commands(app, demo, course, recipes, train, report, panel="Start here")
@@ -225,7 +81,13 @@ def main() -> None:
     if as_json:  # What libraries print, such as Ray's notices of lost nodes, is no line of ours.
         console.json_stream, sys.stdout = sys.stdout, sys.stderr
     with _exit_status(debug=debug, as_json=as_json), sharing_cores():
-        _require_working_folder()
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise TenfoldError(
+                "The working folder has been deleted; change to one that exists, and run the "
+                "command there."
+            ) from None
         sys.exit(app(args=with_port(arguments), standalone_mode=False) or 0)
 
 
@@ -244,16 +106,6 @@ def _open_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
-def _require_working_folder() -> None:
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        raise TenfoldError(
-            "The working folder has been deleted; change to one that exists, and run the command "
-            "there."
-        ) from None
-
-
 @contextlib.contextmanager
 def _exit_status(*, debug: bool, as_json: bool) -> Iterator[None]:
     """Turn what ends a command into its exit status and a sentence, or with --json an object."""
@@ -270,8 +122,8 @@ def _exit_status(*, debug: bool, as_json: bool) -> Iterator[None]:
             traceback.print_exc()
         if as_json:
             print(json.dumps(ending), flush=True, file=console.json_stream)
-        elif isinstance(error, UsageError):
-            error.show()
+        elif ending["kind"] == "NoArgsIsHelpError":
+            error.show()  # type: ignore[union-attr]
         else:
             prefix = "error: " if ending["event"] == "error" else ""
             print(f"{prefix}{ending['message']}", file=sys.stderr)
@@ -280,23 +132,21 @@ def _exit_status(*, debug: bool, as_json: bool) -> Iterator[None]:
 
 def _ending(error: BaseException) -> dict[str, Any] | None:
     """What is said of an error that has a sentence; None for a fault of the program."""
-    event, message, status = "error", "", TenfoldError.exit_status
-    if isinstance(error, TenfoldError):
-        # Whoever stops a run knows that it is no error.
-        event = "interrupted" if isinstance(error, InterruptedRunError) else "error"
-        message, status = str(error), error.exit_status
-    elif isinstance(error, KeyboardInterrupt | typer.Abort):
-        event, message, status = "interrupted", "Stopped.", 130
+    status = getattr(error, "exit_status", TenfoldError.exit_status)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        message, status = "Stopped.", 130
     elif isinstance(error, UsageError):
-        message, status = error.format_message(), error.exit_code
+        message, status = error.format_message().replace("Value error, ", ""), error.exit_code
     elif isinstance(error, UnicodeEncodeError):
         if not re.search("[\udc80-\udcff]", str(error.object)):
             return None
         name = str(error.object)[max(error.start - 80, 0) : error.end + 80]
         message = f"{name!a} is not UTF-8, as a library wants it; rename it."
-    elif isinstance(error, OSError):
+    elif isinstance(error, TenfoldError | OSError):
         message = sentence_of(error)
     else:
         return None
-    kind = type(error).__name__
+    # Whoever stops a run knows that it is no error.
+    is_stopped = isinstance(error, KeyboardInterrupt | typer.Abort | InterruptedRunError)
+    event, kind = "interrupted" if is_stopped else "error", type(error).__name__
     return {"event": event, "kind": kind, "message": message, "status": status}

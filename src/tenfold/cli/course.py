@@ -8,26 +8,36 @@ from typing import Annotated
 
 import typer
 
+from tenfold.cli import options as cli
 from tenfold.console.output import Output
-from tenfold.errors import install_command
+from tenfold.errors import TenfoldError, install_command
 
 
 def course(
     output: Output,
     chapter: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[NUMBER|all|check]",
-            help="A chapter to make a notebook of in this folder, all of them, or check, to test "
-            "the exercises in the notebooks that are here.",
-        ),
+        "A chapter to make a notebook of in this folder, all of them, or check, to test the "
+        "exercises in the notebooks that are here.",
+        "[NUMBER|all|check]",
     ] = None,
+    *,
     opens: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open it in Jupyter, where that is installed.")
+        bool, "Open it in Jupyter, where that is installed.", "--open/--no-open"
     ] = True,
 ) -> None:
     """List the chapters of the course, make the notebook of one, or test your exercises."""
-    from tenfold.course.notebooks import chapters, find_chapter
+    from tenfold.course.notebooks import Chapter, chapters, find_chapter, write_notebook
+
+    def make(chapter: Chapter) -> Path:
+        """The notebook of a chapter in this folder, as it is if it is there already."""
+        path, said = Path(f"{chapter.path.stem}.ipynb"), "Made {}."
+        if path.exists():
+            said = "{} is here already, and stays as it is; rename it to have it made anew."
+        else:
+            write_notebook(chapter, Path())
+        cli.announce(output, "notebook", said.format(path), path=str(path))
+        return path
 
     if chapter is None:
         _list_chapters(output)
@@ -35,10 +45,10 @@ def course(
         _check_exercises(output)
     elif chapter == "all":
         for each in chapters():
-            _make_notebook(output, each.path.stem)
+            make(each)
     else:
-        notebook = _make_notebook(output, find_chapter(chapter).path.stem)
-        if opens:
+        notebook = make(find_chapter(chapter))
+        if opens and output.style == "rich":  # Somebody sits there.
             _open_notebook(output, notebook)
 
 
@@ -47,47 +57,30 @@ def _list_chapters(output: Output) -> None:
 
     solved, rows = solved_in(Path.cwd()), []
     for chapter in chapters():
+        number, title, minutes = chapter.number, chapter.title, chapter.minutes
         names = chapter.exercises
         done = [name for name in names if name in solved]
-        found = {"number": chapter.number, "title": chapter.title, "minutes": chapter.minutes}
-        output.record("chapter", **found, exercises=names, solved=done)
-        progress = f"{len(done)} of {len(names)}"
-        rows.append([str(chapter.number), chapter.title, f"{chapter.minutes} min", progress])
+        facts = {"number": number, "title": title, "minutes": minutes}
+        output.record("chapter", **facts, exercises=names, solved=done)
+        rows.append([str(number), title, f"{minutes} min", f"{len(done)} of {len(names)}"])
     output.table("The course", ["chapter", "title", "time", "exercises solved"], rows)
     output.say("Start with `tenfold course 0`, which makes its notebook in this folder.")
 
 
-def _make_notebook(output: Output, name: str) -> Path:
-    """The notebook of a chapter in this folder, as it is if it is there already."""
-    from tenfold.course.notebooks import find_chapter, write_notebook
-
-    path = Path(f"{name}.ipynb")
-    if path.exists():
-        output.say(f"{path} is here already, and stays as it is; rename it to have it made anew.")
-    else:
-        write_notebook(find_chapter(name.partition("-")[0]), Path())
-        output.say(f"Made {path}.")
-    output.record("notebook", path=str(path))
-    return path
-
-
 def _open_notebook(output: Output, path: Path) -> None:
-    """Run Jupyter on it until it is ended; where nobody sits at a terminal, nothing."""
-    if output.style != "rich":
-        return
+    """Run Jupyter on it until it is ended."""
     if importlib.util.find_spec("jupyterlab") is None:
         output.say(
             f"Open it in Jupyter or in an editor that knows notebooks; in a clone of tenfold, "
             f"{install_command('course')} brings Jupyter."
         )
-        return
-    subprocess.run([sys.executable, "-m", "jupyterlab", str(path)], check=False)
+    else:
+        subprocess.run([sys.executable, "-m", "jupyterlab", str(path)], check=False)
 
 
 def _check_exercises(output: Output) -> None:
     """Test every exercise in the notebooks of this folder; leave with 1 unless all are solved."""
     from tenfold.course.notebooks import note_solved, notebooks_in, read_cells, run_exercises
-    from tenfold.errors import TenfoldError
 
     paths, rows = notebooks_in(Path()), []
     if not paths:
@@ -101,5 +94,5 @@ def _check_exercises(output: Output) -> None:
             output.record("exercise", notebook=str(path), name=exercise, wrong=wrong)
             rows.append([path.stem, exercise, wrong or "right"])
     output.table("Exercises", ["notebook", "exercise", "result"], rows)
-    if any(wrong != "right" for _, _, wrong in rows):
+    if any(result != "right" for _, _, result in rows):
         raise typer.Exit(1)

@@ -5,30 +5,23 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tenfold.cli.options import (
-    DataOption,
-    ModelArgument,
-    PartOption,
-    SkipBrokenOption,
-    ThreadsOption,
-    chosen_part,
-    require_data,
-    require_split,
-)
+from tenfold.cli import options as cli
+from tenfold.cli.runs import evaluate
 from tenfold.console.output import Output
-from tenfold.console.summaries import show_metrics
 from tenfold.deployment.options import SetsOption
 from tenfold.errors import TenfoldError, counted
+from tenfold.files import require_place, write_text
 from tenfold.formatting import percent
+from tenfold.run import RunFolder, finished_run
 
 if TYPE_CHECKING:
     from tenfold.data.image_sources import Part
     from tenfold.deployment.any_model import Loaded
-    from tenfold.evaluation.picture_predictions import Model, PicturePrediction
+    from tenfold.evaluation.image_predictions import ImagePrediction, Model
     from tenfold.results.runs import LabelMetrics
 
 NUM_CONFUSIONS = 5
@@ -41,54 +34,64 @@ logger = logging.getLogger("tenfold")
 class Task:
     """What is predicted, and where it goes."""
 
-    split: Annotated[str | None, "Predict the run's test, validation or train instead."] = None
-    csv: Annotated[Path | None, "Write the predictions to this file."] = None
+    split: Annotated[cli.Split | None, "Predict this split of the run's data instead."] = None
+    csv: Annotated[Path | None, "Write the predictions to this file.", require_place] = None
     out: Annotated[
         Path | None,
-        "Write the predictions of any number of images to this folder, in parts; run "
-        "again, it goes on.",
+        "Write the predictions of any number of images to this folder, in parts; run again, it "
+        "goes on.",
     ] = None
-    file_format: Annotated[
-        str, typer.Option("--format", metavar="csv|parquet", help="Of the parts of --out.")
-    ] = "csv"
-    part: PartOption = None
+    format: Annotated[Literal["csv", "parquet"], "Of the parts of --out."] = "csv"
+    part: cli.PartOption = None
     cluster: Annotated[
         str | None,
-        typer.Option(
-            metavar="ADDRESS|auto",
-            help="With --out: on the nodes of this Ray cluster; RAY_ADDRESS does the same.",
-        ),
+        "With --out: on the nodes of this Ray cluster; RAY_ADDRESS does the same.",
+        "ADDRESS|auto",
     ] = None
     jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="With --cluster: models at once; as many as fit if not given."),
+        int | None, "With --cluster: models at once; as many as fit if not given.", cli.POSITIVE
     ] = None
-    labels: Annotated[Path | None, "With --csv: write the split's true labels there."] = None
-    data: DataOption = None
-    top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 1
+    labels: Annotated[
+        Path | None, "With --csv: write the split's true labels there.", require_place
+    ] = None
+    data: cli.DataOption = None
+    top: Annotated[int, "Classes to name for each image.", cli.POSITIVE] = 1
     accuracy: Annotated[
         int | None, "95 or 99: mark as unsure what keeps so many in a hundred from being right."
     ] = None
     sets: SetsOption = None
     watch: Annotated[Path | None, "Predict what comes into this folder, until Ctrl-C."] = None
-    skip_broken: SkipBrokenOption = False
-    threads: ThreadsOption = None
+    skip_broken: cli.SkipBrokenOption = False
+    threads: cli.ThreadsOption = None
 
     def address(self) -> str | None:
         """The Ray cluster to predict on; None for this machine."""
         return self.cluster or os.environ.get("RAY_ADDRESS") if self.out else None
 
 
+GOES_WITH = (
+    *(("data", "split"), ("labels", "split"), ("labels", "csv"), ("jobs", "cluster")),
+    *(("part", "out"), ("format", "out"), ("cluster", "out")),
+)
+EXCLUDES = {
+    "split": ("images", "top", "accuracy", "sets", "out"),
+    "out": ("csv", "skip_broken"),
+    "watch": ("images", "split", "csv", "out", "labels", "data", "skip_broken"),
+}
+
+
 def predict(
     output: Output,
-    run: ModelArgument,
-    pictures: Annotated[
+    run: Annotated[
+        Path,
+        "A run folder such as runs/cnn/1, its model.safetensors, or an exported model.onnx.",
+        "RUN",
+    ],
+    images: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="IMAGE|FOLDER",
-            help="Image files, folders of them, lists (a .txt file of paths), parquet files and "
-            "tar shards; by path, or by address such as s3://, gs:// and hf://.",
-        ),
+        "Image files, folders of them, lists (a .txt file of paths), parquet files and tar shards; "
+        "by path, or by address such as s3://, gs:// and hf://.",
+        "IMAGE|FOLDER",
     ] = None,
     *,
     task: Task,
@@ -97,202 +100,186 @@ def predict(
 
     A split's file has the ids that `tenfold data export` gives, and no accuracy is shown. Without
     --csv a terminal shows the accuracy, and a use of the test split is written down; a pipe gets
-    the lines of the file. Broken pictures are named and the others predicted; the exit status is
+    the lines of the file. Broken images are named and the others predicted; the exit status is
     then 1 unless they are to be skipped. With --out the folder gets a file for every 10,000 images
     and a manifest.json; broken images have their reason in the column error, and the status is 0.
     """
-    from tenfold.files import require_place
-
-    _require_one_task(pictures, task)
-    for file in (task.csv, task.labels):
-        require_place(file)
+    _require_one_task(images, task)
     if task.watch is not None:
         _watch(output, run, task.watch, task)
     elif task.out is not None:
-        _write_parts(output, run, pictures or [], task, task.out)
+        _write_parts(output, run, images or [], task, task.out)
     elif task.split is None:
-        _predict_images(output, run, pictures or [], task)
+        _predict_images(output, run, images or [], task)
+    elif task.csv is None and output.style == "rich":
+        reading = cli.Reading(skip_broken=task.skip_broken)
+        found = finished_run(run).path
+        evaluate(
+            output, found, split=task.split, data=task.data, reading=reading, threads=task.threads
+        )
+        output.say("Add --csv FILE to write the predictions to a file.")
     else:
-        _predict_split(output, run, task, task.split)
+        _predict_split(output, finished_run(run), task, task.split)
 
 
-def score(
-    output: Output,
-    submission: Annotated[Path, "Predictions: a CSV file of id,label."],
-    labels: Annotated[Path, "The true labels: a CSV file of id,label."],
-    allow_missing: Annotated[bool, "Count labels without a prediction as wrong."] = False,
-) -> None:
-    """Score a file of predictions by a file of true labels, joined by id.
-
-    `tenfold data export cifar10 FOLDER` writes the labels of CIFAR-10 to FOLDER/testLabels.csv and
-    FOLDER/trainLabels.csv; `tenfold predict --labels FILE` writes those of any split of a run.
-    """
-    from tenfold.evaluation.submissions import score_submission
-
-    metrics = score_submission(submission, labels, allow_missing=allow_missing)
-    output.record("score", submission=str(submission), labels=str(labels), **metrics.to_dict())
-    low, high = metrics.accuracy_interval
-    output.say(
-        f"{submission}: {percent(metrics.accuracy, 2)} of "
-        f"{counted(metrics.num_images, 'picture')} right "
-        f"(95 % interval {percent(low)} to {percent(high)})",
-        bold=True,
-    )
-    if metrics.num_missing:
-        output.say(f"{metrics.num_missing:,} of them have no prediction and count as wrong.")
-    _show_classes(output, metrics)
+def _require_one_task(images: list[str] | None, task: Task) -> None:
+    """Raise TenfoldError for options that don't go together."""
+    given = {name for name, value in vars(task).items() if value != getattr(Task, name)}
+    given |= {"images"} if images else set()
+    given |= {"cluster"} if task.address() else set()
+    shown = {name: f"--{name.replace('_', '-')}" for name in vars(task)} | {"images": "images"}
+    if not given & {"images", "split", "watch"}:
+        raise TenfoldError(
+            "Neither images nor --split were given; name image files or folders, or a split of the "
+            "run's data such as --split test."
+        )
+    for one, others in EXCLUDES.items():
+        for other in others:
+            if one in given and other in given:
+                both = f"Both {shown[other]} and {shown[one]} were given"
+                raise TenfoldError(f"{both}; leave one of them out.")
+    for one, other in GOES_WITH:
+        if one in given and other not in given:
+            raise TenfoldError(f"{shown[one]} goes with {shown[other]}; add it, or leave it out.")
+    if task.csv and task.labels and task.csv.absolute() == task.labels.absolute():
+        raise TenfoldError(f"--csv and --labels are both {task.csv}; give two files.")
 
 
-def _require_one_task(pictures: list[str] | None, task: Task) -> None:
-    has_split, csv, labels = task.split is not None, task.csv, task.labels
-    asked = {name: getattr(task, name) for name in ("watch", "top", "accuracy", "sets", "threads")}
-    wrong = {
-        "--watch predicts what comes into its folder and writes lines; leave out images, --split, "
-        "--csv, --out, --labels, --data and --skip-broken.": task.watch
-        and (pictures or task != Task(**asked)),
-        "Both images and --split were given; leave one of them out.": pictures and has_split,
-        "Neither images nor --split were given; name image files or folders, or a split of the "
-        "run's data such as --split test.": not pictures and not has_split and not task.watch,
-        "--labels goes with --csv, for `tenfold score`; add --csv FILE.": (
-            has_split and labels and not csv
-        ),
-        f"--csv and --labels are both {csv}; give two files.": (
-            labels and csv and labels.absolute() == csv.absolute()
-        ),
-        "Both --csv and --out were given; leave one of them out.": csv and task.out,
-        "--skip-broken goes without --out, whose files hold the reason of each broken image in the "
-        "column error; leave it out.": task.out and task.skip_broken,
-        "--part, --format, --cluster and --jobs go with --out; add --out FOLDER.": not task.out
-        and (task.part or task.cluster or task.jobs or task.file_format != "csv"),
-        "--jobs goes with --cluster; add it, or leave --jobs out.": task.jobs
-        and not task.address(),
-        f"--format {task.file_format!r} is neither csv nor parquet; choose one of them.": (
-            task.file_format not in ("csv", "parquet")
-        ),
-    }
-    for name in ("data", "labels") if not has_split else ("top", "accuracy", "sets", "out"):
-        sentence = f"--{name} belongs to images; leave it out, or leave out --split."
-        if not has_split:
-            sentence = f"--{name} belongs to a split; add --split test, or leave it out."
-        wrong[sentence] = getattr(task, name) != getattr(Task, name)
-    for sentence, is_wrong in wrong.items():
-        if is_wrong:
-            raise TenfoldError(sentence)
-    chosen_part(task.part)
-
-
-def _predict_split(output: Output, place: Path, task: Task, split: str) -> None:
-    from tenfold.run import command_line, finished_run
-
-    require_split(split)
-    require_data(task.data)
-    run = finished_run(place)
-
+def _predict_split(output: Output, run: RunFolder, task: Task, split: str) -> None:
     from tenfold.evaluation.calibration import fitted_of, with_temperature
-    from tenfold.evaluation.evaluate import evaluate_run, predict_split
+    from tenfold.evaluation.evaluate import predict_split
     from tenfold.evaluation.submissions import submission_ids, submission_text, write_submission
     from tenfold.results.runs import read_result
-    from tenfold.training.process import prepare_process
 
-    prepare_process(task.threads)
-    options: dict[str, Any] = {"split": split, "data": task.data, "skip_broken": task.skip_broken}
-    if task.csv is None and output.style == "rich":
-        with output.progress() as progress:
-            metrics = evaluate_run(
-                run, **options, recall=True, purpose=command_line(), progress=progress
-            )
-        _show_classes(output, metrics)
-        show_metrics(output, split, metrics)
-        if split == "test":
-            output.say("This look at the test split is written down in the run's result.json.")
-        output.say("Add --csv FILE to write the predictions to a file.")
-        return
-    with output.progress() as bars:
+    with cli.computing(output, task.threads) as bars:
         # Without a file, standard output is the file, and has no room for progress.
-        progress_of_file = bars if task.csv is not None else None
-        predictions = predict_split(run, **options, progress=progress_of_file)
-    names = predictions.class_names
+        predictions = predict_split(
+            run,
+            split=split,
+            data=task.data,
+            skip_broken=task.skip_broken,
+            progress=bars if task.csv else None,
+        )
+    names, ids = predictions.class_names, predictions.ids
     predicted = [names[index] for index in predictions.logits.argmax(axis=1)]
     if task.csv is not None:
-        write_submission(task.csv, predictions.ids, predicted)
-        output.record("written", csv=str(task.csv), num_images=len(predicted))
-        output.say(f"{_predictions_are(len(predicted))} in {task.csv}.")
+        write_submission(task.csv, ids, predicted)
+        _announce_file(output, len(ids), task.csv, csv=str(task.csv))
         if task.labels is not None:
-            write_submission(task.labels, predictions.ids, [names[i] for i in predictions.labels])
-            output.record("written", labels=str(task.labels), num_images=len(predicted))
-            output.say(f"Their true labels are in {task.labels}.")
+            write_submission(task.labels, ids, [names[i] for i in predictions.labels])
+            said, file = f"Their true labels are in {task.labels}.", str(task.labels)
+            cli.announce(output, "written", said, labels=file, num_images=len(ids))
         return
     if output.style == "plain":
-        output.say(submission_text(predictions.ids, predicted).rstrip("\n"))
+        output.say(submission_text(ids, predicted).rstrip("\n"))
     if (fitted := fitted_of(read_result(run.result))) is not None:
         predictions = with_temperature(predictions, fitted.temperature)
     probabilities = predictions.probabilities.max(axis=1).tolist()
-    ids = submission_ids(predictions.ids)
-    for name, label, probability in zip(ids, predicted, probabilities, strict=True):
+    for name, label, probability in zip(submission_ids(ids), predicted, probabilities, strict=True):
         output.record("prediction", id=name, label=label, probability=probability)
 
 
-def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
-    rows = []
-    for row, column in zip(metrics.per_class, zip(*metrics.confusion, strict=True), strict=True):
-        recall = "no images" if row.recall is None else percent(row.recall)
-        precision = percent(row.precision or 0.0) if any(column) else "-"
-        rows.append([row.name, f"{row.num_images:,}", recall, f"{sum(column):,}", precision])
-    output.table("By class", ["class", "pictures", "recall", "predicted", "precision"], rows)
-    confused = [
-        [pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)]
-        for pair in metrics.most_confused[:NUM_CONFUSIONS]
-    ]
-    if confused:
-        columns = ["true", "predicted", "pictures", "of the class"]
-        output.table("Most often confused", columns, confused)
+def _announce_file(output: Output, number: int, place: Path, note: str = "", **values: Any) -> None:
+    said = f"{counted(number, 'prediction')} {'is' if number == 1 else 'are'} in {place}{note}."
+    cli.announce(output, "written", said, **{"num_images": number, **values})
+
+
+def _open(run: Path, places: list[str], task: Task) -> "tuple[Path, list[Part], Loaded]":
+    """The model's file, the images, and the model with its thresholds."""
+    from tenfold.data.image_sources import find_parts
+    from tenfold.deployment.any_model import load_any, model_file
+
+    file, parts = model_file(run), [] if task.watch else find_parts(places)
+    accuracy, sets = (None if each is None else each / 100 for each in (task.accuracy, task.sets))
+    return file, parts, load_any(run, accuracy=accuracy, sets=sets, threads=task.threads)
 
 
 def _predict_images(output: Output, run: Path, places: list[str], task: Task) -> None:
-    from tenfold.evaluation.picture_predictions import predict_parts
-    from tenfold.files import write_text
+    from tenfold.data.csv_tables import table_text
+    from tenfold.evaluation.image_predictions import predict_parts
 
-    _, parts, loaded = _opened(run, places, task)
+    _, parts, loaded = _open(run, places, task)
     csv, top = task.csv, min(task.top, len(loaded.model.class_names))
     with output.progress() as bars:
         progress = bars if csv is not None or output.style == "rich" else None
-        predictions = [
-            prediction
-            for _, some in predict_parts(
-                loaded.model, parts, top=top, progress=progress, **loaded.options()
-            )
-            for prediction in some
-        ]
-    broken = [prediction for prediction in predictions if prediction.error is not None]
-    num_images = len(predictions) - len(broken)
-    for prediction in broken:
-        logger.warning("%s can't be read as a picture: %s", prediction.path, prediction.error)
-    if task.skip_broken:
-        predictions = [prediction for prediction in predictions if prediction.error is None]
-    if csv is None:
-        _show_images(output, predictions, loaded.model, top=top)
+        found = predict_parts(loaded.model, parts, top=top, progress=progress, **loaded.options())
+        predictions = [prediction for _, some in found for prediction in some]
+    sound = [prediction for prediction in predictions if prediction.error is None]
+    num_broken = len(predictions) - len(sound)
+    for prediction in predictions:
+        if prediction.error is not None:
+            logger.warning("%s can't be read as an image: %s", prediction.path, prediction.error)
+    shown = sound if task.skip_broken else predictions
+    columns, rows = _table(shown, loaded.model, top=top)
+    if csv is not None:
+        write_text(csv, table_text(columns, rows))
+        _announce_file(output, len(sound), csv, csv=str(csv), num_broken=num_broken)
+    elif output.style == "plain":
+        output.say(table_text(columns, rows).rstrip("\n"))
     else:
-        write_text(csv, _images_text(predictions, loaded.model, top=top))
-        output.record("written", csv=str(csv), num_images=num_images, num_broken=len(broken))
-        output.say(f"{_predictions_are(num_images)} in {csv}.")
-    if broken and not task.skip_broken:
+        for prediction in shown:
+            _record(output, prediction, top=top)
+        output.table("Predictions", columns, rows[:MAX_ROWS])
+        if len(rows) > MAX_ROWS:
+            output.say(f"{len(rows) - MAX_ROWS:,} more: add --csv FILE to have all in a file.")
+    if num_broken and not task.skip_broken:
         raise typer.Exit(1)
+
+
+def _table(
+    predictions: "list[ImagePrediction]", model: "Model", *, top: int
+) -> tuple[list[str], list[list[str]]]:
+    from tenfold.evaluation.image_predictions import table_of
+
+    return table_of(
+        predictions,
+        top=top,
+        has_unsure=any(prediction.is_unsure for prediction in predictions),
+        has_sets=any(prediction.conformal_set for prediction in predictions),
+        has_points=bool(model.operating_points),
+    )
+
+
+def _record(output: Output, prediction: "ImagePrediction", *, top: int) -> None:
+    likeliest = [each._asdict() for each in prediction.guesses]
+    first = likeliest[0] if likeliest else {"label": None, "probability": None}
+    more = {
+        "top": likeliest if top > 1 else [],
+        "unsure": prediction.is_unsure,
+        "set": prediction.conformal_set,
+        "positive": prediction.positive,
+    }
+    more = {name: value for name, value in more.items() if value}
+    output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)
+
+
+def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
+    from tenfold.evaluation.image_predictions import watch_folder
+
+    _, _, loaded = _open(run, [], task)
+    top = min(task.top, len(loaded.model.class_names))
+    with contextlib.suppress(KeyboardInterrupt):
+        for prediction in watch_folder(loaded.model, folder, top=top, **loaded.options()):
+            _record(output, prediction, top=top)
+            columns, [row] = _table([prediction], loaded.model, top=top)
+            cells = zip(columns[1:], row[1:], strict=True)
+            output.say(f"{row[0]}: {', '.join(f'{name} {cell}' for name, cell in cells if cell)}")
 
 
 def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: Path) -> None:
     from tenfold.evaluation import prediction_parts as parted
 
-    file, parts, loaded = _opened(run, places, task)
+    file, parts, loaded = _open(run, places, task)
     model = loaded.model
     settings = parted.Settings(
         model_sha256=parted.checksum_of(file),
         temperature=getattr(model, "temperature", 1.0),
         threshold=None if task.accuracy is None else loaded.threshold,
         set_threshold=loaded.set_threshold,
-        operating_points=dict(loaded.model.operating_points),
+        operating_points=dict(model.operating_points),
         class_names=model.class_names,
         top=min(task.top, len(model.class_names)),
-        file_format="parquet" if task.file_format == "parquet" else "csv",
+        file_format=task.format,
         images_sha256=parted.images_checksum(parts),
         num_parts=len(parts),
     )
@@ -312,95 +299,54 @@ def _write_parts(output: Output, run: Path, places: list[str], task: Task, out: 
             predict = predict_on_cluster(
                 run, settings, address=address, jobs=jobs, threads=threads, progress=progress
             )
-        share = chosen_part(task.part) or (1, 1)
+        share = cli.chosen_part(task.part) or (1, 1)
         manifest = parted.predict_to_folder(
             predict, parts, out, manifest=manifest, share=share, on_part=on_part
         )
-    done, complete = manifest.finished, manifest.is_complete
-    output.record("written", out=str(out), is_complete=complete, **done.model_dump())
+    done = manifest.finished
     if done.num_broken:
-        images = counted(done.num_broken, "image")
-        logger.warning("%s can't be read; the column error says why.", images)
-    files = f"{done.num_parts:,} of {counted(len(parts), 'part')}"
-    output.say(f"{_predictions_are(done.num_images - done.num_broken)} in {out} ({files}).")
+        broken = counted(done.num_broken, "image")
+        logger.warning("%s can't be read; the column error says why.", broken)
+    files = f" ({done.num_parts:,} of {counted(len(parts), 'part')})"
+    counts = {"is_complete": manifest.is_complete, **done.model_dump()}
+    _announce_file(output, done.num_images - done.num_broken, out, files, out=str(out), **counts)
 
 
-def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
-    from tenfold.evaluation.picture_predictions import watch_folder
-
-    _, _, loaded = _opened(run, None, task)
-    top = min(task.top, len(loaded.model.class_names))
-    with contextlib.suppress(KeyboardInterrupt):
-        for prediction in watch_folder(loaded.model, folder, top=top, **loaded.options()):
-            _record(output, prediction, top=top)
-            classes = (f"{label} ({percent(share)})" for label, share in prediction.guesses)
-            unsure = "unsure, perhaps " if prediction.is_unsure else ""
-            held = f"; set: {', '.join(prediction.conformal_set)}" * bool(prediction.conformal_set)
-            held += f"; positive: {', '.join(prediction.positive)}" * bool(prediction.positive)
-            output.say(f"{prediction.path}: {unsure}{', '.join(classes) or prediction.error}{held}")
-
-
-def _opened(run: Path, places: list[str] | None, task: Task) -> "tuple[Path, list[Part], Loaded]":
-    """The model's file, the images, and the model with its thresholds."""
-    from tenfold.data.image_sources import find_parts
-    from tenfold.deployment.any_model import load_any, model_file
-
-    file, parts = model_file(run), [] if places is None else find_parts(places)
-    accuracy, sets = (
-        None if asked is None else asked / 100 for asked in (task.accuracy, task.sets)
-    )
-    return file, parts, load_any(run, accuracy=accuracy, sets=sets, threads=task.threads)
-
-
-def _show_images(
-    output: Output, predictions: "list[PicturePrediction]", model: "Model", *, top: int
+def score(
+    output: Output,
+    submission: Annotated[Path, "Predictions: a CSV file of id,label."],
+    labels: Annotated[Path, "The true labels: a CSV file of id,label."],
+    *,
+    allow_missing: Annotated[bool, "Count labels without a prediction as wrong."] = False,
 ) -> None:
-    if output.style == "plain":
-        output.say(_images_text(predictions, model, top=top).rstrip("\n"))
-        return
-    for prediction in predictions:
-        _record(output, prediction, top=top)
-    places = ["likeliest", *(f"{number}." for number in range(2, top + 1))]
-    has_sets = any(prediction.conformal_set for prediction in predictions)
+    """Score a file of predictions by a file of true labels, joined by id.
+
+    `tenfold data export cifar10 FOLDER` writes the labels of CIFAR-10 to FOLDER/testLabels.csv and
+    FOLDER/trainLabels.csv; `tenfold predict --labels FILE` writes those of any split of a run.
+    """
+    from tenfold.evaluation.submissions import score_submission
+
+    metrics = score_submission(submission, labels, allow_missing=allow_missing)
+    low, high = metrics.accuracy_interval
+    said = (
+        f"{submission}: an accuracy of {percent(metrics.accuracy, 2)} on "
+        f"{counted(metrics.num_images, 'image')} (95 % interval {percent(low)} to {percent(high)})"
+    )
+    files = {"submission": str(submission), "labels": str(labels)}
+    cli.announce(output, "score", said, bold=True, **files, **metrics.to_dict())
+    if metrics.num_missing:
+        output.say(f"{metrics.num_missing:,} of them have no prediction and count as wrong.")
+    _show_classes(output, metrics)
+
+
+def _show_classes(output: Output, metrics: "LabelMetrics") -> None:
     rows = []
-    for prediction in predictions[:MAX_ROWS]:
-        cells = [f"{label} {percent(share)}" for label, share in prediction.guesses]
-        if prediction.is_unsure:
-            cells[0] += " (unsure)"
-        held = [", ".join(prediction.conformal_set)] if has_sets else []
-        held += [", ".join(prediction.positive)] if model.operating_points else []
-        rows.append([prediction.path, *(cells or ["(broken)", *[""] * (top - 1)]), *held])
-    more = [*["set"] * has_sets, *["positive"] * bool(model.operating_points)]
-    output.table("Predictions", ["image", *places, *more], rows)
-    if len(predictions) > MAX_ROWS:
-        output.say(f"{len(predictions) - MAX_ROWS:,} more: add --csv FILE to have all in a file.")
-
-
-def _record(output: Output, prediction: "PicturePrediction", *, top: int) -> None:
-    likeliest = [guess._asdict() for guess in prediction.guesses]
-    first = likeliest[0] if likeliest else {"label": None, "probability": None}
-    more: dict[str, Any] = {"top": likeliest} if top > 1 else {}
-    if prediction.is_unsure:
-        more["unsure"] = True
-    if prediction.conformal_set:
-        more["set"] = list(prediction.conformal_set)
-    if prediction.positive:
-        more["positive"] = list(prediction.positive)
-    output.record("prediction", id=prediction.path, **first, **more, error=prediction.error)
-
-
-def _images_text(predictions: "list[PicturePrediction]", model: "Model", *, top: int) -> str:
-    from tenfold.data.csv_tables import table_text
-    from tenfold.evaluation.picture_predictions import table_of
-
-    columns = {
-        "has_unsure": any(prediction.is_unsure for prediction in predictions),
-        "has_sets": any(prediction.conformal_set for prediction in predictions),
-        "has_points": bool(model.operating_points),
-    }
-    return table_text(*table_of(predictions, top=top, **columns))
-
-
-def _predictions_are(number: int) -> str:
-    """The beginning of a sentence: `1 prediction is`, `2 predictions are`."""
-    return f"{counted(number, 'prediction')} {'is' if number == 1 else 'are'}"
+    for row, column in zip(metrics.per_class, zip(*metrics.confusion, strict=True), strict=True):
+        recall = "no images" if row.recall is None else percent(row.recall)
+        precision = percent(row.precision or 0.0) if any(column) else "-"
+        rows.append([row.name, f"{row.num_images:,}", recall, f"{sum(column):,}", precision])
+    output.table("By class", ["class", "images", "recall", "predicted", "precision"], rows)
+    if confused := metrics.most_confused[:NUM_CONFUSIONS]:
+        columns = ["true", "predicted", "images", "of the class"]
+        pairs = [[p.true, p.predicted, f"{p.count:,}", percent(p.share)] for p in confused]
+        output.table("Most often confused", columns, pairs)

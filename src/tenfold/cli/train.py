@@ -1,35 +1,122 @@
-"""`tenfold train`: one run, from a recipe, from images alone, or from the time that there is."""
+"""`tenfold train`: one run, from a recipe, from images alone, or in a given time; and `live`."""
 
+import atexit
+import contextlib
+import gc
+import itertools
 import json
-from dataclasses import dataclass
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from tenfold.cli.imports import quick_imports
-from tenfold.cli.live import LiveOption, live_page
-from tenfold.cli.options import (
-    Changes,
-    Machine,
-    Reading,
-    ReportOption,
-    RunsOption,
-    SeedOption,
-    StrictOption,
-    TimeOption,
-    require_data,
-    seconds_of,
-)
+from tenfold.cli import options as cli
 from tenfold.cli.pages import write_page
 from tenfold.console.output import Output
 from tenfold.console.summaries import show_result
 from tenfold.errors import TenfoldError
-from tenfold.run import finished_run
+from tenfold.formatting import duration, percent
+from tenfold.run import RunFolder, finished_run, runs_of
 
 if TYPE_CHECKING:
     from tenfold.data import Dataset
+    from tenfold.engine import Child
     from tenfold.recipe import Recipe
+    from tenfold.speed.planning import Planned
+    from tenfold.training.train import TrainOptions
+
+
+PORT = 8001
+
+END_SECONDS = 5.0
+"""For the page's process to say how it ended, and to go."""
+
+logger = logging.getLogger("tenfold")
+
+
+LiveOption = Annotated[
+    int | None,
+    "Serve a page that grows meanwhile to this machine, on 8001 if no port is named.",
+    "[PORT]",
+    cli.A_PORT,
+]
+
+
+def live(
+    output: Output,
+    folder: Annotated[Path, "A run, a study, a search, or the folder of all runs."],
+    *,
+    port: Annotated[int, "0 takes any free one.", cli.A_PORT] = PORT,
+) -> None:
+    """Serve a page that shows runs while they go on, to this machine alone."""
+    from tenfold.reporting.live.server import serve
+
+    def ready(address: str) -> None:
+        said = f"The live page is at {address}; Ctrl-C ends it."
+        cli.announce(output, "serving", said, address=address)
+
+    serve(folder, port, ready=ready)
+    output.record("ended", cpu_seconds=time.process_time())
+
+
+@contextlib.contextmanager
+def live_page(output: Output, port: int | None) -> Iterator[Callable[[RunFolder], None] | None]:
+    """What starts to serve the page about a run until the block ends; None where `port` is.
+
+    It is served by a process of its own, which does nothing while no browser asks. Raises
+    TenfoldError where the port is taken.
+    """
+    if port is None:
+        yield None
+        return
+    from tenfold.engine import Child, Item
+    from tenfold.reporting.live.server import require_port
+
+    free = require_port(port)
+    with contextlib.ExitStack() as stack:
+
+        def show_address(event: dict[str, Any]) -> None:
+            if event["event"] == "serving":
+                address = event["address"]
+                said = f"The live page is at {address}"
+                cli.announce(output, "live", said, bold=True, address=address)
+
+        def start(run: RunFolder) -> None:
+            arguments = ("live", str(run.path.resolve()), "--port", str(free), "--json")
+            # It has no compute threads that would have to be looked after.
+            item = Item("live", arguments, run.path, environment={"OMP_WAIT_POLICY": "PASSIVE"})
+            stack.callback(_end, Child(item, show_address))
+
+        yield start
+
+
+def _end(child: "Child") -> None:
+    """Let the page's process end; say so if it did before, for a reason of its own."""
+    if (ended := child.poll()) is None:
+        child.stop()
+        deadline = time.monotonic() + END_SECONDS
+        while (ended := child.poll()) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    if ended is None:
+        child.kill()
+    elif ended.error is not None:
+        logger.warning("The live page could not be served: %s", ended.error)
+
+
+def with_port(arguments: Sequence[str]) -> list[str]:
+    """`--live` without a port as `--live 8001`, since no option may go without its value."""
+    found: list[str] = []
+    for each, after in itertools.pairwise([*arguments, ""]):
+        found += ["--live", str(PORT)] if each == "--live" and not after.isdigit() else [each]
+    return found
+
+
+def _require_teacher(teacher: Path) -> None:
+    if teacher.suffix != ".safetensors":
+        finished_run(teacher.expanduser())
 
 
 @dataclass(frozen=True)
@@ -40,8 +127,8 @@ class Where:
     new: Annotated[bool, "Start afresh, even beside an unfinished run."] = False
     allow_changes: Annotated[bool, "Resume although something has changed."] = False
     folder: Annotated[Path | None, "Train in this run folder, or resume it."] = None
-    runs: RunsOption = Path("runs")
-    strict: StrictOption = False
+    runs: cli.RunsOption = Path("runs")
+    strict: cli.StrictOption = False
 
 
 @dataclass(frozen=True)
@@ -49,62 +136,46 @@ class Around:
     """What is done besides the training."""
 
     track: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Curves for tensorboard, wandb, mlflow or trackio; repeatable."
-        ),
+        list[str] | None, "Curves for tensorboard, wandb, mlflow or trackio; repeatable.", "NAME"
     ] = None
     tensorboard: Annotated[bool, "Short for --track tensorboard."] = False
     live: LiveOption = None
     find_lr: Annotated[bool, "Try learning rates on a copy, name one, and leave."] = False
-    test: Annotated[
-        bool, typer.Option("--test/--no-test", help="Evaluate on the test split at the end.")
-    ] = True
-
-    def __post_init__(self) -> None:
-        """Raises TenfoldError where the live page can't be served, or there is nothing to show."""
-        if self.live is None:
-            return
-        from tenfold.reporting.live.server import require_port
-
-        require_port(self.live)
-        if self.find_lr:
-            raise TenfoldError("--live shows a training, and --find-lr has none; leave one out.")
-
-    def trackers(self) -> tuple[str, ...]:
-        """Where curves go, each place once."""
-        return tuple(dict.fromkeys([*(self.track or []), *["tensorboard"] * self.tensorboard]))
+    test: Annotated[bool, "Evaluate on the test split at the end.", "--test/--no-test"] = True
 
 
 def train(
     output: Output,
     recipe: Annotated[
         str | None,
-        typer.Argument(
-            help="A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --data, "
-            "--time or --set model.name= it may be left out."
-        ),
+        "A shipped recipe (see `tenfold recipes`) or a path to a .toml file; with --data, --time "
+        "or --set model.name= it may be left out.",
     ] = None,
     *,
-    changes: Changes,
-    seed: SeedOption = None,
-    time: TimeOption = None,
+    changes: cli.Changes,
+    seed: Annotated[int | None, "Seed of the run.", cli.NOT_NEGATIVE] = None,
+    time: Annotated[
+        str | None, "Be done, evaluation and all, in 90s, 5m or 2h.", cli.seconds_of
+    ] = None,
     teacher: Annotated[
         Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="Learn from this run's predictions too; short for --set distillation.teacher=RUN.",
-        ),
+        "Learn from this run's predictions too; short for --set distillation.teacher=RUN.",
+        "RUN",
+        _require_teacher,
     ] = None,
     where: Where,
-    machine: Machine,
-    reading: Reading,
+    machine: cli.Machine,
+    reading: cli.Reading,
     around: Around,
-    report: ReportOption = True,
+    report: cli.ReportOption = True,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
-    wanted = changes.listed(seed) + _taught_by(teacher)
-    chosen, dataset = _named(recipe, changes, wanted, time), None
+    wanted = changes.listed(seed)
+    if teacher is not None:
+        wanted.append(f"distillation.teacher={json.dumps(str(teacher), ensure_ascii=False)}")
+    chosen = None
+    if recipe is not None or changes.names_network:
+        chosen = changes.applied_to(recipe, wanted)
     with quick_imports():
         from tenfold.training.train import TrainOptions
         from tenfold.training.train import train as train_recipe
@@ -113,70 +184,50 @@ def train(
         **vars(where),
         threads=machine.threads,
         skip_broken=reading.skip_broken,
-        track=around.trackers(),
+        track=tuple(dict.fromkeys([*(around.track or []), *["tensorboard"] * around.tensorboard])),
         evaluate_test=around.test,
     )
+    dataset = None
     if time is not None:
-        from tenfold.cli.timed import recipe_within
-
-        timed = recipe_within(time, chosen, wanted, output=output, options=options, page=report)
-        chosen, dataset, options = timed.recipe, timed.dataset, timed.options
+        chosen, options, dataset = _in_time(output, time, chosen, wanted, options, page=report)
     elif chosen is None:
-        chosen, dataset = _fitting(output, wanted, changes.data, reading.skip_broken)
-    if chosen.model.name == "pretrained":
-        _import_timm()
+        chosen, dataset = _for_images(output, wanted, changes.data, reading.skip_broken)
     if around.find_lr:
         _find_rate(output, chosen, dataset, threads=machine.threads)
         return
-    with live_page(output, around.live) as began, output.training() as told:
+    with live_page(output, around.live) as start, output.training() as reporter:
         outcome = train_recipe(
-            chosen, options=options, dataset=dataset, began=began, reporter=told, progress=told
+            chosen,
+            options=options,
+            dataset=dataset,
+            began=start,
+            reporter=reporter,
+            progress=reporter,
         )
     if outcome.writes:
         show_result(output, outcome.run.path)
         if report:
-            write_page(output, [outcome.run.path], None)
+            write_page(output, [outcome.run.path])
 
 
-def _import_timm() -> None:
-    with quick_imports():
-        from tenfold.models.pretrained import import_timm
+@contextlib.contextmanager
+def quick_imports() -> Iterator[None]:
+    """Look for no garbage until the block ends, and never among what is there by then.
 
-        import_timm()
-
-
-def _taught_by(teacher: Path | None) -> list[str]:
-    """`--teacher` as an override. Raises TenfoldError where it is no finished run."""
-    if teacher is None:
-        return []
-    if teacher.suffix != ".safetensors":
-        finished_run(teacher.expanduser())
-    return [f"distillation.teacher={json.dumps(str(teacher), ensure_ascii=False)}"]
-
-
-def _named(
-    recipe: str | None, changes: Changes, wanted: list[str], time: str | None
-) -> "Recipe | None":
-    """The recipe that is named, or made by naming a network.
-
-    Raises TenfoldError for what is wrong however long one waits, before torch is imported.
+    Importing PyTorch makes some hundred thousand objects that stay until the process ends, and
+    Python looks through them again and again for some that don't: a fifth of four seconds.
     """
-    if time is not None:
-        seconds_of(time)
-    named, data = None, changes.data
-    if data is not None:
-        require_data(data)
-    if recipe is not None or changes.names_network:
-        from tenfold.recipe import load_recipe, require_effect
-
-        named = load_recipe(recipe, wanted)
-        require_effect(named, epochs=changes.epochs, lr=changes.lr)
-        data = named.data.name
-    require_data(data)
-    return named
+    # Extension modules that are never freed complain of leaks when the process ends.
+    atexit.register(gc.unfreeze)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
-def _fitting(
+def _for_images(
     output: Output, changes: list[str], data: str | None, skip_broken: bool
 ) -> "tuple[Recipe, Dataset | None]":
     """A recipe that fits the images, and those where they are loaded already."""
@@ -190,9 +241,80 @@ def _fitting(
 
     with output.progress() as progress:
         choice = choose_recipe(changes, skip_broken=skip_broken, progress=progress)
-    output.record("choice", reason=choice.reason, recipe=choice.recipe.to_dict())
-    output.say(choice.reason)
+    recipe = choice.recipe.to_dict()
+    cli.announce(output, "choice", choice.reason, reason=choice.reason, recipe=recipe)
     return choice.recipe, choice.dataset
+
+
+def _in_time(
+    output: Output,
+    time: str,
+    asked: "Recipe | None",
+    changes: list[str],
+    options: "TrainOptions",
+    *,
+    page: bool,
+) -> "tuple[Recipe, TrainOptions, Dataset | None]":
+    """The recipe `asked`, or the best of the fast ones, so that its run ends within `time`.
+
+    An unfinished run that the same command began keeps its plan, unless `options` ask for a new
+    one. Raises TenfoldError under a launcher, and for a recipe of stages.
+    """
+    import torch
+
+    from tenfold.evaluation.loading import load_data
+    from tenfold.recipe import load_recipe
+    from tenfold.speed.planning import plan_run, unfinished_plan
+    from tenfold.training.process import num_launched, seconds_since_start
+
+    if num_launched() > 1:
+        raise TenfoldError(
+            "--time plans for one process, and the launcher started several; start tenfold without "
+            "it, or give epochs."
+        )
+    if asked is not None and asked.stages:
+        raise TenfoldError(
+            f"--time can't divide its time over the stages of {asked.name}; leave it out, and give "
+            "fewer epochs to save time."
+        )
+    named = f"{asked.name if asked is not None else 'fast'}-in-{time}"
+    wanted = asked or load_recipe("fast-91", changes)
+    if not options.new:
+        folder = options.folder
+        earlier = [RunFolder(folder)] if folder is not None else runs_of(options.runs, named)
+        begun = unfinished_plan(earlier, wanted, changes, own_network=asked is None)
+        if begun is not None:
+            return begun, replace(options, threads=None), None  # Those of before.
+    with cli.computing(output, options.threads) as progress:
+        dataset = load_data(wanted, skip_broken=options.skip_broken, progress=progress)
+    has_gpu = torch.cuda.is_available() and not options.cpu
+    planned = plan_run(
+        asked,
+        dataset,
+        seconds=cli.seconds_of(time),
+        spent=seconds_since_start(),
+        overrides=changes,
+        device=torch.device("cuda" if has_gpu else "cpu"),
+        evaluates_test=options.evaluate_test,
+        writes_page=page,
+        may_set_threads=options.threads is None and "OMP_NUM_THREADS" not in os.environ,
+    )
+    _announce_plan(output, planned, time, page=page)
+    options = replace(options, threads=options.threads or torch.get_num_threads())
+    return planned.recipe.but(name=named), options, dataset
+
+
+def _announce_plan(output: Output, planned: "Planned", time: str, *, page: bool) -> None:
+    training, closing = planned.recipe.training.time_limit_seconds, planned.closing_seconds
+    said = (
+        f"Within {time}: {planned.recipe.name}, {duration(training)} of training and "
+        f"{duration(closing)} for evaluation{' and page' if page else ''}."
+    )
+    if planned.expected is not None:
+        said += f" A test accuracy of about {percent(planned.expected, 0)} may be expected."
+    facts: dict[str, Any] = {"recipe": planned.recipe.to_dict(), "expected": planned.expected}
+    facts |= {"training_seconds": training, "closing_seconds": closing}
+    cli.announce(output, "plan", said, **facts)
 
 
 def _find_rate(
@@ -202,17 +324,14 @@ def _find_rate(
     from tenfold.files import write_text
     from tenfold.reporting.diagnostics import rate_curve
     from tenfold.reporting.svg import standalone_svg
-    from tenfold.training.process import prepare_process
     from tenfold.training.rate_finder import find_lr
 
     figure = Path("lr.svg")
-    prepare_process(threads)
-    with output.progress() as progress:
+    with cli.computing(output, threads) as progress:
         found = find_lr(recipe, dataset, progress=progress)
     write_text(figure, standalone_svg(rate_curve(found)))
-    output.record("rate", **vars(found), figure=str(figure))
-    output.say(
+    said = (
         f"The loss is lowest at {found.lowest:.2g}; a tenth of that is a good rate: --lr "
-        f"{found.lr:g}. The curve is in {figure}.",
-        bold=True,
+        f"{found.lr:g}. The curve is in {figure}."
     )
+    cli.announce(output, "rate", said, bold=True, **vars(found), figure=str(figure))

@@ -12,7 +12,7 @@ from tenfold.formatting import duration, percent
 
 if TYPE_CHECKING:
     from tenfold.studies.definition import Trial
-    from tenfold.studies.records import Record
+    from tenfold.studies.running import Record
 
 LINE_SECONDS = 60.0
 """Between two lines within a run, in a pipe."""

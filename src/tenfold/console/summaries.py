@@ -221,15 +221,3 @@ def show_dataset(output: Output, dataset: Any) -> None:
         output.say(f"SHA-256 of {name}: {checksum}")
     for note in dataset.notes:
         output.say(f"Note: {note}")
-
-
-def show_sources(output: Output, places: Any) -> None:
-    """The places that a data set can come from, in the order in which they are tried."""
-    for place in places:
-        output.record("source", name=place.name, address=place.address, state=place.state)
-    rows = [[place.name, place.address, place.state] for place in places]
-    output.table(
-        "Where it can be had, in this order (--from goes before)",
-        ["source", "address", "state"],
-        rows,
-    )

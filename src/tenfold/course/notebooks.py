@@ -29,6 +29,11 @@ class Cell(NamedTuple):
     tags: tuple[str, ...]
     source: str
 
+    @property
+    def checked(self) -> list[str]:
+        """Names of the exercises that it tests."""
+        return _CHECKED.findall(self.source) if "check" in self.tags else []
+
 
 class Chapter(NamedTuple):
     """A chapter: its file, and what is in it."""
@@ -53,7 +58,7 @@ class Chapter(NamedTuple):
     @property
     def exercises(self) -> tuple[str, ...]:
         """Their names, in order."""
-        return tuple(name for cell in self.cells for name in checked_in(cell))
+        return tuple(name for cell in self.cells for name in cell.checked)
 
 
 class Tried(NamedTuple):
@@ -80,17 +85,12 @@ def chapters() -> list[Chapter]:
 
 def find_chapter(text: str) -> Chapter:
     """The chapter of a number, such as `5`. Raises TenfoldError where there is none."""
-    known = chapters()
-    for chapter in known:
-        if text.isdecimal() and int(text) == chapter.number:
-            return chapter
-    numbers = ", ".join(str(chapter.number) for chapter in known)
-    raise TenfoldError(f"There is no chapter {text!r}; choose {numbers}, all, or check.")
-
-
-def checked_in(cell: Cell) -> list[str]:
-    """Names of the exercises that a cell tests."""
-    return _CHECKED.findall(cell.source) if "check" in cell.tags else []
+    known = {str(chapter.number): chapter for chapter in chapters()}
+    number = text.lstrip("0") or "0"  # Files are named 02-...
+    if number not in known:
+        choices = ", ".join(known)
+        raise TenfoldError(f"There is no chapter {text!r}; choose {choices}, all, or check.")
+    return known[number]
 
 
 def read_cells(path: Path) -> list[Cell]:
@@ -100,7 +100,14 @@ def read_cells(path: Path) -> list[Cell]:
     """
     if path.suffix == ".ipynb":
         try:
-            return [_cell_of(cell) for cell in read_json(path)["cells"]]
+            return [
+                Cell(
+                    cell["cell_type"] == "code",
+                    tuple(cell.get("metadata", {}).get("tags", [])),
+                    "".join(cell["source"]),
+                )
+                for cell in read_json(path)["cells"]
+            ]
         except (AttributeError, KeyError, TypeError) as error:
             raise TenfoldError(
                 f"{path} is no notebook; move it away, and have it made anew with `tenfold course`."
@@ -115,11 +122,6 @@ def read_cells(path: Path) -> list[Cell]:
             source = re.sub(r"^# ?", "", source, flags=re.MULTILINE)
         cells.append(Cell(not mark["text"], tuple(json.loads(mark["tags"] or "[]")), source))
     return cells
-
-
-def _cell_of(cell: dict[str, Any]) -> Cell:
-    tags = cell.get("metadata", {}).get("tags", [])
-    return Cell(cell["cell_type"] == "code", tuple(tags), "".join(cell["source"]))
 
 
 def write_notebook(chapter: Chapter, folder: Path) -> Path:
@@ -182,22 +184,18 @@ def run_exercises(cells: Sequence[Cell]) -> Iterator[Tried]:
     for cell in cells:
         if not {"setup", "exercise", "check"}.intersection(cell.tags):
             continue
-        error = _run(cell, space)
+        error: Exception | None = None
+        try:
+            exec(compile(cell.source, "<cell>", "exec"), space)
+        except Exception as raised:  # Of code that a learner is writing: any.
+            error = raised
         if "setup" in cell.tags and error is not None:
             raise TenfoldError(f"The first cells of a notebook can't be run: {_said(error)}")
         if "exercise" in cell.tags:
             failed = error
-        for name in checked_in(cell):
+        for name in cell.checked:
             wrong = failed or error
             yield Tried(name, None if wrong is None else _said(wrong))
-
-
-def _run(cell: Cell, space: dict[str, Any]) -> Exception | None:
-    try:
-        exec(compile(cell.source, "<cell>", "exec"), space)
-    except Exception as error:  # Of code that a learner is writing: any.
-        return error
-    return None
 
 
 def _said(error: Exception) -> str:

@@ -38,7 +38,7 @@ def load(
     (32, 32, 3)
     """
     from tenfold.data import sources
-    from tenfold.data.checksums import with_checksums
+    from tenfold.data.images import with_checksums
     from tenfold.data.sources.named import find
 
     name = os.fspath(name_or_path)

@@ -21,15 +21,6 @@ from tenfold.files import DAMAGED
 from tenfold.progress import Progress
 
 _WORDS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
-_KEYS = {
-    split: [
-        pair
-        for word in words
-        for pair in ((f"{word}_images", f"{word}_labels"), (f"x_{word}", f"y_{word}"))
-    ]
-    for split, words in _WORDS.items()
-}
-_KEYS["train"] += [("images", "labels"), ("x", "y")]
 
 NOTES = "tenfold_notes"
 """An array of sentences about the data set, which `tenfold data relabel` writes."""
@@ -63,11 +54,11 @@ def open_npz(path: Path, *, progress: Progress | None = None) -> dict[str, NDArr
     """Every array in an npz file by name. Raises TenfoldError where it is damaged."""
     arrays: dict[str, NDArray[Any]] = {}
     try:
-        with np.load(path, allow_pickle=False) as opened:
-            for done, name in enumerate(opened.files, start=1):
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as opened:
+            for name in opened.files:
                 arrays[name] = opened[name]
                 if progress is not None:
-                    progress("Reading arrays", done, len(opened.files))
+                    progress("Reading arrays", len(arrays), len(opened.files))
     except DAMAGED as error:
         raise TenfoldError(
             f"{path} can't be read as npz ({str(error) or type(error).__name__}); it may be "
@@ -78,12 +69,15 @@ def open_npz(path: Path, *, progress: Progress | None = None) -> dict[str, NDArr
 
 def npz_keys(arrays: Collection[str]) -> dict[str, tuple[str, str]]:
     """What the images and the labels of each split are called among `arrays`."""
-    return {
-        split: pair
-        for split, pairs in _KEYS.items()
-        for pair in pairs[::-1]
-        if pair[0] in arrays and pair[1] in arrays
-    }
+    found = {}
+    for split, words in _WORDS.items():
+        pairs = [(f"{word}_images", f"{word}_labels") for word in words]
+        pairs += [(f"x_{word}", f"y_{word}") for word in words]
+        if split == "train":
+            pairs += [("images", "labels"), ("x", "y")]
+        if there := [pair for pair in pairs if pair[0] in arrays and pair[1] in arrays]:
+            found[split] = there[0]
+    return found
 
 
 def from_arrays(
@@ -107,7 +101,7 @@ def from_arrays(
     keys = keys or {split: (f"{split} images", f"{split} labels") for split in parts}
     more = more or {}
     names, labels, notes = number_labels(
-        {s: _labels(own, f"{place}: {keys[s][1]}") for s, (_, own) in parts.items()},
+        {split: np.atleast_1d(own).tolist() for split, (_, own) in parts.items()},
         declared=None if class_names is None else names_declared(class_names, place),
         place=place,
         where=lambda split, position: f"{place}: {keys[split][1]}[{position}]",
@@ -118,8 +112,8 @@ def from_arrays(
         ids = more.get(f"{split}_ids", numbered_ids(split, len(pixels)))
         if not len(pixels) == len(own) == len(ids) or ids.ndim != 1:
             raise TenfoldError(
-                f"{place}: the {split} split has {len(pixels)} images, {len(own)} "
-                f"labels and {len(ids)} ids; they must be as many."
+                f"{place}: the {split} split has {len(pixels)} images, {len(own)} labels and "
+                f"{len(ids)} ids; they must be as many."
             )
         texts = np.array([as_text(each, place) for each in ids.tolist()], dtype=np.str_)
         splits[split] = Images(pixels, own, names, texts, more.get(f"{split}_original_sizes"))
@@ -141,17 +135,3 @@ def _pixels(pixels: NDArray[Any], what: str) -> NDArray[np.uint8]:
             "expected; convert it."
         )
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
-
-
-def _labels(values: Any, what: str) -> list[int | str]:
-    labels = np.asarray(values)
-    if labels.dtype.kind == "O":  # As tables of strings come.
-        labels = np.array(labels.tolist())
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
-        raise TenfoldError(
-            f"{what} is {labels.shape} {labels.dtype}, where (N,) whole numbers or names were "
-            "expected; convert it."
-        )
-    return list(labels.tolist())

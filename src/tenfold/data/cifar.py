@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.archives import MAX_BYTES, is_archive, read_archive
+from tenfold.data.archives import is_archive, read_archive
 from tenfold.data.images import Dataset, Images, Settings, numbered_ids
 from tenfold.errors import TenfoldError
 
@@ -27,63 +27,48 @@ CIFAR100_CLASS_NAMES = tuple(Path(__file__).with_name("cifar100.txt").read_text(
 """Class names in label order, for copies that come without them."""
 
 _NUM_VALUES = 3 * 32 * 32
-_CLASS_NAMES = {"cifar10": CIFAR10_CLASS_NAMES, "cifar100": CIFAR100_CLASS_NAMES}
+_BATCH = r"(data_batch_\d+|test_batch)"
 
 
 class _Layout(NamedTuple):
-    """How one of the publications names its files.
-
-    train: pattern of its training batches. beside: its file of class names, or the end of those of
-    labels. key: the label's byte in a record, or the labels' name in a pickle.
-    """
+    """How a publication names its files. beside: that of class names, or how those of labels end.
+    key: the label's byte in a record, or the labels' name in a pickle."""
 
     kind: str
     name: str
-    train: str
+    batches: str
     test: str
     beside: str
     key: Any = None
 
-    def is_train(self, file: str) -> bool:
-        return re.fullmatch(self.train, file) is not None
-
     def is_batch(self, file: str) -> bool:
-        return file == self.test or self.is_train(file)
-
-    def wants(self, file: str) -> bool:
-        return self.is_batch(file) or file.endswith(self.beside)
+        return re.fullmatch(self.batches, file) is not None
 
 
 _LAYOUTS = (
-    _Layout("binary", "cifar10", r"data_batch_\d+\.bin", "test_batch.bin", "batches.meta.txt", 0),
-    _Layout("binary", "cifar100", r"train\.bin", "test.bin", "fine_label_names.txt", 1),
-    _Layout("Python", "cifar10", r"data_batch_\d+", "test_batch", "batches.meta", "labels"),
-    _Layout("Python", "cifar100", "train", "test", "meta", "fine_labels"),
+    _Layout("binary", "cifar10", rf"{_BATCH}\.bin", "test_batch.bin", "batches.meta.txt", 0),
+    _Layout("binary", "cifar100", r"(train|test)\.bin", "test.bin", "fine_label_names.txt", 1),
+    _Layout("Python", "cifar10", _BATCH, "test_batch", "batches.meta", "labels"),
+    _Layout("Python", "cifar100", "train|test", "test", "meta", "fine_labels"),
     # The names of its labels are spelt so.
-    _Layout("PNG", "cifar10", r"data_batch_\d\.png", "test_batch.png", "_lables.json"),
+    _Layout("PNG", "cifar10", rf"{_BATCH}\.png", "test_batch.png", "_lables.json"),
 )
 
 
 def is_cifar(path: Path) -> bool:
-    """Whether there are such batches in a folder or an archive, or whether a file is one.
-
-    Raises TenfoldError for an archive that is damaged or not to be trusted.
-    """
-    if path.is_file() and not is_archive(path):
-        return _layout_of(path) is not None
+    """Whether there are such batches in a folder or an archive, or a file is called as one. Raises
+    TenfoldError for an archive that is damaged or not to be trusted."""
     return any(layout.is_batch(file.name) for file, _ in _files(path) for layout in _LAYOUTS)
 
 
 def read_cifar(path: Path, settings: Settings) -> Dataset:
-    """CIFAR-10 or CIFAR-100 from the batches in a folder or an archive, or from one batch.
-
-    Raises TenfoldError, with file and byte or key, where a record is cut off, a label too large, or
-    a pickle asks for more than arrays need; and where there are no batches, or two data sets.
-    """
+    """CIFAR-10 or CIFAR-100 from the batches in a folder or an archive, or from one batch. Raises
+    TenfoldError, with file and byte or key, where one is damaged or a pickle asks for more than
+    arrays need; and where there are no batches, or two data sets."""
     layout, files = _find(path)
-    train = sorted(filter(layout.is_train, files), key=lambda name: (len(name), name))
-    train = [path.name] if path.name in files else train or [layout.test]
-    test = [name for name in files if name == layout.test and name not in train]
+    batches = sorted(filter(layout.is_batch, files), key=lambda name: (len(name), name))
+    test = [name for name in batches if name == layout.test and len(batches) > 1]
+    train = [name for name in batches if name not in test]
     where, splits = layout.beside, dict[str, Images]()
     try:
         class_names = _class_names(layout, files)
@@ -97,7 +82,7 @@ def read_cifar(path: Path, settings: Settings) -> Dataset:
                 parts.append((pixels, _labels(values, layout, len(pixels), len(class_names))))
                 if settings.progress:
                     done = len(parts) + len(splits) * len(train)
-                    settings.progress("Reading CIFAR batches", done, len(train + test))
+                    settings.progress("Reading CIFAR batches", done, len(batches))
             if parts:
                 pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
                 ids = numbered_ids(split, len(labels))
@@ -107,70 +92,56 @@ def read_cifar(path: Path, settings: Settings) -> Dataset:
         raise TenfoldError(
             f"{place}: {error}; the file is damaged or no CIFAR batch: get it again."
         ) from error
-    num_batches = 5 if layout.name == "cifar10" else 1
-    is_whole = len(train) >= num_batches and layout.is_train(train[0])
+    is_whole = len(train) >= (5 if layout.name == "cifar10" else 1) and train != [layout.test]
     notes = () if is_whole else (f"The train split is made of {', '.join(train)} alone.",)
     return Dataset.of(layout.name, splits, f"{path} (CIFAR {layout.kind} batches)", notes=notes)
 
 
 def _files(path: Path) -> Iterator[tuple[PurePath, Callable[[], bytes]]]:
-    """The files of the publications in an archive, or in a folder and those they unpack to."""
-    if path.is_file():
+    """The files of the publications in an archive, or in a folder and those they unpack to; of a
+    batch itself and what is beside it."""
+    if path.is_file() and is_archive(path):
         for member, content in read_archive(path, _is_wanted):
             yield PureWindowsPath(member), partial(bytes, content)
-        return
-    inner = (place for place in path.iterdir() if re.match("(?i).*cifar|package$", place.name))
-    for folder in (path, *sorted(filter(Path.is_dir, inner))):
-        for file in folder.iterdir():
-            if _is_wanted(file.name) and file.is_file():
-                yield file, file.read_bytes
+    elif path.is_dir():
+        inner = (place for place in path.iterdir() if re.match("(?i).*cifar|package$", place.name))
+        for folder in (path, *sorted(filter(Path.is_dir, inner))):
+            for file in folder.iterdir():
+                if _is_wanted(file.name) and file.is_file():
+                    yield file, file.read_bytes
+    else:
+        for layout in _LAYOUTS:
+            if layout.is_batch(path.name) and path.is_file():
+                for file in (path, *path.parent.glob(f"*{layout.beside}")):
+                    yield file, file.read_bytes
 
 
 def _is_wanted(member: str) -> bool:
-    return any(layout.wants(PureWindowsPath(member).name) for layout in _LAYOUTS)
+    name = PureWindowsPath(member).name
+    return any(layout.is_batch(name) or name.endswith(layout.beside) for layout in _LAYOUTS)
 
 
 def _find(path: Path) -> tuple[_Layout, dict[str, bytes]]:
     """The layout that `path` follows, and its files by name."""
-    if path.is_file() and not is_archive(path):
-        if layout := _layout_of(path):
-            beside = path.parent.glob(f"*{layout.beside}")
-            return layout, {file.name: file.read_bytes() for file in (path, *beside)}
-    elif path.exists():
-        files = list(_files(path))
-        for layout in _LAYOUTS:
-            folders = sorted({file.parent for file, _ in files if layout.is_batch(file.name)})
-            if len(folders) > 1:
-                raise TenfoldError(
-                    f"{path} holds CIFAR batches in {folders[0]} and in {folders[1]}; give the "
-                    "folder of the one that is meant."
-                )
-            if folders:
-                return layout, {f.name: read() for f, read in files if f.parent == folders[0]}
+    files = list(_files(path))
+    for layout in _LAYOUTS:
+        folders = sorted({file.parent for file, _ in files if layout.is_batch(file.name)})
+        if len(folders) > 1:
+            raise TenfoldError(
+                f"{path} holds CIFAR batches in {folders[0]} and in {folders[1]}; give the "
+                "folder of the one that is meant."
+            )
+        if folders:
+            return layout, {f.name: read() for f, read in files if f.parent == folders[0]}
     raise TenfoldError(
         f"{path} holds no CIFAR batches; data_batch_1.bin and so on, data_batch_1, or train.bin "
-        "were expected, with whole records of 3073 or 3074 bytes and labels in range."
+        "were expected."
     )
-
-
-def _layout_of(path: Path) -> _Layout | None:
-    """The layout of a batch by its name, else by its content."""
-    if named := [layout for layout in _LAYOUTS if layout.is_batch(path.name)]:
-        return named[0]
-    content = path.read_bytes() if path.stat().st_size < MAX_BYTES else b""
-    if content.startswith((b"\x80", b"(dp1")):
-        return _LAYOUTS[3] if b"fine_labels" in content else _LAYOUTS[2]
-    for layout in _LAYOUTS[:2]:
-        labels = content[layout.key :: layout.key + 1 + _NUM_VALUES]
-        is_whole = len(content) == len(labels) * (layout.key + 1 + _NUM_VALUES)
-        if labels and is_whole and max(labels) < len(_CLASS_NAMES[layout.name]):
-            return layout
-    return None
 
 
 def _class_names(layout: _Layout, files: Mapping[str, bytes]) -> tuple[str, ...]:
     if layout.kind == "PNG" or layout.beside not in files:
-        return _CLASS_NAMES[layout.name]
+        return CIFAR10_CLASS_NAMES if layout.name == "cifar10" else CIFAR100_CLASS_NAMES
     content = files[layout.beside]
     if layout.kind == "Python":
         key = layout.key.replace("labels", "label_names")

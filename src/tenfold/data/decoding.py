@@ -1,4 +1,4 @@
-"""One picture file to one array of pixels, by rules that hold wherever tenfold reads a picture.
+"""One image file to one array of pixels, by rules that hold wherever tenfold reads an image.
 
 - The kind of file is told by its content, not its name. Those in `FILE_KINDS` are read.
 - The first frame of an animation counts.
@@ -8,10 +8,10 @@
   many files use fewer of them: those between are spread evenly and rounded. Eight bits stay as they
   are. DICOM files have windows of their own, see `dicom`, unless one is named.
 - Grey becomes three equal channels; CMYK and YCbCr become RGB. Embedded colour profiles are
-  ignored. Floating-point pictures are refused, for they have no agreed range.
-- To be brought to size, a picture is scaled (bicubic, antialiased) until its shorter side fits, and
+  ignored. Floating-point images are refused, for they have no agreed range.
+- To be brought to size, an image is scaled (bicubic, antialiased) until its shorter side fits, and
   the middle of the longer side is kept. One that has the size already is left as it is.
-- A picture that is cut off, damaged, or has more than `MAX_PIXELS` pixels is broken.
+- An image that is cut off, damaged, or has more than `MAX_PIXELS` pixels is broken.
 
 Needs numpy and Pillow alone, and pydicom for DICOM, so that whatever serves a model can follow the
 same rules.
@@ -38,7 +38,7 @@ MAX_PIXELS = 1 << 27
 MOST_MARKERS = 4_000
 # Searched through in one go, in which no other thread of Python gets its turn.
 _SEARCHED_BYTES = 1 << 16
-# Written into every key of the cache of decoded pictures: raise it when a rule above changes.
+# Written into every key of the cache of decoded images: raise it when a rule above changes.
 RULES_VERSION = 2
 # What sixteen bits hold of the cameras and detectors that fill eight, ten, twelve ... of them.
 WHITE_LEVELS = (255, 1023, 4095, 16383, 65535)
@@ -49,8 +49,8 @@ _ORIENTATION_TAG = 0x0112
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_END, _JPEG_SCAN, _JPEG_BARE = 0xD9, 0xDA, (0x01, 0xD8)
+# What makes images of these EXIF orientations upright.
 _TURNS = dict(zip((2, 3, 4, 5, 6, 7, 8), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
-"""What makes images of these EXIF orientations upright."""
 
 Window = tuple[float, ...]
 """The values that become black and white in files of more than eight bits; empty for none."""
@@ -60,7 +60,7 @@ AnyPicture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 
 class BrokenPictureError(Exception):
-    """A picture that can't be read; the text says why."""
+    """An image that can't be read; the text says why."""
 
 
 class TooLargePictureError(BrokenPictureError):
@@ -69,13 +69,9 @@ class TooLargePictureError(BrokenPictureError):
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded picture.
-
-    pixels: `(H, W, 3)` uint8, RGB, C-contiguous.
-    original_size: height and width before it was brought to size, upright.
-    peak: the greatest value of a file of sixteen bits, which tells how many are used; else 0.
-    group: what tells the patient of a DICOM file from others; else empty.
-    """
+    """A decoded image: pixels `(H, W, 3)` uint8, RGB, C-contiguous; height and width before it was
+    brought to size, upright; the greatest value of a file of sixteen bits, else 0; what tells the
+    patient of a DICOM file from others, else empty."""
 
     pixels: NDArray[np.uint8]
     original_size: tuple[int, int]
@@ -90,27 +86,33 @@ def decode_picture(
     max_pixels: int = MAX_PIXELS,
     window: Window = (),
 ) -> Picture:
-    """The picture in a file, or in a file's content, by the rules atop this file.
+    """The image in a file, or in a file's content, by the rules atop this file.
 
-    image_size: height and width of the result; 0 leaves the picture's own. max_pixels: that may be
+    image_size: height and width of the result; 0 leaves the image's own. max_pixels: that may be
     decoded; of a JPEG in one scan that is to become small, most need not be. window: of a file of
     more than eight bits; empty takes a DICOM file's own, and of others all sixteen. Raises
-    BrokenPictureError for a picture that can't be read.
+    BrokenPictureError for an image that can't be read.
     """
     with _decoding(), _open(source, window, max_pixels=max_pixels) as image:
-        # Of several scans libjpeg holds all coefficients, however small the picture is to become.
+        # Of several scans libjpeg holds all coefficients, however small the image is to become.
         is_layered = isinstance(source, bytes) and count_scans(source, most=1) > 1
-        if (is_layered or "progressive" in image.info) and image.width * image.height > max_pixels:
-            raise _too_large(image.size, max_pixels)
+        if is_layered or "progressive" in image.info:
+            _require_few(image.size, max_pixels)
         return _decode(image, image_size, window, max_pixels=max_pixels)
 
 
-def count_scans(content: bytes, *, most: int) -> int:
-    """How often a JPEG goes over its pixels until it is complete; 0 of what is no JPEG.
+def measure_picture(source: Path | str | bytes) -> tuple[int, int]:
+    """An image's height and width as stored, from its header. Raises BrokenPictureError."""
+    with _decoding(), _open(source, is_measured=True) as image:
+        _require_few(image.size, MAX_PIXELS)
+        return image.height, image.width
 
-    Each scan takes a pass over all pixels. What follows the picture's end does not count, such as
-    the film that phones append to some. Above `most` the count ends. Raises TooLargePictureError
-    for more than `MOST_MARKERS`.
+
+def count_scans(content: bytes, *, most: int) -> int:
+    """How often a JPEG goes over all its pixels until it is complete; 0 of what is no JPEG.
+
+    What follows the image's end does not count, such as the film that phones append to some. Above
+    `most` the count ends. Raises TooLargePictureError for more than `MOST_MARKERS`.
     """
     if not content.startswith(b"\xff\xd8"):
         return 0
@@ -138,18 +140,16 @@ def prepare_picture(
     max_pixels: int = MAX_PIXELS,
     window: Window = (),
 ) -> NDArray[np.uint8]:
-    """`picture` as a model of height and width `size` sees it: (H, W, 3) uint8.
+    """An image as a model of height and width `size` sees it: (H, W, 3) uint8.
 
     One that has another size is brought to it, by the rules atop this file, where `size` is a
     square. Raises BrokenPictureError where that can't be, and as `decode_picture`.
     """
-    height, width = size
-    side = height if height == width else 0
+    side = size[0] if size[0] == size[1] else 0
     if isinstance(picture, str | bytes | os.PathLike):
         source = picture if isinstance(picture, bytes) else Path(picture)
-        pixels = decode_picture(
-            source, image_size=side, max_pixels=max_pixels, window=window
-        ).pixels
+        options: dict[str, Any] = {"max_pixels": max_pixels, "window": window}
+        pixels = decode_picture(source, image_size=side, **options).pixels
     elif isinstance(picture, Image.Image):
         with _decoding():
             pixels = _decode(picture.copy(), side, window).pixels
@@ -161,21 +161,21 @@ def prepare_picture(
         [resized] = resize_pixels(pixels[None], image_size=side)
         return np.asarray(resized)
     if pixels.shape[:2] != size:
-        found = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        (height, width), found = size, f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise BrokenPictureError(f"has {found} pixels where this model takes {width}x{height}")
     return pixels
 
 
 def require_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pictures (..., H, W, 3) as uint8: floats in [0, 1] times 255 and rounded, uint8 as it is.
+    """Images (..., H, W, 3) as uint8: floats in [0, 1] times 255 and rounded, uint8 as it is.
 
     Raises BrokenPictureError for anything else, whose range can't be known.
     """
-    kind = getattr(pixels, "dtype", type(pixels).__name__)
     if not isinstance(pixels, np.ndarray) or pixels.ndim < 3 or pixels.shape[-1] != 3:
+        found = getattr(pixels, "dtype", type(pixels).__name__)
         shape = f" of shape {pixels.shape}" if hasattr(pixels, "shape") else ""
         raise BrokenPictureError(
-            f"is {kind}{shape} where a path, a Pillow image or an array (H, W, 3) is expected"
+            f"is {found}{shape} where a path, a Pillow image or an array (H, W, 3) is expected"
         )
     if pixels.dtype == np.uint8:
         return pixels
@@ -183,19 +183,23 @@ def require_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
         return np.asarray(np.rint(pixels * 255), dtype=np.uint8)
     found = f" from {pixels.min()} to {pixels.max()}" if pixels.dtype.kind in "fiu" else ""
     raise BrokenPictureError(
-        f"is an array of {kind}{found} where uint8, or floats in [0, 1], are expected"
+        f"is an array of {pixels.dtype}{found} where uint8, or floats in [0, 1], are expected"
     )
 
 
+def resize_pixels(pixels: NDArray[np.uint8], *, image_size: int) -> NDArray[np.uint8]:
+    """`(N, H, W, 3)` uint8 brought to `(N, image_size, image_size, 3)` by the same rule."""
+    if pixels.shape[1:3] == (image_size, image_size):
+        return pixels
+    resized = np.empty((len(pixels), image_size, image_size, 3), dtype=np.uint8)
+    for target, image in zip(resized, pixels, strict=True):
+        target[...] = np.asarray(_fit(Image.fromarray(image), image_size))
+    return resized
+
+
 def white_level_for(peak: int) -> int:
-    """The least of WHITE_LEVELS that holds `peak`, the greatest value of many pictures; 0 for 0."""
+    """The least of WHITE_LEVELS that holds `peak`, the greatest value of many images; 0 for 0."""
     return next(level for level in (0, *WHITE_LEVELS) if peak <= level)
-
-
-def measure_picture(source: Path | str | bytes) -> tuple[int, int]:
-    """A picture's height and width as stored, from its header. Raises BrokenPictureError."""
-    with _decoding(), _open(source, is_measured=True) as image:
-        return image.height, image.width
 
 
 @contextlib.contextmanager
@@ -205,23 +209,22 @@ def _decoding() -> Iterator[None]:
         yield
     except BrokenPictureError:
         raise
+    except UnidentifiedImageError as error:
+        raise BrokenPictureError("is no image of a kind that can be read") from error
     except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror.lower()
         # "Too large" is what Pillow says of compressed text within a PNG.
-        is_bomb = (
-            isinstance(error, Image.DecompressionBombError) or "too large" in str(error).lower()
-        )
+        is_bomb = isinstance(error, Image.DecompressionBombError) or "too large" in reason.lower()
         kind = TooLargePictureError if is_bomb else BrokenPictureError
-        raise kind(_reason(error)) from error
+        raise kind(reason or type(error).__name__) from error
 
 
-def resize_pixels(pixels: NDArray[np.uint8], *, image_size: int) -> NDArray[np.uint8]:
-    """`(N, H, W, 3)` uint8 brought to `(N, image_size, image_size, 3)` by the same rule."""
-    if pixels.shape[1:3] == (image_size, image_size):
-        return pixels
-    resized = np.empty((len(pixels), image_size, image_size, 3), dtype=np.uint8)
-    for target, picture in zip(resized, pixels, strict=True):
-        target[...] = np.asarray(_fit(Image.fromarray(picture), image_size))
-    return resized
+def _require_few(size: tuple[int, int], most: int) -> None:
+    width, height = size
+    if width * height > most:
+        raise TooLargePictureError(f"has {width}x{height} pixels where at most {most} are allowed")
 
 
 def _open(
@@ -233,24 +236,13 @@ def _open(
 ) -> Image.Image:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        image = Image.open(file, formats=FILE_KINDS)
+        return Image.open(file, formats=FILE_KINDS)
     except UnidentifiedImageError:
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
         if not content:
             raise BrokenPictureError("is empty (0 bytes)") from None
         if content[128:132] != b"DICM":
             raise
-        return _open_dicom(content, window, max_pixels=max_pixels, is_measured=is_measured)
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise _too_large(image.size, MAX_PIXELS)
-    return image
-
-
-def _open_dicom(
-    content: bytes, window: Window, *, max_pixels: int, is_measured: bool
-) -> Image.Image:
-    """In eight bits, or empty where its size is all that is wanted."""
     try:  # The file beside this one, in a bundle too.
         dicom = importlib.import_module(f"{__package__}.dicom" if __package__ else "dicom")
     except ImportError:
@@ -259,8 +251,7 @@ def _open_dicom(
         ) from None
     dataset = dicom.parse(content)
     size = dicom.size_of(dataset)
-    if size[0] * size[1] > min(max_pixels, MAX_PIXELS):
-        raise _too_large(size, min(max_pixels, MAX_PIXELS))
+    _require_few(size, min(max_pixels, MAX_PIXELS))
     if is_measured:
         return Image.new("L", size)
     stored = dicom.stored_in(dataset, window)
@@ -270,21 +261,19 @@ def _open_dicom(
     return image
 
 
-def _too_large(size: tuple[int, int], most: int) -> TooLargePictureError:
-    return TooLargePictureError(f"has {size[0]}x{size[1]} pixels where at most {most} are allowed")
-
-
 def _decode(
     image: Image.Image, image_size: int, window: Window, *, max_pixels: int = MAX_PIXELS
 ) -> Picture:
     width, height = image.size
+    _require_few(image.size, MAX_PIXELS)
     if image_size:
         # JPEG can be decoded at a half, a quarter or an eighth; twice the wanted size is enough.
         image.draft(None, (2 * image_size, 2 * image_size))
-    if image.width * image.height > max_pixels:
-        raise _too_large(image.size, max_pixels)
+    _require_few(image.size, max_pixels)
     stored, peak = image.size, 0
-    if image.mode.startswith("I") or _is_deep_colour(image):
+    is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    is_deep = is_deep and image.mode == "RGB" and "transparency" not in image.info
+    if is_deep or image.mode.startswith("I"):
         upright, peak = _from_sixteen_bits(image, window or _ALL)
     else:
         upright = _to_rgb(image)
@@ -317,28 +306,18 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
         return image
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    return image.resize(
-        (size, size),
-        Image.Resampling.BICUBIC,
-        box=(left, top, left + side, top + side),
-        reducing_gap=2.0,
-    )
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise BrokenPictureError("holds floating-point numbers, which have no agreed range")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
-
-
-def _is_deep_colour(image: Image.Image) -> bool:
-    tiles = getattr(image, "tile", ())
-    is_deep = image.mode == "RGB" and any(";16" in str(tile[3]) for tile in tiles)
-    return is_deep and "transparency" not in image.info
 
 
 def _from_sixteen_bits(image: Image.Image, window: Window) -> tuple[Image.Image, int]:
@@ -358,10 +337,7 @@ def _from_sixteen_bits(image: Image.Image, window: Window) -> tuple[Image.Image,
 def _windowed(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
     """In eight bits: all up to the window's first value black, all from its second on white."""
     low, high = window
-    shares = np.clip(values.astype(np.float64), low, high)
-    shares -= low
-    shares *= 255
-    shares /= high - low
+    shares = (np.clip(values.astype(np.float64), low, high) - low) * 255 / (high - low)
     return np.floor(shares + 0.5).astype(np.uint8)
 
 
@@ -379,11 +355,3 @@ def _low_bytes(image: Any) -> NDArray[np.uint8]:
     low.tile = [make((*tile[:3], swapped(tile[3]))) for tile in low.tile]
     low.load()
     return np.asarray(low)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "is no picture of a kind that can be read"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -30,10 +30,8 @@ config.settings.reading_validation_mode = config.IGNORE  # What is odd elsewhere
 
 
 class Stored(NamedTuple):
-    """values: (H, W), or (H, W, 3) of colour. window: the values that are black and white.
-
-    is_inverted: whether it is the other way round.
-    """
+    """values: (H, W), or (H, W, 3) of colour. window: the values that are black and white, or the
+    other way round where it is_inverted."""
 
     values: NDArray[Any]
     window: tuple[float, float]

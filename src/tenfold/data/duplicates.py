@@ -12,12 +12,9 @@ mirrored, or cut a little differently. Two steps find them:
    full of: a horizon with some other ship on it. Images that have no detail beyond 8x8, such as
    enlarged tiny ones, can't be verified and count as different unless they are equal.
 
-On CIFAR-10 the first step leaves 11,481 of 1.8 thousand million pairs and the second 902, of which
-252 are across train and test and touch 191 test images (1.9 %). Barz and Denzler, "Do we train on
-test data?" (2020), found 3.3 % by eye among the nearest neighbours of a network, which includes
-looser matches, such as the same car from another side. Of 120 pairs between 0.85 and 0.9 looked at
-by eye, three were not the same photograph: twice similar drawings of birds, once two frogs in the
-same frame.
+On CIFAR-10 902 of 1.8 thousand million pairs are left, of which 252 are across train and test and
+touch 191 test images (1.9 %). Barz and Denzler, "Do we train on test data?" (2020), found 3.3 % by
+eye among nearest neighbours of a network, with looser matches, such as a car from another side.
 
 Shape letters: N images of H by W pixels.
 """
@@ -74,9 +71,9 @@ def exact_groups(parts: Sequence[NDArray[np.uint8]]) -> _Numbers:
     first: dict[bytes, int] = {}
     keys = (
         # 128 bits: chance makes no two of a thousand million images equal.
-        hashlib.blake2b(picture, key=repr(part.shape[1:]).encode(), digest_size=16).digest()
+        hashlib.blake2b(image, key=repr(part.shape[1:]).encode(), digest_size=16).digest()
         for part in map(np.ascontiguousarray, parts)
-        for picture in part
+        for image in part
     )
     return np.array([first.setdefault(key, n) for n, key in enumerate(keys)], dtype=np.int64)
 
@@ -87,25 +84,20 @@ def near_pairs(
     groups: _Numbers | None = None,
     progress: Progress | None = None,
 ) -> NearPairs:
-    """All near duplicates among the first images of the `exact_groups`.
+    """All near duplicates among the first images of the `exact_groups`, or of given `groups`.
 
     parts: arrays of `(N, H, W, 3)` uint8; indices count through all of them in order.
-    groups: from `exact_groups`, where the caller has them already.
     Compares every image with every other: 60,000 take about 15 s on two cores and 400 MB.
     """
     groups = exact_groups(parts) if groups is None else groups
     originals = np.flatnonzero(groups == np.arange(len(groups)))
-    coarse = _coarse(parts, originals)
-    symmetric, antisymmetric = _mirror_parts(coarse)
-    found: list[NearPairs] = []
+    symmetric, antisymmetric = _mirror_parts(_coarse(parts, originals))
+    found = [NearPairs(originals[:0], originals[:0], np.empty(0, dtype=np.float32))]
     for start in range(0, len(originals), _BLOCK):
         rows, columns, flips = _candidates(symmetric, antisymmetric, start)
         found.append(_verified(parts, originals[rows], originals[columns], flips))
         if progress is not None:
             progress("near duplicates", min(start + _BLOCK, len(originals)), len(originals))
-    if not found:
-        nothing = np.empty(0, dtype=np.int64)
-        return NearPairs(nothing, nothing, np.empty(0, dtype=np.float32))
     return NearPairs(*map(np.concatenate, zip(*found, strict=True)))
 
 
@@ -141,8 +133,7 @@ def _reduced(parts: Sequence[NDArray[np.uint8]], indices: _Numbers, side: int) -
 
 def _averaging(length: int, side: int) -> _Floats:
     """`(side, length)` weights, by which `side` equal stretches average `length` pixels."""
-    edges = np.linspace(0, length, side + 1)
-    pixels = np.arange(length)
+    edges, pixels = np.linspace(0, length, side + 1), np.arange(length)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     weights = np.maximum(overlap, 0)
     shares: _Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -166,15 +157,15 @@ def _coarse(parts: Sequence[NDArray[np.uint8]], indices: _Numbers) -> _Floats:
 def _mirror_parts(coarse: _Floats) -> tuple[_Floats, _Floats]:
     """The halves that stay and that change their sign in a mirror, `(N, 96)` each."""
     left, right = coarse[:, :, : _COARSE // 2], coarse[:, :, : _COARSE // 2 - 1 : -1]
-    half = np.float32(np.sqrt(0.5))
-    size = (len(coarse), coarse[0].size // 2 if len(coarse) else 0)
+    half, size = np.float32(np.sqrt(0.5)), (len(coarse), _COARSE * _COARSE * 3 // 2)
     return ((left + right) * half).reshape(size), ((left - right) * half).reshape(size)
 
 
 def _candidates(
     symmetric: _Floats, antisymmetric: _Floats, start: int
 ) -> tuple[_Numbers, _Numbers, NDArray[np.bool_]]:
-    """Rows from `start` for one block, columns after them, and whether the mirrored fits better."""
+    """Rows from `start` for one block, columns after them, and whether the mirrored fits better;
+    of each row the _MAX_CANDIDATES_EACH largest cosines."""
     found = []
     mine = slice(start, start + _BLOCK)
     for other in range(start, len(symmetric), _BLOCK):
@@ -188,16 +179,10 @@ def _candidates(
         row, column = row[later], column[later]
         found.append((start + row, other + column, is_flipped[row, column], total[row, column]))
     rows, columns, flips, cosines = map(np.concatenate, zip(*found, strict=True))
-    kept = _nearest_few(rows, cosines)
-    return rows[kept], columns[kept], flips[kept]
-
-
-def _nearest_few(rows: _Numbers, cosines: _Floats) -> _Numbers:
-    """The positions of each row's _MAX_CANDIDATES_EACH largest cosines."""
     order = np.lexsort((-cosines, rows))
-    sorted_rows = rows[order]
-    rank = np.arange(len(rows)) - np.searchsorted(sorted_rows, sorted_rows)
-    return order[rank < _MAX_CANDIDATES_EACH]
+    rank = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])
+    kept = order[rank < _MAX_CANDIDATES_EACH]
+    return rows[kept], columns[kept], flips[kept]
 
 
 def _verified(
@@ -206,8 +191,7 @@ def _verified(
     similarity = np.empty(len(first), dtype=np.float32)
     for start in range(0, len(first), _VERIFIED_AT_ONCE):
         part = slice(start, start + _VERIFIED_AT_ONCE)
-        ours = _reduced(parts, first[part], _FINE)
-        theirs = _reduced(parts, second[part], _FINE)
+        ours, theirs = (_reduced(parts, indices[part], _FINE) for indices in (first, second))
         theirs[flips[part]] = theirs[flips[part]][:, :, ::-1]
         can_tell = np.minimum(_detail(ours), _detail(theirs)) >= _LEAST_DETAIL
         similarity[part] = np.where(can_tell, _similarity(ours, theirs), 0)
@@ -215,34 +199,32 @@ def _verified(
     return NearPairs(first[near], second[near], similarity[near])
 
 
-def _detail(pictures: _Floats) -> _Floats:
+def _detail(images: _Floats) -> _Floats:
     """The share of variance that is lost by averaging to 8x8, `(N,)` in [0, 1]."""
     step = _FINE // _COARSE
-    blocks = pictures.reshape(len(pictures), _COARSE, step, _COARSE, step, 3)
+    blocks = images.reshape(len(images), _COARSE, step, _COARSE, step, 3)
     inside = blocks.var(axis=(2, 4)).mean(axis=(1, 2, 3))
-    whole = pictures.var(axis=(1, 2)).mean(axis=1)
+    whole = images.var(axis=(1, 2)).mean(axis=1)
     share: _Floats = inside / np.maximum(whole, np.float32(1e-3))
     return share
 
 
 def _similarity(ours: _Floats, theirs: _Floats) -> _Floats:
     """The lesser correlation of both gradients at the best shift, `(N,)` in [-1, 1]."""
-    across, down = _gradients(ours)
-    other_across, other_down = _gradients(theirs)
     best = np.full(len(ours), -1, dtype=np.float32)
+    gradients = list(zip(_gradients(ours), _gradients(theirs), strict=True))
     shifts = range(-MAX_SHIFT, MAX_SHIFT + 1)
     for dy, dx in ((dy, dx) for dy in shifts for dx in shifts):
-        lesser = np.minimum(
-            _correlation(_moved(across, dy, dx), _moved(other_across, -dy, -dx)),
-            _correlation(_moved(down, dy, dx), _moved(other_down, -dy, -dx)),
+        across, down = (
+            _correlation(_moved(own, dy, dx), _moved(other, -dy, -dx)) for own, other in gradients
         )
-        np.maximum(best, lesser, out=best)
+        np.maximum(best, np.minimum(across, down), out=best)
     return best
 
 
-def _gradients(pictures: _Floats) -> tuple[_Floats, _Floats]:
+def _gradients(images: _Floats) -> tuple[_Floats, _Floats]:
     """Horizontal and vertical differences of the softened luminance, `(N, 31, 31)` each."""
-    grey = np.pad(pictures @ LUMA, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    grey = np.pad(images @ LUMA, ((0, 0), (1, 1), (1, 1)), mode="edge")
     grey = (grey[:, :-2] + 2 * grey[:, 1:-1] + grey[:, 2:]) / 4
     grey = (grey[:, :, :-2] + 2 * grey[:, :, 1:-1] + grey[:, :, 2:]) / 4
     return np.diff(grey, axis=2)[:, :-1], np.diff(grey, axis=1)[:, :, :-1]

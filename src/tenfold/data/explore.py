@@ -15,7 +15,7 @@ import base64
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +26,11 @@ from tenfold.data.normalisation import Normalisation, channel_statistics, value_
 from tenfold.files import without_folders
 from tenfold.progress import Progress
 
-NUM_BINS = 32
-NUM_SAMPLES = 12
-NUM_EXAMPLES = 12
-MAX_COMPARED = 150_000
+_NUM_BINS = 32
+_NUM_SHOWN = 12
+_MAX_COMPARED = 150_000
 """Images beyond which near duplicates are not looked for: the work grows with the square."""
-
 _BLOCK_VALUES = 12_000_000
-_MOST_COMMON_SIZES = 5
-_ENTROPY_BINS = 32
 
 _Floats = NDArray[np.float32]
 
@@ -58,7 +54,7 @@ class SplitCounts:
 class ClassLook:
     """What the training images of one class look like.
 
-    sample_indices, sample_ids: NUM_SAMPLES at most, drawn at random, the same each time.
+    sample_indices, sample_ids: 12 at most, drawn at random, the same each time.
     mean_image: `(H, W, 3)` uint8. mean_rgb, std_rgb: over all pixels, in [0, 255]; NaN for a class
     without images. histograms: `(3, 32)` float64, shares of the red, green and blue values.
     """
@@ -90,7 +86,7 @@ class ClassLook:
 class OriginalSizes:
     """Heights and widths before resizing, in pixels, over all splits.
 
-    most_common: (height, width, how many images), the commonest first.
+    most_common: (height, width, how many images), the commonest five first.
     num_enlarged: images that were smaller than they are now, in height or width.
     """
 
@@ -118,7 +114,7 @@ class QualityFlag:
 
     measure: luminance, sharpness or entropy, as `_measure` has them. threshold: the value that the
     image's lies below or, for `bright`, above. rule: how the threshold came about, in words.
-    counts: flagged images by split. examples: the most extreme ones, NUM_EXAMPLES at most.
+    counts: flagged images by split. examples: the 12 most extreme ones.
     """
 
     name: str
@@ -159,10 +155,10 @@ class Exploration:
 def explore(dataset: Dataset, *, progress: Progress | None = None) -> Exploration:
     """Look at every image of every split; CIFAR-10 takes about half a minute on two cores.
 
-    Near duplicates are left out beyond MAX_COMPARED images.
+    Near duplicates are left out beyond 150,000 images.
     """
     splits = dataset.splits()
-    is_compared = sum(map(len, splits.values())) <= MAX_COMPARED
+    is_compared = sum(map(len, splits.values())) <= _MAX_COMPARED
     return Exploration(
         name=dataset.name,
         source=without_folders(dataset.source),
@@ -181,23 +177,18 @@ def explore(dataset: Dataset, *, progress: Progress | None = None) -> Exploratio
 def _counts(name: str, images: Images) -> SplitCounts:
     counts = np.bincount(images.labels, minlength=images.num_classes)
     present = counts[counts > 0]
-    return SplitCounts(
-        name,
-        len(images),
-        tuple(counts.tolist()),
-        round(float(present.max() / present.min()), 3) if len(present) else 1.0,
-        tuple(images.class_names[label] for label in np.flatnonzero(counts == 0)),
-    )
+    imbalance = round(float(present.max() / present.min()), 3) if len(present) else 1.0
+    missing = tuple(images.class_names[label] for label in np.flatnonzero(counts == 0))
+    return SplitCounts(name, len(images), tuple(counts.tolist()), imbalance, missing)
 
 
 def _blocks(images: Images, label: str, progress: Progress | None) -> Iterator[slice]:
     """Slices of about 50 MB as floats, and a word after each."""
-    number, (height, width) = len(images), images.size
-    step = max(1, _BLOCK_VALUES // (height * width * 3))
-    for start in range(0, number, step):
+    step = max(1, _BLOCK_VALUES // (images.size[0] * images.size[1] * 3))
+    for start in range(0, len(images), step):
         yield slice(start, start + step)
         if progress is not None:
-            progress(label, min(start + step, number), number)
+            progress(label, min(start + step, len(images)), len(images))
 
 
 def _looks(images: Images, progress: Progress | None) -> Iterator[ClassLook]:
@@ -214,8 +205,9 @@ def _looks(images: Images, progress: Progress | None) -> Iterator[ClassLook]:
     order = np.argsort(np.random.Generator(np.random.PCG64(0)).random(len(images)), kind="stable")
     for label, name in enumerate(images.class_names):
         own = order[images.labels[order] == label]
-        sample = np.sort(own[:NUM_SAMPLES])
-        total = max(1, int(counts[label, 0].sum()))
+        sample = np.sort(own[:_NUM_SHOWN])
+        num_values = int(counts[label, 0].sum())
+        total = num_values or float("nan")
         mean = counts[label] @ values / total
         std = np.sqrt(np.maximum(counts[label] @ values**2 / total - mean**2, 0))
         yield ClassLook(
@@ -224,9 +216,9 @@ def _looks(images: Images, progress: Progress | None) -> Iterator[ClassLook]:
             sample_indices=tuple(sample.tolist()),
             sample_ids=tuple(images.ids[sample].tolist()),
             mean_image=np.rint(sums[label] / max(1, len(own))).astype(np.uint8),
-            mean_rgb=tuple(round(value, 3) if len(own) else np.nan for value in mean.tolist()),
-            std_rgb=tuple(round(value, 3) if len(own) else np.nan for value in std.tolist()),
-            histograms=counts[label].reshape(3, NUM_BINS, -1).sum(axis=2) / total,
+            mean_rgb=tuple(mean.round(3).tolist()),
+            std_rgb=tuple(std.round(3).tolist()),
+            histograms=counts[label].reshape(3, _NUM_BINS, -1).sum(axis=2) / max(1, num_values),
         )
 
 
@@ -242,32 +234,24 @@ def _original_sizes(splits: Mapping[str, Images]) -> OriginalSizes | None:
         smallest=tuple(sizes[areas.argmin()].tolist()),
         median=tuple(map(round, np.median(sizes, axis=0).tolist())),
         largest=tuple(sizes[areas.argmax()].tolist()),
-        most_common=tuple((h, w, n) for (h, w), n in common[:_MOST_COMMON_SIZES]),
+        most_common=tuple((height, width, n) for (height, width), n in common[:5]),
         num_enlarged=int(np.count_nonzero((sizes < splits["train"].size).any(axis=1))),
     )
 
 
-class _Rule(NamedTuple):
-    """side: 1 where what lies below the threshold is flagged, -1 where it is above."""
-
-    name: str
-    measure: str
-    side: int
-    limit: float
-    num_ranges: float
-    is_logarithmic: bool
-    words: str
-
-
-_RULES = (
-    _Rule("dark", "luminance", 1, 64, 1.5, False, "mean luminance of 255 below {}"),
-    _Rule("bright", "luminance", -1, 192, 1.5, False, "mean luminance of 255 above {}"),
-    _Rule(
-        *("blurred", "sharpness", 1, 0.3, 1.5, True),
-        "variance of the Laplacian, relative to that of the luminance, below {}",
-    ),
-    _Rule("low information", "entropy", 1, 3, 3, False, "entropy of 5 bits below {}"),
-)
+# By name: what is measured, on which side of a threshold an image is flagged (1 below, -1 above),
+# the fixed limit, and how many interquartile ranges the fence is away.
+_RULES = {
+    "dark": ("luminance", 1, 64, 1.5),
+    "bright": ("luminance", -1, 192, 1.5),
+    "blurred": ("sharpness", 1, 0.3, 1.5),
+    "low information": ("entropy", 1, 3, 3),
+}
+_WORDS = {
+    "luminance": "mean luminance of 255",
+    "sharpness": "variance of the Laplacian, relative to that of the luminance,",
+    "entropy": "entropy of 5 bits",
+}
 
 
 def find_flags(
@@ -276,27 +260,41 @@ def find_flags(
     """The flags dark, bright, blurred and low information, with fences drawn from `train`."""
     measured = {name: _measure(images, progress) for name, images in splits.items()}
     flags = []
-    for rule in _RULES:
-        threshold, bound = _threshold(rule, measured["train"][rule.measure])
+    for flag, (measure, side, limit, num_ranges) in _RULES.items():
+        fence = _fence(measured["train"][measure], side, num_ranges, is_log=measure == "sharpness")
+        threshold = side * min(side * fence, side * limit)
         counts: dict[str, int] = {}
-        found: list[Example] = []
+        found: list[tuple[float, Example]] = []
         for name, images in splits.items():
-            values = rule.side * measured[name][rule.measure]
-            flagged = np.flatnonzero(values < rule.side * threshold)
+            values = side * measured[name][measure]
+            flagged = np.flatnonzero(values < side * threshold)
             counts[name] = len(flagged)
-            found += [
-                Example(name, int(n), str(images.ids[n]), round(rule.side * float(values[n]), 4))
-                for n in flagged[np.argsort(values[flagged], kind="stable")][:NUM_EXAMPLES]
-            ]
-        found.sort(key=lambda example, side=rule.side: side * example.value)  # type: ignore[misc]
-        words = f"{rule.words.format(f'{threshold:.3g}')} ({bound})"
-        flags.append(
-            QualityFlag(
-                *(rule.name, rule.measure, round(threshold, 4), words, counts),
-                tuple(found[:NUM_EXAMPLES]),
+            for n in flagged[np.argsort(values[flagged], kind="stable")][:_NUM_SHOWN]:
+                value = round(float(values[n]), 4)
+                found.append((value, Example(name, int(n), str(images.ids[n]), side * value)))
+        found.sort(key=lambda pair: pair[0])
+        examples = tuple(example for _, example in found[:_NUM_SHOWN])
+        bound = "a fixed limit, as this data varies much less"
+        if threshold == fence:
+            bound = (
+                f"{num_ranges:g} interquartile ranges beyond the {'lower' if side > 0 else 'upper'}"
+                " quartile of the training images"
+                f"{', on a logarithmic scale' if measure == 'sharpness' else ''}"
             )
-        )
+        where = "below" if side > 0 else "above"
+        words = f"{_WORDS[measure]} {where} {threshold:.3g} ({bound})"
+        flags.append(QualityFlag(flag, measure, round(threshold, 4), words, counts, examples))
     return tuple(flags)
+
+
+def _fence(values: _Floats, side: int, num_ranges: float, *, is_log: bool) -> float:
+    """Tukey's, which is beyond all where there are no values."""
+    if len(values) == 0:
+        return side * np.inf
+    low, high = np.percentile(np.log(np.maximum(values, 1e-6)) if is_log else values, [25, 75])
+    reach = num_ranges * (high - low)
+    fence = float(low - reach if side > 0 else high + reach)
+    return float(np.exp(fence)) if is_log else fence
 
 
 def _measure(images: Images, progress: Progress | None) -> dict[str, _Floats]:
@@ -316,43 +314,20 @@ def _measure(images: Images, progress: Progress | None) -> dict[str, _Floats]:
     return measured
 
 
-def _threshold(rule: _Rule, values: _Floats) -> tuple[float, str]:
-    """The stricter of fence and limit, and which of the two it is, in words."""
-    if len(values) == 0:
-        return rule.limit, "a fixed limit"
-    scaled = np.log(np.maximum(values, 1e-6)) if rule.is_logarithmic else values
-    low, high = np.percentile(scaled, [25, 75])
-    reach = rule.num_ranges * (high - low)
-    fence = float(low - reach if rule.side > 0 else high + reach)
-    if rule.is_logarithmic:
-        fence = float(np.exp(fence))
-    if rule.side * fence >= rule.side * rule.limit:
-        return rule.limit, "a fixed limit, as this data varies much less"
-    quartile = "lower" if rule.side > 0 else "upper"
-    scale = ", on a logarithmic scale" if rule.is_logarithmic else ""
-    return fence, (
-        f"{rule.num_ranges:g} interquartile ranges beyond the {quartile} quartile of the training "
-        f"images{scale}"
-    )
-
-
 def _sharpness(grey: _Floats) -> _Floats:
     if min(grey.shape[1:]) < 3:
         return np.ones(len(grey), dtype=np.float32)
     laplacian = -4 * grey[:, 1:-1, 1:-1]
-    laplacian += grey[:, 1:-1, :-2]
-    laplacian += grey[:, 1:-1, 2:]
-    laplacian += grey[:, :-2, 1:-1]
-    laplacian += grey[:, 2:, 1:-1]
+    laplacian += grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] + grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1]
     ratio: _Floats = laplacian.var(axis=(1, 2)) / np.maximum(grey.var(axis=(1, 2)), 1e-3)
     return ratio
 
 
 def _entropy(grey: _Floats) -> _Floats:
     number = len(grey)
-    bins = (grey.reshape(number, -1) * (_ENTROPY_BINS / 256)).astype(np.int64)
-    bins = np.minimum(bins, _ENTROPY_BINS - 1) + np.arange(number)[:, None] * _ENTROPY_BINS
-    counts = np.bincount(bins.ravel(), minlength=number * _ENTROPY_BINS)
-    shares = counts.reshape(number, _ENTROPY_BINS) / (grey.shape[1] * grey.shape[2])
+    bins = (grey.reshape(number, -1) * (_NUM_BINS / 256)).astype(np.int64)
+    bins = np.minimum(bins, _NUM_BINS - 1) + np.arange(number)[:, None] * _NUM_BINS
+    counts = np.bincount(bins.ravel(), minlength=number * _NUM_BINS)
+    shares = counts.reshape(number, _NUM_BINS) / (grey.shape[1] * grey.shape[2])
     entropy: _Floats = -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1)
     return entropy

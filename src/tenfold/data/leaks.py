@@ -1,21 +1,15 @@
 """Which images are in two splits, or twice in one, as counts and pairs of ids."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tenfold.data.duplicates import NearPairs, exact_groups, near_pairs
 from tenfold.data.images import Images
 from tenfold.errors import TenfoldError, counted
 from tenfold.progress import Progress
 
-MAX_LISTED_PAIRS = 1_000
-"""Pairs that a report lists for two splits; it counts all of them."""
+_MAX_LISTED_PAIRS = 1_000
 
 
 @dataclass(frozen=True)
@@ -37,8 +31,8 @@ class Overlap:
 
     exact: images of `second` of which `first` has another with the very same pixels.
     near: further images of `second` that nearly equal one of `first`; None if nobody looked.
-    pairs: the exact ones, then the near ones by falling similarity, MAX_LISTED_PAIRS at most. Of
-        many equal images only the first is paired with each of the others.
+    pairs: the exact ones, then the near ones by falling similarity, 1,000 at most. Of many equal
+        images only the first is paired with each of the others.
     num_pairs: how many pairs there are, listed or not.
     """
 
@@ -65,22 +59,21 @@ def find_overlaps(
     """
     parts = [images.pixels for images in splits.values()]
     groups = exact_groups(parts)
-    pairs = near_pairs(parts, groups=groups, progress=progress) if near else None
-    ids = np.concatenate([images.ids for images in splits.values()])
-    labels = np.concatenate([images.labels for images in splits.values()])
-    stops = np.cumsum([len(images) for images in splits.values()]).tolist()
-    places = {
-        name: range(stop - len(images), stop)
-        for stop, (name, images) in zip(stops, splits.items(), strict=True)
-    }
+    alike = near_pairs(parts, groups=groups, progress=progress) if near else None
+    numbers = groups.tolist()
+    ids = [name for images in splits.values() for name in images.ids.tolist()]
+    labels = [label for images in splits.values() for label in images.labels.tolist()]
+    places, stop = {}, 0
+    for split, images in splits.items():
+        places[split] = range(stop, stop := stop + len(images))
     overlaps = []
     for first, second in combinations_with_replacement(splits, 2):
-        exact, num_near, table = _alike(groups, pairs, places[first], places[second])
+        exact, num_near, pairs = _shared(numbers, alike, places[first], places[second])
         listed = tuple(
-            DuplicatePair(str(ids[a]), str(ids[b]), round(value, 4), bool(labels[a] == labels[b]))
-            for a, b, value in table[:MAX_LISTED_PAIRS]
+            DuplicatePair(ids[a], ids[b], round(value, 4), labels[a] == labels[b])
+            for a, b, value in pairs[:_MAX_LISTED_PAIRS]
         )
-        overlaps.append(Overlap(first, second, exact, num_near, listed, len(table)))
+        overlaps.append(Overlap(first, second, exact, num_near, listed, len(pairs)))
     return tuple(overlaps)
 
 
@@ -95,7 +88,7 @@ def check_leaks(splits: Mapping[str, Images], *, strict: bool = False) -> list[s
         if overlap.is_across and overlap.exact:
             pair, verb = overlap.pairs[0], "is" if overlap.exact == 1 else "are"
             sentences.append(
-                f"{counted(overlap.exact, 'picture')} of the {overlap.second} split {verb} in the "
+                f"{counted(overlap.exact, 'image')} of the {overlap.second} split {verb} in the "
                 f"{overlap.first} split too ({pair.second} equals {pair.first})"
             )
     if strict and sentences:
@@ -106,38 +99,33 @@ def check_leaks(splits: Mapping[str, Images], *, strict: bool = False) -> list[s
     return [f"{sentence}." for sentence in sentences]
 
 
-class _Alike(NamedTuple):
-    exact: int
-    near: int | None
-    pairs: list[tuple[int, int, float]]
+def _shared(
+    groups: Sequence[int], near: NearPairs | None, ours: range, theirs: range
+) -> tuple[int, int | None, list[tuple[int, int, float]]]:
+    """Numbers of exact and of near duplicates, and the pairs, of two splits' images.
 
-
-def _alike(groups: NDArray[np.int64], near: NearPairs | None, ours: range, theirs: range) -> _Alike:
-    """What the images of two splits, by their numbers in all splits, have in common.
-
-    groups: for each of all images the first with the same pixels.
+    groups: for each image of all splits the first with the same pixels.
     """
-    members = [groups[own.start : own.stop].tolist() for own in (ours, theirs)]
     first, other = (
-        {group: number for number, group in reversed(list(zip(own, names, strict=True)))}
-        for own, names in zip((ours, theirs), members, strict=True)
+        {groups[number]: number for number in reversed(place)} for place in (ours, theirs)
     )
-    counts, least = Counter(members[0]), 2 if ours is theirs else 1
-    copies = [n for n, group in zip(theirs, members[1], strict=True) if counts[group] >= least]
-    pairs = [(first[groups[copy]], copy, 1.0) for copy in copies]
-    pairs = [pair for pair in pairs if pair[0] != pair[1]]
+    copies = [n for n in theirs if first.get(groups[n], n) != n]
+    # Of equal images in one split, the first has copies too.
+    exact = {groups[n] for n in copies} if ours == theirs else set(first)
+    num_exact = sum(groups[n] in exact for n in theirs)
+    pairs = [(first[groups[n]], n, 1.0) for n in copies]
     if near is None:
-        return _Alike(len(copies), None, pairs)
+        return num_exact, None, pairs
     alike: dict[tuple[int, int], float] = {}
-    found, similarity = set(), near.similarity.tolist()
+    found = set()
     for left, right in ((near.first, near.second), (near.second, near.first)):
-        for here, there, value in zip(left.tolist(), right.tolist(), similarity, strict=True):
+        ends = zip(left.tolist(), right.tolist(), near.similarity.tolist(), strict=True)
+        for here, there, value in ends:
             if here in first and there in other:
                 found.add(there)
                 low, high = sorted((first[here], other[there]))
                 alike.setdefault((low, high), value)
-    num_near = sum(group in found and counts[group] < least for group in members[1])
-    pairs += sorted(
-        ((*pair, value) for pair, value in alike.items()), key=lambda row: (-row[2], *row[:2])
-    )
-    return _Alike(len(copies), num_near, pairs)
+    found -= exact
+    by_likeness = sorted(alike.items(), key=lambda item: (-item[1], item[0]))
+    pairs += [(*pair, value) for pair, value in by_likeness]
+    return num_exact, sum(groups[n] in found for n in theirs), pairs

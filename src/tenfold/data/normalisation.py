@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from tenfold.data.images import Images
 
+_FIXED = {"unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), "symmetric": ((0.5, 0.5, 0.5),) * 2}
+
 
 class Normalisation(NamedTuple):
     """`(pixel / 255 - mean) / std` for red, green and blue."""
@@ -20,18 +22,13 @@ def channel_statistics(images: Images) -> Normalisation:
 
     Counted through a histogram of the 256 values a channel, so nothing is rounded.
     """
-    counts = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(images), 4096):
-        counts += value_counts(images.pixels[start : start + 4096])
+    blocks = (images.pixels[n : n + 4096] for n in range(0, len(images), 4096))
+    counts = sum(map(value_counts, blocks), np.zeros((3, 256), np.int64))
     values = np.arange(256) / 255
     total = counts.sum(axis=1)
     mean = counts @ values / total
-    variance = counts @ values**2 / total - mean**2
-    red, green, blue = (float(m) for m in mean)
-    deviations = np.sqrt(np.maximum(variance, 0))
-    return Normalisation(
-        (red, green, blue), (float(deviations[0]), float(deviations[1]), float(deviations[2]))
-    )
+    std = np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0))
+    return Normalisation(_three(mean), _three(std))
 
 
 def value_counts(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -46,10 +43,13 @@ def normalisation_of(images: Images, kind: str) -> Normalisation:
     kind: `standardise` (mean 0 and deviation 1 a channel), `unit` ([0, 1]) or `symmetric`
     ([-1, 1]).
     """
-    if kind == "unit":
-        return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    if kind == "symmetric":
-        return Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    if kind in _FIXED:
+        return Normalisation(*_FIXED[kind])
     mean, std = channel_statistics(images)
     # A channel without any variation would otherwise be divided by zero.
-    return Normalisation(mean, (max(std[0], 1e-3), max(std[1], 1e-3), max(std[2], 1e-3)))
+    return Normalisation(mean, _three(np.maximum(std, 1e-3)))
+
+
+def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    red, green, blue = values.tolist()
+    return red, green, blue

@@ -8,18 +8,20 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tenfold import __version__
 from tenfold.data.arrays import NOTES, npz_keys, open_npz, read_npz
-from tenfold.data.corrections import Correction, read_corrections, require_matching
+from tenfold.data.corrections import read_corrections, require_matching
 from tenfold.data.csv_tables import (
     CLASSES_FILE,
     columns_of,
+    csv_reader,
     delimiter_of,
     header_of,
     tables_at,
@@ -27,15 +29,12 @@ from tenfold.data.csv_tables import (
 )
 from tenfold.data.formats import RELABELLED, TABLES, detect
 from tenfold.data.images import Settings, distinct_ids
-from tenfold.data.parquet import features_of, files_by_split, label_column, open_table
+from tenfold.data.parquet import column_of, features_of, files_by_split, open_table
 from tenfold.data.sources import is_known
-from tenfold.data.tables import Table, ids_of, number_table, plain_name, printable
-from tenfold.data.writing import new_folder, require_free
+from tenfold.data.tables import Row, Table, ids_of, number_table, plain_name, printable
+from tenfold.data.writing import ROWS_A_GROUP, new_folder, require_free
 from tenfold.errors import TenfoldError, counted
 from tenfold.files import atomic_file, write_json
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class Relabelled(NamedTuple):
@@ -51,15 +50,37 @@ class Relabelled(NamedTuple):
     note: str
 
 
-_AS_IT_IS, _DROPPED = "", None
-_Outcomes = dict[str, list[str | None]]
-"""By split, what becomes of each image: _AS_IT_IS, _DROPPED, or the class that it has now."""
-
-
 class _Plan(NamedTuple):
-    outcomes: _Outcomes
-    corrected: dict[str, tuple[str, str]]
-    dropped: list[str]
+    """classes: before, of each image by split and id. changes: its new class by its id, or None
+    where it is dropped. is_declared: whether labels that are numbers are indices into names."""
+
+    data: Path
+    table: Table | None
+    classes: Mapping[str, Mapping[str, str]]
+    changes: Mapping[str, str | None]
+    names: Sequence[str]
+    is_declared: bool
+
+    def changes_of(self, split: str) -> list[str | None]:
+        """Of each image of a split; empty where it stays."""
+        return [self.changes.get(name, "") for name in self.classes[split]]
+
+    def rows(self) -> Iterator[tuple[str, Row, str | None]]:
+        """Of the table, each with its split and change; those without labels stay."""
+        for split, rows in self.table.rows.items() if self.table else ():
+            changes = self.changes_of(split) if split in self.classes else [""] * len(rows)
+            for row, change in zip(rows, changes, strict=True):
+                yield split, row, change
+
+    def label(self, value: Any, change: str | None) -> Any:
+        """A label as it was kept, or what it is corrected to in the same type."""
+        if not change:
+            return value
+        if isinstance(value, list):
+            return [self.label(value[0], change)]
+        if isinstance(value, bytes | str):
+            return change.encode() if isinstance(value, bytes) else change
+        return self.names.index(change) if self.is_declared else int(change)
 
 
 def relabel(data: Path, corrections: Path, out: Path) -> Relabelled:
@@ -69,9 +90,10 @@ def relabel(data: Path, corrections: Path, out: Path) -> Relabelled:
     Raises TenfoldError where something is at `out` already, for a data set of another format, and
     as `read_corrections` and `require_matching` do.
     """
-    found = read_corrections(corrections)
-    is_place = data.exists() or not is_known(str(data))
-    kind, out = detect(data) if is_place else "named", out.absolute()
+    from tenfold.run import now
+
+    found, out = read_corrections(corrections), out.absolute()
+    kind = detect(data) if data.exists() or not is_known(str(data)) else "named"
     if kind not in (*TABLES, "npz"):
         raise TenfoldError(
             f"{data} is not kept in files whose labels can be mended: write it as some with "
@@ -81,165 +103,60 @@ def relabel(data: Path, corrections: Path, out: Path) -> Relabelled:
     require_free(out)
     if data.is_dir() and out.is_relative_to(data.absolute()):
         raise TenfoldError(f"{out} lies in {data} itself; choose a place outside of it.")
-    if kind == "npz":
-        return _relabel_npz(data, corrections, found, out)
-    table = TABLES[kind](data)
-    rows, numbered = number_table(table)
-    names = numbered.class_names
-    ids = distinct_ids({split: ids_of(split, own).tolist() for split, own in rows.items()}, data)
-    labels = {split: [names[label] for label in own] for split, own in numbered.labels.items()}
-    plan = _plan(ids, labels, found, names, data)
-    record = _record(plan, data, corrections, found)
-    with new_folder(out) as folder:
-        if kind == "parquet":
-            for split, files in files_by_split(data).items():
-                _write_parquet(data, files, plan, ids.get(split, []), names, table, split, folder)
-        elif kind == "csv":
-            _write_csv(data, table, plan, folder)
-        else:
-            _write_images(table, plan, folder)
-        write_json(folder / RELABELLED, record)
-    path = out / data.name if kind == "csv" and data.is_file() else out
-    return Relabelled(path, plan.corrected, plan.dropped, record["note"])
-
-
-def _plan(
-    ids: Mapping[str, Sequence[str]],
-    labels: Mapping[str, Sequence[str]],
-    corrections: Mapping[str, Correction],
-    class_names: Sequence[str],
-    place: Path,
-) -> _Plan:
-    every = [name for own in ids.values() for name in own]
-    require_matching(corrections, ids=every, class_names=class_names, place=place)
-    plan = _Plan({}, {}, [])
-    for split, own in ids.items():
-        outcomes = plan.outcomes[split] = list[str | None]()
-        for name, label in zip(own, labels[split], strict=True):
-            found = corrections.get(name)
-            if found and found.action == "drop":
-                plan.dropped.append(name)
-                outcomes.append(_DROPPED)
-            elif found and found.action == "correct" and found.label != label:
-                plan.corrected[name] = (label, found.label)
-                outcomes.append(found.label)
-            else:
-                outcomes.append(_AS_IT_IS)
-        if all(outcome is _DROPPED for outcome in outcomes):
+    if kind == "npz" and out.suffix != ".npz":
+        raise TenfoldError(f"{out} must end in .npz, as {data.name} is an npz file; rename it.")
+    plan = _planned(kind, data)
+    before = {name: label for own in plan.classes.values() for name, label in own.items()}
+    require_matching(found, ids=before, class_names=plan.names, place=data)
+    dropped = [name for name in before if name in found and found[name].action == "drop"]
+    wanted = {name: each.label for name, each in found.items() if each.action == "correct"}
+    corrected = {n: (old, wanted[n]) for n, old in before.items() if wanted.get(n, old) != old}
+    changes = {name: new for name, (_, new) in corrected.items()} | dict.fromkeys(dropped)
+    plan = plan._replace(changes=changes)
+    for split in plan.classes:
+        if set(plan.changes_of(split)) == {None}:
             raise TenfoldError(f"Every image of the {split} split would be dropped; keep some.")
-    return plan
-
-
-def _record(
-    plan: _Plan, data: Path, corrections: Path, found: Mapping[str, Correction]
-) -> dict[str, Any]:
-    """What is written beside the images of where they are from and what was done."""
-    from tenfold.run import now
-
-    counts = {
-        action: sum(each.action == action for each in found.values())
-        for action in ("keep", "unsure")
-    }
+    actions = Counter(each.action for each in found.values())
     note = (
-        f"Made from {data.name} by {corrections.name}: "
-        f"{counted(len(plan.corrected), 'label')} corrected, "
-        f"{counted(len(plan.dropped), 'image')} dropped, {counts['keep']:,} kept after a look, "
-        f"{counts['unsure']:,} unsure and left as they are."
+        f"Made from {data.name} by {corrections.name}: {counted(len(corrected), 'label')} "
+        f"corrected, {counted(len(dropped), 'image')} dropped, {actions['keep']:,} kept after a "
+        f"look, {actions['unsure']:,} unsure and left as they are."
     )
-    return {
-        "note": note,
-        "from": str(data.absolute()),
-        "corrections": str(corrections.absolute()),
-        "tenfold": __version__,
-        "time": now(),
-        "corrected": {name: list(pair) for name, pair in plan.corrected.items()},
-        "dropped": plan.dropped,
-    }
+    places = {"from": str(data.absolute()), "corrections": str(corrections.absolute())}
+    record: dict[str, Any] = {"note": note, **places, "tenfold": __version__, "time": now()}
+    record |= {"corrected": {n: list(pair) for n, pair in corrected.items()}, "dropped": dropped}
+    if kind == "npz":
+        _write_npz(plan, out, record)
+    else:
+        with new_folder(out) as folder:
+            {"images": _write_images, "csv": _write_csv, "parquet": _write_parquet}[kind](
+                plan, folder
+            )
+            write_json(folder / RELABELLED, record)
+    path = out / data.name if kind == "csv" and data.is_file() else out
+    return Relabelled(path, corrected, dropped, note)
 
 
-# -- folders of image files, with or without a table ----------------------------------------------
-
-
-def _write_images(table: Table, plan: _Plan, folder: Path) -> None:
-    """Copies in the folders of their classes; a name that is taken there gets a number."""
-    assert table.root is not None
-    paths = {split: _paths(table, split) for split in table.rows}
-    depths = {split: _depth(table, split, own) for split, own in paths.items()}
-    folders = {
-        split: {plain_name(printable(path.parts[depths[split]])): path.parts[depths[split]]
-                for path in own}
-        for split, own in paths.items()
-    }  # fmt: skip
-    every = {name: own for names in folders.values() for name, own in names.items()}
-    taken = {path for own in paths.values() for path in own}
-    for split, own in paths.items():
-        for path, outcome in zip(own, plan.outcomes[split], strict=True):
-            target = path
-            if outcome:
-                parts, name = list(path.parts), folders[split].get(outcome)
-                parts[depths[split]] = name or every.get(outcome, outcome)
-                target, number = Path(*parts), 1
-                while target in taken:
-                    number += 1
-                    target = Path(*parts).with_stem(f"{path.stem}-{number}")
-                taken.add(target)
-            if outcome is not _DROPPED:
-                _copy(table.root / path, folder / target)
-
-
-def _paths(table: Table, split: str) -> list[Path]:
-    """Of the files of a split, from the root of the data set on."""
-    return [Path(os.path.relpath(str(row.source), table.root)) for row in table.rows[split]]
-
-
-def _depth(table: Table, split: str, paths: Sequence[Path]) -> int:
-    """How many folders there are above the class folders of a split."""
-    labels = [str(row.label) for row in table.rows[split]]
-    return next(
-        depth
-        for depth in range(min(len(path.parts) for path in paths))
-        if all(
-            plain_name(printable(path.parts[depth])) == label
-            for path, label in zip(paths, labels, strict=True)
+def _planned(kind: str, data: Path) -> _Plan:
+    """Without changes yet."""
+    table = None
+    if kind == "npz":
+        splits = read_npz(data, Settings()).splits()
+        names, is_declared = splits["train"].class_names, "class_names" in open_npz(data)
+        ids = {split: own.ids.tolist() for split, own in splits.items()}
+        labels = {split: own.labels for split, own in splits.items()}
+    else:
+        table = TABLES[kind](data)
+        rows, (names, labels, _) = number_table(table)
+        ids, is_declared = (
+            {s: ids_of(s, own).tolist() for s, own in rows.items()},
+            bool(table.declared),
         )
-    )
-
-
-def _write_csv(data: Path, table: Table, plan: _Plan, folder: Path) -> None:
-    """Copies, and the tables with other labels and fewer lines; other columns stay."""
-    root, tables = tables_at(data)
-    outcomes = dict[str, str | None]()
-    for split, rows in table.rows.items():
-        # A split without labels has no outcomes, and stays.
-        own = plan.outcomes.get(split, [_AS_IT_IS] * len(rows))
-        for row, path, outcome in zip(rows, _paths(table, split), own, strict=True):
-            outcomes[row.place] = outcome
-            if outcome is not _DROPPED:
-                _copy(root / path, folder / path)
-    for file in set(tables.values()):
-        target = folder / file.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_table_text(file, outcomes), encoding="utf-8", newline="")
-    if (root / CLASSES_FILE).is_file():
-        _copy(root / CLASSES_FILE, folder / CLASSES_FILE)
-
-
-def _table_text(file: Path, outcomes: Mapping[str, str | None]) -> str:
-    text = text_of(file)
-    delimiter, mended = delimiter_of(text), io.StringIO(newline="")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    end = "\r\n" if "\r\n" in text else "\n"
-    writer = csv.writer(mended, delimiter=delimiter, lineterminator=end)
-    first = next(reader)
-    header = header_of(first)
-    label = header.index(columns_of(header, file)[1])
-    writer.writerow(first)
-    for values in reader:
-        outcome = outcomes.get(f"{file} line {reader.line_num}", _AS_IT_IS)
-        if outcome is _DROPPED or not any(values):
-            continue
-        writer.writerow([*values[:label], outcome or values[label], *values[label + 1 :]])
-    return mended.getvalue()
+    classes = {
+        split: dict(zip(own, (names[label] for label in labels[split]), strict=True))
+        for split, own in distinct_ids(ids, data).items()
+    }
+    return _Plan(data, table, classes, {}, names, is_declared)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -247,130 +164,119 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copy2(source, target)
 
 
-# -- parquet --------------------------------------------------------------------------------------
+def _write_images(plan: _Plan, folder: Path) -> None:
+    """Copies in the folders of their classes; a name that is taken there gets a number."""
+    assert plan.table is not None
+    assert plan.table.root is not None
+    root, above = plan.table.root, plan.table.folders or {}
+    paths = [
+        (len(Path(above[split]).parts), Path(os.path.relpath(str(row.source), root)), change)
+        for split, row, change in plan.rows()
+    ]
+    spelt = {
+        plain_name(printable(path.parts[depth])): path.parts[depth] for depth, path, _ in paths
+    }
+    taken = {path for _, path, _ in paths}
+    for depth, path, change in paths:
+        target, number = path, 1
+        if change:
+            target = Path(*path.parts[:depth], spelt.get(change, change), *path.parts[depth + 1 :])
+            while target in taken:
+                number += 1
+                target = target.with_stem(f"{path.stem}-{number}")
+            taken.add(target)
+        if change is not None:
+            _copy(root / path, folder / target)
 
 
-def _write_parquet(
-    data: Path,
-    files: Sequence[Path],
-    plan: _Plan,
-    ids: Sequence[str],
-    names: Sequence[str],
-    table: Table,
-    split: str,
-    folder: Path,
-) -> None:
-    """The files of a split, row group by row group; where images are dropped and had no ids but
-    their numbers, they get these as ids, so that an image keeps its own."""
+def _write_csv(plan: _Plan, folder: Path) -> None:
+    """Copies, and the tables with other labels and fewer lines; other columns stay."""
+    root, tables = tables_at(plan.data)
+    for _, row, change in plan.rows():
+        if change is not None:
+            _copy(Path(str(row.source)), folder / os.path.relpath(str(row.source), root))
+    changes = {row.place: change for _, row, change in plan.rows()}
+    for file in set(tables.values()):
+        text, mended = text_of(file), io.StringIO(newline="")
+        reader, end = csv_reader(text), "\r\n" if "\r\n" in text else "\n"
+        writer = csv.writer(mended, delimiter=delimiter_of(text), lineterminator=end)
+        first = next(reader)
+        label = header_of(first).index(columns_of(header_of(first), file)[1])
+        writer.writerow(first)
+        for values in filter(any, reader):
+            change = changes[f"{file} line {reader.line_num}"]
+            if change is not None:
+                values[label] = change or values[label]
+                writer.writerow(values)
+        target = folder / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(mended.getvalue(), encoding="utf-8", newline="")
+    if (root / CLASSES_FILE).is_file():
+        _copy(root / CLASSES_FILE, folder / CLASSES_FILE)
+
+
+def _write_parquet(plan: _Plan, folder: Path) -> None:
+    """The files with other labels and fewer rows; where images are dropped and had no ids but
+    their numbers, they get these as ids, so that an image keeps its own. Images that the table only
+    names are copied too."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    done = 0
-    for file in files:
-        target = folder / (file.name if file == data else file.relative_to(data))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if split not in plan.outcomes:
-            _copy(file, target)
-            continue
-        with open_table(file, str(file)) as opened:
-            schema, label = opened.schema_arrow, label_column(opened.schema_arrow, file)
-            adds_ids = bool(plan.dropped) and "id" not in schema.names
-            with pq.ParquetWriter(target, _with_ids(schema) if adds_ids else schema) as writer:
-                for group in range(opened.num_row_groups):
-                    part = opened.read_row_group(group)
-                    rows = slice(done, done + len(part))
-                    outcomes, done = plan.outcomes[split][rows], rows.stop
-                    column = _mended(part.column(label), outcomes, names, table.declared)
-                    place = part.schema.get_field_index(label)
-                    part = part.set_column(place, part.schema.field(place), column)
-                    if adds_ids:
-                        part = part.append_column("id", pa.array(ids[rows], pa.string()))
-                    keep = pa.array([outcome is not _DROPPED for outcome in outcomes])
-                    writer.write_table(part.filter(keep))
-        _copy_images(table, plan, split, file, target)
-
-
-def _mended(
-    column: "pa.ChunkedArray",
-    outcomes: Sequence[str | None],
-    names: Sequence[str],
-    declared: Sequence[str] | None,
-) -> "pa.Array":
-    """The labels of some rows, those that are corrected in the type of the others."""
-    import pyarrow as pa
-
-    kinds = pa.types
-    is_list = kinds.is_list(column.type) or kinds.is_large_list(column.type)
-    own = column.type.value_type if is_list else column.type
-    values = column.to_pylist()
-    for place, outcome in enumerate(outcomes):
-        if outcome:
-            value: Any = outcome
-            if kinds.is_integer(own) or kinds.is_floating(own):
-                value = names.index(outcome) if declared else int(outcome)
-            elif kinds.is_binary(own) or kinds.is_large_binary(own):
-                value = outcome.encode()
-            values[place] = [value] if is_list else value
-    return pa.array(values, column.type)
-
-
-def _with_ids(schema: "pa.Schema") -> "pa.Schema":
-    import pyarrow as pa
-
-    metadata = dict(schema.metadata or {})
-    if features := features_of(schema):
-        info = json.loads(metadata[b"huggingface"])
-        info["info"]["features"] = {**features, "id": {"dtype": "string", "_type": "Value"}}
-        metadata[b"huggingface"] = json.dumps(info).encode()
-    return schema.append(pa.field("id", pa.string())).with_metadata(metadata)
-
-
-def _copy_images(table: Table, plan: _Plan, split: str, file: Path, target: Path) -> None:
-    """Of images that the table only names, those beside it."""
-    for row, outcome in zip(table.rows[split], plan.outcomes[split], strict=True):
-        if isinstance(row.source, str) and outcome is not _DROPPED:
+    above = plan.data if plan.data.is_dir() else plan.data.parent
+    for split, files in files_by_split(plan.data).items():
+        done = 0
+        for file in files:
+            target = folder / file.relative_to(above)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if split not in plan.classes:
+                _copy(file, target)
+                continue
+            with open_table(file, str(file)) as opened:
+                part = opened.read()
+            rows = slice(done, done + len(part))
+            done, changes = rows.stop, plan.changes_of(split)
+            place = part.schema.get_field_index(column_of(part.schema, file, "ClassLabel"))
+            field, before = part.schema.field(place), part.column(place).to_pylist()
+            mended = [plan.label(*pair) for pair in zip(before, changes[rows], strict=True)]
+            part = part.set_column(place, field, pa.array(mended, field.type))
+            if None in changes and "id" not in part.schema.names:
+                ids, metadata = list(plan.classes[split])[rows], dict(part.schema.metadata or {})
+                if features := features_of(part.schema):
+                    features["id"] = {"dtype": "string", "_type": "Value"}
+                    info = json.loads(metadata[b"huggingface"])
+                    info["info"]["features"] = features
+                    metadata[b"huggingface"] = json.dumps(info).encode()
+                part = part.append_column("id", pa.array(ids, pa.string()))
+                part = part.replace_schema_metadata(metadata)
+            part = part.filter(pa.array([change is not None for change in changes[rows]]))
+            pq.write_table(part, target, row_group_size=ROWS_A_GROUP)
+    for _, row, change in plan.rows():
+        if isinstance(row.source, str) and change is not None:
             path = Path(row.source)
-            if path.is_relative_to(file.parent) and path.is_file():
-                _copy(path, target.parent / path.relative_to(file.parent))
+            if path.is_relative_to(above) and path.is_file():
+                _copy(path, folder / path.relative_to(above))
 
 
-# -- npz ------------------------------------------------------------------------------------------
-
-
-def _relabel_npz(
-    data: Path, corrections: Path, found: Mapping[str, Correction], out: Path
-) -> Relabelled:
+def _write_npz(plan: _Plan, out: Path, record: Mapping[str, Any]) -> None:
     """The arrays with other labels and fewer images; images without ids get their numbers as ids
     where some are dropped."""
-    if out.suffix != ".npz":
-        raise TenfoldError(f"{out} must end in .npz, as {data.name} is an npz file; rename it.")
-    arrays, dataset = open_npz(data), read_npz(data, Settings())
-    splits, names = dataset.splits(), dataset.class_names
-    ids = distinct_ids({split: own.ids.tolist() for split, own in splits.items()}, data)
-    labels = {split: [names[label] for label in own.labels] for split, own in splits.items()}
-    plan = _plan(ids, labels, found, names, data)
-    record = _record(plan, data, corrections, found)
+    arrays = open_npz(plan.data)
     for split, (images, key) in npz_keys(arrays).items():
-        if split not in plan.outcomes:
+        if split not in plan.classes:
             continue
-        outcomes = plan.outcomes[split]
-        is_number = arrays[key].dtype.kind in "iu"
-        values = arrays[key].tolist()
-        for place, outcome in enumerate(outcomes):
-            if outcome:
-                number = names.index(outcome) if "class_names" in arrays else outcome
-                value = int(number) if is_number else outcome
-                values[place] = [value] if arrays[key].ndim == 2 else value
-        arrays[key] = np.array(values, arrays[key].dtype if is_number else None)
-        keep = np.array([outcome is not _DROPPED for outcome in outcomes])
-        if not keep.all():
-            arrays[f"{split}_ids"] = np.array(splits[split].ids)
-            beside = (f"{split}_ids", f"{split}_original_sizes")
-            for name in {images, key, *beside} & set(arrays):
+        before, changes = arrays[key], plan.changes_of(split)
+        mended = [plan.label(*pair) for pair in zip(before.tolist(), changes, strict=True)]
+        arrays[key] = np.array(mended, before.dtype if before.dtype.kind in "iu" else None)
+        if None in changes:
+            keep = [place for place, change in enumerate(changes) if change is not None]
+            arrays.setdefault(f"{split}_ids", np.array(list(plan.classes[split])))
+            for name in {images, key, f"{split}_ids", f"{split}_original_sizes"} & set(arrays):
                 arrays[name] = arrays[name][keep]
-    before = arrays.get(NOTES, np.array([], dtype=np.str_)).tolist()
-    arrays[NOTES] = np.array([*before, record["note"]])
+    said = arrays.get(NOTES, np.array([], dtype=np.str_)).tolist()
+    arrays[NOTES] = np.array([*said, record["note"]])
     arrays["relabelled"] = np.array(json.dumps(record))
     with atomic_file(out) as file:
         np.savez(file, allow_pickle=False, **arrays)
-    return Relabelled(out, plan.corrected, plan.dropped, record["note"])
+
+
+_WRITERS = {"images": _write_images, "csv": _write_csv, "parquet": _write_parquet}

@@ -1,8 +1,8 @@
-"""Who is trained on, who is validated on and who is tested on: seeded, stratified, reproducible.
+"""Which images are trained on, validated on and tested on: seeded, stratified, reproducible.
 
-The same arguments give the same pictures on every machine: the order comes from NumPy's PCG64 bit
+The same arguments give the same images on every machine: the order comes from NumPy's PCG64 bit
 generator, whose stream is fixed. A larger draw with the same seed contains a smaller one, class by
-class, so that runs on 1,000 and on 10,000 pictures can be compared.
+class, so that runs on 1,000 and on 10,000 images can be compared.
 """
 
 import hashlib
@@ -23,13 +23,25 @@ from tenfold.errors import TenfoldError
 
 _Numbers = NDArray[np.int64]
 
-# Each draw has a stream of its own, so that one seed doesn't put like-ordered pictures together.
-_TEST, _VALIDATION, _TRAIN = range(3)
+# Each draw has a stream of its own, so that one seed doesn't put like-ordered images together.
+_STREAMS = {"test": 0, "validation": 1, "train": 2}
+_VALIDATION_NOTE = (
+    "So many images nearly equal each other that near duplicates of validation images are "
+    "trained on: what is chosen by validation may be chosen too hopefully."
+)
+_TEST_NOTES = {
+    True: ", and near duplicates of an image stay on its side.",
+    False: ". So many images nearly equal each other that near duplicates could not be kept on one "
+    "side: if they are of the same things, the test is too easy.",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """All that training may see. There is no test set in it, so nothing can be chosen by it."""
+    """All that training may see. There is no test set in it, so nothing can be chosen by it.
+
+    corrections: SHA-256 of the file by which labels were corrected; empty where none was.
+    """
 
     train: Images
     validation: Images | None
@@ -39,7 +51,13 @@ class TrainingData:
     checksums: Mapping[str, str] = field(default_factory=dict)
     window: tuple[float, ...] = ()
     corrections: str = ""
-    """SHA-256 of the file by which labels were corrected; empty where none was."""
+
+
+class _Sizes(NamedTuple):
+    train: int
+    validation: float
+    test: float
+    seed: int
 
 
 def training_data(
@@ -53,15 +71,14 @@ def training_data(
 ) -> TrainingData:
     """What is trained and validated on, as `evaluation_split` sees it with the same arguments.
 
-    The data set's own splits are used where it has them. Else a test split of `test_size` is first
-    held out from train, with near duplicates kept on one side, then a validation split of
-    `validation_size`, with near duplicates kept on one side where they were looked for, and exact
-    ones otherwise, and images of one group, such as a patient, always; both a number or a share
-    below 1 of what is there. Where so many pictures are
-    nearly alike that this can't be, exact ones are kept on one side and a note says so. Then
-    `train_size` pictures are drawn for training, or all for 0. With a `validation_size` of 0 there
-    is no validation. corrections: a file by which labels of the training images are corrected
-    once all splits are drawn, see `tenfold.data.corrections`.
+    The data set's own splits are used where it has them. Else a test split of `test_size` is held
+    out from train, then a validation split of `validation_size`, each a number or a share below 1
+    of what is there; then `train_size` images are drawn for training, or all for 0. Near duplicates
+    stay on one side of a made test split, and of validation where they were looked for; where too
+    many images are nearly alike for that, exact ones do, and a note says so. Images of one group,
+    such as a patient, always stay together. With a `validation_size` of 0 there is no validation.
+    corrections: a file by which labels of the training images are corrected once all splits are
+    drawn, see `tenfold.data.corrections`.
 
     Raises TenfoldError for sizes that are not possible, for splits of unequal image sizes, and as
     `correct_training` does.
@@ -74,9 +91,9 @@ def training_data(
                 f"those for training have {height}x{width}; bring them to one size."
             )
     sizes = _Sizes(train_size, validation_size, test_size, seed)
-    train = _images(dataset, "train", sizes)
+    train, content = _images(dataset, "train", sizes), ""
     assert train is not None
-    notes, content = [*dataset.notes, *_partition(dataset, sizes).notes], ""
+    notes = [*dataset.notes, *_partition(dataset, sizes).notes]
     if corrections:
         train, note = correct_training(train, dataset, Path(corrections))
         notes.append(note)
@@ -103,7 +120,7 @@ def evaluation_split(
     test_size: float = 0.2,
     corrections: str = "",
 ) -> Images:
-    """The pictures of `train`, `validation` or `test`, under the arguments of `training_data`.
+    """The images of `train`, `validation` or `test`, under the arguments of `training_data`.
 
     Raises TenfoldError where there is no such split, and for sizes that are not possible.
     """
@@ -115,27 +132,27 @@ def evaluation_split(
     if images is None:
         raise TenfoldError(
             f"There is no {split_name} split of {dataset.name}, because {split_name}_size is 0 and "
-            f"there are no other pictures for it; set data.{split_name}_size to a share such as "
-            "0.1."
+            f"there are no other images for it; set data.{split_name}_size to a share such as 0.1."
         )
     if corrections and split_name == "train":
         images = correct_training(images, dataset, Path(corrections)).train
     return images
 
 
-class _Sizes(NamedTuple):
-    train: int
-    validation: float
-    test: float
-    seed: int
+def with_groups(exact: _Numbers, groups: NDArray[np.str_] | None) -> _Numbers:
+    """For each image the first of all that are exact duplicates of it or of its group."""
+    if groups is None:
+        return exact
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    members = np.flatnonzero(groups != "")
+    alike = np.ones(len(members), np.float32)
+    return joined(exact, NearPairs(first[inverse[members]], members, alike))
 
 
 class _Partition(NamedTuple):
-    """Indices into the data set's train split; None where its own split is used, or none is."""
+    """Indices into the data set's train split of each split that is made of it."""
 
-    train: _Numbers
-    validation: _Numbers | None
-    test: _Numbers | None
+    indices: Mapping[str, _Numbers]
     notes: tuple[str, ...]
 
 
@@ -144,7 +161,7 @@ def _images(dataset: Dataset, split: str, sizes: _Sizes) -> Images | None:
     own = {"validation": dataset.validation if sizes.validation else None, "test": dataset.test}
     if (images := own.get(split)) is not None:
         return images
-    indices = getattr(_partition(dataset, sizes), split)
+    indices = _partition(dataset, sizes).indices.get(split)
     if indices is None or len(indices) == len(dataset.train):
         return None if indices is None else dataset.train  # Without a copy.
     return dataset.train.take(indices)
@@ -157,77 +174,50 @@ _known: WeakKeyDictionary[Dataset, dict[_Sizes, _Partition]] = WeakKeyDictionary
 def _partition(dataset: Dataset, sizes: _Sizes) -> _Partition:
     known = _known.setdefault(dataset, {})
     if sizes not in known:
-        known[sizes] = _make_partition(dataset.train, dataset, sizes)
+        known[sizes] = _drawn(dataset, sizes)
     return known[sizes]
 
 
-def _make_partition(images: Images, dataset: Dataset, sizes: _Sizes) -> _Partition:
-    rest = np.arange(len(images))
-    test, validation, near = None, None, None
-    notes: list[str] = []
-    makes_test = dataset.test is None and sizes.test != 0
-    makes_validation = dataset.validation is None and sizes.validation != 0
-    exact = exact_groups([images.pixels]) if makes_test or makes_validation else rest
+def _drawn(dataset: Dataset, sizes: _Sizes) -> _Partition:
+    images, notes = dataset.train, []
+    own = {"test": dataset.test, "validation": dataset.validation}
+    made = [split for split in own if own[split] is None and getattr(sizes, split) != 0]
+    found, rest, near = {}, np.arange(len(images)), None
+    exact = exact_groups([images.pixels]) if made else rest
     together = with_groups(exact, images.groups)
-    if makes_test:
+    if "test" in made:
         near = joined(together, near_pairs([images.pixels], groups=exact))
-        test, apart = _hold_out(images, rest, (near, together), "test", sizes)
-        near = near if apart else None
-        notes.append(_note(len(test), len(images), apart=apart))
-        rest = np.setdiff1d(rest, test, assume_unique=True)
-    if makes_validation:
-        validation, apart = _hold_out(images, rest, (near, together), "validation", sizes)
-        if near is not None and not apart:
+    for split in made:
+        held_out, apart = _hold_out(images, rest, split, sizes, near=near, together=together)
+        if split == "test":
+            notes.append(
+                f"The data has no test split: {len(held_out):,} of its {len(images):,} images were "
+                f"held out{_TEST_NOTES[apart]}"
+            )
+        elif near is not None and not apart:
             notes.append(_VALIDATION_NOTE)
-        rest = np.setdiff1d(rest, validation, assume_unique=True)
+        near = near if apart else None
+        found[split] = held_out
+        rest = np.setdiff1d(rest, held_out, assume_unique=True)
     if sizes.train:
         rest = rest[_training_draw(images.labels[rest], sizes)]
-    return _Partition(rest, validation, test, tuple(notes))
-
-
-def with_groups(exact: _Numbers, groups: NDArray[np.str_] | None) -> _Numbers:
-    """For each image the first of all that are exact duplicates of it or of its group."""
-    if groups is None:
-        return exact
-    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    members = np.flatnonzero(groups != "")
-    return joined(
-        exact, NearPairs(first[inverse[members]], members, np.ones(len(members), np.float32))
-    )
-
-
-_VALIDATION_NOTE = (
-    "So many pictures nearly equal each other that near duplicates of validation pictures are "
-    "trained on: what is chosen by validation may be chosen too hopefully."
-)
-
-
-def _note(number: int, total: int, *, apart: bool) -> str:
-    held_out = f"The data has no test split: {number:,} of its {total:,} pictures were held out"
-    if apart:
-        return f"{held_out}, and near duplicates of a picture stay on its side."
-    return (
-        f"{held_out}. So many pictures nearly equal each other that near duplicates could not be "
-        "kept on one side: if they are of the same things, the test is too easy."
-    )
-
-
-def _generator(seed: int, purpose: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64([seed, purpose]))
+    return _Partition({**found, "train": rest}, tuple(notes))
 
 
 def _hold_out(
     images: Images,
     rest: _Numbers,
-    groups: tuple[_Numbers | None, _Numbers],
     split: str,
     sizes: _Sizes,
+    *,
+    near: _Numbers | None,
+    together: _Numbers,
 ) -> tuple[_Numbers, bool]:
     """Sorted indices of `rest` that are held out for `split`, its size met class by class.
 
-    groups: near duplicates, where they were looked for, and exact ones. The first are kept whole
-    if each class can then give at least half of what it should, and a picture if it should give
-    any; else the second are. The bool says whether the first were.
+    near: groups of near duplicates, where they were looked for, which are kept whole if each class
+    can then give at least half of what it should, and an image if it should give any; else those
+    that are kept `together` anyhow are. The bool says whether the first were.
     """
     labels, what = images.labels[rest], f"{split}_size"
     counts = np.bincount(labels)
@@ -235,53 +225,52 @@ def _hold_out(
     most = np.maximum(counts - 1, 0)
     if number > most.sum():
         raise TenfoldError(
-            f"{what} is {number:,} of {len(labels):,} pictures, which leaves no picture of "
+            f"{what} is {number:,} of {len(labels):,} images, which leaves no image of "
             f"some class to train on; {most.sum():,} can be held out at most."
         )
     quotas = _quotas(counts, number, least=np.zeros_like(counts), most=most)
-    generator = _generator(sizes.seed, _TEST if split == "test" else _VALIDATION)
-    order = np.argsort(generator.random(len(labels)), kind="stable")
-    near, exact = groups
+    order = _order(len(labels), split, sizes)
     if near is not None:
         chosen = _whole_groups(labels, order, quotas, near[rest])
         given = np.bincount(labels[chosen], minlength=len(quotas))
         if (given >= np.maximum(quotas // 2, np.minimum(quotas, 1))).all():
             return np.sort(rest[chosen]), True
-    chosen = _whole_groups(labels, order, quotas, exact[rest])
+    chosen = _whole_groups(labels, order, quotas, together[rest])
     if not len(chosen):
-        why = "those of each class equal each other; supply that split yourself."
-        if images.groups is not None:
-            why = (
-                "those of a patient or group stay together, and each has more of a class than the "
-                f"{number:,} wanted allow; make data.{what} larger, or supply that split yourself."
-            )
         raise TenfoldError(
-            f"None of the {len(labels):,} pictures can be held out for {what}, because {why}"
+            f"None of the {len(labels):,} images can be held out for {what}, because those of each "
+            "class equal each other, or are of few patients or groups that stay together; make "
+            f"data.{what} larger, or supply that split yourself."
         )
     return np.sort(rest[chosen]), False
 
 
 def _training_draw(labels: _Numbers, sizes: _Sizes) -> _Numbers:
-    """Sorted indices of `train_size` pictures, at least one of each class if that is possible."""
+    """Sorted indices of `train_size` images, at least one of each class if that is possible."""
     number = _number(sizes.train, len(labels), "train_size")
     if number > len(labels):
         raise TenfoldError(
-            f"train_size is {number:,}, but there are only {len(labels):,} pictures left to train "
+            f"train_size is {number:,}, but there are only {len(labels):,} images left to train "
             "on; make it smaller, or 0 for all of them."
         )
     counts = np.bincount(labels)
     present = np.minimum(counts, 1)
     least = present if number >= present.sum() else np.zeros_like(counts)
     quotas = _quotas(counts, number, least=least, most=counts)
-    order = np.argsort(_generator(sizes.seed, _TRAIN).random(len(labels)), kind="stable")
+    order = _order(len(labels), "train", sizes)
     chosen = [order[labels[order] == label][:quota] for label, quota in enumerate(quotas)]
     return np.sort(np.concatenate(chosen))
+
+
+def _order(number: int, split: str, sizes: _Sizes) -> _Numbers:
+    generator = np.random.Generator(np.random.PCG64([sizes.seed, _STREAMS[split]]))
+    return np.argsort(generator.random(number), kind="stable")
 
 
 def _number(size: float, available: int, what: str) -> int:
     if not math.isfinite(size) or size <= 0 or (size >= 1 and size != int(size)):
         raise TenfoldError(
-            f"{what} must be a number of pictures or a share between 0 and 1 of the "
+            f"{what} must be a number of images or a share between 0 and 1 of the "
             f"{available:,} that there are, not {size:g}."
         )
     return int(size) if size >= 1 else max(1, round(size * available))
@@ -302,18 +291,15 @@ def _quotas(counts: _Numbers, total: int, *, least: _Numbers, most: _Numbers) ->
 def _whole_groups(
     labels: _Numbers, order: _Numbers, quotas: _Numbers, groups: _Numbers
 ) -> _Numbers:
-    """The first of each class in `order` up to its quota, taking all pictures of a group or none;
+    """The first of each class in `order` up to its quota, taking all images of a group or none;
     one that won't fit is passed over."""
     members: dict[int, list[int]] = {}
     for index in order.tolist():
         members.setdefault(int(groups[index]), []).append(index)
-    room = quotas.tolist()
-    names = labels.tolist()
-    chosen: list[int] = []
+    room, chosen = quotas.copy(), []
     for group in members.values():
-        needs = [names[index] for index in group]
-        if all(room[label] >= needs.count(label) for label in set(needs)):
+        needs = np.bincount(labels[group], minlength=len(room))
+        if (room >= needs).all():
             chosen += group
-            for label in needs:
-                room[label] -= 1
+            room -= needs
     return np.array(chosen, dtype=np.int64)

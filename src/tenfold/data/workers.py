@@ -33,7 +33,6 @@ CHUNK_ITEMS = 64
 # Tasks for each core that are begun before their results are wanted: what bounds the memory.
 _AHEAD = 4
 
-
 _most_cores = sys.maxsize
 
 
@@ -50,14 +49,8 @@ def num_cores() -> int:
 
 
 def chunk_length(num_items: int) -> int:
-    """How many of `num_items` make a task that is small enough to keep every core busy."""
+    """How many items make a task that is small enough to keep every core busy."""
     return max(1, min(CHUNK_ITEMS, num_items // (8 * num_cores())))
-
-
-def chunks_of(num_items: int) -> list[slice]:
-    """Slices that cover `num_items`, small enough to keep every core busy to the end."""
-    length = chunk_length(num_items)
-    return [slice(start, start + length) for start in range(0, num_items, length)]
 
 
 def map_on_cores(
@@ -77,7 +70,11 @@ def map_on_cores(
             yield from map(function, tasks)
             return
         pending: deque[Future[Result]] = deque()
-        executor = _executor(cores, in_processes=num_items >= MIN_ITEMS_FOR_PROCESSES)
+        executor: Executor = ThreadPoolExecutor(cores)  # Which starts none until it is used.
+        if num_items >= MIN_ITEMS_FOR_PROCESSES:
+            from joblib.externals.loky import ProcessPoolExecutor
+
+            executor = ProcessPoolExecutor(cores, initializer=_begin)
         try:
             for task in tasks:
                 pending.append(executor.submit(function, task))
@@ -101,27 +98,16 @@ def map_chunks(
     items: Sequence[Any] | NDArray[Any],
     label: str,
     progress: Progress | None,
-) -> Generator[tuple[slice, Result], None, None]:
-    """`function` of the items of each of `chunks_of` them, as `map_on_cores`, and the chunk.
-
-    label: what `progress` is told is being done.
-    """
-    number = len(items)
-    tasks = (items[chunk] for chunk in chunks_of(number))
+) -> Generator[tuple[int, Result], None, None]:
+    """`function` of a few neighbouring items at a time, as `map_on_cores`, with the position of
+    the first of them. label: what `progress` is told is being done."""
+    number, length = len(items), chunk_length(len(items))
+    tasks = (items[start : start + length] for start in range(0, number, length))
     with contextlib.closing(map_on_cores(function, tasks, num_items=number)) as results:
-        for chunk, result in zip(chunks_of(number), results, strict=True):
-            yield chunk, result
+        for start, result in zip(range(0, number, length), results, strict=True):
+            yield start, result
             if progress is not None:
-                progress(label, min(chunk.stop, number), number)
-
-
-def _executor(cores: int, *, in_processes: bool) -> Executor:
-    if not in_processes:
-        return ThreadPoolExecutor(cores)
-    from joblib.externals.loky import ProcessPoolExecutor
-
-    executor: Executor = ProcessPoolExecutor(cores, initializer=_begin)
-    return executor
+                progress(label, min(start + length, number), number)
 
 
 def _begin() -> None:
@@ -130,10 +116,11 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     os.dup2(2, 1)  # What a library prints must not get into what the command prints.
-    threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+    parent = os.getppid()
 
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
 
-def _end_after(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -1,9 +1,9 @@
 """Data sets as files: numbered PNG files with CSV labels, parquet, and npz; whole or not at all."""
 
 import contextlib
+import itertools
 import json
-import zipfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tenfold.errors import TenfoldError
 from tenfold.files import atomic_file, replacing, require_writable, write_text
 from tenfold.progress import Progress
 
-_ROWS_A_GROUP = 1000
+ROWS_A_GROUP = 1000
 GROUP = GROUP_COLUMNS[0]
 
 
@@ -27,8 +27,7 @@ def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = No
     """Write the data set into a new folder of numbered PNG files with CSV files of their labels.
 
     `train/1.png` is labelled in `trainLabels.csv`, and so on for the other splits; `classes.txt`
-    keeps the order of the classes. Raises TenfoldError where the folder exists and isn't empty, and
-    where the disk is full.
+    keeps the order of the classes. Raises TenfoldError as `new_folder` does.
     """
     for name in dataset.class_names:
         if not name.strip() or "\n" in name or "\r" in name:
@@ -37,76 +36,61 @@ def write_folder(dataset: Dataset, path: Path, *, progress: Progress | None = No
         write_text(folder / CLASSES_FILE, "".join(f"{name}\n" for name in dataset.class_names))
         for split, images in dataset.splits().items():
             (folder / split).mkdir()
-            with contextlib.closing(_png_files(images, split, progress)) as chunks:
-                for chunk, contents in chunks:
-                    for number, content in enumerate(contents, start=chunk.start + 1):
-                        (folder / split / f"{number}.png").write_bytes(content)
-            write_text(folder / f"{split}Labels.csv", _label_table(images, split))
-
-
-def _label_table(images: Images, split: str) -> str:
-    names = [images.class_names[label] for label in images.labels]
-    columns: dict[str, Sequence[Any]] = {"id": range(1, len(names) + 1), "label": names}
-    if not np.array_equal(images.ids, numbered_ids(split, len(images))):
-        columns[ORIGINAL_ID] = images.ids.tolist()
-    if images.groups is not None:
-        columns[GROUP] = images.groups.tolist()
-    return table_text(list(columns), zip(*columns.values(), strict=True))
+            for number, content in enumerate(_png_files(images, split, progress), start=1):
+                (folder / split / f"{number}.png").write_bytes(content)
+            names = [images.class_names[label] for label in images.labels]
+            columns: dict[str, Sequence[Any]] = {"id": range(1, len(names) + 1), "label": names}
+            if not np.array_equal(images.ids, numbered_ids(split, len(images))):
+                columns[ORIGINAL_ID] = images.ids.tolist()
+            if images.groups is not None:
+                columns[GROUP] = images.groups.tolist()
+            text = table_text(list(columns), zip(*columns.values(), strict=True))
+            write_text(folder / f"{split}Labels.csv", text)
 
 
 def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
-    """Write the data set into a new folder of one parquet file a split, images as PNG.
-
-    Raises TenfoldError where the folder exists and isn't empty, and where the disk is full.
-    """
+    """Write the data set into a new folder of one parquet file a split, images as PNG. Raises
+    TenfoldError as `new_folder` does."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    features = {
+    splits, text = dataset.splits(), {"dtype": "string", "_type": "Value"}
+    features: dict[str, Any] = {
         "img": {"_type": "Image"},
         "label": {"_type": "ClassLabel", "names": list(dataset.class_names)},
-        "id": {"dtype": "string", "_type": "Value"},
+        "id": text,
     }
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    has_groups = any(images.groups is not None for images in dataset.splits().values())
+    fields = [("img", image), ("label", pa.int64()), ("id", pa.string())]
+    has_groups = any(images.groups is not None for images in splits.values())
     if has_groups:
-        features[GROUP] = features["id"]
-    group = [(GROUP, pa.string())] if has_groups else []
-    schema = pa.schema(
-        [("img", image), ("label", pa.int64()), ("id", pa.string()), *group],
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
+        features[GROUP] = text
+        fields.append((GROUP, pa.string()))
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pa.schema(fields, metadata=metadata)
     with new_folder(path) as folder:
-        for split, images in dataset.splits().items():
+        for split, images in splits.items():
+            contents = _png_files(images, split, progress)
+            own = images.groups
+            groups = [""] * len(images) if own is None else own.tolist()
             file = folder / f"{split}-00000-of-00001.parquet"
-            with (
-                pq.ParquetWriter(file, schema) as writer,
-                contextlib.closing(_png_files(images, split, progress)) as chunks,
-            ):
-                pending: list[bytes] = []
-                for chunk, contents in chunks:
-                    pending += contents
-                    if len(pending) < _ROWS_A_GROUP and chunk.stop < len(images):
-                        continue
-                    rows = slice(chunk.start + len(contents) - len(pending), chunk.stop)
-                    columns = [
-                        pa.array([{"bytes": content, "path": None} for content in pending], image),
-                        pa.array(images.labels[rows]),
-                        pa.array(images.ids[rows].tolist(), pa.string()),
-                    ]
-                    if has_groups:
-                        own = images.groups
-                        groups = [""] * len(pending) if own is None else own[rows].tolist()
-                        columns.append(pa.array(groups, pa.string()))
-                    writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-                    pending = []
+            with pq.ParquetWriter(file, schema) as writer:
+                for start in range(0, len(images), ROWS_A_GROUP):
+                    rows = slice(start, start + ROWS_A_GROUP)
+                    some = itertools.islice(contents, ROWS_A_GROUP)
+                    columns = {
+                        "img": pa.array([{"bytes": each, "path": None} for each in some], image),
+                        "label": images.labels[rows],
+                        "id": images.ids[rows].tolist(),
+                        GROUP: groups[rows],
+                    }
+                    columns = {name: columns[name] for name in schema.names}
+                    writer.write_table(pa.table(columns, schema=schema))
 
 
 def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
-    """Write the data set as one npz file, which has no room for groups.
-
-    Raises TenfoldError where something is at `path` already, and where the disk is full.
-    """
+    """Write the data set as one npz file, which has no room for groups. Raises TenfoldError where
+    something is at `path` already, and where the disk is full."""
     require_free(path)
     arrays: dict[str, NDArray[Any]] = {"class_names": np.array(dataset.class_names, dtype=np.str_)}
     for split, images in dataset.splits().items():
@@ -115,18 +99,17 @@ def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None)
         arrays[f"{split}_ids"] = images.ids
         if images.original_sizes is not None:
             arrays[f"{split}_original_sizes"] = images.original_sizes
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for done, (name, array) in enumerate(arrays.items(), start=1):
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-            if progress is not None:
-                progress("Writing arrays", done, len(arrays))
+    with atomic_file(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        if progress is not None:
+            progress("Writing arrays", len(arrays), len(arrays))
 
 
-def _png_files(
-    images: Images, split: str, progress: Progress | None
-) -> Generator[tuple[slice, list[bytes]], None, None]:
-    return map_chunks(_encode, images.pixels, f"Writing the {split} split", progress)
+def _png_files(images: Images, split: str, progress: Progress | None) -> Iterator[bytes]:
+    chunks = map_chunks(_encode, images.pixels, f"Writing the {split} split", progress)
+    with contextlib.closing(chunks):
+        for _, contents in chunks:
+            yield from contents
 
 
 def _encode(pixels: NDArray[np.uint8]) -> list[bytes]:
@@ -135,7 +118,8 @@ def _encode(pixels: NDArray[np.uint8]) -> list[bytes]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, renamed to it once the block is through."""
+    """A temporary folder beside `path`, renamed to it once the block is through. Raises
+    TenfoldError where something is there already, and where the disk is full."""
     require_free(path)
     require_writable(path.parent)
     try:
@@ -159,8 +143,4 @@ def require_free(path: Path) -> None:
         raise TenfoldError(f"{path} exists already; remove it or choose another place.")
 
 
-WRITERS: dict[str, Callable[..., None]] = {
-    "folder": write_folder,
-    "parquet": write_parquet,
-    "npz": write_npz,
-}
+WRITERS = {"folder": write_folder, "parquet": write_parquet, "npz": write_npz}

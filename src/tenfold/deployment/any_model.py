@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.picture_predictions import Model
+from tenfold.evaluation.image_predictions import Model
 from tenfold.run import open_run
 
 FILES = (".onnx", ".safetensors")
@@ -49,23 +49,17 @@ def load_any(
     from tenfold.evaluation.calibration import fitted_of, set_threshold, why_unfitted
     from tenfold.evaluation.thresholds import confidence_for
     from tenfold.evaluation.trained import load
-    from tenfold.results.runs import read_result
     from tenfold.training.process import prepare_process
 
     prepare_process(threads)
-    if run.suffix == ".safetensors":
-        for option, asked in (("--accuracy", accuracy), ("--sets", sets)):
-            if asked is not None:
-                raise TenfoldError(
-                    f"{run} alone has no thresholds; name the run's folder, or leave out {option}."
-                )
-        return Loaded(load(run))
-    folder, threshold, least = open_run(run), 0.0, None
+    model = load(run if run.suffix == ".safetensors" else open_run(run).path)
+    if accuracy is None and sets is None:
+        return Loaded(model)
+    if (result := model.result) is None:
+        remedy = "name the run's folder, or leave out --sets and --accuracy"
+        raise TenfoldError(f"{run} alone has no thresholds; {remedy}.")
+    threshold, fitted = 0.0, fitted_of(result)
     if accuracy is not None:
-        result = read_result(folder.result)
-        fitted = fitted_of(result)
         known = [each.to_dict() for each in (fitted.thresholds if fitted else ())]
         threshold = confidence_for(known, accuracy, unfitted=why_unfitted(result))
-    if sets is not None:
-        least = set_threshold(read_result(folder.result), sets)
-    return Loaded(load(folder.path), threshold, least)
+    return Loaded(model, threshold, None if sets is None else set_threshold(result, sets))

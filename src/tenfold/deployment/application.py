@@ -1,25 +1,21 @@
-"""The service: one model, asked by programs and by people."""
+"""The service's endpoints: one model, asked by programs and by people."""
 
 import asyncio
+import base64
 import html
+import re
+import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import numpy as np
+import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from numpy.typing import NDArray
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
+from pydantic import AliasChoices, BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -28,51 +24,59 @@ from tenfold.data.decoding import BrokenPictureError, TooLargePictureError, coun
 from tenfold.data.encoding import png_data_uri
 from tenfold.deployment import inference_protocol as protocol
 from tenfold.deployment.batching import Batcher
-from tenfold.deployment.guards import refusal
 from tenfold.deployment.options import Limits
-from tenfold.deployment.predictor import Predictor
-from tenfold.deployment.request_bodies import ImageRequest, image_in, uncompressed
-from tenfold.deployment.web import known_to_page
+from tenfold.deployment.predictor import Floats, Pixels, Predictor
 
 PAGE = Path(__file__).with_name("page.html")
-DECODING_THREADS = 2
 
+# Of a progressive JPEG; each takes a pass over all of its pixels, and cameras write ten or so.
 MOST_SCANS = 100
-"""Of a progressive JPEG; each takes a pass over all of its pixels, and cameras write ten or so."""
+MOST_MARKS = dict.fromkeys((b'"', b"[", b"{", b","), 50)  # In JSON around an image.
+FIELDS = ("file", "image")  # What the part of a form, or of JSON, with the image may be called.
 
 T = TypeVar("T")
 
 
+class ImageRequest(BaseModel):
+    """An image in JSON: a file's bytes in base64, or a data URI of them."""
+
+    image: Annotated[str, Field(validation_alias=AliasChoices(*FIELDS), min_length=1)]
+
+
 class Service:
-    """A predictor behind a batcher, its figures, and what each request needs of them."""
+    """A predictor behind a batcher, and figures of both for Prometheus."""
 
     def __init__(self, predictor: Predictor, *, limits: Limits) -> None:
         self.predictor, self._limits = predictor, limits
-        self.batcher = Batcher(predictor.logits, seen=self._computed)
-        self._threads = ThreadPoolExecutor(DECODING_THREADS, "decoding")
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.batcher = Batcher(self._logits)
+        self._threads = ThreadPoolExecutor(2, "decoding")
+        self.registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=self.registry)
         own: dict[str, Any] = {"namespace": "tenfold", "registry": self.registry}
-        self._requests = Counter("requests", "By path and status.", ("path", "status"), **own)
-        self._seconds = Histogram("request_seconds", "Until a request was answered.", **own)
-        self._images = Counter("pictures", "That the model saw.", **own)
-        self._batches = Counter("batches", "That it computed.", **own)
-        self._computing = Counter("computing_seconds", "That it took.", **own)
-        waiting = Gauge("waiting", "Images that wait for the model.", **own)
-        waiting.set_function(lambda: self.batcher.num_waiting)
+        counter, labels = prometheus.Counter, ("path", "status")
+        self._requests = counter("requests", "By path and status.", labels, **own)
+        self._seconds = prometheus.Histogram("request_seconds", "Until an answer.", **own)
+        self._images = counter("pictures", "Images that the model saw.", **own)
+        self._batches = counter("batches", "That it computed.", **own)
+        self._computing = counter("computing_seconds", "That it took.", **own)
+        waiting = prometheus.Gauge("waiting", "Images that wait for the model.", **own)
+        waiting.set_function(lambda: len(self.batcher.waiting))
+
+    def _logits(self, pixels: Pixels) -> Floats:
+        started = time.perf_counter()
+        logits = self.predictor.logits(pixels)
+        self._computing.inc(time.perf_counter() - started)
+        self._images.inc(len(pixels))
+        self._batches.inc()
+        return logits
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """A request to `path` was answered."""
         self._requests.labels(path, status).inc()
         self._seconds.observe(seconds)
 
-    def _computed(self, number: int, seconds: float) -> None:
-        self._images.inc(number)
-        self._batches.inc()
-        self._computing.inc(seconds)
-
     def total(self, name: str) -> float:
-        """One of the counters that /metrics shows."""
+        """What one of the counters has come to."""
         return self.registry.get_sample_value(f"tenfold_{name}_total") or 0.0
 
     async def aside(self, work: Callable[[], T]) -> T:
@@ -80,29 +84,33 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def body(self, request: Request, read: Callable[[bytes], T]) -> T:
-        """What `read` makes of a request's body, uncompressed. Raises HTTPException."""
-        body = await request.body()
-        encoding = request.headers.get("content-encoding", "")
-        limit = self._limits.max_bytes
-        try:
-            return await self.aside(lambda: read(uncompressed(body, encoding, max_bytes=limit)))
-        except TooLargePictureError as error:
-            raise HTTPException(413, f"The image {error}") from error
-        except BrokenPictureError as error:
-            raise HTTPException(415, f"The image {error}") from error
+        """What `read` makes of a request's body, uncompressed."""
+        body, most = await request.body(), self._limits.max_bytes
+        encoding = request.headers.get("content-encoding", "").strip().lower()
+        return await self.aside(lambda: read(uncompressed(body, encoding, most)))
 
-    def pixels(self, content: bytes) -> NDArray[np.uint8]:
+    def pixels(self, content: bytes) -> Pixels:
         """A file's pixels at the model's size. Raises BrokenPictureError."""
         if count_scans(content, most=MOST_SCANS) > MOST_SCANS:
             raise TooLargePictureError(f"has more than {MOST_SCANS} scans")
         return self.predictor.pixels(content, max_pixels=self._limits.max_pixels)
 
-    async def where(self, pixels: NDArray[np.uint8]) -> list[list[float]]:
-        """Where the model looks in pixels (H, W, 3), from 0 to 1."""
-        found = (await self.batcher.call(lambda: self.predictor.where(pixels[None])))[0]
-        highest = float(found.max())
-        scaled: list[list[float]] = (found / highest if highest > 0 else found).tolist()
-        return scaled
+    async def reply(self, pixels: Pixels, *, details: bool) -> dict[str, Any]:
+        """What is said of an image (H, W, 3); details: also what was seen of it, and where."""
+        model, logits = self.predictor, await self.batcher.logits(pixels[None])
+        found = model.prediction(model.softmax(logits)[0])
+        reply = {"label": found.label, "confidence": found.confidence, "unsure": found.is_unsure}
+        reply["probabilities"] = found.probabilities
+        if found.positive:
+            reply["positive"] = found.positive
+        if model.sets is not None:
+            reply["set"] = found.conformal_set
+        if details:
+            reply["seen"] = await self.aside(lambda: png_data_uri(pixels))
+        if details and model.has_map:
+            [where] = await self.aside(lambda: model.where(pixels[None]))
+            reply["where"] = (where / (where.max() or 1)).tolist()
+        return reply
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -110,180 +118,178 @@ class Service:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+def uncompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """What gzip or deflate made `body` of. Raises HTTPException, and for more than `max_bytes`."""
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise HTTPException(415, "Bodies may be compressed by gzip or deflate")
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)  # Either of them, by its header.
+    try:
+        found = decompressor.decompress(body, max_bytes + 1)
+    except zlib.error:
+        found = b""
+    if len(found) > max_bytes:
+        raise HTTPException(413, f"A body may have {max_bytes:,} bytes, uncompressed too")
+    if not decompressor.eof:
+        raise HTTPException(400, f"The body is not in {encoding}, as its header says")
+    return found
+
+
+def image_in(body: bytes, content_type: str) -> bytes:
+    """A file's bytes in a body: as it is, in a form, or in JSON. Raises HTTPException where there
+    are none."""
+    kind = content_type.split(";", 1)[0].strip().lower()
+    if kind == "multipart/form-data":
+        body = _in_form(body, content_type)
+    elif kind == "application/json":
+        protocol.require_few(body, MOST_MARKS, "send a file's bytes as they are")
+        try:
+            text = ImageRequest.model_validate_json(body).image
+            body = base64.b64decode(text.rpartition(",")[2], validate=True)
+        except ValueError:  # Of which pydantic's are a kind.
+            wrong = 'JSON should be {"image": a file\'s bytes in base64}'
+            raise HTTPException(400, wrong) from None
+    if not body:
+        raise HTTPException(400, "There is no image in the body; send a file's bytes")
+    return body
+
+
+def _in_form(body: bytes, content_type: str) -> bytes:
+    boundary = re.search(r'boundary="?([^";]{1,70})', content_type)
+    if boundary is None:
+        raise HTTPException(400, "The form's type names no boundary")
+    # No more parts are split off than anybody sends.
+    for part in (b"\r\n" + body).split(b"\r\n--" + boundary[1].strip().encode(), 20)[1:]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        name = re.search(rb'\bname="?([^";\r\n]*)', head[:1000], re.IGNORECASE)
+        if name and name[1].decode("latin-1") in FIELDS:
+            return content
+    raise HTTPException(400, f"The form has no part of the name {' or '.join(FIELDS)}")
+
+
+def refusal(error: Exception) -> JSONResponse:
+    """What a request is answered that `error` ends; the form of all of them."""
+    status, detail, headers = 500, "Something went wrong here; it is in the service's log", None
+    if isinstance(error, HTTPException):
+        status, detail, headers = error.status_code, error.detail, error.headers
+    elif isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        status, detail = 400, f"{first['loc'][-1]}: {first['msg']}"
+    elif isinstance(error, BrokenPictureError):
+        status = 413 if isinstance(error, TooLargePictureError) else 415
+        detail = f"The image {error}"
+    elif isinstance(error, ClientDisconnect):
+        status, detail = 499, "The client has gone"
+    return JSONResponse({"error": f"{detail}."}, status, headers)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    return refusal(error)
+
+
 def create_application(service: Service, *, name: str, max_bytes: int) -> FastAPI:
     """The endpoints: an image in and its class out, the Open Inference Protocol, health, metrics
-    and a page for people."""
+    and a page for people. name: the model's, which is part of addresses."""
+    kinds = (HTTPException, RequestValidationError, BrokenPictureError, ClientDisconnect, Exception)
     app = FastAPI(
         title=f"{name}, served by tenfold",
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        description="Names the class of an image.",
+        exception_handlers=dict.fromkeys(kinds, _refuse),
         max_body_size=max_bytes,
     )
-
-    @app.exception_handler(HTTPException)
-    async def refuse(request: Request, error: HTTPException) -> Response:
-        return refusal(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def refuse_query(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return refusal(HTTPException(400, f"{first['loc'][-1]}: {first['msg']}"))
-
-    @app.exception_handler(ClientDisconnect)
-    async def nobody(request: Request, error: ClientDisconnect) -> Response:
-        return refusal(HTTPException(499, "The client has gone"))
-
-    @app.exception_handler(Exception)  # Which `Guards` writes into the log.
-    async def fail(request: Request, error: Exception) -> Response:
-        return refusal(HTTPException(500, "Something went wrong here; it is in the service's log"))
-
-    _add_people(app, service, name)
-    _add_images(app, service)
-    _add_health(app, service, name)
+    _add_endpoints(app, service, name)
     _add_protocol(app, service, name)
-    schema = app.openapi()  # Made once, and kept.
-    request = protocol.InferenceRequest.model_json_schema(ref_template=_REFERENCE)
-    schema["components"]["schemas"] |= request.pop("$defs") | {"InferenceRequest": request}
+    # Made once, and kept.
+    app.openapi()["components"] = {"schemas": protocol.schemas(service.predictor.image_size)}
     return app
 
 
-def _add_people(app: FastAPI, service: Service, name: str) -> None:
-    """The page, what it needs to know, and what programs can ask."""
-    predictor = service.predictor
-
+def _add_endpoints(app: FastAPI, service: Service, name: str) -> None:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
         return PAGE.read_text(encoding="utf-8")
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> str:
-        rows = [
-            f"<dt><code>{method.upper()} {html.escape(path)}</code></dt>"
-            f"<dd>{html.escape(operation['summary'])}</dd>"
+        title = f"<title>{html.escape(app.title)}</title><h1>{html.escape(app.title)}</h1>"
+        rows = "".join(
+            f"<li><code>{method.upper()} {html.escape(path)}</code>: {operation['summary']}"
             for path, operations in app.openapi()["paths"].items()
             for method, operation in operations.items()
-        ]
-        title = html.escape(app.title)
-        return (
-            f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
-            f"<h1>{title}</h1><dl>{''.join(rows)}</dl>"
-            "<p>In full: <a href=openapi.json>openapi.json</a></p></html>"
         )
+        link = "<p>In full: <a href=openapi.json>openapi.json</a>"
+        return f"<!doctype html><html lang=en><meta charset=utf-8>{title}<ul>{rows}</ul>{link}"
 
     @app.get("/model", summary="What the model knows")
     async def facts() -> dict[str, Any]:
-        return known_to_page(predictor, name)
-
-
-def _add_images(app: FastAPI, service: Service) -> None:
-    """A file's bytes in, its class out."""
-    predictor = service.predictor
-
-    @app.post(
-        "/predict",
-        summary="The class of an image: a file's bytes, a form or JSON",
-        openapi_extra=_IMAGE_BODY,
-        responses=_REFUSALS,
-    )
-    async def predict(request: Request, details: bool = False) -> Response:
-        """details: also what the model saw, and where it looked."""
-        kind = request.headers.get("content-type", "")
-        pixels = await service.body(request, lambda body: service.pixels(image_in(body, kind)))
-        logits = await service.batcher.logits(pixels[None])
-        prediction = predictor.prediction(predictor.softmax(logits)[0])
-        reply: dict[str, Any] = {
-            "label": prediction.label,
-            "confidence": prediction.confidence,
-            "unsure": prediction.is_unsure,
-            "probabilities": prediction.probabilities,
-        }
-        if prediction.positive:
-            reply["positive"] = prediction.positive
-        if predictor.sets is not None:
-            reply["set"] = prediction.conformal_set
-        if details:
-            reply["seen"] = await service.aside(lambda: png_data_uri(pixels))
-            if predictor.has_map:
-                reply["where"] = await service.where(pixels)
-        return JSONResponse(reply)
-
-
-def _add_health(app: FastAPI, service: Service, name: str) -> None:
-    """Whether it lives and answers, and figures of how."""
-
-    @app.get("/v2/health/live", summary="Whether the server runs")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
-
-    async def ready() -> JSONResponse:
-        is_ready = service.batcher.is_alive
-        return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
-
-    for path in ("/v2/health", *_prefixes(name)):
-        app.get(f"{path}/ready", summary="Whether it answers")(ready)
+        return service.predictor.known_to_page(name)
 
     @app.get("/metrics", response_class=PlainTextResponse, summary="Figures for Prometheus")
     async def metrics() -> bytes:
-        return generate_latest(service.registry)
+        return prometheus.generate_latest(service.registry)
+
+    summary = "The class of an image: a file's bytes, a form or JSON"
+
+    @app.post("/predict", summary=summary, openapi_extra=_IMAGE_BODY, responses=_REFUSALS)
+    async def predict(request: Request, details: bool = False) -> JSONResponse:
+        kind = request.headers.get("content-type", "")
+        pixels = await service.body(request, lambda body: service.pixels(image_in(body, kind)))
+        return JSONResponse(await service.reply(pixels, details=details))
 
 
 def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
-    """The Open Inference Protocol."""
+    """The Open Inference Protocol, and what Triton's tools ask for before they measure."""
     predictor = service.predictor
     size, num_classes = predictor.image_size, len(predictor.class_names)
 
-    @app.get("/v2", summary="The server, in the Open Inference Protocol")
-    async def server() -> dict[str, Any]:
-        extensions = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
-        return {"name": "tenfold", "version": __version__, "extensions": extensions}
+    def add(path: str, summary: str, value: Callable[[], Any], method: str = "GET") -> None:
+        async def endpoint() -> Any:
+            return value()
 
-    @app.post("/v2/repository/index", summary="The models there are")
-    async def index() -> list[dict[str, str]]:
-        return [{"name": name, "version": "1", "state": "READY", "reason": ""}]
+        app.add_api_route(path, endpoint, methods=[method], summary=summary, response_model=None)
 
-    async def model() -> dict[str, Any]:
-        return protocol.metadata(name, size=size, num_classes=num_classes)
+    def ready() -> JSONResponse:
+        is_ready = service.batcher.is_alive
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
-    async def configuration() -> dict[str, Any]:
-        return protocol.configuration(name, size=size, num_classes=num_classes)
-
-    async def statistics() -> dict[str, Any]:
-        total = service.total
-        num_images, num_batches = int(total("pictures")), int(total("batches"))
-        return protocol.statistics(
-            name, num_images, num_batches, seconds=total("computing_seconds")
-        )
+    def statistics() -> dict[str, Any]:
+        images, batches = int(service.total("pictures")), int(service.total("batches"))
+        success = {"count": images, "ns": round(1e9 * service.total("computing_seconds"))}
+        done: dict[str, Any] = {"inference_count": images, "execution_count": batches}
+        done["inference_stats"] = {"success": success, "compute_infer": success}
+        return {"model_stats": [{"name": name, "version": "1", **done}]}
 
     async def infer(request: Request) -> Response:
         length = request.headers.get("inference-header-content-length")
-        asked = await service.body(
-            request, lambda body: protocol.read_request(body, json_length=length, size=size)
+        asked, pixels = await service.body(
+            request, lambda body: protocol.read_request(body, length, size=size)
         )
-        logits = await service.batcher.logits(asked.pixels)
-        tensors = {"logits": logits, "probabilities": predictor.softmax(logits)}
+        logits = await service.batcher.logits(pixels)
+        tensors = {"probabilities": predictor.softmax(logits), "logits": logits}
         body, json_length = await service.aside(lambda: protocol.write_reply(name, asked, tensors))
         if json_length is None:
             return Response(body, media_type="application/json")
         header = {"Inference-Header-Content-Length": str(json_length)}
         return Response(body, headers=header, media_type="application/octet-stream")
 
-    app.get("/v2/models/stats", summary="How much was computed")(statistics)
-    for prefix in _prefixes(name):
-        app.get(prefix, summary="What the model takes and gives")(model)
-        app.get(f"{prefix}/config", summary="The same, as Triton has it")(configuration)
-        app.get(f"{prefix}/stats", summary="How much was computed")(statistics)
-        app.post(
-            f"{prefix}/infer",
-            summary="Pixels in, probabilities out",
-            responses={400: {"description": "not in the protocol's form"}},
-            openapi_extra=_INFER_BODY,
-        )(infer)
-
-
-def _prefixes(name: str) -> tuple[str, str]:
-    return f"/v2/models/{name}", f"/v2/models/{name}/versions/1"
+    server = {"name": "tenfold", "version": __version__, "extensions": protocol.EXTENSIONS}
+    index = [{"name": name, "version": "1", "state": "READY", "reason": ""}]
+    add("/v2", "The server, in the Open Inference Protocol", lambda: server)
+    add("/v2/health/live", "Whether the server runs", lambda: {"live": True})
+    add("/v2/health/ready", "Whether it answers", ready)
+    add("/v2/models/stats", "How much was computed", statistics)
+    add("/v2/repository/index", "The models there are", lambda: index, "POST")
+    known, config = protocol.describe(name, size=size, num_classes=num_classes)
+    for at in (f"/v2/models/{name}", f"/v2/models/{name}/versions/1"):
+        add(at, "What the model takes and gives", lambda: known)
+        add(f"{at}/config", "The same, as Triton has it", lambda: config)
+        add(f"{at}/ready", "Whether it answers", ready)
+        add(f"{at}/stats", "How much was computed", statistics)
+        summary, path = "Pixels in, probabilities out", f"{at}/infer"
+        app.post(path, summary=summary, openapi_extra=_INFER_BODY, responses=_REFUSALS)(infer)
 
 
 def _body(content: dict[str, Any]) -> dict[str, Any]:
@@ -291,17 +297,10 @@ def _body(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": schemas}}
 
 
-_REFERENCE = "#/components/schemas/{model}"
-_FILE = {"type": "string", "format": "binary"}
+_FILE = {"type": "string", "format": "binary", "minLength": 1}
 _FORM = {"type": "object", "required": ["image"], "properties": {"image": _FILE}}
 _JSON = ImageRequest.model_json_schema(by_alias=False)
 _IMAGE_BODY = _body({"image/*": _FILE, "multipart/form-data": _FORM, "application/json": _JSON})
-_INFER_BODY = _body({"application/json": {"$ref": _REFERENCE.format(model="InferenceRequest")}})
-
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "no image in the body"},
-    408: {"description": "the body did not come in time"},
-    413: {"description": "more bytes or pixels than are allowed"},
-    415: {"description": "nothing that can be read as an image"},
-    503: {"description": "too many requests; try again"},
-}
+_REQUEST = {"$ref": protocol.REFERENCE.format(model="InferenceRequest")}
+_INFER_BODY = _body({"application/json": _REQUEST})
+_REFUSALS: Any = {"default": {"description": "Why not, in the field `error`."}}

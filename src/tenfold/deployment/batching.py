@@ -1,67 +1,45 @@
 """A micro-batcher: images that come while the model computes are computed together next."""
 
 import asyncio
+import itertools
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
 
-from tenfold.deployment.guards import busy
+from tenfold.deployment.predictor import Floats, Pixels
 
+MOST_WAITING, MOST_TOGETHER = 1024, 64  # Images in the queue, and in a batch.
 STOPPED = "The model has stopped and the service is about to end"
 
 logger = logging.getLogger("tenfold")
 
-T = TypeVar("T")
-Logits = NDArray[np.float32]
+Item = tuple[Pixels, "asyncio.Future[Floats]"]
 
 
-class _Item(NamedTuple):
-    pixels: NDArray[np.uint8]
-    future: "asyncio.Future[Logits]"
+def busy(reason: str) -> HTTPException:
+    """A request that had better come again."""
+    return HTTPException(503, f"{reason}; try again", {"retry-after": "1"})
 
 
-@dataclass(eq=False)
 class Batcher:
     """Computes the logits of all requests on one thread; used from one event loop.
 
-    compute: pixels (N, H, W, 3) uint8 -> (N, C) float32. most_waiting: images in the queue,
-    above which `logits` refuses. most_together: images in a batch. on_death: is called if computing
-    ends by anything but an Exception, such as SystemExit. seen: is told images and seconds of each
-    batch.
+    compute: pixels (N, H, W, 3) uint8 -> (N, C) float32. on_death: is called if computing ends by
+    anything but an Exception, such as SystemExit. work: what is being computed now.
     """
 
-    compute: Callable[[NDArray[np.uint8]], Logits]
-    most_waiting: int = 1024
-    most_together: int = 64
-    on_death: Callable[[], None] = lambda: None
-    seen: Callable[[int, float], None] = lambda number, seconds: None
-    is_alive: bool = field(default=True, init=False)
-    """Whether logits can still be had."""
-
-    def __post_init__(self) -> None:
-        self._waiting: deque[_Item] = deque()
+    def __init__(self, compute: Callable[[Pixels], Floats]) -> None:
+        self._compute, self.is_alive = compute, True
+        self.on_death: Callable[[], None] = lambda: None
+        self.waiting: deque[Item] = deque()
+        self.work: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "inference")
-        self._work: asyncio.Task[None] | None = None
 
-    @property
-    def num_waiting(self) -> int:
-        """Images in the queue now."""
-        return len(self._waiting)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether something is being computed."""
-        return self._work is not None
-
-    async def logits(self, pixels: NDArray[np.uint8]) -> Logits:
+    async def logits(self, pixels: Pixels) -> Floats:
         """Logits (N, C) of images (N, H, W, 3): of all of them, or of none.
 
         Whoever stops waiting takes back those that are not computed yet. Raises HTTPException
@@ -69,61 +47,52 @@ class Batcher:
         """
         if not self.is_alive:
             raise busy(STOPPED)
-        if len(self._waiting) + len(pixels) > self.most_waiting:
+        if len(self.waiting) + len(pixels) > MOST_WAITING:
             raise busy("Too many images wait")
         loop = asyncio.get_running_loop()
-        items = [_Item(image, loop.create_future()) for image in pixels]
-        self._waiting += items
-        if self._work is None:
-            self._work = loop.create_task(self._compute_all())
-        return np.stack(await asyncio.gather(*(item.future for item in items)))
-
-    async def call(self, function: Callable[[], T]) -> T:
-        """What `function` returns on the thread that computes."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        futures = [loop.create_future() for _ in pixels]
+        self.waiting.extend(zip(pixels, futures, strict=True))
+        self.work = self.work or loop.create_task(self._compute_all())
+        return np.stack(await asyncio.gather(*futures))
 
     def stop(self) -> None:
         """Compute nothing more; nobody waits for what is being computed."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _compute_all(self) -> None:
-        items: list[_Item] = []
+        loop, items = asyncio.get_running_loop(), list[Item]()
         try:
-            while self._waiting:
-                number = min(self.most_together, len(self._waiting))
-                items = [self._waiting.popleft() for _ in range(number)]
+            while self.waiting:
+                number = min(MOST_TOGETHER, len(self.waiting))
+                items = [self.waiting.popleft() for _ in range(number)]
                 # A client that has gone needs no logits.
-                items = [item for item in items if not item.future.cancelled()]
-                if items:
-                    started = time.perf_counter()
-                    found = await self.call(partial(self._one_batch, items))
-                    self.seen(len(items), time.perf_counter() - started)
-                    _settle(items, found)
+                items = [item for item in items if not item[1].cancelled()]
+                images = [pixels for pixels, _ in items]
+                _settle(items, await loop.run_in_executor(self._thread, self._one_batch, images))
         except BaseException:
             logger.exception("The thread that computes has died.")
             self.is_alive = False
-            items += self._waiting
-            self._waiting.clear()
-            _settle(items, [busy(STOPPED)] * len(items))
+            _settle([*items, *self.waiting], itertools.repeat(busy(STOPPED)))
+            self.waiting.clear()
             self.on_death()
         finally:
-            self._work = None
+            self.work = None
 
-    def _one_batch(self, items: list[_Item]) -> list[Logits | Exception]:
+    def _one_batch(self, images: list[Pixels]) -> list[Floats | Exception]:
         try:
-            return list(self.compute(np.stack([item.pixels for item in items])))
+            return list(self._compute(np.stack(images))) if images else []
         except Exception as error:
-            if len(items) == 1:
+            if len(images) == 1:
                 return [error]
         # One of them may be to blame: each for itself.
-        return [found for item in items for found in self._one_batch([item])]
+        return [found for image in images for found in self._one_batch([image])]
 
 
-def _settle(items: list[_Item], found: "Sequence[Logits | Exception]") -> None:
-    for item, each in zip(items, found, strict=True):
-        if item.future.done():  # Cancelled: whoever waited has gone.
+def _settle(items: list[Item], found: Iterable[Floats | Exception]) -> None:
+    for (_, future), each in zip(items, found, strict=False):
+        if future.done():  # Cancelled: whoever waited has gone.
             continue
         if isinstance(each, Exception):
-            item.future.set_exception(each)
+            future.set_exception(each)
         else:
-            item.future.set_result(each)
+            future.set_result(each)

@@ -11,7 +11,7 @@ import pickle
 import tempfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tenfold.cluster import connect, handed_on, most_jobs, num_gpus
 from tenfold.data.image_sources import Part, num_images
@@ -21,15 +21,6 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.prediction_parts import Predict, Settings, Table, predict_here
 from tenfold.progress import Progress
 from tenfold.run import open_run
-
-
-class Shipped(NamedTuple):
-    """What an actor needs: the model's files by name, and where the driver is."""
-
-    name: str
-    files: dict[str, bytes]
-    environment: dict[str, str]
-    working_folder: Path
 
 
 def predict_on_cluster(
@@ -47,29 +38,27 @@ def predict_on_cluster(
     actor is lost is predicted again. Raises TenfoldError where there is no cluster or no Ray, and
     what the actors raise.
     """
-    ray = connect(address)
+    ray, threads = connect(address), threads or 1
     import ray.data as ray_data
 
     ray_data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    threads = threads or 1
-    gpus = {"num_gpus": 1} if num_gpus(ray) else {}
 
     def predict(parts: Sequence[Part]) -> Generator[tuple[int, Table], None, None]:
         if not parts:
             return
         items = [{"position": n, "part": pickle.dumps(part)} for n, part in enumerate(parts)]
         most = min(jobs or most_jobs(ray, threads), len(parts))
-        model = ray.put(_shipped(run))
+        shipped = run.name if run.suffix in FILES else "", _files(run), handed_on(), Path.cwd()
         rows = ray_data.from_items(items, override_num_blocks=len(items)).map(
             Actor,
-            fn_constructor_args=[model, settings, threads],
+            fn_constructor_args=[ray.put(shipped), settings, threads],
             # From one, so that an idle actor makes room where a lost one is to start again.
             compute=ray_data.ActorPoolStrategy(
                 min_size=1, initial_size=most, max_size=most, max_tasks_in_flight_per_actor=1
             ),
             num_cpus=threads,
-            **gpus,
+            num_gpus=num_gpus(ray) or None,
         )
         done, total = 0, num_images(parts)
         try:
@@ -82,40 +71,39 @@ def predict_on_cluster(
                     progress("Predicting", done, total)
                 yield row["position"], table
         except ray.exceptions.RayError as error:
-            raise TenfoldError(
-                f"The Ray cluster can't go on ({(str(error).strip() or 'lost').splitlines()[-1]}); "
-                "when it can, the same command does what is missing."
-            ) from None
+            why = (str(error).strip() or "lost").splitlines()[-1]
+            remedy = "when it can, the same command does what is missing"
+            raise TenfoldError(f"The Ray cluster can't go on ({why}); {remedy}.") from None
 
     return predict
 
 
-def _shipped(run: Path) -> Shipped:
-    name, top, files = run.name, run.parent, [run]
-    if run.suffix not in FILES:
-        folder, name, top = open_run(run), "", run
-        files = [folder.recipe, folder.result, folder.model, *(run / "code").rglob("*.py")]
-    content = {str(each.relative_to(top)): each.read_bytes() for each in files if each.exists()}
-    return Shipped(name, content, handed_on(), Path.cwd())
+def _files(run: Path) -> dict[str, bytes]:
+    """What predicting needs of a run or model, by name."""
+    if run.suffix in FILES:
+        return {run.name: run.read_bytes()}
+    folder = open_run(run)
+    files = (folder.recipe, folder.result, folder.model, *(run / "code").rglob("*.py"))
+    return {str(each.relative_to(run)): each.read_bytes() for each in files if each.exists()}
 
 
 class Actor:
     """A model on a node; called with a part it gives its table, or why that can't be had."""
 
-    def __init__(self, model: Any, settings: Settings, threads: int) -> None:
+    def __init__(self, shipped: Any, settings: Settings, threads: int) -> None:
         import ray
 
-        shipped: Shipped = ray.get(model)
-        os.environ.update(shipped.environment)
+        model, files, environment, working_folder = ray.get(shipped)
+        os.environ.update(environment)
         limit_cores(threads)
-        if shipped.working_folder.is_dir():
-            os.chdir(shipped.working_folder)
+        if working_folder.is_dir():
+            os.chdir(working_folder)
         with tempfile.TemporaryDirectory(prefix="tenfold-") as folder:
-            for name, content in shipped.files.items():
+            for name, content in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            loaded = load_any(Path(folder, shipped.name), threads=threads)
+            loaded = load_any(Path(folder, model), threads=threads)
         self._predict = predict_here(loaded.model, settings)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import math
 import tempfile
 import timeit
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,57 +19,57 @@ from tenfold.data import Dataset, Images
 from tenfold.data.encoding import png_data_uri
 from tenfold.deployment.graph import INPUT, quantise, write_onnx
 from tenfold.deployment.options import ExportOptions
-from tenfold.deployment.predictor import FORMAT, METADATA_KEY, made_up_images, open_session
+from tenfold.deployment.predictor import (
+    FORMAT,
+    METADATA_KEY,
+    Floats,
+    Pixels,
+    Predictor,
+    made_up_images,
+    open_session,
+)
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.calibration import (
+    find_threshold,
+    fit_sets,
     fitted_of,
     operating_points_of,
     set_facts,
     why_unfitted,
+    with_temperature,
 )
 from tenfold.evaluation.evaluate import open_data, split_of, use_of
-from tenfold.evaluation.predictions import map_labels
+from tenfold.evaluation.metrics import compute_metrics
+from tenfold.evaluation.predictions import Predictions, map_labels
 from tenfold.evaluation.probabilities import softmax
+from tenfold.evaluation.roc import levels_of, threshold_for
 from tenfold.evaluation.trained import TrainedModel, load
 from tenfold.files import read_json, write_bytes, write_json
 from tenfold.progress import Progress
 from tenfold.recipe import without_places
-from tenfold.results.runs import read_provenance, read_result
+from tenfold.results.runs import OperatingPoint, Result, Unfitted, read_provenance, read_result
 from tenfold.run import RunFolder, finished_run
 
-NUM_CALIBRATED = 500
-"""Training images from which the ranges of eight-bit numbers are measured."""
+NUM_CALIBRATED = 500  # Training images from which the ranges of eight-bit numbers are measured.
+NUM_COMPARED = 10_000  # Images of a split in the gate, at most.
+# Images in the file, to try it with, of data that anybody may have seen.
+NUM_SAMPLES, PUBLIC = 8, ("cifar10", "cifar100", "digits")
+LICENCE = "not stated; mind that of the training images"
 
-NUM_SAMPLES = 8
-"""Images in the file, to try it with, where the data is public."""
-
-PUBLIC = ("cifar10", "cifar100", "digits")
-"""Data sets whose images anybody may have seen."""
-
-SCORES = {"num_images", "macro_f1", "balanced_accuracy", "per_class"}
-"""What the file says of the run besides its accuracy; of one of eight bits, what floats reach."""
-
-LICENCE = "not stated; mind that of the training pictures"
-
-TIMED_BATCHES = (1, 8, 64)
-TIMED_SECONDS = 1.0
-
-NUM_COMPARED = 10_000
-"""Images of the gate at most: of the test split, or of another where there is none."""
-
-MOST_LOGIT_ERROR = 1e-4
-MOST_POINTS_LOST = 0.01
+# What the file says of each split besides the accuracy.
+SCORES = {"num_images", "accuracy_interval", "macro_f1", "balanced_accuracy", "per_class"}
+TIMED_BATCHES, TIMED_SECONDS = (1, 8, 64), 1.0
+MOST_LOGIT_ERROR, MOST_POINTS_LOST = 1e-4, 0.01
 
 
 class Gate(NamedTuple):
-    """What the comparison of an exported file with the run came to.
+    """What the comparison of an exported file with the run came to, one view of each image.
 
-    num_images: images compared, of `split`. same_class: share with the same class, or with two
-    that are as likely. logit_error, probability_error: the largest difference of two of them.
-    accuracy, accuracy_before: of the file and of the run, one view each; of a file of eight bits
-    on the kind of processor where it does worse. num_judged: images by which a file of eight
-    bits is judged, those of the validation split too. num_lost, num_gained: of them, those that
-    only the run and only the file gets right.
+    same_class: share of `num_images` of `split` with the same class, or with two that are as
+    likely. logit_error, probability_error: the largest difference of two. accuracy: on the kind of
+    processor where a file of eight bits does worse. num_judged: images by which such a file is
+    judged, those of validation too; num_lost, num_gained: of them, those that only the run and
+    only the file predicts correctly.
     """
 
     num_images: int
@@ -91,31 +92,19 @@ class Gate(NamedTuple):
         return mean - 1.96 * math.sqrt(((lost + gained) / number - mean**2) / number)
 
 
-class Timing(NamedTuple):
-    """Seconds of a batch, and images a second, of the file and of torch."""
-
-    batch_size: int
-    median: float
-    p99: float
-    images_per_second: float
-    torch_images_per_second: float
-
-
 class Export(NamedTuple):
-    """An exported file. size: in bytes."""
+    """An exported file. size: in bytes. timings: for some sizes of a batch, its median seconds and
+    those within which 99 of 100 are done, and images a second, of the file and of torch."""
 
     path: Path
     opset: int
-    is_int8: bool
     size: int
     gate: Gate
-    timings: tuple[Timing, ...]
+    timings: tuple[dict[str, float], ...]
 
     def figures(self, path: str) -> dict[str, Any]:
         """What is known of the file, which is called `path`, as JSON has it."""
-        timings = [timing._asdict() for timing in self.timings]
-        known = {"path": path, "opset": self.opset, "size": self.size}
-        return {**known, "gate": self.gate._asdict(), "timings": timings}
+        return {**self._asdict(), "path": path, "gate": self.gate._asdict()}
 
 
 def export_run(
@@ -131,14 +120,10 @@ def export_run(
     TenfoldError where the file says something else than the run, and writes none; where the run is
     not finished, or its data is not what it was.
     """
-    run = finished_run(run.path)
-    options = options or ExportOptions()
-    int8, samples = options.int8, options.samples
-    model = load(run.path)
+    run, options = finished_run(run.path), options or ExportOptions()
+    int8, model, result = options.int8, load(run.path), read_result(run.result)
     dataset, own = open_data(run, model, options.data, skip_broken=True, progress=progress)
     compared = compared_images(dataset, model, own=own, int8=int8)
-    if samples is None:
-        samples = NUM_SAMPLES if dataset.name in PUBLIC else 0
     path = path or run.path / "export" / ("model-int8.onnx" if int8 else "model.onnx")
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / "float.onnx"
@@ -146,53 +131,75 @@ def export_run(
         if int8:
             train = split_of(dataset, "train", model.recipe.data, own=own)
             new = quantise(new, drawn(train, NUM_CALIBRATED).pixels)
-        gate, *others = (
+        gates = [
             compare(new, model, images, split=split, int8=int8, progress=progress)
             for split, images in compared.items()
-        )
-        for other in others:
-            judged = ("num_judged", "num_lost", "num_gained")
-            gate = gate._replace(**{k: getattr(gate, k) + getattr(other, k) for k in judged})
+        ]
+        judged = ("num_judged", "num_lost", "num_gained")
+        gate = gates[0]._replace(**{k: sum(getattr(each, k) for each in gates) for k in judged})
         require_parity(gate, int8=int8, force=options.force, path=path)
-        facts = _facts(run, model, gate, int8=int8) | {
-            "samples": _samples(next(iter(compared.values())), samples),
+        samples = options.samples
+        if samples is None:
+            samples = NUM_SAMPLES if dataset.name in PUBLIC else 0
+        shown = drawn(next(iter(compared.values())), samples).pixels
+        known = {
+            "data": read_provenance(run.provenance).data.name,
+            "samples": [png_data_uri(image) for image in shown],
             "licence": options.licence or LICENCE,
+            "accuracy_of_one_view": gate.accuracy,
             "check": outputs_of(new, made_up_images(*model.image_size), exact=True)[0].tolist(),
         }
-        _describe(new, facts)
+        _describe(new, known | _facts(model, result))
+        if int8:
+            result = in_eight_bits(result, Predictor(new), compared)
+            _describe(new, known | _facts(model, result))
         timings = tuple(_timed(new, model, size) for size in TIMED_BATCHES)
         content = new.read_bytes()
-    export = Export(path, options.opset, int8, len(content), gate, timings)
-    _keep(run, export, content)
+    export = Export(path, options.opset, len(content), gate, timings)
+    use = use_of(gate.split, gate.accuracy_before, purpose="tenfold export")
+    figures = run.path / "export" / "exports.json"  # Of the run's own exports, for the page.
+    with run.writer():
+        write_bytes(path, content)
+        if figures.parent.resolve() == path.parent.resolve():
+            known = read_json(figures) if figures.exists() else {}
+            kind = "int8" if int8 else "float"
+            write_json(figures, known | {kind: export.figures(path.name)})
+        read_result(run.result).with_use(use).write(run.result)
     return export
 
 
-def _keep(run: RunFolder, export: Export, content: bytes) -> None:
-    """Write the file, its figures for the page, and that test images were looked at."""
-    gate, known = export.gate, run.path / "export" / "exports.json"
-    with run.writer():
-        write_bytes(export.path, content)
-        if known.parent.resolve() == export.path.parent.resolve():
-            files = read_json(known) if known.exists() else {}
-            kind = "int8" if export.is_int8 else "float"
-            write_json(known, files | {kind: export.figures(export.path.name)})
-        use = use_of(gate.split, gate.accuracy_before, purpose="tenfold export")
-        read_result(run.result).with_use(use).write(run.result)
+def in_eight_bits(result: Result, predictor: Predictor, compared: dict[str, Images]) -> Result:
+    """`result` with the scores of a file of eight bits, and with sets and thresholds fitted on its
+    own predictions of the validation images, for those of floats promise nothing for it."""
+    names, found = predictor.class_names, dict[str, Predictions]()
+    for split, images in compared.items():
+        logits, labels = predictor.logits(images.pixels), map_labels(images, names)
+        found[split] = Predictions(logits, labels, images.ids, names)
+    splits = {split: compute_metrics(each) for split, each in found.items()}
+    calibration, points, fitted = result.calibration, list[OperatingPoint](), fitted_of(result)
+    if "validation" in found:
+        own = with_temperature(found["validation"], predictor.facts["temperature"])
+        for point in operating_points_of(result):
+            index = names.index(point.class_name)
+            levels = levels_of(own.probabilities[:, index], own.labels == index)
+            if (threshold := threshold_for(levels, point.sensitivity)) is not None:
+                points.append(point.model_copy(update={"threshold": threshold}))
+        if fitted:
+            thresholds = tuple(find_threshold(own, each.accuracy) for each in fitted.thresholds)
+            sets = tuple((coverage, fit_sets(own, coverage)) for coverage, _ in fitted.sets)
+            new = {"thresholds": thresholds, "sets": sets, "num_images": len(own.labels)}
+            calibration = fitted.model_copy(update=new)
+    elif fitted:
+        wrong = "eight bits were compared on other images than the run's own validation images; "
+        calibration = Unfitted(unfitted=wrong + "export with those, or in floats.")
+    update = {"splits": splits, "calibration": calibration, "operating_points": tuple(points)}
+    return result.model_copy(update=update)
 
 
-def _samples(images: Images, number: int) -> list[str]:
-    """Images of as many classes as there are, as PNG in data URIs, for those who want to try."""
-    first = np.sort(np.unique(images.labels, return_index=True)[1])
-    others = np.setdiff1d(np.arange(len(images)), first)
-    chosen = np.concatenate([first, others])[:number]
-    return [png_data_uri(images.pixels[index]) for index in chosen]
-
-
-def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> dict[str, Any]:
-    """What a user of the file needs besides the graph."""
-    result = read_result(run.result)
-    fitted = fitted_of(result)
-    evaluation = model.recipe.evaluation
+def _facts(model: TrainedModel, result: Result) -> dict[str, Any]:
+    """What a user of the file needs besides the graph, as far as model and result say it."""
+    fitted, views, splits = fitted_of(result), model.recipe.evaluation, result.splits
+    thresholds = fitted.thresholds if fitted else ()
     return {
         "format": FORMAT,
         "tenfold": __version__,
@@ -200,26 +207,13 @@ def _facts(run: RunFolder, model: TrainedModel, gate: Gate, *, int8: bool) -> di
         "image_size": model.image_size,
         "temperature": model.temperature,
         "window": model.window,
-        "thresholds": [
-            {name: getattr(each, name) for name in ("accuracy", "confidence", "num_images")}
-            for each in (fitted.thresholds if fitted else ())
-        ],
+        "thresholds": [each.to_dict() for each in thresholds],
         "sets": set_facts(fitted),
         "unfitted": why_unfitted(result),
-        "operating_points": [
-            {name: getattr(each, name) for name in ("class_name", "sensitivity", "threshold")}
-            for each in operating_points_of(result)
-        ],
-        "scores": {
-            split: metrics.model_dump(include=SCORES, mode="json")
-            for split, metrics in result.splits.items()
-        },
-        "views": {"kind": evaluation.views, "below": evaluation.views_below},
-        "accuracy": {gate.split: gate.accuracy}
-        if int8
-        else {split: metrics.accuracy for split, metrics in result.splits.items()},
-        "accuracy_of_one_view": gate.accuracy,
-        "data": read_provenance(run.provenance).data.name,
+        "operating_points": [each.to_dict() for each in operating_points_of(result)],
+        "scores": {k: split.model_dump(include=SCORES, mode="json") for k, split in splits.items()},
+        "accuracy": {split: metrics.accuracy for split, metrics in splits.items()},
+        "views": {"kind": views.views, "below": views.views_below},
         "recipe": without_places(model.recipe).to_dict(),
     }
 
@@ -229,31 +223,35 @@ def _describe(path: Path, facts: dict[str, Any]) -> None:
     import onnx
 
     graph = onnx.load(str(path))
+    del graph.metadata_props[:]
     entry = graph.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(facts)
     graph.producer_name, graph.producer_version = "tenfold", __version__
     onnx.save(graph, str(path))
 
 
-def _timed(path: Path, model: TrainedModel, batch_size: int) -> Timing:
-    """Of the file and of torch, on the threads that torch has now."""
+def _timed(path: Path, model: TrainedModel, batch_size: int) -> dict[str, float]:
+    """On the threads that torch has now."""
+
+    def measure(function: Callable[[], Any]) -> NDArray[np.float64]:
+        function()  # The first takes longer.
+        number = int(TIMED_SECONDS / timeit.timeit(function, number=1))
+        return np.array(timeit.repeat(function, number=1, repeat=min(max(number, 5), 20_000)))
+
     session = open_session(path, threads=torch.get_num_threads())
     pixels = np.zeros((batch_size, *model.image_size, 3), dtype=np.uint8)
-    seconds = _measure(lambda: session.run(None, {INPUT: pixels}))
+    seconds = measure(lambda: session.run(None, {INPUT: pixels}))
     inputs = torch.zeros(batch_size, 3, *model.image_size).to(memory_format=torch.channels_last)
-    network = model.module.eval()
     with torch.inference_mode():
-        own = _measure(lambda: network(inputs))
-    median, p99 = (float(share) for share in np.quantile(seconds, (0.5, 0.99)))
-    per_second = batch_size / median, batch_size / float(np.median(own))
-    return Timing(batch_size, median, p99, *per_second)
-
-
-def _measure(function: Any) -> list[float]:
-    """Seconds of each call in about TIMED_SECONDS."""
-    timeit.timeit(function, number=1)  # The first takes longer.
-    number = int(TIMED_SECONDS / timeit.timeit(function, number=1))
-    return timeit.repeat(function, number=1, repeat=min(max(number, 5), 20_000))
+        torch_seconds = measure(lambda: model.module(inputs))
+    median = float(np.median(seconds))
+    return {
+        "batch_size": batch_size,
+        "median": median,
+        "p99": float(np.quantile(seconds, 0.99)),
+        "images_per_second": batch_size / median,
+        "torch_images_per_second": batch_size / float(np.median(torch_seconds)),
+    }
 
 
 def compare(
@@ -272,32 +270,28 @@ def compare(
     labels = map_labels(images, model.class_names)
     one_view = model.recipe.but(evaluation=model.recipe.evaluation.but(views="one"))
     expected = replace(model, recipe=one_view).logits(images.pixels, progress=progress)
-    ways = (outputs_of(path, images.pixels, exact=exact) for exact in ((False, True)[: 1 + int8]))
-    logits, probabilities = min(
-        ways, key=lambda found: float((found[1].argmax(axis=1) == labels).mean())
-    )
+    ways = [outputs_of(path, images.pixels, exact=exact) for exact in (False, True)[: 1 + int8]]
+    logits, probabilities = min(ways, key=lambda way: (way[1].argmax(axis=1) == labels).mean())
     classes, before = probabilities.argmax(axis=1), expected.argmax(axis=1)
-    two = np.sort(expected, axis=1)[:, -2:]
-    as_likely = two[:, 1] - two[:, 0] < 2 * MOST_LOGIT_ERROR
+    second, first = np.sort(expected, axis=1)[:, -2:].T
+    as_likely = first - second < 2 * MOST_LOGIT_ERROR
     right, right_before = classes == labels, before == labels
     shares = softmax(expected / np.float32(model.temperature))
     return Gate(
-        len(images),
-        split,
-        float(((classes == before) | as_likely).mean()),
-        float(np.abs(logits - expected).max()),
-        float(np.abs(probabilities - shares).max()),
-        float(right.mean()),
-        float(right_before.mean()),
-        len(images),
-        int((right_before & ~right).sum()),
-        int((right & ~right_before).sum()),
+        num_images=len(images),
+        split=split,
+        same_class=float(((classes == before) | as_likely).mean()),
+        logit_error=float(np.abs(logits - expected).max()),
+        probability_error=float(np.abs(probabilities - shares).max()),
+        accuracy=float(right.mean()),
+        accuracy_before=float(right_before.mean()),
+        num_judged=len(images),
+        num_lost=int((right_before & ~right).sum()),
+        num_gained=int((right & ~right_before).sum()),
     )
 
 
-def outputs_of(
-    path: Path, pixels: NDArray[np.uint8], *, exact: bool = False
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def outputs_of(path: Path, pixels: Pixels, *, exact: bool = False) -> tuple[Floats, Floats]:
     """Logits and probabilities of the file at `path`."""
     session = open_session(path, exact=exact)
     parts = [
@@ -311,19 +305,16 @@ def outputs_of(
 def compared_images(
     dataset: Dataset, model: TrainedModel, *, own: bool, int8: bool
 ) -> dict[str, Images]:
-    """Real images by split: test, or validation or training where there is none. A file of eight
-    bits is judged by the run's own validation images, too, as far as there is room."""
+    """Real images by split, NUM_COMPARED at most of each: test, or validation or training where
+    there is none; for a file of eight bits, the run's own validation images as well."""
     found: dict[str, Images] = {}
-    room = NUM_COMPARED
     for split in ("test", "validation", "train"):
-        is_wanted = not found or (int8 and own and [*found, split] == ["test", "validation"])
-        if is_wanted and room > 0:
+        if not found or (int8 and own and split == "validation"):
             with contextlib.suppress(TenfoldError):
-                images = drawn(split_of(dataset, split, model.recipe.data, own=own), room)
+                images = drawn(split_of(dataset, split, model.recipe.data, own=own), NUM_COMPARED)
                 found[split if own else f"{split} of {dataset.name}"] = images
-                room -= len(images)
     if not found:
-        raise TenfoldError(f"{dataset.name} has no pictures to compare the export on.")
+        raise TenfoldError(f"{dataset.name} has no images to compare the export on.")
     return found
 
 
@@ -337,21 +328,19 @@ def drawn(images: Images, number: int) -> Images:
 
 def require_parity(gate: Gate, *, int8: bool, force: bool, path: Path) -> None:
     """Raise TenfoldError where the file loses too much, or says something else."""
+    remedy = "please report this with the run's recipe"
     if int8:
-        if gate.least_lost > MOST_POINTS_LOST and not force:
-            raise TenfoldError(
-                f"{path} is not written: in eight bits {100 * gate.accuracy:.2f} % of "
-                f"{gate.num_images:,} pictures are right and {100 * gate.accuracy_before:.2f} % in "
-                f"floats; of {gate.num_judged:,}, {gate.num_lost:,} are lost and "
-                f"{gate.num_gained:,} gained, which is at least {100 * gate.least_lost:.1f} points "
-                "where one may be lost; export floats, or add --force."
-            )
-        return
-    # So written that what is no number fails too.
-    errors = (gate.logit_error, gate.probability_error)
-    if gate.same_class < 1 or not all(error <= MOST_LOGIT_ERROR for error in errors):
+        is_near = force or gate.least_lost <= MOST_POINTS_LOST
+        remedy = f"it loses at least {100 * gate.least_lost:.1f} points where one may be lost"
+        remedy += "; export floats, or add --force"
+    else:  # So written that what is no number fails too.
+        errors = (gate.logit_error, gate.probability_error)
+        is_near = gate.same_class == 1 and all(error <= MOST_LOGIT_ERROR for error in errors)
+    if not is_near:
         raise TenfoldError(
-            f"{path} is not written: of {gate.num_images:,} pictures "
-            f"{100 * gate.same_class:.2f} % have the class that the run gives, and logits differ "
-            f"by up to {gate.logit_error:.1e}; please report this with the run's recipe."
+            f"{path} is not written: of {gate.num_images:,} images {100 * gate.accuracy:.2f} % are "
+            f"right where the run has {100 * gate.accuracy_before:.2f} %, "
+            f"{100 * gate.same_class:.2f} % have the same class, and logits differ by up to "
+            f"{gate.logit_error:.1e}; of {gate.num_judged:,}, {gate.num_lost:,} are lost and "
+            f"{gate.num_gained:,} gained: {remedy}."
         )

@@ -3,6 +3,7 @@
 N images of H by W pixels, C classes.
 """
 
+import copy
 import logging
 import warnings
 from collections import Counter
@@ -18,51 +19,40 @@ from tenfold.errors import TenfoldError, first_line, require_packages
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.models.parts import parts_of
 
-OPSET = 18
-"""The exporter's own, which ONNX Runtime has read since 2022."""
-
+OPSET = 18  # The exporter's own, which ONNX Runtime has read since 2022.
 INPUT = "pixels"
-OUTPUTS = ("probabilities", "logits")
-MAP_OUTPUT = "where"
-
-EIGHT_BIT_OPERATIONS = (
-    "Conv", "Gemm", "MatMul", "Add", "Concat", "Reshape", "Flatten",
-    "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip",
-)  # fmt: skip
-"""What is computed in eight bits; not temperature and softmax, which would have 256 values."""
+# What is computed in eight bits; not temperature and softmax, which would have 256 values.
+EIGHT_BIT_OPERATIONS = [
+    *("Conv", "Gemm", "MatMul", "Add", "Concat", "Reshape", "Flatten", "Relu", "Clip"),
+    *("MaxPool", "AveragePool", "GlobalAveragePool"),
+]
 
 
 class Exported(nn.Module):
     """Normalisation, network, temperature and softmax as one.
 
     Shape: `(N, H, W, 3)` uint8 -> probabilities and logits, both `(N, C)` float32, and with
-    `has_map` where it looked, `(N, h, w)` from 0 up.
+    `has_map` where it looked, `(N, h, w)` from 0 up: what each place adds to the logit, where the
+    head sees the channels of the maps; otherwise how strongly the last layer answers there.
     """
 
-    def __init__(self, model: TrainedModel, *, has_map: bool = False) -> None:
+    def __init__(self, model: TrainedModel, *, has_map: bool) -> None:
         super().__init__()
-        self.network = model.module
-        self.temperature = model.temperature
+        self.network, self.temperature = copy.deepcopy(model.module), model.temperature
         mean, std = (torch.tensor(values)[None, :, None, None] for values in model.normalisation)
         self.register_buffer("mean", 255 * mean)
         self.register_buffer("scale", 1 / (255 * std))
         self._maps: list[Tensor] = []
-        self.has_map = has_map
-        if has_map:
-            parts = parts_of(model.module, model.image_size)
-            if parts.last is None:
-                raise TenfoldError(
-                    f"A {model.recipe.model.name} network has no maps of where something is; "
-                    "export it without --maps."
-                )
-            self._layer, self._head = parts.last, parts.head
-            self._handle = parts.last.module.register_forward_hook(self._record)
-
-    def release(self) -> None:
-        """Leave the network as it was."""
-        if self.has_map:
-            self._handle.remove()
-            self._maps.clear()
+        if not has_map:
+            return
+        parts = parts_of(self.network, model.image_size)
+        if (last := parts.last) is None:
+            name = model.recipe.model.name
+            raise TenfoldError(f"A {name} network has no maps; export it without --maps.")
+        self._head, to_maps = parts.head, last.as_maps or (lambda output: output)
+        last.module.register_forward_hook(
+            lambda module, inputs, output: self._maps.append(to_maps(output))
+        )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
@@ -70,22 +60,14 @@ class Exported(nn.Module):
         inputs = (inputs - self.mean) * self.scale  # type: ignore[operator]
         self._maps.clear()
         logits = self.network(inputs)
-        probabilities = (logits / self.temperature).softmax(dim=1)
-        if not self.has_map:
-            return probabilities, logits
-        return probabilities, logits, self._where(logits)
-
-    def _record(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._maps.append(output if self._layer.as_maps is None else self._layer.as_maps(output))
-
-    def _where(self, logits: Tensor) -> Tensor:
-        """What each place adds to the logit, where the head sees the maps' channels; otherwise how
-        strongly the layer answers there."""
+        outputs = (logits / self.temperature).softmax(dim=1), logits
+        if not self._maps:
+            return outputs
         [maps] = self._maps
         if self._head is None or self._head.in_features != maps.shape[1]:
-            return maps.abs().mean(dim=1)
+            return *outputs, maps.abs().mean(dim=1)
         weights = self._head.weight[logits.argmax(dim=1)]
-        return torch.einsum("nc,nchw->nhw", weights, maps).relu()
+        return *outputs, torch.einsum("nc,nchw->nhw", weights, maps).relu()
 
 
 def write_onnx(
@@ -97,33 +79,31 @@ def write_onnx(
     require_packages(*needed, what="Exports need onnx, onnxscript and ONNX Runtime", extra="export")
     import onnx
     import onnxruntime
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     newest = onnx.defs.onnx_opset_version()
     if not OPSET <= opset <= newest:
-        raise TenfoldError(
-            f"Opset {opset} can't be written here; choose one from {OPSET} to {newest}."
-        )
+        wrong = f"Opset {opset} can't be written here"
+        raise TenfoldError(f"{wrong}; choose one from {OPSET} to {newest}.")
     exported = Exported(model, has_map=has_map).cpu().eval()
     example = torch.zeros(2, *model.image_size, 3, dtype=torch.uint8)
+    wanted: dict[str, Any] = {
+        "dynamo": True,
+        "opset_version": opset,
+        "input_names": [INPUT],
+        "output_names": ["probabilities", "logits", *["where"] * has_map],
+        "dynamic_shapes": {INPUT: {0: torch.export.Dim("batch", min=1)}},
+    }
     logging.getLogger("onnxscript").setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                exported,
-                (example,),
-                dynamo=True,
-                opset_version=opset,
-                input_names=[INPUT],
-                output_names=[*OUTPUTS, *([MAP_OUTPUT] if has_map else [])],
-                dynamic_shapes={INPUT: {0: torch.export.Dim("batch", min=1)}},
-                verbose=False,
-            )
+            program = torch.onnx.export(exported, (example,), verbose=False, **wanted)
         assert program is not None
-        written = program.model_proto
-        _forget_the_machine(written)
-        onnx.save(written, str(path))
-        if {entry.domain: entry.version for entry in written.opset_import}[""] != opset:
+        # The exporter notes beside each node where in whose files it was made.
+        ClearMetadataAndDocStringPass()(program.model)
+        program.save(str(path))
+        if program.model.opset_imports[""] != opset:
             raise ValueError("the exporter fell back to another opset")
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # Whatever exporter or runtime can't do in this opset.
@@ -131,18 +111,6 @@ def write_onnx(
             f"{model.recipe.model.name} can't be written as ONNX of opset {opset} "
             f"({type(error).__name__}: {first_line(error)}); try another --opset."
         ) from error
-    finally:
-        exported.release()
-
-
-def _forget_the_machine(model: Any) -> None:
-    """Take out where in whose files each node was made, which the exporter notes beside it."""
-    graph, functions = model.graph, model.functions
-    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
-    inner = (node for function in functions for node in function.node)
-    for part in (model, graph, *graph.node, *values, *functions, *inner):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
 
 
 def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
@@ -154,27 +122,23 @@ def quantise(path: Path, pixels: NDArray[np.uint8]) -> Path:
     batches = iter(np.array_split(pixels, 20))
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
-        """The images in batches, each once."""
-
         def get_next(self) -> dict[str, Any] | None:
-            """The next batch, or None."""
             return next(({INPUT: batch} for batch in batches), None)
 
     swapped, prepared, small = (
-        path.with_name(f"{name}.onnx") for name in ("swapped", "prepared", "int8")
+        path.with_name(f"{n}.onnx") for n in ("swapped", "prepared", "int8")
     )
     relu_before_pooling(path, swapped)
     # Folds the norms into the convolutions, so that each is one operation of eight bits.
     quant_pre_process(str(swapped), str(prepared), skip_symbolic_shape=True)
     nodes = onnx.load(str(prepared)).graph.node
-    # An addition that gives the logits: they themselves stay in floats.
-    kept = [node.name for node in nodes if "logits" in node.output and node.op_type == "Add"]
     quantize_static(
         str(prepared),
         str(small),
         Images(),
-        op_types_to_quantize=list(EIGHT_BIT_OPERATIONS),
-        nodes_to_exclude=kept,
+        op_types_to_quantize=EIGHT_BIT_OPERATIONS,
+        # An addition that gives the logits: they themselves stay in floats.
+        nodes_to_exclude=[n.name for n in nodes if "logits" in n.output and n.op_type == "Add"],
         extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -194,20 +158,15 @@ def relu_before_pooling(path: Path, out: Path) -> None:
     import onnx
 
     model = onnx.load(str(path))
-    nodes = list(model.graph.node)
+    nodes = model.graph.node
     readers = Counter(name for node in nodes for name in node.input)
     readers.update(output.name for output in model.graph.output)
     pools = {node.output[0]: node for node in nodes if node.op_type == "MaxPool"}
     for relu in [node for node in nodes if node.op_type == "Relu"]:
-        between = relu.input[0]
-        pool = pools.get(between)
-        if pool is None or readers[between] > 1 or len(pool.output) > 1:
-            continue
-        pool.output[0], relu.output[0] = relu.output[0], between
-        relu.input[0], pool.input[0] = pool.input[0], between
-        nodes.remove(relu)  # Nodes stand in the order in which they are computed.
-        nodes.insert(nodes.index(pool), relu)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+        pool = pools.get(relu.input[0])
+        if pool is not None and readers[pool.output[0]] == 1 and len(pool.output) == 1:
+            relu.attribute.extend(pool.attribute)  # The two nodes change their roles.
+            del pool.attribute[:]
+            pool.op_type, relu.op_type = "Relu", "MaxPool"
     del model.graph.value_info[:]  # The shapes between them are others now.
     onnx.save(model, str(out))

@@ -22,9 +22,6 @@ is not among them: it speaks of the machine, and is written anew from these."""
 
 REQUIRED = ("model.safetensors", "recipe.json", "result.json")
 
-_PRIVATE = ("hardware", "platform", "sessions")
-"""What a run knows of the machine that it was made on, which is nobody else's business."""
-
 
 def push(run: RunFolder, name: str, *, card: str, private: bool = False) -> str:
     """Put `run` on the hub as the model `name`, such as `somebody/photos`, and return its address.
@@ -36,23 +33,18 @@ def push(run: RunFolder, name: str, *, card: str, private: bool = False) -> str:
 
     run = finished_run(run.path)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        for pattern in FILES:
-            for file in run.path.glob(pattern):
-                copy = folder / file.relative_to(run.path)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
+        folder, api = Path(place), HfApi()
+        for file in (file for pattern in FILES for file in run.path.glob(pattern)):
+            copy = folder / file.relative_to(run.path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
         write_text(folder / "README.md", card)
         _leave_out_the_machine(folder)
-        api = HfApi()
         try:
             address = str(api.create_repo(name, private=private, exist_ok=True))
             api.upload_folder(repo_id=name, folder_path=folder, commit_message=run.path.parent.name)
         except Exception as error:  # Network, rights, names: the hub's errors share no base.
-            raise TenfoldError(
-                f"{run.path} can't be pushed to {name} ({first_line(error)}); log in with "
-                "`hf auth login`, and check the name and the network."
-            ) from error
+            raise _refused(f"{run.path} can't be pushed to {name}", error) from error
     return address
 
 
@@ -65,21 +57,18 @@ def pull(name: str, runs: Path, *, revision: str | None = None) -> RunFolder:
     from huggingface_hub import snapshot_download
 
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+        folder, wanted = Path(place), [*FILES, "README.md"]
         try:
-            snapshot_download(
-                name, revision=revision, local_dir=folder, allow_patterns=[*FILES, "README.md"]
-            )
+            snapshot_download(name, revision=revision, local_dir=folder, allow_patterns=wanted)
         except Exception as error:  # As above.
-            raise TenfoldError(
-                f"{name} can't be pulled ({first_line(error)}); check the name and the network, "
-                "and log in with `hf auth login` if it is private."
-            ) from error
-        missing = [file for file in REQUIRED if not (folder / file).is_file()]
-        if missing:
-            raise TenfoldError(f"{name} is no run of tenfold: it has no {missing[0]}.")
+            raise _refused(f"{name} can't be pulled", error) from error
+        for file in REQUIRED:
+            if not (folder / file).is_file():
+                raise TenfoldError(f"{name} is no run of tenfold: it has no {file}.")
         recipe = read_json(folder / "recipe.json")
-        run = create_run(runs, _folder_name(recipe))
+        named = str(recipe.get("name")) if isinstance(recipe, dict) else ""
+        # As the name of a folder, whoever wrote it.
+        run = create_run(runs, re.sub(r"[^\w.-]", "-", named).strip(".") or "pulled")
         left_out = shutil.ignore_patterns(".cache", "result.json")
         shutil.copytree(folder, run.path, dirs_exist_ok=True, ignore=left_out)
         # Last, since it says that the run is finished.
@@ -87,45 +76,35 @@ def pull(name: str, runs: Path, *, revision: str | None = None) -> RunFolder:
     return run
 
 
+def _refused(what: str, error: Exception) -> TenfoldError:
+    remedy = "check the name and the network, and log in with `hf auth login`"
+    return TenfoldError(f"{what} ({first_line(error)}); {remedy}.")
+
+
 def _leave_out_the_machine(folder: Path) -> None:
     """Take out of the files in `folder` what they say of the machine, its folders and commands.
 
     Raises TenfoldError where any byte of them, as in files that older versions exported, says it.
     """
-    model = load_model(folder / "model.safetensors")
-    places = {str(Path.home()), model.recipe.data.name}
+    model, known = load_model(folder / "model.safetensors"), read_json(folder / "provenance.json")
+    data = known.get("data") or {}
+    places = {str(Path.home()), model.recipe.data.name, str(data.get("location"))}
     model = replace(model, recipe=without_places(model.recipe))
     save_model(folder / "model.safetensors", model)
     write_json(folder / "recipe.json", model.recipe.to_dict())
-    known = read_json(folder / "provenance.json")
-    known = {key: value for key, value in known.items() if key not in _PRIVATE}
-    if isinstance(known.get("data"), dict):
-        places.add(str(known["data"].get("location")))
-        name = Path(str(known["data"].get("name"))).name
-        known["data"] |= {"name": name, "location": None, "source": None, "notes": []}
-    write_json(folder / "provenance.json", known)
+    data |= {"name": Path(str(data.get("name"))).name, "location": None, "source": None}
+    left_out = dict.fromkeys(("hardware", "platform", "sessions"))
+    known = {key: value for key, value in known.items() if key not in left_out}
+    write_json(folder / "provenance.json", known | {"data": data | {"notes": []}})
     result = read_json(folder / "result.json")
     for use in result.get("test_uses", ()):  # Of a command no more than what it was.
         use["purpose"] = " ".join(use["purpose"].split()[:2])
     write_json(folder / "result.json", result)
-    exports = folder / "export/exports.json"
-    if exports.exists():
-        files = read_json(exports)
-        for file in files.values():
-            file["path"] = Path(file["path"]).name
-        write_json(exports, files)
-    told = [json.dumps(place).strip('"').encode() for place in places if Path(place).is_absolute()]
+    named = [json.dumps(place).strip('"').encode() for place in places if Path(place).is_absolute()]
     for file in filter(Path.is_file, folder.rglob("*")):
         content = file.read_bytes()
-        if any(place in content for place in told if len(place) > 4):
+        if any(place in content for place in named if len(place) > 4):
             raise TenfoldError(
                 f"{file.relative_to(folder)} names a folder of this machine; export or evaluate "
                 "the run again, and push it then."
             )
-
-
-def _folder_name(recipe: object) -> str:
-    """A recipe's name as that of a folder, whoever wrote it."""
-    name = recipe.get("name") if isinstance(recipe, dict) else None
-    kept = re.sub(r"[^\w.-]", "-", name) if isinstance(name, str) else ""
-    return kept.strip(".") or "pulled"

@@ -15,15 +15,20 @@ window.local = (() => {
   // As data/decoding.py does it: Pillow's bicubic filter on the middle square, of an image that a
   // whole factor made smaller before where it is far too large.
   async function decode(blob) {
-    const image = await createImageBitmap(blob, {colorSpaceConversion: "none"}).catch(() => {
-      throw new Error("It is no image of a kind that this browser can read.");
-    });
-    const {width, height} = image, [high, wide] = facts.image_size;
-    const pen = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
-    pen.fillStyle = "white";
-    pen.fillRect(0, 0, width, height);
-    pen.drawImage(image, 0, 0);
-    let seen = {data: pen.getImageData(0, 0, width, height).data, width, height};
+    const [high, wide] = facts.image_size;
+    let seen = facts.window.length ? await windowed(blob, facts.window) : null;
+    if (!seen) {
+      const image = await createImageBitmap(blob, {colorSpaceConversion: "none"}).catch(() => {
+        throw new Error("It is no image of a kind that this browser can read.");
+      });
+      const {width, height} = image;
+      const pen = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
+      pen.fillStyle = "white";
+      pen.fillRect(0, 0, width, height);
+      pen.drawImage(image, 0, 0);
+      seen = {data: pen.getImageData(0, 0, width, height).data, width, height};
+    }
+    const {width, height} = seen;
     if (width !== wide || height !== high) {
       if (wide !== high) throw new Error("It has " + width + "x" + height + " pixels where this model takes " + wide + "x" + high + ".");
       // JPEG is decoded at an eighth, a quarter or a half where twice the wanted size remains.
@@ -35,6 +40,44 @@ window.local = (() => {
     const pixels = new Uint8Array(3 * wide * high);
     for (let i = 0; i < wide * high; i++) pixels.set(seen.data.subarray(4 * i, 4 * i + 3), 3 * i);
     return pixels;
+  }
+
+  // A PNG of sixteen bits, which browsers cut to eight, in eight by the model's window; null for
+  // any other file.
+  async function windowed(blob, [low, high]) {
+    const bytes = new Uint8Array(await blob.arrayBuffer()), view = new DataView(bytes.buffer);
+    const channels = {0: 1, 2: 3}[bytes[25]];
+    if (bytes.length < 33 || view.getUint32(0) !== 0x89504e47 || bytes[24] !== 16 || !channels) return null;
+    if (bytes[28]) throw new Error("It is an interlaced PNG of sixteen bits, which this page can't read.");
+    const width = view.getUint32(16), height = view.getUint32(20), parts = [];
+    for (let at = 8; at + 12 <= bytes.length; at += 12 + view.getUint32(at)) {
+      if (view.getUint32(at + 4) === 0x49444154) parts.push(bytes.subarray(at + 8, at + 8 + view.getUint32(at)));
+    }
+    const unpacked = new Blob(parts).stream().pipeThrough(new DecompressionStream("deflate"));
+    const raw = new Uint8Array(await new Response(unpacked).arrayBuffer().catch(() => {
+      throw new Error("It is a damaged PNG file.");
+    }));
+    const step = 2 * channels, length = step * width, lines = new Uint8Array(length * height);
+    for (let y = 0, from = 0; y < height; y++) {
+      const filter = raw[from++];
+      for (let x = 0, to = y * length; x < length; x++, to++) {
+        const left = x < step ? 0 : lines[to - step], above = y ? lines[to - length] : 0;
+        const corner = y && x >= step ? lines[to - length - step] : 0;
+        lines[to] = raw[from++] + [0, left, above, (left + above) >> 1, nearest(left, above, corner)][filter];
+      }
+    }
+    const data = new Uint8ClampedArray(4 * width * height).fill(255);
+    for (let i = 0; i < width * height; i++) for (let c = 0; c < 3; c++) {
+      const at = step * i + 2 * (channels === 1 ? 0 : c), value = 256 * lines[at] + lines[at + 1];
+      data[4 * i + c] = Math.floor((Math.min(Math.max(value, low), high) - low) * 255 / (high - low) + 0.5);
+    }
+    return {data, width, height};
+  }
+
+  // The fourth filter of PNG: whichever neighbour is nearest to their plane.
+  function nearest(left, above, corner) {
+    const [a, b, c] = [left, above, corner].map(each => Math.abs(left + above - corner - each));
+    return a <= b && a <= c ? left : b <= c ? above : corner;
   }
 
   function reduce({data, width, height}, factor) {
@@ -163,6 +206,9 @@ window.local = (() => {
     const probabilities = Object.fromEntries(facts.class_names.map((name, i) => [name, shares[i]]));
     const confidence = Math.max(...shares), label = facts.class_names[shares.indexOf(confidence)];
     const reply = {label, confidence, unsure: confidence < facts.threshold, probabilities};
+    for (const {class_name, threshold} of facts.operating_points) {
+      reply.positive = {...reply.positive, [class_name]: probabilities[class_name] >= threshold};
+    }
     if (details) reply.seen = shown(pixels);
     if (details && facts.has_map) {
       const {where} = await run([pixels], ["where"]), [, height, width] = where.dims;

@@ -11,7 +11,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,22 +32,16 @@ from tenfold.evaluation.thresholds import confidence_for, set_of, set_threshold_
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-METADATA_KEY = "tenfold"
-FORMAT = 1
-"""Of what a file says of itself."""
-
-FACTS = {
-    "class_names", "image_size", "temperature", "thresholds", "views", "accuracy", "data",
-}  # fmt: skip
-
-MOST_DRIFT = 0.005
-"""By which logits of made-up images may differ from those of the export, as a share of their
-range: other kinds of processors round otherwise, by far less."""
-
-EVEN = 0.5
-"""The calibrated confidence below which a prediction is likelier wrong than right."""
-
+METADATA_KEY, FORMAT = "tenfold", 1
+FACTS = {"class_names", "image_size", "temperature", "thresholds", "views", "accuracy", "data"}
+EVEN = 0.5  # The calibrated confidence below which a prediction is likelier wrong than right.
 BATCH_SIZE = 64
+# By which logits of made-up images may differ from those of the export, as a share of their
+# range: other kinds of processors round otherwise, by far less.
+MOST_DRIFT = 0.005
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -57,10 +50,10 @@ class Prediction:
 
     label: the likeliest class, empty where the image is broken. confidence: of that class,
     calibrated. probabilities: by class, the likeliest first. error: why an image is broken, else
-    empty. is_unsure: whether the confidence is below the threshold asked for, so that it had
-    better not be used. positive: of each class that `tenfold evaluate --sensitivity` chose a
-    threshold for, whether its probability reaches that. conformal_set: the classes that hold
-    the true one as often as asked for, the likeliest first; empty where nothing was asked for.
+    empty. is_unsure: whether the confidence is below the threshold asked for. positive: of each
+    class that `tenfold evaluate --sensitivity` chose a threshold for, whether its probability
+    reaches that. conformal_set: the classes that hold the true one as often as asked for, the
+    likeliest first; empty where nothing was asked for.
     """
 
     label: str
@@ -93,7 +86,7 @@ class Predictor:
         one_view: bool = False,
         shares_cores: bool = False,
     ) -> None:
-        self.path = Path(path)
+        self.path, self.sets = Path(path), sets
         opened = partial(open_session, self.path, threads=threads, spins=not shares_cores)
         self._session = opened()
         self.facts = facts = read_facts(self._session, self.path)
@@ -103,23 +96,23 @@ class Predictor:
             self._session = opened(exact=True)
         self.class_names: tuple[str, ...] = tuple(facts["class_names"])
         self.image_size: tuple[int, int] = tuple(facts["image_size"])
-        # Older versions knew where white is alone.
-        level = facts.get("white_level")
-        self.window: Window = tuple(facts.get("window") or ((0, level) if level else ()))
-        self._views: str = "one" if one_view else facts["views"]["kind"]
-        self._views_below: float = facts["views"]["below"]
-        self._temperature: float = facts["temperature"]
-        self.threshold = 0.0
-        if accuracy is not None:
-            unfitted = facts.get("unfitted", "")
-            self.threshold = confidence_for(facts["thresholds"], accuracy, unfitted=unfitted)
-        # Which promise nothing for one view, where they were chosen on several.
-        points = facts.get("operating_points", ()) if self._views == facts["views"]["kind"] else ()
-        self.operating_points: dict[str, float] = {
-            each["class_name"]: each["threshold"] for each in points
-        }
-        self.sets, self.set_threshold = sets, self._set_threshold(sets)
+        self.window: Window = tuple(facts.get("window", ()))
         self.has_map = any(output.name == "where" for output in self._session.get_outputs())
+        self._views: str = "one" if one_view else facts["views"]["kind"]
+        # What was fitted on several views promises nothing for one.
+        is_as_fitted = self._views == facts["views"]["kind"]
+        points = facts.get("operating_points", ()) if is_as_fitted else ()
+        self.operating_points = {str(p["class_name"]): float(p["threshold"]) for p in points}
+        unfitted, self.threshold, self.set_threshold = facts.get("unfitted", ""), 0.0, None
+        if accuracy is not None:
+            self.threshold = confidence_for(facts["thresholds"], accuracy, unfitted=unfitted)
+        if sets is not None:
+            if not is_as_fitted:
+                unfitted = "they were fitted on several views of an image; leave out --one-view."
+            elif "sets" not in facts:
+                unfitted = f"{path} is of an older tenfold; export the run again."
+            known = facts.get("sets", ()) if is_as_fitted else ()
+            self.set_threshold = set_threshold_for(known, sets, unfitted=unfitted)
 
     def predict(self, image: AnyPicture) -> Prediction:
         """What it says of one image. A broken one has an error and no label."""
@@ -127,11 +120,25 @@ class Predictor:
 
     def predict_many(self, images: Sequence[AnyPicture]) -> list[Prediction]:
         """What it says of each of `images`, in order, broken ones among them."""
-        starts = range(0, len(images), BATCH_SIZE)
-        batches = (self._predict_batch(images[n : n + BATCH_SIZE]) for n in starts)
-        return list(chain.from_iterable(batches))
+        found: list[Prediction] = []
+        for start in range(0, len(images), BATCH_SIZE):
+            read: list[Pixels | str] = []
+            for image in images[start : start + BATCH_SIZE]:
+                try:
+                    read.append(self.pixels(image))
+                except BrokenPictureError as error:
+                    read.append(str(error))
+            sound = [each for each in read if not isinstance(each, str)]
+            rows = iter(self.probabilities(np.stack(sound)) if sound else ())
+            found += [
+                Prediction("", 0.0, {}, each)
+                if isinstance(each, str)
+                else self.prediction(next(rows))
+                for each in read
+            ]
+        return found
 
-    def pixels(self, image: AnyPicture, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    def pixels(self, image: AnyPicture, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """`image` as the model sees it: (H, W, 3) uint8 of its own size. An array holds uint8, or
         floats in [0, 1], which count as uint8 divided by 255.
 
@@ -141,7 +148,7 @@ class Predictor:
             image, size=self.image_size, max_pixels=max_pixels, window=self.window
         )
 
-    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def logits(self, pixels: Pixels) -> Floats:
         """Logits (N, C) of pixels (N, H, W, 3) uint8, with as many views as the run has.
 
         Floats in [0, 1] count as uint8 divided by 255. Raises TenfoldError for other types.
@@ -150,103 +157,72 @@ class Predictor:
             pixels = require_pixels(pixels)
         except BrokenPictureError as error:
             raise TenfoldError(f"What the model is to look at {error}.") from error
-        parts = [
-            self._logits_of(pixels[start : start + BATCH_SIZE])
-            for start in range(0, len(pixels), BATCH_SIZE)
-        ]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.class_names)), np.float32)
+        none = np.empty((0, len(self.class_names)), np.float32)
+        starts = range(0, len(pixels), BATCH_SIZE)
+        return np.concatenate([none, *(self._by_views(pixels[n : n + BATCH_SIZE]) for n in starts)])
 
-    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def probabilities(self, pixels: Pixels) -> Floats:
         """Calibrated probabilities (N, C) of pixels (N, H, W, 3) uint8."""
         return self.softmax(self.logits(pixels))
 
     predict_proba = probabilities
 
-    def softmax(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    def softmax(self, logits: Floats) -> Floats:
         """Calibrated probabilities of logits, both (N, C)."""
-        return softmax(logits / np.float32(self._temperature))
+        return softmax(logits / np.float32(self.facts["temperature"]))
 
-    def where(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def where(self, pixels: Pixels) -> Floats:
         """Where it looked, (N, h, w) from 0 up. Raises TenfoldError where it can't say."""
         if not self.has_map:
             raise TenfoldError(f"{self.path} has no maps; export the run with --maps.")
-        found: NDArray[np.float32] = self._session.run(["where"], {"pixels": pixels})[0]
+        found: Floats = self._session.run(["where"], {"pixels": pixels})[0]
         return found
 
-    def prediction(self, probabilities: NDArray[np.float32]) -> Prediction:
+    def prediction(self, probabilities: Floats) -> Prediction:
         """The prediction that probabilities (C,) of one image amount to."""
         order = np.argsort(-probabilities, kind="stable")
-        confidence = float(probabilities[order[0]])
         by_class = {self.class_names[index]: float(probabilities[index]) for index in order}
-        points = self.operating_points.items()
-        return Prediction(
-            self.class_names[order[0]],
-            confidence,
-            by_class,
-            is_unsure=confidence < self.threshold,
-            positive={name: by_class[name] >= least for name, least in points},
-            conformal_set=set_of(self.class_names, probabilities, self.set_threshold),
-        )
+        label, confidence = next(iter(by_class.items()))
+        positive = {name: by_class[name] >= least for name, least in self.operating_points.items()}
+        held = set_of(self.class_names, probabilities, self.set_threshold)
+        unsure = confidence < self.threshold
+        return Prediction(label, confidence, by_class, "", unsure, positive, held)
 
-    def _set_threshold(self, coverage: float | None) -> float | None:
-        if coverage is None:
-            return None
-        if self._views != self.facts["views"]["kind"]:
-            raise TenfoldError(
-                "The sets were fitted on predictions from several views of an image, and promise "
-                "nothing for one; leave out --one-view or --sets."
-            )
-        if "sets" not in self.facts:
-            raise TenfoldError(
-                f"{self.path} is of an older tenfold, which exported no sets; export the run again."
-            )
-        unfitted = self.facts.get("unfitted", "")
-        return set_threshold_for(self.facts["sets"], coverage, unfitted=unfitted)
+    def known_to_page(self, name: str) -> dict[str, Any]:
+        """What a page in a browser needs to know of this model, which is called `name`."""
+        own = ("class_names", "image_size", "window", "threshold", "sets", "has_map")
+        stated = ("accuracy", "data", "temperature", "views", "samples", "scores")
+        facts = {"samples": [], "scores": {}, "operating_points": [], **self.facts}
+        points = [p for p in facts["operating_points"] if p["class_name"] in self.operating_points]
+        known = {**{k: getattr(self, k) for k in own}, **{k: facts[k] for k in stated}}
+        return {"name": name, **known, "operating_points": points}
 
-    def _predict_batch(self, images: Sequence[AnyPicture]) -> list[Prediction]:
-        read: list[NDArray[np.uint8] | str] = []
-        for image in images:
-            try:
-                read.append(self.pixels(image))
-            except BrokenPictureError as error:
-                read.append(str(error))
-        sound = [pixels for pixels in read if not isinstance(pixels, str)]
-        rows = iter(self.probabilities(np.stack(sound)) if sound else ())
-        return [
-            Prediction("", 0.0, {}, each) if isinstance(each, str) else self.prediction(next(rows))
-            for each in read
-        ]
-
-    def _logits_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The mean of the views, for the images that one view leaves unsure."""
+    def _by_views(self, pixels: Pixels) -> Floats:
+        """As `evaluation.trained.logits_of_views` has them: the mean of several views of those
+        images that one view leaves unsure."""
         logits = self._once(pixels)
-        places = np.flatnonzero(softmax(logits).max(axis=1) < self._views_below)
+        places = np.flatnonzero(softmax(logits).max(axis=1) < self.facts["views"]["below"])
         if self._views == "one" or not len(places):
             return logits
         seen = pixels[places]
-        views = [seen[:, :, ::-1]]
+        views, share = [seen[:, :, ::-1]], 1 / 2
         if self._views == "six":
             height, width = seen.shape[1:3]
             padded = np.pad(seen, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
             for corner in (0, 2):
                 shifted = padded[:, corner : corner + height, corner : corner + width]
                 views += [shifted, shifted[:, :, ::-1]]
+            share = 1 / 4
         mirrored, *others = np.split(self._once(np.concatenate(views)), len(views))
-        mean = (logits[places] + mirrored) / 2
-        if others:
-            mean = mean / 2 + sum(others) / 8
-        logits = logits.copy()
-        logits[places] = mean
+        logits[places] = share * (logits[places] + mirrored) + sum(others) / 8
         return logits
 
-    def _once(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = self._session.run(
-            ["logits"], {"pixels": np.ascontiguousarray(pixels)}
-        )[0]
+    def _once(self, pixels: Pixels) -> Floats:
+        found: Floats = self._session.run(["logits"], {"pixels": np.ascontiguousarray(pixels)})[0]
         return found
 
 
-def made_up_images(height: int, width: int) -> NDArray[np.uint8]:
+def made_up_images(height: int, width: int) -> Pixels:
     """A few images (N, H, W, 3), the same on every machine, to try a file with: coarse noise and
     fine. They are nobody's, and need not be kept."""
     number = 4 if height * width <= 1 << 14 else 2
@@ -264,8 +240,7 @@ def _require_same_logits(session: "InferenceSession", facts: dict[str, Any], pat
     if not drift <= MOST_DRIFT:
         raise TenfoldError(
             f"{path} answers otherwise here than where it was exported (its logits by {drift:.0%} "
-            "of their range), so this processor or ONNX Runtime computes it wrongly; export the "
-            "run here, or in floats, without --int8."
+            "of their range); export the run here, or in floats, without --int8."
         )
 
 
@@ -292,34 +267,20 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # What a damaged file makes it raise has no common base.
-        if "opset" in str(error):
-            raise TenfoldError(
-                f"{path} is newer than ONNX Runtime {onnxruntime.__version__} here can read "
-                f"({first_line(error)}); update that, or export with a lower --opset."
-            ) from error
         raise TenfoldError(
-            f"{path} is no ONNX model that can be read ({first_line(error)}); export the run again."
+            f"{path} is no ONNX model that ONNX Runtime {onnxruntime.__version__} can read "
+            f"({first_line(error)}); export the run again, with a lower --opset if it is too new."
         ) from error
 
 
 def read_facts(session: "InferenceSession", path: Path) -> dict[str, Any]:
-    """What `tenfold export` wrote about the model. Raises TenfoldError where there is nothing."""
-    kept = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if kept is None:
-        raise TenfoldError(
-            f"{path} was not written by `tenfold export`, so its classes are not known; export the "
-            "run again."
-        )
+    """What `tenfold export` wrote about the model. Raises TenfoldError where that is not there."""
     try:
-        facts: dict[str, Any] = json.loads(kept)
-        is_known = facts["format"] == FORMAT and set(facts) >= FACTS
-    except (ValueError, TypeError, KeyError) as error:
-        raise TenfoldError(
-            f"What {path} says of itself can't be read; export the run again."
-        ) from error
-    if not is_known:
-        raise TenfoldError(
-            f"{path} was written by another version of tenfold, {facts.get('tenfold', 'unknown')}; "
-            "export the run again."
-        )
-    return facts
+        known = session.get_modelmeta().custom_metadata_map
+        facts: dict[str, Any] = json.loads(known[METADATA_KEY])
+        if facts["format"] == FORMAT and set(facts) >= FACTS:
+            return facts
+        wrote = f"was written by another version of tenfold, {facts.get('tenfold', 'unknown')}"
+    except (ValueError, TypeError, KeyError):
+        wrote = "does not say what `tenfold export` writes of its classes"
+    raise TenfoldError(f"{path} {wrote}; export the run again.")

@@ -1,44 +1,140 @@
-"""Run the service: sockets, signals, slow clients, and how it ends."""
+"""Run the service: who may ask how much, for how long; sockets, signals, and how it ends."""
 
 import asyncio
 import contextlib
-import ipaddress
+import hmac
+import logging
 import os
 import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tenfold.deployment.application import Service, create_application
-from tenfold.deployment.guards import Guards
+from tenfold.deployment.application import Service, create_application, refusal
+from tenfold.deployment.batching import busy
 from tenfold.deployment.options import Limits, ServerOptions
 from tenfold.deployment.predictor import EVEN, Predictor
 from tenfold.errors import TenfoldError
 
-HEADER_SECONDS = 9.0
-"""Until a client must have sent a request's headers, or taken some of what it was sent, and between
-its requests."""
+PATIENCE_SECONDS = 9.0  # For headers, for a body, and to take some of what a client was sent.
+HEADER_BYTES, MOST_HELD_BYTES = 16_384, 256_000_000  # The latter: of the bodies of all requests.
+DRAIN_SECONDS = 6.0  # For the requests that are being answered when the service is to end.
+SWITCH_SECONDS = 0.0005  # After which a thread that computes lets one go on that answers.
+MOST_CONNECTIONS, MOST_FILES = 2048, 2176
+# For whoever runs the service, by any name of the host; like the page, they need no key.
+HEALTH_PATHS = ("/v2/health/live", "/v2/health/ready")
 
-HEADER_BYTES = 16_384
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+    "content-security-policy": "default-src 'none'; img-src 'self' data: blob:; "
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
 
-DRAIN_SECONDS = 6.0
-"""For the requests that are being answered when the service is to end."""
+logger = logging.getLogger("tenfold")
 
-SWITCH_SECONDS = 0.0005
-"""After which a thread that computes in Python lets another go on: answers are not to wait."""
 
-MOST_CONNECTIONS = 2048
+class Guards:
+    """An ASGI application around a service's: hosts, origins and key, limits on number and time."""
 
-SPARE_FILES = 128
-"""Open files that are no connections."""
+    def __init__(
+        self, service: Service, options: ServerOptions, *, limits: Limits, key: str = ""
+    ) -> None:
+        # It is part of addresses.
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", service.predictor.path.stem)
+        self._app = create_application(service, name=name, max_bytes=limits.max_bytes)
+        self._answered, self._limits, self._key = service.answered, limits, key
+        # A page that a browser holds for another host is refused.
+        hosts = {"localhost", "127.0.0.1", "::1", options.host, *(options.host_name or ())}
+        self._hosts = {f"[{host}]" if ":" in host else host.lower() for host in hosts}
+        self.origins = {origin.lower().rstrip("/") for origin in options.origin or ()}
+        self._num_requests = self._num_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        started, status = time.perf_counter(), 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(raw=message["headers"])
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        if scope["method"] == "HEAD":  # As GET; the server sends no body.
+            scope["method"] = "GET"
+        try:
+            self._require_allowed(Headers(scope=scope), scope["path"])
+            await self._within_limits(scope, receive, sending)
+        except HTTPException as error:
+            if not status:
+                await refusal(error)(scope, receive, sending)
+        except Exception:  # The application has answered by 500.
+            logger.exception("A request to %s failed.", scope["path"])
+        finally:
+            path = getattr(scope.get("route"), "path", "other")
+            self._answered(path, status, time.perf_counter() - started)
+
+    def _require_allowed(self, headers: Headers, path: str) -> None:
+        """Raise HTTPException where a request is not even looked at."""
+        host = headers.get("host", "").lower()
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if name not in self._hosts and path not in HEALTH_PATHS:
+            wrong = f"This service is not called {name[:80]!r}; name it with --host-name"
+            raise HTTPException(421, wrong)
+        origin = headers.get("origin", "").lower()
+        if origin and origin not in self.origins and origin.split("://", 1)[-1] != host:
+            raise HTTPException(403, "Pages of other sites may not ask; name theirs with --origin")
+        if self._key and path not in ("/", *HEALTH_PATHS):
+            given = headers.get("x-api-key", "")
+            if not hmac.compare_digest(given.encode(), self._key.encode()):
+                raise HTTPException(401, "The header X-API-Key is missing or wrong")
+
+    async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._num_requests >= self._limits.max_requests:
+            raise busy("Too many requests at once")
+        body_by = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        held = 0
+
+        async def receiving() -> Message:
+            nonlocal held
+            try:
+                async with asyncio.timeout_at(body_by):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "The body did not come in time") from None
+            number = len(message.get("body", b""))
+            held, self._num_bytes = held + number, self._num_bytes + number
+            if self._num_bytes > MOST_HELD_BYTES:
+                raise busy("Too much is being received")
+            return message
+
+        self._num_requests += 1
+        try:
+            async with asyncio.timeout(self._limits.max_seconds):
+                await self._app(scope, receiving, send)
+        except TimeoutError:
+            raise busy("No answer in time") from None
+        finally:
+            self._num_requests -= 1
+            self._num_bytes -= held
 
 
 def serve(
@@ -49,23 +145,24 @@ def serve(
     ready: is called with the address once it answers. Raises TenfoldError where the file is no
     model, where the port is taken, and where others could connect without a key.
     """
-    key = read_key(options.key_file)
-    _require_key(options, key)
+    key = read_key(options)
     sys.setswitchinterval(SWITCH_SECONDS)
-    predictor = Predictor(
-        path,
-        threads=options.threads or 0,
-        accuracy=options.accuracy / 100 if options.accuracy is not None else None,
-        sets=options.sets / 100 if options.sets is not None else None,
-        one_view=options.one_view,
-        shares_cores=True,
-    )
-    if options.accuracy is None:
+    accuracy, sets = (each and each / 100 for each in (options.accuracy, options.sets))
+    known: Any = {"accuracy": accuracy, "sets": sets, "one_view": options.one_view}
+    predictor = Predictor(path, threads=options.threads or 0, shares_cores=True, **known)
+    if accuracy is None:
         predictor.threshold = EVEN
     _allow_many_files()
     host, port = _free_address(options)
     service = Service(predictor, limits=limits)
-    application = _application(service, options, limits, key)
+    guards = Guards(service, options, limits=limits, key=key)
+    application = CORSMiddleware(
+        guards,
+        allow_origins=tuple(guards.origins),
+        allow_methods=("GET", "POST"),
+        allow_headers=("content-type", "x-api-key", "inference-header-content-length"),
+        expose_headers=("inference-header-content-length",),
+    )
     return asyncio.run(_run(service, application, host, port, ready))
 
 
@@ -73,7 +170,7 @@ async def _run(
     service: Service, application: ASGIApp, host: str, port: int, ready: Callable[[str], None]
 ) -> int:
     """Until a signal, or the death of the thread that computes; the exit status."""
-    ends = asyncio.Event()
+    ends, loop = asyncio.Event(), asyncio.get_running_loop()
     service.batcher.on_death = ends.set
     server = Server(
         application,
@@ -82,56 +179,34 @@ async def _run(
         interface=Interfaces.ASGINL,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
-            header_read_timeout=round(1000 * HEADER_SECONDS), max_buffer_size=HEADER_BYTES
+            header_read_timeout=round(1000 * PATIENCE_SECONDS), max_buffer_size=HEADER_BYTES
         ),
         websockets=False,
         backlog=MOST_CONNECTIONS,
         backpressure=MOST_CONNECTIONS,
         log_enabled=False,
     )
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(ends.set))
     serving = asyncio.create_task(server.serve())
     serving.add_done_callback(lambda _: ends.set())
-    await _listens(host, port, serving)
+    while not ends.is_set():  # It starts on a thread of its own.
+        with contextlib.suppress(OSError):
+            (await asyncio.open_connection(host, port))[1].close()
+            break
+        await asyncio.sleep(0.01)
     _close_those_who_take_nothing()
     ready(f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/")
     await ends.wait()
     status = int(serving.done() or not service.batcher.is_alive)  # Ended by itself.
     server.stop()
     await asyncio.wait({serving}, timeout=DRAIN_SECONDS)
-    if not serving.done() or service.batcher.is_busy:
+    if not serving.done() or service.batcher.work is not None:
         # Threads that hang would be waited for.
         sys.stdout.flush()
         os._exit(status)
     service.stop()
     return status
-
-
-def _application(service: Service, options: ServerOptions, limits: Limits, key: str) -> ASGIApp:
-    # It is part of addresses.
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", service.predictor.path.stem)
-    # A page that a browser holds for another host is refused.
-    hosts = {"localhost", "127.0.0.1", "::1", options.host, *(options.host_name or ())}
-    origins = frozenset(origin.lower().rstrip("/") for origin in options.origin or ())
-    guarded = Guards(
-        create_application(service, name=name, max_bytes=limits.max_bytes),
-        limits=limits,
-        hosts=frozenset(f"[{host}]" if ":" in host else host.lower() for host in hosts),
-        origins=origins,
-        key=key,
-        answered=service.answered,
-    )
-    if not origins:
-        return guarded
-    return CORSMiddleware(
-        guarded,
-        allow_origins=tuple(origins),
-        allow_methods=("GET", "POST"),
-        allow_headers=("content-type", "x-api-key", "inference-header-content-length"),
-        expose_headers=("inference-header-content-length",),
-    )
 
 
 def _free_address(options: ServerOptions) -> tuple[str, int]:
@@ -144,22 +219,10 @@ def _free_address(options: ServerOptions) -> tuple[str, int]:
             trial.bind((options.host, options.port))
             trial.listen()
         except (OSError, OverflowError) as error:
-            raise TenfoldError(
-                f"{options.host}:{options.port} can't be listened on ({error}); choose another "
-                "--port, or 0 for any."
-            ) from error
+            where = f"{options.host}:{options.port} can't be listened on"
+            raise TenfoldError(f"{where} ({error}); choose another --port, or 0.") from error
         host, port = trial.getsockname()[:2]
         return host, port
-
-
-async def _listens(host: str, port: int, serving: "asyncio.Task[None]") -> None:
-    """Wait until the server, which starts on a thread of its own, takes connections."""
-    while not serving.done():
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
-            return
-        await asyncio.sleep(0.01)
 
 
 def _close_those_who_take_nothing() -> None:
@@ -168,53 +231,40 @@ def _close_those_who_take_nothing() -> None:
     """
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         return
-    milliseconds = round(1000 * HEADER_SECONDS)
     for file in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             if not str(file.readlink()).startswith("socket:"):
                 continue
             with socket.socket(fileno=os.dup(int(file.name))) as each:
                 if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    milliseconds = round(1000 * PATIENCE_SECONDS)
                     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
-def _require_key(options: ServerOptions, key: str) -> None:
-    with contextlib.suppress(ValueError):
-        if options.host == "localhost" or ipaddress.ip_address(options.host).is_loopback:
-            return
-    if not options.allow_remote:
-        raise TenfoldError(
-            f"{options.host} can be reached by others; add --allow-remote and --key-file FILE to "
-            "serve them, or leave --host at 127.0.0.1."
-        )
-    if not key:
-        raise TenfoldError(
-            "Others may connect, so a key is needed; write one into a file and give it with "
-            "--key-file FILE."
-        )
-
-
 def _allow_many_files() -> None:
-    """As many open files as connections need, where the system lets us."""
-    try:
+    """As many open files as connections need, where the system has a limit and lets us."""
+    with contextlib.suppress(ImportError):  # On Windows.
         import resource
-    except ImportError:  # Windows has no such limit.
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted, infinity = MOST_CONNECTIONS + SPARE_FILES, resource.RLIM_INFINITY
-    if infinity != soft < wanted:
-        most = wanted if hard == infinity else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+        if soft != resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
-def read_key(file: Path | None) -> str:
-    """The key in `file`, or none. Raises TenfoldError where it can't be read or is too short."""
-    if file is None:
-        return ""
-    try:
-        key = file.read_text(encoding="utf-8-sig").strip()  # Some editors put a mark at the start.
-    except (OSError, UnicodeDecodeError) as error:
-        raise TenfoldError(f"The key can't be read from {file} ({error}).") from error
-    if len(key) < 16:
-        raise TenfoldError(f"The key in {file} is shorter than 16 letters; write a longer one.")
+def read_key(options: ServerOptions) -> str:
+    """The key that clients must send; empty for none. Raises TenfoldError where its file can't be
+    read or is too short, and where others could connect without a key."""
+    key, file = "", options.key_file
+    if file is not None:
+        try:  # Some editors put a mark at the start.
+            key = file.read_text(encoding="utf-8-sig").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise TenfoldError(f"The key can't be read from {file} ({error}).") from error
+        if len(key) < 16:
+            raise TenfoldError(f"The key in {file} is shorter than 16 letters; write a longer one.")
+    is_local = re.fullmatch(r"localhost|127\.[0-9.]+|::1", options.host)
+    if not is_local and not (options.allow_remote and key):
+        wrong = f"{options.host} can be reached by others, so a key is needed"
+        raise TenfoldError(f"{wrong}; add --allow-remote and --key-file FILE.")
     return key

@@ -1,7 +1,7 @@
 """How far a model's confidence can be trusted, and what to do about it.
 
-N pictures, C classes. A confidence is the probability of the class that the model guesses.
-Everything that is fitted is fitted on validation pictures and measured on others.
+N images, C classes. A confidence is the probability of the predicted class.
+Everything that is fitted is fitted on validation images and measured on others.
 """
 
 import math
@@ -32,7 +32,7 @@ PROMISED_COVERAGES = (0.9, 0.95, 0.99)
 """Of sets of classes."""
 
 Binning = Literal["width", "mass"]
-"""Bins of the same width on [0, 1], or with as many pictures each."""
+"""Bins of the same width on [0, 1], or with as many images each."""
 
 
 class Bin(Fact):
@@ -49,7 +49,7 @@ class Bin(Fact):
 
 
 def fit(validation: Predictions) -> Fitted:
-    """Temperature, thresholds and sets from `validation` pictures, which training did not see.
+    """Temperature, thresholds and sets from `validation` images, which training did not see.
 
     Raises TenfoldError as `fit_temperature` does, where there are fewer than FEWEST_IMAGES, and
     where the temperature is one of its bounds.
@@ -140,7 +140,7 @@ class PredictionSets(Fact):
 def reliability(
     predictions: Predictions, *, num_bins: int = NUM_BINS, binning: Binning = "width"
 ) -> list[Bin]:
-    """Bins of the pictures by confidence, from low to high, without the empty ones.
+    """Bins of the images by confidence, from low to high, without the empty ones.
 
     A model that can be trusted is right as often as it is confident in each (Niculescu-Mizil and
     Caruana 2005).
@@ -170,7 +170,7 @@ def calibration_error(
     predictions: Predictions, *, num_bins: int = NUM_BINS, binning: Binning = "width"
 ) -> float:
     """Expected calibration error: the mean distance of confidence and accuracy over `reliability`'s
-    bins, weighed by their pictures (Naeini et al. 2015). Between 0 and 1."""
+    bins, weighed by their images (Naeini et al. 2015). Between 0 and 1."""
     bins = reliability(predictions, num_bins=num_bins, binning=binning)
     total = sum(each.num_images for each in bins)
     return sum(abs(each.confidence - each.accuracy) * each.num_images for each in bins) / total
@@ -188,10 +188,10 @@ def brier_score(predictions: Predictions) -> float:
 def fit_temperature(predictions: Predictions) -> float:
     """What to divide logits by so that confidence is, on average, the share of right answers.
 
-    No guess changes by it (Guo et al. 2017, arXiv 1706.04599, fit it for the likelihood; Clarté et
-    al. 2023, arXiv 2303.02644, so that the means agree, which leaves confidence closer to the truth
-    where logits are averages over views). Within bounds where no temperature gives that. Raises
-    TenfoldError where all guesses are right, for then the best one is 0.
+    No prediction changes by it (Guo et al. 2017, arXiv 1706.04599, fit it for the likelihood;
+    Clarté et al. 2023, arXiv 2303.02644, so that the means agree, which leaves confidence closer to
+    the truth where logits are averages over views). Within bounds where no temperature gives that.
+    Raises TenfoldError where all predictions are right, for then the best one is 0.
     """
     from scipy.optimize import brentq
 
@@ -199,7 +199,7 @@ def fit_temperature(predictions: Predictions) -> float:
     right = float(predictions.right.mean())
     if right == 1:
         raise TenfoldError(
-            f"A temperature can't be fitted on {len(logits)} pictures that are all guessed right; "
+            f"A temperature can't be fitted on {len(logits)} images that are all predicted right; "
             "hold out more with data.validation_size."
         )
 
@@ -238,7 +238,7 @@ def find_threshold(predictions: Predictions, accuracy: float) -> Threshold:
         starts.append(4 * starts[-1])
     risk = (1 - CERTAINTY) / len(starts)
     starts[0] = images_needed(accuracy, certainty=1 - risk)
-    # A threshold takes all pictures of a confidence, or none.
+    # A threshold takes all images of a confidence, or none.
     ends = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))
     num_right = np.cumsum(right[order])[ends]
     # The lower bound is `accuracy` or more where so many right are too many for `accuracy`.
@@ -264,7 +264,7 @@ def find_threshold(predictions: Predictions, accuracy: float) -> Threshold:
 
 
 def apply_threshold(predictions: Predictions, threshold: Threshold) -> Threshold:
-    """What `threshold` does on other pictures: the coverage and the accuracy measured there."""
+    """What `threshold` does on other images: the coverage and the accuracy measured there."""
     confidence, right = predictions.confidence, predictions.right
     answered = confidence >= threshold.confidence
     reached = float(right[answered].mean()) if answered.any() else 1.0

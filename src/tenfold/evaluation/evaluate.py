@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data import Dataset, Images, load
-from tenfold.data.checksums import changed_array
+from tenfold.data.images import changed_array
 from tenfold.data.sources import is_known
 from tenfold.data.splits import evaluation_split
 from tenfold.errors import TenfoldError
@@ -64,9 +64,9 @@ def evaluate_run(
 
     data: name or path of another data set than the run's; classes are matched by name, and the
     result is kept beside the run's own, under `<split> of <data>`. Where it is what the run was
-    trained on, its own splits count. skip_broken: leave out pictures
-    that can't be read. recall: compute nothing that the run has saved; a look at test it is all the
-    same, and is written down. Raises TenfoldError where the run is not finished, where its data is
+    trained on, its own splits count. skip_broken: leave out images that can't be read. recall:
+    compute nothing that the run has saved; a look at test it is all the same, and is written down.
+    Raises TenfoldError where the run is not finished, where its data is
     no longer what it was trained on, and where the data has no such split or classes.
 
     >>> from tenfold import train
@@ -161,7 +161,7 @@ def saved_predictions(run: RunFolder, split: str) -> Predictions | None:
 
 
 class OpenedSplit(NamedTuple):
-    """A finished run's model, and pictures for it.
+    """A finished run's model, and images for it.
 
     key: what the split is called in the run's results: `test`, or `test of photos` for other data.
     """
@@ -179,7 +179,7 @@ def open_split(
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> OpenedSplit:
-    """The model of `run` and the pictures of `split`; arguments and errors as `evaluate_run`."""
+    """The model of `run` and the images of `split`; arguments and errors as `evaluate_run`."""
     if not run.is_finished():
         # A result written now would say that nothing is left to train or to evaluate.
         raise TenfoldError(
@@ -192,7 +192,7 @@ def open_split(
     if not own and is_there and not run.trained_on.exists():
         logger.warning(
             "%s has changed since %s was trained on it, and it may have learnt from some of these "
-            "very pictures; what it gets right of them says little.",
+            "very images; what it gets right of them says little.",
             data,
             run.path,
         )
@@ -253,7 +253,7 @@ def _trained_on(run: RunFolder) -> DataFacts:
 
 
 def require_unchanged(run: RunFolder, dataset: Dataset) -> None:
-    """Raise TenfoldError where the run was trained on other pictures: what was then in train may
+    """Raise TenfoldError where the run was trained on other images: what was then in train may
     now be in test."""
     changed = changed_array(dataset, _trained_on(run).checksums)
     if changed:
@@ -265,7 +265,7 @@ def require_unchanged(run: RunFolder, dataset: Dataset) -> None:
 
 
 def split_of(dataset: Dataset, split: str, options: DataOptions, *, own: bool = True) -> Images:
-    """The pictures of `split`, the same ones that training left out.
+    """The images of `split`, the same ones that training left out.
 
     own: whether this is the data that the run was trained on; other data keeps the splits it has,
     and data without splits is taken whole as its test.

@@ -50,7 +50,7 @@ def compute_metrics(predictions: Predictions) -> Metrics:
     """Everything that a run keeps of a split.
 
     Shares lie in [0, 1]; the loss is the mean cross-entropy in nats; `confusion` has a row for
-    each true and a column for each predicted class. Raises ValueError where there are no pictures.
+    each true and a column for each predicted class. Raises ValueError where there are no images.
 
     >>> from tenfold.evaluation.predictions import Predictions
     >>> ids, logits = np.array(["a", "b"]), np.eye(2, dtype=np.float32)
@@ -87,27 +87,27 @@ def _ranked(
 
 
 def compare_labels(
-    labels: NDArray[np.int64], guesses: NDArray[np.int64], *, class_names: Sequence[str]
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], *, class_names: Sequence[str]
 ) -> LabelMetrics:
     """The part of `compute_metrics` that needs no logits.
 
-    labels: `(N,)` true classes, indices into `class_names`; guesses: `(N,)` likewise, or -1 where
+    labels: `(N,)` true classes, indices into `class_names`; predicted: `(N,)` likewise, or -1 where
     there is none, which is wrong and in no column of `confusion`. A class without images has
     neither recall nor F1: None. Raises ValueError for N = 0.
     """
     if len(labels) == 0:
-        raise ValueError("metrics need at least one picture")
-    right = guesses == labels
+        raise ValueError("metrics need at least one image")
+    right = predicted == labels
     number = len(class_names)
     # Those without a prediction are in a column after the last class.
-    cells = labels * (number + 1) + np.where(guesses < 0, number, guesses)
+    cells = labels * (number + 1) + np.where(predicted < 0, number, predicted)
     table = np.bincount(cells, minlength=number * (number + 1)).reshape(number, number + 1)
     confusion, hits = table[:, :number], table.diagonal()
-    support, predicted = table.sum(axis=1), confusion.sum(axis=0)
+    support, num_predicted = table.sum(axis=1), confusion.sum(axis=0)
     others = len(labels) - support
-    rejected = others - (predicted - hits)
-    precision, recall = _shares(hits, predicted), _shares(hits, support)
-    f1, is_there = _shares(2 * hits, support + predicted), support > 0
+    rejected = others - (num_predicted - hits)
+    precision, recall = _shares(hits, num_predicted), _shares(hits, support)
+    f1, is_there = _shares(2 * hits, support + num_predicted), support > 0
     return LabelMetrics(
         num_images=len(labels),
         accuracy=float(right.mean()),
@@ -154,7 +154,7 @@ def cross_entropy(predictions: Predictions) -> float:
 
 
 def top_k_accuracy(predictions: Predictions, k: int) -> float:
-    """Share of pictures whose true class is among the k likeliest; ties count against it."""
+    """Share of images whose true class is among the k likeliest; ties count against it."""
     logits, labels = predictions.logits, predictions.labels
     own = logits[np.arange(len(logits)), labels]
     at_least_as_likely = (logits >= own[:, None]).sum(axis=1)
@@ -162,7 +162,7 @@ def top_k_accuracy(predictions: Predictions, k: int) -> float:
 
 
 def _most_confused(confusion: Any, names: Sequence[str], *, num_images: Any) -> tuple[Mistake, ...]:
-    """The largest entries off the diagonal; `share` is of the pictures of the true class."""
+    """The largest entries off the diagonal; `share` is of the images of the true class."""
     errors = confusion.copy()
     np.fill_diagonal(errors, 0)
     order = np.argsort(-errors, axis=None, kind="stable")[:NUM_CONFUSED_PAIRS]
@@ -170,12 +170,12 @@ def _most_confused(confusion: Any, names: Sequence[str], *, num_images: Any) -> 
     return tuple(
         Mistake(
             true=names[true],
-            predicted=names[guess],
-            count=int(errors[true, guess]),
-            share=float(errors[true, guess] / num_images[true]),
+            predicted=names[wrong],
+            count=int(errors[true, wrong]),
+            share=float(errors[true, wrong] / num_images[true]),
         )
-        for true, guess in pairs
-        if errors[true, guess] > 0
+        for true, wrong in pairs
+        if errors[true, wrong] > 0
     )
 
 

@@ -18,9 +18,9 @@ from pydantic import BaseModel, Field, ValidationError
 from tenfold.data.csv_tables import table_text
 from tenfold.data.image_sources import Part
 from tenfold.errors import TenfoldError, first_line
-from tenfold.evaluation.picture_predictions import (
+from tenfold.evaluation.image_predictions import (
+    ImagePrediction,
     Model,
-    PicturePrediction,
     predict_parts,
     table_of,
 )
@@ -193,7 +193,7 @@ def _begin(folder: Path, manifest: Manifest) -> Manifest:
     return known
 
 
-def _content(predictions: list[PicturePrediction], settings: Settings) -> bytes:
+def _content(predictions: list[ImagePrediction], settings: Settings) -> bytes:
     asked = {
         "has_unsure": settings.threshold is not None,
         "has_sets": settings.set_threshold is not None,

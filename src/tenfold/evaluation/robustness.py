@@ -63,8 +63,8 @@ def corruption_accuracies(
                     pixels, numbers = read_official(official, name, severity=severity)
                     places = [model.class_names.index(each) for each in CIFAR10_CLASS_NAMES]
                     labels = np.array(places, dtype=np.int64)[numbers]
-                guesses = model.logits(pixels).argmax(axis=1)
-                accuracies.append(float((guesses == labels).mean()))
+                predicted = model.logits(pixels).argmax(axis=1)
+                accuracies.append(float((predicted == labels).mean()))
                 done += 1
                 if progress is not None:
                     progress("corruptions", done, total)
@@ -214,13 +214,13 @@ def shift_consistency(
     The edge that comes in is the last row or column once more (Zhang 2019, arXiv 1904.11486, asks
     the same of two random shifts).
     """
-    guesses = []
+    predicted = []
     for number, direction in enumerate((None, *DIRECTIONS)):
         moved = images.pixels if direction is None else shifted(images.pixels, direction)
-        guesses.append(model.logits(moved).argmax(axis=1))
+        predicted.append(model.logits(moved).argmax(axis=1))
         if progress is not None:
             progress("shifts", number + 1, 1 + len(DIRECTIONS))
-    before, after = guesses[0], np.stack(guesses[1:])
+    before, after = predicted[0], np.stack(predicted[1:])
     differs = after != before
     flips = tuple(
         Flip(int(place), int(before[place]), int(after[way, place]), DIRECTIONS[way])

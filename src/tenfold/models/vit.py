@@ -22,21 +22,24 @@ def vit(
     *,
     num_classes: int,
     image_size: tuple[int, int],
-    patch: Annotated[int, Field(ge=1, le=32, description="Side of a patch in pixels.")] = 4,
-    depth: Annotated[int, Field(ge=1, le=48, description="Transformer blocks.")] = 6,
-    width: Annotated[int, Field(ge=8, le=1024, description="Features of a patch.")] = 192,
-    heads: Annotated[int, Field(ge=1, le=16, description="Heads of attention.")] = 3,
-    drop_path: Annotated[
-        float, Field(ge=0, lt=1, description="Share of images that skip the last block.")
-    ] = 0.0,
+    patch: Annotated[int, Field(ge=1, le=32)] = 4,
+    depth: Annotated[int, Field(ge=1, le=48)] = 6,
+    width: Annotated[int, Field(ge=8, le=1024)] = 192,
+    heads: Annotated[int, Field(ge=1, le=16)] = 3,
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> nn.Module:
     """Patches, transformer blocks, and the mean over the patches before a linear head.
 
     Positions are sines and cosines, and no class token is needed (Beyer et al. 2022, arXiv
-    2205.01580). Six blocks of 192 features have 2.7 million parameters. `drop_path` grows from 0
-    in the first block (Huang et al. 2016, arXiv 1603.09382). Shape: `(N, 3, H, W)` float ->
-    `(N, num_classes)` logits; rows and columns that fill no patch are not seen. Raises
-    TenfoldError where the image is smaller than a patch.
+    2205.01580). Six blocks of 192 features have 2.7 million parameters. `drop_path` grows from 0 in
+    the first block (Huang et al. 2016, arXiv 1603.09382). Rows and columns that fill no
+    patch are not seen. Raises TenfoldError where the image is smaller than a patch.
+
+    patch: Side of a patch in pixels.
+    depth: Transformer blocks.
+    width: Features of a patch.
+    heads: Heads of attention.
+    drop_path: Share of images that skip the last block.
     """
     if min(image_size) < patch:
         raise too_small("vit", image_size)

@@ -39,7 +39,7 @@ def load_recipe(
     """
     came_with: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if recipe is None:
-        values, source = apply_overrides({}, overrides), "--set"
+        values, source = _overridden({}, overrides), "--set"
         network = str(values.get("model", {}).get("name", "custom"))
         return recipe_from_dict({"name": network.rpartition(":")[2]} | values, source=source)
     if isinstance(recipe, Recipe):
@@ -51,7 +51,7 @@ def load_recipe(
         is_of_run = path.suffix == ".json"
         came_with = code_of_run(path.parent) if is_of_run else recipe_in(path.parent)
     with came_with:
-        return recipe_from_dict(apply_overrides(values, overrides), source=source)
+        return recipe_from_dict(_overridden(values, overrides), source=source)
 
 
 def _read_values(path: Path, given: str) -> tuple[dict[str, Any], str]:
@@ -66,10 +66,9 @@ def _read_values(path: Path, given: str) -> tuple[dict[str, Any], str]:
         if not isinstance(values, dict):
             raise TenfoldError(f"{given} must hold a table of recipe fields.")
         return values, given
-    wanted = "check the path, or name" if path.suffix == ".toml" else "give a .toml file, or"
     raise TenfoldError(
-        f"There is no recipe {given!r}{nearest(given, shipped)}; {wanted} one of: "
-        f"{', '.join(sorted(shipped))}."
+        f"There is no recipe {given!r}{nearest(given, shipped)}; check the path of a .toml file, "
+        f"or name one of: {', '.join(shipped)}."
     )
 
 
@@ -92,24 +91,24 @@ def shipped_recipes() -> dict[str, str]:
     return dict(sorted(texts.items()))
 
 
-def apply_overrides(
+def _overridden(
     values: Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A copy of nested `values` with overrides set, `key=value` or a mapping of dotted keys.
-
-    Choosing another variant (`optimizer.name=adamw`) drops the table's other keys, which belonged
-    to the old one; overrides of the new one's fields may stand before or after it. So does another
-    `data.normalisation` with the mean and deviation that were given.
-    """
     if isinstance(overrides, Mapping):
         return with_keys(values, [(key.split("."), value) for key, value in overrides.items()])
-    return with_keys(values, [_parse_override(override) for override in overrides])
+    return with_keys(values, list(map(_parse_override, overrides)))
 
 
 def with_keys(
     values: Mapping[str, Any], changes: Sequence[tuple[list[str], Any]]
 ) -> dict[str, Any]:
-    """A copy of nested `values` with the value at each path of keys set; see `apply_overrides`."""
+    """A copy of nested `values` with the value at each path of keys set.
+
+    Choosing another variant (`optimizer.name=adamw`) drops the table's other keys, which belonged
+    to the old one; the new one's fields may be set before or after it. So does another
+    `data.normalisation` with the mean and deviation that were given, and fewer epochs with the
+    milestones after them.
+    """
     result = {
         key: dict(value) if isinstance(value, dict) else value for key, value in values.items()
     }
@@ -117,33 +116,24 @@ def with_keys(
     for keys, value in sorted(changes, key=lambda item: item[0][-1] not in first):
         table = result
         for key in keys[:-1]:
-            inner = table.setdefault(key, {})
-            if not isinstance(inner, dict):
+            table = table.setdefault(key, {})
+            if not isinstance(table, dict):
                 raise TenfoldError(f"--set {'.'.join(keys)}: {key} is a value, not a table.")
-            table = inner
-        if (
-            keys[-1] == "name"
-            and len(keys) > 1
-            and keys[0] != "data"
-            and table.get("name", DEFAULTS.get(keys[0])) != value
-        ):
+        *place, last = keys
+        is_variant = last == "name" and place and place[0] != "data"
+        if is_variant and table.get("name", DEFAULTS.get(place[0])) != value:
             table.clear()
         if keys == ["data", "normalisation"] and table.get("normalisation") != value:
             table.pop("mean", None)
             table.pop("std", None)
-        table[keys[-1]] = value
+        table[last] = value
     changed = {".".join(keys) for keys, _ in changes}
     if "training.epochs" in changed and "training.milestones" not in changed:
-        _drop_later_milestones(result["training"])
+        epochs, milestones = map(result["training"].get, ("epochs", "milestones"))
+        if isinstance(epochs, int) and isinstance(milestones, list | tuple):
+            within = [n for n in milestones if not (isinstance(n, int) and n > epochs)]
+            result["training"]["milestones"] = within
     return result
-
-
-def _drop_later_milestones(training: dict[str, Any]) -> None:
-    """Let a recipe's own milestones be no hindrance to fewer epochs."""
-    last, milestones = training["epochs"], training.get("milestones")
-    if isinstance(last, int) and isinstance(milestones, list | tuple):
-        within = [epoch for epoch in milestones if not (isinstance(epoch, int) and epoch > last)]
-        training["milestones"] = within
 
 
 def from_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,15 +194,17 @@ def _places() -> dict[str, set[str]]:
 
 def without_places(recipe: Recipe) -> Recipe:
     """`recipe` to give away: of the files and folders in it no more than their names."""
-    data, model = recipe.data, recipe.model
+    data, model, taught = recipe.data, recipe.model, recipe.distillation
     if not data.name.startswith("hf:"):
         data = data.but(name=Path(data.name).resolve().name or data.name)
     if model.name == "pretrained":
         model = model.but(weights=Path(model.weights).name)
-    teacher = Path(recipe.distillation.teacher).name
-    recipe = recipe.but(distillation=recipe.distillation.but(teacher=teacher))
-    augmentation = recipe.augmentation.but(also=tuple(map(_by_file, recipe.augmentation.also)))
-    recipe = recipe.but(data=data, model=model, augmentation=augmentation)
+    recipe = recipe.but(
+        data=data,
+        model=model,
+        distillation=taught.but(teacher=Path(taught.teacher).name),
+        augmentation=recipe.augmentation.but(also=tuple(map(_by_file, recipe.augmentation.also))),
+    )
     return recipe.but(**{table: _by_file(getattr(recipe, table)) for table in KINDS})
 
 

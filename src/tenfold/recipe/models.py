@@ -3,21 +3,25 @@
 Tables that name a part (model, optimizer, schedule, loss) have the fields of the part's signature.
 """
 
+import itertools
 import os
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    ValidationInfo,
+    field_validator,
+)
 
-from tenfold.recipe.combinations import combinations
-from tenfold.registry import SHIPPED, Options, PartOptions, find_part
+from tenfold.own_parts import OWN
+from tenfold.registry import SHIPPED, Condition, Options, PartOptions, find_part
 from tenfold.validation import expected
 
-Normalisation = Literal["standardise", "unit", "symmetric", "given", "pretrained"]
-Precision = Literal["float32", "bf16", "fp16", "auto"]
-Views = Literal["one", "mirror", "six"]
-NormStatistics = Literal["kept", "learnt"]
 Count = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,9 +32,9 @@ DEFAULTS = {"model": "cnn", "optimizer": "sgd", "schedule": "cosine", "loss": "c
 KINDS = {"model": "network", "optimizer": "optimizer", "schedule": "schedule", "loss": "loss"}
 
 
-def part_of(table: str, value: Any) -> PartOptions:
+def _part_of(table: str, value: Any) -> PartOptions:
     """The options that a table of the recipe is: `value` as it is, or checked against the part it
-    names. Raises PydanticCustomError where it names none, and ValidationError."""
+    names."""
     if isinstance(value, PartOptions):
         return value
     if not isinstance(value, Mapping):
@@ -42,60 +46,19 @@ def part_of(table: str, value: Any) -> PartOptions:
     return find_part(kind, name).options.model_validate(value)
 
 
-def _part(table: str) -> Any:
-    return BeforeValidator(lambda value: part_of(table, value))
-
-
-def _rising(shares: tuple[float, ...]) -> tuple[float, ...]:
-    if list(shares) != sorted(shares) or not all(0 <= share <= 1 for share in shares):
-        raise expected("rising numbers from 0 to 1")
-    return shares
-
-
-def _data_name(name: str) -> str:
-    if not name:
-        raise expected("the name or path of a data set")
-    if re.search("[\0-\x1f]", name):
-        raise expected(
-            "a name without control characters (in TOML, a Windows path goes into single quotes)"
-        )
-    return name
-
-
 def _absolute(path: str) -> str:
     """So that a run can be resumed and evaluated anywhere."""
     return os.path.abspath(os.path.expanduser(path)) if path else ""
 
 
-def _folder_name(name: str) -> str:
-    """A name that `runs/<name>` can have on every platform."""
-    if not name.isprintable() or not name.strip(" .") or set(name) & set('/\\:*?"<>|'):
-        raise expected("the name that a folder may have")
-    return name
-
-
-def _zero_or_side(side: int) -> int:
-    if side and not 8 <= side <= 1024:
-        raise expected("0 or 8 to 1024")
-    return side
-
-
-def _window(ends: tuple[float, ...]) -> tuple[float, ...]:
-    if ends and (len(ends) != 2 or ends[0] >= ends[1]):
-        raise expected("two rising numbers such as [0, 4095], or []", found=list(ends))
-    return ends
-
-
-def _stage(trains: str) -> str:
-    if not re.fullmatch(r"head|all|last [1-9]\d* (block|layer)s?", trains):
-        raise expected("'head', 'all', or such as 'last 3 blocks' and 'last 30 layers'")
-    return trains
+def _rises(shares: tuple[float, ...]) -> bool:
+    return list(shares) == sorted(shares) and all(0 <= share <= 1 for share in shares)
 
 
 class DataOptions(Options):
     """Which images are trained on."""
 
-    name: Annotated[str, AfterValidator(_data_name)] = "cifar10"
+    name: str = "cifar10"
     """A known data set (`cifar10`, `cifar100`, `digits`) or the path of a folder or file."""
     train_size: Count = 0
     """Number of training images, drawn evenly over the classes; 0 takes all."""
@@ -108,12 +71,14 @@ class DataOptions(Options):
     corrections: Annotated[str, AfterValidator(_absolute)] = ""
     """A CSV file of corrected labels (`id,label,action`, as the error explorer of a page writes
     it), by which the training images alone are changed; empty for none."""
-    image_size: Annotated[int, AfterValidator(_zero_or_side)] = 0
+    image_size: int = 0
     """Side of the square images in pixels; 0 chooses from the data."""
-    window: Annotated[tuple[FiniteFloat, ...], AfterValidator(_window)] = ()
+    window: tuple[FiniteFloat, ...] = ()
     """`[low, high]`: the values that become black and white in files of more than eight bits; of
     DICOM, after its rescaling. [] finds one for the data set, and takes a DICOM file's own."""
-    normalisation: Normalisation = "standardise"
+    normalisation: Literal["standardise", "unit", "symmetric", "given", "pretrained"] = (
+        "standardise"
+    )
     """Pixels to mean 0 and deviation 1, to [0, 1] (`unit`), to [-1, 1] (`symmetric`), by a `given`
     mean and deviation, or as a `pretrained` network was given its own."""
     mean: tuple[float, ...] = ()
@@ -121,16 +86,24 @@ class DataOptions(Options):
     std: tuple[float, ...] = ()
     """The deviations that go with `mean`."""
 
-    @model_validator(mode="after")
-    def _is_given(self) -> Self:
+    def _conditions(self) -> Iterator[Condition]:
+        yield "name", self.name, "the name or path of a data set"
+        words = "a name without control characters (in TOML, a Windows path has single quotes)"
+        yield "name", not re.search("[\0-\x1f]", self.name), words
+        yield "image_size", not self.image_size or 8 <= self.image_size <= 1024, "0 or 8 to 1024"
+        rises = len(self.window) == 2 and self.window[0] < self.window[1]
+        yield "window", rises or not self.window, "two rising numbers such as [0, 4095], or []"
         number = 3 * (self.normalisation == "given")
-        wanted = "{} where data.normalisation is 'given', and [] elsewhere"
-        if len(self.mean) != number or not all(0 <= mean <= 1 for mean in self.mean):
-            words = wanted.format("three numbers from 0 to 1")
-            raise expected(words, key="mean", found=self.mean)
-        if len(self.std) != number or not all(std > 0 for std in self.std):
-            raise expected(wanted.format("three numbers above 0"), key="std", found=self.std)
-        return self
+        words = "{} where data.normalisation is 'given', and [] elsewhere"
+        holds = len(self.mean) == number and all(0 <= mean <= 1 for mean in self.mean)
+        yield "mean", holds, words.format("three numbers from 0 to 1")
+        holds = len(self.std) == number and all(std > 0 for std in self.std)
+        yield "std", holds, words.format("three numbers above 0")
+
+
+_Augmentation = Annotated[
+    PartOptions, BeforeValidator(lambda value: _part_of("augmentation", value))
+]
 
 
 class AugmentationOptions(Options):
@@ -166,18 +139,14 @@ class AugmentationOptions(Options):
     """Beta parameter of mixup (Zhang et al. 2018)."""
     cutmix: NotNegative = 0.0
     """Beta parameter of CutMix (Yun et al. 2019); with mixup too, each batch takes one of them."""
-    also: tuple[Annotated[PartOptions, _part("augmentation")], ...] = ()
+    also: tuple[_Augmentation, ...] = ()
     """Augmentations of one's own, one after the other, such as `{name = "my.py:invert"}`: after
     those above, and before mixup and CutMix."""
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.alternate and not self.flip:
-            raise expected("false where flip is false", key="alternate", found=True)
-        if self.trivialaugment and self.randaugment_ops:
-            words = "false where randaugment_ops is above 0"
-            raise expected(words, key="trivialaugment", found=True)
-        return self
+    def _conditions(self) -> Iterator[Condition]:
+        yield "alternate", self.flip or not self.alternate, "false where flip is false"
+        both = self.trivialaugment and self.randaugment_ops
+        yield "trivialaugment", not both, "false where randaugment_ops is above 0"
 
 
 class TrainingOptions(Options):
@@ -193,12 +162,12 @@ class TrainingOptions(Options):
     """Parts in which a batch is computed, one after the other, to save memory."""
     sizes: tuple[Side, ...] = ()
     """Sides in pixels to which images are shrunk at first, one after the other."""
-    sizes_until: Annotated[tuple[float, ...], AfterValidator(_rising)] = ()
+    sizes_until: tuple[float, ...] = ()
     """Shares of the steps at which each of `sizes` ends; after the last, images are whole."""
     select: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the images that an epoch trains on: once each was seen, those that had the highest
     loss; 1 for all."""
-    freeze_from: Annotated[tuple[float, ...], AfterValidator(_rising)] = ()
+    freeze_from: tuple[float, ...] = ()
     """Shares of the steps from which the first block of the network, the first two and so on stay
     as they are."""
     clip_norm: NotNegative = 0.0
@@ -222,7 +191,7 @@ class TrainingOptions(Options):
     milestones: tuple[int, ...] = ()
     """Epochs after which the weights are evaluated as if training ended there, which a constant
     rate makes the same as separate runs."""
-    precision: Precision = "float32"
+    precision: Literal["float32", "bf16", "fp16", "auto"] = "float32"
     """Arithmetic of the network: float32, or bf16 or fp16 with float32 weights; `auto` takes bf16
     where the processor computes in it, and float32 elsewhere."""
     compile: bool = False
@@ -234,15 +203,13 @@ class TrainingOptions(Options):
     """Whether a compiled training on a GPU keeps to algorithms that give the same bits each time;
     false takes those that were the fastest when tried."""
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if not 1 <= self.accumulate <= self.batch_size // 2:
-            words = "1 or more, and at most half the batch size"
-            raise expected(words, key="accumulate", found=self.accumulate)
-        if len(self.sizes_until) != len(self.sizes):
-            words = f"as many numbers as training.sizes, which has {len(self.sizes)}"
-            raise expected(words, key="sizes_until", found=self.sizes_until)
-        return self
+    def _conditions(self) -> Iterator[Condition]:
+        words = "1 or more, and at most half the batch size"
+        yield "accumulate", 1 <= self.accumulate <= self.batch_size // 2, words
+        yield "sizes_until", _rises(self.sizes_until), "rising numbers from 0 to 1"
+        yield "freeze_from", _rises(self.freeze_from), "rising numbers from 0 to 1"
+        words = f"as many numbers as training.sizes, which has {len(self.sizes)}"
+        yield "sizes_until", len(self.sizes_until) == len(self.sizes), words
 
 
 class DistillationOptions(Options):
@@ -260,7 +227,7 @@ class DistillationOptions(Options):
 class StageOptions(Options):
     """A part of the training of a pretrained network, in which some of it stays as it is."""
 
-    trains: Annotated[str, AfterValidator(_stage)] = "all"
+    trains: str = "all"
     """`head` alone, on features that are computed once; the head and `last 3 blocks` or `last 30
     layers` of the network, whose other norms keep their statistics; or `all`."""
     epochs: Count = 0
@@ -269,28 +236,28 @@ class StageOptions(Options):
     """Learning rate of the head; 0 for optimizer.lr."""
     layer_decay: float = 1.0
     """What the rate is multiplied by from each block of the network to the one before it."""
-    norms: NormStatistics = "kept"
+    norms: Literal["kept", "learnt"] = "kept"
     """Whether batch norms that learn keep the means and deviations that the network came with, on
     which all its weights rely, or learn those of these images too."""
     views: Annotated[int, Field(ge=1)] = 1
     """Versions of each image that features are computed of where the head trains alone: one is
     the image as it is, and each further one is mirrored, shifted, coloured and enlarged."""
 
-    @model_validator(mode="after")
-    def _fits_what_trains(self) -> Self:
-        head = self.trains == "head"
-        if self.layer_decay != 1 and (head or not 0 < self.layer_decay < 1):
-            words = "above 0 and at most 1, and 1 where the head trains alone"
-            raise expected(words, key="layer_decay", found=self.layer_decay)
-        if self.views > 1 and not head:
-            raise expected("1, or more where trains is 'head'", key="views", found=self.views)
-        return self
+    def _conditions(self) -> Iterator[Condition]:
+        words = "'head', 'all', or such as 'last 3 blocks' and 'last 30 layers'"
+        known = re.fullmatch(r"head|all|last [1-9]\d* (block|layer)s?", self.trains)
+        yield "trains", known, words
+        decays = self.trains != "head" and 0 < self.layer_decay < 1
+        words = "above 0 and at most 1, and 1 where the head trains alone"
+        yield "layer_decay", self.layer_decay == 1 or decays, words
+        one = self.views == 1 or self.trains == "head"
+        yield "views", one, "1, or more where trains is 'head'"
 
 
 class EvaluationOptions(Options):
     """How a trained network looks at an image."""
 
-    views: Views = "one"
+    views: Literal["one", "mirror", "six"] = "one"
     """As it is; or with its mirror image; or both of them also shifted by a pixel each way."""
     views_below: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Images of which one view is surer than this are not looked at again."""
@@ -298,12 +265,9 @@ class EvaluationOptions(Options):
     """Say beside the accuracy what it is as in training: with dropout, and batch norm on the
     statistics of each batch. Some published results were measured so."""
 
-    @model_validator(mode="after")
-    def _has_one_view(self) -> Self:
-        if self.training_mode and self.views != "one":
-            words = "false unless evaluation.views is 'one'"
-            raise expected(words, key="training_mode", found=True)
-        return self
+    def _conditions(self) -> Iterator[Condition]:
+        one = self.views == "one" or not self.training_mode
+        yield "training_mode", one, "false unless evaluation.views is 'one'"
 
 
 class Recipe(Options):
@@ -313,24 +277,18 @@ class Recipe(Options):
     Recipe(seed=3, training=TrainingOptions(epochs=2))
     """
 
-    name: Annotated[str, AfterValidator(_folder_name)] = "custom"
+    name: str = "custom"
     """Name of the folder that its runs lie in; that of the file unless given."""
     description: str = ""
     """What it is, in a few words."""
     seed: Count = 0
     """Seed of the weights, the order, the augmentation and everything else that is random."""
     data: DataOptions = DataOptions()
-    model: Annotated[PartOptions, _part("model")] = Field(
-        default_factory=lambda: part_of("model", {})
-    )
+    model: PartOptions = Field(default_factory=lambda: _part_of("model", {}))
     augmentation: AugmentationOptions = AugmentationOptions()
-    optimizer: Annotated[PartOptions, _part("optimizer")] = Field(
-        default_factory=lambda: part_of("optimizer", {})
-    )
-    schedule: Annotated[PartOptions, _part("schedule")] = Field(
-        default_factory=lambda: part_of("schedule", {})
-    )
-    loss: Annotated[PartOptions, _part("loss")] = Field(default_factory=lambda: part_of("loss", {}))
+    optimizer: PartOptions = Field(default_factory=lambda: _part_of("optimizer", {}))
+    schedule: PartOptions = Field(default_factory=lambda: _part_of("schedule", {}))
+    loss: PartOptions = Field(default_factory=lambda: _part_of("loss", {}))
     training: TrainingOptions = TrainingOptions()
     distillation: DistillationOptions = DistillationOptions()
     stages: tuple[StageOptions, ...] = ()
@@ -346,13 +304,75 @@ class Recipe(Options):
         """All fields as plain JSON values; `recipe_from_dict` reads them back."""
         return self.model_dump(mode="json", serialize_as_any=True)
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        for path, holds, words in combinations(self):
-            if not holds:
-                found: Any = self
-                for key in path.split("."):
-                    found = getattr(found, key)
-                shown = f"{len(found)} of them" if path == "stages" else found
-                raise expected(words, key=path, found=shown)
-        return self
+    @field_validator(*KINDS, mode="before")
+    @classmethod
+    def _names_a_part(cls, value: Any, info: ValidationInfo) -> PartOptions:
+        return _part_of(str(info.field_name), value)
+
+    def _conditions(self) -> Iterator[Condition]:
+        """Which fields of different tables go together."""
+        # `runs/<name>` must be a folder on every platform.
+        is_folder = self.name.isprintable() and self.name.strip(" .")
+        free = not set(self.name) & set('/\\:*?"<>|')
+        yield "name", is_folder and free, "the name that a folder may have"
+        model, training, stages = self.model, self.training, self.stages
+        is_pretrained = model.name == "pretrained"
+        words = "another than 'pretrained' unless model.name is 'pretrained'"
+        yield "data.normalisation", is_pretrained or self.data.normalisation != "pretrained", words
+        words = "[] (--set stages=[]) unless model.name is 'pretrained'"
+        yield "stages", is_pretrained or not stages, words
+        if stages:
+            words = "empty where there are stages"
+            yield "training.milestones", not training.milestones, words
+            yield "distillation.teacher", not self.distillation.teacher, words
+            words = "0 where there are stages"
+            yield "training.time_limit_seconds", not training.time_limit_seconds, words
+        if stages and all(stage.trains == "head" for stage in stages):
+            words = "off where the head trains alone, on features that are computed before"
+            for name in ("cutout", "random_erasing", "mixup", "cutmix", "also"):
+                yield f"augmentation.{name}", not getattr(self.augmentation, name), words
+        has_norms = model.part.muon and getattr(model, "norm", "batch") != "none"
+        words = "another than muon, which is for convolutions that a norm follows"
+        yield "optimizer.name", has_norms or self.optimizer.name != "muon", words
+        if model.name == "speedrun":
+            seen = (size - model.whitening_size + 1 for size in training.sizes)
+            words = "sizes that the model can halve as often as it has widths"
+            yield "training.sizes", all(size >> len(model.widths) for size in seen), words
+        words = f"empty with the model {model.name}, which takes images of one size"
+        yield "training.sizes", model.part.any_size or not training.sizes, words
+        no_smoothing = self.loss.name == "cross_entropy" or not training.label_smoothing
+        yield "training.label_smoothing", no_smoothing, "0 unless loss.name is 'cross_entropy'"
+        if training.milestones:
+            yield from self._conditions_of_milestones()
+
+    def _conditions_of_milestones(self) -> Iterator[Condition]:
+        training, first = self.training, self.training.milestones[0]
+        within = (0, *training.milestones, training.epochs + 1)
+        words = f"rising numbers from 1 to training.epochs, which is {training.epochs}"
+        yield "training.milestones", all(a < b for a, b in itertools.pairwise(within)), words
+        holds = self.schedule.name == "constant" and self.schedule.warmup_epochs <= first
+        words = (
+            "empty unless schedule.name is 'constant', with no warm-up after the first milestone, "
+            "and early_stopping and the time limit are 0, since only then is a milestone the same "
+            "as a run of its own"
+        )
+        none = training.early_stopping == training.time_limit_seconds == 0
+        yield "training.milestones", holds and none, words
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a recipe's TOML file, by which editors complete and check."""
+    schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    schema |= Recipe.model_json_schema()
+    own = {"properties": {"name": {"type": "string", "pattern": f"^({OWN})$"}}}
+    schema["$defs"]["PartOptions"] = {"type": "object", **own, "required": ["name"]}
+    for table, kind in KINDS.items():
+        parts = []
+        for name in SHIPPED[kind]:
+            part = find_part(kind, name).options.model_json_schema()
+            schema["$defs"] |= part.pop("$defs", {})
+            if name != DEFAULTS[table]:
+                part["required"] = ["name"]
+            parts.append(part)
+        schema["properties"][table] = {"anyOf": [*parts, {"$ref": "#/$defs/PartOptions"}]}
+    return schema

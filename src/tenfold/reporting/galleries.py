@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.data.checksums import changed_array
-from tenfold.data.images import Dataset, Images
+from tenfold.data.images import Dataset, Images, changed_array
 from tenfold.data.sources import is_known
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions

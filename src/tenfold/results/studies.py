@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from tenfold.errors import TenfoldError, counted
 from tenfold.formatting import percent
@@ -162,18 +162,8 @@ class Curves(Fact):
     @field_validator("*", mode="before")
     @classmethod
     def _without_values(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is None:
-            gaps = (None,) * len(info.data.get("epochs", ()))
-            return {"mean": gaps, "low": gaps, "high": gaps}
-        return value
-
-    @model_validator(mode="after")
-    def _of_one_length(self) -> Self:
-        bands = (self.train_accuracy, self.validation_accuracy, self.train_loss)
-        sides = [side for b in (*bands, self.validation_loss) for side in (b.mean, b.low, b.high)]
-        if any(len(side) != len(self.epochs) for side in sides):
-            raise ValueError(f"curves with {len(self.epochs)} values, one an epoch")
-        return self
+        gaps = (None,) * len(info.data.get("epochs", ()))
+        return {"mean": gaps, "low": gaps, "high": gaps} if value is None else value
 
 
 class VariantSummary(Fact):
@@ -219,8 +209,7 @@ class Comparison(Difference):
     """A variant against the baseline at the end of training.
 
     p_holm: corrected for there being other comparisons. mcnemar_p: of the runs with the first seed
-    that both have, None where they share none. num_images, num_own: how many images all runs
-    predicted, and the most that one did.
+    that both have, None where they share none.
     """
 
     variant: str
@@ -229,8 +218,6 @@ class Comparison(Difference):
     p_holm: float
     mcnemar_p: float | None = None
     sentence: str
-    num_images: int = Field(0, exclude=True)
-    num_own: int = Field(0, exclude=True)
 
 
 class Machine(Fact):

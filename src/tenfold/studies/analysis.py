@@ -1,24 +1,28 @@
-"""A study's runs summed up in one file, summary.json: what tables, figures and pages read."""
+"""A study's runs summed up in one file, summary.json: what tables, figures and pages read.
 
-import functools
+Numbers come first, then the sentences that these bear.
+"""
+
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.errors import counted
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.runs import END, Run
+from tenfold.formatting import listed, percent
 from tenfold.results.facts import finite
 from tenfold.results.runs import Epoch
 from tenfold.results.studies import (
+    VERDICTS,
     Band,
     Comparison,
     Curves,
-    Difference,
     Estimate,
     Failure,
     Point,
@@ -28,16 +32,23 @@ from tenfold.results.studies import (
     Verdict,
 )
 from tenfold.run import RunFolder
-from tenfold.studies.findings import describe_findings
+from tenfold.studies.definition import command_of
 from tenfold.studies.finished import StudyRuns, VariantRuns, are_of_same_images, read_study_runs
-from tenfold.studies.planning import command_of
 from tenfold.studies.statistics import (
     describe_difference,
+    has_fallen,
     holm,
     mcnemar_p,
     summarise,
     welch_difference,
 )
+from tenfold.studies.takeover import origin_of
+
+OVERFITTING = 0.05
+"""How far training accuracy must be above validation accuracy to be called overfitting."""
+
+Rights = dict[int, tuple[NDArray[np.str_], NDArray[np.bool_]]]
+"""By seed, ids (N,), sorted, and whether the image's prediction is right."""
 
 
 def summarise_study(folder: Path) -> StudySummary:
@@ -153,14 +164,13 @@ def _describe_curves(runs: Sequence[Run]) -> Curves | None:
             high=tuple(max(v, default=math.nan) for v in known),
         )
 
-    if not numbers:
-        return None
     names = ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss")
-    return Curves(epoch=tuple(numbers), **{name: band(attrgetter(name)) for name in names})
+    bands = {name: band(attrgetter(name)) for name in names}
+    return Curves(epoch=tuple(numbers), **bands) if numbers else None
 
 
 def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
-    """Every other variant whose predictions can be matched with the baseline's, in their order.
+    """Every other variant with predictions of the images that the baseline predicted, in order.
 
     Raises TenfoldError where predictions can't be read.
     """
@@ -168,54 +178,41 @@ def compare_with_baseline(study: StudyRuns) -> list[Comparison]:
     theirs = _rights(baseline, study.split) if baseline else {}
     if baseline is None or not theirs:
         return []
-    tests: list[tuple[VariantRuns, Difference, dict[str, Any]]] = []
+    pairs = []
     for variant in study.variants:
         runs = [*variant.runs.values(), *baseline.runs.values()]
-        if variant is baseline or not are_of_same_images(runs):
-            continue
-        ours = _rights(variant, study.split)
-        known = [own for own, _ in (*ours.values(), *theirs.values())]
-        ids = functools.reduce(
-            lambda a, b: a if np.array_equal(a, b) else np.intersect1d(a, b), known
+        if variant is not baseline and are_of_same_images(runs):
+            ours = _rights(variant, study.split)
+            ids = [ids for ids, _ in (*ours.values(), *theirs.values())]
+            if ours and all(np.array_equal(ids[0], others) for others in ids):
+                pairs.append((variant, ours))
+    tests = [welch_difference(_stacked(ours), _stacked(theirs)) for _, ours in pairs]
+    corrected = holm([found.p for found in tests])
+    comparisons = []
+    for (variant, ours), found, p in zip(pairs, tests, corrected, strict=True):
+        seed = min(set(ours) & set(theirs), default=None)
+        sentence = describe_difference(
+            found,
+            variant=variant.label,
+            baseline=baseline.label,
+            p_holm=p,
+            num_comparisons=len(tests),
         )
-        if ours and len(ids):
-            first, second = (
-                {seed: right[np.searchsorted(own, ids)] for seed, (own, right) in side.items()}
-                for side in (ours, theirs)
-            )
-            seed = min(set(first) & set(second), default=None)
-            facts = {
-                "mcnemar_p": None if seed is None else mcnemar_p(first[seed], second[seed]),
-                "num_images": len(ids),
-                "num_own": max(map(len, known)),
-            }
-            found = welch_difference(np.stack([*first.values()]), np.stack([*second.values()]))
-            tests.append((variant, found, facts))
-    corrected = holm([found.p for _, found, _ in tests])
-    return [
-        Comparison(
+        comparison = Comparison(
             variant=variant.label,
             baseline=baseline.label,
             epoch=variant.last_epoch,
-            p_holm=p_holm,
-            sentence=describe_difference(
-                found,
-                variant=variant.label,
-                baseline=baseline.label,
-                p_holm=p_holm,
-                num_comparisons=len(tests),
-            ),
+            p_holm=p,
+            mcnemar_p=None if seed is None else mcnemar_p(ours[seed][1], theirs[seed][1]),
+            sentence=sentence,
             **found.to_dict(),
-            **facts,
         )
-        for (variant, found, facts), p_holm in zip(tests, corrected, strict=True)
-    ]
+        comparisons.append(comparison)
+    return comparisons
 
 
-def _rights(
-    variant: VariantRuns, split: str
-) -> dict[int, tuple[NDArray[np.str_], NDArray[np.bool_]]]:
-    """Of each seed whose run kept its predictions, ids (N,), sorted, and whether it is right."""
+def _rights(variant: VariantRuns, split: str) -> Rights:
+    """Of each seed whose run kept its predictions."""
     found = {}
     for seed, run in variant.runs.items():
         path, predictions = RunFolder(run.folder).predictions(split), run.answers.get(split)
@@ -225,3 +222,113 @@ def _rights(
             ids, first = np.unique(predictions.ids, return_index=True)
             found[seed] = ids, predictions.right[first]
     return found
+
+
+def _stacked(rights: Rights) -> NDArray[np.bool_]:
+    return np.stack([right for _, right in rights.values()])
+
+
+def describe_findings(study: StudyRuns, summary: StudySummary) -> Iterator[str]:
+    """Sentences on what came out best, what was published, epochs and overfitting.
+
+    What is missing or did not reproduce, `reporting.study.story` says from the summary.
+    """
+    if not study.runs:
+        yield "No run is finished, so there is nothing to compare."
+        return
+    if study.split == "validation":
+        yield (
+            "The data has no test split: every result here is of the validation images, which may "
+            "have been used to choose among models."
+        )
+    for variant in study.variants:
+        if not are_of_same_images([*variant.runs.values()]) and variant.runs:
+            yield (
+                f"The runs of {variant.label} saw different images, since their data were changed "
+                "in between; train them again."
+            )
+    yield from _describe_best(summary)
+    yield from _describe_missing_comparisons(study, summary)
+    verdicts = Counter(claim.point.verdict for claim in summary.published)
+    parts = [f"{verdicts[key]} {text}" for key, text in VERDICTS.items() if verdicts[key]]
+    parts += [f"{verdicts[None]} not measured"] if verdicts[None] else []
+    if parts:
+        yield f"Of {counted(verdicts.total(), 'published result')}: {listed(parts)}."
+    for variant in study.variants:
+        yield from _describe_peak(study, variant)
+    yield from _describe_overfitting(study)
+    if num_reused := sum(origin_of(RunFolder(run.folder)) is not None for run in study.runs):
+        was_or_were = "was" if num_reused == 1 else "were"
+        yield (
+            f"{num_reused:,} of {counted(len(study.runs), 'run')} {was_or_were} taken over from "
+            "elsewhere, where recipe, seed and images were the same."
+        )
+
+
+def _describe_best(summary: StudySummary) -> Iterator[str]:
+    ends = [(v.label, end, end.ours) for v in summary.variants if (end := v.end) and end.ours]
+    if not ends:
+        return
+    label, point, ours = max(ends, key=lambda end: end[2].mean)
+    epochs = {end.epoch for _, end, _ in ends}
+    after = f" after {counted(point.epoch, 'epoch')}" if len(epochs) == 1 else ""
+    over = counted(ours.n, "seed") if ours.interval_over == "seeds" else "images, one seed"
+    verb = "has" if len(ends) == 1 else "ends highest, with"
+    yield f"{label} {verb} a {summary.split} accuracy of {ours.in_words}{after}, over {over}."
+
+
+def _describe_missing_comparisons(study: StudyRuns, summary: StudySummary) -> Iterator[str]:
+    """Which differences could not be tested, and why."""
+    finished = [variant.label for variant in study.variants if variant.runs]
+    baseline = study.plan.baseline
+    compared = {baseline, *(comparison.variant for comparison in summary.comparisons)}
+    left_out = [label for label in finished if label not in compared]
+    if baseline is None or len(finished) < 2 or not left_out:
+        return
+    if baseline not in finished:
+        yield f"{baseline}, the baseline, has no finished run, so nothing is compared."
+    else:
+        yield (
+            f"{listed(left_out)} can't be compared with {baseline}: their runs kept no "
+            f"predictions of the same {study.split} images."
+        )
+
+
+def _describe_peak(study: StudyRuns, variant: VariantRuns) -> Iterator[str]:
+    """Where the mean accuracy over the epochs is highest, and whether it has fallen since."""
+    epochs = [*variant.milestones, END]
+    by_epoch = [variant.accuracies(study.split, epoch=epoch) for epoch in epochs]
+    seeds = sorted(set.intersection(*map(set, by_epoch)))
+    if len(epochs) < 2 or not seeds:
+        return
+    values = np.array([[found[seed] for seed in seeds] for found in by_epoch])
+    means = values.mean(axis=1)
+    peak, last = int(means.argmax()), variant.last_epoch
+    end = percent(means[-1])
+    best = f"{variant.label} peaks at {percent(means[peak])} after {counted(epochs[peak], 'epoch')}"
+    if peak == len(epochs) - 1:
+        yield f"{variant.label} is still at its best after {counted(last, 'epoch')}, with {end}."
+    elif not has_fallen(values, num_images=variant.num_images(study.split)):
+        yield f"{best}; that it is at {end} after {last} may be chance."
+    else:
+        one = " in the one run there is" if len(seeds) == 1 else ""
+        yield f"{best} and has fallen to {end} after {last}{one}: more epochs hurt."
+
+
+def _describe_overfitting(study: StudyRuns) -> Iterator[str]:
+    """By how much training accuracy ends above validation accuracy, the widest gap first."""
+    gaps = {}
+    for variant in study.variants:
+        ends = [run.epochs[-1] for run in variant.runs.values() if run.epochs]
+        found = [e.train_accuracy - v for e in ends if (v := e.validation_accuracy) is not None]
+        if known := [gap for gap in found if math.isfinite(gap)]:
+            gaps[variant.label] = math.fsum(known) / len(known)
+    ordered = sorted(gaps, key=lambda label: -gaps[label])
+    wide = [f"{100 * gaps[v]:.1f} points with {v}" for v in ordered if gaps[v] >= OVERFITTING]
+    rest = [label for label in gaps if gaps[label] < OVERFITTING]
+    less = f"; by less than {100 * OVERFITTING:.0f} points with {listed(rest)}" if rest else ""
+    if wide:
+        yield (
+            "Overfitting: at the end training accuracy is above validation accuracy by "
+            f"{listed(wide)}{less}."
+        )

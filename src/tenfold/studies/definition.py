@@ -9,25 +9,24 @@ import importlib.resources
 import itertools
 import logging
 import re
-import tomllib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from tenfold.errors import TenfoldError
-from tenfold.recipe import Recipe, load_recipe, shipped_recipes
+from tenfold.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes
 from tenfold.recipe.load import checked, parse_toml, read_text
 from tenfold.registry import Options
-from tenfold.results.studies import PlannedTrial
+from tenfold.results.studies import PlannedTrial, read_plan
 from tenfold.validation import expected, nearest
 
 logger = logging.getLogger("tenfold")
 
-LONGEST_NAME = 100
-"""Characters of a trial's name; file systems allow 255 bytes, and paths have other parts too."""
+LONGEST_NAME = 87
+"""Characters of a folder's name ahead of its seed; file systems allow 255 bytes."""
 
 
 class Trial(PlannedTrial):
@@ -60,10 +59,9 @@ def folder_name(label: str) -> str:
     """
     text = re.sub(r",? ", "-", label)
     safe = re.sub(r"[^A-Za-z0-9.,=_+\[\]-]+", "-", text)
-    room = LONGEST_NAME - len(",seed=10000")
-    if safe != text or len(safe) > room:
+    if safe != text or len(safe) > LONGEST_NAME:
         digest = hashlib.sha256(label.encode(errors="surrogatepass")).hexdigest()[:8]
-        safe = f"{safe[: room - 9]}-{digest}"
+        safe = f"{safe[: LONGEST_NAME - 9]}-{digest}"
     return safe
 
 
@@ -133,14 +131,12 @@ class Variant(Options):
 def _told_apart(variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
     if not variants:
         raise expected("at least one table")
-    by_folder: dict[str, str] = {}
-    for label in (variant.label for variant in variants):
-        folder = folder_name(label).casefold()
-        if (other := by_folder.get(folder)) is not None:
-            raise expected(
-                f"tables with different labels ({label!r} has the same folder as {other!r})"
-            )
-        by_folder[folder] = label
+    labels: dict[str, str] = {}
+    for variant in variants:
+        other = labels.setdefault(folder_name(variant.label).casefold(), variant.label)
+        if other is not variant.label:
+            same = f"{variant.label!r} has the same folder as {other!r}"
+            raise expected(f"tables with different labels ({same})")
     return variants
 
 
@@ -172,9 +168,6 @@ class Study(Options):
         return self
 
 
-_TELLING_KEYS = set(Study.model_fields) - set(Recipe.model_fields)
-
-
 def shipped_studies() -> dict[str, str]:
     """The text of every study that comes with tenfold, by name."""
     folder = importlib.resources.files("tenfold.studies") / "shipped"
@@ -190,25 +183,24 @@ def choose_study(name_or_path: str, grid: Sequence[str] = ()) -> Study:
     TenfoldError for anything that doesn't fit.
     """
     shipped, recipes, path = shipped_studies(), shipped_recipes(), Path(name_or_path)
-    is_file = path.suffix in (".toml", ".json") and path.is_file()
-    values: Mapping[str, Any] = {}
-    source = f"{name_or_path}.toml" if name_or_path in shipped else str(path)
-    if name_or_path in shipped:
-        values = parse_toml(shipped[name_or_path], source)
+    is_shipped, is_file = name_or_path in shipped, path.is_file()
+    values: dict[str, Any] = {}
+    if is_shipped:
+        values = parse_toml(shipped[name_or_path], f"{name_or_path}.toml")
     elif is_file and path.suffix == ".toml":
-        values = parse_toml(read_text(path), source)
-    is_study = bool(_TELLING_KEYS & set(values))
+        values = parse_toml(read_text(path), str(path))
+    is_study = bool((Study.model_fields.keys() - Recipe.model_fields.keys()) & values.keys())
     if is_study and not grid:
+        source = f"{name_or_path}.toml" if is_shipped else str(path)
         study = checked(Study, {"name": path.stem, **values}, source=source)
-        if name_or_path in shipped:
-            return study
-        places = [
-            v.recipe if v.recipe in recipes or not Path(v.recipe).suffix else path.parent / v.recipe
-            for v in study.variants
-        ]
-        beside = zip(study.variants, places, strict=True)
-        return study.but(variants=tuple(v.but(recipe=str(place)) for v, place in beside))
-    if name_or_path in recipes or (is_file and not is_study):
+
+        def placed(recipe: str) -> str:
+            is_name = is_shipped or recipe in recipes or not Path(recipe).suffix
+            return recipe if is_name else str(path.parent / recipe)
+
+        return study.but(variants=tuple(v.but(recipe=placed(v.recipe)) for v in study.variants))
+    is_recipe = is_file and not is_study and path.suffix in (".toml", ".json")
+    if name_or_path in recipes or is_recipe:
         return grid_study(name_or_path, grid)
     if is_study:
         raise TenfoldError(
@@ -233,16 +225,13 @@ def grid_study(recipe: str, grid: Sequence[str] = ()) -> Study:
         {"label": label or name, "recipe": recipe, "overrides": overrides}
         for overrides, label in combine(grid).items()
     ]
-    values = {
-        "title": f"{name} by {' and '.join(_words_for(keys))}" if grid else name,
-        "question": f"How does the accuracy of {name} depend on {' and '.join(keys)}?"
-        if grid
-        else f"How accurate is {name}, and how much does the seed change it?",
-        "variants": variants,
-        "name": name,
-        "baseline": variants[0]["label"] if len(variants) > 1 else "",
-    }
-    return checked(Study, values, source="--grid")
+    title, question = name, f"How accurate is {name}, and how much does the seed change it?"
+    if grid:
+        title = f"{name} by {' and '.join(_words_for(keys))}"
+        question = f"How does the accuracy of {name} depend on {' and '.join(keys)}?"
+    baseline = variants[0]["label"] if len(variants) > 1 else ""
+    values = {"title": title, "question": question, "variants": variants, "name": name}
+    return checked(Study, {**values, "baseline": baseline}, source="--grid")
 
 
 def adjust(study: Study, *, seeds: int | None = None, overrides: Sequence[str] = ()) -> Study:
@@ -286,12 +275,12 @@ def combine(grid: Sequence[str]) -> dict[tuple[str, ...], str]:
     """
     choices = [_parse_item(item) for item in grid]
     keys = [values[0].partition("=")[0] for values in choices]
-    for key, count in Counter(keys).items():
-        if count > 1:
-            raise TenfoldError(f"--grid has {key} {count} times; give all its values in one item.")
+    if repeated := [key for key, count in Counter(keys).items() if count > 1]:
+        raise TenfoldError(f"--grid has {repeated[0]} twice; give all its values in one item.")
     words, found = _words_for(keys), {}
     for overrides in itertools.product(*choices):
-        values = [_readable(override.partition("=")[2]) for override in overrides]
+        values = [override.partition("=")[2].strip("\"'") for override in overrides]
+        values = [{"true": "on", "false": "off"}.get(value, value) for value in values]
         found[overrides] = ", ".join(map(" ".join, zip(words, values, strict=True)))
     return found
 
@@ -307,41 +296,79 @@ def _words_for(keys: Sequence[str]) -> list[str]:
     return [shorten(key) if short[shorten(key)] == 1 else re.sub(r"[._]", " ", key) for key in keys]
 
 
-def _readable(value: str) -> str:
-    """A value as TOML writes it, for people."""
-    if value[:1] in "\"'" and value[-1:] == value[:1]:
-        value = value[1:-1]
-    return {"true": "on", "false": "off"}.get(value, value)
+STRING = r"""(?:"[^"]*"|'[^']*')"""
+LIST = rf"\[(?:[^][\"']|{STRING})*\]"
+NESTED = rf"\[(?:[^][\"']|{STRING}|{LIST})*\]"
+VALUE = rf" *(?:{STRING}|{NESTED}|\{{[^{{}}]*\}}|[^][{{}}\"', ][^][{{}},]*)"
+"""A value of a grid: commas are only in brackets and quotes."""
 
 
 def _parse_item(item: str) -> list[str]:
     """The overrides that a grid item such as `key=a,b` stands for."""
-    key, equals, text = (part.strip() for part in item.partition("="))
-    values = _split_values(text)
-    if not equals or not all(key.split(".")) or values is None:
+    key, _, text = (part.strip() for part in item.partition("="))
+    values = [value.strip() for value in re.findall(VALUE, text)]
+    has_form = re.fullmatch(f"{VALUE} *(,{VALUE} *)*", text) is not None
+    if not has_form or not all(key.split(".")):
         raise TenfoldError(
             f"--grid {item!r} must have the form key=value,value, such as optimizer.lr=0.1,0.2; "
             "put values that hold commas into brackets or quotes."
         )
     if key == "seed":
         raise TenfoldError(f"--grid {item!r} sets the seed; say how many with --seeds instead.")
-    for value, count in Counter(values).items():
-        if count > 1:
-            raise TenfoldError(f"--grid {item!r} has {value} {count} times; once will do.")
+    if repeated := [value for value, count in Counter(values).items() if count > 1]:
+        raise TenfoldError(f"--grid {item!r} has {repeated[0]} twice; once will do.")
     return [f"{key}={value}" for value in values]
 
 
-def _split_values(text: str) -> list[str] | None:
-    """`text` at the commas that are in no TOML value; None where brackets or quotes stay open."""
-    values, value = [], ""
-    for piece in text.split(","):
-        value = f"{value},{piece}" if value else piece.lstrip()
-        whole = re.fullmatch(r"[^][{}\"', ][^][{},]*", value) is not None
-        with contextlib.suppress(tomllib.TOMLDecodeError):
-            whole = whole or bool(tomllib.loads(f"value = {value}"))
-        if whole:
-            values.append(value.strip())
-            value = ""
-        elif not value:
-            return None
-    return None if value else values
+def load_trials(study: Study) -> list[Trial]:
+    """Every variant with each of its seeds, and their recipes.
+
+    Raises TenfoldError where a value doesn't fit, where two trials are the same, which would be one
+    result counted twice, and where a published result is of an epoch that no run comes to.
+    """
+    found: dict[Recipe, Trial] = {}
+    for variant in study.variants:
+        overrides = (*study.overrides, *variant.overrides)
+        for seed in range(variant.seeds or study.seeds):
+            try:
+                recipe = load_recipe(variant.recipe, [*overrides, f"seed={seed}"])
+            except TenfoldError as error:
+                raise TenfoldError(f"{variant.label}: {error}") from error
+            trial = trial_of(variant.label, overrides, seed, recipe)
+            if (same := found.setdefault(recipe, trial)) is not trial:
+                raise TenfoldError(
+                    f"The trials {same.trial} and {trial.trial} are the same; leave out one."
+                )
+        _require_evaluated(variant, recipe)
+    return [*found.values()]
+
+
+def _require_evaluated(variant: Variant, recipe: Recipe) -> None:
+    """Raise TenfoldError where a published result is of an epoch or mode that isn't evaluated."""
+    epochs = (0, recipe.training.epochs, *recipe.training.milestones)
+    for published in variant.published:
+        missing = ""
+        if published.epoch not in epochs:
+            missing = f"epoch {published.epoch}; add it to training.milestones"
+        elif published.training_mode and not recipe.evaluation.training_mode:
+            missing = "training mode; set evaluation.training_mode = true"
+        if missing:
+            raise TenfoldError(
+                f"{variant.label}: a published result is of what this recipe does not measure, "
+                f"{missing}."
+            )
+
+
+def command_of(folder: Path) -> str | None:
+    """The command that repeats the study in `folder`, where that is a shipped one unchanged."""
+    plan = read_plan(folder)
+    if plan.name not in shipped_studies():
+        return None
+    most = 1 + max((trial.seed for trial in plan.trials), default=0)
+    shipped = choose_study(plan.name)
+    with contextlib.suppress(TenfoldError):  # Of a version whose recipes were others.
+        planned = {t.trial: without_words(recipe_from_dict(t.recipe)) for t in plan.trials}
+        for flags, study in (("", shipped), (f" --seeds {most}", adjust(shipped, seeds=most))):
+            if planned == {t.trial: without_words(t.loaded) for t in load_trials(study)}:
+                return f"tenfold study {plan.name}{flags}"
+    return None

@@ -1,24 +1,23 @@
-"""The finished runs of a study, by variant and seed."""
+"""The finished runs of a study, by variant and seed; and any runs as a study."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tenfold.evaluation.runs import END, Run
+from tenfold.evaluation.runs import END, Run, read_run
 from tenfold.formatting import listed
 from tenfold.recipe.dotted import as_texts
-from tenfold.results.runs import read_epochs, read_provenance, read_result
-from tenfold.results.studies import Machine, PlannedTrial, PlannedVariant, StudyPlan, read_plan
-from tenfold.run import RunFolder
-from tenfold.studies.records import Record, read_records, run_of
+from tenfold.results.studies import Machine, PlannedVariant, StudyPlan, read_plan
+from tenfold.studies.running import Record, read_records
 
 
 @dataclass(frozen=True, eq=False)
 class VariantRuns:
-    """A variant of a study, what was planned and what is finished; recipe: its first trial's."""
+    """A variant of a study, what was planned and what is finished, by seed; recipe: its first
+    trial's."""
 
     planned: PlannedVariant
     recipe: Mapping[str, Any]
@@ -39,8 +38,7 @@ class VariantRuns:
     @property
     def milestones(self) -> list[int]:
         """The epochs on the way after which a run was evaluated, or is to be."""
-        planned = self.recipe.get("training", {}).get("milestones") or []
-        epochs = {int(epoch) for epoch in planned}
+        epochs = {int(epoch) for epoch in self.recipe.get("training", {}).get("milestones") or []}
         epochs.update(*(run.milestones for run in self.runs.values()))
         return sorted(epoch for epoch in epochs if epoch < self.last_epoch)
 
@@ -57,10 +55,10 @@ class VariantRuns:
     @property
     def typical(self) -> Run | None:
         """The evaluated run in the middle, so that nothing is shown on the luckiest seed."""
-        scored = [
+        scored = sorted(
             (run.shown_scores.accuracy, seed) for seed, run in self.runs.items() if run.shown_scores
-        ]
-        return self.runs[sorted(scored)[len(scored) // 2][1]] if scored else None
+        )
+        return self.runs[scored[len(scored) // 2][1]] if scored else None
 
     def num_images(self, split: str) -> int | None:
         """How many images `split` has, as its first run that knows says."""
@@ -96,22 +94,18 @@ class StudyRuns:
 def read_study_runs(folder: Path) -> StudyRuns:
     """The study in `folder`, with the runs that are finished by now.
 
-    Plans without variants, as tenfold 0.1 wrote them, have one for each combination of overrides.
     Raises TenfoldError where there is no study, or where a file of it is damaged.
     """
     plan = read_plan(folder)
-    trials: dict[str, list[PlannedTrial]] = {variant.label: [] for variant in plan.variants}
-    for trial in plan.trials:
-        label = trial.variant or ", ".join(trial.overrides)
-        trials.setdefault(label or str(trial.recipe.get("name") or "the recipe"), []).append(trial)
     records = read_records(folder, plan.trials)
     variants = []
-    for variant in plan.variants or [PlannedVariant(label=label) for label in trials]:
-        planned = trials[variant.label]
+    for variant in plan.variants:
+        planned = [trial for trial in plan.trials if trial.variant == variant.label]
         runs = {
-            trial.seed: _read_run(run_of(folder, trial.trial), trial)
+            # Of large data, the predictions of all runs together may not fit into memory.
+            trial.seed: replace(read_run(folder / record.run), label=trial.trial, answers={})
             for trial in sorted(planned, key=lambda trial: trial.seed)
-            if trial.trial in records and records[trial.trial].status == "finished"
+            if (record := records.get(trial.trial)) and record.status == "finished"
         }
         recipe = planned[0].recipe if planned else {}
         variants.append(VariantRuns(variant, recipe, len(planned), runs))
@@ -120,18 +114,6 @@ def read_study_runs(folder: Path) -> StudyRuns:
         plan=plan.model_copy(update={"name": name, "title": plan.title or name}),
         variants=tuple(variants),
         failed=tuple(record for record in records.values() if record.status == "failed"),
-    )
-
-
-def _read_run(run: RunFolder, trial: PlannedTrial) -> Run:
-    return Run(
-        folder=run.path,
-        label=trial.trial,
-        recipe=trial.recipe,
-        provenance=read_provenance(run.provenance),
-        epochs=read_epochs(run.metrics, run.timings),
-        result=read_result(run.result),
-        answers={},  # Predictions are read where they are compared.
     )
 
 
@@ -150,37 +132,31 @@ def as_study(runs: Sequence[Run]) -> StudyRuns:
     A run that repeats recipe, data and seed of another is a variant of its own: counted as one
     more seed, it would make the result look surer than it is.
     """
-    by_recipe: dict[tuple[str, int], dict[int, Run]] = {}
+    groups: dict[tuple[str, int], dict[int, Run]] = {}
     for run in runs:
-        key, number = _recipe_without_seed(run), 0
-        while (run.seed or 0) in by_recipe.get((key, number), {}):
+        recipe = {key: value for key, value in run.recipe.items() if key != "seed"}
+        key = json.dumps([recipe, run.data_name, dict(run.data.checksums)], sort_keys=True)
+        seed, number = run.seed or 0, 0
+        while seed in groups.get((key, number), {}):
             number += 1
-        by_recipe.setdefault((key, number), {})[run.seed or 0] = run
-    groups = [*by_recipe.values()]
-    labels = _labels([next(iter(group.values())) for group in groups])
+        groups.setdefault((key, number), {})[seed] = run
+    firsts = [next(iter(group.values())) for group in groups.values()]
+    labels = _labels(firsts)
     variants = tuple(
-        VariantRuns(
-            PlannedVariant(label=label), next(iter(group.values())).recipe, len(group), group
-        )
-        for label, group in zip(labels, groups, strict=True)
+        VariantRuns(PlannedVariant(label=label), first.recipe, len(group), group)
+        for label, first, group in zip(labels, firsts, groups.values(), strict=True)
     )
     title = listed(labels) if len(labels) <= 3 else f"{len(labels)} recipes compared"
     baseline = labels[0] if len(labels) > 1 else None
     return StudyRuns(StudyPlan(title=title, baseline=baseline, trials=()), variants, ())
 
 
-def _recipe_without_seed(run: Run) -> str:
-    recipe = {key: value for key, value in run.recipe.items() if key != "seed"}
-    return json.dumps([recipe, run.data_name, dict(run.data.checksums)], sort_keys=True)
-
-
 def _labels(firsts: Sequence[Run]) -> list[str]:
     """Each recipe's name, with what sets it apart from others of the same name."""
-    names = [str(run.recipe.get("name") or run.label) for run in firsts]
-    recipes = [as_texts(run.recipe) for run in firsts]
+    recipes = [(str(run.recipe.get("name") or run.label), as_texts(run.recipe)) for run in firsts]
     labels = []
-    for name, recipe, run in zip(names, recipes, firsts, strict=True):
-        namesakes = [other for other, theirs in zip(recipes, names, strict=True) if theirs == name]
+    for (name, recipe), run in zip(recipes, firsts, strict=True):
+        namesakes = [other for theirs, other in recipes if theirs == name]
         differing = [
             f"{key.rpartition('.')[2]} {value}"
             for key, value in recipe.items()

@@ -1,26 +1,42 @@
-"""Trials, each trained in a run folder of its own, resumable: `run_study`."""
+"""Trials, each trained in a run folder of its own, resumable: `run_study`.
+
+A study's folder holds its plan, `study.json`, and `runs/<trial>`; the run folders are its record.
+"""
 
 import contextlib
+import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from tenfold import engine
 from tenfold.errors import HeldError, InterruptedRunError, TenfoldError, counted
 from tenfold.files import read_json, write_json
 from tenfold.interruption import leaving_at_once
 from tenfold.locks import LOCK_FILES, hold, is_held, wait_until_free
+from tenfold.recipe import recipe_from_dict
+from tenfold.recipe.dotted import flatten
 from tenfold.recipe.own_code import write_recipe
+from tenfold.results.runs import read_provenance, read_result
+from tenfold.results.studies import (
+    PlannedTrial,
+    PlannedVariant,
+    PublishedResult,
+    StudyPlan,
+    read_plan,
+)
 from tenfold.run import RunFolder
-from tenfold.studies.definition import Study, Trial
-from tenfold.studies.planning import agree_on_plan, load_trials, require_folder_of
-from tenfold.studies.records import FAILURE, Record, read_records, run_of
-from tenfold.studies.takeover import remove_unfinished_copies, take_over
+from tenfold.studies.definition import Study, Trial, load_trials, trial_of
+from tenfold.studies.takeover import origin_of, take_over
 
 logger = logging.getLogger("tenfold")
+
+FAILURE = "failure.json"
+"""The file in a run folder that says why its run failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +66,10 @@ class RunOptions:
         threads: if it was begun with other ones.
         """
         path, threads = run.path.resolve(), threads or self.share_of_cores
-        fixed = ("train", str(path / run.recipe.name), "--folder", str(path), "--json")
-        computes = ("--threads", str(threads)) if threads is not None else ()
-        more = (*options, "--skip-broken") if self.skip_broken else options
-        arguments = (*fixed, "--no-report", *computes, *more)
-        return engine.Item(name, arguments, path, threads or engine.num_cores())
+        arguments = ["train", str(path / run.recipe.name), "--folder", str(path), "--json"]
+        arguments += ["--no-report", *(["--threads", str(threads)] if threads else []), *options]
+        arguments += ["--skip-broken"] if self.skip_broken else []
+        return engine.Item(name, tuple(arguments), path, threads or engine.num_cores())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +84,26 @@ class StudyOptions(RunOptions):
     retry_failed: bool = False
     reuse: tuple[Path, ...] = ()
     part: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a trial ended.
+
+    run: its run folder, seen from the study's folder. error: why it failed. splits: the accuracy on
+    each split that was evaluated, as `{"test": {"accuracy": 0.75}}`; empty where it failed. reused:
+    the run folder that it was taken over from, None where it was trained here.
+    """
+
+    trial: str
+    overrides: tuple[str, ...]
+    seed: int
+    run: str
+    status: Literal["finished", "failed"]
+    error: str | None = None
+    splits: dict[str, dict[str, float]] = field(default_factory=dict)
+    training_seconds: float | None = None
+    reused: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,19 +130,13 @@ class StudyOutcome:
 
 
 class StudyReporter(Protocol):
-    """Told how a study goes."""
+    """Told how a study goes: which of its trials have no result, and of each that is trained when
+    it starts, what its `tenfold train --json` prints, and how it ended."""
 
-    def study_started(self, trials: Sequence[Trial], to_train: Sequence[Trial]) -> None:
-        """Of all its `trials`, those `to_train` have no result."""
-
-    def trial_started(self, trial: Trial) -> None:
-        """A trial is about to be trained."""
-
-    def trial_told(self, trial: Trial, event: Mapping[str, Any]) -> None:
-        """Its `tenfold train --json` has printed `event`."""
-
-    def trial_ended(self, trial: Trial, record: Record) -> None:
-        """A trial is over, finished or failed."""
+    def study_started(self, trials: Sequence[Trial], to_train: Sequence[Trial]) -> None: ...
+    def trial_started(self, trial: Trial) -> None: ...
+    def trial_told(self, trial: Trial, event: Mapping[str, Any]) -> None: ...
+    def trial_ended(self, trial: Trial, record: Record) -> None: ...
 
 
 def run_study(
@@ -154,6 +183,23 @@ def run_study(
     return outcome
 
 
+def require_folder_of(what: str, folder: Path, *, plan: str, left: Sequence[str]) -> None:
+    """Raise TenfoldError where `folder` is something else, such as a run folder or a home.
+
+    plan: the file that says what it is. left: what a process may leave that died before that.
+    """
+    if not folder.exists() or (folder / plan).exists():
+        return
+    if not folder.is_dir():
+        raise TenfoldError(f"{folder} is not a folder; give another --folder.")
+    others = [p.name for p in folder.iterdir() if p.name not in left and p.suffix != ".tmp"]
+    if others:
+        raise TenfoldError(
+            f"{folder} holds other things than a {what}, such as {min(others)}; give another "
+            "--folder."
+        )
+
+
 @contextlib.contextmanager
 def _holding(folder: Path, part: tuple[int, int] | None) -> Iterator[None]:
     """Hold a study, or a part of it beside drivers of other parts, as its only driver."""
@@ -167,6 +213,101 @@ def _holding(folder: Path, part: tuple[int, int] | None) -> Iterator[None]:
                 "another folder."
             )
         yield
+
+
+def agree_on_plan(folder: Path, study: Study, trials: Sequence[Trial]) -> list[Trial]:
+    """Write `folder/study.json`, or bring the one that is there up to date; the trials to run.
+
+    More trials may come to those that are there. These keep the description that they had, so that
+    rewording a recipe stops nothing. Raises TenfoldError, with the difference, where a trial that
+    is there would be dropped or changed.
+    """
+    path = folder / "study.json"
+    planned = read_plan(folder).trials if path.exists() else ()
+    before = {trial.trial: _known_recipe(trial.recipe) for trial in planned}
+    agreed = []
+    for trial in trials:
+        if old := before.get(trial.trial):
+            recipe = trial.loaded.but(description=old.get("description", ""))
+            trial = trial_of(trial.variant, trial.overrides, trial.seed, recipe)
+        agreed.append(trial)
+    now = {trial.trial: trial.recipe for trial in agreed}
+    differences = [
+        f"it has the trial {name}, which was not asked for now"
+        for name in before
+        if name not in now
+    ]
+    changes = {name: describe_change(before[name], now[name]) for name in before.keys() & now}
+    differences += [f"in its trial {name}, {change}" for name, change in changes.items() if change]
+    if differences:
+        raise TenfoldError(
+            f"The study in {folder} is another one: {min(differences)}; give another --folder, or "
+            "repeat the command that began it."
+        )
+    variants = [
+        PlannedVariant(
+            label=variant.label,
+            published=tuple(
+                PublishedResult(**each.model_dump() | {"epoch": each.epoch or None})
+                for each in variant.published
+            ),
+        )
+        for variant in study.variants
+    ]
+    plan = StudyPlan(
+        **study.model_dump(include={"name", "title", "question", "limits"}),
+        baseline=study.baseline or None,
+        variants=tuple(variants),
+        trials=tuple(agreed),
+    )
+    if not path.exists() or read_json(path) != plan.to_dict():
+        plan.write(path)
+    return agreed
+
+
+def _known_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A planned recipe with fields that have come to the schema since; as it is, where it can't be
+    loaded now."""
+    try:
+        return recipe_from_dict(recipe).to_dict()
+    except TenfoldError:
+        return recipe
+
+
+def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """The first field in which two recipes differ, in words; None where they are the same."""
+    before, now = (flatten(json.loads(json.dumps(recipe))) for recipe in (old, new))
+    for key in before | now:
+        if before.get(key) != now.get(key):
+            return f"{key} was {before.get(key)!r} and is {now.get(key)!r} now"
+    return None
+
+
+def run_of(folder: Path, trial: str) -> RunFolder:
+    """The run folder of the trial of that name in the study in `folder`."""
+    return RunFolder(folder / "runs" / trial)
+
+
+def read_records(folder: Path, trials: Iterable[PlannedTrial]) -> dict[str, Record]:
+    """The record of each of the `trials` that is over, by its name; a damaged result is a failure,
+    and a damaged note of a failure nothing."""
+    found = {}
+    for trial in trials:
+        run, error = run_of(folder, trial.trial), None
+        with contextlib.suppress(TenfoldError, KeyError, TypeError):
+            error = str(read_json(run.path / FAILURE)["error"])
+        try:
+            result = read_result(run.result) if run.is_finished() else None
+        except TenfoldError as damaged:
+            result, error = None, str(damaged)
+        where = (trial.trial, trial.overrides, trial.seed, f"runs/{trial.trial}")
+        if result is not None:
+            splits = {key: {"accuracy": m.accuracy} for key, m in result.splits.items()}
+            seconds, origin = result.training.training_seconds, origin_of(run)
+            found[trial.trial] = Record(*where, "finished", None, splits, seconds, origin)
+        elif error is not None:
+            found[trial.trial] = Record(*where, "failed", error)
+    return found
 
 
 class _Driver:
@@ -189,7 +330,8 @@ class _Driver:
     def take_over(self) -> int:
         """Take finished runs from elsewhere for what has to be trained; how many there were."""
         runs, options = self._folder / "runs", self._options
-        remove_unfinished_copies(runs)
+        for copy in runs.glob(".*.tmp"):  # What a kill left of runs that were being taken over.
+            shutil.rmtree(copy, ignore_errors=True)
         if not options.reuse:
             return 0
         wanted = self.to_train()
@@ -218,7 +360,14 @@ class _Driver:
             self._options.item(name, run, threads=begun_with(run, self._options.threads))
             for name, run in ((trial.trial, runs[trial.trial]) for trial in to_train)
         ]
-        _note_other_threads(items, [*runs.values()])
+        finished = {_threads_of(run) for run in runs.values() if run.is_finished()} - {None}
+        if finished and items and finished != {item.threads for item in items}:
+            logger.warning(
+                "Finished runs of this study were computed with other --threads than the others "
+                "will be, on which results depend a little; repeat the command with --threads %s "
+                "to have all alike.",
+                " or ".join(sorted(map(str, finished))),
+            )
         if self._reporter is not None:
             self._reporter.study_started([*self._trials.values()], to_train)
         wait_until_free([item.folder for item in items])
@@ -260,22 +409,6 @@ def begun_with(run: RunFolder, asked: int | None) -> int | None:
 
 
 def _threads_of(run: RunFolder) -> int | None:
-    with contextlib.suppress(TenfoldError, KeyError, TypeError, ValueError):
-        return int(read_json(run.provenance)["threads"])
+    with contextlib.suppress(TenfoldError):
+        return read_provenance(run.provenance).threads
     return None
-
-
-def _note_other_threads(items: Sequence[engine.Item], runs: Sequence[RunFolder]) -> None:
-    """Tell of it where `items` will compute with other threads than finished `runs`."""
-    finished = {_threads_of(run) for run in runs if items and run.is_finished()} - {None}
-    to_come = {item.threads for item in items}
-    if finished and len(finished | to_come) > 1:
-        before, now = (" or ".join(sorted(map(str, numbers))) for numbers in (finished, to_come))
-        logger.warning(
-            "Finished runs of this study were computed with --threads %s, and the others will be "
-            "with %s, on which their results depend a little; repeat the command with --threads "
-            "%s to have all alike.",
-            before,
-            now,
-            before,
-        )

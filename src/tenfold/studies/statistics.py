@@ -1,4 +1,4 @@
-"""What numbers over seeds and pictures allow one to say: intervals, tests and plain sentences."""
+"""What numbers over seeds and images allow one to say: intervals, tests and sentences."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ LEVEL = 0.05
 def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Estimate:
     """Mean, deviation and interval of `values`, one a seed.
 
-    num_pictures: says that the values are shares of so many pictures. The interval is Student's
+    num_pictures: says that the values are shares of so many images. The interval is Student's
     over the seeds, cut off at 0 and, for shares, at 1. A single share gets Wilson's interval over
-    the pictures; a single value of another kind has none, and both ends are the value. Raises
+    the images; a single value of another kind has none, and both ends are the value. Raises
     ValueError where there are no values.
     """
     if not values:
@@ -29,7 +29,7 @@ def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Es
     low, high, sd = mean, mean, None
     if n > 1:
         sd = float(np.std(values, ddof=1))
-        half = student_quantile(n - 1) * sd / math.sqrt(n)
+        half = _student_quantile(n - 1) * sd / math.sqrt(n)
         low, high = max(0.0, mean - half), mean + half
         high = min(1.0, high) if num_pictures else high
     elif num_pictures:
@@ -40,21 +40,20 @@ def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Es
     )
 
 
-def student_quantile(degrees: float, *, share: float = 1 - LEVEL / 2) -> float:
-    """The value that a Student variable with these degrees of freedom stays below with `share`."""
+def _student_quantile(degrees: float, *, share: float = 1 - LEVEL / 2) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, share))
 
 
-def has_fallen(values: NDArray[np.float64], *, num_pictures: int | None = None) -> bool:
+def has_fallen(values: NDArray[np.float64], *, num_images: int | None = None) -> bool:
     """Whether accuracies are lower at the end than at their peak, beyond what chance allows.
 
     values: (E, S) shares, after each of E epochs for each of S seeds. The peak is where their mean
     is highest; since it was chosen among E - 1 epochs, the one-sided level of 5 % is divided by
     that (Bonferroni). The noise is what is left after an effect for each epoch and each seed.
-    For one seed it is that of drawing `num_pictures` anew for each epoch, which is too much, as
-    these share their pictures; False where their number is not known.
+    For one seed it is that of drawing `num_images` anew for each epoch, which is too much, as
+    these share their images; False where their number is not known.
     """
     num_epochs, num_seeds = values.shape
     means = values.mean(axis=1)
@@ -63,18 +62,18 @@ def has_fallen(values: NDArray[np.float64], *, num_pictures: int | None = None) 
         noise = values - means[:, None] - values.mean(axis=0) + values.mean()
         degrees: float = (num_epochs - 1) * (num_seeds - 1)
         variance = 2 * float((noise**2).sum()) / degrees / num_seeds
-    elif num_pictures:
+    elif num_images:
         degrees = math.inf
-        variance = sum(float(p * (1 - p)) for p in (means.max(), means[-1])) / num_pictures
+        variance = sum(float(p * (1 - p)) for p in (means.max(), means[-1])) / num_images
     else:
         return False
-    return fall > student_quantile(degrees, share=share) * math.sqrt(variance)
+    return fall > _student_quantile(degrees, share=share) * math.sqrt(variance)
 
 
 def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Two-sided p of McNemar's test that two classifiers are right equally often.
 
-    first, second: (N,) bool, whether each is right on the same N pictures. Exact: pictures that
+    first, second: (N,) bool, whether each is right on the same N images. Exact: images that
     one alone gets right fall to either side like a fair coin (McNemar 1947).
     """
     from scipy.special import bdtr
@@ -99,30 +98,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def welch_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
-    """How much more often `first` is right than `second`, over seeds and pictures.
+    """How much more often `first` is right than `second`, over seeds and images.
 
     first, second: (S1, N) and (S2, N) bool, whether each seed of a model is right on the same N
-    pictures. Welch's t interval of the difference of the mean accuracies, to whose variance that
-    over the pictures is added; with thousands of them, it counts as known in the degrees of
-    freedom (Welch 1947). What seed and picture share counts twice, so intervals are a little wide
+    images. Welch's t interval of the difference of the mean accuracies, to whose variance that
+    over the images is added; with thousands of them, it counts as known in the degrees of
+    freedom (Welch 1947). What seed and image share counts twice, so intervals are a little wide
     rather than narrow: in simulations those of 3 to 10 seeds a side cover 94 to 99 %, those with
-    two seeds on a side 91 %. Raises ValueError where the pictures differ in number or there are
+    two seeds on a side 91 %. Raises ValueError where the images differ in number or there are
     none.
     """
     from scipy.special import stdtr
 
     if first.ndim != 2 or first.shape[1:] != second.shape[1:] or not (first.size and second.size):
-        raise ValueError(f"shapes {first.shape} and {second.shape} must be (seeds, same pictures)")
-    by_picture = first.mean(axis=0) - second.mean(axis=0)
+        raise ValueError(f"shapes {first.shape} and {second.shape} must be (seeds, same images)")
+    by_image = first.mean(axis=0) - second.mean(axis=0)
     difference = float(first.mean() - second.mean())
-    variance, degrees = float(by_picture.var()) / len(by_picture), math.inf
+    variance, degrees = float(by_image.var()) / len(by_image), math.inf
     if min(len(first), len(second)) > 1:
         parts = [(side.mean(axis=1).var(ddof=1) / len(side), len(side)) for side in (first, second)]
         variance += float(sum(part for part, _ in parts))
         uncertainty = float(sum(part**2 / (seeds - 1) for part, seeds in parts))
         degrees = variance**2 / uncertainty if uncertainty else math.inf
     error = math.sqrt(variance)
-    half = student_quantile(degrees) * error
+    half = _student_quantile(degrees) * error
     no_variance = math.inf if difference else 0.0
     distance = abs(difference) / error if error else no_variance
     return Difference(

@@ -1,22 +1,18 @@
 """Finished runs of equal recipes, taken over from other folders instead of trained again."""
 
 import contextlib
-import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, replacing, write_json
 from tenfold.locks import LOCK_FILES
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.results.runs import read_provenance, read_result
-from tenfold.run import RunFolder, describe_environment
+from tenfold.run import RunFolder
 from tenfold.studies.definition import Trial, without_words
-
-logger = logging.getLogger("tenfold")
 
 ORIGIN = "reused.json"
 """The file in a run folder that says where it was taken over from."""
@@ -29,9 +25,8 @@ def take_over(
 
     places: folders of studies, or of runs. A run counts if its recipe is the same in all but name
     and description, and if its images are those that the recipe stands for now; equal recipes
-    and seeds give equal results. Of another tenfold or torch than this one that need not be so,
-    which a warning says. Files are linked where they can be. Raises TenfoldError for a place that
-    holds no runs.
+    and seeds give equal results. Files are linked where they can be. Raises TenfoldError for a
+    place that holds no runs.
     """
     from tenfold.evaluation.loading import load_data, photo_size
 
@@ -48,7 +43,6 @@ def take_over(
             dataset = load_data(recipe, skip_broken=skip_broken)
             data[key] = dict(dataset.checksums), dataset.test is not None
         if _is_made_with(run, *data[key]):
-            _warn_of_versions(run)
             _copy(run, target)
             num_taken += 1
     return num_taken
@@ -60,26 +54,18 @@ def origin_of(run: RunFolder) -> str | None:
     return str(read_json(path)["from"]) if path.exists() else None
 
 
-def remove_unfinished_copies(runs: Path) -> None:
-    """Remove what a kill left of runs that were being taken over."""
-    for path in runs.glob(".*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _finished_runs(places: Sequence[Path]) -> dict[Recipe, RunFolder]:
     """The finished runs in `places` by their recipes; of several equal ones the first."""
     found: dict[Recipe, RunFolder] = {}
     for place in places:
-        if (place / "recipe.json").exists():
-            candidates = [place]
-        elif (place / "study.json").exists():
-            candidates = sorted(path.parent for path in place.glob("runs/*/recipe.json"))
-        else:
+        is_study = (place / "study.json").exists()
+        files = sorted(place.glob("runs/*/recipe.json" if is_study else "recipe.json"))
+        if not files and not is_study:
             raise TenfoldError(
                 f"--reuse {place} is neither the folder of a study nor that of a run; give one "
                 "such as studies/epochs or runs/cnn/1."
             )
-        for run in map(RunFolder, candidates):
+        for run in (RunFolder(path.parent) for path in files):
             with contextlib.suppress(TenfoldError):  # A damaged run is trained again.
                 if run.is_finished():
                     recipe = recipe_from_dict(read_json(run.recipe))
@@ -89,30 +75,10 @@ def _finished_runs(places: Sequence[Path]) -> dict[Recipe, RunFolder]:
 
 def _is_made_with(run: RunFolder, known: dict[str, str], has_test: bool) -> bool:
     """Whether `run` saw the images of these checksums, and was evaluated on a test there is."""
-    try:
-        checksums = read_provenance(run.provenance).data.checksums
-        splits = read_result(run.result).splits
-    except TenfoldError:
-        return False
-    return checksums == known and ("test" in splits or not has_test)
-
-
-def _warn_of_versions(run: RunFolder) -> None:
-    """Say where `run` was made with other code than it would be made with now."""
-
-    def versions(environment: Mapping[str, Any]) -> dict[str, str]:
-        commit = (environment.get("git") or {}).get("commit") or ""
-        version = f"{environment.get('tenfold')} {commit[:7]}".strip()
-        return {"tenfold": version, "torch": str(environment.get("libraries", {}).get("torch"))}
-
-    then, now = versions(read_json(run.provenance)), versions(describe_environment())
-    changed = [f"{name} {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]
-    if changed:
-        logger.warning(
-            "%s was made with %s; its result may not be what it would be today.",
-            run.path,
-            " and ".join(changed),
-        )
+    with contextlib.suppress(TenfoldError):
+        is_evaluated = "test" in read_result(run.result).splits or not has_test
+        return is_evaluated and read_provenance(run.provenance).data.checksums == known
+    return False
 
 
 def _copy(run: RunFolder, target: RunFolder) -> None:
@@ -124,9 +90,9 @@ def _copy(run: RunFolder, target: RunFolder) -> None:
         except OSError:
             shutil.copy2(source, target)
 
-    target.path.parent.mkdir(parents=True, exist_ok=True)
     ignored = shutil.ignore_patterns(*LOCK_FILES, "*.tmp", ORIGIN)
     try:
+        target.path.parent.mkdir(parents=True, exist_ok=True)
         # Files of a run are never changed in place, so links are as good as copies.
         with replacing(target.path) as temporary:
             shutil.copytree(run.path, temporary, ignore=ignored, copy_function=link_or_copy)

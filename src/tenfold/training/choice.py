@@ -10,7 +10,7 @@ from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import install_command
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data, photo_size
-from tenfold.models.weights import has_weights
+from tenfold.models.pretrained import has_weights
 from tenfold.progress import Progress
 from tenfold.recipe import Recipe, load_recipe
 

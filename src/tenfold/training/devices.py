@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -83,8 +84,12 @@ def available_precision(asked: str, *, cpu: bool = False) -> str:
     if not cpu and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # Where bf16 is emulated, it takes longer than float32.
-        native = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+        # Where bf16 is emulated, it takes longer than float32: on an older processor, and where
+        # oneDNN is held to the instructions of one.
+        held = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "ALL"))
+        native = bool(torch.cpu.get_capabilities().get("avx512_bf16")) and (
+            re.search("ALL|DEFAULT|BF16|FP16|AMX|AVX10", held, re.IGNORECASE) is not None
+        )
     return "bf16" if native else "float32"
 
 

@@ -13,8 +13,7 @@ from tenfold.data.splits import TrainingData
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import build_network
 from tenfold.models import Pretrained, Speedrun
-from tenfold.models.pretrained import preprocessing_of
-from tenfold.models.weights import load_weights
+from tenfold.models.pretrained import load_weights, preprocessing_of
 from tenfold.recipe import Recipe
 from tenfold.training.batches import TrainingImages, derive_seed
 from tenfold.training.selection import num_selected

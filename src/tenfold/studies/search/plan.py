@@ -1,17 +1,16 @@
-"""What a search is going to do, in its folder and its storage, so that a resumed one does the same.
+"""What a search is going to do, and the best recipe that it found, as files in its folder.
 
-A search folder:
-
-  search.json     the plan: recipe, ranges, objective, checksums of the data
-  space.toml      the ranges, to be copied and changed
-  trials.db       all trials, unless they are in another storage
-  runs/trial-<n>  the run folder of each trial
-  trials.json     all trials as numbers, for the page and for others
-  best.toml       the best recipe
-  report.html     the page
+search.json     the plan: recipe, ranges, objective, checksums of the data
+space.toml      the ranges, to be copied and changed
+trials.db       all trials, unless they are in another storage
+runs/trial-<n>  the run folder of each trial
+trials.json     all trials as numbers, for the page and for others
+best.toml       the best recipe
+report.html     the page
 """
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,8 @@ from tenfold.errors import TenfoldError, counted
 from tenfold.files import write_text
 from tenfold.recipe import Options, recipe_from_dict
 from tenfold.results.searches import Plan, SearchFile, SearchSummary
-from tenfold.studies.planning import describe_change
+from tenfold.studies.running import describe_change
 from tenfold.studies.search.space import with_values
-
-OWN_STORAGE = "a data base in its folder"
-OWN_FILES = ("search.lock", "space.toml", "trials.db", "trials.db-journal", "trials.db.lock")
-"""What a process that died before the plan was written may leave."""
 
 
 def require_equal_epochs(plan: SearchFile, *, num_train: int | None = None) -> None:
@@ -36,21 +31,16 @@ def require_equal_epochs(plan: SearchFile, *, num_train: int | None = None) -> N
     num_train: images that are trained on, where they have been read.
     """
     training = plan.recipe["training"]
-    for key in ("early_stopping", "time_limit_seconds"):
-        if training[key]:
-            raise TenfoldError(
-                f"A search compares trials after the same epochs, which training.{key} would end "
-                f"at different ones; switch it off with --set training.{key}=0."
-            )
+    keys = [key for key in ("early_stopping", "time_limit_seconds") if training[key]]
     sizes = [e for s in plan.space if s.key == "training.batch_size" for e in s.edges]
-    if num_train is None or not sizes:
-        return
-    largest = max(*sizes, training["batch_size"])
-    if training["min_steps"] > training["epochs"] * (num_train // largest):
+    if sizes and num_train is not None:
+        fewest = training["epochs"] * (num_train // max(*sizes, training["batch_size"]))
+        keys += ["min_steps"] if training["min_steps"] > fewest else []
+    if keys:
         raise TenfoldError(
-            f"A search compares trials after the same epochs, of which training.min_steps = "
-            f"{training['min_steps']} gives more to batches of {largest}; switch it off with --set "
-            "training.min_steps=0, and set training.epochs to what you want."
+            f"A search compares trials after the same epochs, which training.{keys[0]} = "
+            f"{training[keys[0]]} would make different ones; switch it off with --set "
+            f"training.{keys[0]}=0."
         )
 
 
@@ -59,10 +49,10 @@ def write_plan(folder: Path, plan: SearchFile) -> None:
     lines = ["# The ranges of this search; a copy of it, changed, can be given to --space."]
     for setting in plan.space:
         spec = setting.model_dump(mode="json", exclude={"key", "kind"}, exclude_unset=True)
-        spec = {k: v for k, v in spec.items() if v is not None and v is not False}
         # A table on one line, which TOML before 1.1 can read.
-        items = ", ".join(_to_toml({key: value}).strip() for key, value in spec.items())
-        lines.append(f'"{setting.key}" = {{{items}}}')
+        spec = {k: v for k, v in spec.items() if v is not None and v is not False}
+        items = [_to_toml({key: value}).strip() for key, value in spec.items()]
+        lines.append(f'"{setting.key}" = {{{", ".join(items)}}}')
     write_text(folder / "space.toml", "\n".join(lines) + "\n")
     plan.write(folder / "search.json")
 
@@ -79,12 +69,8 @@ def describe_difference(before: Plan, plan: Plan) -> str | None:
         for space in (before.space, plan.space)
     )
     for key in ranges | asked:
-        if key not in asked:
-            return f"it searches {key}, which was not asked for now"
-        if key not in ranges:
-            return f"it does not search {key}"
-        if ranges[key] != asked[key]:
-            return f"the range of {key} is another one than it was"
+        if ranges.get(key) != asked.get(key):
+            return f"the range of {key} is not what it was, or is new"
     if before.checksums != plan.checksums:
         name = plan.recipe["data"]["name"]
         return f"the images of {name} are no longer those that it began with"
@@ -93,11 +79,17 @@ def describe_difference(before: Plan, plan: Plan) -> str | None:
 
 
 def write_best(folder: Path, summary: SearchSummary) -> None:
-    """Write `folder/best.toml`, a recipe for `load_recipe`; nothing where no trial is complete."""
+    """Write `folder/best.toml`, a recipe for `load_recipe`, with files of parts of one's own beside
+    it; nothing where no trial is complete."""
     best, name = summary.best_trial, summary.name
     if best is None:
         return
     recipe = with_values(summary.recipe, best.params, source=f"trial {best.number}")
+    for part in recipe.parts:
+        kept = folder / part.name.rpartition(":")[0]
+        if part.part.code is not None and not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(part.part.code, kept)
     # Its runs are a series of their own, and what the recipe says of itself is no longer so.
     recipe = recipe.but(name=f"{name}-best", description=f"{name} with the values of a search")
     num_trained = counted(len(summary.of_state("complete", "pruned", "failed")), "trial")

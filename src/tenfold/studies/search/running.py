@@ -32,18 +32,20 @@ from tenfold.results.runs import read_epochs
 from tenfold.results.searches import Plan, SearchFile, SearchSummary, read_plan, read_search
 from tenfold.results.searches import Trial as TrialRecord
 from tenfold.run import RunFolder
-from tenfold.studies.planning import require_folder_of
-from tenfold.studies.running import RunOptions
+from tenfold.studies.running import RunOptions, require_folder_of
 from tenfold.studies.search import store
 from tenfold.studies.search.plan import (
-    OWN_FILES,
-    OWN_STORAGE,
     describe_difference,
     require_equal_epochs,
     write_best,
     write_plan,
 )
-from tenfold.studies.search.space import with_values
+from tenfold.studies.search.space import in_its_folder, with_values
+
+OWN_STORAGE = "a data base in its folder"
+
+OWN_FILES = ("search.lock", "space.toml", "trials.db", "trials.db-journal", "trials.db.lock")
+"""What a process that died before the plan was written may leave."""
 
 FAILURES_ALIKE = 3
 """Trials that may fail in the same way, one after the other, before it must be the machine."""
@@ -58,16 +60,12 @@ OWN_FAULTS = (DivergedError.__name__, OutOfMemoryError.__name__)
 
 
 class SearchWatcher(Protocol):
-    """Told of the trials of this driver."""
+    """Told of this driver's trials: one is about to be trained, its `tenfold train --json` has
+    printed an event, it is over; `summary` has it already."""
 
-    def began(self, record: TrialRecord, summary: SearchSummary) -> None:
-        """A trial is about to be trained."""
-
-    def told(self, record: TrialRecord, event: Mapping[str, Any]) -> None:
-        """Its `tenfold train --json` has printed `event`."""
-
-    def ended(self, record: TrialRecord, summary: SearchSummary) -> None:
-        """It is over; `summary` has it already."""
+    def began(self, record: TrialRecord, summary: SearchSummary) -> None: ...
+    def told(self, record: TrialRecord, event: Mapping[str, Any]) -> None: ...
+    def ended(self, record: TrialRecord, summary: SearchSummary) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +127,7 @@ def run_search(
         )
     require_equal_epochs(plan)
     require_folder_of("search", options.folder, plan="search.json", left=OWN_FILES)
-    with leaving_at_once(), store.storage_errors():
+    with in_its_folder(plan.source), leaving_at_once(), store.storage_errors():
         plan = _with_data(plan, options, progress)
         require_writable(options.folder)
         trials = _open_store(plan, options)
@@ -311,8 +309,6 @@ def _open_store(plan: SearchFile, options: SearchOptions) -> store.Store:
     folder, url, is_own = options.folder, options.url, options.storage is None
     shown, file = OWN_STORAGE if is_own else store.without_password(url), folder / "search.json"
     with store.alone(folder, url), store.quiet():
-        if is_own and store.adopt_journal(folder, url):
-            read_plan(folder).model_copy(update={"storage": shown}).write(file)
         is_begun = file.exists()
         if is_begun and (before := read_plan(folder).storage) != shown:
             raise TenfoldError(
@@ -340,11 +336,11 @@ def _open_store(plan: SearchFile, options: SearchOptions) -> store.Store:
         _require_held(folder, store.records_of(study.trials, plan), shown)
         if is_new or not is_begun:
             write_plan(folder, plan.model_copy(update={"storage": shown}))
-        trials = store.Store(study, seed=plan.recipe["seed"], sampler=options.sampler)
-        # From values outside the ranges the sampler learns nothing, since it draws none like them.
-        known = {s.key: stored for s in plan.space if (stored := s.stored(s.own)) is not None}
-        trials.begin(known)
-        return trials
+        if not any(store.BASELINE in trial.user_attrs for trial in study.trials):
+            # Values outside the ranges teach the sampler nothing, since it draws none like them.
+            known = {s.key: stored for s in plan.space if (stored := s.stored(s.own)) is not None}
+            study.enqueue_trial(known, user_attrs={store.BASELINE: True})
+        return store.Store(study, seed=plan.recipe["seed"], sampler=options.sampler)
 
 
 def _require_held(folder: Path, records: Sequence[TrialRecord], place: str) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
 from tenfold.errors import TenfoldError
-from tenfold.own_parts import is_own
+from tenfold.own_parts import code_of_run, is_own, recipe_in
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.recipe.dotted import flatten
 from tenfold.recipe.load import parse_toml, read_text, with_keys
@@ -105,6 +105,15 @@ class Spec(Options):
 
 
 _SPECS = TypeAdapter(dict[str, Spec])
+
+
+def in_its_folder(source: str) -> contextlib.AbstractContextManager[None]:
+    """Within this, files of parts are found as seen from the recipe `source`, as when it was read.
+
+    source: the name or path that the recipe was given by.
+    """
+    path = Path(source)
+    return code_of_run(path.parent) if path.suffix == ".json" else recipe_in(path.parent)
 
 
 def read_space(path: Path, recipe: Recipe) -> Space:

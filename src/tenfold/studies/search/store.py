@@ -20,15 +20,9 @@ from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
-from optuna.storages import (
-    JournalStorage,
-    RDBStorage,
-    RetryHeartbeatStaleTrialCallback,
-    fail_stale_trials,
-)
-from optuna.storages.journal import JournalFileBackend
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import NullPool, create_engine, text
 
@@ -43,21 +37,17 @@ EPOCHS, NUM_VALIDATION = "epochs", "num_validation"
 ENOUGH_FOR_IMPORTANCES = 12
 """Complete trials; with fewer, the shares change from trial to trial."""
 
-BUSY_SECONDS = 120.0
-"""How long to wait for another process to finish what takes it milliseconds."""
+BUSY_SECONDS, SQLITE_SECONDS = 120.0, 60.0
+"""How long to wait for another process that takes a trial, and for one that writes to SQLite."""
 
 BEAT_SECONDS, GRACE_SECONDS = 5, 20
 """Between two signs of life of a trial, and how long it may give none until it counts as dead."""
 
 SERVER_LOCKS = {
     "postgresql": "SELECT pg_advisory_lock(10)",
-    "mysql": "SELECT GET_LOCK('tenfold', -1)",
-    "mariadb": "SELECT GET_LOCK('tenfold', -1)",
+    **dict.fromkeys(("mysql", "mariadb"), "SELECT GET_LOCK('tenfold', -1)"),
 }
 """What lets one driver at a time take a trial from a server; its connection's end is the lock's."""
-
-SQLITE_SECONDS = 60.0
-"""How long SQLite waits while another process writes; its own default is five seconds."""
 
 STARTUP_TRIALS = 3
 """Trials drawn at random before the sampler learns from them; few, since a trial takes minutes
@@ -67,20 +57,18 @@ PRUNING_AFTER = 5
 """Complete trials that there must be before any other is compared with their median."""
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: optuna.samplers.TPESampler(
+    "tpe": lambda seed: TPESampler(
         seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
     ),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
+    "random": lambda seed: RandomSampler(seed=seed),
+    "gp": lambda seed: GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
 }
 """How values are drawn, with a seed."""
 
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
-    "median": lambda _: optuna.pruners.MedianPruner(n_startup_trials=PRUNING_AFTER),
-    "halving": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=max(epochs // 4, 1)
-    ),
-    "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
+    "median": lambda _: MedianPruner(n_startup_trials=PRUNING_AFTER),
+    "halving": lambda epochs: SuccessiveHalvingPruner(min_resource=max(epochs // 4, 1)),
+    "hyperband": lambda epochs: HyperbandPruner(
         min_resource=max(epochs // 4, 1), max_resource=epochs
     ),
     "none": lambda _: optuna.pruners.NopPruner(),
@@ -161,9 +149,8 @@ def alone(folder: Path, url: str = "") -> Iterator[None]:
         if url and file is None:
             with _opening(url):
                 engine = create_engine(url, poolclass=NullPool)
-                if engine.dialect.name in SERVER_LOCKS:
-                    connection = stack.enter_context(engine.connect())
-                    connection.execute(text(SERVER_LOCKS[engine.dialect.name]))
+                if lock := SERVER_LOCKS.get(engine.dialect.name):
+                    stack.enter_context(engine.connect()).execute(text(lock))
         yield
 
 
@@ -183,39 +170,9 @@ def storage_errors() -> Iterator[None]:
         yield
     except optuna.exceptions.StorageInternalError as error:
         raise TenfoldError(
-            f"The storage of the trials failed ({str(error).partition(chr(10))[0]}); mend that and "
-            "run the same command again, which goes on from here."
+            f"The storage of the trials failed ({first_line(error)}); mend that and run the same "
+            "command again, which goes on from here."
         ) from error
-
-
-def is_interrupted(trial: FrozenTrial) -> bool:
-    """Whether the trial's driver ended before the trial did."""
-    return trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
-
-
-def resumes(trial: FrozenTrial) -> int | None:
-    """The number of the interrupted trial that this one does again."""
-    history: list[int] = trial.system_attrs.get("retry_history", [])
-    return history[-1] if history else None
-
-
-def adopt_journal(folder: Path, storage: str) -> bool:
-    """Copy the trials of a search of version 0.1.0, which kept a journal, into `storage`.
-
-    Those that were under way then count as interrupted. Returns whether there was a journal that
-    had not been copied.
-    """
-    journal = folder / "trials.journal"
-    if not journal.exists() or Path(storage).exists():
-        return False
-    source, target = JournalStorage(JournalFileBackend(str(journal))), open_storage(storage)
-    [summary] = optuna.get_all_study_summaries(source)
-    name = summary.study_name
-    optuna.copy_study(from_study_name=name, from_storage=source, to_storage=target)
-    study = optuna.load_study(study_name=name, storage=target)
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-    return True
 
 
 class Store:
@@ -234,11 +191,6 @@ class Store:
         self._over.set()
         for trial in list(self._taken.values()):
             self.put_back(trial)
-
-    def begin(self, baseline: dict[str, Any]) -> None:
-        """Queue the recipe as it is as the first trial, unless that has been done."""
-        if not any(BASELINE in trial.user_attrs for trial in self.study.get_trials(deepcopy=False)):
-            self.study.enqueue_trial(baseline, user_attrs={BASELINE: True})
 
     def take(self, num_trials: float) -> Trial | None:
         """The next trial: one that was interrupted, or a new one; None when `num_trials` are taken.
@@ -311,9 +263,19 @@ class Store:
             storage.record_heartbeat(trial._trial_id)
 
 
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Whether the trial's driver ended before the trial did."""
+    return trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
+
+
 def _num_taken(trials: list[FrozenTrial]) -> int:
     """How many of those that were asked for are done or under way."""
     return sum(t.state != TrialState.WAITING and not is_interrupted(t) for t in trials)
+
+
+def resumes(trial: FrozenTrial) -> int | None:
+    """The number of the interrupted trial that this one does again."""
+    return next(reversed(trial.system_attrs.get("retry_history", [])), None)
 
 
 def summarise(
@@ -344,32 +306,31 @@ def summarise(
 
 def records_of(trials: Sequence[FrozenTrial], plan: Plan) -> list[SearchedTrial]:
     """The record of each trial, in their order."""
-    successors = {number: t.number for t in trials if (number := resumes(t)) is not None}
-    return [_record(trial, plan, resumed_as=successors.get(trial.number)) for trial in trials]
-
-
-def _record(trial: FrozenTrial, plan: Plan, *, resumed_as: int | None) -> SearchedTrial:
-    attributes, epochs = trial.user_attrs, trial.intermediate_values
-    state: Any = trial.state.name.lower()
-    if trial.state == TrialState.FAIL:
-        state = "interrupted" if is_interrupted(trial) else "failed"
-    is_baseline = BASELINE in attributes
-    # It has drawn them, or waits to be given them.
-    stored = trial.system_attrs.get("fixed_params", {}) | trial.params
-    drawn = {s.key: s.restored(stored[s.key]) for s in plan.space if s.key in stored}
-    return SearchedTrial(
-        number=trial.number,
-        state=state,
-        is_baseline=is_baseline,
-        params=plan.own_values if is_baseline else drawn,
-        accuracy=trial.value if state == "complete" else None,
-        values=tuple(epochs.get(n) for n in range(1, max(epochs, default=0) + 1)),
-        seconds=trial.duration.total_seconds() if trial.duration is not None else None,
-        error=attributes.get(ERROR),
-        run=f"runs/{attributes[RUN]}" if RUN in attributes else None,
-        resumes=resumes(trial),
-        resumed_as=resumed_as,
-    )
+    successors = {resumes(trial): trial.number for trial in trials}
+    records = []
+    for trial in trials:
+        attributes, epochs = trial.user_attrs, trial.intermediate_values
+        state: Any = trial.state.name.lower()
+        if trial.state == TrialState.FAIL:
+            state = "interrupted" if is_interrupted(trial) else "failed"
+        # It has drawn them, or waits to be given them.
+        stored = trial.system_attrs.get("fixed_params", {}) | trial.params
+        drawn = {s.key: s.restored(stored[s.key]) for s in plan.space if s.key in stored}
+        record = SearchedTrial(
+            number=trial.number,
+            state=state,
+            is_baseline=BASELINE in attributes,
+            params=plan.own_values if BASELINE in attributes else drawn,
+            accuracy=trial.value if state == "complete" else None,
+            values=tuple(epochs.get(n) for n in range(1, max(epochs, default=0) + 1)),
+            seconds=trial.duration.total_seconds() if trial.duration is not None else None,
+            error=attributes.get(ERROR),
+            run=f"runs/{attributes[RUN]}" if RUN in attributes else None,
+            resumes=resumes(trial),
+            resumed_as=successors.get(trial.number),
+        )
+        records.append(record)
+    return records
 
 
 def _importances(study: optuna.Study, plan: Plan) -> dict[str, float] | None:

@@ -55,7 +55,7 @@ class Guess(NamedTuple):
     probability: float
 
 
-class PicturePrediction(NamedTuple):
+class ImagePrediction(NamedTuple):
     """What a model says of an image file.
 
     path: as it was given, or found in a folder; guesses: the likeliest first, none for a broken
@@ -80,7 +80,7 @@ def predict_parts(
     threshold: float = 0.0,
     set_threshold: float | None = None,
     progress: Progress | None = None,
-) -> Generator[tuple[int, list[PicturePrediction]], None, None]:
+) -> Generator[tuple[int, list[ImagePrediction]], None, None]:
     """The `top` likeliest classes of each image, in order, broken images among them; an image is
     unsure where the likeliest is less likely than `threshold`. set_threshold: the probability from
     which on a class belongs to an image's set; None has no sets.
@@ -100,7 +100,7 @@ def predict_parts(
             yield (
                 position,
                 [
-                    PicturePrediction(name, (), broken[number])
+                    ImagePrediction(name, (), broken[number])
                     if number in broken
                     else _predicted(model, name, next(probabilities), top, threshold, set_threshold)
                     for number, name in enumerate(ids)
@@ -118,10 +118,10 @@ def _predicted(
     top: int,
     threshold: float,
     set_threshold: float | None,
-) -> PicturePrediction:
+) -> ImagePrediction:
     order = np.argsort(-probabilities, kind="stable")[:top]
     guesses = tuple(Guess(model.class_names[i], float(probabilities[i])) for i in order)
-    return PicturePrediction(
+    return ImagePrediction(
         name,
         guesses,
         is_unsure=guesses[0].probability < threshold,
@@ -135,7 +135,7 @@ def _predicted(
 
 
 def table_of(
-    predictions: Sequence[PicturePrediction],
+    predictions: Sequence[ImagePrediction],
     *,
     top: int,
     has_unsure: bool,
@@ -164,7 +164,7 @@ def table_of(
 
 def watch_folder(
     model: Model, folder: Path, *, seconds: float = 0.5, **options: Any
-) -> Generator[PicturePrediction, None, None]:
+) -> Generator[ImagePrediction, None, None]:
     """A prediction for each image in `folder`, now and as they come; never ends.
 
     options: `top` and thresholds, of `predict_parts`. A file counts once its size has stayed the

@@ -9,7 +9,7 @@ from tenfold.data.decoding import decode_picture
 from tenfold.data.image_sources import Part, find_pictures
 from tenfold.data.normalisation import normalisation_of
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.picture_predictions import predict_parts
+from tenfold.evaluation.image_predictions import predict_parts
 from tenfold.evaluation.trained import TrainedModel, build_network
 from tenfold.recipe import load_recipe
 
