@@ -228,9 +228,9 @@ for path in sorted(Path("runs/cnn-quick/2").glob("*.onnx")):
 
 # %% [markdown]
 # `tenfold predict FILE.onnx IMAGES` uses it, `tenfold serve` puts it behind a page and an
-# interface, and `tenfold export --web FOLDER` makes a page that computes in the browser. [This
-# widget](widgets/draw.html) is such a network, of 30,000 parameters, in the page itself: draw a
-# digit.
+# interface, and `tenfold export --web FOLDER` makes a page that computes in the browser. The
+# [widget of chapter 7](widgets/augmentation.html) holds such a network in eight bits, 27 kB of
+# weights, and runs it on what you draw or photograph.
 #
 # ## The experiment: rounding to eight bits
 #
