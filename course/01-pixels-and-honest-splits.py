@@ -59,6 +59,9 @@ plt.show()
 # with them (above: `astype(int)`). It is the commonest bug in code on images, and it raises no
 # error.
 #
+# Switch channels off, crop, and read the numbers of any five by five pixels in [this
+# widget](widgets/channels-and-crops.html).
+#
 # Networks want inputs around 0 of about the same size. So one subtracts the mean of the training
 # images and divides by their standard deviation, channel by channel. **Of the training images**:
 # what is computed from test images has seen them.

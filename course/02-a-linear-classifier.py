@@ -57,6 +57,9 @@ validation, validation_labels = prepared(train.pixels[held_out]), train.labels[h
 # that gives all ten classes the same probability has $-\log 0.1 = 2.303$. Remember this number: it
 # is what the loss must be before the first step. If it isn't, something is wrong already.
 #
+# With two features and three classes all of it can be seen: drag the weights, or let the gradient
+# do it, in [this widget](widgets/logits.html).
+#
 # **Gradient**: with $\log p_y = z_y - \log \sum_j e^{z_j}$,
 #
 # $$\frac{\partial L}{\partial z_i} = p_i - [i = y].$$

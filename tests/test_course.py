@@ -259,3 +259,97 @@ def test_the_widget_of_significance_agrees_with_scipy(browser):
         page.keyboard.press("Enter")
         assert page.inner_text("#drawn") == "1,001"
         assert 2 < float(page.inner_text("#called").removesuffix(" %")) < 8
+
+
+@pytest.mark.browser
+def test_every_widget_is_linked_to_and_works_in_all_sizes(browser):
+    widgets = sorted((course_folder() / "widgets").glob("*.html"))
+    text = "\n".join(cell.source for chapter in CHAPTERS for cell in chapter.cells)
+    assert len(widgets) == 7
+    for widget in widgets:
+        assert f"(widgets/{widget.name})" in text
+        with pages.opened(browser, widget) as page:
+            for _ in pages.in_all_sizes(page):
+                pass
+
+
+@pytest.mark.browser
+def test_the_network_of_a_widget_computes_as_pytorch_does(browser):
+    """Its integers through PyTorch's layers, on the image that the widget shows first."""
+    import base64
+
+    import torch
+    from torch.nn.functional import conv2d, linear, max_pool2d
+
+    with pages.opened(browser, course_folder() / "widgets/augmentation.html") as page:
+        page.wait_for_function("document.querySelectorAll('#choices button').length === 8")
+        page.click("#choices [aria-label=truck]")
+        page.check("#flip")
+        page.fill("#right", "5")
+        network, pixels, found = page.evaluate(
+            "[NETWORK, Array.from(augmented()), probabilities(augmented())]"
+        )
+        assert page.inner_text("#said").startswith("truck")
+        whole = page.evaluate("Array.from(pixels)")
+        page.focus("#reset")
+        page.keyboard.press("Enter")
+        assert page.evaluate("Array.from(augmented())") == whole
+    before = np.array(whole).reshape(32, 32, 3)[:, ::-1]
+    after = np.array(pixels).reshape(32, 32, 3)
+    np.testing.assert_allclose(after[:, 5:], before[:, :-5])  # Mirrored, then shifted.
+    outputs = torch.tensor((after / 255 - network["mean"]) / network["std"]).permute(2, 0, 1)[None]
+    for layer in network["layers"]:
+        integers = np.frombuffer(base64.b64decode(layer["weight"]), np.int8)
+        weight = torch.tensor(integers.reshape(len(layer["scale"]), -1) * 1.0)
+        weight = (weight * torch.tensor(layer["scale"])[:, None]).reshape(layer["shape"])
+        bias = torch.tensor(layer["bias"], dtype=torch.float64)
+        if weight.ndim == 4:
+            outputs = max_pool2d(conv2d(outputs, weight.double(), bias, padding=1), 2).relu()
+        else:
+            outputs = linear(outputs.flatten(1), weight.double(), bias)
+    np.testing.assert_allclose(found, outputs.softmax(dim=1)[0], atol=1e-5)
+
+
+@pytest.mark.browser
+def test_the_widgets_of_shortcuts_weights_and_calibration_by_keyboard(browser):
+    widgets = course_folder() / "widgets"
+    with pages.opened(browser, widgets / "shortcuts.html") as page:
+        page.focus("#none")
+        page.keyboard.press("Enter")
+        said = page.inner_text("#said")
+        assert "learns nothing" in said
+        assert "16 shortcuts cut" in said
+        # Without shortcuts a linear chain: the gradient shrinks by the share of He's each block.
+        first, half = page.evaluate("[0.4, 0.2].map((s) => compute(s, boxes.map(() => 0)))")
+        ratio = first["gradients"][0] / half["gradients"][0]
+        assert ratio == pytest.approx(2**16, rel=1e-6)
+    with pages.opened(browser, widgets / "logits.html") as page:
+        for _ in range(20):
+            page.click("#steps")
+        loss, slopes = page.evaluate(
+            "[Number(document.getElementById('said').textContent.match(/[\\d.]+/)[0]), points]"
+        )
+        assert loss < 0.3
+        assert len(slopes) == 120
+        page.focus("#w00")
+        before = page.inner_text("#o00")
+        page.keyboard.press("ArrowRight")
+        assert page.inner_text("#o00") != before
+    with pages.opened(browser, widgets / "reliability.html") as page:
+        page.fill("#images", "6")
+        page.fill("#sharpness", "2")
+        assert "too sure" in page.inner_text("#said")
+        page.focus("#fit")
+        page.keyboard.press("Enter")
+        # Logits that were multiplied by 2 are mended by dividing them by 2.
+        assert float(page.input_value("#temperature")) == pytest.approx(2, abs=0.1)
+        assert float(page.inner_text("#ece").removesuffix(" %")) < 2
+    with pages.opened(browser, widgets / "channels-and-crops.html") as page:
+        page.wait_for_function("document.querySelectorAll('#choices button').length === 8")
+        page.focus("#board")
+        page.keyboard.press("ArrowDown")
+        assert page.inner_text("#where").startswith("Rows 13 to 17, columns 12 to 16")
+        from_data, shown = page.evaluate(
+            "[at(13, 12, 0), Number(document.querySelector('#numbers .r').textContent)]"
+        )
+        assert from_data == shown

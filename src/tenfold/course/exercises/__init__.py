@@ -5,14 +5,22 @@ Each is a function of the learner's function, and named like the exercise.
 
 from collections.abc import Callable
 
-from tenfold.course.exercises import classifiers, evidence, networks
+from tenfold.course.exercises import (
+    architectures,
+    classifiers,
+    evidence,
+    networks,
+    regularisation,
+    transfer,
+    trust,
+)
 from tenfold.course.exercises.comparing import Solution
 from tenfold.errors import TenfoldError
 from tenfold.validation import nearest
 
 EXERCISES: dict[str, Callable[[Solution], None]] = {
     name: test
-    for module in (classifiers, networks, evidence)
+    for module in (classifiers, networks, regularisation, evidence, architectures, transfer, trust)
     for name, test in vars(module).items()
     if getattr(test, "__module__", "") == module.__name__ and not name.startswith("_")
 }
