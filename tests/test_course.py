@@ -142,7 +142,7 @@ def test_a_notebook_is_made_worked_in_and_checked(run_command):
     ]  # fmt: skip
 
     run_command("course", "5")
-    assert [each.name for each in Path("widgets").iterdir()] == ["kernel-stride-padding.html"]
+    assert (Path("widgets") / "kernel-stride-padding.html").is_file()
     run_command("course", "2")
     assert "e.sum" in path.read_text(), "work that somebody did was overwritten"
     stub["source"] = ["def softmax(z):\n", "    return z"]
