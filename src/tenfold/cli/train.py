@@ -143,6 +143,11 @@ class Around:
     find_lr: Annotated[bool, "Try learning rates on a copy, name one, and leave."] = False
     test: Annotated[bool, "Evaluate on the test split at the end.", "--test/--no-test"] = True
 
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Each once."""
+        return tuple(dict.fromkeys([*(self.track or []), *["tensorboard"] * self.tensorboard]))
+
 
 def train(
     output: Output,
@@ -170,12 +175,9 @@ def train(
     report: cli.ReportOption = True,
 ) -> None:
     """Train a recipe, evaluate it and write its report; run again, it resumes where it was."""
-    wanted = changes.listed(seed)
-    if teacher is not None:
-        wanted.append(f"distillation.teacher={json.dumps(str(teacher), ensure_ascii=False)}")
-    chosen = None
-    if recipe is not None or changes.names_network:
-        chosen = changes.applied_to(recipe, wanted)
+    wanted = [*changes.listed(seed), *_from_teacher(teacher)]
+    is_named = recipe is not None or changes.names_network
+    chosen = changes.applied_to(recipe, wanted) if is_named else None
     with quick_imports():
         from tenfold.training.train import TrainOptions
         from tenfold.training.train import train as train_recipe
@@ -184,7 +186,7 @@ def train(
         **vars(where),
         threads=machine.threads,
         skip_broken=reading.skip_broken,
-        track=tuple(dict.fromkeys([*(around.track or []), *["tensorboard"] * around.tensorboard])),
+        track=around.trackers,
         evaluate_test=around.test,
     )
     dataset = None
@@ -208,6 +210,11 @@ def train(
         show_result(output, outcome.run.path)
         if report:
             write_page(output, [outcome.run.path])
+
+
+def _from_teacher(run: Path | None) -> list[str]:
+    quoted = json.dumps(str(run), ensure_ascii=False)
+    return [] if run is None else [f"distillation.teacher={quoted}"]
 
 
 @contextlib.contextmanager

@@ -79,7 +79,9 @@ def attention(function: Solution) -> None:
     import torch
 
     q, k, v = 3 * random(5, 8), 3 * random(7, 8, seed=1), random(7, 4, seed=2)
-    expected = torch.nn.functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)))
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        torch.tensor(q), torch.tensor(k), torch.tensor(v)
+    )
     assert_equal(
         function(q, k, v),
         expected,
