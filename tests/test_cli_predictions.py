@@ -111,12 +111,18 @@ def test_predictions_without_an_accuracy_leave_the_run_as_it_was(folder):
     assert contents(folder) == before
 
 
-def test_an_accuracy_that_is_shown_is_a_use_of_the_test_split(folder):
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_an_accuracy_that_is_shown_is_a_use_of_the_test_split(folder, is_saved):
+    if is_saved:  # Then no images are needed.
+        (folder / "tiny.npz").unlink()
+    else:
+        (folder / RUN / "predictions-test.npz").unlink()
     output = succeed([*PREDICT, "--split", "test"], folder, before=as_terminal)
     after = result(folder)
     accuracy = after["splits"]["test"]["accuracy"]
     assert f"{100 * accuracy:.2f} %" in output
     assert "grey" in output
+    assert "written down in the run's result.json" in output
     assert len(output.splitlines()) < 60
     assert [use["purpose"] for use in after["test_uses"]] == [
         "after training",

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tenfold.cli import options as cli
-from tenfold.cli.runs import evaluate
 from tenfold.console.output import Output
+from tenfold.console.summaries import show_classes, show_metrics
 from tenfold.deployment.options import SetsOption
 from tenfold.errors import TenfoldError, counted
 from tenfold.files import require_place, write_text
 from tenfold.formatting import percent
-from tenfold.run import RunFolder, finished_run
+from tenfold.run import RunFolder, command_line, finished_run
 
 if TYPE_CHECKING:
     from tenfold.data.image_sources import Part
@@ -112,12 +112,7 @@ def predict(
     elif task.split is None:
         _predict_images(output, run, images or [], task)
     elif task.csv is None and output.style == "rich":
-        reading = cli.Reading(skip_broken=task.skip_broken)
-        found = finished_run(run).path
-        evaluate(
-            output, found, split=task.split, data=task.data, reading=reading, threads=task.threads
-        )
-        output.say("Add --csv FILE to write the predictions to a file.")
+        _show_score(output, finished_run(run), task, task.split)
     else:
         _predict_split(output, finished_run(run), task, task.split)
 
@@ -143,6 +138,21 @@ def _require_one_task(images: list[str] | None, task: Task) -> None:
             raise TenfoldError(f"{shown[one]} goes with {shown[other]}; add it, or leave it out.")
     if task.csv and task.labels and task.csv.absolute() == task.labels.absolute():
         raise TenfoldError(f"--csv and --labels are both {task.csv}; give two files.")
+
+
+def _show_score(output: Output, run: RunFolder, task: Task, split: str) -> None:
+    from tenfold.evaluation.evaluate import evaluate_run
+
+    options: dict[str, Any] = {"data": task.data, "skip_broken": task.skip_broken, "recall": True}
+    with cli.computing(output, task.threads) as progress:
+        metrics = evaluate_run(
+            run, split=split, **options, purpose=command_line(), progress=progress
+        )
+    show_metrics(output, split, metrics)
+    show_classes(output, split, metrics)
+    if split == "test":
+        output.say("This look at the test split is written down in the run's result.json.")
+    output.say("Add --csv FILE to write the predictions to a file.")
 
 
 def _predict_split(output: Output, run: RunFolder, task: Task, split: str) -> None:

@@ -181,7 +181,6 @@ def train(
     with quick_imports():
         from tenfold.training.train import TrainOptions
         from tenfold.training.train import train as train_recipe
-
     options = TrainOptions(
         **vars(where),
         threads=machine.threads,
