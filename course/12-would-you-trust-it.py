@@ -223,7 +223,7 @@ command("audit", "runs/cnn-quick/2")
 # %%
 command("export", "runs/cnn-quick/2")
 command("export", "runs/cnn-quick/2", "--int8")
-for path in sorted(Path("runs/cnn-quick/2").glob("*.onnx")):
+for path in sorted(Path("runs/cnn-quick/2").rglob("*.onnx")):
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
 
 # %% [markdown]
