@@ -150,8 +150,8 @@ def test_a_dropped_image_is_shown_with_its_map(page):
     content = served.encoded(np.full((40, 60, 3), (200, 30, 30), np.uint8))
     file = {"name": "a.png", "mimeType": "image/png", "buffer": content}
     page.set_input_files("#files", file)
-    page.wait_for_selector("#one:not([hidden])")
-    assert page.is_visible("#map")
+    page.wait_for_selector("#one:not([hidden]), #status.error")
+    assert page.is_visible("#map"), page.inner_text("#status")
     assert page.locator("#classes .class").count() == 4
     assert "go nowhere" in page.inner_text("#kept")
     page.set_input_files("#files", file | {"buffer": b"no"})
