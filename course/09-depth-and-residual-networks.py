@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 9 · Depth and residual networks
 #
-# 50 minutes to work through; its cells run in one to two minutes on two cores, without a network
+# 50 minutes to work through; its cells run in two to three minutes on two cores, without a network
 # connection.
 #
 # **You will be able to**

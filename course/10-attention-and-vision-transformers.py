@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10 · Attention and vision transformers
 #
-# 60 minutes to work through; its cells run in one to two minutes on two cores, without a network
+# 60 minutes to work through; its cells run in two to three minutes on two cores, without a network
 # connection.
 #
 # **You will be able to**
