@@ -81,7 +81,7 @@ ONE_IS_BETTER = 0.9
 HEAD_STEP_SECONDS = 0.001
 """Of a step of the head on features that are there."""
 
-TRAINING_SHARE = 2.5
+TRAINING_SHARE = 4
 """Forward passes that a step takes at least; where even so many don't fit, it is not measured."""
 
 SMALLER = 96
