@@ -1,4 +1,4 @@
-"""The recipe `tutorial-cnn`, and `fast-75`, against the tutorial's network in Keras 3 on TensorFlow.
+"""`tutorial-cnn` and `fast-75` against the tutorial's network in Keras 3 on TensorFlow, here.
 
 Usage: python benchmarks/against_keras.py --keras PYTHON, where PYTHON is the interpreter of an
 environment with TensorFlow in it: `python3 -m venv keras && keras/bin/pip install tensorflow`,
