@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tenfold.reporting import figures
-from tenfold.reporting.study import figures as study_figures
-from tenfold.reporting.study.marks import Mark
+from tenfold.reporting import figures, study_figures
+from tenfold.reporting.study_figures import Mark
 from tenfold.reporting.svg import inline_svg, light_palette, standalone_svg
 from tenfold.results.runs import ClassScore, Epoch
 from tenfold.studies.statistics import summarise

@@ -14,9 +14,9 @@ import fabricated_studies
 from fabricated_studies import ALL, make_comparison, make_variant, write_study
 from pages import Page, in_all_sizes, opened
 from tenfold.errors import TenfoldError
-from tenfold.reporting.study.marks import Mark
-from tenfold.reporting.study.page import write_study_page
-from tenfold.reporting.study.story import exact_percent, probability
+from tenfold.reporting.story import exact_percent, probability
+from tenfold.reporting.study import write_study_page
+from tenfold.reporting.study_figures import Mark
 
 
 @pytest.fixture(scope="module")

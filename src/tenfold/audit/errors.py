@@ -20,6 +20,9 @@ class Error(Fact):
     true: str
     guess: str
 
+    def __str__(self) -> str:
+        return f"{self.true}, predicted {self.guess}"
+
 
 class Group(Fact):
     """Errors that look alike: how many, the commonest pairs of true and predicted class with their
@@ -42,11 +45,6 @@ class Errors(Answer):
 
     def summary(self) -> str:
         return f"{counted(self.num_wrong, 'mistake')} in {counted(len(self.groups), 'group')}"
-
-    def images(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
-        """The most typical images of a group, each with its label."""
-        labels = [f"{each.true}, predicted {each.guess}" for each in self.groups[number].pictures]
-        return list(zip(labels, self.arrays[f"group{number}"], strict=True))
 
 
 def errors(subject: Subject) -> Errors:

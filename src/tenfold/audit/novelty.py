@@ -110,10 +110,6 @@ class Novelty(Answer):
         figure.legend(loc="outside upper left", ncols=2)
         return figure
 
-    def images(self, name: str) -> list[tuple[str, NDArray[np.uint8]]]:
-        """Some images of a kind, each with its label."""
-        return [(name, pixels) for pixels in self.arrays[name]]
-
 
 def novelty(subject: Subject, *, pictures: Pictures = 1000, strange: str | None = None) -> Novelty:
     """Whether it notices images of nothing that it knows."""

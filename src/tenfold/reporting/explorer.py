@@ -117,11 +117,6 @@ def label_quality(predictions: Predictions) -> NDArray[np.float64]:
     return np.asarray((own - np.where(np.isfinite(others), others, 0) + 1) / 2)
 
 
-def script() -> Markup:
-    """The explorer's script, as it stands in a page."""
-    return Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8"))
-
-
 def sprite_of(tiles: NDArray[np.uint8]) -> dict[str, Any]:
     """Images (N, H, W, 3) uint8 side by side in one WebP image, which is a data URI: the width and
     height of one, from one to the next, and how many are in a row."""
@@ -201,7 +196,7 @@ def _with_counts(values: dict[str, Any], *, num_errors: int, num_images: int) ->
         "num_correct": num_images - num_errors,
         "has_closer": bool(values.get("closer")),
         "json": Markup(escaped),
-        "script": script(),
+        "script": Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8")),
     }
 
 

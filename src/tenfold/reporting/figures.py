@@ -5,8 +5,8 @@ several side by side where there is room.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ WIDTH = 360
 HEIGHT = 240
 # Beyond this many classes a confusion matrix shows colours without figures, as a bitmap.
 MAX_CLASSES_WITH_FIGURES = 12
-_MAX_NAME_LETTERS = 18
+_MOST_LETTERS = 18
 _STRONGEST = 0.7
 
 
@@ -81,22 +81,13 @@ def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
     row_height = 17 if len(ordered) <= 30 else 13
     figure, axes = new_chart(height=70 + row_height * len(ordered), grid="x", percent="x")
     rows = name_rows(axes, [score.name for score in ordered])
-    axes.barh(
-        rows, [score.f1 or 0.0 for score in ordered], 0.66, color=ACCENT, alpha=0.3, label="F1"
-    )
+    f1 = [score.f1 or 0.0 for score in ordered]
+    axes.barh(rows, f1, 0.66, color=ACCENT, alpha=0.3, label="F1")
     for name, marker, fill in (("precision", "D", "none"), ("recall", "o", INK)):
         values = [getattr(score, name) if score.num_images else None for score in ordered]
-        axes.plot(
-            [math.nan if value is None else value for value in values],
-            rows,
-            marker,
-            label=name,
-            markersize=4.5,
-            markerfacecolor=fill,
-            markeredgecolor=INK,
-            markeredgewidth=1,
-            clip_on=False,
-        )
+        known = [math.nan if value is None else value for value in values]
+        style: Any = {"markersize": 4.5, "markerfacecolor": fill, "markeredgecolor": INK}
+        axes.plot(known, rows, marker, label=name, markeredgewidth=1, clip_on=False, **style)
     for row in range(sum(not score.num_images for score in ordered)):
         axes.text(0.01, row, "no images", va="center_baseline", color=INK)
     axes.set_xlim(0, 1)
@@ -115,17 +106,41 @@ def confidence_histogram(scores: Metrics) -> Figure:
     figure, axes = new_chart(percent="x")
     edges = np.array(scores.confidence.bin_edges)
     right, wrong = np.array(scores.confidence.right), np.array(scores.confidence.wrong)
-    widths = np.diff(edges) * 0.86
-    axes.bar(edges[:-1], right, widths, align="edge", color=GOOD, alpha=0.75, label="correct")
-    axes.bar(
-        edges[:-1], wrong, widths, bottom=right, align="edge", color=BAD, alpha=0.85, label="wrong"
-    )
+    common: Any = {"x": edges[:-1], "width": np.diff(edges) * 0.86, "align": "edge"}
+    axes.bar(height=right, color=GOOD, alpha=0.75, label="correct", **common)
+    axes.bar(height=wrong, bottom=right, color=BAD, alpha=0.85, label="wrong", **common)
     axes.set_xlim(0, 1)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("confidence")
     axes.set_ylabel("images")
     figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+@styled
+def bar_chart(
+    shares: Mapping[str, float],
+    *,
+    height: float,
+    unit: str = "",
+    end: float = 1.06,
+    line: float | None = None,
+) -> Figure:
+    """A bar for each share, the first on top, with its number beside it.
+
+    end: of the axis. line: a share that all are seen against.
+    """
+    figure, axes = new_chart(height=height, grid="x", percent="x")
+    rows = name_rows(axes, [*shares][::-1])
+    values = [*shares.values()][::-1]
+    bars = axes.barh(rows, values, 0.62, color=ACCENT, alpha=0.55)
+    texts = [f"{100 * value:.0f}{unit}" for value in values]
+    axes.bar_label(bars, texts, padding=4, fontsize=9, color=MUTED)
+    if line is not None:
+        axes.axvline(line, color=MUTED, linewidth=1, linestyle=":")
+    axes.set_xlim(0, end)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 
@@ -160,14 +175,6 @@ def name_rows(axes: Axes, names: Sequence[str]) -> NDArray[np.int64]:
     return rows
 
 
-def value_beside_bar(axes: Axes, row: int, length: float, text: str) -> None:
-    """`text` after the bar of that length in that row."""
-    axes.annotate(
-        text, (length, row), (4, 0), textcoords="offset points", va="center", fontsize=9,
-        color=MUTED,
-    )  # fmt: skip
-
-
 def draw_curve(
     axes: Axes,
     x: Sequence[float],
@@ -175,49 +182,53 @@ def draw_curve(
     *,
     label: str | None,
     colour: str,
-    dashed: bool = False,
+    **style: Any,
 ) -> None:
-    """A line where there are values; a dot as well where a line would be too short to see."""
+    """A line where there are values; a dot as well where a line would be too short to see.
+
+    style: further settings of matplotlib's.
+    """
     known = [math.nan if value is None or not math.isfinite(value) else value for value in y]
-    axes.plot(
-        x,
-        known,
-        color=colour,
-        label=label,
-        linewidth=1.8,
-        linestyle="--" if dashed else "-",
-        marker="o" if len(known) < 3 else None,
-        markersize=5,
-    )
+    marker = "o" if len(known) < 3 else None
+    style = {"linewidth": 1.8, "marker": marker, "markersize": 5, **style}
+    axes.plot(x, known, color=colour, label=label, **style)
 
 
-def finish_curves(axes: Axes, *, quantity: str) -> None:
-    """Whole epochs, and percentages for accuracies."""
+def finish_curves(axes: Axes, *, quantity: str, num_ticks: int = 7) -> None:
+    """At most `num_ticks` whole and round epochs, and percentages for accuracies."""
     axes.margins(x=0.03, y=0.08)
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+    epochs = MaxNLocator(num_ticks, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+    axes.xaxis.set_major_locator(epochs)
+    axes.set_ylabel(quantity)
+    axes.yaxis.set_major_locator(MaxNLocator(6))
     if quantity == "accuracy":
-        axes.set_ylabel("accuracy")
         axes.yaxis.set_major_formatter(percent_ticks())
-    else:
-        axes.set_ylabel(quantity)
-        axes.yaxis.set_major_locator(MaxNLocator(6))
 
 
 def percent_ticks() -> FuncFormatter:
     """0.5 as `50 %`, with a decimal only where neighbouring ticks need it."""
+    return FuncFormatter(lambda value, _: f"{round(100 * value, 1):g} %")
+
+
+def points_ticks() -> FuncFormatter:
+    """A difference of shares as points: `+0.5`."""
 
     def text(value: float, _: int | None) -> str:
-        return f"{round(100 * value, 1):g} %"
+        number = round(100 * value, 2)
+        return f"{number:+g}".replace("-", "\N{MINUS SIGN}") if number else "0"
 
     return FuncFormatter(text)
 
 
+def printable(name: str) -> str:
+    """The same with question marks for odd characters, and where there is nothing."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name) or "?"
+
+
 def short(name: str) -> str:
-    """A class name that fits beside a chart; odd characters become question marks."""
-    printable = "".join(letter if letter.isprintable() else "?" for letter in name)
-    if len(printable) <= _MAX_NAME_LETTERS:
-        return printable
-    return printable[: _MAX_NAME_LETTERS - 1] + "…"
+    """A class name that fits beside a chart."""
+    shown = printable(name)
+    return shown if len(shown) <= _MOST_LETTERS else f"{shown[: _MOST_LETTERS - 1]}…"
 
 
 def _matrix_axes(axes: Axes, class_names: Sequence[str], *, size: float) -> None:
@@ -244,14 +255,9 @@ def _matrix_with_figures(shares: NDArray[np.float64], class_names: Sequence[str]
         share = float(shares[row, column])
         right = row == column
         strength = share if right else share / commonest
-        cell = Rectangle(
-            (column - 0.47, row - 0.47),
-            0.94,
-            0.94,
-            facecolor=ACCENT if right else BAD,
-            alpha=round(_STRONGEST * strength, 3),
-            linewidth=0,
-        )
+        alpha, place = round(_STRONGEST * strength, 3), (column - 0.47, row - 0.47)
+        colour = ACCENT if right else BAD
+        cell = Rectangle(place, 0.94, 0.94, facecolor=colour, alpha=alpha, linewidth=0)
         text = f"{100 * share:.0f}" if share >= 0.005 else "·"
         number = axes.text(column, row, text, ha="center", va="center_baseline", fontsize=9.5)
         # What lies within the axes moves nothing; to measure it would take half of the time.

@@ -1,0 +1,407 @@
+"""Numbers -> matplotlib Figure: the charts of a study.
+
+Lengths are in points, one to a CSS pixel.
+"""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
+from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.transforms import Affine2D
+
+from tenfold.formatting import duration, percent, signed_points
+from tenfold.reporting.figures import (
+    draw_curve,
+    finish_curves,
+    name_rows,
+    new_chart,
+    percent_ticks,
+    points_ticks,
+    printable,
+    short,
+)
+from tenfold.reporting.svg import BAD, INK, LINE, MUTED, SERIES, styled
+from tenfold.results.studies import Band, Comparison, Curves, Estimate, StudySummary
+
+_MARKERS = ("o", "s", "^", "v", "X", "P", "<", "p", "*", ">", "h", "8")
+# In multiples of the line's width. Three of them and eight colours are together 24 pairs.
+_DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.2, 1.4))
+_LINE_WIDTH = 1.8
+_HOLLOW: Any = {"markerfacecolor": "none", "markeredgewidth": 1.6, "markersize": 8.5}
+
+_ROW_HEIGHT, _LINE_HEIGHT = 42, 14
+_LABEL_LETTERS = 34
+_SHORTEST_AXIS = 0.02  # a narrower one would make noise look like a result
+_MANY_LINES = 6
+_SMALL_GAP = 0.03
+_WIDE_RATIO = 20  # costs that differ by more than this go on a logarithmic axis
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_ROUND_TIMES = (
+    *(1, 2, 5, 10, 20, 30),
+    *(_MINUTE * number for number in (1, 2, 5, 10, 20, 30)),
+    *(_HOUR * number for number in (1, 2, 5, 10)),
+    *(_DAY * number for number in (1, 2, 5, 10, 20, 50, 100)),
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What stands for a variant in every figure: a colour (a stand-in of `tenfold.reporting.svg`),
+    a marker and dashes."""
+
+    number: int
+
+    @property
+    def colour(self) -> str:
+        """The colour that a figure is drawn with."""
+        return SERIES[self.number % len(SERIES)]
+
+    @property
+    def marker(self) -> str:
+        """One of twelve shapes, none of which is that of published numbers."""
+        return _MARKERS[self.number % len(_MARKERS)]
+
+    @property
+    def dashes(self) -> tuple[float, ...]:
+        """Lengths of strokes and gaps; none for a whole line."""
+        return _DASHES[self.number % len(_DASHES)]
+
+    @property
+    def key(self) -> Markup:
+        """The piece of line with its marker that goes before the variant's name in text."""
+        dashes = " ".join(f"{_LINE_WIDTH * length:g}" for length in self.dashes)
+        colour = f"var(--s{self.number % len(SERIES) + 1})"
+        return Markup(
+            f'<svg class="key" viewBox="-15 -6 30 12" aria-hidden="true">'
+            f'<path d="M-15 0H15" style="stroke: {colour}; stroke-width: {_LINE_WIDTH}" '
+            f'stroke-dasharray="{dashes}"/>'
+            f'<path d="{_outline(self.marker)}" style="fill: {colour}"/></svg>'
+        )
+
+
+@cache
+def _outline(marker: str) -> str:
+    """matplotlib's shape of `marker` as an SVG path of about nine points around (0, 0)."""
+    style = MarkerStyle(marker)
+    # SVG's y grows downwards. Stars and crosses look smaller than they measure.
+    size = 10.5 if marker in "*XP" else 9
+    path = style.get_path().transformed(style.get_transform() + Affine2D().scale(size, -size))
+    polygons = [np.asarray(points, dtype=np.float64) for points in path.to_polygons()]
+    return "".join(
+        "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in polygon[:-1]) + "Z" for polygon in polygons
+    )
+
+
+Marks = Mapping[str, Mark]
+
+
+class Line(NamedTuple):
+    """A quantity over epochs with its band, and published numbers as (epoch, share)."""
+
+    mark: Mark
+    epochs: Sequence[int]
+    band: Band
+    published: Sequence[tuple[int, float]] = ()
+
+
+class Row(NamedTuple):
+    """A line of an interval plot: a mean with its interval and the values it is made of.
+
+    Shares, or differences of shares. interval: None where nothing was run.
+    """
+
+    label: str
+    mark: Mark
+    mean: float
+    interval: tuple[float, float] | None
+    values: Sequence[float] = ()
+    published: float | None = None
+
+
+def results(study: StudySummary, marks: Marks) -> Figure:
+    """The accuracy of each variant at the end of training."""
+    rows = []
+    for variant in study.variants:
+        row, found = Row(variant.label, marks[variant.label], 0.0, None), variant.result
+        if found:
+            values = found.values if found.n > 1 else ()
+            row = row._replace(mean=found.mean, interval=(found.low, found.high), values=values)
+        if variant.end and variant.end.published:
+            row = row._replace(published=variant.end.published.accuracy)
+        rows.append(row)
+    return _interval_plot(rows, axis=f"{study.split} accuracy")
+
+
+def differences(comparisons: Sequence[Comparison], marks: Marks) -> Figure:
+    """The differences from the one baseline of all `comparisons`."""
+    rows = [
+        Row(one.variant, marks.get(one.variant, Mark(0)), one.difference, (one.low, one.high))
+        for one in comparisons
+    ]
+    axis = f"points above or below {comparisons[0].baseline}"
+    return _interval_plot(rows, axis=axis, is_difference=True)
+
+
+@styled
+def _interval_plot(rows: Sequence[Row], *, axis: str, is_difference: bool = False) -> Figure:
+    """Each row's mean as a dot on its interval, its label and numbers above, in the order of
+    `rows`.
+
+    axis: the name of the x axis. is_difference: a line is drawn at zero.
+    """
+    wrapping: Any = {"max_lines": 2, "placeholder": " …"}
+    labels = [textwrap.wrap(printable(row.label), _LABEL_LETTERS, **wrapping) for row in rows]
+    heights = [_ROW_HEIGHT + _LINE_HEIGHT * (len(label) - 1) for label in labels]
+    figure, axes = new_chart(height=60 + sum(heights), grid="")
+    seen = [0.0] if is_difference else []
+    for row in rows:
+        seen += [row.mean, *row.interval, *row.values] if row.interval else []
+        seen += [row.published] if row.published is not None else []
+    low, high = min(seen, default=0.0), max(seen, default=1.0)
+    margin = max(0.06 * (high - low), (_SHORTEST_AXIS - (high - low)) / 2)
+    axes.set_xlim(max(low - margin, -1.0 if is_difference else 0.0), min(high + margin, 1.0))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(points_ticks() if is_difference else percent_ticks())
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    top = 6.0
+    for row, label, height in zip(rows, labels, heights, strict=True):
+        _draw_words(axes, row, "\n".join(label), y=top, is_difference=is_difference)
+        _draw_interval(axes, row, y=top + height - 18, is_difference=is_difference)
+        top += height
+    axes.set_ylim(top, 0)
+    axes.set_xlabel("\n".join(textwrap.wrap(axis, 52, **wrapping)))
+    if any(row.interval for row in rows):
+        axes.plot([], [], "o-", color=INK, linewidth=2, markersize=7, label="mean, 95 % interval")
+    if any(row.values for row in rows):
+        axes.plot([], [], "o", color=INK, markersize=3, label="one seed")
+    if any(row.published is not None for row in rows):
+        axes.plot([], [], "D", markeredgecolor=INK, label="published", **_HOLLOW)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+def _draw_words(axes: Axes, row: Row, label: str, *, y: float, is_difference: bool) -> None:
+    """The variant's name on the left, above its dot, and its numbers on the right."""
+    common: Any = {"transform": axes.get_yaxis_transform(), "va": "top", "fontsize": 10.5}
+    texts = [axes.text(0, y, label, **common)]
+    if row.interval is None:
+        texts.append(axes.text(1, y, "not run", ha="right", color=MUTED, **common))
+    else:
+        mean = signed_points(row.mean) if is_difference else percent(row.mean)
+        ends = [signed_points(e) if is_difference else f"{100 * e:.1f}" for e in row.interval]
+        text = f"{mean} ({ends[0]} to {ends[1]})"
+        texts.append(axes.text(1, y, text, ha="right", **common))
+    for one in texts:
+        one.set_in_layout(False)
+
+
+def _draw_interval(axes: Axes, row: Row, *, y: float, is_difference: bool) -> None:
+    """The marks, on a grid that leaves the words alone."""
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    axes.axhline(y, color=LINE, linewidth=0.6, zorder=0.5)
+    axes.vlines(ticks, y - 9, y + 12, color=LINE, linewidth=0.6, zorder=0.5)
+    if is_difference:
+        axes.vlines([0], y - 9, y + 12, color=MUTED, linewidth=1.4, zorder=1)
+    colour = row.mark.colour
+    if row.interval is not None:
+        axes.plot(row.interval, [y, y], "|-", color=colour, linewidth=2, markersize=9, mew=2)
+        axes.plot([row.mean], [y], row.mark.marker, color=colour, markersize=8)
+        axes.plot(
+            row.values, [y + 9] * len(row.values), "o", color=colour, markersize=3, alpha=0.75
+        )
+    if row.published is not None:
+        _draw_published(axes, row.published, y, colour=INK)
+
+
+def _draw_published(axes: Axes, x: float, y: float, *, colour: str) -> None:
+    axes.plot(x, y, "D", markeredgecolor=colour, zorder=4, clip_on=False, **_HOLLOW)
+
+
+def milestone_lines(study: StudySummary, marks: Marks) -> list[Line]:
+    """Accuracy at each milestone, of the variants that were measured on the way."""
+    lines = []
+    for variant in study.followed:
+        known = {point.epoch: point.ours for point in variant.points if point.ours}
+        sides = [(one.mean, one.low, one.high) for one in known.values()]
+        mean, low, high = zip(*sides, strict=True) if sides else ((), (), ())
+        band = Band(mean=mean, low=low, high=high)
+        published = [(p.epoch, p.published.accuracy) for p in variant.points if p.published]
+        if known or published:
+            lines.append(Line(marks[variant.label], list(known), band, published))
+    return lines
+
+
+def validation_lines(study: StudySummary, marks: Marks) -> list[Line]:
+    """Validation accuracy by epoch; none where every variant has milestones, since the curve
+    through those says the same of better images."""
+    if len(study.followed) == len(study.variants):
+        return []
+    return [
+        Line(marks[v.label], v.curves.epochs, v.curves.validation_accuracy)
+        for v in study.variants
+        if v.curves and len(v.curves.epochs) > 1 and not v.curves.validation_accuracy.is_empty
+    ]
+
+
+@styled
+def lines_with_bands(lines: Sequence[Line]) -> Figure:
+    """Accuracy of several variants over epochs.
+
+    Each has its colour, dash and markers, and a hollow diamond where a number was published.
+    """
+    figure, axes = new_chart(height=270)
+    strength = 0.14 if len(lines) <= _MANY_LINES else 0.07
+    for mark, epochs, band, published in lines:
+        step = max(1, round(len(epochs) / 10))
+        axes.fill_between(
+            epochs, band.low, band.high, color=mark.colour, alpha=strength, linewidth=0
+        )
+        axes.plot(
+            epochs,
+            band.mean,
+            color=mark.colour,
+            linewidth=_LINE_WIDTH,
+            linestyle=(0, mark.dashes) if mark.dashes else "-",
+            marker=mark.marker,
+            markersize=5.5,
+            # Where every line has its markers at other epochs, none hides another's.
+            markevery=slice(mark.number % step, None, step),
+        )
+        ours = dict(zip(epochs, band.mean, strict=True))
+        for epoch, share in published:
+            # A stem to our value tells whose diamond it is without its colour.
+            stem = [ours.get(epoch, share), share]
+            axes.plot([epoch] * 2, stem, color=mark.colour, linewidth=1.2)
+            _draw_published(axes, epoch, share, colour=mark.colour)
+    axes.set_xlabel("epochs of training")
+    finish_curves(axes, quantity="accuracy", num_ticks=7)
+    return figure
+
+
+@styled
+def train_against_validation(
+    curves: Curves, *, mark: Mark, quantity: str, limits: tuple[float, float]
+) -> Figure:
+    """How one variant does on what it learns from (dashed) and on images held back.
+
+    The gap between the two is shaded and measured at the end. limits: of the y axis, the same for
+    all variants.
+    """
+    epochs, (train, validation) = curves.epochs, curves.of(quantity)
+    figure, axes = new_chart(width=280, height=190)
+    over = np.array(train.mean) > np.array(validation.mean)
+    overfits = over if quantity == "accuracy" else ~over
+    axes.fill_between(
+        epochs, train.mean, validation.mean, where=overfits, color=BAD, alpha=0.12, linewidth=0
+    )
+    for band, colour, style in ((train, MUTED, (0, (4, 1.6))), (validation, mark.colour, "-")):
+        axes.fill_between(epochs, band.low, band.high, color=colour, alpha=0.2, linewidth=0)
+        draw_curve(axes, epochs, band.mean, label=None, colour=colour, linestyle=style)
+    finish_curves(axes, quantity=quantity, num_ticks=5)
+    axes.set(xlabel="epoch", ylabel="", ylim=limits)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    gap = train.mean[-1] - validation.mean[-1]
+    if quantity == "accuracy" and gap >= _SMALL_GAP:
+        end, words = epochs[-1], f"{100 * gap:.0f} points"
+        axes.plot([end, end], [train.mean[-1], validation.mean[-1]], color=BAD, linewidth=1.2)
+        axes.annotate(
+            words, (end, validation.mean[-1]), (0, -5), textcoords="offset points", ha="right",
+            va="top", color=BAD, fontsize=10.5,
+        )  # fmt: skip
+    return figure
+
+
+def common_limits(curves: Sequence[Curves], *, quantity: str) -> tuple[float, float]:
+    """Limits of a y axis that holds all of `curves`."""
+    bands = [band for each in curves for band in each.of(quantity)]
+    values = np.array([value for band in bands for value in (*band.low, *band.high)])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * max(high - low, 0.05)
+    highest = 1.0 if quantity == "accuracy" else math.inf
+    return max(0.0, low - margin), min(highest, high + margin)
+
+
+def costs(study: StudySummary, marks: Marks, cost: str) -> list[tuple[Mark, float, Estimate]]:
+    """The variants by `cost`, for `accuracy_against`; none unless they differ by a tenth."""
+    placed = []
+    for variant in study.variants:
+        seconds = variant.training_seconds.mean if variant.training_seconds else None
+        value = variant.num_parameters if cost == "parameters" else seconds
+        if value and variant.result:
+            placed.append((marks[variant.label], float(value), variant.result))
+    known = [value for _, value, _ in placed]
+    return placed if len(placed) > 1 and max(known) > 1.1 * min(known) else []
+
+
+@styled
+def accuracy_against(marked: Sequence[tuple[Mark, float, Estimate]], *, cost: str) -> Figure:
+    """Accuracy with its interval against `cost`: `training time` in seconds or `parameters`."""
+    figure, axes = new_chart(height=270, grid="both", percent="y")
+    values = [value for _, value, _ in marked]
+    for mark, value, found in marked:
+        axes.plot([value] * 2, [found.low, found.high], color=mark.colour, linewidth=1.4)
+        axes.plot([value], [found.mean], mark.marker, color=mark.colour, markersize=8)
+    axes.margins(x=0.12, y=0.12)
+    if max(values) > _WIDE_RATIO * min(values):
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    else:
+        axes.set_xlim(left=0, right=max(values) * 1.15)
+    axes.set(xlabel=cost, ylabel="accuracy")
+    if cost == "parameters":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    else:
+        time_axis(axes)
+    return figure
+
+
+def time_axis(axes: Axes) -> None:
+    """At most seven ticks at round times of training."""
+    low, high = axes.get_xlim()
+    if axes.get_xscale() == "log":
+        ticks = [second for second in _ROUND_TIMES if low <= second <= high]
+        ticks = ticks[:: math.ceil(len(ticks) / 7) or 1]
+    else:
+        step = next(step for step in _ROUND_TIMES if high / step <= 7 or step == _ROUND_TIMES[-1])
+        ticks = list(range(0, math.floor(high) + 1, step))
+    axes.set_xticks(ticks, [duration(second) if second else "0" for second in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("training time")
+
+
+@styled
+def class_gains(
+    gains: Sequence[tuple[str, float, float]], sides: Sequence[tuple[str, Mark]]
+) -> Figure:
+    """For each class (name, before, after) a line from one recall to the other."""
+    ordered = sorted(gains, key=lambda gain: gain[2] - gain[1])
+    row_height = 20 if len(ordered) <= 30 else 13
+    figure, axes = new_chart(height=64 + row_height * len(ordered), grid="x", percent="x")
+    rows = name_rows(axes, [gain[0] for gain in ordered])
+    ends = np.array([gain[1:] for gain in ordered])
+    axes.hlines(rows, ends[:, 0], ends[:, 1], color=MUTED, linewidth=1.6, zorder=1.5)
+    for values, (label, mark), fill in zip(ends.T, sides, ("none", None), strict=True):
+        # matplotlib hides labels that begin with an underscore.
+        label = "\N{ZERO WIDTH SPACE}" + short(label)
+        axes.plot(
+            values, rows, mark.marker, color=mark.colour, markerfacecolor=fill, label=label,
+            markersize=7, clip_on=False,
+        )  # fmt: skip
+    axes.set_xlim(0, 1)
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
