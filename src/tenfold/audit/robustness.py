@@ -12,8 +12,8 @@ from tenfold.audit.answer import Answer
 from tenfold.audit.subject import Subject
 from tenfold.evaluation.corruptions import FAMILIES, AttackResult, CorruptionResult, corrupt
 from tenfold.evaluation.predictions import predict_images
-from tenfold.formatting import percent, plain
-from tenfold.reporting.figures import bar_chart, draw_curve, new_chart, short
+from tenfold.formatting import percent
+from tenfold.reporting.figures import draw_curve, new_chart, short
 from tenfold.reporting.svg import SERIES, styled
 from tenfold.results.facts import Fact
 
@@ -86,12 +86,6 @@ class Robustness(Answer):
             (family, colour, [self.clean, *_means(rows)])
             for colour, (family, rows) in zip(SERIES, families.items(), strict=False)
         )
-
-    def corruption_bars(self) -> Figure:
-        """The mean accuracy over severities of each corruption, the worst on top."""
-        ordered = sorted(self.corruptions, key=lambda result: result.mean)
-        means = {plain(result.corruption): result.mean for result in ordered}
-        return bar_chart(means, height=330, line=self.clean)
 
 
 def robustness(

@@ -5,7 +5,7 @@ several side by side where there is room.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -118,32 +118,6 @@ def confidence_histogram(scores: Metrics) -> Figure:
     return figure
 
 
-@styled
-def bar_chart(
-    shares: Mapping[str, float],
-    *,
-    height: float,
-    unit: str = "",
-    end: float = 1.06,
-    line: float | None = None,
-) -> Figure:
-    """A bar for each share, the first on top, with its number beside it.
-
-    end: of the axis. line: a share that all are seen against.
-    """
-    figure, axes = new_chart(height=height, grid="x", percent="x")
-    rows = name_rows(axes, [*shares][::-1])
-    values = [*shares.values()][::-1]
-    bars = axes.barh(rows, values, 0.62, color=ACCENT, alpha=0.55)
-    texts = [f"{100 * value:.0f}{unit}" for value in values]
-    axes.bar_label(bars, texts, padding=4, fontsize=9, color=MUTED)
-    if line is not None:
-        axes.axvline(line, color=MUTED, linewidth=1, linestyle=":")
-    axes.set_xlim(0, end)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    return figure
-
-
 def new_chart(
     *,
     width: float = WIDTH,
@@ -210,25 +184,10 @@ def percent_ticks() -> FuncFormatter:
     return FuncFormatter(lambda value, _: f"{round(100 * value, 1):g} %")
 
 
-def points_ticks() -> FuncFormatter:
-    """A difference of shares as points: `+0.5`."""
-
-    def text(value: float, _: int | None) -> str:
-        number = round(100 * value, 2)
-        return f"{number:+g}".replace("-", "\N{MINUS SIGN}") if number else "0"
-
-    return FuncFormatter(text)
-
-
-def printable(name: str) -> str:
-    """The same with question marks for odd characters, and where there is nothing."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name) or "?"
-
-
 def short(name: str) -> str:
-    """A class name that fits beside a chart."""
-    shown = printable(name)
-    return shown if len(shown) <= _MOST_LETTERS else f"{shown[: _MOST_LETTERS - 1]}…"
+    """A class name that fits beside a chart; odd characters become question marks."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return printable if len(printable) <= _MOST_LETTERS else f"{printable[: _MOST_LETTERS - 1]}…"
 
 
 def _matrix_axes(axes: Axes, class_names: Sequence[str], *, size: float) -> None:

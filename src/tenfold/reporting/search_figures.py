@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator
 
 from tenfold.formatting import in_words
-from tenfold.reporting.figures import bar_chart, draw_curve, finish_curves, new_chart, short
+from tenfold.reporting.figures import draw_curve, finish_curves, new_chart, short
 from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, MUTED, SERIES, SURFACE, styled
 from tenfold.results.searches import SearchSummary, Setting, Trial
 
@@ -76,13 +76,6 @@ def curves(search: SearchSummary) -> Figure:
     axes.set(xlabel="epoch", ylabel="validation accuracy")
     figure.legend(loc="outside upper left", ncols=2)
     return figure
-
-
-def importances(search: SearchSummary) -> Figure:
-    """The share of each setting in the spread of the accuracies, as bars, largest first."""
-    shares = search.importances or {}
-    words = {search.short_name(key): share for key, share in shares.items()}
-    return bar_chart(words, height=46 + 20 * len(words), unit=" %", end=1.12 * max(words.values()))
 
 
 @styled

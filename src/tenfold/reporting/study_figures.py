@@ -4,11 +4,10 @@ Lengths are in points, one to a CSS pixel.
 """
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -18,28 +17,22 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from matplotlib.transforms import Affine2D
 
-from tenfold.formatting import duration, percent, signed_points
+from tenfold.formatting import duration
 from tenfold.reporting.figures import (
     draw_curve,
     finish_curves,
     name_rows,
     new_chart,
-    percent_ticks,
-    points_ticks,
-    printable,
     short,
 )
-from tenfold.reporting.svg import BAD, INK, LINE, MUTED, SERIES, styled
+from tenfold.reporting.svg import BAD, MUTED, SERIES, styled
 from tenfold.results.studies import Band, Comparison, Curves, Estimate, StudySummary
 
 _MARKERS = ("o", "s", "^", "v", "X", "P", "<", "p", "*", ">", "h", "8")
 # In multiples of the line's width. Three of them and eight colours are together 24 pairs.
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.2, 1.4))
 _LINE_WIDTH = 1.8
-_HOLLOW: Any = {"markerfacecolor": "none", "markeredgewidth": 1.6, "markersize": 8.5}
 
-_ROW_HEIGHT, _LINE_HEIGHT = 42, 14
-_LABEL_LETTERS = 34
 _SHORTEST_AXIS = 0.02  # a narrower one would make noise look like a result
 _MANY_LINES = 6
 _SMALL_GAP = 0.03
@@ -76,6 +69,12 @@ class Mark:
         return _DASHES[self.number % len(_DASHES)]
 
     @property
+    def symbol(self) -> Markup:
+        """The marker as a path of SVG around (0, 0), nine points across."""
+        colour = f"var(--s{self.number % len(SERIES) + 1})"
+        return Markup(f'<path d="{_outline(self.marker)}" style="fill: {colour}"/>')
+
+    @property
     def key(self) -> Markup:
         """The piece of line with its marker that goes before the variant's name in text."""
         dashes = " ".join(f"{_LINE_WIDTH * length:g}" for length in self.dashes)
@@ -83,8 +82,7 @@ class Mark:
         return Markup(
             f'<svg class="key" viewBox="-15 -6 30 12" aria-hidden="true">'
             f'<path d="M-15 0H15" style="stroke: {colour}; stroke-width: {_LINE_WIDTH}" '
-            f'stroke-dasharray="{dashes}"/>'
-            f'<path d="{_outline(self.marker)}" style="fill: {colour}"/></svg>'
+            f'stroke-dasharray="{dashes}"/>{self.symbol}</svg>'
         )
 
 
@@ -114,119 +112,49 @@ class Line(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of an interval plot: a mean with its interval and the values it is made of.
+    """A row of a chart of intervals: a mean with its interval and the values it is made of.
 
     Shares, or differences of shares. interval: None where nothing was run.
     """
 
     label: str
-    mark: Mark
     mean: float
     interval: tuple[float, float] | None
     values: Sequence[float] = ()
     published: float | None = None
 
 
-def results(study: StudySummary, marks: Marks) -> Figure:
+def results(study: StudySummary) -> list[Row]:
     """The accuracy of each variant at the end of training."""
     rows = []
     for variant in study.variants:
-        row, found = Row(variant.label, marks[variant.label], 0.0, None), variant.result
+        row, found, end = Row(variant.label, 0.0, None), variant.result, variant.end
         if found:
             values = found.values if found.n > 1 else ()
             row = row._replace(mean=found.mean, interval=(found.low, found.high), values=values)
-        if variant.end and variant.end.published:
-            row = row._replace(published=variant.end.published.accuracy)
-        rows.append(row)
-    return _interval_plot(rows, axis=f"{study.split} accuracy")
+        claim = end.published.accuracy if end and end.published else None
+        rows.append(row._replace(published=claim))
+    return rows
 
 
-def differences(comparisons: Sequence[Comparison], marks: Marks) -> Figure:
-    """The differences from the one baseline of all `comparisons`."""
-    rows = [
-        Row(one.variant, marks.get(one.variant, Mark(0)), one.difference, (one.low, one.high))
-        for one in comparisons
-    ]
-    axis = f"points above or below {comparisons[0].baseline}"
-    return _interval_plot(rows, axis=axis, is_difference=True)
+def differences(comparisons: Sequence[Comparison]) -> list[Row]:
+    """The difference from its baseline of each variant."""
+    return [Row(one.variant, one.difference, (one.low, one.high)) for one in comparisons]
 
 
-@styled
-def _interval_plot(rows: Sequence[Row], *, axis: str, is_difference: bool = False) -> Figure:
-    """Each row's mean as a dot on its interval, its label and numbers above, in the order of
-    `rows`.
-
-    axis: the name of the x axis. is_difference: a line is drawn at zero.
-    """
-    wrapping: Any = {"max_lines": 2, "placeholder": " …"}
-    labels = [textwrap.wrap(printable(row.label), _LABEL_LETTERS, **wrapping) for row in rows]
-    heights = [_ROW_HEIGHT + _LINE_HEIGHT * (len(label) - 1) for label in labels]
-    figure, axes = new_chart(height=60 + sum(heights), grid="")
+def round_ticks(rows: Sequence[Row], *, is_difference: bool) -> list[float]:
+    """Some five round numbers, between the first and last of which all of `rows` lie; 0 is among
+    them where they are differences."""
     seen = [0.0] if is_difference else []
     for row in rows:
         seen += [row.mean, *row.interval, *row.values] if row.interval else []
         seen += [row.published] if row.published is not None else []
     low, high = min(seen, default=0.0), max(seen, default=1.0)
-    margin = max(0.06 * (high - low), (_SHORTEST_AXIS - (high - low)) / 2)
-    axes.set_xlim(max(low - margin, -1.0 if is_difference else 0.0), min(high + margin, 1.0))
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(points_ticks() if is_difference else percent_ticks())
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    top = 6.0
-    for row, label, height in zip(rows, labels, heights, strict=True):
-        _draw_words(axes, row, "\n".join(label), y=top, is_difference=is_difference)
-        _draw_interval(axes, row, y=top + height - 18, is_difference=is_difference)
-        top += height
-    axes.set_ylim(top, 0)
-    axes.set_xlabel("\n".join(textwrap.wrap(axis, 52, **wrapping)))
-    if any(row.interval for row in rows):
-        axes.plot([], [], "o-", color=INK, linewidth=2, markersize=7, label="mean, 95 % interval")
-    if any(row.values for row in rows):
-        axes.plot([], [], "o", color=INK, markersize=3, label="one seed")
-    if any(row.published is not None for row in rows):
-        axes.plot([], [], "D", markeredgecolor=INK, label="published", **_HOLLOW)
-    if axes.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside upper left", ncols=3)
-    return figure
-
-
-def _draw_words(axes: Axes, row: Row, label: str, *, y: float, is_difference: bool) -> None:
-    """The variant's name on the left, above its dot, and its numbers on the right."""
-    common: Any = {"transform": axes.get_yaxis_transform(), "va": "top", "fontsize": 10.5}
-    texts = [axes.text(0, y, label, **common)]
-    if row.interval is None:
-        texts.append(axes.text(1, y, "not run", ha="right", color=MUTED, **common))
-    else:
-        mean = signed_points(row.mean) if is_difference else percent(row.mean)
-        ends = [signed_points(e) if is_difference else f"{100 * e:.1f}" for e in row.interval]
-        text = f"{mean} ({ends[0]} to {ends[1]})"
-        texts.append(axes.text(1, y, text, ha="right", **common))
-    for one in texts:
-        one.set_in_layout(False)
-
-
-def _draw_interval(axes: Axes, row: Row, *, y: float, is_difference: bool) -> None:
-    """The marks, on a grid that leaves the words alone."""
-    low, high = axes.get_xlim()
-    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
-    axes.axhline(y, color=LINE, linewidth=0.6, zorder=0.5)
-    axes.vlines(ticks, y - 9, y + 12, color=LINE, linewidth=0.6, zorder=0.5)
-    if is_difference:
-        axes.vlines([0], y - 9, y + 12, color=MUTED, linewidth=1.4, zorder=1)
-    colour = row.mark.colour
-    if row.interval is not None:
-        axes.plot(row.interval, [y, y], "|-", color=colour, linewidth=2, markersize=9, mew=2)
-        axes.plot([row.mean], [y], row.mark.marker, color=colour, markersize=8)
-        axes.plot(
-            row.values, [y + 9] * len(row.values), "o", color=colour, markersize=3, alpha=0.75
-        )
-    if row.published is not None:
-        _draw_published(axes, row.published, y, colour=INK)
-
-
-def _draw_published(axes: Axes, x: float, y: float, *, colour: str) -> None:
-    axes.plot(x, y, "D", markeredgecolor=colour, zorder=4, clip_on=False, **_HOLLOW)
+    margin = max(0.02 * (high - low), (_SHORTEST_AXIS - (high - low)) / 2)
+    least = -1.0 if is_difference else 0.0
+    locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+    ticks = locator.tick_values(max(low - margin, least), min(high + margin, 1.0))
+    return [float(tick) for tick in ticks]
 
 
 def milestone_lines(study: StudySummary, marks: Marks) -> list[Line]:
@@ -284,7 +212,10 @@ def lines_with_bands(lines: Sequence[Line]) -> Figure:
             # A stem to our value tells whose diamond it is without its colour.
             stem = [ours.get(epoch, share), share]
             axes.plot([epoch] * 2, stem, color=mark.colour, linewidth=1.2)
-            _draw_published(axes, epoch, share, colour=mark.colour)
+            axes.plot(
+                epoch, share, "D", markerfacecolor="none", markeredgecolor=mark.colour,
+                markeredgewidth=1.6, markersize=8.5, zorder=4, clip_on=False,
+            )  # fmt: skip
     axes.set_xlabel("epochs of training")
     finish_curves(axes, quantity="accuracy", num_ticks=7)
     return figure

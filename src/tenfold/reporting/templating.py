@@ -90,17 +90,20 @@ def _chart_maker() -> Callable[..., Chart]:
 
     def chart(
         heading: str,
-        figure: "Figure",
+        figure: "Figure | Markup",
         caption: str = "",
         *,
         wide: bool = False,
         description: str = "",
         explore: str = "",
     ) -> Chart:
-        """wide: it scrolls inside its own frame on a phone. description: what a screen reader says
-        in the figure's place, where the heading is not enough. explore: see Chart."""
+        """figure: drawn, or in HTML. wide: it scrolls inside its own frame on a phone. description:
+        what a screen reader says in the figure's place, where the heading is not enough. explore:
+        see Chart."""
         from tenfold.reporting.svg import inline_svg
 
+        if isinstance(figure, Markup):
+            return Chart(heading, figure, caption, wide, False)
         width, height = figure.get_size_inches()
         prefix = f"c{next(numbers)}-"
         svg = inline_svg(figure, prefix=prefix, description=description or heading)
