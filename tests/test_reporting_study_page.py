@@ -287,7 +287,8 @@ def test_numbers_as_people_read_them() -> None:
 # How much of the text of the chart of intervals lies over other text, in square pixels.
 _OVERLAP = """() => {
   const figure = document.querySelector('.abreast .intervals');
-  const boxes = [...figure.querySelectorAll('.words > span, .axis span')].map(t => t.getBoundingClientRect());
+  const words = [...figure.querySelectorAll('.words > span, .axis span')];
+  const boxes = words.map(each => each.getBoundingClientRect());
   let worst = 0;
   for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
     const [a, b] = [boxes[i], boxes[j]];

@@ -18,9 +18,8 @@ from tenfold.data.tables import printable
 from tenfold.errors import TenfoldError, counted
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
-from tenfold.files import write_text
 from tenfold.formatting import percent
-from tenfold.reporting.templating import render_page
+from tenfold.reporting.templating import write_page
 from tenfold.reporting.thumbnails import thumbnails
 from tenfold.results.facts import Fact
 
@@ -236,14 +235,8 @@ def _measured(subject: Subject, index: int, kind: str) -> Asked:
 
 def write_explanation(run: Path, found: Explanation, path: Path) -> Path:
     """Write a page of `found` alone, for the run in the folder `run`, and return `path`."""
-    page = render_page(
-        "explanation.html",
-        style_sheets=("style.css", "report.css"),
-        title=f"Where {run} looks",
-        sections=sections({"explanation": found}),
-    )
-    write_text(path, page)
-    return path
+    values = {"title": f"Where {run} looks", "sections": sections({"explanation": found})}
+    return write_page(path, "explanation.html", ("style.css", "report.css"), **values)
 
 
 def _require_few(number: int) -> None:

@@ -43,7 +43,6 @@ class Output:
 
     def __init__(self, *, as_json: bool = False, logs: bool = True) -> None:
         self.style: Style = "json" if as_json else "rich" if sys.stdout.isatty() else "plain"
-        self._console: Console | None = None
         if not logs:
             return
         logger = logging.getLogger("tenfold")
@@ -51,24 +50,17 @@ class Output:
         logger.setLevel(logging.INFO)
         logger.propagate = False
 
-    @property
+    @functools.cached_property
     def console(self) -> "Console":
         """The terminal; made when first asked for, since Rich takes time to import."""
-        if self._console is None:
-            from rich.console import Console
+        from rich.console import Console
 
-            self._console = Console(highlight=False)
-        return self._console
+        return Console(highlight=False, markup=False, emoji=False)
 
-    def say(
-        self, text: str, *, bold: bool = False, passing: bool = False, style: str = "bold"
-    ) -> None:
-        """A line for people; nothing in JSON. passing: until the next, where that can be shown.
-        style: of Rich, where it is bold."""
+    def say(self, text: str, *, bold: bool = False, passing: bool = False) -> None:
+        """A line for people; nothing in JSON. passing: until the next, where that can be shown."""
         if self.style == "rich":
-            from rich.text import Text
-
-            self.console.print(Text(text, style=style if bold else ""))
+            self.console.print(text, style="bold" if bold else "")
         elif self.style == "plain":
             print(text, flush=True)
 
@@ -76,18 +68,16 @@ class Output:
         """A line that nobody should miss; on standard error unless on a terminal."""
         if self.style == "rich":
             from rich.panel import Panel
-            from rich.text import Text
 
-            self.console.print(Panel(Text(text), border_style="yellow"))
+            self.console.print(Panel(text, border_style="yellow"))
         else:
             print(f"*** {text}", file=sys.stderr, flush=True)
 
     def record(self, event: str, **values: Any) -> None:
         """An object for machines; nothing in the other styles."""
         if self.style == "json":
-            print(
-                json.dumps({"event": event, **values}), flush=True, file=json_stream or sys.stdout
-            )
+            line = json.dumps({"event": event, **values})
+            print(line, flush=True, file=json_stream or sys.stdout)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows of text under headings; columns of numbers are aligned to the right.
@@ -99,23 +89,18 @@ class Output:
         numeric = [bool(whole) and all(map(_looks_numeric, column)) for column in cells]
         if self.style == "rich":
             from rich.table import Table
-            from rich.text import Text
 
             table = Table(title=title, title_justify="left")
             for column, is_numeric in zip(columns, numeric, strict=True):
                 table.add_column(column, justify="right" if is_numeric else "left")
             for row in rows:
-                if len(row) < len(columns):
+                is_heading = len(row) < len(columns)
+                if is_heading:
                     table.add_section()
-                    table.add_row(Text(row[0], style="bold"))
-                else:
-                    table.add_row(*(Text(cell) for cell in row))
+                table.add_row(*row, style="bold" if is_heading else "")
             self.console.print(table)
         elif self.style == "plain":
-            widths = [
-                max(map(len, (column, *found)))
-                for column, found in zip(columns, cells, strict=True)
-            ]
+            widths = [max(map(len, each)) for each in zip(columns, *whole, strict=True)]
             print(title)
             for row in (columns, *rows):
                 if len(row) < len(columns):
@@ -160,7 +145,7 @@ class _LogHandler(logging.Handler):
         message, is_warning = record.getMessage(), record.levelno >= logging.WARNING
         self._output.record(record.levelname.lower(), message=message)
         if self._output.style == "rich":
-            self._output.say(message, bold=True, style="yellow" if is_warning else "dim")
+            self._output.console.print(message, style="yellow" if is_warning else "dim")
         elif self._output.style == "plain":
             print("warning: " * is_warning + message, file=sys.stderr, flush=True)
 

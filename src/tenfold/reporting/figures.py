@@ -13,16 +13,25 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, LINE, MUTED, light_palette, styled
+from tenfold.reporting.svg import (
+    ACCENT,
+    BAD,
+    GOOD,
+    INK,
+    LINE,
+    MUTED,
+    SURFACE,
+    light_palette,
+    styled,
+)
 from tenfold.results.runs import ClassScore, Epoch, Metrics
 
 WIDTH = 360
 HEIGHT = 240
-# Beyond this many classes a confusion matrix shows colours without figures, as a bitmap.
+# Beyond this many classes a confusion matrix shows colours without figures.
 MAX_CLASSES_WITH_FIGURES = 12
 _MOST_LETTERS = 18
 _STRONGEST = 0.7
@@ -61,16 +70,44 @@ def learning_curves(
 
 @styled
 def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
-    """Rows are true classes, columns answers, cells shares of the row.
+    """Rows are true classes, columns predictions, cells shares of the row.
 
-    confusion: `(C, C)` int64 counts. Right answers are in the accent colour; mistakes in the colour
-    of bad news, the stronger the commoner, on a scale of their own.
+    confusion: `(C, C)` int64 counts. Correct predictions are in the accent colour; errors in the
+    colour of bad news, the stronger the commoner, on a scale of their own. Opacity alone varies, so
+    that it suits light and dark.
     """
-    totals = confusion.sum(axis=1, keepdims=True)
-    shares = confusion / np.maximum(totals, 1)
-    if len(class_names) <= MAX_CLASSES_WITH_FIGURES:
-        return _matrix_with_figures(shares, class_names)
-    return _matrix_as_bitmap(shares, class_names)
+    number, diagonal = len(confusion), np.eye(len(confusion), dtype=bool)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    has_figures = number <= MAX_CLASSES_WITH_FIGURES
+    side = WIDTH if has_figures else 130 + (14 if number <= 40 else 9) * number
+    figure, axes = new_chart(width=side, height=side, grid="")
+    strength = np.minimum(shares / max(float(shares[~diagonal].max(initial=0.0)), 1e-9), 1.0)
+    palette, pixels = light_palette(), np.empty((number, number, 4))
+    pixels[..., :3] = to_rgb(palette["--bad"])
+    pixels[diagonal, :3] = to_rgb(palette["--accent"])
+    # Among many classes rare errors stay visible: opacity grows with the root of the share.
+    pixels[..., 3] = _STRONGEST * strength if has_figures else np.sqrt(strength)
+    pixels[diagonal, 3] = np.diag(shares) * (_STRONGEST if has_figures else 1)
+    axes.imshow(pixels, interpolation="none", aspect="auto" if has_figures else "equal")
+    if has_figures:
+        between = np.arange(1, number) - 0.5
+        axes.vlines(between, -0.5, number - 0.5, color=SURFACE, linewidth=2)
+        axes.hlines(between, -0.5, number - 0.5, color=SURFACE, linewidth=2)
+        for row, column in np.argwhere(shares > 0):
+            share = 100 * float(shares[row, column])
+            text = f"{share:.0f}" if share >= 0.5 else "·"
+            words = axes.text(column, row, text, ha="center", va="center_baseline", fontsize=9.5)
+            # What lies within the axes moves nothing; to measure it would take half of the time.
+            words.set_in_layout(False)
+    names = [short(name) for name in class_names]
+    size = 10 if has_figures else 9 if number <= 40 else 7
+    axes.set_xticks(range(number), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(number), names, fontsize=size)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.spines[:].set(visible=not has_figures, color=LINE)
+    return figure
 
 
 @styled
@@ -188,60 +225,3 @@ def short(name: str) -> str:
     """A class name that fits beside a chart; odd characters become question marks."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in name)
     return printable if len(printable) <= _MOST_LETTERS else f"{printable[: _MOST_LETTERS - 1]}…"
-
-
-def _matrix_axes(axes: Axes, class_names: Sequence[str], *, size: float) -> None:
-    places = np.arange(len(class_names))
-    names = [short(name) for name in class_names]
-    axes.set_xticks(places, names, rotation=90, fontsize=size)
-    axes.set_yticks(places, names, fontsize=size)
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
-    axes.spines[:].set_visible(False)
-
-
-def _mistakes_scale(shares: NDArray[np.float64]) -> float:
-    mistakes = shares[~np.eye(len(shares), dtype=bool)]
-    return max(float(mistakes.max(initial=0.0)), 1e-9)
-
-
-def _matrix_with_figures(shares: NDArray[np.float64], class_names: Sequence[str]) -> Figure:
-    figure, axes = new_chart(height=WIDTH, grid="")
-    commonest = _mistakes_scale(shares)
-    for row, column in np.argwhere(shares > 0):
-        share = float(shares[row, column])
-        right = row == column
-        strength = share if right else share / commonest
-        alpha, place = round(_STRONGEST * strength, 3), (column - 0.47, row - 0.47)
-        colour = ACCENT if right else BAD
-        cell = Rectangle(place, 0.94, 0.94, facecolor=colour, alpha=alpha, linewidth=0)
-        text = f"{100 * share:.0f}" if share >= 0.005 else "·"
-        number = axes.text(column, row, text, ha="center", va="center_baseline", fontsize=9.5)
-        # What lies within the axes moves nothing; to measure it would take half of the time.
-        axes.add_artist(cell).set_in_layout(False)
-        number.set_in_layout(False)
-    axes.set_xlim(-0.5, len(shares) - 0.5)
-    axes.set_ylim(len(shares) - 0.5, -0.5)
-    _matrix_axes(axes, class_names, size=10)
-    return figure
-
-
-def _matrix_as_bitmap(shares: NDArray[np.float64], class_names: Sequence[str]) -> Figure:
-    """Thousands of cells as one bitmap; opacity alone varies, so that it suits light and dark."""
-    cell = 14 if len(shares) <= 40 else 9
-    side = 130 + cell * len(shares)
-    figure, axes = new_chart(width=side, height=side, grid="")
-    diagonal = np.eye(len(shares), dtype=bool)
-    palette = light_palette()
-    pixels = np.empty((*shares.shape, 4))
-    pixels[..., :3] = to_rgb(palette["--bad"])
-    pixels[diagonal, :3] = to_rgb(palette["--accent"])
-    # Rare mistakes stay visible: opacity grows with the root of the share.
-    pixels[..., 3] = np.sqrt(np.minimum(shares / _mistakes_scale(shares), 1.0))
-    pixels[diagonal, 3] = np.diag(shares)
-    axes.imshow(pixels, interpolation="none")
-    _matrix_axes(axes, class_names, size=9 if cell > 9 else 7)
-    axes.spines[:].set(visible=True, color=LINE)
-    return figure

@@ -56,7 +56,7 @@ class TwoClasses(NamedTuple):
         axes.plot(*places(self.curve), color=ACCENT, linewidth=1.8)
         if self.place is not None:
             label = f"threshold {self.threshold:.3f}"
-            marks = {"color": BAD, "markersize": 7, "label": label, "clip_on": False}
+            marks: Any = {"color": BAD, "markersize": 7, "label": label, "clip_on": False}
             axes.plot(*places(self.place), "o", **marks)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x, ylabel=y)
         axes.legend(loc="lower right")
