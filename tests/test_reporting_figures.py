@@ -121,9 +121,6 @@ def all_figures() -> list[Figure]:
         figures.confusion_matrix(make_confusion(30), make_names(30)),
         study_figures.accuracy_against(points, cost="training time"),
         study_figures.accuracy_against(points, cost="parameters"),
-        study_figures.class_gains(
-            [("a", 0.4, 0.7), ("b", 0.6, 0.5)], sides=[("ann", Mark(0)), ("_cnn", Mark(1))]
-        ),
     ]
 
 

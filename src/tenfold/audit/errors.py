@@ -1,12 +1,12 @@
 """What do its mistakes have in common? Groups of errors that look alike to the network."""
 
+from collections import Counter
+
 import numpy as np
-from numpy.typing import NDArray
 
 from tenfold.audit.answer import Answer, Arrays
 from tenfold.audit.subject import Subject
 from tenfold.errors import counted
-from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import unit
 from tenfold.results.facts import Fact
 
@@ -52,9 +52,10 @@ def errors(subject: Subject) -> Errors:
     from sklearn.cluster import KMeans
 
     predictions = subject.measured_predictions()
+    names, labels, predicted = predictions.class_names, predictions.labels, predictions.predicted
     wrong = np.flatnonzero(~predictions.right)
     if len(wrong) < 2:
-        return Errors(split=subject.split, num_wrong=len(wrong), groups=())
+        return Errors(split=subject.split, num_wrong=len(wrong))
     features = unit(subject.features[wrong])
     number = min(NUM_GROUPS, max(len(wrong) // 5, 1))
     found = KMeans(number, n_init=4, random_state=subject.seed).fit(features)
@@ -65,25 +66,13 @@ def errors(subject: Subject) -> Errors:
     for place, group in enumerate(order):
         members = np.flatnonzero(found.labels_ == group)
         away = np.linalg.norm(features[members] - found.cluster_centers_[group], axis=1)
-        nearest = wrong[members[np.argsort(away, kind="stable")[:NUM_IN_GROUP]]]
-        groups.append(_group(predictions, wrong[members], nearest))
-        arrays[f"group{place}"] = subject.measured.pixels[nearest]
-    return Errors(split=subject.split, num_wrong=len(wrong), groups=tuple(groups)).having(arrays)
-
-
-def _group(
-    predictions: Predictions, members: NDArray[np.int64], typical: NDArray[np.int64]
-) -> Group:
-    names, labels, predicted = predictions.class_names, predictions.labels, predictions.predicted
-    pairs, counts = np.unique(
-        np.stack([labels[members], predicted[members]], axis=1), axis=0, return_counts=True
-    )
-    commonest = np.argsort(-counts, kind="stable")[:3]
-    return Group(
-        num_images=len(members),
-        pairs=tuple((names[pairs[i][0]], names[pairs[i][1]], int(counts[i])) for i in commonest),
-        pictures=tuple(
+        typical = wrong[members[np.argsort(away, kind="stable")[:NUM_IN_GROUP]]]
+        pairs = Counter((names[labels[i]], names[predicted[i]]) for i in wrong[members])
+        pictures = [
             Error(id=str(predictions.ids[i]), true=names[labels[i]], guess=names[predicted[i]])
             for i in typical
-        ),
-    )
+        ]
+        commonest = tuple((*pair, count) for pair, count in pairs.most_common(3))
+        groups.append(Group(num_images=len(members), pairs=commonest, pictures=tuple(pictures)))
+        arrays[f"group{place}"] = subject.measured.pixels[typical]
+    return Errors(split=subject.split, num_wrong=len(wrong), groups=tuple(groups)).having(arrays)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -281,7 +282,7 @@ def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
 
 def interesting(predictions: Predictions) -> dict[int, str]:
     """What each of the images most worth a look is an example of, by its index."""
-    names = predictions.class_names
+    names, labels = predictions.class_names, predictions.labels
     predicted, confidence = predictions.predicted, predictions.confidence
     wrong = np.flatnonzero(~predictions.right)
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
@@ -289,12 +290,11 @@ def interesting(predictions: Predictions) -> dict[int, str]:
         ("surest error", surest, NUM_OF_A_KIND),
         ("least sure", np.argsort(confidence, kind="stable"), NUM_OF_A_KIND),
     ]
-    pairs = predicted * len(names) + predictions.labels
-    values, counts = np.unique(pairs[wrong], return_counts=True)
-    for place in np.argsort(-counts, kind="stable")[:NUM_PAIRS]:
-        instead, true = divmod(int(values[place]), len(names))
-        kind = f"{names[true]} predicted as {names[instead]}, {counts[place]} times"
-        groups.append((kind, surest[pairs[surest] == values[place]], NUM_OF_A_PAIR))
+    pairs = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+    for (true, instead), count in pairs.most_common(NUM_PAIRS):
+        kind = f"{names[true]} predicted as {names[instead]}, {count} times"
+        is_one = (labels[surest] == true) & (predicted[surest] == instead)
+        groups.append((kind, surest[is_one], NUM_OF_A_PAIR))
     chosen: dict[int, str] = {}
     for kind, indices, number in groups:
         fresh = [index for index in indices.tolist() if index not in chosen][:number]

@@ -211,9 +211,10 @@ def finish_curves(axes: Axes, *, quantity: str, num_ticks: int = 7) -> None:
     epochs = MaxNLocator(num_ticks, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
     axes.xaxis.set_major_locator(epochs)
     axes.set_ylabel(quantity)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
     if quantity == "accuracy":
         axes.yaxis.set_major_formatter(percent_ticks())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(6))
 
 
 def percent_ticks() -> FuncFormatter:

@@ -21,9 +21,7 @@ from tenfold.formatting import duration
 from tenfold.reporting.figures import (
     draw_curve,
     finish_curves,
-    name_rows,
     new_chart,
-    short,
 )
 from tenfold.reporting.svg import BAD, MUTED, SERIES, styled
 from tenfold.results.studies import Band, Comparison, Curves, Estimate, StudySummary
@@ -69,19 +67,22 @@ class Mark:
         return _DASHES[self.number % len(_DASHES)]
 
     @property
+    def variable(self) -> str:
+        """The same colour in a page."""
+        return f"var(--s{self.number % len(SERIES) + 1})"
+
+    @property
     def symbol(self) -> Markup:
         """The marker as a path of SVG around (0, 0), nine points across."""
-        colour = f"var(--s{self.number % len(SERIES) + 1})"
-        return Markup(f'<path d="{_outline(self.marker)}" style="fill: {colour}"/>')
+        return Markup(f'<path d="{_outline(self.marker)}" style="fill: {self.variable}"/>')
 
     @property
     def key(self) -> Markup:
         """The piece of line with its marker that goes before the variant's name in text."""
         dashes = " ".join(f"{_LINE_WIDTH * length:g}" for length in self.dashes)
-        colour = f"var(--s{self.number % len(SERIES) + 1})"
         return Markup(
             f'<svg class="key" viewBox="-15 -6 30 12" aria-hidden="true">'
-            f'<path d="M-15 0H15" style="stroke: {colour}; stroke-width: {_LINE_WIDTH}" '
+            f'<path d="M-15 0H15" style="stroke: {self.variable}; stroke-width: {_LINE_WIDTH}" '
             f'stroke-dasharray="{dashes}"/>{self.symbol}</svg>'
         )
 
@@ -313,26 +314,3 @@ def time_axis(axes: Axes) -> None:
     axes.set_xticks(ticks, [duration(second) if second else "0" for second in ticks])
     axes.minorticks_off()
     axes.set_xlabel("training time")
-
-
-@styled
-def class_gains(
-    gains: Sequence[tuple[str, float, float]], sides: Sequence[tuple[str, Mark]]
-) -> Figure:
-    """For each class (name, before, after) a line from one recall to the other."""
-    ordered = sorted(gains, key=lambda gain: gain[2] - gain[1])
-    row_height = 20 if len(ordered) <= 30 else 13
-    figure, axes = new_chart(height=64 + row_height * len(ordered), grid="x", percent="x")
-    rows = name_rows(axes, [gain[0] for gain in ordered])
-    ends = np.array([gain[1:] for gain in ordered])
-    axes.hlines(rows, ends[:, 0], ends[:, 1], color=MUTED, linewidth=1.6, zorder=1.5)
-    for values, (label, mark), fill in zip(ends.T, sides, ("none", None), strict=True):
-        # matplotlib hides labels that begin with an underscore.
-        label = "\N{ZERO WIDTH SPACE}" + short(label)
-        axes.plot(
-            values, rows, mark.marker, color=mark.colour, markerfacecolor=fill, label=label,
-            markersize=7, clip_on=False,
-        )  # fmt: skip
-    axes.set_xlim(0, 1)
-    figure.legend(loc="outside upper left", ncols=2)
-    return figure
