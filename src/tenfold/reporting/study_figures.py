@@ -24,7 +24,7 @@ from tenfold.reporting.figures import (
     new_chart,
 )
 from tenfold.reporting.svg import BAD, MUTED, SERIES, styled
-from tenfold.results.studies import Band, Comparison, Curves, Estimate, StudySummary
+from tenfold.results.studies import Band, Curves, Estimate, StudySummary
 
 _MARKERS = ("o", "s", "^", "v", "X", "P", "<", "p", "*", ">", "h", "8")
 # In multiples of the line's width. Three of them and eight colours are together 24 pairs.
@@ -112,45 +112,10 @@ class Line(NamedTuple):
     published: Sequence[tuple[int, float]] = ()
 
 
-class Row(NamedTuple):
-    """A row of a chart of intervals: a mean with its interval and the values it is made of.
-
-    Shares, or differences of shares. interval: None where nothing was run.
-    """
-
-    label: str
-    mean: float
-    interval: tuple[float, float] | None
-    values: Sequence[float] = ()
-    published: float | None = None
-
-
-def results(study: StudySummary) -> list[Row]:
-    """The accuracy of each variant at the end of training."""
-    rows = []
-    for variant in study.variants:
-        row, found, end = Row(variant.label, 0.0, None), variant.result, variant.end
-        if found:
-            values = found.values if found.n > 1 else ()
-            row = row._replace(mean=found.mean, interval=(found.low, found.high), values=values)
-        claim = end.published.accuracy if end and end.published else None
-        rows.append(row._replace(published=claim))
-    return rows
-
-
-def differences(comparisons: Sequence[Comparison]) -> list[Row]:
-    """The difference from its baseline of each variant."""
-    return [Row(one.variant, one.difference, (one.low, one.high)) for one in comparisons]
-
-
-def round_ticks(rows: Sequence[Row], *, is_difference: bool) -> list[float]:
-    """Some five round numbers, between the first and last of which all of `rows` lie; 0 is among
-    them where they are differences."""
-    seen = [0.0] if is_difference else []
-    for row in rows:
-        seen += [row.mean, *row.interval, *row.values] if row.interval else []
-        seen += [row.published] if row.published is not None else []
-    low, high = min(seen, default=0.0), max(seen, default=1.0)
+def round_ticks(values: Sequence[float], *, is_difference: bool) -> list[float]:
+    """Some five round numbers, between the first and last of which all of `values` lie: shares, or
+    differences of shares."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
     margin = max(0.02 * (high - low), (_SHORTEST_AXIS - (high - low)) / 2)
     least = -1.0 if is_difference else 0.0
     locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
