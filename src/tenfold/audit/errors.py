@@ -67,12 +67,14 @@ def errors(subject: Subject) -> Errors:
         members = np.flatnonzero(found.labels_ == group)
         away = np.linalg.norm(features[members] - found.cluster_centers_[group], axis=1)
         typical = wrong[members[np.argsort(away, kind="stable")[:NUM_IN_GROUP]]]
-        pairs = Counter((names[labels[i]], names[predicted[i]]) for i in wrong[members])
+        pairs = Counter((int(labels[i]), int(predicted[i])) for i in wrong[members])
+        # Of equals those of the first classes.
+        commonest = sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:3]
         pictures = [
             Error(id=str(predictions.ids[i]), true=names[labels[i]], guess=names[predicted[i]])
             for i in typical
         ]
-        commonest = tuple((*pair, count) for pair, count in pairs.most_common(3))
-        groups.append(Group(num_images=len(members), pairs=commonest, pictures=tuple(pictures)))
+        named = tuple((names[a], names[b], pairs[a, b]) for a, b in commonest)
+        groups.append(Group(num_images=len(members), pairs=named, pictures=tuple(pictures)))
         arrays[f"group{place}"] = subject.measured.pixels[typical]
     return Errors(split=subject.split, num_wrong=len(wrong), groups=tuple(groups)).having(arrays)

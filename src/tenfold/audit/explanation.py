@@ -290,9 +290,10 @@ def interesting(predictions: Predictions) -> dict[int, str]:
         ("surest error", surest, NUM_OF_A_KIND),
         ("least sure", np.argsort(confidence, kind="stable"), NUM_OF_A_KIND),
     ]
-    pairs = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
-    for (true, instead), count in pairs.most_common(NUM_PAIRS):
-        kind = f"{names[true]} predicted as {names[instead]}, {count} times"
+    pairs = Counter(zip(predicted[wrong].tolist(), labels[wrong].tolist(), strict=True))
+    # Of equals those of the first classes.
+    for instead, true in sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:NUM_PAIRS]:
+        kind = f"{names[true]} predicted as {names[instead]}, {pairs[instead, true]} times"
         is_one = (labels[surest] == true) & (predicted[surest] == instead)
         groups.append((kind, surest[is_one], NUM_OF_A_PAIR))
     chosen: dict[int, str] = {}
