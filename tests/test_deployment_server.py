@@ -614,7 +614,7 @@ def test_the_page_the_lists_and_the_figures(server, predict):
     values = served.figures(server)
     assert values['tenfold_requests_total{path="other",status="404"}'] >= 1
     assert values['tenfold_requests_total{path="/predict",status="200"}'] >= 1
-    assert values["tenfold_pictures_total"] >= values["tenfold_batches_total"] >= 1
+    assert values["tenfold_images_total"] >= values["tenfold_batches_total"] >= 1
     lines = server.command.output.splitlines()
     assert all(json.loads(line) for line in lines if line.startswith("{"))
 

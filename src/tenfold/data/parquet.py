@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tenfold.data.folders import picture_files
+from tenfold.data.folders import image_files
 from tenfold.data.images import Source
 from tenfold.data.tables import (
     GROUP_COLUMNS,
@@ -73,7 +73,7 @@ def files_by_split(path: Path) -> dict[str, list[Path]]:
     """The parquet files of each split, in order; see `parquet_table`."""
     if not path.is_dir():
         return {"train": [path]}
-    files = [path / file.path for file in picture_files(path, suffixes=(".parquet",))]
+    files = [path / file.path for file in image_files(path, suffixes=(".parquet",))]
     if len(files) == 1:
         return {"train": files}
     found: dict[str, list[Path]] = defaultdict(list)

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from tenfold.data.decoding import (
     MAX_PIXELS,
-    AnyPicture,
-    BrokenPictureError,
+    AnyImage,
+    BrokenImageError,
     Window,
-    prepare_picture,
+    prepare_image,
     require_pixels,
 )
 from tenfold.errors import TenfoldError, first_line, missing_extra
@@ -117,11 +117,11 @@ class Predictor:
             known = fitted.get("sets", ())
             self.set_threshold = set_threshold_for(known, sets, unfitted=unfitted)
 
-    def predict(self, image: AnyPicture) -> Prediction:
+    def predict(self, image: AnyImage) -> Prediction:
         """What it says of one image. A broken one has an error and no label."""
         return self.predict_many([image])[0]
 
-    def predict_many(self, images: Sequence[AnyPicture]) -> list[Prediction]:
+    def predict_many(self, images: Sequence[AnyImage]) -> list[Prediction]:
         """What it says of each of `images`, in order, broken ones among them."""
         found: list[Prediction] = []
         for start in range(0, len(images), BATCH_SIZE):
@@ -129,7 +129,7 @@ class Predictor:
             for image in images[start : start + BATCH_SIZE]:
                 try:
                     read.append(self.pixels(image))
-                except BrokenPictureError as error:
+                except BrokenImageError as error:
                     read.append(str(error))
             sound = [each for each in read if not isinstance(each, str)]
             rows = iter(self.probabilities(np.stack(sound)) if sound else ())
@@ -141,15 +141,13 @@ class Predictor:
             ]
         return found
 
-    def pixels(self, image: AnyPicture, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    def pixels(self, image: AnyImage, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """`image` as the model sees it: (H, W, 3) uint8 of its own size. An array holds uint8, or
         floats in [0, 1], which count as uint8 divided by 255.
 
-        max_pixels: that may be decoded. Raises BrokenPictureError where it can't be read.
+        max_pixels: that may be decoded. Raises BrokenImageError where it can't be read.
         """
-        return prepare_picture(
-            image, size=self.image_size, max_pixels=max_pixels, window=self.window
-        )
+        return prepare_image(image, size=self.image_size, max_pixels=max_pixels, window=self.window)
 
     def logits(self, pixels: Pixels) -> Floats:
         """Logits (N, C) of pixels (N, H, W, 3) uint8, with as many views as the run has.
@@ -158,7 +156,7 @@ class Predictor:
         """
         try:
             pixels = require_pixels(pixels)
-        except BrokenPictureError as error:
+        except BrokenImageError as error:
             raise TenfoldError(f"What the model is to look at {error}.") from error
         none = np.empty((0, len(self.class_names)), np.float32)
         starts = range(0, len(pixels), BATCH_SIZE)
