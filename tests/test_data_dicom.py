@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import commands
 from tenfold.data import export, load
 from tenfold.data.decoding import (
     BrokenImageError,
@@ -15,6 +16,7 @@ from tenfold.data.decoding import (
     measure_image,
     prepare_image,
 )
+from tenfold.data.relabel import relabel
 from tenfold.data.splits import evaluation_split, training_data
 from tenfold.errors import TenfoldError
 
@@ -186,12 +188,25 @@ def test_tables_say_who_belongs_together_too(tmp_path):
     assert numbers == [n for n in range(40) if n // 4 in {each // 4 for each in numbers}]
 
 
-@pytest.mark.parametrize("kind", ["folder", "parquet"])
+@pytest.mark.parametrize("kind", ["folder", "parquet", "npz"])
 def test_what_is_exported_keeps_who_belongs_together(kind, tmp_path):
     dataset = load(clinic(tmp_path / "data", patients=4))
-    export(dataset, tmp_path / "out", kind)
-    groups = load(tmp_path / "out").train.groups
-    np.testing.assert_array_equal(groups, dataset.train.groups)
+    out = tmp_path / "out.npz" if kind == "npz" else tmp_path / "out"
+    export(dataset, out, kind)
+    np.testing.assert_array_equal(load(out).train.groups, dataset.train.groups)
+
+
+def test_an_npz_file_keeps_them_while_images_are_dropped_and_has_one_for_each(tmp_path):
+    dataset = load(clinic(tmp_path / "data", patients=4))
+    export(dataset, tmp_path / "a.npz", "npz")
+    first, *rest = dataset.train.groups.tolist()
+    (tmp_path / "wrong.csv").write_text(f"id,label,action\n{dataset.train.ids[0]},,drop\n")
+    relabel(tmp_path / "a.npz", tmp_path / "wrong.csv", tmp_path / "b.npz")
+    assert load(tmp_path / "b.npz").train.groups.tolist() == rest
+    with np.load(tmp_path / "a.npz") as arrays:
+        np.savez(tmp_path / "c.npz", **{**arrays, "train_groups": np.array([first])})
+    with pytest.raises(TenfoldError, match="16 images, 16 labels, 16 ids and 1 groups"):
+        load(tmp_path / "c.npz")
 
 
 def test_a_patient_in_two_splits_of_the_data_is_said(tmp_path, caplog):
@@ -224,3 +239,14 @@ def test_a_window_of_the_recipe_holds_wherever_the_model_goes(tmp_path):
         found = prepare_image(tmp_path / f"a.{kind}", size=(16, 16), window=(1000, 2000))
         np.testing.assert_array_equal(found[..., 0], expected)
     assert path.exists()
+
+
+def test_a_window_of_the_command_line_is_that_of_a_recipe(tmp_path):
+    for label in "ab":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        Image.fromarray(GREY).save(tmp_path / "data" / label / "a.png")
+    commands.succeed(["data", "export", "data", "out.npz", "--window", "-1000", "400"], tmp_path)
+    expected = load(tmp_path / "data", window=(-1000, 400)).train
+    np.testing.assert_array_equal(load(tmp_path / "out.npz").train.pixels, expected.pixels)
+    said = commands.refuse(["data", "eda", "data", "--window", "400", "400"], tmp_path)
+    assert "--window 400 400 must be two rising numbers" in said

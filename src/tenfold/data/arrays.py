@@ -1,10 +1,10 @@
 """Data sets of arrays: in one npz file, or in memory.
 
-tenfold writes, for each split, `train_images`, `train_labels`, `train_ids` and, where images were
-resized, `train_original_sizes`; and `class_names`. It also reads the names that others use: `val`
-for the validation split, `x_train` and `y_train`, and for a single split `images` or `x`, `labels`
-or `y`; and grey images, `(N, H, W)` or `(N, H, W, 1)`. Without `class_names` each number that
-occurs among the labels is a class.
+tenfold writes, for each split, `train_images`, `train_labels`, `train_ids`, and where there are
+some, `train_groups` and `train_original_sizes`; and `class_names`. It also reads the names that
+others use: `val` for the validation split, `x_train` and `y_train`, and for a single split `images`
+or `x`, `labels` or `y`; and grey images, `(N, H, W)` or `(N, H, W, 1)`. Without `class_names` each
+number that occurs among the labels is a class.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -94,8 +94,8 @@ def from_arrays(
     `(N, 3, H, W)` uint8, and labels `(N,)`, which are indices into class_names where these are
     given, otherwise whole numbers or names.
 
-    place, keys: what messages call where they are and what they are. more: `train_ids` and
-    `train_original_sizes` and so on. Raises TenfoldError where they don't fit together, and where
+    place, keys: what messages call where they are and what they are. more: `train_ids`,
+    `train_groups` and so on. Raises TenfoldError where they don't fit together, and where
     a label has no class name.
     """
     keys = keys or {split: (f"{split} images", f"{split} labels") for split in parts}
@@ -110,17 +110,26 @@ def from_arrays(
     for split, own in labels.items():
         pixels = _pixels(np.asarray(parts[split][0]), f"{place}: {keys[split][0]}")
         ids = more.get(f"{split}_ids", numbered_ids(split, len(pixels)))
-        if not len(pixels) == len(own) == len(ids) or ids.ndim != 1:
+        groups = more.get(f"{split}_groups")
+        kinds: dict[str, NDArray[Any]] = {"images": pixels, "labels": own, "ids": ids}
+        kinds |= {} if groups is None else {"groups": groups}
+        if len(set(map(len, kinds.values()))) > 1 or ids.ndim != 1:
+            numbers = [f"{len(each)} {kind}" for kind, each in kinds.items()]
             raise TenfoldError(
-                f"{place}: the {split} split has {len(pixels)} images, {len(own)} labels and "
-                f"{len(ids)} ids; they must be as many."
+                f"{place}: the {split} split has {', '.join(numbers[:-1])} and {numbers[-1]}; "
+                "they must be as many."
             )
-        texts = np.array([as_text(each, place) for each in ids.tolist()], dtype=np.str_)
-        splits[split] = Images(pixels, own, names, texts, more.get(f"{split}_original_sizes"))
+        sizes = more.get(f"{split}_original_sizes")
+        texts = None if groups is None else _texts(groups, place)
+        splits[split] = Images(pixels, own, names, _texts(ids, place), sizes, texts)
     if "train" not in splits:
         raise TenfoldError(f"{place} holds no training images with labels; label them.")
     said = [as_text(each, place) for each in more.get(NOTES, np.array([])).ravel().tolist()]
     return Dataset.of(name, splits, source, notes=(*said, *notes))
+
+
+def _texts(values: NDArray[Any], place: str | Path) -> NDArray[np.str_]:
+    return np.array([as_text(each, place) for each in values.tolist()], dtype=np.str_)
 
 
 def _pixels(pixels: NDArray[Any], what: str) -> NDArray[np.uint8]:
