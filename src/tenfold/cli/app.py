@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -70,6 +71,9 @@ def main() -> None:
     leave_with_driver()
     # A home that can't be written is no fault of the command; what matplotlib says of it is noise.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    # Nor is what Pillow has to say of damaged files, which are named as such.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="PIL")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Names of classes may not be in its alphabet.
             stream.reconfigure(errors="backslashreplace")
