@@ -33,6 +33,8 @@ from tenfold.waiting import sharing_cores
 UsageError: Any = typer.BadParameter.__bases__[0]
 """Of Click, or of the copy of it that newer versions of Typer bring."""
 
+INTERRUPTED = 130
+
 app = new_app(
     name="tenfold",
     help="Train, compare and explain classifiers of small images, fast and with honest numbers.",
@@ -92,7 +94,10 @@ def main() -> None:
                 "The working folder has been deleted; change to one that exists, and run the "
                 "command there."
             ) from None
-        sys.exit(app(args=with_port(arguments), standalone_mode=False) or 0)
+        status = app(args=with_port(arguments), standalone_mode=False) or 0
+        if status == INTERRUPTED:  # Typer has caught Ctrl-C.
+            raise KeyboardInterrupt
+        sys.exit(status)
 
 
 def _open_streams() -> None:
@@ -137,8 +142,10 @@ def _exit_status(*, debug: bool, as_json: bool) -> Iterator[None]:
 def _ending(error: BaseException) -> dict[str, Any] | None:
     """What is said of an error that has a sentence; None for a fault of the program."""
     status = getattr(error, "exit_status", TenfoldError.exit_status)
+    if isinstance(error.__cause__, EOFError):  # Typer takes it for the end of a dialogue.
+        return None
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        message, status = "Stopped.", 130
+        message, status = "Stopped.", INTERRUPTED
     elif isinstance(error, UsageError):
         message, status = error.format_message().replace("Value error, ", ""), error.exit_code
     elif isinstance(error, UnicodeEncodeError):

@@ -164,6 +164,9 @@ def _files_at(path: str | os.PathLike[str]) -> list[str]:
         inside = image_files(Path(place), suffixes=known)
         found = [os.path.join(Path(place), file.path) for file in inside]
     elif Path(place).exists():
+        if place.lower().endswith((".csv", ".tsv")):
+            wrong = f"{place} is a table of labels, and images were expected"
+            raise TenfoldError(f"{wrong}; name their folder, or list their paths in a .txt file.")
         return [place]
     else:
         raise TenfoldError(f"There is no image or folder {place}; check the path.")
