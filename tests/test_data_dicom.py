@@ -205,7 +205,7 @@ def test_an_npz_file_keeps_them_while_images_are_dropped_and_has_one_for_each(tm
     assert load(tmp_path / "b.npz").train.groups.tolist() == rest
     with np.load(tmp_path / "a.npz") as arrays:
         np.savez(tmp_path / "c.npz", **{**arrays, "train_groups": np.array([first])})
-    with pytest.raises(TenfoldError, match="16 images, 16 labels, 16 ids and 1 groups"):
+    with pytest.raises(TenfoldError, match=r"16 images and groups of shape \(1,\)"):
         load(tmp_path / "c.npz")
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.images import Dataset, Images, Settings, numbered_ids
-from tenfold.data.tables import as_text, names_declared, number_labels
-from tenfold.errors import TenfoldError
+from tenfold.data.tables import as_text, names_declared, number_labels, require_classes
+from tenfold.errors import TenfoldError, counted
 from tenfold.files import DAMAGED
 from tenfold.progress import Progress
 
@@ -100,28 +100,28 @@ def from_arrays(
     """
     keys = keys or {split: (f"{split} images", f"{split} labels") for split in parts}
     more = more or {}
-    names, labels, notes = number_labels(
+    names, numbered, notes = number_labels(
         {split: np.atleast_1d(own).tolist() for split, (_, own) in parts.items()},
         declared=None if class_names is None else names_declared(class_names, place),
         place=place,
         where=lambda split, position: f"{place}: {keys[split][1]}[{position}]",
     )
     splits = {}
-    for split, own in labels.items():
+    for split, labels in numbered.items():
         pixels = _pixels(np.asarray(parts[split][0]), f"{place}: {keys[split][0]}")
-        ids = more.get(f"{split}_ids", numbered_ids(split, len(pixels)))
-        groups = more.get(f"{split}_groups")
-        kinds: dict[str, NDArray[Any]] = {"images": pixels, "labels": own, "ids": ids}
-        kinds |= {} if groups is None else {"groups": groups}
-        if len(set(map(len, kinds.values()))) > 1 or ids.ndim != 1:
-            numbers = [f"{len(each)} {kind}" for kind, each in kinds.items()]
-            raise TenfoldError(
-                f"{place}: the {split} split has {', '.join(numbers[:-1])} and {numbers[-1]}; "
-                "they must be as many."
-            )
-        sizes = more.get(f"{split}_original_sizes")
-        texts = None if groups is None else _texts(groups, place)
-        splits[split] = Images(pixels, own, names, _texts(ids, place), sizes, texts)
+        num, kinds = len(pixels), ("ids", "groups", "original_sizes")
+        own: dict[str, Any] = {"labels": labels, "ids": numbered_ids(split, num)}
+        own |= {kind: more[f"{split}_{kind}"] for kind in kinds if f"{split}_{kind}" in more}
+        for kind, values in own.items():
+            if values.shape != ((num, 2) if kind == "original_sizes" else (num,)):
+                raise TenfoldError(
+                    f"{place}: the {split} split has {counted(num, 'image')} and {kind} of shape "
+                    f"{values.shape}; they must be as many."
+                )
+        texts = {kind: _texts(own[kind], place) for kind in ("ids", "groups") if kind in own}
+        sizes = own.get("original_sizes")
+        splits[split] = Images(pixels, labels, names, original_sizes=sizes, **texts)
+    require_classes(names, place)
     if "train" not in splits:
         raise TenfoldError(f"{place} holds no training images with labels; label them.")
     said = [as_text(each, place) for each in more.get(NOTES, np.array([])).ravel().tolist()]

@@ -192,8 +192,8 @@ def read_lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         for values in filter(any, reader):
             if len(values) != len(header):
                 raise TenfoldError(
-                    f"{file} line {reader.line_num} has {len(values)} fields where the first line "
-                    f"has {len(header)}; mend the line."
+                    f"{file} line {reader.line_num} has {counted(len(values), 'field')} where the "
+                    f"first line has {len(header)}; mend the line."
                 )
             yield reader.line_num, dict(zip(reversed(header), reversed(values), strict=True))
     except csv.Error as error:
