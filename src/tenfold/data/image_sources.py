@@ -5,6 +5,7 @@ webdataset writes them. Of a part few images are in memory at once. Files are at
 addresses: `s3://`, `gs://`, `hf://` and whatever else fsspec knows.
 """
 
+import codecs
 import contextlib
 import itertools
 import os
@@ -148,7 +149,8 @@ def _files_at(path: str | os.PathLike[str]) -> list[str]:
     place = os.fspath(path)
     if place.lower().endswith(LIST_SUFFIX):
         with _open(place) as file:
-            found = [line for line in (os.fsdecode(line).strip() for line in file) if line]
+            lines = file.read().removeprefix(codecs.BOM_UTF8).split(b"\n")
+        found = [line for line in (os.fsdecode(line).strip() for line in lines) if line]
         if not found:
             raise TenfoldError(f"{place} names no image; write a path or address in each line.")
         return found

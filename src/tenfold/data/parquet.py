@@ -27,7 +27,7 @@ from tenfold.data.tables import (
     names_declared,
     split_named,
 )
-from tenfold.errors import TenfoldError, first_line
+from tenfold.errors import TenfoldError, counted, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -169,8 +169,9 @@ def images_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source]:
     if places and not any(map(os.path.exists, places.values())):
         path, place = next(iter(places.items()))
         raise TenfoldError(
-            f"{file}: column {name} holds no bytes but the paths of {len(places):,} image files, "
-            f"and neither {path} nor {place} is there; put the files or their bytes there."
+            f"{file}: column {name} holds no bytes but the paths of "
+            f"{counted(len(places), 'image file')}, and neither {path} nor {place} "
+            "is there; put the files or their bytes there."
         )
     # A row with neither is a broken image.
     return [content or places.get(path, b"") for content, path in pairs]
