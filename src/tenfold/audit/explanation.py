@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tenfold.audit.answer import Answer, Arrays
 from tenfold.audit.store import sections
 from tenfold.audit.subject import Subject
-from tenfold.data.image_sources import find_pictures
+from tenfold.data.image_sources import find_images
 from tenfold.data.images import LUMA
 from tenfold.data.tables import printable
 from tenfold.errors import TenfoldError, counted
@@ -220,7 +220,7 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
                 f"{ids[0]} and {ids[-1]}."
             )
         else:
-            paths = find_pictures([name])
+            paths = find_images([name])
             _require_few(len(asked) + len(paths))
             files = zip(subject.model.pixels(paths), paths, strict=True)
             asked += [Asked(pixels, printable(path), "", "asked for") for pixels, path in files]

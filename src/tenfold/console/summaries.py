@@ -37,7 +37,7 @@ def show_metrics(output: Output, split: str, metrics: "Metrics") -> None:
     """The accuracy on a split, with its interval."""
     low, high = metrics.accuracy_interval
     output.say(
-        f"{split}: {percent(metrics.accuracy, 2)} of {counted(metrics.num_images, 'picture')} "
+        f"{split}: {percent(metrics.accuracy, 2)} of {counted(metrics.num_images, 'image')} "
         f"right (95 % interval {percent(low)} to {percent(high)}), loss {metrics.loss:.3f}",
         bold=split == "test",
     )
@@ -196,7 +196,7 @@ def show_dataset(output: Output, dataset: "Dataset") -> None:
     counts = [np.bincount(images.labels, minlength=len(names)) for images in splits.values()]
     rows = [*zip(names, *counts, strict=True), ("all", *(count.sum() for count in counts))]
     cells = [[name, *(f"{number:,}" for number in numbers)] for name, *numbers in rows]
-    output.table("Pictures by class", ["class", *splits], cells)
+    output.table("Images by class", ["class", *splits], cells)
     for name, checksum in dataset.checksums.items():
         output.say(f"SHA-256 of {name}: {checksum}")
     for note in dataset.notes:
