@@ -60,8 +60,12 @@ def test_a_run_says_what_came_of_it():
     assert run.report() == run.path / "report.html"
     assert run.model.class_names == DIGITS
     assert re.fullmatch(r"Run\(ann/1: [\d.]+ % on test, [\d.]+ % on validation\)", repr(run))
-    assert "<svg" in run._repr_html_()
-    assert "95 % interval" in run._repr_html_()
+    shown = run._repr_html_()
+    assert '<a href="runs/ann/1/report.html">runs/ann/1/report.html</a>' in shown
+    scores = run.metrics["test"]
+    low, high = (100 * end for end in scores.accuracy_interval)
+    assert f"<td>{100 * scores.accuracy:.2f} %</td><td>{low:.1f} to {high:.1f} %</td>" in shown
+    assert f"<td>{scores.num_images:,}</td></tr></table><svg " in shown
     assert run.evaluate().accuracy == run.metrics["test"].accuracy
     assert "TrainedModel(ann, 10 classes, 32x32" in repr(run.model)
     again = tenfold.open_run(str(run.path))
@@ -74,6 +78,10 @@ def test_data_may_be_in_memory():
     run = tenfold.train(load_recipe("ann"), dataset, **QUICK)
     assert run.metrics["test"].num_images == 60
     assert run.recipe.data.name == "mine"
+    assert "report.html" not in run._repr_html_()
+    page = run.report().read_text()
+    assert "data:image/webp;base64," in page, "the page has no images of data in memory"
+    assert "data:image/webp;base64," not in tenfold.open_run(run.path).report().read_text()
 
 
 def test_a_recipe_shows_what_differs_from_the_defaults():
@@ -96,7 +104,8 @@ def test_a_notebook_shows_progress_in_one_output(monkeypatch):
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
-    tenfold.train("ann", "digits", **{**QUICK, "progress": True})
+    run = tenfold.train("ann", "digits", **{**QUICK, "progress": True})
+    assert (run.path / "report.html").exists()
     assert shown[0].startswith("<pre>ann: ann with ")
     assert "epoch 1/2  train loss" in shown[-1]
     assert "epoch 2/2  train loss" in shown[-1]
