@@ -2,7 +2,7 @@
 # # 12 · Would you trust it? Would you ship it?
 #
 # 60 minutes to work through; its cells run in one to two minutes on two cores, without a network
-# connection. The audit and the export need `pip install 'tenfold[audit,export]'`.
+# connection. The audit and the export need what the extra `course` brings, or `audit` and `export`.
 #
 # **You will be able to**
 #
@@ -210,8 +210,10 @@ for split, part in images.splits().items():
         folder = Path("images", split, part.class_names[label])
         folder.mkdir(parents=True, exist_ok=True)
         plt.imsave(folder / f"{index}.png", pixels)
-command("train", "cnn-quick", "--data", "images", "--set", f"training.min_steps={reduced(400, 20)}")
-command("audit", "runs/cnn-quick/2")
+steps = f"training.min_steps={reduced(400, 20)}"
+# In a folder of runs of its own, since every chapter that is worked through here fills `runs`.
+command("train", "cnn-quick", "--data", "images", "--set", steps, "--runs", "shipped")
+command("audit", "shipped/cnn-quick/1")
 
 # %% [markdown]
 # ### Would you ship it?
@@ -221,9 +223,9 @@ command("audit", "runs/cnn-quick/2")
 # predictions with the network's before it keeps it: that gate is why one can rely on the file.
 
 # %%
-command("export", "runs/cnn-quick/2")
-command("export", "runs/cnn-quick/2", "--int8")
-for path in sorted(Path("runs/cnn-quick/2").rglob("*.onnx")):
+command("export", "shipped/cnn-quick/1")
+command("export", "shipped/cnn-quick/1", "--int8")
+for path in sorted(Path("shipped/cnn-quick/1").rglob("*.onnx")):
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
 
 # %% [markdown]
