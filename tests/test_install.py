@@ -84,6 +84,11 @@ def dist(monkeypatch):
     return dist
 
 
+def test_changelog_and_citation_are_of_this_version():
+    assert f"\n## [{tenfold.__version__}] - 2" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {tenfold.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_what_does_not_belong_into_a_distribution_is_named(dist):
     whole = {
         path.relative_to(ROOT).as_posix(): 100
