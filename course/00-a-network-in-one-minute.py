@@ -16,7 +16,8 @@
 # **How to work through it.** Read a cell, say what it will show, and run it with Shift+Enter. Run
 # all cells in order: each builds on those above. In the exercises you write code; a test tells
 # whether it is right, and the solution is folded below it. `tenfold course` in a terminal, in the
-# folder of this notebook, lists the chapters and what you have solved.
+# folder of this notebook, lists the chapters and what you have solved. Where the code says
+# `reduced(3, 1)`, read 3: the second number is for a quick look at whether everything runs.
 
 # %% tags=["setup"]
 import matplotlib.pyplot as plt

@@ -277,7 +277,8 @@ for (name, how), found in rights.items():
 plt.show()
 
 # %% [markdown]
-# Three comparisons, over seeds and images, corrected for being three:
+# Three comparisons over seeds and images, corrected for being three (chapter 8 takes both apart).
+# `p` is how often a difference at least as large would come by luck alone:
 
 # %%
 base = ("convolutional", "as they are")

@@ -80,7 +80,7 @@ def reliability(probabilities, labels, bins=10):
     return rows, sum(n * abs(c - r) for c, r, n in rows) / len(labels)
 
 
-# Half of the test images to fit on, half to look at: a model knows its weights, not its split.
+# Half of the test images stand in for validation images, and the other half is looked at.
 half = np.arange(len(test)) % 2 == 0
 logits = model.logits(test.pixels)
 fitted, shown = logits[half], logits[~half]
