@@ -95,8 +95,10 @@ def test_every_exercise_is_in_a_chapter_once():
     ],
 )
 def test_a_wrong_solution_is_told_why(exercise, function, said):
-    with pytest.raises(AssertionError, match=said), np.errstate(all="ignore"):
+    with pytest.raises(AssertionError, match=said) as caught, np.errstate(all="ignore"):
         check(exercise, function)
+    # What IPython shows in the place of a trace, which would give the solution away.
+    assert caught.value._render_traceback_() == [str(caught.value)]
 
 
 def test_an_exercise_that_does_not_exist():

@@ -20,11 +20,22 @@ NUM_TRAIN, NUM_TEST, COLUMNS = 150, 50, 50
 """Images of each class in each split; images in a row of the mosaic."""
 
 
+class WrongSolutionError(AssertionError):
+    """What is wrong with a solution; a notebook shows no more of it than that.
+
+    The trace would lead through the test, which gives the solution away.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 def check(exercise: str, function: Callable[..., Any]) -> str:
     """Test your solution of an exercise; the sentence that it is right.
 
-    Raises AssertionError, which says what is wrong and often why, and TenfoldError for an exercise
-    that doesn't exist. Where `tenfold course` keeps the progress, it is written down.
+    Raises AssertionError, which says what is wrong and often why, what the function raises, and
+    TenfoldError for an exercise that doesn't exist. Where `tenfold course` keeps the progress, it
+    is written down.
 
     >>> import numpy as np
     >>> check("accuracy", lambda predicted, labels: np.mean(predicted == labels))
@@ -33,7 +44,11 @@ def check(exercise: str, function: Callable[..., Any]) -> str:
     from tenfold.course.exercises import find_exercise
     from tenfold.course.notebooks import note_solved
 
-    find_exercise(exercise)(function)
+    test = find_exercise(exercise)
+    try:
+        test(function)
+    except AssertionError as error:
+        raise WrongSolutionError(*error.args) from None
     note_solved(exercise)
     return f"{exercise}: right."
 
