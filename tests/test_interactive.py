@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 import tenfold
 from fabricated_runs import Recipe as Fabricated
 from fabricated_runs import make_run
+from tenfold.console.output import NotebookOutput
 from tenfold.errors import TenfoldError
 from tenfold.recipe import load_recipe
 from tiny_training import pictures
@@ -97,18 +98,36 @@ def test_an_unfinished_run_has_no_metrics_but_curves(tmp_path):
     assert len(run.curves["train_loss"]) == 3
 
 
-def test_a_notebook_shows_progress_in_one_output(monkeypatch):
+@pytest.fixture
+def shown(monkeypatch):
+    """What a notebook shows, as HTML, each time that it changes."""
     shown = []
     handle = types.SimpleNamespace(update=lambda output: shown.append(output._repr_html_()))
     display = types.SimpleNamespace(display=lambda output, display_id: handle)
+    ipython = types.ModuleType("IPython")
+    ipython.version_info, ipython.get_ipython = (9, 0), lambda: None  # pyplot asks for them.
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
+    return shown
+
+
+def test_a_notebook_shows_progress_in_one_output_and_the_page_is_written(shown):
     run = tenfold.train("ann", "digits", **{**QUICK, "progress": True})
     assert (run.path / "report.html").exists()
-    assert shown[0].startswith("<pre>ann: ann with ")
+    assert ">ann: ann with " in shown[0]
     assert "epoch 1/2  train loss" in shown[-1]
     assert "epoch 2/2  train loss" in shown[-1]
+
+
+def test_what_passes_is_gone_from_a_notebook_at_the_end(shown):
+    output = NotebookOutput()
+    with output.training():
+        output.say("epoch 1/1")
+        output.say("evaluating: 50 % of 500", passing=True)
+        assert "evaluating" in shown[-1]
+    assert "epoch 1/1" in shown[-1]
+    assert "evaluating" not in shown[-1]
 
 
 @pytest.mark.parametrize(
