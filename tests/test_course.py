@@ -226,6 +226,9 @@ def test_only_the_setting_reduces(monkeypatch):
     assert reduced(10, 2) == 10
     monkeypatch.setenv("TENFOLD_COURSE", "reduced")
     assert reduced(10, 2) == 2
+    assert {split: len(each) for split, each in load_images().splits().items()} == {
+        "train": 500, "test": 500,
+    }  # fmt: skip
 
 
 RUN = """
