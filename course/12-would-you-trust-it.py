@@ -62,6 +62,9 @@ print(run)
 
 
 # %%
+from tenfold.evaluation.metrics import wilson_interval
+
+
 def softmax(logits):
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)
@@ -96,16 +99,18 @@ figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained", sharey
 for axis, t in zip(axes, (1.0, temperature), strict=True):
     rows, ece = reliability(softmax(shown / t), test.labels[~half])
     confidence, accuracy, number = np.array(rows).T
-    error = 1.96 * np.sqrt(accuracy * (1 - accuracy) / number)
+    ends = [wilson_interval(round(a * n), int(n)) for a, n in zip(accuracy, number, strict=True)]
+    bars = np.abs(np.transpose(ends) - accuracy)
     axis.plot([0, 1], [0, 1], ":", color="grey")
-    axis.errorbar(confidence, accuracy, error, fmt="o-")
-    axis.set(xlabel="confidence", title=f"temperature {t:.2f}: ECE {ece:.1%}")
+    axis.errorbar(confidence, accuracy, bars, fmt="o-")
+    axis.set(xlabel="confidence", title=f"temperature {t:.2f}: ECE {ece:.1%}", ylim=(0, 1))
 axes[0].set_ylabel("accuracy")
 plt.show()
 
 # %% [markdown]
-# The bars are wide: 250 images in ten bins. An ECE is biased upward by that noise, and that of a
-# perfect network isn't 0 on so few. Draw your own bins in [this widget](widgets/reliability.html).
+# The bars are 95 % intervals (Wilson's, chapter 8), and wide: 250 images in ten bins. An ECE is
+# biased upward by that noise, and that of a perfect network isn't 0 on so few. Draw your own bins
+# in [this widget](widgets/reliability.html).
 #
 # ### 2. Where did it look?
 #
@@ -199,7 +204,7 @@ def command(*words):
     done = subprocess.run(
         [sys.executable, "-m", "tenfold", *map(str, words)], capture_output=True, text=True
     )
-    lines = (done.stdout + done.stderr).strip().splitlines()
+    lines = (done.stdout + done.stderr).replace(f"{Path.cwd()}/", "").strip().splitlines()
     print(f"$ tenfold {' '.join(map(str, words))}   ({time.perf_counter() - started:.0f} s)")
     print("\n".join(lines[-25:]))
     assert done.returncode == 0, "this command has failed"
