@@ -103,7 +103,7 @@ for axis, t in zip(axes, (1.0, temperature), strict=True):
     bars = np.abs(np.transpose(ends) - accuracy)
     axis.plot([0, 1], [0, 1], ":", color="grey")
     axis.errorbar(confidence, accuracy, bars, fmt="o-")
-    axis.set(xlabel="confidence", title=f"temperature {t:.2f}: ECE {ece:.1%}", ylim=(0, 1))
+    axis.set(xlabel="confidence", title=f"temperature {t:.2f}: ECE {ece:.1%}", ylim=(-0.03, 1.03))
 axes[0].set_ylabel("accuracy")
 plt.show()
 
