@@ -356,8 +356,15 @@ class NotebookOutput(Output):
         lines = Lines(self)
         training = _Training(self, lines)
         lines.seconds = training.step_seconds = 1.0
-        yield training
+        try:
+            yield training
+        finally:
+            if self._passes:
+                self._lines.pop()
+                self._passes = False
+                self._handle.update(self)
 
     def _repr_html_(self) -> str:
         first, others = self._lines[:1], self._lines[1:][-self.NUM_LINES :]
-        return f"<pre>{escape(chr(10).join([*first, *others]))}</pre>"
+        text = escape(chr(10).join([*first, *others]))
+        return f'<pre style="word-break: normal">{text}</pre>'  # Jupyter breaks words elsewhere.
