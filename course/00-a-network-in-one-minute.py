@@ -164,7 +164,7 @@ plt.show()
 from tenfold.studies.statistics import summarise
 
 for name, values in accuracies.items():
-    estimate = summarise(values, num_pictures=len(test))
+    estimate = summarise(values, num_images=len(test))
     print(f"{name}: mean {estimate.in_words}, 95 % interval over {estimate.n} seeds")
 
 # %% [markdown]
