@@ -32,13 +32,13 @@ def write_page(
     if is_alone and data is not None and not (first / "recipe.json").exists():
         raise TenfoldError(f"{first} is no run, whose images --data could name; leave it out.")
     if is_alone and (first / "study.json").exists():
-        from tenfold.reporting.study.page import write_study_page
+        from tenfold.reporting.study import write_study_page
         from tenfold.studies.analysis import summarise_study
 
         summarise_study(first)  # Runs may have been added since, or the study cut short.
         return show_page(output, write_study_page(first, out))
     if is_alone and (first / "search.json").exists():
-        from tenfold.reporting.search.page import write_search_page
+        from tenfold.reporting.search import write_search_page
 
         return show_page(output, write_search_page(first, out))
     from tenfold.reporting.galleries import load_dataset
