@@ -305,7 +305,7 @@ def render_published(study: StudySummary) -> str:
                 escape(variant.label) + when,
                 exact_percent(claim.accuracy),
                 ours(point),
-                "the source's" if claim.settings == "source" else "partly guessed",
+                "the source's" if claim.settings == "source" else "partly assumed",
                 seeds(variant),
                 time,
                 verdict(point, with_ours=False),
@@ -342,7 +342,7 @@ def seeds(variant: VariantSummary) -> str:
     text = str(number)
     if number < variant.planned_seeds:
         text += f" of {variant.planned_seeds}"
-    is_over_pictures = variant.result and variant.result.interval_over == "pictures"
+    is_over_pictures = variant.result and variant.result.interval_over == "images"
     return f"{text} (interval over images)" if is_over_pictures else text
 
 

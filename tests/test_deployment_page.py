@@ -127,7 +127,7 @@ def test_several_give_a_table_and_a_csv(page, tmp_path):
         page.click("#csv")
     found.value.save_as(tmp_path / "found.csv")
     lines = (tmp_path / "found.csv").read_text().splitlines()
-    assert lines[0] == "picture,label,confidence,unsure,error"
+    assert lines[0] == "image,label,confidence,unsure,error"
     assert len(lines) == 14
     assert lines[-1].startswith('"\'=broken<b>.png"')
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AliasChoices, Field
 
 from tenfold.audit.answer import Answer, Arrays
 from tenfold.audit.subject import Subject
@@ -18,7 +19,7 @@ class Error(Fact):
 
     id: str
     true: str
-    guess: str
+    predicted: str = Field(validation_alias=AliasChoices("predicted", "guess"))
 
 
 class Group(Fact):
@@ -27,7 +28,7 @@ class Group(Fact):
 
     num_images: int
     pairs: tuple[tuple[str, str, int], ...]
-    pictures: tuple[Error, ...]
+    examples: tuple[Error, ...] = Field(validation_alias=AliasChoices("examples", "pictures"))
 
 
 class Errors(Answer):
@@ -45,7 +46,9 @@ class Errors(Answer):
 
     def images(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
         """The most typical images of a group, each with its label."""
-        labels = [f"{each.true}, predicted {each.guess}" for each in self.groups[number].pictures]
+        labels = [
+            f"{each.true}, predicted {each.predicted}" for each in self.groups[number].examples
+        ]
         return list(zip(labels, self.arrays[f"group{number}"], strict=True))
 
 
@@ -84,8 +87,8 @@ def _group(
     return Group(
         num_images=len(members),
         pairs=tuple((names[pairs[i][0]], names[pairs[i][1]], int(counts[i])) for i in commonest),
-        pictures=tuple(
-            Error(id=str(predictions.ids[i]), true=names[labels[i]], guess=names[predicted[i]])
+        examples=tuple(
+            Error(id=str(predictions.ids[i]), true=names[labels[i]], predicted=names[predicted[i]])
             for i in typical
         ),
     )

@@ -271,7 +271,7 @@ def _describe_plan(plan: "Plan") -> str:
     learns = "" if plan.trains == "all" else f" that learn ({plan.trains})"
     return (
         f"{plan.recipe}: {plan.model} with {plan.num_parameters:,} parameters{learns}, "
-        f"{plan.num_train:,} training and {counted(plan.num_validation, 'validation picture')}, "
+        f"{plan.num_train:,} training and {counted(plan.num_validation, 'validation image')}, "
         f"{epochs} on {plan.device} with {counted(plan.threads, 'thread')}{ranks}{needs}{resumed}"
     )
 

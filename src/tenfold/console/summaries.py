@@ -36,7 +36,7 @@ def show_metrics(output: Output, split: str, metrics: "Metrics") -> None:
     """The accuracy on a split, with its interval."""
     low, high = metrics.accuracy_interval
     output.say(
-        f"{split}: {percent(metrics.accuracy, 2)} of {counted(metrics.num_images, 'picture')} "
+        f"{split}: {percent(metrics.accuracy, 2)} of {counted(metrics.num_images, 'image')} "
         f"right (95 % interval {percent(low)} to {percent(high)}), loss {metrics.loss:.3f}",
         bold=split == "test",
     )
@@ -209,7 +209,7 @@ def show_dataset(output: Output, dataset: Any) -> None:
         for name, images in dataset.splits().items()
     }
     output.table(
-        "Pictures by class",
+        "Images by class",
         ["class", *counts],
         [
             [name, *(f"{count[index]:,}" for count in counts.values())]

@@ -68,7 +68,7 @@ class TooLargePictureError(BrokenPictureError):
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Decoded:
     """A decoded image: pixels `(H, W, 3)` uint8, RGB, C-contiguous; height and width before it was
     brought to size, upright; the greatest value of a file of sixteen bits, else 0; what tells the
     patient of a DICOM file from others, else empty."""
@@ -85,7 +85,7 @@ def decode_picture(
     image_size: int = 0,
     max_pixels: int = MAX_PIXELS,
     window: Window = (),
-) -> Picture:
+) -> Decoded:
     """The image in a file, or in a file's content, by the rules atop this file.
 
     image_size: height and width of the result; 0 leaves the image's own. max_pixels: that may be
@@ -134,7 +134,7 @@ def count_scans(content: bytes, *, most: int) -> int:
 
 
 def prepare_picture(
-    picture: AnyPicture,
+    image: AnyPicture,
     *,
     size: tuple[int, int],
     max_pixels: int = MAX_PIXELS,
@@ -146,15 +146,15 @@ def prepare_picture(
     square. Raises BrokenPictureError where that can't be, and as `decode_picture`.
     """
     side = size[0] if size[0] == size[1] else 0
-    if isinstance(picture, str | bytes | os.PathLike):
-        source = picture if isinstance(picture, bytes) else Path(picture)
+    if isinstance(image, str | bytes | os.PathLike):
+        source = image if isinstance(image, bytes) else Path(image)
         options: dict[str, Any] = {"max_pixels": max_pixels, "window": window}
         pixels = decode_picture(source, image_size=side, **options).pixels
-    elif isinstance(picture, Image.Image):
+    elif isinstance(image, Image.Image):
         with _decoding():
-            pixels = _decode(picture.copy(), side, window).pixels
+            pixels = _decode(image.copy(), side, window).pixels
     else:
-        pixels = require_pixels(picture)
+        pixels = require_pixels(image)
         if pixels.ndim != 3:
             raise BrokenPictureError(f"has the shape {pixels.shape} where (H, W, 3) is expected")
     if side:
@@ -263,7 +263,7 @@ def _open(
 
 def _decode(
     image: Image.Image, image_size: int, window: Window, *, max_pixels: int = MAX_PIXELS
-) -> Picture:
+) -> Decoded:
     width, height = image.size
     _require_few(image.size, MAX_PIXELS)
     if image_size:
@@ -287,7 +287,7 @@ def _decode(
         if orientation >= 5:
             width, height = height, width
     pixels = np.ascontiguousarray(upright, dtype=np.uint8)
-    return Picture(pixels, (height, width), peak, image.info.get(_GROUP, ""))
+    return Decoded(pixels, (height, width), peak, image.info.get(_GROUP, ""))
 
 
 def _orientation(image: Image.Image) -> Any:

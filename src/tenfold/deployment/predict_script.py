@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import onnxruntime
-from pictures import prepare_picture  # type: ignore[import-not-found]
+from images import prepare_picture  # type: ignore[import-not-found]
 
 
 def main(paths: list[str], asked: str = "", status: int = 0) -> int | str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tenfold.audit.answer import Answer
 from tenfold.audit.explanation import Explanation
+from tenfold.audit.robustness import Robustness
 from tenfold.evaluation.calibration import fitted_of
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
@@ -55,7 +56,12 @@ def explore_run(
     loss = losses(predictions)
     errors = np.flatnonzero(~predictions.right)
     shown = errors[np.argsort(-loss[errors], kind="stable")][:MOST_ERRORS]
-    chosen = np.concatenate([shown, evenly(np.flatnonzero(predictions.right), NUM_CORRECT)])
+    fails, corruptions = _under_corruption(answers.get("robustness"))
+    right = np.flatnonzero(predictions.right)
+    # Of those that the audit has corrupted there is more to see.
+    known = right[np.isin(predictions.ids[right], list(fails))]
+    correct = evenly(known if len(known) > NUM_CORRECT / 2 else right, NUM_CORRECT)
+    chosen = np.concatenate([shown, correct])
     values = _values([run], [predictions], chosen, images)
     if values is None:
         return None
@@ -71,6 +77,9 @@ def explore_run(
     places = {name: number for number, name in enumerate(predictions.class_names)}
     ordered = figures.best_last(scores.per_class)
     values["rows"] = [places[score.name] for score in ordered if score.name in places]
+    if fails:
+        values["fails"] = [fails.get(name, "") for name in values["ids"]]
+        values["corruptions"] = corruptions
     values["closer"] = _closer(answers.get("explanation"))
     return _with_counts(values, num_errors=len(errors), num_images=len(predictions.labels))
 
@@ -195,6 +204,7 @@ def _with_counts(values: dict[str, Any], *, num_errors: int, num_images: int) ->
         "names": values["classes"],
         "runs": [run["name"] for run in values["runs"]],
         "edges": values.get("edges", ()),
+        "corruptions": values.get("corruptions", ()),
         "num_errors": num_errors,
         "num_shown_errors": min(num_errors, most),
         "num_shown_correct": num_shown - min(num_errors, most),
@@ -203,6 +213,13 @@ def _with_counts(values: dict[str, Any], *, num_errors: int, num_images: int) ->
         "json": Markup(escaped),
         "script": script(),
     }
+
+
+def _under_corruption(robust: Answer | None) -> tuple[dict[str, str], list[str]]:
+    """What `Robustness.fails` says, and the names of the corruptions in the order of its digits."""
+    if not isinstance(robust, Robustness) or not robust.fails():
+        return {}, []
+    return robust.fails(), [each.corruption for each in robust.corruptions]
 
 
 def _closer(explanation: Answer | None) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +28,8 @@ class Chart(NamedTuple):
     """A figure with its heading and one sentence on how to read it.
 
     explore: what a click on it chooses in the explorer. area: where its axes lie in it, and what
-    values they have there, as JSON.
+    values they have there, as JSON. order: which classes or corruptions its rows are of, as JSON,
+    where not in the order of the run.
     """
 
     heading: str
@@ -38,6 +39,7 @@ class Chart(NamedTuple):
     is_tall: bool
     explore: str = ""
     area: str = ""
+    order: str = ""
 
 
 def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) -> str:
@@ -76,9 +78,10 @@ def _chart_maker() -> Callable[..., Chart]:
         wide: bool = False,
         description: str = "",
         explore: str = "",
+        order: Sequence[int] = (),
     ) -> Chart:
         """wide: it scrolls inside its own frame on a phone. description: what a screen reader says
-        in the figure's place, where the heading is not enough. explore: see Chart."""
+        in the figure's place, where the heading is not enough. explore, order: see Chart."""
         from tenfold.reporting.svg import inline_svg
 
         width, height = figure.get_size_inches()
@@ -87,7 +90,8 @@ def _chart_maker() -> Callable[..., Chart]:
         # The SVG is safe: matplotlib and inline_svg escape the names in it.
         is_tall = not wide and height > 0.9 * width
         area = _area(figure) if explore else ""
-        return Chart(heading, Markup(svg), caption, wide, is_tall, explore, area)
+        numbers_of_rows = json.dumps(list(order)) if order else ""
+        return Chart(heading, Markup(svg), caption, wide, is_tall, explore, area, numbers_of_rows)
 
     return chart
 
@@ -109,6 +113,8 @@ def environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from tenfold.data.encoding import png_data_uri
+    from tenfold.reporting.clusters import class_order, most_confused_block
+    from tenfold.reporting.contents import with_contents
     from tenfold.reporting.thumbnails import thumbnail_uri
 
     templates = Environment(
@@ -121,6 +127,7 @@ def environment() -> "Environment":
     )
     templates.filters |= {
         "percent": formatting.percent,
+        "class_order": class_order,
         "count": formatting.count,
         "counted": counted,
         "duration": formatting.duration,
@@ -133,11 +140,13 @@ def environment() -> "Environment":
         "png_uri": png_data_uri,
         "memory": formatting.memory,
         "moment": formatting.moment,
+        "most_confused_block": most_confused_block,
         "points": formatting.points,
         "power": formatting.power,
         "quoted": json.dumps,
         "rate": formatting.rate,
         "signed_points": formatting.signed_points,
+        "with_contents": with_contents,
     }
     templates.tests["fallback"] = lambda note: _FALLBACK.search(note) is not None
     return templates
