@@ -72,7 +72,7 @@ docs: $(INSTALLED)  ## Write the reference, the recipes' schema and what quotes 
 	$(BIN)/python docs/make_reference.py
 
 results: $(INSTALLED)  ## Write docs/results.md, measured.json and the README from the studies that were run
-	$(BIN)/python docs/make_results.py studies/*
+	$(BIN)/python docs/make_results.py $(wildcard studies/*)
 
 clean:  ## Remove the virtual environment and caches; runs are kept
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
