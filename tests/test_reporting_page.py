@@ -1,5 +1,6 @@
 """The page: whole, self-contained, small, readable everywhere, whatever a run lacks."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,20 @@ def test_the_contents_lead_to_every_section(pages: dict[str, Path]) -> None:
         assert len(links) == page.tags.count("section")
         assert {link[1:] for link in links} <= set(page.values("id"))
         assert len(set(links)) == len(links)
+
+
+def test_one_epoch_is_shown_step_by_step(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "1", Recipe(epochs=1))
+    lines = [json.dumps({"event": "step", "step": n, "loss": 2 - n / 50}) for n in range(1, 40)]
+    (folder / "progress.jsonl").write_text("\n".join([*lines, '{"event": "st']))
+    page = report(folder)
+    assert "Loss by step" in page.text
+    assert "a single dot" not in page.text
+    write_json(folder / "recipe.json", {"model": {"name": "pretrained", "backbone": "lite0"}})
+    (folder / "progress.jsonl").unlink()
+    page = report(folder)
+    assert "Loss by epoch" in page.text
+    assert "The network lite0 with" in page.text
 
 
 @pytest.mark.browser
