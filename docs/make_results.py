@@ -70,7 +70,7 @@ last digits: the line below each table says how it was.
 Beside a published number, *beaten* means that our whole interval lies above it, *met* that our \
 mean reaches it, *within the interval* that only the upper part of the interval reaches it, and \
 **not reproduced** that the whole interval lies below it although all settings are those of the \
-source. Where some of them are our guess, such a number is only *above ours*. A number that was \
+source. Where some of them are assumed, such a number is only *above ours*. A number that was \
 published in training mode, with dropout and on the statistics of each batch, is compared with \
 ours in that mode."""
 
