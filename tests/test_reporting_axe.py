@@ -16,7 +16,7 @@ from tenfold.data.explore import explore
 from tenfold.data.sources.origins import from_npm
 from tenfold.reporting.eda import write_exploration_page
 from tenfold.reporting.page import write_report
-from tenfold.reporting.study.page import write_study_page
+from tenfold.reporting.study import write_study_page
 from tenfold.run import RunFolder
 from test_reporting_search_page import make_summary, show
 

@@ -14,16 +14,9 @@ from tenfold.audit.answer import Answer
 from tenfold.audit.subject import Subject
 from tenfold.evaluation.corruptions import FAMILIES, AttackResult, CorruptionResult, corrupt
 from tenfold.evaluation.predictions import predict_images
-from tenfold.formatting import percent, plain
-from tenfold.reporting.figures import (
-    draw_curve,
-    mark_cut,
-    name_rows,
-    new_chart,
-    short,
-    value_beside_bar,
-)
-from tenfold.reporting.svg import MUTED, SERIES, styled
+from tenfold.formatting import percent
+from tenfold.reporting.figures import draw_curve, mark_cut, new_chart, short
+from tenfold.reporting.svg import SERIES, styled
 from tenfold.results.facts import Fact
 
 NumImages = Annotated[int, Field(ge=1, description="How many are damaged and attacked.")]
@@ -96,25 +89,6 @@ class Robustness(Answer):
             for colour, (family, rows) in zip(SERIES, families.items(), strict=False)
         )
 
-    @styled
-    def corruption_bars(self) -> Figure:
-        """The mean accuracy over severities of each corruption, the worst on top."""
-        ordered = [self.corruptions[number] for number in self.ordered]
-        figure, axes = new_chart(height=330, grid="x", percent="x")
-        rows = name_rows(axes, [plain(result.corruption) for result in ordered])
-        axes.barh(rows, [result.mean for result in ordered], height=0.62, color=SERIES[0])
-        axes.axvline(self.clean, color=MUTED, linewidth=1, linestyle=":")
-        for row, result in enumerate(ordered):
-            value_beside_bar(axes, row, result.mean, f"{100 * result.mean:.0f}")
-        axes.set_xlim(0, 1.06)
-        axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-        return figure
-
-    @property
-    def ordered(self) -> list[int]:
-        """The corruptions as the rows of the chart have them from below, the mildest first."""
-        return sorted(range(len(self.corruptions)), key=lambda i: -self.corruptions[i].mean)
-
     def fails(self) -> dict[str, str]:
         """By image, the least severity at which its prediction is wrong under each corruption, a
         digit each, 0 for none; empty of an audit by an older version."""
@@ -122,12 +96,6 @@ class Robustness(Answer):
             return {}
         digits = ["".join(map(str, row)) for row in self.arrays["fails"].tolist()]
         return dict(zip(self.arrays["fails_of"].tolist(), digits, strict=True))
-
-    def damaged(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
-        """An image as it is and under a corruption, each with its label."""
-        labels = ("as it is", *(f"severity {severity}" for severity in SHOWN))
-        images = (self.arrays["example"][0], *self.arrays["corrupted"][number])
-        return list(zip(labels, images, strict=True))
 
 
 def robustness(

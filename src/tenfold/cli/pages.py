@@ -32,13 +32,13 @@ def write_page(
     if is_alone and data is not None and not (first / "recipe.json").exists():
         raise TenfoldError(f"{first} is no run, whose images --data could name; leave it out.")
     if is_alone and (first / "study.json").exists():
-        from tenfold.reporting.study.page import write_study_page
+        from tenfold.reporting.study import write_study_page
         from tenfold.studies.analysis import summarise_study
 
         summarise_study(first)  # Runs may have been added since, or the study cut short.
         return show_page(output, write_study_page(first, out))
     if is_alone and (first / "search.json").exists():
-        from tenfold.reporting.search.page import write_search_page
+        from tenfold.reporting.search import write_search_page
 
         return show_page(output, write_search_page(first, out))
     from tenfold.reporting.galleries import load_dataset
@@ -204,7 +204,7 @@ def explain(
 
 def _require_images(run: RunFolder, wanted: Sequence[str]) -> None:
     """Raise TenfoldError for what is neither a path nor an id that the run has predicted."""
-    from tenfold.data.image_sources import find_pictures
+    from tenfold.data.image_sources import find_images
     from tenfold.evaluation.predictions import load_predictions
 
     split = next((s for s in ("test", "validation") if run.predictions(s).exists()), None)
@@ -212,4 +212,4 @@ def _require_images(run: RunFolder, wanted: Sequence[str]) -> None:
         return  # Only the images themselves tell which ids there are.
     ids = set(load_predictions(run.predictions(split)).ids.tolist())
     is_id = re.compile(r"(train|validation|test)/-?\d+").fullmatch
-    find_pictures(name for name in wanted if name not in ids and not is_id(name))
+    find_images(name for name in wanted if name not in ids and not is_id(name))

@@ -445,6 +445,16 @@
     return true;
   }
 
+  // Bars of a table, by the names of their rows.
+  for (const row of document.querySelectorAll("[data-choose=corruption] tr")) {
+    row.addEventListener("click", () => {
+      const { options } = form.elements.corruption;
+      const at = [...options].findIndex((each) => each.text === row.cells[0].textContent);
+      choose("corruption", [options[at].value], false, 0, 0);
+      show();
+    });
+  }
+
   function show() {
     filter();
     root.scrollIntoView({ block: "start" });
