@@ -116,7 +116,7 @@ def measured_by(runs: Sequence[Run], accuracy: Accuracy, *, command: str, **know
 def accuracy_of(found: Estimate) -> Accuracy:
     """An estimate over seeds, or over images where there is one, as measured.json has it."""
     mean, low, high = (round(share, 6) for share in (found.mean, found.low, found.high))
-    over: Any = "images" if found.interval_over == "pictures" else "seeds"
+    over: Any = "images" if found.interval_over == "images" else "seeds"
     return Accuracy(mean=mean, low=low, high=high, n=found.n, interval=over)
 
 

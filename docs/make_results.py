@@ -70,7 +70,7 @@ last digits: the line below each table says how it was.
 Beside a published number, *beaten* means that our whole interval lies above it, *met* that our \
 mean reaches it, *within the interval* that only the upper part of the interval reaches it, and \
 **not reproduced** that the whole interval lies below it although all settings are those of the \
-source. Where some of them are our guess, such a number is only *above ours*. A number that was \
+source. Where some of them are assumed, such a number is only *above ours*. A number that was \
 published in training mode, with dropout and on the statistics of each batch, is compared with \
 ours in that mode."""
 
@@ -343,7 +343,7 @@ def render_published(study: StudySummary) -> str:
                 escape(variant.label) + when,
                 exact_percent(claim.accuracy),
                 ours(point),
-                "the source's" if claim.settings == "source" else "partly guessed",
+                "the source's" if claim.settings == "source" else "partly assumed",
                 seeds(variant),
                 time,
                 verdict(point, with_ours=False),
@@ -380,7 +380,7 @@ def seeds(variant: VariantSummary) -> str:
     text = str(number)
     if number < variant.planned_seeds:
         text += f" of {variant.planned_seeds}"
-    is_over_pictures = variant.result and variant.result.interval_over == "pictures"
+    is_over_pictures = variant.result and variant.result.interval_over == "images"
     return f"{text} (interval over images)" if is_over_pictures else text
 
 

@@ -7,6 +7,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from tenfold.reporting.templating import TEMPLATES
+
+_SORTS = re.compile(
+    rf"<script>\s*{re.escape((TEMPLATES / 'sort.js').read_text().strip())}\s*</script>"
+)
+
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
@@ -36,15 +42,22 @@ def in_all_sizes(page: Any) -> Iterator[str]:
             yield scheme
 
 
+def without_sorting(page: str) -> str:
+    """The text of a page less the script that sorts tables, which asks for nothing and is no
+    one else's."""
+    return _SORTS.sub("", page)
+
+
 class Page(HTMLParser):
-    """Text and attributes of a page; fails where its elements are not nested.
+    """Text and attributes of a page, without the script that sorts tables; fails where its elements
+    are not nested.
 
     joint: what comes between the texts of two elements.
     """
 
     def __init__(self, path: Path, *, joint: str = " ") -> None:
         super().__init__()
-        self.source = path.read_text(encoding="utf-8")
+        self.source = without_sorting(path.read_text(encoding="utf-8"))
         self.joint = joint
         self.open: list[str] = []
         self.tags: list[str] = []

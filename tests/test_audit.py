@@ -5,6 +5,7 @@ import html
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from tenfold.reporting.page import write_report
 from tenfold.reporting.templating import TEMPLATES
 from tenfold.run import RunFolder
 
-OPTIONS = AuditOptions(pictures=40)
+OPTIONS = AuditOptions(images=40)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def findings(run):
 def test_every_part_finds_something_or_says_what_is_missing(findings, run):
     assert tuple(findings) == PARTS
     missing = {name for name, found in findings.items() if isinstance(found, Missing)}
-    assert missing == {"agreement", "new-pictures"}  # The tiny data is not CIFAR-10.
+    assert missing == {"agreement", "new-images"}  # The tiny data is not CIFAR-10.
     for name in PARTS:
         json.dumps(findings[name].to_dict())
         assert (run.path / f"audit/{name}.json").exists()
@@ -86,9 +87,26 @@ def test_what_is_known_is_not_computed_again(findings, run):
 
 def test_other_options_ask_for_their_part_alone(findings, run):
     told = []
-    audit(run, options=dataclasses.replace(OPTIONS, pictures=30), told=told.append)
+    audit(run, options=dataclasses.replace(OPTIONS, images=30), told=told.append)
     assert told == ["robustness", "novelty"]
     audit(run, options=OPTIONS)  # As the other tests expect it.
+
+
+def test_what_older_versions_kept_by_other_names_is_known(findings, run, tmp_path):
+    copy = RunFolder(Path(shutil.copytree(run.path, tmp_path / "1")))
+    older = {"examples": "pictures", "predicted": "guess", "images": "pictures", "ood": "strange"}
+    for path in list((copy.path / "audit").glob("*.json")):
+        text = path.read_text()
+        for new, old in older.items():
+            text = text.replace(f'"{new}":', f'"{old}":')
+        path.write_text(text)
+        for each in (path, path.with_suffix(".npz")):
+            each.rename(each.with_stem(each.stem.replace("new-images", "new-pictures")))
+    assert not (copy.path / "audit/new-images.json").exists()
+    known = {name: answer.to_dict() for name, answer in known_answers(copy).items()}
+    assert known == {name: answer.to_dict() for name, answer in findings.items()}
+    again = audit(copy, ["robustness"], options=OPTIONS, told=pytest.fail)
+    assert again["robustness"].to_dict() == findings["robustness"].to_dict()
 
 
 def test_the_look_at_the_test_pictures_is_written_down(findings, run):
@@ -235,15 +253,15 @@ def test_maps_are_made_once_what_they_need_is_there(findings, run, monkeypatch):
 
 def test_what_is_strange_and_can_not_be_read_costs_nothing(findings, run):
     before = Store(run).load("novelty").to_dict()
-    options = dataclasses.replace(OPTIONS, strange="nowhere.npz")
+    options = dataclasses.replace(OPTIONS, ood="nowhere.npz")
     with pytest.raises(TenfoldError, match=r"nowhere.npz"):
         audit(run, options=options)
     assert Store(run).load("novelty").to_dict() == before
 
 
 def test_strange_pictures_are_of_classes_that_it_does_not_know(run, folder):
-    options = AuditOptions(pictures=20, strange=str(folder / "tiny.npz"))
-    with pytest.raises(TenfoldError, match="All classes of the strange images are known"):
+    options = AuditOptions(images=20, ood=str(folder / "tiny.npz"))
+    with pytest.raises(TenfoldError, match="All classes of these images are known"):
         audit(run, ["novelty"], options=options)
 
 
@@ -259,7 +277,7 @@ def test_wrong_arguments_are_refused(run, tmp_path):
     with pytest.raises(TenfoldError, match="no part 'trust'; there are: calibration"):
         audit(run, ["trust"])
     with pytest.raises(TenfoldError, match="at least one image, not 0"):
-        audit(run, options=AuditOptions(pictures=0))
+        audit(run, options=AuditOptions(images=0))
     with pytest.raises(TenfoldError, match="is not finished"):
         Subject(RunFolder(tmp_path), seed=0, progress=None)
 
@@ -281,7 +299,7 @@ def test_the_page_has_a_section_for_each_question(findings, run, tmp_path):
         head, _, body = table.partition("<tbody>")
         rows = body.split("<tr")[1:]
         widths = {len(re.findall("<t[dh][ >]", row)) for row in rows}
-        assert "<th " not in head or widths <= {len(re.findall("<th[ >]", head))}, head
+        assert "<th " not in head or widths <= {len(re.findall("<t[dh][ >]", head))}, head
     card = (run.path / "card.md").read_text()
     assert card.startswith("---\nlibrary_name: tenfold\n")
     assert "## Where it fails" in card
@@ -431,7 +449,7 @@ def test_pictures_that_a_shift_changes_are_shown(findings, run, tmp_path, monkey
     copy = RunFolder(shutil.copytree(run.path, tmp_path / "1"))
     found = robustness.Shifts(0.9, (robustness.Flip(2, 0, 3, "left"),))
     monkeypatch.setattr(robustness, "shift_consistency", lambda *_, **__: found)
-    finding = audit(copy, ["robustness"], options=AuditOptions(pictures=10, seed=5))["robustness"]
+    finding = audit(copy, ["robustness"], options=AuditOptions(images=10, seed=5))["robustness"]
     before, after = finding.arrays["flipped"][0], finding.arrays["moved"][0]
     assert np.array_equal(after[:, :-1], before[:, 1:])
     page = write_report([copy.path], tmp_path / "page.html").read_text()

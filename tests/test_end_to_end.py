@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import commands
-from tenfold.audit import AuditOptions, agreement, audit, new_pictures
+from tenfold.audit import AuditOptions, agreement, audit, new_images
 from tenfold.data import load
 from tenfold.data.sources import origins as published_files
 from tenfold.evaluation.corruptions import FAMILIES
@@ -79,15 +79,15 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
     monkeypatch.setattr(published_files, "cache_folder", lambda: tmp_path / "cache")
     for module, name, values in (
         (agreement, "ANSWERS", 0.9 * eye + 0.1 * np.roll(eye, 1, axis=1)),
-        (new_pictures, "PICTURES", test.pixels[:2000]),
-        (new_pictures, "LABELS", test.labels[:2000].astype(np.int32)),
+        (new_images, "IMAGES", test.pixels[:2000]),
+        (new_images, "LABELS", test.labels[:2000].astype(np.int32)),
     ):
         published = getattr(module, name)
         np.save(tmp_path / published.name, values)
         digest = hashlib.sha256((tmp_path / published.name).read_bytes()).hexdigest()
         monkeypatch.setattr(module, name, dataclasses.replace(published, sha256=digest))
     options = AuditOptions(human=tmp_path / agreement.ANSWERS.name, new_test_set=tmp_path)
-    found = audit(run, ["agreement", "new-pictures", "labels"], options=options)
+    found = audit(run, ["agreement", "new-images", "labels"], options=options)
     predictions = load_predictions(run.path / "predictions-test.npz")
     right = predictions.logits.argmax(axis=1) == predictions.labels
     people = found["agreement"]
@@ -95,7 +95,7 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
     assert people.majority_accuracy == 1
     assert people.floor == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1))
     assert people.majority == pytest.approx(right.mean())
-    new = found["new-pictures"]
+    new = found["new-images"]
     assert new.accuracy == pytest.approx(right[:2000].mean())
     assert new.test_accuracy == pytest.approx(right.mean())
     assert found["labels"].known is not None
@@ -107,7 +107,7 @@ def test_people_and_new_pictures_stand_beside_the_test_set(folder, tmp_path, mon
 @pytest.mark.long
 def test_accuracy_falls_with_the_severity_of_each_family(folder):
     run = RunFolder(folder / "runs/cnn/1")
-    found = audit(run, ["robustness"], options=AuditOptions(pictures=120))["robustness"]
+    found = audit(run, ["robustness"], options=AuditOptions(images=120))["robustness"]
     by_name = {result.corruption: result.accuracies for result in found.corruptions}
     for names in FAMILIES.values():
         mildest, *_, worst = np.mean([by_name[name] for name in names], axis=0)

@@ -308,7 +308,7 @@ def test_a_browser_sees_a_training_grow_and_end(browser, tmp_path):
     while epoch_of(page) == first:  # A training that has ended fails below.
         page.wait_for_timeout(50)
     assert page.locator("#predictions img").count() == 10
-    assert page.locator("#predictions .guess.right").count() >= 1
+    assert page.locator("#predictions .likely.right").count() >= 1
     command.signal(signal.SIGTERM)
     page.wait_for_selector("#link:has-text('has ended')")
     assert "stopped" in page.inner_text("#now")

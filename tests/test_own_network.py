@@ -77,7 +77,7 @@ def test_an_option_that_it_has_not_names_the_nearest(folder):
 
 
 def test_it_is_evaluated_audited_explained_and_examined(folder):
-    assert "pictures right" in tenfold(folder, "evaluate", RUN)
+    assert "images right" in tenfold(folder, "evaluate", RUN)
     output = tenfold(folder, "audit", RUN, "calibration", "explanation", "errors")
     assert "grad-cam" in output
     assert "shows" in tenfold(folder, "explain", RUN, "test/1")

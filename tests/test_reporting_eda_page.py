@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pages import in_all_sizes, opened
+from pages import in_all_sizes, opened, without_sorting
 from tenfold.data.explore import OriginalSizes, SplitCounts, explore
 from tenfold.data.images import Dataset, Images
 from tenfold.errors import TenfoldError
@@ -41,7 +41,7 @@ def leaking(names=("cat", "dog")):
 
 
 def page_of(data, **changes):
-    return render_exploration(replace(explore(data), **changes), data)
+    return without_sorting(render_exploration(replace(explore(data), **changes), data))
 
 
 class Outline(HTMLParser):
@@ -227,7 +227,7 @@ def test_a_browser_shows_the_page_without_complaint(tmp_path, browser, names):
     with opened(browser, path) as page:
         for scheme in in_all_sizes(page):
             images = page.evaluate(
-                "[...document.querySelectorAll('img.picture')]"
+                "[...document.querySelectorAll('img.pixels')]"
                 ".map(e => [e.clientWidth, e.clientHeight])"
             )
             assert all(abs(across - down) <= 1 and across >= 24 for across, down in images)

@@ -1,5 +1,6 @@
 """The page: whole, self-contained, small, readable everywhere, whatever a run lacks."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tenfold.data.images import Dataset
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import Run
 from tenfold.files import read_json
+from tenfold.reporting.clusters import class_order, most_confused_block
 from tenfold.reporting.page import write_figures, write_report
 
 
@@ -98,7 +100,7 @@ def test_the_page_asks_for_nothing_from_outside(pages: dict[str, Path]) -> None:
     page = Page(pages["pair"])
     for name, value in page.attributes:
         if name in ("src", "href", "srcset", "data", "action"):
-            assert value.startswith("data:")
+            assert value.startswith(("data:", "#"))
         if name == "xlink:href":
             assert value.startswith(("#", "data:"))
     assert "@import" not in page.source
@@ -248,6 +250,57 @@ def test_figures_are_written_as_files(tmp_path: Path) -> None:
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "1")
     assert report(folder).source == report(folder).source
+
+
+def test_the_contents_lead_to_every_section(pages: dict[str, Path]) -> None:
+    for page in (Page(pages["single"]), Page(pages["pair"])):
+        links = [link for link in page.values("href") if link.startswith("#")]
+        assert len(links) == page.tags.count("section")
+        assert {link[1:] for link in links} <= set(page.values("id"))
+        assert len(set(links)) == len(links)
+
+
+def test_one_epoch_is_shown_step_by_step(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "1", Recipe(epochs=1))
+    lines = [json.dumps({"event": "step", "step": n, "loss": 2 - n / 50}) for n in range(1, 40)]
+    (folder / "progress.jsonl").write_text("\n".join([*lines, '{"event": "st']))
+    page = report(folder)
+    assert "Loss by step" in page.text
+    assert "a single dot" not in page.text
+    write_json(folder / "recipe.json", {"model": {"name": "pretrained", "backbone": "lite0"}})
+    (folder / "progress.jsonl").unlink()
+    page = report(folder)
+    assert "Loss by epoch" in page.text
+    assert "The network lite0 with" in page.text
+
+
+@pytest.mark.browser
+def test_a_click_on_a_head_sorts_the_table(pages: dict[str, Path], browser: Any) -> None:
+    with opened(browser, pages["single"]) as page:
+        table = page.locator("table.sortable").filter(has_text="validation loss")
+        page.get_by_text("The curves as figures").click()
+        for head, column in (("training loss", 1), ("epoch", 0)):
+            texts = table.locator(f"tbody td:nth-child({column + 1})").all_inner_texts()
+            expected = sorted(map(float, texts), reverse=True)
+            button = table.get_by_role("button", name=head, exact=True)
+            button.click()
+            texts = table.locator(f"tbody td:nth-child({column + 1})").all_inner_texts()
+            assert list(map(float, texts)) == expected
+            button.click()
+            texts = table.locator(f"tbody td:nth-child({column + 1})").all_inner_texts()
+            assert list(map(float, texts)) == expected[::-1]
+
+
+def test_classes_that_are_confused_stand_side_by_side() -> None:
+    # Of twenty classes, those of the same last digit are taken for each other.
+    confusion = np.eye(20, dtype=np.int64) * 50
+    for one in range(20):
+        confusion[one, (one + 10) % 20] = 5
+    confusion[4, 14] = confusion[14, 4] = 30
+    order = class_order(confusion)
+    assert sorted(order) == list(range(20))
+    assert all(abs(order.index(n) - order.index(n + 10)) == 1 for n in range(10))
+    assert set(most_confused_block(confusion, order, 2)) == {4, 14}
 
 
 @pytest.mark.browser

@@ -186,7 +186,7 @@ def test_one_seed_is_judged_by_the_interval_over_pictures(
     point = summarise_study(folder).to_dict()["variants"][0]["points"][0]
     low, high = wilson_interval(600, NUM_PICTURES)
     assert (point["test"]["low"], point["test"]["high"]) == (low, high)
-    assert (point["test"]["sd"], point["test"]["interval_over"]) == (None, "pictures")
+    assert (point["test"]["sd"], point["test"]["interval_over"]) == (None, "images")
     assert point["verdict"] == verdict
 
 
@@ -200,7 +200,7 @@ def test_where_settings_are_guessed_nothing_is_said_not_to_reproduce(
     assert summary["variants"][0]["points"][0]["verdict"] == "lower"
     assert "reproduce" not in " ".join(summary["findings"])
     assert the_finding(summary, "published result") == (
-        "Of 1 published result: 1 above ours, settings partly guessed."
+        "Of 1 published result: 1 above ours, settings partly assumed."
     )
 
 

@@ -31,7 +31,7 @@ def test_three_seeds_have_the_interval_of_a_table_of_students_t() -> None:
 
 def test_one_seed_has_wilsons_interval_over_the_pictures() -> None:
     summary = summarise([0.81], num_images=263)
-    assert (summary.sd, summary.interval_over) == (None, "pictures")
+    assert (summary.sd, summary.interval_over) == (None, "images")
     assert (summary.low, summary.high) == tuple(wilson_interval(213, 263))
 
 

@@ -30,7 +30,7 @@ _PLACES = {
     "augmentation": "",
     "reader": "",
 }
-_QUESTIONS = "calibration explanation errors robustness new-pictures novelty agreement labels"
+_QUESTIONS = "calibration explanation errors robustness new-images novelty agreement labels"
 
 
 def _by_name(places: str) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,11 @@ __all__ = ["PARTS", "AuditOptions", "audit", "require_parts"]
 PARTS = tuple(SHIPPED["question"])
 """In the order of the page, which those of one's own follow."""
 
-SOURCES = frozenset({"human", "corrupted", "new_test_set", "strange"})
+OLD_PARTS = {"new-pictures": "new-images"}
+OLD_OPTIONS = {"pictures": "images", "strange": "ood"}
+"""Questions and options by the names that older versions have for them, in files and commands."""
+
+SOURCES = frozenset({"human", "corrupted", "new_test_set", "ood"})
 """Options that name data: where one is given and can't be had, that is an error."""
 
 
@@ -30,21 +34,21 @@ class AuditOptions:
     """What an audit may be told. None is the usual; what is kept is then taken whatever it was
     computed with.
 
-    pictures: how many images of the measured split are corrupted, attacked and compared with
+    images: how many of the measured split are corrupted, attacked and compared with
     out-of-distribution ones, 1000 by default; what a smaller number says is less certain. human:
     the file with people's answers to CIFAR-10's test set; fetched by default. corrupted: a folder
     with the published files of CIFAR-10-C; by default images are corrupted here. new_test_set: a
-    folder with the files of CIFAR-10.1; fetched by default. strange: name or path of a data set of
+    folder with the files of CIFAR-10.1; fetched by default. ood: name or path of a data set of
     other things than the run's classes. folds: parts of the training images, whose labels are then
     judged by as many trainings; by default labels of the measured split are. seed: of what is
     drawn, 0 by default.
     """
 
-    pictures: int | None = None
+    images: int | None = None
     human: Path | None = None
     corrupted: Path | None = None
     new_test_set: Path | None = None
-    strange: str | None = None
+    ood: str | None = None
     folds: int | None = None
     seed: int | None = None
 

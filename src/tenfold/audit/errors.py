@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+from pydantic import AliasChoices, Field
 
 from tenfold.audit.answer import Answer, Arrays
 from tenfold.audit.subject import Subject
@@ -18,10 +19,10 @@ class Error(Fact):
 
     id: str
     true: str
-    guess: str
+    predicted: str = Field(validation_alias=AliasChoices("predicted", "guess"))
 
     def __str__(self) -> str:
-        return f"{self.true}, predicted {self.guess}"
+        return f"{self.true}, predicted {self.predicted}"
 
 
 class Group(Fact):
@@ -30,7 +31,7 @@ class Group(Fact):
 
     num_images: int
     pairs: tuple[tuple[str, str, int], ...]
-    pictures: tuple[Error, ...]
+    examples: tuple[Error, ...] = Field(validation_alias=AliasChoices("examples", "pictures"))
 
 
 class Errors(Answer):
@@ -70,11 +71,11 @@ def errors(subject: Subject) -> Errors:
         pairs = Counter((int(labels[i]), int(predicted[i])) for i in wrong[members])
         # Of equals those of the first classes.
         commonest = sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:3]
-        pictures = [
-            Error(id=str(predictions.ids[i]), true=names[labels[i]], guess=names[predicted[i]])
+        examples = [
+            Error(id=str(predictions.ids[i]), true=names[labels[i]], predicted=names[predicted[i]])
             for i in typical
         ]
         named = tuple((names[a], names[b], pairs[a, b]) for a, b in commonest)
-        groups.append(Group(num_images=len(members), pairs=named, pictures=tuple(pictures)))
+        groups.append(Group(num_images=len(members), pairs=named, examples=tuple(examples)))
         arrays[f"group{place}"] = subject.measured.pixels[typical]
     return Errors(split=subject.split, num_wrong=len(wrong), groups=tuple(groups)).having(arrays)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AliasChoices, Field
 
 from tenfold.audit.answer import Answer, Arrays
 from tenfold.audit.store import sections
@@ -64,13 +65,15 @@ class Explained(Fact):
     id: str
     kind: str
     true: str
-    guess: str
+    predicted: str = Field(validation_alias=AliasChoices("predicted", "guess"))
     confidence: float
     neighbours: tuple[str, ...]
 
     def __str__(self) -> str:
         truth = f"is {self.true}, " if self.true else ""
-        return f"{self.kind}: {truth}predicted {self.guess} ({percent(self.confidence, digits=0)})"
+        return (
+            f"{self.kind}: {truth}predicted {self.predicted} ({percent(self.confidence, digits=0)})"
+        )
 
 
 class Explanation(Answer):
@@ -82,7 +85,7 @@ class Explanation(Answer):
     template = "explanation"
 
     split: str
-    pictures: tuple[Explained, ...]
+    examples: tuple[Explained, ...] = Field(validation_alias=AliasChoices("examples", "pictures"))
     checks: dict[str, float]
     unavailable: dict[str, str]
     layers: tuple[str, ...]
@@ -93,8 +96,9 @@ class Explanation(Answer):
 
     def summary(self) -> str:
         checks = ", ".join(f"{name} {value:.2f}" for name, value in self.checks.items())
-        pictures = counted(len(self.pictures), "image")
-        return f"{pictures}; likeness to maps of random weights: {checks}"
+        return (
+            f"{counted(len(self.examples), 'image')}; likeness to maps of random weights: {checks}"
+        )
 
     def images(
         self, index: int, methods: Iterable[tuple[str, str]]
@@ -106,7 +110,7 @@ class Explanation(Answer):
             ("image", pixels),
             *((name, heated(pixels, self.arrays[key][index])) for key, name in methods),
             *((f"alike: {label}", each)
-              for label, each in zip(self.pictures[index].neighbours, alike, strict=True)),
+              for label, each in zip(self.examples[index].neighbours, alike, strict=True)),
         ]  # fmt: skip
 
     def maps(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
@@ -194,7 +198,7 @@ def _described(subject: Subject, asked: Sequence[Asked]) -> Described:
             id=image.id,
             kind=image.kind,
             true=image.true,
-            guess=names[label],
+            predicted=names[label],
             confidence=float(own[label]),
             neighbours=tuple(names[known] for known in subject.known_labels[near]),
         )
@@ -273,7 +277,7 @@ def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
         arrays[f"layer{number}"] = maps[order].astype(np.float16)
     return Explanation(
         split=subject.split,
-        pictures=said,
+        examples=said,
         checks=checks,
         unavailable=unavailable,
         layers=tuple(layers),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.audit.answer import Answer
-from tenfold.audit.robustness import Pictures
+from tenfold.audit.robustness import NumImages
 from tenfold.audit.subject import Subject
 from tenfold.data import Images, load
 from tenfold.data.sources.named import DIGIT_NAMES
@@ -91,13 +91,13 @@ class Novelty(Answer):
         return sum(found) / len(found) if found else None
 
 
-def novelty(subject: Subject, *, pictures: Pictures = 1000, strange: str | None = None) -> Novelty:
+def novelty(subject: Subject, *, images: NumImages = 1000, ood: str | None = None) -> Novelty:
     """Whether it notices images of nothing that it knows."""
-    size, number = subject.model.image_size, pictures
+    size, number = subject.model.image_size, images
     others = {
         "noise": noise(number, size, seed=subject.seed),
         "textures": textures(number, size, seed=subject.seed),
-        **_other_images(subject, number, strange),
+        **_other_images(subject, number, ood),
     }
     scores = scores_of(subject.known_features, subject.known_labels)
     indices = subject.drawn(len(subject.measured), number)
@@ -126,29 +126,29 @@ def _other_images(subject: Subject, number: int, named: str | None) -> dict[str,
         if height != width:
             raise TenfoldError(
                 f"{named} can't be brought to the oblong {height}x{width} pixels of this model; "
-                "leave --strange away."
+                "leave --ood away."
             )
-        strange = load(named, image_size=height, progress=subject.progress)
-        found[strange.name] = _of_other_classes(subject, strange.test or strange.train, number)
+        others = load(named, image_size=height, progress=subject.progress)
+        found[others.name] = _of_other_classes(subject, others.test or others.train, number)
     if height == width and not NUMERALS & set(subject.model.class_names):
         found["digits"] = subject.sample(load("digits", image_size=height).train, number).pixels
     if (height, width) == (32, 32):
         # It may not be at hand, and the model may know all of its classes.
         with contextlib.suppress(TenfoldError):
-            others = get("cifar100", offline=True).test
-            if others is not None:
-                found["CIFAR-100"] = _of_other_classes(subject, others, number)
+            cifar100 = get("cifar100", offline=True).test
+            if cifar100 is not None:
+                found["CIFAR-100"] = _of_other_classes(subject, cifar100, number)
     return found
 
 
 def _of_other_classes(subject: Subject, images: Images, number: int) -> NDArray[np.uint8]:
     """Up to `number` of the images whose class the model does not know by its name."""
     known = set(subject.model.class_names)
-    strange = np.array([name not in known for name in images.class_names])
-    keep = np.flatnonzero(strange[images.labels]).astype(np.int64)
+    unknown = np.array([name not in known for name in images.class_names])
+    keep = np.flatnonzero(unknown[images.labels]).astype(np.int64)
     if not len(keep):
         raise TenfoldError(
-            "All classes of the strange images are known to the model; name others with --strange."
+            "All classes of these images are known to the model; name others with --ood."
         )
     return subject.sample(images.take(keep), number).pixels
 

@@ -1,11 +1,13 @@
 """What if an image is not perfect? Accuracy under corruptions, shifts and attacks."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from pydantic import Field
 
 from tenfold.audit.answer import Answer
@@ -13,11 +15,11 @@ from tenfold.audit.subject import Subject
 from tenfold.evaluation.corruptions import FAMILIES, AttackResult, CorruptionResult, corrupt
 from tenfold.evaluation.predictions import predict_images
 from tenfold.formatting import percent
-from tenfold.reporting.figures import draw_curve, new_chart, short
+from tenfold.reporting.figures import draw_curve, mark_cut, new_chart, short
 from tenfold.reporting.svg import SERIES, styled
 from tenfold.results.facts import Fact
 
-Pictures = Annotated[int, Field(ge=1, description="How many are damaged and attacked.")]
+NumImages = Annotated[int, Field(ge=1, description="How many are damaged and attacked.")]
 
 ATTACKED_SHARE = 0.5
 """Of the images that are corrupted; an attack takes some thirty passes for each."""
@@ -72,7 +74,7 @@ class Robustness(Answer):
 
     def summary(self) -> str:
         return (
-            f"{percent(self.mean)} right under corruption ({percent(self.clean)} without), "
+            f"{percent(self.mean)} accuracy under corruption ({percent(self.clean)} without), "
             f"{percent(self.shift_consistency)} steady under a shift, "
             f"{percent(self.attacked('PGD'))} under attack"
         )
@@ -87,34 +89,51 @@ class Robustness(Answer):
             for colour, (family, rows) in zip(SERIES, families.items(), strict=False)
         )
 
+    def fails(self) -> dict[str, str]:
+        """By image, the least severity at which its prediction is wrong under each corruption, a
+        digit each, 0 for none; empty of an audit by an older version."""
+        if "fails" not in self.arrays:
+            return {}
+        digits = ["".join(map(str, row)) for row in self.arrays["fails"].tolist()]
+        return dict(zip(self.arrays["fails_of"].tolist(), digits, strict=True))
+
 
 def robustness(
-    subject: Subject, *, pictures: Pictures = 1000, corrupted: Path | None = None
+    subject: Subject, *, images: NumImages = 1000, corrupted: Path | None = None
 ) -> Robustness:
     """What is left of the accuracy on corrupted, shifted and attacked images."""
     from tenfold.evaluation import robustness as measuring
 
     model, seed, progress = subject.model, subject.seed, subject.progress
-    images = subject.sample(subject.measured, pictures)
-    attacked = subject.sample(images, max(round(pictures * ATTACKED_SHARE), 1))
-    # The published files are of all test images.
+    measured = subject.sample(subject.measured, images)
+    attacked = subject.sample(measured, max(round(images * ATTACKED_SHARE), 1))
+    # The published files are of all test measured.
     compared = (
         subject.measured_predictions()
         if corrupted is not None
-        else predict_images(model, images, progress=progress)
+        else predict_images(model, measured, progress=progress)
     )
+    kinds = [name for names in FAMILIES.values() for name in names]
+    fails = np.zeros((len(compared.labels), len(kinds)), dtype=np.uint8)
+
+    def told(name: str, severity: int, right: NDArray[np.bool_]) -> None:
+        if corrupted is None:
+            own = fails[:, kinds.index(name)]
+            own[~right & (own == 0)] = severity
+
     results = tuple(
         measuring.corruption_accuracies(
-            model, images, official=corrupted, seed=seed, progress=progress
+            model, measured, official=corrupted, seed=seed, told=told, progress=progress
         )
     )
-    shifts = measuring.shift_consistency(model, images, progress=progress)
-    flips, example = shifts.flips[:NUM_FLIPPED], images.pixels[:1]
-    kinds = [name for names in FAMILIES.values() for name in names]
+    shifts = measuring.shift_consistency(model, measured, progress=progress)
+    flips, example = shifts.flips[:NUM_FLIPPED], measured.pixels[:1]
     damaged = [[corrupt(example, k, severity=s, seed=seed)[0] for s in SHOWN] for k in kinds]
     arrays = {"example": example, "corrupted": np.stack(damaged)}
+    if corrupted is None:
+        arrays |= {"fails": fails, "fails_of": np.array(measured.ids, dtype=str)}
     if flips:
-        own = [images.pixels[each.position : each.position + 1] for each in flips]
+        own = [measured.pixels[each.position : each.position + 1] for each in flips]
         moved = [measuring.shifted(one, f.direction) for one, f in zip(own, flips, strict=True)]
         arrays |= {"flipped": np.concatenate(own), "moved": np.concatenate(moved)}
     return Robustness(
@@ -128,8 +147,8 @@ def robustness(
         shift_consistency=shifts.consistency,
         flips=tuple(
             Flipped(
-                id=str(images.ids[each.position]),
-                true=images.class_names[images.labels[each.position]],
+                id=str(measured.ids[each.position]),
+                true=measured.class_names[measured.labels[each.position]],
                 before=model.class_names[each.before],
                 after=model.class_names[each.after],
                 direction=each.direction,
@@ -137,7 +156,7 @@ def robustness(
             for each in flips
         ),
         attacks=tuple(measuring.attack_accuracies(model, attacked, seed=seed, progress=progress)),
-        num_shifted=len(images),
+        num_shifted=len(measured),
         num_attacked=len(attacked),
     ).having(arrays)
 
@@ -150,11 +169,15 @@ def _means(rows: Sequence[CorruptionResult]) -> list[float]:
 @styled
 def against_severity(lines: Iterable[tuple[str, str, Sequence[float]]]) -> Figure:
     """Accuracy from none to severity 5: label, colour and six accuracies of each line."""
-    figure, axes = new_chart(percent="y")
+    # As high as the bars of the corruptions, beside which it stands.
+    figure, axes = new_chart(height=330, percent="y")
+    lowest = 1.0
     for label, colour, values in lines:
+        lowest = min(lowest, *values)
         draw_curve(axes, list(range(6)), values, label=short(label), colour=colour)
         axes.plot(range(6), values, "o", color=colour, markersize=4)
-    axes.set(ylim=(0, 1), xlabel="severity", ylabel="accuracy")
+    axes.set(ylim=(math.floor(10 * lowest) / 10, 1), xlabel="severity", ylabel="accuracy")
+    mark_cut(axes)
     axes.set_xticks(range(6), ["clean", "1", "2", "3", "4", "5"])
     figure.legend(loc="outside upper left", ncols=4)
     return figure

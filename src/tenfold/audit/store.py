@@ -14,7 +14,15 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from tenfold.audit import PARTS, SOURCES, AuditOptions, as_plain, require_parts
+from tenfold.audit import (
+    OLD_OPTIONS,
+    OLD_PARTS,
+    PARTS,
+    SOURCES,
+    AuditOptions,
+    as_plain,
+    require_parts,
+)
 from tenfold.audit.answer import Answer, Missing, Own, Unanswerable
 from tenfold.audit.subject import Subject
 from tenfold.errors import HeldError, TenfoldError, UnwritableError
@@ -50,16 +58,18 @@ class Store:
         options: what else it must have been computed with, where it depends on that.
         """
         try:
-            kept = read_json(self.path(name, "json"))
+            kept_as = self._kept_as(name)
+            kept = read_json(self.path(kept_as, "json"))
             if kept["content"] != self.content:
                 return None
             # An older version may have known none of some options.
             part = find_part("question", name) if name in PARTS else None
-            computed_with = (_defaults(part) if part else {}) | kept["options"]
+            used = {OLD_OPTIONS.get(key, key): value for key, value in kept["options"].items()}
+            computed_with = (_defaults(part) if part else {}) | used
             asked = computed_with | dict(options or {})
             if any(asked[key] != value for key, value in computed_with.items()):
                 return None
-            with np.load(self.path(name, "npz"), allow_pickle=False) as file:
+            with np.load(self.path(kept_as, "npz"), allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
             kind = Missing if "missing" in kept["values"] else answer_type(name)
             return kind.model_validate(kept["values"]).having(arrays)
@@ -74,6 +84,12 @@ class Store:
             write_text(self.folder / file_name, text)
         kept = {"content": self.content, "options": options, "values": answer.to_dict()}
         write_json(self.path(name, "json"), kept)
+
+    def _kept_as(self, name: str) -> str:
+        """The name of a question as its files have it: an older one where there is only that."""
+        old = next((old for old, new in OLD_PARTS.items() if new == name), name)
+        is_old = old != name and not self.path(name, "json").exists()
+        return old if is_old and self.path(old, "json").exists() else name
 
     def path(self, name: str, ending: str) -> Path:
         """The file of the question `name` with this ending."""
@@ -109,7 +125,7 @@ def known_answers(run: RunFolder) -> dict[str, Answer]:
     if not run.is_finished() or not (run.path / "audit").is_dir():
         return {}
     store = Store(run)
-    own = sorted({path.stem for path in store.folder.glob("*.json")} - set(PARTS))
+    own = sorted({path.stem for path in store.folder.glob("*.json")} - {*PARTS, *OLD_PARTS})
     found = ((name, store.load(name)) for name in (*PARTS, *own))
     return {name: answer for name, answer in found if answer}
 
@@ -150,8 +166,8 @@ def audit(
     unknown question, and where a named one lacks something.
     """
     options = options or AuditOptions()
-    if options.pictures is not None and options.pictures < 1:
-        raise TenfoldError(f"An audit needs at least one image, not {options.pictures}.")
+    if options.images is not None and options.images < 1:
+        raise TenfoldError(f"An audit needs at least one image, not {options.images}.")
     require_parts(wanted or ())
     questions = {name: _question(name) for name in (PARTS if wanted is None else wanted)}
     subject = Subject(run, seed=options.seed or 0, progress=progress, data=data)

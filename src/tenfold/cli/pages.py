@@ -64,15 +64,32 @@ class AuditFlags:
     new_test_set: Annotated[
         Path | None, "A folder with CIFAR-10.1, version 6.", "--cifar-10-1", cli.EXISTS
     ] = None
+    ood: Annotated[
+        str | None,
+        "A data set or folder of out-of-distribution images, of other classes than the run's.",
+        cli.require_data,
+    ] = None
     strange: Annotated[
-        str | None, "A data set or folder of other things than it knows.", cli.require_data
+        str | None, "The older name of --ood.", {"hidden": True}, cli.require_data
     ] = None
-    pictures: Annotated[
-        int | None, "How many are damaged and attacked; 1000 by default.", cli.POSITIVE
+    images: Annotated[
+        int | None, "How many are corrupted and attacked; 1000 by default.", cli.POSITIVE
     ] = None
+    pictures: Annotated[int | None, "The older name of --images.", {"hidden": True, "min": 1}] = (
+        None
+    )
     folds: Annotated[
         int | None, "Judge the training images' labels by as many trainings.", {"min": 2}
     ] = None
+
+    def options(self) -> "AuditOptions":
+        """The same under the names of today."""
+        from tenfold.audit import OLD_OPTIONS, AuditOptions
+
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        for old in OLD_OPTIONS.keys() & given.keys():
+            given.setdefault(OLD_OPTIONS[old], given.pop(old))
+        return AuditOptions(**given)
 
 
 def report(
@@ -94,9 +111,7 @@ def report(
         elif not any((folder / name).exists() for name in ("study.json", "search.json")):
             open_run(folder)
     if full:
-        from tenfold.audit import AuditOptions
-
-        options = AuditOptions(**vars(flags))
+        options = flags.options()
         for folder in folders:
             _audit_run(output, RunFolder(folder), options=options, data=data)
     elif any(vars(flags).values()):
@@ -111,7 +126,7 @@ def audit(
     run: cli.RunArgument,
     parts: Annotated[
         list[str] | None,
-        "calibration, explanation, errors, robustness, new-pictures, novelty, agreement, labels, "
+        "calibration, explanation, errors, robustness, new-images, novelty, agreement, labels, "
         "all where none is named; or one of your own, such as my.py:question.",
     ] = None,
     *,
@@ -120,11 +135,12 @@ def audit(
     threads: cli.ThreadsOption = None,
 ) -> None:
     """Find out what one should know before trusting a run; `tenfold report` shows it."""
-    from tenfold.audit import AuditOptions, require_parts
+    from tenfold.audit import OLD_PARTS, require_parts
 
-    require_parts(parts or ())
-    options = AuditOptions(**vars(flags))
-    _audit_run(output, RunFolder(run), parts, options=options, data=data, threads=threads)
+    wanted = [OLD_PARTS.get(part, part) for part in parts or ()]
+    require_parts(wanted)
+    options = flags.options()
+    _audit_run(output, RunFolder(run), wanted, options=options, data=data, threads=threads)
 
 
 def _audit_run(
@@ -176,13 +192,13 @@ def explain(
     with cli.computing(output, threads) as progress:
         subject = Subject(folder, seed=0, progress=progress, data=data)
         found = explain_pictures(subject, images) if images else explanation(subject)
-    if not images or any(image.true for image in found.pictures):
+    if not images or any(image.true for image in found.examples):
         with folder.writer():
             subject.record_use("tenfold explain")
     page = write_explanation(run, found, out or run / "explanation.html")
-    for image in found.pictures:
+    for image in found.examples:
         output.record("image", **image.to_dict())
-    shown = f"{page} shows {counted(len(found.pictures), 'image')}."
+    shown = f"{page} shows {counted(len(found.examples), 'image')}."
     cli.announce(output, "page", shown, path=str(page))
 
 

@@ -196,6 +196,6 @@ def _describe_end(record: "Record", seconds: float) -> str:
     if record.error is not None:
         return f"failed after {duration(seconds)}"
     split = "test" if "test" in record.splits else "validation"
-    right = f"{percent(record.splits[split]['accuracy'], 2)} right on {split}"
+    right = f"{percent(record.splits[split]['accuracy'], 2)} accuracy on {split}"
     training = record.training_seconds  # Of all its sessions.
     return f"{right} in {duration(training or seconds)}"

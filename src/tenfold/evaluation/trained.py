@@ -54,7 +54,7 @@ VIEWS = {"one": 1, "mirror": 2, "six": 6}
 
 SHARE_UNSURE = 0.8
 """Of `views_below`, a generous estimate of the share of images that are seen again: a network that
-is right on 77 % was unsure, below 0.4, of 29 % of them, and one on 87 %, below 0.5, of 26 %."""
+of 77 % accuracy was unsure, below 0.4, of 29 % of them, and one of 87 %, below 0.5, of 26 %."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -183,7 +183,7 @@ class TrainedModel:
             )
         return _checked(pixels)
 
-    def pixels(self, pictures: AnyImage | Iterable[AnyImage]) -> NDArray[np.uint8]:
+    def pixels(self, images: AnyImage | Iterable[AnyImage]) -> NDArray[np.uint8]:
         """`(N, H, W, 3)` uint8: one or several images as the model sees them, of any size.
 
         images: paths, contents of files, Pillow images and arrays `(H, W, 3)`, also mixed; or an
@@ -192,36 +192,36 @@ class TrainedModel:
         """
         from PIL import Image
 
-        if isinstance(pictures, np.ndarray) and pictures.ndim == 4:
-            pixels, (height, width) = _checked(pictures), self.image_size
+        if isinstance(images, np.ndarray) and images.ndim == 4:
+            pixels, (height, width) = _checked(images), self.image_size
             if height == width:
                 return resize_pixels(pixels, image_size=height)
             return self._of_its_size(pixels)
-        is_one = isinstance(pictures, str | bytes | os.PathLike | np.ndarray | Image.Image)
+        is_one = isinstance(images, str | bytes | os.PathLike | np.ndarray | Image.Image)
         found = [np.empty((0, *self.image_size, 3), dtype=np.uint8)]
-        several = cast("Iterable[AnyImage]", [pictures] if is_one else pictures)
-        for number, picture in enumerate(several, start=1):
+        several = cast("Iterable[AnyImage]", [images] if is_one else images)
+        for number, image in enumerate(several, start=1):
             try:
-                pixels = prepare_image(picture, size=self.image_size, window=self.window)
+                pixels = prepare_image(image, size=self.image_size, window=self.window)
             except BrokenImageError as error:
-                name = str(picture) if isinstance(picture, str | Path) else f"image {number}"
+                name = str(image) if isinstance(image, str | Path) else f"image {number}"
                 raise TenfoldError(f"{name} can't be used: it {error}.") from error
             found.append(pixels[None])
         return np.concatenate(found)
 
-    def predict_proba(self, pictures: AnyImage | Iterable[AnyImage]) -> NDArray[np.float32]:
+    def predict_proba(self, images: AnyImage | Iterable[AnyImage]) -> NDArray[np.float32]:
         """Probabilities `(N, C)` of one or several images, which may be whatever `pixels` takes,
         such as `(N, H, W, 3)` uint8."""
-        return softmax(self.logits(self.pixels(pictures)) / np.float32(self.temperature))
+        return softmax(self.logits(self.pixels(images)) / np.float32(self.temperature))
 
-    def predict(self, pictures: AnyImage | Iterable[AnyImage]) -> list[str]:
+    def predict(self, images: AnyImage | Iterable[AnyImage]) -> list[str]:
         """The most likely class name of each of one or several images: paths, Pillow images,
         arrays of uint8 or of floats in [0, 1], in short whatever `pixels` takes."""
-        logits = self.logits(self.pixels(pictures))
+        logits = self.logits(self.pixels(images))
         return [self.class_names[index] for index in logits.argmax(axis=1)]
 
     def predict_sets(
-        self, pictures: AnyImage | Iterable[AnyImage], coverage: float = 0.95
+        self, images: AnyImage | Iterable[AnyImage], coverage: float = 0.95
     ) -> list[tuple[str, ...]]:
         """The conformal set of each of one or several images: the classes, the likeliest first,
         that hold the true one for at least `coverage` of images like those for validation.
@@ -233,7 +233,7 @@ class TrainedModel:
         if self.result is None:
             raise TenfoldError("Weights alone have no sets; load the run's folder.")
         threshold = set_threshold(self.result, coverage)
-        shares = self.predict_proba(pictures)
+        shares = self.predict_proba(images)
         return [set_of(self.class_names, row, threshold) for row in shares]
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tenfold.audit.answer import Answer
 from tenfold.audit.explanation import Explanation
+from tenfold.audit.robustness import Robustness
 from tenfold.evaluation.calibration import fitted_of
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
@@ -54,7 +55,11 @@ def explore_run(
         return None
     loss, errors = losses(predictions), np.flatnonzero(~predictions.right)
     shown = errors[np.argsort(-loss[errors], kind="stable")][:MOST_ERRORS]
-    correct = evenly(np.flatnonzero(predictions.right), NUM_CORRECT)
+    fails, corruptions = _under_corruption(answers.get("robustness"))
+    right = np.flatnonzero(predictions.right)
+    # Of those that the audit has corrupted there is more to see.
+    known = right[np.isin(predictions.ids[right], list(fails))]
+    correct = evenly(known if len(known) > NUM_CORRECT / 2 else right, NUM_CORRECT)
     edges = np.array(scores.confidence.bin_edges)
     # The chart counts confidence as trained, before any temperature.
     fitted = fitted_of(run.result) if run.result else None
@@ -63,12 +68,15 @@ def explore_run(
     bins = np.searchsorted(edges, predictions._replace(logits=logits).confidence, side="right") - 1
     places = {name: number for number, name in enumerate(predictions.class_names)}
     rows = [places[each.name] for each in best_last(scores.per_class) if each.name in places]
-    more = {
+    more: dict[str, Any] = {
         "bins": np.clip(bins, 0, len(edges) - 2).tolist(),
         "edges": edges.tolist(),
         "rows": rows,
         "closer": _closer(answers.get("explanation")),
     }
+    if fails:
+        more["fails"] = [fails.get(name, "") for name in predictions.ids[chosen].tolist()]
+        more["corruptions"] = corruptions
     return _values({run: predictions}, shown, correct, images, len(errors), more)
 
 
@@ -170,6 +178,7 @@ def _values(
         "names": first.class_names,
         "runs": [each["name"] for each in values["runs"]],
         "edges": more.get("edges", ()),
+        "corruptions": more.get("corruptions", ()),
         "num_errors": num_errors,
         "num_shown_errors": len(errors),
         "num_shown_correct": len(correct),
@@ -192,6 +201,13 @@ def _predicted(predictions: Predictions, chosen: NDArray[np.int64]) -> dict[str,
         "loss": np.round(losses(own), 3).tolist(),
         "quality": np.round(label_quality(own), 4).tolist(),
     }
+
+
+def _under_corruption(robust: Answer | None) -> tuple[dict[str, str], list[str]]:
+    """What `Robustness.fails` says, and the names of the corruptions in the order of its digits."""
+    if not isinstance(robust, Robustness) or not robust.fails():
+        return {}, []
+    return robust.fails(), [each.corruption for each in robust.corruptions]
 
 
 def _closer(explanation: Answer | None) -> dict[str, Any] | None:

@@ -59,25 +59,31 @@ def learning_curves(
     for end in stage_ends:
         axes.axvline(end + 0.5, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_xlabel("epoch")
-    finish_curves(axes, quantity=quantity)
     if len(epochs) == 1:
         # A single dot on an axis made for it would look like a precise measurement of nothing.
         axes.set_ylim(0, 1 if quantity == "accuracy" else None)
+    finish_curves(axes, quantity=quantity)
     if epochs:
         figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
 @styled
-def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+def confusion_matrix(
+    confusion: NDArray[np.int64], class_names: Sequence[str], order: Sequence[int] = ()
+) -> Figure:
     """Rows are true classes, columns predictions, cells shares of the row.
 
     confusion: `(C, C)` int64 counts. Correct predictions are in the accent colour; errors in the
     colour of bad news, the stronger the commoner, on a scale of their own. Opacity alone varies, so
-    that it suits light and dark.
+    that it suits light and dark. order: the classes that are drawn, if not all as they come; shares
+    are of all images of a row all the same.
     """
-    number, diagonal = len(confusion), np.eye(len(confusion), dtype=bool)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    if order:
+        shares = shares[np.ix_(order, order)]
+        class_names = [class_names[place] for place in order]
+    number, diagonal = len(shares), np.eye(len(shares), dtype=bool)
     has_figures = number <= MAX_CLASSES_WITH_FIGURES
     side = WIDTH if has_figures else 130 + (14 if number <= 40 else 9) * number
     figure, axes = new_chart(width=side, height=side, grid="")
@@ -139,7 +145,7 @@ def best_last(scores: Sequence[ClassScore]) -> list[ClassScore]:
 
 @styled
 def confidence_histogram(scores: Metrics) -> Figure:
-    """How many answers were given with which confidence: right ones below, wrong ones on top."""
+    """How many predictions have which confidence: correct ones below, wrong ones on top."""
     figure, axes = new_chart(percent="x")
     edges = np.array(scores.confidence.bin_edges)
     right, wrong = np.array(scores.confidence.right), np.array(scores.confidence.wrong)
@@ -213,8 +219,27 @@ def finish_curves(axes: Axes, *, quantity: str, num_ticks: int = 7) -> None:
     axes.set_ylabel(quantity)
     if quantity == "accuracy":
         axes.yaxis.set_major_formatter(percent_ticks())
+        mark_cut(axes)
     else:
         axes.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def mark_cut(axes: Axes) -> None:
+    """Two strokes across the foot of an axis that does not begin at zero."""
+    if axes.get_ylim()[0] <= 0:
+        return
+    axes.plot(
+        [0, 0],
+        [0.03, 0.06],
+        transform=axes.transAxes,
+        linestyle="none",
+        marker=[(-1, -0.5), (1, 0.5)],
+        markersize=9,
+        color=MUTED,
+        clip_on=False,
+        scalex=False,
+        scaley=False,
+    )
 
 
 def percent_ticks() -> FuncFormatter:

@@ -20,6 +20,7 @@ from tenfold.reporting.comparison import view_runs
 from tenfold.reporting.explorer import explore_run
 from tenfold.reporting.galleries import Loader, SplitImages, galleries, load_dataset
 from tenfold.reporting.roc import points_of, two_classes
+from tenfold.reporting.steps import loss_by_step, losses_by_step
 from tenfold.reporting.svg import standalone_svg
 from tenfold.reporting.templating import environment, render_markdown, render_page
 from tenfold.run import RunFolder
@@ -122,6 +123,8 @@ def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
         exports=_exports(run.folder),
         two_classes=two_classes,
         points_of=points_of,
+        steps=losses_by_step(run.folder, run.epochs),
+        loss_by_step=loss_by_step,
         **tools,
     )
 

@@ -4,7 +4,7 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,7 +29,8 @@ class Chart(NamedTuple):
     """A figure with its heading and one sentence on how to read it.
 
     explore: what a click on it chooses in the explorer. area: where its axes lie in it, and what
-    values they have there, as JSON.
+    values they have there, as JSON. order: which classes or corruptions its rows are of, as JSON,
+    where not in the order of the run.
     """
 
     heading: str
@@ -39,6 +40,7 @@ class Chart(NamedTuple):
     is_tall: bool
     explore: str = ""
     area: str = ""
+    order: str = ""
 
 
 class Card(NamedTuple):
@@ -96,10 +98,11 @@ def _chart_maker() -> Callable[..., Chart]:
         wide: bool = False,
         description: str = "",
         explore: str = "",
+        order: Sequence[int] = (),
     ) -> Chart:
         """figure: drawn, or in HTML. wide: it scrolls inside its own frame on a phone. description:
-        what a screen reader says in the figure's place, where the heading is not enough. explore:
-        see Chart."""
+        what a screen reader says in the figure's place, where the heading is not enough. explore,
+        order: see Chart."""
         from tenfold.reporting.svg import inline_svg
 
         if isinstance(figure, Markup):
@@ -110,7 +113,8 @@ def _chart_maker() -> Callable[..., Chart]:
         # The SVG is safe: matplotlib and inline_svg escape the names in it.
         is_tall = not wide and height > 0.9 * width
         area = _area(figure) if explore else ""
-        return Chart(heading, Markup(svg), caption, wide, is_tall, explore, area)
+        numbers_of_rows = json.dumps(list(order)) if order else ""
+        return Chart(heading, Markup(svg), caption, wide, is_tall, explore, area, numbers_of_rows)
 
     return chart
 
@@ -132,6 +136,8 @@ def environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from tenfold.data.encoding import png_data_uri
+    from tenfold.reporting.clusters import class_order, most_confused_block
+    from tenfold.reporting.contents import with_contents
     from tenfold.reporting.thumbnails import thumbnail_uri
 
     templates = Environment(
@@ -144,11 +150,14 @@ def environment() -> "Environment":
     )
     named = {name: value for name, value in vars(formatting).items() if inspect.isfunction(value)}
     templates.filters |= named | {
+        "class_order": class_order,
         "counted": counted,
         "image_uri": thumbnail_uri,
         "markdown": lambda text: _MARKUP.sub(r"\\\1", text),
         "png_uri": png_data_uri,
+        "most_confused_block": most_confused_block,
         "quoted": json.dumps,
+        "with_contents": with_contents,
     }
     templates.globals["zip"] = zip
     templates.tests["fallback"] = lambda note: _FALLBACK.search(note) is not None

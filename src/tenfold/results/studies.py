@@ -2,9 +2,9 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from tenfold.errors import TenfoldError, counted
 from tenfold.formatting import percent
@@ -19,7 +19,7 @@ VERDICTS: dict[Verdict, str] = {
     "met": "met",
     "within the interval": "within the interval",
     BELOW: "not reproduced",
-    LOWER: "above ours, settings partly guessed",
+    LOWER: "above ours, settings partly assumed",
 }
 """What a summary calls each verdict, and what a reader is told."""
 
@@ -72,12 +72,20 @@ class StudyPlan(Fact):
     trials: tuple[PlannedTrial, ...]
 
 
+def _of_today(over: str) -> str:
+    return "images" if over == "pictures" else over
+
+
+IntervalOver = Annotated[Literal["seeds", "images"], BeforeValidator(_of_today)]
+"""Of which older summaries say `pictures` for images."""
+
+
 class Estimate(Fact):
     """The mean of `values`, one a seed, with a 95 % interval.
 
     sd: the sample standard deviation, None for one value. interval_over: what the interval lets
     vary. Over `seeds`, it is where the mean of ever more seeds would settle on these images;
-    over `pictures`, where this one network's accuracy would settle on ever more images.
+    over `images`, where this one network's accuracy would settle on ever more images.
     """
 
     mean: float
@@ -86,7 +94,7 @@ class Estimate(Fact):
     high: float
     n: int
     values: tuple[float, ...]
-    interval_over: Literal["seeds", "pictures"]
+    interval_over: IntervalOver
 
     @property
     def in_brackets(self) -> str:
@@ -350,7 +358,7 @@ class StudySummary(Fact):
 
     @property
     def kinds_of_interval(self) -> set[str]:
-        """What the intervals of the accuracies are over: `seeds`, `pictures`, or both."""
+        """What the intervals of the accuracies are over: `seeds`, `images`, or both."""
         return {point.ours.interval_over for point in self._points() if point.ours}
 
     @property
@@ -359,7 +367,7 @@ class StudySummary(Fact):
         return tuple(
             variant
             for variant in self.variants
-            if any(p.ours and p.ours.interval_over == "pictures" for p in variant.points)
+            if any(p.ours and p.ours.interval_over == "images" for p in variant.points)
         )
 
     def _points(self) -> list[Point]:

@@ -34,7 +34,7 @@ def summarise(values: Sequence[float], *, num_images: int | None = None) -> Esti
         high = min(1.0, high) if num_images else high
     elif num_images:
         low, high = wilson_interval(round(mean * num_images), num_images)
-    over: Literal["seeds", "pictures"] = "pictures" if n == 1 and num_images else "seeds"
+    over: Literal["seeds", "images"] = "images" if n == 1 and num_images else "seeds"
     return Estimate(
         mean=mean, sd=sd, low=low, high=high, n=n, values=tuple(values), interval_over=over
     )
@@ -73,7 +73,7 @@ def has_fallen(values: NDArray[np.float64], *, num_images: int | None = None) ->
 def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Two-sided p of McNemar's test that two classifiers are right equally often.
 
-    first, second: (N,) bool, whether each is right on the same N images. Exact: images that
+    first, second: (N,) bool, whether each is correct for the same N images. Exact: images that
     one alone gets right fall to either side like a fair coin (McNemar 1947).
     """
     from scipy.special import bdtr
@@ -100,7 +100,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def welch_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
     """How much more often `first` is right than `second`, over seeds and images.
 
-    first, second: (S1, N) and (S2, N) bool, whether each seed of a model is right on the same N
+    first, second: (S1, N) and (S2, N) bool, whether each seed of a model is correct for the same N
     images. Welch's t interval of the difference of the mean accuracies, to whose variance that
     over the images is added; with thousands of them, it counts as known in the degrees of
     freedom (Welch 1947). What seed and image share counts twice, so intervals are a little wide

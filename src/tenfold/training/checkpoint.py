@@ -175,7 +175,7 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
         "teacher": checksum_of(recipe.distillation),
         "class names": list(data.train.class_names),
         "image size": list(data.train.size),
-        "pictures for training": len(data.train),
+        "training images": len(data.train),
         "data checksums": dict(data.checksums),
         **({"corrections of labels": data.corrections} if data.corrections else {}),
         "threads": torch.get_num_threads(),
@@ -186,6 +186,9 @@ def identity_of(recipe: Recipe, data: TrainingData, accelerator: Accelerator) ->
         "torch": metadata.version("torch"),
     }
 
+
+_OLD_NUMBER = "pictures for training"
+"""What checkpoints of older versions call the number of training images."""
 
 NEVER_CHANGED = ("class names", "image size", "stages")
 """Differences that no flag allows: the weights would not fit or would mean something else."""
@@ -261,6 +264,9 @@ class Resumer:
     def _require_same(self, before: Mapping[str, Any], path: Path) -> None:
         if before.get("arithmetic") == "no":  # As accelerate says, and older runs.
             before = {**before, "arithmetic": "float32"}
+        if _OLD_NUMBER in before:
+            before = {**before, "training images": before[_OLD_NUMBER]}
+            del before[_OLD_NUMBER]
         before = {**self._unknown_then(), **before}
         names = [n for n in {**before, **self._identity} if before.get(n) != self._identity.get(n)]
         if not names:

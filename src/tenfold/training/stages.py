@@ -381,6 +381,6 @@ def why_stop(recipe: Recipe, *, trains: str, accuracy: float | None, num_images:
     if accuracy is None or accuracy < least:
         return ""
     return (
-        f"the head alone is right on {percent(accuracy, 2)} of {num_images:,} validation images, "
-        "too many to show that more training helps (training.stop_at_head)"
+        f"the head alone has an accuracy of {percent(accuracy, 2)} on {num_images:,} validation "
+        "images, too many to show that more training helps (training.stop_at_head)"
     )

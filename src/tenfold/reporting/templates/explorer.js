@@ -169,16 +169,26 @@
   let list = [];
   let at = 0;
 
+  const value = (name) => (form.elements[name] ? form.elements[name].value : "");
+
+  // The least severity of the chosen corruption at which the prediction is wrong; 0 for never.
+  function failsAt(index, corruption = value("corruption")) {
+    return corruption === "" ? 0 : Number(data.fails[index].charAt(corruption));
+  }
+
   function filter() {
-    const value = (name) => (form.elements[name] ? form.elements[name].value : "");
-    const [label, other, bin] = ["label", "predicted", "bin"].map(value);
+    const [label, other, bin, corruption] = ["label", "predicted", "bin", "corruption"].map(value);
     const key = SORT[value("sort")];
     list = every
       .filter(SHOW[value("show")])
       .filter((index) => label === "" || labels[index] === Number(label))
       .filter((index) => other === "" || runs.some((run) => predicted(index, run) === Number(other)))
       .filter((index) => bin === "" || data.bins[index] === Number(bin))
-      .sort((one, two) => key[one] - key[two] || one - two);
+      .filter((index) => corruption === "" || failsAt(index, corruption))
+      .sort(
+        (one, two) =>
+          failsAt(one, corruption) - failsAt(two, corruption) || key[one] - key[two] || one - two,
+      );
     found.textContent = list.length
       ? `${thousands(list.length)} of ${thousands(ids.length)} images`
       : "No image of this kind is among those shown here.";
@@ -219,13 +229,17 @@
   }
 
   function tile(index, place) {
-    const lines = runs.map((run) =>
+    const spoken = (text) => make("span", { class: "spoken" }, text);
+    const lines = runs.flatMap((run) => [
+      spoken(runs.length > 1 ? ` ${run.name} predicted ` : " predicted "),
       make(
         "span",
         { class: isRight(index, run) ? "said right" : "said" },
         `${isRight(index, run) ? "✓ " : ""}${classes[predicted(index, run)]}`,
       ),
-    );
+      spoken(` ${percent(run.shares[index][0])},`),
+    ]);
+    const limit = failsAt(index);
     const button = make(
       "button",
       {
@@ -233,7 +247,6 @@
         class: "tile",
         tabindex: place === 0 ? "0" : "-1",
         title: ids[index],
-        "aria-label": words(index),
         "data-id": ids[index],
         "data-place": place,
         onclick: () => open(place),
@@ -242,6 +255,7 @@
       draw(index),
       ...lines,
       make("span", { class: "is" }, `is ${classes[labels[index]]}`),
+      limit ? make("span", { class: "is" }, `wrong from severity ${limit}`) : undefined,
     );
     return badge(button);
   }
@@ -340,7 +354,7 @@
       const right = kind === labels[index];
       const bar = make(
         "div",
-        { class: right ? "guess right" : "guess" },
+        { class: right ? "likely right" : "likely" },
         make("span", {}, classes[kind], right ? " ✓" : ""),
         make("span", {}, percent(run.shares[index][number])),
       );
@@ -396,18 +410,26 @@
       if (y < top || y > bottom || x > right) return;
       const place = [x0 + ((x - left) / (right - left)) * (x1 - x0),
         y0 + ((y - bottom) / (top - bottom)) * (y1 - y0)];
-      if (choose(figure.dataset.explore, x < left, ...place)) show();
+      const order = JSON.parse(figure.dataset.order || "null");
+      if (choose(figure.dataset.explore, order, x < left, ...place)) show();
     });
     figure.querySelector("figcaption").append(" Click to see the images.");
-    return { kind: figure.dataset.explore, frame, across, down, left, top, right, bottom };
+    const order = JSON.parse(figure.dataset.order || "null");
+    return { kind: figure.dataset.explore, order, frame, across, down, left, top, right, bottom };
   });
 
-  function choose(kind, isBeside, x, y) {
-    const set = { show: "wrong", label: "", predicted: "", bin: "" };
+  // order: which class or corruption each row of a chart, and each column of a matrix, is of.
+  function choose(kind, order, isBeside, x, y) {
+    const set = { show: "wrong", label: "", predicted: "", bin: "", corruption: "" };
+    const at = (place) => (order ? order[Math.round(place)] : Math.round(place));
     if (kind === "cell") {
-      set.label = Math.round(y);
-      if (!isBeside) set.predicted = Math.round(x);
+      set.label = at(y);
+      if (!isBeside) set.predicted = at(x);
       if (set.label === set.predicted) set.show = "correct";
+    } else if (kind === "corruption") {
+      set.corruption = at(y);
+      set.show = "correct";
+      if (set.corruption === undefined || !form.elements.corruption) return false;
     } else if (kind === "class") {
       set.label = data.rows[Math.round(y)];
     } else {
@@ -416,9 +438,21 @@
       set.bin = bin;
       set.show = "all";
     }
-    if (kind !== "bin" && !(set.label in classes)) return false;
-    for (const [name, value] of Object.entries(set)) form.elements[name].value = value;
+    if (["cell", "class"].includes(kind) && !(set.label in classes)) return false;
+    for (const [name, value] of Object.entries(set)) {
+      if (form.elements[name]) form.elements[name].value = value;
+    }
     return true;
+  }
+
+  // Bars of a table, by the names of their rows.
+  for (const row of document.querySelectorAll("[data-choose=corruption] tr")) {
+    row.addEventListener("click", () => {
+      const { options } = form.elements.corruption;
+      const at = [...options].findIndex((each) => each.text === row.cells[0].textContent);
+      choose("corruption", [options[at].value], false, 0, 0);
+      show();
+    });
   }
 
   function show() {
@@ -428,10 +462,9 @@
 
   // Frames in the charts what the filters choose.
   function outline() {
-    const chosen = ["label", "predicted", "bin"].map((name) => {
-      const value = form.elements[name]?.value ?? "";
-      return value === "" ? undefined : Number(value);
-    });
+    const chosen = ["label", "predicted", "bin", "corruption"].map((name) =>
+      value(name) === "" ? undefined : Number(value(name)),
+    );
     for (const chart of charts) {
       const sides = surround(chart, ...chosen);
       chart.frame.style.display = sides ? "" : "none";
@@ -444,11 +477,17 @@
     }
   }
 
-  function surround({ kind, across, down, left, top, right, bottom }, label, other, bin) {
+  function surround(chart, label, other, bin, corruption) {
+    const { kind, order, across, down, left, top, right, bottom } = chart;
     const around = (scale, place) => [scale(place - 0.5), scale(place + 0.5)];
+    const of = (each) => (order ? order.indexOf(each) : each);
     if (kind === "cell" && (label !== undefined || other !== undefined)) {
-      const [x, end] = other === undefined ? [left, right] : around(across, other);
-      return [x, end, ...(label === undefined ? [top, bottom] : around(down, label))];
+      if ([label, other].some((each) => each !== undefined && of(each) < 0)) return undefined;
+      const [x, end] = other === undefined ? [left, right] : around(across, of(other));
+      return [x, end, ...(label === undefined ? [top, bottom] : around(down, of(label)))];
+    }
+    if (kind === "corruption" && corruption !== undefined) {
+      return [left, right, ...around(down, of(corruption))];
     }
     if (kind === "class" && label !== undefined) {
       return [left, right, ...around(down, data.rows.indexOf(label))];

@@ -14,7 +14,7 @@ from tenfold.formatting import percent
 
 _PLACE = "https://github.com/modestyachts/CIFAR-10.1/raw/master/datasets"
 
-PICTURES = PublishedFile(
+IMAGES = PublishedFile(
     f"{_PLACE}/cifar10.1_v6_data.npy",
     "2997188e5816f5bd545dc77771b6227828c28146049fcecf3fa10775474cacc6",
 )
@@ -24,11 +24,11 @@ LABELS = PublishedFile(
 )
 
 
-class NewPictures(Answer):
+class NewImages(Answer):
     """Accuracy on the images of CIFAR-10.1, with its 95 % interval, and on the test set."""
 
     question = "New test set: does it do as well on new images?"
-    template = "new-pictures"
+    template = "new-images"
 
     num_images: int
     accuracy: float
@@ -37,12 +37,11 @@ class NewPictures(Answer):
 
     def summary(self) -> str:
         return (
-            f"{percent(self.accuracy)} right of CIFAR-10.1's, {percent(self.test_accuracy)} of the "
-            "test set's"
+            f"{percent(self.accuracy)} on CIFAR-10.1, {percent(self.test_accuracy)} on the test set"
         )
 
 
-def new_pictures(subject: Subject, *, new_test_set: Path | None = None) -> NewPictures:
+def new_images(subject: Subject, *, new_test_set: Path | None = None) -> NewImages:
     """Accuracy on CIFAR-10.1 beside that on the test set.
 
     new_test_set: where its two files are; None takes the cache or fetches them.
@@ -54,11 +53,11 @@ def new_pictures(subject: Subject, *, new_test_set: Path | None = None) -> NewPi
             obtain(file, new_test_set and new_test_set / file.name, progress=subject.progress),
             allow_pickle=False,
         )
-        for file in (PICTURES, LABELS)
+        for file in (IMAGES, LABELS)
     )
     predicted = np.array(subject.model.class_names)[subject.model.logits(pixels).argmax(axis=1)]
     right = predicted == np.array(CIFAR10_CLASS_NAMES)[labels]
-    return NewPictures(
+    return NewImages(
         num_images=len(right),
         accuracy=float(right.mean()),
         accuracy_interval=wilson_interval(int(right.sum()), len(right)),
