@@ -80,7 +80,7 @@ docs-links: docs  ## Check the site's links to other sites, which takes a networ
 	$(BIN)/python docs/make_site.py --links
 
 results: $(INSTALLED)  ## Write docs/results.md, measured.json and the README from the studies that were run
-	$(BIN)/python docs/make_results.py studies/*
+	$(BIN)/python docs/make_results.py $(wildcard studies/*)
 
 clean:  ## Remove the virtual environment and caches; runs are kept
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

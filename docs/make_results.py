@@ -1,11 +1,14 @@
 """Write docs/results.md, measured.json and what quotes it, and the README's table, from studies.
 
-    python docs/make_results.py [--check] studies/*
+    python docs/make_results.py [--check] [studies/*]
 
-The same summaries give the same bytes, in whatever order their folders are named.
+The summaries of the studies are kept in docs/studies, so that those named later come to the others;
+a section that has no kept summary stays as it is. The same summaries give the same bytes, in
+whatever order their folders are named.
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +34,7 @@ from tenfold.formatting import count
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes
 from tenfold.reporting.study import story
 from tenfold.reporting.study.story import exact_percent, ours_of
+from tenfold.results.facts import read_fact
 from tenfold.results.measured import Measured
 from tenfold.results.studies import BELOW, Estimate, Point, StudySummary, VariantSummary, read_study
 from tenfold.studies.finished import read_study_runs
@@ -43,6 +47,12 @@ ORDER = (
 """Shipped studies come in this order, others after them by name."""
 
 README_STUDY = "published"
+
+KEPT = Path("docs", "studies")
+"""Where summaries are kept, seen from the project's root."""
+
+LINE = re.compile(r"^(?=.*\]\(#([^)]+)\) \|)(\| .*)$", re.MULTILINE)
+"""A line of the contents, and the study that it is of."""
 
 INTRODUCTION = """\
 # Results
@@ -69,8 +79,16 @@ def main(arguments: Sequence[str]) -> int:
     """Write or check all documents; the exit status."""
     options = parse(arguments)
     try:
-        studies = read_studies(options.folders)
-        documents = render(studies, figures(options.folders, studies), root=options.root)
+        new = read_studies(options.folders)
+        new = {name: StudySummary.model_validate_json(kept(study)) for name, study in new.items()}
+        studies = sorted((read_kept(options.root) | new).values(), key=place)
+        if not studies:
+            raise TenfoldError(
+                "None of the folders holds a study with its summary; `tenfold study` makes one."
+            )
+        found = figures(options.folders, new.values())
+        documents = render(studies, found, root=options.root)
+        documents |= {options.root / KEPT / f"{name}.json": kept(new[name]) for name in new}
     except TenfoldError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -90,7 +108,7 @@ def main(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, help="study folders with a summary.json")
+    parser.add_argument("folders", nargs="*", type=Path, help="study folders with a summary.json")
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if it would change")
     parser.add_argument(
         "--root", type=Path, default=Path(__file__).parent.parent, help="where README.md is"
@@ -98,8 +116,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def read_studies(folders: Iterable[Path]) -> list[StudySummary]:
-    """The studies of all folders that have a summary, in the order of the document."""
+def read_studies(folders: Iterable[Path]) -> dict[str, StudySummary]:
+    """The studies of all folders that have a summary, by name."""
     studies: dict[str, StudySummary] = {}
     for folder in folders:
         if not (folder / "summary.json").exists():
@@ -109,20 +127,36 @@ def read_studies(folders: Iterable[Path]) -> list[StudySummary]:
         if study.name in studies:
             raise TenfoldError(f"Two folders hold the study {study.name}; name one of them.")
         studies[study.name] = study
-    if not studies:
-        raise TenfoldError(
-            "None of the folders holds a study with its summary; `tenfold study` makes one."
-        )
-    return sorted(studies.values(), key=place)
+    return studies
 
 
-def place(study: StudySummary) -> tuple[int, str]:
+def read_kept(root: Path) -> dict[str, StudySummary]:
+    """The summaries that are kept from earlier calls, by name."""
+    remedy = "restore it from the repository"
+    files = sorted((root / KEPT).glob("*.json"))
+    return {path.stem: read_fact(path, StudySummary, remedy=remedy) for path in files}
+
+
+def kept(study: StudySummary) -> str:
+    """A summary as it is kept, numbers to six digits."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rounded(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [rounded(each) for each in value]
+        return float(f"{value:.6g}") if isinstance(value, float) else value
+
+    return json.dumps(rounded(study.to_dict()), separators=(",", ":")) + "\n"
+
+
+def place(study: StudySummary | str) -> tuple[int, str]:
     """Where a study stands in the document."""
-    known = ORDER.index(study.name) if study.name in ORDER else len(ORDER)
-    return known, study.name
+    name = study if isinstance(study, str) else study.name
+    return (ORDER.index(name) if name in ORDER else len(ORDER)), name
 
 
-def figures(folders: Iterable[Path], studies: Sequence[StudySummary]) -> dict[str, Measured]:
+def figures(folders: Iterable[Path], studies: Iterable[StudySummary]) -> dict[str, Measured]:
     """What the runs in `folders` reached with recipes as they are shipped now, by recipe."""
     commands = {study.name: study.command for study in studies}
     found: dict[str, Measured] = {}
@@ -165,7 +199,8 @@ def render(
     studies: Sequence[StudySummary], found: Mapping[str, Measured], *, root: Path
 ) -> dict[Path, str]:
     """All documents by path; raises TenfoldError where the README has no place for its table."""
-    documents = {root / "docs" / "results.md": render_results(studies)}
+    results = root / "docs" / "results.md"
+    documents = {results: render_results(studies, read(results) or "")}
     if found:
         measured = with_figures(measured_in(root), found)
         documents |= quoting(root, measured) | {root / MEASURED: measured_text(measured)}
@@ -184,27 +219,30 @@ def render(
     return documents
 
 
-def render_results(studies: Sequence[StudySummary]) -> str:
-    """docs/results.md."""
-    sections = [INTRODUCTION, contents(studies), *(section(study) for study in studies)]
-    return "\n\n".join(sections) + "\n"
+def render_results(studies: Sequence[StudySummary], before: str) -> str:
+    """docs/results.md. before: its text, of which sections of other studies stay."""
+    first, *others = before.rstrip("\n").split("\n\n## ")
+    sections = {part.partition("\n")[0]: f"## {part}" for part in others}
+    rows = {name: row for name, row in LINE.findall(first) if name in sections}
+    rows |= {study.name: line(study) for study in studies}
+    sections |= {study.name: section(study) for study in studies}
+    names = sorted(rows, key=place)
+    head = table(["study", "question", "runs finished", "published results reached"], [])
+    contents = "\n".join([head, *(rows[name] for name in names)])
+    return "\n\n".join([INTRODUCTION, contents, *(sections[name] for name in names)]) + "\n"
 
 
-def contents(studies: Sequence[StudySummary]) -> str:
-    """A line for each study, with a link to its section."""
-    rows = []
-    for study in studies:
-        claims = study.published
-        reached = sum(claim.point.is_reached for claim in claims)
-        rows.append(
-            [
-                f"[{escape(study.title)}](#{study.name})",
-                escape(study.question),
-                f"{study.finished} of {study.planned}",
-                f"{reached} of {len(claims)}" if claims else "–",
-            ]
-        )
-    return table(["study", "question", "runs finished", "published results reached"], rows)
+def line(study: StudySummary) -> str:
+    """A study in the contents, with a link to its section."""
+    claims = study.published
+    reached = sum(claim.point.is_reached for claim in claims)
+    cells = [
+        f"[{escape(study.title)}](#{study.name})",
+        escape(study.question),
+        f"{study.finished} of {study.planned}",
+        f"{reached} of {len(claims)}" if claims else "–",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def section(study: StudySummary) -> str:

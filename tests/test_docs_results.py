@@ -54,6 +54,18 @@ def test_it_is_a_command(root: Path):
     assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
 
 
+def test_studies_named_before_are_kept(make_results, root: Path):
+    make_results(root)
+    whole = (root / "docs/results.md").read_text()
+    alone = make_results(root, folders=[root / "studies/one-seed"])
+    assert alone.returncode == 0, alone.stderr
+    assert (root / "docs/results.md").read_text() == whole
+    # A section of before summaries were kept stays, and loses neither its place nor its line.
+    (root / "docs/studies/activations.json").unlink()
+    assert make_results(root, folders=[]).returncode == 0
+    assert (root / "docs/results.md").read_text() == whole
+
+
 def section(document: str, name: str) -> str:
     return next(part for part in document.split("\n## ") if part.startswith(f"{name}\n"))
 

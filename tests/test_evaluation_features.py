@@ -1,13 +1,17 @@
 """Features of a frozen network: computed once, and never those of something else."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from parts import build
 from tenfold.data.normalisation import Normalisation
-from tenfold.evaluation import features
+from tenfold.evaluation import features, onnx_forward
 from tenfold.evaluation.features import features_of
+from tenfold.evaluation.trained import TrainedModel
+from tenfold.recipe import load_recipe
 
 pytest.importorskip("timm")
 
@@ -45,9 +49,12 @@ def counted(model, monkeypatch):
     """How many pictures the backbone sees from now on, as a list of batches."""
     seen = []
     real = model.features
-    monkeypatch.setattr(
-        model, "features", lambda inputs: (seen.append(len(inputs)), real(inputs))[1]
-    )
+
+    def features(inputs, **options):
+        seen.append(len(inputs))
+        return real(inputs, **options)
+
+    monkeypatch.setattr(model, "features", features)
     return seen
 
 
@@ -164,3 +171,67 @@ def test_those_in_use_stay_even_if_they_are_too_many(cache, model, pixels, monke
     monkeypatch.setattr(features, "MOST_BYTES", 0)
     features_of(model, pixels, CONSTANTS)
     assert len(list(cache.rglob("*.npy"))) == 1
+
+
+@pytest.fixture
+def with_onnx(monkeypatch):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnx_forward, "WORTH_IT", 5)
+
+
+def test_many_are_computed_by_onnx_runtime_to_the_same_features(
+    cache, model, pixels, with_onnx, monkeypatch
+):
+    used = []
+    real = model.features
+
+    def features(inputs, *, through=None):
+        used.append(through is not None)
+        return real(inputs, through=through)
+
+    monkeypatch.setattr(model, "features", features)
+    found = features_of(model, pixels, CONSTANTS)
+    assert used == [True]
+    few = features_of(model, pixels[:4], CONSTANTS)
+    assert used == [True, False]
+    assert np.abs(found[:4] - few).max() < 1e-4 * np.abs(few).max()
+    assert np.array_equal(features_of(model, pixels, CONSTANTS), found)
+    assert len(used) == 2  # From the cache.
+
+
+def test_threads_change_no_bit_of_them(cache, model, pixels, with_onnx):
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            shutil.rmtree(cache, ignore_errors=True)
+            found.append(features_of(model, pixels, CONSTANTS))
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(*found)
+
+
+def test_a_network_that_cannot_be_converted_is_computed_by_torch(
+    cache, model, pixels, with_onnx, monkeypatch
+):
+    plain = features_of(model, pixels[:4], CONSTANTS)
+
+    def refuse(*arguments, **options):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    assert np.allclose(features_of(model, pixels, CONSTANTS)[:4], plain, atol=1e-6)
+
+
+def test_logits_of_a_fine_tuned_network_are_the_same_with_it(model, monkeypatch, with_onnx):
+    recipe = load_recipe(
+        "transfer-lite0", ["model.backbone=test_efficientnet", "evaluation.views=mirror"]
+    )
+    trained = TrainedModel(model.eval(), recipe, ("ant", "bee", "cow"), CONSTANTS, (16, 16))
+    pixels = np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    quick = trained.logits(pixels)
+    monkeypatch.setattr(onnx_forward, "WORTH_IT", 100)
+    plain = trained.logits(pixels)
+    assert np.abs(quick - plain).max() < 1e-4 * np.abs(plain).max()
+    assert not np.array_equal(quick, plain)

@@ -176,6 +176,77 @@ def test_a_rung_of_which_too_little_fits_makes_way_for_the_one_below(monkeypatch
     assert planned.recipe.data.image_size == 0  # The rung's own is 24.
 
 
+@pytest.fixture
+def transfer_speeds(monkeypatch, slow_machine):
+    """A pretrained network that sees an image of 160 pixels in 0.4 s and learns from it in 1.6."""
+
+    def speed(recipe, *, trains=True, **others):
+        share = (recipe.model.input_size / 160) ** 2
+        return Speed(1.6 * share if trains else 0.0, 0.4 * share)
+
+    monkeypatch.setattr(plan, "speed_of_transfer", speed)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "name", "trains", "views", "side"),
+    [
+        (2000, "transfer-lite0", ["head", "all"], 1, 160),
+        (750, "transfer-lite0", ["head"], 2, 160),
+        (400, "transfer-lite0", ["head"], 1, 160),
+        (220, "transfer-lite0", ["head"], 1, 96),
+    ],
+)
+def test_photographs_get_as_much_of_a_pretrained_network_as_fits(
+    transfer_speeds, seconds, name, trains, views, side
+):
+    """500 images, a tenth held out: all features take 200 s, or 380 of two views."""
+    asked = []
+
+    def load(recipe):
+        asked.append(recipe)
+        return dataset(500, side=recipe.model.input_size)
+
+    planned = plan_run(None, dataset(500, side=160), seconds=seconds, device=CPU, load=load)
+    recipe = planned.recipe
+    assert recipe.name == name
+    assert [stage.trains for stage in recipe.stages] == trains
+    assert (recipe.stages[0].views, recipe.model.input_size) == (views, side)
+    assert planned.dataset.train.size == (side, side)
+    assert recipe.training.time_limit_seconds < 0.95 * seconds
+    assert [stage.epochs for stage in recipe.stages][:1] == [10]
+    assert len(asked) == (side < 160)
+    assert planned.recipe == recipe_from_dict(recipe.to_dict())
+
+
+def test_without_time_for_features_a_network_of_their_own_learns(transfer_speeds):
+    small = dataset(500, side=64)
+    planned = plan_run(
+        None, dataset(500, side=160), seconds=60, device=CPU, load=lambda recipe: small
+    )
+    assert planned.recipe.name.startswith("fast-")
+    assert planned.dataset is small
+    asked = []
+    many = dataclasses.replace(dataset(40_000, side=32), name="cifar10")
+    planned = plan_run(None, many, seconds=300, device=CPU, load=asked.append)
+    assert asked == []
+    assert planned.recipe.name.startswith("fast-")
+
+
+def test_the_last_stage_of_a_recipe_is_ended_by_the_clock(transfer_speeds):
+    asked = load_recipe("transfer-lite0")
+    planned = plan_run(asked, dataset(500, side=160), seconds=2000, device=CPU).recipe
+    head, last = planned.stages
+    assert head == asked.stages[0]
+    # An epoch takes 720 s and the validation 20; ten times as many are planned as fit.
+    fitting = (planned.training.time_limit_seconds - 200) / 740
+    assert last.epochs == pytest.approx(10 * fitting, rel=0.1)
+    head_alone = asked.but(stages=asked.stages[:1])
+    with pytest.raises(TenfoldError, match="the least run takes about") as refused:
+        plan_run(head_alone, dataset(500, side=160), seconds=150, device=CPU)
+    least = int(re.search(r"give --time (\d+)s", str(refused.value))[1])
+    plan_run(head_alone, dataset(500, side=160), seconds=least + 1, device=CPU)
+
+
 def test_a_step_that_takes_long_needs_time_for_some_of_it(monkeypatch, slow_machine):
     monkeypatch.setattr(plan, "speed_of_run", lambda recipe, **others: Speed(0.05, 0.002))
     # Four steps of 128 pictures take 25.6 s.
@@ -266,7 +337,7 @@ def run_within(folder, time, recipe, before=None):
     arguments = ["train", *recipe, "--data", str(data), "--time", time, "--json"]
     command = commands.run(arguments, folder=folder, before=before)
     assert command.wait() == 0, command.output
-    run = folder / f"runs/{'tiny' if recipe else 'fast'}-in-{time}/1"
+    run = folder / f"runs/{'tiny' if recipe else 'best'}-in-{time}/1"
     rates = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lines = {line["event"]: line for line in map(json.loads, command.output.splitlines())}
     return lines, json.loads((run / "result.json").read_text()), rates

@@ -312,7 +312,6 @@ def test_rare_classes_count_as_much_when_balanced():
         ([{**LAST, "views": 2}], {}, r"stages\[0\]\.views must be 1, or more where"),
         ([{**HEAD, "epochs": -1}], {}, r"stages\[0\]\.epochs must be 0 or more, not -1"),
         ([HEAD], {"training": {"milestones": [1]}}, r"training\.milestones must be empty where"),
-        ([HEAD], {"training": {"time_limit_seconds": 9.0}}, "must be 0 where there are stages"),
         ([HEAD], {"model": {"input_size": 3}}, "model.input_size must be 0 or 16 to 1024"),
     ],
 )

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -261,15 +262,16 @@ def _in_time(
     *,
     page: bool,
 ) -> "tuple[Recipe, TrainOptions, Dataset | None]":
-    """The recipe `asked`, or the best of the fast ones, so that its run ends within `time`.
+    """The recipe `asked`, or the best for the images, so that its run ends within `time`.
 
     An unfinished run that the same command began keeps its plan, unless `options` ask for a new
-    one. Raises TenfoldError under a launcher, and for a recipe of stages.
+    one. Raises TenfoldError under a launcher.
     """
     import torch
 
     from tenfold.evaluation.loading import load_data
     from tenfold.recipe import load_recipe
+    from tenfold.training.choice import SCRATCH, TRANSFER, has_pretrained, says
     from tenfold.training.plan import plan_run, unfinished_plan
     from tenfold.training.process import num_launched, seconds_since_start
 
@@ -278,42 +280,42 @@ def _in_time(
             "--time plans for one process, and the launcher started several; start tenfold without "
             "it, or give epochs."
         )
-    if asked is not None and asked.stages:
-        raise TenfoldError(
-            f"--time can't divide its time over the stages of {asked.name}; leave it out, and give "
-            "fewer epochs to save time."
-        )
-    named = f"{asked.name if asked is not None else 'fast'}-in-{time}"
-    wanted = asked or load_recipe("fast-91", changes)
+    named = f"{asked.name if asked is not None else 'best'}-in-{time}"
+    may_transfer = asked is None and not says("model.", changes) and has_pretrained()
+    wanted = asked or load_recipe(TRANSFER if may_transfer else SCRATCH, changes)
     if not options.new:
         folder = options.folder
         earlier = [RunFolder(folder)] if folder is not None else runs_of(options.runs, named)
         begun = unfinished_plan(earlier, wanted, changes, own_network=asked is None)
         if begun is not None:
             return begun, replace(options, threads=None), None  # Those of before.
-    with cli.computing(output, options.threads) as progress:
-        dataset = load_data(wanted, skip_broken=options.skip_broken, progress=progress)
     has_gpu = torch.cuda.is_available() and not options.cpu
-    planned = plan_run(
-        asked,
-        dataset,
-        seconds=cli.seconds_of(time),
-        spent=seconds_since_start(),
-        overrides=changes,
-        device=torch.device("cuda" if has_gpu else "cpu"),
-        evaluates_test=options.evaluate_test,
-        writes_page=page,
-        may_set_threads=options.threads is None and "OMP_NUM_THREADS" not in os.environ,
-    )
+    with cli.computing(output, options.threads) as progress:
+        load = partial(load_data, skip_broken=options.skip_broken, progress=progress)
+        planned = plan_run(
+            asked,
+            load(wanted),
+            seconds=cli.seconds_of(time),
+            spent=seconds_since_start(),
+            overrides=changes,
+            device=torch.device("cuda" if has_gpu else "cpu"),
+            evaluates_test=options.evaluate_test,
+            writes_page=page,
+            may_set_threads=options.threads is None and "OMP_NUM_THREADS" not in os.environ,
+            load=load if may_transfer else None,
+        )
     _announce_plan(output, planned, time, page=page)
     options = replace(options, threads=options.threads or torch.get_num_threads())
-    return planned.recipe.but(name=named), options, dataset
+    return planned.recipe.but(name=named), options, planned.dataset
 
 
 def _announce_plan(output: Output, planned: "Planned", time: str, *, page: bool) -> None:
     training, closing = planned.recipe.training.time_limit_seconds, planned.closing_seconds
+    stages = planned.recipe.stages
+    is_head = bool(stages) and all(stage.trains == "head" for stage in stages)
+    what = f"the head of {planned.recipe.name}" if is_head else planned.recipe.name
     said = (
-        f"Within {time}: {planned.recipe.name}, {duration(training)} of training and "
+        f"Within {time}: {what}, {duration(training)} of training and "
         f"{duration(closing)} for evaluation{' and page' if page else ''}."
     )
     if planned.expected is not None:

@@ -18,6 +18,7 @@ from tenfold.augment import batch_normalise
 from tenfold.data.cache_folder import cache_folder
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.onnx_forward import BATCH, onnx_runtime, through_onnx
 from tenfold.files import atomic_file
 from tenfold.models import Pretrained
 from tenfold.models.parts import evaluated
@@ -44,16 +45,22 @@ def features_of(
 ) -> NDArray[np.float32]:
     """Features `(N, D)` of images `(N, H, W, 3)` uint8, from the cache where they are there.
 
-    They depend on the backbone's weights, the images, how they are brought to it, torch, timm and
-    the kind of device, and on nothing else, so any run that asks for the same gets the same.
+    They depend on the backbone's weights, the images, how they are brought to it, torch, timm, the
+    kind of device and, on a processor for many images, on ONNX Runtime, if installed; on nothing
+    else, so any run that asks for the same gets the same.
     """
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in normalisation)
 
+    engine = onnx_runtime(len(pixels), device)
+    quick: list[Callable[[torch.Tensor], torch.Tensor] | None] = []
+
     def compute(block: NDArray[np.uint8]) -> torch.Tensor:
-        return model.features(
-            batch_normalise(torch.from_numpy(np.array(block)).to(device), mean, std)
-        )
+        inputs = batch_normalise(torch.from_numpy(np.array(block)).to(device), mean, std)
+        if not quick:  # Once something is to be computed.
+            resized = model.resized(inputs[:BATCH])
+            quick.append(through_onnx(model.backbone, resized) if engine else None)
+        return model.features(inputs, through=quick[0])
 
     key = key_of_network(
         model.backbone,
@@ -61,6 +68,7 @@ def features_of(
         name=model.name,
         preprocessing=model.preprocessing,
         timm=metadata.version("timm"),
+        **({"onnxruntime": engine} if engine else {}),
     )
     with evaluated(model):
         return kept_features(

@@ -32,6 +32,7 @@ from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.calibration import fitted_of, operating_points_of, set_threshold
 from tenfold.evaluation.features import features_of
 from tenfold.evaluation.folding import faster
+from tenfold.evaluation.onnx_forward import quick_forward
 from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.thresholds import set_of
 from tenfold.files import write_bytes
@@ -113,6 +114,7 @@ class TrainedModel:
         pixels = self._of_its_size(pixels)
         device = next(self.module.parameters()).device
         module = self.module
+        network: Callable[[Tensor], Tensor] = module
         if batch_size is None:
             batch_size = BATCH
             if isinstance(module, Pretrained):
@@ -128,16 +130,18 @@ class TrainedModel:
         ):
             if training_mode:
                 torch.manual_seed(self.recipe.seed)
-                module = copy.deepcopy(module).train()  # Whose running statistics may move.
-            elif len(pixels) >= MANY and not isinstance(module, Pretrained):
-                module = faster(module, self.inputs(pixels[:FEW]))
+                network = copy.deepcopy(module).train()  # Whose running statistics may move.
+            elif isinstance(module, Pretrained):
+                network = quick_forward(module, self.inputs(pixels[:FEW]), len(pixels))
+            elif len(pixels) >= MANY:
+                network = faster(module, self.inputs(pixels[:FEW]))
             start = 0
             while (left := len(pixels) - start) > 0:
                 # A batch norm has nothing to average over one image, so none is left alone.
                 alone = training_mode and left == batch_size + 1
                 end = start + (left if alone else min(left, batch_size))
                 inputs = self.inputs(pixels[start:end])
-                output = logits_of_views(module, inputs, self.recipe.evaluation)
+                output = logits_of_views(network, inputs, self.recipe.evaluation)
                 logits[start:end] = output.float().cpu().numpy()
                 start = end
                 if progress is not None:

@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -89,14 +90,24 @@ class Pretrained(nn.Module):
         logits: Tensor = self.head(self.features(inputs))
         return logits
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """What the head sees of `inputs`: (N, D), one vector an image."""
+    def features(
+        self, inputs: Tensor, *, through: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """What the head sees of `inputs`: (N, D), one vector an image.
+
+        through: computes what the backbone does, instead of it.
+        """
+        inputs = self.resized(inputs)
+        found: Tensor = (through or self.backbone)(inputs)
+        return found
+
+    def resized(self, inputs: Tensor) -> Tensor:
+        """`inputs` (N, 3, H, W) at the backbone's own size."""
         side = self.preprocessing.side
         if inputs.shape[2:] != (side, side):
             kind = self.preprocessing.interpolation
             inputs = interpolate(inputs, (side, side), mode=kind, antialias=True)
-        found: Tensor = self.backbone(inputs)
-        return found
+        return inputs
 
     def train(self, mode: bool = True) -> "Pretrained":
         """As everywhere, but norms keep their statistics unless they are to learn them."""

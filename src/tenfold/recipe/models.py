@@ -325,8 +325,6 @@ class Recipe(Options):
             words = "empty where there are stages"
             yield "training.milestones", not training.milestones, words
             yield "distillation.teacher", not self.distillation.teacher, words
-            words = "0 where there are stages"
-            yield "training.time_limit_seconds", not training.time_limit_seconds, words
         if stages and all(stage.trains == "head" for stage in stages):
             words = "off where the head trains alone, on features that are computed before"
             for name in ("cutout", "random_erasing", "mixup", "cutmix", "also"):

@@ -19,8 +19,10 @@ import torch
 from torch.nn.functional import conv2d, cross_entropy
 
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.onnx_forward import WORTH_IT, quick_forward
 from tenfold.evaluation.trained import build_network, num_views
-from tenfold.recipe import PartOptions, Recipe, load_recipe, shipped_recipes
+from tenfold.models import Pretrained
+from tenfold.recipe import PartOptions, Recipe, StageOptions, load_recipe, shipped_recipes
 from tenfold.results.runs import Cost, Result, read_provenance, read_result
 from tenfold.run import RunFolder, runs_of
 from tenfold.training.devices import available_precision, instruction_set
@@ -164,6 +166,9 @@ class Workbench:
                 recipe, num_classes=num_classes, image_size=(image_size, image_size)
             ).to(device)
             self._labels = torch.randint(num_classes, (batch_size,), device=device)
+            if isinstance(self._network, Pretrained):  # Its last stage learns the most.
+                last = recipe.stages[-1] if recipe.stages else StageOptions()
+                self._network.open(last.trains, norms=last.norms)
         self._optimizer = build_optimizer(self._network, recipe.optimizer)
 
     def flop(self, side: int) -> float | None:
@@ -188,8 +193,11 @@ class Workbench:
         """Of a forward pass in float32, an image, measured for about `seconds`."""
         inputs = self._inputs(side)
         self._network.eval()
+        network: Callable[[torch.Tensor], torch.Tensor] = self._network
         with torch.inference_mode():
-            took = seconds_of_one(lambda: self._network(inputs), self._device, seconds=seconds)
+            if isinstance(self._network, Pretrained):
+                network = quick_forward(self._network, inputs, WORTH_IT)
+            took = seconds_of_one(lambda: network(inputs), self._device, seconds=seconds)
         return took / self._batch_size
 
     def _inputs(self, side: int) -> torch.Tensor:
@@ -287,6 +295,31 @@ def speed_of_run(
     training = _mean(parts, [bench.training_seconds(p.side, seconds=seconds) for p in parts])
     evaluation = bench.evaluation_seconds(image_size, seconds=seconds)
     return Speed(training, evaluation * num_views(recipe.evaluation))
+
+
+def speed_of_transfer(
+    recipe: Recipe,
+    *,
+    image_size: int,
+    num_classes: int,
+    device: torch.device,
+    trains: bool = True,
+    seconds: float = 0.3,
+) -> Speed:
+    """As `speed_of_run`, of a pretrained network and what learns in its last stage; one view.
+
+    trains: whether to measure training too, which is 0 otherwise.
+    """
+    bench = Workbench(
+        recipe,
+        batch_size=FEW_IMAGES,
+        device=device,
+        image_size=image_size,
+        num_classes=num_classes,
+    )
+    evaluation = bench.evaluation_seconds(image_size, seconds=seconds)
+    training = bench.training_seconds(image_size, seconds=seconds) if trains else 0.0
+    return Speed(training, evaluation)
 
 
 RECIPES = {

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tenfold.data import Dataset
+from tenfold.data import Dataset, Images
 from tenfold.data.splits import TrainingData, training_data
 from tenfold.errors import install_command
 from tenfold.evaluation.evaluate import splitting
@@ -57,13 +57,18 @@ def choose_recipe(
 
     What they say is done; the rest is chosen. Raises TenfoldError as `load_data` does.
     """
-    is_there = _says("model.", overrides) or has_weights(str(load_recipe(TRANSFER).model.backbone))
+    is_there = says("model.", overrides) or has_pretrained()
     wanted = load_recipe(TRANSFER if is_there else SCRATCH, overrides)
     dataset = load_data(wanted, skip_broken=skip_broken, progress=progress)
     data = training_data(dataset, **splitting(wanted.data))
     chosen = _chosen(wanted, data, overrides, is_there=is_there)
     is_same = (chosen.recipe.data, chosen.recipe.model) == (wanted.data, wanted.model)
     return chosen._replace(dataset=dataset if is_same else None)
+
+
+def has_pretrained() -> bool:
+    """Whether the network of TRANSFER and its weights are installed."""
+    return has_weights(str(load_recipe(TRANSFER).model.backbone))
 
 
 def _chosen(
@@ -74,7 +79,7 @@ def _chosen(
     facts = (
         f"{number:,} images of {side} pixels in {data.train.num_classes} classes{_balance(data)}"
     )
-    if side < SMALL and number >= ENOUGH and not _says("model.", overrides):
+    if is_best_from_scratch(data.train) and not says("model.", overrides):
         reason = f"{facts}: {SCRATCH}, since so many small ones are best learnt from scratch."
         return Choice(with_sizes_for(load_recipe(SCRATCH, overrides), side), reason)
     if not is_there:
@@ -84,12 +89,18 @@ def _chosen(
         )
         reason = f"{facts}: {SCRATCH}, since {why}."
         chosen = wanted
-        if not _says("training.min_steps", overrides):
+        if not says("training.min_steps", overrides):
             chosen = chosen.but(training=chosen.training.but(min_steps=FEWEST_STEPS))
         return Choice(with_sizes_for(chosen, side), reason)
-    if _says("stages", overrides) or _says("training.epochs", overrides):
+    if says("stages", overrides) or says("training.epochs", overrides):
         return Choice(wanted, f"{facts}: {wanted.name}, with the stages and epochs asked for.")
-    return _fine_tuned(_in_parts(wanted, number, overrides), number, facts)
+    return _fine_tuned(in_parts(wanted, number, overrides), number, facts)
+
+
+def is_best_from_scratch(images: Images) -> bool:
+    """Whether a network of their own learns as much from so many of this size as from ImageNet,
+    and faster."""
+    return min(images.size) < SMALL and len(images) >= ENOUGH
 
 
 def _balance(data: TrainingData) -> str:
@@ -104,14 +115,15 @@ def _balance(data: TrainingData) -> str:
     )
 
 
-def _says(prefix: str, overrides: Sequence[str]) -> bool:
+def says(prefix: str, overrides: Sequence[str]) -> bool:
+    """Whether one of `overrides` is of a field that begins with `prefix`."""
     return any(override.strip().startswith(prefix) for override in overrides)
 
 
-def _in_parts(recipe: Recipe, number: int, overrides: Sequence[str]) -> Recipe:
+def in_parts(recipe: Recipe, number: int, overrides: Sequence[str]) -> Recipe:
     """`recipe` with each batch of `number` images or fewer in parts that bound its memory."""
     training = recipe.training
-    if _says("training.accumulate", overrides) or recipe.model.name != "pretrained":
+    if says("training.accumulate", overrides) or recipe.model.name != "pretrained":
         return recipe
     batch = min(training.batch_size, number)
     parts = -(-batch * photo_size(recipe) ** 2 // PIXELS_AT_ONCE)

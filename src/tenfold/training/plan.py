@@ -3,8 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -18,8 +18,13 @@ from tenfold.evaluation.trained import num_views
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.results.measured import read_measured
 from tenfold.run import RunFolder
-from tenfold.training.bench import product_rate, speed_of_run, step_seconds
-from tenfold.training.choice import with_sizes_for
+from tenfold.training.bench import (
+    product_rate,
+    speed_of_run,
+    speed_of_transfer,
+    step_seconds,
+)
+from tenfold.training.choice import TRANSFER, in_parts, is_best_from_scratch, with_sizes_for
 
 
 class Rung(NamedTuple):
@@ -73,18 +78,27 @@ fast recipes' precision does better, and what really fits is measured."""
 ONE_IS_BETTER = 0.9
 """Of the time with all threads that one thread must not exceed to be preferred."""
 
+HEAD_STEP_SECONDS = 0.001
+"""Of a step of the head on features that are there."""
+
+TRAINING_SHARE = 4
+"""Forward passes that a step takes at least; where even so many don't fit, it is not measured."""
+
+SMALLER = 96
+"""Side in pixels of a pretrained network's images where there is no time for its usual ones."""
+
 TOO_MANY_EPOCHS = 10
 """Epochs planned over those expected to fit, so that the clock ends the run and not the plan, even
 where the machine was busy when it was measured."""
 
 
 class Planned(NamedTuple):
-    """recipe: what to train. expected: accuracy on test, where the data set is a known one.
-
-    closing_seconds: for evaluation and page, which the recipe's time limit leaves.
+    """recipe: what to train, on `dataset`. expected: accuracy on test, where the data set is a
+    known one. closing_seconds: for evaluation and page, which the recipe's time limit leaves.
     """
 
     recipe: Recipe
+    dataset: Dataset
     expected: float | None
     closing_seconds: float
 
@@ -100,35 +114,39 @@ def plan_run(
     evaluates_test: bool = True,
     writes_page: bool = True,
     may_set_threads: bool = True,
+    load: Callable[[Recipe], Dataset] | None = None,
 ) -> Planned:
     """The best recipe for `dataset` whose run ends within `seconds`, evaluation included.
 
-    spent: seconds that are over already. recipe: what to train; None picks one of the fast recipes.
-    overrides: what the user asks for.
+    recipe: what to train; None picks a pretrained network, all of it or its head, where `load` is
+    given and the images are photographs or few, and otherwise one of the fast recipes. overrides:
+    what the user asks for. spent: seconds that are over already. load: gives the data set as
+    another recipe wants it.
+
     Measures this machine for a second or two, and leaves torch with as many threads as are best
     now, if it `may_set_threads`. Raises TenfoldError where the time is too short.
     """
     started = time.monotonic() - spent
     if device.type == "cpu" and may_set_threads:
-        use_best_threads(recipe or load_recipe(LADDER[0].recipe))
+        is_own = recipe is not None and recipe.model.name != "pretrained"
+        use_best_threads(recipe if recipe and is_own else load_recipe(LADDER[0].recipe))
     rate = product_rate(device, seconds=PROBE_SECONDS)
-    fit = partial(
-        _fit,
-        dataset=dataset,
-        seconds=seconds,
-        started=started,
-        page_seconds=_page_seconds(device) if writes_page else 0.0,
-        device=device,
-        evaluates_test=evaluates_test,
-    )
+    page_seconds = _page_seconds(device) if writes_page else 0.0
+    fit = _Clock(seconds, started, page_seconds, device, evaluates_test).fit
     if recipe is not None:
-        return fit(recipe, may_drop_views=False).planned(expected=None)
+        return fit(recipe, dataset).planned(expected=None)
+    if load is not None and not is_best_from_scratch(dataset.train):
+        for candidate, images in _transfers(dataset, load, overrides):
+            fitted = fit(candidate, images)
+            if fitted.epochs >= 1 and fitted.limit >= fitted.shortest:
+                return fitted.planned(expected=None)
+        dataset = load(load_recipe(LADDER[0].recipe, ["data.image_size=0", *overrides]))
     size = len(dataset.train) * math.prod(dataset.train.size) / REFERENCE_PIXELS
     for rung in affordable_rungs(HOPEFUL * seconds * rate, size):
         # The images are those of `dataset`, whatever size the rung was measured at.
         chosen = load_recipe(rung.recipe, ["data.image_size=0", *overrides])
         chosen = with_sizes_for(chosen, min(dataset.train.size))
-        fitted = fit(chosen, may_drop_views=True)
+        fitted = fit(chosen, dataset, may_drop_views=True)
         # More epochs than the rung's give less than the next one, so that none is promised.
         share = min(fitted.epochs / chosen.training.epochs, 1.0)
         if share >= ENOUGH_EPOCHS or rung == LADDER[0]:
@@ -137,75 +155,156 @@ def plan_run(
     return fitted.planned(expected=expected_accuracy(rung.cost * share) if known else None)
 
 
+def _transfers(
+    dataset: Dataset, load: Callable[[Recipe], Dataset], overrides: Sequence[str]
+) -> Iterator[tuple[Recipe, Dataset]]:
+    """All of the pretrained network, or its head on ever fewer and smaller images."""
+    recipe = load_recipe(TRANSFER, overrides)
+    head = recipe.stages[0]
+    yield in_parts(recipe, len(dataset.train), overrides), dataset
+    for views in (2, 1):
+        yield recipe.but(stages=(head.but(views=views),)), dataset
+    if min(dataset.train.size) > SMALLER:
+        smaller = recipe.but(model=recipe.model.but(input_size=SMALLER), stages=(head,))
+        yield smaller, load(smaller)
+
+
 class _Fitted(NamedTuple):
     """What a recipe makes of `seconds`; those of training, `limit`, may be too few, or below 0.
 
-    epochs: those that fit. step_seconds: of one step of training.
+    fixed: of these, what comes before the clock decides, such as features. epochs: those that fit
+    into the rest, or of a head alone 1 where all is done. step_seconds: of one step of training.
     """
 
     recipe: Recipe
+    dataset: Dataset
     seconds: float
     limit: float
     closing_seconds: float
     epochs: float
     step_seconds: float
+    fixed: float = 0.0
+
+    @property
+    def shortest(self) -> float:
+        """Seconds of training below which a plan makes no sense."""
+        return self.fixed + max(SHORTEST_SECONDS, FEWEST_STEPS * self.step_seconds)
 
     def planned(self, expected: float | None) -> Planned:
         """The plan. Raises TenfoldError where too little of the time is left for training."""
-        shortest = max(SHORTEST_SECONDS, FEWEST_STEPS * self.step_seconds)
-        if self.limit < shortest:
-            missing = (shortest - self.limit) / (1 - MARGIN)
+        if self.limit < self.shortest:
+            missing = (self.shortest - self.limit) / (1 - MARGIN)
             least = math.ceil(self.seconds + missing)
             raise TenfoldError(
                 f"--time is too short by {math.ceil(missing)} s for starting, training for some "
                 f"steps and evaluating {self.recipe.name} here; the least run takes about {least} "
                 f"s, so give --time {least}s or more."
             )
-        epochs = math.ceil(TOO_MANY_EPOCHS * self.epochs)
-        return Planned(_timed(self.recipe, epochs, self.limit), expected, self.closing_seconds)
+        recipe = _timed(self.recipe, math.ceil(TOO_MANY_EPOCHS * self.epochs), self.limit)
+        return Planned(recipe, self.dataset, expected, self.closing_seconds)
 
 
-def _fit(
-    recipe: Recipe,
-    *,
-    dataset: Dataset,
-    seconds: float,
-    started: float,
-    page_seconds: float,
-    device: torch.device,
-    evaluates_test: bool,
-    may_drop_views: bool,
-) -> _Fitted:
-    """Measure what `recipe` makes of the `seconds` that began at `started`, a monotonic time."""
-    data = training_data(dataset, **splitting(recipe.data))
-    speed = speed_of_run(
-        recipe,
-        # As many pixels in a square; sizes shrink its side alike.
-        image_size=round(math.prod(data.train.size) ** 0.5),
-        num_classes=data.train.num_classes,
-        device=device,
-    )
-    # Validation images are seen when the clock has stopped training, and for the result.
-    number = 2 * len(data.validation) if data.validation is not None else 0
-    if evaluates_test:
-        with contextlib.suppress(TenfoldError):  # There may be no test split.
-            number += len(split_of(dataset, "test", recipe.data))
-    predicting = number * speed.evaluation_seconds
-    if may_drop_views and predicting > VIEWS_SHARE * seconds:
-        # How many images are seen again is only estimated, and training longer is worth more.
-        predicting /= num_views(recipe.evaluation)
-        recipe = recipe.but(evaluation=recipe.evaluation.but(views="one"))
-    closing = predicting + page_seconds
-    left = seconds - (time.monotonic() - started)
-    limit = left - closing - MARGIN * seconds
-    return _Fitted(
-        recipe,
-        seconds,
-        limit,
-        closing,
-        epochs=max(limit, 0.0) / (len(data.train) * speed.training_seconds),
-        step_seconds=speed.training_seconds * min(recipe.training.batch_size, len(data.train)),
-    )
+@dataclass(frozen=True)
+class _Clock:
+    """The `seconds` that began at `started`, a monotonic time, and what else takes some of them.
+
+    page_seconds: for the result and the page. evaluates_test: whether the test split is seen.
+    """
+
+    seconds: float
+    started: float
+    page_seconds: float
+    device: torch.device
+    evaluates_test: bool
+
+    def fit(self, recipe: Recipe, dataset: Dataset, *, may_drop_views: bool = False) -> _Fitted:
+        """Measure what `recipe` makes of the time."""
+        data, test = training_data(dataset, **splitting(recipe.data)), None
+        if self.evaluates_test:
+            with contextlib.suppress(TenfoldError):  # There may be no test split.
+                test = split_of(dataset, "test", recipe.data)
+        parts = (data.train, data.validation, test)
+        number, num_validation, num_test = (0 if part is None else len(part) for part in parts)
+        work = {
+            # As many pixels in a square; sizes shrink its side alike.
+            "image_size": round(math.prod(data.train.size) ** 0.5),
+            "num_classes": data.train.num_classes,
+            "device": self.device,
+        }
+        if recipe.stages:
+            return self._fit_stages(recipe, dataset, number, num_validation, num_test, work)
+        speed = speed_of_run(recipe, **work)
+        # Validation images are seen when the clock has stopped training, and for the result.
+        predicting = (2 * num_validation + num_test) * speed.evaluation_seconds
+        if may_drop_views and predicting > VIEWS_SHARE * self.seconds:
+            # How many images are seen again is only estimated, and training longer is worth more.
+            predicting /= num_views(recipe.evaluation)
+            recipe = recipe.but(evaluation=recipe.evaluation.but(views="one"))
+        closing = predicting + self.page_seconds
+        limit = self._left(closing)
+        return _Fitted(
+            recipe,
+            dataset,
+            self.seconds,
+            limit,
+            closing,
+            epochs=max(limit, 0.0) / (number * speed.training_seconds),
+            step_seconds=speed.training_seconds * min(recipe.training.batch_size, number),
+        )
+
+    def _fit_stages(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        number: int,
+        num_validation: int,
+        num_test: int,
+        work: dict[str, Any],
+    ) -> _Fitted:
+        """The same of a recipe whose last stage the clock ends, unless that is a head's."""
+        *before, last = recipe.stages
+        heads = [stage for stage in recipe.stages if stage.trains == "head"]
+        seeing = speed_of_transfer(recipe, **work, trains=False).evaluation_seconds
+        features = (number * max((s.views for s in heads), default=0) + num_validation) * seeing
+        rest = num_test if last.trains == "head" else 2 * num_validation + num_test
+        closing = rest * seeing + self.page_seconds
+        epochs = [stage.epochs or recipe.training.epochs for stage in heads]
+        steps = math.ceil(number / recipe.training.batch_size)
+        fixed = (features if heads else 0.0) + HEAD_STEP_SECONDS * steps * sum(epochs)
+        limit = self._left(closing)
+        if last.trains == "head" and not before:
+            return _Fitted(
+                recipe,
+                dataset,
+                self.seconds,
+                limit,
+                closing,
+                epochs=limit / fixed,
+                step_seconds=HEAD_STEP_SECONDS,
+                fixed=fixed,
+            )
+        learning = TRAINING_SHARE * seeing
+        if limit > fixed + number * learning:
+            learning = speed_of_transfer(recipe, **work).training_seconds
+            limit = self._left(closing)
+        for stage in before:
+            if stage.trains != "head":
+                fixed += (stage.epochs or recipe.training.epochs) * number * learning
+        return _Fitted(
+            recipe,
+            dataset,
+            self.seconds,
+            limit,
+            closing,
+            epochs=max(limit - fixed, 0.0) / (number * learning + num_validation * seeing),
+            step_seconds=learning * min(recipe.training.batch_size, number),
+            fixed=fixed,
+        )
+
+    def _left(self, closing: float) -> float:
+        """For training, now."""
+        left = self.seconds - (time.monotonic() - self.started)
+        return left - closing - MARGIN * self.seconds
 
 
 def _page_seconds(device: torch.device) -> float:
@@ -236,14 +335,15 @@ def use_best_threads(recipe: Recipe) -> int:
 
 
 def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
-    """`recipe` with the clock as its only end. Raises TenfoldError where its rules forbid that."""
+    """`recipe` with the clock as its only end, or that of its last stage; a head that trains alone
+    keeps its epochs. Raises TenfoldError where its rules forbid that."""
     training = recipe.training.but(
-        epochs=epochs,
-        min_steps=0,
-        milestones=(),
-        early_stopping=0,
-        time_limit_seconds=limit,
+        min_steps=0, milestones=(), early_stopping=0, time_limit_seconds=limit
     )
+    if recipe.stages:
+        *before, last = recipe.stages
+        last = last if last.trains == "head" else last.but(epochs=epochs)
+        return _checked(recipe.but(training=training, stages=(*before, last)))
     # In a plan of too many epochs, what is given in epochs must be as many times longer.
     stretched: dict[str, Any] = {
         name: TOO_MANY_EPOCHS * value
@@ -252,8 +352,12 @@ def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
     }
     if cuts := getattr(recipe.schedule, "cuts", ()):
         stretched["cuts"] = tuple(TOO_MANY_EPOCHS * cut for cut in cuts)
-    planned = recipe.but(training=training, schedule=recipe.schedule.but(**stretched))
-    return recipe_from_dict(planned.to_dict(), source=recipe.name)
+    schedule = recipe.schedule.but(**stretched)
+    return _checked(recipe.but(training=training.but(epochs=epochs), schedule=schedule))
+
+
+def _checked(recipe: Recipe) -> Recipe:
+    return recipe_from_dict(recipe.to_dict(), source=recipe.name)
 
 
 def affordable_rungs(cost: float, size: float) -> list[Rung]:
@@ -298,7 +402,8 @@ def unfinished_plan(
                 same = load_recipe(run.recipe, changes) == found and found.seed == wanted.seed
                 same = same and found.data.name == wanted.data.name
             else:
-                planned = _timed(wanted, found.training.epochs, found.training.time_limit_seconds)
+                epochs = found.stages[-1].epochs if found.stages else found.training.epochs
+                planned = _timed(wanted, epochs, found.training.time_limit_seconds)
                 same = planned.but(name=found.name) == found
             if same:
                 return found

@@ -47,7 +47,8 @@ class History:
     epoch. sums: of the present epoch on this process; sums_by_process: all of them, as of the last
     checkpoint. flop: counted, of all steps and features so far; None where that is not known.
     training_seconds: spent in steps. fit_seconds: from the set-up to the last
-    checkpoint, of all sessions so far. compile_seconds: of those, spent on compiling the network.
+    checkpoint, of all sessions so far. stage_started: of those, until the present stage's first
+    step. compile_seconds: of those, spent on compiling the network.
     wall_seconds, process_seconds: of all sessions so far, everything included. metrics, timings:
     the lines of the run folder's logs. ended: why training is over, or None.
     """
@@ -63,6 +64,7 @@ class History:
     flop: float | None = None
     training_seconds: float = 0.0
     fit_seconds: float = 0.0
+    stage_started: float = 0.0
     compile_seconds: float = 0.0
     wall_seconds: float = 0.0
     process_seconds: float = 0.0

@@ -116,9 +116,12 @@ class Trainer(Stage):
     def train(self) -> None:
         """The epochs that are still to be done."""
         self.inputs.prepare(self.progress)  # Before anybody counts the seconds of an epoch.
-        if self.history.stage_epoch == self.history.step == 0:
+        is_new = self.history.stage_epoch == self.history.step == 0
+        if is_new:
             self.count_features()
         self._decide(0.0, ask=True)  # From here on all have one clock.
+        if is_new:
+            self.history.stage_started = self.agreement.elapsed
         self.reporter.started(self.plan())
         while self.history.ended is None:
             self._train_epoch()
@@ -199,11 +202,11 @@ class Trainer(Stage):
         steps count as done as would have been by then, if the last of them came at the limit.
         """
         before = float(self.history.stage_epoch * self.steps_per_epoch + step)
-        limit = self.options.time_limit_seconds
+        limit, started = self.options.time_limit_seconds, self.history.stage_started
         if not limit:
             return before
         share = step_share(
-            min(self.agreement.elapsed / limit, 1.0),
+            min((self.agreement.elapsed - started) / max(limit - started, 1e-9), 1.0),
             sizes=self.options.sizes,
             until=self.options.sizes_until,
             side=self.inputs.side,
