@@ -147,7 +147,8 @@ def with_markers(parameters: list[inspect.Parameter]) -> Iterator[inspect.Parame
 def plain(text: str) -> str:
     """Defaults as a caller would write them."""
     text = re.sub(r"<function (\w+) at \w+>", r"\1", text.replace("<factory>", "..."))
-    return re.sub(r"PosixPath|WindowsPath", "Path", text)
+    text = re.sub(r"PosixPath|WindowsPath", "Path", text)
+    return re.sub(r"'([^'\"]*)'", r'"\1"', text)  # As ruff writes it.
 
 
 def described(public: Any) -> str:

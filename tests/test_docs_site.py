@@ -211,5 +211,9 @@ def test_the_site_is_built_without_a_warning_and_works_from_the_disk(tmp_path, b
     page.goto((site / "search.html").as_uri() + "?q=dropout")
     page.get_by_text("Search finished").wait_for()
     assert page.get_by_role("link", name="Overfitting and what helps").count()
+    page.goto((site / "tour.html").as_uri())
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    page.get_by_role("button", name="Copy").first.focus()
     assert said == []
     assert all(url.startswith(("file:", "data:", "blob:")) for url in asked), asked
