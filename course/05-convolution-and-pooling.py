@@ -450,8 +450,8 @@ check("max_pool2d", max_pool2d)
 #
 # - One learning rate and 20 epochs, tuned for none of them. The gaps are far larger than what
 #   tuning gives; the exact numbers aren't.
-# - 1,500 images. With more the fully connected network gains, too: at 45,000 the README's table has
-#   55 % against 81 %.
+# - 1,500 images. With more the fully connected network gains, too: at 45,000 it is 55 % against
+#   81 %, in the tour's table of the demo.
 # - The interval of three seeds is wide, and all seeds are scored on the same 500 images.
 #
 # ## Where to read on
