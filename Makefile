@@ -13,7 +13,7 @@ TO ?= 75 85 91 94
 SEEDS ?= 5
 
 .PHONY: help install demo course test test-long check check-types check-style check-fields check-layers \
-	format bench docs results clean
+	format bench docs results dist clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -73,6 +73,9 @@ docs: $(INSTALLED)  ## Write the reference, the recipes' schema and what quotes 
 
 results: $(INSTALLED)  ## Write docs/results.md, measured.json and the README from the studies that were run
 	$(BIN)/python docs/make_results.py $(wildcard studies/*)
+
+dist: $(INSTALLED)  ## Build wheel and source distribution into dist/, and try both outside the clone
+	$(BIN)/python scripts/dist.py
 
 clean:  ## Remove the virtual environment and caches; runs are kept
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -1,7 +1,7 @@
 """The network of TensorFlow's tutorial, trained by Keras 3: the other side of `against_keras.py`.
 
 Runs in an environment of its own with TensorFlow in it (`pip install tensorflow`), reads the
-pictures from an npz file that `tenfold data export` wrote, and prints one JSON object.
+images from an npz file that `tenfold data export` wrote, and prints one JSON object.
 """
 
 import argparse
@@ -18,12 +18,12 @@ import tensorflow as tf
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", help="the .npz file with train and test pictures")
+    parser.add_argument("images", help="the .npz file with train and test images")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     keras.utils.set_random_seed(options.seed)
-    with np.load(options.pictures) as file:
+    with np.load(options.images) as file:
         train, test = (
             (file[f"{split}_images"].astype(np.float32) / 255, file[f"{split}_labels"])
             for split in ("train", "test")
@@ -45,7 +45,7 @@ def main() -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
     started = time.perf_counter()
-    # The tutorial scores the test pictures after each epoch; this leaves that out, as tenfold does.
+    # The tutorial scores the test images after each epoch; this leaves that out, as tenfold does.
     model.fit(*train, epochs=options.epochs, batch_size=32, verbose=2)
     seconds = time.perf_counter() - started
     _, accuracy = model.evaluate(*test, batch_size=1000, verbose=0)

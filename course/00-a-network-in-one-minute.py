@@ -12,6 +12,12 @@
 #
 # The course comes with 2,000 images of CIFAR-10, 32 by 32 pixels, in ten classes: 1,500 to train
 # on, 500 to test with. That is little. It is enough to see everything that matters, in seconds.
+#
+# **How to work through it.** Read a cell, say what it will show, and run it with Shift+Enter. Run
+# all cells in order: each builds on those above. In the exercises you write code; a test tells
+# whether it is right, and the solution is folded below it. `tenfold course` in a terminal, in the
+# folder of this notebook, lists the chapters and what you have solved. Where the code says
+# `reduced(3, 1)`, read 3: the second number is for a quick look at whether everything runs.
 
 # %% tags=["setup"]
 import matplotlib.pyplot as plt
@@ -35,7 +41,7 @@ plt.show()
 # %% [markdown]
 # ## Predict first
 #
-# Write three numbers down before you run on. Of 100 test images, how many are labelled rightly by
+# Write three numbers down before you run on. Of 100 test images, how many get the right label from
 #
 # 1. somebody who guesses?
 # 2. a fully connected network that was trained on 1,350 images?
@@ -77,16 +83,19 @@ plt.show()
 # place.
 #
 # Of the 1,500 images, 150 are held out for validation: what you choose, you choose on those. The
-# learning curve is drawn from them.
+# learning curve is drawn from them. The options below are fields of the recipe, with two
+# underscores for the dot: `training__min_steps` is the least number of steps of the optimiser.
+# While a network is trained, each epoch, which is once through all images, writes a line.
 
 # %%
 settings = {
     "data__validation_size": 150,
     "training__min_steps": reduced(200, 20),
-    "progress": False,
 }
 ann = tenfold.train("ann", data=images, seed=0, **settings)
 cnn = tenfold.train("cnn-quick", data=images, seed=0, **settings)
+
+# %%
 for run in (ann, cnn):
     found = run.metrics["test"]
     low, high = found.accuracy_interval
@@ -122,9 +131,9 @@ for mistake in found.most_confused[:3]:
 plt.show()
 
 # %% [markdown]
-# All of this is on one page, which `tenfold.train` wrote beside the weights: open `report.html` in
-# `runs/cnn-quick/1` in a browser. `make demo` writes the same kind of page about both networks,
-# trained on all of CIFAR-10.
+# All of this and more is on one page, which is written beside the weights: make a cell that says
+# `cnn`, and follow the link below its curve, or open the file in a browser. `make demo` writes the
+# same kind of page about both networks, trained on all of CIFAR-10.
 
 # %% [markdown]
 # ## The experiment: is it the network, or the luck of a seed?
@@ -137,7 +146,7 @@ plt.show()
 runs = {"ann": [ann], "cnn-quick": [cnn]}
 for name, several in runs.items():
     for seed in range(1, reduced(3, 1)):
-        several.append(tenfold.train(name, data=images, seed=seed, **settings))
+        several.append(tenfold.train(name, data=images, seed=seed, progress=False, **settings))
 accuracies = {
     name: [run.metrics["test"].accuracy for run in several] for name, several in runs.items()
 }

@@ -225,8 +225,9 @@ print(f"too high by {np.mean(gaps) * 100:.1f} points on average, over {len(gaps)
 
 # %% [markdown]
 # That was one number chosen among 32, on 250 images. Choose among a hundred architectures, on the
-# same test split, for years, and the sum grows. This is why `tenfold.train` never sees the test
-# split, and why every time that `tenfold evaluate` opens it is written down.
+# same test split, for years, and the sum grows. This is why `tenfold.train` opens the test split
+# once, when all is chosen and trained, and why every further time, by `tenfold evaluate`, is
+# written down.
 
 # %% [markdown]
 # ## Exercises

@@ -160,7 +160,7 @@ for name, kernel, stride in [("conv", 3, 1), ("pool", 2, 2)] * 3:
 # ## With tenfold
 #
 # The network of the recipe `cnn-quick`, narrower: three blocks of convolution, batch norm, pool and
-# ReLU, then one linear layer. Its first kernels as images, and what four of them make of a ship:
+# ReLU, then one linear layer. Its first kernels as images, and below each what it makes of a ship:
 
 # %%
 run = tenfold.train(
@@ -277,7 +277,8 @@ for (name, how), found in rights.items():
 plt.show()
 
 # %% [markdown]
-# Three comparisons, over seeds and images, corrected for being three:
+# Three comparisons over seeds and images, corrected for being three (chapter 8 takes both apart).
+# `p` is how often a difference at least as large would come by luck alone:
 
 # %%
 base = ("convolutional", "as they are")

@@ -119,7 +119,7 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# Two things happen on the right that are often mixed up. The **gap** between the curves grows from
+# Two things happen here that are often mixed up. The **gap** between the curves grows from
 # the first epoch on; a gap alone is no harm. The **test loss** has its lowest point early and then
 # rises: the network becomes surer of its errors. The test accuracy is hurt less, or not at all,
 # since it asks only which class is ahead.

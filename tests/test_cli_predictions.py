@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -327,6 +328,14 @@ def test_options_of_predict_that_do_not_fit_get_one_sentence(folder, arguments, 
 )
 def test_wrong_places_get_one_sentence(folder, arguments, named):
     assert named in refuse(arguments, folder)
+
+
+def test_a_shard_without_images_is_no_success(folder):
+    with tarfile.open(folder / "words.tar", "w") as archive:
+        archive.add(folder / "tiny.toml", "tiny.toml")
+    said = refuse([*PREDICT, "words.tar", "--csv", "out.csv"], folder)
+    assert "There are no images in words.tar" in said
+    assert not (folder / "out.csv").exists()
 
 
 def test_an_unfinished_run_says_what_to_do(folder):

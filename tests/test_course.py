@@ -1,7 +1,9 @@
 """The course: every stub fails its test, every solution passes, and what is learned is kept."""
 
+import html
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -93,8 +95,10 @@ def test_every_exercise_is_in_a_chapter_once():
     ],
 )
 def test_a_wrong_solution_is_told_why(exercise, function, said):
-    with pytest.raises(AssertionError, match=said), np.errstate(all="ignore"):
+    with pytest.raises(AssertionError, match=said) as caught, np.errstate(all="ignore"):
         check(exercise, function)
+    # What IPython shows in the place of a trace, which would give the solution away.
+    assert caught.value._render_traceback_() == [str(caught.value)]
 
 
 def test_an_exercise_that_does_not_exist():
@@ -168,6 +172,43 @@ def run_command(capsys):
     return run
 
 
+JUPYTER = """
+import signal, sys, time
+def ask(number, frame):
+    print("Shut down?", flush=True)
+    time.sleep(1)  # As long as somebody takes to answer.
+    print("Ended.", flush=True)
+    sys.exit(5)
+signal.signal(signal.SIGINT, ask)
+print("Serving", sys.argv[1], flush=True)
+time.sleep(60)
+"""
+
+
+def test_jupyter_opens_the_notebook_and_ctrl_c_is_its_own(tmp_path):
+    (tmp_path / "jupyterlab.py").write_text(JUPYTER)
+    place = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        command = [sys.executable, "-m", "tenfold", "course", "5"]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": place})
+    shown, made = b"", "05-convolution-and-pooling.ipynb"
+    while chunk := _read(terminal):
+        shown += chunk
+        if shown.endswith(f"Serving {made}\r\n".encode()):
+            os.write(terminal, b"\x03")  # Which the terminal shows as ^C.
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    lines = shown.decode().replace("^C", "").split("\r\n")
+    assert lines == [f"Made {made}.", f"Serving {made}", "Shut down?", "Ended.", ""]
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # The other end is closed.
+        return b""
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -185,6 +226,9 @@ def test_only_the_setting_reduces(monkeypatch):
     assert reduced(10, 2) == 10
     monkeypatch.setenv("TENFOLD_COURSE", "reduced")
     assert reduced(10, 2) == 2
+    assert {split: len(each) for split, each in load_images().splits().items()} == {
+        "train": 500, "test": 500,
+    }  # fmt: skip
 
 
 RUN = """
@@ -271,6 +315,15 @@ def test_every_widget_is_linked_to_and_works_in_all_sizes(browser):
         with pages.opened(browser, widget) as page:
             for _ in pages.in_all_sizes(page):
                 pass
+            assert not page.locator("noscript p").is_visible()
+        # JupyterLab shows it so at first, without scripts.
+        source = html.escape(widget.read_text(encoding="utf-8"))
+        page = browser.new_page()
+        page.set_content(f'<iframe sandbox="allow-same-origin" srcdoc="{source}"></iframe>')
+        hint = page.frame_locator("iframe").locator("noscript p")
+        assert hint.is_visible()
+        assert "press “Trust HTML” above" in hint.inner_text()
+        page.close()
 
 
 @pytest.mark.browser

@@ -132,7 +132,7 @@ def test_row_27_csv_as_spreadsheets_write_it(tmp_path, table):
 @pytest.mark.parametrize(
     ("table", "line", "words"),
     [
-        ("id,label\n1,cat\n2\n3,cat\n", 3, ["1 fields", "has 2"]),
+        ("id,label\n1,cat\n2\n3,cat\n", 3, ["1 field ", "has 2"]),
         ("id,label\n1,cat\n2,dog,extra\n3,cat\n", 3, ["3 fields", "has 2"]),
         ("id,label\n1,cat\n2,dgo\n3,cat\n", 3, ["'dgo'", "mean 'dog'"]),
         ("id,label\n1,cat\n2,\n3,cat\n", 3, ["lacks an image or a label"]),

@@ -12,10 +12,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from tenfold.data.decoding import (
     MAX_PIXELS,
-    BrokenPictureError,
-    decode_picture,
-    measure_picture,
-    prepare_picture,
+    BrokenImageError,
+    decode_image,
+    measure_image,
+    prepare_image,
     require_pixels,
     resize_pixels,
     white_level_for,
@@ -42,7 +42,7 @@ def noise(height, width, *, seed=3):
 
 
 def left_and_right(content):
-    pixels = decode_picture(content).pixels
+    pixels = decode_image(content).pixels
     assert pixels.dtype == np.uint8
     assert pixels.shape == (8, 8, 3)
     assert pixels.flags.c_contiguous
@@ -82,7 +82,7 @@ def test_row_38_transparency_is_laid_on_white_and_grey_is_made_colour(image, opt
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_row_38_cmyk(kind):
     image = halves((0, 255, 255, 0), (0, 0, 0, 0), mode="CMYK", size=(64, 64))
-    pixels = decode_picture(encoded(image, kind)).pixels
+    pixels = decode_image(encoded(image, kind)).pixels
     assert np.abs(pixels[32, 8].astype(int) - RED).max() <= 3
     assert np.abs(pixels[32, 56].astype(int) - WHITE).max() <= 3
 
@@ -90,21 +90,21 @@ def test_row_38_cmyk(kind):
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_row_38_sixteen_bits_are_scaled_not_cut(kind):
     values = np.array([[0, 128, 257, 32768], [65535, 65407, 65406, 256]], dtype=np.uint16)
-    pixels = decode_picture(encoded(Image.fromarray(values), kind)).pixels
+    pixels = decode_image(encoded(Image.fromarray(values), kind)).pixels
     expected = np.round(values / 257).astype(int)
     np.testing.assert_array_equal(pixels, np.repeat(expected[..., None], 3, axis=2))
 
 
 def test_row_38_sixteen_bit_grey_is_resized_too():
     values = np.full((40, 60), 32896, dtype=np.uint16)
-    pixels = decode_picture(encoded(Image.fromarray(values)), image_size=16).pixels
+    pixels = decode_image(encoded(Image.fromarray(values)), image_size=16).pixels
     assert np.unique(pixels).tolist() == [128]
 
 
 def test_row_38_floating_point_is_refused():
     image = Image.fromarray(np.zeros((8, 8), dtype=np.float32))
-    with pytest.raises(BrokenPictureError, match="floating-point"):
-        decode_picture(encoded(image, "TIFF"))
+    with pytest.raises(BrokenImageError, match="floating-point"):
+        decode_image(encoded(image, "TIFF"))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -128,12 +128,12 @@ def test_row_38_exif_orientation_is_applied(kind, orientation):
     exif[0x0112] = orientation
     options = {"quality": 95} | ({"lossless": True} if kind == "WEBP" else {})
     content = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
-    picture = decode_picture(content)
+    picture = decode_image(content)
     assert picture.original_size == (32, 48)
     corners = picture.pixels[[3, 3, -4, -4], [3, -4, 3, -4]].astype(int)
     expected = np.array([RED, (0, 0, 0), (0, 0, 0), BLUE])
     assert np.abs(corners - expected).max() <= 12
-    small = decode_picture(content, image_size=16)
+    small = decode_image(content, image_size=16)
     assert small.original_size == (32, 48)
     corners = small.pixels[[1, 1, -2, -2], [1, -2, 1, -2]].astype(int)
     assert np.abs(corners - expected).max() <= 24
@@ -166,12 +166,12 @@ def test_an_orientation_in_xmp_is_applied_in_files_and_to_what_pillow_opened(kin
     upright[:16, :24] = RED
     stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright, 1)))
     content = turned_by_xmp(kind, stored)
-    picture = decode_picture(content, image_size=size)
+    picture = decode_image(content, image_size=size)
     assert picture.original_size == (32, 48)
     assert np.abs(picture.pixels[3, 3].astype(int) - RED).max() <= 24
     assert picture.pixels[-3, 3].max() <= 24
-    opened = prepare_picture(Image.open(io.BytesIO(content)), size=(16, 16))
-    from_file = prepare_picture(content, size=(16, 16))
+    opened = prepare_image(Image.open(io.BytesIO(content)), size=(16, 16))
+    from_file = prepare_image(content, size=(16, 16))
     np.testing.assert_array_equal(opened, from_file)
 
 
@@ -183,9 +183,9 @@ def test_damaged_exif_leaves_an_image_as_it_is_stored(kind, damage):
     image = Image.fromarray(noise(12, 20))
     content = encoded(image, kind, exif=b"Exif\0\0" + damage, **options)
     plain = encoded(image, kind, **options)
-    expected = decode_picture(plain).pixels
-    np.testing.assert_array_equal(decode_picture(content).pixels, expected)
-    opened = prepare_picture(Image.open(io.BytesIO(content)), size=(12, 20))
+    expected = decode_image(plain).pixels
+    np.testing.assert_array_equal(decode_image(content).pixels, expected)
+    opened = prepare_image(Image.open(io.BytesIO(content)), size=(12, 20))
     np.testing.assert_array_equal(opened, expected)
 
 
@@ -194,10 +194,10 @@ def test_damaged_exif_leaves_an_image_as_it_is_stored(kind, damage):
 def test_files_that_use_few_of_sixteen_bits_are_as_bright_as_those_that_use_all(level, kind):
     eight = np.arange(256).reshape(16, 16)
     values = np.round(eight / 255 * level).astype(np.uint16)
-    picture = decode_picture(encoded(Image.fromarray(values), kind), window=(0, level))
+    picture = decode_image(encoded(Image.fromarray(values), kind), window=(0, level))
     np.testing.assert_array_equal(picture.pixels[..., 1], eight)
     assert white_level_for(picture.peak) == level
-    assert decode_picture(encoded(Image.fromarray(noise(8, 8)))).peak == 0
+    assert decode_image(encoded(Image.fromarray(noise(8, 8)))).peak == 0
 
 
 def deep_png(values):
@@ -244,13 +244,13 @@ def test_colours_of_sixteen_bits_that_use_few_are_as_bright_too(kind, level, tmp
     eight = noise(9, 14)
     eight[0, 0] = 255
     content = DEEP[kind](np.round(eight / 255 * level).astype(np.uint16))
-    first = decode_picture(content)
+    first = decode_image(content)
     assert white_level_for(first.peak) == level
     (tmp_path / "file").write_bytes(content)
     for source in (content, tmp_path / "file"):
-        found = decode_picture(source, window=(0, level)).pixels
+        found = decode_image(source, window=(0, level)).pixels
         np.testing.assert_array_equal(found, eight)
-    assert decode_picture(content, image_size=8, window=(0, level)).pixels.max() > 128
+    assert decode_image(content, image_size=8, window=(0, level)).pixels.max() > 128
 
 
 def test_the_level_is_the_least_that_holds_all_values():
@@ -280,10 +280,10 @@ def test_floats_between_0_and_1_are_images(kind):
     ],
 )
 def test_other_arrays_have_no_known_range(wrong):
-    with pytest.raises(BrokenPictureError, match="expected"):
+    with pytest.raises(BrokenImageError, match="expected"):
         require_pixels(wrong)
-    with pytest.raises(BrokenPictureError, match="expected"):
-        prepare_picture(wrong, size=(9, 7))
+    with pytest.raises(BrokenImageError, match="expected"):
+        prepare_image(wrong, size=(9, 7))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -300,7 +300,7 @@ def test_row_38_a_colour_profile_is_ignored():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     pixels = noise(8, 8)
     for options in ({"icc_profile": profile}, {}):
-        image = decode_picture(encoded(Image.fromarray(pixels), **options))
+        image = decode_image(encoded(Image.fromarray(pixels), **options))
         np.testing.assert_array_equal(image.pixels, pixels)
         assert image.original_size == (8, 8)
 
@@ -310,7 +310,7 @@ def test_the_middle_is_kept_and_the_shorter_side_fits():
     picture[:, 30:70] = 200
     for pixels in (picture, picture.transpose(1, 0, 2)):
         image = Image.fromarray(np.ascontiguousarray(pixels))
-        small = decode_picture(encoded(image), image_size=20)
+        small = decode_image(encoded(image), image_size=20)
         assert small.pixels.shape == (20, 20, 3)
         assert small.pixels[5:15, 5:15].min() == 200
         assert small.original_size == pixels.shape[:2]
@@ -318,7 +318,7 @@ def test_the_middle_is_kept_and_the_shorter_side_fits():
 
 def test_resizing_is_antialiased():
     checks = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    pixels = decode_picture(encoded(Image.fromarray(checks)), image_size=32).pixels
+    pixels = decode_image(encoded(Image.fromarray(checks)), image_size=32).pixels
     assert pixels.min() >= 120
     assert pixels.max() <= 135
 
@@ -326,7 +326,7 @@ def test_resizing_is_antialiased():
 def test_a_large_jpeg_reduced_while_decoding_looks_like_one_reduced_afterwards():
     coarse = Image.fromarray(noise(6, 9)).resize((1800, 1200), Image.Resampling.BICUBIC)
     content = encoded(coarse, "JPEG", quality=95)
-    picture = decode_picture(content, image_size=48)
+    picture = decode_image(content, image_size=48)
     full = Image.open(io.BytesIO(content)).crop((300, 0, 1500, 1200))
     expected = np.asarray(full.resize((48, 48), Image.Resampling.BICUBIC)).astype(int)
     assert picture.original_size == (1200, 1800)
@@ -335,7 +335,7 @@ def test_a_large_jpeg_reduced_while_decoding_looks_like_one_reduced_afterwards()
 
 def test_arrays_are_resized_by_the_same_rule_as_files():
     pixels = noise(30, 50)
-    from_file = decode_picture(encoded(Image.fromarray(pixels)), image_size=16).pixels
+    from_file = decode_image(encoded(Image.fromarray(pixels)), image_size=16).pixels
     np.testing.assert_array_equal(resize_pixels(pixels[None], image_size=16)[0], from_file)
     assert resize_pixels(pixels[None, :, :30], image_size=30) is not None
 
@@ -343,8 +343,8 @@ def test_arrays_are_resized_by_the_same_rule_as_files():
 def test_the_content_counts_not_the_name(tmp_path):
     file = tmp_path / "picture.jpg"
     file.write_bytes(encoded(Image.fromarray(noise(9, 9))))
-    np.testing.assert_array_equal(decode_picture(file).pixels, noise(9, 9))
-    assert measure_picture(str(file)) == (9, 9)
+    np.testing.assert_array_equal(decode_image(file).pixels, noise(9, 9))
+    assert measure_image(str(file)) == (9, 9)
 
 
 def chunk(name, content):
@@ -356,8 +356,8 @@ def test_row_39_a_pixel_bomb_is_broken_before_it_is_decoded():
     side = int(MAX_PIXELS**0.5) + 1
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    with pytest.raises(BrokenPictureError, match="pixels"):
-        decode_picture(bomb, image_size=32)
+    with pytest.raises(BrokenImageError, match="pixels"):
+        decode_image(bomb, image_size=32)
 
 
 BROKEN = {
@@ -372,8 +372,8 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("image_size", [0, 32])
 def test_row_26_broken_images_are_told_with_a_reason(name, image_size):
-    with pytest.raises(BrokenPictureError) as caught:
-        decode_picture(BROKEN[name], image_size=image_size)
+    with pytest.raises(BrokenImageError) as caught:
+        decode_image(BROKEN[name], image_size=image_size)
     assert str(caught.value)
 
 
@@ -386,7 +386,7 @@ def test_row_40_altered_bytes_give_an_image_or_are_broken():
             places = random.integers(0, len(altered), 4)
             altered[places] = random.integers(0, 256, 4)
             try:
-                picture = decode_picture(altered.tobytes(), image_size=16)
-            except BrokenPictureError:
+                picture = decode_image(altered.tobytes(), image_size=16)
+            except BrokenImageError:
                 continue
             assert picture.pixels.shape == (16, 16, 3)

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import commands
 from tenfold.data import export, load
 from tenfold.data.decoding import (
-    BrokenPictureError,
-    TooLargePictureError,
-    decode_picture,
-    measure_picture,
-    prepare_picture,
+    BrokenImageError,
+    TooLargeImageError,
+    decode_image,
+    measure_image,
+    prepare_image,
 )
+from tenfold.data.relabel import relabel
 from tenfold.data.splits import evaluation_split, training_data
 from tenfold.errors import TenfoldError
 
@@ -59,7 +61,7 @@ def write(path, pixels=GREY, *, patient="P1", syntax=None, **fields):
 
 
 def grey(path, **options):
-    pixels = decode_picture(path, **options).pixels
+    pixels = decode_image(path, **options).pixels
     assert (pixels == pixels[..., :1]).all()
     return pixels[..., 0].astype(int)
 
@@ -67,7 +69,7 @@ def grey(path, **options):
 def test_without_a_window_all_of_its_bits_count(tmp_path):
     found = grey(write(tmp_path / "a.dcm"))
     np.testing.assert_array_equal(found, np.floor(GREY / 4095 * 255 + 0.5))
-    assert measure_picture((tmp_path / "a.dcm").read_bytes()) == (16, 16)
+    assert measure_image((tmp_path / "a.dcm").read_bytes()) == (16, 16)
     inverted = write(tmp_path / "b.dcm", PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_array_equal(grey(inverted), 255 - found)
 
@@ -97,7 +99,7 @@ def test_a_table_of_interest_is_followed(tmp_path):
 
 def test_colour_and_compressed_files_are_read(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
-    found = decode_picture(write(tmp_path / "rgb.dcm", pixels)).pixels
+    found = decode_image(write(tmp_path / "rgb.dcm", pixels)).pixels
     np.testing.assert_array_equal(found, pixels)
     dataset = pydicom.dcmread(write(tmp_path / "rle.dcm"))
     dataset.compress(pydicom.uid.RLELossless)
@@ -110,31 +112,31 @@ def test_what_is_no_single_image_or_is_damaged_is_said(tmp_path):
     dataset = pydicom.dcmread(frames)
     dataset.NumberOfFrames = 3
     dataset.save_as(frames)
-    with pytest.raises(BrokenPictureError, match="holds 3 frames where one is expected"):
-        decode_picture(frames)
-    with pytest.raises(TooLargePictureError, match="has 16x16 pixels where at most 99 are allowed"):
-        decode_picture(write(tmp_path / "a.dcm").read_bytes(), max_pixels=99)
+    with pytest.raises(BrokenImageError, match="holds 3 frames where one is expected"):
+        decode_image(frames)
+    with pytest.raises(TooLargeImageError, match="has 16x16 pixels where at most 99 are allowed"):
+        decode_image(write(tmp_path / "a.dcm").read_bytes(), max_pixels=99)
     cut = (tmp_path / "a.dcm").read_bytes()[:-100]
-    with pytest.raises(BrokenPictureError):
-        decode_picture(cut)
+    with pytest.raises(BrokenImageError):
+        decode_image(cut)
     deflated = write(tmp_path / "d.dcm", syntax=pydicom.uid.DeflatedExplicitVRLittleEndian)
-    with pytest.raises(BrokenPictureError, match="is a deflated DICOM file"):
-        decode_picture(deflated)
+    with pytest.raises(BrokenImageError, match="is a deflated DICOM file"):
+        decode_image(deflated)
     dataset = pydicom.dcmread(write(tmp_path / "rle.dcm"))
     dataset.compress(pydicom.uid.RLELossless)
     dataset.PixelData = pydicom.encaps.encapsulate([b"\0" * (1 << 17)])
     dataset.save_as(tmp_path / "rle.dcm")
-    with pytest.raises(BrokenPictureError, match="more bytes than its pixels can need"):
-        decode_picture(tmp_path / "rle.dcm")
+    with pytest.raises(BrokenImageError, match="more bytes than its pixels can need"):
+        decode_image(tmp_path / "rle.dcm")
 
 
 def test_without_pydicom_the_command_is_named(tmp_path):
     path = write(tmp_path / "a.dcm")
     code = (
         "import sys; sys.modules['pydicom'] = None\n"
-        "from tenfold.data.decoding import BrokenPictureError, decode_picture\n"
-        "try: decode_picture(sys.argv[1])\n"
-        "except BrokenPictureError as error: print(error)\n"
+        "from tenfold.data.decoding import BrokenImageError, decode_image\n"
+        "try: decode_image(sys.argv[1])\n"
+        "except BrokenImageError as error: print(error)\n"
     )
     command = [sys.executable, "-c", code, str(path)]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -186,12 +188,25 @@ def test_tables_say_who_belongs_together_too(tmp_path):
     assert numbers == [n for n in range(40) if n // 4 in {each // 4 for each in numbers}]
 
 
-@pytest.mark.parametrize("kind", ["folder", "parquet"])
+@pytest.mark.parametrize("kind", ["folder", "parquet", "npz"])
 def test_what_is_exported_keeps_who_belongs_together(kind, tmp_path):
     dataset = load(clinic(tmp_path / "data", patients=4))
-    export(dataset, tmp_path / "out", kind)
-    groups = load(tmp_path / "out").train.groups
-    np.testing.assert_array_equal(groups, dataset.train.groups)
+    out = tmp_path / "out.npz" if kind == "npz" else tmp_path / "out"
+    export(dataset, out, kind)
+    np.testing.assert_array_equal(load(out).train.groups, dataset.train.groups)
+
+
+def test_an_npz_file_keeps_them_while_images_are_dropped_and_has_one_for_each(tmp_path):
+    dataset = load(clinic(tmp_path / "data", patients=4))
+    export(dataset, tmp_path / "a.npz", "npz")
+    first, *rest = dataset.train.groups.tolist()
+    (tmp_path / "wrong.csv").write_text(f"id,label,action\n{dataset.train.ids[0]},,drop\n")
+    relabel(tmp_path / "a.npz", tmp_path / "wrong.csv", tmp_path / "b.npz")
+    assert load(tmp_path / "b.npz").train.groups.tolist() == rest
+    with np.load(tmp_path / "a.npz") as arrays:
+        np.savez(tmp_path / "c.npz", **{**arrays, "train_groups": np.array([first])})
+    with pytest.raises(TenfoldError, match=r"16 images and groups of shape \(1,\)"):
+        load(tmp_path / "c.npz")
 
 
 def test_a_patient_in_two_splits_of_the_data_is_said(tmp_path, caplog):
@@ -221,6 +236,17 @@ def test_a_window_of_the_recipe_holds_wherever_the_model_goes(tmp_path):
         np.testing.assert_array_equal(pixels[..., 0], expected)
     assert dataset.window == (1000, 2000)
     for kind in ("png", "tif", "dcm"):
-        found = prepare_picture(tmp_path / f"a.{kind}", size=(16, 16), window=(1000, 2000))
+        found = prepare_image(tmp_path / f"a.{kind}", size=(16, 16), window=(1000, 2000))
         np.testing.assert_array_equal(found[..., 0], expected)
     assert path.exists()
+
+
+def test_a_window_of_the_command_line_is_that_of_a_recipe(tmp_path):
+    for label in "ab":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        Image.fromarray(GREY).save(tmp_path / "data" / label / "a.png")
+    commands.succeed(["data", "export", "data", "out.npz", "--window", "-1000", "400"], tmp_path)
+    expected = load(tmp_path / "data", window=(-1000, 400)).train
+    np.testing.assert_array_equal(load(tmp_path / "out.npz").train.pixels, expected.pixels)
+    said = commands.refuse(["data", "eda", "data", "--window", "400", "400"], tmp_path)
+    assert "--window 400 400 must be two rising numbers" in said

@@ -29,7 +29,7 @@ def test_counts_by_split_and_class():
     train = images_of(photographs(9), [0] * 6 + [1] * 3, names=("cat", "dog", "owl"))
     test = images_of(photographs(2, seed=1), [0, 1], split="test", names=("cat", "dog", "owl"))
     found = explored(train, test, notes=("a note",))
-    assert [(part.name, part.num_pictures, part.class_counts) for part in found.splits] == [
+    assert [(part.name, part.num_images, part.class_counts) for part in found.splits] == [
         ("train", 9, (6, 3, 0)),
         ("test", 2, (1, 1, 0)),
     ]
@@ -55,7 +55,7 @@ def test_mean_image_colours_and_histograms_of_a_class():
     assert np.flatnonzero(cat.histograms[0]).tolist() == [100 // 8, 200 // 8]
     assert cat.histograms.sum(axis=1).tolist() == [1, 1, 1]
     assert dog.histograms[:, 0].tolist() == [1, 1, 1]
-    assert cat.num_pictures == 2
+    assert cat.num_images == 2
 
 
 def test_samples_are_of_the_class_and_the_same_each_time():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -165,6 +166,9 @@ def test_npz_of_others(tmp_path, keys):
     assert dataset.class_names == ("0", "1", "2", "3", "4")
 
 
+GREY = {"images": np.zeros((2, 8, 8), np.uint8), "labels": np.arange(2)}
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -175,7 +179,20 @@ def test_npz_of_others(tmp_path, keys):
             r"\(3, 8, 8, 4\)",
         ),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.full(3, 0.5)}, "a whole number"),
-        ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.zeros(4, int)}, "4 labels"),
+        ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.zeros(4, int)}, r"\(4,\)"),
+        *(
+            (
+                {**GREY, name: np.zeros(shape)},
+                f"2 images and {kind} of shape {re.escape(str(shape))}",
+            )
+            for name, kind, shape in (
+                ("train_ids", "ids", ()),
+                ("train_groups", "groups", (2, 2)),
+                ("train_original_sizes", "original_sizes", (1, 2)),
+            )
+        ),
+        ({**GREY, "labels": np.zeros(2, int)}, "only the class '0'; at least two"),
+        ({name: values[:0] for name, values in GREY.items()}, "no classes; at least two"),
         (
             {"images": np.zeros((3, 8, 8), np.uint8), "labels": np.array([0, -1, 1])},
             "has the label -1",

@@ -48,7 +48,7 @@ def run_script(folder, *arguments):
 def test_its_script_gives_the_predictions_of_the_predictor(model, bundle, tmp_path):
     folder = bundle()
     assert {path.name for path in folder.iterdir()} == {
-        *("model.onnx", "predict.py", "pictures.py", "dicom.py"),
+        *("model.onnx", "predict.py", "images.py", "dicom.py"),
         *("requirements.txt", "README.md", "card.md"),
     }
     assert "75.0% of 64 test images" in (folder / "README.md").read_text()
@@ -124,8 +124,8 @@ def test_run_predictor_and_script_see_the_same_pixels(model, bundle, tmp_path, w
     seen = trained.pixels(paths)
     np.testing.assert_array_equal([predictor.pixels(path) for path in paths], seen)
     code = (
-        "import sys, numpy; from pictures import prepare_picture; numpy.save(sys.argv[1], "
-        f"[prepare_picture(p, size=(16, 16), window={window}) for p in sys.argv[2:]])"
+        "import sys, numpy; from images import prepare_image; numpy.save(sys.argv[1], "
+        f"[prepare_image(p, size=(16, 16), window={window}) for p in sys.argv[2:]])"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "seen.npy"), *paths]
     subprocess.run(command, check=True, cwd=bundle())

@@ -1,6 +1,7 @@
 """Exported files against the runs that they are of."""
 
 import contextlib
+import errno
 import json
 import logging
 import shutil
@@ -323,6 +324,15 @@ def test_the_command_tells_and_a_bundle_leaves_the_runs_exports_alone(run, expor
     assert "away/model.onnx: " in export("--bundle", "away")
     assert {file: file.read_bytes() for file in (run.path / "export").iterdir()} == before
     assert not Predictor("away/model.onnx").has_map
+
+
+def test_a_full_disk_is_no_matter_of_the_opset(run, monkeypatch, tmp_path):
+    def export(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.onnx.export", export)
+    with pytest.raises(OSError, match="No space left"):
+        graphs.write_onnx(load(run.path), tmp_path / "y.onnx", has_map=False, opset=18)
 
 
 def test_pooling_in_eight_bits_has_one_range_before_and_after_and_changes_no_logit(

@@ -72,6 +72,20 @@ def test_it_says_what_the_model_knows(page):
     assert page.locator("#samples img").count() == 4
 
 
+def test_it_says_with_how_many_views_its_accuracy_was_measured(page):
+    assert "views" not in page.inner_text("#about")
+    for kind, said in (("six", ", with up to six views of each."), ("one", ", where it takes one")):
+        page.evaluate(
+            """async kind => {
+                const found = {...model, measured_views: "six", views: {kind, below: 1}};
+                known = async () => found;
+                await begin();
+            }""",
+            kind,
+        )
+        assert said in page.inner_text("#about")
+
+
 def test_an_image_that_is_picked(page):
     upload(page, image())
     page.wait_for_selector("#one:not([hidden])")
@@ -127,7 +141,7 @@ def test_several_give_a_table_and_a_csv(page, tmp_path):
         page.click("#csv")
     found.value.save_as(tmp_path / "found.csv")
     lines = (tmp_path / "found.csv").read_text().splitlines()
-    assert lines[0] == "picture,label,confidence,unsure,error"
+    assert lines[0] == "image,label,confidence,unsure,error"
     assert len(lines) == 14
     assert lines[-1].startswith('"\'=broken<b>.png"')
 

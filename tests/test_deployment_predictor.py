@@ -114,6 +114,27 @@ def test_views_are_those_of_the_run(model, trained, images, tmp_path, views):
     assert np.allclose(found, trained.logits(images.pixels), atol=1e-4)
 
 
+def test_an_accuracy_comes_with_the_views_that_it_was_measured_with(model, images, tmp_path):
+    own = Predictor(model).facts["one_view"]
+    right = Predictor(model).probabilities(images.pixels).argmax(axis=1) == images.labels
+    assert own["accuracy"] == right.mean()
+    low, high = own["accuracy_interval"]
+    assert low < own["accuracy"] < high
+    assert (own["split"], own["num_images"]) == ("test", len(images))
+    views, several = {"kind": "six", "below": 0.6}, {"test": 0.9}
+    file = with_facts(model, tmp_path / "m.onnx", views=views, accuracy=several)
+    found = Predictor(file).known_to_page("m")
+    assert (found["accuracy"], found["measured_views"]) == (several, "six")
+    found = Predictor(file, one_view=True).known_to_page("m")
+    assert (found["accuracy"], found["measured_views"]) == ({"test": own["accuracy"]}, "one")
+    assert found["scores"]["test"]["num_images"] == len(images)
+    assert found["views"]["kind"] == "one"
+    # A file of an older version says nothing of one view.
+    old = with_facts(file, tmp_path / "old.onnx", without=["one_view"])
+    found = Predictor(old, one_view=True).known_to_page("m")
+    assert (found["accuracy"], found["measured_views"]) == (several, "six")
+
+
 def test_every_form_of_an_image_gives_the_same_prediction(model, trained, tmp_path):
     predictor, path = Predictor(model), tmp_path / "noise.png"
     path.write_bytes(PNG)
@@ -199,6 +220,11 @@ def test_it_declines_where_it_should(model, tmp_path):
         (
             {"views": {"kind": "six", "below": 0.6}},
             {"sets": 0.95, "one_view": True},
+            "leave out --one-view",
+        ),
+        (
+            {"views": {"kind": "mirror", "below": 0.6}, "thresholds": [kept_threshold()]},
+            {"accuracy": 0.95, "one_view": True},
             "leave out --one-view",
         ),
         ({"without": ["sets"]}, {"sets": 0.95}, "older tenfold"),

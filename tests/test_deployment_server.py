@@ -262,7 +262,7 @@ def test_the_public_client_works_and_what_tools_for_triton_ask(server, model, pr
         ({"data": ["x" * 100_000, *["x"] * 767]}, "valid integer"),
         ({"data": None}, "pixels has data, or a binary_data_size"),
         ({"data": [[0] * 768, 1]}, "data"),
-        ({"parameters": {"binary_data_size": 10**400}}, "0 bytes follow"),
+        ({"parameters": {"binary_data_size": 10**400}}, "binary_data_size should be 768"),
         ({"parameters": 3}, "parameters: Input should be an object"),
         (b"", "not within the body"),
         *((body, "The body: ") for body in (b"{", b"[]", b"null", b"[" * 5000)),
@@ -362,6 +362,15 @@ def test_what_is_no_image_is_refused(predict, content, status):
     reply = predict(content)
     assert reply.status_code == status
     assert ("error" in reply.json()) == (status != 200)
+
+
+def test_what_is_damaged_fills_no_log(server, predict):
+    whole = served.encoded(served.noise(), "TIFF")
+    channels = struct.pack("<HHII", 277, 3, 1, 3)
+    assert channels in whole
+    for wrong in ((277, 3, 10**6, 3), (277, 3, 1, 4572)):  # Of which Pillow warns.
+        assert predict(whole.replace(channels, struct.pack("<HHII", *wrong))).status_code == 415
+    assert len(server.command.output.splitlines()) == 1
 
 
 FLOODS = {"markers": b"\xff\x01", "fill": b"\xff", "stuffed": b"\xff\0", "empty": b"\xff\xe0\0\0"}
@@ -614,7 +623,7 @@ def test_the_page_the_lists_and_the_figures(server, predict):
     values = served.figures(server)
     assert values['tenfold_requests_total{path="other",status="404"}'] >= 1
     assert values['tenfold_requests_total{path="/predict",status="200"}'] >= 1
-    assert values["tenfold_pictures_total"] >= values["tenfold_batches_total"] >= 1
+    assert values["tenfold_images_total"] >= values["tenfold_batches_total"] >= 1
     lines = server.command.output.splitlines()
     assert all(json.loads(line) for line in lines if line.startswith("{"))
 

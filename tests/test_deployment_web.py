@@ -4,6 +4,7 @@ import base64
 import contextlib
 import functools
 import http.server
+import io
 import json
 import shutil
 import struct
@@ -12,6 +13,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import commands
 import served
@@ -19,6 +21,8 @@ from photographs import photographs
 from tenfold.deployment.predictor import Predictor
 
 NUM_IMAGES = 200
+CONTENT = served.encoded(np.full((40, 60, 3), (200, 30, 30), np.uint8))
+RED = {"name": "a.png", "mimeType": "image/png", "buffer": CONTENT}
 ASK = """async contents => {
   const replies = [];
   for (const [kind, content] of contents) {
@@ -56,12 +60,19 @@ def web(folder):
 
 
 @contextlib.contextmanager
-def opened(browser, folder):
-    """The page in `folder`, whose every complaint and outside request is a failure."""
+def files_of(folder):
+    """The address of a server of the files in `folder`."""
     handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/"
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def opened(browser, folder):
+    """The page in `folder`, whose every complaint and outside request is a failure."""
+    with files_of(folder) as address:
         page = browser.new_page(viewport={"width": 900, "height": 900})
         complaints, outside = [], []
         page.on("console", lambda message: complaints.append(message.text))
@@ -73,7 +84,6 @@ def opened(browser, folder):
         yield page
         assert (outside, complaints) == ([], [])
         page.close()
-        server.shutdown()
 
 
 @pytest.fixture
@@ -147,16 +157,96 @@ def test_windows_and_operating_points_are_the_models(browser, web, tmp_path):
 
 @in_browser
 def test_a_dropped_image_is_shown_with_its_map(page):
-    content = served.encoded(np.full((40, 60, 3), (200, 30, 30), np.uint8))
-    file = {"name": "a.png", "mimeType": "image/png", "buffer": content}
-    page.set_input_files("#files", file)
+    page.set_input_files("#files", RED)
     page.wait_for_selector("#one:not([hidden]), #status.error")
     assert page.is_visible("#map"), page.inner_text("#status")
     assert page.locator("#classes .class").count() == 4
     assert "go nowhere" in page.inner_text("#kept")
-    page.set_input_files("#files", file | {"buffer": b"no"})
+    page.set_input_files("#files", RED | {"buffer": b"no"})
     page.wait_for_selector("#status.error")
     assert "no image of a kind" in page.inner_text("#status")
+    page.evaluate(
+        """() => {
+            const carried = new DataTransfer();
+            carried.setData("text/uri-list", "https://a.example/a.png");
+            dispatchEvent(new DragEvent("drop", {dataTransfer: carried, cancelable: true}));
+        }"""
+    )
+    assert "That is no file" in page.inner_text("#status")
+
+
+@in_browser
+def test_an_image_that_comes_before_the_model_is_known_waits_for_it(browser, web):
+    held = []
+    with files_of(web) as address:
+        page = browser.new_page()
+        page.route("**/model.json", lambda route: held.append(route))
+        page.goto(address)
+        page.set_input_files("#files", RED)
+        assert not page.locator("#status.error").count()
+        held[0].continue_()
+        page.wait_for_selector("#one:not([hidden]), #status.error")
+        assert page.is_visible("#map"), page.inner_text("#status")
+        page.close()
+
+
+@in_browser
+def test_what_can_not_be_loaded_is_said(browser, web, tmp_path):
+    shutil.copytree(web, tmp_path / "page")
+    (tmp_path / "page/model.onnx").unlink()
+    with files_of(tmp_path / "page") as address:
+        for place, said in (
+            (address, "The model can't be loaded here ("),
+            ((web / "index.html").as_uri(), "run python -m http.server in its folder."),
+        ):
+            page = browser.new_page()
+            page.goto(place)
+            page.set_input_files("#files", RED)
+            page.wait_for_selector("#status.error")
+            assert said in page.inner_text("#status")
+            page.close()
+
+
+TURNS = [Image.Exif() for _ in range(8)]
+for number, exif in enumerate(TURNS, start=1):
+    exif[0x0112] = number
+
+
+@in_browser
+def test_files_of_many_kinds_get_the_predictors_probabilities(page, web):
+    photo = Image.fromarray(next(iter(photographs().values()))).resize((16, 16))
+    other = photo.transpose(Image.Transpose.ROTATE_180)
+    opaque = np.linspace(0, 255, 16).astype(np.uint8)
+    see_through = np.dstack([np.asarray(photo), np.broadcast_to(opaque, (16, 16))])
+    contents = [
+        *(saved(photo, "PNG", exif=exif) for exif in TURNS),
+        *(saved(photo, kind, save_all=True, append_images=[other]) for kind in ("GIF", "PNG")),
+        *(saved(photo.convert(mode), "PNG") for mode in ("P", "L", "1")),
+        saved(photo, "BMP"),
+        deep_png(0, 1, 16),
+        deep_png(1, 3, 16),
+    ]
+    # Browsers decode JPEG, and lay half transparent pixels on white, with other roundings.
+    nearly = [saved(photo, "JPEG", exif=exif) for exif in TURNS]
+    nearly += [saved(photo.convert("CMYK"), "JPEG"), saved(photo, "JPEG", progressive=True)]
+    nearly += [saved(Image.fromarray(see_through), "PNG")]
+    predictor = Predictor(web / "model.onnx", threads=1)
+    require_same(ask(page, contents), predictor.predict_many(contents))
+    for reply, right in zip(ask(page, nearly), predictor.predict_many(nearly), strict=True):
+        assert abs(reply["probabilities"][right.label] - right.confidence) < 0.02
+    names = ["a.txt", "a.svg"]
+    vector = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>'
+    for name, content in zip(names, (b"text", vector), strict=True):
+        page.set_input_files("#files", {"name": name, "mimeType": "", "buffer": content})
+        page.wait_for_selector("#status.error")
+        assert "no image of a kind" in page.inner_text("#status")
+        page.evaluate("say('')")
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
 
 
 def deep_png(seed: int, channels: int, side: int) -> bytes:

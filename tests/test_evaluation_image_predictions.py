@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tenfold.data.decoding import decode_picture
-from tenfold.data.image_sources import Part, find_pictures
+from tenfold.data.decoding import decode_image
+from tenfold.data.image_sources import Part, find_images
 from tenfold.data.normalisation import normalisation_of
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.image_predictions import predict_parts
@@ -66,7 +66,7 @@ def test_pictures_of_any_kind_and_size_are_seen_as_training_pictures_are(tmp_pat
     predictions = predicted(model, paths, top=3)
     assert [prediction.path for prediction in predictions] == list(map(str, paths))
     for path, prediction in zip(paths, predictions, strict=True):
-        pixels = decode_picture(path, image_size=16).pixels[None]
+        pixels = decode_image(path, image_size=16).pixels[None]
         expected = dict(zip(NAMES, model.predict_proba(pixels)[0].tolist(), strict=True))
         assert dict(prediction.likeliest) == pytest.approx(expected, abs=1e-6)
         shares = [each.probability for each in prediction.likeliest]
@@ -100,7 +100,7 @@ def test_a_model_of_oblong_pictures_takes_those_of_its_size(tmp_path, make_model
         tmp_path / "none.png",
     ]
     fits, turned, none = predicted(model, paths)
-    assert fits.likeliest[0].label == model.predict(decode_picture(paths[0]).pixels[None])[0]
+    assert fits.likeliest[0].label == model.predict(decode_image(paths[0]).pixels[None])[0]
     assert turned.error == "has 16x12 pixels where this model takes 12x16"
     assert none.error == "no such file or directory"
 
@@ -112,13 +112,13 @@ def test_files_and_folders_are_found_in_order_and_once(tmp_path, monkeypatch):
     (tmp_path / "folder/notes.txt").touch()
     (tmp_path / "no suffix").touch()
     monkeypatch.chdir(tmp_path)
-    found = find_pictures(["no suffix", "folder/b.jpg", "folder"])
+    found = find_images(["no suffix", "folder/b.jpg", "folder"])
     assert found == ["no suffix", "folder/b.jpg", "folder/a.png", "folder/deep/er/c.GIF"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(TenfoldError, match="empty holds no images"):
-        find_pictures(["folder", "empty"])
+        find_images(["folder", "empty"])
     with pytest.raises(TenfoldError, match=r"no image or folder nowhere\.png"):
-        find_pictures(["folder", "nowhere.png"])
+        find_images(["folder", "nowhere.png"])
 
 
 def test_no_class_at_all_is_no_answer(tmp_path, make_model):

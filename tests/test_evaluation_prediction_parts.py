@@ -112,7 +112,7 @@ def write_shard(path, numbers, mode="w"):
 
 
 def test_a_list_names_files_one_a_line(folder):
-    (folder / "list.txt").write_text("images/03.png\n\nimages/none.png\nimages/03.png\n")
+    (folder / "list.txt").write_text("\ufeffimages/03.png\n\nimages/none.png\nimages/03.png\n")
     assert predicted(["list.txt"]) == {
         "images/03.png": label(3),
         "images/none.png": "no such file or directory",

@@ -278,7 +278,7 @@ def test_numbers_on_both_sides_need_no_names(tmp_path):
         (b"id,label\n", "submission.csv has no rows"),
         (b"id,guess\n1,ant\n", "line 1 names the columns id, guess"),
         (b"1,ant\n2,bee\n", "line 1 names the columns 1, ant"),
-        (b"id,label\n1,ant\n2\n", "submission.csv line 3 has 1 fields"),
+        (b"id,label\n1,ant\n2\n", "submission.csv line 3 has 1 field "),
         (b"id,label\n1,ant\n2,\n", "submission.csv line 3 lacks an image or a label"),
         (b"id,label\n1,ant\n2,b\xfce\n", "submission.csv line 3 is not UTF-8"),
         ("id,label\n1,ant\n".encode("utf-16"), "submission.csv line 1 is not UTF-8"),

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load, save
 
-from tenfold.data.decoding import decode_picture
+from tenfold.data.decoding import decode_image
 from tenfold.data.image_sources import Part
 from tenfold.data.normalisation import Normalisation
 from tenfold.errors import TenfoldError
@@ -141,7 +141,7 @@ def test_it_takes_paths_pillow_images_and_arrays_of_any_size_also_mixed(tmp_path
     path = tmp_path / "photo.png"
     Image.fromarray(pixels).save(path)
     forms = [path, str(path), path.read_bytes(), Image.open(path), pixels, pixels / 255]
-    expected = model.predict_proba(decode_picture(path, image_size=16).pixels[None])
+    expected = model.predict_proba(decode_image(path, image_size=16).pixels[None])
     np.testing.assert_allclose(model.predict_proba(forms), expected.repeat(6, axis=0), atol=1e-5)
     assert model.predict(forms) == model.predict(pixels[None]) * 6
     for form in forms:  # One alone is a list of one.

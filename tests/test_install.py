@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import tenfold
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -74,44 +75,64 @@ def test_pip_installs_where_uv_cannot_be_had_or_fails(install, monkeypatch, fail
     assert len(by_uv) == (failing != "--quiet uv")
 
 
+@pytest.fixture
+def dist(monkeypatch):
+    """scripts/dist.py as a module."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import dist
+
+    return dist
+
+
+def test_changelog_and_citation_are_of_this_version():
+    assert f"\n## [{tenfold.__version__}] - 2" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {tenfold.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_what_does_not_belong_into_a_distribution_is_named(dist):
+    whole = {
+        path.relative_to(ROOT).as_posix(): 100
+        for folder in ("src/tenfold", "course")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert dist.faults(whole | {"PKG-INFO": 100, "docs/web-export.png": 33_000}) == []
+    chapter = "course/05-convolution-and-pooling.py"
+    assert dist.faults({n: s for n, s in whole.items() if n != chapter}) == [
+        f"{chapter} is missing"
+    ]
+    unwanted = {
+        "src/tenfold/cifar-10-python.tar.gz": 100,
+        "runs/cnn/1/model.safetensors": 100,
+        "runs/cnn/1/result.json": 100,
+        "docs/everything.html": 600_000,
+        "src/tenfold/__pycache__/run.cpython-311.pyc": 100,
+    }
+    found = dist.faults(whole | unwanted)
+    assert [fault.partition(" ")[0] for fault in found] == list(unwanted)
+
+
+def test_the_places_of_a_wheel_are_those_of_the_clone(dist, tmp_path):
+    wheel = tmp_path / "tenfold-9-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("tenfold/run.py", "#")
+        file.writestr("tenfold/course/chapters/widgets/a.html", "<p>")
+    assert dist.files_in(wheel) == {"src/tenfold/run.py": 1, "course/widgets/a.html": 3}
+
+
 @pytest.mark.slow
 @pytest.mark.network
-def test_a_wheel_that_is_built_is_installed_elsewhere_and_trains(tmp_path):
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    built = subprocess.run(
-        [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
-        capture_output=True,
-        text=True,
+def test_wheel_and_source_are_installed_elsewhere_train_and_teach(tmp_path):
+    pytest.importorskip("build", reason="make install brings it")
+    made = tmp_path / "dist"
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/dist.py", "--out", made], capture_output=True, text=True
     )
-    if built.returncode and "hatchling" in built.stderr:
+    if "Could not find a version that satisfies the requirement hatchling" in done.stdout:
         pytest.skip("hatchling can't be had")
-    assert built.returncode == 0, built.stderr
-    (wheel,) = tmp_path.glob("tenfold-*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for path in (ROOT / "src/tenfold").rglob("*"):
-        if path.is_file() and path.suffix != ".pyc":
-            assert path.relative_to(ROOT / "src").as_posix() in names
-    course = ROOT / "course"
-    for path in filter(Path.is_file, course.rglob("*")):
-        assert f"tenfold/course/chapters/{path.relative_to(course).as_posix()}" in names
-    # Its packages are those of this environment, which has no tenfold of its own to be found.
-    place = tmp_path / "elsewhere"
-    venv.create(place, with_pip=False, symlinks=True)
-    packages = next(place.glob("lib/python*/site-packages"))
-    zipfile.ZipFile(wheel).extractall(packages)
-    (packages / "shared.pth").write_text(f"{Path(pytest.__file__).parent.parent}\n")
-    code = "import sys, tenfold.cli as c; print(c.__file__); c.main()"
-    few = ["--set", "training.epochs=1", "--set", "training.min_steps=0", "--threads", "1"]
-    for command in (["train", "ann", "--data", "digits", *few], ["course", "5"]):
-        done = subprocess.run(
-            [place / "bin/python", "-c", code, *command],
-            cwd=tmp_path,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(str(packages))
-    assert (tmp_path / "runs/ann/1/report.html").exists()
-    assert (tmp_path / "05-convolution-and-pooling.ipynb").exists()
-    assert (tmp_path / "widgets/kernel-stride-padding.html").exists()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("installed and tried") == 2
+    assert {path.name.partition("-")[2] for path in made.iterdir()} == {
+        f"{tenfold.__version__}-py3-none-any.whl",
+        f"{tenfold.__version__}.tar.gz",
+    }

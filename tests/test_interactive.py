@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 import tenfold
 from fabricated_runs import Recipe as Fabricated
 from fabricated_runs import make_run
+from tenfold.console.output import NotebookOutput
 from tenfold.errors import TenfoldError
 from tenfold.recipe import load_recipe
 from tiny_training import pictures
@@ -60,8 +61,12 @@ def test_a_run_says_what_came_of_it():
     assert run.report() == run.path / "report.html"
     assert run.model.class_names == DIGITS
     assert re.fullmatch(r"Run\(ann/1: [\d.]+ % on test, [\d.]+ % on validation\)", repr(run))
-    assert "<svg" in run._repr_html_()
-    assert "95 % interval" in run._repr_html_()
+    shown = run._repr_html_()
+    assert '<a href="runs/ann/1/report.html">runs/ann/1/report.html</a>' in shown
+    scores = run.metrics["test"]
+    low, high = (100 * end for end in scores.accuracy_interval)
+    assert f"<td>{100 * scores.accuracy:.2f} %</td><td>{low:.1f} to {high:.1f} %</td>" in shown
+    assert f"<td>{scores.num_images:,}</td></tr></table><svg " in shown
     assert run.evaluate().accuracy == run.metrics["test"].accuracy
     assert "TrainedModel(ann, 10 classes, 32x32" in repr(run.model)
     again = tenfold.open_run(str(run.path))
@@ -74,6 +79,10 @@ def test_data_may_be_in_memory():
     run = tenfold.train(load_recipe("ann"), dataset, **QUICK)
     assert run.metrics["test"].num_images == 60
     assert run.recipe.data.name == "mine"
+    assert "report.html" not in run._repr_html_()
+    page = run.report().read_text()
+    assert "data:image/webp;base64," in page, "the page has no images of data in memory"
+    assert "data:image/webp;base64," not in tenfold.open_run(run.path).report().read_text()
 
 
 def test_a_recipe_shows_what_differs_from_the_defaults():
@@ -89,17 +98,36 @@ def test_an_unfinished_run_has_no_metrics_but_curves(tmp_path):
     assert len(run.curves["train_loss"]) == 3
 
 
-def test_a_notebook_shows_progress_in_one_output(monkeypatch):
+@pytest.fixture
+def shown(monkeypatch):
+    """What a notebook shows, as HTML, each time that it changes."""
     shown = []
     handle = types.SimpleNamespace(update=lambda output: shown.append(output._repr_html_()))
     display = types.SimpleNamespace(display=lambda output, display_id: handle)
+    ipython = types.ModuleType("IPython")
+    ipython.version_info, ipython.get_ipython = (9, 0), lambda: None  # pyplot asks for them.
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
-    tenfold.train("ann", "digits", **{**QUICK, "progress": True})
-    assert shown[0].startswith("<pre>ann: ann with ")
+    return shown
+
+
+def test_a_notebook_shows_progress_in_one_output_and_the_page_is_written(shown):
+    run = tenfold.train("ann", "digits", **{**QUICK, "progress": True})
+    assert (run.path / "report.html").exists()
+    assert ">ann: ann with " in shown[0]
     assert "epoch 1/2  train loss" in shown[-1]
     assert "epoch 2/2  train loss" in shown[-1]
+
+
+def test_what_passes_is_gone_from_a_notebook_at_the_end(shown):
+    output = NotebookOutput()
+    with output.training():
+        output.say("epoch 1/1")
+        output.say("evaluating: 50 % of 500", passing=True)
+        assert "evaluating" in shown[-1]
+    assert "epoch 1/1" in shown[-1]
+    assert "evaluating" not in shown[-1]
 
 
 @pytest.mark.parametrize(

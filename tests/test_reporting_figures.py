@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tenfold.reporting import figures
-from tenfold.reporting.study import figures as study_figures
-from tenfold.reporting.study.marks import Mark
+from tenfold.reporting import figures, study_figures
+from tenfold.reporting.study_figures import Mark
 from tenfold.reporting.svg import inline_svg, light_palette, standalone_svg
 from tenfold.results.runs import ClassScore, Epoch
 from tenfold.studies.statistics import summarise
@@ -74,7 +73,8 @@ def test_confusion_matrices_name_every_class_twice(number: int) -> None:
     texts = texts_of(svg)
     for name in make_names(number):
         assert texts.count(name) == 2
-    assert ("<image" in svg) == (number > figures.MAX_CLASSES_WITH_FIGURES)
+    has_figures = any(text.isdigit() for text in texts)
+    assert has_figures == (number <= figures.MAX_CLASSES_WITH_FIGURES)
     assert len(svg) < 150_000
 
 
@@ -121,9 +121,6 @@ def all_figures() -> list[Figure]:
         figures.confusion_matrix(make_confusion(30), make_names(30)),
         study_figures.accuracy_against(points, cost="training time"),
         study_figures.accuracy_against(points, cost="parameters"),
-        study_figures.class_gains(
-            [("a", 0.4, 0.7), ("b", 0.6, 0.5)], sides=[("ann", Mark(0)), ("_cnn", Mark(1))]
-        ),
     ]
 
 

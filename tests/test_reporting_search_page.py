@@ -9,7 +9,7 @@ import pytest
 
 from pages import Page, in_all_sizes, opened
 from tenfold.errors import TenfoldError
-from tenfold.reporting.search.page import write_search_page
+from tenfold.reporting.search import write_search_page
 from tenfold.results.searches import read_search
 
 SPACE = [
@@ -270,7 +270,7 @@ def test_the_page_needs_neither_torch_nor_optuna(tmp_path: Path, run_python: Any
     (tmp_path / "trials.json").write_text(json.dumps(make_summary()))
     code = (
         "import sys; from pathlib import Path;"
-        "from tenfold.reporting.search.page import write_search_page;"
+        "from tenfold.reporting.search import write_search_page;"
         "write_search_page(Path(sys.argv[1]));"
         "assert not {'torch', 'optuna'} & set(sys.modules)"
     )

@@ -14,9 +14,9 @@ import fabricated_studies
 from fabricated_studies import ALL, make_comparison, make_variant, write_study
 from pages import Page, in_all_sizes, opened
 from tenfold.errors import TenfoldError
-from tenfold.reporting.study.marks import Mark
-from tenfold.reporting.study.page import write_study_page
-from tenfold.reporting.study.story import exact_percent, probability
+from tenfold.reporting.story import exact_percent, probability
+from tenfold.reporting.study import write_study_page
+from tenfold.reporting.study_figures import Mark
 
 
 @pytest.fixture(scope="module")
@@ -215,15 +215,17 @@ def test_every_table_and_figure_is_named_for_those_who_do_not_see_it(
     page = Page(written("activations"))
     assert page.source.count('<th scope="row"') == 5 + 10 + 4
     charts = re.findall(r'<svg class="chart" role="img" aria-label="([^"]+)"', page.source)
-    assert len(charts) == 3 + 5 + 5 + 1
-    end = charts[0].replace("\N{NO-BREAK SPACE}", " ")
-    assert "Sigmoid: 49.4 % (48.5 to 50.4), published 55 %" in end
+    assert len(charts) == 2 + 5 + 5
+    end = re.search('<ul class="intervals">.*?</ul>', page.source, flags=re.DOTALL)
+    assert end is not None
+    words = re.sub("<[^>]*>", "", end[0]).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Sigmoid49.4 % (48.5 to 50.4), published 55 %" in words
 
 
 def test_twelve_variants_are_told_apart_without_colour() -> None:
     marks = [Mark(number) for number in range(12)]
     assert len({mark.marker for mark in marks}) == 12
-    assert len({(mark.colour, str(mark.line["linestyle"])) for mark in marks}) == 12
+    assert len({(mark.colour, mark.dashes) for mark in marks}) == 12
     for mark in marks:
         ElementTree.fromstring(str(mark.key))
 
@@ -282,10 +284,11 @@ def test_numbers_as_people_read_them() -> None:
     assert probability(None) == "–"
 
 
-# How much of the text of the interval plot lies over other text, in square pixels.
+# How much of the text of the chart of intervals lies over other text, in square pixels.
 _OVERLAP = """() => {
-  const figure = document.querySelector('.abreast svg.chart');
-  const boxes = [...figure.querySelectorAll('text')].map(t => t.getBoundingClientRect());
+  const figure = document.querySelector('.abreast .intervals');
+  const words = [...figure.querySelectorAll('.words > span, .axis span')];
+  const boxes = words.map(each => each.getBoundingClientRect());
   let worst = 0;
   for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
     const [a, b] = [boxes[i], boxes[j]];

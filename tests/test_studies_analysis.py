@@ -13,7 +13,7 @@ from fabricated_study_runs import NUM_PICTURES, Made, answers, make_study, three
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.metrics import wilson_interval
 from tenfold.files import read_json, write_json
-from tenfold.reporting.study import story
+from tenfold.reporting import story
 from tenfold.results.studies import read_study
 from tenfold.studies.analysis import summarise_study
 from tenfold.studies.statistics import mcnemar_p, welch_difference

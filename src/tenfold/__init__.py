@@ -6,7 +6,7 @@ The public names below are imported when first used, so that `import tenfold` co
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Classifier": "tenfold.estimator",

@@ -11,7 +11,7 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
-from tenfold.data.decoding import BrokenPictureError, prepare_picture, resize_pixels
+from tenfold.data.decoding import BrokenImageError, prepare_image, resize_pixels
 from tenfold.data.images import Dataset, Images, numbered_ids
 from tenfold.data.splits import training_data
 from tenfold.errors import TenfoldError
@@ -151,8 +151,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 def _read(path: str | Path, side: int) -> NDArray[np.uint8]:
     try:
-        return prepare_picture(path, size=(side, side))
-    except BrokenPictureError as error:
+        return prepare_image(path, size=(side, side))
+    except BrokenImageError as error:
         raise TenfoldError(f"{path} can't be used: it {error}.") from error
 
 

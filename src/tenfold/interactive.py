@@ -4,10 +4,11 @@ import contextlib
 import io
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,6 +22,7 @@ from tenfold.evaluation.evaluate import evaluate_run
 from tenfold.evaluation.trained import TrainedModel, load
 from tenfold.formatting import interval, percent
 from tenfold.recipe import Recipe, from_keywords, load_recipe, require_effect
+from tenfold.reporting.galleries import load_dataset
 from tenfold.reporting.page import write_report
 from tenfold.results.runs import Epoch, Metrics, read_epochs, read_result
 from tenfold.run import RunFolder
@@ -33,8 +35,9 @@ from tenfold.training.train import train as train_in_folder
 class Run:
     """A training run in its folder, which is read anew at each question.
 
-    path: the folder, such as `runs/cnn/1`. `train` and `open_run` make these. Raises TenfoldError
-    where a file in it is damaged.
+    path: the folder, such as `runs/cnn/1`. dataset: what it was trained on, where `train` was given
+    that as a `Dataset`. `train` and `open_run` make these. Raises TenfoldError where a file in it
+    is damaged.
 
     >>> run = train("ann", data="digits", epochs=1, training__min_steps=0, progress=False)
     >>> run.path.as_posix(), sorted(run.metrics), run.model.image_size
@@ -42,6 +45,7 @@ class Run:
     """
 
     path: Path
+    dataset: Dataset | None = field(default=None, compare=False)
 
     @property
     def recipe(self) -> Recipe:
@@ -86,7 +90,9 @@ class Run:
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page about this run, `report.html` in its folder unless a file is named, and
         return where it is."""
-        return write_report([self.path], None if path is None else Path(path))
+        known = self.dataset
+        loader = load_dataset if known is None else lambda run: known
+        return write_report([self.path], None if path is None else Path(path), loader=loader)
 
     def evaluate(self, split: str = "test", *, data: str | Path | None = None) -> Metrics:
         """Score the model on a split of its data, or of `data`; a use of test is written down.
@@ -117,7 +123,11 @@ class Run:
             f"<th>{name}</th>" for name in ("split", "accuracy", "95 % interval", "loss", "images")
         )
         table = f"<table><tr>{heads}</tr>{rows}</table>" if rows else ""
-        return f"<p>{escape(repr(self))}</p>{table}{self.plot()._repr_svg_()}"
+        page = self._folder.report
+        # Jupyter opens a path that is seen from the notebook's folder.
+        link = f'<a href="{quote(page.as_posix())}">{escape(page.as_posix())}</a>'
+        below = f"<p>Its page: {link}</p>" if page.exists() else ""
+        return f"<p>{escape(repr(self))}</p>{table}{self.plot()._repr_svg_()}{below}"
 
 
 class Curves(Figure):
@@ -126,7 +136,7 @@ class Curves(Figure):
     def _repr_svg_(self) -> str:
         content = io.StringIO()
         self.savefig(content, format="svg")
-        return content.getvalue().partition("?>")[2]
+        return content.getvalue()[content.getvalue().index("<svg") :]
 
 
 def train(
@@ -146,7 +156,8 @@ def train(
     recipe: a shipped one's name, the path of a `.toml` file, or a `Recipe`. data: a name, a path
     or a `Dataset`; what the recipe names, if not given. epochs, lr, batch_size and seed are short
     for `training__epochs` and so on; overrides are any fields of the recipe, with two underscores
-    for the dot. options: where and how it is trained. progress: show how far it is.
+    for the dot. options: where and how it is trained. progress: show how far it is; a notebook
+    shows it in the cell's output, and there the page is written, too, to which the run links.
 
     A run that was interrupted is resumed where it stopped, with the same bits as if nothing had
     happened. Under a launcher (torchrun, accelerate, srun) every process calls this.
@@ -169,12 +180,16 @@ def train(
     dataset = None
     if isinstance(data, Dataset):
         dataset = with_checksums(resize_dataset(data, Settings(wanted.data.image_size)))
-    output = NotebookOutput() if progress and "ipykernel" in sys.modules else Output(logs=False)
+    in_notebook = progress and "ipykernel" in sys.modules
+    output = NotebookOutput() if in_notebook else Output(logs=False)
     with output.training() if progress else contextlib.nullcontext() as reporter:
         done = train_in_folder(
             wanted, options=options, dataset=dataset, reporter=reporter, progress=reporter
         )
-    return Run(done.run.path)
+    run = Run(done.run.path, dataset)
+    if in_notebook and done.writes:
+        run.report()
+    return run
 
 
 def open_run(path: str | Path) -> Run:

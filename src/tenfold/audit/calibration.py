@@ -185,8 +185,9 @@ def reliability(lines: Iterable[tuple[str, str, Sequence[Bin]]], *, num_dashed: 
         enough = [each for each in bins if each.num_images >= FEWEST_IN_BIN]
         if enough:
             x, y = [each.confidence for each in enough], [each.accuracy for each in enough]
-            draw_curve(axes, x, y, label=short(label), colour=colour, dashed=number < num_dashed)
-            axes.plot(x, y, "o", color=colour, markersize=4)
+            style = "--" if number < num_dashed else "-"
+            marks = {"linestyle": style, "marker": "o", "markersize": 4}
+            draw_curve(axes, x, y, label=short(label), colour=colour, **marks)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     figure.legend(loc="outside upper left", ncols=3)
     return figure

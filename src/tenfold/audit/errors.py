@@ -1,12 +1,12 @@
 """What do its mistakes have in common? Groups of errors that look alike to the network."""
 
+from collections import Counter
+
 import numpy as np
-from numpy.typing import NDArray
 
 from tenfold.audit.answer import Answer, Arrays
 from tenfold.audit.subject import Subject
 from tenfold.errors import counted
-from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import unit
 from tenfold.results.facts import Fact
 
@@ -19,6 +19,9 @@ class Error(Fact):
     id: str
     true: str
     guess: str
+
+    def __str__(self) -> str:
+        return f"{self.true}, predicted {self.guess}"
 
 
 class Group(Fact):
@@ -43,20 +46,16 @@ class Errors(Answer):
     def summary(self) -> str:
         return f"{counted(self.num_wrong, 'mistake')} in {counted(len(self.groups), 'group')}"
 
-    def images(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
-        """The most typical images of a group, each with its label."""
-        labels = [f"{each.true}, predicted {each.guess}" for each in self.groups[number].pictures]
-        return list(zip(labels, self.arrays[f"group{number}"], strict=True))
-
 
 def errors(subject: Subject) -> Errors:
     """Groups of errors that look alike to the network."""
     from sklearn.cluster import KMeans
 
     predictions = subject.measured_predictions()
+    names, labels, predicted = predictions.class_names, predictions.labels, predictions.predicted
     wrong = np.flatnonzero(~predictions.right)
     if len(wrong) < 2:
-        return Errors(split=subject.split, num_wrong=len(wrong), groups=())
+        return Errors(split=subject.split, num_wrong=len(wrong))
     features = unit(subject.features[wrong])
     number = min(NUM_GROUPS, max(len(wrong) // 5, 1))
     found = KMeans(number, n_init=4, random_state=subject.seed).fit(features)
@@ -67,25 +66,15 @@ def errors(subject: Subject) -> Errors:
     for place, group in enumerate(order):
         members = np.flatnonzero(found.labels_ == group)
         away = np.linalg.norm(features[members] - found.cluster_centers_[group], axis=1)
-        nearest = wrong[members[np.argsort(away, kind="stable")[:NUM_IN_GROUP]]]
-        groups.append(_group(predictions, wrong[members], nearest))
-        arrays[f"group{place}"] = subject.measured.pixels[nearest]
-    return Errors(split=subject.split, num_wrong=len(wrong), groups=tuple(groups)).having(arrays)
-
-
-def _group(
-    predictions: Predictions, members: NDArray[np.int64], typical: NDArray[np.int64]
-) -> Group:
-    names, labels, predicted = predictions.class_names, predictions.labels, predictions.predicted
-    pairs, counts = np.unique(
-        np.stack([labels[members], predicted[members]], axis=1), axis=0, return_counts=True
-    )
-    commonest = np.argsort(-counts, kind="stable")[:3]
-    return Group(
-        num_images=len(members),
-        pairs=tuple((names[pairs[i][0]], names[pairs[i][1]], int(counts[i])) for i in commonest),
-        pictures=tuple(
+        typical = wrong[members[np.argsort(away, kind="stable")[:NUM_IN_GROUP]]]
+        pairs = Counter((int(labels[i]), int(predicted[i])) for i in wrong[members])
+        # Of equals those of the first classes.
+        commonest = sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:3]
+        pictures = [
             Error(id=str(predictions.ids[i]), true=names[labels[i]], guess=names[predicted[i]])
             for i in typical
-        ),
-    )
+        ]
+        named = tuple((names[a], names[b], pairs[a, b]) for a, b in commonest)
+        groups.append(Group(num_images=len(members), pairs=named, pictures=tuple(pictures)))
+        arrays[f"group{place}"] = subject.measured.pixels[typical]
+    return Errors(split=subject.split, num_wrong=len(wrong), groups=tuple(groups)).having(arrays)

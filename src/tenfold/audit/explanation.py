@@ -2,9 +2,10 @@
 
 import importlib.util
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +13,14 @@ from numpy.typing import NDArray
 from tenfold.audit.answer import Answer, Arrays
 from tenfold.audit.store import sections
 from tenfold.audit.subject import Subject
-from tenfold.data.image_sources import find_pictures
+from tenfold.data.image_sources import find_images
 from tenfold.data.images import LUMA
 from tenfold.data.tables import printable
 from tenfold.errors import TenfoldError, counted
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
-from tenfold.files import write_text
 from tenfold.formatting import percent
-from tenfold.reporting.templating import render_page
+from tenfold.reporting.templating import write_page
 from tenfold.reporting.thumbnails import thumbnails
 from tenfold.results.facts import Fact
 
@@ -135,6 +135,16 @@ class Asked(NamedTuple):
     kind: str
 
 
+class Described(NamedTuple):
+    """Images (N, H, W, 3) uint8, the class predicted for each (N,), the training images most like
+    each, (N, NUM_NEIGHBOURS) indices, and what is said of it."""
+
+    pixels: NDArray[np.uint8]
+    predicted: NDArray[np.int64]
+    alike: NDArray[np.int64]
+    said: tuple[Explained, ...]
+
+
 def explanation(subject: Subject) -> Explanation:
     """Filters, maps of features, and where it looked on the images most worth a look."""
     kinds = interesting(subject.measured_predictions())
@@ -148,58 +158,49 @@ def _greatest_losses(subject: Subject) -> tuple[tuple[Explained, ...], Arrays]:
     and the nearest training images, (N, H, W, 3) and (N, NUM_NEIGHBOURS, H, W, 3) uint8."""
     from tenfold import explain
 
-    predictions, model = subject.measured_predictions(), subject.model
+    predictions = subject.measured_predictions()
     wrong = np.flatnonzero(~predictions.right)
     likely = predictions.probabilities[wrong, predictions.labels[wrong]]
     worst = wrong[np.argsort(likely, kind="stable")[:NUM_ERRORS]]
     if not len(worst):
         return (), {}
-    pixels, predicted = subject.measured.pixels[worst], predictions.predicted[worst]
-    name, method = next(iter(explain.methods_for(model).items()))
+    name, method = next(iter(explain.methods_for(subject.model).items()))
+    found = _described(subject, [_measured(subject, index, name) for index in worst])
     try:
-        maps = method(model, pixels, predicted)
+        maps = method(subject.model, found.pixels, found.predicted)
     except TenfoldError:  # Said of the images above.
         return (), {}
-    alike = _nearest(subject, pixels)
-    asked = [_measured(subject, index, name) for index in worst]
-    errors = _described(subject, asked, predicted, predictions.confidence[worst], alike)
-    heat = np.stack([heated(*pair) for pair in zip(pixels, maps, strict=True)])
-    near = subject.known.pixels[alike]
+    heat = np.stack([heated(*pair) for pair in zip(found.pixels, maps, strict=True)])
+    near = subject.known.pixels[found.alike]
     small = thumbnails(near.reshape(-1, *near.shape[2:]), max_side=ERROR_SIDE)
-    return errors, {
+    return found.said, {
         "error_maps": thumbnails(heat, max_side=ERROR_SIDE),
         "error_neighbours": small.reshape(*near.shape[:2], *small.shape[1:]),
     }
 
 
-def _described(
-    subject: Subject,
-    asked: Sequence[Asked],
-    predicted: NDArray[np.int64],
-    confidence: NDArray[np.floating[Any]],
-    alike: NDArray[np.int64],
-) -> tuple[Explained, ...]:
-    names = subject.model.class_names
-    return tuple(
+def _described(subject: Subject, asked: Sequence[Asked]) -> Described:
+    """What is predicted for images, and what is most like them by what the head sees."""
+    from sklearn.neighbors import NearestNeighbors
+
+    pixels, names = np.stack([each.pixels for each in asked]), subject.model.class_names
+    number = min(NUM_NEIGHBOURS, len(subject.known))
+    known = NearestNeighbors(n_neighbors=number, metric="cosine").fit(subject.known_features)
+    alike = known.kneighbors(subject.features_of(pixels), return_distance=False)
+    shares = softmax(subject.model.logits(pixels).astype(np.float64) / subject.temperature)
+    predicted = shares.argmax(axis=1)
+    said = tuple(
         Explained(
             id=image.id,
             kind=image.kind,
             true=image.true,
             guess=names[label],
-            confidence=float(share),
+            confidence=float(own[label]),
             neighbours=tuple(names[known] for known in subject.known_labels[near]),
         )
-        for image, label, share, near in zip(asked, predicted, confidence, alike, strict=True)
+        for image, label, own, near in zip(asked, predicted, shares, alike, strict=True)
     )
-
-
-def _nearest(subject: Subject, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The training images most like each image, (N, NUM_NEIGHBOURS), by what the head sees."""
-    from sklearn.neighbors import NearestNeighbors
-
-    number = min(NUM_NEIGHBOURS, len(subject.known))
-    known = NearestNeighbors(n_neighbors=number, metric="cosine").fit(subject.known_features)
-    return np.asarray(known.kneighbors(subject.features_of(pixels), return_distance=False))
+    return Described(pixels, predicted, alike, said)
 
 
 def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
@@ -219,7 +220,7 @@ def explain_pictures(subject: Subject, wanted: Sequence[str]) -> Explanation:
                 f"{ids[0]} and {ids[-1]}."
             )
         else:
-            paths = find_pictures([name])
+            paths = find_images([name])
             _require_few(len(asked) + len(paths))
             files = zip(subject.model.pixels(paths), paths, strict=True)
             asked += [Asked(pixels, printable(path), "", "asked for") for pixels, path in files]
@@ -235,14 +236,8 @@ def _measured(subject: Subject, index: int, kind: str) -> Asked:
 
 def write_explanation(run: Path, found: Explanation, path: Path) -> Path:
     """Write a page of `found` alone, for the run in the folder `run`, and return `path`."""
-    page = render_page(
-        "explanation.html",
-        style_sheets=("style.css", "report.css"),
-        title=f"Where {run} looks",
-        sections=sections({"explanation": found}),
-    )
-    write_text(path, page)
-    return path
+    values = {"title": f"Where {run} looks", "sections": sections({"explanation": found})}
+    return write_page(path, "explanation.html", ("style.css", "report.css"), **values)
 
 
 def _require_few(number: int) -> None:
@@ -255,38 +250,30 @@ def _require_few(number: int) -> None:
 def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
     from tenfold import explain
 
-    model, pixels = subject.model, np.stack([each.pixels for each in asked])
-    logits = model.logits(pixels).astype(np.float64) / subject.temperature
-    predicted, confidence = logits.argmax(axis=1), softmax(logits).max(axis=1)
-    arrays: Arrays = {"pixels": pixels}
-    checks, unavailable = {}, {}
+    model, (pixels, predicted, alike, said) = subject.model, _described(subject, asked)
     some = subject.measured.pixels[subject.drawn(len(subject.measured), NUM_CHECKED)]
-    some_predicted = model.logits(some).argmax(axis=1)
-    methods = explain.methods_for(model)
+    of_some, methods = model.logits(some).argmax(axis=1), explain.methods_for(model)
+    arrays: Arrays = {"pixels": pixels, "neighbours": subject.known.pixels[alike]}
+    checks, unavailable = {}, {}
     for number, (name, method) in enumerate(methods.items()):
         try:
             arrays[name] = method(model, pixels, predicted).astype(np.float16)
         except TenfoldError as error:
             unavailable[name] = str(error)
             continue
-        checks[name] = explain.randomisation_check(
-            model, some, some_predicted, method, seed=subject.seed
-        )
+        checks[name] = explain.randomisation_check(model, some, of_some, method, seed=subject.seed)
         if subject.progress is not None:
             subject.progress("maps", number + 1, len(methods))
-    alike = _nearest(subject, pixels)
-    arrays["neighbours"] = subject.known.pixels[alike]
-    filters = explain.first_filters(model)
-    if filters is not None:
+    if (filters := explain.first_filters(model)) is not None:
         arrays["filters"] = (filters[:MOST_FILTERS] * 255).astype(np.uint8)
     layers = explain.feature_maps(model, pixels[:1])
-    for number, maps in enumerate(layers.values()):
+    for number, (maps,) in enumerate(layers.values()):
         # Those that vary the most over the image.
-        order = np.argsort(-maps[0].std(axis=(1, 2)), kind="stable")[:NUM_MAPS]
-        arrays[f"layer{number}"] = maps[0][order].astype(np.float16)
+        order = np.argsort(-maps.std(axis=(1, 2)), kind="stable")[:NUM_MAPS]
+        arrays[f"layer{number}"] = maps[order].astype(np.float16)
     return Explanation(
         split=subject.split,
-        pictures=_described(subject, asked, predicted, confidence, alike),
+        pictures=said,
         checks=checks,
         unavailable=unavailable,
         layers=tuple(layers),
@@ -295,7 +282,7 @@ def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
 
 def interesting(predictions: Predictions) -> dict[int, str]:
     """What each of the images most worth a look is an example of, by its index."""
-    names = predictions.class_names
+    names, labels = predictions.class_names, predictions.labels
     predicted, confidence = predictions.predicted, predictions.confidence
     wrong = np.flatnonzero(~predictions.right)
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
@@ -303,12 +290,12 @@ def interesting(predictions: Predictions) -> dict[int, str]:
         ("surest error", surest, NUM_OF_A_KIND),
         ("least sure", np.argsort(confidence, kind="stable"), NUM_OF_A_KIND),
     ]
-    pairs = predicted * len(names) + predictions.labels
-    values, counts = np.unique(pairs[wrong], return_counts=True)
-    for place in np.argsort(-counts, kind="stable")[:NUM_PAIRS]:
-        instead, true = divmod(int(values[place]), len(names))
-        kind = f"{names[true]} predicted as {names[instead]}, {counts[place]} times"
-        groups.append((kind, surest[pairs[surest] == values[place]], NUM_OF_A_PAIR))
+    pairs = Counter(zip(predicted[wrong].tolist(), labels[wrong].tolist(), strict=True))
+    # Of equals those of the first classes.
+    for instead, true in sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:NUM_PAIRS]:
+        kind = f"{names[true]} predicted as {names[instead]}, {pairs[instead, true]} times"
+        is_one = (labels[surest] == true) & (predicted[surest] == instead)
+        groups.append((kind, surest[is_one], NUM_OF_A_PAIR))
     chosen: dict[int, str] = {}
     for kind, indices, number in groups:
         fresh = [index for index in indices.tolist() if index not in chosen][:number]

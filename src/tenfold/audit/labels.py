@@ -152,7 +152,7 @@ def out_of_fold(subject: Subject, folds: int) -> tuple[Images, Predictions]:
     # Without validation there is nothing to stop by, and what is compiled once is trained once.
     recipe = model.recipe.but(training=training.but(early_stopping=0, milestones=(), compile=False))
     logits = np.empty((len(train), train.num_classes), dtype=np.float32)
-    content = Store(run).content()[:16]
+    content = Store(run).content[:16]
     for part in range(folds):
         held = np.flatnonzero(parts == part)
         path = run.path / "audit" / f"fold-{part + 1}-of-{folds}-{content}.npz"

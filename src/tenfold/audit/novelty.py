@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tenfold.audit.answer import Answer
@@ -19,8 +18,6 @@ from tenfold.data.sources.named import DIGIT_NAMES
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.probabilities import log_sum_exp, softmax, unit
 from tenfold.formatting import percent
-from tenfold.reporting.figures import name_rows, new_chart
-from tenfold.reporting.svg import ACCENT, SERIES, styled
 from tenfold.results.facts import Fact
 
 Floats = NDArray[np.float32]
@@ -92,27 +89,6 @@ class Novelty(Answer):
         """How well confidence tells images of these kinds from known ones."""
         found = [self.results[kind][0].auroc for kind in kinds]
         return sum(found) / len(found) if found else None
-
-    @styled
-    def auroc_bars(self) -> Figure:
-        """How often a known image has the higher score of two, by kind of out-of-distribution
-        image."""
-        figure, axes = new_chart(height=60 + 78 * len(self.results), grid="x", percent="x")
-        kinds = list(self.results)
-        height = 0.8 / len(self.scores)
-        for number, score in enumerate(self.scores):
-            rows = [len(kinds) - 1 - k + 0.4 - (number + 0.5) * height for k in range(len(kinds))]
-            values = [self.results[kind][number].auroc for kind in kinds]
-            axes.barh(rows, values, height=0.85 * height, color=SERIES[number], label=score)
-        axes.axvline(0.5, color=ACCENT, linewidth=1, linestyle=":")
-        name_rows(axes, kinds[::-1])
-        axes.set_xlim(0, 1)
-        figure.legend(loc="outside upper left", ncols=2)
-        return figure
-
-    def images(self, name: str) -> list[tuple[str, NDArray[np.uint8]]]:
-        """Some images of a kind, each with its label."""
-        return [(name, pixels) for pixels in self.arrays[name]]
 
 
 def novelty(subject: Subject, *, pictures: Pictures = 1000, strange: str | None = None) -> Novelty:

@@ -6,16 +6,15 @@ from typing import Annotated
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from pydantic import Field
 
 from tenfold.audit.answer import Answer
 from tenfold.audit.subject import Subject
 from tenfold.evaluation.corruptions import FAMILIES, AttackResult, CorruptionResult, corrupt
 from tenfold.evaluation.predictions import predict_images
-from tenfold.formatting import percent, plain
-from tenfold.reporting.figures import draw_curve, name_rows, new_chart, short, value_beside_bar
-from tenfold.reporting.svg import MUTED, SERIES, styled
+from tenfold.formatting import percent
+from tenfold.reporting.figures import draw_curve, new_chart, short
+from tenfold.reporting.svg import SERIES, styled
 from tenfold.results.facts import Fact
 
 Pictures = Annotated[int, Field(ge=1, description="How many are damaged and attacked.")]
@@ -87,26 +86,6 @@ class Robustness(Answer):
             (family, colour, [self.clean, *_means(rows)])
             for colour, (family, rows) in zip(SERIES, families.items(), strict=False)
         )
-
-    @styled
-    def corruption_bars(self) -> Figure:
-        """The mean accuracy over severities of each corruption, the worst on top."""
-        ordered = sorted(self.corruptions, key=lambda result: -result.mean)
-        figure, axes = new_chart(height=330, grid="x", percent="x")
-        rows = name_rows(axes, [plain(result.corruption) for result in ordered])
-        axes.barh(rows, [result.mean for result in ordered], height=0.62, color=SERIES[0])
-        axes.axvline(self.clean, color=MUTED, linewidth=1, linestyle=":")
-        for row, result in enumerate(ordered):
-            value_beside_bar(axes, row, result.mean, f"{100 * result.mean:.0f}")
-        axes.set_xlim(0, 1.06)
-        axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-        return figure
-
-    def damaged(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
-        """An image as it is and under a corruption, each with its label."""
-        labels = ("as it is", *(f"severity {severity}" for severity in SHOWN))
-        images = (self.arrays["example"][0], *self.arrays["corrupted"][number])
-        return list(zip(labels, images, strict=True))
 
 
 def robustness(

@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -32,17 +33,15 @@ class Store:
     def __init__(self, run: RunFolder) -> None:
         self.folder = run.path / "audit"
         self._run = run
-        self._content: str | None = None
 
+    @cached_property
     def content(self) -> str:
         """The checksum of the weights, and those of the data as the run wrote them down."""
-        if self._content is None:
-            digest = hashlib.sha256(str(FORMAT).encode())
-            digest.update(self._run.model.read_bytes())
-            data = read_json(self._run.provenance).get("data", {}).get("checksums", {})
-            digest.update(json.dumps(data, sort_keys=True).encode())
-            self._content = digest.hexdigest()
-        return self._content
+        digest = hashlib.sha256(str(FORMAT).encode())
+        digest.update(self._run.model.read_bytes())
+        data = read_json(self._run.provenance).get("data", {}).get("checksums", {})
+        digest.update(json.dumps(data, sort_keys=True).encode())
+        return digest.hexdigest()
 
     def load(self, name: str, *, options: Mapping[str, Any] | None = None) -> Answer | None:
         """The answer that is kept to the question `name`; None where there is none, or where it is
@@ -52,9 +51,11 @@ class Store:
         """
         try:
             kept = read_json(self.path(name, "json"))
-            if kept["content"] != self.content():
+            if kept["content"] != self.content:
                 return None
-            computed_with = _defaults(name) | kept["options"]
+            # An older version may have known none of some options.
+            part = find_part("question", name) if name in PARTS else None
+            computed_with = (_defaults(part) if part else {}) | kept["options"]
             asked = computed_with | dict(options or {})
             if any(asked[key] != value for key, value in computed_with.items()):
                 return None
@@ -71,7 +72,7 @@ class Store:
             np.savez_compressed(file, allow_pickle=False, **answer.arrays)
         for file_name, text in answer.texts.items():
             write_text(self.folder / file_name, text)
-        kept = {"content": self.content(), "options": options, "values": answer.to_dict()}
+        kept = {"content": self.content, "options": options, "values": answer.to_dict()}
         write_json(self.path(name, "json"), kept)
 
     def path(self, name: str, ending: str) -> Path:
@@ -80,9 +81,8 @@ class Store:
         return self.folder / f"{stem}.{ending}"
 
 
-def _defaults(name: str) -> dict[str, Any]:
-    """What the options of a question of tenfold's are where an older version knew none."""
-    fields = find_part("question", name).options.model_fields if name in PARTS else {}
+def _defaults(part: Part) -> dict[str, Any]:
+    fields = part.options.model_fields
     return as_plain({key: field.default for key, field in fields.items() if key != "name"})
 
 
@@ -163,16 +163,15 @@ def audit(
             answers[name] = kept[name]
             continue
         told(name)
-        fields = questions[name].options.model_fields
-        given = {key: value for key, value in options.given().items() if key in fields}
+        defaults = _defaults(questions[name])
+        given = {key: value for key, value in options.given().items() if key in defaults}
         must = wanted is not None or not SOURCES.isdisjoint(given)
         with run.writer():
             answers[name] = _answered(questions[name], subject, given, must=must)
             if not isinstance(answers[name], Missing) and not is_recorded:
                 subject.record_use("tenfold audit")
                 is_recorded = True
-            defaults = {key: field.default for key, field in fields.items() if key != "name"}
-            used = as_plain({"seed": subject.seed, **defaults, **given})
+            used = {"seed": subject.seed, **defaults, **as_plain(given)}
             store.save(name, answers[name], options=used)
     return answers
 

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -31,6 +32,8 @@ from tenfold.waiting import sharing_cores
 
 UsageError: Any = typer.BadParameter.__bases__[0]
 """Of Click, or of the copy of it that newer versions of Typer bring."""
+
+INTERRUPTED = 130
 
 app = new_app(
     name="tenfold",
@@ -70,6 +73,9 @@ def main() -> None:
     leave_with_driver()
     # A home that can't be written is no fault of the command; what matplotlib says of it is noise.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    # Nor is what Pillow has to say of damaged files, which are named as such.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="PIL")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Names of classes may not be in its alphabet.
             stream.reconfigure(errors="backslashreplace")
@@ -88,7 +94,10 @@ def main() -> None:
                 "The working folder has been deleted; change to one that exists, and run the "
                 "command there."
             ) from None
-        sys.exit(app(args=with_port(arguments), standalone_mode=False) or 0)
+        status = app(args=with_port(arguments), standalone_mode=False) or 0
+        if status == INTERRUPTED:  # Typer has caught Ctrl-C.
+            raise KeyboardInterrupt
+        sys.exit(status)
 
 
 def _open_streams() -> None:
@@ -133,8 +142,10 @@ def _exit_status(*, debug: bool, as_json: bool) -> Iterator[None]:
 def _ending(error: BaseException) -> dict[str, Any] | None:
     """What is said of an error that has a sentence; None for a fault of the program."""
     status = getattr(error, "exit_status", TenfoldError.exit_status)
+    if isinstance(error.__cause__, EOFError):  # Typer takes it for the end of a dialogue.
+        return None
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        message, status = "Stopped.", 130
+        message, status = "Stopped.", INTERRUPTED
     elif isinstance(error, UsageError):
         message, status = error.format_message().replace("Value error, ", ""), error.exit_code
     elif isinstance(error, UnicodeEncodeError):

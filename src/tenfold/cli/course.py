@@ -1,6 +1,7 @@
 """`tenfold course`: chapters as notebooks, and the tests of their exercises."""
 
 import importlib.util
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,14 +69,21 @@ def _list_chapters(output: Output) -> None:
 
 
 def _open_notebook(output: Output, path: Path) -> None:
-    """Run Jupyter on it until it is ended."""
+    """Run Jupyter on it until it is ended, and leave with its status."""
     if importlib.util.find_spec("jupyterlab") is None:
         output.say(
             f"Open it in Jupyter or in an editor that knows notebooks; in a clone of tenfold, "
             f"{install_command('course')} brings Jupyter."
         )
-    else:
-        subprocess.run([sys.executable, "-m", "jupyterlab", str(path)], check=False)
+        return
+    # Ctrl-C reaches Jupyter too, which asks whether to end; it is to have the time for the answer.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        ended = subprocess.run([sys.executable, "-m", "jupyterlab", str(path)], check=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if ended.returncode:
+        raise typer.Exit(ended.returncode)
 
 
 def _check_exercises(output: Output) -> None:

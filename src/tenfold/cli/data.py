@@ -1,6 +1,7 @@
 """The `tenfold data` commands, and `tenfold demo`."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +17,25 @@ if TYPE_CHECKING:
 data_app = cli.new_app(help="Fetch, describe, explore, convert and mend data sets.")
 
 
-def _load(output: Output, dataset: str, size: int, reading: cli.Reading) -> "Dataset":
+@dataclass(frozen=True)
+class Reading(cli.Reading):
+    """How image files are read, with what a recipe says where there is one."""
+
+    size: cli.SizeOption = 0
+    window: cli.WindowOption = None
+
+
+def _load(output: Output, dataset: str, reading: Reading) -> "Dataset":
     from tenfold.data import load
 
     with output.progress() as progress:
-        return load(dataset, image_size=size, skip_broken=reading.skip_broken, progress=progress)
+        return load(
+            dataset,
+            image_size=reading.size,
+            skip_broken=reading.skip_broken,
+            window=reading.window or (),
+            progress=progress,
+        )
 
 
 def data_get(
@@ -37,13 +52,11 @@ def data_get(
     show_dataset(output, dataset)
 
 
-def data_info(
-    output: Output, dataset: cli.DatasetArgument, *, size: cli.SizeOption = 0, reading: cli.Reading
-) -> None:
+def data_info(output: Output, dataset: cli.DatasetArgument, *, reading: Reading) -> None:
     """Describe a data set: splits, classes, image sizes, where it came from, checksums."""
     from tenfold.data import sources
 
-    show_dataset(output, _load(output, dataset, size, reading))
+    show_dataset(output, _load(output, dataset, reading))
     if dataset in sources.NAMES:
         sources.verify_cached(dataset)
         output.say("Every byte of the copy in the cache was checked again just now.")
@@ -54,8 +67,7 @@ def data_eda(
     dataset: cli.DatasetArgument,
     *,
     out: Annotated[Path, "Folder for eda.json and eda.html."] = Path("eda"),
-    size: cli.SizeOption = 0,
-    reading: cli.Reading,
+    reading: Reading,
     strict: cli.StrictOption = False,
 ) -> None:
     """Explore a data set: classes, colours, quality, duplicates; as JSON and as a page."""
@@ -65,7 +77,7 @@ def data_eda(
     from tenfold.reporting.eda import write_exploration_page
 
     loaded, numbers, page = (
-        _load(output, dataset, size, reading),
+        _load(output, dataset, reading),
         out / "eda.json",
         out / "eda.html",
     )
@@ -88,14 +100,13 @@ def data_export(
     layout: Annotated[
         str | None, "folder, parquet or npz; folder unless the path ends in .npz.", "--format"
     ] = None,
-    size: cli.SizeOption = 0,
-    reading: cli.Reading,
+    reading: Reading,
 ) -> None:
     """Write a data set as numbered PNG files with CSV labels, as parquet or as npz."""
     from tenfold.data import export
 
     layout = layout or ("npz" if out.suffix == ".npz" else "folder")
-    loaded = _load(output, dataset, size, reading)
+    loaded = _load(output, dataset, reading)
     with output.progress() as progress:
         export(loaded, out, layout, progress=progress)
     said = f"{loaded.name} is in {out}."

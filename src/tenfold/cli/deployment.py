@@ -110,6 +110,7 @@ def _model_file(place: Path) -> Path:
         for folder in (place / "export", place):  # A run, or a bundle.
             if (folder / name).exists():
                 return folder / name
+    open_run(place)  # Which says what is no run.
     raise TenfoldError(f"{place} was not exported yet; run `tenfold export {place}` first.")
 
 

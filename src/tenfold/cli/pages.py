@@ -32,13 +32,13 @@ def write_page(
     if is_alone and data is not None and not (first / "recipe.json").exists():
         raise TenfoldError(f"{first} is no run, whose images --data could name; leave it out.")
     if is_alone and (first / "study.json").exists():
-        from tenfold.reporting.study.page import write_study_page
+        from tenfold.reporting.study import write_study_page
         from tenfold.studies.analysis import summarise_study
 
         summarise_study(first)  # Runs may have been added since, or the study cut short.
         return show_page(output, write_study_page(first, out))
     if is_alone and (first / "search.json").exists():
-        from tenfold.reporting.search.page import write_search_page
+        from tenfold.reporting.search import write_search_page
 
         return show_page(output, write_search_page(first, out))
     from tenfold.reporting.galleries import load_dataset
@@ -156,7 +156,7 @@ def _audit_run(
 def explain(
     output: Output,
     run: cli.RunArgument,
-    pictures: Annotated[
+    images: Annotated[
         list[str] | None,
         "Files, folders, or ids of the measured split such as test/17; the ones most worth a look "
         "where none is named.",
@@ -168,27 +168,27 @@ def explain(
 ) -> None:
     """Show where a run looked on images, and which training images are most like them."""
     folder = RunFolder(run)
-    _require_images(folder, pictures or [])
+    _require_images(folder, images or [])
 
     from tenfold.audit.explanation import explain_pictures, explanation, write_explanation
     from tenfold.audit.subject import Subject
 
     with cli.computing(output, threads) as progress:
         subject = Subject(folder, seed=0, progress=progress, data=data)
-        found = explain_pictures(subject, pictures) if pictures else explanation(subject)
-    if not pictures or any(image.true for image in found.pictures):
+        found = explain_pictures(subject, images) if images else explanation(subject)
+    if not images or any(image.true for image in found.pictures):
         with folder.writer():
             subject.record_use("tenfold explain")
     page = write_explanation(run, found, out or run / "explanation.html")
     for image in found.pictures:
-        output.record("picture", **image.to_dict())
+        output.record("image", **image.to_dict())
     shown = f"{page} shows {counted(len(found.pictures), 'image')}."
     cli.announce(output, "page", shown, path=str(page))
 
 
 def _require_images(run: RunFolder, wanted: Sequence[str]) -> None:
     """Raise TenfoldError for what is neither a path nor an id that the run has predicted."""
-    from tenfold.data.image_sources import find_pictures
+    from tenfold.data.image_sources import find_images
     from tenfold.evaluation.predictions import load_predictions
 
     split = next((s for s in ("test", "validation") if run.predictions(s).exists()), None)
@@ -196,4 +196,4 @@ def _require_images(run: RunFolder, wanted: Sequence[str]) -> None:
         return  # Only the images themselves tell which ids there are.
     ids = set(load_predictions(run.predictions(split)).ids.tolist())
     is_id = re.compile(r"(train|validation|test)/-?\d+").fullmatch
-    find_pictures(name for name in wanted if name not in ids and not is_id(name))
+    find_images(name for name in wanted if name not in ids and not is_id(name))

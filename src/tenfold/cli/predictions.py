@@ -214,6 +214,8 @@ def _predict_images(output: Output, run: Path, places: list[str], task: Task) ->
         progress = bars if csv is not None or output.style == "rich" else None
         found = predict_parts(loaded.model, parts, top=top, progress=progress, **loaded.options())
         predictions = [prediction for _, some in found for prediction in some]
+    if not predictions:
+        raise TenfoldError(f"There are no images in {', '.join(places)}; check the path.")
     sound = [prediction for prediction in predictions if prediction.error is None]
     num_broken = len(predictions) - len(sound)
     for prediction in predictions:

@@ -1,8 +1,8 @@
 """How the command line shows things: tables and bars on a terminal, lines in a pipe, or JSON."""
 
+import functools
 import json
 import logging
-import math
 import os
 import sys
 import time
@@ -43,7 +43,6 @@ class Output:
 
     def __init__(self, *, as_json: bool = False, logs: bool = True) -> None:
         self.style: Style = "json" if as_json else "rich" if sys.stdout.isatty() else "plain"
-        self._console: Console | None = None
         if not logs:
             return
         logger = logging.getLogger("tenfold")
@@ -51,21 +50,17 @@ class Output:
         logger.setLevel(logging.INFO)
         logger.propagate = False
 
-    @property
+    @functools.cached_property
     def console(self) -> "Console":
         """The terminal; made when first asked for, since Rich takes time to import."""
-        if self._console is None:
-            from rich.console import Console
+        from rich.console import Console
 
-            self._console = Console(highlight=False)
-        return self._console
+        return Console(highlight=False, markup=False, emoji=False)
 
     def say(self, text: str, *, bold: bool = False, passing: bool = False) -> None:
         """A line for people; nothing in JSON. passing: until the next, where that can be shown."""
         if self.style == "rich":
-            from rich.text import Text
-
-            self.console.print(Text(text, style="bold" if bold else ""))
+            self.console.print(text, style="bold" if bold else "")
         elif self.style == "plain":
             print(text, flush=True)
 
@@ -73,18 +68,16 @@ class Output:
         """A line that nobody should miss; on standard error unless on a terminal."""
         if self.style == "rich":
             from rich.panel import Panel
-            from rich.text import Text
 
-            self.console.print(Panel(Text(text), border_style="yellow"))
+            self.console.print(Panel(text, border_style="yellow"))
         else:
             print(f"*** {text}", file=sys.stderr, flush=True)
 
     def record(self, event: str, **values: Any) -> None:
         """An object for machines; nothing in the other styles."""
         if self.style == "json":
-            print(
-                json.dumps({"event": event, **values}), flush=True, file=json_stream or sys.stdout
-            )
+            line = json.dumps({"event": event, **values})
+            print(line, flush=True, file=json_stream or sys.stdout)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows of text under headings; columns of numbers are aligned to the right.
@@ -96,23 +89,18 @@ class Output:
         numeric = [bool(whole) and all(map(_looks_numeric, column)) for column in cells]
         if self.style == "rich":
             from rich.table import Table
-            from rich.text import Text
 
             table = Table(title=title, title_justify="left")
             for column, is_numeric in zip(columns, numeric, strict=True):
                 table.add_column(column, justify="right" if is_numeric else "left")
             for row in rows:
-                if len(row) < len(columns):
+                is_heading = len(row) < len(columns)
+                if is_heading:
                     table.add_section()
-                    table.add_row(Text(row[0], style="bold"))
-                else:
-                    table.add_row(*(Text(cell) for cell in row))
+                table.add_row(*row, style="bold" if is_heading else "")
             self.console.print(table)
         elif self.style == "plain":
-            widths = [
-                max(map(len, (column, *found)))
-                for column, found in zip(columns, cells, strict=True)
-            ]
+            widths = [max(map(len, each)) for each in zip(columns, *whole, strict=True)]
             print(title)
             for row in (columns, *rows):
                 if len(row) < len(columns):
@@ -154,16 +142,12 @@ class _LogHandler(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message, is_warning = record.getMessage(), record.levelno >= logging.WARNING
         self._output.record(record.levelname.lower(), message=message)
         if self._output.style == "rich":
-            from rich.text import Text
-
-            style = "yellow" if record.levelno >= logging.WARNING else "dim"
-            self._output.console.print(Text(message, style=style))
+            self._output.console.print(message, style="yellow" if is_warning else "dim")
         elif self._output.style == "plain":
-            prefix = "warning: " if record.levelno >= logging.WARNING else ""
-            print(prefix + message, file=sys.stderr, flush=True)
+            print("warning: " * is_warning + message, file=sys.stderr, flush=True)
 
 
 class Bars:
@@ -173,16 +157,16 @@ class Bars:
         from rich import progress
         from rich.table import Column
 
-        def column(width: int = 0) -> Column:
-            """Where the terminal is narrow, a column keeps so many characters."""
-            return Column(no_wrap=True, min_width=width)
-
+        # Where the terminal is narrow, a column keeps so many characters.
+        column = functools.partial(Column, no_wrap=True)
         time_column = progress.TimeElapsedColumn if with_elapsed else progress.TimeRemainingColumn
         self.live = progress.Progress(
-            progress.TextColumn("{task.description}", markup=False, table_column=column(16)),
-            progress.BarColumn(bar_width=10, table_column=column(4)),
-            progress.TextColumn("{task.fields[count]}", table_column=column(14)),
-            time_column(table_column=column(7)),
+            progress.TextColumn(
+                "{task.description}", markup=False, table_column=column(min_width=16)
+            ),
+            progress.BarColumn(bar_width=10, table_column=column(min_width=4)),
+            progress.TextColumn("{task.fields[count]}", table_column=column(min_width=14)),
+            time_column(table_column=column(min_width=7)),
             progress.TextColumn("{task.fields[note]}", markup=False, table_column=column()),
             console=console,
             transient=True,
@@ -231,30 +215,10 @@ class Lines:
         self._output.say(f"{label}: {share}", passing=True)
         self._output.record("progress", label=label, done=done, total=total)
 
-    def show(self, label: str, **values: Any) -> None:
-        """Nothing: there are no bars here."""
+    def show(self, *label: str, **values: Any) -> None:
+        """Nothing: there are no bars here to show or to end."""
 
-    def end(self, label: str) -> None:
-        """Nothing."""
-
-
-class _TimeLeft:
-    """Time until the end of the run or of its stage, from the pace of this session."""
-
-    def __init__(self, plan: "Plan") -> None:
-        self._total = plan.epochs * plan.steps_per_epoch
-        self._first = plan.resumed_step
-        self._steps_per_epoch = plan.steps_per_epoch
-        self._limit = plan.seconds_left if plan.seconds_left is not None else math.inf
-        self._started = time.monotonic()
-        self._words = "left" if plan.is_last else "left of this stage"
-
-    def after(self, *, epoch: int, step: int) -> str:
-        done = (epoch - 1) * self._steps_per_epoch + step
-        worked = time.monotonic() - self._started
-        pace = worked / max(done - self._first, 1)
-        seconds = min(pace * (self._total - done), max(self._limit - worked, 0.0))
-        return f"{duration(seconds)} {self._words}"
+    end = show
 
 
 def _describe_plan(plan: "Plan") -> str:
@@ -271,7 +235,7 @@ def _describe_plan(plan: "Plan") -> str:
     learns = "" if plan.trains == "all" else f" that learn ({plan.trains})"
     return (
         f"{plan.recipe}: {plan.model} with {plan.num_parameters:,} parameters{learns}, "
-        f"{plan.num_train:,} training and {counted(plan.num_validation, 'validation picture')}, "
+        f"{plan.num_train:,} training and {counted(plan.num_validation, 'validation image')}, "
         f"{epochs} on {plan.device} with {counted(plan.threads, 'thread')}{ranks}{needs}{resumed}"
     )
 
@@ -282,17 +246,13 @@ def _which_epoch(epoch: int, plan: "Plan") -> str:
 
 
 def _describe_epoch(metrics: dict[str, Any], timings: dict[str, Any], plan: "Plan") -> str:
-    parts = [
-        _which_epoch(metrics["epoch"], plan),
-        f"train loss {metrics['train_loss']:.3f}",
-        f"train accuracy {percent(metrics['train_accuracy'])}",
-    ]
-    if metrics["validation_accuracy"] is not None:
-        parts.append(f"validation loss {metrics['validation_loss']:.3f}")
-        parts.append(f"validation accuracy {percent(metrics['validation_accuracy'])}")
+    parts = [_which_epoch(metrics["epoch"], plan)]
+    for split in ("train", "validation"):
+        if (accuracy := metrics[f"{split}_accuracy"]) is not None:
+            parts.append(f"{split} loss {metrics[f'{split}_loss']:.3f}")
+            parts.append(f"{split} accuracy {percent(accuracy)}")
     parts.append(f"{timings['images_per_second']:,.0f} images/s")
-    parts.append(f"{duration(timings['training_seconds'])} of training")
-    return "  ".join(parts)
+    return "  ".join([*parts, f"{duration(timings['training_seconds'])} of training"])
 
 
 class _Training:
@@ -313,7 +273,7 @@ class _Training:
         self._progress(label, done, total)
 
     def started(self, plan: "Plan") -> None:
-        self._plan, self._left = plan, _TimeLeft(plan)
+        self._plan, self._began = plan, time.monotonic()
         self._output.record("started", **asdict(plan))
         self._output.say(_describe_plan(plan), bold=True)
         epochs, steps = divmod(plan.resumed_step, plan.steps_per_epoch)
@@ -327,7 +287,7 @@ class _Training:
         if self._is_driven:
             values = {"loss": loss, "images_per_second": images_per_second}
             self._output.record("step", epoch=epoch, step=step, **values)
-        left, total = self._left.after(epoch=epoch, step=step), self._plan.steps_per_epoch
+        left, total = self._time_left(epoch, step), self._plan.steps_per_epoch
         note = f"loss {loss:.3f}  {images_per_second:,.0f} images/s  {left}"
         if self._progress.live:
             self._progress.show("steps", done=step, total=total, note=note)
@@ -338,7 +298,7 @@ class _Training:
     def epoch_ended(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
         self._last = time.monotonic()
         epoch, accuracy = metrics["epoch"], metrics["validation_accuracy"]
-        left = self._left.after(epoch=epoch, step=self._plan.steps_per_epoch)
+        left = self._time_left(epoch, self._plan.steps_per_epoch)
         self._output.record("epoch", **{**timings, **metrics})
         self._output.say(f"{_describe_epoch(metrics, timings, self._plan)}  {left}")
         note = f"validation accuracy {percent(accuracy)}" if accuracy is not None else ""
@@ -352,6 +312,16 @@ class _Training:
         if reason != "finished":
             what = "Training" if self._plan.is_last else "This stage"
             self._output.say(f"{what} ended by {reason}.")
+
+    def _time_left(self, epoch: int, step: int) -> str:
+        """Until the end of the run or of its stage, by the pace of this session."""
+        plan, worked = self._plan, time.monotonic() - self._began
+        done = (epoch - 1) * plan.steps_per_epoch + step
+        pace = worked / max(done - plan.resumed_step, 1)
+        seconds = pace * (plan.epochs * plan.steps_per_epoch - done)
+        if plan.seconds_left is not None:
+            seconds = min(seconds, max(plan.seconds_left - worked, 0.0))
+        return f"{duration(seconds)} left{'' if plan.is_last else ' of this stage'}"
 
     def _show_epochs(self, done: int, note: str = "") -> None:
         total = self._plan.epochs if self._plan.seconds_left is None else None
@@ -386,8 +356,15 @@ class NotebookOutput(Output):
         lines = Lines(self)
         training = _Training(self, lines)
         lines.seconds = training.step_seconds = 1.0
-        yield training
+        try:
+            yield training
+        finally:
+            if self._passes:
+                self._lines.pop()
+                self._passes = False
+                self._handle.update(self)
 
     def _repr_html_(self) -> str:
         first, others = self._lines[:1], self._lines[1:][-self.NUM_LINES :]
-        return f"<pre>{escape(chr(10).join([*first, *others]))}</pre>"
+        text = escape(chr(10).join([*first, *others]))
+        return f'<pre style="word-break: normal">{text}</pre>'  # Jupyter breaks words elsewhere.

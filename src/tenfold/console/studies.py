@@ -121,7 +121,6 @@ class StudyDisplay:
         self._num_failed = 0
 
     def study_started(self, trials: Sequence["Trial"], to_train: Sequence["Trial"]) -> None:
-        """See StudyReporter."""
         total, num_left = len(trials), len(to_train)
         self._numbers = {trial.trial: number for number, trial in enumerate(trials, start=1)}
         num_epochs, to_do = (
@@ -137,18 +136,15 @@ class StudyDisplay:
         self._update()
 
     def trial_started(self, trial: "Trial") -> None:
-        """See StudyReporter."""
-        name, number, total = trial.trial, self._numbers[trial.trial], len(self._numbers)
-        self._began[name] = time.monotonic()
-        variant = trial.variant
-        self._output.record("training", trial=name, variant=variant, number=number, total=total)
+        self._began[trial.trial] = time.monotonic()
+        place = {"number": self._numbers[trial.trial], "total": len(self._numbers)}
+        self._output.record("training", trial=trial.trial, variant=trial.variant, **place)
         if self._bars.live is None:
             self._output.say(self._describe(trial))
         epochs = trial.loaded.training.epochs
         self._bars.show(trial.title, done=0, total=epochs, note="starting")
 
     def trial_told(self, trial: "Trial", event: Mapping[str, Any]) -> None:
-        """See StudyReporter."""
         name, title, kind = trial.trial, trial.title, event["event"]
         done = self._epochs.take(name, event)
         if kind in ("started", "epoch", "ended"):
@@ -166,7 +162,6 @@ class StudyDisplay:
             )
 
     def trial_ended(self, trial: "Trial", record: "Record") -> None:
-        """See StudyReporter."""
         seconds = time.monotonic() - self._began[trial.trial]
         self._epochs.end(trial.trial, trial.loaded.training.epochs)
         self._num_left -= 1
@@ -185,16 +180,14 @@ class StudyDisplay:
         self._update()
 
     def _describe(self, trial: "Trial") -> str:
-        """The trial among all of them."""
         return f"Run {self._numbers[trial.trial]} of {len(self._numbers)}: {trial.title}"
 
     def _update(self) -> None:
         """Bring the bar of the whole study up to date."""
         total = len(self._numbers)
         failed = f", {self._num_failed} failed" if self._num_failed else ""
-        note = (
-            f"{self._epochs.describe_left()}, {total - self._num_left} of {total} runs done{failed}"
-        )
+        done = f"{total - self._num_left} of {total} runs done{failed}"
+        note = f"{self._epochs.describe_left()}, {done}"
         self._bars.show("study", done=self._epochs.done, total=self._epochs.total, note=note)
 
 

@@ -1,13 +1,14 @@
 """Results in a few lines: runs, metrics, studies and data sets, in every style of output."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tenfold.console.output import Output
 from tenfold.errors import counted
 from tenfold.formatting import duration, interval, percent, power
 
 if TYPE_CHECKING:
+    from tenfold.data import Dataset
     from tenfold.results.runs import Ends, Metrics, OperatingPoint
     from tenfold.results.studies import Point, StudySummary, VariantSummary
 
@@ -36,7 +37,7 @@ def show_metrics(output: Output, split: str, metrics: "Metrics") -> None:
     """The accuracy on a split, with its interval."""
     low, high = metrics.accuracy_interval
     output.say(
-        f"{split}: {percent(metrics.accuracy, 2)} of {counted(metrics.num_images, 'picture')} "
+        f"{split}: {percent(metrics.accuracy, 2)} of {counted(metrics.num_images, 'image')} "
         f"right (95 % interval {percent(low)} to {percent(high)}), loss {metrics.loss:.3f}",
         bold=split == "test",
     )
@@ -62,11 +63,9 @@ def show_classes(output: Output, split: str, metrics: "Metrics") -> None:
             f"{split}: macro F1 {percent(metrics.macro_f1)}, balanced accuracy "
             f"{percent(metrics.balanced_accuracy)}"
         )
-    shown = sorted(
-        (row for row in metrics.per_class if row.auc is not None), key=lambda row: row.auc or 0.0
-    )
-    left_out = len(shown) - MAX_CLASSES
-    names = {row.name for row in shown[:MAX_CLASSES]}
+    known = [row for row in metrics.per_class if row.auc is not None]
+    left_out = len(known) - MAX_CLASSES
+    names = {row.name for row in sorted(known, key=lambda row: row.auc or 0.0)[:MAX_CLASSES]}
     rows = [
         [
             row.name,
@@ -76,7 +75,7 @@ def show_classes(output: Output, split: str, metrics: "Metrics") -> None:
             with_interval(row.auc, row.auc_interval, as_share=False),
             f"{row.average_precision:.3f}",
         ]
-        for row in metrics.per_class
+        for row in known
         if row.name in names
     ]
     if rows:
@@ -121,18 +120,10 @@ def show_comparison(output: Output, runs: list[Path]) -> None:
     for run in runs:
         result = read_result(run / "result.json")
         output.record("result", run=str(run), **result.to_dict())
-        test = result.splits["test"]
-        low, high = test.accuracy_interval
-        rows.append(
-            [
-                result.model.name,
-                percent(test.accuracy),
-                f"{percent(low)} to {percent(high)}",
-                f"{result.model.num_parameters:,}",
-                duration(result.training.training_seconds or 0.0),
-                str(run),
-            ]
-        )
+        test, seconds = result.splits["test"], result.training.training_seconds or 0.0
+        accuracy = [percent(test.accuracy), interval(*test.accuracy_interval)]
+        parameters = f"{result.model.num_parameters:,}"
+        rows.append([result.model.name, *accuracy, parameters, duration(seconds), str(run)])
     columns = ["model", "test accuracy", "95 % interval", "parameters", "training", "run"]
     output.table("Comparison", columns, rows)
 
@@ -142,20 +133,23 @@ def show_study(output: Output, summary: "StudySummary") -> None:
 
     Of a variant with milestones, those that there is a published result for are shown.
     """
-    from tenfold.reporting.study import story
+    from tenfold.reporting import story
 
     output.record("summary", **summary.to_dict())
-    rows = []
-    for variant in summary.variants:
-        shown = [point for point in variant.points if point.is_end or point.published]
-        rows += [_study_row(variant, point) for point in shown]
-    columns = [name.replace("accuracy", f"{summary.split} accuracy") for name in _STUDY_COLUMNS]
-    if all(row[-1] == "-" for row in rows):
-        columns, rows = columns[:-2], [row[:-2] for row in rows]
+    columns = ["variant", "epochs", "runs", f"{summary.split} accuracy", "95 % interval", "time"]
+    rows = [
+        _study_row(variant, point)
+        for variant in summary.variants
+        for point in variant.points
+        if point.is_end or point.published
+    ]
+    if summary.published:
+        columns += ["published", "verdict"]
     planned, finished = summary.planned, summary.finished
     lost = f", {summary.failed} failed" if summary.failed else ""
     missing = f" (cut short: {finished} of {counted(planned, 'run')} finished{lost})"
-    output.table(summary.title + (missing if finished < planned else ""), columns, rows)
+    title = summary.title + (missing if finished < planned else "")
+    output.table(title, columns, [row[: len(columns)] for row in rows])
     gaps = (*story.missing_parts(summary), *story.failures(summary))
     sentences = [comparison.sentence for comparison in summary.comparisons]
     for said in (*gaps, *summary.findings, story.not_reproduced(summary), *sentences):
@@ -163,60 +157,46 @@ def show_study(output: Output, summary: "StudySummary") -> None:
             output.say(said)
 
 
-_STUDY_COLUMNS = (
-    "variant", "epochs", "runs", "accuracy", "95 % interval", "time", "published", "verdict",
-)  # fmt: skip
-
-
 def _study_row(variant: "VariantSummary", point: "Point") -> list[str]:
     """What a variant reached at a milestone or at the end."""
     from tenfold.results.studies import VERDICTS
 
     found, published, seconds = point.ours, point.published, variant.training_seconds
-    training_mode = point.training_mode
-    also = f", in training mode {percent(training_mode.mean, 2)}" if training_mode else ""
+    mode = point.training_mode
+    also = f", in training mode {percent(mode.mean, 2)}" if mode else ""
     return [
         variant.label,
         str(point.epoch),
         f"{len(variant.seeds)} of {variant.planned_seeds}",
         percent(found.mean, 2) + also if found else "-",
-        f"{100 * found.low:.1f} to {percent(found.high)}" if found else "-",
+        interval(found.low, found.high) if found else "-",
         duration(seconds.mean) if seconds and point.is_end else "-",
         percent(published.accuracy, 2) if published else "-",
         VERDICTS[point.verdict] if point.verdict else "-",
     ]
 
 
-def show_dataset(output: Output, dataset: Any) -> None:
+def show_dataset(output: Output, dataset: "Dataset") -> None:
     """Splits, classes, checksums and notes of a data set."""
+    import numpy as np
+
     height, width = dataset.train.size
-    splits = {name: len(images) for name, images in dataset.splits().items()}
+    splits, names = dataset.splits(), dataset.class_names
     output.record(
         "dataset",
         name=dataset.name,
         source=dataset.source,
-        class_names=list(dataset.class_names),
+        class_names=list(names),
         image_size=[height, width],
-        splits=splits,
+        splits={name: len(images) for name, images in splits.items()},
         checksums=dict(dataset.checksums),
         notes=list(dataset.notes),
     )
     output.say(f"{dataset.name}: {height}x{width} pixels, from {dataset.source}", bold=True)
-    import numpy as np
-
-    counts = {
-        name: np.bincount(images.labels, minlength=len(dataset.class_names))
-        for name, images in dataset.splits().items()
-    }
-    output.table(
-        "Pictures by class",
-        ["class", *counts],
-        [
-            [name, *(f"{count[index]:,}" for count in counts.values())]
-            for index, name in enumerate(dataset.class_names)
-        ]
-        + [["all", *(f"{number:,}" for number in splits.values())]],
-    )
+    counts = [np.bincount(images.labels, minlength=len(names)) for images in splits.values()]
+    rows = [*zip(names, *counts, strict=True), ("all", *(count.sum() for count in counts))]
+    cells = [[name, *(f"{number:,}" for number in numbers)] for name, *numbers in rows]
+    output.table("Images by class", ["class", *splits], cells)
     for name, checksum in dataset.checksums.items():
         output.say(f"SHA-256 of {name}: {checksum}")
     for note in dataset.notes:

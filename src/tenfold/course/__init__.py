@@ -20,11 +20,22 @@ NUM_TRAIN, NUM_TEST, COLUMNS = 150, 50, 50
 """Images of each class in each split; images in a row of the mosaic."""
 
 
+class WrongSolutionError(AssertionError):
+    """What is wrong with a solution; a notebook shows no more of it than that.
+
+    The trace would lead through the test, which gives the solution away.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 def check(exercise: str, function: Callable[..., Any]) -> str:
     """Test your solution of an exercise; the sentence that it is right.
 
-    Raises AssertionError, which says what is wrong and often why, and TenfoldError for an exercise
-    that doesn't exist. Where `tenfold course` keeps the progress, it is written down.
+    Raises AssertionError, which says what is wrong and often why, what the function raises, and
+    TenfoldError for an exercise that doesn't exist. Where `tenfold course` keeps the progress, it
+    is written down.
 
     >>> import numpy as np
     >>> check("accuracy", lambda predicted, labels: np.mean(predicted == labels))
@@ -33,7 +44,11 @@ def check(exercise: str, function: Callable[..., Any]) -> str:
     from tenfold.course.exercises import find_exercise
     from tenfold.course.notebooks import note_solved
 
-    find_exercise(exercise)(function)
+    test = find_exercise(exercise)
+    try:
+        test(function)
+    except AssertionError as error:
+        raise WrongSolutionError(*error.args) from None
     note_solved(exercise)
     return f"{exercise}: right."
 
@@ -43,7 +58,8 @@ def load_images() -> "Dataset":
 
     Of each class the first 150 of CIFAR-10's training split and the first 50 of its test split, in
     its order, without loss (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images",
-    2009). Raises TenfoldError where the course's folder is missing.
+    2009). In the reduced form of the course 500 to train on. Raises TenfoldError where the course's
+    folder is missing.
 
     >>> {split: len(images) for split, images in load_images().splits().items()}
     {'train': 1500, 'test': 500}
@@ -59,7 +75,8 @@ def load_images() -> "Dataset":
     tiles = table.reshape(-1, 32, COLUMNS, 32, 3).swapaxes(1, 2)
     by_class = tiles.reshape(len(CLASS_NAMES), NUM_TRAIN + NUM_TEST, 32, 32, 3)
     splits = {}
-    for split, chosen in (("train", slice(0, NUM_TRAIN)), ("test", slice(NUM_TRAIN, None))):
+    num_train = reduced(NUM_TRAIN, NUM_TRAIN // 3)
+    for split, chosen in (("train", slice(0, num_train)), ("test", slice(NUM_TRAIN, None))):
         pixels = np.ascontiguousarray(by_class[:, chosen]).reshape(-1, 32, 32, 3)
         labels = np.repeat(np.arange(len(CLASS_NAMES)), len(pixels) // len(CLASS_NAMES))
         splits[split] = Images(pixels, labels, CLASS_NAMES, numbered_ids(split, len(pixels)))

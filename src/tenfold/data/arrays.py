@@ -1,10 +1,10 @@
 """Data sets of arrays: in one npz file, or in memory.
 
-tenfold writes, for each split, `train_images`, `train_labels`, `train_ids` and, where images were
-resized, `train_original_sizes`; and `class_names`. It also reads the names that others use: `val`
-for the validation split, `x_train` and `y_train`, and for a single split `images` or `x`, `labels`
-or `y`; and grey images, `(N, H, W)` or `(N, H, W, 1)`. Without `class_names` each number that
-occurs among the labels is a class.
+tenfold writes, for each split, `train_images`, `train_labels`, `train_ids`, and where there are
+some, `train_groups` and `train_original_sizes`; and `class_names`. It also reads the names that
+others use: `val` for the validation split, `x_train` and `y_train`, and for a single split `images`
+or `x`, `labels` or `y`; and grey images, `(N, H, W)` or `(N, H, W, 1)`. Without `class_names` each
+number that occurs among the labels is a class.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.images import Dataset, Images, Settings, numbered_ids
-from tenfold.data.tables import as_text, names_declared, number_labels
-from tenfold.errors import TenfoldError
+from tenfold.data.tables import as_text, names_declared, number_labels, require_classes
+from tenfold.errors import TenfoldError, counted
 from tenfold.files import DAMAGED
 from tenfold.progress import Progress
 
@@ -94,33 +94,42 @@ def from_arrays(
     `(N, 3, H, W)` uint8, and labels `(N,)`, which are indices into class_names where these are
     given, otherwise whole numbers or names.
 
-    place, keys: what messages call where they are and what they are. more: `train_ids` and
-    `train_original_sizes` and so on. Raises TenfoldError where they don't fit together, and where
+    place, keys: what messages call where they are and what they are. more: `train_ids`,
+    `train_groups` and so on. Raises TenfoldError where they don't fit together, and where
     a label has no class name.
     """
     keys = keys or {split: (f"{split} images", f"{split} labels") for split in parts}
     more = more or {}
-    names, labels, notes = number_labels(
+    names, numbered, notes = number_labels(
         {split: np.atleast_1d(own).tolist() for split, (_, own) in parts.items()},
         declared=None if class_names is None else names_declared(class_names, place),
         place=place,
         where=lambda split, position: f"{place}: {keys[split][1]}[{position}]",
     )
     splits = {}
-    for split, own in labels.items():
+    for split, labels in numbered.items():
         pixels = _pixels(np.asarray(parts[split][0]), f"{place}: {keys[split][0]}")
-        ids = more.get(f"{split}_ids", numbered_ids(split, len(pixels)))
-        if not len(pixels) == len(own) == len(ids) or ids.ndim != 1:
-            raise TenfoldError(
-                f"{place}: the {split} split has {len(pixels)} images, {len(own)} labels and "
-                f"{len(ids)} ids; they must be as many."
-            )
-        texts = np.array([as_text(each, place) for each in ids.tolist()], dtype=np.str_)
-        splits[split] = Images(pixels, own, names, texts, more.get(f"{split}_original_sizes"))
+        num, kinds = len(pixels), ("ids", "groups", "original_sizes")
+        own: dict[str, Any] = {"labels": labels, "ids": numbered_ids(split, num)}
+        own |= {kind: more[f"{split}_{kind}"] for kind in kinds if f"{split}_{kind}" in more}
+        for kind, values in own.items():
+            if values.shape != ((num, 2) if kind == "original_sizes" else (num,)):
+                raise TenfoldError(
+                    f"{place}: the {split} split has {counted(num, 'image')} and {kind} of shape "
+                    f"{values.shape}; they must be as many."
+                )
+        texts = {kind: _texts(own[kind], place) for kind in ("ids", "groups") if kind in own}
+        sizes = own.get("original_sizes")
+        splits[split] = Images(pixels, labels, names, original_sizes=sizes, **texts)
+    require_classes(names, place)
     if "train" not in splits:
         raise TenfoldError(f"{place} holds no training images with labels; label them.")
     said = [as_text(each, place) for each in more.get(NOTES, np.array([])).ravel().tolist()]
     return Dataset.of(name, splits, source, notes=(*said, *notes))
+
+
+def _texts(values: NDArray[Any], place: str | Path) -> NDArray[np.str_]:
+    return np.array([as_text(each, place) for each in values.tolist()], dtype=np.str_)
 
 
 def _pixels(pixels: NDArray[Any], what: str) -> NDArray[np.uint8]:

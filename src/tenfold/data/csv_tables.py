@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tenfold.data.folders import PictureFile, folder_within, picture_files
+from tenfold.data.folders import ImageFile, folder_within, image_files
 from tenfold.data.tables import GROUP_COLUMNS, Row, Table, printable, split_named
 from tenfold.errors import TenfoldError, counted
 
@@ -54,7 +54,7 @@ def csv_folder_table(path: Path) -> Table:
     column `original_id`, otherwise the split and the column `id`, as in `train/1`, or the file
     names of a `labels.csv`. Raises TenfoldError with file and line for whatever is wrong there."""
     root, tables = tables_at(path)
-    files = list(picture_files(root))
+    files = list(image_files(root))
     finder = _Finder(root, files, single=None in tables)
     found = [
         pair
@@ -192,8 +192,8 @@ def read_lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         for values in filter(any, reader):
             if len(values) != len(header):
                 raise TenfoldError(
-                    f"{file} line {reader.line_num} has {len(values)} fields where the first line "
-                    f"has {len(header)}; mend the line."
+                    f"{file} line {reader.line_num} has {counted(len(values), 'field')} where the "
+                    f"first line has {len(header)}; mend the line."
                 )
             yield reader.line_num, dict(zip(reversed(header), reversed(values), strict=True))
     except csv.Error as error:
@@ -274,18 +274,18 @@ class _Finder:
     single: whether one table has the images of all splits.
     """
 
-    def __init__(self, root: Path, files: Sequence[PictureFile], *, single: bool) -> None:
+    def __init__(self, root: Path, files: Sequence[ImageFile], *, single: bool) -> None:
         self._single = single
         folders = sorted(inner.name for inner in root.iterdir() if inner.is_dir())
         self._folders = {split: name for name in folders if (split := split_named(name))}
         # By the end of the path, from the root's own name on, with and without suffix.
-        self._files: dict[str, list[PictureFile]] = defaultdict(list)
+        self._files: dict[str, list[ImageFile]] = defaultdict(list)
         for file in files:
             for path in {file.path, file.path.rpartition(".")[0]}:
                 for end in _ends(f"{root.name}/{path}"):
                     self._files[end.casefold()].append(file)
 
-    def find(self, name: str, split: str) -> list[PictureFile]:
+    def find(self, name: str, split: str) -> list[ImageFile]:
         """What a row of `split` may mean by `name`: none, one, or several.
 
         An absolute path counts by its end, for the folder may have moved; a file that is there
@@ -330,9 +330,7 @@ def _ends(path: str) -> list[str]:
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
-def _find_images(
-    rows: Sequence[LabelRow], finder: _Finder
-) -> Iterator[tuple[LabelRow, PictureFile]]:
+def _find_images(rows: Sequence[LabelRow], finder: _Finder) -> Iterator[tuple[LabelRow, ImageFile]]:
     """The rows of one table, called by the column that names images, and each one's file."""
     if not rows:
         return
@@ -357,7 +355,7 @@ def _find_images(
 
 
 def _column_of_images(
-    rows: Sequence[LabelRow], found: Mapping[str, Sequence[Sequence[PictureFile]]]
+    rows: Sequence[LabelRow], found: Mapping[str, Sequence[Sequence[ImageFile]]]
 ) -> str:
     """The column that names most files as they are called, failing that without their suffix."""
     merits = {}

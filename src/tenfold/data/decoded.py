@@ -28,10 +28,10 @@ from tenfold.data.cache_folder import cache_folder
 from tenfold.data.decoding import (
     RULES_VERSION,
     WHITE_LEVELS,
-    BrokenPictureError,
+    BrokenImageError,
     Window,
-    decode_picture,
-    measure_picture,
+    decode_image,
+    measure_image,
     resize_pixels,
     white_level_for,
 )
@@ -121,8 +121,8 @@ def _decode_some(
     found = Decoded(np.empty((len(sources), image_size, image_size, 3), dtype=np.uint8))
     for position, source in enumerate(sources):
         try:
-            image = decode_picture(source, image_size=image_size, window=window)
-        except BrokenPictureError as error:
+            image = decode_image(source, image_size=image_size, window=window)
+        except BrokenImageError as error:
             found.broken[position] = str(error)
             continue
         if are_alike and image.original_size != (image_size, image_size):
@@ -138,8 +138,8 @@ def _decode_some(
 def _measure_some(sources: Sequence[Source]) -> list[tuple[int, int]]:
     sizes = []
     for source in sources:
-        with contextlib.suppress(BrokenPictureError):  # Decoding will say so.
-            sizes.append(measure_picture(source))
+        with contextlib.suppress(BrokenImageError):  # Decoding will say so.
+            sizes.append(measure_image(source))
     return sizes
 
 

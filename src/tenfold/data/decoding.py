@@ -55,20 +55,20 @@ _TURNS = dict(zip((2, 3, 4, 5, 6, 7, 8), map(Image.Transpose, (0, 3, 1, 5, 4, 6,
 Window = tuple[float, ...]
 """The values that become black and white in files of more than eight bits; empty for none."""
 
-AnyPicture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 """A path, a file's content, a Pillow image, or pixels (H, W, 3): uint8, or floats in [0, 1]."""
 
 
-class BrokenPictureError(Exception):
+class BrokenImageError(Exception):
     """An image that can't be read; the text says why."""
 
 
-class TooLargePictureError(BrokenPictureError):
+class TooLargeImageError(BrokenImageError):
     """One that would take too much memory, by the pixels or the text that it announces."""
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class DecodedImage:
     """A decoded image: pixels `(H, W, 3)` uint8, RGB, C-contiguous; height and width before it was
     brought to size, upright; the greatest value of a file of sixteen bits, else 0; what tells the
     patient of a DICOM file from others, else empty."""
@@ -79,19 +79,19 @@ class Picture:
     group: str = ""
 
 
-def decode_picture(
+def decode_image(
     source: Path | str | bytes,
     *,
     image_size: int = 0,
     max_pixels: int = MAX_PIXELS,
     window: Window = (),
-) -> Picture:
+) -> DecodedImage:
     """The image in a file, or in a file's content, by the rules atop this file.
 
     image_size: height and width of the result; 0 leaves the image's own. max_pixels: that may be
     decoded; of a JPEG in one scan that is to become small, most need not be. window: of a file of
     more than eight bits; empty takes a DICOM file's own, and of others all sixteen. Raises
-    BrokenPictureError for an image that can't be read.
+    BrokenImageError for an image that can't be read.
     """
     with _decoding(), _open(source, window, max_pixels=max_pixels) as image:
         # Of several scans libjpeg holds all coefficients, however small the image is to become.
@@ -101,8 +101,8 @@ def decode_picture(
         return _decode(image, image_size, window, max_pixels=max_pixels)
 
 
-def measure_picture(source: Path | str | bytes) -> tuple[int, int]:
-    """An image's height and width as stored, from its header. Raises BrokenPictureError."""
+def measure_image(source: Path | str | bytes) -> tuple[int, int]:
+    """An image's height and width as stored, from its header. Raises BrokenImageError."""
     with _decoding(), _open(source, is_measured=True) as image:
         _require_few(image.size, MAX_PIXELS)
         return image.height, image.width
@@ -112,7 +112,7 @@ def count_scans(content: bytes, *, most: int) -> int:
     """How often a JPEG goes over all its pixels until it is complete; 0 of what is no JPEG.
 
     What follows the image's end does not count, such as the film that phones append to some. Above
-    `most` the count ends. Raises TooLargePictureError for more than `MOST_MARKERS`.
+    `most` the count ends. Raises TooLargeImageError for more than `MOST_MARKERS`.
     """
     if not content.startswith(b"\xff\xd8"):
         return 0
@@ -126,15 +126,15 @@ def count_scans(content: bytes, *, most: int) -> int:
         if marker == _JPEG_END:
             break
         if markers > MOST_MARKERS:
-            raise TooLargePictureError(f"has more than {MOST_MARKERS:,} markers")
+            raise TooLargeImageError(f"has more than {MOST_MARKERS:,} markers")
         if marker not in _JPEG_BARE:
             scans += marker == _JPEG_SCAN
             place += int.from_bytes(content[place : place + 2])
     return scans
 
 
-def prepare_picture(
-    picture: AnyPicture,
+def prepare_image(
+    image: AnyImage,
     *,
     size: tuple[int, int],
     max_pixels: int = MAX_PIXELS,
@@ -143,38 +143,38 @@ def prepare_picture(
     """An image as a model of height and width `size` sees it: (H, W, 3) uint8.
 
     One that has another size is brought to it, by the rules atop this file, where `size` is a
-    square. Raises BrokenPictureError where that can't be, and as `decode_picture`.
+    square. Raises BrokenImageError where that can't be, and as `decode_image`.
     """
     side = size[0] if size[0] == size[1] else 0
-    if isinstance(picture, str | bytes | os.PathLike):
-        source = picture if isinstance(picture, bytes) else Path(picture)
+    if isinstance(image, str | bytes | os.PathLike):
+        source = image if isinstance(image, bytes) else Path(image)
         options: dict[str, Any] = {"max_pixels": max_pixels, "window": window}
-        pixels = decode_picture(source, image_size=side, **options).pixels
-    elif isinstance(picture, Image.Image):
+        pixels = decode_image(source, image_size=side, **options).pixels
+    elif isinstance(image, Image.Image):
         with _decoding():
-            pixels = _decode(picture.copy(), side, window).pixels
+            pixels = _decode(image.copy(), side, window).pixels
     else:
-        pixels = require_pixels(picture)
+        pixels = require_pixels(image)
         if pixels.ndim != 3:
-            raise BrokenPictureError(f"has the shape {pixels.shape} where (H, W, 3) is expected")
+            raise BrokenImageError(f"has the shape {pixels.shape} where (H, W, 3) is expected")
     if side:
         [resized] = resize_pixels(pixels[None], image_size=side)
         return np.asarray(resized)
     if pixels.shape[:2] != size:
         (height, width), found = size, f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise BrokenPictureError(f"has {found} pixels where this model takes {width}x{height}")
+        raise BrokenImageError(f"has {found} pixels where this model takes {width}x{height}")
     return pixels
 
 
 def require_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Images (..., H, W, 3) as uint8: floats in [0, 1] times 255 and rounded, uint8 as it is.
 
-    Raises BrokenPictureError for anything else, whose range can't be known.
+    Raises BrokenImageError for anything else, whose range can't be known.
     """
     if not isinstance(pixels, np.ndarray) or pixels.ndim < 3 or pixels.shape[-1] != 3:
         found = getattr(pixels, "dtype", type(pixels).__name__)
         shape = f" of shape {pixels.shape}" if hasattr(pixels, "shape") else ""
-        raise BrokenPictureError(
+        raise BrokenImageError(
             f"is {found}{shape} where a path, a Pillow image or an array (H, W, 3) is expected"
         )
     if pixels.dtype == np.uint8:
@@ -182,7 +182,7 @@ def require_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels.dtype.kind == "f" and (not pixels.size or (pixels.min() >= 0 and pixels.max() <= 1)):
         return np.asarray(np.rint(pixels * 255), dtype=np.uint8)
     found = f" from {pixels.min()} to {pixels.max()}" if pixels.dtype.kind in "fiu" else ""
-    raise BrokenPictureError(
+    raise BrokenImageError(
         f"is an array of {pixels.dtype}{found} where uint8, or floats in [0, 1], are expected"
     )
 
@@ -204,27 +204,27 @@ def white_level_for(peak: int) -> int:
 
 @contextlib.contextmanager
 def _decoding() -> Iterator[None]:
-    """Make BrokenPictureError of all that decoders raise for damaged files, which has no bounds."""
+    """Make BrokenImageError of all that decoders raise for damaged files, which has no bounds."""
     try:
         yield
-    except BrokenPictureError:
+    except BrokenImageError:
         raise
     except UnidentifiedImageError as error:
-        raise BrokenPictureError("is no image of a kind that can be read") from error
+        raise BrokenImageError("is no image of a kind that can be read") from error
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror.lower()
         # "Too large" is what Pillow says of compressed text within a PNG.
         is_bomb = isinstance(error, Image.DecompressionBombError) or "too large" in reason.lower()
-        kind = TooLargePictureError if is_bomb else BrokenPictureError
+        kind = TooLargeImageError if is_bomb else BrokenImageError
         raise kind(reason or type(error).__name__) from error
 
 
 def _require_few(size: tuple[int, int], most: int) -> None:
     width, height = size
     if width * height > most:
-        raise TooLargePictureError(f"has {width}x{height} pixels where at most {most} are allowed")
+        raise TooLargeImageError(f"has {width}x{height} pixels where at most {most} are allowed")
 
 
 def _open(
@@ -240,13 +240,13 @@ def _open(
     except UnidentifiedImageError:
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
         if not content:
-            raise BrokenPictureError("is empty (0 bytes)") from None
+            raise BrokenImageError("is empty (0 bytes)") from None
         if content[128:132] != b"DICM":
             raise
     try:  # The file beside this one, in a bundle too.
         dicom = importlib.import_module(f"{__package__}.dicom" if __package__ else "dicom")
     except ImportError:
-        raise BrokenPictureError(
+        raise BrokenImageError(
             "is a DICOM file, which takes pydicom to read; pip install pydicom"
         ) from None
     dataset = dicom.parse(content)
@@ -263,7 +263,7 @@ def _open(
 
 def _decode(
     image: Image.Image, image_size: int, window: Window, *, max_pixels: int = MAX_PIXELS
-) -> Picture:
+) -> DecodedImage:
     width, height = image.size
     _require_few(image.size, MAX_PIXELS)
     if image_size:
@@ -287,7 +287,7 @@ def _decode(
         if orientation >= 5:
             width, height = height, width
     pixels = np.ascontiguousarray(upright, dtype=np.uint8)
-    return Picture(pixels, (height, width), peak, image.info.get(_GROUP, ""))
+    return DecodedImage(pixels, (height, width), peak, image.info.get(_GROUP, ""))
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -312,7 +312,7 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise BrokenPictureError("holds floating-point numbers, which have no agreed range")
+        raise BrokenImageError("holds floating-point numbers, which have no agreed range")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

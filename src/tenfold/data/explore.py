@@ -44,7 +44,7 @@ class SplitCounts:
     """
 
     name: str
-    num_pictures: int
+    num_images: int
     class_counts: tuple[int, ...]
     imbalance: float
     missing: tuple[str, ...]
@@ -60,7 +60,7 @@ class ClassLook:
     """
 
     name: str
-    num_pictures: int
+    num_images: int
     sample_indices: tuple[int, ...]
     sample_ids: tuple[str, ...]
     mean_image: NDArray[np.uint8]
@@ -72,8 +72,8 @@ class ClassLook:
         """Plain lists and numbers; the mean image as its bytes in base64, with its shape."""
         shares = self.histograms.round(6).tolist()
         return asdict(self) | {
-            "mean_rgb": self.mean_rgb if self.num_pictures else None,
-            "std_rgb": self.std_rgb if self.num_pictures else None,
+            "mean_rgb": self.mean_rgb if self.num_images else None,
+            "std_rgb": self.std_rgb if self.num_images else None,
             "histograms": dict(zip(("red", "green", "blue"), shares, strict=True)),
             "mean_image": {
                 "shape": self.mean_image.shape,
@@ -212,7 +212,7 @@ def _looks(images: Images, progress: Progress | None) -> Iterator[ClassLook]:
         std = np.sqrt(np.maximum(counts[label] @ values**2 / total - mean**2, 0))
         yield ClassLook(
             name=name,
-            num_pictures=len(own),
+            num_images=len(own),
             sample_indices=tuple(sample.tolist()),
             sample_ids=tuple(images.ids[sample].tolist()),
             mean_image=np.rint(sums[label] / max(1, len(own))).astype(np.uint8),

@@ -18,7 +18,7 @@ from tenfold.errors import TenfoldError, counted
 logger = logging.getLogger("tenfold")
 
 # Kinds that can't be read are among them, so that such files are reported and not passed over.
-PICTURE_SUFFIXES = (
+IMAGE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".gif", ".bmp", ".dib", ".webp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".jxl"),
     *(".dcm", ".dicom"),
@@ -28,7 +28,7 @@ _PLAIN_NAMES = frozenset({"train", "training", "val", "valid", "validation", "te
 """Names of splits that can be taken without a word."""
 
 
-class PictureFile(NamedTuple):
+class ImageFile(NamedTuple):
     """An image file. path: from a root folder on, with forward slashes; stamp: changes whenever
     the file does."""
 
@@ -36,13 +36,13 @@ class PictureFile(NamedTuple):
     stamp: str
 
 
-def picture_files(
+def image_files(
     root: Path,
     folder: str = "",
     *,
-    suffixes: tuple[str, ...] = PICTURE_SUFFIXES,
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
     ancestors: Sequence[tuple[int, int]] = (),
-) -> Iterator[PictureFile]:
+) -> Iterator[ImageFile]:
     """The image files in `folder` below `root` at any depth, by suffix, sorted by path. ancestors:
     the folders that it is in, by device and number."""
     status = (root / folder).stat()
@@ -53,7 +53,7 @@ def picture_files(
         path = f"{folder}/{entry.name}" if folder else entry.name
         if entry.is_dir():
             above = (*ancestors, identity)
-            yield from picture_files(root, path, suffixes=suffixes, ancestors=above)
+            yield from image_files(root, path, suffixes=suffixes, ancestors=above)
         elif entry.name.lower().endswith(suffixes):
             # One that is replaced may have the size and the time of the one before.
             try:
@@ -61,7 +61,7 @@ def picture_files(
                 stamp = f"{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"
             except OSError:  # A dangling link.
                 stamp = "-"
-            yield PictureFile(path, f"{path} {stamp}")
+            yield ImageFile(path, f"{path} {stamp}")
 
 
 def folder_within(path: Path) -> Path:
@@ -126,7 +126,7 @@ class _Split(NamedTuple):
     """folder: that class folders are in, empty for the root. files: the images in these."""
 
     folder: str
-    files: list[PictureFile]
+    files: list[ImageFile]
 
     def classes(self) -> list[str]:
         """Of each file."""
@@ -138,7 +138,7 @@ def _arrange(root: Path) -> tuple[dict[str, _Split], list[str], list[str]]:
     """The splits; what is left out; and which folders are taken for what, where their names alone
     don't say it. A folder that is called as a split is one if it holds class folders itself.
     Raises TenfoldError where it may be either."""
-    files = {name: list(picture_files(root, name)) for name in subfolders(root)}
+    files = {name: list(image_files(root, name)) for name in subfolders(root)}
     splits, notes, said, tops = dict[str, _Split](), list[str](), list[str](), dict[str, str]()
     for top in filter(split_named, files):
         split, found = str(split_named(top)), _split_in(root, top, files[top])
@@ -179,7 +179,7 @@ def _arrange(root: Path) -> tuple[dict[str, _Split], list[str], list[str]]:
     return splits, notes, said
 
 
-def _split_in(root: Path, top: str, files: Sequence[PictureFile]) -> _Split:
+def _split_in(root: Path, top: str, files: Sequence[ImageFile]) -> _Split:
     """The images in class folders of a split folder, or of one of its meaning alone in it."""
     folder, split = top, split_named(top)
     while len(inner := subfolders(root / folder)) == 1 and split_named(inner[0]) == split:
@@ -191,7 +191,7 @@ def _split_in(root: Path, top: str, files: Sequence[PictureFile]) -> _Split:
 
 def _classes_beside(
     root: Path,
-    files: Mapping[str, Sequence[PictureFile]],
+    files: Mapping[str, Sequence[ImageFile]],
     splits: Mapping[str, _Split],
     only_splits: bool,
 ) -> list[str]:
@@ -226,7 +226,7 @@ def _refuse_unclear(root: Path, folders: Sequence[str], beside: Sequence[str]) -
     )
 
 
-def _refuse_unknown_splits(root: Path, files: Mapping[str, Sequence[PictureFile]]) -> None:
+def _refuse_unknown_splits(root: Path, files: Mapping[str, Sequence[ImageFile]]) -> None:
     """Raise TenfoldError where each folder holds the same folders, or folders of splits alone."""
     inner = [
         {path[1] if len(path := file.path.split("/")) > 2 else "" for file in own}

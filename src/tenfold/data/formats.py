@@ -15,7 +15,7 @@ from tenfold.data.arrays import read_npz
 from tenfold.data.cifar import is_cifar, read_cifar
 from tenfold.data.csv_tables import csv_folder_table, find_tables, names_classes
 from tenfold.data.decoded import resize_dataset
-from tenfold.data.folders import class_folders, folder_within, image_folder_table, picture_files
+from tenfold.data.folders import class_folders, folder_within, image_files, image_folder_table
 from tenfold.data.images import Dataset, Settings, class_gaps, with_distinct_ids
 from tenfold.data.parquet import parquet_table
 from tenfold.data.tables import Table, decode_table
@@ -105,9 +105,9 @@ def _detect_folder(path: Path) -> str | None:
             return "csv"
         passed = ", ".join(file.name for file in tables)
         logger.info("In %s, %s names class folders and no images: passed over.", path, passed)
-    if any(picture_files(path, suffixes=(".parquet",))):
+    if any(image_files(path, suffixes=(".parquet",))):
         return "parquet"
-    if any("/" in file.path for file in picture_files(path)):  # looks no further than the first
+    if any("/" in file.path for file in image_files(path)):  # looks no further than the first
         return "images"
     return None
 

@@ -5,6 +5,7 @@ webdataset writes them. Of a part few images are in memory at once. Files are at
 addresses: `s3://`, `gs://`, `hf://` and whatever else fsspec knows.
 """
 
+import codecs
 import contextlib
 import itertools
 import os
@@ -19,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.archives import CarefulTarInfo
-from tenfold.data.decoding import BrokenPictureError, Window, prepare_picture
-from tenfold.data.folders import PICTURE_SUFFIXES, picture_files
+from tenfold.data.decoding import BrokenImageError, Window, prepare_image
+from tenfold.data.folders import IMAGE_SUFFIXES, image_files
 from tenfold.data.images import Source
 from tenfold.data.parquet import column_of, images_in, open_table, texts_in
 from tenfold.data.tables import printable
@@ -34,7 +35,7 @@ SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 # A store far away answers each in some 50 ms.
 _FETCHED_TOGETHER = 32
 
-_Source = Source | BrokenPictureError
+_Source = Source | BrokenImageError
 """An image's file, or why there is none."""
 
 
@@ -83,7 +84,7 @@ class Part:
             yield [name for name, _ in some], [source for _, source in some]
 
 
-def find_pictures(places: Iterable[str | os.PathLike[str]]) -> list[str]:
+def find_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     """The files that places hold, see `find_parts`, each once."""
     return list(dict.fromkeys(itertools.chain.from_iterable(map(_files_at, places))))
 
@@ -96,7 +97,7 @@ def find_parts(places: Iterable[str], *, size: int = PART_IMAGES) -> list[Part]:
     TenfoldError for a place where nothing of that is, or that can't be reached.
     """
     parts: list[Part] = []
-    for kind, group in itertools.groupby(find_pictures(places), key=_kind):
+    for kind, group in itertools.groupby(find_images(places), key=_kind):
         some = list(group)
         if kind == "image":
             parts += [Part(some[start : start + size]) for start in range(0, len(some), size)]
@@ -122,17 +123,17 @@ def prepare_some(
 ) -> tuple[NDArray[np.uint8], dict[int, str]]:
     """Images as a model sees them, without the broken ones, and why those are, by position.
 
-    task: the images, and size and window as `prepare_picture` takes them.
+    task: the images, and size and window as `prepare_image` takes them.
     """
     sources, size, window = task
     pixels = np.empty((len(sources), *size, 3), dtype=np.uint8)
     broken: dict[int, str] = {}
     for position, source in enumerate(sources):
         try:
-            if isinstance(source, BrokenPictureError):
+            if isinstance(source, BrokenImageError):
                 raise source
-            pixels[position - len(broken)] = prepare_picture(source, size=size, window=window)
-        except BrokenPictureError as error:
+            pixels[position - len(broken)] = prepare_image(source, size=size, window=window)
+        except BrokenImageError as error:
             broken[position] = str(error)
     return pixels[: len(sources) - len(broken)], broken
 
@@ -148,7 +149,8 @@ def _files_at(path: str | os.PathLike[str]) -> list[str]:
     place = os.fspath(path)
     if place.lower().endswith(LIST_SUFFIX):
         with _open(place) as file:
-            found = [line for line in (os.fsdecode(line).strip() for line in file) if line]
+            lines = file.read().removeprefix(codecs.BOM_UTF8).split(b"\n")
+        found = [line for line in (os.fsdecode(line).strip() for line in lines) if line]
         if not found:
             raise TenfoldError(f"{place} names no image; write a path or address in each line.")
         return found
@@ -160,14 +162,17 @@ def _files_at(path: str | os.PathLike[str]) -> list[str]:
         if not found:
             raise TenfoldError(f"There is no file or folder {place}; check the address.")
     elif Path(place).is_dir():
-        known = (*PICTURE_SUFFIXES, *SHARD_SUFFIXES, TABLE_SUFFIX)
-        inside = picture_files(Path(place), suffixes=known)
+        known = (*IMAGE_SUFFIXES, *SHARD_SUFFIXES, TABLE_SUFFIX)
+        inside = image_files(Path(place), suffixes=known)
         found = [os.path.join(Path(place), file.path) for file in inside]
     elif Path(place).exists():
+        if place.lower().endswith((".csv", ".tsv")):
+            wrong = f"{place} is a table of labels, and images were expected"
+            raise TenfoldError(f"{wrong}; name their folder, or list their paths in a .txt file.")
         return [place]
     else:
         raise TenfoldError(f"There is no image or folder {place}; check the path.")
-    images = [file for file in found if file.lower().endswith(PICTURE_SUFFIXES)]
+    images = [file for file in found if file.lower().endswith(IMAGE_SUFFIXES)]
     images = images or [file for file in found if _kind(file) != "image"]
     if not images:
         raise TenfoldError(f"{place} holds no images; check the path.")
@@ -194,7 +199,7 @@ def _fetch(place: str) -> _Source:
             content: bytes = system.cat_file(path)
             return content
         except FileNotFoundError:
-            return BrokenPictureError("no such file or directory")
+            return BrokenImageError("no such file or directory")
 
 
 def _members(shard: str) -> Iterator[tuple[str, _Source]]:
@@ -212,7 +217,7 @@ def _members(shard: str) -> Iterator[tuple[str, _Source]]:
         with _open(shard) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=Info) as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.isreg() else None
-                if content and member.name.lower().endswith(PICTURE_SUFFIXES):
+                if content and member.name.lower().endswith(IMAGE_SUFFIXES):
                     yield f"{shard}/{printable(member.name)}", content.read()
                 vars(archive)["members"] = []  # Which it would keep, one for each file.
             if not Info.is_end:

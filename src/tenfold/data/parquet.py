@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tenfold.data.folders import picture_files
+from tenfold.data.folders import image_files
 from tenfold.data.images import Source
 from tenfold.data.tables import (
     GROUP_COLUMNS,
@@ -27,7 +27,7 @@ from tenfold.data.tables import (
     names_declared,
     split_named,
 )
-from tenfold.errors import TenfoldError, first_line
+from tenfold.errors import TenfoldError, counted, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +73,7 @@ def files_by_split(path: Path) -> dict[str, list[Path]]:
     """The parquet files of each split, in order; see `parquet_table`."""
     if not path.is_dir():
         return {"train": [path]}
-    files = [path / file.path for file in picture_files(path, suffixes=(".parquet",))]
+    files = [path / file.path for file in image_files(path, suffixes=(".parquet",))]
     if len(files) == 1:
         return {"train": files}
     found: dict[str, list[Path]] = defaultdict(list)
@@ -169,8 +169,9 @@ def images_in(column: "pa.ChunkedArray", file: Path, name: str) -> list[Source]:
     if places and not any(map(os.path.exists, places.values())):
         path, place = next(iter(places.items()))
         raise TenfoldError(
-            f"{file}: column {name} holds no bytes but the paths of {len(places):,} image files, "
-            f"and neither {path} nor {place} is there; put the files or their bytes there."
+            f"{file}: column {name} holds no bytes but the paths of "
+            f"{counted(len(places), 'image file')}, and neither {path} nor {place} "
+            "is there; put the files or their bytes there."
         )
     # A row with neither is a broken image.
     return [content or places.get(path, b"") for content, path in pairs]

@@ -270,7 +270,8 @@ def _write_npz(plan: _Plan, out: Path, record: Mapping[str, Any]) -> None:
         if None in changes:
             keep = [place for place, change in enumerate(changes) if change is not None]
             arrays.setdefault(f"{split}_ids", np.array(list(plan.classes[split])))
-            for name in {images, key, f"{split}_ids", f"{split}_original_sizes"} & set(arrays):
+            own = (f"{split}_{kind}" for kind in ("ids", "groups", "original_sizes"))
+            for name in {images, key, *own} & set(arrays):
                 arrays[name] = arrays[name][keep]
     said = arrays.get(NOTES, np.array([], dtype=np.str_)).tolist()
     arrays[NOTES] = np.array([*said, record["note"]])

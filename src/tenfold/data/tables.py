@@ -124,6 +124,15 @@ def as_text(value: object, place: str | Path) -> str:
         ) from None
 
 
+def require_classes(names: Sequence[str], place: str | Path) -> None:
+    """Raise TenfoldError where there is nothing to tell apart."""
+    if len(names) < 2:
+        found = f"only the class {names[0]!r}" if names else "no classes"
+        raise TenfoldError(
+            f"{place} has {found}; at least two are needed, as in train/cat and train/dog."
+        )
+
+
 def number_table(table: Table) -> tuple[dict[str, Sequence[Row]], NumberedLabels]:
     """The splits that have labels, in order, and the class of each row."""
     rows = {split: table.rows[split] for split in SPLITS if table.rows.get(split)}
@@ -133,12 +142,7 @@ def number_table(table: Table) -> tuple[dict[str, Sequence[Row]], NumberedLabels
         place=table.place,
         where=lambda split, position: rows[split][position].place or rows[split][position].shown,
     )
-    names = numbered.class_names
-    if len(names) < 2:
-        found = f"only the class {names[0]!r}" if names else "no classes"
-        raise TenfoldError(
-            f"{table.place} has {found}; at least two are needed, as in train/cat and train/dog."
-        )
+    require_classes(numbered.class_names, table.place)
     rows = {split: own for split, own in rows.items() if split in numbered.labels}
     if "train" not in rows:
         raise TenfoldError(f"{table.place} holds no training images; check the path.")

@@ -7,6 +7,7 @@ multiprocessing's own, which import the caller's main module again.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -115,6 +116,7 @@ def _begin() -> None:
     its parent, which loky's would outlive if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     os.dup2(2, 1)  # What a library prints must not get into what the command prints.
     parent = os.getppid()
 

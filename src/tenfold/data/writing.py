@@ -89,8 +89,8 @@ def write_parquet(dataset: Dataset, path: Path, *, progress: Progress | None = N
 
 
 def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None) -> None:
-    """Write the data set as one npz file, which has no room for groups. Raises TenfoldError where
-    something is at `path` already, and where the disk is full."""
+    """Write the data set as one npz file. Raises TenfoldError where something is at `path` already,
+    and where the disk is full."""
     require_free(path)
     arrays: dict[str, NDArray[Any]] = {"class_names": np.array(dataset.class_names, dtype=np.str_)}
     for split, images in dataset.splits().items():
@@ -99,6 +99,8 @@ def write_npz(dataset: Dataset, path: Path, *, progress: Progress | None = None)
         arrays[f"{split}_ids"] = images.ids
         if images.original_sizes is not None:
             arrays[f"{split}_original_sizes"] = images.original_sizes
+        if images.groups is not None:
+            arrays[f"{split}_groups"] = images.groups
     with atomic_file(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
         if progress is not None:

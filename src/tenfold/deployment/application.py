@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tenfold import __version__
-from tenfold.data.decoding import BrokenPictureError, TooLargePictureError, count_scans
+from tenfold.data.decoding import BrokenImageError, TooLargeImageError, count_scans
 from tenfold.data.encoding import png_data_uri
 from tenfold.deployment import inference_protocol as protocol
 from tenfold.deployment.batching import Batcher
@@ -56,7 +56,7 @@ class Service:
         counter, labels = prometheus.Counter, ("path", "status")
         self._requests = counter("requests", "By path and status.", labels, **own)
         self._seconds = prometheus.Histogram("request_seconds", "Until an answer.", **own)
-        self._images = counter("pictures", "Images that the model saw.", **own)
+        self._images = counter("images", "Images that the model saw.", **own)
         self._batches = counter("batches", "That it computed.", **own)
         self._computing = counter("computing_seconds", "That it took.", **own)
         waiting = prometheus.Gauge("waiting", "Images that wait for the model.", **own)
@@ -90,9 +90,9 @@ class Service:
         return await self.aside(lambda: read(uncompressed(body, encoding, most)))
 
     def pixels(self, content: bytes) -> Pixels:
-        """A file's pixels at the model's size. Raises BrokenPictureError."""
+        """A file's pixels at the model's size. Raises BrokenImageError."""
         if count_scans(content, most=MOST_SCANS) > MOST_SCANS:
-            raise TooLargePictureError(f"has more than {MOST_SCANS} scans")
+            raise TooLargeImageError(f"has more than {MOST_SCANS} scans")
         return self.predictor.pixels(content, max_pixels=self._limits.max_pixels)
 
     async def reply(self, pixels: Pixels, *, details: bool) -> dict[str, Any]:
@@ -176,8 +176,8 @@ def refusal(error: Exception) -> JSONResponse:
     elif isinstance(error, RequestValidationError):
         first = error.errors()[0]
         status, detail = 400, f"{first['loc'][-1]}: {first['msg']}"
-    elif isinstance(error, BrokenPictureError):
-        status = 413 if isinstance(error, TooLargePictureError) else 415
+    elif isinstance(error, BrokenImageError):
+        status = 413 if isinstance(error, TooLargeImageError) else 415
         detail = f"The image {error}"
     elif isinstance(error, ClientDisconnect):
         status, detail = 499, "The client has gone"
@@ -191,7 +191,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 def create_application(service: Service, *, name: str, max_bytes: int) -> FastAPI:
     """The endpoints: an image in and its class out, the Open Inference Protocol, health, metrics
     and a page for people. name: the model's, which is part of addresses."""
-    kinds = (HTTPException, RequestValidationError, BrokenPictureError, ClientDisconnect, Exception)
+    kinds = (HTTPException, RequestValidationError, BrokenImageError, ClientDisconnect, Exception)
     app = FastAPI(
         title=f"{name}, served by tenfold",
         version=__version__,
@@ -256,7 +256,7 @@ def _add_protocol(app: FastAPI, service: Service, name: str) -> None:
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
     def statistics() -> dict[str, Any]:
-        images, batches = int(service.total("pictures")), int(service.total("batches"))
+        images, batches = int(service.total("images")), int(service.total("batches"))
         success = {"count": images, "ns": round(1e9 * service.total("computing_seconds"))}
         done: dict[str, Any] = {"inference_count": images, "execution_count": batches}
         done["inference_stats"] = {"success": success, "compute_infer": success}

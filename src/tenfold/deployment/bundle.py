@@ -44,7 +44,7 @@ def require_new(folder: Path) -> None:
 
 
 def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -> list[Path]:
-    """Write `model.onnx`, `predict.py`, the `pictures.py` and `dicom.py` by whose rules tenfold
+    """Write `model.onnx`, `predict.py`, the `images.py` and `dicom.py` by whose rules tenfold
     reads files, `requirements.txt`, a `README.md` and the run's `card.md`
     into `folder`, and return them. Raises TenfoldError as `require_new` does."""
     require_new(folder)
@@ -53,7 +53,7 @@ def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -
     contents: dict[str, str | Path] = {
         "model.onnx": export.path,
         "predict.py": HERE / "predict_script.py",
-        "pictures.py": RULES,
+        "images.py": RULES,
         "dicom.py": RULES.with_name("dicom.py"),
         "requirements.txt": REQUIREMENTS.format(onnxruntime=runtime),
         "README.md": (HERE / "bundle_readme.md").read_text(encoding="utf-8").format(**known),

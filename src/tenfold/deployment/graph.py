@@ -106,6 +106,8 @@ def write_onnx(
         if program.model.opset_imports[""] != opset:
             raise ValueError("the exporter fell back to another opset")
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except OSError:  # Such as a full disk.
+        raise
     except Exception as error:  # Whatever exporter or runtime can't do in this opset.
         raise TenfoldError(
             f"{model.recipe.model.name} can't be written as ONNX of opset {opset} "

@@ -130,7 +130,9 @@ def _pixels(tensor: Input, binary: bytes, *, size: tuple[int, int]) -> Pixels:
         raise HTTPException(400, f"pixels has another shape than {wanted}")
     announced, expected = tensor.parameters.binary_data_size, math.prod(tensor.shape)
     if announced is not None:
-        if announced != expected or len(binary) != expected:
+        if announced != expected:
+            raise HTTPException(400, f"binary_data_size should be {expected}, for that shape")
+        if len(binary) != expected:
             raise HTTPException(400, f"{len(binary)} bytes follow where there should be {expected}")
         return np.frombuffer(binary, dtype=np.uint8).reshape(tensor.shape)
     if binary or tensor.data is None:

@@ -9,6 +9,7 @@ window.local = (() => {
   async function model() {
     facts = await (await fetch("model.json")).json();
     session = ort.InferenceSession.create("model.onnx", {executionProviders: ["wasm"]});
+    session.catch(() => {});  // Said of the first image.
     return facts;
   }
 
@@ -16,7 +17,7 @@ window.local = (() => {
   // whole factor made smaller before where it is far too large.
   async function decode(blob) {
     const [high, wide] = facts.image_size;
-    let seen = facts.window.length ? await windowed(blob, facts.window) : null;
+    let seen = await windowed(blob, facts.window);
     if (!seen) {
       const image = await createImageBitmap(blob, {colorSpaceConversion: "none"}).catch(() => {
         throw new Error("It is no image of a kind that this browser can read.");
@@ -43,10 +44,11 @@ window.local = (() => {
   }
 
   // A PNG of sixteen bits, which browsers cut to eight, in eight by the model's window; null for
-  // any other file.
-  async function windowed(blob, [low, high]) {
+  // any other file, and for colour without a window, which the predictor cuts as well.
+  async function windowed(blob, window) {
+    const [low, high] = window.length ? window : [0, 65535];
     const bytes = new Uint8Array(await blob.arrayBuffer()), view = new DataView(bytes.buffer);
-    const channels = {0: 1, 2: 3}[bytes[25]];
+    const channels = (window.length ? {0: 1, 2: 3} : {0: 1})[bytes[25]];
     if (bytes.length < 33 || view.getUint32(0) !== 0x89504e47 || bytes[24] !== 16 || !channels) return null;
     if (bytes[28]) throw new Error("It is an interlaced PNG of sixteen bits, which this page can't read.");
     const width = view.getUint32(16), height = view.getUint32(20), parts = [];
@@ -164,7 +166,10 @@ window.local = (() => {
     const content = new Uint8Array(views.length * views[0].length);
     views.forEach((each, i) => content.set(each, i * each.length));
     const input = new ort.Tensor("uint8", content, [views.length, ...facts.image_size, 3]);
-    return (await session).run({pixels: input}, wanted);
+    const loaded = await session.catch(error => {
+      throw new Error("The model can't be loaded here (" + error.message + "); load the page again.");
+    });
+    return loaded.run({pixels: input}, wanted);
   }
 
   async function logitsOf(views) {

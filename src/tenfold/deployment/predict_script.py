@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import onnxruntime
-from pictures import prepare_picture  # type: ignore[import-not-found]
+from images import prepare_image  # type: ignore[import-not-found]
 
 
 def main(paths: list[str], asked: str = "", status: int = 0) -> int | str:
@@ -24,7 +24,7 @@ def main(paths: list[str], asked: str = "", status: int = 0) -> int | str:
     for path in paths:
         try:
             size, window = tuple(facts["image_size"]), facts["window"]
-            pixels = prepare_picture(path, size=size, window=window)
+            pixels = prepare_image(path, size=size, window=window)
             [[shares]] = session.run(["probabilities"], {"pixels": pixels[None]})
             share_of = dict(zip(facts["class_names"], shares, strict=True))
             names = [facts["class_names"][index] for index in (-shares).argsort(kind="stable")]

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from tenfold.data.decoding import (
     MAX_PIXELS,
-    AnyPicture,
-    BrokenPictureError,
+    AnyImage,
+    BrokenImageError,
     Window,
-    prepare_picture,
+    prepare_image,
     require_pixels,
 )
 from tenfold.errors import TenfoldError, first_line, missing_extra
@@ -71,7 +71,8 @@ class Predictor:
     threads: of ONNX Runtime; 0 takes all cores. accuracy: 0.95 or 0.99 calls predictions unsure
     where fewer would be right; None calls none so. sets: 0.9, 0.95 or 0.99 gives each prediction
     the set of classes that holds the true one in so many of the cases, for images like those for
-    validation. one_view: look at each image once, where the run looks at unsure ones several times.
+    validation. one_view: look at each image once, where the run looks at unsure ones several times,
+    on which accuracy, sets and operating points are fitted.
     shares_cores: leave the cores to others while there is nothing to compute, which costs a little
     when there is. Raises TenfoldError where the file is no such model, or promises no such thing.
     """
@@ -98,27 +99,29 @@ class Predictor:
         self.image_size: tuple[int, int] = tuple(facts["image_size"])
         self.window: Window = tuple(facts.get("window", ()))
         self.has_map = any(output.name == "where" for output in self._session.get_outputs())
-        self._views: str = "one" if one_view else facts["views"]["kind"]
         # What was fitted on several views promises nothing for one.
-        is_as_fitted = self._views == facts["views"]["kind"]
-        points = facts.get("operating_points", ()) if is_as_fitted else ()
+        self._is_as_fitted = not one_view or facts["views"]["kind"] == "one"
+        self._views: str = facts["views"]["kind"] if self._is_as_fitted else "one"
+        fitted = facts if self._is_as_fitted else {}
+        points = fitted.get("operating_points", ())
         self.operating_points = {str(p["class_name"]): float(p["threshold"]) for p in points}
         unfitted, self.threshold, self.set_threshold = facts.get("unfitted", ""), 0.0, None
+        if not self._is_as_fitted:
+            unfitted = "they were fitted on several views of an image; leave out --one-view."
         if accuracy is not None:
-            self.threshold = confidence_for(facts["thresholds"], accuracy, unfitted=unfitted)
+            known = fitted.get("thresholds", ())
+            self.threshold = confidence_for(known, accuracy, unfitted=unfitted)
         if sets is not None:
-            if not is_as_fitted:
-                unfitted = "they were fitted on several views of an image; leave out --one-view."
-            elif "sets" not in facts:
+            if self._is_as_fitted and "sets" not in facts:
                 unfitted = f"{path} is of an older tenfold; export the run again."
-            known = facts.get("sets", ()) if is_as_fitted else ()
+            known = fitted.get("sets", ())
             self.set_threshold = set_threshold_for(known, sets, unfitted=unfitted)
 
-    def predict(self, image: AnyPicture) -> Prediction:
+    def predict(self, image: AnyImage) -> Prediction:
         """What it says of one image. A broken one has an error and no label."""
         return self.predict_many([image])[0]
 
-    def predict_many(self, images: Sequence[AnyPicture]) -> list[Prediction]:
+    def predict_many(self, images: Sequence[AnyImage]) -> list[Prediction]:
         """What it says of each of `images`, in order, broken ones among them."""
         found: list[Prediction] = []
         for start in range(0, len(images), BATCH_SIZE):
@@ -126,7 +129,7 @@ class Predictor:
             for image in images[start : start + BATCH_SIZE]:
                 try:
                     read.append(self.pixels(image))
-                except BrokenPictureError as error:
+                except BrokenImageError as error:
                     read.append(str(error))
             sound = [each for each in read if not isinstance(each, str)]
             rows = iter(self.probabilities(np.stack(sound)) if sound else ())
@@ -138,15 +141,13 @@ class Predictor:
             ]
         return found
 
-    def pixels(self, image: AnyPicture, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    def pixels(self, image: AnyImage, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """`image` as the model sees it: (H, W, 3) uint8 of its own size. An array holds uint8, or
         floats in [0, 1], which count as uint8 divided by 255.
 
-        max_pixels: that may be decoded. Raises BrokenPictureError where it can't be read.
+        max_pixels: that may be decoded. Raises BrokenImageError where it can't be read.
         """
-        return prepare_picture(
-            image, size=self.image_size, max_pixels=max_pixels, window=self.window
-        )
+        return prepare_image(image, size=self.image_size, max_pixels=max_pixels, window=self.window)
 
     def logits(self, pixels: Pixels) -> Floats:
         """Logits (N, C) of pixels (N, H, W, 3) uint8, with as many views as the run has.
@@ -155,7 +156,7 @@ class Predictor:
         """
         try:
             pixels = require_pixels(pixels)
-        except BrokenPictureError as error:
+        except BrokenImageError as error:
             raise TenfoldError(f"What the model is to look at {error}.") from error
         none = np.empty((0, len(self.class_names)), np.float32)
         starts = range(0, len(pixels), BATCH_SIZE)
@@ -191,11 +192,17 @@ class Predictor:
     def known_to_page(self, name: str) -> dict[str, Any]:
         """What a page in a browser needs to know of this model, which is called `name`."""
         own = ("class_names", "image_size", "window", "threshold", "sets", "has_map")
-        stated = ("accuracy", "data", "temperature", "views", "samples", "scores")
+        stated = ("accuracy", "data", "temperature", "samples", "scores")
         facts = {"samples": [], "scores": {}, "operating_points": [], **self.facts}
+        measured_views = facts["views"]["kind"]
+        if not self._is_as_fitted and (measured := facts.get("one_view")):
+            split, measured_views = measured["split"], "one"
+            facts |= {"accuracy": {split: measured["accuracy"]}, "scores": {split: measured}}
         points = [p for p in facts["operating_points"] if p["class_name"] in self.operating_points]
         known = {**{k: getattr(self, k) for k in own}, **{k: facts[k] for k in stated}}
-        return {"name": name, **known, "operating_points": points}
+        views = {**facts["views"], "kind": self._views}
+        known |= {"views": views, "measured_views": measured_views, "operating_points": points}
+        return {"name": name, **known}
 
     def _by_views(self, pixels: Pixels) -> Floats:
         """As `evaluation.trained.logits_of_views` has them: the mean of several views of those

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tenfold.errors import TenfoldError
+from tenfold.errors import TenfoldError, counted
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.thresholds import CERTAINTY, images_needed, in_set, set_threshold_for
@@ -71,8 +71,8 @@ def _doubt(temperature: float, num_images: int) -> str:
     """Why a temperature is none to be used, as a sentence; empty for a good one."""
     if num_images < FEWEST_IMAGES:
         return (
-            f"A temperature fitted on {num_images} validation images would be left to chance; hold "
-            f"out at least {FEWEST_IMAGES} with data.validation_size."
+            f"A temperature fitted on {counted(num_images, 'validation image')} would be left to "
+            f"chance; hold out at least {FEWEST_IMAGES} with data.validation_size."
         )
     if temperature in (LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE):
         return (

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold.data.decoding import Window
-from tenfold.data.folders import picture_files
+from tenfold.data.folders import image_files
 from tenfold.data.image_sources import Part, num_images, prepare_some
 from tenfold.data.workers import (
     CHUNK_ITEMS,
@@ -200,7 +200,7 @@ def _states(folder: Path) -> dict[str, _State]:
     """Of each image file in `folder`; what vanishes meanwhile is left out."""
     found: dict[str, _State] = {}
     with contextlib.suppress(OSError):
-        for file in picture_files(folder):
+        for file in image_files(folder):
             path = os.path.join(folder, file.path)
             with contextlib.suppress(OSError):
                 state = os.stat(path)

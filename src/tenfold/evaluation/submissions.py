@@ -19,7 +19,7 @@ from tenfold.data.csv_tables import (
     table_text,
     text_of,
 )
-from tenfold.data.folders import PICTURE_SUFFIXES
+from tenfold.data.folders import IMAGE_SUFFIXES
 from tenfold.data.tables import SPLITS, Label, number_labels, plain_name, sorted_names
 from tenfold.errors import TenfoldError, counted
 from tenfold.evaluation.metrics import compare_labels
@@ -50,8 +50,7 @@ def submission_ids(ids: NDArray[np.str_]) -> list[str]:
     short = [_without_split(name) for name in names]
     splits = {name.partition("/")[0] for name in names}
     shortened = all(
-        s != n and not s.lower().endswith(PICTURE_SUFFIXES)
-        for s, n in zip(short, names, strict=True)
+        s != n and not s.lower().endswith(IMAGE_SUFFIXES) for s, n in zip(short, names, strict=True)
     )
     if not shortened or len(splits) > 1:
         return names
@@ -181,7 +180,7 @@ def _without_split(name: str) -> str:
 
 def _stem(name: str) -> str:
     plain = _without_split(name)
-    return plain.rpartition(".")[0] if plain.lower().endswith(PICTURE_SUFFIXES) else plain
+    return plain.rpartition(".")[0] if plain.lower().endswith(IMAGE_SUFFIXES) else plain
 
 
 def _file_name(name: str) -> str:

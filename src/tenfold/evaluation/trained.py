@@ -20,10 +20,10 @@ from torch.nn.functional import pad
 
 from tenfold.augment import batch_normalise
 from tenfold.data.decoding import (
-    AnyPicture,
-    BrokenPictureError,
+    AnyImage,
+    BrokenImageError,
     Window,
-    prepare_picture,
+    prepare_image,
     require_pixels,
     resize_pixels,
 )
@@ -183,7 +183,7 @@ class TrainedModel:
             )
         return _checked(pixels)
 
-    def pixels(self, pictures: AnyPicture | Iterable[AnyPicture]) -> NDArray[np.uint8]:
+    def pixels(self, pictures: AnyImage | Iterable[AnyImage]) -> NDArray[np.uint8]:
         """`(N, H, W, 3)` uint8: one or several images as the model sees them, of any size.
 
         images: paths, contents of files, Pillow images and arrays `(H, W, 3)`, also mixed; or an
@@ -199,29 +199,29 @@ class TrainedModel:
             return self._of_its_size(pixels)
         is_one = isinstance(pictures, str | bytes | os.PathLike | np.ndarray | Image.Image)
         found = [np.empty((0, *self.image_size, 3), dtype=np.uint8)]
-        several = cast("Iterable[AnyPicture]", [pictures] if is_one else pictures)
+        several = cast("Iterable[AnyImage]", [pictures] if is_one else pictures)
         for number, picture in enumerate(several, start=1):
             try:
-                pixels = prepare_picture(picture, size=self.image_size, window=self.window)
-            except BrokenPictureError as error:
+                pixels = prepare_image(picture, size=self.image_size, window=self.window)
+            except BrokenImageError as error:
                 name = str(picture) if isinstance(picture, str | Path) else f"image {number}"
                 raise TenfoldError(f"{name} can't be used: it {error}.") from error
             found.append(pixels[None])
         return np.concatenate(found)
 
-    def predict_proba(self, pictures: AnyPicture | Iterable[AnyPicture]) -> NDArray[np.float32]:
+    def predict_proba(self, pictures: AnyImage | Iterable[AnyImage]) -> NDArray[np.float32]:
         """Probabilities `(N, C)` of one or several images, which may be whatever `pixels` takes,
         such as `(N, H, W, 3)` uint8."""
         return softmax(self.logits(self.pixels(pictures)) / np.float32(self.temperature))
 
-    def predict(self, pictures: AnyPicture | Iterable[AnyPicture]) -> list[str]:
+    def predict(self, pictures: AnyImage | Iterable[AnyImage]) -> list[str]:
         """The most likely class name of each of one or several images: paths, Pillow images,
         arrays of uint8 or of floats in [0, 1], in short whatever `pixels` takes."""
         logits = self.logits(self.pixels(pictures))
         return [self.class_names[index] for index in logits.argmax(axis=1)]
 
     def predict_sets(
-        self, pictures: AnyPicture | Iterable[AnyPicture], coverage: float = 0.95
+        self, pictures: AnyImage | Iterable[AnyImage], coverage: float = 0.95
     ) -> list[tuple[str, ...]]:
         """The conformal set of each of one or several images: the classes, the likeliest first,
         that hold the true one for at least `coverage` of images like those for validation.
@@ -283,7 +283,7 @@ def logits_of_views(
 def _checked(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     try:
         return require_pixels(pixels)
-    except BrokenPictureError as error:
+    except BrokenImageError as error:
         raise TenfoldError(f"What the model is to look at {error}.") from error
 
 

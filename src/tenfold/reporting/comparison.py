@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,11 @@ from tenfold.audit.answer import Missing
 from tenfold.audit.calibration import reliability
 from tenfold.audit.robustness import against_severity
 from tenfold.audit.store import known_answers
-from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
 from tenfold.recipe.dotted import as_texts
-from tenfold.reporting.galleries import Card, Loader, SplitImages, disputed_cards
-from tenfold.reporting.study.page import view_study
+from tenfold.reporting.explorer import explore_pair
+from tenfold.reporting.galleries import Loader, SplitImages, disputed_cards
+from tenfold.reporting.study import view_study
 from tenfold.run import RunFolder
 from tenfold.studies.analysis import summarise_runs
 from tenfold.studies.finished import StudyRuns, are_of_same_images, as_study
@@ -43,19 +44,6 @@ class Disagreement:
         return self.num_images - self.both_right - len(self.only_first) - len(self.only_second)
 
 
-class ClassGain(NamedTuple):
-    """The share of a class's images that each of two runs gets right."""
-
-    name: str
-    before: float
-    after: float
-
-    @property
-    def gain(self) -> float:
-        """How much more of the class the second gets right; negative where it gets less."""
-        return self.after - self.before
-
-
 def view_runs(runs: Sequence[Run], *, loader: Loader) -> dict[str, Any]:
     """The values of the template for several runs, which are a study with a variant a recipe."""
     study = as_study(runs)
@@ -68,27 +56,36 @@ def view_runs(runs: Sequence[Run], *, loader: Loader) -> dict[str, Any]:
         for variant in study.variants
         for run in variant.runs.values()
     }
-    pair = most_telling_pair(study)
-    images = SplitImages(pair.first, loader) if pair else None
-    shares = {(a.folder, b.folder): disagreement(a, b) for a in runs for b in runs if a is not b}
-    return values | {
+    values |= {
         "runs": runs,
         "of_run": of_run,
-        "pair": pair,
-        "disputed": _disputed(pair, images) if pair and images else (),
-        "images": images,
-        "disagreements": shares if len(runs) > 2 and any(shares.values()) else {},
-        "class_gains": class_gains(pair.first, pair.second) if pair else (),
         "settings": different_settings(study),
         "networks": dense_and_convolutional(study),
-        "trust": compare_trust(runs, [of_run[run.folder].colour for run in runs]),
+        "trust": compare_trust({run: of_run[run.folder].colour for run in runs}),
+        "explorer": None,
+        "disagreements": {},
+    }
+    values["pair"] = pair = most_telling_pair(study)
+    if pair is None:
+        return values
+    first, second, images = pair.first, pair.second, SplitImages(pair.first, loader)
+    sides = ((first, second, pair.only_first), (second, first, pair.only_second))
+    if len(runs) > 2:
+        values["disagreements"] = {
+            (a.folder, b.folder): disagreement(a, b) for a, b in permutations(runs, 2)
+        }
+    return values | {
+        "images": images,
+        "disputed": [(a, b, disputed_cards(ids, a, b, images)) for a, b, ids in sides],
+        "class_gains": class_gains(first, second),
+        "explorer": explore_pair(first, second, images),
     }
 
 
-def compare_trust(runs: Sequence[Run], colours: Sequence[str]) -> dict[str, Any]:
-    """What audits found of `runs`, each drawn in its colour; empty where none was audited."""
+def compare_trust(colours: dict[Run, str]) -> dict[str, Any]:
+    """What audits found of runs, each drawn in its colour; empty where none was audited."""
     audited = []
-    for run, colour in zip(runs, colours, strict=True):
+    for run, colour in colours.items():
         answers = known_answers(RunFolder(run.folder))
         known = {name: one for name, one in answers.items() if not isinstance(one, Missing)}
         audited += [(run.label, colour, known)] if known else []
@@ -97,33 +94,31 @@ def compare_trust(runs: Sequence[Run], colours: Sequence[str]) -> dict[str, Any]
         """Label, colour and answer of each that has one."""
         return [(name, ink, found[question]) for name, ink, found in audited if question in found]
 
-    if not audited:
-        return {}
     novel, calibrated, damaged = of("novelty"), of("calibration"), of("robustness")
     kinds = list(novel[0][2].results) if novel else []
     bins = [(label, ink, each.best.bins) for label, ink, each in calibrated]
     curves = [(label, ink, each.by_severity()) for label, ink, each in damaged]
-    return {
+    found = {
         "audited": [(label, answers) for label, _, answers in audited],
         "kinds": [kind for kind in kinds if all(kind in each.results for *_, each in novel)],
         "ways": {(each.num_images, each.official) for *_, each in damaged},
         "reliability": reliability(bins) if bins else None,
         "severities": against_severity(curves) if curves else None,
     }
+    return found if audited else {}
 
 
 def most_telling_pair(study: StudyRuns) -> Disagreement | None:
     """Of the variant that is right most often and the baseline, or the next one, a typical run
     each; of a single variant its best seed and its worst. None where they can't be matched."""
-    typical = [run for variant in study.variants if (run := variant.typical)]
-    if len(study.variants) == 1:
-        typical = study.runs
-    scored = {run: s.accuracy for run in typical if (s := run.shown_scores)}
-    ordered = sorted(scored, key=lambda run: -scored[run])
-    if len(ordered) < 2:
+    several = len(study.variants) > 1
+    typical = [v.typical for v in study.variants] if several else study.runs
+    scored = {run: run.shown_scores.accuracy for run in typical if run and run.shown_scores}
+    if len(scored) < 2:
         return None
-    others = [*dict.fromkeys(typical[:1] + ordered)] if len(study.variants) > 1 else ordered[-1:]
-    found = (disagreement(ordered[0], other) for other in others if other is not ordered[0])
+    best, *others = sorted(scored, key=lambda run: -scored[run])
+    others = [*dict.fromkeys([next(iter(scored)), *others])] if several else others[-1:]
+    found = (disagreement(best, other) for other in others if other is not best)
     return next((pair for pair in found if pair), None)
 
 
@@ -138,29 +133,30 @@ def disagreement(first: Run, second: Run) -> Disagreement | None:
     ids, in_a, in_b = np.intersect1d(a.ids, b.ids, return_indices=True)
     if not len(ids) or not are_of_same_images([first, second]):
         return None
+    named_a, named_b = (np.array(each.class_names)[each.predicted] for each in (a, b))
     right_a, right_b = a.right[in_a], b.right[in_b]
     return Disagreement(
         first=first,
         second=second,
         num_images=len(ids),
-        share=float((_predicted(a)[in_a] != _predicted(b)[in_b]).mean()),
+        share=float((named_a[in_a] != named_b[in_b]).mean()),
         only_first=ids[right_a & ~right_b],
         only_second=ids[right_b & ~right_a],
         both_right=int((right_a & right_b).sum()),
     )
 
 
-def class_gains(first: Run, second: Run) -> tuple[ClassGain, ...]:
-    """What `first` gets right of each class against `second`, the biggest gain first."""
+def class_gains(first: Run, second: Run) -> list[tuple[str, float, float]]:
+    """Each class with its recall in `second` and in `first`, the biggest gain first."""
     if not (first.shown_scores and second.shown_scores):
-        return ()
-    before = {score.name: score.recall for score in second.shown_scores.per_class}
+        return []
+    before = {score.name: score.recall or 0.0 for score in second.shown_scores.per_class}
     gains = [
-        ClassGain(score.name, before[score.name] or 0.0, score.recall or 0.0)
+        (score.name, before[score.name], score.recall or 0.0)
         for score in first.shown_scores.per_class
         if score.name in before and score.num_images
     ]
-    return tuple(sorted(gains, key=lambda gain: -gain.gain))
+    return sorted(gains, key=lambda gain: gain[1] - gain[2])
 
 
 def different_settings(study: StudyRuns) -> dict[str, list[str]]:
@@ -178,15 +174,3 @@ def dense_and_convolutional(study: StudyRuns) -> dict[str, Run]:
     found = {run.model_name: run for run in typical}
     matched = len(study.variants) == 2 and set(found) == {"ann", "cnn"}
     return found if matched and disagreement(*typical) else {}
-
-
-def _disputed(pair: Disagreement, images: SplitImages) -> list[tuple[Run, Run, list[Card]]]:
-    """Who alone is right, who is wrong, and images of it."""
-    first, second = pair.first, pair.second
-    sides = ((first, second, pair.only_first), (second, first, pair.only_second))
-    return [(a, b, disputed_cards(ids, a, b, images)) for a, b, ids in sides]
-
-
-def _predicted(predictions: Predictions) -> NDArray[np.str_]:
-    names: NDArray[np.str_] = np.array(predictions.class_names)[predictions.predicted]
-    return names

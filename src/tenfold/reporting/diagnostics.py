@@ -1,7 +1,5 @@
 """Figures about how a network trains: loss against learning rate, and gradients by layer."""
 
-from collections.abc import Sequence
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
@@ -37,27 +35,23 @@ def layer_chart(found: Diagnosis) -> Figure:
     figure, _ = new_chart(width=720, height=90 + ROW_HEIGHT * max(len(found.layers), 3))
     figure.clear()
     panels = figure.subplots(1, 3, width_ratios=[3, 3, 2])
-    names = [layer.name for layer in found.layers]
-    values: Sequence[tuple[str, list[str], list[float]]] = (
-        ("gradient (root mean square)", names, [layer.gradient for layer in found.layers]),
-        ("update over weight", names, [layer.update for layer in found.layers]),
-        (
-            "dead units, %",
-            [a.name for a in found.activations],
-            [100 * a.dead for a in found.activations],
-        ),
+    layers, dead = found.layers, {each.name: 100 * each.dead for each in found.activations}
+    values: tuple[tuple[str, dict[str, float]], ...] = (
+        ("gradient (root mean square)", {layer.name: layer.gradient for layer in layers}),
+        ("update over weight", {layer.name: layer.update for layer in layers}),
+        ("dead units, %", dead),
     )
-    for number, (axes, (title, rows, numbers)) in enumerate(zip(panels, values, strict=True)):
-        places = range(len(rows))
-        if number < 2:
-            axes.plot(numbers, places, "o", color=ACCENT, markersize=5)
-            _logarithmic(axes)
-        else:
-            axes.barh(places, numbers, 0.66, color=ACCENT)
+    for axes, (title, numbers) in zip(panels, values, strict=True):
+        places = range(len(numbers))
+        if numbers is dead:
+            axes.barh(places, [*numbers.values()], 0.66, color=ACCENT)
             axes.set_xlim(0, 100)
             axes.xaxis.set_major_locator(MaxNLocator(3))
-        axes.set_yticks(places, rows if number != 1 else [""] * len(rows))
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        else:
+            axes.plot([*numbers.values()], places, "o", color=ACCENT, markersize=5)
+            _logarithmic(axes)
+        axes.set_yticks(places, [*numbers] if axes is not panels[1] else [""] * len(numbers))
+        axes.set_ylim(len(numbers) - 0.5, -0.5)
         axes.set_xlabel(title)
         axes.grid(axis="x")
     return figure

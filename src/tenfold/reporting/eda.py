@@ -41,7 +41,7 @@ def render_exploration(exploration: Exploration, dataset: Dataset) -> str:
     def uri(pixels: NDArray[np.uint8]) -> str:
         return png_data_uri(thumbnails(pixels[None])[0])
 
-    seen = [look for look in looks if look.num_pictures]
+    seen = [look for look in looks if look.num_images]
     flagged = {flag.name: sum(flag.counts.values()) for flag in exploration.quality}
     overlaps = sorted(exploration.duplicates, key=lambda overlap: not overlap.is_across)
     return render_page(
@@ -57,7 +57,7 @@ def render_exploration(exploration: Exploration, dataset: Dataset) -> str:
         is_grey=_is_grey(looks),
         chart_size=(_CHART_WIDTH, _CHART_HEIGHT),
         num_samples=max(1, _MAX_SAMPLES // max(1, len(looks))),
-        num_images=max(1, sum(split.num_pictures for split in exploration.splits)),
+        num_images=max(1, sum(split.num_images for split in exploration.splits)),
         uri=uri,
         place_of=lambda split, name: (split, positions[split][name]),
         uri_of=lambda split, index: uri(splits[split].pixels[index]),

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from tenfold.evaluation.calibration import fitted_of
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.runs import Run
 from tenfold.files import without_folders
-from tenfold.reporting import figures
+from tenfold.reporting.figures import best_last
 from tenfold.reporting.galleries import SplitImages, evenly
 from tenfold.reporting.templating import TEMPLATES
 from tenfold.reporting.thumbnails import thumbnails
@@ -52,27 +52,24 @@ def explore_run(
     predictions, scores = run.shown_answers, run.shown_scores
     if predictions is None or scores is None or not len(predictions.labels):
         return None
-    loss = losses(predictions)
-    errors = np.flatnonzero(~predictions.right)
+    loss, errors = losses(predictions), np.flatnonzero(~predictions.right)
     shown = errors[np.argsort(-loss[errors], kind="stable")][:MOST_ERRORS]
-    chosen = np.concatenate([shown, evenly(np.flatnonzero(predictions.right), NUM_CORRECT)])
-    values = _values([run], [predictions], chosen, images)
-    if values is None:
-        return None
+    correct = evenly(np.flatnonzero(predictions.right), NUM_CORRECT)
     edges = np.array(scores.confidence.bin_edges)
     # The chart counts confidence as trained, before any temperature.
     fitted = fitted_of(run.result) if run.result else None
+    chosen = np.concatenate([shown, correct])
     logits = predictions.logits[chosen] * (fitted.temperature if fitted else 1.0)
-    trained = predictions._replace(logits=logits)
-    values["bins"] = np.clip(
-        np.searchsorted(edges, trained.confidence, side="right") - 1, 0, len(edges) - 2
-    ).tolist()
-    values["edges"] = edges.tolist()
+    bins = np.searchsorted(edges, predictions._replace(logits=logits).confidence, side="right") - 1
     places = {name: number for number, name in enumerate(predictions.class_names)}
-    ordered = figures.best_last(scores.per_class)
-    values["rows"] = [places[score.name] for score in ordered if score.name in places]
-    values["closer"] = _closer(answers.get("explanation"))
-    return _with_counts(values, num_errors=len(errors), num_images=len(predictions.labels))
+    rows = [places[each.name] for each in best_last(scores.per_class) if each.name in places]
+    more = {
+        "bins": np.clip(bins, 0, len(edges) - 2).tolist(),
+        "edges": edges.tolist(),
+        "rows": rows,
+        "closer": _closer(answers.get("explanation")),
+    }
+    return _values({run: predictions}, shown, correct, images, len(errors), more)
 
 
 def explore_pair(first: Run, second: Run, images: SplitImages) -> dict[str, Any] | None:
@@ -94,11 +91,8 @@ def explore_pair(first: Run, second: Run, images: SplitImages) -> dict[str, Any]
         own = np.flatnonzero(kind)
         rank[own[np.argsort(-loss[own], kind="stable")]] = np.arange(len(own))
     shown = errors[np.argsort(rank[errors], kind="stable")][:MOST_OF_A_PAIR]
-    chosen = np.concatenate([shown, evenly(np.flatnonzero(both), NUM_CORRECT_OF_A_PAIR)])
-    values = _values([first, second], [a, b], chosen, images)
-    if values is None:
-        return None
-    return _with_counts(values, num_errors=len(errors), num_images=len(labels))
+    correct = evenly(np.flatnonzero(both), NUM_CORRECT_OF_A_PAIR)
+    return _values({first: a, second: b}, shown, correct, images, len(errors), {})
 
 
 def losses(predictions: Predictions) -> NDArray[np.float64]:
@@ -115,11 +109,6 @@ def label_quality(predictions: Predictions) -> NDArray[np.float64]:
     probabilities[rows, predictions.labels] = -np.inf
     others = probabilities.max(axis=1)
     return np.asarray((own - np.where(np.isfinite(others), others, 0) + 1) / 2)
-
-
-def script() -> Markup:
-    """The explorer's script, as it stands in a page."""
-    return Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8"))
 
 
 def sprite_of(tiles: NDArray[np.uint8]) -> dict[str, Any]:
@@ -146,30 +135,49 @@ def sprite_of(tiles: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def _values(
-    runs: Sequence[Run],
-    predictions: Sequence[Predictions],
-    chosen: NDArray[np.int64],
+    runs: Mapping[Run, Predictions],
+    errors: NDArray[np.int64],
+    correct: NDArray[np.int64],
     images: SplitImages,
+    num_errors: int,
+    more: Mapping[str, Any],
 ) -> dict[str, Any] | None:
-    """What runs of one split share and what each predicted, for the images `chosen` that the data
-    set has."""
-    first, data = predictions[0], runs[0].data
-    found = images.pixels(first.ids[chosen].tolist())
-    if len(found) < len(chosen) or not found:
+    """What the template and the script take of runs of one split and what each predicted; None
+    where the data set lacks an image.
+
+    errors, correct: the images to show. num_errors: of all. more: values for the script.
+    """
+    (run, first), chosen = next(iter(runs.items())), np.concatenate([errors, correct])
+    ids = first.ids[chosen].tolist()
+    found = images.pixels(ids)
+    if len(found) < len(ids) or not found:
         return None
-    pixels = np.stack([found[name] for name in first.ids[chosen].tolist()])
-    side = min(LONGEST_SIDE, max(math.isqrt(MOST_PIXELS // len(pixels)), 8))
-    content = json.dumps([data.name, dict(data.checksums)], sort_keys=True)
-    return {
+    side = min(LONGEST_SIDE, max(math.isqrt(MOST_PIXELS // len(ids)), 8))
+    content = json.dumps([run.data.name, dict(run.data.checksums)], sort_keys=True)
+    values = {
         "key": hashlib.sha256(content.encode()).hexdigest()[:16],
         "classes": first.class_names,
-        "ids": first.ids[chosen].tolist(),
+        "ids": ids,
         "labels": first.labels[chosen].tolist(),
         "runs": [
             {"name": without_folders(run.label), **_predicted(each, chosen)}
-            for run, each in zip(runs, predictions, strict=True)
+            for run, each in runs.items()
         ],
-        "sprite": sprite_of(thumbnails(pixels, max_side=side)),
+        "sprite": sprite_of(thumbnails(np.stack([found[name] for name in ids]), max_side=side)),
+        **more,
+    }
+    return {
+        "names": first.class_names,
+        "runs": [each["name"] for each in values["runs"]],
+        "edges": more.get("edges", ()),
+        "num_errors": num_errors,
+        "num_shown_errors": len(errors),
+        "num_shown_correct": len(correct),
+        "num_correct": len(first.labels) - num_errors,
+        "has_closer": bool(more.get("closer")),
+        # No text in it can end the element.
+        "json": Markup(json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")),
+        "script": Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8")),
     }
 
 
@@ -183,25 +191,6 @@ def _predicted(predictions: Predictions, chosen: NDArray[np.int64]) -> dict[str,
         "shares": np.round(1000 * shares).astype(int).tolist(),
         "loss": np.round(losses(own), 3).tolist(),
         "quality": np.round(label_quality(own), 4).tolist(),
-    }
-
-
-def _with_counts(values: dict[str, Any], *, num_errors: int, num_images: int) -> dict[str, Any]:
-    """The values, and the same as JSON for the script, in which no text can end the element."""
-    num_shown = len(values["ids"])
-    most = MOST_ERRORS if len(values["runs"]) == 1 else MOST_OF_A_PAIR
-    escaped = json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
-    return {
-        "names": values["classes"],
-        "runs": [run["name"] for run in values["runs"]],
-        "edges": values.get("edges", ()),
-        "num_errors": num_errors,
-        "num_shown_errors": min(num_errors, most),
-        "num_shown_correct": num_shown - min(num_errors, most),
-        "num_correct": num_images - num_errors,
-        "has_closer": bool(values.get("closer")),
-        "json": Markup(escaped),
-        "script": script(),
     }
 
 

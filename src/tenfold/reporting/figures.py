@@ -6,25 +6,34 @@ several side by side where there is room.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from tenfold.reporting.svg import ACCENT, BAD, GOOD, INK, LINE, MUTED, light_palette, styled
+from tenfold.reporting.svg import (
+    ACCENT,
+    BAD,
+    GOOD,
+    INK,
+    LINE,
+    MUTED,
+    SURFACE,
+    light_palette,
+    styled,
+)
 from tenfold.results.runs import ClassScore, Epoch, Metrics
 
 WIDTH = 360
 HEIGHT = 240
-# Beyond this many classes a confusion matrix shows colours without figures, as a bitmap.
+# Beyond this many classes a confusion matrix shows colours without figures.
 MAX_CLASSES_WITH_FIGURES = 12
-_MAX_NAME_LETTERS = 18
+_MOST_LETTERS = 18
 _STRONGEST = 0.7
 
 
@@ -61,16 +70,44 @@ def learning_curves(
 
 @styled
 def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
-    """Rows are true classes, columns answers, cells shares of the row.
+    """Rows are true classes, columns predictions, cells shares of the row.
 
-    confusion: `(C, C)` int64 counts. Right answers are in the accent colour; mistakes in the colour
-    of bad news, the stronger the commoner, on a scale of their own.
+    confusion: `(C, C)` int64 counts. Correct predictions are in the accent colour; errors in the
+    colour of bad news, the stronger the commoner, on a scale of their own. Opacity alone varies, so
+    that it suits light and dark.
     """
-    totals = confusion.sum(axis=1, keepdims=True)
-    shares = confusion / np.maximum(totals, 1)
-    if len(class_names) <= MAX_CLASSES_WITH_FIGURES:
-        return _matrix_with_figures(shares, class_names)
-    return _matrix_as_bitmap(shares, class_names)
+    number, diagonal = len(confusion), np.eye(len(confusion), dtype=bool)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    has_figures = number <= MAX_CLASSES_WITH_FIGURES
+    side = WIDTH if has_figures else 130 + (14 if number <= 40 else 9) * number
+    figure, axes = new_chart(width=side, height=side, grid="")
+    strength = np.minimum(shares / max(float(shares[~diagonal].max(initial=0.0)), 1e-9), 1.0)
+    palette, pixels = light_palette(), np.empty((number, number, 4))
+    pixels[..., :3] = to_rgb(palette["--bad"])
+    pixels[diagonal, :3] = to_rgb(palette["--accent"])
+    # Among many classes rare errors stay visible: opacity grows with the root of the share.
+    pixels[..., 3] = _STRONGEST * strength if has_figures else np.sqrt(strength)
+    pixels[diagonal, 3] = np.diag(shares) * (_STRONGEST if has_figures else 1)
+    axes.imshow(pixels, interpolation="none", aspect="auto" if has_figures else "equal")
+    if has_figures:
+        between = np.arange(1, number) - 0.5
+        axes.vlines(between, -0.5, number - 0.5, color=SURFACE, linewidth=2)
+        axes.hlines(between, -0.5, number - 0.5, color=SURFACE, linewidth=2)
+        for row, column in np.argwhere(shares > 0):
+            share = 100 * float(shares[row, column])
+            text = f"{share:.0f}" if share >= 0.5 else "·"
+            words = axes.text(column, row, text, ha="center", va="center_baseline", fontsize=9.5)
+            # What lies within the axes moves nothing; to measure it would take half of the time.
+            words.set_in_layout(False)
+    names = [short(name) for name in class_names]
+    size = 10 if has_figures else 9 if number <= 40 else 7
+    axes.set_xticks(range(number), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(number), names, fontsize=size)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.spines[:].set(visible=not has_figures, color=LINE)
+    return figure
 
 
 @styled
@@ -81,22 +118,13 @@ def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
     row_height = 17 if len(ordered) <= 30 else 13
     figure, axes = new_chart(height=70 + row_height * len(ordered), grid="x", percent="x")
     rows = name_rows(axes, [score.name for score in ordered])
-    axes.barh(
-        rows, [score.f1 or 0.0 for score in ordered], 0.66, color=ACCENT, alpha=0.3, label="F1"
-    )
+    f1 = [score.f1 or 0.0 for score in ordered]
+    axes.barh(rows, f1, 0.66, color=ACCENT, alpha=0.3, label="F1")
     for name, marker, fill in (("precision", "D", "none"), ("recall", "o", INK)):
         values = [getattr(score, name) if score.num_images else None for score in ordered]
-        axes.plot(
-            [math.nan if value is None else value for value in values],
-            rows,
-            marker,
-            label=name,
-            markersize=4.5,
-            markerfacecolor=fill,
-            markeredgecolor=INK,
-            markeredgewidth=1,
-            clip_on=False,
-        )
+        known = [math.nan if value is None else value for value in values]
+        style: Any = {"markersize": 4.5, "markerfacecolor": fill, "markeredgecolor": INK}
+        axes.plot(known, rows, marker, label=name, markeredgewidth=1, clip_on=False, **style)
     for row in range(sum(not score.num_images for score in ordered)):
         axes.text(0.01, row, "no images", va="center_baseline", color=INK)
     axes.set_xlim(0, 1)
@@ -115,11 +143,9 @@ def confidence_histogram(scores: Metrics) -> Figure:
     figure, axes = new_chart(percent="x")
     edges = np.array(scores.confidence.bin_edges)
     right, wrong = np.array(scores.confidence.right), np.array(scores.confidence.wrong)
-    widths = np.diff(edges) * 0.86
-    axes.bar(edges[:-1], right, widths, align="edge", color=GOOD, alpha=0.75, label="correct")
-    axes.bar(
-        edges[:-1], wrong, widths, bottom=right, align="edge", color=BAD, alpha=0.85, label="wrong"
-    )
+    common: Any = {"x": edges[:-1], "width": np.diff(edges) * 0.86, "align": "edge"}
+    axes.bar(height=right, color=GOOD, alpha=0.75, label="correct", **common)
+    axes.bar(height=wrong, bottom=right, color=BAD, alpha=0.85, label="wrong", **common)
     axes.set_xlim(0, 1)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -160,14 +186,6 @@ def name_rows(axes: Axes, names: Sequence[str]) -> NDArray[np.int64]:
     return rows
 
 
-def value_beside_bar(axes: Axes, row: int, length: float, text: str) -> None:
-    """`text` after the bar of that length in that row."""
-    axes.annotate(
-        text, (length, row), (4, 0), textcoords="offset points", va="center", fontsize=9,
-        color=MUTED,
-    )  # fmt: skip
-
-
 def draw_curve(
     axes: Axes,
     x: Sequence[float],
@@ -175,108 +193,36 @@ def draw_curve(
     *,
     label: str | None,
     colour: str,
-    dashed: bool = False,
+    **style: Any,
 ) -> None:
-    """A line where there are values; a dot as well where a line would be too short to see."""
+    """A line where there are values; a dot as well where a line would be too short to see.
+
+    style: further settings of matplotlib's.
+    """
     known = [math.nan if value is None or not math.isfinite(value) else value for value in y]
-    axes.plot(
-        x,
-        known,
-        color=colour,
-        label=label,
-        linewidth=1.8,
-        linestyle="--" if dashed else "-",
-        marker="o" if len(known) < 3 else None,
-        markersize=5,
-    )
+    marker = "o" if len(known) < 3 else None
+    style = {"linewidth": 1.8, "marker": marker, "markersize": 5, **style}
+    axes.plot(x, known, color=colour, label=label, **style)
 
 
-def finish_curves(axes: Axes, *, quantity: str) -> None:
-    """Whole epochs, and percentages for accuracies."""
+def finish_curves(axes: Axes, *, quantity: str, num_ticks: int = 7) -> None:
+    """At most `num_ticks` whole and round epochs, and percentages for accuracies."""
     axes.margins(x=0.03, y=0.08)
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+    epochs = MaxNLocator(num_ticks, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+    axes.xaxis.set_major_locator(epochs)
+    axes.set_ylabel(quantity)
     if quantity == "accuracy":
-        axes.set_ylabel("accuracy")
         axes.yaxis.set_major_formatter(percent_ticks())
     else:
-        axes.set_ylabel(quantity)
         axes.yaxis.set_major_locator(MaxNLocator(6))
 
 
 def percent_ticks() -> FuncFormatter:
     """0.5 as `50 %`, with a decimal only where neighbouring ticks need it."""
-
-    def text(value: float, _: int | None) -> str:
-        return f"{round(100 * value, 1):g} %"
-
-    return FuncFormatter(text)
+    return FuncFormatter(lambda value, _: f"{round(100 * value, 1):g} %")
 
 
 def short(name: str) -> str:
     """A class name that fits beside a chart; odd characters become question marks."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in name)
-    if len(printable) <= _MAX_NAME_LETTERS:
-        return printable
-    return printable[: _MAX_NAME_LETTERS - 1] + "…"
-
-
-def _matrix_axes(axes: Axes, class_names: Sequence[str], *, size: float) -> None:
-    places = np.arange(len(class_names))
-    names = [short(name) for name in class_names]
-    axes.set_xticks(places, names, rotation=90, fontsize=size)
-    axes.set_yticks(places, names, fontsize=size)
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
-    axes.spines[:].set_visible(False)
-
-
-def _mistakes_scale(shares: NDArray[np.float64]) -> float:
-    mistakes = shares[~np.eye(len(shares), dtype=bool)]
-    return max(float(mistakes.max(initial=0.0)), 1e-9)
-
-
-def _matrix_with_figures(shares: NDArray[np.float64], class_names: Sequence[str]) -> Figure:
-    figure, axes = new_chart(height=WIDTH, grid="")
-    commonest = _mistakes_scale(shares)
-    for row, column in np.argwhere(shares > 0):
-        share = float(shares[row, column])
-        right = row == column
-        strength = share if right else share / commonest
-        cell = Rectangle(
-            (column - 0.47, row - 0.47),
-            0.94,
-            0.94,
-            facecolor=ACCENT if right else BAD,
-            alpha=round(_STRONGEST * strength, 3),
-            linewidth=0,
-        )
-        text = f"{100 * share:.0f}" if share >= 0.005 else "·"
-        number = axes.text(column, row, text, ha="center", va="center_baseline", fontsize=9.5)
-        # What lies within the axes moves nothing; to measure it would take half of the time.
-        axes.add_artist(cell).set_in_layout(False)
-        number.set_in_layout(False)
-    axes.set_xlim(-0.5, len(shares) - 0.5)
-    axes.set_ylim(len(shares) - 0.5, -0.5)
-    _matrix_axes(axes, class_names, size=10)
-    return figure
-
-
-def _matrix_as_bitmap(shares: NDArray[np.float64], class_names: Sequence[str]) -> Figure:
-    """Thousands of cells as one bitmap; opacity alone varies, so that it suits light and dark."""
-    cell = 14 if len(shares) <= 40 else 9
-    side = 130 + cell * len(shares)
-    figure, axes = new_chart(width=side, height=side, grid="")
-    diagonal = np.eye(len(shares), dtype=bool)
-    palette = light_palette()
-    pixels = np.empty((*shares.shape, 4))
-    pixels[..., :3] = to_rgb(palette["--bad"])
-    pixels[diagonal, :3] = to_rgb(palette["--accent"])
-    # Rare mistakes stay visible: opacity grows with the root of the share.
-    pixels[..., 3] = np.sqrt(np.minimum(shares / _mistakes_scale(shares), 1.0))
-    pixels[diagonal, 3] = np.diag(shares)
-    axes.imshow(pixels, interpolation="none")
-    _matrix_axes(axes, class_names, size=9 if cell > 9 else 7)
-    axes.spines[:].set(visible=True, color=LINE)
-    return figure
+    return printable if len(printable) <= _MOST_LETTERS else f"{printable[: _MOST_LETTERS - 1]}…"

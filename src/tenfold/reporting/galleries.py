@@ -2,9 +2,9 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.probabilities import softmax
 from tenfold.evaluation.runs import Run
+from tenfold.reporting.templating import Card
 from tenfold.reporting.thumbnails import thumbnail_uri
 
 NUM_IMAGES = 12
@@ -23,16 +24,6 @@ logger = logging.getLogger("tenfold")
 
 Loader = Callable[[Run], Dataset]
 """Gives back the data set that a run was trained on."""
-
-
-class Card(NamedTuple):
-    """An image with its true class, and by the label of each run the likeliest classes, each with
-    its probability and whether it is the true one."""
-
-    id: str
-    uri: str | None
-    true: str
-    predictions: Mapping[str, list[tuple[str, float, bool]]]
 
 
 class SplitImages:
@@ -121,10 +112,12 @@ def evenly(indices: NDArray[np.int64], number: int) -> NDArray[np.int64]:
     return indices[np.linspace(0, len(indices) - 1, number).astype(np.int64)]
 
 
-def wrong(predictions: Predictions) -> NDArray[np.int64]:
+def wrong(predictions: Predictions, among: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
     """Indices of the errors of the highest confidence, at most two of a true class while there are
-    others."""
-    return _most_confident(predictions, np.flatnonzero(~predictions.right))
+    others. among: which images are chosen from, all where None."""
+    chosen = ~predictions.right if among is None else ~predictions.right & among
+    order = np.argsort(-predictions.confidence, kind="stable")
+    return _varied(order[chosen[order]], predictions.labels)
 
 
 def unsure(predictions: Predictions) -> NDArray[np.int64]:
@@ -143,7 +136,7 @@ def disputed_cards(
     first, second = winner.shown_answers, loser.shown_answers
     if first is None or second is None:
         return []
-    chosen = _most_confident(second, np.flatnonzero(np.isin(second.ids, ids)))
+    chosen = wrong(second, np.isin(second.ids, ids))
     return cards(second.ids[chosen], {winner.label: first, loser.label: second}, images)
 
 
@@ -151,38 +144,29 @@ def cards(
     ids: NDArray[np.str_], by_run: Mapping[str, Predictions], images: SplitImages
 ) -> list[Card]:
     """Cards for the images with these ids, with the three likeliest classes of each run."""
-    uris = images.uris(ids.tolist())
-    first = next(iter(by_run.values()))
-    found = []
+    uris, found = images.uris(ids.tolist()), []
     for name in ids.tolist():
-        likeliest = {}
+        true, likeliest = [], {}
         for label, one in by_run.items():
-            index = int(np.flatnonzero(one.ids == name)[0])
-            shares = softmax(one.logits[index : index + 1].astype(np.float64))[0]
+            (index,) = np.flatnonzero(one.ids == name)[:1]
+            true.append(one.class_names[one.labels[index]])
+            shares = softmax(one.logits[[index]].astype(np.float64))[0]
             likeliest[label] = [
-                (one.class_names[k], float(shares[k]), bool(k == one.labels[index]))
+                (one.class_names[k], float(shares[k]), one.class_names[k] == true[-1])
                 for k in np.argsort(-shares, kind="stable")[:3]
             ]
-        true = first.class_names[first.labels[np.flatnonzero(first.ids == name)[0]]]
-        found.append(Card(name, uris.get(name), true, likeliest))
+        found.append(Card(name, uris.get(name), true[0], likeliest))
     return found
-
-
-def _most_confident(predictions: Predictions, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    confidence = predictions.probabilities.max(axis=1)[indices]
-    return _varied(indices[np.argsort(-confidence, kind="stable")], predictions.labels)
 
 
 def _varied(ordered: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """The first few, passing over a class that has had two while others remain."""
+    seen: Counter[int] = Counter()
     chosen: list[int] = []
     passed_over: list[int] = []
-    seen: dict[int, int] = {}
-    for index in ordered:
+    for index in ordered.tolist():
+        seen[labels[index]] += 1
+        (chosen if seen[labels[index]] <= 2 else passed_over).append(index)
         if len(chosen) == NUM_IMAGES:
             break
-        label = int(labels[index])
-        seen[label] = seen.get(label, 0) + 1
-        (chosen if seen[label] <= 2 else passed_over).append(int(index))
-    missing = NUM_IMAGES - len(chosen)
-    return np.array(chosen + passed_over[:missing], dtype=np.int64)
+    return np.array([*chosen, *passed_over][:NUM_IMAGES], dtype=np.int64)

@@ -1,10 +1,13 @@
 """Run folders -> one self-contained HTML file; and a run's figures as files of their own."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from tenfold.audit.store import known_answers, sections
 from tenfold.errors import TenfoldError
@@ -14,7 +17,7 @@ from tenfold.recipe import recipe_from_dict
 from tenfold.recipe.dotted import as_texts
 from tenfold.reporting import figures
 from tenfold.reporting.comparison import view_runs
-from tenfold.reporting.explorer import explore_pair, explore_run
+from tenfold.reporting.explorer import explore_run
 from tenfold.reporting.galleries import Loader, SplitImages, galleries, load_dataset
 from tenfold.reporting.roc import points_of, two_classes
 from tenfold.reporting.svg import standalone_svg
@@ -60,8 +63,8 @@ def write_report(
     path = folders[0] / "report.html" if path is None else Path(path)
     runs = read_runs(folders)
     write_text(path, render_runs(runs, loader=loader))
-    if len(runs) == 1:
-        _write_card(runs[0])
+    if len(runs) == 1 and runs[0].shown_scores and known_answers(RunFolder(runs[0].folder)):
+        write_text(runs[0].folder / "card.md", card_text(runs[0].folder))
     return path
 
 
@@ -77,37 +80,26 @@ def card_text(run_folder: Path) -> str:
     return without_folders(render_markdown("card.md", run=run, answers=answers, hub=HUB_NAMES))
 
 
-def _write_card(run: Run) -> None:
-    """Beside the page of an audited run, what it says of trust as a model card in Markdown."""
-    if known_answers(RunFolder(run.folder)) and run.shown_scores is not None:
-        write_text(run.folder / "card.md", card_text(run.folder))
-
-
 def write_figures(run_folder: Path) -> list[Path]:
     """Write a run's charts as SVG files into `figures/` in its folder, and return them.
 
     Raises TenfoldError as `write_report` does. What the run has no numbers for is left out.
     """
     run = read_run(Path(run_folder))
-    drawn: dict[str, Any] = {}
-    if run.epochs:
-        for quantity in ("accuracy", "loss"):
-            drawn[quantity] = figures.learning_curves(
-                run.epochs,
-                quantity=quantity,
-                stage_ends=run.stage_ends,
-                measured=_measured(run.recipe)[quantity],
-            )
+    drawn: dict[str, Figure] = {}
+    for quantity, measured in _measured(run.recipe).items() if run.epochs else ():
+        drawn[quantity] = figures.learning_curves(
+            run.epochs, quantity=quantity, stage_ends=run.stage_ends, measured=measured
+        )
     for split, scores in run.scores.items():
         names = [score.name for score in scores.per_class]
         drawn[f"confusion-{split}"] = figures.confusion_matrix(scores.matrix, names)
         drawn[f"classes-{split}"] = figures.per_class_bars(scores.per_class)
         drawn[f"confidence-{split}"] = figures.confidence_histogram(scores)
-    paths = []
-    for name, figure in drawn.items():
-        paths.append(run.folder / "figures" / f"{name}.svg")
-        write_text(paths[-1], standalone_svg(figure))
-    return paths
+    paths = {run.folder / "figures" / f"{name}.svg": figure for name, figure in drawn.items()}
+    for path, figure in paths.items():
+        write_text(path, standalone_svg(figure))
+    return [*paths]
 
 
 def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
@@ -115,9 +107,6 @@ def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
     tools: dict[str, Any] = {"figures": figures, "measured": _measured, "settings_of": _settings}
     if len(runs) > 1:
         sheets, values = (*_STYLE_SHEETS, "study.css"), view_runs(runs, loader=loader)
-        pair, images = values["pair"], values["images"]
-        explorer = explore_pair(pair.first, pair.second, images) if pair else None
-        tools |= {"explorer": explorer}
         return render_page("comparison.html", style_sheets=sheets, **tools, **values)
     (run,) = runs
     images, answers = SplitImages(run, loader), known_answers(RunFolder(run.folder))
@@ -140,8 +129,6 @@ def render_runs(runs: tuple[Run, ...], *, loader: Loader = load_dataset) -> str:
 def _exports(folder: Path) -> Markup:
     """What the exported files say and how fast they are; empty where nothing was exported, or its
     figures can't be read."""
-    from jinja2 import UndefinedError
-
     path = folder / "export" / "exports.json"
     try:
         known = read_json(path) if path.exists() else {}
@@ -157,9 +144,9 @@ def _measured(recipe: Mapping[str, Any]) -> dict[str, str]:
     augmentation, training = recipe.get("augmentation") or {}, recipe.get("training") or {}
     mixed = [name for name in ("mixup", "cutmix") if augmentation.get(name)]
     others = augmentation.keys() - {*mixed, "alternate", "randaugment_magnitude"}
-    shown = ["augmented"] if any(augmentation[name] for name in others) else []
+    changed = [*(["augmented"] if any(augmentation[name] for name in others) else []), *mixed]
     smoothed = ["smoothed labels"] if training.get("label_smoothing") else []
-    reasons = {"accuracy": shown + mixed, "loss": shown + mixed + smoothed}
+    reasons = {"accuracy": changed, "loss": changed + smoothed}
     return {name: "".join(f", {each}" for each in why) for name, why in reasons.items()}
 
 
@@ -170,10 +157,9 @@ def _settings(recipe: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]
         for table, values in recipe.items()
         if isinstance(values, Mapping) and "name" in values and table != "data"
     }
-    try:
+    defaults = {}  # Of a recipe of another version of tenfold everything is shown as set.
+    with contextlib.suppress(TenfoldError):
         defaults = as_texts(recipe_from_dict(tags).to_dict())
-    except TenfoldError:
-        defaults = {}  # A recipe of another version of tenfold: everything is shown as set.
     named = {f"{table}.name" for table in recipe} | {"name", "description", "seed"}
     known = {key: value for key, value in as_texts(recipe).items() if value}
     own = {key: v for key, v in known.items() if key in named or defaults.get(key) != v}

@@ -1,10 +1,11 @@
 """Predictions of two classes -> their ROC and precision-recall curves, as a page shows them."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from tenfold.evaluation.calibration import operating_points_of
 from tenfold.evaluation.roc import Curve, curve_of, levels_of
@@ -12,6 +13,8 @@ from tenfold.evaluation.runs import Run
 from tenfold.reporting.figures import new_chart
 from tenfold.reporting.svg import ACCENT, BAD, MUTED, styled
 from tenfold.results.runs import OperatingPoint
+
+Floats = NDArray[np.floating[Any]]
 
 MOST_POINTS = 200
 """Of a curve, which more of them would not change to the eye."""
@@ -29,35 +32,35 @@ class TwoClasses(NamedTuple):
     threshold: float
     place: Curve | None
 
-    @styled
     def roc(self) -> Figure:
         """Sensitivity against the false positive rate."""
-        figure, axes = new_chart(grid="both", percent="xy", height=300)
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":", label="chance")
-        axes.plot(1 - self.curve.specificity, self.curve.sensitivity, color=ACCENT, linewidth=1.8)
-        self._mark(axes, x="specificity", y="sensitivity")
-        axes.set(xlabel="false positive rate (1 − specificity)", ylabel="sensitivity")
-        return figure
+        names = "false positive rate (1 − specificity)", "sensitivity"
+        return self._drawn(*names, lambda curve: (1 - curve.specificity, curve.sensitivity), (0, 1))
 
-    @styled
     def precision_recall(self) -> Figure:
         """Precision against recall."""
-        figure, axes = new_chart(grid="both", percent="xy", height=300)
-        axes.axhline(self.share, color=MUTED, linewidth=0.8, linestyle=":", label="chance")
-        axes.plot(self.curve.sensitivity, self.curve.precision, color=ACCENT, linewidth=1.8)
-        self._mark(axes, x="sensitivity", y="precision")
-        axes.set(xlabel="recall (sensitivity)", ylabel="precision")
-        return figure
+        names, chance = ("recall (sensitivity)", "precision"), (self.share, self.share)
+        return self._drawn(*names, lambda curve: (curve.sensitivity, curve.precision), chance)
 
-    def _mark(self, axes: Axes, *, x: str, y: str) -> None:
-        """The threshold's place on the curve."""
+    @styled
+    def _drawn(
+        self,
+        x: str,
+        y: str,
+        places: Callable[[Curve], tuple[Floats, Floats]],
+        chance: tuple[float, float],
+    ) -> Figure:
+        """A curve with the names of its axes, and the threshold's place on it."""
+        figure, axes = new_chart(grid="both", percent="xy", height=300)
+        axes.plot([0, 1], chance, color=MUTED, linewidth=0.8, linestyle=":", label="chance")
+        axes.plot(*places(self.curve), color=ACCENT, linewidth=1.8)
         if self.place is not None:
-            across, up = (getattr(self.place, name) for name in (x, y))
-            across = 1 - across if x == "specificity" else across
             label = f"threshold {self.threshold:.3f}"
-            axes.plot(across, up, "o", color=BAD, markersize=7, label=label, clip_on=False)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+            marks: Any = {"color": BAD, "markersize": 7, "label": label, "clip_on": False}
+            axes.plot(*places(self.place), "o", **marks)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x, ylabel=y)
         axes.legend(loc="lower right")
+        return figure
 
 
 def points_of(run: Run) -> tuple[OperatingPoint, ...]:

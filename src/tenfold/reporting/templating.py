@@ -1,9 +1,10 @@
 """The templates and style sheets of all pages: `render_page`."""
 
+import inspect
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ from markupsafe import Markup
 
 from tenfold import __version__, formatting
 from tenfold.errors import counted
-from tenfold.files import without_folders
+from tenfold.files import without_folders, write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,6 +41,16 @@ class Chart(NamedTuple):
     area: str = ""
 
 
+class Card(NamedTuple):
+    """An image of a gallery with its true class, and by the label of each run the likeliest
+    classes, each with its probability and whether it is the true one."""
+
+    id: str
+    uri: str | None
+    true: str
+    predictions: Mapping[str, list[tuple[str, float, bool]]]
+
+
 def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) -> str:
     """A page as HTML that refers to nothing outside itself.
 
@@ -49,6 +60,15 @@ def render_page(template: str, *, style_sheets: tuple[str, ...], **values: Any) 
     styles = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in style_sheets)
     page = environment().get_template(template)
     return page.render(styles=styles, version=__version__, chart=_chart_maker(), **values)
+
+
+def write_page(path: Path, template: str, style_sheets: tuple[str, ...], **values: Any) -> Path:
+    """Write such a page to `path`, whole or not at all, and return `path`.
+
+    Raises TenfoldError where it can't be written.
+    """
+    write_text(path, render_page(template, style_sheets=style_sheets, **values))
+    return path
 
 
 def block_of(template: str, block: str, **values: Any) -> str:
@@ -70,17 +90,20 @@ def _chart_maker() -> Callable[..., Chart]:
 
     def chart(
         heading: str,
-        figure: "Figure",
+        figure: "Figure | Markup",
         caption: str = "",
         *,
         wide: bool = False,
         description: str = "",
         explore: str = "",
     ) -> Chart:
-        """wide: it scrolls inside its own frame on a phone. description: what a screen reader says
-        in the figure's place, where the heading is not enough. explore: see Chart."""
+        """figure: drawn, or in HTML. wide: it scrolls inside its own frame on a phone. description:
+        what a screen reader says in the figure's place, where the heading is not enough. explore:
+        see Chart."""
         from tenfold.reporting.svg import inline_svg
 
+        if isinstance(figure, Markup):
+            return Chart(heading, figure, caption, wide, False)
         width, height = figure.get_size_inches()
         prefix = f"c{next(numbers)}-"
         svg = inline_svg(figure, prefix=prefix, description=description or heading)
@@ -119,26 +142,15 @@ def environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {
-        "percent": formatting.percent,
-        "count": formatting.count,
+    named = {name: value for name, value in vars(formatting).items() if inspect.isfunction(value)}
+    templates.filters |= named | {
         "counted": counted,
-        "duration": formatting.duration,
-        "in_words": formatting.in_words,
         "image_uri": thumbnail_uri,
-        "interval": formatting.interval,
-        "listed": formatting.listed,
         "markdown": lambda text: _MARKUP.sub(r"\\\1", text),
-        "plain": formatting.plain,
         "png_uri": png_data_uri,
-        "memory": formatting.memory,
-        "moment": formatting.moment,
-        "points": formatting.points,
-        "power": formatting.power,
         "quoted": json.dumps,
-        "rate": formatting.rate,
-        "signed_points": formatting.signed_points,
     }
+    templates.globals["zip"] = zip
     templates.tests["fallback"] = lambda note: _FALLBACK.search(note) is not None
     return templates
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from tenfold.errors import TenfoldError
-from tenfold.formatting import percent, short_key
+from tenfold.formatting import percent, points, short_key
 from tenfold.results.facts import Fact, read_fact
 
 if TYPE_CHECKING:
@@ -231,17 +231,19 @@ class SearchSummary(Plan):
 
     @property
     def gain_in_words(self) -> str:
-        """What the best trial has reached, and how much more that is; empty without one."""
+        """What the best trial has reached, and how much more that is."""
         best, own = self.best_trial, self.own_trial
         if best is None:
-            return ""
-        found = f"Trial {best.number} has a validation accuracy of {percent(best.accuracy or 0, 2)}"
-        if own is None:
-            return f"{found}; the recipe itself has no result yet."
+            return "No trial has come to its end yet."
+        reached = percent(best.accuracy, 2)
         if own is best:
-            return f"{found}: it is the recipe as it is, and no other trial was better."
-        points, before = 100 * (self.gain or 0.0), percent(own.accuracy or 0.0, 2)
-        return f"{found}, {points:.2f} points more than the recipe's {before}."
+            words = "No trial was better than the recipe as it is, with a validation accuracy of"
+            return f"{words} {reached}."
+        found = f"Trial {best.number} has a validation accuracy of {reached}"
+        if own is None or self.gain is None:
+            return f"{found}; the recipe itself has no result yet."
+        more, before = points(self.gain, digits=2), percent(own.accuracy, 2)
+        return f"{found}, {more} more than the recipe as it is, which has {before}."
 
     def commands(self, folder: Path) -> tuple[str, ...]:
         """What measures the best recipe with seeds that the search in `folder` has not used."""

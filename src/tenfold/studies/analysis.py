@@ -231,7 +231,7 @@ def _stacked(rights: Rights) -> NDArray[np.bool_]:
 def describe_findings(study: StudyRuns, summary: StudySummary) -> Iterator[str]:
     """Sentences on what came out best, what was published, epochs and overfitting.
 
-    What is missing or did not reproduce, `reporting.study.story` says from the summary.
+    What is missing or did not reproduce, `reporting.story` says from the summary.
     """
     if not study.runs:
         yield "No run is finished, so there is nothing to compare."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.errors import TenfoldError
-from tenfold.reporting.live import charts
+from tenfold.reporting.live import curves
 from tenfold.reporting.live.runs import STATES, LiveRun, describe, find_runs, name_of, pruned_runs
 from tenfold.reporting.templating import block_of, environment, render_page
 
@@ -103,4 +103,4 @@ class LivePage:
         run = next((each for each in runs if each.name == chosen), newest)
         states = {state: sum(each.state == state for each in runs) for state in STATES}
         known = {"whole": self.whole, "runs": runs, "run": run, "states": states}
-        return {**known, "most_rows": MOST_ROWS, "charts": charts}
+        return {**known, "most_rows": MOST_ROWS, "charts": curves}

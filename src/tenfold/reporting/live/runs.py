@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json
+from tenfold.reporting.templating import Card
 from tenfold.results.runs import Epoch, Metrics, read_epochs, read_result
 from tenfold.run import RunFolder
 from tenfold.training.reporters import Plan
@@ -22,15 +23,6 @@ STALE_SECONDS = 2.0
 
 STATES = ("running", "waiting", "stopped", "pruned", "failed", "finished")
 """Of a run, in the order in which they are listed."""
-
-
-class Sample(NamedTuple):
-    """A validation image and what the network predicts of it, as a gallery of a page takes it."""
-
-    id: str
-    uri: str
-    true: str
-    predictions: dict[str, list[tuple[str, float, bool]]]
 
 
 class LiveRun:
@@ -46,7 +38,7 @@ class LiveRun:
         self._seen: dict[Path, tuple[int, int]] = {}
         self._asked, self._offset = 0.0, 0
         self._images: list[dict[str, str]] = []
-        self._predicted: tuple[int, list[Any]] | None = None
+        self._predicted: tuple[int, list[Any]] = 0, []
         self._began = self._stepped = time.time()
         self.state, self.problem, self.is_trained = "waiting", "", False
         self.plan: Plan | None = None
@@ -168,21 +160,16 @@ class LiveRun:
     @property
     def predicted_epoch(self) -> int:
         """The epoch after which the samples were predicted; 0 before there is one."""
-        return self._predicted[0] if self._predicted else 0
+        return self._predicted[0]
 
     @property
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[Card]:
         """A few validation images, and the newest predictions of them."""
-        predicted = self._predicted[1] if self._predicted else []
-        return [
-            Sample(
-                image["id"],
-                image["uri"],
-                image["true"],
-                {self.name: [(name, share, name == image["true"]) for name, share in likeliest]},
-            )
-            for image, likeliest in zip(self._images, predicted, strict=False)
-        ]
+        found = []
+        for image, likeliest in zip(self._images, self._predicted[1], strict=False):
+            shown = [(name, share, name == image["true"]) for name, share in likeliest]
+            found.append(Card(image["id"], image["uri"], image["true"], {self.name: shown}))
+        return found
 
 
 def find_runs(folder: Path) -> Iterator[Path]:

@@ -15,14 +15,13 @@ from tenfold.results.studies import (
     Verdict,
 )
 
-# A validation line that ends lower than this below its best has turned.
-_CLEAR_FALL = 0.01
+CLEAR_FALL = 0.01
+"""A validation line that ends lower than this below its best has turned."""
 
 
 def exact_percent(share: float) -> str:
     """A published share with the decimals that it was published with, up to two: `57.97 %`."""
-    number = f"{100 * share:.2f}".rstrip("0").rstrip(".")
-    return f"{number} %"
+    return f"{round(100 * share, 2):g} %"
 
 
 def ours_of(point: Point) -> str:
@@ -44,31 +43,23 @@ def cut_short(study: StudySummary) -> str:
     """What was run of a study that is not whole; empty for one that is."""
     if not study.was_cut_short:
         return ""
-    parts = []
-    if study.failed:
-        parts.append(f"{study.failed} failed")
-    if study.num_missing:
-        parts.append(f"{study.num_missing} {_were(study.num_missing)} not run to the end")
+    missing, is_or_are = study.num_missing, "is" if study.finished == 1 else "are"
+    parts = [f"{study.failed} failed"] if study.failed else []
+    parts += [f"{missing} {'was' if missing == 1 else 'were'} not run to the end"] * bool(missing)
     return (
-        f"This study was cut short: {study.finished} of "
-        f"{counted(study.planned, 'planned run')} "
-        f"{'is' if study.finished == 1 else 'are'} finished, {listed(parts)}. The numbers "
-        "rest on the finished ones alone."
+        f"This study was cut short: {study.finished} of {counted(study.planned, 'planned run')} "
+        f"{is_or_are} finished, {listed(parts)}. The numbers rest on the finished ones alone."
     )
 
 
 def missing_parts(study: StudySummary) -> tuple[str, ...]:
     """Each variant that has fewer seeds than planned, in a few words."""
-    return tuple(
-        f"{variant.label}: "
-        + (
-            f"{len(variant.seeds)} of {counted(variant.planned_seeds, 'seed')}"
-            if variant.seeds
-            else "no run"
-        )
-        for variant in study.variants
-        if len(variant.seeds) < variant.planned_seeds
-    )
+    missing = [v for v in study.variants if len(v.seeds) < v.planned_seeds]
+    done = [
+        f"{len(v.seeds)} of {counted(v.planned_seeds, 'seed')}" if v.seeds else "no run"
+        for v in missing
+    ]
+    return tuple(f"{v.label}: {words}" for v, words in zip(missing, done, strict=True))
 
 
 def failures(study: StudySummary) -> tuple[str, ...]:
@@ -85,66 +76,72 @@ def failures(study: StudySummary) -> tuple[str, ...]:
 def not_reproduced(study: StudySummary) -> str:
     """Which published numbers lie above our interval; empty where none does."""
     claims = [claim for claim in study.published if claim.point.verdict == BELOW]
+    number = len(study.published)
     if not claims:
         return ""
-    number = len(study.published)
+    head = f"{len(claims)} of {number} published results did not reproduce"
+    if len(claims) == number:
+        head = f"None of the {number} published results reproduced"
     if number == 1:
-        head = "The published result did not reproduce: "
-    elif len(claims) == number:
-        head = f"None of the {number} published results reproduced: "
-    else:
-        head = f"{len(claims)} of {number} published results did not reproduce: "
-    return head + "; ".join(_describe_miss(study, claim) for claim in claims) + "."
+        head = "The published result did not reproduce"
+    return f"{head}: {'; '.join(_describe_miss(study, claim) for claim in claims)}."
+
+
+def _describe_miss(study: StudySummary, claim: Published) -> str:
+    variant, point, published = claim
+    when = f" after {counted(point.epoch, 'epoch')}" if study.followed else ""
+    here = f"here {point.compared.in_words}" if point.compared else "not measured here"
+    here += " in training mode" if published.training_mode else ""
+    return f"{variant.label}{when}, published {exact_percent(published.accuracy)}, {here}"
 
 
 def seeds(study: StudySummary) -> str:
     """How many seeds each variant has."""
-    run = [variant for variant in study.variants if variant.seeds]
-    if not run:
+    known = {variant.seeds for variant in study.variants}
+    if not any(known):
         return "No variant has a finished run."
-    if len({variant.seeds for variant in run}) == 1 and len(run) == len(study.variants):
-        numbers = listed([str(seed) for seed in run[0].seeds])
-        if len(run[0].seeds) == 1:
-            return f"Each variant was trained once, with seed {numbers}."
-        return f"Each variant was trained with {len(run[0].seeds)} seeds: {numbers}."
-    return (
-        "Seeds: " + "; ".join(f"{v.label}, {len(v.seeds) or 'none'}" for v in study.variants) + "."
-    )
+    if len(known) > 1:
+        each = [f"{v.label}, {len(v.seeds) or 'none'}" for v in study.variants]
+        return f"Seeds: {'; '.join(each)}."
+    (same,) = known
+    numbers = listed([str(seed) for seed in same])
+    if len(same) == 1:
+        return f"Each variant was trained once, with seed {numbers}."
+    return f"Each variant was trained with {len(same)} seeds: {numbers}."
 
 
 def machine(study: StudySummary) -> str:
     """Where it was trained, in a sentence."""
-    if not study.all_machines:
-        return "The runs don't say on which machine they were trained."
     described = [one.in_words for one in study.all_machines]
+    if not described:
+        return "The runs don't say on which machine they were trained."
     if len(described) == 1:
         return f"Trained on {described[0]}."
-    return (
-        f"Trained on {len(described)} machines, so times are not comparable: "
-        f"{'; '.join(described)}."
-    )
+    number, all_of_them = len(described), "; ".join(described)
+    return f"Trained on {number} machines, so times are not comparable: {all_of_them}."
 
 
 def describe_curves(curves: Curves) -> str:
     """Where both lines end, and where validation was best if that was not at the end."""
     train, validation = curves.train_accuracy.mean, curves.validation_accuracy.mean
-    if curves.validation_accuracy.is_empty or math.isnan(validation[-1]):
+    if math.isnan(validation[-1]):
         return f"Ends at {percent(train[-1])} in training; nothing was held back for validation."
     text = f"Ends at {percent(train[-1])} in training and {percent(validation[-1])} in validation."
-    best, place = max((value, -place) for place, value in enumerate(validation) if value == value)
-    if best - validation[-1] > _CLEAR_FALL:
+    best, epoch = max(
+        ((value, -epoch) for value, epoch in zip(validation, curves.epochs, strict=True)
+         if not math.isnan(value))
+    )  # fmt: skip
+    if best - validation[-1] > CLEAR_FALL:
         text += (
-            f" Validation was best after {counted(curves.epochs[-place], 'epoch')}, with "
-            f"{percent(best)}, and fell by {points(best - validation[-1])}."
+            f" Validation was best after {counted(-epoch, 'epoch')}, with {percent(best)}, and "
+            f"fell by {points(best - validation[-1])}."
         )
     return text
 
 
 def core_minutes(estimate: Estimate | None) -> str:
     """Process time of a run in minutes of one core; a dash for None."""
-    if estimate is None:
-        return "–"
-    return minutes_of(estimate.mean)
+    return "–" if estimate is None else minutes_of(estimate.mean)
 
 
 def minutes_of(seconds: float) -> str:
@@ -168,17 +165,3 @@ def ends_with(study: StudySummary) -> int | None:
 def verdict_words(verdict: Verdict | None) -> str:
     """A verdict as a reader is told it."""
     return "not measured" if verdict is None else VERDICTS[verdict]
-
-
-def _describe_miss(study: StudySummary, claim: Published) -> str:
-    _, point, published = claim
-    ours = point.compared
-    when = f" after {counted(point.epoch, 'epoch')}" if study.followed else ""
-    here = "not measured here" if ours is None else f"here {ours.in_words}"
-    here += " in training mode" if published.training_mode else ""
-    share = exact_percent(published.accuracy)
-    return f"{claim.variant.label}{when}, published {share}, {here}"
-
-
-def _were(number: int) -> str:
-    return "was" if number == 1 else "were"

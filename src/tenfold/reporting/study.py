@@ -3,21 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from tenfold.files import write_text
-from tenfold.reporting.study import figures, story
-from tenfold.reporting.study.marks import Mark
-from tenfold.reporting.templating import render_page
-from tenfold.results.studies import BELOW, LOWER, Point, StudySummary, read_study
+from tenfold.reporting import story, study_figures
+from tenfold.reporting.templating import write_page
+from tenfold.results.studies import Point, StudySummary, read_study
 
-_STYLE_SHEETS = ("style.css", "report.css", "study.css")
-_SIGNS = {
-    "beaten": ("▲", "good"),
-    "met": ("✓", "good"),
-    "within the interval": ("≈", "fair"),
-    BELOW: ("▼", "bad"),
-    LOWER: ("▽", "fair"),
-    None: ("–", "fair"),
-}
+STYLE_SHEETS = ("style.css", "report.css", "study.css")
 
 
 def write_study_page(folder: Path, out: Path | None = None) -> Path:
@@ -28,10 +18,8 @@ def write_study_page(folder: Path, out: Path | None = None) -> Path:
     Raises TenfoldError where the summary is missing or damaged, and where the file can't be
     written.
     """
-    path = Path(folder) / "report.html" if out is None else Path(out)
-    values = view_study(read_study(Path(folder)))
-    write_text(path, render_page("study.html", style_sheets=_STYLE_SHEETS, **values))
-    return path
+    values = view_study(read_study(folder))
+    return write_page(out or folder / "report.html", "study.html", STYLE_SHEETS, **values)
 
 
 def view_study(study: StudySummary) -> dict[str, Any]:
@@ -39,9 +27,8 @@ def view_study(study: StudySummary) -> dict[str, Any]:
     return {
         "study": study,
         "story": story,
-        "study_figures": figures,
-        "signs": _SIGNS,
-        "marks": {variant.label: Mark(n) for n, variant in enumerate(study.variants)},
+        "study_figures": study_figures,
+        "marks": {v.label: study_figures.Mark(n) for n, v in enumerate(study.variants)},
         "milestones": [(epoch, _points_at(study, epoch)) for epoch in study.milestones],
     }
 
