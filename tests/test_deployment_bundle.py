@@ -1,9 +1,12 @@
 """The bundle: what is in it works without tenfold."""
 
+import contextlib
 import dataclasses
+import errno
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -30,14 +33,33 @@ def bundle(model, tmp_path):
     """A function that writes a bundle, and gives its folder."""
     gate = Gate(64, "test", 1.0, 0.0, 0.0, 0.75, 0.75, 64, 0, 0)
 
-    def write(name="bundle", opset=18):
+    def write(name="bundle", opset=18, run=model.parents[1]):
         export = Export(model, opset, model.stat().st_size, gate, ())
-        run = RunFolder(model.parents[1])
-        written = write_bundle(run, export, tmp_path / name, card="# A card\n")
+        written = write_bundle(RunFolder(run), export, tmp_path / name, card="# A card\n")
         assert set(written) == set((tmp_path / name).iterdir())
         return tmp_path / name
 
     return write
+
+
+def test_a_run_at_a_relative_path_names_its_bundle(bundle, model):
+    with contextlib.chdir(model.parents[2]):
+        readme = (bundle(run=Path("1")) / "README.md").read_text()
+    assert readme.startswith("# tiny\n")
+
+
+def test_on_a_full_disk_nothing_is_left(bundle, tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def fill(path, content):
+        if path.name == "README.md":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(TenfoldError, match=r"bundle could not be written \(No space left"):
+        bundle()
+    assert list(tmp_path.iterdir()) == []
 
 
 def run_script(folder, *arguments):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tenfold.data import decoding
 from tenfold.data.cache_folder import cache_folder
 from tenfold.data.sources.origins import from_npm
+from tenfold.data.writing import new_folder
 from tenfold.deployment.predictor import EVEN, Predictor
 from tenfold.errors import TenfoldError
 from tenfold.files import require_writable, write_bytes
@@ -40,7 +41,7 @@ def require_new(folder: Path) -> None:
     """Raise TenfoldError where something is in `folder` already, or where it can't be written."""
     if folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise TenfoldError(f"{folder} is not empty; name another folder.")
-    require_writable(folder)
+    require_writable(folder.absolute().parent)
 
 
 def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -> list[Path]:
@@ -49,7 +50,7 @@ def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -
     into `folder`, and return them. Raises TenfoldError as `require_new` does."""
     require_new(folder)
     runtime = OLDEST_RUNTIME if export.opset <= ITS_OPSET else metadata.version("onnxruntime")
-    known = {"name": run.path.parent.name, **export.gate._asdict()}
+    known = {"name": run.path.resolve().parent.name, **export.gate._asdict()}
     contents: dict[str, str | Path] = {
         "model.onnx": export.path,
         "predict.py": HERE / "predict_script.py",
@@ -83,10 +84,12 @@ def write_web(model: Path, folder: Path, runtime: list[Path]) -> list[Path]:
 
 
 def _write(folder: Path, contents: dict[str, str | Path]) -> list[Path]:
-    """Texts and copies of files, by name."""
-    for name, given in contents.items():
-        content = given.read_bytes() if isinstance(given, Path) else given.encode()
-        write_bytes(folder / name, content)
+    """Texts and copies of files by name, all of them or none."""
+    with new_folder(folder.absolute()) as new:
+        for name, given in contents.items():
+            (new / name).write_bytes(
+                given.read_bytes() if isinstance(given, Path) else given.encode()
+            )
     return [folder / name for name in contents]
 
 
