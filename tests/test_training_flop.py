@@ -64,7 +64,7 @@ def test_a_run_adds_up_its_steps_by_size():
     recipe = load_recipe(
         "fast-75",
         ["model.widths=[4,4]", "training.batch_size=32", "data.image_size=16",
-         "training.precision=float32", *sizes],
+         "training.precision=float32", "training.freeze_from=[]", *sizes],
     )  # fmt: skip
     found = fit(recipe, data())
     network = found.model.module.train()
