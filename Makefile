@@ -13,7 +13,7 @@ TO ?= 75 85 91 94
 SEEDS ?= 5
 
 .PHONY: help install demo course test test-long check check-types check-style check-fields check-layers \
-	format bench docs results dist clean
+	format bench reference docs docs-links results dist clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -68,8 +68,16 @@ bench: $(INSTALLED)  ## Time the loop, the fast recipes and the service (3 h; TO
 	$(BIN)/python benchmarks/serving.py --runs runs/bench/runs --out runs/bench/serving.json
 	$(BIN)/python docs/make_speed.py runs/bench
 
-docs: $(INSTALLED)  ## Write the reference, the recipes' schema and what quotes measured.json
+reference: $(INSTALLED)  ## Write the reference, the recipes' schema and what quotes measured.json
 	$(BIN)/python docs/make_reference.py
+
+docs: reference  ## Build the site in build/site, with a gallery of pages that tenfold makes (3 min the first time)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python docs/make_gallery.py build/gallery
+	$(BIN)/python docs/make_site.py
+
+docs-links: docs  ## Check the site's links to other sites, which takes a network
+	$(BIN)/python docs/make_site.py --links
 
 results: $(INSTALLED)  ## Write docs/results.md, measured.json and the README from the studies that were run
 	$(BIN)/python docs/make_results.py $(wildcard studies/*)

@@ -164,7 +164,7 @@ plt.show()
 from tenfold.studies.statistics import summarise
 
 for name, values in accuracies.items():
-    estimate = summarise(values, num_pictures=len(test))
+    estimate = summarise(values, num_images=len(test))
     print(f"{name}: mean {estimate.in_words}, 95 % interval over {estimate.n} seeds")
 
 # %% [markdown]
@@ -290,7 +290,7 @@ check("count_parameters", count_parameters)
 # ## What this doesn't show
 #
 # - 40 or 50 % is not what such networks reach: on all 45,000 training images `ann` is at 55 % and
-#   `cnn-quick` at 81 %, as the README's table of the demo has it (`make demo` repeats it).
+#   `cnn-quick` at 81 %, as the tour's table of the demo has it (`make demo` repeats it).
 # - The two differ in more than convolution: parameters, augmentation, optimiser. Chapter 5 makes
 #   them equal but for the one thing.
 # - Three seeds on the same 500 images share the luck of those images.

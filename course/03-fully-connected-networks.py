@@ -248,7 +248,7 @@ from tenfold.studies.statistics import summarise
 print("hidden layers         parameters   training   test, 95 % interval over seeds")
 for widths, found in on_test.items():
     count = sum(weights.numel() for weights in network(widths).parameters())
-    estimate = summarise(found.mean(axis=1).tolist(), num_pictures=len(true))
+    estimate = summarise(found.mean(axis=1).tolist(), num_images=len(true))
     print(f"{widths!s:20} {count:11,}   {on_training[widths]:8.1%}   {estimate.in_words}")
 
 # %%

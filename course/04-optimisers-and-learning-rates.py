@@ -295,7 +295,7 @@ for name, rate in chosen.items():
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
 for name, losses in curves.items():
     axis.plot(range(1, len(losses) + 1), losses, "o-", label=f"{name}, {chosen[name]:g}")
-    estimate = summarise(on_test[name].mean(axis=1).tolist(), num_pictures=len(true))
+    estimate = summarise(on_test[name].mean(axis=1).tolist(), num_images=len(true))
     print(f"{name:9} rate {chosen[name]:<6g} training loss {losses[-1]:.2f}, "
           f"test {estimate.in_words}")  # fmt: skip
 axis.set(xlabel="epoch", ylabel="training loss, mean of seeds")

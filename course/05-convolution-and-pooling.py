@@ -265,14 +265,14 @@ from tenfold.studies.statistics import describe_difference, holm, summarise, wel
 
 figure, axis = plt.subplots(figsize=(7, 2.6), layout="constrained")
 for row, found in enumerate(reversed(rights.values())):
-    estimate = summarise(found.mean(axis=1).tolist(), num_pictures=len(true))
+    estimate = summarise(found.mean(axis=1).tolist(), num_images=len(true))
     axis.plot(estimate.values, [row] * estimate.n, "o", alpha=0.7, color=f"C{row % 2}")
 axis.set_yticks(range(6), [f"{name}: {how}" for name, how in reversed(rights)], fontsize=9)
 axis.axvline(0.1, color="grey", ls=":")
 axis.set_xlabel("test accuracy of each seed (dotted: guessing)")
 
 for (name, how), found in rights.items():
-    estimate = summarise(found.mean(axis=1).tolist(), num_pictures=len(true))
+    estimate = summarise(found.mean(axis=1).tolist(), num_images=len(true))
     print(f"{name:28} {how:12} {estimate.in_words}, {estimate.n} seeds")
 plt.show()
 
@@ -450,8 +450,8 @@ check("max_pool2d", max_pool2d)
 #
 # - One learning rate and 20 epochs, tuned for none of them. The gaps are far larger than what
 #   tuning gives; the exact numbers aren't.
-# - 1,500 images. With more the fully connected network gains, too: at 45,000 the README's table has
-#   55 % against 81 %.
+# - 1,500 images. With more the fully connected network gains, too: at 45,000 it is 55 % against
+#   81 %, in the tour's table of the demo.
 # - The interval of three seeds is wide, and all seeds are scored on the same 500 images.
 #
 # ## Where to read on

@@ -196,7 +196,7 @@ from tenfold.studies.statistics import summarise
 
 print("norm   activation  rate    never above 0   test accuracy, 95 % interval over seeds")
 for (normed, activation, rate), found in results.items():
-    estimate = summarise(found[:, 0].tolist(), num_pictures=len(true))
+    estimate = summarise(found[:, 0].tolist(), num_images=len(true))
     named = "batch" if normed else "none"
     print(f"{named:6} {activation:11} {rate:<6}  {found[:, 1].mean():12.1%}   {estimate.in_words}")
 

@@ -249,9 +249,7 @@ from tenfold.studies.statistics import summarise
 
 print("                        gap    test accuracy, 95 % interval over seeds")
 for name, found in accuracy.items():
-    print(
-        f"{name:22} {100 * gaps[name]:4.0f} p  {summarise(found, num_pictures=len(true)).in_words}"
-    )
+    print(f"{name:22} {100 * gaps[name]:4.0f} p  {summarise(found, num_images=len(true)).in_words}")
 
 figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
 for row, found in enumerate(accuracy.values()):

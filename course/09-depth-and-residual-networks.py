@@ -205,7 +205,7 @@ print("            layers   training loss   seconds   test accuracy, 95 % interv
 for (shortcut, depth), rows in found.items():
     named = "shortcuts" if shortcut else "plain"
     loss, _, seconds = rows.mean(axis=0)
-    estimate = summarise(rows[:, 1].tolist(), num_pictures=len(true))
+    estimate = summarise(rows[:, 1].tolist(), num_images=len(true))
     print(f"{named:10} {depth:7}   {loss:13.2f}   {seconds:7.1f}   {estimate.in_words}")
 
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")

@@ -250,7 +250,7 @@ from tenfold.studies.statistics import summarise
 
 print("     images   test accuracy, 95 % interval over seeds")
 for (name, number), values in found.items():
-    print(f"{name}  {number:6}   {summarise(values, num_pictures=len(true)).in_words}")
+    print(f"{name}  {number:6}   {summarise(values, num_images=len(true)).in_words}")
 
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
 for name in ("CNN", "ViT"):

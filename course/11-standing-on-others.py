@@ -232,8 +232,8 @@ taught = [
     from_scratch(everything, 0.9 * teacher + 0.1 * torch.eye(10)[y_train], seed=s)
     for s in range(several)
 ]
-print("with labels: ", summarise(plain, num_pictures=len(y_test)).in_words)
-print("with teacher:", summarise(taught, num_pictures=len(y_test)).in_words)
+print("with labels: ", summarise(plain, num_images=len(y_test)).in_words)
+print("with teacher:", summarise(taught, num_images=len(y_test)).in_words)
 
 # %% [markdown]
 # Where the intervals overlap, three seeds haven't decided. In tenfold a teacher is one option:

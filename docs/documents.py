@@ -1,12 +1,14 @@
 """What the scripts share that write documents from measurements."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from tenfold.cli.recipes import GROUPS
 from tenfold.errors import TenfoldError
 from tenfold.evaluation.runs import Run
 from tenfold.formatting import count, duration, percent, power
@@ -20,6 +22,9 @@ from tenfold.training.bench import NUM_CLASSES, SIDE
 T = TypeVar("T")
 
 MEASURED = "src/tenfold/measured.json"
+
+QUOTING = ("docs/speed.md", "docs/tour.md", "docs/pretrained.md", "docs/recipes.md")
+"""The documents that quote it."""
 
 
 class Goal(NamedTuple):
@@ -161,9 +166,9 @@ def count_parameters_of_recipes() -> dict[str, int]:
 
 def quoting(root: Path, measured: MeasuredFile) -> dict[Path, str]:
     """The documents that quote `measured`, with their new text."""
-    parts = {"speed": speed, "demo": demo, "transfer": transfer}
+    parts = {"speed": speed, "demo": demo, "transfer": transfer, "recipes": recipes}
     documents = {}
-    for name in ("README.md", "docs/speed.md"):
+    for name in QUOTING:
         if (text := read(root / name)) is None:
             continue
         for part, render in parts.items():
@@ -242,3 +247,25 @@ def transfer(measured: MeasuredFile) -> str:
     ]
     rows.sort(key=lambda row: "--set" not in row[0])
     return table(["command", "time", "test accuracy (95 % interval)"], rows) if rows else ""
+
+
+def recipes(measured: MeasuredFile) -> str:
+    """A table of the shipped recipes for each group of `tenfold recipes`."""
+    rows: dict[str, list[list[str]]] = {group: [] for group in GROUPS}
+    for name in shipped_recipes():
+        one, number = measured.first(name), measured.num_parameters.get(name)
+        group = next(group for group, names in GROUPS.items() if re.fullmatch(names, name))
+        row = [f"`{name}`", load_recipe(name).description, "" if number is None else count(number)]
+        if one is not None:
+            spread = ", range" if one.accuracy.interval == "range" else ""
+            row += [one.accuracy.with_interval() + spread, str(one.accuracy.n)]
+            row += [duration(one.seconds) if one.seconds else "", f"`{one.command}`"]
+        rows[group].append(row + [""] * (7 - len(row)))
+    heads = [
+        "recipe", "what it is", "parameters", "test accuracy (95 % interval)", "seeds", "time",
+        "measured by",
+    ]  # fmt: skip
+    return "\n\n".join(
+        f"### {group[0].upper()}{group[1:]}\n\n{table(heads, rows[group], numbers=(2, 4))}"
+        for group in GROUPS
+    )

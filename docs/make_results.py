@@ -174,7 +174,7 @@ def figures(folders: Iterable[Path], studies: Iterable[StudySummary]) -> dict[st
                 continue
             new = measured_by(
                 list(variant.runs.values()),
-                accuracy_of(summarise(shares, num_pictures=variant.num_images("test"))),
+                accuracy_of(summarise(shares, num_images=variant.num_images("test"))),
                 command=commands.get(study.plan.name) or f"tenfold study {study.plan.name}",
             )
             if name not in found or found[name].accuracy.n < new.accuracy.n:

@@ -10,14 +10,15 @@ from fabricated_runs import Recipe, make_run
 from tenfold.results.measured import MeasuredFile, read_measured
 
 SCRIPT = Path(__file__).parent.parent / "docs/make_speed.py"
+DOCUMENTS = ("docs/speed.md", "docs/tour.md")
 MARKED = "before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter\n"
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "docs").mkdir()
-    (tmp_path / "README.md").write_text(MARKED)
-    (tmp_path / "docs/speed.md").write_text(MARKED)
+    for name in DOCUMENTS:
+        (tmp_path / name).write_text(MARKED)
     return tmp_path
 
 
@@ -58,7 +59,7 @@ def test_both_documents_get_a_row_for_each_goal_and_keep_the_rest(root, tmp_path
     measure(tmp_path / "bench", "85", [0.861, 0.865])
     measure(tmp_path / "bench", "75", [0.76])
     assert make(root, tmp_path / "bench") == 0
-    for document in ("README.md", "docs/speed.md"):
+    for document in DOCUMENTS:
         lines = (root / document).read_text().splitlines()
         assert (lines[0], lines[-1]) == ("before", "after")
         rows = [line for line in lines if line.startswith("| `")]
@@ -114,7 +115,7 @@ def test_what_serving_costs_is_written_where_it_is_described(root, tmp_path):
     assert "| FastAPI without batching, one view | 250 | 25 % |" in text
     assert "| `tenfold serve --one-view`, in eight bits | 800 | 40 % |" in text
     assert "1,000 images a second of `fast-91` in floats, 2,000 in eight bits" in text
-    assert (root / "README.md").read_text() == MARKED  # Of the recipes nothing was measured.
+    assert (root / "docs/speed.md").read_text() == MARKED  # Of the recipes nothing was measured.
 
 
 def test_the_picture_names_each_curve(root, tmp_path):
@@ -134,4 +135,4 @@ def test_the_picture_names_each_curve(root, tmp_path):
 def test_without_measurements_a_sentence_says_so(root, tmp_path, capsys):
     assert make(root, tmp_path / "nothing") == 2
     assert "holds no measurements; `make bench`" in capsys.readouterr().err
-    assert (root / "README.md").read_text() == MARKED
+    assert (root / "docs/speed.md").read_text() == MARKED

@@ -41,9 +41,9 @@ def test_public_names_say_what_they_are_and_their_examples_hold(name):
         assert found.attempted or isinstance(public, type), f"{name} has no example"
 
 
-def test_the_section_of_the_readme_runs():
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    [code] = re.findall(r"### In Python\n\n```python\n(.*?)```", readme, re.DOTALL)
+def test_the_section_of_the_tour_runs():
+    tour = (Path(__file__).parent.parent / "docs/tour.md").read_text()
+    [code] = re.findall(r"## In Python\n\n```python\n(.*?)```", tour, re.DOTALL)
     exec(code, {})
 
 

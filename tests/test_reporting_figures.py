@@ -114,7 +114,7 @@ def test_names_are_text_and_never_markup_or_formulas() -> None:
 
 
 def all_figures() -> list[Figure]:
-    points = [(Mark(i), 10.0**i, summarise([0.5 + i / 10], num_pictures=100)) for i in range(4)]
+    points = [(Mark(i), 10.0**i, summarise([0.5 + i / 10], num_images=100)) for i in range(4)]
     return [
         figures.learning_curves(make_epochs(3), quantity="accuracy"),
         figures.confusion_matrix(make_confusion(10), make_names(10)),

@@ -20,7 +20,7 @@ from tenfold.studies.statistics import (
 
 
 def test_three_seeds_have_the_interval_of_a_table_of_students_t() -> None:
-    summary = summarise([0.60, 0.61, 0.65], num_pictures=10_000)
+    summary = summarise([0.60, 0.61, 0.65], num_images=10_000)
     # 4.303 is the 97.5 % point at 2 degrees of freedom in any table; sd = sqrt(0.0007).
     half = 4.303 * math.sqrt(0.0007) / math.sqrt(3)
     assert summary.mean == pytest.approx(0.62)
@@ -30,13 +30,13 @@ def test_three_seeds_have_the_interval_of_a_table_of_students_t() -> None:
 
 
 def test_one_seed_has_wilsons_interval_over_the_pictures() -> None:
-    summary = summarise([0.81], num_pictures=263)
+    summary = summarise([0.81], num_images=263)
     assert (summary.sd, summary.interval_over) == (None, "images")
     assert (summary.low, summary.high) == tuple(wilson_interval(213, 263))
 
 
 def test_a_share_stays_within_0_and_1_and_a_time_above_0() -> None:
-    near_one = summarise([0.99, 0.90], num_pictures=100)
+    near_one = summarise([0.99, 0.90], num_images=100)
     assert near_one.high == 1.0
     assert near_one.low == pytest.approx(0.945 - 12.706 * 0.045, abs=1e-5)
     seconds = summarise([10.0, 200.0])

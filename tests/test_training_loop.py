@@ -325,10 +325,10 @@ def few_steps():
     return reached
 
 
-def test_the_readmes_average_learns_in_few_steps():
+def test_the_documented_average_learns_in_few_steps():
     """Without its warm-up it keeps 96 % of the weights that were drawn at first: 21 % are right."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    blocks = re.findall("```toml\n(.*?)```", readme, re.DOTALL)
+    page = (Path(__file__).parent.parent / "docs/recipes.md").read_text()
+    blocks = re.findall("```toml\n(.*?)```", page, re.DOTALL)
     (values,) = [tomllib.loads(block) for block in blocks if "ema_decay" in block]
     assert values["training"]["ema_decay"] == 0.999
     values["data"] = {"name": "digits", "image_size": 16, "train_size": 400}

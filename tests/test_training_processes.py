@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 TRAIN = ["train", "tiny.toml", "--data", "tiny.npz", "--threads", "1", "--no-report"]
 RUN = Path("runs/tiny/1")
-README = Path(__file__).parents[1] / "README.md"
+GUIDE = Path(__file__).parents[1] / "docs/training.md"
 
 HEAD = """
 [data]
@@ -176,8 +176,8 @@ def test_two_processes_train_a_head_on_features_that_nobody_has_yet(folder):
     assert all(list((folder / f"cache-{rank}/features").rglob("*.npy")) for rank in (0, 1))
 
 
-def test_a_launchers_command_in_the_readme_as_it_stands(folder):
-    lines = [line for line in README.read_text().splitlines() if line.startswith("torchrun ")]
+def test_a_launchers_command_in_the_guide_as_it_stands(folder):
+    lines = [line for line in GUIDE.read_text().splitlines() if line.startswith("torchrun ")]
     assert lines
     for line in lines:
         command = shlex.split(line, comments=True)

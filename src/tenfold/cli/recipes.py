@@ -283,7 +283,7 @@ def _summary(found: "Sequence[Reached]") -> dict[str, float | None]:
     """Mean accuracy with its interval, and mean costs; None where one is not known."""
     from tenfold.studies.statistics import summarise
 
-    accuracy = summarise([one.accuracy for one in found], num_pictures=10_000)
+    accuracy = summarise([one.accuracy for one in found], num_images=10_000)
     means = {"flop": _mean([one.result.training.flop for one in found])}
     for name in ("seconds", "core_seconds", "matmul_equivalents", "utilisation"):
         means[name] = _mean([getattr(one.cost, name) for one in found])

@@ -107,7 +107,7 @@ def _describe_variant(variant: VariantRuns, *, split: str) -> VariantSummary:
 
 def _over_seeds(values: Sequence[float | None], num_images: int | None = None) -> Estimate | None:
     known = [value for value in map(finite, values) if value is not None]
-    return summarise(known, num_pictures=num_images) if known else None
+    return summarise(known, num_images=num_images) if known else None
 
 
 def _describe_point(variant: VariantRuns, epoch: int, *, split: str) -> Point:

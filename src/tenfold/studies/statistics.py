@@ -15,10 +15,10 @@ LEVEL = 0.05
 """The share of false alarms that a p is held against; intervals cover 1 less this."""
 
 
-def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Estimate:
+def summarise(values: Sequence[float], *, num_images: int | None = None) -> Estimate:
     """Mean, deviation and interval of `values`, one a seed.
 
-    num_pictures: says that the values are shares of so many images. The interval is Student's
+    num_images: says that the values are shares of so many images. The interval is Student's
     over the seeds, cut off at 0 and, for shares, at 1. A single share gets Wilson's interval over
     the images; a single value of another kind has none, and both ends are the value. Raises
     ValueError where there are no values.
@@ -31,10 +31,10 @@ def summarise(values: Sequence[float], *, num_pictures: int | None = None) -> Es
         sd = float(np.std(values, ddof=1))
         half = _student_quantile(n - 1) * sd / math.sqrt(n)
         low, high = max(0.0, mean - half), mean + half
-        high = min(1.0, high) if num_pictures else high
-    elif num_pictures:
-        low, high = wilson_interval(round(mean * num_pictures), num_pictures)
-    over: Literal["seeds", "images"] = "images" if n == 1 and num_pictures else "seeds"
+        high = min(1.0, high) if num_images else high
+    elif num_images:
+        low, high = wilson_interval(round(mean * num_images), num_images)
+    over: Literal["seeds", "images"] = "images" if n == 1 and num_images else "seeds"
     return Estimate(
         mean=mean, sd=sd, low=low, high=high, n=n, values=tuple(values), interval_over=over
     )
