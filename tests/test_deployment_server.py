@@ -653,7 +653,7 @@ def test_row_46_a_signal_lets_it_finish(model, folder):
         (["MODEL", "--port", "PORT"], "can't be listened on"),  # FAULTS.md, row 47.
         (["MODEL", "--port", "0", "--host", "0.0.0.0"], "--allow-remote"),
         (["MODEL", "--port", "0", "--host", "0.0.0.0", "--allow-remote"], "a key is needed"),
-        (["empty"], "tenfold export"),
+        (["empty"], "is not a run folder"),
     ],
 )
 def test_what_can_not_be_served_is_said(server, model, folder, arguments, said):

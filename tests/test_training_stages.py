@@ -125,9 +125,9 @@ def test_the_head_learns_from_features_alone(monkeypatch):
     calls = []
     real = Pretrained.features
 
-    def counting(self, inputs):
+    def counting(self, inputs, **options):
         calls.append((len(inputs), torch.is_grad_enabled()))
-        return real(self, inputs)
+        return real(self, inputs, **options)
 
     monkeypatch.setattr(Pretrained, "features", counting)
     fitted = fit(recipe({**HEAD, "epochs": 25}), data())
@@ -245,11 +245,11 @@ def test_a_signal_ends_the_computing_of_features(monkeypatch):
     monkeypatch.setattr(features, "KEPT_TOGETHER", 50)
     real, calls, saved = Pretrained.features, [], []
 
-    def signalled(self, inputs):
+    def signalled(self, inputs, **options):
         calls.append(len(inputs))
         if len(calls) == 2 and not saved:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, inputs)
+        return real(self, inputs, **options)
 
     monkeypatch.setattr(Pretrained, "features", signalled)
     with pytest.raises(InterruptedRunError, match="everything is saved"):
