@@ -2,6 +2,7 @@
 in a reduced form, in order, as they stand."""
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
@@ -54,8 +55,14 @@ def commands_in(text: str) -> list[str]:
     return found
 
 
+@pytest.fixture
+def kept_environment(monkeypatch):
+    """Options such as --device are left in the environment for processes that follow."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_command_is_understood(name):
+def test_every_command_is_understood(kept_environment, name):
     for line in commands_in(DOCUMENTS[name].read_text()):
         words = [word for word in shlex.split(line, comments=True) if word != "..."]
         if ">" in words:
