@@ -243,10 +243,9 @@ def test_recipes_are_in_groups_and_fit_a_terminal(tmp_path):
     assert max(map(len, listed.splitlines())) <= 100
     groups = re.findall(r"^\n(.+)$", listed.partition("\n±")[0], re.M)
     assert groups == ["start here", "fast", "edge", "published", "transfer", "GPU"]
-    row = r"^cnn-10k-tuned +357,162 +80.0 % ± 0.7 \(3\) +5 min 24 s +[A-Z]$"
-    assert re.search(row, listed, re.M)
+    row = re.search(r"^cnn-10k-tuned +357,162 +80.0 % ± 0.7 \(3\) +5 min 24 s +(.)$", listed, re.M)
     assert re.search(r"^vgg +14,724,042 +– +–$", listed, re.M)
-    assert "  C  AMD EPYC with AVX-512, 2 cores, 1 thread a run" in listed
+    assert row and f"  {row[1]}  AMD EPYC with AVX-512, 2 cores, 1 thread a run" in listed
     assert "--set data.train_size=10000`" in listed
 
 
