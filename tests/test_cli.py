@@ -245,7 +245,8 @@ def test_recipes_are_in_groups_and_fit_a_terminal(tmp_path):
     assert groups == ["start here", "fast", "edge", "published", "transfer", "GPU"]
     row = re.search(r"^cnn-10k-tuned +357,162 +80.0 % ± 0.7 \(3\) +5 min 24 s +(.)$", listed, re.M)
     assert re.search(r"^vgg +14,724,042 +– +–$", listed, re.M)
-    assert row and f"  {row[1]}  AMD EPYC with AVX-512, 2 cores, 1 thread a run" in listed
+    assert row
+    assert f"  {row[1]}  AMD EPYC with AVX-512, 2 cores, 1 thread a run" in listed
     assert "--set data.train_size=10000`" in listed
 
 
