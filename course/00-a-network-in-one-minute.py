@@ -289,7 +289,7 @@ check("count_parameters", count_parameters)
 # %% [markdown]
 # ## What this doesn't show
 #
-# - 40 or 50 % is not what such networks reach: on all 45,000 training images `ann` is at 55 % and
+# - What they reach here is not what such networks can reach: on all 45,000 training images `ann` is at 55 % and
 #   `cnn-quick` at 81 %, as the tour's table of the demo has it (`make demo` repeats it).
 # - The two differ in more than convolution: parameters, augmentation, optimiser. Chapter 5 makes
 #   them equal but for the one thing.

@@ -380,8 +380,8 @@ def seeds(variant: VariantSummary) -> str:
     text = str(number)
     if number < variant.planned_seeds:
         text += f" of {variant.planned_seeds}"
-    is_over_pictures = variant.result and variant.result.interval_over == "images"
-    return f"{text} (interval over images)" if is_over_pictures else text
+    is_over_images = variant.result and variant.result.interval_over == "images"
+    return f"{text} (interval over images)" if is_over_images else text
 
 
 def minutes(seconds: Estimate | None) -> str:

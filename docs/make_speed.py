@@ -41,7 +41,7 @@ PICTURE = "accuracy-against-time.svg"
 
 SERVED = {
     "one_view": "`tenfold serve --one-view`",
-    "tenfold": "`tenfold serve`, unsure pictures in six views",
+    "tenfold": "`tenfold serve`, unsure images in six views",
     "int8": "`tenfold serve --one-view`, in eight bits",
     "unbatched": "FastAPI without batching, one view",
 }
@@ -174,7 +174,7 @@ def draw(curves: Sequence[Curve]) -> Figure:
     axes.set_xscale("log")
     axes.margins(x=0.08)
     time_axis(axes)
-    axes.set_ylabel("right on 5,000 held-out images")
+    axes.set_ylabel("accuracy on 5,000 held-out images")
     return figure
 
 

@@ -268,37 +268,24 @@ class _Clock:
         features = (number * max((s.views for s in heads), default=0) + num_validation) * seeing
         rest = num_test if last.trains == "head" else 2 * num_validation + num_test
         closing = rest * seeing + self.page_seconds
-        epochs = [stage.epochs or recipe.training.epochs for stage in heads]
         steps = math.ceil(number / recipe.training.batch_size)
-        fixed = (features if heads else 0.0) + HEAD_STEP_SECONDS * steps * sum(epochs)
+        steps *= sum(stage.epochs or recipe.training.epochs for stage in heads)
+        fixed = (features if heads else 0.0) + HEAD_STEP_SECONDS * steps
         limit = self._left(closing)
         if last.trains == "head" and not before:
-            return _Fitted(
-                recipe,
-                dataset,
-                self.seconds,
-                limit,
-                closing,
-                epochs=limit / fixed,
-                step_seconds=HEAD_STEP_SECONDS,
-                fixed=fixed,
-            )
-        learning = TRAINING_SHARE * seeing
-        if limit > fixed + number * learning:
-            learning = speed_of_transfer(recipe, **work).training_seconds
-            limit = self._left(closing)
-        for stage in before:
-            if stage.trains != "head":
-                fixed += (stage.epochs or recipe.training.epochs) * number * learning
+            epochs, step_seconds = limit / fixed, HEAD_STEP_SECONDS
+        else:
+            learning = TRAINING_SHARE * seeing
+            if limit > fixed + number * learning:
+                learning = speed_of_transfer(recipe, **work).training_seconds
+                limit = self._left(closing)
+            for stage in before:
+                if stage.trains != "head":
+                    fixed += (stage.epochs or recipe.training.epochs) * number * learning
+            epochs = max(limit - fixed, 0.0) / (number * learning + num_validation * seeing)
+            step_seconds = learning * min(recipe.training.batch_size, number)
         return _Fitted(
-            recipe,
-            dataset,
-            self.seconds,
-            limit,
-            closing,
-            epochs=max(limit - fixed, 0.0) / (number * learning + num_validation * seeing),
-            step_seconds=learning * min(recipe.training.batch_size, number),
-            fixed=fixed,
+            recipe, dataset, self.seconds, limit, closing, epochs, step_seconds, fixed=fixed
         )
 
     def _left(self, closing: float) -> float:
