@@ -289,8 +289,8 @@ check("count_parameters", count_parameters)
 # %% [markdown]
 # ## What this doesn't show
 #
-# - What they reach here is not what such networks can reach: on all 45,000 training images `ann` is at 55 % and
-#   `cnn-quick` at 81 %, as the tour's table of the demo has it (`make demo` repeats it).
+# - What they reach here is not what such networks can reach: on all 45,000 training images `ann` is
+#   at 55 % and `cnn-quick` at 81 %, as the tour's table has it (`make demo` repeats it).
 # - The two differ in more than convolution: parameters, augmentation, optimiser. Chapter 5 makes
 #   them equal but for the one thing.
 # - Three seeds on the same 500 images share the luck of those images.
