@@ -59,7 +59,6 @@ def in_process(predictor, **options):
     service = Service(predictor, limits=Limits())
     app = create_application(service, name="model", max_bytes=10**7)
     yield TestClient(app, **options)
-    service.stop()
 
 
 class Server:

@@ -36,10 +36,7 @@ def with_batcher(use, compute=mean):
 
     async def main():
         batcher = Batcher(compute)
-        try:
-            return await asyncio.wait_for(use(batcher), 20)
-        finally:
-            batcher.stop()
+        return await asyncio.wait_for(use(batcher), 20)
 
     return asyncio.run(main())
 

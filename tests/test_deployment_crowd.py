@@ -199,7 +199,7 @@ def logits(self, pixels):
 
 predictor.Predictor.logits = logits
 options, path = ServerOptions(port=0, threads=1), Path(sys.argv[1])
-sys.exit(server.serve(path, options, limits=Limits(), ready=lambda a: print(a, flush=True)))
+server.serve(path, options, limits=Limits(), ready=lambda a: print(a, flush=True))
 """
 
 

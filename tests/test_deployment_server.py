@@ -435,7 +435,6 @@ def test_what_goes_wrong_inside_is_said_in_json_and_logged(model, monkeypatch, c
     service = application.Service(predictor, limits=Limits())
     client = TestClient(Guards(service, ServerOptions(), limits=Limits()), "http://localhost")
     reply = client.post("/predict", content=b"x")
-    service.stop()
     assert (reply.status_code, set(reply.json())) == (500, {"error"})
     assert reply.headers["x-frame-options"] == "DENY"
     assert "ZeroDivisionError" in caplog.text

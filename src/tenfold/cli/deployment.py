@@ -4,8 +4,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tenfold.cli import options as cli
 from tenfold.console.output import Output
 from tenfold.deployment.options import ExportOptions, Limits, ServerOptions
@@ -97,7 +95,7 @@ def serve(
     def ready(address: str) -> None:
         cli.announce(output, "serving", f"Serving at {address}; Ctrl-C ends it.", address=address)
 
-    raise typer.Exit(run_server(file, options, limits=limits, ready=ready))
+    run_server(file, options, limits=limits, ready=ready)
 
 
 def _model_file(place: Path) -> Path:

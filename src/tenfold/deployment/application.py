@@ -112,11 +112,6 @@ class Service:
             reply["where"] = (where / (where.max() or 1)).tolist()
         return reply
 
-    def stop(self) -> None:
-        """Begin nothing more."""
-        self.batcher.stop()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
 
 def uncompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """What gzip or deflate made `body` of. Raises HTTPException, and for more than `max_bytes`."""

@@ -55,10 +55,6 @@ class Batcher:
         self.work = self.work or loop.create_task(self._compute_all())
         return np.stack(await asyncio.gather(*futures))
 
-    def stop(self) -> None:
-        """Compute nothing more; nobody waits for what is being computed."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
     async def _compute_all(self) -> None:
         loop, items = asyncio.get_running_loop(), list[Item]()
         try:

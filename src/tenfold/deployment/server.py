@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -139,8 +139,9 @@ class Guards:
 
 def serve(
     path: Path, options: ServerOptions, *, limits: Limits, ready: Callable[[str], None]
-) -> int:
-    """Serve the model at `path` until a signal ends it; the exit status.
+) -> NoReturn:
+    """Serve the model at `path` until a signal comes, then end this process: 0, or 1 where the
+    service ended by itself.
 
     ready: is called with the address once it answers. Raises TenfoldError where the file is no
     model, where the port is taken, and where others could connect without a key.
@@ -163,13 +164,13 @@ def serve(
         allow_headers=("content-type", "x-api-key", "inference-header-content-length"),
         expose_headers=("inference-header-content-length",),
     )
-    return asyncio.run(_run(service, application, host, port, ready))
+    asyncio.run(_run(service, application, host, port, ready))
 
 
 async def _run(
     service: Service, application: ASGIApp, host: str, port: int, ready: Callable[[str], None]
-) -> int:
-    """Until a signal, or the death of the thread that computes; the exit status."""
+) -> NoReturn:
+    """Until a signal, or the death of the thread that computes."""
     ends, loop = asyncio.Event(), asyncio.get_running_loop()
     service.batcher.on_death = ends.set
     server = Server(
@@ -201,12 +202,11 @@ async def _run(
     status = int(serving.done() or not service.batcher.is_alive)  # Ended by itself.
     server.stop()
     await asyncio.wait({serving}, timeout=DRAIN_SECONDS)
-    if not serving.done() or service.batcher.work is not None:
-        # Threads that hang would be waited for.
-        sys.stdout.flush()
-        os._exit(status)
-    service.stop()
-    return status
+    # Threads that hang would be waited for, and the server's own abort the process where they
+    # come back into an interpreter that is being taken down.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _free_address(options: ServerOptions) -> tuple[str, int]:
