@@ -39,6 +39,7 @@ AS_HTML = r'<a href="\2">\1</a>'
 """Sphinx knows nothing of the widgets, so that links to them are none of Markdown's."""
 
 NOT_EXECUTED = " Its cells are shown without what they print, which `make course` adds."
+REDUCED = " What its cells print here is of the reduced form, whose figures mean nothing."
 
 Files = dict[str, bytes]
 """Contents by path within a folder."""
@@ -122,9 +123,10 @@ def notebook(chapter: Chapter, executed: Path) -> dict[str, Any]:
     """A chapter's notebook with what its cells print, if `executed` is of this very code."""
     with tempfile.TemporaryDirectory() as folder:
         made = json.loads(write_notebook(chapter, Path(folder)).read_text(encoding="utf-8"))
-    printed = []
+    printed, form = [], "full"
     if executed.exists():
-        printed = code_cells(json.loads(executed.read_text(encoding="utf-8")))
+        ran_as = json.loads(executed.read_text(encoding="utf-8"))
+        printed, form = code_cells(ran_as), ran_as["metadata"].get("tenfold", {}).get("form", form)
     cells = code_cells(made)
     if is_executed := [source_of(cell) for cell in printed] == [source_of(cell) for cell in cells]:
         for cell, ran in zip(cells, printed, strict=True):
@@ -134,10 +136,11 @@ def notebook(chapter: Chapter, executed: Path) -> dict[str, Any]:
     for cell in made["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = in_site(source_of(cell))
+    note = ("" if form == "full" else REDUCED) if is_executed else NOT_EXECUTED
     made["cells"][0]["source"] += (
         "\n\n```{admonition} A notebook\n:class: tip\n\n"
         f"`tenfold course {chapter.number}` makes it in the current folder and opens it, with the "
-        f"tests of its exercises.{'' if is_executed else NOT_EXECUTED}\n```"
+        f"tests of its exercises.{note}\n```"
     )
     return dict(made)
 

@@ -102,11 +102,21 @@ def executed(folder: Path) -> Path:
 
 def test_a_chapter_has_what_its_cells_printed_but_not_what_tests_say_of_stubs(tmp_path):
     cells = make_site.notebook(chapters()[5], executed(tmp_path))["cells"]
-    assert "without what they print" not in cells[0]["source"]
+    for note in ("without what they print", "reduced form"):
+        assert note not in cells[0]["source"]
     printing = [cell for cell in cells if cell.get("outputs")]
     assert len(printing) > 5
     tags = {tag for cell in printing for tag in cell["metadata"].get("tags", [])}
     assert not tags & {"exercise", "check"}
+
+
+def test_a_chapter_executed_in_reduced_form_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("TENFOLD_COURSE", "reduced")
+    path = executed(tmp_path)
+    monkeypatch.delenv("TENFOLD_COURSE")
+    cells = make_site.notebook(chapters()[5], path)["cells"]
+    assert "reduced form" in cells[0]["source"]
+    assert any(cell.get("outputs") for cell in cells)
 
 
 def test_a_chapter_that_changed_since_is_shown_without(tmp_path):

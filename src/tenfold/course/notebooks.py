@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tenfold.course import reduced
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_bytes, write_json
 
@@ -141,7 +142,8 @@ def write_notebook(chapter: Chapter, folder: Path) -> Path:
             place = Path("widgets", widget)
             write_bytes(folder / place, (course_folder() / place).read_bytes())
     path = folder / f"{chapter.path.stem}.ipynb"
-    write_json(path, {"cells": cells, "metadata": _KERNEL, "nbformat": 4, "nbformat_minor": 5})
+    about = _KERNEL | {"tenfold": {"form": reduced("full", "reduced")}}
+    write_json(path, {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5})
     if not (folder / PROGRESS).exists():
         write_json(folder / PROGRESS, {"solved": []})
     return path
