@@ -1,11 +1,12 @@
 """What each accuracy costs, over seeds, and how recipes get there, over time.
 
-    python benchmarks/accuracy.py [--to 75 85 91 94] [--seeds 5] [--out runs/bench]
+    python benchmarks/accuracy.py [--to 75 85 91 94] [--float32] [--seeds 5] [--out runs/bench]
 
-Runs `tenfold bench --to` for each accuracy, and then trains each recipe of the picture once with
-5,000 training pictures held out. Everything goes into `--out`, and what is there already is kept,
-so that the same command goes on after an interruption; `docs/make_speed.py` writes the tables and
-the picture from it. All four accuracies with five seeds take two and a half hours on two cores.
+Runs `tenfold bench --to` for each accuracy, with --float32 held to that precision, and then trains
+each recipe of the picture once with 5,000 training images held out. Everything goes into `--out`,
+and what is there already is kept, so that the same command goes on after an interruption;
+`docs/make_speed.py` writes the tables and the picture from it. All four accuracies with five seeds
+take two and a half hours on two cores.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def main() -> int:
     """Measure what is missing; the exit status of the first command that fails."""
     options = parse()
     for target in options.to:
-        reach(target, seeds=options.seeds, out=options.out)
+        reach(target, seeds=options.seeds, out=options.out, in_float32=options.float32)
     for recipe in [*ORDINARY, *(RECIPES["cpu"][target] for target in options.to)]:
         change = f"data.validation_size={HELD_OUT}"
         wanted = what_counts(load_recipe(recipe, [change]).to_dict())
@@ -46,15 +47,18 @@ def parse() -> argparse.Namespace:
     targets = list(RECIPES["cpu"])
     parser.add_argument("--to", nargs="+", choices=targets, default=targets, help="in per cent")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--float32", action="store_true", help="without bf16")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     return parser.parse_args()
 
 
-def reach(target: str, *, seeds: int, out: Path) -> None:
+def reach(target: str, *, seeds: int, out: Path, in_float32: bool = False) -> None:
     """Write `to-<target>.json`; the command keeps the seeds that are finished."""
     out.mkdir(parents=True, exist_ok=True)
     print(f"Reaching {target} % with {seeds} seeds", flush=True)
     options = ["--seeds", str(seeds), "--cpu", "--runs", str(out / "runs"), "--json"]
+    if in_float32:
+        options += ["--set", "training.precision=float32"]
     said = tenfold("bench", "--to", target, *options)
     records = [json.loads(line) for line in said.splitlines()]
     values = {
@@ -63,7 +67,8 @@ def reach(target: str, *, seeds: int, out: Path) -> None:
         "seeds": [record for record in records if record["event"] == "reached"],
         "summary": next(record for record in records if record["event"] == "summary"),
     }
-    (out / f"to-{target}.json").write_text(json.dumps(values, indent=2) + "\n")
+    name = f"to-{target}-float32" if in_float32 else f"to-{target}"
+    (out / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
 
 
 def what_counts(recipe: dict[str, Any]) -> dict[str, Any]:

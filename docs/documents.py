@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -93,11 +93,17 @@ def measured_text(measured: MeasuredFile) -> str:
     return json.dumps(values, indent=1) + "\n"
 
 
-def with_figures(measured: MeasuredFile, found: Mapping[str, Measured]) -> MeasuredFile:
-    """`measured` with what was `found` by recipe; figures of changed recipes stay beside it."""
+def with_figures(measured: MeasuredFile, found: Iterable[tuple[str, Measured]]) -> MeasuredFile:
+    """`measured` with what was `found` of recipes, those of a changed recipe behind its own."""
     recipes = dict(measured.recipes)
-    for name, new in found.items():
-        recipes[name] = (new, *(old for old in recipes.get(name, ()) if "--set" in old.command))
+    for name, new in found:
+        is_changed = "--set" in new.command
+        kept = [
+            old
+            for old in recipes.get(name, ())
+            if old.command != new.command and (is_changed or "--set" in old.command)
+        ]
+        recipes[name] = (*kept, new) if is_changed else (new, *kept)
     return measured.model_copy(update={"recipes": recipes})
 
 
@@ -181,9 +187,9 @@ def quoting(root: Path, measured: MeasuredFile) -> dict[Path, str]:
 def speed(measured: MeasuredFile) -> str:
     """A line for each goal: accuracy and cost beside what they were to be."""
     rows, found = [], []
-    for target, goal in GOALS.items():
-        if (one := measured.first(f"fast-{target}")) is None:
-            continue
+    reached = [(goal, one) for goal in GOALS for one in measured.recipes.get(f"fast-{goal}", ())]
+    for target, one in reached:
+        goal = GOALS[target]
         found.append(one)
         spread = ", range" if one.accuracy.interval == "range" else ""
         in_float32 = one.precision == "float32"

@@ -202,7 +202,7 @@ def render(
     results = root / "docs" / "results.md"
     documents = {results: render_results(studies, read(results) or "")}
     if found:
-        measured = with_figures(measured_in(root), found)
+        measured = with_figures(measured_in(root), found.items())
         documents |= quoting(root, measured) | {root / MEASURED: measured_text(measured)}
     readme = root / "README.md"
     chosen = [study for study in studies if study.name == README_STUDY]

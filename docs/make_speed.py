@@ -62,7 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent)
     options = parser.parse_args(arguments)
     try:
-        found = {one["summary"]["recipe"]: measured_of(one) for one in read_reached(options.folder)}
+        reached = read_reached(options.folder)
+        found = [(one["summary"]["recipe"], measured_of(one)) for one in reached]
         served = options.folder / "serving.json"
         if not found and not served.exists():
             raise TenfoldError(f"{options.folder} holds no measurements; `make bench` makes some.")
@@ -73,7 +74,8 @@ def main(arguments: Sequence[str]) -> int:
             for path, text in documents.items():
                 write_text(path, text)
             names = " and ".join(path.name for path in documents)
-            sys.stdout.write(f"{names} written, for {', '.join(found)}.\n")
+            recipes = ", ".join(dict.fromkeys(name for name, _ in found))
+            sys.stdout.write(f"{names} written, for {recipes}.\n")
         if served.exists():
             path = options.root / "docs/deploy.md"
             text = render_serving(json.loads(served.read_text(encoding="utf-8")))
@@ -89,8 +91,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def read_reached(folder: Path) -> list[dict[str, Any]]:
-    """What was written for each goal, in their order."""
-    paths = [folder / f"to-{target}.json" for target in GOALS]
+    """What was written for each goal, in their order; each also in float32."""
+    paths = [folder / f"to-{target}{kind}.json" for target in GOALS for kind in ("", "-float32")]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
@@ -118,7 +120,9 @@ def measured_of(one: dict[str, Any]) -> Measured:
     if not runs:
         known["machine"] = Machine(cpu=hardware["cpu"], cores=hardware["cores"])
         known["torch"] = one["environment"]["libraries"]["torch"]
-    return measured_by(runs, accuracy, command=f"tenfold bench --to {one['target']}", **known)
+    changes = "".join(f" --set {change}" for change in summary.get("overrides", ()))
+    command = f"tenfold bench --to {one['target']}{changes}"
+    return measured_by(runs, accuracy, command=command, **known)
 
 
 def render_serving(found: dict[str, Any]) -> str:

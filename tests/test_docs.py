@@ -49,7 +49,7 @@ def test_a_figure_that_changes_changes_what_quotes_it():
     one = measured.first("fast-75")
     reached = {"mean": 0.7777, "low": 0.7614, "high": 0.7846, "interval": "range"}
     better = one.model_copy(update={"accuracy": one.accuracy.model_copy(update=reached)})
-    changed = documents.with_figures(measured, {"fast-75": better})
+    changed = documents.with_figures(measured, [("fast-75", better)])
     assert len(changed.recipes["fast-75"]) == 1
     quoting = documents.quoting(ROOT, changed)
     assert "77.77 % (76.14 to 78.46), range" in quoting[ROOT / "docs/speed.md"]
@@ -60,9 +60,12 @@ def test_figures_of_changed_recipes_stay_beside_new_ones():
     measured = read_measured()
     old = measured.recipes["transfer-lite0"]
     new = old[0].model_copy(update={"command": "tenfold study transfer"})
-    found = documents.with_figures(measured, {"transfer-lite0": new}).recipes["transfer-lite0"]
+    found = documents.with_figures(measured, [("transfer-lite0", new)]).recipes["transfer-lite0"]
     assert found == (new, *(one for one in old if "--set" in one.command))
     assert len(found) == 2
+    changed = new.model_copy(update={"command": "tenfold bench --to 75 --set training.precision=x"})
+    again = documents.with_figures(measured, [("fast-75", changed), ("fast-75", changed)])
+    assert again.recipes["fast-75"] == (*measured.recipes["fast-75"], changed)
 
 
 def test_measured_json_is_about_shipped_recipes_and_says_how_to_repeat_each_figure():

@@ -119,6 +119,11 @@ def test_every_target_has_a_recipe(kind, target):
     assert recipe_for(target, torch.device(kind)).name == RECIPES[kind][target]
 
 
+def test_a_target_is_reached_for_with_changes():
+    recipe = recipe_for("75", CPU, ["training.precision=float32"])
+    assert (recipe.name, recipe.training.precision) == ("fast-75", "float32")
+
+
 def test_a_target_without_a_recipe_is_refused():
     with pytest.raises(TenfoldError, match=r"--to '99'.*75, 85, 91, 94"):
         recipe_for("99", CPU)

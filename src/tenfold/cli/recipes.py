@@ -175,6 +175,7 @@ def bench(
         str | None, "Train to this accuracy: 75, 85, 91 or 94; on a GPU 94 to 96.", "PERCENT"
     ] = None,
     seeds: Annotated[int, "Runs of --to.", cli.POSITIVE] = 5,
+    overrides: cli.SetOption = None,
     runs: cli.RunsOption = Path("runs"),
     machine: cli.Machine,
 ) -> None:
@@ -184,8 +185,9 @@ def bench(
     """
     from tenfold.recipe import load_recipe
 
+    changes = overrides or []
     for recipe in recipes or ():
-        load_recipe(recipe)
+        load_recipe(recipe, changes)
 
     import torch
 
@@ -194,9 +196,9 @@ def bench(
     prepare_process(machine.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if to is None:
-        _show_networks(output, device, recipes)
+        _show_networks(output, device, recipes, changes)
     else:
-        _show_accuracy(output, device, to, num_seeds=seeds, runs=runs)
+        _show_accuracy(output, device, to, changes, num_seeds=seeds, runs=runs)
 
 
 def _show_rates(output: Output, device: "torch.device") -> "Rates":
@@ -216,7 +218,9 @@ def _show_rates(output: Output, device: "torch.device") -> "Rates":
     return rates
 
 
-def _show_networks(output: Output, device: "torch.device", recipes: list[str] | None) -> None:
+def _show_networks(
+    output: Output, device: "torch.device", recipes: list[str] | None, overrides: "Sequence[str]"
+) -> None:
     from tenfold.recipe import load_recipe
     from tenfold.training.bench import distinct_networks, measure_network
 
@@ -224,7 +228,7 @@ def _show_networks(output: Output, device: "torch.device", recipes: list[str] | 
     chosen, rows = recipes or distinct_networks(), []
     with output.progress() as progress:
         for number, name in enumerate(chosen, start=1):
-            found = measure_network(load_recipe(name), device=device, rates=rates)
+            found = measure_network(load_recipe(name, overrides), device=device, rates=rates)
             progress("timing", number, len(chosen))
             output.record("network", **found._asdict())
             sizes = ", ".join(map(str, found.sizes))
@@ -241,13 +245,20 @@ def _show_networks(output: Output, device: "torch.device", recipes: list[str] | 
 
 
 def _show_accuracy(
-    output: Output, device: "torch.device", target: str, *, num_seeds: int, runs: Path
+    output: Output,
+    device: "torch.device",
+    target: str,
+    overrides: "Sequence[str]",
+    *,
+    num_seeds: int,
+    runs: Path,
 ) -> None:
     from tenfold.training.bench import reach, recipe_for
     from tenfold.training.process import seconds_since_start
 
-    recipe, starting, found, rows = recipe_for(target, device), seconds_since_start(), [], []
-    rates = _show_rates(output, device)
+    recipe, starting = recipe_for(target, device, overrides), seconds_since_start()
+    found: list[Reached] = []
+    rows, rates = [], _show_rates(output, device)
     with output.training() as reporter:
         for one in reach(
             recipe, num_seeds=num_seeds, runs=runs, device=device, rates=rates, reporter=reporter
@@ -274,9 +285,9 @@ def _show_accuracy(
         f"training and {power(summary['matmul_equivalents'])} float32 matmul-equivalents; "
         f"compiling and starting Python, {duration(starting)}, are not counted."
     )
-    facts = {"recipe": recipe.name, "target": float(target) / 100, "num_seeds": num_seeds}
-    facts |= {"precision": found[0].precision, "starting_seconds": starting, **summary}
-    cli.announce(output, "summary", said, bold=True, **facts)
+    asked = {"recipe": recipe.name, "target": float(target) / 100, "overrides": list(overrides)}
+    facts = {"num_seeds": num_seeds, "precision": found[0].precision, "starting_seconds": starting}
+    cli.announce(output, "summary", said, bold=True, **asked, **facts, **summary)
 
 
 def _summary(found: "Sequence[Reached]") -> dict[str, float | None]:

@@ -388,17 +388,17 @@ class Reached(NamedTuple):
         return self.result.splits["test"].accuracy
 
 
-def recipe_for(target: str, device: torch.device) -> Recipe:
-    """The recipe that is to reach `target` per cent on `device`.
+def recipe_for(target: str, device: torch.device, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that is to reach `target` per cent on `device`, with changes (KEY=VALUE).
 
-    Raises TenfoldError where there is none.
+    Raises TenfoldError where there is none, and where a change doesn't fit.
     """
     recipes = RECIPES[device.type if device.type in RECIPES else "cpu"]
     if target not in recipes:
         raise TenfoldError(
             f"--to {target!r} has no recipe for {device.type}; choose one of {', '.join(recipes)}."
         )
-    return load_recipe(recipes[target])
+    return load_recipe(recipes[target], overrides)
 
 
 def reach(
