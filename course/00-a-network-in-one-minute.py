@@ -61,7 +61,7 @@ flat = train.pixels.reshape(len(train), -1) / 255
 means = np.stack([flat[train.labels == label].mean(axis=0) for label in range(10)])
 distances = ((test.pixels.reshape(len(test), 1, -1) / 255 - means) ** 2).sum(axis=2)
 nearest_mean = np.mean(distances.argmin(axis=1) == test.labels)
-print(f"nearest average: {nearest_mean:.1%} of the test images; guessing: 10 %")
+print(f"nearest average: {nearest_mean:.1%} of the test images; chance: 10 %")
 
 figure, axes = plt.subplots(1, 10, figsize=(10, 1.4), layout="constrained")
 for label, axis in enumerate(axes):
@@ -112,7 +112,7 @@ curves
 # **Read the curve.** The loss on the training images goes on falling when that on the validation
 # images no longer does: the network learns these 1,350 images by heart. That is overfitting.
 #
-# **Read the mistakes.** A confusion matrix says which classes are taken for which.
+# **Read the mistakes.** A confusion matrix says which classes are predicted as which.
 
 # %%
 found = cnn.metrics["test"]
@@ -127,7 +127,7 @@ axis.set_xticks(range(10), test.class_names, rotation=60, fontsize=8)
 axis.set_yticks(range(10), test.class_names, fontsize=8)
 axis.set(xlabel="predicted", ylabel="true", title="convolutional network, 500 test images")
 for mistake in found.most_confused[:3]:
-    print(f"{mistake.true} taken for {mistake.predicted}: {mistake.count} of 50")
+    print(f"{mistake.true} predicted as {mistake.predicted}: {mistake.count} of 50")
 plt.show()
 
 # %% [markdown]
@@ -157,7 +157,7 @@ for row, (name, values) in enumerate(accuracies.items()):
 axis.axvline(0.1, color="grey", ls=":")
 axis.axvline(nearest_mean, color="grey", ls="--")
 axis.set_yticks([0, 1], list(accuracies))
-axis.set(xlabel="test accuracy (dotted: guessing; dashed: nearest average)", ylim=(-0.5, 1.5))
+axis.set(xlabel="test accuracy (dotted: chance; dashed: nearest average)", ylim=(-0.5, 1.5))
 plt.show()
 
 # %%
@@ -269,7 +269,7 @@ check("count_parameters", count_parameters)
 # runs) fits them a little. Then they no longer tell what happens on images that nobody looked at.
 # Validation images are there to be looked at.</details>
 #
-# 3. Why is 10 % the score of guessing here, and when would it be another?
+# 3. Why is 10 % the score of chance here, and when would it be another?
 #
 # <details><summary>Answer</summary>Ten classes with equally many images. With 90 % cats, always
 # saying "cat" scores 90 %: compare with the most frequent class, not with one in ten.</details>

@@ -269,7 +269,7 @@ for row, found in enumerate(reversed(rights.values())):
     axis.plot(estimate.values, [row] * estimate.n, "o", alpha=0.7, color=f"C{row % 2}")
 axis.set_yticks(range(6), [f"{name}: {how}" for name, how in reversed(rights)], fontsize=9)
 axis.axvline(0.1, color="grey", ls=":")
-axis.set_xlabel("test accuracy of each seed (dotted: guessing)")
+axis.set_xlabel("test accuracy of each seed (dotted: chance)")
 
 for (name, how), found in rights.items():
     estimate = summarise(found.mean(axis=1).tolist(), num_images=len(true))

@@ -30,7 +30,7 @@ from documents import (
 
 from tenfold.errors import TenfoldError, counted
 from tenfold.files import write_text
-from tenfold.formatting import count
+from tenfold.formatting import count, listed
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes
 from tenfold.reporting import story
 from tenfold.reporting.story import exact_percent, ours_of
@@ -42,7 +42,7 @@ from tenfold.studies.statistics import summarise
 
 ORDER = (
     "published", "tuned", "ann-vs-cnn", "epochs", "activations", "dropout", "depth", "augmentation",
-    "schedules", "optimizers", "normalisation", "train-size",
+    "schedules", "optimizers", "normalisation", "train-size", "transfer-size",
 )  # fmt: skip
 """Shipped studies come in this order, others after them by name."""
 
@@ -229,6 +229,12 @@ def render_results(studies: Sequence[StudySummary], before: str) -> str:
     names = sorted(rows, key=place)
     head = table(["study", "question", "runs finished", "published results reached"], [])
     contents = "\n".join([head, *(rows[name] for name in names)])
+    if missing := [f"`{name}`" for name in ORDER if name not in rows]:
+        contents += (
+            f"\n\nNot measured yet, since each takes one to many hours of two cores: "
+            f"{listed(missing)}. `tenfold study NAME --jobs 2` runs one, and goes on where it was "
+            "interrupted; `make results` then adds it here."
+        )
     return "\n\n".join([INTRODUCTION, contents, *(sections[name] for name in names)]) + "\n"
 
 

@@ -95,6 +95,14 @@ def test_every_study_has_a_section_with_ours_beside_the_published(make_results, 
     assert "2 h 39 min of training in all" in activations
 
 
+def test_shipped_studies_that_were_not_run_are_named(make_results, root: Path):
+    make_results(root, folders=[root / "studies/published"])
+    head = (root / "docs/results.md").read_text().partition("\n## ")[0]
+    missing = head.partition("Not measured yet")[2]
+    assert "`dropout`" in missing
+    assert "`published`" not in missing
+
+
 def test_a_study_cut_short_says_what_was_run(make_results, root: Path):
     make_results(root)
     dropout = section((root / "docs/results.md").read_text(), "dropout")
