@@ -114,7 +114,10 @@ def make_run(folder: Path, trial: str, run: Made) -> None:
         "hardware": MACHINE,
         "device": run.device,
         "threads": 1,
-        "data": {"checksums": {"pixels": run.checksum}},
+        "data": {
+            "checksums": {"pixels": run.checksum},
+            "splits": {"train": 45_000, run.split: NUM_PICTURES},
+        },
     }
     write_json(path / "provenance.json", provenance)
     right = answers(run.accuracy, run.seed)

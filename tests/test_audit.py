@@ -205,6 +205,17 @@ def test_changed_data_is_not_taken_for_what_it_was_trained_on(findings, run, fol
         data.write_bytes(before)
 
 
+def test_a_plain_grey_map_says_that_nothing_stands_out(findings):
+    found = findings["explanation"]
+    arrays = found.arrays | {"grad-cam": -np.ones_like(found.arrays["grad-cam"])}
+    silent = found.model_copy(deep=True).having(arrays)
+    label, pixels = silent.images(0, [("grad-cam", "Grad-CAM")])[1]
+    assert label == "nothing stands out"
+    assert (pixels == pixels[..., :1]).all(), "no red"
+    nearest = [name for name, _ in silent.images(0, [])[1:]]
+    assert nearest == list(found.examples[0].neighbours)
+
+
 def test_a_part_that_lacks_something_says_so_and_is_tried_again(findings, run, monkeypatch):
     from tenfold.audit import store as kept_in
 

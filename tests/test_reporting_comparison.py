@@ -135,8 +135,8 @@ def test_the_dense_and_the_convolutional_network_are_explained(pair: tuple[Run, 
     page = said_of(*pair)
     for said in (
         "Why a convolutional network beats a dense one",
-        "cnn is better than ann: +",
-        "with one seed each that may be the luck of a seed",
+        "cnn is better than ann on these images: +",
+        "With one seed each, interval and p leave out what another seed would change",
         "3,072 numbers",
         "1,572,864 weights",  # 3072 inputs to 512 units.
         "takes 864",  # 3 by 3 by 3 colours to 32 channels.

@@ -75,6 +75,8 @@ class Outline(HTMLParser):
 def test_the_page_says_in_words_what_was_found():
     words = Outline(page_of(made(number=40))).words()
     assert "Classes are balanced: 20 images each in train and 4 images each in test." in words
+    assert "There is no validation split" in words
+    assert "shares of a split" not in words, "twenty bars of one length"
     assert "No copies were found, within a split or across." in words
     assert "Every image has 32×32 pixels, as it came." in words
     found = explore(made(number=40)).normalisation
@@ -87,6 +89,7 @@ def test_uneven_and_missing_classes_are_named():
     words = Outline(page_of(Dataset("pets", train, None, None, "a folder"))).words()
     assert "In train, classes are uneven: cat has 25, dog 5 images, 5 to 1." in words
     assert "No image of train is of owl." in words
+    assert "the bars are shares of a split, on one scale for all" in words
     assert "Judge a model by each class" in words
 
 
@@ -145,7 +148,7 @@ def test_hostile_names_are_shown_as_they_are_and_do_nothing():
 def test_pictures_of_two_splits_are_put_side_by_side():
     outline = Outline(page_of(leaking()))
     words = outline.words()
-    assert "2 test images are in train too, pixel for pixel (25.0 %)" in words
+    assert "2 test images (25.0 %) are in train too, pixel for pixel:" in words
     assert "In train and in test" in words
     assert "dog, the same pixels" not in words  # train/5 is a dog, its copy is called a cat
     assert "dog or cat?" in words

@@ -69,8 +69,10 @@ def test_numbers_come_out_as_the_summary_has_them(tmp_path: Path) -> None:
     summary = ALL["ann-vs-cnn"]()
     test = summary["variants"][1]["points"][0]["test"]
     test.update(mean=0.80912, low=0.80651, high=0.81249)
+    summary["data"] = ["cifar10: 45,000 training, 5,000 validation and 10,000 test images"]
     page = show(tmp_path, summary)
-    assert "80.91 %" in page.text
+    assert page.text.index(summary["data"][0]) < page.text.index("runs finished")
+    assert "80.9 %" in page.text
     assert "(80.7 to 81.2)" in page.text
     assert "357,162" in page.text
     assert "1.6 core-minutes" in page.text, "92 s and 1 % more for each seed, times 1.02"
@@ -176,9 +178,9 @@ def test_overfitting_is_measured_and_dated(tmp_path: Path) -> None:
         curves["train_accuracy"][side] = [0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
         curves["validation_accuracy"][side] = [0.3, 0.5, 0.62, 0.6, 0.58, 0.55]
     page = show(tmp_path, summary)
-    assert "Ends at 95.0 % in training and 55.0 % in validation." in page.text
+    assert "Ends at 95.00 % in training and 55.00 % in validation." in page.text
     assert "Validation was best after 3 epochs, with 62.0 %, and fell by 7.0 points." in page.text
-    assert "40 points" in page.text, "beside the bracket in the figure"
+    assert "40.0 points" in page.text, "beside the bracket in the figure"
 
 
 def test_missing_values_in_curves_leave_gaps(tmp_path: Path) -> None:
@@ -287,7 +289,7 @@ def test_numbers_as_people_read_them() -> None:
 
 # How much of the text of the chart of intervals lies over other text, in square pixels.
 _OVERLAP = """() => {
-  const figure = document.querySelector('.abreast .intervals');
+  const figure = document.querySelector('.intervals');
   const words = [...figure.querySelectorAll('.words > span, .axis span')];
   const boxes = words.map(each => each.getBoundingClientRect());
   let worst = 0;

@@ -42,12 +42,13 @@ def test_a_summary_has_the_study_the_runs_and_their_intervals(activations: Path)
     summary = summarise_study(activations).to_dict()
     assert read_json(activations / "summary.json") == summary
     assert [*summary] == [
-        "name", "title", "question", "limits", "command", "baseline", "planned", "finished",
+        "name", "title", "question", "limits", "command", "data", "baseline", "planned", "finished",
         "failed", "failures", "machine", "variants", "comparisons", "findings",
     ]  # fmt: skip
     assert (summary["name"], summary["title"], summary["question"]) == (
         "activations", "A title", "What helps?",
     )  # fmt: skip
+    assert summary["data"] == [f"cifar10: 45,000 training and {NUM_PICTURES:,} test images"]
     assert (summary["limits"], summary["baseline"]) == (["One network."], "ReLU")
     assert (summary["planned"], summary["finished"], summary["failed"]) == (9, 9, 0)
     expected = {"cpu": "Xeon", "instructions": None, "cores": 2, "device": "cpu", "threads": 1}
@@ -297,7 +298,7 @@ def test_a_study_that_was_cut_short_says_what_was_run(tmp_path: Path) -> None:
     assert the_finding(summary, "published") == "Of 1 published result: 1 not measured."
     swish, gelu = summary["comparisons"]
     assert (swish["n"], gelu["n"]) == ([1, 3], [1, 3])
-    assert "with 1 against 3 seeds that may be the luck of a seed." in swish["sentence"]
+    assert "With 1 against 3 seeds, interval and p leave out" in swish["sentence"]
     assert read_study(folder).was_cut_short
 
 

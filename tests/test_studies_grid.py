@@ -143,7 +143,7 @@ def test_a_study_leaves_its_plan_its_results_and_its_runs(tmp_path: Path) -> Non
     assert {key: plan[key] for key in plan if key != "trials"} == {
         "name": "cnn",
         "title": "cnn by lr",
-        "question": "How does the accuracy of cnn depend on optimizer.lr?",
+        "question": "How does the accuracy of cnn depend on its lr?",
         "limits": [],
         "baseline": "lr 0.1",
         "variants": [{"label": f"lr {lr}", "published": []} for lr in (0.1, 0.2)],

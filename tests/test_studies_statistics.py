@@ -256,10 +256,11 @@ def test_what_the_correction_takes_back_may_be_chance() -> None:
 
 def test_one_seed_says_that_its_luck_is_not_in_the_interval() -> None:
     assert sentence(-0.021, -0.028, -0.014, p=0.0006, number=1, seeds=(1, 1)) == (
-        "Swish is worse than ReLU: \u22122.1 points (95 % interval \u22122.8 to \u22121.4, "
-        "p < 0.001) on these images; with one seed each that may be the luck of a seed."
+        "Swish is worse than ReLU on these images: \u22122.1 points (95 % interval \u22122.8 to "
+        "\u22121.4, p < 0.001). With one seed each, interval and p leave out what another seed "
+        "would change."
     )
-    assert "with 1 against 3 seeds" in sentence(0.02, 0.01, 0.03, p=0.001, seeds=(1, 3))
+    assert "With 1 against 3 seeds" in sentence(0.02, 0.01, 0.03, p=0.001, seeds=(1, 3))
 
 
 def test_narrow_intervals_have_two_decimals() -> None:

@@ -10,7 +10,7 @@ from tenfold.audit.subject import Subject
 from tenfold.errors import TenfoldError, counted
 from tenfold.evaluation import calibration as measuring
 from tenfold.evaluation.calibration import Bin, PredictionSets
-from tenfold.evaluation.metrics import cross_entropy
+from tenfold.evaluation.metrics import cross_entropy, wilson_interval
 from tenfold.evaluation.predictions import Predictions
 from tenfold.evaluation.thresholds import CERTAINTY, why_not_promised
 from tenfold.formatting import percent
@@ -101,7 +101,7 @@ class Calibration(Answer):
         return reliability(lines, num_dashed=len(lines) - 1)
 
     @styled
-    def risk_coverage(self) -> Figure:
+    def accuracy_by_coverage(self) -> Figure:
         """Accuracy of the surest predictions against the share of images that is answered."""
         figure, axes = new_chart(percent="xy")
         draw_curve(axes, *zip(*self.selective, strict=True), label=None, colour=SERIES[0])
@@ -177,8 +177,8 @@ def _threshold_words(threshold: Threshold, split: str) -> str:
 
 @styled
 def reliability(lines: Iterable[tuple[str, str, Sequence[Bin]]], *, num_dashed: int = 0) -> Figure:
-    """Accuracy against confidence for each label, colour and bins, the first of them dashed; the
-    diagonal is what it should be."""
+    """Accuracy against confidence for each label, colour and bins, the first of them dashed, with
+    95 % intervals; the diagonal is what it should be."""
     figure, axes = new_chart(grid="both", percent="xy")
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="perfectly calibrated")
     for number, (label, colour, bins) in enumerate(lines):
@@ -186,7 +186,9 @@ def reliability(lines: Iterable[tuple[str, str, Sequence[Bin]]], *, num_dashed: 
         if enough:
             x, y = [each.confidence for each in enough], [each.accuracy for each in enough]
             style = "--" if number < num_dashed else "-"
-            marks = {"linestyle": style, "marker": "o", "markersize": 4}
+            marks = {"linestyle": style, "marker": "o", "markersize": 4, "clip_on": False}
+            ends = [wilson_interval(round(b.accuracy * b.num_images), b.num_images) for b in enough]
+            axes.vlines(x, *zip(*ends, strict=True), color=colour, linewidth=1, alpha=0.6)
             draw_curve(axes, x, y, label=short(label), colour=colour, **marks)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     figure.legend(loc="outside upper left", ncols=3)

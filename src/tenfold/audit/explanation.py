@@ -26,7 +26,7 @@ from tenfold.reporting.thumbnails import thumbnails
 from tenfold.results.facts import Fact
 
 NUM_OF_A_KIND = 6
-"""Images that are explained: the surest errors and the least sure."""
+"""Images that are explained: the errors of highest confidence and the images of lowest."""
 
 NUM_PAIRS, NUM_OF_A_PAIR = 3, 3
 """Pairs of classes most often confused, and images of each."""
@@ -104,13 +104,14 @@ class Explanation(Answer):
         self, index: int, methods: Iterable[tuple[str, str]]
     ) -> list[tuple[str, NDArray[np.uint8]]]:
         """An image, its maps by `methods`, given by key and name, and the training images most like
-        it, each with its label."""
+        it, each with its label: of a map its name, unless it is plain grey."""
         pixels, alike = self.arrays["pixels"][index], self.arrays["neighbours"][index]
+        maps = [(name, self.arrays[key][index]) for key, name in methods]
         return [
             ("image", pixels),
-            *((name, heated(pixels, self.arrays[key][index])) for key, name in methods),
-            *((f"alike: {label}", each)
-              for label, each in zip(self.examples[index].neighbours, alike, strict=True)),
+            *((name if np.ptp(_strength(each)) else "nothing stands out", heated(pixels, each))
+              for name, each in maps),
+            *zip(self.examples[index].neighbours, alike, strict=True),
         ]  # fmt: skip
 
     def maps(self, number: int) -> list[tuple[str, NDArray[np.uint8]]]:
@@ -286,18 +287,18 @@ def _explained(subject: Subject, asked: Sequence[Asked]) -> Explanation:
 
 def interesting(predictions: Predictions) -> dict[int, str]:
     """What each of the images most worth a look is an example of, by its index."""
-    names, labels = predictions.class_names, predictions.labels
-    predicted, confidence = predictions.predicted, predictions.confidence
+    labels, predicted = predictions.labels, predictions.predicted
+    confidence = predictions.confidence
     wrong = np.flatnonzero(~predictions.right)
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
     groups = [
-        ("surest error", surest, NUM_OF_A_KIND),
-        ("least sure", np.argsort(confidence, kind="stable"), NUM_OF_A_KIND),
+        ("most confident error", surest, NUM_OF_A_KIND),
+        ("lowest confidence", np.argsort(confidence, kind="stable"), NUM_OF_A_KIND),
     ]
     pairs = Counter(zip(predicted[wrong].tolist(), labels[wrong].tolist(), strict=True))
     # Of equals those of the first classes.
     for instead, true in sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:NUM_PAIRS]:
-        kind = f"{names[true]} predicted as {names[instead]}, {pairs[instead, true]} times"
+        kind = f"one of {counted(pairs[instead, true], 'such error')}"
         is_one = (labels[surest] == true) & (predicted[surest] == instead)
         groups.append((kind, surest[is_one], NUM_OF_A_PAIR))
     chosen: dict[int, str] = {}
@@ -312,15 +313,20 @@ def heated(pixels: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[np
 
     What spoke against it has no colour.
     """
-    strength = np.maximum(values.astype(np.float32), 0)
-    # A coarse map is high almost everywhere, and then only differences say something.
-    low, high = (float(np.percentile(strength, share)) for share in (10, 99))
-    share = np.clip((strength - low) / max(high - low, 1e-12), 0, 1)[..., None]
+    share = _strength(values)[..., None]
     grey = (pixels @ LUMA)[..., None]
     grey = np.repeat(0.75 * grey + 40, 3, axis=2)
     red = np.array([235, 40, 30], dtype=np.float32)
     mixed = grey * (1 - HEAT_STRENGTH * share) + red * HEAT_STRENGTH * share
     return np.asarray(np.clip(mixed, 0, 255), dtype=np.uint8)
+
+
+def _strength(values: NDArray[np.float16]) -> NDArray[np.float32]:
+    """How red each place is, in [0, 1]."""
+    strength = np.maximum(values.astype(np.float32), 0)
+    # A coarse map is high almost everywhere, and then only differences say something.
+    low, high = (float(np.percentile(strength, share)) for share in (10, 99))
+    return np.clip((strength - low) / max(high - low, 1e-12), 0, 1)
 
 
 def _grey(values: NDArray[np.float16]) -> NDArray[np.uint8]:

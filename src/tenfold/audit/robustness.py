@@ -1,6 +1,5 @@
 """What if an image is not perfect? Accuracy under corruptions, shifts and attacks."""
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ from tenfold.audit.subject import Subject
 from tenfold.evaluation.corruptions import FAMILIES, AttackResult, CorruptionResult, corrupt
 from tenfold.evaluation.predictions import predict_images
 from tenfold.formatting import percent
-from tenfold.reporting.figures import draw_curve, mark_cut, new_chart, short
+from tenfold.reporting.figures import draw_curve, new_chart, short
 from tenfold.reporting.svg import SERIES, styled
 from tenfold.results.facts import Fact
 
@@ -171,13 +170,10 @@ def against_severity(lines: Iterable[tuple[str, str, Sequence[float]]]) -> Figur
     """Accuracy from none to severity 5: label, colour and six accuracies of each line."""
     # As high as the bars of the corruptions, beside which it stands.
     figure, axes = new_chart(height=330, percent="y")
-    lowest = 1.0
     for label, colour, values in lines:
-        lowest = min(lowest, *values)
         draw_curve(axes, list(range(6)), values, label=short(label), colour=colour)
-        axes.plot(range(6), values, "o", color=colour, markersize=4)
-    axes.set(ylim=(math.floor(10 * lowest) / 10, 1), xlabel="severity", ylabel="accuracy")
-    mark_cut(axes)
+        axes.plot(range(6), values, "o", color=colour, markersize=4, clip_on=False)
+    axes.set(ylim=(0, 1), xlabel="severity", ylabel="accuracy")
     axes.set_xticks(range(6), ["clean", "1", "2", "3", "4", "5"])
     figure.legend(loc="outside upper left", ncols=4)
     return figure

@@ -47,10 +47,7 @@ class Disagreement:
 def view_runs(runs: Sequence[Run], *, loader: Loader) -> dict[str, Any]:
     """The values of the template for several runs, which are a study with a variant a recipe."""
     study = as_study(runs)
-    summary = summarise_runs(study)
-    sentences = [comparison.sentence for comparison in summary.comparisons[:3]]
-    summary = summary.model_copy(update={"findings": (*sentences, *summary.findings)})
-    values = view_study(summary)
+    values = view_study(summarise_runs(study))
     of_run = {
         run.folder: values["marks"][variant.label]
         for variant in study.variants

@@ -55,6 +55,7 @@ def render_exploration(exploration: Exploration, dataset: Dataset) -> str:
         curves=_curves(looks),
         pairs=[(each, _shown_pairs(each)) for each in overlaps],
         is_grey=_is_grey(looks),
+        is_balanced=all(len(set(split.class_counts)) == 1 for split in exploration.splits),
         chart_size=(_CHART_WIDTH, _CHART_HEIGHT),
         num_samples=max(1, _MAX_SAMPLES // max(1, len(looks))),
         num_images=max(1, sum(split.num_images for split in exploration.splits)),

@@ -233,8 +233,8 @@ def mark_cut(axes: Axes) -> None:
         [0.03, 0.06],
         transform=axes.transAxes,
         linestyle="none",
-        marker=[(-1, -0.5), (1, 0.5)],
-        markersize=9,
+        marker=[(0, 0), (1, 0.5)],  # To the right, where no tick has its number.
+        markersize=13,
         color=MUTED,
         clip_on=False,
         scalex=False,

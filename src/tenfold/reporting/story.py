@@ -126,7 +126,8 @@ def describe_curves(curves: Curves) -> str:
     train, validation = curves.train_accuracy.mean, curves.validation_accuracy.mean
     if math.isnan(validation[-1]):
         return f"Ends at {percent(train[-1])} in training; nothing was held back for validation."
-    text = f"Ends at {percent(train[-1])} in training and {percent(validation[-1])} in validation."
+    ends = [percent(each[-1], 2) for each in (train, validation)]
+    text = f"Ends at {ends[0]} in training and {ends[1]} in validation."
     best, epoch = max(
         ((value, -epoch) for value, epoch in zip(validation, curves.epochs, strict=True)
          if not math.isnan(value))

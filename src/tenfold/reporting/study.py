@@ -23,7 +23,12 @@ def write_study_page(folder: Path, out: Path | None = None) -> Path:
 
 
 def view_study(study: StudySummary) -> dict[str, Any]:
-    """The values of the template for `study`."""
+    """The values of the template for `study`, whose findings the main comparisons come before."""
+    main = study.comparisons
+    if len(main) > 3:
+        main = (max(main, key=lambda one: one.difference),)
+    findings = (*(one.sentence for one in main), *study.findings)
+    study = study.model_copy(update={"findings": findings})
     return {
         "study": study,
         "story": story,

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from matplotlib.transforms import Affine2D
+from numpy.typing import NDArray
 
-from tenfold.formatting import duration
+from tenfold.formatting import duration, points
 from tenfold.reporting.figures import (
     draw_curve,
     finish_curves,
@@ -198,10 +199,9 @@ def train_against_validation(
     """
     epochs, (train, validation) = curves.epochs, curves.of(quantity)
     figure, axes = new_chart(width=280, height=190)
-    over = np.array(train.mean) > np.array(validation.mean)
-    overfits = over if quantity == "accuracy" else ~over
+    over = overfits(curves, quantity=quantity)
     axes.fill_between(
-        epochs, train.mean, validation.mean, where=overfits, color=BAD, alpha=0.12, linewidth=0
+        epochs, train.mean, validation.mean, where=over.tolist(), color=BAD, alpha=0.12, linewidth=0
     )
     for band, colour, style in ((train, MUTED, (0, (4, 1.6))), (validation, mark.colour, "-")):
         axes.fill_between(epochs, band.low, band.high, color=colour, alpha=0.2, linewidth=0)
@@ -211,13 +211,19 @@ def train_against_validation(
     axes.yaxis.set_major_locator(MaxNLocator(5))
     gap = train.mean[-1] - validation.mean[-1]
     if quantity == "accuracy" and gap >= _SMALL_GAP:
-        end, words = epochs[-1], f"{100 * gap:.0f} points"
+        end, words = epochs[-1], points(gap)
         axes.plot([end, end], [train.mean[-1], validation.mean[-1]], color=BAD, linewidth=1.2)
         axes.annotate(
             words, (end, validation.mean[-1]), (0, -5), textcoords="offset points", ha="right",
             va="top", color=BAD, fontsize=10.5,
         )  # fmt: skip
     return figure
+
+
+def overfits(curves: Curves, *, quantity: str) -> NDArray[np.bool_]:
+    """Of each epoch, whether training does better than validation."""
+    train, validation = (np.array(band.mean) for band in curves.of(quantity))
+    return np.asarray(train > validation if quantity == "accuracy" else train < validation)
 
 
 def common_limits(curves: Sequence[Curves], *, quantity: str) -> tuple[float, float]:

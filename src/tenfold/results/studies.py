@@ -290,8 +290,9 @@ class Published(NamedTuple):
 class StudySummary(Fact):
     """A study's `summary.json`.
 
-    command: what carries it out again; None where no short one does. planned, finished, failed:
-    numbers of runs. machine: None where there were several `machines`.
+    command: what carries it out again; None where no short one does. data: each data set with the
+    sizes of its splits, in words. planned, finished, failed: numbers of runs.
+    machine: None where there were several `machines`.
     """
 
     name: str
@@ -299,6 +300,7 @@ class StudySummary(Fact):
     question: str
     limits: tuple[str, ...]
     command: str | None = None
+    data: tuple[str, ...] = ()
     baseline: str | None
     planned: int
     finished: int

@@ -73,6 +73,7 @@ def summarise_runs(study: StudyRuns) -> StudySummary:
         question=plan.question,
         limits=plan.limits,
         command=None,
+        data=tuple(dict.fromkeys(_describe_data(run) for run in study.runs)),
         baseline=plan.baseline or None,
         planned=sum(variant.num_planned for variant in study.variants),
         finished=len(study.runs),
@@ -86,6 +87,13 @@ def summarise_runs(study: StudyRuns) -> StudySummary:
     several = {"machines": machines} if len(machines) > 1 else {}
     findings = tuple(describe_findings(study, summary))
     return summary.model_copy(update={"findings": findings, **several})
+
+
+def _describe_data(run: Run) -> str:
+    """`cifar10: 45,000 training, 5,000 validation and 10,000 test images`."""
+    names = {"train": "training"}
+    sizes = [f"{n:,} {names.get(split, split)}" for split, n in run.data.splits.items() if n]
+    return f"{run.data_name}: {listed(sizes)} images" if sizes else run.data_name
 
 
 def _describe_variant(variant: VariantRuns, *, split: str) -> VariantSummary:
@@ -272,9 +280,11 @@ def _describe_best(summary: StudySummary) -> Iterator[str]:
     label, point, ours = max(ends, key=lambda end: end[2].mean)
     epochs = {end.epoch for _, end, _ in ends}
     after = f" after {counted(point.epoch, 'epoch')}" if len(epochs) == 1 else ""
-    over = counted(ours.n, "seed") if ours.interval_over == "seeds" else "images, one seed"
+    over = f"over {counted(ours.n, 'seed')}"
+    if ours.interval_over == "images":
+        over = "from one seed; the interval is over the images"
     verb = "has" if len(ends) == 1 else "ends highest, with"
-    yield f"{label} {verb} a {summary.split} accuracy of {ours.in_words}{after}, over {over}."
+    yield f"{label} {verb} a {summary.split} accuracy of {ours.in_words}{after}, {over}."
 
 
 def _describe_missing_comparisons(study: StudyRuns, summary: StudySummary) -> Iterator[str]:

@@ -227,8 +227,11 @@ def grid_study(recipe: str, grid: Sequence[str] = ()) -> Study:
     ]
     title, question = name, f"How accurate is {name}, and how much does the seed change it?"
     if grid:
-        title = f"{name} by {' and '.join(_words_for(keys))}"
-        question = f"How does the accuracy of {name} depend on {' and '.join(keys)}?"
+        words = " and ".join(_words_for(keys))
+        title, question = (
+            f"{name} by {words}",
+            f"How does the accuracy of {name} depend on its {words}?",
+        )
     baseline = variants[0]["label"] if len(variants) > 1 else ""
     values = {"title": title, "question": question, "variants": variants, "name": name}
     return checked(Study, {**values, "baseline": baseline}, source="--grid")

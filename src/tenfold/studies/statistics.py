@@ -150,9 +150,11 @@ def describe_difference(
     if found.low <= 0 <= found.high:
         return f"No difference between {variant} and {baseline} is shown: {numbers}."
     better = "better" if found.difference > 0 else "worse"
-    said = f"{variant} is {better} than {baseline}: {numbers}"
+    said = f"{variant} is {better} than {baseline}"
     if 1 in found.num_seeds:
         first, second = found.num_seeds
         seeds = "one seed each" if first == second == 1 else f"{first} against {second} seeds"
-        return f"{said} on these images; with {seeds} that may be the luck of a seed."
+        left_out = f"With {seeds}, interval and p leave out what another seed would change."
+        return f"{said} on these images: {numbers}. {left_out}"
+    said += f": {numbers}"
     return f"{said}." if p_holm < LEVEL else f"{said}; that may be chance."

@@ -231,7 +231,8 @@
   function tile(index, place) {
     const spoken = (text) => make("span", { class: "spoken" }, text);
     const lines = runs.flatMap((run) => [
-      spoken(runs.length > 1 ? ` ${run.name} predicted ` : " predicted "),
+      runs.length > 1 ? make("span", { class: "is" }, run.name) : "",
+      spoken(" predicted "),
       make(
         "span",
         { class: isRight(index, run) ? "said right" : "said" },
