@@ -115,6 +115,13 @@ def test_overrides_are_written_as_in_toml_or_as_bare_words(override, path, value
     assert type(found) is type(value)
 
 
+def test_a_description_goes_where_the_recipe_is_changed():
+    given = load_recipe("cnn").description
+    assert load_recipe("cnn", ["seed=3", "name=again"]).description == given
+    assert load_recipe("cnn", ["training.epochs=4"]).description == ""
+    assert load_recipe("cnn", ["training.epochs=4", "description=mine"]).description == "mine"
+
+
 def test_the_last_override_of_a_key_counts():
     assert load_recipe("cnn", ["seed=1", "seed=2"]).seed == 2
     assert load_recipe("cnn", ["model.name=ann", "model.name=cnn"]).model.name == "cnn"

@@ -157,7 +157,7 @@ def test_a_browser_filters_sorts_and_moves(page: Path, run: Run, browser: Any) -
         found = tab.locator("#explorer .found")
         total = len(values["ids"])
         errors = total - 400
-        assert found.inner_text() == f"{errors:,} of {total:,} images"
+        assert found.inner_text() == f"{errors:,} found among the {total:,} images held here"
         assert tab.locator(TILE).count() < 400, "others come as one scrolls"
         assert tab.locator(TILE).first.get_attribute("title") == values["ids"][0]
         # A click on the cell of class 3 taken for class 5.
@@ -175,7 +175,7 @@ def test_a_browser_filters_sorts_and_moves(page: Path, run: Run, browser: Any) -
             for label, row in zip(values["labels"], values["runs"][0]["likeliest"], strict=True)
         )
         assert expected <= scores.matrix[3, 5]
-        assert found.inner_text() == f"{expected} of {total:,} images"
+        assert found.inner_text() == f"{expected} found among the {total:,} images held here"
         assert tab.locator("[name=label]").input_value() == "3"
         assert tab.locator("[data-explore=cell] .chosen").bounding_box()["width"] > 5
         tab.click("text=Reset")
@@ -250,7 +250,7 @@ def test_marks_are_counted_kept_and_downloaded(page: Path, browser: Any, tmp_pat
         assert download.value.suggested_filename == "corrections.csv"
         with open(tmp_path / "corrections.csv", newline="") as file:
             rows = list(csv.reader(file))
-        first, second = (label.removeprefix("is ") for label in labels[:2])
+        first, second = (label.removeprefix("true: ") for label in labels[:2])
         assert rows == [
             ["id", "label", "action"],
             [ids[0], first, "drop"],
@@ -258,7 +258,7 @@ def test_marks_are_counted_kept_and_downloaded(page: Path, browser: Any, tmp_pat
             [ids[2], "truck", "correct"],
         ]
         tab.select_option("[name=show]", "marked")
-        assert tab.locator("#explorer .found").inner_text().startswith("3 of")
+        assert tab.locator("#explorer .found").inner_text().startswith("3 found")
 
 
 @pytest.fixture

@@ -51,10 +51,13 @@ def test_one_run_is_told_in_plain_words(tmp_path: Path) -> None:
     assert (folder / "report.html").exists()
     for said in (
         "cnn on cifar10",
-        "A convolutional network with 357,706 parameters learned from 45,000 images of cifar10",
-        "95 % interval",
+        "A convolutional network learned from 45,000 images of cifar10",
+        "A training run · 2026-11-21 04:28 UTC",
+        "95 % interval over images",
+        "one seed",
         "1 min 18 s",
-        "Always predicting the commonest class would reach 10.0 %.",
+        "Majority-class baseline: 10.0 %.",
+        "so it can be better than training",
         "looked at once",
         "2026-11-21 04:31 UTC",
         "after training: 78.0 % right",
@@ -271,7 +274,7 @@ def test_one_epoch_is_shown_step_by_step(tmp_path: Path) -> None:
     (folder / "progress.jsonl").unlink()
     page = report(folder)
     assert "Loss by epoch" in page.text
-    assert "The network lite0 with" in page.text
+    assert "The network lite0 learned from" in page.text
 
 
 @pytest.mark.browser

@@ -120,7 +120,7 @@ def show_comparison(output: Output, runs: list[Path]) -> None:
     for run in runs:
         result = read_result(run / "result.json")
         output.record("result", run=str(run), **result.to_dict())
-        test, seconds = result.splits["test"], result.training.training_seconds or 0.0
+        test, seconds = result.splits["test"], result.training.seconds
         accuracy = [percent(test.accuracy), interval(*test.accuracy_interval)]
         parameters = f"{result.model.num_parameters:,}"
         rows.append([result.model.name, *accuracy, parameters, duration(seconds), str(run)])

@@ -31,8 +31,9 @@ def load_recipe(
     stands for the defaults of every field.
 
     overrides: `key=value` with dotted keys, such as `optimizer.lr=0.1`, values written as in TOML
-    and a bare word being a string; or a mapping of such keys. Raises TenfoldError for anything
-    that doesn't fit.
+    and a bare word being a string; or a mapping of such keys. A description of the recipe as it was
+    is dropped where they change more than its name and seed. Raises TenfoldError for anything that
+    doesn't fit.
 
     >>> load_recipe("cnn", {"training.epochs": 3, "optimizer.lr": 0.01}).training.epochs
     3
@@ -95,8 +96,12 @@ def _overridden(
     values: Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any]
 ) -> dict[str, Any]:
     if isinstance(overrides, Mapping):
-        return with_keys(values, [(key.split("."), value) for key, value in overrides.items()])
-    return with_keys(values, list(map(_parse_override, overrides)))
+        changes = [(key.split("."), value) for key, value in overrides.items()]
+    else:
+        changes = list(map(_parse_override, overrides))
+    others = [change for change in changes if change[0] not in (["name"], ["seed"])]
+    as_it_was = with_keys(values, others) == values
+    return with_keys({**values, **({} if as_it_was else {"description": ""})}, changes)
 
 
 def with_keys(

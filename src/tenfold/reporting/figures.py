@@ -101,12 +101,12 @@ def confusion_matrix(
         axes.hlines(between, -0.5, number - 0.5, color=SURFACE, linewidth=2)
         for row, column in np.argwhere(shares > 0):
             share = 100 * float(shares[row, column])
-            text = f"{share:.0f}" if share >= 0.5 else "·"
-            words = axes.text(column, row, text, ha="center", va="center_baseline", fontsize=9.5)
+            text = f"{math.floor(share + 0.5)}" if share >= 0.5 else "·"
+            words = axes.text(column, row, text, ha="center", va="center_baseline", fontsize=10)
             # What lies within the axes moves nothing; to measure it would take half of the time.
             words.set_in_layout(False)
     names = [short(name) for name in class_names]
-    size = 10 if has_figures else 9 if number <= 40 else 7
+    size = 11 if has_figures else 9 if number <= 40 else 7
     axes.set_xticks(range(number), names, rotation=90, fontsize=size)
     axes.set_yticks(range(number), names, fontsize=size)
     axes.xaxis.tick_top()
@@ -126,11 +126,13 @@ def per_class_bars(scores: Sequence[ClassScore]) -> Figure:
     rows = name_rows(axes, [score.name for score in ordered])
     f1 = [score.f1 or 0.0 for score in ordered]
     axes.barh(rows, f1, 0.66, color=ACCENT, alpha=0.3, label="F1")
-    for name, marker, fill in (("precision", "D", "none"), ("recall", "o", INK)):
+    # One a little above the middle and one below, so that equal ones can both be seen.
+    for name, marker, fill, up in (("precision", "D", "none", 0.17), ("recall", "o", INK, -0.17)):
         values = [getattr(score, name) if score.num_images else None for score in ordered]
         known = [math.nan if value is None else value for value in values]
         style: Any = {"markersize": 4.5, "markerfacecolor": fill, "markeredgecolor": INK}
-        axes.plot(known, rows, marker, label=name, markeredgewidth=1, clip_on=False, **style)
+        style |= {"markeredgewidth": 1, "clip_on": False}
+        axes.plot(known, rows + up, marker, label=name, **style)
     for row in range(sum(not score.num_images for score in ordered)):
         axes.text(0.01, row, "no images", va="center_baseline", color=INK)
     axes.set_xlim(0, 1)
@@ -219,9 +221,9 @@ def finish_curves(axes: Axes, *, quantity: str, num_ticks: int = 7) -> None:
     axes.set_ylabel(quantity)
     if quantity == "accuracy":
         axes.yaxis.set_major_formatter(percent_ticks())
-        mark_cut(axes)
     else:
         axes.yaxis.set_major_locator(MaxNLocator(6))
+    mark_cut(axes)
 
 
 def mark_cut(axes: Axes) -> None:
@@ -233,8 +235,8 @@ def mark_cut(axes: Axes) -> None:
         [0.03, 0.06],
         transform=axes.transAxes,
         linestyle="none",
-        marker=[(0, 0), (1, 0.5)],  # To the right, where no tick has its number.
-        markersize=13,
+        marker=[(-1, -0.5), (1, 0.5)],
+        markersize=5,  # Short of the labels on the left and of the curves on the right.
         color=MUTED,
         clip_on=False,
         scalex=False,

@@ -39,10 +39,10 @@ _VARIABLES = {
 
 _SETTINGS: Any = {
     "font.size": 11,
-    "axes.labelsize": 10.5,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 10.5,
+    "axes.labelsize": 11,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 11,
     "legend.frameon": False,
     "legend.borderpad": 0,
     "legend.handlelength": 1.4,

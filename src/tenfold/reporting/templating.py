@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 _FALLBACK = re.compile(r"could not be reached|fall(s|ing)?[ -]?back|instead of|in place of", re.I)
 _MARKUP = re.compile(r"([\\`*_\[\]<>#|&])")  # Of Markdown, in names of classes and folders.
-_BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|(?:s|min|h|MB|GB|points?|times)\b)")
+_WITHIN = re.compile(  # A number and its unit, `73.1 to 74.9`, `2 min 5`.
+    r"(?<=\d) (?=%|(?:s|min|h|MB|GB|points?|times|images/s)\b|to \d)"
+    r"|((?<=\d to)|(?<=\d min)|(?<=\d h)) (?=\d)"
+)
 
 
 class Chart(NamedTuple):
@@ -165,5 +168,5 @@ def environment() -> "Environment":
 
 
 def _for_page(text: str) -> str:
-    """`text` without folders of this machine; a number and its unit stay on one line."""
-    return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", without_folders(text))
+    """`text` without folders of this machine; numbers with a unit and ranges stay on one line."""
+    return _WITHIN.sub("\N{NO-BREAK SPACE}", without_folders(text))

@@ -117,7 +117,8 @@ class Training(Fact):
     """What the training took. `ended` is `finished`, `early stopping` or `time limit`.
 
     flop: counted, of all steps: forward and backward passes, convolutions and matrix products
-    alone. process_seconds: of all cores, until the training's end.
+    alone. training_seconds: spent in steps. wall_seconds: with validation and everything else.
+    process_seconds: of all cores, until the training's end.
     """
 
     epochs: int
@@ -132,6 +133,11 @@ class Training(Fact):
     ended: str = "finished"
     best_epoch: int | None = None
     stages: tuple[Stage, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """What is shown as training time: spent in steps, or in all where that is not known."""
+        return self.training_seconds or self.wall_seconds
 
     @property
     def stage_ends(self) -> tuple[int, ...]:

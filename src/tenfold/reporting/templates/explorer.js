@@ -190,7 +190,7 @@
           failsAt(one, corruption) - failsAt(two, corruption) || key[one] - key[two] || one - two,
       );
     found.textContent = list.length
-      ? `${thousands(list.length)} of ${thousands(ids.length)} images`
+      ? `${thousands(list.length)} found among the ${thousands(ids.length)} images held here`
       : "No image of this kind is among those shown here.";
     tiles.replaceChildren();
     tiles.scrollTop = 0;
@@ -255,7 +255,7 @@
       },
       draw(index),
       ...lines,
-      make("span", { class: "is" }, `is ${classes[labels[index]]}`),
+      make("span", { class: "is" }, `true: ${classes[labels[index]]}`),
       limit ? make("span", { class: "is" }, `wrong from severity ${limit}`) : undefined,
     );
     return badge(button);
@@ -356,7 +356,7 @@
       const bar = make(
         "div",
         { class: right ? "likely right" : "likely" },
-        make("span", {}, classes[kind], right ? " ✓" : ""),
+        make("span", {}, right ? "✓ " : "", classes[kind]),
         make("span", {}, percent(run.shares[index][number])),
       );
       bar.style.setProperty("--share", run.shares[index][number] / 1000);
@@ -414,7 +414,7 @@
       const order = JSON.parse(figure.dataset.order || "null");
       if (choose(figure.dataset.explore, order, x < left, ...place)) show();
     });
-    figure.querySelector("figcaption").append(" Click to see the images.");
+    figure.querySelector("figcaption").append(make("span", { class: "no-print" }, " Click to see the images."));
     const order = JSON.parse(figure.dataset.order || "null");
     return { kind: figure.dataset.explore, order, frame, across, down, left, top, right, bottom };
   });
