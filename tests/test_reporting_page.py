@@ -54,6 +54,7 @@ def test_one_run_is_told_in_plain_words(tmp_path: Path) -> None:
         "A convolutional network with 357,706 parameters learned from 45,000 images of cifar10",
         "95 % interval",
         "1 min 18 s",
+        "With validation and set-up 1 min 27 s",
         "Always predicting the commonest class would reach 10.0 %.",
         "looked at once",
         "2026-11-21 04:31 UTC",

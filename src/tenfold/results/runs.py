@@ -134,6 +134,11 @@ class Training(Fact):
     stages: tuple[Stage, ...] = ()
 
     @property
+    def seconds(self) -> float:
+        """What pages call training time: of the steps, or of everything where that is unknown."""
+        return self.training_seconds or self.wall_seconds
+
+    @property
     def stage_ends(self) -> tuple[int, ...]:
         """The last epoch of each stage but the last."""
         epochs = [stage.epochs for stage in self.stages if stage.skipped is None]

@@ -106,7 +106,7 @@ def _describe_variant(variant: VariantRuns, *, split: str) -> VariantSummary:
         num_parameters=next((n for run in runs if (n := run.num_parameters)), None),
         planned_seeds=variant.num_planned,
         seeds=tuple(variant.runs),
-        training_seconds=_over_seeds([t.training_seconds or t.wall_seconds for t in times]),
+        training_seconds=_over_seeds([t.seconds for t in times]),
         process_seconds=_over_seeds([t.process_seconds for t in times]),
         points=tuple(_describe_point(variant, e, split=split) for e in (*variant.milestones, END)),
         curves=_describe_curves(runs),
