@@ -196,7 +196,6 @@ def test_the_exported_file_and_the_service_keep_the_threshold(run, tmp_path):
     assert "blue" in {
         each["class_name"] for each in client.get("/model").json()["operating_points"]
     }
-    service.stop()
 
 
 # -- in the page -----------------------------------------------------------------------------------

@@ -335,10 +335,12 @@ def _describe_overfitting(study: StudyRuns) -> Iterator[str]:
             gaps[variant.label] = math.fsum(known) / len(known)
     ordered = sorted(gaps, key=lambda label: -gaps[label])
     wide = [f"{100 * gaps[v]:.1f} points with {v}" for v in ordered if gaps[v] >= OVERFITTING]
-    rest = [label for label in gaps if gaps[label] < OVERFITTING]
-    less = f"; by less than {100 * OVERFITTING:.0f} points with {listed(rest)}" if rest else ""
+    narrow = [label for label in gaps if 0 < gaps[label] < OVERFITTING]
+    below = [label for label in gaps if gaps[label] <= 0]
+    rest = f"; by less than {100 * OVERFITTING:.0f} points with {listed(narrow)}" if narrow else ""
+    rest += f"; not with {listed(below)}" if below else ""
     if wide:
         yield (
             "Overfitting: at the end training accuracy is above validation accuracy by "
-            f"{listed(wide)}{less}."
+            f"{listed(wide)}{rest}."
         )
