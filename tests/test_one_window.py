@@ -76,7 +76,6 @@ def test_the_same_answer_everywhere(folder):
             check=True,
         )
         assert found.stdout.endswith(f"{reply['label']} ({reply['confidence']:.1%})\n")
-    service.stop()
 
 
 def test_predict_sees_it_too(folder):
