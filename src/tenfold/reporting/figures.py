@@ -100,7 +100,7 @@ def confusion_matrix(
         axes.vlines(between, -0.5, number - 0.5, color=SURFACE, linewidth=2)
         axes.hlines(between, -0.5, number - 0.5, color=SURFACE, linewidth=2)
         for row, column in np.argwhere(shares > 0):
-            share = 100 * float(shares[row, column])
+            share = round(100 * float(shares[row, column]), 6)  # 14.5, not 14.499999999999998.
             text = f"{math.floor(share + 0.5)}" if share >= 0.5 else "·"
             words = axes.text(column, row, text, ha="center", va="center_baseline", fontsize=10)
             # What lies within the axes moves nothing; to measure it would take half of the time.
@@ -230,6 +230,7 @@ def mark_cut(axes: Axes) -> None:
     """Two strokes across the foot of an axis that does not begin at zero."""
     if axes.get_ylim()[0] <= 0:
         return
+    axes.tick_params(axis="y", pad=6)
     axes.plot(
         [0, 0],
         [0.03, 0.06],
