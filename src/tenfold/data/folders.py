@@ -101,14 +101,15 @@ def image_folder_table(path: Path) -> Table:
     what = f": {', '.join(said)}" if said else ""
     if said:
         logger.info("%s%s.", path, what)
+    above = os.path.join(root, "")
     rows = {
         split: [
-            Row(os.path.join(root, file.path), file.path, own, printable(file.path), "", file.stamp)
+            Row(above + file.path, file.path, own, printable(file.path), "", file.stamp)
             for file, own in zip(each.files, each.classes(), strict=True)
         ]
         for split, each in splits.items()
     }
-    filled = {name for each in splits.values() for name in each.classes()}
+    filled = {row.label for own in rows.values() for row in own}
     tops = {each.folder.partition("/")[0] for each in splits.values()}
     empty = {
         name

@@ -87,6 +87,8 @@ def split_named(name: str) -> str | None:
 
 def printable(path: str) -> str:
     """The path as text that every format can hold, also where its bytes are no UTF-8."""
+    if path.isascii():
+        return path
     return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
