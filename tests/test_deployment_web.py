@@ -80,7 +80,9 @@ def opened(browser, folder):
         ours = (address, "data:", "blob:")
         page.on("request", lambda asked: asked.url.startswith(ours) or outside.append(asked.url))
         page.goto(address)
-        page.wait_for_function("document.querySelector('#about').textContent.includes('This model knows')")
+        page.wait_for_function(
+            "document.querySelector('#about').textContent.includes('This model knows')"
+        )
         yield page
         assert (outside, complaints) == ([], [])
         page.close()
