@@ -19,7 +19,7 @@ from typing import Any
 from tenfold.files import read_json
 from tenfold.recipe import load_recipe
 from tenfold.run import describe_environment, runs_of
-from tenfold.training.bench import RECIPES
+from tenfold.training.reach import RECIPES
 
 HELD_OUT = 5000
 ORDINARY = ("ann", "tutorial-cnn", "cnn-quick")

@@ -75,10 +75,10 @@ def test_each_question_has_a_heading_a_template_and_an_option_for_all_it_needs(n
 
 
 def test_what_is_known_is_not_computed_again(findings, run):
-    told, uses = [], len(read_json(run.result)["test_uses"])
-    again = audit(run, options=OPTIONS, told=told.append)
-    audit(run, told=told.append)  # Without a word on options, what is kept is good enough.
-    assert told == []
+    asked, uses = [], len(read_json(run.result)["test_uses"])
+    again = audit(run, options=OPTIONS, starting=asked.append)
+    audit(run, starting=asked.append)  # Without a word on options, what is kept is good enough.
+    assert asked == []
     assert len(read_json(run.result)["test_uses"]) == uses
     for name in PARTS:
         assert again[name].to_dict() == findings[name].to_dict()
@@ -86,9 +86,9 @@ def test_what_is_known_is_not_computed_again(findings, run):
 
 
 def test_other_options_ask_for_their_part_alone(findings, run):
-    told = []
-    audit(run, options=dataclasses.replace(OPTIONS, images=30), told=told.append)
-    assert told == ["robustness", "novelty"]
+    asked = []
+    audit(run, options=dataclasses.replace(OPTIONS, images=30), starting=asked.append)
+    assert asked == ["robustness", "novelty"]
     audit(run, options=OPTIONS)  # As the other tests expect it.
 
 
@@ -105,7 +105,7 @@ def test_what_older_versions_kept_by_other_names_is_known(findings, run, tmp_pat
     assert not (copy.path / "audit/new-images.json").exists()
     known = {name: answer.to_dict() for name, answer in known_answers(copy).items()}
     assert known == {name: answer.to_dict() for name, answer in findings.items()}
-    again = audit(copy, ["robustness"], options=OPTIONS, told=pytest.fail)
+    again = audit(copy, ["robustness"], options=OPTIONS, starting=pytest.fail)
     assert again["robustness"].to_dict() == findings["robustness"].to_dict()
 
 
@@ -252,13 +252,13 @@ def test_maps_are_made_once_what_they_need_is_there(findings, run, monkeypatch):
     lacking = kept.model_copy(update={"unavailable": unavailable})
     options = read_json(store.path("explanation", "json"))["options"]
     store.save("explanation", lacking, options=options)
-    told = []
+    asked = []
     monkeypatch.setattr(explanation, "has_captum", lambda: False)
-    audit(run, told=told.append)
-    assert told == []
+    audit(run, starting=asked.append)
+    assert asked == []
     monkeypatch.setattr(explanation, "has_captum", lambda: True)
-    again = audit(run, told=told.append)["explanation"]
-    assert told == ["explanation"]
+    again = audit(run, starting=asked.append)["explanation"]
+    assert asked == ["explanation"]
     assert again.unavailable == {}
 
 
@@ -279,9 +279,9 @@ def test_strange_pictures_are_of_classes_that_it_does_not_know(run, folder):
 def test_what_is_damaged_is_computed_again(findings, run):
     (run.path / "audit/errors.npz").write_bytes(b"nothing")
     assert Store(run).load("errors") is None
-    told = []
-    audit(run, ["errors"], told=told.append)
-    assert told == ["errors"]
+    asked = []
+    audit(run, ["errors"], starting=asked.append)
+    assert asked == ["errors"]
 
 
 def test_wrong_arguments_are_refused(run, tmp_path):

@@ -91,11 +91,11 @@ class Place(Protocol):
 
 class Watch(Protocol):
     """Hears, in the thread that calls `run`, that an item is about to run, what it prints, and that
-    it is over: finished, failed, or stopped because `told` returned True, which stops it as a
+    it is over: finished, failed, or stopped because `received` returned True, which stops it as a
     signal does."""
 
     def started(self, item: Item) -> None: ...
-    def told(self, item: Item, event: dict[str, Any]) -> bool | None: ...
+    def received(self, item: Item, event: dict[str, Any]) -> bool | None: ...
     def ended(self, item: Item, ended: Ended) -> None: ...
 
 
@@ -193,7 +193,7 @@ class _Session:
         if level is not None and (message := str(event.get("message"))) not in self._said:
             self._said.add(message)  # What one says, others would say too.
             logger.log(level, "%s: %s", item.name, message)
-        if self._watch.told(item, event) and item.name in self._running:
+        if self._watch.received(item, event) and item.name in self._running:
             self._asked.add(item.name)
             self._running[item.name][1].stop()
 

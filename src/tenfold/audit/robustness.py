@@ -106,23 +106,22 @@ def robustness(
     model, seed, progress = subject.model, subject.seed, subject.progress
     measured = subject.sample(subject.measured, images)
     attacked = subject.sample(measured, max(round(images * ATTACKED_SHARE), 1))
-    # The published files are of all test measured.
-    compared = (
-        subject.measured_predictions()
-        if corrupted is not None
-        else predict_images(model, measured, progress=progress)
-    )
+    # The published files are of all test images.
+    if corrupted is None:
+        compared = predict_images(model, measured, progress=progress)
+    else:
+        compared = subject.measured_predictions()
     kinds = [name for names in FAMILIES.values() for name in names]
     fails = np.zeros((len(compared.labels), len(kinds)), dtype=np.uint8)
 
-    def told(name: str, severity: int, right: NDArray[np.bool_]) -> None:
+    def on_result(name: str, severity: int, right: NDArray[np.bool_]) -> None:
         if corrupted is None:
             own = fails[:, kinds.index(name)]
             own[~right & (own == 0)] = severity
 
     results = tuple(
         measuring.corruption_accuracies(
-            model, measured, official=corrupted, seed=seed, told=told, progress=progress
+            model, measured, official=corrupted, seed=seed, on_result=on_result, progress=progress
         )
     )
     shifts = measuring.shift_consistency(model, measured, progress=progress)

@@ -153,14 +153,14 @@ def audit(
     options: AuditOptions | None = None,
     data: str | None = None,
     progress: Progress | None = None,
-    told: Callable[[str], None] = lambda name: None,
+    starting: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Answer]:
     """What is known of `run` after the questions `wanted` were answered, or found as kept.
 
     wanted: None for all that come with tenfold; `my.py:question` is one of one's own. A question
     for which something is missing says so; it is tried again when it is named, or when an option of
-    it is given. data: where the run's images are now, if not where they were. told: is called with
-    the name of each question that has to be computed.
+    it is given. data: where the run's images are now, if not where they were. starting: is called
+    with the name of each question that has to be computed.
 
     Raises TenfoldError where the run is not finished, where its data has changed since, for an
     unknown question, and where a named one lacks something.
@@ -178,7 +178,7 @@ def audit(
         if name in kept:
             answers[name] = kept[name]
             continue
-        told(name)
+        starting(name)
         defaults = _defaults(questions[name])
         given = {key: value for key, value in options.given().items() if key in defaults}
         must = wanted is not None or not SOURCES.isdisjoint(given)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from tenfold.results.measured import MeasuredFile
-    from tenfold.training.bench import Rates, Reached
+    from tenfold.training.bench import Rates
+    from tenfold.training.reach import Reached
 
 
 GROUPS = {
@@ -253,8 +254,8 @@ def _show_accuracy(
     num_seeds: int,
     runs: Path,
 ) -> None:
-    from tenfold.training.bench import reach, recipe_for
     from tenfold.training.process import seconds_since_start
+    from tenfold.training.reach import reach, recipe_for
 
     recipe, starting = recipe_for(target, device, overrides), seconds_since_start()
     found: list[Reached] = []

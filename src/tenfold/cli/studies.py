@@ -228,7 +228,7 @@ class _Display:
         cli.announce(self._output, "trial_started", said, **record.to_dict())
         self._bars.show(f"trial {record.number}", done=0, total=0, note="starting")
 
-    def told(self, record: "Trial", event: Mapping[str, Any]) -> None:
+    def received(self, record: "Trial", event: Mapping[str, Any]) -> None:
         name = f"trial {record.number}"
         done = self._epochs.take(name, event)
         self._bars.tell(name, event, done=done, total=self._epochs.of(name))

@@ -42,12 +42,12 @@ def corruption_accuracies(
     *,
     official: Path | None = None,
     seed: int = 0,
-    told: Callable[[str, int, NDArray[np.bool_]], None] = lambda name, severity, right: None,
+    on_result: Callable[[str, int, NDArray[np.bool_]], None] = lambda name, severity, right: None,
     progress: Progress | None = None,
 ) -> Iterator[CorruptionResult]:
     """What is left of the accuracy under each of the fifteen corruptions.
 
-    told: is called with each corruption, severity and which images are then right, (N,).
+    on_result: is called with each corruption, severity and which images are then right, (N,).
 
     official: a folder with the published files of CIFAR-10-C, which are then read in full instead
     of corrupting `images`. Raises TenfoldError where a file is missing or no such file.
@@ -67,7 +67,7 @@ def corruption_accuracies(
                     places = [model.class_names.index(each) for each in CIFAR10_CLASS_NAMES]
                     labels = np.array(places, dtype=np.int64)[numbers]
                 predicted = model.logits(pixels).argmax(axis=1)
-                told(name, severity, predicted == labels)
+                on_result(name, severity, predicted == labels)
                 accuracies.append(float((predicted == labels).mean()))
                 done += 1
                 if progress is not None:

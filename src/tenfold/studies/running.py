@@ -381,7 +381,7 @@ class _Driver:
         if self._reporter is not None:
             self._reporter.trial_started(trial)
 
-    def told(self, item: engine.Item, event: dict[str, Any]) -> None:
+    def received(self, item: engine.Item, event: dict[str, Any]) -> None:
         if self._reporter is not None:
             self._reporter.trial_told(self._trials[item.name], event)
 

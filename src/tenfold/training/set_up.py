@@ -1,7 +1,8 @@
 """What a stage of a training is made of, and what its images must have."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -152,38 +153,33 @@ def compile_network(
 
     On a GPU passes are recorded as CUDA graphs too: launching their kernels one by one takes longer
     than computing them. blocks: that the recipe may freeze. num_images: in the training set. size:
-    height and width of whole images, in pixels. Weights, running
-    statistics and `optimizer` stay as they are, and gradients None. Raises TenfoldError where there
-    is no compiler.
+    height and width of whole images, in pixels. Raises TenfoldError where there is no compiler.
     """
     from torch._dynamo.exc import TorchDynamoException  # Takes a second, which others don't need.
 
     started = time.monotonic()
-    device = next(network.parameters()).device
-    on_gpu = device.type == "cuda"
+    training, on_gpu = recipe.training, accelerator.device.type == "cuda"
     mode = "reduce-overhead" if on_gpu else None
     compiled = cast(nn.Module, torch.compile(network, dynamic=False, mode=mode))
-    tensors = [*network.parameters(), *network.buffers()]
-    before = [(tensor, tensor.detach().clone()) for tensor in tensors]
-    learns = [(p, p.requires_grad) for p in network.parameters()]
-    network.train()
+    # What cuDNN may choose from; what is recorded meanwhile keeps to its choice.
+    choice = torch.backends.cudnn.flags(
+        enabled=True,
+        benchmark=not training.deterministic,
+        deterministic=training.deterministic,
+        allow_tf32=torch.backends.cudnn.allow_tf32,
+    )
+    shapes = _shapes(recipe, num_images, accelerator.num_processes, size)
     try:
-        # What cuDNN may choose from; what is recorded meanwhile keeps to its choice.
-        with torch.backends.cudnn.flags(
-            enabled=True,
-            benchmark=not recipe.training.deterministic,
-            deterministic=recipe.training.deterministic,
-            allow_tf32=torch.backends.cudnn.allow_tf32,
-        ):
-            for num_frozen in range(len(recipe.training.freeze_from) + 1):
+        with _unchanged(network, optimizer), choice:
+            for num_frozen in range(len(training.freeze_from) + 1):
                 if num_frozen:
                     blocks[num_frozen - 1].requires_grad_(False)
-                for shape in _shapes(recipe, num_images, accelerator.num_processes, size):
-                    inputs = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
+                for shape in shapes:
+                    inputs = torch.zeros(shape, device=accelerator.device)
                     for _ in range(PASSES_BEFORE_REPLAY if on_gpu else 1):
                         network.zero_grad()
                         with accelerator.autocast():
-                            logits = compiled(inputs)
+                            logits = compiled(inputs.to(memory_format=torch.channels_last))
                         logits.float().sum().backward()
                     if on_gpu and not optimizer.state:
                         optimizer.step()  # Whose kernels are loaded at their first use.
@@ -192,6 +188,17 @@ def compile_network(
             f"training.compile = true does not work here ({first_line(error)}); leave it out with "
             "--set training.compile=false."
         ) from error
+    return compiled, time.monotonic() - started
+
+
+@contextlib.contextmanager
+def _unchanged(network: nn.Module, optimizer: optim.Optimizer) -> Iterator[None]:
+    """`network` in training mode; its weights, running statistics and what of it learns, and
+    `optimizer`, a new one, are afterwards as before, and gradients None."""
+    before = [(t, t.detach().clone()) for t in (*network.parameters(), *network.buffers())]
+    learns = [(p, p.requires_grad) for p in network.parameters()]
+    network.train()
+    yield
     with torch.no_grad():
         for tensor, value in before:
             tensor.copy_(value)
@@ -199,7 +206,6 @@ def compile_network(
         parameter.requires_grad_(flag)
     optimizer.state.clear()
     network.zero_grad()
-    return compiled, time.monotonic() - started
 
 
 def _shapes(

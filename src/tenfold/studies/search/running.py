@@ -64,7 +64,7 @@ class SearchWatcher(Protocol):
     printed an event, it is over; `summary` has it already."""
 
     def began(self, record: TrialRecord, summary: SearchSummary) -> None: ...
-    def told(self, record: TrialRecord, event: Mapping[str, Any]) -> None: ...
+    def received(self, record: TrialRecord, event: Mapping[str, Any]) -> None: ...
     def ended(self, record: TrialRecord, summary: SearchSummary) -> None: ...
 
 
@@ -203,11 +203,11 @@ class _Driver:
         taken.record = summary.trials[taken.trial.number]
         self._watcher.began(taken.record, summary)
 
-    def told(self, item: engine.Item, event: dict[str, Any]) -> bool:
+    def received(self, item: engine.Item, event: dict[str, Any]) -> bool:
         """Report an epoch; stop the trial where the pruner says so or the time is up."""
         taken = self._taken[item.name]
         assert taken.record is not None
-        self._watcher.told(taken.record, event)
+        self._watcher.received(taken.record, event)
         if event["event"] == "started":
             taken.trial.set_user_attr(store.EPOCHS, event["epochs"])
             taken.trial.set_user_attr(store.NUM_VALIDATION, event["num_validation"])
