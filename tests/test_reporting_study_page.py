@@ -93,8 +93,8 @@ def test_a_verdict_is_a_sign_and_a_word(tmp_path: Path) -> None:
     for (sign, test), variant in zip(verdicts.items(), variants, strict=True):
         (point,) = variant["points"]
         point["test"].update(zip(("mean", "low", "high"), test, strict=True))
-        guessed = sign.startswith("▽")
-        point["verdict"] = "lower" if guessed else fabricated_studies.verdict(point["test"], 0.6)
+        assumed = sign.startswith("▽")
+        point["verdict"] = "lower" if assumed else fabricated_studies.verdict(point["test"], 0.6)
     page = show(tmp_path, {**summary, "variants": variants, "comparisons": []})
     for sign in verdicts:
         assert f"{sign} published 60 %" in page.text

@@ -191,8 +191,8 @@ def test_one_seed_is_judged_by_the_interval_over_pictures(
     assert point["verdict"] == verdict
 
 
-@pytest.mark.parametrize("settings", [{}, {"settings": "guessed"}])
-def test_where_settings_are_guessed_nothing_is_said_not_to_reproduce(
+@pytest.mark.parametrize("settings", [{}, {"settings": "assumed"}, {"settings": "guessed"}])
+def test_where_settings_are_assumed_nothing_is_said_not_to_reproduce(
     tmp_path: Path, settings: dict[str, str]
 ) -> None:
     entry = {"accuracy": 0.64, "epoch": None, "source": "a blog", **settings}

@@ -82,11 +82,16 @@ def test_a_file_is_read_whole(path: Path) -> None:
     assert {recipe.training.epochs for recipe in recipes.values()} == {20}
 
 
+def test_settings_may_have_their_older_name(path: Path) -> None:
+    path.write_text(STUDY.replace('source = "a thesis"', 'source = "x"\nsettings = "guessed"'))
+    assert choose_study(str(path)).variants[1].published[0].settings == "assumed"
+
+
 def test_the_plan_has_what_reports_need(path: Path) -> None:
     folder = path.parent / "study"
     run_study(choose_study(str(path)), folder=folder, place=Within(train_at_once))
     plan = read_json(folder / "study.json")
-    claim = {"source": "a thesis", "settings": "guessed", "training_mode": False}
+    claim = {"source": "a thesis", "settings": "assumed", "training_mode": False}
     assert {key: plan[key] for key in plan if key != "trials"} == {
         "name": "activations",
         "title": "Which activation function?",

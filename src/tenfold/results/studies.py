@@ -24,6 +24,14 @@ VERDICTS: dict[Verdict, str] = {
 """What a summary calls each verdict, and what a reader is told."""
 
 
+def _assumed(settings: object) -> object:
+    return "assumed" if settings == "guessed" else settings
+
+
+Settings = Annotated[Literal["source", "assumed"], BeforeValidator(_assumed)]
+"""Whose a recipe's settings are; older studies say `guessed` of those that are partly assumed."""
+
+
 class PublishedResult(Fact):
     """What somebody else reported for a variant, after `epoch` epochs or at the end of training.
 
@@ -34,7 +42,7 @@ class PublishedResult(Fact):
     accuracy: float
     source: str = ""
     epoch: int | None = None
-    settings: str = "guessed"
+    settings: Settings = "assumed"
     training_mode: bool = False
 
 

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -20,7 +20,7 @@ from tenfold.errors import TenfoldError
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes
 from tenfold.recipe.load import checked, parse_toml, read_text
 from tenfold.registry import Options
-from tenfold.results.studies import PlannedTrial, read_plan
+from tenfold.results.studies import PlannedTrial, Settings, read_plan
 from tenfold.validation import expected, nearest
 
 logger = logging.getLogger("tenfold")
@@ -99,7 +99,7 @@ class Published(Options):
     """Who reported it, in a few words."""
     epoch: int = 0
     """Epochs after which it was reached: a milestone of the recipe; 0 is the end."""
-    settings: Literal["source", "guessed"] = "guessed"
+    settings: Settings = "assumed"
     """Whether the recipe has the `source`'s in everything; only then can it be said that a result
     was not reproduced."""
     training_mode: bool = False
