@@ -117,3 +117,10 @@ def test_numbers_read_as_people_write_them() -> None:
         "a, b and c",
         "−3.1",
     ]
+
+
+@pytest.mark.parametrize("share", [0.6385, 0.6385000000000001])
+def test_a_mean_reads_the_same_before_and_after_it_is_written(share: float) -> None:
+    # 63.849999999999994 and 63.85000000000001 where they are computed.
+    assert formatting.percent(share) == "63.9 %"
+    assert formatting.signed_points(-share) == "−63.9"

@@ -5,26 +5,30 @@ from collections.abc import Sequence
 _MINUS = "\N{MINUS SIGN}"
 
 
+def hundredths(share: float, digits: int = 1) -> str:
+    """`0.781` as `78.1`. The last bits of a share don't decide between 63.8 and 63.9."""
+    return f"{round(100 * share, 9):.{digits}f}"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """`0.781` as `78.1 %`; a dash for None."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+    return "–" if share is None else f"{hundredths(share, digits)} %"
 
 
 def points(difference: float, *, digits: int = 1) -> str:
     """A difference of two shares in percentage points, without its sign: `25.8 points`."""
-    size = f"{100 * abs(difference):.{digits}f}"
+    size = hundredths(abs(difference), digits)
     return f"{size} {'point' if float(size) == 1 else 'points'}"
 
 
 def signed_points(difference: float, *, digits: int = 1) -> str:
     """The same with its sign and no unit: `+25.8`."""
-    text = f"{100 * difference:+.{digits}f}"
-    return text.replace("-", _MINUS)
+    return f"{round(100 * difference, 9):+.{digits}f}".replace("-", _MINUS)
 
 
 def interval(low: float, high: float) -> str:
     """`77.3 to 78.9 %`."""
-    return f"{100 * low:.1f} to {percent(high)}"
+    return f"{hundredths(low)} to {percent(high)}"
 
 
 def count(number: int) -> str:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tenfold.formatting import percent
+from tenfold.formatting import hundredths, percent
 from tenfold.results.facts import Fact
 from tenfold.results.studies import Machine
 
@@ -33,15 +33,15 @@ class Accuracy(Fact):
 
     def with_interval(self, digits: int = 1) -> str:
         """`58.1 % (57.7 to 58.5)`."""
-        low, high = (f"{100 * side:.{digits}f}" for side in (self.low, self.high))
+        low, high = hundredths(self.low, digits), hundredths(self.high, digits)
         return f"{percent(self.center, digits)} ({low} to {high})"
 
     def in_short(self) -> str:
         """`58.1 % ± 0.4 (3)`, or with a range `81.5 %, 81.5–81.8 (3)`."""
         if self.interval == "range":
-            spread = f", {100 * self.low:.1f}–{100 * self.high:.1f}"
+            spread = f", {hundredths(self.low)}–{hundredths(self.high)}"
         else:
-            spread = f" ± {100 * max(self.high - self.center, self.center - self.low):.1f}"
+            spread = f" ± {hundredths(max(self.high - self.center, self.center - self.low))}"
         return f"{percent(self.center)}{spread} ({self.n})"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from tenfold.errors import TenfoldError, counted
-from tenfold.formatting import percent
+from tenfold.formatting import hundredths, percent
 from tenfold.results.facts import Fact, Gap, read_fact
 from tenfold.results.runs import Provenance
 
@@ -107,7 +107,7 @@ class Estimate(Fact):
     @property
     def in_brackets(self) -> str:
         """The interval, `(60.9 to 61.7)`."""
-        return f"({100 * self.low:.1f} to {100 * self.high:.1f})"
+        return f"({hundredths(self.low)} to {hundredths(self.high)})"
 
     @property
     def in_words(self) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tenfold.errors import counted
 from tenfold.evaluation.predictions import load_predictions
 from tenfold.evaluation.runs import END, Run
-from tenfold.formatting import listed, percent
+from tenfold.formatting import hundredths, listed, percent
 from tenfold.results.facts import finite
 from tenfold.results.runs import Epoch
 from tenfold.results.studies import (
@@ -334,7 +334,7 @@ def _describe_overfitting(study: StudyRuns) -> Iterator[str]:
         if known := [gap for gap in found if math.isfinite(gap)]:
             gaps[variant.label] = math.fsum(known) / len(known)
     ordered = sorted(gaps, key=lambda label: -gaps[label])
-    wide = [f"{100 * gaps[v]:.1f} points with {v}" for v in ordered if gaps[v] >= OVERFITTING]
+    wide = [f"{hundredths(gaps[v])} points with {v}" for v in ordered if gaps[v] >= OVERFITTING]
     narrow = [label for label in gaps if 0 < gaps[label] < OVERFITTING]
     below = [label for label in gaps if gaps[label] <= 0]
     rest = f"; by less than {100 * OVERFITTING:.0f} points with {listed(narrow)}" if narrow else ""
