@@ -43,6 +43,7 @@ from tenfold.studies.statistics import summarise
 ORDER = (
     "published", "tuned", "ann-vs-cnn", "epochs", "activations", "dropout", "depth", "augmentation",
     "schedules", "optimizers", "normalisation", "train-size", "transfer-size",
+    "resnet50-scratch",
 )  # fmt: skip
 """Shipped studies come in this order, others after them by name."""
 
