@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 from tenfold.console.output import Output
+from tenfold.console.studies import Epochs
 from test_training_reporters import EPOCHS, PLAN
 
 METRICS = {**EPOCHS[0][0], "train_accuracy": 0.5, "validation_accuracy": None}
@@ -41,3 +42,19 @@ def test_the_end_of_a_stage_is_not_told_as_that_of_the_run(capsys):
     stage = dataclasses.replace(PLAN, epochs=1, is_last=False)
     assert lines_of(capsys, stage)[1].endswith("0.0 s left of this stage")
     assert lines_of(capsys, dataclasses.replace(PLAN, epochs=1))[1].endswith("0.0 s left")
+
+
+def test_more_epochs_than_the_recipe_has_are_counted_in_what_is_left():
+    epochs = Epochs({"a": 2, "b": 2}, before=2)
+    assert (epochs.done, epochs.total) == (2, 6)
+    # So few images that a run has to see them 25 times as often.
+    epochs.take("a", {"event": "started", "steps_per_epoch": 4, "epochs": 50, "resumed_step": 0})
+    assert epochs.total == 150
+    assert epochs.of("b") == 50
+    epochs.take("a", {"event": "epoch", "epoch": 10})
+    assert epochs.done == 60
+    epochs.end("a")
+    assert epochs.done == 100
+    assert epochs.seconds_left() > 0
+    epochs.end("b")
+    assert epochs.seconds_left() == 0

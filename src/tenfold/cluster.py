@@ -5,9 +5,9 @@ with the task: the driver's to the node, and the node's back at the end.
 """
 
 import contextlib
+import functools
 import io
 import os
-import sys
 import tarfile
 import tempfile
 import time
@@ -18,6 +18,7 @@ from typing import Any
 from tenfold.engine import POLL_SECONDS, Child, Ended, Item, Post, Running
 from tenfold.errors import InterruptedRunError, TenfoldError, first_line, require_packages
 from tenfold.locks import LOCK_FILES, wait_until_free
+from tenfold.processes import quick_spawn
 
 MAX_RETRIES = 5  # Nodes that an item may lose under it.
 MARKER = ".driver.tmp"  # In an item's folder, for the nodes that see the driver's files.
@@ -205,12 +206,15 @@ def _work(
         return (ended.status, ended.error, ended.kind), None if is_shared else pack(item.folder)
 
 
+_spawn_here = functools.cache(quick_spawn)  # A process of Ray's has several items, one by one.
+
+
 def _watched(item: Item, mailbox: Any) -> Ended:
     """Run an item, and tell the driver; it saves and ends when that, or this process, has gone."""
     import ray
 
     events: list[dict[str, Any]] = [{"event": "begun"}]
-    child = Child(item, events.append, command=(sys.executable, "-P", "-m", "tenfold"))
+    child = Child(item, events.append, spawn=_spawn_here())
     try:
         while True:
             ended, said = child.poll(), len(events)

@@ -12,7 +12,6 @@ import logging
 import os
 import queue
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,11 +19,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from tenfold.errors import InterruptedRunError, StoppedByUserError
 from tenfold.interruption import DRIVEN, Interruption
+from tenfold.processes import Spawn, quick_spawn, spawn
 
 logger = logging.getLogger("tenfold")
 
@@ -214,12 +215,11 @@ class _Session:
 class Here:
     """This machine: a process for each item, and where there are several GPUs one of them each.
 
-    command: what takes an item's arguments; -P keeps modules in the user's folder from standing in
-    for others.
+    command: what takes an item's arguments, if not a fork of a process with its imports done.
     """
 
-    def __init__(self, command: Sequence[str] = (sys.executable, "-P", "-m", "tenfold")) -> None:
-        self._command = tuple(command)
+    def __init__(self, command: Sequence[str] | None = None) -> None:
+        self._spawn = partial(spawn, command=command) if command else quick_spawn()
         self._gpus = visible_gpus()
         self._children: list[Child] = []
 
@@ -228,21 +228,19 @@ class Here:
         self._children = [child for child in self._children if child.process.poll() is None]
         taken = Counter(child.gpu for child in self._children)
         gpu = min(self._gpus, key=taken.__getitem__, default=None)
-        child = Child(item, post, command=self._command, gpu=gpu)
+        child = Child(item, post, spawn=self._spawn, gpu=gpu)
         self._children.append(child)
         return child
 
 
 class Child:
-    """A process of this machine that runs an item; gpu: the one that it has, as CUDA names it."""
+    """A process of this machine that runs an item.
+
+    spawn: what starts it. gpu: the one that it has, as CUDA names it.
+    """
 
     def __init__(
-        self,
-        item: Item,
-        post: Post,
-        *,
-        command: Sequence[str] = (sys.executable, "-P", "-m", "tenfold"),
-        gpu: str | None = None,
+        self, item: Item, post: Post, *, spawn: Spawn = spawn, gpu: str | None = None
     ) -> None:
         self.gpu = gpu
         self._said: dict[str, Any] = {}
@@ -250,22 +248,15 @@ class Child:
         self._ended: Ended | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, it is closed at the end
         own = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-        self.process = subprocess.Popen(
-            [*command, *item.arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, DRIVEN: "1", **own, **item.environment},
-            # Ctrl-C reaches all processes of a terminal; the driver tells its own itself.
-            start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
+        environment = {**os.environ, DRIVEN: "1", **own, **item.environment}
+        self.process = spawn(item.arguments, stderr=self._errors, environment=environment)
         self._listener = threading.Thread(target=self._listen, args=(post,), daemon=True)
         self._listener.start()
 
     def poll(self) -> Ended | None:
         """See Running."""
-        if self._ended is not None or self.process.poll() is None:
+        status = self.process.poll()
+        if self._ended is not None or status is None:
             return self._ended
         self._dead_since = self._dead_since or time.monotonic()
         # A process of its own that it left behind may keep the pipe open.
@@ -273,7 +264,7 @@ class Child:
         if self._listener.is_alive() and not late:
             return None
         with self._errors:
-            self._ended = self._describe_end(self.process.returncode)
+            self._ended = self._describe_end(status)
         return self._ended
 
     def stop(self) -> None:

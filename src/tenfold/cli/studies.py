@@ -217,7 +217,7 @@ class _Display:
     def __init__(self, output: Output, num_trials: float, bars: RunBars) -> None:
         self._output, self._bars = output, bars
         self._of = "" if num_trials == math.inf else f" of {num_trials}"
-        self._epochs = Epochs(0)
+        self._epochs = Epochs({})
 
     def began(self, record: "Trial", summary: "SearchSummary") -> None:
         kind = "the recipe as it is" if record.is_baseline else _values(record, summary)

@@ -21,11 +21,13 @@ LINE_SECONDS = 60.0
 class Epochs:
     """How far runs have come together, in epochs, and how long the rest will take at their pace.
 
-    total: epochs of all runs; before: of those among them that are done already.
+    planned: epochs of each run that is to be done, as its recipe says; few images may need more,
+    which a run says when it starts, and the others are taken to need in proportion. before: epochs
+    of the runs that are done already.
     """
 
-    def __init__(self, total: float, *, before: float = 0.0) -> None:
-        self.total, self._before = total, before
+    def __init__(self, planned: Mapping[str, float], *, before: float = 0.0) -> None:
+        self._planned, self._before = planned, before
         self._began = time.monotonic()
         self._first: dict[str, float] = {}
         self._done: dict[str, float] = {}
@@ -46,20 +48,31 @@ class Epochs:
 
     def of(self, name: str) -> float:
         """How many epochs a run has in all; 0 as long as that is not known."""
-        return self._epochs.get(name, 0.0)
+        return self._epochs.get(name, self._planned.get(name, 0.0) * self._more)
 
-    def end(self, name: str, epochs: float) -> None:
+    def end(self, name: str) -> None:
         """A run is over, whether it came to its last epoch or not."""
-        self._done[name] = self._epochs.get(name, epochs)
+        self._done[name] = self.of(name)
+
+    @property
+    def total(self) -> float:
+        """Epochs of all runs."""
+        return self._before * self._more + sum(map(self.of, self._planned))
 
     @property
     def done(self) -> float:
         """Epochs that are behind them."""
-        return min(self._before + sum(self._done.values()), self.total)
+        return min(self._before * self._more + sum(self._done.values()), self.total)
+
+    @property
+    def _more(self) -> float:
+        """How many times the planned epochs runs have that have started."""
+        known = [(self._epochs[n], p) for n, p in self._planned.items() if n in self._epochs]
+        return sum(has for has, _ in known) / sum(p for _, p in known) if known else 1.0
 
     def seconds_left(self) -> float | None:
         """Until the last one ends; None as long as nothing is known."""
-        here = self.done - self._before - sum(self._first.values())
+        here = sum(self._done.values()) - sum(self._first.values())
         if self.done >= self.total:
             return 0.0
         return (time.monotonic() - self._began) * (self.total - self.done) / here if here else None
@@ -123,10 +136,9 @@ class StudyDisplay:
     def study_started(self, trials: Sequence["Trial"], to_train: Sequence["Trial"]) -> None:
         total, num_left = len(trials), len(to_train)
         self._numbers = {trial.trial: number for number, trial in enumerate(trials, start=1)}
-        num_epochs, to_do = (
-            sum(trial.loaded.training.epochs for trial in some) for some in (trials, to_train)
-        )
-        self._epochs = Epochs(num_epochs, before=num_epochs - to_do)
+        num_epochs = sum(trial.loaded.training.epochs for trial in trials)
+        planned = {trial.trial: trial.loaded.training.epochs for trial in to_train}
+        self._epochs = Epochs(planned, before=num_epochs - sum(planned.values()))
         self._num_left = num_left
         names = [trial.trial for trial in to_train]
         self._output.record("study", total=total, to_train=names, total_epochs=num_epochs)
@@ -141,8 +153,8 @@ class StudyDisplay:
         self._output.record("training", trial=trial.trial, variant=trial.variant, **place)
         if self._bars.live is None:
             self._output.say(self._describe(trial))
-        epochs = trial.loaded.training.epochs
-        self._bars.show(trial.title, done=0, total=epochs, note="starting")
+        total_epochs = self._epochs.of(trial.trial)
+        self._bars.show(trial.title, done=0, total=total_epochs, note="starting")
 
     def trial_told(self, trial: "Trial", event: Mapping[str, Any]) -> None:
         name, title, kind = trial.trial, trial.title, event["event"]
@@ -151,19 +163,19 @@ class StudyDisplay:
             left = {"seconds_left": self._epochs.seconds_left()} if kind == "epoch" else {}
             values = {key: value for key, value in event.items() if key != "event"}
             self._output.record(kind, trial=name, **values, **left)
-        self._bars.tell(title, event, done=done, total=trial.loaded.training.epochs)
+        self._bars.tell(title, event, done=done, total=self._epochs.of(name))
         self._update()
         if self._bars.live is None and time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
             share = percent(self._epochs.done / self._epochs.total, 0)
             self._output.say(
-                f"{title}: epoch {int(done)} of {trial.loaded.training.epochs}  {share} of the "
+                f"{title}: epoch {int(done)} of {self._epochs.of(name):.0f}  {share} of the "
                 f"study, {self._epochs.describe_left()}"
             )
 
     def trial_ended(self, trial: "Trial", record: "Record") -> None:
         seconds = time.monotonic() - self._began[trial.trial]
-        self._epochs.end(trial.trial, trial.loaded.training.epochs)
+        self._epochs.end(trial.trial)
         self._num_left -= 1
         self._num_failed += record.error is not None
         self._output.record(
