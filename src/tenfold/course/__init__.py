@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -49,8 +50,19 @@ def check(exercise: str, function: Callable[..., Any]) -> str:
         test(function)
     except AssertionError as error:
         raise WrongSolutionError(*error.args) from None
+    except Exception as error:  # Of code that a learner is writing: any.
+        error.__traceback__ = _from_the_solution(error.__traceback__)
+        raise
     note_solved(exercise)
     return f"{exercise}: right."
+
+
+def _from_the_solution(trace: TracebackType | None) -> TracebackType | None:
+    """A trace without the test that it leads through; all of it, where it ends in the test."""
+    rest = trace
+    while rest and rest.tb_frame.f_globals.get("__name__", "").startswith("tenfold.course"):
+        rest = rest.tb_next
+    return rest or trace
 
 
 def load_images() -> "Dataset":
