@@ -205,8 +205,8 @@ for decay, (weights, bias, _) in found.items():
 # *frog*, a car seen from the front, the dark back of a *horse* above grass.
 #
 # Now the table. A decay of 3 gives up many training images and no validation images: what it gave
-# up was learned by heart. To learn that is called overfitting. A decay of 30 gives up both: it can
-# no longer fit what is there to be fitted, which is called underfitting.
+# up was learned by heart, which is called overfitting. A decay of 30 gives up both: it can no
+# longer fit what is there to be fitted, which is called underfitting.
 #
 # One template a class is the limit of the model: a horse that looks left and one that looks right
 # average to a horse with two heads. Nothing linear can say "either". A hidden layer can.
@@ -235,10 +235,10 @@ for decay in (3.0, 30.0):
 
 # %% [markdown]
 # Without decay it is right more often than the nearest neighbour of chapter 1, whose 25 % is below
-# the interval. Whether a decay of 3 is better or worse than none, 500 images don't tell: each of
-# the two alone is right on about as many. The 3 points by which it was ahead on 300 validation
-# images can be luck. A decay of 30 is behind, and its p remains below 5 % when it is doubled, since
-# two comparisons were made (Holm's correction, chapter 8).
+# the interval. Whether a decay of 3 is better or worse than none, 500 images don't tell: where only
+# one of the two is right, it is about as often the one as the other. The 3 points by which it was
+# ahead on 300 validation images can be luck. A decay of 30 is behind, and its p remains below 5 %
+# when it is doubled, since two comparisons were made (Holm's correction, chapter 8).
 
 # %% [markdown]
 # ## Exercises
