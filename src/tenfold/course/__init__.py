@@ -1,6 +1,7 @@
 """The course's other half: its images, the tests of its exercises, and its reduced form."""
 
 import os
+import textwrap
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,7 +29,7 @@ class WrongSolutionError(AssertionError):
     """
 
     def _render_traceback_(self) -> list[str]:
-        return [str(self)]
+        return textwrap.wrap(str(self), 80)  # A notebook breaks longer lines within words.
 
 
 def check(exercise: str, function: Callable[..., Any]) -> str:
