@@ -51,11 +51,11 @@ print(run)
 #
 # ### 1. Is a confidence what it says?
 #
-# Sort the test images by confidence into bins, and compare the mean confidence of each with the
-# share that is right: the *reliability diagram*. The mean distance, weighted by images, is the
-# expected calibration error (ECE). Networks that have memorised their training images are too sure:
-# training goes on rewarding larger logits when all training images are right already (Guo and
-# others, 2017).
+# The *confidence* of a prediction is the probability of the predicted class. Sort the test images
+# by confidence into bins, and compare the mean confidence of each with the share that is right: the
+# *reliability diagram*. The mean distance of the two, weighted by images, is the expected
+# calibration error (ECE). Networks that have memorised their training images are too sure: training
+# goes on rewarding larger logits when all training images are right already (Guo and others, 2017).
 #
 # One number mends most of it. Divide all logits by a *temperature* that is fitted on validation
 # images. No prediction changes, since the order of the classes stays; only how sure it is.
@@ -108,6 +108,9 @@ axes[0].set_ylabel("accuracy")
 plt.show()
 
 # %% [markdown]
+# A point below the dotted line is a bin that is too sure. Look up your first prediction in the last
+# bin. The others need not agree with it: here most of those below 90 % are too sure.
+#
 # The bars are 95 % intervals (Wilson's, chapter 8), and wide: 250 images in ten bins. An ECE is
 # biased upward by that noise, and that of a perfect network isn't 0 on so few. Draw your own bins
 # in [this widget](widgets/reliability.html).
@@ -116,7 +119,9 @@ plt.show()
 #
 # Grad-CAM (Selvaraju and others, 2017): take the last layer that still has a map; ask by how much
 # each of its channels would raise the logit of a class (the mean of the gradient); add up the
-# channels in these shares, and keep what is positive.
+# channels with these as weights, and keep what is positive. Below six ships that were predicted
+# right, bright where most spoke for *ship*. A map may be dark all over: then no place had a
+# positive sum, and Grad-CAM has no answer.
 
 
 # %%
@@ -187,8 +192,8 @@ for reach in reaches:
 
 # %% [markdown]
 # Below ten per cent means worse than guessing. One step is the weakest of such attacks; several
-# small ones (PGD) leave less. Nobody may attack your model. But the same network is also brittle to
-# what nobody intends: blur, noise, another camera.
+# small ones (PGD) leave less. Perhaps nobody attacks your model. But the same network is also
+# brittle to what nobody intends: blur, noise, another camera.
 #
 # ## With tenfold
 #
@@ -222,11 +227,18 @@ command("train", "cnn-quick", "--data", "images", "--set", steps, "--runs", "shi
 command("audit", "shipped/cnn-quick/1", *reduced([], ["calibration"]))
 
 # %% [markdown]
+# The page is `shipped/cnn-quick/1/report.html`; open it in the list of files on the left. Its
+# temperature is another than ours above: a command trains as the recipe says, with a label
+# smoothing of 0.1, which teaches a network to be less sure (chapter 7), and we trained without.
+# Below 1 a temperature mends a network that isn't sure enough.
+#
 # ### Would you ship it?
 #
 # An ONNX file holds the network without PyTorch, takes the pixels as they are, and gives
 # probabilities. In int8 it is a quarter of the size. `tenfold export` compares the file's
-# predictions with the network's before it keeps it: that gate is why one can rely on the file.
+# predictions with the network's before it keeps it: that gate is why one can rely on the file. A
+# file in floating point must give every image the same class, one in int8 may lose a point of
+# accuracy.
 
 # %%
 command("export", "shipped/cnn-quick/1")
@@ -274,6 +286,10 @@ for bits in (8, 6, 5, 4, 3, 2):
     print(line)
 
 # %% [markdown]
+# With one scale a channel more predictions stay the same: a channel of small weights isn't rounded
+# by the scale of a large one. At 8 bits a few of 500 change, which is your third prediction. The
+# file in int8 above changes more, since it rounds activations, too.
+#
 # Note two numbers and not one: the accuracy may stay where many predictions change, since as many
 # errors are mended as made. Who compares files compares predictions.
 #
@@ -287,7 +303,8 @@ for bits in (8, 6, 5, 4, 3, 2):
 # %% [markdown]
 # ## Exercises
 #
-# **1.** The expected calibration error.
+# **1.** The expected calibration error. A confidence of 1 belongs to the last bin; a bin may be
+# empty.
 
 
 # %% tags=["exercise"]
@@ -315,10 +332,12 @@ check("calibration_error", calibration_error)
 # </details>
 
 # %% [markdown]
-# **2.** The threshold of conformal sets. A set holds all classes of at least this probability; on
-# $n$ validation images the probability of the true class is known; in at least `coverage` of new
-# cases the set is to hold the true class: take the $\lfloor (n + 1)(1 - \mathrm{coverage})
-# \rfloor$-th smallest of them, and 0 where that is none.
+# **2.** The threshold of conformal sets. Instead of one class a set is predicted: all classes whose
+# probability is at least a threshold. The set is to hold the true class in at least the share
+# `coverage` of new cases. For that, let the network give its probability of the true class for $n$
+# validation images. The threshold is the $k$-th smallest of these, with
+# $k = \lfloor (n + 1)(1 - \mathrm{coverage}) \rfloor$, and 0 where $k = 0$. (In floating point
+# 10 (1 - 0.9) is a little less than 1: add $10^{-9}$ before rounding down.)
 
 
 # %% tags=["exercise"]
@@ -344,7 +363,9 @@ check("set_threshold", set_threshold)
 # </details>
 
 # %% [markdown]
-# **3.** Symmetric integers of 8 bits, one scale for each output channel.
+# **3.** Symmetric integers of 8 bits, one scale for each output channel, which is a row here:
+# integer times scale gives the weight back, nearly, and a row's largest becomes 127 or -127. A row
+# of zeros stays zeros.
 
 
 # %% tags=["exercise"]
@@ -389,8 +410,9 @@ check("quantise", quantise)
 #
 # 4. Sets promise 95 % and hold it on average. What may be wrong for a class that is rare?
 #
-# <details><summary>Answer</summary>The promise is over all images. A rare class can be in its sets
-# in 60 % of cases, and the common ones in 97. Look by class.</details>
+# <details><summary>Answer</summary>The promise is over all images. The sets may hold the true class
+# in 60 % of the images of a rare class, and in 97 % of those of the common ones. Look at each class
+# by itself.</details>
 #
 # 5. int8 costs 0.2 points on your machine. May you ship it to phones?
 #

@@ -82,6 +82,12 @@ def test_every_exercise_is_in_a_chapter_once():
     assert sorted(listed) == sorted(EXERCISES)
 
 
+def with_scales_in_a_column(weight):
+    """Symmetric integers of 8 bits, all right, and the scales of their rows as (O, 1)."""
+    scales = np.maximum(np.abs(weight).max(axis=1, keepdims=True), 1e-9) / 127
+    return np.rint(weight / scales).astype(np.int8), scales
+
+
 @pytest.mark.parametrize(
     ("exercise", "function", "said"),
     [
@@ -92,13 +98,39 @@ def test_every_exercise_is_in_a_chapter_once():
         ("leaked", lambda a, b: sum((x == y).all() for x in a for y in b), "not pairs"),
         ("stratified_split", lambda y, s, g: (np.arange(20, 100), np.arange(20)), "in each class"),
         ("max_pool2d", lambda x: np.zeros(x.shape), "shape"),
+        ("set_threshold", lambda p, c: np.sort(p)[0] * int(10 * (1 - c)), "add 1e-9"),
+        ("quantise", with_scales_in_a_column, "one for each row"),
     ],
 )
 def test_a_wrong_solution_is_told_why(exercise, function, said):
     with pytest.raises(AssertionError, match=said) as caught, np.errstate(all="ignore"):
         check(exercise, function)
     # What IPython shows in the place of a trace, which would give the solution away.
-    assert caught.value._render_traceback_() == [str(caught.value)]
+    lines = caught.value._render_traceback_()
+    assert " ".join(lines) == str(caught.value)
+    assert max(map(len, lines)) <= 80  # Where a notebook breaks them, it does so within words.
+
+
+def test_values_that_look_alike_are_not_shown_as_different():
+    def one_sided(function, at, step=1e-5):
+        moved = (at + step * np.eye(at.size)[i].reshape(at.shape) for i in range(at.size))
+        return np.array([(function(x) - function(at)) / step for x in moved]).reshape(at.shape)
+
+    with pytest.raises(AssertionError, match=r"off by 1.9e-05 at worst\. Move one value"):
+        check("numerical_gradient", one_sided)
+
+
+def test_what_a_solution_raises_is_traced_to_it_without_the_test():
+    def without_keepdims(logits):
+        return np.exp(logits) / np.exp(logits).sum(axis=1)
+
+    with pytest.raises(ValueError, match="broadcast") as caught:
+        check("softmax", without_keepdims)
+    names = [entry.name for entry in caught.traceback]
+    assert names[1:] == ["without_keepdims"]
+    with pytest.raises(ValueError, match="convert") as caught:  # In the test, of what is returned.
+        check("softmax", lambda logits: "?")
+    assert caught.traceback[-1].name == "_array"
 
 
 def test_an_exercise_that_does_not_exist():

@@ -1,7 +1,9 @@
 """The course's other half: its images, the tests of its exercises, and its reduced form."""
 
 import os
+import textwrap
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class WrongSolutionError(AssertionError):
     """
 
     def _render_traceback_(self) -> list[str]:
-        return [str(self)]
+        return textwrap.wrap(str(self), 80)  # A notebook breaks longer lines within words.
 
 
 def check(exercise: str, function: Callable[..., Any]) -> str:
@@ -49,8 +51,19 @@ def check(exercise: str, function: Callable[..., Any]) -> str:
         test(function)
     except AssertionError as error:
         raise WrongSolutionError(*error.args) from None
+    except Exception as error:  # Of code that a learner is writing: any.
+        error.__traceback__ = _from_the_solution(error.__traceback__)
+        raise
     note_solved(exercise)
     return f"{exercise}: right."
+
+
+def _from_the_solution(trace: TracebackType | None) -> TracebackType | None:
+    """A trace without the test that it leads through; all of it, where it ends in the test."""
+    rest = trace
+    while rest and rest.tb_frame.f_globals.get("__name__", "").startswith("tenfold.course"):
+        rest = rest.tb_next
+    return rest or trace
 
 
 def load_images() -> "Dataset":

@@ -171,8 +171,10 @@ def numerical_gradient(function: Solution) -> None:
         found,
         3 * before**2,
         "numerical_gradient of the sum of cubes",
-        "Central differences, (f(x + h) - f(x - h)) / 2h, are exact to h squared; one-sided ones "
-        "only to h.",
+        "Move one value of the array at a time. Central differences, (f(x + h) - f(x - h)) / 2h, "
+        "are off by about h squared, one-sided ones by about h.",
         tolerance=1e-6,
     )
-    assert np.array_equal(at, before), "The array is changed afterwards: put each value back."
+    assert np.array_equal(at, before), (
+        "The array that was given is changed afterwards: work on a copy, or put each value back."
+    )

@@ -25,7 +25,10 @@ def calibration_error(function: Solution) -> None:
 
 def set_threshold(function: Solution) -> None:
     true = np.array([0.9, 0.2, 0.7, 0.8, 0.5, 0.95, 0.6, 0.99, 0.4])
-    hint = "Rank floor((n + 1) (1 - coverage)) of the sorted probabilities, counted from 1."
+    hint = (
+        "Rank floor((n + 1) (1 - coverage)) of the sorted probabilities, counted from 1. In "
+        "floating point 10 (1 - 0.9) is a little less than 1: add 1e-9 before rounding down."
+    )
     assert_equal(function(true, 0.9), 0.2, "set_threshold of nine images at 90 %", hint)
     assert_equal(function(true, 0.7), 0.5, "set_threshold of nine images at 70 %", hint)
     assert_equal(
@@ -46,13 +49,16 @@ def quantise(function: Solution) -> None:
     assert_equal(
         integers,
         [[50, -127, 0], [127, 1, -2], [0, 0, 0]],
-        "the integers of quantise",
+        "quantise's array of integers",
         "A row's scale is its largest absolute weight / 127; round to the nearest, don't cut off. "
         "A row of zeros stays zeros.",
+    )
+    assert scales.shape == (3,), (
+        f"The scales have the shape {scales.shape}, where (3,) is right: one for each row."
     )
     assert_equal(
         integers * scales[:, None],
         [[0.5, -1.27, 0.0], [2.54, 0.02, -0.04], [0.0, 0.0, 0.0]],
-        "integers times scales",
+        "the product of integers and scales",
         "They give the weights back, up to half a scale.",
     )
