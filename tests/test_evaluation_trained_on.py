@@ -76,7 +76,7 @@ def test_a_run_that_saw_nothing_twice_says_nothing(finished):
     result = json.loads(finished.result.read_text())
     assert set(result["splits"]) == {"validation", "test"}
     assert "num_trained_on" not in json.dumps(result)
-    assert "that it did not learn from" in lead(read_run(finished.path))
+    assert "that it was not trained on" in lead(read_run(finished.path))
 
 
 @pytest.mark.parametrize("added", [4, 15])
@@ -103,7 +103,7 @@ def test_f23_images_added_to_a_stopped_run_without_a_test_split(tmp_path, added)
     assert {split: known_in(run, split) for split in expected} == expected
     page = read_run(run.path)
     assert f"was trained on {expected['test']} of" in notices(page)
-    assert "did not learn from" not in lead(page)
+    assert "was not trained on" not in lead(page)
     assert evaluate_run(run).num_trained_on == expected["test"]
 
 

@@ -51,7 +51,7 @@ def test_one_run_is_told_in_plain_words(tmp_path: Path) -> None:
     assert (folder / "report.html").exists()
     for said in (
         "cnn on cifar10",
-        "A convolutional network learned from 45,000 images of cifar10",
+        "A convolutional network was trained on 45,000 images of the data set cifar10",
         "A training run · 2026-11-21 04:28 UTC",
         "95 % interval over images",
         "one seed",
@@ -274,7 +274,7 @@ def test_one_epoch_is_shown_step_by_step(tmp_path: Path) -> None:
     (folder / "progress.jsonl").unlink()
     page = report(folder)
     assert "Loss by epoch" in page.text
-    assert "The network lite0 learned from" in page.text
+    assert "The network lite0 was trained on" in page.text
 
 
 @pytest.mark.browser

@@ -100,7 +100,7 @@ class Metrics(LabelMetrics):
     @property
     def unseen(self) -> str:
         """Words about its images, where they are true of all."""
-        return "" if self.num_trained_on else " that it did not learn from"
+        return "" if self.num_trained_on else " that it was not trained on"
 
 
 class Stage(Fact):
