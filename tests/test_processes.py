@@ -85,6 +85,11 @@ def test_a_fork_has_the_folder_and_environment_of_whoever_asked(server, tmp_path
 
 def test_a_fork_saves_when_its_input_ends_and_dies_when_it_is_killed(server, endless):
     started = begin(server, endless)
+    # As Slurm does at the end of a job's time.
+    for pid in (parent_of(started.process.pid), started.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert started.end()[0] == 75
+    started = begin(server, endless)
     started.process.stdin.close()
     assert started.end()[0] == 75
     assert any(Path("run/checkpoint").glob("*.json"))

@@ -25,6 +25,9 @@ def serve(connection: socket.socket) -> list[str]:
         importlib.import_module(name)
     gc.freeze()  # Pages stay shared until a fork ends.
     atexit.register(gc.unfreeze)
+    # Schedulers send them to all processes of a job; this one has to say how the others end.
+    stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in stopping}
     ends, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
@@ -45,7 +48,8 @@ def serve(connection: socket.socket) -> list[str]:
                 os.close(descriptor)
             connection.send(json.dumps((pid, None)).encode())
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, handler in (*handlers.items(), (signal.SIGCHLD, signal.SIG_DFL)):
+        signal.signal(number, handler)
     os.close(ends)
     os.close(wake)
     connection.close()

@@ -21,7 +21,7 @@ from tenfold.files import require_place
 from tenfold.run import finished_run
 
 if TYPE_CHECKING:
-    from tenfold.cluster import Cluster
+    from tenfold.engine import Place
     from tenfold.recipe import Recipe
 
 
@@ -337,11 +337,14 @@ class Jobs:
         {"envvar": "RAY_ADDRESS"},
     ] = None
 
-    def placed(self, threads: int | None) -> "tuple[Cluster | None, dict[str, Any]]":
-        """The cluster to run on, None for this machine, and how many runs at once with how many
-        threads each, as RunOptions has it. Raises TenfoldError where there is no such cluster."""
+    def placed(self, threads: int | None) -> "tuple[Place, dict[str, Any]]":
+        """The cluster or machine to run on, and how many runs at once with how many threads each,
+        as RunOptions has it. Raises TenfoldError where there is no such cluster."""
         if self.cluster is None:
-            return None, {"num_jobs": self.jobs or 1, "threads": threads}
+            from tenfold.engine import Here
+
+            # Its forks' imports are done while this process looks at what there is to do.
+            return Here(), {"num_jobs": self.jobs or 1, "threads": threads}
         from tenfold.cluster import Cluster
 
         place, threads = Cluster(self.cluster), threads or 1
