@@ -142,7 +142,7 @@ def test_thresholds_of_an_older_version_are_fitted_anew(findings, run, tmp_path)
 def test_page_and_card_say_that_nothing_can_be_promised(findings, run, tmp_path):
     page = write_report([run.path], tmp_path / "page.html").read_text()
     for text in (page.replace("\N{NO-BREAK SPACE}", " "), (run.path / "card.md").read_text()):
-        assert "No confidence can promise 99 % right answers from 64 validation images" in text
+        assert "No confidence can promise 99 % accuracy from 64 validation images" in text
         assert "299 that are all right are the fewest" in text
 
 

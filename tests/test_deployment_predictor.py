@@ -214,7 +214,7 @@ def test_it_declines_where_it_should(model, tmp_path):
         (
             {"thresholds": [], "unfitted": "Ten are too few."},
             {"accuracy": 0.95},
-            "no threshold for 95 % right answers: Ten are too few",
+            "no threshold for 95 % accuracy: Ten are too few",
         ),
         ({}, {"sets": 0.99}, "from 64 validation images, where 99 are the fewest"),
         (
@@ -241,7 +241,7 @@ def test_a_threshold_that_can_not_be_had_is_no_silent_refusal():
     assert confidence_for([kept_threshold()], 0.95) == 0.6
     with pytest.raises(TenfoldError, match="train with some"):
         confidence_for([], 0.95)
-    with pytest.raises(TenfoldError, match="promises 95 % right answers with 95 % certainty"):
+    with pytest.raises(TenfoldError, match="promises 95 % accuracy with 95 % certainty"):
         confidence_for([kept_threshold(confidence=1.0000000000000002)], 0.95)
 
 

@@ -53,14 +53,14 @@ def test_one_run_is_told_in_plain_words(tmp_path: Path) -> None:
         "cnn on cifar10",
         "A convolutional network was trained on 45,000 images of the data set cifar10",
         "A training run · 2026-11-21 04:28 UTC",
-        "95 % interval over images",
+        "62.9 to 72.1 % over 400 images, one seed",
         "one seed",
         "1 min 18 s",
         "Majority-class baseline: 10.0 %.",
         "so it can be better than training",
         "looked at once",
         "2026-11-21 04:31 UTC",
-        "after training: 78.0 % right",
+        "after training: 78.0 % accuracy",
         "1.1 GB",
         "optimizer.lr",
         "commit 2119441abcde, with uncommitted changes",
@@ -274,7 +274,7 @@ def test_one_epoch_is_shown_step_by_step(tmp_path: Path) -> None:
     (folder / "progress.jsonl").unlink()
     page = report(folder)
     assert "Loss by epoch" in page.text
-    assert "The network lite0 was trained on" in page.text
+    assert "The network “lite0” was trained on" in page.text
 
 
 @pytest.mark.browser

@@ -42,7 +42,7 @@ def show_metrics(output: Output, split: str, metrics: "Metrics") -> None:
         bold=split == "test",
     )
     if (share := metrics.accuracy_in_training_mode) is not None:
-        output.say(f"{split}, with the network in training mode: {percent(share, 2)} right")
+        output.say(f"{split}, with the network in training mode: {percent(share, 2)} accuracy")
     if number := metrics.num_trained_on:
         output.say(
             f"It was trained on {number:,} of them; what it gets right of those says little."

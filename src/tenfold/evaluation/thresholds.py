@@ -24,7 +24,7 @@ def images_needed(accuracy: float, *, certainty: float = CERTAINTY) -> int:
 
 def why_not_promised(accuracy: float, num_images: int) -> str:
     """Why no confidence was found that promises `accuracy`, from `num_images` for validation."""
-    asked, needed = f"{100 * accuracy:g} % right answers", images_needed(accuracy)
+    asked, needed = f"{100 * accuracy:g} % accuracy", images_needed(accuracy)
     if num_images < needed:
         return (
             f"No confidence can promise {asked} from {num_images:,} validation images, where "
@@ -45,7 +45,7 @@ def confidence_for(
     known: the fields of thresholds. unfitted: why there are none. Raises TenfoldError where none
     was fitted for `accuracy`, where an older version fitted it, and where none promises it.
     """
-    asked = f"{100 * accuracy:g} % right answers"
+    asked = f"{100 * accuracy:g} % accuracy"
     lack = f"There is no threshold for {asked}"
     found = _fitted_for(known, "accuracy", accuracy, lack=lack, unfitted=unfitted)
     if not found.get("num_images"):

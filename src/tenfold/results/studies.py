@@ -277,7 +277,8 @@ def computed_in(made: Provenance) -> str:
     if made.arithmetic is None:
         return ""
     in_tf32 = made.arithmetic == "float32" and made.matmul_precision not in (None, "highest")
-    return f"{'TF32' if in_tf32 else made.arithmetic} on {Machine.of(made).in_words}"
+    machine = Machine.of(made).in_words.removesuffix(" a run")
+    return f"{'TF32' if in_tf32 else made.arithmetic} on {machine}"
 
 
 class Failure(Fact):
