@@ -20,7 +20,7 @@ from tenfold.errors import DivergedError, TenfoldError
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.trained import load_model, save_model
-from tenfold.models import Speedrun
+from tenfold.models import Speedrun, count_parameters
 from tenfold.recipe import load_recipe, recipe_from_dict, shipped_recipes
 from tenfold.training import batches, trainer
 from tenfold.training.batches import epoch_batches
@@ -188,6 +188,15 @@ def test_blocks_stay_as_they_are_from_their_share_of_the_steps_on():
     assert {*names} <= {*after[1]}
     assert {*names} <= {*after[2]}
     assert "groups.1.first.0.weight" not in after[2]
+
+
+def test_what_was_frozen_on_the_way_counts_among_what_was_learned():
+    learned = []
+    for freeze_from in ("[]", "[0.0,0.5]"):
+        fitted = fit(fast(f"training.freeze_from={freeze_from}"), data())
+        learned.append(fitted.history.stages[0]["num_trained"])
+        assert count_parameters(fitted.model.module) == learned[0]
+    assert learned[0] == learned[1]
 
 
 @pytest.mark.parametrize("select", [1.0, 0.5])
