@@ -145,6 +145,12 @@ def test_optimizers_schedules_and_losses_of_ones_own_train(workplace):
     assert {path.name for path in (run.path / "code").iterdir()} == {"my_net.py", "parts.py"}
 
 
+def test_an_optimizer_without_a_rate_is_refused(workplace):
+    (workplace / "parts.py").write_text("def still(groups):\n    return None\n")
+    with pytest.raises(TenfoldError, match="must be an optimiser with the option lr"):
+        recipe("optimizer.name=parts.py:still")
+
+
 def test_focal_loss_is_cross_entropy_where_gamma_is_0_and_less_for_the_easy():
     from tenfold.training.losses import cross_entropy, focal
 

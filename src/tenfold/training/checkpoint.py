@@ -232,7 +232,11 @@ class Resumer:
         found, self._found = self._found, None  # Its tensors would be held all along.
         if found is None:
             return
-        state.load_tensors(found.tensors, source=str(found.path))
+        key = "optimizer.name"
+        is_same = found.state["identity"].get(key) == self._identity.get(key)
+        if not is_same:
+            logger.warning("The checkpoint is of another optimiser; this one starts without state.")
+        state.load_tensors(found.tensors, source=str(found.path), with_optimizer=is_same)
         state.history = history = History.from_dict(found.state["history"])
         self._wall -= history.wall_seconds
         self._process -= history.process_seconds

@@ -336,9 +336,9 @@ class Trainer(Stage):
         state = self.state
         norm = float(nn.utils.get_total_norm([p.detach() for p in state.model.parameters()]))
         averages = [t for own in state.optimizer.state.values() for t in own.values()]
-        kept = [torch.as_tensor(t) for t in averages if t is not None]
+        kept = [bool(t.isfinite().all()) for t in averages if isinstance(t, Tensor)]
         finite = math.isfinite(norm) and math.isfinite(validation_loss or 0.0)
-        if not finite or not all(bool(tensor.isfinite().all()) for tensor in kept):
+        if not finite or not all(kept):
             raise self.sums.diverged("The weights are no longer finite")
 
     def _end_epoch(self) -> None:
