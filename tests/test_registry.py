@@ -151,6 +151,48 @@ def test_an_optimizer_without_a_rate_is_refused(workplace):
         recipe("optimizer.name=parts.py:still")
 
 
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (["model.name=parts.py:pair"], r"give logits of the shape \(\d+, 10\), .* not \(\d+, 2\)"),
+        (["model.name=parts.py:both"], r"parts.py:both must give logits .* not tuple"),
+        (["loss.name=parts.py:column"], r"a loss for each image, .* \(\d+,\), not \(\d+, 1\)"),
+        (["loss.name=parts.py:mean", "training.balance=true"], r"parts.py:mean .* not \(\)"),
+    ],
+)
+def test_what_gives_something_else_than_it_must_is_a_sentence(workplace, own, said):
+    (workplace / "parts.py").write_text(
+        "from torch import nn\n"
+        "from torch.nn.functional import cross_entropy\n"
+        "def pair(*, num_classes, image_size):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))\n"
+        "class both(nn.Linear):\n"
+        "    def __init__(self, *, num_classes, image_size):\n"
+        "        super().__init__(192, num_classes)\n"
+        "    def forward(self, inputs):\n"
+        "        return super().forward(inputs.flatten(1)), inputs\n"
+        "def column(logits, labels):\n"
+        "    return cross_entropy(logits, labels, reduction='none')[:, None]\n"
+        "def mean(logits, labels):\n"
+        "    return cross_entropy(logits, labels)\n"
+    )
+    with pytest.raises(TenfoldError, match=said):
+        trained(recipe(*own, "training.label_smoothing=0"))
+
+
+def test_a_mean_loss_will_do_where_images_have_no_weights(workplace):
+    (workplace / "parts.py").write_text(
+        "from torch.nn.functional import cross_entropy\n"
+        "def mean(logits, labels):\n"
+        "    return cross_entropy(logits, labels)\n"
+    )
+    own, plain = (
+        trained(recipe(loss, "training.label_smoothing=0"))
+        for loss in ("loss.name=parts.py:mean", "loss.name=cross_entropy")
+    )
+    assert own.metrics.read_bytes() == plain.metrics.read_bytes()
+
+
 def test_focal_loss_is_cross_entropy_where_gamma_is_0_and_less_for_the_easy():
     from tenfold.training.losses import cross_entropy, focal
 
@@ -236,6 +278,9 @@ def invert(images, *, generator, share: float = 0.5):
 
 def smaller(images, *, generator):
     return images[:, :, 1:]
+
+def exact(images, *, generator):
+    return images.double()
 """
 INVERTED = ['augmentation.also=[{name="aug.py:invert", share=0.4}]']
 
@@ -282,7 +327,11 @@ def test_augmentations_of_ones_own_change_training_alone_and_resume_bit_for_bit(
         ("{}", r"also\[0\].name must be such as my.py:augmentation, not None"),
         (
             '{name="aug.py:smaller"}',
-            r"aug.py:smaller must give images of the shape \(\d+, 3, 8, 8\)",
+            r"as it gets them, torch.float32 of the shape \(\d+, 3, 8, 8\), not torch.float32 of",
+        ),
+        (
+            '{name="aug.py:exact"}',
+            r"aug.py:exact must give images as it gets them, .* not torch.float64 of the shape",
         ),
     ],
 )

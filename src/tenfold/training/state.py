@@ -17,7 +17,6 @@ from tenfold.training.devices import can_defer
 from tenfold.training.schedules import Plateau
 
 
-
 @dataclass
 class Sums:
     """Running sums over the epoch so far, of this process alone."""
