@@ -13,9 +13,11 @@ from pydantic import Field
 
 from tenfold import own_parts, registry
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.trained import load
 from tenfold.recipe import load_recipe, recipe_from_dict
 from tenfold.recipe.models import json_schema
+from tenfold.training.plan import plan_run
 from tenfold.training.train import TrainOptions, train
 
 NETWORK = """
@@ -149,6 +151,38 @@ def test_an_optimizer_without_a_rate_is_refused(workplace):
     (workplace / "parts.py").write_text("def still(groups):\n    return None\n")
     with pytest.raises(TenfoldError, match="must be an optimiser with the option lr"):
         recipe("optimizer.name=parts.py:still")
+
+
+@pytest.fixture
+def elsewhere(workplace):
+    """A recipe in another folder than the present one, with a network in a file beside it whose
+    width must be given."""
+    (workplace / "elsewhere").mkdir()
+    network = NETWORK.replace("width: int = 8", "width: int")
+    (workplace / "elsewhere/its_net.py").write_text(network)
+    data = 'name = "digits"\nimage_size = 8\ntrain_size = 200\n'
+    training = "epochs = 2\nmin_steps = 0\n"
+    path = workplace / "elsewhere/own.toml"
+    path.write_text(
+        f'[model]\nname = "its_net.py:net"\nwidth = 8\n[data]\n{data}[training]\n{training}'
+    )
+    return path
+
+
+def test_row_14_a_run_with_a_part_beside_its_recipe_is_resumed(elsewhere):
+    with pytest.raises(KeyboardInterrupt):
+        train(load_recipe(elsewhere), options=TrainOptions(), reporter=Stopping())
+    run = train(load_recipe(elsewhere), options=TrainOptions()).run
+    assert run.path == Path("runs/own/1")
+    assert len(json.loads(run.provenance.read_text())["sessions"]) == 2
+
+
+def test_a_part_beside_its_recipe_trains_in_a_given_time(elsewhere):
+    recipe = load_recipe(elsewhere)
+    planned = plan_run(
+        recipe, load_data(recipe), seconds=30, device=torch.device("cpu"), may_set_threads=False
+    )
+    assert planned.recipe.model == recipe.model
 
 
 @pytest.mark.parametrize(

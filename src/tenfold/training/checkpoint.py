@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from tenfold.data.splits import TrainingData
 from tenfold.errors import TenfoldError
 from tenfold.files import write_bytes, write_json
-from tenfold.own_parts import sum_of
+from tenfold.own_parts import is_own, sum_of
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.recipe.dotted import flatten
 from tenfold.recipe.models import KINDS
@@ -292,11 +292,16 @@ class Resumer:
         raise TenfoldError(f"{path} can't be resumed: {differences}; {remedy}.")
 
     def _unknown_then(self) -> dict[str, Any]:
-        """What a run of an older version says nothing of: what has become an option since."""
-        chosen = {table: {"name": self._identity[f"{table}.name"]} for table in KINDS}
+        """What a run of an older version says nothing of: what has become an option since, but
+        for those of parts of one's own, which are as old as their code."""
+        names = {table: self._identity[f"{table}.name"] for table in KINDS}
+        chosen = {table: {"name": name} for table, name in names.items() if not is_own(name)}
+        options = recipe_from_dict(chosen).to_dict()
+        for table in names.keys() - chosen.keys():
+            del options[table]
         unsaid = ("GPU", "cuDNN", "float32 products")
         as_now = {name: self._identity[name] for name in unsaid if name in self._identity}
-        return {**flatten(recipe_from_dict(chosen).to_dict()), **as_now}
+        return {**flatten(options), **as_now}
 
 
 def _shorten(value: Any) -> str:

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tenfold.errors import HeldError, TenfoldError
-from tenfold.files import read_json
 from tenfold.locks import LOCK_FILES
-from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.recipe import Recipe, load_recipe
 from tenfold.run import RunFolder, create_run, open_run, runs_of
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def choose_folder(recipe: Recipe, options: "TrainOptions") -> RunFolder:
     if not options.new:
         for run in earlier:  # The newest of the same recipe, whatever was trained since.
             with contextlib.suppress(TenfoldError):  # It has no recipe yet, or a damaged one.
-                if recipe_from_dict(read_json(run.recipe)) == recipe and not run.is_held():
+                if load_recipe(run.recipe) == recipe and not run.is_held():
                     if not run.is_finished():
                         return run
                     break
