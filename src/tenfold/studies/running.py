@@ -69,7 +69,7 @@ class RunOptions:
         arguments = ["train", str(path / run.recipe.name), "--folder", str(path), "--json"]
         arguments += ["--no-report", *(["--threads", str(threads)] if threads else []), *options]
         arguments += ["--skip-broken"] if self.skip_broken else []
-        return engine.Item(name, tuple(arguments), path, threads or engine.num_cores())
+        return engine.Item(name, tuple(arguments), path, threads or engine.usual_threads())
 
 
 @dataclass(frozen=True, kw_only=True)
