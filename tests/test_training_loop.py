@@ -380,6 +380,27 @@ def test_early_stopping_returns_to_the_best_weights():
     assert same(weights(fitted), kept[history.best_epoch])
 
 
+def test_without_early_stopping_a_resumed_run_ends_with_its_last_weights():
+    kept = {}
+
+    def save(state):
+        tensors = {name: t.detach().clone() for name, t in state.tensors().items()}
+        kept[state.history.epoch] = tensors, state.history.to_dict()
+
+    def restore(state):
+        tensors, history = kept[2]
+        state.load_tensors(tensors, source="a test")
+        state.history = History.from_dict(history)
+
+    options = ["training.epochs=4", "optimizer.lr=1e-30"]  # No epoch is better than the first.
+    fit(tiny(*options, "training.early_stopping=3"), data(), save=save)
+    assert kept[2][1]["best_epoch"] == 1
+    fitted = fit(tiny(*options[:1], "optimizer.lr=0.1"), data(), restore=restore, save=save)
+    assert fitted.history.best_epoch is None
+    last = {name.removeprefix("model."): t for name, t in kept[4][0].items()}
+    assert same(weights(fitted), last)
+
+
 def test_plateau_cuts_the_rate_when_the_validation_loss_stalls():
     options = ["schedule.name=plateau", "schedule.patience=1", "schedule.factor=0.5"]
     fitted = fit(tiny(*options, "training.epochs=20", "optimizer.lr=0.2"), data())

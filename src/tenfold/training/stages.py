@@ -214,6 +214,8 @@ class Stage:
         compiled = self.history.compile_seconds
         restore(self.state)
         history = self.history
+        if not self.options.early_stopping:  # It may have been switched off since.
+            self.state.best, history.best_accuracy, history.best_epoch = None, -1.0, None
         history.compile_seconds += compiled
         self.agreement.started -= history.fit_seconds
         if len(history.sums_by_process) == self.accelerator.num_processes:
