@@ -338,8 +338,11 @@ def _find_rate(
     with cli.computing(output, threads) as progress:
         found = find_lr(recipe, dataset, progress=progress)
     write_text(figure, standalone_svg(rate_curve(found)))
+    how = f"--lr {found.lr:g}"
+    if recipe.stages and recipe.stages[0].lr:
+        how = f"lr = {found.lr:g} in the first of the stages, in a copy of the recipe"
     said = (
-        f"The loss is lowest at {found.lowest:.2g}; a tenth of that is a good rate: --lr "
-        f"{found.lr:g}. The curve is in {figure}."
+        f"The loss is lowest at {found.lowest:.2g}; a tenth of that is a good rate: {how}. The "
+        f"curve is in {figure}."
     )
     cli.announce(output, "rate", said, bold=True, **vars(found), figure=str(figure))
