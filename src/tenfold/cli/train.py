@@ -288,7 +288,7 @@ def _in_time(
         earlier = [RunFolder(folder)] if folder is not None else runs_of(options.runs, named)
         begun = unfinished_plan(earlier, wanted, changes, own_network=asked is None)
         if begun is not None:
-            return begun, replace(options, threads=None), None  # Those of before.
+            return begun, options, None
     has_gpu = torch.cuda.is_available() and not options.cpu
     with cli.computing(output, options.threads) as progress:
         load = partial(load_data, skip_broken=options.skip_broken, progress=progress)
