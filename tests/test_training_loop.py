@@ -26,7 +26,7 @@ from tenfold.training import batches, trainer
 from tenfold.training.batches import epoch_batches
 from tenfold.training.flop import IMAGES
 from tenfold.training.reporters import Reporters
-from tenfold.training.state import History
+from tenfold.training.state import History, Sums
 from tenfold.training.trainer import fit
 from tiny_training import data, pictures, same, tiny, weights
 
@@ -240,6 +240,25 @@ def test_row_14_a_fast_run_ends_with_the_same_bits_after_an_interruption(step, s
 
     resumed = weights(fit(recipe, data(), restore=restore))
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_sums_of_more_processes_than_now_are_added_up(monkeypatch):
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
+    kept = {}
+
+    def save(state):
+        tensors = {name: t.detach().clone() for name, t in state.tensors().items()}
+        kept.setdefault(state.history.step, (tensors, state.history.to_dict()))
+
+    whole = fit(tiny(), data(), save=save).history.metrics
+    tensors, history = kept[3][0], History.from_dict(kept[3][1])
+    history.sums_by_process, history.sums = [Sums(), history.sums], Sums()
+
+    def restore(state):
+        state.load_tensors(tensors, source="a test")
+        state.history = History.from_dict(history.to_dict())
+
+    assert fit(tiny(), data(), restore=restore).history.metrics == whole
 
 
 def test_an_epoch_sees_the_pictures_that_were_hardest(monkeypatch):

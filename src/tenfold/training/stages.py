@@ -49,7 +49,7 @@ from tenfold.training.set_up import (
     require_enough,
     weights_of_classes,
 )
-from tenfold.training.state import EpochSums, History, TrainingState
+from tenfold.training.state import EpochSums, History, Sums, TrainingState
 from tenfold.training.validation import Note
 
 FEWEST, GOOD_ENOUGH = 100, 0.99
@@ -218,8 +218,10 @@ class Stage:
             self.state.best, history.best_accuracy, history.best_epoch = None, -1.0, None
         history.compile_seconds += compiled
         self.agreement.started -= history.fit_seconds
-        if len(history.sums_by_process) == self.accelerator.num_processes:
-            history.sums = history.sums_by_process[self.accelerator.process_index]
+        # Those of others too, where there were more processes when they were saved.
+        if known := history.sums_by_process:
+            first, step = self.accelerator.process_index, self.accelerator.num_processes
+            history.sums = sum(known[first::step], Sums())
 
     def progress(self, label: str, done: int, total: int | None) -> None:
         """Of what takes minutes before a step, which a signal may end; one of several processes

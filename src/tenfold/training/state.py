@@ -1,7 +1,7 @@
 """All state of a run in one place: what it has done so far, and what a checkpoint holds."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +24,9 @@ class Sums:
     loss: float = 0.0
     num_correct: float = 0.0
     num_images: int = 0
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass
