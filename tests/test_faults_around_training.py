@@ -11,6 +11,12 @@ import numpy as np
 import pytest
 
 import commands
+from tenfold.errors import TenfoldError
+from tenfold.files import write_json
+from tenfold.recipe import load_recipe
+from tenfold.run import RunFolder
+from tenfold.training.run_folders import choose_folder
+from tenfold.training.train import TrainOptions
 from test_faults_resuming import SlowSteps, num_checkpoints_made, outcome
 
 TRAIN = ["train", "tiny.toml", "--data", "tiny.npz", "--threads", "1", "--no-report"]
@@ -232,3 +238,21 @@ def test_names_that_the_output_can_not_write_are_escaped(folder):
     done = commands.run_cold(arguments, folder=folder, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "\\u732b" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("begun", "asked", "said"),
+    [
+        (False, {"resume": True}, "There is no run in .* to go on with"),
+        (True, {"new": True}, "There is something in .* already"),
+        (True, {"new": True, "resume": True}, "leave out one of them"),
+    ],
+)
+def test_what_a_folder_and_the_other_options_say_must_agree(tmp_path, begun, asked, said):
+    recipe, folder = load_recipe("ann"), tmp_path / "mine"
+    if begun:
+        write_json(RunFolder(folder).recipe, recipe.to_dict())
+    with pytest.raises(TenfoldError, match=said):
+        choose_folder(recipe, TrainOptions(folder=folder, **asked))
+    other = {"resume": begun, "new": not begun}
+    assert choose_folder(recipe, TrainOptions(folder=folder, **other)).path == folder

@@ -13,9 +13,11 @@ from pydantic import Field
 
 from tenfold import own_parts, registry
 from tenfold.errors import TenfoldError
+from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.trained import load
 from tenfold.recipe import load_recipe, recipe_from_dict
 from tenfold.recipe.models import json_schema
+from tenfold.training.plan import plan_run
 from tenfold.training.train import TrainOptions, train
 
 NETWORK = """
@@ -145,6 +147,86 @@ def test_optimizers_schedules_and_losses_of_ones_own_train(workplace):
     assert {path.name for path in (run.path / "code").iterdir()} == {"my_net.py", "parts.py"}
 
 
+def test_an_optimizer_without_a_rate_is_refused(workplace):
+    (workplace / "parts.py").write_text("def still(groups):\n    return None\n")
+    with pytest.raises(TenfoldError, match="must be an optimiser with the option lr"):
+        recipe("optimizer.name=parts.py:still")
+
+
+@pytest.fixture
+def elsewhere(workplace):
+    """A recipe in another folder than the present one, with a network in a file beside it whose
+    width must be given."""
+    (workplace / "elsewhere").mkdir()
+    network = NETWORK.replace("width: int = 8", "width: int")
+    (workplace / "elsewhere/its_net.py").write_text(network)
+    data = 'name = "digits"\nimage_size = 8\ntrain_size = 200\n'
+    training = "epochs = 2\nmin_steps = 0\n"
+    path = workplace / "elsewhere/own.toml"
+    path.write_text(
+        f'[model]\nname = "its_net.py:net"\nwidth = 8\n[data]\n{data}[training]\n{training}'
+    )
+    return path
+
+
+def test_row_14_a_run_with_a_part_beside_its_recipe_is_resumed(elsewhere):
+    with pytest.raises(KeyboardInterrupt):
+        train(load_recipe(elsewhere), options=TrainOptions(), reporter=Stopping())
+    run = train(load_recipe(elsewhere), options=TrainOptions()).run
+    assert run.path == Path("runs/own/1")
+    assert len(json.loads(run.provenance.read_text())["sessions"]) == 2
+
+
+def test_a_part_beside_its_recipe_trains_in_a_given_time(elsewhere):
+    recipe = load_recipe(elsewhere)
+    planned = plan_run(
+        recipe, load_data(recipe), seconds=30, device=torch.device("cpu"), may_set_threads=False
+    )
+    assert planned.recipe.model == recipe.model
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (["model.name=parts.py:pair"], r"give logits of the shape \(\d+, 10\), .* not \(\d+, 2\)"),
+        (["model.name=parts.py:both"], r"parts.py:both must give logits .* not tuple"),
+        (["loss.name=parts.py:column"], r"a loss for each image, .* \(\d+,\), not \(\d+, 1\)"),
+        (["loss.name=parts.py:mean", "training.balance=true"], r"parts.py:mean .* not \(\)"),
+    ],
+)
+def test_what_gives_something_else_than_it_must_is_a_sentence(workplace, own, said):
+    (workplace / "parts.py").write_text(
+        "from torch import nn\n"
+        "from torch.nn.functional import cross_entropy\n"
+        "def pair(*, num_classes, image_size):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))\n"
+        "class both(nn.Linear):\n"
+        "    def __init__(self, *, num_classes, image_size):\n"
+        "        super().__init__(192, num_classes)\n"
+        "    def forward(self, inputs):\n"
+        "        return super().forward(inputs.flatten(1)), inputs\n"
+        "def column(logits, labels):\n"
+        "    return cross_entropy(logits, labels, reduction='none')[:, None]\n"
+        "def mean(logits, labels):\n"
+        "    return cross_entropy(logits, labels)\n"
+    )
+    with pytest.raises(TenfoldError, match=said):
+        trained(recipe(*own, "training.label_smoothing=0"))
+
+
+def test_a_mean_loss_will_do_where_images_have_no_weights(workplace):
+    (workplace / "parts.py").write_text(
+        "from torch.nn.functional import cross_entropy\n"
+        "def mean(logits, labels):\n"
+        "    return cross_entropy(logits, labels)\n"
+    )
+    own, plain = (
+        trained(recipe(loss, "training.label_smoothing=0"))
+        for loss in ("loss.name=parts.py:mean", "loss.name=cross_entropy")
+    )
+    assert own.metrics.read_bytes() == plain.metrics.read_bytes()
+
+
 def test_focal_loss_is_cross_entropy_where_gamma_is_0_and_less_for_the_easy():
     from tenfold.training.losses import cross_entropy, focal
 
@@ -230,6 +312,9 @@ def invert(images, *, generator, share: float = 0.5):
 
 def smaller(images, *, generator):
     return images[:, :, 1:]
+
+def exact(images, *, generator):
+    return images.double()
 """
 INVERTED = ['augmentation.also=[{name="aug.py:invert", share=0.4}]']
 
@@ -276,7 +361,11 @@ def test_augmentations_of_ones_own_change_training_alone_and_resume_bit_for_bit(
         ("{}", r"also\[0\].name must be such as my.py:augmentation, not None"),
         (
             '{name="aug.py:smaller"}',
-            r"aug.py:smaller must give images of the shape \(\d+, 3, 8, 8\)",
+            r"as it gets them, torch.float32 of the shape \(\d+, 3, 8, 8\), not torch.float32 of",
+        ),
+        (
+            '{name="aug.py:exact"}',
+            r"aug.py:exact must give images as it gets them, .* not torch.float64 of the shape",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """What is said of made-up studies, whose accuracies are known because they were chosen."""
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -339,6 +340,18 @@ def test_runs_of_other_pictures_are_named(tmp_path: Path) -> None:
     assert the_finding(summarise_study(folder).to_dict(), "different images").startswith(
         "The runs of Swish saw different images, since their data were changed"
     )
+
+
+def test_runs_of_other_code_are_named(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "s", {"ReLU": three(0.6, 0.61), "Swish": three(0.7, 0.71)})
+    for number, file in enumerate(sorted(folder.glob("runs/Swish*/provenance.json"))):
+        made = json.loads(file.read_text())
+        made["code"] = {"net.py": "new" if number else "old", "loss.py": "same"}
+        file.write_text(json.dumps(made))
+    findings = [f for f in summarise_study(folder).to_dict()["findings"] if "version" in f]
+    assert findings == [
+        "The runs of Swish were made by different versions of net.py; train them again."
+    ]
 
 
 def test_without_a_baseline_nothing_is_compared(tmp_path: Path) -> None:

@@ -329,6 +329,8 @@ def test_parts_on_a_shared_folder_make_the_whole_study(tmp_path: Path) -> None:
     with hold(folder / "parts/2-of-3"):
         assert drive(folder, part=(3, 3)).num_run == 1
         with pytest.raises(TenfoldError, match=r"2-of-3 is being written by"):
+            drive(folder, part=(1, 2))
+        with pytest.raises(TenfoldError, match=r"2-of-3 is being written by"):
             drive(folder)
         with pytest.raises(TenfoldError, match=r"2-of-3 is being written by"):
             drive(folder, part=(2, 3))

@@ -244,12 +244,14 @@ def test_threads_are_shared_out_and_a_resumed_run_keeps_its_own(
     assert threads(begun, 2, asked=5) == 5
     with pytest.raises(TenfoldError, match="begun was begun with --threads 5, on which its result"):
         threads(begun, 1, asked=4)
+    assert RunOptions().item("one", fresh).threads == 6
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert threads(fresh, 2) is None
+    assert RunOptions().item("one", fresh).threads == 2
 
 
 def test_other_threads_than_those_of_finished_runs_are_told_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive(tmp_path)
     for run in (tmp_path / "runs").iterdir():
@@ -260,3 +262,8 @@ def test_other_threads_than_those_of_finished_runs_are_told_of(
     (tmp_path / "runs" / NAMES[0] / "result.json").unlink()
     drive(tmp_path, threads=2)
     assert "repeat the command with --threads 3" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    (tmp_path / "runs" / NAMES[0] / "result.json").unlink()
+    drive(tmp_path)
+    assert "--threads" not in caplog.text

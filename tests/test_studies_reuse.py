@@ -12,7 +12,9 @@ from tenfold.data import load
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, write_json
 from tenfold.locks import hold
+from tenfold.own_parts import sum_of
 from tenfold.recipe import Recipe
+from tenfold.recipe.own_code import write_recipe
 from tenfold.run import RunFolder, describe_environment
 from tenfold.studies.definition import load_trials
 from tenfold.studies.running import StudyOptions, StudyOutcome, run_study
@@ -141,7 +143,8 @@ def test_a_driver_killed_in_a_copy_or_after_it_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    "spoil", ["seed", "data", "unfinished", "no test", "torn", "untold", "limit", "held"]
+    "spoil",
+    ["seed", "data", "code", "unfinished", "no test", "torn", "untold", "limit", "held"],
 )
 def test_what_is_not_equal_is_trained(
     tmp_path: Path, recipe: Path, source: Path, spoil: str
@@ -153,6 +156,8 @@ def test_what_is_not_equal_is_trained(
     elif spoil == "data":
         (tmp_path / "tiny.npz").unlink()
         commands.write_tiny_data(tmp_path / "tiny.npz", num_train=480)
+    elif spoil == "code":
+        write_json(run.provenance, {**read_json(run.provenance), "code": {"my.py": "0ld"}})
     elif spoil == "unfinished":
         run.result.unlink()
     elif spoil == "no test":
@@ -175,6 +180,41 @@ def test_what_is_not_equal_is_trained(
     outcome = study(folder, recipe, reuse=(source,))
     assert outcome.records[0].reused is None
     assert calls_of(folder)["lr-0.1,seed=0"] == 1
+
+
+@pytest.mark.parametrize("changed", ["my.py", "labels.csv", "teacher.safetensors"])
+def test_a_run_is_taken_over_until_a_file_that_its_recipe_names_changes(
+    tmp_path: Path, recipe: Path, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    code = "def small(logits, labels):\n    return logits.logsumexp(dim=1)\n"
+    (tmp_path / "my.py").write_text(code)
+    for name in ("labels.csv", "teacher.safetensors"):
+        (tmp_path / name).write_text("as it was")
+    text = recipe.read_text().replace("[data]", f'[data]\ncorrections = "{tmp_path}/labels.csv"')
+    teacher = f'[distillation]\nteacher = "{tmp_path}/teacher.safetensors"'
+    recipe.write_text(f'{text}[loss]\nname = "my.py:small"\n{teacher}\n')
+
+    def train(recipe: Recipe, path: Path, **others: object) -> None:
+        train_with_provenance(recipe, path)
+        made = read_json(path / "provenance.json")
+        made["data"]["corrections"] = sum_of(tmp_path / "labels.csv")
+        made["teacher"] = sum_of(tmp_path / "teacher.safetensors")
+        made["code"] = {"my.py": sum_of(tmp_path / "my.py")}
+        write_json(path / "provenance.json", made)
+        write_recipe(recipe, path / "recipe.json")
+
+    monkeypatch.chdir(tmp_path)
+    chosen = study_of(str(recipe), GRID)
+    run_study(chosen, folder=tmp_path / "first", place=Within(train))
+    options, found = StudyOptions(reuse=(tmp_path / "first",)), []
+    for folder in ("second", "third"):
+        # The file of the part is named as seen from the recipe's, wherever the command is given.
+        monkeypatch.chdir(tmp_path if found else tmp_path / "first")
+        outcome = run_study(chosen, folder=tmp_path / folder, place=Within(train), options=options)
+        found.append(outcome.num_reused)
+        (tmp_path / changed).write_text(f"{code}# Changed.\n")
+    assert found == [2, 0]
 
 
 def test_row_e_a_place_without_runs_is_named(tmp_path: Path, recipe: Path) -> None:

@@ -19,6 +19,7 @@ from tenfold.recipe.dotted import flatten
 from tenfold.results.searches import OBJECTIVE, SearchFile
 from tenfold.studies.search import store
 from tenfold.studies.search.plan import describe_difference
+from tenfold.studies.search.running import SearchOptions, _with_data
 from tenfold.studies.search.space import read_space
 
 NUM_TRIALS = 8
@@ -199,6 +200,32 @@ def test_what_tells_two_searches_apart(
         )
 
     assert describe_difference(plan([], SPACE), plan(overrides, space)) == sentence
+
+
+def test_a_search_of_ones_own_part_goes_on_with_the_same_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    code = "def small(logits, labels):\n    return logits.logsumexp(dim=1)\n"
+    (tmp_path / "space.toml").write_text(SPACE)
+
+    def plan() -> SearchFile:
+        own = ["loss.name=my.py:small", "training.label_smoothing=0", "data.name=data.npz"]
+        recipe = load_recipe("tiny.toml", own)
+        space = read_space(Path("space.toml"), recipe)
+        values = recipe.to_dict()
+        found = SearchFile(objective=OBJECTIVE, recipe=values, space=space, source="tiny.toml")
+        return _with_data(found, SearchOptions(folder=tmp_path / "search"), None)
+
+    (tmp_path / "my.py").write_text(code)
+    before = plan()
+    assert describe_difference(before, plan()) is None
+    (tmp_path / "my.py").write_text(f"{code}# Changed.\n")
+    assert describe_difference(before, plan()) == "my.py is not what it was"
+    older = before.model_copy(update={"code": {}})
+    assert describe_difference(older, plan()) is None
 
 
 OWN_NETWORK = """

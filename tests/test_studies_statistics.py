@@ -252,6 +252,8 @@ def test_no_difference_says_what_would_fit() -> None:
 def test_what_the_correction_takes_back_may_be_chance() -> None:
     said = sentence(0.009, 0.001, 0.017, p=0.12, number=9)
     assert said.endswith("p = 0.12 after correction for 9 comparisons); that may be chance.")
+    said = sentence(0.009, 0.001, 0.017, p=0.12, number=9, seeds=(1, 1))
+    assert "9 comparisons); that may be chance. With one seed each" in said
 
 
 def test_one_seed_says_that_its_luck_is_not_in_the_interval() -> None:

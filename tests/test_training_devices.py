@@ -274,7 +274,9 @@ def test_compiling_leaves_network_and_optimizer_as_they_are(monkeypatch, determi
         blocks=blocks_of(network),
         num_images=64,
         size=(16, 16),
-        accelerator=SimpleNamespace(num_processes=1, autocast=contextlib.nullcontext),
+        accelerator=SimpleNamespace(
+            device=torch.device("cpu"), num_processes=1, autocast=contextlib.nullcontext
+        ),
     )
     for name, tensor in network.state_dict().items():
         assert torch.equal(before[name], tensor), name

@@ -1,6 +1,8 @@
 """The doctor finds what is wrong on purpose, and nothing where nothing is."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,13 @@ from torch import nn
 import commands
 import served
 from parts import sgd
+from tenfold.data.images import Images
+from tenfold.recipe import StageOptions
+from tenfold.run import RunFolder
+from tenfold.training import doctor
 from tenfold.training.doctor import examine
+from tenfold.training.trainer import fit
+from tiny_training import data, pictures, tiny
 
 
 def dense(*, depth, activation=nn.ReLU, width=32, bias=None):
@@ -87,6 +95,32 @@ def test_exploding_gradients_and_large_updates_are_found():
             if isinstance(module, nn.Linear):
                 module.weight *= 30
     assert kinds(examined(network, lr=1.0)) == ["exploding gradients", "large updates"]
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return fit(tiny(), data()).model
+
+
+def diagnosed(monkeypatch, model, images):
+    monkeypatch.setattr(doctor, "open_split", lambda *_, **options: (model, "train", images))
+    return doctor.diagnose(RunFolder(Path("run")))
+
+
+def test_row_24_classes_of_other_data_are_matched_by_name(monkeypatch, learned):
+    images = pictures(64)
+    names = images.class_names[::-1]
+    turned = Images(images.pixels, 2 - images.labels, names, images.ids)
+    expected = diagnosed(monkeypatch, learned, images)
+    assert diagnosed(monkeypatch, learned, turned) == expected
+
+
+def test_a_step_is_one_of_the_last_stage(monkeypatch, learned):
+    staged = replace(learned, recipe=learned.recipe.but(stages=(StageOptions(lr=1.0),)))
+    first, second = (diagnosed(monkeypatch, model, pictures(64)) for model in (learned, staged))
+    faster = 1.0 / learned.recipe.optimizer.lr
+    for before, after in zip(first.layers, second.layers, strict=True):
+        assert after.update == pytest.approx(faster * before.update, rel=1e-3)
 
 
 @pytest.mark.slow

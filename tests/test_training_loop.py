@@ -20,13 +20,13 @@ from tenfold.errors import DivergedError, TenfoldError
 from tenfold.evaluation.evaluate import splitting
 from tenfold.evaluation.loading import load_data
 from tenfold.evaluation.trained import load_model, save_model
-from tenfold.models import Speedrun
+from tenfold.models import Speedrun, count_parameters
 from tenfold.recipe import load_recipe, recipe_from_dict, shipped_recipes
 from tenfold.training import batches, trainer
 from tenfold.training.batches import epoch_batches
 from tenfold.training.flop import IMAGES
 from tenfold.training.reporters import Reporters
-from tenfold.training.state import History
+from tenfold.training.state import History, Sums
 from tenfold.training.trainer import fit
 from tiny_training import data, pictures, same, tiny, weights
 
@@ -190,6 +190,15 @@ def test_blocks_stay_as_they_are_from_their_share_of_the_steps_on():
     assert "groups.1.first.0.weight" not in after[2]
 
 
+def test_what_was_frozen_on_the_way_counts_among_what_was_learned():
+    learned = []
+    for freeze_from in ("[]", "[0.0,0.5]"):
+        fitted = fit(fast(f"training.freeze_from={freeze_from}"), data())
+        learned.append(fitted.history.stages[0]["num_trained"])
+        assert count_parameters(fitted.model.module) == learned[0]
+    assert learned[0] == learned[1]
+
+
 @pytest.mark.parametrize("select", [1.0, 0.5])
 @pytest.mark.parametrize(
     "step", [5, *(pytest.param(n, marks=pytest.mark.long) for n in (3, 9, 13))]
@@ -231,6 +240,25 @@ def test_row_14_a_fast_run_ends_with_the_same_bits_after_an_interruption(step, s
 
     resumed = weights(fit(recipe, data(), restore=restore))
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_sums_of_more_processes_than_now_are_added_up(monkeypatch):
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
+    kept = {}
+
+    def save(state):
+        tensors = {name: t.detach().clone() for name, t in state.tensors().items()}
+        kept.setdefault(state.history.step, (tensors, state.history.to_dict()))
+
+    whole = fit(tiny(), data(), save=save).history.metrics
+    tensors, history = kept[3][0], History.from_dict(kept[3][1])
+    history.sums_by_process, history.sums = [Sums(), history.sums], Sums()
+
+    def restore(state):
+        state.load_tensors(tensors, source="a test")
+        state.history = History.from_dict(history.to_dict())
+
+    assert fit(tiny(), data(), restore=restore).history.metrics == whole
 
 
 def test_an_epoch_sees_the_pictures_that_were_hardest(monkeypatch):
@@ -369,6 +397,27 @@ def test_early_stopping_returns_to_the_best_weights():
     assert history.best_epoch == accuracies.index(max(accuracies)) + 1
     assert len(accuracies) == history.best_epoch + 3
     assert same(weights(fitted), kept[history.best_epoch])
+
+
+def test_without_early_stopping_a_resumed_run_ends_with_its_last_weights():
+    kept = {}
+
+    def save(state):
+        tensors = {name: t.detach().clone() for name, t in state.tensors().items()}
+        kept[state.history.epoch] = tensors, state.history.to_dict()
+
+    def restore(state):
+        tensors, history = kept[2]
+        state.load_tensors(tensors, source="a test")
+        state.history = History.from_dict(history)
+
+    options = ["training.epochs=4", "optimizer.lr=1e-30"]  # No epoch is better than the first.
+    fit(tiny(*options, "training.early_stopping=3"), data(), save=save)
+    assert kept[2][1]["best_epoch"] == 1
+    fitted = fit(tiny(*options[:1], "optimizer.lr=0.1"), data(), restore=restore, save=save)
+    assert fitted.history.best_epoch is None
+    last = {name.removeprefix("model."): t for name, t in kept[4][0].items()}
+    assert same(weights(fitted), last)
 
 
 def test_plateau_cuts_the_rate_when_the_validation_loss_stalls():

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import commands
+from tenfold.cli.train import _in_time
+from tenfold.console.output import Output
 from tenfold.data import Dataset
 from tenfold.data.images import Images
 from tenfold.errors import TenfoldError
@@ -27,6 +29,7 @@ from tenfold.training.plan import (
     plan_run,
     unfinished_plan,
 )
+from tenfold.training.train import TrainOptions
 
 CPU = torch.device("cpu")
 
@@ -318,6 +321,16 @@ def test_an_unfinished_plan_is_gone_on_with(tmp_path):
     assert unfinished_plan([damaged, run], wanted, (), own_network=False) == begun
     write_json(run.result, {})
     assert found(wanted) is None
+
+
+def test_a_plan_is_gone_on_with_by_as_many_threads_as_are_asked_for(tmp_path):
+    wanted = load_recipe("cnn")
+    training = wanted.training.but(min_steps=0, time_limit_seconds=41.5)
+    begun = wanted.but(name="cnn-in-1m", training=training)
+    write_json(create_run(tmp_path, "cnn-in-1m").recipe, begun.to_dict())
+    asked = TrainOptions(runs=tmp_path, threads=1)
+    output = Output(as_json=True)
+    assert _in_time(output, "1m", wanted, [], asked, page=False) == (begun, asked, None)
 
 
 def test_under_a_launcher_there_is_no_plan(tmp_path):

@@ -331,3 +331,10 @@ def num_cores() -> int:
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(psutil.cpu_count(logical=False) or sys.maxsize, usable or 1)
+
+
+def usual_threads() -> int:
+    """What a process computes with that isn't told how many: what OMP_NUM_THREADS says, or as many
+    as there are cores."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(said) if said.isdecimal() and int(said) else num_cores()

@@ -288,7 +288,7 @@ def _in_time(
         earlier = [RunFolder(folder)] if folder is not None else runs_of(options.runs, named)
         begun = unfinished_plan(earlier, wanted, changes, own_network=asked is None)
         if begun is not None:
-            return begun, replace(options, threads=None), None  # Those of before.
+            return begun, options, None
     has_gpu = torch.cuda.is_available() and not options.cpu
     with cli.computing(output, options.threads) as progress:
         load = partial(load_data, skip_broken=options.skip_broken, progress=progress)
@@ -338,8 +338,11 @@ def _find_rate(
     with cli.computing(output, threads) as progress:
         found = find_lr(recipe, dataset, progress=progress)
     write_text(figure, standalone_svg(rate_curve(found)))
+    how = f"--lr {found.lr:g}"
+    if recipe.stages and recipe.stages[0].lr:
+        how = f"lr = {found.lr:g} in the first of the stages, in a copy of the recipe"
     said = (
-        f"The loss is lowest at {found.lowest:.2g}; a tenth of that is a good rate: --lr "
-        f"{found.lr:g}. The curve is in {figure}."
+        f"The loss is lowest at {found.lowest:.2g}; a tenth of that is a good rate: {how}. The "
+        f"curve is in {figure}."
     )
     cli.announce(output, "rate", said, bold=True, **vars(found), figure=str(figure))

@@ -329,6 +329,8 @@ class Recipe(Options):
             words = "off where the head trains alone, on features that are computed before"
             for name in ("cutout", "random_erasing", "mixup", "cutmix", "also"):
                 yield f"augmentation.{name}", not getattr(self.augmentation, name), words
+        has_rate = "lr" in type(self.optimizer).model_fields
+        yield "optimizer.name", has_rate, "an optimiser with the option lr, its learning rate"
         has_norms = model.part.muon and getattr(model, "norm", "batch") != "none"
         words = "another than muon, which is for convolutions that a norm follows"
         yield "optimizer.name", has_norms or self.optimizer.name != "muon", words

@@ -357,6 +357,8 @@ class Provenance(Fact):
     libraries: dict[str, str] = Field(default_factory=dict)
     code: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the files that parts of one's own are from."""
+    teacher: str | None = None
+    """SHA-256 of the weights that were learned from, where a network taught this one."""
     hardware: Hardware = Hardware()
     device: str | None = None
     arithmetic: str | None = None

@@ -91,12 +91,14 @@ class Setting(Fact):
 
 
 class Plan(Fact):
-    """What must be the same when a search goes on. checksums: of the data."""
+    """What must be the same when a search goes on. checksums: of the data; code: of the files that
+    parts of one's own are from, empty in searches of older versions."""
 
     objective: str
     recipe: dict[str, Any]
     space: tuple[Setting, ...]
     checksums: dict[str, str] = Field(default_factory=dict)
+    code: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _with_own_values(self) -> Self:

@@ -255,6 +255,13 @@ def describe_findings(study: StudyRuns, summary: StudySummary) -> Iterator[str]:
                 f"The runs of {variant.label} saw different images, since their data were changed "
                 "in between; train them again."
             )
+        codes = [run.provenance.code for run in variant.runs.values()]
+        names = {name for code in codes for name, own in code.items() if own != codes[0].get(name)}
+        if names:
+            yield (
+                f"The runs of {variant.label} were made by different versions of "
+                f"{listed(sorted(names))}; train them again."
+            )
     yield from _describe_best(summary)
     yield from _describe_missing_comparisons(study, summary)
     verdicts = Counter(claim.point.verdict for claim in summary.published)

@@ -69,7 +69,7 @@ class RunOptions:
         arguments = ["train", str(path / run.recipe.name), "--folder", str(path), "--json"]
         arguments += ["--no-report", *(["--threads", str(threads)] if threads else []), *options]
         arguments += ["--skip-broken"] if self.skip_broken else []
-        return engine.Item(name, tuple(arguments), path, threads or engine.num_cores())
+        return engine.Item(name, tuple(arguments), path, threads or engine.usual_threads())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +206,9 @@ def _holding(folder: Path, part: tuple[int, int] | None) -> Iterator[None]:
     parts = folder / "parts"
     mine = folder if part is None else parts / f"{part[0]}-of-{part[1]}"
     with hold(mine):
-        others = [folder] if part is not None else [*parts.glob("*-of-*")]
+        others = sorted(parts.glob("*-of-*"))
+        if part is not None:  # One of another number of parts has trials in common with this one.
+            others = [folder, *(p for p in others if not p.match(f"*-of-{part[1]}"))]
         if busy := [path for path in others if is_held(path)]:
             raise HeldError(
                 f"{busy[0]} is being written by another process; wait for it to end, or choose "

@@ -151,10 +151,10 @@ def describe_difference(
         return f"No difference between {variant} and {baseline} is shown: {numbers}."
     better = "better" if found.difference > 0 else "worse"
     said = f"{variant} is {better} than {baseline}"
+    numbers += "." if p_holm < LEVEL else "; that may be chance."
     if 1 in found.num_seeds:
         first, second = found.num_seeds
         seeds = "one seed each" if first == second == 1 else f"{first} against {second} seeds"
         left_out = f"With {seeds}, interval and p leave out what another seed would change."
-        return f"{said} on these images: {numbers}. {left_out}"
-    said += f": {numbers}"
-    return f"{said}." if p_holm < LEVEL else f"{said}; that may be chance."
+        return f"{said} on these images: {numbers} {left_out}"
+    return f"{said}: {numbers}"

@@ -9,7 +9,9 @@ from pathlib import Path
 from tenfold.errors import TenfoldError
 from tenfold.files import read_json, replacing, write_json
 from tenfold.locks import LOCK_FILES
-from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.own_parts import sum_of
+from tenfold.recipe import Recipe, load_recipe
+from tenfold.recipe.own_code import own_code
 from tenfold.results.runs import read_provenance, read_result
 from tenfold.run import RunFolder
 from tenfold.studies.definition import Trial, without_words
@@ -24,9 +26,9 @@ def take_over(
     """Copy finished runs that are in `places` and `wanted` to `runs/<trial>`; how many there were.
 
     places: folders of studies, or of runs. A run counts if its recipe is the same in all but name
-    and description, and if its images are those that the recipe stands for now; equal recipes
-    and seeds give equal results. Files are linked where they can be. Raises TenfoldError for a
-    place that holds no runs.
+    and description, and if its images, corrections of labels, teacher and code of one's own are
+    those that the recipe stands for now; equal recipes and seeds give equal results. Files are
+    linked where they can be. Raises TenfoldError for a place that holds no runs.
     """
     from tenfold.evaluation.loading import load_data, photo_size
 
@@ -42,7 +44,7 @@ def take_over(
         if key not in data:
             dataset = load_data(recipe, skip_broken=skip_broken)
             data[key] = dict(dataset.checksums), dataset.test is not None
-        if _is_made_with(run, *data[key]):
+        if _is_made_with(run, recipe, *data[key]):
             _copy(run, target)
             num_taken += 1
     return num_taken
@@ -68,16 +70,25 @@ def _finished_runs(places: Sequence[Path]) -> dict[Recipe, RunFolder]:
         for run in (RunFolder(path.parent) for path in files):
             with contextlib.suppress(TenfoldError):  # A damaged run is trained again.
                 if run.is_finished():
-                    recipe = recipe_from_dict(read_json(run.recipe))
-                    found.setdefault(without_words(recipe), run)
+                    found.setdefault(without_words(load_recipe(run.recipe)), run)
     return found
 
 
-def _is_made_with(run: RunFolder, known: dict[str, str], has_test: bool) -> bool:
-    """Whether `run` saw the images of these checksums, and was evaluated on a test there is."""
-    with contextlib.suppress(TenfoldError):
-        is_evaluated = "test" in read_result(run.result).splits or not has_test
-        return is_evaluated and read_provenance(run.provenance).data.checksums == known
+def _is_made_with(
+    run: RunFolder, recipe: Recipe, checksums: dict[str, str], has_test: bool
+) -> bool:
+    """Whether `run` was made with what `recipe` stands for now, images of these checksums among
+    it, and was evaluated on a test there is."""
+    from tenfold.training.distillation import checksum_of
+
+    corrections = recipe.data.corrections
+    with contextlib.suppress(TenfoldError, OSError):  # What is missing is said in training.
+        made = read_provenance(run.provenance)
+        before = (made.data.checksums, made.data.corrections, made.teacher, made.code)
+        code = {name: sum_of(path) for name, path in own_code(recipe).items()}
+        corrected = sum_of(Path(corrections)) if corrections else None
+        is_same = before == (checksums, corrected, checksum_of(recipe.distillation), code)
+        return is_same and ("test" in read_result(run.result).splits or not has_test)
     return False
 
 

@@ -268,10 +268,14 @@ class TrainingImages(TrainingInputs):
             seed = derive_seed(self._seed, "also", place, self._epoch, step, number)
             generator = torch.Generator(self._device).manual_seed(seed)
             changed = augmentation(inputs, generator=generator)
-            if getattr(changed, "shape", None) != inputs.shape:
+            given, found = (
+                f"{getattr(each, 'dtype', type(each).__name__)} of the shape "
+                f"{tuple(getattr(each, 'shape', ()))}"
+                for each in (inputs, changed)
+            )
+            if found != given:
                 raise TenfoldError(
-                    f"{augmentation.name} must give images of the shape {tuple(inputs.shape)}, as "
-                    f"it gets them, not {tuple(getattr(changed, 'shape', ()))}."
+                    f"{augmentation.name} must give images as it gets them, {given}, not {found}."
                 )
             inputs = changed
         return inputs

@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from tenfold.data.splits import TrainingData
 from tenfold.errors import TenfoldError
 from tenfold.files import write_bytes, write_json
-from tenfold.own_parts import sum_of
+from tenfold.own_parts import is_own, sum_of
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.recipe.dotted import flatten
 from tenfold.recipe.models import KINDS
@@ -232,7 +232,11 @@ class Resumer:
         found, self._found = self._found, None  # Its tensors would be held all along.
         if found is None:
             return
-        state.load_tensors(found.tensors, source=str(found.path))
+        key = "optimizer.name"
+        is_same = found.state["identity"].get(key) == self._identity.get(key)
+        if not is_same:
+            logger.warning("The checkpoint is of another optimiser; this one starts without state.")
+        state.load_tensors(found.tensors, source=str(found.path), with_optimizer=is_same)
         state.history = history = History.from_dict(found.state["history"])
         self._wall -= history.wall_seconds
         self._process -= history.process_seconds
@@ -288,11 +292,16 @@ class Resumer:
         raise TenfoldError(f"{path} can't be resumed: {differences}; {remedy}.")
 
     def _unknown_then(self) -> dict[str, Any]:
-        """What a run of an older version says nothing of: what has become an option since."""
-        chosen = {table: {"name": self._identity[f"{table}.name"]} for table in KINDS}
+        """What a run of an older version says nothing of: what has become an option since, but
+        for those of parts of one's own, which are as old as their code."""
+        names = {table: self._identity[f"{table}.name"] for table in KINDS}
+        chosen = {table: {"name": name} for table, name in names.items() if not is_own(name)}
+        options = recipe_from_dict(chosen).to_dict()
+        for table in names.keys() - chosen.keys():
+            del options[table]
         unsaid = ("GPU", "cuDNN", "float32 products")
         as_now = {name: self._identity[name] for name in unsaid if name in self._identity}
-        return {**flatten(recipe_from_dict(chosen).to_dict()), **as_now}
+        return {**flatten(options), **as_now}
 
 
 def _shorten(value: Any) -> str:

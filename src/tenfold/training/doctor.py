@@ -16,12 +16,13 @@ from torch.nn.functional import cross_entropy
 from torch.overrides import TorchFunctionMode
 
 from tenfold.evaluation.evaluate import open_split
+from tenfold.evaluation.predictions import map_labels
 from tenfold.models import Pretrained
 from tenfold.progress import Progress
 from tenfold.recipe import PartOptions
 from tenfold.run import RunFolder
 from tenfold.training.optimizers import build_optimizer
-from tenfold.training.stages import stages_of
+from tenfold.training.stages import recipe_of, stages_of
 
 NUM_IMAGES = 256
 ACTIVATIONS = re.compile(
@@ -82,19 +83,25 @@ def diagnose(
     model, _, images = open_split(run, split="train", data=data, progress=progress)
     step = max(len(images) // NUM_IMAGES, 1)
     chosen = slice(0, step * NUM_IMAGES, step)
+    stage = stages_of(model.recipe)[-1]
     if isinstance(model.module, Pretrained):
-        stage = stages_of(model.recipe)[-1]
         model.module.open(stage.trains, norms=stage.norms)
     return examine(
         model.module,
         model.inputs(images.pixels[chosen]),
-        torch.from_numpy(images.labels[chosen]),
-        optimizer=model.recipe.optimizer,
+        torch.from_numpy(map_labels(images, model.class_names)[chosen]),
+        optimizer=recipe_of(model.recipe, stage).optimizer,
+        layer_decay=stage.layer_decay,
     )
 
 
 def examine(
-    module: nn.Module, inputs: Tensor, labels: Tensor, *, optimizer: PartOptions
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    optimizer: PartOptions,
+    layer_decay: float = 1.0,
 ) -> Diagnosis:
     """Take one step of training on a copy of `module`, and look at every layer.
 
@@ -115,7 +122,7 @@ def examine(
     gradients = [p.grad for p in weights.values() if p.grad is not None]
     norm = float(nn.utils.get_total_norm(gradients))
     sizes = [float(gradient.square().mean().sqrt()) for gradient in gradients]
-    build_optimizer(network, optimizer).step()
+    build_optimizer(network, optimizer, layer_decay=layer_decay).step()
     layers = [
         LayerHealth(name, size, float((p.detach() - old).norm() / old.norm()))
         for (name, p), old, size in zip(weights.items(), before, sizes, strict=True)

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from tenfold.errors import TenfoldError
 from tenfold.registry import PartOptions
 
 
@@ -46,11 +47,20 @@ def loss_of(
     label_smoothing: float,
     mean: bool,
 ) -> Tensor:
-    """The recipe's loss, of each image `(B,)` or its mean; weight: `(C,)`, of each class."""
+    """The recipe's loss, of each image `(B,)` or its mean; weight: `(C,)`, of each class.
+
+    Raises TenfoldError where one's own gives something else; it may give its mean unless images
+    have weights.
+    """
     if chosen.name == "cross_entropy":  # Whose mean is one kernel.
         given = {"weight": weight, "label_smoothing": label_smoothing}
         found: Tensor = chosen(logits, labels, **given, reduction="mean" if mean else "none")
         return found
     losses: Tensor = chosen(logits, labels)
+    if losses.shape != labels.shape and (losses.ndim or weight is not None):
+        raise TenfoldError(
+            f"{chosen.name} must give a loss for each image, of the shape {tuple(labels.shape)}, "
+            f"not {tuple(losses.shape)}."
+        )
     losses = losses if weight is None else losses * weight[labels]
     return losses.mean() if mean else losses.expand(len(labels))

@@ -16,6 +16,7 @@ from tenfold.errors import TenfoldError
 from tenfold.evaluation.evaluate import split_of, splitting
 from tenfold.evaluation.trained import num_views
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
+from tenfold.recipe.models import KINDS
 from tenfold.results.measured import read_measured
 from tenfold.run import RunFolder
 from tenfold.training.bench import (
@@ -344,7 +345,9 @@ def _timed(recipe: Recipe, epochs: int, limit: float) -> Recipe:
 
 
 def _checked(recipe: Recipe) -> Recipe:
-    return recipe_from_dict(recipe.to_dict(), source=recipe.name)
+    # Parts as they are, for their files are named as seen from the recipe's.
+    parts = {name: value for name, value in recipe if name in (*KINDS, "augmentation")}
+    return recipe_from_dict(recipe.to_dict() | parts, source=recipe.name)
 
 
 def affordable_rungs(cost: float, size: float) -> list[Rung]:

@@ -117,7 +117,7 @@ def _batches(trainer: Trainer) -> Iterator[Tensor]:
     """Batches of one epoch after another."""
     for epoch in itertools.count():
         batches = epoch_batches(
-            trainer.num_images,
+            len(trainer.inputs),  # Of all images, whatever training.select leaves of them.
             trainer.recipe.training.batch_size,
             seed=trainer.recipe.seed,
             epoch=epoch,

@@ -2,12 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tenfold.errors import HeldError, TenfoldError
-from tenfold.files import read_json
 from tenfold.locks import LOCK_FILES
-from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.recipe import Recipe, load_recipe
 from tenfold.run import RunFolder, create_run, open_run, runs_of
 
 if TYPE_CHECKING:
@@ -51,17 +51,15 @@ def _held(run: RunFolder, *, is_new: bool) -> Iterator[None]:
 def choose_folder(recipe: Recipe, options: "TrainOptions") -> RunFolder:
     """The run folder to train in: the one asked for, an unfinished one to resume, or a new one.
 
-    Raises TenfoldError where the folder asked for is finished or belongs to something else, and
-    where --resume finds nothing to resume.
+    Raises TenfoldError where the folder asked for is finished or belongs to something else, where
+    --resume finds nothing to resume, and where --new would go on with a run.
     """
-    if (path := options.folder) is not None:
-        run = RunFolder(path)
-        if run.is_finished():
-            raise TenfoldError(
-                f"The run in {path} is finished; evaluate it, or give another --folder to train."
-            )
-        is_new = not path.is_dir() or _is_blank(run)
-        return run if is_new else open_run(path)
+    if options.resume and options.new:
+        raise TenfoldError(
+            "--resume goes on with a run and --new begins one; leave out one of them."
+        )
+    if options.folder is not None:
+        return _asked_for(options.folder, options)
     earlier = runs_of(options.runs, recipe.name)
     if options.resume:  # Whatever its recipe; one that is held only if there is no other.
         unfinished = [run for run in earlier if not run.is_finished() and not _is_blank(run)]
@@ -74,13 +72,33 @@ def choose_folder(recipe: Recipe, options: "TrainOptions") -> RunFolder:
     if not options.new:
         for run in earlier:  # The newest of the same recipe, whatever was trained since.
             with contextlib.suppress(TenfoldError):  # It has no recipe yet, or a damaged one.
-                if recipe_from_dict(read_json(run.recipe)) == recipe and not run.is_held():
+                if load_recipe(run.recipe) == recipe and not run.is_held():
                     if not run.is_finished():
                         return run
                     break
         if earlier and _is_blank(earlier[0]) and not earlier[0].is_held():
             return earlier[0]
     return create_run(options.runs, recipe.name)
+
+
+def _asked_for(path: Path, options: "TrainOptions") -> RunFolder:
+    """The run folder at `path`; raises TenfoldError as `choose_folder` does."""
+    run = RunFolder(path)
+    if run.is_finished():
+        raise TenfoldError(
+            f"The run in {path} is finished; evaluate it, or give another --folder to train."
+        )
+    is_new = not path.is_dir() or _is_blank(run)
+    if options.resume and is_new:
+        raise TenfoldError(
+            f"There is no run in {path} to go on with; leave out --resume to start one."
+        )
+    if options.new and not is_new:
+        raise TenfoldError(
+            f"There is something in {path} already; give another --folder, or leave out --new to "
+            "go on with its run."
+        )
+    return run if is_new else open_run(path)
 
 
 def _is_blank(run: RunFolder) -> bool:

@@ -49,7 +49,7 @@ from tenfold.training.set_up import (
     require_enough,
     weights_of_classes,
 )
-from tenfold.training.state import EpochSums, History, TrainingState
+from tenfold.training.state import EpochSums, History, Sums, TrainingState
 from tenfold.training.validation import Note
 
 FEWEST, GOOD_ENOUGH = 100, 0.99
@@ -72,8 +72,8 @@ class Stage:
     recipe: of this stage, and whole the run's. follow: what learns in the stages after it. network:
     `learner`, the part of `state.model` that steps go through, wrapped for the processes and the
     precision. blocks: of the network, from its
-    input on; the first num_frozen of them no longer learn. size: side in pixels of the images of
-    the present step.
+    input on; the first num_frozen of them no longer learn. learning: the parameters that learn at
+    first. size: side in pixels of the images of the present step.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Stage:
         self.normalisation = normalisation_for(self.recipe, data)
         self._build(previous)
         self.blocks, self.num_frozen, self.size = blocks_of(self.state.model), 0, 0
+        self.learning = [p for p in self.state.model.parameters() if p.requires_grad]
         self._flop: dict[tuple[int, int], float | None] = {}
         balances, device = self.options.balance, accelerator.device
         self.class_weights = weights_of_classes(data, device) if balances else None
@@ -213,10 +214,14 @@ class Stage:
         compiled = self.history.compile_seconds
         restore(self.state)
         history = self.history
+        if not self.options.early_stopping:  # It may have been switched off since.
+            self.state.best, history.best_accuracy, history.best_epoch = None, -1.0, None
         history.compile_seconds += compiled
         self.agreement.started -= history.fit_seconds
-        if len(history.sums_by_process) == self.accelerator.num_processes:
-            history.sums = history.sums_by_process[self.accelerator.process_index]
+        # Those of others too, where there were more processes when they were saved.
+        if known := history.sums_by_process:
+            first, step = self.accelerator.process_index, self.accelerator.num_processes
+            history.sums = sum(known[first::step], Sums())
 
     def progress(self, label: str, done: int, total: int | None) -> None:
         """Of what takes minutes before a step, which a signal may end; one of several processes
@@ -282,6 +287,8 @@ class Stage:
 
     def finish(self) -> None:
         """Write down what the stage learned and how well; once, also where it is resumed."""
+        for parameter in self.learning:  # Those that were frozen on the way have learned too.
+            parameter.requires_grad_(True)
         history = self.history
         if len(history.stages) > history.stage:
             return

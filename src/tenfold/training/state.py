@@ -1,8 +1,7 @@
 """All state of a run in one place: what it has done so far, and what a checkpoint holds."""
 
-import logging
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import torch
@@ -17,16 +16,6 @@ from tenfold.recipe import Recipe
 from tenfold.training.devices import can_defer
 from tenfold.training.schedules import Plateau
 
-logger = logging.getLogger("tenfold")
-
-OPTIMIZER_TENSORS = {
-    "SGD": {"momentum_buffer"},
-    "Muon": {"momentum_buffer"},
-    "Adam": {"step", "exp_avg", "exp_avg_sq"},
-    "AdamW": {"step", "exp_avg", "exp_avg_sq"},
-}
-"""What each optimiser remembers of a parameter."""
-
 
 @dataclass
 class Sums:
@@ -35,6 +24,9 @@ class Sums:
     loss: float = 0.0
     num_correct: float = 0.0
     num_images: int = 0
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass
@@ -130,13 +122,27 @@ class TrainingState:
             tensors["losses"] = self.losses
         for index, parameter in enumerate(self._parameters()):
             for name, value in self.optimizer.state.get(parameter, {}).items():
-                if value is not None:
-                    tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{index}.{name}"] = value
+                elif isinstance(value, int | float):
+                    kind = torch.float64 if isinstance(value, float) else None
+                    tensors[f"number.{index}.{name}"] = torch.tensor(value, dtype=kind)
+                elif value is not None:
+                    raise TenfoldError(
+                        f"The optimiser keeps {name!r} of the type {type(value).__name__} of a "
+                        "parameter, which a checkpoint can't hold; keep tensors and numbers there."
+                    )
         return tensors
 
-    def load_tensors(self, tensors: dict[str, torch.Tensor], *, source: str) -> None:
+    def load_tensors(
+        self, tensors: dict[str, torch.Tensor], *, source: str, with_optimizer: bool = True
+    ) -> None:
         """Take over what `tensors` gave. Raises TenfoldError, with the difference, where it
-        belongs to another network."""
+        belongs to another network.
+
+        with_optimizer: whether the same kind of optimiser has left them; another has no use for
+        what it remembered.
+        """
         groups: dict[str, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
@@ -156,16 +162,12 @@ class TrainingState:
                     "train the run again."
                 )
             self.losses.copy_(losses)
-        self._load_optimizer(groups.get("optimizer", {}))
-
-    def _load_optimizer(self, tensors: dict[str, torch.Tensor]) -> None:
-        parameters = self._parameters()
         self.optimizer.state.clear()
-        # Accelerate may have wrapped it.
-        kind = type(getattr(self.optimizer, "optimizer", self.optimizer)).__name__
-        if {name.partition(".")[2] for name in tensors} - OPTIMIZER_TENSORS[kind]:
-            logger.warning("The checkpoint is of another optimiser; this one starts without state.")
-            return
+        if with_optimizer:
+            self._load_optimizer(groups.get("optimizer", {}), groups.get("number", {}))
+
+    def _load_optimizer(self, tensors: dict[str, Tensor], numbers: dict[str, Tensor]) -> None:
+        parameters = self._parameters()
         for name, tensor in tensors.items():
             index, _, key = name.partition(".")
             parameter = parameters[int(index)]
@@ -175,6 +177,9 @@ class TrainingState:
             else:
                 value = tensor.to(parameter.device)
             self.optimizer.state[parameter][key] = value
+        for name, number in numbers.items():
+            index, _, key = name.partition(".")
+            self.optimizer.state[parameters[int(index)]][key] = number.item()
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -65,7 +65,7 @@ from tenfold.training.devices import (
     on_first_process,
     precision_of,
 )
-from tenfold.training.distillation import leaks_of
+from tenfold.training.distillation import checksum_of, leaks_of
 from tenfold.training.distributed import ending_together
 from tenfold.training.process import prepare_process
 from tenfold.training.progress_log import ProgressLog
@@ -244,6 +244,7 @@ def _describe_run(
     Provenance(
         **describe_environment(),
         code=code,
+        teacher=checksum_of(recipe.distillation),
         device=str(accelerator.device),
         arithmetic=precision_of(accelerator),
         matmul_precision=torch.get_float32_matmul_precision(),

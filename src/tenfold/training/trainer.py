@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tenfold.data.splits import TrainingData
+from tenfold.errors import TenfoldError
 from tenfold.evaluation.trained import TrainedModel
 from tenfold.interruption import Interruption
 from tenfold.progress import Progress
@@ -267,6 +268,13 @@ class Trainer(Stage):
         scaler, sums = self.accelerator.scaler, self.sums
         with self.accelerator.autocast():
             logits = self.network(part.inputs)
+        wanted = (len(part.labels), self.data.train.num_classes)
+        if (found := getattr(logits, "shape", None)) != wanted:
+            found = type(logits).__name__ if found is None else tuple(found)
+            raise TenfoldError(
+                f"{self.recipe.model.name} must give logits of the shape {wanted}, for each image "
+                f"one a class, not {found}."
+            )
         # A copy also of float32, for the next pass of a recorded graph writes over its outputs.
         logits = logits.to(torch.float32, copy=sums.defers)
         loss = self.batch_loss(part, indices, logits)
@@ -336,9 +344,9 @@ class Trainer(Stage):
         state = self.state
         norm = float(nn.utils.get_total_norm([p.detach() for p in state.model.parameters()]))
         averages = [t for own in state.optimizer.state.values() for t in own.values()]
-        kept = [torch.as_tensor(t) for t in averages if t is not None]
+        kept = [bool(t.isfinite().all()) for t in averages if isinstance(t, Tensor)]
         finite = math.isfinite(norm) and math.isfinite(validation_loss or 0.0)
-        if not finite or not all(bool(tensor.isfinite().all()) for tensor in kept):
+        if not finite or not all(kept):
             raise self.sums.diverged("The weights are no longer finite")
 
     def _end_epoch(self) -> None:

@@ -74,6 +74,9 @@ def describe_difference(before: Plan, plan: Plan) -> str | None:
     if before.checksums != plan.checksums:
         name = plan.recipe["data"]["name"]
         return f"the images of {name} are no longer those that it began with"
+    for name, own in before.code.items():
+        if own != plan.code.get(name):
+            return f"{name} is not what it was"
     same = before.objective == plan.objective
     return None if same else f"it was judged by {before.objective}"
 

@@ -25,9 +25,10 @@ from tenfold.evaluation.loading import load_data
 from tenfold.files import require_writable
 from tenfold.interruption import leaving_at_once
 from tenfold.locks import wait_until_free
+from tenfold.own_parts import sum_of
 from tenfold.progress import Progress
 from tenfold.recipe import recipe_from_dict
-from tenfold.recipe.own_code import write_recipe
+from tenfold.recipe.own_code import own_code, write_recipe
 from tenfold.results.runs import read_epochs
 from tenfold.results.searches import Plan, SearchFile, SearchSummary, read_plan, read_search
 from tenfold.results.searches import Trial as TrialRecord
@@ -359,7 +360,7 @@ def _require_held(folder: Path, records: Sequence[TrialRecord], place: str) -> N
 
 
 def _with_data(plan: SearchFile, options: SearchOptions, progress: Progress | None) -> SearchFile:
-    """The plan with the checksums of its data.
+    """The plan with the checksums of its data and of parts of one's own.
 
     They are read here once, so that what is wrong with them is said once, and before any trial.
     """
@@ -372,4 +373,5 @@ def _with_data(plan: SearchFile, options: SearchOptions, progress: Progress | No
             "data.validation_size, such as --set data.validation_size=0.1."
         )
     require_equal_epochs(plan, num_train=len(data.train))
-    return plan.model_copy(update={"checksums": dict(dataset.checksums)})
+    code = {name: sum_of(path) for name, path in own_code(recipe).items()}
+    return plan.model_copy(update={"checksums": dict(dataset.checksums), "code": code})
