@@ -1,5 +1,6 @@
 """DICOM files that pydicom itself writes, windows, and patients on one side of a split."""
 
+import io
 import subprocess
 import sys
 
@@ -186,6 +187,25 @@ def test_tables_say_who_belongs_together_too(tmp_path):
     numbers = sorted(int(name) for name in patients_of(test))
     assert len(numbers) == 8
     assert numbers == [n for n in range(40) if n // 4 in {each // 4 for each in numbers}]
+
+
+@pytest.mark.parametrize("column", ["patient_id", "PatientID", "Patient ID", "Group"])
+def test_every_table_knows_who_belongs_together_however_the_column_is_spelt(column, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    Image.fromarray(GREY).save(file, "PNG")
+    content, labels, groups = file.getvalue(), ["cat", "dog"] * 2, ["1", "1 ", "2", "2"]
+    names = [f"{number}.png" for number in range(4)]
+    for name in names:
+        (tmp_path / name).write_bytes(content)
+    rows = [",".join(row) + "\n" for row in zip(names, labels, groups, strict=True)]
+    (tmp_path / "labels.csv").write_text(f"filename,label,{column}\n{''.join(rows)}")
+    table = pa.table({"image": [content] * 4, "label": labels, column: groups})
+    pq.write_table(table, tmp_path / "table.parquet")
+    for place in (tmp_path / "labels.csv", tmp_path / "table.parquet"):
+        assert load(place).train.groups.tolist() == ["1", "1", "2", "2"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "parquet", "npz"])

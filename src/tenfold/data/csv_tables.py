@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tenfold.data.folders import ImageFile, folder_within, image_files
-from tenfold.data.tables import GROUP_COLUMNS, Row, Table, printable, split_named
+from tenfold.data.tables import GROUP_COLUMNS, Row, Table, header_of, printable, split_named
 from tenfold.errors import TenfoldError, counted
 
 CLASSES_FILE = "classes.txt"
@@ -210,11 +210,6 @@ def csv_reader(text: str) -> Any:
 def delimiter_of(text: str) -> str:
     """What separates fields, as the first line shows."""
     return max(",;\t", key=text.split("\n", 1)[0].count)
-
-
-def header_of(names: Iterable[str]) -> list[str]:
-    """Names of columns, in one spelling."""
-    return [re.sub(r"[ -]", "_", name.strip(' \t\r\n"').casefold()) for name in names]
 
 
 def columns_of(header: Sequence[str], file: Path) -> tuple[list[str], str]:

@@ -23,7 +23,6 @@ from tenfold.data.csv_tables import (
     columns_of,
     csv_reader,
     delimiter_of,
-    header_of,
     tables_at,
     text_of,
 )
@@ -31,7 +30,7 @@ from tenfold.data.formats import RELABELLED, TABLES, detect
 from tenfold.data.images import Settings, distinct_ids
 from tenfold.data.parquet import column_of, features_of, files_by_split, open_table
 from tenfold.data.sources import is_known
-from tenfold.data.tables import Row, Table, ids_of, number_table, plain_name, printable
+from tenfold.data.tables import Row, Table, header_of, ids_of, number_table, plain_name, printable
 from tenfold.data.writing import ROWS_A_GROUP, new_folder, require_free
 from tenfold.errors import TenfoldError, counted
 from tenfold.files import atomic_file, write_json
