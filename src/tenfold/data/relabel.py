@@ -26,6 +26,7 @@ from tenfold.data.csv_tables import (
     tables_at,
     text_of,
 )
+from tenfold.data.folders import with_name
 from tenfold.data.formats import RELABELLED, TABLES, detect
 from tenfold.data.images import Settings, distinct_ids
 from tenfold.data.parquet import column_of, features_of, files_by_split, open_table
@@ -91,7 +92,7 @@ def relabel(data: Path, corrections: Path, out: Path) -> Relabelled:
     """
     from tenfold.run import now
 
-    found, out = read_corrections(corrections), out.absolute()
+    found, data, out = read_corrections(corrections), with_name(data), out.absolute()
     kind = detect(data) if data.exists() or not is_known(str(data)) else "named"
     if kind not in (*TABLES, "npz"):
         raise TenfoldError(
@@ -100,7 +101,7 @@ def relabel(data: Path, corrections: Path, out: Path) -> Relabelled:
             "--set data.corrections=FILE."
         )
     require_free(out)
-    if data.is_dir() and out.is_relative_to(data.absolute()):
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise TenfoldError(f"{out} lies in {data} itself; choose a place outside of it.")
     if kind == "npz" and out.suffix != ".npz":
         raise TenfoldError(f"{out} must end in .npz, as {data.name} is an npz file; rename it.")
