@@ -89,6 +89,18 @@ def test_its_window_counts_in_rescaled_units_and_a_wanted_one_before_it(tmp_path
     assert set(grey(signed).ravel()) == {0, 255}  # A window of one value is a threshold.
 
 
+def test_a_negative_slope_makes_the_least_stored_value_the_brightest(tmp_path):
+    fields = {"RescaleSlope": -1, "RescaleIntercept": 4095}
+    found = grey(write(tmp_path / "a.dcm", **fields))
+    np.testing.assert_array_equal(found, np.floor((4095 - GREY) / 4095 * 255 + 0.5))
+    fields |= {"WindowCenter": 2048, "WindowWidth": 401}
+    own = ((4095 - GREY.astype(float) - 2047.5) / 400 + 0.5).clip(0, 1)
+    np.testing.assert_allclose(grey(write(tmp_path / "b.dcm", **fields)), own * 255, atol=0.51)
+    flat = write(tmp_path / "c.dcm", RescaleSlope=0, RescaleIntercept=7)
+    with pytest.raises(BrokenImageError, match="a slope by which all its values are 7"):
+        decode_image(flat)
+
+
 def test_a_table_of_interest_is_followed(tmp_path):
     item = pydicom.Dataset()
     item.LUTDescriptor, item.LUTData = [4096, 0, 8], [n // 32 for n in range(4096)]

@@ -39,7 +39,7 @@ MOST_MARKERS = 4_000
 # Searched through in one go, in which no other thread of Python gets its turn.
 _SEARCHED_BYTES = 1 << 16
 # Written into every key of the cache of decoded images: raise it when a rule above changes.
-RULES_VERSION = 2
+RULES_VERSION = 3
 # What sixteen bits hold of the cameras and detectors that fill eight, ten, twelve ... of them.
 WHITE_LEVELS = (255, 1023, 4095, 16383, 65535)
 
