@@ -287,7 +287,9 @@ def test_row_38_transparent_images_of_sixteen_bits_are_on_white_and_have_a_windo
 def test_a_bmp_of_five_and_six_bits_a_colour_has_eight():
     header = struct.pack("<2sIHHI", b"BM", 66 + 8, 0, 0, 66)
     header += struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 8, 0, 0, 0, 0)
-    content = header + struct.pack("<3I", 0xF800, 0x7E0, 0x1F) + struct.pack("<4H", 0xF800, 31, 0, 0)
+    content = (
+        header + struct.pack("<3I", 0xF800, 0x7E0, 0x1F) + struct.pack("<4H", 0xF800, 31, 0, 0)
+    )
     for window in ((), (0, 4095)):
         found = decode_image(content, window=window)
         assert found.pixels.tolist() == [[[255, 0, 0], [0, 0, 255]]]

@@ -98,8 +98,8 @@ def _looked_up(values: NDArray[Any], table: Any) -> tuple[NDArray[Any], tuple[fl
 
 
 def _range(dataset: Any) -> tuple[float, float]:
-    """What the least and the greatest value that can be stored become by the modality's table, which
-    is also what pydicom brings a window to."""
+    """What the least and the greatest value that can be stored become by the modality's table,
+    which is also what pydicom brings a window to."""
     if table := dataset.get("ModalityLUTSequence"):
         return 0, 2 ** int(table[0].LUTDescriptor[2]) - 1
     bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)
