@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -223,6 +224,22 @@ def test_processes_share_the_parts(folder):
     assert not first.is_complete
     assert into(folder / "out", model=models[1], share=(2, 2)).is_complete
     assert [model.num_seen for model in models] == [14, 10]
+
+
+def test_a_manifest_that_another_process_writes_meanwhile_is_taken(folder, monkeypatch):
+    read_text = Path.read_text
+
+    def too_early(path, **options):
+        try:
+            return read_text(path, **options)
+        except FileNotFoundError:
+            monkeypatch.setattr(Path, "read_text", read_text)
+            into(folder / "out", share=(1, 2))
+            raise
+
+    monkeypatch.setattr(Path, "read_text", too_early)
+    assert into(folder / "out", share=(2, 2)).is_complete
+    assert len(rows_in(folder / "out")) == 25
 
 
 def test_parquet_has_the_same_as_csv(folder):
