@@ -284,6 +284,16 @@ def test_row_38_transparent_images_of_sixteen_bits_are_on_white_and_have_a_windo
     assert whole.pixels[:, 7:].max() <= 16
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_file_may_have_white_as_its_lowest_value(kind):
+    values = np.arange(256, dtype=kind).reshape(16, 16) * (257 if kind == np.uint16 else 1)
+    content = encoded(Image.fromarray(values), "TIFF")
+    photometric, white_is_0 = (struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (1, 0))
+    assert content.count(photometric) == 1
+    found = decode_image(content.replace(photometric, white_is_0)).pixels[..., 0]
+    np.testing.assert_array_equal(found, 255 - np.arange(256).reshape(16, 16))
+
+
 def test_a_bmp_of_five_and_six_bits_a_colour_has_eight():
     header = struct.pack("<2sIHHI", b"BM", 66 + 8, 0, 0, 66)
     header += struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 8, 0, 0, 0, 0)

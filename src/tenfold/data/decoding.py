@@ -46,7 +46,7 @@ WHITE_LEVELS = (255, 1023, 4095, 16383, 65535)
 
 _ALL = (0, WHITE_LEVELS[-1])
 _GROUP = "\0group"  # No file's own, for which a name ends at its 0.
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _PHOTOMETRIC_TAG = 0x0112, 0x0106
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 # How Pillow calls colours and grey with opacity of sixteen bits.
 _DEEP = re.compile("(RGB|RGBX|RGBA|LA);16")
@@ -328,6 +328,8 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _from_sixteen_bits(image: Image.Image, window: Window) -> tuple[Image.Image, int]:
     """In eight bits, and the greatest value; of colour's, which Pillow cuts to eight, at most."""
     clear, is_grey = image.info.get("transparency"), image.mode.startswith("I")
+    # A TIFF file whose low values are white, which Pillow turns round in eight bits alone.
+    is_inverted = is_grey and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0
     if not is_grey and window == _ALL and clear is None:
         image.load()
         return _to_rgb(image), int(np.asarray(image)[..., :3].max()) * 256 + 255
@@ -338,8 +340,11 @@ def _from_sixteen_bits(image: Image.Image, window: Window) -> tuple[Image.Image,
     elif clear is not None:  # The one value that is, of grey or of colours.
         opacity = np.where((values == clear).all(axis=-1), 0, 255)
     peak = min(max(int(values.max()), 0), WHITE_LEVELS[-1])
-    channels = np.broadcast_to(_windowed(values, window), (*values.shape[:2], 3))
-    upright = Image.fromarray(np.ascontiguousarray(channels))
+    pixels = _windowed(values, window)
+    if is_inverted:
+        pixels = 255 - pixels
+    pixels = np.broadcast_to(pixels, (*values.shape[:2], 3))
+    upright = Image.fromarray(np.ascontiguousarray(pixels))
     if opacity is not None:
         upright.putalpha(Image.fromarray(opacity.astype(np.uint8)))
         upright = _on_white(upright)
