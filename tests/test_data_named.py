@@ -250,3 +250,24 @@ def test_row_e_a_reader_that_gives_nothing_is_said(tmp_path, name, said):
     (tmp_path / "mine.py").write_text(READER)
     with pytest.raises(TenfoldError, match=said):
         load(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{'train': X}", "returned ndarray as 'train', where a pair"),
+        ("{'train': (X,)}", "returned tuple as 'train', where a pair"),
+        ("{'train': (X, Y), 'test': (X, Y, Y)}", "returned tuple as 'test', where a pair"),
+        ("{'train': ([[1, 2], [3]], Y)}", "holds no arrays"),
+        ("{'train': (X, Y), 'class_names': 2}", "2 as 'class_names', where a list of names"),
+        ("{'train': (X, Y), 'class_names': 'ab'}", "'ab' as 'class_names', where a list of names"),
+    ],
+)
+def test_row_e_a_reader_that_gives_something_else_is_said(tmp_path, given, said):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "X, Y = np.zeros((2, 4, 4), np.uint8), [0, 1]\n"
+        f"def load():\n    return {given}\n"
+    )
+    with pytest.raises(TenfoldError, match=f"mine.py:load .*{said}"):
+        load("mine.py:load")

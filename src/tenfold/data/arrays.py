@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.images import Dataset, Images, Settings, numbered_ids
 from tenfold.data.tables import as_text, names_declared, number_labels, require_classes
-from tenfold.errors import TenfoldError, counted
+from tenfold.errors import TenfoldError, counted, first_line
 from tenfold.files import DAMAGED
 from tenfold.progress import Progress
 
@@ -107,7 +107,10 @@ def from_arrays(
     """
     keys = keys or {split: (f"{split} images", f"{split} labels") for split in parts}
     more = more or {}
-    arrays = {split: tuple(map(np.atleast_1d, part)) for split, part in parts.items()}
+    try:
+        arrays = {split: tuple(map(np.atleast_1d, part)) for split, part in parts.items()}
+    except ValueError as error:  # Of lists of unequal lengths.
+        raise TenfoldError(f"{place} holds no arrays ({first_line(error)}); make some.") from error
     arrays = {split: part for split, part in arrays.items() if any(map(len, part))}
     names, numbered, notes = number_labels(
         {split: own.tolist() for split, (_, own) in arrays.items()},
