@@ -281,4 +281,7 @@ def test_a_window_of_the_command_line_is_that_of_a_recipe(tmp_path):
     expected = load(tmp_path / "data", window=(-1000, 400)).train
     np.testing.assert_array_equal(load(tmp_path / "out.npz").train.pixels, expected.pixels)
     said = commands.refuse(["data", "eda", "data", "--window", "400", "400"], tmp_path)
-    assert "--window 400 400 must be two rising numbers" in said
+    assert "window 400 400 must be two rising numbers" in said
+    for window in ((400, 400), (5, 1), (1,), (0, float("nan")), (0, float("inf"))):
+        with pytest.raises(TenfoldError, match="must be two rising numbers such as 0 4095"):
+            load(tmp_path / "data", window=window)

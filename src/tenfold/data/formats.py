@@ -52,8 +52,6 @@ def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
     Raises TenfoldError where nothing is there, nothing is recognised, or what is there is damaged.
     """
     place, settings = with_name(Path(path).expanduser()), Settings(**options)
-    if settings.image_size < 0:
-        raise TenfoldError(f"The image size is {settings.image_size}; make it 0 pixels or more.")
     try:
         kind = detect(place)
         if kind in TABLES:
