@@ -77,11 +77,7 @@ def data_eda(
     from tenfold.files import write_json
     from tenfold.reporting.eda import write_exploration_page
 
-    loaded, numbers, page = (
-        _load(output, dataset, reading),
-        out / "eda.json",
-        out / "eda.html",
-    )
+    loaded, numbers, page = _load(output, dataset, reading), out / "eda.json", out / "eda.html"
     with output.progress() as progress:
         if strict:
             check_leaks(loaded.splits(), strict=True)

@@ -129,9 +129,7 @@ def relabel(data: Path, corrections: Path, out: Path) -> Relabelled:
         _write_npz(plan, out, record)
     else:
         with new_folder(out) as folder:
-            {"images": _write_images, "csv": _write_csv, "parquet": _write_parquet}[kind](
-                plan, folder
-            )
+            _WRITERS[kind](plan, folder)
             write_json(folder / RELABELLED, record)
     path = out / data.name if kind == "csv" and data.is_file() else out
     return Relabelled(path, corrected, dropped, note)
@@ -148,10 +146,8 @@ def _planned(kind: str, data: Path) -> _Plan:
     else:
         table = TABLES[kind](data)
         rows, (names, labels, _) = number_table(table)
-        ids, is_declared = (
-            {s: ids_of(s, own).tolist() for s, own in rows.items()},
-            bool(table.declared),
-        )
+        ids = {split: ids_of(split, own).tolist() for split, own in rows.items()}
+        is_declared = bool(table.declared)
     classes = {
         split: dict(zip(own, (names[label] for label in labels[split]), strict=True))
         for split, own in distinct_ids(ids, data).items()
