@@ -271,3 +271,26 @@ def test_row_e_a_reader_that_gives_something_else_is_said(tmp_path, given, said)
     )
     with pytest.raises(TenfoldError, match=f"mine.py:load .*{said}"):
         load("mine.py:load")
+
+
+@pytest.mark.parametrize("kind", ["a Dataset", "arrays"])
+def test_a_reader_of_ones_own_is_looked_at_as_files_are(tmp_path, kind):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\nfrom tenfold.data import Dataset, Images\n"
+        "X, Y, NAMES = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 0, 1]), ('a', 'b', 'c')\n"
+        "def load(kind='a Dataset', twice=False):\n"
+        "    if kind == 'arrays':\n"
+        "        return {'train': (X, Y), 'test': (X, 2 * Y), 'class_names': NAMES}\n"
+        "    ids = np.array(list('1111' if twice else '1234'))\n"
+        "    train, test = (Images(X, each, NAMES, ids) for each in (Y, 2 * Y))\n"
+        "    return Dataset('mine', train, None, test, 'me')\n"
+        "def arrays(): return load('arrays')\n"
+        "def twice(): return load(twice=True)\n"
+    )
+    dataset = load("mine.py:arrays" if kind == "arrays" else "mine.py:load")
+    assert dataset.train.ids.tolist() == [f"train/{number}" for number in range(1, 5)]
+    assert dataset.test.ids.tolist() == [f"test/{number}" for number in range(1, 5)]
+    assert dataset.notes[0].startswith("The train split has no images of: c.")
+    assert dataset.notes[1] == "The test split has no images of: b."
+    with pytest.raises(TenfoldError, match="4 images of the train split have the id '1'"):
+        load("mine.py:twice")

@@ -22,7 +22,7 @@ from tenfold.data.folders import (
     image_folder_table,
     with_name,
 )
-from tenfold.data.images import Dataset, Settings, class_gaps, with_distinct_ids
+from tenfold.data.images import Dataset, Settings, checked
 from tenfold.data.parquet import parquet_table
 from tenfold.data.tables import Table, decode_table
 from tenfold.errors import TenfoldError
@@ -62,8 +62,7 @@ def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
         record = (place if place.is_dir() else place.parent) / RELABELLED
         before = read_json(record) if record.is_file() else None
         said = [str(before["note"])] if isinstance(before, dict) and "note" in before else []
-        notes = (*said, *dataset.notes, *class_gaps(dataset.splits()).values())
-        return with_distinct_ids(replace(dataset, notes=notes), place)
+        return checked(replace(dataset, notes=(*said, *dataset.notes)), place)
     except OSError as error:
         where = error.filename or place
         raise TenfoldError(

@@ -178,10 +178,12 @@ def numbered_ids(split: str, num_images: int) -> NDArray[np.str_]:
     return np.array([f"{split}/{number}" for number in range(1, num_images + 1)], dtype=np.str_)
 
 
-def with_distinct_ids(dataset: Dataset, place: Path) -> Dataset:
-    """The data set with ids as `distinct_ids` has them."""
+def checked(dataset: Dataset, place: Path) -> Dataset:
+    """The data set as it was read, with ids as `distinct_ids` has them and `class_gaps` in its
+    notes. Raises TenfoldError as the former."""
     splits = dataset.splits()
     ids = distinct_ids({split: images.ids.tolist() for split, images in splits.items()}, place)
+    dataset = replace(dataset, notes=(*dataset.notes, *class_gaps(splits).values()))
     return dataset.with_splits(
         {split: replace(images, ids=np.array(ids[split])) for split, images in splits.items()}
     )
