@@ -223,8 +223,8 @@ def test_time_limit_ends_training_early_and_whole(folder):
     assert "test" in result["splits"]
 
 
-def test_a_known_data_set_is_checked_again(tmp_path):
-    assert "checked again" in succeed(["data", "info", "digits"], tmp_path)
+def test_digits_are_not_said_to_be_in_the_cache(tmp_path):
+    assert "cache" not in succeed(["data", "info", "digits"], tmp_path)
 
 
 def test_recipes_and_models_have_lines_for_machines(tmp_path):

@@ -55,7 +55,7 @@ WRONG = [
     (["predict", RUN, "labels.csv"], "labels.csv is a table of labels"),
     (["export", "runs/tiny/2"], "no run folder runs/tiny/2"),
     (["export", RUN, "--out", "runs"], "runs is a folder"),
-    (["export", RUN, "--bundle", "runs"], "runs is not empty"),
+    (["export", RUN, "--bundle", "runs"], "runs exists already"),
     (["heads", "transfer-lite0", "--data", "nowhere"], "nowhere is neither a path"),
     (["tune", "cnn", "--data", "nowhere"], "nowhere is neither a path"),
     (["study", "cnn", "--data", "nowhere"], "nowhere is neither a path"),

@@ -258,6 +258,21 @@ def test_sets_stand_in_a_column_in_parts_and_in_json(folder):
     assert [e["set"] for e in found] == held
 
 
+def test_what_is_asked_for_has_its_column_whatever_is_found(folder):
+    known = result(folder)
+    for each in known["calibration"]["thresholds"]:
+        each["confidence"] = 0.0
+    (folder / RUN / "result.json").write_text(json.dumps(known))
+    (folder / "broken.png").write_bytes(b"nonsense")
+    for place in ("exported/test/1.png", "broken.png"):  # A sure prediction, and none.
+        asked = [*PREDICT, place, "--accuracy", "95", "--sets", "95"]
+        commands.run([*asked, "--csv", "all.csv"], folder=folder).wait()
+        found, name = table(folder / "all.csv"), f"parts of {Path(place).stem}"
+        assert found[0] == ["id", "label", "probability", "unsure", "set", "error"]
+        succeed([*asked, "--out", name], folder)
+        assert table(folder / name / "part-00000.csv") == found
+
+
 def test_a_terminal_shows_a_short_table(folder):
     arguments = [*PREDICT, "exported/test", "--top", "9"]
     wide = {"COLUMNS": "140"}

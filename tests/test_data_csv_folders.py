@@ -50,6 +50,19 @@ def test_kaggles_layout(tmp_path):
     assert dataset.notes == ("Left out: 1 image that no CSV file labels.",)
 
 
+@pytest.mark.parametrize("place", [".", "labels.csv", "inside/..", "../birds"])
+def test_a_folder_is_the_same_however_it_is_named(place, tmp_path, monkeypatch):
+    (tmp_path / "birds" / "inside").mkdir(parents=True)
+    for number in range(1, 5):
+        save(tmp_path / "birds" / f"{number}.png", number)
+    lines = [f"birds/{number}.png,{label}\n" for number, label in enumerate(LABELS, start=1)]
+    (tmp_path / "birds" / "labels.csv").write_text("filename,label\n" + "".join(lines))
+    monkeypatch.chdir(tmp_path / "birds")
+    dataset = read(place)
+    assert_labels(dataset.train)
+    assert dataset.name == ("labels.csv" if place == "labels.csv" else "birds")
+
+
 @pytest.mark.parametrize("validation", ["val", "valid", "validation"])
 def test_three_splits_and_every_spelling(tmp_path, validation):
     for split in ("train", validation, "test"):

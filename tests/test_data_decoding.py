@@ -200,11 +200,14 @@ def test_files_that_use_few_of_sixteen_bits_are_as_bright_as_those_that_use_all(
     assert decode_image(encoded(Image.fromarray(noise(8, 8)))).peak == 0
 
 
-def deep_png(values):
-    """Sixteen bits of each colour, which Pillow reads and does not write."""
-    height, width, _ = values.shape
+def deep_png(values, *, clear=()):
+    """Sixteen bits of each channel, which Pillow reads and does not write. clear: the value of
+    each that is transparent."""
+    height, width, channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    kind = (0, 4, 2, 6)[channels - 1]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
+    header += chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) if clear else b""
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
@@ -251,6 +254,56 @@ def test_colours_of_sixteen_bits_that_use_few_are_as_bright_too(kind, level, tmp
         found = decode_image(source, window=(0, level)).pixels
         np.testing.assert_array_equal(found, eight)
     assert decode_image(content, image_size=8, window=(0, level)).pixels.max() > 128
+
+
+@pytest.mark.parametrize("is_stated", [True, False], ids=["one value is clear", "a channel"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_row_38_transparent_images_of_sixteen_bits_are_on_white_and_have_a_window(
+    channels, is_stated, tmp_path
+):
+    values = np.full((9, 14, channels), 4095, dtype=np.uint16)
+    values[:, :7] = np.arange(2000, 2000 + channels)
+    values[0, :7] += 1  # Nearly that value, with the same upper byte.
+    is_clear = (values == values[1, 0]).all(axis=2)
+    opacity = np.where(is_clear, 0, 65535)[..., None].astype(np.uint16)
+    clear = values[1, 0].tolist()
+    content = deep_png(values, clear=clear)
+    if not is_stated:
+        content = deep_png(np.concatenate([values, opacity], axis=2))
+    expected = np.floor(values / 4095 * 255 + 0.5).astype(int)
+    expected = np.where(is_clear[..., None], 255, np.broadcast_to(expected, (9, 14, 3)))
+    (tmp_path / "file").write_bytes(content)
+    for source in (content, tmp_path / "file"):
+        found = decode_image(source, window=(0, 4095))
+        np.testing.assert_array_equal(found.pixels, expected)
+        assert white_level_for(found.peak) == 4095
+    whole = decode_image(content)
+    assert white_level_for(whole.peak) == 4095
+    assert (whole.pixels[1:, :7] == 255).all()
+    assert whole.pixels[0, :7].max() < 10
+    assert whole.pixels[:, 7:].max() <= 16
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_file_may_have_white_as_its_lowest_value(kind):
+    values = np.arange(256, dtype=kind).reshape(16, 16) * (257 if kind == np.uint16 else 1)
+    content = encoded(Image.fromarray(values), "TIFF")
+    photometric, white_is_0 = (struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (1, 0))
+    assert content.count(photometric) == 1
+    found = decode_image(content.replace(photometric, white_is_0)).pixels[..., 0]
+    np.testing.assert_array_equal(found, 255 - np.arange(256).reshape(16, 16))
+
+
+def test_a_bmp_of_five_and_six_bits_a_colour_has_eight():
+    header = struct.pack("<2sIHHI", b"BM", 66 + 8, 0, 0, 66)
+    header += struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 8, 0, 0, 0, 0)
+    content = (
+        header + struct.pack("<3I", 0xF800, 0x7E0, 0x1F) + struct.pack("<4H", 0xF800, 31, 0, 0)
+    )
+    for window in ((), (0, 4095)):
+        found = decode_image(content, window=window)
+        assert found.pixels.tolist() == [[[255, 0, 0], [0, 0, 255]]]
+        assert found.peak == 0
 
 
 def test_the_level_is_the_least_that_holds_all_values():

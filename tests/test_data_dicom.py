@@ -1,5 +1,6 @@
 """DICOM files that pydicom itself writes, windows, and patients on one side of a split."""
 
+import io
 import subprocess
 import sys
 
@@ -86,6 +87,18 @@ def test_its_window_counts_in_rescaled_units_and_a_wanted_one_before_it(tmp_path
         tmp_path / "s.dcm", (GREY.astype(np.int16) - 2048), WindowCenter=0.5, WindowWidth=1
     )
     assert set(grey(signed).ravel()) == {0, 255}  # A window of one value is a threshold.
+
+
+def test_a_negative_slope_makes_the_least_stored_value_the_brightest(tmp_path):
+    fields = {"RescaleSlope": -1, "RescaleIntercept": 4095}
+    found = grey(write(tmp_path / "a.dcm", **fields))
+    np.testing.assert_array_equal(found, np.floor((4095 - GREY) / 4095 * 255 + 0.5))
+    fields |= {"WindowCenter": 2048, "WindowWidth": 401}
+    own = ((4095 - GREY.astype(float) - 2047.5) / 400 + 0.5).clip(0, 1)
+    np.testing.assert_allclose(grey(write(tmp_path / "b.dcm", **fields)), own * 255, atol=0.51)
+    flat = write(tmp_path / "c.dcm", RescaleSlope=0, RescaleIntercept=7)
+    with pytest.raises(BrokenImageError, match="a slope by which all its values are 7"):
+        decode_image(flat)
 
 
 def test_a_table_of_interest_is_followed(tmp_path):
@@ -188,6 +201,25 @@ def test_tables_say_who_belongs_together_too(tmp_path):
     assert numbers == [n for n in range(40) if n // 4 in {each // 4 for each in numbers}]
 
 
+@pytest.mark.parametrize("column", ["patient_id", "PatientID", "Patient ID", "Group"])
+def test_every_table_knows_who_belongs_together_however_the_column_is_spelt(column, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    Image.fromarray(GREY).save(file, "PNG")
+    content, labels, groups = file.getvalue(), ["cat", "dog"] * 2, ["1", "1 ", "2", "2"]
+    names = [f"{number}.png" for number in range(4)]
+    for name in names:
+        (tmp_path / name).write_bytes(content)
+    rows = [",".join(row) + "\n" for row in zip(names, labels, groups, strict=True)]
+    (tmp_path / "labels.csv").write_text(f"filename,label,{column}\n{''.join(rows)}")
+    table = pa.table({"image": [content] * 4, "label": labels, column: groups})
+    pq.write_table(table, tmp_path / "table.parquet")
+    for place in (tmp_path / "labels.csv", tmp_path / "table.parquet"):
+        assert load(place).train.groups.tolist() == ["1", "1", "2", "2"]
+
+
 @pytest.mark.parametrize("kind", ["folder", "parquet", "npz"])
 def test_what_is_exported_keeps_who_belongs_together(kind, tmp_path):
     dataset = load(clinic(tmp_path / "data", patients=4))
@@ -249,4 +281,7 @@ def test_a_window_of_the_command_line_is_that_of_a_recipe(tmp_path):
     expected = load(tmp_path / "data", window=(-1000, 400)).train
     np.testing.assert_array_equal(load(tmp_path / "out.npz").train.pixels, expected.pixels)
     said = commands.refuse(["data", "eda", "data", "--window", "400", "400"], tmp_path)
-    assert "--window 400 400 must be two rising numbers" in said
+    assert "window 400 400 must be two rising numbers" in said
+    for window in ((400, 400), (5, 1), (1,), (0, float("nan")), (0, float("inf"))):
+        with pytest.raises(TenfoldError, match="must be two rising numbers such as 0 4095"):
+            load(tmp_path / "data", window=window)

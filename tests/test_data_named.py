@@ -250,3 +250,47 @@ def test_row_e_a_reader_that_gives_nothing_is_said(tmp_path, name, said):
     (tmp_path / "mine.py").write_text(READER)
     with pytest.raises(TenfoldError, match=said):
         load(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{'train': X}", "returned ndarray as 'train', where a pair"),
+        ("{'train': (X,)}", "returned tuple as 'train', where a pair"),
+        ("{'train': (X, Y), 'test': (X, Y, Y)}", "returned tuple as 'test', where a pair"),
+        ("{'train': ([[1, 2], [3]], Y)}", "holds no arrays"),
+        ("{'train': (X, Y), 'class_names': 2}", "2 as 'class_names', where a list of names"),
+        ("{'train': (X, Y), 'class_names': 'ab'}", "'ab' as 'class_names', where a list of names"),
+    ],
+)
+def test_row_e_a_reader_that_gives_something_else_is_said(tmp_path, given, said):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "X, Y = np.zeros((2, 4, 4), np.uint8), [0, 1]\n"
+        f"def load():\n    return {given}\n"
+    )
+    with pytest.raises(TenfoldError, match=f"mine.py:load .*{said}"):
+        load("mine.py:load")
+
+
+@pytest.mark.parametrize("kind", ["a Dataset", "arrays"])
+def test_a_reader_of_ones_own_is_looked_at_as_files_are(tmp_path, kind):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\nfrom tenfold.data import Dataset, Images\n"
+        "X, Y, NAMES = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 0, 1]), ('a', 'b', 'c')\n"
+        "def load(kind='a Dataset', twice=False):\n"
+        "    if kind == 'arrays':\n"
+        "        return {'train': (X, Y), 'test': (X, 2 * Y), 'class_names': NAMES}\n"
+        "    ids = np.array(list('1111' if twice else '1234'))\n"
+        "    train, test = (Images(X, each, NAMES, ids) for each in (Y, 2 * Y))\n"
+        "    return Dataset('mine', train, None, test, 'me')\n"
+        "def arrays(): return load('arrays')\n"
+        "def twice(): return load(twice=True)\n"
+    )
+    dataset = load("mine.py:arrays" if kind == "arrays" else "mine.py:load")
+    assert dataset.train.ids.tolist() == [f"train/{number}" for number in range(1, 5)]
+    assert dataset.test.ids.tolist() == [f"test/{number}" for number in range(1, 5)]
+    assert dataset.notes[0].startswith("The train split has no images of: c.")
+    assert dataset.notes[1] == "The test split has no images of: b."
+    with pytest.raises(TenfoldError, match="4 images of the train split have the id '1'"):
+        load("mine.py:twice")

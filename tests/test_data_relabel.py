@@ -173,8 +173,9 @@ def test_other_places_are_refused(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TenfoldError, match="There is no file of corrections"):
         relabel(place, tmp_path / "c.csv", tmp_path / "new")
     corrections = write_corrections(tmp_path / "c.csv", [("train/cat/1.png", "", "drop")])
-    with pytest.raises(TenfoldError, match="lies in"):
-        relabel(place, corrections, place / "new")
+    for same in (place, place / "train" / ".."):
+        with pytest.raises(TenfoldError, match="lies in"):
+            relabel(same, corrections, place / "new")
     every = [(name, "", "drop") for name in load(place).test.ids.tolist()]
     write_corrections(corrections, every)
     with pytest.raises(TenfoldError, match="Every image of the test split"):

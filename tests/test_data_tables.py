@@ -293,6 +293,20 @@ def test_f8_a_test_split_of_an_npz_file_without_labels(tmp_path):
     assert "no labels" in dataset.notes[0]
 
 
+def test_a_split_of_an_npz_file_without_images_is_none_and_one_without_labels_is_said(tmp_path):
+    images, labels = np.zeros((6, 8, 8, 3), np.uint8), np.arange(6) % 2
+    arrays = {"x_train": images, "y_train": labels}
+    np.savez(tmp_path / "a.npz", **arrays, x_test=images[:0], y_test=labels[:0])
+    assert list(read(tmp_path / "a.npz").splits()) == ["train"]
+    assert read(tmp_path / "a.npz").notes == ()
+    np.savez(tmp_path / "b.npz", **arrays, x_test=images)
+    [note] = read(tmp_path / "b.npz").notes
+    assert note == f"The test split of {tmp_path / 'b.npz'} has no labels and was left out."
+    np.savez(tmp_path / "c.npz", **arrays, x_test=images, y_test=labels[:0])
+    with pytest.raises(TenfoldError, match=r"6 images and labels of shape \(0,\)"):
+        read(tmp_path / "c.npz")
+
+
 def test_f8_numbers_in_one_split_and_the_same_as_text_in_the_other(tmp_path):
     for split, labels in (("train", [1, 2, 3]), ("test", ["3", "1 ", "2"])):
         images = make_split(split, 3, seed=5)

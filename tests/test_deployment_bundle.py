@@ -171,6 +171,6 @@ def test_its_requirements_are_what_reads_the_model(bundle):
 def test_a_folder_with_something_in_it_is_left_alone(bundle, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/mine.txt").write_text("mine")
-    with pytest.raises(TenfoldError, match="is not empty"):
+    with pytest.raises(TenfoldError, match="exists already"):
         bundle("mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["mine.txt"]

@@ -25,6 +25,7 @@ from tenfold.deployment import application
 from tenfold.deployment.options import Limits, ServerOptions
 from tenfold.deployment.predictor import Predictor
 from tenfold.deployment.server import Guards, read_key
+from tenfold.errors import TenfoldError
 
 KEY = "correct horse battery staple"
 LOCAL = b"Host: localhost\r\n"
@@ -667,3 +668,10 @@ def test_what_can_not_be_served_is_said(server, model, folder, arguments, said):
 def test_a_key_is_that_of_its_file_whatever_wrote_it(tmp_path, content):
     (tmp_path / "key").write_bytes(content.replace("KEY", KEY).encode())
     assert read_key(ServerOptions(key_file=tmp_path / "key")) == KEY
+
+
+@pytest.mark.parametrize("content", [f"{KEY}é", f"{KEY}\n{KEY}", f"{KEY}\t{KEY}"])
+def test_a_key_that_no_header_can_hold_is_refused(tmp_path, content):
+    (tmp_path / "key").write_text(content, encoding="utf-8")
+    with pytest.raises(TenfoldError, match="one line of ASCII letters"):
+        read_key(ServerOptions(key_file=tmp_path / "key"))

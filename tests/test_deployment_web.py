@@ -136,7 +136,10 @@ def test_large_photographs_get_the_predictors_class(page, web):
 @in_browser
 def test_windows_and_operating_points_are_the_models(browser, web, tmp_path):
     shutil.copytree(web, tmp_path / "page")
-    contents = [deep_png(seed, 1 + 2 * (seed % 2), 16 + 20 * (seed % 3)) for seed in range(24)]
+    contents = [deep_png(seed, 1 + seed % 4, 16 + 20 * (seed % 3)) for seed in range(24)]
+    contents += [
+        deep_png(seed, channels, 16, is_clear=True) for seed, channels in ((24, 1), (25, 3))
+    ]
     contents += [served.encoded(served.noise(seed)) for seed in range(6)]
     predictor = Predictor(web / "model.onnx", threads=1)
     predictor.window = (1000, 3000)
@@ -251,11 +254,15 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return content.getvalue()
 
 
-def deep_png(seed: int, channels: int, side: int) -> bytes:
-    """A PNG of sixteen bits, grey or in colour, whose lines have all five filters."""
+def deep_png(seed: int, channels: int, side: int, *, is_clear: bool = False) -> bytes:
+    """A PNG of sixteen bits, grey or in colour, whose lines have all five filters. 2 and 4 channels
+    have opacity; is_clear: of others one value is transparent."""
     generator = np.random.default_rng(seed)
     tint = generator.integers(0, 2000, channels)
     values = (generator.integers(500, 2500, (side, side, channels)) + tint).astype(">u2")
+    values[: side // 2] = values[0, 0] if is_clear else values[: side // 2]
+    if channels % 2 == 0:
+        values[..., -1] = generator.integers(0, 65536, (side, side))
     lines = values.reshape(side, -1).view(np.uint8).astype(int)
     step, packed = 2 * channels, b""
     for y, line in enumerate(lines):
@@ -265,8 +272,9 @@ def deep_png(seed: int, channels: int, side: int) -> bytes:
         nearest = np.choose(np.argmin(apart, axis=0), (left, above, corner))
         predicted = (0 * line, left, above, (left + above) // 2, nearest)[y % 5]
         packed += bytes([y % 5]) + ((line - predicted) % 256).astype(np.uint8).tobytes()
-    header = struct.pack(">IIBBBBB", side, side, 16, channels - 1, 0, 0, 0)
-    parts = {b"IHDR": header, b"IDAT": zlib.compress(packed), b"IEND": b""}
+    header = struct.pack(">IIBBBBB", side, side, 16, (0, 4, 2, 6)[channels - 1], 0, 0, 0)
+    clear = {b"tRNS": values[0, 0].tobytes()} if is_clear else {}
+    parts = {b"IHDR": header, **clear, b"IDAT": zlib.compress(packed), b"IEND": b""}
     chunks = [
         struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
         for kind, part in parts.items()

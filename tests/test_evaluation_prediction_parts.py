@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -148,6 +149,23 @@ def test_tar_shards_are_read_from_front_to_back(folder, name, mode):
         predicted(["shards"])
 
 
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz"])
+def test_a_shard_of_which_a_byte_was_altered_is_refused(folder, name):
+    content = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(content, "BMP")  # It has no sum itself.
+    member = tarfile.TarInfo("a.bmp")
+    member.size = len(content.getvalue())
+    with tarfile.open(name, "w:gz", compresslevel=0) as archive:
+        archive.addfile(member, io.BytesIO(content.getvalue()))
+    whole = (folder / name).read_bytes()
+    assert list(predicted([name])) == [f"{name}/a.bmp"]
+    altered = whole.replace(bytes(20 * [7]), bytes(20 * [200]))
+    for damaged in (altered, whole[:-4]):
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(TenfoldError, match="can't be read as a tar archive"):
+            predicted([name])
+
+
 def test_addresses_are_read_as_paths_are(folder):
     import fsspec
 
@@ -223,6 +241,22 @@ def test_processes_share_the_parts(folder):
     assert not first.is_complete
     assert into(folder / "out", model=models[1], share=(2, 2)).is_complete
     assert [model.num_seen for model in models] == [14, 10]
+
+
+def test_a_manifest_that_another_process_writes_meanwhile_is_taken(folder, monkeypatch):
+    read_text = Path.read_text
+
+    def too_early(path, **options):
+        try:
+            return read_text(path, **options)
+        except FileNotFoundError:
+            monkeypatch.setattr(Path, "read_text", read_text)
+            into(folder / "out", share=(1, 2))
+            raise
+
+    monkeypatch.setattr(Path, "read_text", too_early)
+    assert into(folder / "out", share=(2, 2)).is_complete
+    assert len(rows_in(folder / "out")) == 25
 
 
 def test_parquet_has_the_same_as_csv(folder):

@@ -54,11 +54,12 @@ def data_get(
 
 def data_info(output: Output, dataset: cli.DatasetArgument, *, reading: Reading) -> None:
     """Describe a data set: splits, classes, image sizes, where it came from, checksums."""
-    from tenfold.data import sources
+    from tenfold.data.sources import verify_cached
+    from tenfold.data.sources.origins import FETCHABLE
 
     show_dataset(output, _load(output, dataset, reading))
-    if dataset in sources.NAMES:
-        sources.verify_cached(dataset)
+    if dataset in FETCHABLE:
+        verify_cached(dataset)
         output.say("Every byte of the copy in the cache was checked again just now.")
 
 
@@ -76,11 +77,7 @@ def data_eda(
     from tenfold.files import write_json
     from tenfold.reporting.eda import write_exploration_page
 
-    loaded, numbers, page = (
-        _load(output, dataset, reading),
-        out / "eda.json",
-        out / "eda.html",
-    )
+    loaded, numbers, page = _load(output, dataset, reading), out / "eda.json", out / "eda.html"
     with output.progress() as progress:
         if strict:
             check_leaks(loaded.splits(), strict=True)

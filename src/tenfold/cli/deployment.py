@@ -32,12 +32,13 @@ def export(
     threads: cli.ThreadsOption = None,
 ) -> None:
     """Write a run as one ONNX file, if it says the same as the run on real images."""
-    from tenfold.deployment.bundle import find_runtime, require_new, write_bundle, write_web
+    from tenfold.data.writing import require_new
+    from tenfold.deployment.bundle import find_runtime, write_bundle, write_web
 
     if runtime is not None and web is None:
         raise TenfoldError("--runtime is for --web; name the folder of the page, too.")
     for place in filter(None, (bundle, web)):
-        require_new(place)
+        require_new(place.absolute())
 
     from tenfold.deployment.export import export_run
     from tenfold.reporting.page import card_text

@@ -166,13 +166,6 @@ def require_data(name_or_path: str | None) -> None:
     raise unknown_name(name_or_path, NAMES)
 
 
-def require_window(window: tuple[float, float] | None) -> None:
-    """Raise TenfoldError for what is no range of values, as `data.window` of a recipe does."""
-    if window is not None and not -math.inf < window[0] < window[1] < math.inf:
-        low, high = window
-        raise TenfoldError(f"--window {low:g} {high:g} must be two rising numbers such as 0 4095.")
-
-
 def _skip_cache(value: bool) -> None:
     if value:
         os.environ["TENFOLD_NO_CACHE"] = "1"  # For the processes that it starts, too.
@@ -253,7 +246,6 @@ WindowOption = Annotated[
     tuple[float, float] | None,
     "The values that become black and white in files of more than eight bits; found if not given.",
     "LOW HIGH",
-    require_window,
 ]
 SizeOption = Annotated[int, "Side in pixels to bring images to; 0 chooses.", NOT_NEGATIVE]
 StrictOption = Annotated[bool, "Fail if an image is in two splits."]

@@ -222,7 +222,7 @@ def _predict_images(output: Output, run: Path, places: list[str], task: Task) ->
         if prediction.error is not None:
             logger.warning("%s can't be read as an image: %s", prediction.path, prediction.error)
     shown = sound if task.skip_broken else predictions
-    columns, rows = _table(shown, loaded.model, top=top)
+    columns, rows = _table(shown, loaded.model, task, top=top)
     if csv is not None:
         write_text(csv, table_text(columns, rows))
         _announce_file(output, len(sound), csv, csv=str(csv), num_broken=num_broken)
@@ -239,15 +239,15 @@ def _predict_images(output: Output, run: Path, places: list[str], task: Task) ->
 
 
 def _table(
-    predictions: "list[ImagePrediction]", model: "Model", *, top: int
+    predictions: "list[ImagePrediction]", model: "Model", task: Task, *, top: int
 ) -> tuple[list[str], list[list[str]]]:
     from tenfold.evaluation.image_predictions import table_of
 
     return table_of(
         predictions,
         top=top,
-        has_unsure=any(prediction.is_unsure for prediction in predictions),
-        has_sets=any(prediction.conformal_set for prediction in predictions),
+        has_unsure=task.accuracy is not None,
+        has_sets=task.sets is not None,
         has_points=bool(model.operating_points),
     )
 
@@ -273,7 +273,7 @@ def _watch(output: Output, run: Path, folder: Path, task: Task) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         for prediction in watch_folder(loaded.model, folder, top=top, **loaded.options()):
             _record(output, prediction, top=top)
-            columns, [row] = _table([prediction], loaded.model, top=top)
+            columns, [row] = _table([prediction], loaded.model, task, top=top)
             cells = zip(columns[1:], row[1:], strict=True)
             output.say(f"{row[0]}: {', '.join(f'{name} {cell}' for name, cell in cells if cell)}")
 

@@ -31,14 +31,14 @@ def load(
     the notes, where an error is the rule. window: the values that become black and white in files
     of more than eight bits; empty takes 0 and the least of 255, 1,023, 4,095, 16,383 and 65,535
     that holds all of them, and of DICOM files each one's own. The result has checksums of its
-    arrays. Raises TenfoldError where neither a data set of that name nor a path is there, and
-    whatever `sources.get` and `formats.read` raise.
+    arrays, and no two images of one id. Raises TenfoldError where neither a data set of that name
+    nor a path is there, and whatever `sources.get` and `formats.read` raise.
 
     >>> load("digits").train.pixels.shape[1:]
     (32, 32, 3)
     """
     from tenfold.data import sources
-    from tenfold.data.images import with_checksums
+    from tenfold.data.images import checked, with_checksums
     from tenfold.data.sources.named import find
 
     name = os.fspath(name_or_path)
@@ -48,6 +48,7 @@ def load(
         found = sources.get(name, progress=progress)
     elif sources.is_known(name):
         found = find(name)
+        found = checked(found, Path(name)) if isinstance(found, Dataset) else found
     if isinstance(found, Path):
         from tenfold.data import formats
 

@@ -8,6 +8,7 @@ number that occurs among the labels is a class.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from tenfold.data.images import Dataset, Images, Settings, numbered_ids
 from tenfold.data.tables import as_text, names_declared, number_labels, require_classes
-from tenfold.errors import TenfoldError, counted
+from tenfold.errors import TenfoldError, counted, first_line
 from tenfold.files import DAMAGED
 from tenfold.progress import Progress
 
@@ -39,7 +40,12 @@ def read_npz(path: Path, settings: Settings) -> Dataset:
             "(or x_train and y_train, or images and labels) were expected."
         )
     names = arrays.get("class_names")
-    return from_arrays(
+    alone = [
+        f"The {split} split of {path} has no labels and was left out."
+        for split, words in _WORDS.items()
+        if split not in keys and any({f"{w}_images", f"x_{w}"} & set(arrays) for w in words)
+    ]
+    dataset = from_arrays(
         {split: (arrays[images], arrays[labels]) for split, (images, labels) in keys.items()},
         class_names=None if names is None else names.ravel().tolist(),
         name=path.stem,
@@ -48,6 +54,7 @@ def read_npz(path: Path, settings: Settings) -> Dataset:
         keys=keys,
         more=arrays,
     )
+    return replace(dataset, notes=(*dataset.notes, *alone))
 
 
 def open_npz(path: Path, *, progress: Progress | None = None) -> dict[str, NDArray[Any]]:
@@ -95,20 +102,25 @@ def from_arrays(
     given, otherwise whole numbers or names.
 
     place, keys: what messages call where they are and what they are. more: `train_ids`,
-    `train_groups` and so on. Raises TenfoldError where they don't fit together, and where
-    a label has no class name.
+    `train_groups` and so on. A split of no images and no labels is none. Raises TenfoldError where
+    they don't fit together, and where a label has no class name.
     """
     keys = keys or {split: (f"{split} images", f"{split} labels") for split in parts}
     more = more or {}
+    try:
+        arrays = {split: tuple(map(np.atleast_1d, part)) for split, part in parts.items()}
+    except ValueError as error:  # Of lists of unequal lengths.
+        raise TenfoldError(f"{place} holds no arrays ({first_line(error)}); make some.") from error
+    arrays = {split: part for split, part in arrays.items() if any(map(len, part))}
     names, numbered, notes = number_labels(
-        {split: np.atleast_1d(own).tolist() for split, (_, own) in parts.items()},
+        {split: own.tolist() for split, (_, own) in arrays.items()},
         declared=None if class_names is None else names_declared(class_names, place),
         place=place,
         where=lambda split, position: f"{place}: {keys[split][1]}[{position}]",
     )
     splits = {}
     for split, labels in numbered.items():
-        pixels = _pixels(np.asarray(parts[split][0]), f"{place}: {keys[split][0]}")
+        pixels = _pixels(arrays[split][0], f"{place}: {keys[split][0]}")
         num, kinds = len(pixels), ("ids", "groups", "original_sizes")
         own: dict[str, Any] = {"labels": labels, "ids": numbered_ids(split, num)}
         own |= {kind: more[f"{split}_{kind}"] for kind in kinds if f"{split}_{kind}" in more}

@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tenfold.data.folders import ImageFile, folder_within, image_files
-from tenfold.data.tables import GROUP_COLUMNS, Row, Table, printable, split_named
+from tenfold.data.folders import ImageFile, folder_within, image_files, with_name
+from tenfold.data.tables import GROUP_COLUMNS, Row, Table, header_of, printable, split_named
 from tenfold.errors import TenfoldError, counted
 
 CLASSES_FILE = "classes.txt"
@@ -212,11 +212,6 @@ def delimiter_of(text: str) -> str:
     return max(",;\t", key=text.split("\n", 1)[0].count)
 
 
-def header_of(names: Iterable[str]) -> list[str]:
-    """Names of columns, in one spelling."""
-    return [re.sub(r"[ -]", "_", name.strip(' \t\r\n"').casefold()) for name in names]
-
-
 def columns_of(header: Sequence[str], file: Path) -> tuple[list[str], str]:
     """The columns that may name images, likelier ones first, and that of the labels."""
     names = [column for column in _ID_COLUMNS if column in header]
@@ -280,9 +275,10 @@ class _Finder:
         self._folders = {split: name for name in folders if (split := split_named(name))}
         # By the end of the path, from the root's own name on, with and without suffix.
         self._files: dict[str, list[ImageFile]] = defaultdict(list)
+        top = with_name(root).name
         for file in files:
             for path in {file.path, file.path.rpartition(".")[0]}:
-                for end in _ends(f"{root.name}/{path}"):
+                for end in _ends(f"{top}/{path}"):
                     self._files[end.casefold()].append(file)
 
     def find(self, name: str, split: str) -> list[ImageFile]:

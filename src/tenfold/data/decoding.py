@@ -5,8 +5,9 @@
 - The orientation that EXIF states is applied, or XMP where EXIF states none or is damaged.
 - Transparent pixels, however they are stored, are laid on white.
 - Sixteen bits a channel become eight by a window, the values that become black and white, since
-  many files use fewer of them: those between are spread evenly and rounded. Eight bits stay as they
-  are. DICOM files have windows of their own, see `dicom`, unless one is named.
+  many files use fewer of them: those between are spread evenly and rounded; of CMYK and of TIFF
+  files with premultiplied colours the upper eight are taken. Eight bits stay as they are. DICOM
+  files have windows of their own, see `dicom`, unless one is named.
 - Grey becomes three equal channels; CMYK and YCbCr become RGB. Embedded colour profiles are
   ignored. Floating-point images are refused, for they have no agreed range.
 - To be brought to size, an image is scaled (bicubic, antialiased) until its shorter side fits, and
@@ -39,14 +40,16 @@ MOST_MARKERS = 4_000
 # Searched through in one go, in which no other thread of Python gets its turn.
 _SEARCHED_BYTES = 1 << 16
 # Written into every key of the cache of decoded images: raise it when a rule above changes.
-RULES_VERSION = 2
+RULES_VERSION = 3
 # What sixteen bits hold of the cameras and detectors that fill eight, ten, twelve ... of them.
 WHITE_LEVELS = (255, 1023, 4095, 16383, 65535)
 
 _ALL = (0, WHITE_LEVELS[-1])
 _GROUP = "\0group"  # No file's own, for which a name ends at its 0.
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _PHOTOMETRIC_TAG = 0x0112, 0x0106
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+# How Pillow calls colours and grey with opacity of sixteen bits.
+_DEEP = re.compile("(RGB|RGBX|RGBA|LA);16")
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_END, _JPEG_SCAN, _JPEG_BARE = 0xD9, 0xDA, (0x01, 0xD8)
 # What makes images of these EXIF orientations upright.
@@ -271,8 +274,7 @@ def _decode(
         image.draft(None, (2 * image_size, 2 * image_size))
     _require_few(image.size, max_pixels)
     stored, peak = image.size, 0
-    is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    is_deep = is_deep and image.mode == "RGB" and "transparency" not in image.info
+    is_deep = any(_DEEP.search(str(tile[3])) for tile in getattr(image, "tile", ()))
     if is_deep or image.mode.startswith("I"):
         upright, peak = _from_sixteen_bits(image, window or _ALL)
     else:
@@ -314,24 +316,39 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise BrokenImageError("holds floating-point numbers, which have no agreed range")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
+        return _on_white(image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _from_sixteen_bits(image: Image.Image, window: Window) -> tuple[Image.Image, int]:
     """In eight bits, and the greatest value; of colour's, which Pillow cuts to eight, at most."""
-    is_cut = image.mode == "RGB"
-    low = _low_bytes(image) if is_cut and window != _ALL else None
-    image.load()
-    values = np.asarray(image)
-    if is_cut and low is None:
-        return image, int(values.max()) * 256 + 255
-    if low is not None:
-        values = values.astype(np.uint16) * 256 + low
+    clear, is_grey = image.info.get("transparency"), image.mode.startswith("I")
+    # A TIFF file whose low values are white, which Pillow turns round in eight bits alone.
+    is_inverted = is_grey and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0
+    if not is_grey and window == _ALL and clear is None:
+        image.load()
+        return _to_rgb(image), int(np.asarray(image)[..., :3].max()) * 256 + 255
+    values = np.asarray(image)[..., None] if is_grey else _deep_values(image)
+    opacity = None
+    if image.mode == "RGBA":
+        values, opacity = values[..., :-1], values[..., -1] >> 8
+    elif clear is not None:  # The one value that is, of grey or of colours.
+        opacity = np.where((values == clear).all(axis=-1), 0, 255)
     peak = min(max(int(values.max()), 0), WHITE_LEVELS[-1])
-    return Image.fromarray(_windowed(values, window)).convert("RGB"), peak
+    pixels = _windowed(values, window)
+    if is_inverted:
+        pixels = 255 - pixels
+    pixels = np.broadcast_to(pixels, (*values.shape[:2], 3))
+    upright = Image.fromarray(np.ascontiguousarray(pixels))
+    if opacity is not None:
+        upright.putalpha(Image.fromarray(opacity.astype(np.uint8)))
+        upright = _on_white(upright)
+    return upright, peak
 
 
 def _windowed(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
@@ -341,17 +358,21 @@ def _windowed(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
     return np.floor(shares + 0.5).astype(np.uint8)
 
 
-def _low_bytes(image: Any) -> NDArray[np.uint8]:
-    """The lower byte of each value: Pillow, which gives the upper, is told the other order."""
+def _deep_values(image: Any) -> NDArray[np.uint16]:
+    """All sixteen bits of each value, of which Pillow gives the upper eight: for the lower it is
+    told the other order, and of grey with opacity, for which it has none, that bytes are values."""
+    is_pair = "LA;16" in str(image.tile[0][3])
 
-    def swapped(args: Any) -> Any:
+    def other(args: Any) -> Any:
         mode = args if isinstance(args, str) else args[0]
-        other = mode[:-1] + ("L" if mode.endswith("B") else "B")
-        return other if isinstance(args, str) else (other, *args[1:])
+        mode = "RGBA" if is_pair else mode[:-1] + ("L" if mode.endswith("B") else "B")
+        return mode if isinstance(args, str) else (mode, *args[1:])
 
     image.fp.seek(0)
     low: Any = Image.open(image.fp, formats=FILE_KINDS)
     make = getattr(type(low.tile[0]), "_make", tuple)  # Of a name in newer Pillow.
-    low.tile = [make((*tile[:3], swapped(tile[3]))) for tile in low.tile]
+    low.tile = [make((*tile[:3], other(tile[3]))) for tile in low.tile]
     low.load()
-    return np.asarray(low)
+    image.load()
+    pixels = np.asarray(low)
+    return pixels.view(">u2") if is_pair else np.asarray(image).astype(np.uint16) * 256 + pixels

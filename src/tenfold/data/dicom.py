@@ -75,9 +75,14 @@ def stored_in(dataset: Any, window: tuple[float, ...]) -> Stored:
     elif tables := dataset.get("VOILUTSequence"):
         values, (low, high) = _looked_up(values, tables[0])
     else:
+        low, high = _range(dataset)
         if dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
             values = apply_windowing(values, dataset)
-        low, high = _range(dataset)
+            if high < low:  # By a negative slope: what pydicom gives falls where values rise.
+                values = low + high - values
+        low, high = sorted((low, high))
+        if low == high:
+            raise ValueError(f"states a slope by which all its values are {low:g}")
     return Stored(values, (low, high), is_inverted)
 
 
@@ -93,8 +98,8 @@ def _looked_up(values: NDArray[Any], table: Any) -> tuple[NDArray[Any], tuple[fl
 
 
 def _range(dataset: Any) -> tuple[float, float]:
-    """The least and the greatest value that there can be after the modality's table, which is
-    also what pydicom brings a window to."""
+    """What the least and the greatest value that can be stored become by the modality's table,
+    which is also what pydicom brings a window to."""
     if table := dataset.get("ModalityLUTSequence"):
         return 0, 2 ** int(table[0].LUTDescriptor[2]) - 1
     bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)

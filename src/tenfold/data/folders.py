@@ -64,6 +64,11 @@ def image_files(
             yield ImageFile(path, f"{path} {stamp}")
 
 
+def with_name(path: Path) -> Path:
+    """The path, in full where its last part is no name, as in `.` and `..`."""
+    return path if path.name.strip(".") else path.resolve()
+
+
 def folder_within(path: Path) -> Path:
     """The folder, or the only one in it if that holds folders itself, as unpacked archives do."""
     visible = _visible(path)

@@ -15,8 +15,14 @@ from tenfold.data.arrays import read_npz
 from tenfold.data.cifar import is_cifar, read_cifar
 from tenfold.data.csv_tables import csv_folder_table, find_tables, names_classes
 from tenfold.data.decoded import resize_dataset
-from tenfold.data.folders import class_folders, folder_within, image_files, image_folder_table
-from tenfold.data.images import Dataset, Settings, class_gaps, with_distinct_ids
+from tenfold.data.folders import (
+    class_folders,
+    folder_within,
+    image_files,
+    image_folder_table,
+    with_name,
+)
+from tenfold.data.images import Dataset, Settings, checked
 from tenfold.data.parquet import parquet_table
 from tenfold.data.tables import Table, decode_table
 from tenfold.errors import TenfoldError
@@ -45,9 +51,7 @@ def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
     options: fields of `Settings`. Ids that occur in two splits get the split's name in front.
     Raises TenfoldError where nothing is there, nothing is recognised, or what is there is damaged.
     """
-    place, settings = Path(path).expanduser(), Settings(**options)
-    if settings.image_size < 0:
-        raise TenfoldError(f"The image size is {settings.image_size}; make it 0 pixels or more.")
+    place, settings = with_name(Path(path).expanduser()), Settings(**options)
     try:
         kind = detect(place)
         if kind in TABLES:
@@ -58,8 +62,7 @@ def read(path: str | os.PathLike[str], **options: Any) -> Dataset:
         record = (place if place.is_dir() else place.parent) / RELABELLED
         before = read_json(record) if record.is_file() else None
         said = [str(before["note"])] if isinstance(before, dict) and "note" in before else []
-        notes = (*said, *dataset.notes, *class_gaps(dataset.splits()).values())
-        return with_distinct_ids(replace(dataset, notes=notes), place)
+        return checked(replace(dataset, notes=(*said, *dataset.notes)), place)
     except OSError as error:
         where = error.filename or place
         raise TenfoldError(

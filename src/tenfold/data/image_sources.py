@@ -7,6 +7,7 @@ addresses: `s3://`, `gs://`, `hf://` and whatever else fsspec knows.
 
 import codecs
 import contextlib
+import gzip
 import itertools
 import os
 import tarfile
@@ -213,8 +214,15 @@ def _members(shard: str) -> Iterator[tuple[str, _Source]]:
             cls.is_end = bool(buf) and not any(buf)
             return super().frombuf(buf, encoding, errors)
 
+    is_packed = shard.lower().endswith("gz")
+    # Which compares a checksum at the end, as tarfile does not.
+    unpacked: Any = gzip.open if is_packed else contextlib.nullcontext
     try:
-        with _open(shard) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=Info) as archive:
+        with (
+            _open(shard) as packed,
+            unpacked(packed) as file,
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=Info) as archive,
+        ):
             for member in archive:
                 content = archive.extractfile(member) if member.isreg() else None
                 if content and member.name.lower().endswith(IMAGE_SUFFIXES):
@@ -222,6 +230,8 @@ def _members(shard: str) -> Iterator[tuple[str, _Source]]:
                 vars(archive)["members"] = []  # Which it would keep, one for each file.
             if not Info.is_end:
                 raise EOFError("its end is missing")
+            while is_packed and file.read(1 << 20):
+                pass
     except (*DAMAGED, tarfile.TarError) as error:
         raise TenfoldError(
             f"{shard} can't be read as a tar archive ({first_line(error)}); it may be damaged or "

@@ -1,6 +1,8 @@
 """The one form in which labelled images travel through tenfold, and their checksums."""
 
 import hashlib
+import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -30,7 +32,8 @@ class Settings:
     image_size: height and width to bring them to; 0 chooses, see `decoded.common_size`, and then
     photo_size is that of photographs. skip_broken: leave broken images out, counted in the notes,
     where an error is the rule. window: of files of more than eight bits, where it is asked for or
-    that of a model's data must hold; empty finds it.
+    that of a model's data must hold; empty finds it. Raises TenfoldError for a size below 0 and a
+    window that is no two rising numbers.
     """
 
     image_size: int = 0
@@ -38,6 +41,14 @@ class Settings:
     progress: Progress | None = None
     photo_size: int = PHOTO_SIZE
     window: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.image_size < 0:
+            raise TenfoldError(f"The image size is {self.image_size}; make it 0 pixels or more.")
+        ends = (-math.inf, *self.window, math.inf)
+        if self.window and not (len(ends) == 4 and all(a < b for a, b in itertools.pairwise(ends))):
+            shown = " ".join(f"{end:g}" for end in self.window)
+            raise TenfoldError(f"The window {shown} must be two rising numbers such as 0 4095.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,10 +178,12 @@ def numbered_ids(split: str, num_images: int) -> NDArray[np.str_]:
     return np.array([f"{split}/{number}" for number in range(1, num_images + 1)], dtype=np.str_)
 
 
-def with_distinct_ids(dataset: Dataset, place: Path) -> Dataset:
-    """The data set with ids as `distinct_ids` has them."""
+def checked(dataset: Dataset, place: Path) -> Dataset:
+    """The data set as it was read, with ids as `distinct_ids` has them and `class_gaps` in its
+    notes. Raises TenfoldError as the former."""
     splits = dataset.splits()
     ids = distinct_ids({split: images.ids.tolist() for split, images in splits.items()}, place)
+    dataset = replace(dataset, notes=(*dataset.notes, *class_gaps(splits).values()))
     return dataset.with_splits(
         {split: replace(images, ids=np.array(ids[split])) for split, images in splits.items()}
     )

@@ -5,7 +5,8 @@ column, `img`, `image` or what the hub's metadata call one, holds bytes or a str
 `path`, which without bytes names a file beside the table; the label column, `label`, `fine_label`
 or another of the metadata, holds numbers or names. Class names come from the hub's own metadata if
 there; otherwise each number that occurs is a class.
-tenfold adds a column `id`. A column `group` or `patient` says which images belong together.
+tenfold adds a column `id`. A column `group` or `patient` says which images belong together, however
+it is spelt (`Patient ID`).
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from tenfold.data.tables import (
     Row,
     Table,
     as_text,
+    header_of,
     names_declared,
     split_named,
 )
@@ -45,7 +47,8 @@ def parquet_table(path: Path) -> Table:
             with open_table(file, str(file)) as opened:
                 schema = opened.schema_arrow
                 image, label = (column_of(schema, file, kind) for kind in COLUMNS)
-                group = [name for name in GROUP_COLUMNS if name in schema.names][:1]
+                spelt = dict(zip(header_of(schema.names), schema.names, strict=True))
+                group = [spelt[name] for name in GROUP_COLUMNS if name in spelt][:1]
                 own_id = ["id"] if "id" in schema.names else []
                 table = opened.read(columns=[image, label, *own_id, *group])
             labels = table.column(label).to_pylist()
@@ -53,7 +56,13 @@ def parquet_table(path: Path) -> Table:
             ids, groups = (texts_in(table, column, file) for column in (own_id, group))
             shown = str(file) if file == path else file.relative_to(path).as_posix()
             rows[split] += [
-                Row(source, f"{shown} row {n + 1}", labels[n], ids[n], group=groups[n] or "")
+                Row(
+                    source,
+                    f"{shown} row {n + 1}",
+                    labels[n],
+                    ids[n],
+                    group=(groups[n] or "").strip(),
+                )
                 for n, source in enumerate(sources)
             ]
             feature = features_of(schema).get(label)

@@ -23,15 +23,15 @@ from tenfold.data.csv_tables import (
     columns_of,
     csv_reader,
     delimiter_of,
-    header_of,
     tables_at,
     text_of,
 )
+from tenfold.data.folders import with_name
 from tenfold.data.formats import RELABELLED, TABLES, detect
 from tenfold.data.images import Settings, distinct_ids
 from tenfold.data.parquet import column_of, features_of, files_by_split, open_table
 from tenfold.data.sources import is_known
-from tenfold.data.tables import Row, Table, ids_of, number_table, plain_name, printable
+from tenfold.data.tables import Row, Table, header_of, ids_of, number_table, plain_name, printable
 from tenfold.data.writing import ROWS_A_GROUP, new_folder, require_free
 from tenfold.errors import TenfoldError, counted
 from tenfold.files import atomic_file, write_json
@@ -92,7 +92,7 @@ def relabel(data: Path, corrections: Path, out: Path) -> Relabelled:
     """
     from tenfold.run import now
 
-    found, out = read_corrections(corrections), out.absolute()
+    found, data, out = read_corrections(corrections), with_name(data), out.absolute()
     kind = detect(data) if data.exists() or not is_known(str(data)) else "named"
     if kind not in (*TABLES, "npz"):
         raise TenfoldError(
@@ -101,7 +101,7 @@ def relabel(data: Path, corrections: Path, out: Path) -> Relabelled:
             "--set data.corrections=FILE."
         )
     require_free(out)
-    if data.is_dir() and out.is_relative_to(data.absolute()):
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise TenfoldError(f"{out} lies in {data} itself; choose a place outside of it.")
     if kind == "npz" and out.suffix != ".npz":
         raise TenfoldError(f"{out} must end in .npz, as {data.name} is an npz file; rename it.")
@@ -129,9 +129,7 @@ def relabel(data: Path, corrections: Path, out: Path) -> Relabelled:
         _write_npz(plan, out, record)
     else:
         with new_folder(out) as folder:
-            {"images": _write_images, "csv": _write_csv, "parquet": _write_parquet}[kind](
-                plan, folder
-            )
+            _WRITERS[kind](plan, folder)
             write_json(folder / RELABELLED, record)
     path = out / data.name if kind == "csv" and data.is_file() else out
     return Relabelled(path, corrected, dropped, note)
@@ -148,10 +146,8 @@ def _planned(kind: str, data: Path) -> _Plan:
     else:
         table = TABLES[kind](data)
         rows, (names, labels, _) = number_table(table)
-        ids, is_declared = (
-            {s: ids_of(s, own).tolist() for s, own in rows.items()},
-            bool(table.declared),
-        )
+        ids = {split: ids_of(split, own).tolist() for split, own in rows.items()}
+        is_declared = bool(table.declared)
     classes = {
         split: dict(zip(own, (names[label] for label in labels[split]), strict=True))
         for split, own in distinct_ids(ids, data).items()

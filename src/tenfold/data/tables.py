@@ -92,6 +92,11 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
+def header_of(names: Iterable[str]) -> list[str]:
+    """Names of columns, in one spelling."""
+    return [re.sub(r"[ -]", "_", name.strip(' \t\r\n"').casefold()) for name in names]
+
+
 def plain_name(label: str) -> str:
     """Without spaces around it, and composed, because macOS takes letters and accents apart."""
     return unicodedata.normalize("NFC", label.strip())

@@ -122,8 +122,7 @@ def _encode(pixels: NDArray[np.uint8]) -> list[bytes]:
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, renamed to it once the block is through. Raises
     TenfoldError where something is there already, and where the disk is full."""
-    require_free(path)
-    require_writable(path.parent)
+    require_new(path)
     try:
         with replacing(path) as temporary:
             temporary.mkdir()
@@ -135,6 +134,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             f"{path} could not be written ({error.strerror or error}); free some space or choose "
             "another folder, and run the same command again."
         ) from error
+
+
+def require_new(path: Path) -> None:
+    """Raise TenfoldError where something is at `path` already, or nothing can be written there."""
+    require_free(path)
+    require_writable(path.parent)
 
 
 def require_free(path: Path) -> None:

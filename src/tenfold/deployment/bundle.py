@@ -14,7 +14,7 @@ from tenfold.data.sources.origins import from_npm
 from tenfold.data.writing import new_folder
 from tenfold.deployment.predictor import EVEN, Predictor
 from tenfold.errors import TenfoldError
-from tenfold.files import require_writable, write_bytes
+from tenfold.files import write_bytes
 from tenfold.progress import Progress
 from tenfold.run import RunFolder
 
@@ -37,18 +37,10 @@ RUNTIME = {
 SLOT = "<!-- A web export has its scripts here. -->\n"
 
 
-def require_new(folder: Path) -> None:
-    """Raise TenfoldError where something is in `folder` already, or where it can't be written."""
-    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
-        raise TenfoldError(f"{folder} is not empty; name another folder.")
-    require_writable(folder.absolute().parent)
-
-
 def write_bundle(run: RunFolder, export: "Export", folder: Path, *, card: str) -> list[Path]:
     """Write `model.onnx`, `predict.py`, the `images.py` and `dicom.py` by whose rules tenfold
     reads files, `requirements.txt`, a `README.md` and the run's `card.md`
-    into `folder`, and return them. Raises TenfoldError as `require_new` does."""
-    require_new(folder)
+    into `folder`, and return them. Raises TenfoldError as `new_folder` does."""
     runtime = OLDEST_RUNTIME if export.opset <= ITS_OPSET else metadata.version("onnxruntime")
     known = {"name": run.path.resolve().parent.name, **export.gate._asdict()}
     contents: dict[str, str | Path] = {

@@ -43,17 +43,19 @@ window.local = (() => {
     return pixels;
   }
 
-  // A PNG of sixteen bits, which browsers cut to eight, in eight by the model's window; null for
-  // any other file, and for colour without a window, which the predictor cuts as well.
+  // A PNG of sixteen bits, which browsers cut to eight, in eight by the model's window and on white;
+  // null for any other file, and for all but grey without a window, which the predictor cuts as well.
   async function windowed(blob, window) {
     const [low, high] = window.length ? window : [0, 65535];
     const bytes = new Uint8Array(await blob.arrayBuffer()), view = new DataView(bytes.buffer);
-    const channels = (window.length ? {0: 1, 2: 3} : {0: 1})[bytes[25]];
+    const channels = (window.length ? {0: 1, 2: 3, 4: 2, 6: 4} : {0: 1})[bytes[25]];
     if (bytes.length < 33 || view.getUint32(0) !== 0x89504e47 || bytes[24] !== 16 || !channels) return null;
     if (bytes[28]) throw new Error("It is an interlaced PNG of sixteen bits, which this page can't read.");
-    const width = view.getUint32(16), height = view.getUint32(20), parts = [];
+    const width = view.getUint32(16), height = view.getUint32(20), parts = [], clear = [];
     for (let at = 8; at + 12 <= bytes.length; at += 12 + view.getUint32(at)) {
-      if (view.getUint32(at + 4) === 0x49444154) parts.push(bytes.subarray(at + 8, at + 8 + view.getUint32(at)));
+      const name = view.getUint32(at + 4);
+      if (name === 0x49444154) parts.push(bytes.subarray(at + 8, at + 8 + view.getUint32(at)));  // IDAT
+      if (name === 0x74524e53) for (let c = 0; c < channels; c++) clear.push(view.getUint16(at + 8 + 2 * c));  // tRNS
     }
     const unpacked = new Blob(parts).stream().pipeThrough(new DecompressionStream("deflate"));
     const raw = new Uint8Array(await new Response(unpacked).arrayBuffer().catch(() => {
@@ -69,9 +71,15 @@ window.local = (() => {
       }
     }
     const data = new Uint8ClampedArray(4 * width * height).fill(255);
-    for (let i = 0; i < width * height; i++) for (let c = 0; c < 3; c++) {
-      const at = step * i + 2 * (channels === 1 ? 0 : c), value = 256 * lines[at] + lines[at + 1];
-      data[4 * i + c] = Math.floor((Math.min(Math.max(value, low), high) - low) * 255 / (high - low) + 0.5);
+    for (let i = 0; i < width * height; i++) {
+      const value = c => 256 * lines[step * i + 2 * c] + lines[step * i + 2 * c + 1];
+      const isClear = clear.length && clear.every((each, c) => each === value(c));
+      const opacity = channels % 2 ? (isClear ? 0 : 255) : lines[step * (i + 1) - 2];
+      for (let c = 0; c < 3; c++) {
+        const shown = Math.min(Math.max(value(channels < 3 ? 0 : c), low), high);
+        const shade = Math.floor((shown - low) * 255 / (high - low) + 0.5);
+        data[4 * i + c] = Math.floor((shade * opacity + 255 * (255 - opacity)) / 255 + 0.5);
+      }
     }
     return {data, width, height};
   }

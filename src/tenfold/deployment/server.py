@@ -261,6 +261,9 @@ def read_key(options: ServerOptions) -> str:
             key = file.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise TenfoldError(f"The key can't be read from {file} ({error}).") from error
+        if not (key.isascii() and key.isprintable()):
+            wrong = f"The key in {file} has letters that a header can't hold"
+            raise TenfoldError(f"{wrong}; write one line of ASCII letters, digits and signs.")
         if len(key) < 16:
             raise TenfoldError(f"The key in {file} is shorter than 16 letters; write a longer one.")
     is_local = re.fullmatch(r"localhost|127\.[0-9.]+|::1", options.host)

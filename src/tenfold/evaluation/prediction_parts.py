@@ -166,7 +166,10 @@ def _begin(folder: Path, manifest: Manifest) -> Manifest:
     try:
         known = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if folder.is_dir() and any(not each.name.startswith(".") for each in folder.iterdir()):
+        names = {each.name for each in folder.iterdir()} if folder.is_dir() else set[str]()
+        if MANIFEST in names:  # By another process meanwhile.
+            return _begin(folder, manifest)
+        if any(not name.startswith(".") for name in names):
             raise TenfoldError(
                 f"{folder} holds something else, for it has no {MANIFEST}; give another folder."
             ) from None

@@ -270,10 +270,9 @@ class Trainer(Stage):
             logits = self.network(part.inputs)
         wanted = (len(part.labels), self.data.train.num_classes)
         if (found := getattr(logits, "shape", None)) != wanted:
-            found = type(logits).__name__ if found is None else tuple(found)
             raise TenfoldError(
                 f"{self.recipe.model.name} must give logits of the shape {wanted}, for each image "
-                f"one a class, not {found}."
+                f"one a class, not {tuple(found) if found else type(logits).__name__}."
             )
         # A copy also of float32, for the next pass of a recorded graph writes over its outputs.
         logits = logits.to(torch.float32, copy=sums.defers)

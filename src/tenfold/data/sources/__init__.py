@@ -66,12 +66,10 @@ def get(
 
 
 def verify_cached(name: str) -> dict[str, str]:
-    """Hash every byte of the cached arrays again and return the sums; `digits` is made anew.
+    """Hash every byte of the cached arrays again and return the sums.
 
     Raises TenfoldError where nothing is cached or where an array changed.
     """
-    if name == "digits":
-        return dict(get(name).checksums)
     folder, dataset = cache_folder() / name, load_cached(name)
     again = f"fetch it with `tenfold data get {name}`."
     if dataset is None:

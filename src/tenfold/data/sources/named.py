@@ -3,7 +3,7 @@ and of torchvision, and what a reader of one's own gives."""
 
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from tenfold.data.arrays import from_arrays
 from tenfold.data.cache_folder import cache_folder
 from tenfold.data.images import Dataset, Images, numbered_ids, with_checksums
+from tenfold.data.tables import SPLITS
 from tenfold.errors import TenfoldError, first_line
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -142,9 +143,18 @@ def _from_reader(name: str) -> Dataset:
             f"{name} returned {type(found).__name__}, where a tenfold.Dataset or a dictionary with "
             "'train' and perhaps 'validation' and 'test' was expected, each (images, labels)."
         )
+    parts = {split: found[split] for split in SPLITS if split in found}
+    for split, part in parts.items():
+        if not isinstance(part, tuple | list) or len(part) != 2:
+            wrong = f"{name} returned {type(part).__name__} as {split!r}"
+            raise TenfoldError(f"{wrong}, where a pair (images, labels) was expected.")
+    names = found.get("class_names")
+    if isinstance(names, str) or not isinstance(names, Iterable | None):
+        wrong = f"{name} returned {names!r} as 'class_names'"
+        raise TenfoldError(f"{wrong}, where a list of names was expected.")
     return from_arrays(
-        {split: found[split] for split in ("train", "validation", "test") if split in found},
-        class_names=found.get("class_names"),
+        parts,
+        class_names=names,
         name=name.rpartition(":")[2],
         source=name,
         place=name,
