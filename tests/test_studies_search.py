@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +334,7 @@ class FailAfterTheFirst:
     def __call__(self) -> None:
         """Put another command in the place of training."""
         from tenfold.engine import Child
+        from tenfold.processes import spawn
 
         real = Child.__init__
 
@@ -341,7 +343,7 @@ class FailAfterTheFirst:
                 message = f"{item.folder}/checkpoint can't be read."
                 ending = {"event": "error", "kind": self.kind.__name__, "message": message}
                 code = f"print({json.dumps(ending)!r}); raise SystemExit(2)"
-                others["command"] = [sys.executable, "-S", "-c", code]
+                others["spawn"] = partial(spawn, command=[sys.executable, "-S", "-c", code])
             real(child, item, post, **others)
 
         Child.__init__ = begin  # type: ignore[method-assign]
