@@ -185,11 +185,19 @@ def test_a_part_beside_its_recipe_trains_in_a_given_time(elsewhere):
     assert planned.recipe.model == recipe.model
 
 
+SIZES = ["training.sizes=[8]", "training.sizes_until=[0.5]"]
+
+
 @pytest.mark.parametrize(
     ("own", "said"),
     [
         (["model.name=parts.py:pair"], r"give logits of the shape \(\d+, 10\), .* not \(\d+, 2\)"),
         (["model.name=parts.py:both"], r"parts.py:both must give logits .* not tuple"),
+        (["model.name=parts.py:pair", "data.image_size=12"], "pair can't take images of 12x12"),
+        (
+            ["model.name=parts.py:wide", "data.image_size=12", *SIZES],
+            r"wide can't take images of 8x8 pixels \(.*\); leave training.sizes out",
+        ),
         (["loss.name=parts.py:column"], r"a loss for each image, .* \(\d+,\), not \(\d+, 1\)"),
         (["loss.name=parts.py:mean", "training.balance=true"], r"parts.py:mean .* not \(\)"),
     ],
@@ -200,6 +208,8 @@ def test_what_gives_something_else_than_it_must_is_a_sentence(workplace, own, sa
         "from torch.nn.functional import cross_entropy\n"
         "def pair(*, num_classes, image_size):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))\n"
+        "def wide(*, num_classes, image_size):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, num_classes))\n"
         "class both(nn.Linear):\n"
         "    def __init__(self, *, num_classes, image_size):\n"
         "        super().__init__(192, num_classes)\n"

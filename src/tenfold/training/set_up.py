@@ -18,6 +18,7 @@ from tenfold.errors import TenfoldError, first_line
 from tenfold.evaluation.trained import build_network
 from tenfold.models import Pretrained, Speedrun
 from tenfold.models.pretrained import load_weights, preprocessing_of
+from tenfold.own_parts import is_own
 from tenfold.recipe import Recipe
 from tenfold.training.batches import TrainingImages, batch_sizes, derive_seed, num_selected
 
@@ -84,11 +85,39 @@ def build_model(
     model = build_network(
         recipe, num_classes=data.train.num_classes, image_size=data.train.size
     ).to(device)
+    if is_own(recipe.model.name):
+        _require_sizes(model, recipe, size=data.train.size, device=device)
     if isinstance(model, Speedrun):
         model.whiten(images.plain(WHITENED_IMAGES))
     if isinstance(model, Pretrained):
         return model, load_weights(model, recipe.model.weights)
     return model, None
+
+
+def _require_sizes(
+    model: nn.Module, recipe: Recipe, *, size: tuple[int, int], device: torch.device
+) -> None:
+    """Raise TenfoldError where a network of one's own can't take the run's images.
+
+    size: height and width of whole ones, in pixels.
+    """
+    remedies = dict.fromkeys(
+        ((side, side) for side in recipe.training.sizes),
+        "leave training.sizes out with --set training.sizes=[] --set training.sizes_until=[]",
+    )
+    remedies[size] = "make it fit image_size, which it is given"
+    for (height, width), remedy in remedies.items():
+        images = torch.zeros((2, 3, height, width), device=device)
+        try:
+            with torch.no_grad():
+                model.eval()(images.to(memory_format=torch.channels_last))
+        except RuntimeError as error:
+            raise TenfoldError(
+                f"{recipe.model.name} can't take images of {height}x{width} pixels "
+                f"({first_line(error)}); {remedy}."
+            ) from error
+        finally:
+            model.train()
 
 
 def weights_of_classes(data: TrainingData, device: torch.device) -> Tensor:
