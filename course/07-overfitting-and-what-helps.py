@@ -267,9 +267,10 @@ plt.show()
 # compare "nothing" with 500, 1,000 and 1,500 images. Longer trainings need remedies more, and
 # larger networks profit more from them.
 #
-# With all 45,000 training images of CIFAR-10 and longer trainings, `tenfold study train-size`,
-# `tenfold study augmentation` and `tenfold study dropout` ask the same; what they found stands in
-# the documentation's results.
+# The study `train-size` asked the last question with a larger network and more images, three seeds
+# each: 55.8 % (53.4 to 58.1) from 5,000, 63.5 % (62.4 to 64.6) from 10,000, 69.6 % (68.4 to 70.9)
+# from 20,000 and 74.7 % (73.9 to 75.5) from 45,000. `tenfold study augmentation` and
+# `tenfold study dropout` ask the others at more length.
 
 # %% [markdown]
 # ## Exercises
