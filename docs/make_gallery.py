@@ -81,7 +81,7 @@ def run(command: str, folder: Path) -> int:
 
 
 def photograph(folder: Path) -> None:
-    """Write a small picture of the top of each page in `folder`."""
+    """Write a small image of the top of each page in `folder`."""
     from PIL import Image
     from playwright.sync_api import sync_playwright
 
@@ -92,8 +92,8 @@ def photograph(folder: Path) -> None:
         view = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         for name in PAGES:
             view.goto((folder / f"{name}.html").resolve().as_uri())
-            with Image.open(io.BytesIO(view.screenshot())) as picture:
-                small = picture.convert("RGB").resize(
+            with Image.open(io.BytesIO(view.screenshot())) as shot:
+                small = shot.convert("RGB").resize(
                     (int(WIDTH * SCALE), int(HEIGHT * SCALE)), Image.Resampling.LANCZOS
                 )
             small.save(THUMBNAILS / f"{name}.webp", quality=80, method=6)

@@ -107,12 +107,12 @@ def for_site(text: str, files: Files) -> str:
         return f"]({name})"
 
     def opens(found: re.Match[str]) -> str:
-        """A picture of a page of the gallery leads to the page, where it was made."""
+        """A small image of a page of the gallery leads to the page, where it was made."""
         page = f"gallery/{found[2]}.html"
         if page not in files:
             return found[0]
-        picture = f'<img src="gallery/{found[2]}.webp" alt="{html.escape(found[1])}">'
-        return f'<a class="page" href="{page}">{picture}</a>'
+        image = f'<img src="gallery/{found[2]}.webp" alt="{html.escape(found[1])}">'
+        return f'<a class="page" href="{page}">{image}</a>'
 
     text = WIDGET.sub(AS_HTML, text)
     text = re.sub(r"\]\(\.\./([^)#]+)(#[^)]*)?\)", link, text)

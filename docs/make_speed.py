@@ -37,7 +37,7 @@ from tenfold.results.runs import Epoch
 from tenfold.results.studies import Machine
 from tenfold.run import runs_of
 
-PICTURE = "accuracy-against-time.svg"
+CHART = "accuracy-against-time.svg"
 
 SERVED = {
     "one_view": "`tenfold serve --one-view`",
@@ -56,7 +56,7 @@ class Curve(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write both documents and the picture; the exit status."""
+    """Write both documents and the chart; the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="what benchmarks/accuracy.py wrote")
     parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent)
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
             sys.stdout.write("docs/deploy.md written.\n")
         curves = read_curves(options.folder / "curves")
         if curves:
-            write_text(options.root / "docs" / PICTURE, standalone_svg(draw(curves)))
+            write_text(options.root / "docs" / CHART, standalone_svg(draw(curves)))
     except TenfoldError as error:
         sys.stderr.write(f"{error}\n")
         return 2

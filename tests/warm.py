@@ -77,17 +77,16 @@ def _look_after(connection: socket.socket) -> None:
 
 
 def _run(request: dict, descriptors: list[int]) -> None:
+    from tenfold.cli.fork_server import become
+
     gc.freeze()  # As in commands.
-    os.setsid()
-    for number, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, number)
-    os.closerange(3, 256)
-    os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    sys.stdin, sys.stdout, sys.stderr = (
-        os.fdopen(number, mode, buffering=1, closefd=False) for number, mode in enumerate("rww")
+    become(
+        descriptors,
+        arguments=request["argv"],
+        environment=request["environment"],
+        folder=request["cwd"],
     )
+    os.closerange(3, 256)
     sys.argv = ["tenfold", *request["argv"]]
     status = 1
     try:

@@ -52,7 +52,11 @@ def quick_spawn() -> Spawn:
 
 
 class ForkServer:
-    """A process that waits, with its imports done, to fork. It ends when this object has gone."""
+    """A process that waits, with its imports done, to fork. It ends when this object has gone.
+
+    A fork of multiprocessing's forkserver would run the user's script again, and end without what
+    is registered with atexit, by which trackers finish.
+    """
 
     def __init__(self) -> None:
         self._connection, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -149,4 +153,5 @@ class Fork:
         while self.pid is None and self.returncode is None:
             self._server.hear(None)
         if self.poll() is None and self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # It has just ended.
+                os.kill(self.pid, signal.SIGKILL)

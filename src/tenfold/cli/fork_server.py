@@ -53,7 +53,7 @@ def serve(connection: socket.socket) -> list[str]:
     os.close(ends)
     os.close(wake)
     connection.close()
-    return _become(files, **json.loads(request))
+    return become(files, **json.loads(request))
 
 
 def _tell_of_ended(connection: socket.socket) -> None:
@@ -63,7 +63,7 @@ def _tell_of_ended(connection: socket.socket) -> None:
             connection.send(json.dumps((pid, os.waitstatus_to_exitcode(status))).encode())
 
 
-def _become(
+def become(
     files: list[int], *, arguments: list[str], environment: dict[str, str], folder: str
 ) -> list[str]:
     """Make this process the one that was asked for."""

@@ -4,10 +4,9 @@ import numpy as np
 
 from tenfold.course.exercises.comparing import Solution, assert_equal, random
 
-# Chapter 9.
-
 
 def residual(function: Solution) -> None:
+    """Chapter 9, exercise 1."""
     x, one, two = random(4, 5), random(5, 5, seed=1), random(5, 5, seed=2)
     assert_equal(
         function(x, lambda values: values @ one, lambda values: values @ two),
@@ -24,6 +23,7 @@ def residual(function: Solution) -> None:
 
 
 def halved_shortcut(function: Solution) -> None:
+    """Chapter 9, exercise 2."""
     x = random(2, 3, 6, 4)
     expected = np.zeros((2, 5, 3, 2))
     expected[:, :3] = x[:, :, ::2, ::2]
@@ -33,6 +33,7 @@ def halved_shortcut(function: Solution) -> None:
 
 
 def resnet_size(function: Solution) -> None:
+    """Chapter 9, exercise 3."""
     from torch import nn
 
     from tenfold.models.resnet import cifar_resnet
@@ -58,10 +59,8 @@ def resnet_size(function: Solution) -> None:
         )
 
 
-# Chapter 10.
-
-
 def patches(function: Solution) -> None:
+    """Chapter 10, exercise 1."""
     images = random(2, 6, 4, 3)
     rows = [
         [images[n, r : r + 2, c : c + 2].ravel() for r in (0, 2, 4) for c in (0, 2)] for n in (0, 1)
@@ -76,6 +75,7 @@ def patches(function: Solution) -> None:
 
 
 def attention(function: Solution) -> None:
+    """Chapter 10, exercise 2."""
     import torch
 
     q, k, v = 3 * random(5, 8), 3 * random(7, 8, seed=1), random(7, 4, seed=2)
@@ -91,6 +91,7 @@ def attention(function: Solution) -> None:
 
 
 def layer_norm(function: Solution) -> None:
+    """Chapter 10, exercise 3."""
     import torch
 
     x, gamma, beta = 3 + 2 * random(2, 4, 6), random(6, seed=1), random(6, seed=2)
@@ -106,6 +107,7 @@ def layer_norm(function: Solution) -> None:
 
 
 def attention_cost(function: Solution) -> None:
+    """Chapter 10, exercise 4."""
     for tokens, width in ((64, 192), (257, 768), (2, 3)):
         linear, products = 4 * tokens * width**2, 2 * tokens**2 * width
         assert_equal(

@@ -6,6 +6,7 @@ from tenfold.course.exercises.comparing import Solution, assert_equal, random
 
 
 def accuracy(function: Solution) -> None:
+    """Chapter 0, exercise 1."""
     predicted, labels = np.array([3, 1, 4, 1]), np.array([3, 1, 4, 2])
     assert_equal(function(predicted, labels), 0.75, "accuracy([3, 1, 4, 1], [3, 1, 4, 2])")
     same = function(labels, labels)
@@ -13,6 +14,7 @@ def accuracy(function: Solution) -> None:
 
 
 def confusion_matrix(function: Solution) -> None:
+    """Chapter 0, exercise 2."""
     labels, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 2, 2])
     expected = [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
     assert_equal(
@@ -30,6 +32,7 @@ def confusion_matrix(function: Solution) -> None:
 
 
 def count_parameters(function: Solution) -> None:
+    """Chapter 0, exercise 3."""
     assert_equal(function([4, 3]), 15, "count_parameters([4, 3])", "4 x 3 weights and 3 biases.")
     assert_equal(
         function([3072, 512, 256, 10]),
@@ -40,6 +43,7 @@ def count_parameters(function: Solution) -> None:
 
 
 def nearest_neighbours(function: Solution) -> None:
+    """Chapter 1, exercise 1."""
     from scipy.spatial.distance import cdist
 
     train, test = random(40, 6), random(15, 6, seed=1)
@@ -59,6 +63,7 @@ def nearest_neighbours(function: Solution) -> None:
 
 
 def stratified_split(function: Solution) -> None:
+    """Chapter 1, exercise 2."""
     labels = np.repeat([0, 1, 2], [10, 30, 60])
     found = function(labels, 0.2, np.random.default_rng(0))
     assert found is not None, "stratified_split returns nothing yet."
@@ -84,6 +89,7 @@ def stratified_split(function: Solution) -> None:
 
 
 def leaked(function: Solution) -> None:
+    """Chapter 1, exercise 3."""
     pixels = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), dtype=np.uint8)
     test = np.concatenate([pixels[2:5], 255 - pixels[:3]])
     assert_equal(function(pixels, test), 3, "leaked, with three copies among six test images")
@@ -98,6 +104,7 @@ def leaked(function: Solution) -> None:
 
 
 def softmax(function: Solution) -> None:
+    """Chapter 2, exercise 1."""
     from tenfold.evaluation.probabilities import softmax as ours
 
     logits = 3 * random(5, 10)
@@ -119,6 +126,7 @@ def softmax(function: Solution) -> None:
 
 
 def cross_entropy(function: Solution) -> None:
+    """Chapter 2, exercise 2."""
     from torch import tensor
     from torch.nn.functional import cross_entropy as ours
 
@@ -141,6 +149,7 @@ def cross_entropy(function: Solution) -> None:
 
 
 def softmax_gradient(function: Solution) -> None:
+    """Chapter 2, exercise 4."""
     import torch
 
     inputs, labels = random(7, 5), np.array([0, 1, 2, 0, 1, 2, 0])
@@ -164,6 +173,7 @@ def softmax_gradient(function: Solution) -> None:
 
 
 def numerical_gradient(function: Solution) -> None:
+    """Chapter 2, exercise 3."""
     at = random(3, 2)
     before = at.copy()
     found = function(lambda x: float((x**3).sum()), at)

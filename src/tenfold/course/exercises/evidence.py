@@ -8,6 +8,7 @@ from tenfold.course.exercises.comparing import Solution, assert_equal
 
 
 def wilson(function: Solution) -> None:
+    """Chapter 8, exercise 1."""
     from tenfold.evaluation.metrics import wilson_interval
 
     for right, total in ((412, 500), (0, 20), (20, 20), (7_650, 10_000)):
@@ -22,6 +23,7 @@ def wilson(function: Solution) -> None:
 
 
 def bootstrap_interval(function: Solution) -> None:
+    """Chapter 8, exercise 2."""
     values = np.random.default_rng(3).normal(70, 2, 40)
     found = function(values, np.random.default_rng(0), 2_000)
     assert found is not None, "bootstrap_interval returns nothing yet."
@@ -38,6 +40,7 @@ def bootstrap_interval(function: Solution) -> None:
 
 
 def mcnemar(function: Solution) -> None:
+    """Chapter 8, exercise 3."""
     from tenfold.studies.statistics import mcnemar_p
 
     generator = np.random.default_rng(0)
@@ -57,6 +60,7 @@ def mcnemar(function: Solution) -> None:
 
 
 def holm(function: Solution) -> None:
+    """Chapter 8, exercise 4."""
     from tenfold.studies.statistics import holm as ours
 
     for p_values in ([0.01, 0.04, 0.03], [0.5, 0.6], [0.02], [0.001, 0.001, 0.2, 0.012]):

@@ -8,6 +8,7 @@ from tenfold.course.exercises.comparing import Solution, assert_equal, random
 
 
 def two_layer_gradients(function: Solution) -> None:
+    """Chapter 3, exercise 1."""
     import torch
 
     inputs, labels = random(6, 5), np.array([0, 1, 2, 2, 1, 0])
@@ -31,6 +32,7 @@ def two_layer_gradients(function: Solution) -> None:
 
 
 def unbroadcast(function: Solution) -> None:
+    """Chapter 3, exercise 2."""
     import torch
 
     for shape in ((3,), (4, 3), (1, 3), (4, 1), ()):
@@ -48,6 +50,7 @@ def unbroadcast(function: Solution) -> None:
 
 
 def topological_order(function: Solution) -> None:
+    """Chapter 3, exercise 3."""
     parents = {"a": [], "b": ["a"], "c": ["a", "b"], "loss": ["c", "b"]}
     found = function("loss", parents.__getitem__)
     assert found is not None, "topological_order returns nothing yet."
@@ -68,6 +71,7 @@ def topological_order(function: Solution) -> None:
 
 
 def output_size(function: Solution) -> None:
+    """Chapter 5, exercise 1."""
     cases = {
         (32, 3, 1, 1): 32,
         (32, 5, 1, 0): 28,
@@ -95,6 +99,7 @@ _CONVOLUTIONS = (
 
 
 def conv2d(function: Solution) -> None:
+    """Chapter 5, exercise 2."""
     import torch
 
     images, kernels, bias = random(2, 3, 7, 6), random(4, 3, 3, 3, seed=1), random(4, seed=2)
@@ -111,6 +116,7 @@ def conv2d(function: Solution) -> None:
 
 
 def im2col(function: Solution) -> None:
+    """Chapter 5, exercise 3."""
     import torch
 
     images = random(2, 3, 5, 6)
@@ -128,6 +134,7 @@ def im2col(function: Solution) -> None:
 
 
 def max_pool2d(function: Solution) -> None:
+    """Chapter 5, exercise 4."""
     import torch
 
     for shape in ((2, 3, 6, 8), (1, 2, 7, 5)):
@@ -143,10 +150,8 @@ def max_pool2d(function: Solution) -> None:
     )
 
 
-# Chapter 6.
-
-
 def batch_norm(function: Solution) -> None:
+    """Chapter 6, exercise 1."""
     import torch
 
     x, gamma, beta = 3 + 2 * random(16, 5), random(5, seed=1), random(5, seed=2)
@@ -168,6 +173,7 @@ def batch_norm(function: Solution) -> None:
 
 
 def batch_norm_backward(function: Solution) -> None:
+    """Chapter 6, exercise 2."""
     import torch
 
     gradient, gamma = random(12, 4, seed=1), random(4, seed=2)
@@ -184,6 +190,7 @@ def batch_norm_backward(function: Solution) -> None:
 
 
 def initial_deviation(function: Solution) -> None:
+    """Chapter 6, exercise 3."""
     for fan_in, slope in ((256, 0.0), (3072, 0.01), (64, 1.0), (100, 0.2)):
         expected = np.sqrt(2 / (1 + slope**2) / fan_in)
         assert_equal(
@@ -196,6 +203,7 @@ def initial_deviation(function: Solution) -> None:
 
 
 def dead_share(function: Solution) -> None:
+    """Chapter 6, exercise 4."""
     activations = np.maximum(random(50, 8), 0)
     activations[:, [1, 4]] = 0
     assert_equal(
@@ -208,9 +216,6 @@ def dead_share(function: Solution) -> None:
     assert_equal(function(activations), 0.125, "dead_share with one that one image wakes up")
 
 
-# Chapter 4.
-
-
 def _parameter(values: Any) -> Any:
     import torch
 
@@ -218,6 +223,7 @@ def _parameter(values: Any) -> Any:
 
 
 def momentum_step(function: Solution) -> None:
+    """Chapter 4, exercise 1."""
     import torch
 
     weights, velocity = random(4, 3), np.zeros((4, 3))
@@ -241,6 +247,7 @@ def momentum_step(function: Solution) -> None:
 
 
 def adam_step(function: Solution) -> None:
+    """Chapter 4, exercise 2."""
     import torch
 
     weights, m, v = random(4, 3), np.zeros((4, 3)), np.zeros((4, 3))
@@ -264,6 +271,7 @@ def adam_step(function: Solution) -> None:
 
 
 def cosine_with_warmup(function: Solution) -> None:
+    """Chapter 4, exercise 3."""
     for step, expected in ((0, 0.0), (5, 0.5), (10, 1.0), (60, 0.5), (110, 0.0)):
         assert_equal(
             function(step, 110, 10),

@@ -6,6 +6,7 @@ from tenfold.course.exercises.comparing import Solution, assert_equal, random
 
 
 def dropout(function: Solution) -> None:
+    """Chapter 7, exercise 1."""
     values, uniform = 1 + random(50, 8), np.random.default_rng(1).random((50, 8))
     assert_equal(
         function(values, 0.3, uniform, True),
@@ -23,6 +24,7 @@ def dropout(function: Solution) -> None:
 
 
 def smoothed_loss(function: Solution) -> None:
+    """Chapter 7, exercise 2."""
     import torch
 
     logits, labels = 5 * random(7, 4), np.array([0, 3, 1, 2, 2, 0, 1])
@@ -40,6 +42,7 @@ def smoothed_loss(function: Solution) -> None:
 
 
 def shift(function: Solution) -> None:
+    """Chapter 7, exercise 3."""
     image = np.arange(5 * 6 * 2).reshape(5, 6, 2)
     cases = {
         (0, 0): (np.arange(5), np.arange(6)),
@@ -59,6 +62,7 @@ def shift(function: Solution) -> None:
 
 
 def stopping_epoch(function: Solution) -> None:
+    """Chapter 7, exercise 4."""
     cases = {
         ((3.0, 2.0, 1.0), 2): 2,
         ((3.0, 1.0, 2.0, 2.0, 0.5), 2): 1,

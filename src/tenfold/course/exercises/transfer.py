@@ -6,6 +6,7 @@ from tenfold.course.exercises.comparing import Solution, assert_equal, random
 
 
 def as_it_expects(function: Solution) -> None:
+    """Chapter 11, exercise 1."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     expected = np.stack([(pixels[..., c] / 255 - mean[c]) / deviation[c] for c in range(3)], axis=1)
@@ -18,6 +19,7 @@ def as_it_expects(function: Solution) -> None:
 
 
 def layer_rates(function: Solution) -> None:
+    """Chapter 11, exercise 2."""
     for lr, decay, blocks in ((0.1, 0.5, 3), (0.01, 0.9, 6), (1.0, 1.0, 2)):
         assert_equal(
             function(lr, decay, blocks),
@@ -29,6 +31,7 @@ def layer_rates(function: Solution) -> None:
 
 
 def distillation_loss(function: Solution) -> None:
+    """Chapter 11, exercise 3."""
     import torch
     from torch.nn.functional import cross_entropy, kl_div, log_softmax
 

@@ -6,6 +6,7 @@ from tenfold.course.exercises.comparing import Solution, assert_equal
 
 
 def calibration_error(function: Solution) -> None:
+    """Chapter 12, exercise 1."""
     confidences = np.array([0.95, 0.92, 0.55, 0.58, 1.0, 0.05])
     right = np.array([True, False, True, True, True, False])
     # By hand. Bin 0: 0.05 against 0; bin 5: 0.565 against 1; bin 9, with 1.0 in it: 2.87/3, 2/3.
@@ -24,6 +25,7 @@ def calibration_error(function: Solution) -> None:
 
 
 def set_threshold(function: Solution) -> None:
+    """Chapter 12, exercise 2."""
     true = np.array([0.9, 0.2, 0.7, 0.8, 0.5, 0.95, 0.6, 0.99, 0.4])
     hint = (
         "Rank floor((n + 1) (1 - coverage)) of the sorted probabilities, counted from 1. In "
@@ -40,6 +42,7 @@ def set_threshold(function: Solution) -> None:
 
 
 def quantise(function: Solution) -> None:
+    """Chapter 12, exercise 3."""
     weight = np.array([[0.5, -1.27, 0.004], [2.54, 0.02, -0.031], [0.0, 0.0, 0.0]])
     found = function(weight)
     assert found is not None, "quantise returns nothing yet."
